@@ -1,0 +1,20 @@
+# The two commands of the README. Everything happens in .venv; delete it to begin anew.
+PYTHON ?= python3
+BIN := .venv/bin
+
+train: $(BIN)/windvane      ## table -> deployed champion
+	$(BIN)/windvane train
+
+test: $(BIN)/windvane       ## all tests
+	$(BIN)/pytest
+
+check: $(BIN)/windvane      ## lint, types, import contracts
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+$(BIN)/windvane: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: train test check

@@ -1,0 +1,159 @@
+"""`windvane`: how commands are typed, what they print, and with which status they end. Their work is in flows/commands.py."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _InOrder(click.Group):
+    """Commands in the order of their definition: that of a project's life."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings=CONTEXT)
+@click.version_option(package_name="windvane")
+def main() -> None:
+    """Keeps a model right while the world changes.
+
+    Windvane learns from your table, compares simple and strong models, and lets a new one serve only
+    if it is provably no worse than the one before.
+
+    \b
+    A first lap on your own table:
+      windvane init houses.csv --target price    # writes params.yaml: look it through
+      windvane check                             # is everything there?
+      windvane train                             # table -> deployed champion
+      windvane score new.csv scored.csv          # predictions of the champion
+
+    Every command takes --json: one JSON object on standard output, everything for people on standard error.
+    Exit status: 0 done, 2 your input needs mending, 1 anything else.
+    """
+
+
+def _command(work: Callable[..., Any]) -> Callable[..., None]:
+    """Adds --json, and turns errors into one message and an exit status."""
+
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, the rest on standard error.")
+    @functools.wraps(work)
+    def run(as_json: bool, **options: Any) -> None:
+        from flows.console import Console
+        from tasks.errors import WindvaneError
+
+        try:
+            content = work(console=Console(as_json), **options)
+        except WindvaneError as e:
+            click.echo(f"windvane: {e}", err=True)
+            sys.exit(e.exit_code)
+        except KeyboardInterrupt:
+            click.echo("windvane: stopped by you. What was finished is kept; run the command again to go on", err=True)
+            sys.exit(130)
+        if as_json:
+            click.echo(json.dumps(content, default=str))
+        if content.get("ok") is False:  # `check` found something to mend
+            sys.exit(2)
+
+    return run
+
+
+@main.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--target", required=True, help="The column to predict.")
+@click.option("--time", default=None, help="When a row was observed: then splits follow time. Guessed if left out.")
+@click.option("--id", "id_", default=None, help="A column that names a row for good.")
+@click.option("--kind", type=click.Choice(["regression", "classification"]), default=None, help="Guessed if left out.")
+@click.option("--ignore", multiple=True, help="A column that the model must not see; may be given several times.")
+@_command
+def init(table: Path, target: str, time: str | None, id_: str | None, kind: str | None, ignore: tuple[str, ...], console: Any) -> Any:
+    """Look at TABLE (CSV, Parquet or JSON lines) and write a commented params.yaml for it.
+
+    \b
+      windvane init houses.csv --target price
+      windvane init flights.parquet --target late --ignore arr_delay --ignore dep_delay
+    """
+    from flows import commands
+
+    options = {"target": target, "time": time, "id": id_, "kind": kind, "ignore": ignore}
+    return commands.init(table, options, console)
+
+
+@main.command()
+@_command
+def check(console: Any) -> Any:
+    """Say what is wrong with params.yaml, the source and the services, and what to do."""
+    from flows import commands
+
+    return commands.check(Path.cwd(), console)
+
+
+@main.command()
+@click.option(
+    "--depth",
+    type=click.Choice(["search", "refit"]),
+    default="search",
+    show_default=True,
+    help="search: algorithms and tuning anew; refit: the champion's configuration on newer rows.",
+)
+@click.option("--cause", default="by hand", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect.")
+@_command
+def train(depth: str, cause: str, console: Any) -> Any:
+    """One lap: ingest, validate, split, search, evaluate, gate, register, deploy.
+
+    A lap with nothing changed says so in a second. A killed lap goes on where it was. Two at once: the second waits.
+    """
+    from flows import commands
+
+    return commands.train(Path.cwd(), cause, depth, console)
+
+
+@main.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@_command
+def score(source: Path, target: Path, console: Any) -> Any:
+    """Predictions of the champion for the rows of IN, written to OUT (CSV or Parquet, by their endings)."""
+    from flows import commands
+
+    return commands.score(Path.cwd(), source, target, console)
+
+
+@main.command()
+@_command
+def status(console: Any) -> Any:
+    """Which version serves, since when and why, and how the last lap ended."""
+    from flows import commands
+
+    return commands.status(Path.cwd(), console)
+
+
+@main.command()
+@click.argument("version", type=int)
+@_command
+def promote(version: int, console: Any) -> Any:
+    """Make VERSION the champion by hand. Its bytes and answers are checked first; the ledger keeps who it replaced."""
+    from flows import commands
+
+    return commands.promote(Path.cwd(), version, console)
+
+
+@main.command()
+@_command
+def rollback(console: Any) -> Any:
+    """Put back the champion before this one."""
+    from flows import commands
+
+    return commands.rollback(Path.cwd(), console)
+
+
+if __name__ == "__main__":
+    main()

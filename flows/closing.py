@@ -1,0 +1,57 @@
+"""Ends that nobody else sees to: runs of a lap that was killed, and task runs that the server has yet to write down."""
+
+from __future__ import annotations
+
+import time
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Crashed
+
+from flows.lap import Lap
+from ledger import laps
+
+SETTLE_SECONDS = 20
+
+
+def tag(lap_id: str) -> str:
+    """The tag that a lap's flow run and task runs carry in Prefect."""
+    return f"lap-{lap_id}"
+
+
+def close_abandoned(lap: Lap) -> None:
+    """Close what a killed lap left `running`, in Prefect, MLflow and the ledger, the ledger last."""
+    for dead in laps.abandoned(lap.project.ledger, lap.lease):
+        lap.console.say(f"  note: the lap that began {dead.started[:19]}Z was killed; its runs are closed, its finished work is kept")
+        _crash_in_prefect(dead.id)
+        lap.project.tracker.abandon(dead.id)
+        laps.end(lap.project.ledger, dead.id, "crashed")
+
+
+def _crash_in_prefect(lap_id: str) -> None:
+    state = Crashed(message="the process that ran this lap was killed")
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag(lap_id)]))):
+            for part in client.read_task_runs(flow_run_filter=_only(run)):
+                if part.state is None or not part.state.is_final():
+                    client.set_task_run_state(part.id, state, force=True)
+            if run.state is None or not run.state.is_final():
+                client.set_flow_run_state(run.id, state, force=True)
+
+
+def settle(lap_id: str) -> None:
+    """Wait until the server has written down the end of every task run: it learns of them a moment later."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag(lap_id)])))
+        for run in runs:
+            while time.monotonic() < deadline:
+                parts = client.read_task_runs(flow_run_filter=_only(run), limit=200)
+                if all(part.state is not None and part.state.is_final() for part in parts):
+                    break
+                time.sleep(0.05)
+
+
+def _only(run: FlowRun) -> FlowRunFilter:
+    return FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))

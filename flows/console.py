@@ -1,0 +1,60 @@
+"""What people see while a command works. Owns the screen; the commands own what is said on it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import IO, Any
+
+# Where nobody watches live, a sign of life this often.
+LOG_SECONDS = 5.0
+
+class Console:
+    """Lines for people, and on a terminal one live line below them. With `--json` everything goes to standard error."""
+
+    def __init__(self, json: bool = False) -> None:
+        self._out: IO[str] = sys.stderr if json else sys.stdout
+        self._live = sys.stderr.isatty()
+        self._shown = ""
+        self._started = self._told = time.monotonic()
+
+    def say(self, text: str = "") -> None:
+        """Print a line (or several) that stays."""
+        self._clear()
+        print(text, file=self._out, flush=True)
+
+    def working(self, text: str) -> None:
+        """Show what is being done now: a live line on a terminal, a line every few seconds in a log."""
+        now = time.monotonic()
+        line = f"  {now - self._started:4.0f} s  {text}"[:110]
+        if self._live:
+            self._clear()
+            self._shown = line
+            print(line, end="", file=sys.stderr, flush=True)
+        elif now - self._told >= LOG_SECONDS:
+            self._told = now
+            print(line, file=sys.stderr, flush=True)
+
+    def _clear(self) -> None:
+        if self._shown:
+            print("\r" + " " * len(self._shown) + "\r", end="", file=sys.stderr, flush=True)
+            self._shown = ""
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as aligned columns; numbers to the right."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    cells = [names, *([number(row[n]) if isinstance(row[n], float) else str(row[n]) for n in names] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
+    right = [isinstance(rows[0][n], int | float) for n in names]
+    lines = ("  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells)
+    return "\n".join("  " + line.rstrip() for line in lines)
+
+
+def number(value: float | None) -> str:
+    """A metric as people read it: thousands grouped when large, four figures when small."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"

@@ -1,0 +1,76 @@
+"""The three DVC stages as steps of a lap: each runs only if DVC says that it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.lap import Lap
+from ledger import versions
+from tasks import versioning
+from tasks import ingest as ingesting
+from tasks import split as splitting
+from tasks import validate as validating
+from tasks.errors import InputError
+from tasks.profile import Profile, read
+from tasks.settings import Settings
+from tasks.tables import read_json, write_json
+
+TAUGHT = Path("data/taught_until.json")
+PROFILE = Path("data/profile.json")
+
+
+def ingest(lap: Lap) -> None:
+    """Source -> data/table.parquet."""
+    _run(lap, "ingest", ingesting.run)
+
+
+def validate(lap: Lap) -> None:
+    """Refuse a table that cannot teach; warn of what looks odd."""
+    _run(lap, "validate", validating.run)
+    profile = read(lap.project.root / PROFILE)
+    for finding in profile.findings:
+        lap.console.say(f"  note: {finding.message}")
+    _nothing_gone(lap, profile)
+
+
+def split(lap: Lap) -> str:
+    """Say which rows teach, tune and judge; the data version."""
+    tell_taught_until(lap)
+    _run(lap, "split", splitting.run)
+    with versioning.pipeline(lap.project.root) as stages:
+        version = stages.version()
+    assert version is not None
+    return version
+
+
+def tell_taught_until(lap: Lap) -> None:
+    """Hand the split stage, as a file, up to where the champion was taught: what it read from a ledger would not be pure."""
+    champion = versions.champion(lap.project.ledger, lap.project.name)
+    content = {"taught_until": champion.facts["taught_until"] if champion else None}
+    path = lap.project.root / TAUGHT
+    if not path.exists() or read_json(path) != content:
+        write_json(content, path)
+
+
+def _run(lap: Lap, name: str, work: Callable[[Path, Settings], None]) -> None:
+    lap.console.working(name)
+    root, settings = lap.project.root, lap.project.settings
+    with versioning.pipeline(root) as stages:
+        if stages.changed(name):
+            stages.run(name, lambda: work(root, settings))
+
+
+def _nothing_gone(lap: Lap, profile: Profile) -> None:
+    """A column that the champion learned from must be there, or be given up on purpose."""
+    champion = versions.champion(lap.project.ledger, lap.project.name)
+    if champion is None:
+        return
+    learned = [name for names in champion.facts["columns"].values() for name in names]
+    known = {column.name for column in profile.columns} | set(lap.project.settings.problem.ignore)
+    for name in learned:
+        if name not in known:
+            raise InputError(
+                f"data.source: column {name!r} is gone from {lap.project.settings.data.source} (version {champion.version}, which "
+                f"serves, learned from it in data version {champion.data_version[:8]}). Restore it, or add it to problem.ignore"
+            )

@@ -1,0 +1,153 @@
+"""Judging a challenger against the champion on rows that neither was fitted or tuned on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from flows.lap import Lap
+from flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
+from ledger import versions
+from ledger.versions import Version
+from tasks import estimators, features, gate, problems
+from tasks.artifacts import sha256
+from tasks.errors import Corrupted
+from tasks.gate import Evidence, Verdict
+from tasks.scores import BASELINE_LOSS, LOSS
+from tasks.tables import ROW, read_parquet, write_parquet
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The losses to compare with: per record row (n,), on which rows they count, and how they came about."""
+
+    loss: NDArray[np.float64]
+    common: NDArray[np.bool_]
+    how: str
+
+
+def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
+    """The gate's verdict on a registered version, and the champion that it was compared with."""
+    lap.console.working("judge")
+    settings = lap.project.settings
+    record = stored_record(lap, challenger)
+    against = opponent(lap, challenger)
+    bench = _remembered(lap, challenger, against, record) or _bench(lap, challenger, against, record)
+    _remember(lap, challenger, against, record, bench)
+    rows = record[bench.common]
+    problem = settings.problem
+    evidence = Evidence(
+        challenger=rows[LOSS].to_numpy(dtype="float64"),
+        reference=bench.loss[bench.common],
+        keys=rows[ROW].to_numpy(dtype="int64"),
+        time=rows[problem.time].to_numpy() if problem.time else None,
+        group=rows[problem.group].to_numpy() if problem.group else None,
+        slices={name: rows[name].to_numpy() for name in settings.gate.slices},
+        loss=problems.of(problem.kind).loss_name(problem.headline),
+        champion=against is not None,
+    )
+    rule = gate.resolve(settings.gate.rule, lap.depth)
+    verdict = gate.judge(evidence, rule, settings.gate.confidence, settings.gate.margin)
+    said = "; ".join([verdict.reason, *_how(bench, rows, against)])
+    return replace(verdict, reason=said), against.version if against else None
+
+
+def opponent(lap: Lap, challenger: Version) -> Version | None:
+    """Whom the challenger must beat: the champion; if it serves itself, the one that it took over from."""
+    engine, name = lap.project.ledger, lap.project.name
+    champion = versions.champion(engine, name)
+    if champion is None or champion.version != challenger.version:
+        return champion
+    earlier = versions.before(engine, name, challenger.version)
+    return None if earlier is None else versions.numbered(engine, name, earlier)
+
+
+def stored_record(lap: Lap, version: Version) -> pd.DataFrame:
+    """The version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
+    path = lap.project.artifact(version, "record.parquet")
+    if sha256(path) != version.record_sha256:
+        raise Corrupted(f"{path}: the held-out predictions of version {version.version} were changed. Restore the file from a backup")
+    return read_parquet(path)
+
+
+def _bench(lap: Lap, challenger: Version, against: Version | None, record: pd.DataFrame) -> Bench:
+    import numpy as np
+
+    if against is None:
+        return Bench(record[BASELINE_LOSS].to_numpy(dtype="float64"), np.ones(len(record), dtype=bool), "")
+    common = _unseen(challenger, against, record, lap.project.settings.problem.time)
+    learned = features.Columns(**{k: tuple(v) for k, v in against.facts["columns"].items()})
+    if int(common.sum()) >= gate.MIN_ROWS and set(learned.names) <= set(record.columns):
+        model = lap.project.model(against)
+        return Bench(_losses(lap, model, learned, record), common, "rows new to both")
+    return Bench(_refitted(lap, challenger, against, record), np.ones(len(record), dtype=bool), "both configurations refitted on the same rows, too few being new to both")
+
+
+def _unseen(challenger: Version, champion: Version, record: pd.DataFrame, time: str | None) -> NDArray[np.bool_]:
+    """Which record rows the champion was neither fitted nor tuned on. In doubt: none."""
+    import numpy as np
+    import pandas as pd
+
+    mine, theirs = challenger.facts["sides"], champion.facts["sides"]
+    until = champion.facts["taught_until"]
+    if theirs["strategy"] != "time" and mine == theirs:
+        return np.ones(len(record), dtype=bool)  # sticky sides: a test row was a test row then
+    if time is None or until is None or champion.facts["sides"]["strategy"] != "time":
+        return np.zeros(len(record), dtype=bool)
+    limit = pd.Timestamp(until) if isinstance(until, str) else until
+    return (record[time] > limit).to_numpy(dtype=bool)
+
+
+def _losses(lap: Lap, model: Any, columns: features.Columns, rows: pd.DataFrame) -> NDArray[np.float64]:
+    problem = lap.project.settings.problem
+    kind = problems.of(problem.kind)
+    said = kind.predict(model, features.conform(rows, columns, "the held-out rows"))
+    return kind.loss(kind.truth(rows[problem.target]), said, problem.headline)
+
+
+def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataFrame) -> NDArray[np.float64]:
+    """The champion's configuration, fitted on the rows that the challenger's evaluation was fitted on."""
+    taught = lesson(lap, challenger.data_version, challenger.fingerprint)
+    settings = lap.project.settings
+    spec = estimators.Spec.from_json(champion.facts["spec"])
+    if champion.facts["spec"] == challenger.facts["spec"]:
+        return record[LOSS].to_numpy(dtype="float64")  # the same configuration on the same rows is the same model
+    model = estimators.fit(
+        spec, taught.kind, taught.columns, taught_rows(taught), settings.problem.target, settings.split.seed, cores()
+    )
+    lap.fits += 1
+    return _losses(lap, model, taught.columns, record)
+
+
+def _how(bench: Bench, rows: pd.DataFrame, against: Version | None) -> list[str]:
+    """Which rows judged, for the sentence of the verdict."""
+    again = int((rows[JUDGED_BEFORE] > 0).sum())
+    told = [f"compared with version {against.version} on {bench.how}"] if against else []
+    return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
+
+
+def _name(against: Version | None) -> str:
+    return f"judgement-against-{against.version if against else 'baseline'}.parquet"
+
+
+def _remember(lap: Lap, challenger: Version, against: Version | None, record: pd.DataFrame, bench: Bench) -> None:
+    """Keep the paired losses with the challenger's run: another gate judges them again without refitting."""
+    kept = record[[ROW, LOSS, JUDGED_BEFORE]].assign(_reference_loss=bench.loss, _common=bench.common, _how=bench.how)
+    path = lap.folder(challenger.fingerprint) / _name(against)
+    write_parquet(kept, path)
+    lap.project.tracker.store(challenger.run_id, path)
+
+
+def _remembered(lap: Lap, challenger: Version, against: Version | None, record: pd.DataFrame) -> Bench | None:
+    """The paired losses of an earlier judgement against the same champion, or None."""
+    if not lap.project.tracker.holds(challenger.run_id, _name(against)):
+        return None
+    kept = read_parquet(lap.project.artifact(challenger, _name(against)))
+    if not kept[ROW].equals(record[ROW]):
+        return None
+    return Bench(kept["_reference_loss"].to_numpy(), kept["_common"].to_numpy(dtype=bool), str(kept["_how"].iloc[0]))

@@ -1,0 +1,69 @@
+"""What a lap came to: one record for the ledger, the flow run, the screen and `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flows.console import number, table
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate and its headline metric on the validation side."""
+
+    name: str
+    validation: float | None
+    train: float | None
+    trials: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A lap's result; `test` is the headline metric on the test side, `interval` its 95 % bootstrap interval."""
+
+    run_id: str
+    data_version: str
+    metric: str
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    test: float | None
+    interval: tuple[float | None, float | None]
+    fit: str
+    depth: str
+    verdict: str
+    reason: str
+    version: int
+    champion: int | None
+    fingerprint: str
+    judgement: int
+    fits: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Outcome:
+        """From what to_json() gave."""
+        candidates = tuple(Candidate(**c) for c in content["candidates"])
+        return cls(**{**content, "candidates": candidates, "interval": tuple(content["interval"])})
+
+    def text(self) -> str:
+        """For people: the ladder, the test score, the verdict."""
+        ladder = [
+            {
+                "candidate": ("> " if c.name == self.chosen else "  ") + c.name,
+                f"validation {self.metric}": number(c.validation),
+                "on train": number(c.train),
+                "trials": c.trials,
+            }
+            for c in self.candidates
+        ]
+        low, high = self.interval
+        score = f"test {self.metric}: {number(self.test)}  (95 % interval {number(low)} to {number(high)})"
+        serves = f"version {self.champion} serves" if self.champion else "nothing serves yet"
+        return "\n".join(
+            [table(ladder), "", f"  {score}", f"  fit: {self.fit}", f"  verdict: {self.verdict}: {self.reason}", f"  {serves}; {self.seconds:.1f} s"]
+        )

@@ -1,0 +1,81 @@
+"""One project as the commands see it: its folder, its settings, and the services it uses, each opened when first asked."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from tasks import settings as params
+from tasks.errors import Outage
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from ledger.versions import Version
+    from tasks.tracking import Tracker
+
+
+class Project:
+    """The project in `root`, the folder of params.yaml."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.settings: Settings = params.load(root / params.PARAMS)
+        self.home = self.root / ".windvane"
+
+    @property
+    def name(self) -> str:
+        """`project` of params.yaml: names the experiment, the registered model, and the rows in the ledger."""
+        return self.settings.project
+
+    @cached_property
+    def ledger(self) -> sa.Engine:
+        """The ledger, migrated. Raises Outage when it cannot be reached."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from ledger import store
+
+        url = os.environ.get("WINDVANE_LEDGER_URL") or f"sqlite:///{self.home / 'ledger.db'}"
+        try:
+            return store.connect(url)
+        except (SQLAlchemyError, OSError) as e:
+            where = "WINDVANE_LEDGER_URL" if "WINDVANE_LEDGER_URL" in os.environ else self.home / "ledger.db"
+            raise Outage(f"{where}: the ledger does not answer ({type(e).__name__}). Start its server, or mend the address") from e
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """MLflow, at MLFLOW_TRACKING_URI or in .windvane/."""
+        from tasks.tracking import Tracker
+
+        return Tracker(self.name, self.home, self.tracking_uri)
+
+    @property
+    def tracking_uri(self) -> str | None:
+        """MLFLOW_TRACKING_URI, or None for the project's own store."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+    def relative(self, uri: str) -> str:
+        """A URI as the ledger keeps it: relative to the project where it lies inside, so that the folder may move."""
+        parsed = urlparse(uri)
+        path = Path(unquote(parsed.path))
+        return path.relative_to(self.root).as_posix() if parsed.scheme == "file" and path.is_relative_to(self.root) else uri
+
+    def fetch(self, uri: str) -> Path:
+        """A local path with the content of what `relative` returned."""
+        from tasks.tracking import local
+
+        return local(uri, self.home / "downloads", self.tracking_uri) if "://" in uri else self.root / uri
+
+    def artifact(self, version: Version, name: str) -> Path:
+        """An artifact of the run that made a version, as a local path."""
+        return self.fetch(version.model_uri.rsplit("/", 1)[0] + "/" + name)
+
+    def model(self, version: Version) -> Any:
+        """A version's fitted pipeline, its bytes checked first. Raises Corrupted."""
+        from tasks.artifacts import load
+
+        return load(self.fetch(version.model_uri), version.manifest_sha256)

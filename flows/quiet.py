@@ -1,0 +1,36 @@
+"""Keeps the libraries' own chatter off the screen; what they have to say is in Prefect's and MLflow's pages and logs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def hush() -> None:
+    """Call before Prefect and MLflow are imported: they read these at their import."""
+    os.environ.setdefault("PREFECT_LOGGING_COLORS", "false")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("mlflow", "alembic", "matplotlib", "sqlalchemy"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    import prefect  # noqa: F401  sets up its loggers
+
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.startswith("prefect") and isinstance(logger, logging.Logger):
+            logger.handlers = [handler for handler in logger.handlers if "Console" not in type(handler).__name__]
+    logging.getLogger("prefect").propagate = False
+
+
+def flush() -> None:
+    """Hand the rest of the log lines to Prefect's server, before it may be stopped."""
+    from prefect.logging.handlers import APILogHandler
+
+    for logger in list(logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", []):
+            if isinstance(handler, APILogHandler):
+                handler.flush()

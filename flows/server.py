@@ -1,0 +1,128 @@
+"""The project's own Prefect server on loopback, for as long as a command needs it.
+
+Never Prefect's ephemeral server: it loses task runs. The server is a child that ends when its parent does,
+however the parent ends: it watches the pipe that the parent holds open.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import Outage
+
+# A fresh database takes 15-60 s to migrate on a loaded machine.
+BOOT_SECONDS = 180
+STOP_SECONDS = 20
+
+
+@dataclass
+class Server:
+    """A Prefect API: somebody else's (no process), or our own child."""
+
+    url: str
+    process: subprocess.Popen[bytes] | None
+    log: Path | None
+
+    def wait(self) -> None:
+        """Return once the API answers. Raises Outage when it died or never comes up."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while not _healthy(self.url):
+            if self.process is None:
+                raise Outage(f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL")
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise Outage(f"the Prefect server did not start; its last words are in {self.log}. Run the command again")
+            time.sleep(0.05)
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Server]:
+    """The server that PREFECT_API_URL names, else our own, started at once and stopped at the end.
+
+    Sets the environment that Prefect reads at its import, so enter before importing it. The server boots
+    while the caller imports; call wait() before the first flow.
+    """
+    shared = os.environ.get("PREFECT_API_URL")
+    if shared:
+        yield Server(shared.rstrip("/"), None, None)
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "server.log"
+    # The child binds nothing itself: with the socket open from the start the port cannot be taken meanwhile.
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        environment = {**os.environ, **_environment(home, url)}
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                env=environment,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+    before = {name: os.environ.get(name) for name in _environment(home, url)}
+    os.environ.update(_environment(home, url))
+    try:
+        yield Server(url, process, log)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment(home: Path, url: str) -> Mapping[str, str]:
+    return {
+        "PREFECT_HOME": str(home.resolve()),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def serve(descriptor: int) -> None:
+    """The child: Prefect's API and UI on an already bound socket, until standard input closes."""
+    listener = socket.socket(fileno=descriptor)
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning", timeout_graceful_shutdown=3))
+
+    def follow_parent() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+        time.sleep(STOP_SECONDS)
+        os._exit(0)
+
+    threading.Thread(target=follow_parent, daemon=True).start()
+    server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

@@ -1,0 +1,186 @@
+"""Making a challenger, step by step: search, evaluate, build, smoke, explain."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from flows.console import number
+from flows.lap import Lap
+from ledger import openings, versions
+from tasks import artifacts, evaluation, features, problems, report, smoke as smoking, tables
+from tasks import search as searching
+from tasks import split as splitting
+from tasks.estimators import Spec, fit
+from tasks.profile import read
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Rows stored with the model: what the smoke test predicts again.
+SAMPLE_ROWS = 20
+# The record's column that tells how many earlier laps each row has judged.
+JUDGED_BEFORE = "_judged_before"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a challenger is taught from: the split by its data version, and the work folder of the fingerprint."""
+
+    mark: str
+    data_version: str
+    root: Path
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    columns: features.Columns
+    kind: problems.Kind
+    cores: int
+
+
+@dataclass(frozen=True)
+class Built:
+    """A stored, sealed model, not yet registered."""
+
+    folder: Path
+    manifest_sha256: str
+    taught_until: str | float | None
+
+
+def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
+    """The split sides to learn from, read from where DVC keeps them by their hash, not from the workspace."""
+    from tasks.versioning import pipeline
+
+    root = lap.folder(mark)
+    with pipeline(lap.project.root) as stages:
+        stages.materialise(root)
+    settings = lap.project.settings
+    train, validation = splitting.sides(root)
+    columns = features.columns(settings, read(root / "data" / "profile.json"))
+    return Lesson(mark, data_version, root, train, validation, columns, problems.of(settings.problem.kind), cores())
+
+
+def search(lap: Lap, lesson: Lesson) -> searching.Found:
+    """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then."""
+    done = lesson.root / "found.json"
+    adapter = TypeAdapter(searching.Found)
+    if done.exists():
+        return adapter.validate_json(done.read_bytes())
+    settings = lap.project.settings
+
+    def show(progress: searching.Progress) -> None:
+        scores = f"{number(progress.validation)}, best {number(progress.best)}"
+        at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
+        lap.console.working(f"{progress.candidate}: {at}, {settings.problem.headline} {scores}, {progress.left:.0f} s left")
+
+    if lap.depth == "refit":
+        champion = versions.champion(lap.project.ledger, lap.project.name)
+        assert champion is not None
+        spec = Spec.from_json(champion.facts["spec"])
+        found = searching.only(spec, settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, lesson.cores, show)
+    else:
+        journal = lesson.root / "journal.log"
+        found = searching.search(
+            settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
+        )
+    lap.fits += found.fits
+    tables.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
+    return found
+
+
+def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
+    """Open the test side, once per fingerprint, and keep the predictions as the record."""
+    lap.console.working("evaluate")
+    engine, name, settings = lap.project.ledger, lap.project.name, lap.project.settings
+    path = lesson.root / "record.parquet"
+    opening = openings.find(engine, name, lesson.mark)
+    if opening and opening.record_sha256 and path.exists() and artifacts.sha256(path) == opening.record_sha256:
+        taught = taught_rows(lesson)
+        model = fit(spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores)
+        lap.fits += 1
+        return evaluation.HeldOut(tables.read_parquet(path), model)
+
+    def open_test() -> pd.DataFrame:
+        openings.open_side(engine, name, lesson.mark)
+        return splitting.open_test(lesson.root, splitting.Permit(lesson.mark))
+
+    held = evaluation.held_out(
+        settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
+    )
+    lap.fits += 2
+    earlier = openings.judged_before(engine, name, held.record[tables.ROW].tolist())
+    held.record.insert(0, JUDGED_BEFORE, held.record[tables.ROW].map(lambda row: earlier.get(row, 0)))
+    tables.write_parquet(held.record, path)
+    openings.close_side(engine, name, lesson.mark, artifacts.sha256(path), held.record[tables.ROW].tolist())
+    return held
+
+
+def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Built:
+    """The model that would serve: with time refitted on all rows up to the cutoff, else the one that was evaluated."""
+    lap.console.working("build")
+    settings = lap.project.settings
+    taught, model = taught_rows(lesson), held.model
+    if settings.split.strategy == "time":
+        # The test side has judged: its predictions are recorded, so its rows may teach now.
+        taught = splitting.final_rows(lesson.root, settings, splitting.Permit(lesson.mark))
+        model = fit(spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores)
+        lap.fits += 1
+    folder = lesson.root / "model"
+    _empty(folder)
+    sample = features.conform(taught.tail(SAMPLE_ROWS), lesson.columns, "the newest training rows")
+    digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name)
+    return Built(folder, digest, splitting.taught_until(taught, settings))
+
+
+def smoke(built: Built) -> None:
+    """Load the stored model in a fresh process and compare its answers."""
+    smoking.test(built.folder, built.manifest_sha256)
+
+
+def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.HeldOut) -> evaluation.Evaluation:
+    """Scores with intervals, curves, the diagnosis of the fit, plots: into MLflow, beside one child run per candidate."""
+    lap.console.working("explain")
+    settings, tracker, run = lap.project.settings, lap.project.tracker, lap.run_id
+    assert run is not None
+    told = evaluation.evaluate(
+        settings, lesson.kind, lesson.columns, found.best.spec, lesson.train, lesson.validation, held.record, lesson.cores
+    )
+    folder = lesson.root / "evaluation"
+    _empty(folder)
+    report.write(folder, settings, lesson.kind, found, held.record, told)
+    for result in found.results:
+        child = tracker.start(result.candidate, lap.id, {}, parent=run)
+        tracker.log(
+            child,
+            params={"candidate": result.candidate, **result.spec.params},
+            metrics={**_prefixed("validation", result.validation), **_prefixed("train", result.train), "fit_seconds": result.seconds},
+        )
+        tracker.end(child)
+    tracker.store(run, folder, "evaluation")
+    return told
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prefixed(side: str, scores: Any) -> dict[str, float | None]:
+    return {f"{side}_{name}": value for name, value in scores.items()}
+
+
+def taught_rows(lesson: Lesson) -> pd.DataFrame:
+    """The rows that the evaluated model is fitted on: train and validation, never test."""
+    import pandas as pd
+
+    return pd.concat([lesson.train, lesson.validation], ignore_index=True) if len(lesson.validation) else lesson.train
+
+
+def _empty(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)

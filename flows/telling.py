@@ -1,0 +1,157 @@
+"""What a lap tells MLflow, and what it tells its user at the end. Decides one thing only: promoted or refused."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import asdict
+from typing import Any
+
+from flows.lap import Lap
+from flows.outcome import Candidate, Outcome
+from flows.teaching import Lesson
+from ledger import laps, versions
+from ledger.store import now
+from ledger.versions import Judgement, Promotion, Version
+from tasks import fingerprint, versioning
+from tasks.evaluation import Evaluation
+from tasks.gate import Verdict
+from tasks.search import Found
+from tasks.settings import PARAMS, raw
+
+
+def begin(lap: Lap, lesson: Lesson) -> None:
+    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment."""
+    project, tracker = lap.project, lap.project.tracker
+    commit, dirty = _git(lap)
+    tags = {
+        "windvane.data_version": lesson.data_version,
+        "windvane.fingerprint": lesson.mark,
+        "windvane.depth": lap.depth,
+        "windvane.code": fingerprint.code(),
+        "mlflow.source.git.commit": commit,
+        "windvane.git.dirty": dirty,
+    }
+    lap.run_id = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
+    laps.note(project.ledger, lap.id, mlflow_run=lap.run_id)
+    rows = {"rows_train": len(lesson.train), "rows_validation": len(lesson.validation), "columns": len(lesson.columns.names)}
+    # Values as params.yaml has them: what ${NAME} brings from the environment is never logged.
+    written = _flat(project.settings.model_dump()) | _flat(raw(project.root / PARAMS))
+    tracker.log(lap.run_id, params={**written, **rows, **_prefixed("library", fingerprint.libraries())})
+    tracker.store(lap.run_id, project.root / PARAMS)
+    for name in ("profile.json", "split/split.json"):
+        tracker.store(lap.run_id, lesson.root / "data" / name, "data")
+    with versioning.pipeline(project.root) as stages:
+        tracker.write(lap.run_id, stages.lock_text(), versioning.LOCK)
+
+
+def summary(lap: Lap, found: Found, told: Evaluation) -> dict[str, Any]:
+    """Log what was found out; the part of it that every later command repeats."""
+    tracker, run = lap.project.tracker, lap.run_id
+    assert run is not None
+    metric = lap.project.settings.problem.headline
+    figures: dict[str, float | None] = {f"test_{name}": score.value for name, score in told.scores.items()}
+    for name, score in told.scores.items():
+        figures |= {f"test_{name}_low": score.low, f"test_{name}_high": score.high}
+    best = found.best
+    figures |= {f"validation_{name}": value for name, value in best.validation.items()}
+    tracker.log(
+        run,
+        params={"candidate": best.candidate, **{f"chosen.{k}": v for k, v in best.spec.params.items()}},
+        metrics={**figures, "fits": float(lap.fits)},
+        tags={"windvane.fit": told.diagnosis.name, "mlflow.note.content": _note(found, told)},
+    )
+    score = told.scores[metric]
+    candidates = [
+        asdict(Candidate(r.candidate, r.validation.get(metric), r.train.get(metric), len(r.trials))) for r in found.results
+    ]
+    return {
+        "candidates": candidates,
+        "chosen": best.candidate,
+        "test": score.value,
+        "interval": [score.low, score.high],
+        "fit": f"{told.diagnosis.name}: {told.diagnosis.because}. {told.diagnosis.adjust}",
+    }
+
+
+def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | None) -> tuple[Outcome, Promotion | None]:
+    """Record the verdict, and with it the promotion that follows; close the run; what to say."""
+    project, engine = lap.project, lap.project.ledger
+    nth = versions.times_judged(engine, project.name, challenger.version) + 1
+    reason = verdict.reason + (f" (judgement {nth} of this version)" if nth > 1 else "")
+    champion = versions.champion(engine, project.name)
+    serves = champion is not None and champion.version == challenger.version
+    if serves and not verdict.accepted:
+        reason += f". Version {challenger.version} serves already and keeps serving; `windvane rollback` would put back version {against}"
+    move = None
+    if verdict.accepted and not serves:
+        move = versions.promotion(champion.version if champion else None, challenger.version, "lap", verdict.reason)
+    outcome = Outcome(
+        run_id=challenger.run_id,
+        data_version=challenger.data_version,
+        metric=challenger.facts["metric"],
+        candidates=tuple(Candidate(**c) for c in challenger.facts["summary"]["candidates"]),
+        chosen=challenger.facts["summary"]["chosen"],
+        test=challenger.facts["summary"]["test"],
+        interval=tuple(challenger.facts["summary"]["interval"]),
+        fit=challenger.facts["summary"]["fit"],
+        depth=lap.depth,
+        verdict="promoted" if verdict.accepted else "refused",
+        reason=reason,
+        version=challenger.version,
+        champion=challenger.version if move or serves else champion.version if champion else None,
+        fingerprint=challenger.fingerprint,
+        judgement=nth,
+        fits=lap.fits,
+        seconds=lap.seconds,
+    )
+    kept = {"outcome": outcome.to_json(), **verdict.to_json()}
+    judgement = Judgement(challenger.version, against, fingerprint.gate(project.settings), verdict.accepted, kept, now())
+    versions.decide(engine, lap.lease, judgement, move)
+    tracker = project.tracker
+    tracker.log(challenger.run_id, tags={"windvane.verdict": outcome.verdict, "windvane.reason": reason, "windvane.version": str(challenger.version)})
+    tracker.end(challenger.run_id)
+    return outcome, move
+
+
+def _note(found: Found, told: Evaluation) -> str:
+    """The run's description, as MLflow shows it on top of its page."""
+    best = found.best
+    score = told.scores[told.metric]
+    lines = [
+        f"**{best.candidate}** of {len(found.results)} candidates: test {told.metric} {score.value} (95 % {score.low} to {score.high})",
+        "",
+        f"Fit: **{told.diagnosis.name}**. {told.diagnosis.because}. {told.diagnosis.adjust}",
+        "",
+        "Compare the candidates: select this run's children and press Compare. Plots are under Artifacts, `evaluation/`.",
+    ]
+    return "\n".join(lines)
+
+
+def _git(lap: Lap) -> tuple[str, str]:
+    """The commit, and whether the tree was dirty; both empty without git. dvc.lock and the lap's own file do not count."""
+    root = lap.project.root
+
+    def ask(*arguments: str) -> str:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = ask("rev-parse", "HEAD")
+    if not commit:
+        return "", ""
+    own = (":(exclude)dvc.lock", ":(exclude)data/taught_until.json", ":(exclude)data/.gitignore")
+    return commit, str(bool(ask("status", "--porcelain", "--", ".", *own))).lower()
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names, as a person would say them."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _prefixed(prefix: str, values: dict[str, str]) -> dict[str, str]:
+    return {f"{prefix}.{name}": value for name, value in values.items()}

@@ -1,0 +1,74 @@
+"""A lap: from a source to a decided model. Order and decisions; the work stands in tasks/, its wiring in the files beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows import steps
+from flows.closing import close_abandoned
+from flows.console import Console
+from flows.deploying import adopted, reconcile
+from flows.lap import CURRENT, Depth, Lap, finish, opened, recorded, unchanged
+from flows.outcome import Outcome
+from flows.project import Project
+from flows.telling import begin, conclude, summary
+from flows.teaching import lesson
+from ledger import laps, versions
+from ledger.versions import Version
+
+
+@flow(name="lap", flow_run_name="{cause}", persist_result=False, validate_parameters=False)
+def lap(root: str, cause: str = "scheduled", depth: Depth = "search") -> Outcome:
+    """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease."""
+    if (current := CURRENT.get()) is not None:
+        return _run(current)
+    with opened(Project(Path(root)), cause, depth, Console()) as current, recorded(current):
+        return _run(current)
+
+
+def _run(lap: Lap) -> Outcome:
+    laps.note(lap.project.ledger, lap.id, prefect_run=str(flow_run.id))
+    close_abandoned(lap)
+    if note := reconcile(lap.project):
+        lap.console.say(f"  note: {note}")
+    outcome = unchanged(lap)
+    if outcome is None:
+        data_version = refresh(lap)
+        mark = lap.fingerprint(data_version)
+        challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
+        outcome = decide(lap, challenger or teach(lap, data_version, mark))
+        lap.clear(mark)
+    finish(lap, outcome)
+    return outcome
+
+
+def refresh(lap: Lap) -> str:
+    """ingest -> validate -> split, each only if DVC says that it must; the data version."""
+    steps.ingest(lap)
+    steps.validate(lap)
+    return str(steps.split(lap))
+
+
+def teach(lap: Lap, data_version: str, mark: str) -> Version:
+    """A challenger: searched, evaluated once, stored, tried in a process of its own, explained, registered."""
+    taught = lesson(lap, data_version, mark)
+    begin(lap, taught)
+    found = steps.search(lap, taught)
+    held = steps.evaluate(lap, taught, found.best.spec)
+    built = steps.build(lap, taught, found.best.spec, held)
+    smoke = steps.smoke.submit(built)  # beside explain: it waits for a process that mostly imports
+    told = steps.explain(lap, taught, found, held)
+    smoke.result()
+    return steps.register(lap, taught, built, found.best.spec, summary(lap, found, told))
+
+
+def decide(lap: Lap, challenger: Version) -> Outcome:
+    """Judge the challenger; verdict and promotion enter the ledger together, then MLflow is told."""
+    verdict, against = steps.judge(lap, challenger)
+    outcome, move = conclude(lap, challenger, verdict, against)
+    if move is not None:
+        steps.promote(lap.project, move)
+    return outcome

@@ -1,0 +1,71 @@
+"""Opening the ledger: one engine for SQLite or PostgreSQL, brought to the newest migration before first use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from ledger.schema import HEAD
+
+# How long a writer waits for another before it gives up; a ledger transaction lasts milliseconds.
+BUSY_SECONDS = 60
+
+
+def now() -> str:
+    """The present in UTC, as ledger text."""
+    return stamp(datetime.now(UTC))
+
+
+def stamp(moment: datetime) -> str:
+    """A moment as ledger text: ISO 8601, UTC, microseconds, so that text order is time order."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def connect(url: str) -> sa.Engine:
+    """An engine on the ledger at `url` (`sqlite:///path` or `postgresql+psycopg://…`), migrated to HEAD."""
+    engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+        if engine.url.database:
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        sa.event.listen(engine, "connect", _tune_sqlite)
+        # The driver would begin late and read-only; IMMEDIATE takes the write lock first, so that check and act are one.
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    if _revision(engine) != HEAD:
+        _migrate(engine)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+
+
+def _migrate(engine: sa.Engine) -> None:
+    """Bring the tables to HEAD in one transaction; of several processes that start at once, one does it."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    if engine.dialect.name == "sqlite":
+        from filelock import FileLock
+
+        # Changing the journal mode ignores busy_timeout, so it needs a lock of its own.
+        with FileLock(f"{engine.url.database}.lock"), engine.connect() as connection:
+            connection.connection.cursor().execute("PRAGMA journal_mode=WAL")
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7283947)"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

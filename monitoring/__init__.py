@@ -1,0 +1,1 @@
+"""Watching production: windows, drift, quality, diagnosis. Empty until the watch is built."""

@@ -1,0 +1,1 @@
+"""Answering: the scoring service. Empty until the service is built."""

@@ -1,0 +1,98 @@
+"""A stored model's bytes: sealed with a sha256 manifest when written, checked before anything is parsed.
+
+skops instead of pickle, and the types it may build are our own list: a list read from the model's own folder
+would let the model vouch for itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import Corrupted
+from tasks.tables import write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANIFEST = "manifest.json"
+MODEL = "model.skops"
+SAMPLE = "sample.parquet"
+
+
+def sha256(path: Path) -> str:
+    """The file's sha256, in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> str:
+    """Write manifest.json with the sha256 of every file in the folder; the manifest's own sha256."""
+    files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file() and p.name != MANIFEST}
+    write_json({"files": files}, folder / MANIFEST)
+    return sha256(folder / MANIFEST)
+
+
+def verify(folder: Path, manifest_sha256: str) -> dict[str, bytes]:
+    """The folder's files, read once and each equal to its recorded hash.
+
+    Raises Corrupted naming the first file that is gone, was changed, or was added.
+    """
+    advice = "Restore the folder from a backup, or `windvane rollback` to serve the version before"
+    manifest = folder / MANIFEST
+    try:
+        text = manifest.read_bytes()
+    except OSError:
+        raise Corrupted(f"{manifest}: is gone. {advice}") from None
+    if hashlib.sha256(text).hexdigest() != manifest_sha256:
+        raise Corrupted(f"{manifest}: is not the manifest that the ledger recorded. {advice}")
+    recorded: dict[str, str] = json.loads(text)["files"]
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
+    if strange := present - set(recorded):
+        raise Corrupted(f"{folder / min(strange)}: was added after the model was stored. {advice}")
+    content: dict[str, bytes] = {}
+    for name, digest in recorded.items():
+        if name not in present:
+            raise Corrupted(f"{folder / name}: is gone. {advice}")
+        content[name] = (folder / name).read_bytes()
+        if hashlib.sha256(content[name]).hexdigest() != digest:
+            raise Corrupted(f"{folder / name}: its bytes were changed after the model was stored; it is not opened. {advice}")
+    return content
+
+
+def load(folder: Path, manifest_sha256: str) -> Any:
+    """The model, from bytes that were checked first. Raises Corrupted."""
+    content = verify(folder, manifest_sha256)
+    from skops.io import loads
+
+    from tasks.estimators import TRUSTED
+
+    return loads(content[MODEL], trusted=list(TRUSTED))
+
+
+def save(model: Any, folder: Path, sample: pd.DataFrame, predicted: Any, kind: str) -> str:
+    """Store a fitted pipeline as an MLflow model in skops format, sealed; the manifest's sha256.
+
+    `sample` are a few rows (n, features) and `predicted` (n,) what the model says of them: the smoke test
+    must find the same, and MLflow's signature is read off them.
+    """
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+
+    from tasks.estimators import TRUSTED
+    from tasks.fingerprint import libraries
+
+    mlflow.sklearn.save_model(
+        model,
+        folder,
+        serialization_format="skops",
+        skops_trusted_types=list(TRUSTED),
+        signature=infer_signature(sample, predicted),
+        # Given, not inferred: inferring loads the model in another process for several seconds.
+        pip_requirements=[f"{name}=={version}" for name, version in libraries().items()],
+        metadata={"kind": kind},
+    )
+    sample.assign(_prediction=predicted).to_parquet(folder / SAMPLE, index=False)
+    return seal(folder)

@@ -1,0 +1,135 @@
+"""How good a configuration is on a table: folds or one validation side, all metrics. Never says which to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tasks import estimators
+from tasks.errors import InputError
+from tasks.estimators import Spec
+from tasks.features import Columns, conform
+from tasks.problems import Kind
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Folds under kfold where split.folds is null.
+FOLDS = 5
+# The training score is there to be held against the validation score: this many rows place it well enough.
+TRAIN_ROWS = 10_000
+# From here on a fit costs seconds, and a first look at a quarter of the rows pays.
+LARGE = 20_000
+QUARTER = 4
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All metrics on both sides; `final` is false for a first look (fewer rows, or fewer folds than there are)."""
+
+    validation: dict[str, float]
+    train: dict[str, float]
+    final: bool
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What configurations are fitted and scored on. `folds` holds row positions (train, validation) in `frame`."""
+
+    kind: Kind
+    columns: Columns
+    target: str
+    frame: pd.DataFrame
+    folds: tuple[tuple[NDArray[Any], NDArray[Any]], ...]
+    seed: int
+    cores: int
+
+    @property
+    def truth(self) -> NDArray[Any]:
+        """The target of all training rows."""
+        rows = np.unique(np.concatenate([train for train, _ in self.folds]))
+        return self.kind.truth(self.frame[self.target].iloc[rows])
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether a quarter of the training rows is fitted first, so that a hopeless configuration costs a quarter."""
+        return len(self.folds) == 1 and len(self.folds[0][0]) > LARGE
+
+    def score(self, spec: Spec, look: bool = True) -> Iterator[Scores]:
+        """Fit and score; what comes before the last may be used to give up early.
+
+        Several folds: the mean over the folds so far. One fold: with `look` on a large table first a quarter of the
+        training rows, drawn with the seed; then all. Raises ValueError as scikit-learn does.
+        """
+        if look and self.looks_first:
+            train, validation = self.folds[0]
+            some = np.random.default_rng(self.seed).permutation(len(train))[: len(train) // QUARTER]
+            yield self._fold(spec, train[np.sort(some)], validation, final=False)
+        done: list[Scores] = []
+        for train, validation in self.folds:
+            done.append(self._fold(spec, train, validation, final=True))
+            yield Scores(
+                _mean([s.validation for s in done]),
+                _mean([s.train for s in done]),
+                len(done) == len(self.folds),
+                next((s.note for s in done if s.note), None),
+            )
+
+    def _fold(self, spec: Spec, train: NDArray[Any], validation: NDArray[Any], final: bool) -> Scores:
+        taught = self.frame.iloc[train]
+        model = estimators.fit(spec, self.kind, self.columns, taught, self.target, self.seed, self.cores)
+        shown = taught.iloc[np.linspace(0, len(train) - 1, min(len(train), TRAIN_ROWS)).astype(int)]
+        sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
+        return Scores(sides[0], sides[1], final, estimators.unsettled(model))
+
+    def _scores(self, model: Any, side: pd.DataFrame) -> dict[str, float]:
+        predictions = self.kind.predict(model, conform(side, self.columns, "validation rows"))
+        return self.kind.scores(self.kind.truth(side[self.target]), predictions)
+
+
+def bench(
+    settings: Settings, kind: Kind, columns: Columns, train: pd.DataFrame, validation: pd.DataFrame, cores: int
+) -> Bench:
+    """The one validation side, or (validation has 0 rows) folds of the training side.
+
+    Folds keep whole groups together under problem.group, the share of classes in classification, and are drawn with
+    split.seed. Raises InputError if there are fewer rows, groups or rows of each class than folds.
+    """
+    seed, n = settings.split.seed, len(train)
+    if len(validation):
+        frame = pd.concat([train, validation], ignore_index=True)
+        folds = [(np.arange(n), np.arange(n, len(frame)))]
+    else:
+        frame, folds = train, _folds(settings, kind, train)
+    return Bench(kind, columns, settings.problem.target, frame, tuple(folds), seed, cores)
+
+
+def _folds(settings: Settings, kind: Kind, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+    k, seed, group = settings.split.folds or FOLDS, settings.split.seed, settings.problem.group
+    truth = kind.truth(train[settings.problem.target])
+    groups = None if group is None else pd.factorize(train[group], use_na_sentinel=False)[0]
+    if groups is not None:
+        splitter, there, what = GroupKFold(k, shuffle=True, random_state=seed), len(np.unique(groups)), "groups"
+    elif not kind.continuous:
+        there, what = int(np.unique(truth, return_counts=True)[1].min()), "rows of the rarest class"
+        splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
+    else:
+        splitter, there, what = KFold(k, shuffle=True, random_state=seed), len(train), "rows"
+    if there < k:
+        raise InputError(f"split.folds: {k} folds need at least {k} {what}, the training side has {there}. Lower it")
+    return list(splitter.split(np.zeros(len(train)), truth, groups))
+
+
+def _mean(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Mean over folds; a fold where a metric is undefined (one class only) is left out of that metric."""
+    found = {name: [s[name] for s in scores if not math.isnan(s[name])] for name in scores[0]}
+    return {name: float(np.mean(values)) if values else float("nan") for name, values in found.items()}

@@ -1,0 +1,154 @@
+"""Fit diagnosis in words: what kind of fit this is, by which figures, and what to adjust. Pure; fits nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+# All borders are in skill: the share of the baseline's error that the model takes away (1: perfect, 0: no better).
+# A gap between train and validation of a tenth of the baseline's error is worth acting on.
+GAP = 0.10
+# A model that takes away less than this on the very rows that it learned from has missed most of what there is.
+LITTLE_LEARNED = 0.30
+# What doubling the rows must bring before "collect more" is good advice.
+STILL_RISING = 0.02
+# A validation score known no better than this (half its interval) cannot carry a diagnosis.
+NOISE = 0.25
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a diagnosis rests on, in units of `metric`.
+
+    train, validation: the model's score on rows it was fitted on, and on rows it was not. baseline: the dummy's on the
+    same validation rows. slope: what the last doubling of training rows brought in skill (positive: better), None if
+    unknown. noise: half the 95 % interval of the validation score. goal: problem.goal. later: the validation rows are
+    newer than the training rows. simpler: the parameter that makes this candidate simpler, with its better value if
+    one was seen, for instance "max_depth (4 did better than 12)".
+    """
+
+    metric: str
+    greater_is_better: bool
+    train: float | None
+    validation: float | None
+    baseline: float | None
+    rows: int
+    slope: float | None = None
+    noise: float | None = None
+    goal: float | None = None
+    later: bool = False
+    simpler: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`name` of the fit, the figures that say so, and the action that fits it."""
+
+    name: str
+    because: str
+    adjust: str
+
+
+def skill(score: float | None, baseline: float | None, greater_is_better: bool) -> float | None:
+    """Share of the baseline's error that is gone: 1 - error / baseline's error (Murphy, Mon. Weather Rev. 116, 1988).
+
+    The error of a metric that is best at 1 (R2, accuracy, ROC-AUC) is 1 - score. None if the baseline makes no error,
+    or where a score is not defined.
+    """
+    if score is None or baseline is None or not isfinite(score) or not isfinite(baseline):
+        return None
+    error, most = (1 - score, 1 - baseline) if greater_is_better else (score, baseline)
+    return 1 - error / most if most > 0 else None
+
+
+def diagnose(e: Evidence) -> Diagnosis:
+    """Name the fit: bias against variance, the larger and surer one first.
+
+    After Hastie, Tibshirani & Friedman, The Elements of Statistical Learning (2009), chapters 2.9 and 7.2 (training
+    against validation error), Goodfellow, Bengio & Courville, Deep Learning (2016), chapter 11.3 (when to gather more
+    data), and Ng, Machine Learning Yearning (2018), chapters 20-32 (avoidable bias, variance, learning curves).
+    """
+    train, validation = (skill(score, e.baseline, e.greater_is_better) for score in (e.train, e.validation))
+    if train is None or validation is None:
+        return Diagnosis("not defined here", _undefined(e), "Look at the curves and at the worst slices.")
+    gap = train - validation
+    noise = _noise(e)
+    figures = (
+        f"{e.metric} {e.train:.4g} on training rows, {e.validation:.4g} on validation rows, {e.baseline:.4g} for the "
+        f"baseline: the model takes away {_percent(train)} of the baseline's error where it learned and "
+        f"{_percent(validation)} where it did not"
+    )
+    if noise is not None and noise > NOISE:
+        return Diagnosis(
+            "too little data",
+            f"{figures}, and that last figure is known only to ± {_percent(noise)}",
+            "Collect more rows, or split by kfold: these few cannot tell a good fit from a bad one.",
+        )
+    if gap > max(GAP, noise or 0.0):
+        return _variance(e, figures, gap)
+    if train < LITTLE_LEARNED or _misses_goal(e):
+        return _bias(e, figures, train)
+    return Diagnosis("good fit", f"{figures}, {'a gap of ' + _percent(gap) if gap > 0 else 'no gap'}", _next_step(e))
+
+
+def _variance(e: Evidence, figures: str, gap: float) -> Diagnosis:
+    because = f"{figures}, a gap of {_percent(gap)}"
+    if e.later:
+        because += " (the validation rows are newer, so a changing world can be part of it)"
+    if e.slope is not None and e.slope >= STILL_RISING:
+        because += f"; the last doubling of the training rows ({e.rows:,} now) still took away {_percent(e.slope)} more"
+        return Diagnosis(
+            "too little data",
+            because,
+            "Collect more rows: the learning curve still rises. Until then, simplify or regularise.",
+        )
+    how = f": {e.simpler}" if e.simpler else ""
+    adjust = f"Simplify or regularise{how}, stop training earlier, or drop columns that only tell rows apart."
+    if e.slope is not None and e.slope <= -STILL_RISING:
+        because += f"; the last doubling of the training rows cost {_percent(-e.slope)}"
+        if e.later:
+            adjust += " Older rows did harm: learn from a shorter history."
+    elif e.slope is not None:
+        because += "; more rows of the same kind hardly help"
+    return Diagnosis("overfitting", because, adjust)
+
+
+def _bias(e: Evidence, figures: str, train: float) -> Diagnosis:
+    because = figures
+    if _misses_goal(e):
+        because += f"; even the training rows miss the goal of {e.goal:.4g}"
+    adjust = "Allow more complexity, train longer, or bring columns that know more about the target."
+    if train < LITTLE_LEARNED:
+        adjust += " More rows alone will not help."
+    return Diagnosis("underfitting", because, adjust)
+
+
+def _next_step(e: Evidence) -> str:
+    if e.slope is not None and e.slope >= STILL_RISING:
+        return f"Nothing must change. The last doubling of the rows took away {_percent(e.slope)}: more would help."
+    return "Nothing must change. To go further, bring better columns, or look at the worst slices."
+
+
+def _undefined(e: Evidence) -> str:
+    named = {"training": e.train, "validation": e.validation, "baseline": e.baseline}
+    gone = [name for name, score in named.items() if score is None or not isfinite(score)]
+    if gone:
+        return f"{e.metric} has no value for: {', '.join(gone)}"
+    return f"the baseline's {e.metric} is already perfect ({e.baseline:.4g}): there is nothing to take away"
+
+
+def _noise(e: Evidence) -> float | None:
+    """Half the interval of the validation score, in skill."""
+    if e.noise is None or not isfinite(e.noise) or e.baseline is None:
+        return None
+    return e.noise / ((1 - e.baseline) if e.greater_is_better else e.baseline)
+
+
+def _misses_goal(e: Evidence) -> bool:
+    if e.goal is None or e.train is None:
+        return False
+    return e.train < e.goal if e.greater_is_better else e.train > e.goal
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,52 @@
+"""What a version was made from, as one hash: data, the params that matter to it, depth, and the code and libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tasks.settings import Settings
+
+# Libraries whose release can change a fitted model. Their installed versions count, not those of constraints.txt:
+# an installation without the constraints is another environment.
+SHAPING = ("numpy", "optuna", "pandas", "pyarrow", "scikit-learn", "scipy", "skops")
+
+
+def of(settings: Settings, data_version: str, depth: str, spec: dict[str, Any] | None = None) -> str:
+    """The fingerprint of a lap, 16 hex digits. `spec` is the given configuration when depth is refit."""
+    matters = {
+        "data": data_version,
+        "problem": settings.problem.model_dump(),
+        "split": settings.split.model_dump(),
+        "search": settings.search.model_dump() if depth == "search" else spec,
+        "depth": depth,
+        "code": code(),
+        "libraries": libraries(),
+    }
+    return _short(json.dumps(matters, sort_keys=True, default=str))
+
+
+def gate(settings: Settings) -> str:
+    """The gate's own settings as a hash: another gate judges a known challenger again, without refitting."""
+    return _short(settings.gate.model_dump_json())
+
+
+def code() -> str:
+    """Hash of tasks/, the code that makes models; not of the commit, or an edit of the README would refit."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def libraries() -> dict[str, str]:
+    """Installed versions of the libraries that shape a model."""
+    return {name: version(name) for name in SHAPING}
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,150 @@
+"""Looks at any table and proposes settings for it, each assumption in words. Leaves writing to tasks/template.py.
+
+Guesses only what a person would see at a glance; what is doubtful it says, and the user edits.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import canonical, profile, roles, settings, sources
+from tasks.errors import InputError
+from tasks.profile import Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Rows looked at, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
+SAMPLE = 50_000
+# Below this, one held-out side is too small to tune on: folds use every row.
+_SMALL = 1000
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `looks`: column
+    roles in words.
+    """
+
+    kind: str
+    rows: int
+    columns: int
+    params: dict[str, Any]
+    assumptions: tuple[str, ...]
+    why: dict[str, str]
+    looks: dict[str, str]
+
+
+def propose(
+    table: Path,
+    target: str,
+    *,
+    time: str | None = None,
+    id: str | None = None,
+    kind: str | None = None,
+    ignore: tuple[str, ...] = (),
+) -> Proposal:
+    """Look at `table` (CSV, Parquet, JSON lines) and propose settings that tasks.settings.parse accepts.
+
+    What is given is kept; the rest is guessed, and each guess is one of `assumptions`. Raises InputError when a named
+    column is absent, or the target can be neither a class nor an amount.
+    """
+    source = sources.read(table, ignore)
+    named = {"--target": target, "--time": time, "--id": id}
+    wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
+    profile.require(tuple(wanted), tuple(source.table.column_names), str(table))
+    frame, problems = canonical.attempt(source, ignore)
+    for name in (target, time, id):
+        if name in problems:
+            raise InputError(problems[name])
+    why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
+
+    sample = _spread(frame)
+    look = roles.Look(frame, sample, _columns(frame, sample, target), target)
+    notes = [f"looked at {len(sample):,} of {len(frame):,} rows, evenly spaced"] if len(sample) < len(frame) else []
+    kind = kind or roles.kind_of(look, notes)
+    time = time or roles.time_of(look, why, notes)
+    id = id or roles.id_of(look, {time, *why}, notes)
+    why |= roles.ignored(look, kind, {target, time, id, *why})
+    params = _params(
+        table, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(frame), notes
+    )
+    notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
+    settings.parse(params, "the proposal")
+    return Proposal(
+        kind, len(frame), len(source.table.column_names), params, tuple(notes), why, _looks(look, kind, time)
+    )
+
+
+def _spread(frame: pd.DataFrame) -> pd.DataFrame:
+    import numpy as np
+
+    if len(frame) <= SAMPLE:
+        return frame
+    return frame.iloc[np.linspace(0, len(frame) - 1, SAMPLE).astype(np.int64)].reset_index(drop=True)
+
+
+def _columns(frame: pd.DataFrame, sample: pd.DataFrame, target: str) -> dict[str, Column]:
+    """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts
+    are looked at whole.
+    """
+    columns = {c.name: c for c in profile.of(sample[sample[target].notna()]).columns}
+    whole = frame[target].notna()
+    texts = [name for name, column in columns.items() if column.type == "text" and len(sample) < len(frame)]
+    return {**columns, **{name: profile.column(frame.loc[whole, name]) for name in texts}}
+
+
+def _short(problem: str) -> str:
+    """A reading problem without the file's name and the remedy, for a comment."""
+    text = problem.partition(": ")[2].split(". ")[0]
+    return text.replace("\n", " ")
+
+
+def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -> dict[str, Any]:
+    small = rows < _SMALL
+    strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
+    strategy = "time" if problem["time"] else strategy
+    reasons = {
+        "time": "the newest rows judge",
+        "kfold": f"{rows} rows are few, every one tunes in turn",
+        "stratified": "every class stands on every side",
+        "random": "rows have no order",
+    }
+    notes.append(f"split by {strategy}: {reasons[strategy]}")
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", table.stem).strip("-.")[:100] or "table"
+    return {
+        "project": name,
+        "problem": {
+            **problem,
+            "group": None,
+            "metric": settings.METRICS.get(problem["kind"], (None,))[0],
+            "goal": None,
+        },
+        "data": {"source": table.as_posix()},
+        "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
+        "search": _defaults(settings.Search),
+        "gate": _defaults(settings.Gate),
+    }
+
+
+def _defaults(section: type[settings.Section]) -> dict[str, Any]:
+    return section().model_dump(mode="json")
+
+
+def _looks(look: roles.Look, kind: str, time: str | None) -> dict[str, str]:
+    values = look.frame[look.target]
+    if kind == "regression" and look.columns[look.target].type == "number":
+        target = f"numbers from {values.min():g} to {values.max():g}"
+    else:
+        counts = values.value_counts(normalize=True)
+        target = ", ".join(f"{value} ({part:.1%})" for value, part in list(counts.items())[:4]) + (
+            ", ..." if len(counts) > 4 else ""
+        )
+    looks = {"target": target}
+    if time is not None:
+        looks["time"] = f"from {look.frame[time].min()} to {look.frame[time].max()}"
+    return looks

@@ -1,0 +1,179 @@
+"""The only door to Optuna: proposes configurations and keeps every trial on disk, so that a killed search goes on.
+
+Knows nothing of models, of time, or of which candidate comes next (see tasks/search.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.errors import Corrupted
+from tasks.problems import Dimension, Float, Int, Metric, Value
+
+State = Literal["complete", "pruned", "failed"]
+
+# Random draws before the Bayesian sampler models them, and trials before the pruner compares with their median.
+_STARTUP = 5
+_PATIENCE = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration as it was tried: `number` counts within its candidate, from 0.
+
+    validation, train: the headline metric, None unless complete; `scores` has all metrics by side. note: why it failed
+    or was pruned, or what to know of it.
+    """
+
+    candidate: str
+    number: int
+    params: dict[str, Value]
+    state: State
+    validation: float | None
+    train: float | None
+    seconds: float
+    scores: dict[str, dict[str, float]]
+    note: str | None = None
+
+
+class Journal:
+    """Trials by candidate in one file, one Optuna study each; holds one opened trial per study at most.
+
+    A proposal depends on seed, candidate and the trials finished before it, and on nothing else: a search that was
+    killed and resumed proposes what an undisturbed one does. The caller makes sure that nobody else has the file open.
+    """
+
+    def __init__(self, path: Path, metric: Metric, method: str, seed: int) -> None:
+        """Open or create. Raises Corrupted if the file is not a journal."""
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _mend(path)
+        self._storage = JournalStorage(JournalFileBackend(str(path)))
+        self._direction = "maximize" if metric.greater_is_better else "minimize"
+        self._method, self._seed = method, seed
+        self._studies: dict[str, Any] = {}
+
+    def finished(self, candidate: str) -> tuple[Trial, ...]:
+        """A candidate's finished trials, in the order in which they were proposed."""
+        kept = [t.user_attrs["trial"] for t in self._study(candidate).get_trials(deepcopy=False) if _counts(t)]
+        return tuple(Trial(**content) for content in kept)
+
+    def propose(self, candidate: str, space: Mapping[str, Dimension], fixed: Mapping[str, Value] | None) -> Proposal:
+        """Open the candidate's next trial: `fixed` as it stands, else drawn from the tuned dimensions of `space`."""
+        study = self._study(candidate)
+        number = len(self.finished(candidate))
+        study.sampler = self._sampler(number)
+        distributions = {name: _distribution(d) for name, d in space.items() if d.tuned}
+        if fixed is not None and not study.get_trials(deepcopy=False, states=_states("WAITING")):
+            study.enqueue_trial({name: fixed[name] for name in distributions})
+        trial = study.ask(distributions)
+        rest = {name: d.default for name, d in space.items()}
+        deaths = sum(t.params == trial.params and "trial" not in t.user_attrs for t in _failed(study))
+        return Proposal(study, trial, number, {**rest, **trial.params, **(fixed or {})}, deaths)
+
+    def _study(self, candidate: str) -> Any:
+        import optuna
+
+        if candidate not in self._studies:
+            study = optuna.create_study(
+                study_name=candidate,
+                storage=self._storage,
+                direction=self._direction,
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=_PATIENCE),
+            )
+            # Whatever runs now is of a process that died: it is failed here, without counting, and proposed again.
+            for dead in study.get_trials(deepcopy=False, states=_states("RUNNING")):
+                study.tell(dead.number, state=optuna.trial.TrialState.FAIL)
+            self._studies[candidate] = study
+        return self._studies[candidate]
+
+    def _sampler(self, number: int) -> Any:
+        from optuna.samplers import RandomSampler, TPESampler
+
+        seed = (self._seed * 10_007 + number) % 2**32
+        if self._method == "bayesian":
+            return TPESampler(seed=seed, n_startup_trials=_STARTUP)
+        return RandomSampler(seed=seed)
+
+
+class Proposal:
+    """An opened trial: its whole configuration in `params`; finish() closes it for good.
+
+    deaths: how many processes ended while they fitted just this.
+    """
+
+    def __init__(self, study: Any, trial: Any, number: int, params: dict[str, Value], deaths: int) -> None:
+        self._study, self._trial = study, trial
+        self.number, self.params, self.deaths = number, params, deaths
+
+    def hopeless(self, value: float, step: int) -> bool:
+        """Tell a first, cheaper result; true if it is worse than the median of the finished trials at this step."""
+        self._trial.report(value, step)
+        return bool(math.isfinite(value) and self._trial.should_prune())
+
+    def finish(self, trial: Trial) -> None:
+        """Record the outcome; from here on the trial is never done again."""
+        from optuna.trial import TrialState
+
+        self._trial.set_user_attr("trial", asdict(trial))
+        if trial.state == "complete":
+            self._study.tell(self._trial, trial.validation)
+        else:
+            self._study.tell(self._trial, state=TrialState.PRUNED if trial.state == "pruned" else TrialState.FAIL)
+
+
+def _mend(path: Path) -> None:
+    """Clear what a killed writer leaves: its lock, for which Optuna would wait half a minute, and half a line."""
+    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("rb+") as f:
+            f.truncate(whole)
+    try:
+        for line in content[:whole].splitlines():
+            json.loads(line)
+    except ValueError as e:
+        raise Corrupted(f"{path}: is not a search journal ({e}). Delete it; the search then starts anew") from e
+
+
+def _counts(trial: Any) -> bool:
+    """Whether a study's trial was finished by us: a dead process's trial may have its outcome noted, but not told."""
+    return trial.state.is_finished() and "trial" in trial.user_attrs and _told(trial)
+
+
+def _told(trial: Any) -> bool:
+    said = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[trial.user_attrs["trial"]["state"]]
+    return bool(trial.state.name == said)
+
+
+def _failed(study: Any) -> list[Any]:
+    return list(study.get_trials(deepcopy=False, states=_states("FAIL")))
+
+
+def _states(name: str) -> tuple[Any, ...]:
+    from optuna.trial import TrialState
+
+    return (TrialState[name],)
+
+
+def _distribution(dimension: Dimension) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, Float):
+        return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+    if isinstance(dimension, Int):
+        return IntDistribution(dimension.low, dimension.high, log=dimension.log)
+    return CategoricalDistribution(dimension.options)

@@ -1,0 +1,187 @@
+"""Which row stands on which side: the strategies. Pure; leaves files and the seal to tasks/split.py.
+
+With strategy time the newest rows judge. All other strategies are sticky: a row's side hangs on its key and the seed
+alone, so that a growing table never moves a row that taught to a side that judges. (A row may leave a judging side,
+if it stood there only because that side was short.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from tasks import keys, settings, tables
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+# A side of fewer rows cannot rank two configurations at all. Sticky sides take the rows with the lowest hashes until
+# they have it.
+LEAST = 10
+# As many of every class stand on each judging side, or its metrics would not be defined.
+LEAST_PER_CLASS = 3
+# As many groups: one group's own ways are no judgement of others.
+LEAST_GROUPS = 2
+# From as many rows on, a mean is near enough to normal for an interval to be worth reading.
+LEAST_JUDGES = 30
+
+# problem.time as JSON has it: ISO 8601 in UTC, or a number; None: there is none.
+Time = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Masks over a table's rows, (n,) bool each, that part it in three; `taught_until` where it decided, and why."""
+
+    train: NDArray[np.bool_]
+    validation: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    taught_until: Time
+    reason: str
+
+
+def divide(frame: pd.DataFrame, chosen: settings.Settings, taught_until: Time) -> Sides:
+    """Sides of a table whose rows all have a label. `taught_until`: problem.time of the champion's newest row, or None.
+
+    Raises InputError where a side comes out too small, or without its classes.
+    """
+    if chosen.split.strategy == "time":
+        sides = _by_time(frame[cast("str", chosen.problem.time)], chosen.split, taught_until)
+    else:
+        sides = _sticky(frame, chosen)
+    _check(frame, chosen, sides)
+    return sides
+
+
+def _sticky(frame: pd.DataFrame, chosen: settings.Settings) -> Sides:
+    import numpy as np
+
+    problem, split = chosen.problem, chosen.split
+    grouped = problem.group is not None
+    key = keys.hashed(frame[problem.group]) if grouped else frame[tables.ROW].to_numpy()
+    place = keys.share(key, split.seed)
+    # Groups bring several classes: a guarantee per class would let one new row of a rare class pull a group that
+    # taught to the judges.
+    by_class = not grouped and problem.kind == "classification" and split.strategy in ("stratified", "kfold")
+    classes = keys.hashed(frame[problem.target]) if by_class else None
+    least = LEAST_GROUPS if grouped else LEAST
+
+    test = _lowest(place, classes, split.test, least)
+    validation = np.zeros(len(frame), dtype=bool)
+    if split.strategy != "kfold":
+        rest = ~test
+        validation[rest] = _lowest(
+            place[rest], None if classes is None else classes[rest], split.test + split.validation, least
+        )
+    what = f"group {problem.group!r}" if grouped else "row key"
+    reason = f"sides follow the hash of the {what} and seed {split.seed}: they stay as the table grows"
+    return Sides(~test & ~validation, validation, test, None, reason)
+
+
+def _lowest(
+    place: NDArray[np.float64], classes: NDArray[np.uint64] | None, share: float, least: int
+) -> NDArray[np.bool_]:
+    """Rows placed below `share`; in any case the `least` lowest places, and the LEAST_PER_CLASS lowest of each class.
+
+    Ranks count distinct places, so that rows of one key or group stay together. A new row can only raise the ranks of
+    others: it never pulls one in.
+    """
+    import pandas as pd
+
+    places = pd.Series(place)
+    chosen = (places < share) | (places.rank(method="dense") <= least)
+    if classes is not None:
+        chosen |= places.groupby(classes).rank(method="dense") <= LEAST_PER_CLASS
+    return cast("NDArray[np.bool_]", chosen.to_numpy())
+
+
+def _by_time(time: pd.Series, split: settings.Split, taught_until: Time) -> Sides:
+    import numpy as np
+
+    values, counts = np.unique(time.to_numpy(), return_counts=True)
+    if len(values) < 3:
+        raise InputError(
+            f"problem.time: column {time.name!r} has {len(values)} different values; teaching, tuning and judging "
+            "need one each at least. "
+            f"Set split.strategy to stratified or random, or name a finer time column"
+        )
+    older = np.cumsum(counts) - counts  # rows strictly older than each value
+    rows = len(time)
+    first_new, until, reason = _new_rows(time, values, older, taught_until)
+    new = rows - older[first_new] if until is not None else rows
+    wanted_test = min(split.test * rows, new / 2)
+    wanted_validation = min(split.validation * rows, new / 4)
+    # Teaching keeps the first value, and tuning the one after it, at least.
+    floor = max(first_new, 1)
+    cut_test = floor + 1 + int(np.argmin(np.abs(rows - older[floor + 1 :] - wanted_test)))
+    cut_validation = floor + int(np.argmin(np.abs(older[cut_test] - older[floor:cut_test] - wanted_validation)))
+    test = (time >= values[cut_test]).to_numpy()
+    validation = (time >= values[cut_validation]).to_numpy() & ~test
+    return Sides(~test & ~validation, validation, test, until, reason)
+
+
+def _new_rows(time: pd.Series, values: Any, older: Any, taught_until: Time) -> tuple[int, Time, str]:
+    """Index of the oldest time value that may judge; taught_until if it decides; why."""
+    import numpy as np
+    import pandas as pd
+
+    if taught_until is None:
+        return 0, None, "no champion is taught by time: the newest rows of the table judge"
+    dated = time.dtype.kind == "M"
+    if isinstance(taught_until, str) != dated:
+        return (
+            0,
+            None,
+            f"the champion was taught until {taught_until}, which is not comparable with {time.name!r} any more: the "
+            "newest rows judge",
+        )
+    until = pd.Timestamp(taught_until).to_datetime64() if dated else taught_until
+    first_new = int(np.searchsorted(values, until, side="right"))
+    new = len(time) - int(older[first_new]) if first_new < len(values) else 0
+    if new < 2 * LEAST_JUDGES or len(values) - max(first_new, 1) < 2:
+        return (
+            0,
+            None,
+            f"only {new} rows are newer than {taught_until}, up to where the champion was taught: too few, so the "
+            "newest rows of the whole table judge",
+        )
+    return (
+        first_new,
+        taught_until,
+        f"{new} rows are newer than {taught_until}, up to where the champion was taught: only these tune and judge",
+    )
+
+
+def _check(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> None:
+    strategy = chosen.split.strategy
+    judging = {"test": sides.test} if strategy == "kfold" else {"validation": sides.validation, "test": sides.test}
+    if sides.train.sum() < 2 * LEAST:
+        raise InputError(
+            f"split: {int(sides.train.sum())} rows are left to learn from. Lower split.test and split.validation, "
+            "add rows, or name a finer group"
+        )
+    for name, mask in judging.items():
+        if mask.sum() < LEAST:
+            raise InputError(
+                f"split.{name}: the {name} side has {int(mask.sum())} rows, fewer than {LEAST}. Raise split.{name}, "
+                "add rows, or set split.strategy to kfold"
+            )
+    if chosen.problem.kind != "classification":
+        return
+    target = frame[chosen.problem.target]
+    taught = set(target[sides.train])
+    unheard = sorted(set(map(str, target)) - set(map(str, taught)))
+    if unheard:
+        raise InputError(
+            f"split.strategy: {strategy} leaves no row of class {unheard[0]!r} to learn from. Set split.strategy to "
+            "stratified, or join rare classes"
+        )
+    for name, mask in judging.items():
+        if target[mask].nunique() < 2:
+            raise InputError(
+                f"split.strategy: {strategy} leaves one class on the {name} side. Set split.strategy to stratified, "
+                f"raise split.{name}, or add rows"
+            )

@@ -1,0 +1,174 @@
+"""The vocabulary of a kind of problem. Owns no algorithm: each kind is one file beside this one, found by its name.
+
+A new kind (clustering, ranking) is a new file that ends in `KIND = Kind(...)`; nothing else has to know of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Float:
+    """A real hyperparameter between `low` and `high`, both included; `tuned=False`: only a manual list changes it."""
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+    tuned: bool = True
+
+    def grid(self, points: int) -> tuple[Value, ...]:
+        """At most `points` values from low to high, evenly spaced (on the logarithm if `log`)."""
+        return tuple(float(f"{v:.6g}") for v in _spaced(self.low, self.high, self.log, points))
+
+    def refuse(self, value: Any) -> str | None:
+        """What is wrong with a value that somebody wrote, or None."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and self.low <= value <= self.high:
+            return None
+        return f"must be a number from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Int:
+    """A whole hyperparameter between `low` and `high`, both included; otherwise like Float."""
+
+    low: int
+    high: int
+    default: int
+    log: bool = False
+    tuned: bool = True
+
+    def grid(self, points: int) -> tuple[Value, ...]:
+        """See Float.grid; rounded, each value once."""
+        return tuple(dict.fromkeys(round(v) for v in _spaced(self.low, self.high, self.log, points)))
+
+    def refuse(self, value: Any) -> str | None:
+        """See Float.refuse."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and self.low <= value <= self.high:
+            return None
+        return f"must be a whole number from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A hyperparameter with a few possible values; otherwise like Float."""
+
+    options: tuple[Value, ...]
+    default: Value
+    tuned: bool = True
+
+    def grid(self, points: int) -> tuple[Value, ...]:
+        """All options: there is no order in which to leave some out."""
+        return self.options
+
+    def refuse(self, value: Any) -> str | None:
+        """See Float.refuse. `1` is not `true`."""
+        if any(value == o and isinstance(value, bool) == isinstance(o, bool) for o in self.options):
+            return None
+        return "must be one of " + ", ".join(_written(o) for o in self.options)
+
+
+Dimension = Float | Int | Choice
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An algorithm: the one home of its hyperparameters' names, bounds and defaults.
+
+    scaled: it needs scaled, complete, one-hot features (see tasks/features.py).
+    complexity: the hyperparameter that a curve of train against validation scores sweeps.
+    build: (params, seed, cores) -> unfitted scikit-learn estimator. Two configurations that differ only in
+    `log_target` build the same one: the logarithm is taken around it (see tasks/estimators.py).
+    """
+
+    name: str
+    space: Mapping[str, Dimension]
+    scaled: bool
+    complexity: str | None
+    build: Callable[[Mapping[str, Any], int, int], Any]
+
+    @property
+    def defaults(self) -> dict[str, Value]:
+        """Every hyperparameter at its default."""
+        return {name: dimension.default for name, dimension in self.space.items()}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for n rows: values (numbers or classes), and for k classes their probabilities (n, k)."""
+
+    value: NDArray[Any]
+    proba: NDArray[Any] | None = None
+    classes: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score over rows: (truth (n,), predictions, weights (n,) or None); a weight counts a row that many times."""
+
+    name: str
+    greater_is_better: bool
+    score: Callable[[NDArray[Any], Predictions, NDArray[Any] | None], float]
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether `one` is strictly better; a number beats NaN."""
+        if math.isnan(one) or math.isnan(other):
+            return not math.isnan(one) and math.isnan(other)
+        return one > other if self.greater_is_better else one < other
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem: its candidates (simplest first, the baseline is "dummy"), metrics, loss and plots.
+
+    continuous: the target is a number, not a class.
+    truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
+    loss: (truth, predictions, headline metric's name) -> additive loss per row (n,); loss_name: its name.
+    log_target: truth -> whether its logarithm should be tried too.
+    plots: name -> draw(axes, truth, predictions) on matplotlib axes.
+    """
+
+    name: str
+    continuous: bool
+    metrics: Mapping[str, Metric]
+    candidates: Mapping[str, Candidate]
+    truth: Callable[[Any], NDArray[Any]]
+    predict: Callable[[Any, Any], Predictions]
+    loss: Callable[[NDArray[Any], Predictions, str], NDArray[Any]]
+    loss_name: Callable[[str], str]
+    log_target: Callable[[NDArray[Any]], bool]
+    plots: Mapping[str, Callable[[Any, NDArray[Any], Predictions], None]]
+
+    def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
+        """Every metric of the kind, unweighted."""
+        return {name: metric.score(truth, predictions, None) for name, metric in self.metrics.items()}
+
+
+def of(kind: str) -> Kind:
+    """The kind that `problem.kind` names. Imports its file, and only that one."""
+    return cast("Kind", importlib.import_module(f"tasks.problems.{kind}").KIND)
+
+
+def _spaced(low: float, high: float, log: bool, points: int) -> list[float]:
+    if points < 2:
+        return [(low * high) ** 0.5 if log else (low + high) / 2]
+    steps = [i / (points - 1) for i in range(points)]
+    # The ends are written as they are: low * (high / low) may miss `high` by a rounding error.
+    inner = [low * (high / low) ** s if log else low + (high - low) * s for s in steps[1:-1]]
+    return [low, *inner, high]
+
+
+def _written(value: Value) -> str:
+    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)

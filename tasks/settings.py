@@ -1,0 +1,260 @@
+"""params.yaml as frozen, closed values, read once. Owns names and limits; knows nothing of files other than its own."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tasks.errors import InputError
+
+PARAMS = "params.yaml"
+_ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+Kind = Literal["regression", "classification"]
+Strategy = Literal["time", "stratified", "random", "group", "kfold"]
+Method = Literal["bayesian", "random", "grid", "manual"]
+CandidateName = Literal["linear", "tree", "forest", "boosting"]
+Rule = Literal["auto", "superior", "not_worse"]
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "regression": ("mae", "rmse", "r2"),
+    "classification": ("log_loss", "roc_auc", "f1", "accuracy", "precision", "recall"),
+}
+
+
+class Section(BaseModel):
+    """A frozen part of params.yaml; an unknown key is an error, not a silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Section):
+    """What to learn."""
+
+    kind: Kind
+    target: str
+    time: str | None = None
+    id: str | None = None
+    group: str | None = None
+    ignore: tuple[str, ...] = ()
+    metric: str | None = None
+    goal: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Problem:
+        allowed = METRICS[self.kind]
+        if self.metric is not None and self.metric not in allowed:
+            raise ValueError(f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}")
+        named = {"target": self.target, "time": self.time, "id": self.id}
+        seen: dict[str, str] = {}
+        for role, column in named.items():
+            if column is not None and column in seen:
+                raise ValueError(f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null")
+            if column is not None:
+                seen[column] = role
+        if self.target in self.ignore:
+            raise ValueError(f"ignore: holds the target {self.target!r}. Take it out of the list")
+        return self
+
+    @property
+    def headline(self) -> str:
+        """The metric that ranks candidates: the user's, else the kind's first."""
+        return self.metric or METRICS[self.kind][0]
+
+
+class Data(Section):
+    """Where the rows come from."""
+
+    source: str
+
+    @field_validator("source")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty. Name a CSV, Parquet or JSON-lines file")
+        return value
+
+
+class Split(Section):
+    """Which rows teach, which rows judge."""
+
+    strategy: Strategy = "random"
+    validation: float = Field(0.15, gt=0, lt=0.5)
+    test: float = Field(0.15, gt=0, lt=0.5)
+    folds: int | None = Field(None, ge=2, le=20)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+class Search(Section):
+    """Which algorithms are tried, and for how long."""
+
+    candidates: tuple[CandidateName, ...] = ("linear", "tree", "forest", "boosting")
+    method: Method = "bayesian"
+    trials: int = Field(30, ge=1, le=10_000)
+    timeout: float = Field(300, gt=0)
+    manual: tuple[dict[str, Any], ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Search:
+        if not self.candidates:
+            raise ValueError(f"candidates: is empty. Name at least one of {', '.join(get_args(CandidateName))}")
+        if len(set(self.candidates)) != len(self.candidates):
+            raise ValueError("candidates: names one twice. Take it out")
+        if self.method == "manual" and not self.manual:
+            raise ValueError("manual: is empty, but search.method is manual. List configurations such as {candidate: forest, max_depth: 8}")
+        return self
+
+
+class Gate(Section):
+    """What a challenger must show."""
+
+    rule: Rule = "auto"
+    confidence: float = Field(0.95, ge=0.5, lt=1)
+    margin: float = Field(0.01, ge=0, le=1)
+    slices: tuple[str, ...] = ()
+
+
+class Settings(Section):
+    """The whole of params.yaml."""
+
+    project: str
+    problem: Problem
+    data: Data
+    split: Split = Split()
+    search: Search = Search()
+    gate: Gate = Gate()
+
+    @field_validator("project")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ValueError(f"{value!r} cannot name a registered model. Use letters, digits, '-', '_' or '.'")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        p, s = self.problem, self.split
+        if s.strategy == "time" and p.time is None:
+            raise ValueError("split.strategy: time needs problem.time. Name the time column, or choose stratified, random, group or kfold")
+        if s.strategy == "group" and p.group is None:
+            raise ValueError("split.strategy: group needs problem.group. Name the group column, or choose another strategy")
+        if s.strategy == "stratified" and p.kind != "classification":
+            raise ValueError("split.strategy: stratified needs classes. For regression choose random, time, group or kfold")
+        if s.validation + s.test >= 0.8:
+            raise ValueError("split: validation and test together leave less than a fifth of the rows to learn from. Make them smaller")
+        if s.folds is not None and s.strategy != "kfold":
+            raise ValueError("split.folds: counts only with split.strategy kfold. Set it to null, or choose kfold")
+        return self
+
+
+def load(path: Path | str = PARAMS) -> Settings:
+    """Read and check params.yaml; `${NAME}` takes its value from the environment.
+
+    Raises InputError naming the path of the wrong key, the allowed values and the nearest right name.
+    """
+    path = Path(path)
+    return parse(raw(path), path)
+
+
+def raw(path: Path) -> dict[str, Any]:
+    """params.yaml as written, `${NAME}` not replaced: what may be logged."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found. Run `windvane init TABLE --target COLUMN` here, or change to the project's folder") from None
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: is not UTF-8 text (byte {e.start}). Save it as UTF-8") from None
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        tab = mark is not None and "\t" in text.splitlines()[min(mark.line, len(text.splitlines()) - 1)]
+        what = "a tab; YAML is indented with spaces" if tab else getattr(e, "problem", None) or "not valid YAML"
+        raise InputError(f"{path}{where}: {what}. Mend that line") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no settings. Run `windvane init TABLE --target COLUMN` to write one")
+    return content
+
+
+def parse(content: dict[str, Any], path: Path | str = PARAMS) -> Settings:
+    """Settings from already read content; see load()."""
+    try:
+        return Settings.model_validate(_expand(content, "", path))
+    except ValidationError as e:
+        problems = [_say(error) for error in e.errors()]
+        raise InputError(f"{path}: " + "; ".join(problems)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, where YAML itself would keep the last one in silence."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return dict(loader.construct_pairs(node, deep=True))  # type: ignore[no-untyped-call]
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _expand(value: Any, at: str, path: Path | str) -> Any:
+    if isinstance(value, dict):
+        return {k: _expand(v, f"{at}.{k}" if at else str(k), path) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, f"{at}[{i}]", path) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise InputError(f"{path}: {at}: the environment has no {name}. Set it: export {name}=…")
+        return os.environ[name]
+
+    return _ENV.sub(look_up, value)
+
+
+def _say(error: Any) -> str:
+    """One pydantic error as: path, what is wrong, what is allowed. Never shows the value: it may be a secret."""
+    loc = [str(part) for part in error["loc"]]
+    at = ".".join(loc)
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        section: Any = Settings
+        for part in loc[:-1]:
+            section = section.model_fields[part].annotation
+        known = list(section.model_fields)
+        near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
+        return f"{at}: unknown key." + (f" Did you mean {'.'.join([*loc[:-1], near[0]])}?" if near else f" Known here: {', '.join(known)}")
+    if kind == "missing":
+        return f"{at}: is missing. Add it, or let `windvane init` write the file"
+    if kind == "literal_error":
+        allowed = [a.strip().strip("'") for a in re.split(r",| or ", error["ctx"]["expected"])]
+        return f"{at}: not an allowed value. Allowed: {_choices(allowed, str(error['input']))}"
+    if kind == "value_error":
+        text = str(error["ctx"]["error"])
+        return f"{at}.{text}" if at and re.match(r"^[a-z_]+: ", text) else f"{at}: {text}" if at else text
+    return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Mend the value"
+
+
+def _choices(allowed: tuple[str, ...] | list[str], given: str) -> str:
+    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    return ", ".join(allowed) + (f". Did you mean {near[0]}?" if near else "")
+
+
+def is_literal(annotation: Any) -> bool:
+    """Whether a settings field takes one of a few words (used by the docs test)."""
+    return get_origin(annotation) is Literal

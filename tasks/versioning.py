@@ -1,0 +1,170 @@
+"""The only door to DVC: which stages there are, whether one must run, and the version of the data they made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import InputError, Outage
+from tasks.tables import write_whole
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
+
+PIPELINE = "dvc.yaml"
+LOCK = "dvc.lock"
+SPLIT = "split"
+# What `windvane init` writes into an empty folder: the pipeline of this project itself.
+TEMPLATE = Path(__file__).parent.parent / PIPELINE
+CONFIG = "[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = \"reflink,hardlink,copy\"\n"
+
+
+def prepare(root: Path) -> tuple[str, ...]:
+    """Give a folder what DVC needs, with git or without; the names of the files written."""
+    wanted = {PIPELINE: TEMPLATE.read_text(encoding="utf-8"), ".dvcignore": "", ".dvc/config": CONFIG}
+    wanted[".dvc/.gitignore"] = "/config.local\n/tmp\n/cache\n"
+    missing = {name: text for name, text in wanted.items() if not (root / name).exists()}
+    for name, text in missing.items():
+        write_whole(root / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+    _tell_about_git(root)
+    return tuple(missing)
+
+
+def _tell_about_git(root: Path) -> None:
+    """DVC refuses to work in a folder without git unless its local configuration says that there is none."""
+    local = root / ".dvc" / "config.local"
+    has_git = any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
+    says_none = local.exists() and "no_scm = true" in local.read_text(encoding="utf-8")
+    if not has_git and not says_none:
+        text = local.read_text(encoding="utf-8") if local.exists() else ""
+        write_whole(local, lambda part: part.write_text(text + "[core]\n    no_scm = true\n", encoding="utf-8"))
+    elif has_git and says_none:
+        text = local.read_text(encoding="utf-8").replace("[core]\n    no_scm = true\n", "")
+        write_whole(local, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def pipeline(root: Path) -> Iterator[Pipeline]:
+    """The project's stages, read once and locked against other DVC commands while in use."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    for name in ("dvc", "dvc_data", "dvc_objects"):  # DVC sets levels when it is imported
+        logging.getLogger(name).setLevel(logging.ERROR)
+    prepare(root)
+    try:
+        with Repo(os.fspath(root.resolve())) as repo, repo.lock:
+            yield Pipeline(repo, root.resolve())
+    except LockError:
+        raise Outage(f"{root / PIPELINE}: another DVC command is at work in this folder. Wait for it to end, then run again") from None
+    except DvcException as e:
+        raise InputError(f"{root / PIPELINE}: {_first_line(e)}. Mend it, or delete it and run `windvane init` again") from e
+
+
+class Pipeline:
+    """Stages in their order, each run in this process exactly as `dvc repro` would record it."""
+
+    def __init__(self, repo: Repo, root: Path) -> None:
+        self._root = root
+        self._repo = repo
+        graph_order = [stage for stage in repo.index.stages if getattr(stage, "name", None)]
+        self._stages: dict[str, PipelineStage] = {stage.name: stage for stage in _in_order(graph_order)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Stage names, each after those it depends on."""
+        return tuple(self._stages)
+
+    def changed(self, name: str) -> bool:
+        """Whether a stage's code line, parameters, inputs or outputs differ from what dvc.lock records."""
+        from dvc.dependency.base import DependencyDoesNotExistError
+
+        try:
+            return bool(self._stages[name].changed())
+        except DependencyDoesNotExistError:
+            return True
+
+    def clean(self) -> bool:
+        """Whether `dvc status` would have nothing to say."""
+        return not any(self.changed(name) for name in self.names)
+
+    def run(self, name: str, work: Callable[[], None]) -> None:
+        """Do a stage's work in this process, then record its inputs and outputs in dvc.lock and the cache."""
+        stage = self._stages[name]
+        missing = [dep for dep in stage.deps if not dep.is_in_repo and not dep.exists]
+        for dep in [d for d in stage.deps if not d.exists and not _is_params(d)] or missing:
+            raise InputError(f"{PIPELINE}: stage {name} needs {dep}, which is not there. Restore it, or name another file in data.source")
+        work()
+        stage.save(run_cache=False)
+        stage.commit()
+        stage.dump(update_pipeline=False)
+
+    def version(self) -> str | None:
+        """The data version: DVC's hash of the split data, as dvc.lock holds it. None before the first lap."""
+        outs = self._stages[SPLIT].outs
+        return str(outs[0].hash_info.value) if outs and outs[0].hash_info else None
+
+    def materialise(self, folder: Path) -> None:
+        """Link every recorded output below `folder`, at its path, from the cache where DVC keeps it by its hash."""
+        for stage in self._stages.values():
+            for out in stage.outs:
+                for key, oid in _files(out):
+                    target = folder.joinpath(Path(out.fs_path).relative_to(self._root), *key)
+                    if not target.exists():
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        _link(Path(out.cache.oid_to_path(oid)), target)
+
+    def lock_text(self) -> str:
+        """dvc.lock as it stands: kept with every lap."""
+        path = self._root / LOCK
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _files(out: Any) -> list[tuple[tuple[str, ...], str]]:
+    """(path inside the output, hash) of each file that an output consists of."""
+    if not out.is_dir_checksum:
+        return [((), out.hash_info.value)]
+    return [(key, info.value) for key, _, info in out.get_obj()]
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
+
+
+def _is_params(dep: Any) -> bool:
+    from dvc.dependency import ParamsDependency
+
+    return isinstance(dep, ParamsDependency)
+
+
+def _in_order(stages: list[Any]) -> list[Any]:
+    """Topological order by who writes what whom reads."""
+    made_by = {out.fs_path: stage for stage in stages for out in stage.outs}
+    ordered: list[Any] = []
+
+    def visit(stage: Any) -> None:
+        if stage in ordered:
+            return
+        for dep in stage.deps:
+            for path, maker in made_by.items():
+                if dep.fs_path == path or dep.fs_path.startswith(path + os.sep):
+                    visit(maker)
+        ordered.append(stage)
+
+    for stage in stages:
+        visit(stage)
+    return ordered
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

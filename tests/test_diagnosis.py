@@ -1,0 +1,114 @@
+"""The fit diagnosis at its borders, with hand-made evidence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.diagnosis import GAP, LITTLE_LEARNED, NOISE, STILL_RISING, Evidence, diagnose, skill
+
+# A baseline of 100 makes a score of s a skill of 1 - s / 100.
+GOOD = Evidence("mae", False, train=10.0, validation=15.0, baseline=100.0, rows=1_000, slope=0.0, noise=2.0)
+EDGE = 0.01
+
+
+def test_a_small_gap_and_much_learned_is_a_good_fit() -> None:
+    told = diagnose(GOOD)
+    assert told.name == "good fit"
+    assert "90 %" in told.because
+    assert "85 %" in told.because
+
+
+@pytest.mark.parametrize(("beyond", "name"), [(-EDGE, "good fit"), (EDGE, "overfitting")])
+def test_the_gap_decides_between_good_and_overfitting(beyond: float, name: str) -> None:
+    assert diagnose(replace(GOOD, validation=10.0 + 100 * (GAP + beyond))).name == name
+
+
+@pytest.mark.parametrize(("beyond", "name"), [(EDGE, "good fit"), (-EDGE, "underfitting")])
+def test_little_learned_on_its_own_rows_is_underfitting(beyond: float, name: str) -> None:
+    score = 100 * (1 - LITTLE_LEARNED - beyond)
+    assert diagnose(replace(GOOD, train=score, validation=score + 1)).name == name
+
+
+@pytest.mark.parametrize(("beyond", "name"), [(-EDGE / 2, "overfitting"), (EDGE / 2, "too little data")])
+def test_a_rising_learning_curve_turns_overfitting_into_too_little_data(beyond: float, name: str) -> None:
+    told = diagnose(replace(GOOD, validation=50.0, slope=STILL_RISING + beyond))
+    assert told.name == name
+    assert ("Collect more" in told.adjust) == (name == "too little data")
+
+
+@pytest.mark.parametrize(("beyond", "name"), [(-EDGE, "good fit"), (EDGE, "too little data")])
+def test_a_score_known_too_poorly_is_too_little_data(beyond: float, name: str) -> None:
+    assert diagnose(replace(GOOD, noise=100 * (NOISE + beyond))).name == name
+
+
+def test_a_gap_within_the_noise_is_no_overfitting() -> None:
+    wide = replace(GOOD, validation=10.0 + 100 * (GAP + 0.05))
+    assert diagnose(replace(wide, noise=20.0)).name == "good fit"
+    assert diagnose(replace(wide, noise=5.0)).name == "overfitting"
+
+
+def test_without_learning_curve_or_interval_it_still_tells() -> None:
+    assert diagnose(replace(GOOD, validation=60.0, slope=None, noise=None)).name == "overfitting"
+
+
+@pytest.mark.parametrize(("goal", "name"), [(12.0, "good fit"), (9.0, "underfitting")])
+def test_training_rows_that_miss_the_goal_are_underfitting(goal: float, name: str) -> None:
+    told = diagnose(replace(GOOD, goal=goal))
+    assert told.name == name
+    assert ("misses" in told.because or "miss the goal" in told.because) == (name == "underfitting")
+
+
+def test_a_goal_for_a_score_that_is_best_at_one() -> None:
+    e = Evidence("r2", True, train=0.9, validation=0.85, baseline=0.0, rows=100)
+    assert diagnose(replace(e, goal=0.8)).name == "good fit"
+    assert diagnose(replace(e, goal=0.95)).name == "underfitting"
+
+
+def test_a_changed_world_is_named_where_validation_is_later() -> None:
+    over = replace(GOOD, validation=60.0, slope=-0.1)
+    assert "changing world" not in diagnose(over).because
+    told = diagnose(replace(over, later=True))
+    assert "changing world" in told.because
+    assert "shorter history" in told.adjust
+
+
+def test_the_better_complexity_is_named() -> None:
+    assert "max_depth (4" in diagnose(replace(GOOD, validation=60.0, simpler="max_depth (4 did better than 32)")).adjust
+
+
+@pytest.mark.parametrize("gone", ["train", "validation", "baseline"])
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_score_that_is_not_defined_is_said(gone: str, value: float | None) -> None:
+    changes: dict[str, float | None] = {gone: value}
+    told = diagnose(replace(GOOD, **changes))  # type: ignore[arg-type]
+    assert told.name == "not defined here"
+    assert gone.replace("train", "training") in told.because
+
+
+def test_a_perfect_baseline_leaves_nothing_to_diagnose() -> None:
+    assert "already perfect" in diagnose(replace(GOOD, baseline=0.0)).because
+    assert diagnose(Evidence("accuracy", True, 1.0, 1.0, 1.0, 10)).name == "not defined here"
+
+
+def test_skill_is_the_share_of_the_error_that_is_gone() -> None:
+    assert skill(25.0, 100.0, False) == 0.75
+    assert skill(0.8, 0.5, True) == pytest.approx(0.6)
+    assert skill(-0.5, -1.0, True) == pytest.approx(0.25)
+
+
+scores = st.floats(-10, 10) | st.none() | st.just(float("nan"))
+
+
+@given(st.booleans(), scores, scores, scores, scores, scores, st.booleans())
+def test_any_evidence_gets_a_name_and_an_action(
+    greater: bool, train: float | None, validation: float | None, baseline: float | None, slope: float | None,
+    noise: float | None, later: bool,
+) -> None:  # fmt: skip
+    told = diagnose(Evidence("m", greater, train, validation, baseline, 9, slope, noise, None, later))
+    assert told.name in {"underfitting", "overfitting", "good fit", "too little data", "not defined here"}
+    assert told.because
+    assert told.adjust

@@ -1,0 +1,146 @@
+"""Columns -> inputs: which teach, what any frame is made into, and dates as points on circles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import features, profile, settings
+from tasks.errors import InputError
+from tasks.features import Columns, DateParts, conform
+
+ALL = Columns(("n",), ("b",), ("c",), ("h",), ("d",))
+
+
+def table(rows: int = 200) -> pd.DataFrame:
+    """Every column type, with gaps."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "n": rng.normal(size=rows),
+            "b": pd.array(rng.integers(0, 2, rows).astype(bool)).astype("boolean"),
+            "c": rng.choice(["x", "y", "z"], rows),
+            "h": [f"v{i}" for i in rng.integers(0, 40, rows)],
+            "d": pd.date_range("2020-01-01", periods=rows, freq="7h"),
+            "y": rng.normal(size=rows),
+        }
+    )
+    for step, name in zip((3, 5, 7, 11, 13), "nbchd", strict=True):
+        frame.loc[::step, name] = None
+    return frame
+
+
+def parsed(**problem: Any) -> settings.Settings:
+    split = {"strategy": "group"} if "group" in problem else {}
+    return settings.parse(
+        {
+            "project": "p",
+            "data": {"source": "t.csv"},
+            "problem": {"kind": "regression", "target": "y", **problem},
+            "split": split,
+        }
+    )
+
+
+def test_columns_follow_the_profile() -> None:
+    frame = table().assign(one=1, empty=np.nan, story=[f"the tale of row {i}" for i in range(200)], who=range(200), _row=1)
+    found = features.columns(parsed(id="who"), profile.of(frame))
+    assert found == ALL
+    assert found.names == ("n", "b", "c", "h", "d")
+    assert features.columns(parsed(id="who", ignore=["n"]), profile.of(frame)).numbers == ()
+
+
+def test_the_group_does_not_teach_when_whole_groups_are_held_out() -> None:
+    assert features.columns(parsed(group="c"), profile.of(table())).low == ()
+
+
+def test_no_column_left_is_the_users_turn() -> None:
+    with pytest.raises(InputError, match=r"t\.csv: no column is left to learn 'y' from"):
+        features.columns(parsed(ignore=list("nbchd")), profile.of(table()))
+
+
+def test_a_csv_is_made_into_the_same_frame_as_a_parquet() -> None:
+    written = table()[["d", "h", "n", "c", "b"]].assign(extra=1)
+    text = written.astype("str").replace("nan", "").replace("<NA>", "").replace("NaT", "")
+    pd.testing.assert_frame_equal(conform(text, ALL, "x.csv"), conform(written, ALL, "x.parquet"))
+
+
+def test_conform_reads_what_people_write() -> None:
+    frame = pd.DataFrame(
+        {
+            "n": ["1", "inf", None],
+            "b": ["Yes", 0, ""],
+            "c": [98001.0, np.nan, 98002.0],
+            "h": [1, 2, 3],
+            "d": ["2024-05-31T12:00:00+02:00", "2024-05-31", None],
+        }
+    )
+    made = conform(frame, ALL, "x")
+    assert made["n"].tolist()[0] == 1
+    assert made["n"].isna().tolist() == [False, True, True]
+    assert made["b"].tolist()[:2] == [1, 0]
+    assert made["c"].tolist() == ["98001", made["c"][1], "98002"]
+    assert made["h"].tolist() == ["1", "2", "3"]
+    assert made["d"].tolist()[:2] == [pd.Timestamp("2024-05-31 10:00"), pd.Timestamp("2024-05-31")]
+    assert str(made["d"].dtype) == "datetime64[us]"
+
+
+def test_aware_dates_become_utc() -> None:
+    aware = pd.DataFrame({"d": pd.date_range("2024-01-01", periods=2, tz="America/New_York")})
+    assert conform(aware, Columns(dates=("d",)), "x")["d"][0] == pd.Timestamp("2024-01-01 05:00")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("n", "cheap", "'cheap' in row 2"),
+        ("b", "perhaps", "true or false"),
+        ("d", "yesterday", "as a date"),
+        ("d", 7, "as a date"),
+    ],
+)
+def test_an_unreadable_value_is_named(column: str, value: object, said: str) -> None:
+    frame = table(3).astype(object)
+    frame[column] = [None, value, None] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        frame[column] = frame[column].astype("int64")
+    with pytest.raises(InputError, match=rf"new\.csv: column '{column}'.*{said}"):
+        conform(frame, ALL, "new.csv")
+
+
+def test_missing_and_doubled_columns_are_named() -> None:
+    with pytest.raises(InputError, match=r"new\.csv: column 'h', 'd' is missing"):
+        conform(table().drop(columns=["h", "d"]), ALL, "new.csv")
+    with pytest.raises(InputError, match="'n' appears twice"):
+        conform(pd.concat([table(), table()[["n"]]], axis=1), ALL, "new.csv")
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_unseen_values_and_gaps_pass_through(scaled: bool) -> None:
+    full = table().ffill().bfill()
+    inputs = conform(full, ALL, "x")
+    made = features.transformer(ALL, scaled=scaled, continuous=True, seed=0).fit(inputs, full["y"])
+    new = inputs.head(3).copy()
+    new["c"], new["h"] = "never seen", np.nan
+    new[["n", "b"]], new["d"] = np.nan, pd.NaT
+    out = made.transform(new)
+    assert out.shape == (3, made.transform(inputs).shape[1])
+    assert np.isfinite(out).all() == scaled
+    assert len(made.get_feature_names_out()) == out.shape[1]
+
+
+def test_only_circles_on_which_dates_differ_are_kept() -> None:
+    monthly = pd.DataFrame({"d": pd.date_range("2000-01-01", periods=30, freq="MS")})
+    names = list(DateParts().fit(monthly).get_feature_names_out())
+    assert names == ["d_days", "d_weekday_sin", "d_weekday_cos", "d_month_sin", "d_month_cos"]
+    out = DateParts().fit(monthly).transform(monthly)
+    assert out[0, 0] == 0
+    december, january, july = out[11, 3:], out[12, 3:], out[6, 3:]
+    assert np.linalg.norm(december - january) < np.linalg.norm(december - july)
+
+
+def test_a_column_empty_in_these_rows_is_left_out() -> None:
+    assert ALL.filled(table().assign(n=np.nan, c=None)) == Columns((), ("b",), (), ("h",), ("d",))

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tasks import ingest, initialise, settings, split, template, validate
+from tasks.errors import InputError
+from tests.tables_for_tests import every_type, houses
+
+ROOT = Path(__file__).parent.parent
+
+
+def proposed(table: Path, target: str, **given: Any) -> initialise.Proposal:
+    """A proposal whose file says just what it says, and under which the stages run."""
+    proposal = initialise.propose(table, target, **given)
+    read = yaml.safe_load(template.render(proposal))
+    assert read == proposal.params
+    assert settings.parse(read).problem.target == target
+    return proposal
+
+
+def runs(root: Path, proposal: initialise.Proposal) -> None:
+    mine = settings.parse(proposal.params)
+    ingest.run(root, mine)
+    validate.run(root, mine)
+    split.run(root, mine)
+
+
+def of(proposal: initialise.Proposal) -> tuple[Any, ...]:
+    problem = proposal.params["problem"]
+    return proposal.kind, problem["time"], problem["id"], problem["ignore"], proposal.params["split"]["strategy"]
+
+
+def test_texas_house_prices_are_proposed_as_they_are_shipped() -> None:
+    proposal = proposed(ROOT / "data/txhousing.csv", "median")
+    shipped = settings.load(ROOT / "params.yaml")
+    mine = settings.parse(proposal.params)
+    assert (mine.problem, mine.split, mine.search, mine.gate) == (
+        shipped.problem,
+        shipped.split,
+        shipped.search,
+        shipped.gate,
+    )
+    assert (proposal.rows, proposal.columns) == (8602, 10)
+    assert any("'volume': is empty where the target is" in line for line in proposal.assumptions)
+
+
+FLIGHTS = {
+    "late15": ("classification", ["air_time", "arr_delay", "cancelled", "dep_delay"]),
+    "cancelled": ("classification", ["air_time", "arr_delay", "dep_delay", "late15"]),
+    "arr_delay": ("regression", ["air_time", "cancelled", "dep_delay", "late15"]),
+}
+
+
+@pytest.mark.parametrize("target", FLIGHTS)
+def test_flights_what_is_known_only_afterwards_is_ignored(target: str, whole_table: Callable[[str], Path]) -> None:
+    kind, ignored = FLIGHTS[target]
+    proposal = proposed(whole_table("nycflights13.parquet"), target)
+    assert of(proposal) == (kind, "ts", None, ignored, "time")
+    assert any("50,000 of 336,776 rows" in line for line in proposal.assumptions)
+
+
+WHOLE = {
+    "king_county_houses": ("price", ("regression", "ts", None, ["id"], "time")),
+    "bikeshare_dc_hourly": ("count", ("regression", "ts", None, [], "time")),
+    "avocados": ("average_price", ("regression", "ts", None, [], "time")),
+    "parking_birmingham": ("occ", ("regression", "ts", None, [], "time")),
+    "noaa_rain": ("rain", ("classification", "seq", None, [], "time")),
+    "census_income": ("income", ("classification", None, None, [], "stratified")),
+    "brand_sentiment": ("sentiment", ("classification", None, None, ["text"], "stratified")),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_tables(name: str, whole_table: Callable[[str], Path]) -> None:
+    target, expected = WHOLE[name]
+    assert of(proposed(whole_table(f"{name}.parquet"), target)) == expected
+
+
+def test_breast_cancer(tmp_path: Path) -> None:
+    from sklearn.datasets import load_breast_cancer
+
+    path = tmp_path / "breast cancer!.csv"
+    load_breast_cancer(as_frame=True).frame.to_csv(path, index=False)
+    proposal = proposed(path, "target")
+    assert of(proposal) == ("classification", None, None, [], "kfold")
+    assert proposal.params["project"] == "breast-cancer"
+    assert proposal.params["problem"]["metric"] == "log_loss"
+    runs(tmp_path, proposal)
+
+
+def test_a_table_with_every_column_type(tmp_path: Path) -> None:
+    proposal = proposed(every_type(tmp_path / "t.parquet"), "price")
+    kind, time, _, ignored, strategy = of(proposal)
+    assert (kind, time, strategy) == ("regression", "date", "time")
+    assert {"list", "struct", "bytes", "no", "constant", "text"} <= set(ignored)
+    assert not {"float", "words", "dictionary", "bool gaps", "int8 gaps", "Größe: 'é', \"x\""} & set(ignored)
+    runs(tmp_path, proposal)
+
+
+def test_odd_names_are_quoted_and_given_roles_are_kept(tmp_path: Path) -> None:
+    names = {"size": "no", "town": "a: b # c", "price": "null", "day": "'day', \"1\" \\ [x]"}
+    path = tmp_path / "odd.csv"
+    table = houses().rename(columns=names).assign(**{"{y}": "same", "line\nbreak": "same", "- x": "same", "7": "same"})
+    table["nr"] = [f"A{i}" for i in range(len(table))]
+    table.to_csv(path, index=False)
+    proposal = proposed(path, "null", time=names["day"], ignore=("a: b # c",))
+    assert of(proposal)[1:4] == (names["day"], "nr", ["- x", "7", "a: b # c", "line\nbreak", "{y}"])
+    runs(tmp_path, proposal)
+    assert of(proposed(path, "null", id="nr", kind="regression"))[2] == "nr"
+
+
+def test_ids_times_and_what_is_neither(tmp_path: Path) -> None:
+    rng, n = np.random.default_rng(0), 1200
+    path = tmp_path / "t.parquet"
+    table = pd.DataFrame(
+        {
+            "customer_id": rng.permutation(n),
+            "store_id": rng.integers(0, 9, n),
+            "birth_date": pd.date_range("1950-01-01", periods=n),
+            "delivered": pd.to_datetime("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), "D"),
+            "steps": rng.integers(0, 10_000, n),
+            "price": rng.normal(size=n),
+        }
+    )
+    table.to_parquet(path)
+    assert of(proposed(path, "price")) == ("regression", None, "customer_id", [], "random")
+    table.assign(ordered_at=pd.date_range("2020-01-01", periods=n)).to_parquet(path)
+    assert of(proposed(path, "price"))[1] == "ordered_at"
+
+
+def test_copies_of_the_target_are_ignored_and_good_predictors_kept(tmp_path: Path) -> None:
+    rng, n = np.random.default_rng(0), 800
+    size = rng.normal(100, 20, n)
+    price = np.exp(size / 40 + rng.normal(0, 0.1, n))
+    band = pd.cut(price, [0, 8, 12, 1e9], labels=["low", "middle", "high"]).astype("str")
+    columns = {"size": size, "price": price, "band": band, "band_code": pd.factorize(band)[0], "log": np.log(price)}
+    path = tmp_path / "t.parquet"
+    pd.DataFrame(columns).to_parquet(path)
+    assert of(proposed(path, "price"))[3] == ["band", "band_code", "log"]
+    assert of(proposed(path, "band"))[3] == ["band_code", "log", "price"]
+
+
+BAD = {
+    "absent target": ("pryce", {}, "--target: .*no column 'pryce'. Did you mean 'price'"),
+    "absent time": ("price", {"time": "date"}, "--time: .*no column 'date'"),
+    "dates": ("day", {}, "'day' holds dates"),
+    "names": ("name", {}, "'name' holds free text or names"),
+    "unknown kind": ("price", {"kind": "regresion"}, "problem.kind: .*Did you mean regression"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_proposed_for_is_refused(name: str, tmp_path: Path) -> None:
+    target, given, said = BAD[name]
+    path = tmp_path / "t.csv"
+    houses().assign(name=[f"Mr. {i}" for i in range(200)]).to_csv(path, index=False)
+    with pytest.raises(InputError, match=said):
+        initialise.propose(path, target, **given)
+
+
+def test_mixed_columns_are_ignored_aloud_but_never_the_target(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    table = houses()
+    table["size"] = ["many", *map(str, table["size"][1:])]
+    table.to_csv(path, index=False)
+    proposal = proposed(path, "price")
+    assert "mixes types" in proposal.why["size"]
+    runs(tmp_path, proposal)
+    with pytest.raises(InputError, match="'size' mixes types.*line 2"):
+        initialise.propose(path, "size")
+
+
+def test_an_older_params_yaml_is_moved_aside_never_lost(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    proposal = proposed(ROOT / "data/txhousing.csv", "median")
+    assert template.write(proposal, path) is None
+    assert settings.load(path).problem.target == "median"
+    assert template.write(proposal, path) is None
+    for number, name in enumerate(["params.yaml.bak", "params.yaml.bak1"]):
+        path.write_text(f"mine: {number}")
+        kept = template.write(proposal, path)
+        assert kept is not None
+        assert (kept.name, kept.read_text()) == (name, f"mine: {number}")
+    assert {p.name for p in tmp_path.iterdir()} == {"params.yaml", "params.yaml.bak", "params.yaml.bak1"}

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks import ingest, keys, partition, profile, split, tables
+from tasks import settings as params
+from tasks.errors import InputError, SealedError
+from tests.tables_for_tests import chosen, houses
+
+ROOT = Path(__file__).parent.parent
+
+
+def keyed(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{tables.ROW: keys.of(table, tuple(table.columns))})
+
+
+def side(table: pd.DataFrame, mine: params.Settings, taught_until: partition.Time = None) -> pd.Series:
+    """0 teaches, 1 tunes, 2 judges: one per row; the three masks part the table."""
+    sides = partition.divide(table, mine, taught_until)
+    parts = np.array([sides.train, sides.validation, sides.test])
+    assert (parts.sum(axis=0) == 1).all()
+    return pd.Series(parts.argmax(axis=0), index=table.index)
+
+
+def setting(strategy: str, **problem: Any) -> params.Settings:
+    kind = "classification" if strategy == "stratified" else "regression"
+    whole = {"kind": kind, "target": "town" if kind == "classification" else "price", **problem}
+    return chosen(split={"strategy": strategy, "seed": whole.pop("seed", 0)}, **whole)
+
+
+STICKY = {
+    "random": setting("random"),
+    "stratified": setting("stratified"),
+    "kfold": setting("kfold"),
+    "kfold of classes": setting("kfold", kind="classification", target="town"),
+    "group": setting("group", group="block"),
+    "random with groups": setting("random", group="block"),
+    "stratified with groups": setting("stratified", group="block"),
+}
+
+
+def streets(rows: int, seed: int, rare: int) -> pd.DataFrame:
+    """Houses with 40 blocks of uneven size, a rare town, and some exact duplicates."""
+    rng = np.random.default_rng(seed)
+    table = houses(rows, seed)
+    table["block"] = rng.integers(0, 40, rows) ** 2
+    table.loc[rng.choice(rows, rare, replace=False), "town"] = "Rom"
+    return keyed(pd.concat([table, table.sample(5, random_state=seed)], ignore_index=True))
+
+
+@given(st.sampled_from(sorted(STICKY)), st.integers(0, 2**31), st.integers(0, 40), st.integers(100, 400))
+@settings(max_examples=60, deadline=None)
+def test_a_growing_table_never_moves_a_row_from_teaching_to_judging(name: str, seed: int, rare: int, rows: int) -> None:
+    mine, table = STICKY[name], streets(500, seed, rare + 10)
+    young = table.iloc[:rows]
+    if len(set(table["town"]) - set(young["town"])):
+        young = pd.concat([young, table[table["town"] == "Rom"]]).drop_duplicates()
+    try:
+        before = side(young, mine)
+        after = side(table.sample(frac=1, random_state=seed % 1000), mine)[before.index]
+    except InputError:  # groups may leave a side too small: refused, not moved
+        return
+    assert (after <= before).all()
+    # Whoever stands there by share, not because a side was short, stays.
+    moved = (after != before).mean()
+    assert moved <= 0.3 if "group" in name else moved <= 0.1
+
+
+def test_sides_by_hash_do_not_move_at_all_once_there_are_enough_rows() -> None:
+    mine, table = STICKY["random"], keyed(houses(4000))
+    young = side(table.iloc[:2000], mine)
+    shuffled = side(table.sample(frac=1, random_state=0), mine)
+    assert (shuffled[young.index] == young).all()
+    assert np.bincount(shuffled) / 4000 == pytest.approx([0.7, 0.15, 0.15], abs=0.02)
+    assert (side(table, setting("random", seed=1)) != side(table, mine)).any()
+
+
+def test_rows_of_one_key_or_group_stay_together() -> None:
+    table = streets(500, 3, 20)
+    for name in STICKY:
+        together = "block" if "group" in name else tables.ROW
+        assert side(table, STICKY[name]).groupby(table[together]).nunique().max() == 1, name
+
+
+def test_stratified_puts_every_class_on_every_side() -> None:
+    table = houses(400)
+    table.loc[:9, "town"] = "Rom"
+    for seed in range(20):
+        counts = pd.crosstab(side(keyed(table), setting("stratified", seed=seed)), table["town"])
+        assert counts.loc[[1, 2], "Rom"].min() >= partition.LEAST_PER_CLASS
+        assert counts.loc[0, "Rom"] >= 1
+
+
+def test_sides_that_come_out_too_small_are_refused_with_a_remedy() -> None:
+    small = keyed(houses(60))
+    assert np.bincount(side(small, setting("random"))).min() >= partition.LEAST
+    with pytest.raises(InputError, match=r"split: .*rows are left to learn from.*finer group"):
+        side(small.assign(block=1), setting("group", group="block"))
+    with pytest.raises(InputError, match=r"split\.validation: .*kfold"):
+        side(small, setting("time", time="day"))
+    with pytest.raises(InputError, match=r"problem\.time: .*'day' has 2 different values.*stratified or random"):
+        side(small.assign(day=[1] * 30 + [2] * 30), setting("time", time="day"))
+    late = keyed(houses(400).assign(town=["Ulm"] * 380 + ["Rom"] * 20))
+    with pytest.raises(InputError, match=r"split\.strategy: time leaves no row of class 'Rom'.*stratified"):
+        side(late, setting("time", time="day", kind="classification", target="town"))
+
+
+def monthly(months: int, a_month: int = 10) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    table = houses(months * a_month)
+    table["day"] = np.repeat(pd.date_range("2010-01-01", periods=months, freq="MS").as_unit("us"), a_month)
+    return keyed(table.assign(noise=rng.normal(size=len(table))))
+
+
+TIME = setting("time", time="day")
+
+
+def test_time_cuts_between_timestamps_and_the_newest_judge() -> None:
+    table = monthly(100)
+    where = side(table, TIME)
+    assert np.bincount(where).tolist() == [700, 150, 150]
+    assert where.groupby(table["day"]).nunique().max() == 1
+    newest = table.groupby(where)["day"].agg(["min", "max"])
+    assert newest["max"][0] < newest["min"][1]
+    assert newest["max"][1] < newest["min"][2]
+
+
+@pytest.mark.parametrize(("new", "expected"), [(6, (15, 30)), (20, (50, 100)), (60, (150, 150))])
+def test_after_a_champion_only_newer_rows_tune_and_judge(new: int, expected: tuple[int, int]) -> None:
+    table = monthly(100)
+    until = table["day"].drop_duplicates().iloc[-new - 1]
+    sides = partition.divide(table, TIME, until.isoformat())
+    assert sides.taught_until == until.isoformat()
+    assert f"{new * 10} rows are newer" in sides.reason
+    assert (table["day"][sides.validation | sides.test] > until).all()
+    assert abs(int(sides.validation.sum()) - expected[0]) <= 5
+    assert int(sides.test.sum()) == expected[1]
+    # Part of the new world teaches.
+    assert (table["day"][sides.train] > until).any()
+
+
+@pytest.mark.parametrize("until", ["2018-04-01T00:00:00", "2019-01-01T00:00:00", 7])
+def test_with_too_few_newer_rows_the_whole_table_is_cut(until: partition.Time) -> None:
+    sides = partition.divide(monthly(100), TIME, until)
+    assert sides.taught_until is None
+    assert str(until) in sides.reason
+    assert int(sides.test.sum()) == 150
+
+
+def test_time_may_be_a_number() -> None:
+    table = monthly(100).assign(day=np.repeat(np.arange(100), 10))
+    sides = partition.divide(table, TIME, 79)
+    assert sides.taught_until == 79
+    assert table["day"][sides.test | sides.validation].min() >= 80
+    assert split.taught_until(table, TIME) == 99
+    assert partition.divide(table, TIME, "2018-01-01").taught_until is None
+
+
+@pytest.fixture
+def texas(tmp_path: Path) -> Path:
+    mine = params.load(ROOT / "params.yaml")
+    (tmp_path / "data").mkdir()
+    (tmp_path / mine.data.source).write_bytes((ROOT / mine.data.source).read_bytes())
+    tables.write_json({"taught_until": None}, tmp_path / split.TAUGHT_UNTIL)
+    ingest.run(tmp_path, mine)
+    split.run(tmp_path, mine)
+    return tmp_path
+
+
+def test_texas_on_disk(texas: Path) -> None:
+    mine = params.load(ROOT / "params.yaml")
+    train, validation = split.sides(texas)
+    permit = split.Permit("f" * 8)
+    test = split.open_test(texas, permit)
+    assert len(train) + len(validation) + len(test) == 8602 - 616
+    assert train["ts"].max() < validation["ts"].min() <= validation["ts"].max() < test["ts"].min()
+    record = tables.read_json(texas / split.SPLIT / split.RECORD)
+    assert record["test"] == {"rows": len(test), "from": "2013-06-01T00:00:00", "to": "2015-07-01T00:00:00"}
+    assert record["taught_until"] is None
+    whole = split.final_rows(texas, mine, permit)
+    assert len(whole) == 7986
+    assert split.taught_until(whole, mine) == "2015-07-01T00:00:00"
+    by_key = mine.model_copy(update={"split": params.Split(strategy="random")})
+    split.run(texas, by_key)
+    assert tables.ROW in whole
+    assert not set(split.final_rows(texas, by_key, permit)[tables.ROW]) & set(
+        split.open_test(texas, permit)[tables.ROW]
+    )
+
+
+def test_same_rows_same_bytes(texas: Path) -> None:
+    def content() -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in (texas / split.SPLIT).iterdir()}
+
+    first = content()
+    split.run(texas, params.load(ROOT / "params.yaml"))
+    assert content() == first
+    assert set(first) == {split.TRAIN, split.VALIDATION, split.TEST, split.RECORD}
+    assert not [p for p in texas.rglob("*.part")]
+
+
+def test_the_test_side_is_sealed(texas: Path) -> None:
+    for permit in (None, "please", split.Permit("")):
+        with pytest.raises(SealedError, match="sealed"):
+            split.open_test(texas, permit)  # type: ignore[arg-type]
+    with pytest.raises(SealedError):
+        split.final_rows(texas, params.load(ROOT / "params.yaml"), None)  # type: ignore[arg-type]
+
+
+def test_kfold_leaves_validation_empty_and_keeps_its_columns(tmp_path: Path) -> None:
+    table, mine = houses(120), setting("kfold")
+    tables.write_parquet(keyed(table), tmp_path / profile.TABLE)
+    split.run(tmp_path, mine)
+    train, validation = split.sides(tmp_path)
+    assert len(validation) == 0
+    assert list(validation.columns) == list(train.columns)
+    assert validation.dtypes.to_dict() == train.dtypes.to_dict()
+    assert len(split.final_rows(tmp_path, mine, split.Permit("x"))) == len(train)

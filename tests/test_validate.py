@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import ingest, profile, validate
+from tasks.errors import InputError
+from tasks.profile import Profile
+from tests.tables_for_tests import chosen, houses
+
+
+def checked(table: pd.DataFrame, tmp_path: Path, **problem: Any) -> Profile:
+    table.to_parquet(tmp_path / "houses.parquet")
+    mine = chosen("houses.parquet", **problem)
+    ingest.run(tmp_path, mine)
+    validate.run(tmp_path, mine)
+    return profile.read(tmp_path / profile.PROFILE)
+
+
+def test_profile_of_a_good_table(tmp_path: Path) -> None:
+    found = checked(houses(), tmp_path, time="day")
+    columns = {c.name: c for c in found.columns}
+    assert (found.rows, found.key, found.findings) == (200, ("day", "price", "size", "town"), ())
+    assert {name: c.type for name, c in columns.items()} == {
+        "day": "date",
+        "price": "number",
+        "size": "number",
+        "town": "category",
+    }
+    assert (columns["day"].minimum, columns["day"].maximum) == ("2020-01-01T00:00:00", "2020-07-18T00:00:00")
+    assert columns["town"].distinct == 3
+
+
+GOOD = houses()
+N = len(GOOD)
+CLASSES = {"kind": "classification", "target": "town"}
+STOPS: dict[str, tuple[pd.DataFrame, dict[str, Any], list[str]]] = {
+    "three rows": (GOOD.head(3), {}, ["data.source", "3 rows", "50", "Add rows"]),
+    "no label": (GOOD.assign(price=np.nan), {}, ["problem.target", "'price'", "empty", "Name another"]),
+    "constant target": (GOOD.assign(price=7.0), {}, ["problem.target", "'price'", "constant (7.0", "Name another"]),
+    "one class": (GOOD.assign(town="Ulm"), CLASSES, ["problem.target", "'town'", "constant", "Name another"]),
+    "words for amounts": (GOOD, {"target": "town"}, ["problem.target", "'town'", "words", "kind: classification"]),
+    "flags for amounts": (
+        GOOD.assign(price=GOOD["price"] > 300),
+        {},
+        ["problem.target", "'price'", "true and false", "kind: classification"],
+    ),
+    "dates for amounts": (GOOD, {"target": "day"}, ["problem.target", "'day'", "dates"]),
+    "amounts for classes": (GOOD, {"kind": "classification"}, ["'price'", "different values", "kind: regression"]),
+    "rare class": (GOOD.assign(town=["Rom"] * 3 + ["Ulm"] * (N - 3)), CLASSES, ["'Rom' (3)", "10 rows", "join them"]),
+    "all-missing column": (GOOD.assign(pool=np.nan), {}, ["'pool'", "empty in every row", "problem.ignore"]),
+    "infinite values": (GOOD.assign(size=np.inf), {}, ["'size'", f"{N} infinite", "problem.ignore"]),
+    "infinite target": (GOOD.assign(price=[np.inf, *GOOD["price"][1:]]), {}, ["'price'", "1 infinite", "Mend"]),
+    "ids repeat": (GOOD.assign(id=[1, *range(1, N)]), {"id": "id"}, ["problem.id", "'id'", "such as 1", "null"]),
+    "id with gaps": (GOOD.assign(id=[None, *range(1, N)]), {"id": "id"}, ["problem.id", "empty in 1 rows", "Fill"]),
+    "group with gaps": (GOOD.assign(town=[None, *GOOD["town"][1:]]), {"group": "town"}, ["problem.group", "'town'"]),
+    "nothing to learn from": (GOOD, {"ignore": ["day", "size", "town"]}, ["no column is left", "problem.ignore"]),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_table_that_cannot_teach_is_stopped(name: str, tmp_path: Path) -> None:
+    table, problem, said = STOPS[name]
+    with pytest.raises(InputError) as caught:
+        checked(table, tmp_path, **problem)
+    message = str(caught.value)
+    assert "houses.parquet" in message
+    assert all(words in message for words in said), message
+    assert not (tmp_path / profile.PROFILE).exists()
+
+
+def test_all_stops_are_said_at_once_and_ignoring_helps(tmp_path: Path) -> None:
+    table = houses().assign(pool=np.nan, depth=-np.inf)
+    with pytest.raises(InputError, match="'depth'.*; data.source: .*'pool'"):
+        checked(table, tmp_path)
+    checked(table, tmp_path, ignore=["pool", "depth"])
+
+
+def test_what_does_not_stop_is_a_finding(tmp_path: Path) -> None:
+    table = houses().assign(country="DE", note=[f"house number {i} has a view" for i in range(N)])
+    table.loc[:9, "price"] = np.nan
+    table = pd.concat([table, table.tail(20)])
+    found = checked(table, tmp_path)
+    said = {finding.check: finding for finding in found.findings}
+    assert set(said) == {"label", "duplicates", "constant", "text"}
+    assert found.rows == 210
+    assert "10 of 220 rows" in said["label"].message
+    assert "20 rows (9.5%)" in said["duplicates"].message
+    assert (said["constant"].column, said["text"].column) == ("country", "note")
+
+
+def test_absent_columns_are_named_without_ingest() -> None:
+    with pytest.raises(InputError, match="problem.target: t.csv has no column 'pryce'. Did you mean 'price'"):
+        validate.check(houses(), chosen("t.csv", target="pryce"))
