@@ -13,8 +13,8 @@ import argparse
 import os
 import sys
 import time as clock
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Share:
     trials: int
 
     def interval(self) -> tuple[float, float]:
+        """Clopper-Pearson, 99 %."""
         from scipy.special import betaincinv
 
         k, n = self.count, self.trials
@@ -45,6 +46,7 @@ class Share:
         return low, 1.0 if k == n else float(betaincinv(k + 1, n - k, 0.995))
 
     def above(self, alpha: float) -> bool:
+        """Whether chance alone hardly explains a share this far above alpha."""
         return self.interval()[0] > alpha
 
     def __str__(self) -> str:
@@ -70,6 +72,7 @@ class Wrong:
 
     world: str
     rows: int
+    must_hold: bool
     same_naive: Share
     same_t: Share
     same: Share
@@ -81,7 +84,6 @@ class Wrong:
     edge_t: Share
     edge: Share
     edge_90: Share
-    holds: bool
 
 
 def _normal(sd: float) -> Callable[[np.random.Generator, int, int], Floats]:
@@ -137,7 +139,9 @@ def worlds() -> list[World]:
         World("time, independent", _normal(0.2), time=np.arange),
         World("time, AR(1) 0.5", walk(0.5), time=np.arange),
         World("time, AR(1) 0.9", walk(0.9), time=np.arange, holds_from=300),
-        World("time, AR(1) 0.95 under noise of 9 times its variance", walk(0.95, True), time=np.arange, holds_from=1000),
+        World(
+            "time, AR(1) 0.95 under noise of 9 times its variance", walk(0.95, True), time=np.arange, holds_from=1000
+        ),
         World("groups of 1-40 rows", _grouped, group=_groups, sizes=SIZES[1:]),
         World("panel, 20 series, AR(1) 0.5", _panel(0.5, 0), time=stamps, sizes=SIZES[1:], holds_from=300),
         World("panel and lasting groups", _panel(0.5, 0.2), stamps, series, sizes=SIZES[1:], holds_from=300),
@@ -160,10 +164,12 @@ def promoted(
     parts: tuple[Blocks, ...],
     rule: Rule,
     confidence: float,
+    *,
     margin: float = MARGIN,
 ) -> Any:
     """(trials,) what the gate says, through the same functions as judge()."""
-    return passes(compare(champion, challenger, parts, rule, confidence, margin).low, champion.mean(axis=-1), rule, margin)
+    low = compare(champion, challenger, parts, rule=rule, confidence=confidence, margin=margin).low
+    return passes(low, champion.mean(axis=-1), rule, margin)
 
 
 def t_test(champion: Floats, challenger: Floats, confidence: float, margin: float = 0.0) -> Any:
@@ -207,7 +213,7 @@ def wrong(world: World, n: int, trials: int, rng: np.random.Generator) -> Wrong:
             promoted(champion, worse, parts, "not_worse", 0.90),
         ]
 
-    return Wrong(world.name, n, *_counted(trials, n, one), holds=n >= world.holds_from)
+    return Wrong(world.name, n, n >= world.holds_from, *_counted(trials, n, one))
 
 
 def breaches(line: Wrong) -> list[str]:
@@ -256,7 +262,7 @@ class Laps:
 
 
 def laps(trials: int, rng: np.random.Generator, count: int = 5, n: int = 300) -> list[Laps]:
-    """A table that grows by a tenth: rows new to both judge (with time), or a sticky test side judges again and again."""
+    """A table that grows by a tenth: rows new to both judge (with time), or a sticky test side judges again."""
     found = []
     for sticky in (False, True):
         phi = 0.0 if sticky else 0.5
@@ -267,7 +273,16 @@ def laps(trials: int, rng: np.random.Generator, count: int = 5, n: int = 300) ->
         ]
         for truth, worse, rule in cases:
             counts = {
-                how: _five(trials, rng, count, n, phi, sticky, worse, rule if how == "gate" else None)
+                how: _five(
+                    trials,
+                    rng,
+                    count=count,
+                    n=n,
+                    phi=phi,
+                    sticky=sticky,
+                    worse=worse,
+                    rule=rule if how == "gate" else None,
+                )
                 for how in ("naive", "gate")
             }
             shares = {how: Share(int(c.sum()), c.size) for how, c in counts.items()}
@@ -278,7 +293,15 @@ def laps(trials: int, rng: np.random.Generator, count: int = 5, n: int = 300) ->
 
 
 def _five(
-    trials: int, rng: np.random.Generator, count: int, n: int, phi: float, sticky: bool, worse: float, rule: Rule | None
+    trials: int,
+    rng: np.random.Generator,
+    *,
+    count: int,
+    n: int,
+    phi: float,
+    sticky: bool,
+    worse: float,
+    rule: Rule | None,
 ) -> Any:
     """(count, trials) promotions. A promoted model judges on as champion, with the luck it had on the rows that stay."""
     most = int(n * 1.1**count)
@@ -304,3 +327,193 @@ def _five(
         own = np.where(yes[:, None], new, own)
         level = np.where(yes[:, None], level * (1 + worse), level)
     return np.array(verdicts)
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Where no test can hold alpha: wrong promotions at 95 % (rule not_worse, worse by exactly the margin)."""
+
+    case: str
+    rows: int
+    t_test: Share
+    gate: Share
+
+
+def beyond(trials: int, rng: np.random.Generator) -> list[Beyond]:
+    """Disasters so rare that the test rows may hold none, and runs of luck as long as the test rows."""
+    found = []
+    for every, n in ((50, 100), (200, 100), (200, 1000), (200, 5000)):
+        parts = blocks(np.arange(n))
+
+        def one(step: int, every: int = every, n: int = n, parts: tuple[Blocks, ...] = parts) -> list[Any]:
+            champion, challenger = losses(worlds()[0], rng, step, n)
+            # all of the loss that is too much sits in one row of `every`
+            challenger = challenger + (rng.random((step, n)) < 1 / every) * every * 0.1 * np.exp(0.52)
+            t, gate = (
+                t_test(champion, challenger, 0.95, 0.1),
+                promoted(champion, challenger, parts, "not_worse", 0.95, margin=0.1),
+            )
+            return [t, gate]
+
+        found.append(Beyond(f"10 % worse, all of it in 1 row of {every}", n, *_counted(trials, n, one)))
+    named = {world.name: world for world in worlds()}
+    for name, n in (("time, AR(1) 0.9", 30), ("time, AR(1) 0.9", 100), ("panel, 20 series, AR(1) 0.9", 600)):
+        world = named.get(name) or World(name, _panel(0.9, 0), time=lambda n: np.arange(n) // SERIES)
+        line = wrong(world, n, trials, rng)
+        found.append(Beyond(f"{name}, worse by the margin of 1 %", n, line.edge_t, line.edge))
+    return found
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The slice guard through judge(): ten slices; `harmed`: one of them worse by so much, the rest better by 10 %."""
+
+    rows: int
+    refused_same: Share
+    harmed_by_10: Share
+    harmed_by_30: Share
+
+
+def guard(trials: int, rng: np.random.Generator, n: int = 2000) -> Guard:
+    names = np.array([f"s{k}" for k in range(10)])[np.arange(n) % 10]
+    counts = [0, 0, 0]
+    for _ in range(trials):
+        champion, same = (x[0] for x in losses(worlds()[0], rng, 1, n))
+        for k, change in enumerate((None, 0.1, 0.3)):
+            challenger = same if change is None else same * np.where(names == "s3", 1 + change, 0.9)
+            evidence = Evidence(challenger, champion, np.arange(n), slices={"name": names})
+            verdict = judge(evidence, "superior", 0.95, MARGIN)
+            counts[k] += any(s.harmed and (change is None or s.value == "s3") for s in verdict.slices)
+    return Guard(n, *(Share(c, trials) for c in counts))
+
+
+@dataclass(frozen=True)
+class Real:
+    """Fitted models with a truth measured on rows that no judgement used, as per cents of judgements."""
+
+    table: str
+    challenger: str
+    rule: str
+    truly_worse: Share
+    naive_wrong: Share
+    t_wrong: Share
+    gate_wrong: Share
+    naive_yes: Share
+    gate_yes: Share
+
+
+def real(trials: int, rng: np.random.Generator, fits: int = 24, rows: int = 400) -> list[Real]:
+    """Forests of 10 trees on bootstraps of one training set with other seeds; and refits on twice the rows.
+
+    A judgement draws a champion, a challenger and `rows` test rows; truly worse: on all other rows, superior below
+    and equal, not_worse by more than the margin. Wrong: promoted though truly worse.
+    """
+    tables = {"Friedman 1 with heavy-tailed noise": _friedman(rng)}
+    folder = os.environ.get("WINDVANE_DATA")
+    if folder:
+        tables["King County house prices"] = _houses(Path(folder), rng)
+    found: list[Real] = []
+    for table, (features, target) in tables.items():
+        same, more = _fitted(features, target, fits, rng)
+        for name, pool in (("nothing changed: another seed and bootstrap", same), ("fitted on twice the rows", more)):
+            for rule in ("superior", "not_worse"):
+                found.append(
+                    Real(table, name, rule, *_judged(same, pool, trials=trials, rows=rows, rule=rule, rng=rng))
+                )
+    return found
+
+
+def _friedman(rng: np.random.Generator, n: int = 24_000) -> tuple[Floats, Floats]:
+    x = rng.random((n, 8))
+    y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]
+    return x, np.asarray(y + rng.standard_t(3, n))
+
+
+def _houses(folder: Path, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    import pandas as pd
+
+    table = pd.read_parquet(folder / "king_county_houses.parquet").sample(frac=1, random_state=int(rng.integers(2**31)))
+    numbers = table.select_dtypes("number").drop(columns=["price"])
+    return numbers.to_numpy(float), table["price"].to_numpy(float)
+
+
+def _fitted(features: Floats, target: Floats, fits: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """(fits, held-out rows) absolute losses of forests taught on 1,000 rows, and of forests taught on 2,000."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    def losses_of(taught: int) -> Floats:
+        rows = []
+        for _ in range(fits):
+            drawn = rng.integers(0, taught, taught)
+            forest = RandomForestRegressor(10, min_samples_leaf=3, random_state=int(rng.integers(2**31)))
+            forest.fit(features[drawn], target[drawn])
+            rows.append(np.abs(forest.predict(features[2000:]) - target[2000:]))
+        return np.array(rows)
+
+    return losses_of(1000), losses_of(2000)
+
+
+def _judged(
+    champions: Floats, challengers: Floats, *, trials: int, rows: int, rule: Rule, rng: np.random.Generator
+) -> list[Share]:
+    parts = blocks(np.arange(rows))
+    count, total = champions.shape
+    one, other = rng.integers(0, count, trials), rng.integers(0, count, trials)
+    other = np.where(one == other, (other + 1) % count, other)
+    picked = rng.integers(0, total, (trials, rows))
+    champion, challenger = champions[one[:, None], picked], challengers[other[:, None], picked]
+    rest = total - rows
+    truth = [
+        (losses.sum(axis=1)[who] - test.sum(axis=1)) / rest
+        for losses, who, test in ((champions, one, champion), (challengers, other, challenger))
+    ]
+    worse = truth[1] >= truth[0] * (1 + (MARGIN if rule == "not_worse" else 0))
+    naive = challenger.mean(-1) <= champion.mean(-1)
+    t = t_test(champion, challenger, 0.95, MARGIN if rule == "not_worse" else 0)
+    gate = promoted(champion, challenger, parts, rule, 0.95)
+    return [Share(int(x.sum()), trials) for x in (worse, naive & worse, t & worse, gate & worse, naive, gate)]
+
+
+def table(title: str, rows: Sequence[Any]) -> str:
+    """A Markdown table of equal records; numbers are per cent."""
+    names = [field.name for field in fields(rows[0])]
+    lines = [
+        f"### {title}",
+        "",
+        "| " + " | ".join(n.replace("_", " ") for n in names) + " |",
+        "|---" * len(names) + "|",
+    ]
+    for row in rows:
+        lines.append("| " + " | ".join(_cell(getattr(row, n)) for n in names) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How often the gate promotes wrongly, and how often rightly.")
+    parser.add_argument("--trials", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="few trials and small tables: seconds")
+    given = parser.parse_args()
+    trials = min(given.trials, 100) if given.quick else given.trials
+    most = 300 if given.quick else max(SIZES)
+    rng, began = np.random.default_rng(given.seed), clock.monotonic()
+    cells = [(world, n) for world in worlds() for n in world.sizes if n <= most]
+    lines = [wrong(world, n, trials, rng) for world, n in cells]
+    print(table("Wrong promotions, per cent (alpha 5, and 10 in the columns that end in 90)", lines))
+    bad = [f"{line.world}, {line.rows} rows: {', '.join(breaches(line))}" for line in lines if breaches(line)]
+    must = sum(line.must_hold for line in lines)
+    print(f"above alpha: {'; '.join(bad) or 'none'} ({must} of {len(lines)} lines must hold)\n")
+    print(table("Power: promoted when truly better, per cent", [power(w, n, trials, rng) for w, n in cells]))
+    print(table("Five laps of a growing table, per cent of laps and of tables", laps(trials, rng)))
+    print(table("Where alpha cannot be held, per cent", beyond(trials, rng)))
+    print(table("Slice guard, per cent of judgements", [guard(max(20, trials // 5), rng)]))
+    print(table("Fitted models, per cent of judgements", real(trials, rng, *((6, 100) if given.quick else ()))))
+    print(f"{trials} trials a cell, seed {given.seed}, {clock.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

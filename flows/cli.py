@@ -44,7 +44,9 @@ def main() -> None:
 def _command(work: Callable[..., Any]) -> Callable[..., None]:
     """Adds --json, and turns errors into one message and an exit status."""
 
-    @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, the rest on standard error.")
+    @click.option(
+        "--json", "as_json", is_flag=True, help="One JSON object on standard output, the rest on standard error."
+    )
     @functools.wraps(work)
     def run(as_json: bool, **options: Any) -> None:
         from flows.console import Console
@@ -74,7 +76,9 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--kind", type=click.Choice(["regression", "classification"]), default=None, help="Guessed if left out.")
 @click.option("--ignore", multiple=True, help="A column that the model must not see; may be given several times.")
 @_command
-def init(table: Path, target: str, time: str | None, id_: str | None, kind: str | None, ignore: tuple[str, ...], console: Any) -> Any:
+def init(
+    table: Path, target: str, time: str | None, id_: str | None, kind: str | None, ignore: tuple[str, ...], console: Any
+) -> Any:
     """Look at TABLE (CSV, Parquet or JSON lines) and write a commented params.yaml for it.
 
     \b
@@ -104,7 +108,9 @@ def check(console: Any) -> Any:
     show_default=True,
     help="search: algorithms and tuning anew; refit: the champion's configuration on newer rows.",
 )
-@click.option("--cause", default="by hand", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect.")
+@click.option(
+    "--cause", default="by hand", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect."
+)
 @_command
 def train(depth: str, cause: str, console: Any) -> Any:
     """One lap: ingest, validate, split, search, evaluate, gate, register, deploy.

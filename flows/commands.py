@@ -123,7 +123,9 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
     champion = deploying.champion_or_complain(project)
     earlier = versions.before(project.ledger, project.name, champion.version)
     if earlier is None:
-        raise InputError(f"version {champion.version} was the first champion: there is none to go back to. Nothing was changed")
+        raise InputError(
+            f"version {champion.version} was the first champion: there is none to go back to. Nothing was changed"
+        )
     move = deploying.by_hand(project, earlier, "rollback")
     console.say(f"  version {move.to_version} serves again (before: {move.from_version})")
     return {"from": move.from_version, "to": move.to_version}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import IO, Any
 
 # Where nobody watches live, a sign of life this often.
 LOG_SECONDS = 5.0
+
 
 class Console:
     """Lines for people, and on a terminal one live line below them. With `--json` everything goes to standard error."""
@@ -49,12 +51,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     cells = [names, *([number(row[n]) if isinstance(row[n], float) else str(row[n]) for n in names] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     right = [isinstance(rows[0][n], int | float) for n in names]
-    lines = ("  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells)
+    lines = (
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells
+    )
     return "\n".join("  " + line.rstrip() for line in lines)
 
 
 def number(value: float | None) -> str:
     """A metric as people read it: thousands grouped when large, four figures when small."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"

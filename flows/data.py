@@ -7,12 +7,12 @@ from pathlib import Path
 
 from flows.lap import Lap
 from ledger import versions
-from tasks import versioning
 from tasks import ingest as ingesting
 from tasks import split as splitting
 from tasks import validate as validating
+from tasks import versioning
 from tasks.errors import InputError
-from tasks.profile import Profile, read
+from tasks.profile import Profile, read, require
 from tasks.settings import Settings
 from tasks.tables import read_json, write_json
 
@@ -31,6 +31,8 @@ def validate(lap: Lap) -> None:
     profile = read(lap.project.root / PROFILE)
     for finding in profile.findings:
         lap.console.say(f"  note: {finding.message}")
+    sliced = tuple(("gate.slices", name) for name in lap.project.settings.gate.slices)
+    require(sliced, tuple(column.name for column in profile.columns), lap.project.settings.data.source)
     _nothing_gone(lap, profile)
 
 

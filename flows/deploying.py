@@ -25,7 +25,8 @@ def register(lap: Lap, lesson: Lesson, built: Built, spec: Spec, summary: dict[s
     tracker, settings, run = lap.project.tracker, lap.project.settings, lap.run_id
     assert run is not None
     opening = openings.find(lap.project.ledger, lap.project.name, lesson.mark)
-    assert opening is not None and opening.record_sha256 is not None
+    assert opening is not None
+    assert opening.record_sha256 is not None
     source = tracker.address(run, "model")
     version = Version(
         version=0,
@@ -94,7 +95,9 @@ def by_hand(project: Project, number: int, cause: str) -> Promotion:
     """Make a version champion because a person says so; its bytes and its answers are checked first."""
     version = versions.numbered(project.ledger, project.name, number)
     if version is None:
-        raise InputError(f"version {number} of {project.name} was never registered. `windvane status` lists those there are")
+        raise InputError(
+            f"version {number} of {project.name} was never registered. `windvane status` lists those there are"
+        )
     last = versions.last_promotion(project.ledger, project.name)
     serving = None if last is None else last.to_version
     if serving == number:
@@ -127,7 +130,9 @@ def reconcile(project: Project) -> str | None:
         except Corrupted as e:
             moved, refusal = None, str(e)
         else:
-            move = versions.promotion(last.to_version, moved.version, "adopted", "the alias was moved by hand in MLflow")
+            move = versions.promotion(
+                last.to_version, moved.version, "adopted", "the alias was moved by hand in MLflow"
+            )
             versions.promote(project.ledger, project.name, move)
             versions.told(project.ledger, project.name, move)
             return f"version {moved.version} was made champion by hand in MLflow: adopted and recorded"
@@ -143,6 +148,8 @@ def champion_or_complain(project: Project) -> Version:
     if version is None:
         last = versions.last_promotion(project.ledger, project.name)
         if last is not None:
-            raise WindvaneError(f"the ledger promoted version {last.to_version}, but has no record of it. Restore the ledger")
+            raise WindvaneError(
+                f"the ledger promoted version {last.to_version}, but has no record of it. Restore the ledger"
+            )
         raise InputError(f"{project.name} has no champion yet. Run `windvane train` first")
     return version

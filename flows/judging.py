@@ -71,7 +71,9 @@ def stored_record(lap: Lap, version: Version) -> pd.DataFrame:
     """The version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
     path = lap.project.artifact(version, "record.parquet")
     if sha256(path) != version.record_sha256:
-        raise Corrupted(f"{path}: the held-out predictions of version {version.version} were changed. Restore the file from a backup")
+        raise Corrupted(
+            f"{path}: the held-out predictions of version {version.version} were changed. Restore the file from a backup"
+        )
     return read_parquet(path)
 
 
@@ -85,7 +87,11 @@ def _bench(lap: Lap, challenger: Version, against: Version | None, record: pd.Da
     if int(common.sum()) >= gate.MIN_ROWS and set(learned.names) <= set(record.columns):
         model = lap.project.model(against)
         return Bench(_losses(lap, model, learned, record), common, "rows new to both")
-    return Bench(_refitted(lap, challenger, against, record), np.ones(len(record), dtype=bool), "both configurations refitted on the same rows, too few being new to both")
+    return Bench(
+        _refitted(lap, challenger, against, record),
+        np.ones(len(record), dtype=bool),
+        "both configurations refitted on the same rows, too few being new to both",
+    )
 
 
 def _unseen(challenger: Version, champion: Version, record: pd.DataFrame, time: str | None) -> NDArray[np.bool_]:

@@ -50,7 +50,9 @@ class Lap:
         if self.depth == "refit":
             champion = versions.champion(self.project.ledger, self.project.name)
             if champion is None:
-                raise InputError("there is no champion whose configuration could be refitted. Run `windvane train` first")
+                raise InputError(
+                    "there is no champion whose configuration could be refitted. Run `windvane train` first"
+                )
             spec = champion.facts["spec"]
         return fingerprint.of(self.project.settings, data_version, self.depth, spec)
 
@@ -106,7 +108,14 @@ def unchanged(lap: Lap) -> Outcome | None:
     )
     serving = None if last is None else last.to_version
     return Outcome.from_json(
-        {**before.to_json(), "verdict": "unchanged", "reason": reason, "champion": serving, "fits": 0, "seconds": lap.seconds}
+        {
+            **before.to_json(),
+            "verdict": "unchanged",
+            "reason": reason,
+            "champion": serving,
+            "fits": 0,
+            "seconds": lap.seconds,
+        }
     )
 
 
@@ -127,4 +136,3 @@ def recorded(lap: Lap) -> Iterator[None]:
 def finish(lap: Lap, outcome: Outcome) -> None:
     """Record that the lap ended well."""
     laps.end(lap.project.ledger, lap.id, "finished", outcome.to_json())
-

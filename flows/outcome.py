@@ -65,5 +65,12 @@ class Outcome:
         score = f"test {self.metric}: {number(self.test)}  (95 % interval {number(low)} to {number(high)})"
         serves = f"version {self.champion} serves" if self.champion else "nothing serves yet"
         return "\n".join(
-            [table(ladder), "", f"  {score}", f"  fit: {self.fit}", f"  verdict: {self.verdict}: {self.reason}", f"  {serves}; {self.seconds:.1f} s"]
+            [
+                table(ladder),
+                "",
+                f"  {score}",
+                f"  fit: {self.fit}",
+                f"  verdict: {self.verdict}: {self.reason}",
+                f"  {serves}; {self.seconds:.1f} s",
+            ]
         )

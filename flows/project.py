@@ -44,7 +44,9 @@ class Project:
             return store.connect(url)
         except (SQLAlchemyError, OSError) as e:
             where = "WINDVANE_LEDGER_URL" if "WINDVANE_LEDGER_URL" in os.environ else self.home / "ledger.db"
-            raise Outage(f"{where}: the ledger does not answer ({type(e).__name__}). Start its server, or mend the address") from e
+            raise Outage(
+                f"{where}: the ledger does not answer ({type(e).__name__}). Start its server, or mend the address"
+            ) from e
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -62,7 +64,11 @@ class Project:
         """A URI as the ledger keeps it: relative to the project where it lies inside, so that the folder may move."""
         parsed = urlparse(uri)
         path = Path(unquote(parsed.path))
-        return path.relative_to(self.root).as_posix() if parsed.scheme == "file" and path.is_relative_to(self.root) else uri
+        return (
+            path.relative_to(self.root).as_posix()
+            if parsed.scheme == "file" and path.is_relative_to(self.root)
+            else uri
+        )
 
     def fetch(self, uri: str) -> Path:
         """A local path with the content of what `relative` returned."""

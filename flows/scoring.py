@@ -29,7 +29,9 @@ def score(project: Project, source: Path, target: Path, console: Console) -> dic
         if path.suffix.lower() not in FORMATS:
             raise InputError(f"{path}: is neither CSV nor Parquet. Let its name end in .csv or .parquet")
     if not source.exists():
-        raise InputError(f"{source}: not found. Name a CSV or Parquet file with the columns that the model was taught on")
+        raise InputError(
+            f"{source}: not found. Name a CSV or Parquet file with the columns that the model was taught on"
+        )
     version = champion_or_complain(project)
     from tasks import features, problems
 
@@ -64,7 +66,9 @@ def _pieces(source: Path) -> Iterator[pd.DataFrame]:
             for batch in pq.ParquetFile(source).iter_batches(PIECE):
                 yield batch.to_pandas()
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ArrowInvalid) as e:
-        raise InputError(f"{source}: cannot be read ({str(e).splitlines()[0]}). Write it anew as UTF-8 CSV or as Parquet") from e
+        raise InputError(
+            f"{source}: cannot be read ({str(e).splitlines()[0]}). Write it anew as UTF-8 CSV or as Parquet"
+        ) from e
 
 
 def _write(pieces: Iterator[pd.DataFrame], part: Path, suffix: str) -> None:

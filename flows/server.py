@@ -39,9 +39,13 @@ class Server:
         deadline = time.monotonic() + BOOT_SECONDS
         while not _healthy(self.url):
             if self.process is None:
-                raise Outage(f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL")
+                raise Outage(
+                    f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL"
+                )
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Outage(f"the Prefect server did not start; its last words are in {self.log}. Run the command again")
+                raise Outage(
+                    f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
+                )
             time.sleep(0.05)
 
 

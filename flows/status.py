@@ -14,7 +14,11 @@ from ledger import laps, versions
 def status(project: Project, console: Console) -> dict[str, Any]:
     """The project's state as plain values, and as a few lines for people."""
     engine, name = project.ledger, project.name
-    champion, last, lap = versions.champion(engine, name), versions.last_promotion(engine, name), laps.newest(engine, name)
+    champion, last, lap = (
+        versions.champion(engine, name),
+        versions.last_promotion(engine, name),
+        laps.newest(engine, name),
+    )
     shown: dict[str, Any] | None = None
     if champion is not None and last is not None:
         age = datetime.now(UTC) - datetime.fromisoformat(last.promoted)
@@ -32,11 +36,18 @@ def status(project: Project, console: Console) -> dict[str, Any]:
             "test": summary["test"],
             "candidate": summary["chosen"],
         }
-        console.say(f"  champion: version {champion.version} ({summary['chosen']}), since {last.promoted[:19]}Z, {last.cause}")
+        console.say(
+            f"  champion: version {champion.version} ({summary['chosen']}), since {last.promoted[:19]}Z, {last.cause}"
+        )
         console.say(f"    why: {last.reason}")
         low, high = summary["interval"]
-        console.say(f"    test {shown['metric']}: {number(summary['test'])} (95 % interval {number(low)} to {number(high)})")
-        console.say(f"    data version {champion.data_version}" + (f", taught until {champion.taught_until}" if champion.taught_until else ""))
+        console.say(
+            f"    test {shown['metric']}: {number(summary['test'])} (95 % interval {number(low)} to {number(high)})"
+        )
+        console.say(
+            f"    data version {champion.data_version}"
+            + (f", taught until {champion.taught_until}" if champion.taught_until else "")
+        )
     else:
         console.say("  no champion yet; next: windvane train")
     decision = None

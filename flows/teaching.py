@@ -12,10 +12,12 @@ from pydantic import TypeAdapter
 from flows.console import number
 from flows.lap import Lap
 from ledger import openings, versions
-from tasks import artifacts, evaluation, features, problems, report, smoke as smoking, tables
+from tasks import artifacts, evaluation, features, problems, tables
 from tasks import search as searching
+from tasks import smoke as smoking
 from tasks import split as splitting
 from tasks.estimators import Spec, fit
+from tasks.evaluation_files import write_evaluation
 from tasks.profile import read
 
 if TYPE_CHECKING:
@@ -74,13 +76,17 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
     def show(progress: searching.Progress) -> None:
         scores = f"{number(progress.validation)}, best {number(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
-        lap.console.working(f"{progress.candidate}: {at}, {settings.problem.headline} {scores}, {progress.left:.0f} s left")
+        lap.console.working(
+            f"{progress.candidate}: {at}, {settings.problem.headline} {scores}, {progress.left:.0f} s left"
+        )
 
     if lap.depth == "refit":
         champion = versions.champion(lap.project.ledger, lap.project.name)
         assert champion is not None
         spec = Spec.from_json(champion.facts["spec"])
-        found = searching.only(spec, settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, lesson.cores, show)
+        found = searching.only(
+            spec, settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, lesson.cores, show
+        )
     else:
         journal = lesson.root / "journal.log"
         found = searching.search(
@@ -99,7 +105,9 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
     opening = openings.find(engine, name, lesson.mark)
     if opening and opening.record_sha256 and path.exists() and artifacts.sha256(path) == opening.record_sha256:
         taught = taught_rows(lesson)
-        model = fit(spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores)
+        model = fit(
+            spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores
+        )
         lap.fits += 1
         return evaluation.HeldOut(tables.read_parquet(path), model)
 
@@ -126,7 +134,9 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
         taught = splitting.final_rows(lesson.root, settings, splitting.Permit(lesson.mark))
-        model = fit(spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores)
+        model = fit(
+            spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores
+        )
         lap.fits += 1
     folder = lesson.root / "model"
     _empty(folder)
@@ -146,17 +156,28 @@ def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.H
     settings, tracker, run = lap.project.settings, lap.project.tracker, lap.run_id
     assert run is not None
     told = evaluation.evaluate(
-        settings, lesson.kind, lesson.columns, found.best.spec, lesson.train, lesson.validation, held.record, lesson.cores
+        settings,
+        lesson.kind,
+        lesson.columns,
+        found.best.spec,
+        lesson.train,
+        lesson.validation,
+        held.record,
+        lesson.cores,
     )
     folder = lesson.root / "evaluation"
     _empty(folder)
-    report.write(folder, settings, lesson.kind, found, held.record, told)
+    write_evaluation(folder, settings, lesson.kind, told, held.record, found)
     for result in found.results:
         child = tracker.start(result.candidate, lap.id, {}, parent=run)
         tracker.log(
             child,
             params={"candidate": result.candidate, **result.spec.params},
-            metrics={**_prefixed("validation", result.validation), **_prefixed("train", result.train), "fit_seconds": result.seconds},
+            metrics={
+                **_prefixed("validation", result.validation),
+                **_prefixed("train", result.train),
+                "fit_seconds": result.seconds,
+            },
         )
         tracker.end(child)
     tracker.store(run, folder, "evaluation")

@@ -33,7 +33,11 @@ def begin(lap: Lap, lesson: Lesson) -> None:
     }
     lap.run_id = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
     laps.note(project.ledger, lap.id, mlflow_run=lap.run_id)
-    rows = {"rows_train": len(lesson.train), "rows_validation": len(lesson.validation), "columns": len(lesson.columns.names)}
+    rows = {
+        "rows_train": len(lesson.train),
+        "rows_validation": len(lesson.validation),
+        "columns": len(lesson.columns.names),
+    }
     # Values as params.yaml has them: what ${NAME} brings from the environment is never logged.
     written = _flat(project.settings.model_dump()) | _flat(raw(project.root / PARAMS))
     tracker.log(lap.run_id, params={**written, **rows, **_prefixed("library", fingerprint.libraries())})
@@ -62,7 +66,8 @@ def summary(lap: Lap, found: Found, told: Evaluation) -> dict[str, Any]:
     )
     score = told.scores[metric]
     candidates = [
-        asdict(Candidate(r.candidate, r.validation.get(metric), r.train.get(metric), len(r.trials))) for r in found.results
+        asdict(Candidate(r.candidate, r.validation.get(metric), r.train.get(metric), len(r.trials)))
+        for r in found.results
     ]
     return {
         "candidates": candidates,
@@ -105,10 +110,19 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
         seconds=lap.seconds,
     )
     kept = {"outcome": outcome.to_json(), **verdict.to_json()}
-    judgement = Judgement(challenger.version, against, fingerprint.gate(project.settings), verdict.accepted, kept, now())
+    judgement = Judgement(
+        challenger.version, against, fingerprint.gate(project.settings), verdict.accepted, kept, now()
+    )
     versions.decide(engine, lap.lease, judgement, move)
     tracker = project.tracker
-    tracker.log(challenger.run_id, tags={"windvane.verdict": outcome.verdict, "windvane.reason": reason, "windvane.version": str(challenger.version)})
+    tracker.log(
+        challenger.run_id,
+        tags={
+            "windvane.verdict": outcome.verdict,
+            "windvane.reason": reason,
+            "windvane.version": str(challenger.version),
+        },
+    )
     tracker.end(challenger.run_id)
     return outcome, move
 

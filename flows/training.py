@@ -14,8 +14,8 @@ from flows.deploying import adopted, reconcile
 from flows.lap import CURRENT, Depth, Lap, finish, opened, recorded, unchanged
 from flows.outcome import Outcome
 from flows.project import Project
-from flows.telling import begin, conclude, summary
 from flows.teaching import lesson
+from flows.telling import begin, conclude, summary
 from ledger import laps, versions
 from ledger.versions import Version
 

@@ -30,7 +30,9 @@ def start(engine: sa.Engine, lease: Lease, lap: str, cause: str) -> None:
     """Record, before anything else is told, that a lap with this id begins."""
     with engine.begin() as db:
         db.execute(
-            sa.insert(laps).values(id=lap, project=lease.project, token=lease.token, cause=cause, state="running", started=now())
+            sa.insert(laps).values(
+                id=lap, project=lease.project, token=lease.token, cause=cause, state="running", started=now()
+            )
         )
 
 

@@ -83,7 +83,11 @@ def hold(engine: sa.Engine, project: str, what: str, waiting: Callable[[Holder],
         stop.set()
         beat.join()
         with engine.begin() as db:
-            db.execute(sa.update(leases).where(leases.c.project == project, leases.c.token == taken).values(holder=sa.null(), expires=None))
+            db.execute(
+                sa.update(leases)
+                .where(leases.c.project == project, leases.c.token == taken)
+                .values(holder=sa.null(), expires=None)
+            )
 
 
 def check(db: sa.Connection, lease: Lease) -> None:
@@ -91,7 +95,9 @@ def check(db: sa.Connection, lease: Lease) -> None:
     row = leases.c.project == lease.project
     db.execute(sa.update(leases).where(row).values(token=leases.c.token))
     if db.scalar(sa.select(leases.c.token).where(row)) != lease.token:
-        raise LeaseLost(f"the lease of {lease.project} went to another process while this one slept. Run the command again")
+        raise LeaseLost(
+            f"the lease of {lease.project} went to another process while this one slept. Run the command again"
+        )
 
 
 def _try(engine: sa.Engine, project: str, me: Holder) -> int | Holder | None:
@@ -107,7 +113,11 @@ def _try(engine: sa.Engine, project: str, me: Holder) -> int | Holder | None:
                 holder = Holder(**row.holder)
                 if holder.alive() and row.expires > now():
                     return holder
-            db.execute(sa.update(leases).where(leases.c.project == project).values(token=row.token + 1, holder=vars(me), expires=expires))
+            db.execute(
+                sa.update(leases)
+                .where(leases.c.project == project)
+                .values(token=row.token + 1, holder=vars(me), expires=expires)
+            )
             return int(row.token) + 1
     except sa.exc.IntegrityError:
         return None
@@ -117,4 +127,6 @@ def _beat(engine: sa.Engine, project: str, token: int, stop: threading.Event) ->
     while not stop.wait(HEARTBEAT):
         with engine.begin() as db:
             expires = stamp(datetime.now(UTC) + EXPIRES)
-            db.execute(sa.update(leases).where(leases.c.project == project, leases.c.token == token).values(expires=expires))
+            db.execute(
+                sa.update(leases).where(leases.c.project == project, leases.c.token == token).values(expires=expires)
+            )

@@ -56,7 +56,11 @@ def close_side(engine: sa.Engine, project: str, fingerprint: str, record_sha256:
         if done.rowcount == 0:
             return
         for chunk in _chunks(unique):
-            known = set(db.scalars(sa.select(judged_rows.c.row).where(judged_rows.c.project == project, judged_rows.c.row.in_(chunk))))
+            known = set(
+                db.scalars(
+                    sa.select(judged_rows.c.row).where(judged_rows.c.project == project, judged_rows.c.row.in_(chunk))
+                )
+            )
             if known:
                 mine = (judged_rows.c.project == project, judged_rows.c.row.in_(sorted(known)))
                 db.execute(sa.update(judged_rows).where(*mine).values(times=judged_rows.c.times + 1))
@@ -70,7 +74,10 @@ def judged_before(engine: sa.Engine, project: str, rows: Sequence[int]) -> dict[
     with engine.connect() as db:
         for chunk in _chunks(sorted(set(rows))):
             query = sa.select(judged_rows.c.row, judged_rows.c.times)
-            found.update((r, t) for r, t in db.execute(query.where(judged_rows.c.project == project, judged_rows.c.row.in_(chunk))))
+            found.update(
+                (r, t)
+                for r, t in db.execute(query.where(judged_rows.c.project == project, judged_rows.c.row.in_(chunk)))
+            )
     return found
 
 

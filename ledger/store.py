@@ -58,7 +58,7 @@ def _migrate(engine: sa.Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite" and engine.url.database:
         from filelock import FileLock
 
         # Changing the journal mode ignores busy_timeout, so it needs a lock of its own.

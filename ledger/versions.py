@@ -152,7 +152,11 @@ def promotion(from_version: int | None, to_version: int, cause: str, reason: str
 
 def told(engine: sa.Engine, project: str, move: Promotion) -> None:
     """Record that MLflow's alias now says what this promotion says."""
-    this = (promotions.c.project == project, promotions.c.promoted == move.promoted, promotions.c.to_version == move.to_version)
+    this = (
+        promotions.c.project == project,
+        promotions.c.promoted == move.promoted,
+        promotions.c.to_version == move.to_version,
+    )
     with engine.begin() as db:
         db.execute(sa.update(promotions).where(*this).values(told=True))
 

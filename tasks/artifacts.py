@@ -30,7 +30,11 @@ def sha256(path: Path) -> str:
 
 def seal(folder: Path) -> str:
     """Write manifest.json with the sha256 of every file in the folder; the manifest's own sha256."""
-    files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file() and p.name != MANIFEST}
+    files = {
+        p.relative_to(folder).as_posix(): sha256(p)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != MANIFEST
+    }
     write_json({"files": files}, folder / MANIFEST)
     return sha256(folder / MANIFEST)
 
@@ -58,7 +62,9 @@ def verify(folder: Path, manifest_sha256: str) -> dict[str, bytes]:
             raise Corrupted(f"{folder / name}: is gone. {advice}")
         content[name] = (folder / name).read_bytes()
         if hashlib.sha256(content[name]).hexdigest() != digest:
-            raise Corrupted(f"{folder / name}: its bytes were changed after the model was stored; it is not opened. {advice}")
+            raise Corrupted(
+                f"{folder / name}: its bytes were changed after the model was stored; it is not opened. {advice}"
+            )
     return content
 
 

@@ -73,7 +73,8 @@ def sides(settings: Settings, train: pd.DataFrame, validation: pd.DataFrame, see
     """Cut and sample the two sides that curves and importance use.
 
     Under kfold (no validation rows) a seeded fifth of the training side is held out, by whole groups where there are
-    any. At most 20,000 training rows (the newest, when the split follows time; else at random) and 5,000 to score.
+    any. At most 20,000 training rows and 5,000 to score, drawn at random in their order: the newest alone would leave
+    out seasons, and so diagnose another model.
     """
     import numpy as np
 
@@ -86,19 +87,15 @@ def sides(settings: Settings, train: pd.DataFrame, validation: pd.DataFrame, see
             f"no validation side: a fifth of the training rows ({len(validation):,}), drawn with seed {seed}, "
             "was held out for the curves"
         )
-    later = settings.split.strategy == "time"
     if len(train) > MOST_TRAIN:
-        which = "newest" if later else "drawn at random"
-        notes.append(f"curves from {MOST_TRAIN:,} of {len(train):,} training rows ({which})")
-        train = (
-            train.iloc[-MOST_TRAIN:]
-            if later
-            else train.iloc[np.sort(rng.choice(len(train), MOST_TRAIN, replace=False))]
-        )
+        notes.append(f"curves from {MOST_TRAIN:,} of {len(train):,} training rows, drawn at random from all of them")
+        train = train.iloc[np.sort(rng.choice(len(train), MOST_TRAIN, replace=False))]
     if len(validation) > MOST_SCORED:
         notes.append(f"scored on {MOST_SCORED:,} of {len(validation):,} validation rows, drawn at random")
         validation = validation.iloc[np.sort(rng.choice(len(validation), MOST_SCORED, replace=False))]
-    return Sides(train.reset_index(drop=True), validation.reset_index(drop=True), later, tuple(notes))
+    return Sides(
+        train.reset_index(drop=True), validation.reset_index(drop=True), settings.split.strategy == "time", tuple(notes)
+    )
 
 
 def _fifth(train: pd.DataFrame, group: str | None, rng: np.random.Generator) -> NDArray[np.bool_]:

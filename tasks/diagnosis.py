@@ -21,7 +21,7 @@ class Evidence:
     """What a diagnosis rests on, in units of `metric`.
 
     train, validation: the model's score on rows it was fitted on, and on rows it was not. baseline: the dummy's on the
-    same validation rows. slope: what the last doubling of training rows brought in skill (positive: better), None if
+    same validation rows; own_baseline: on the training rows, which can be easier or harder (None: just as hard). slope: what the last doubling of training rows brought in skill (positive: better), None if
     unknown. noise: half the 95 % interval of the validation score. goal: problem.goal. later: the validation rows are
     newer than the training rows. simpler: the parameter that makes this candidate simpler, with its better value if
     one was seen, for instance "max_depth (4 did better than 12)".
@@ -38,6 +38,7 @@ class Evidence:
     goal: float | None = None
     later: bool = False
     simpler: str | None = None
+    own_baseline: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,24 +69,26 @@ def diagnose(e: Evidence) -> Diagnosis:
     against validation error), Goodfellow, Bengio & Courville, Deep Learning (2016), chapter 11.3 (when to gather more
     data), and Ng, Machine Learning Yearning (2018), chapters 20-32 (avoidable bias, variance, learning curves).
     """
-    train, validation = (skill(score, e.baseline, e.greater_is_better) for score in (e.train, e.validation))
+    own = e.baseline if e.own_baseline is None else e.own_baseline
+    train = skill(e.train, own, e.greater_is_better)
+    validation = skill(e.validation, e.baseline, e.greater_is_better)
     if train is None or validation is None:
         return Diagnosis("not defined here", _undefined(e), "Look at the curves and at the worst slices.")
     gap = train - validation
     noise = _noise(e)
     figures = (
-        f"{e.metric} {e.train:.4g} on training rows, {e.validation:.4g} on validation rows, {e.baseline:.4g} for the "
-        f"baseline: the model takes away {_percent(train)} of the baseline's error where it learned and "
-        f"{_percent(validation)} where it did not"
+        f"{e.metric} {e.train:.4g} on training rows, where the baseline has {own:.4g}, and {e.validation:.4g} on "
+        f"validation rows, where it has {e.baseline:.4g}: the model {_taken(train)} of the baseline's error where it "
+        f"learned and {_taken(validation)} where it did not"
     )
+    if gap > max(GAP, noise or 0.0):
+        return _variance(e, figures, gap)
     if noise is not None and noise > NOISE:
         return Diagnosis(
             "too little data",
             f"{figures}, and that last figure is known only to ± {_percent(noise)}",
-            "Collect more rows, or split by kfold: these few cannot tell a good fit from a bad one.",
+            "Collect more rows, or split by kfold: these validation rows cannot tell a good fit from a bad one.",
         )
-    if gap > max(GAP, noise or 0.0):
-        return _variance(e, figures, gap)
     if train < LITTLE_LEARNED or _misses_goal(e):
         return _bias(e, figures, train)
     return Diagnosis("good fit", f"{figures}, {'a gap of ' + _percent(gap) if gap > 0 else 'no gap'}", _next_step(e))
@@ -131,6 +134,8 @@ def _next_step(e: Evidence) -> str:
 
 def _undefined(e: Evidence) -> str:
     named = {"training": e.train, "validation": e.validation, "baseline": e.baseline}
+    if e.own_baseline is not None:
+        named["baseline on training rows"] = e.own_baseline
     gone = [name for name, score in named.items() if score is None or not isfinite(score)]
     if gone:
         return f"{e.metric} has no value for: {', '.join(gone)}"
@@ -148,6 +153,10 @@ def _misses_goal(e: Evidence) -> bool:
     if e.goal is None or e.train is None:
         return False
     return e.train < e.goal if e.greater_is_better else e.train > e.goal
+
+
+def _taken(share: float) -> str:
+    return f"takes away {_percent(share)}" if share >= 0 else f"adds {_percent(-share)}"
 
 
 def _percent(share: float) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tasks.errors import InputError
 from tasks.features import Columns, conform, transformer
@@ -21,6 +22,9 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.tree._tree.Tree",
     "tasks.features.DateParts",
 )
+
+# On fewer rows the threads of one boosting stage wait for each other longer than they work, on a busy machine by far.
+WIDE = 10_000
 
 
 @dataclass(frozen=True)
@@ -65,17 +69,16 @@ def build(spec: Spec, kind: Kind, columns: Columns, seed: int, cores: int) -> An
 def fit(spec: Spec, kind: Kind, columns: Columns, frame: pd.DataFrame, target: str, seed: int, cores: int) -> Any:
     """The pipeline fitted on every row of `frame`: it holds the columns and the target, which is nowhere missing.
 
-    Same arguments, same pipeline. At most `cores` threads. Columns without a value in these rows are not learned from.
-    Convergence warnings are not shown: unsettled() tells.
+    Same arguments, same pipeline, whatever `cores`: at most so many threads. Columns without a value in these rows are
+    not learned from. Convergence warnings are not shown: unsettled() tells.
     """
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
     inputs = conform(frame, columns, "training rows")
     truth = kind.truth(frame[target])
     pipeline = build(spec, kind, columns.filled(inputs), seed, cores)
     _settle(pipeline, truth)
-    with threadpool_limits(limits=cores), warnings.catch_warnings():
+    with threads(len(truth), cores), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         pipeline.fit(inputs, truth)
     model = _innermost(pipeline)
@@ -83,6 +86,13 @@ def fit(spec: Spec, kind: Kind, columns: Columns, frame: pd.DataFrame, target: s
         # Threads add up a forest's trees in the order in which they come; one thread gives the same sum each time.
         model.set_params(n_jobs=None)
     return pipeline
+
+
+def threads(rows: int, cores: int) -> AbstractContextManager[Any]:
+    """A context in which OpenMP and BLAS use at most `cores` threads, for fitting or predicting so many rows."""
+    from threadpoolctl import threadpool_limits
+
+    return cast("AbstractContextManager[Any]", threadpool_limits(limits=cores if rows >= WIDE else 1))
 
 
 def unsettled(pipeline: Any) -> str | None:

@@ -218,7 +218,8 @@ def _fit(
     made = scorer.predicted(model)
     pieces = units(sides.validation, kind.loss(scorer.y, made, problem.headline), problem)
     score = bootstrap(kind, scorer.y, made, pieces, seed, [problem.headline])[problem.headline]
-    constant = baseline(kind, kind.truth(sides.train[problem.target]), problem.headline)
+    known = kind.truth(sides.train[problem.target])
+    constant = baseline(kind, known, problem.headline)
     base = scorer.score(scorer.y, constant(len(scorer.y)))
     evidence = Evidence(
         metric=metric.name,
@@ -232,6 +233,7 @@ def _fit(
         goal=problem.goal,
         later=sides.later,
         simpler=complexity.better(metric.greater_is_better) if complexity else None,
+        own_baseline=scorer.score(known, constant(len(known))),
     )
     leaned = importance(settings, kind, columns, model, sides.validation, pieces, seed)
     return _Fit(evidence, learning, complexity, leaned)

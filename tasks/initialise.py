@@ -1,4 +1,4 @@
-"""Looks at any table and proposes settings for it, each assumption in words. Leaves writing to tasks/template.py.
+"""Looks at any table and proposes settings for it, each assumption in words. Leaves the file to tasks/template.py.
 
 Guesses only what a person would see at a glance; what is doubtful it says, and the user edits.
 """
@@ -6,37 +6,24 @@ Guesses only what a person would see at a glance; what is doubtful it says, and 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import canonical, profile, roles, settings, sources
 from tasks.errors import InputError
 from tasks.profile import Column
+from tasks.template import Proposal, render, write
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["Proposal", "propose", "render", "write"]
 
 # Rows looked at, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
 SAMPLE = 50_000
 # Below this, one held-out side is too small to tune on: folds use every row.
 _SMALL = 1000
 _FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `looks`: column
-    roles in words.
-    """
-
-    kind: str
-    rows: int
-    columns: int
-    params: dict[str, Any]
-    assumptions: tuple[str, ...]
-    why: dict[str, str]
-    looks: dict[str, str]
 
 
 def propose(

@@ -26,8 +26,8 @@ _GROUP_BLOCKS = 30
 # Equal rows share a key, hence a bin. More bins change nothing measurable.
 _ROW_BLOCKS = 100
 # Beyond this no test could tell a lasting gain from one long run; without an end, no model would ever beat a dummy on a
-# seasonal table. Together they widen a bound at most five times.
-_MAX_CORRELATION, _MIN_FREEDOM = 0.8, 4.0
+# seasonal table. Together they widen a 95 % bound to about three times.
+_MAX_CORRELATION, _MIN_FREEDOM = 0.85, 3.0
 
 
 @dataclass(frozen=True)

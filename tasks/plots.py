@@ -120,14 +120,8 @@ def _without_outliers(ax: Axes, scores: list[float], metric: Metric) -> None:
         return
     ax.set_ylim(*sorted((good - room, worst + room)))
     corner, inwards = ((1, 0), (-4, 4)) if metric.greater_is_better else ((1, 1), (-4, -12))
-    style: dict[str, Any] = {
-        "xycoords": "axes fraction",
-        "textcoords": "offset points",
-        "ha": "right",
-        "fontsize": 8,
-        "color": SOFT,
-    }
-    ax.annotate(f"{beyond} worse, out of sight", corner, inwards, **style)
+    style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "fontsize": 8}
+    ax.annotate(f"{beyond} worse, out of sight", corner, inwards, color=SOFT, **style)
 
 
 def fit(evaluation: Evaluation, target: str) -> Figure:

@@ -141,7 +141,7 @@ def parquet(path: Path, _: tuple[str, ...]) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
     except (pa.ArrowException, OSError) as e:
         reason = str(e).split(". ")[0].strip()

@@ -50,12 +50,16 @@ class Problem(Section):
     def _consistent(self) -> Problem:
         allowed = METRICS[self.kind]
         if self.metric is not None and self.metric not in allowed:
-            raise ValueError(f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}")
+            raise ValueError(
+                f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
+            )
         named = {"target": self.target, "time": self.time, "id": self.id}
         seen: dict[str, str] = {}
         for role, column in named.items():
             if column is not None and column in seen:
-                raise ValueError(f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null")
+                raise ValueError(
+                    f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
+                )
             if column is not None:
                 seen[column] = role
         if self.target in self.ignore:
@@ -107,7 +111,9 @@ class Search(Section):
         if len(set(self.candidates)) != len(self.candidates):
             raise ValueError("candidates: names one twice. Take it out")
         if self.method == "manual" and not self.manual:
-            raise ValueError("manual: is empty, but search.method is manual. List configurations such as {candidate: forest, max_depth: 8}")
+            raise ValueError(
+                "manual: is empty, but search.method is manual. List configurations such as {candidate: forest, max_depth: 8}"
+            )
         return self
 
 
@@ -141,13 +147,21 @@ class Settings(Section):
     def _consistent(self) -> Settings:
         p, s = self.problem, self.split
         if s.strategy == "time" and p.time is None:
-            raise ValueError("split.strategy: time needs problem.time. Name the time column, or choose stratified, random, group or kfold")
+            raise ValueError(
+                "split.strategy: time needs problem.time. Name the time column, or choose stratified, random, group or kfold"
+            )
         if s.strategy == "group" and p.group is None:
-            raise ValueError("split.strategy: group needs problem.group. Name the group column, or choose another strategy")
+            raise ValueError(
+                "split.strategy: group needs problem.group. Name the group column, or choose another strategy"
+            )
         if s.strategy == "stratified" and p.kind != "classification":
-            raise ValueError("split.strategy: stratified needs classes. For regression choose random, time, group or kfold")
+            raise ValueError(
+                "split.strategy: stratified needs classes. For regression choose random, time, group or kfold"
+            )
         if s.validation + s.test >= 0.8:
-            raise ValueError("split: validation and test together leave less than a fifth of the rows to learn from. Make them smaller")
+            raise ValueError(
+                "split: validation and test together leave less than a fifth of the rows to learn from. Make them smaller"
+            )
         if s.folds is not None and s.strategy != "kfold":
             raise ValueError("split.folds: counts only with split.strategy kfold. Set it to null, or choose kfold")
         return self
@@ -167,7 +181,9 @@ def raw(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"{path}: not found. Run `windvane init TABLE --target COLUMN` here, or change to the project's folder") from None
+        raise InputError(
+            f"{path}: not found. Run `windvane init TABLE --target COLUMN` here, or change to the project's folder"
+        ) from None
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: is not UTF-8 text (byte {e.start}). Save it as UTF-8") from None
     try:
@@ -238,7 +254,9 @@ def _say(error: Any) -> str:
             section = section.model_fields[part].annotation
         known = list(section.model_fields)
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
-        return f"{at}: unknown key." + (f" Did you mean {'.'.join([*loc[:-1], near[0]])}?" if near else f" Known here: {', '.join(known)}")
+        return f"{at}: unknown key." + (
+            f" Did you mean {'.'.join([*loc[:-1], near[0]])}?" if near else f" Known here: {', '.join(known)}"
+        )
     if kind == "missing":
         return f"{at}: is missing. Add it, or let `windvane init` write the file"
     if kind == "literal_error":

@@ -43,7 +43,12 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 def write_json(content: Any, path: Path) -> None:
     """Write JSON with sorted keys, whole or not at all."""
-    write_whole(path, lambda part: part.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"))
+    write_whole(
+        path,
+        lambda part: part.write_text(
+            json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        ),
+    )
 
 
 def read_json(path: Path) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tasks import settings, tables
-from tasks.initialise import Proposal
 
 _COMMENT_AT = 33
 _MOST = 110
@@ -42,6 +42,21 @@ _COMMENTS = {
 }
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `looks`: column
+    roles in words.
+    """
+
+    kind: str
+    rows: int
+    columns: int
+    params: dict[str, Any]
+    assumptions: tuple[str, ...]
+    why: dict[str, str]
+    looks: dict[str, str]
+
+
 def render(proposal: Proposal) -> str:
     """The text of params.yaml: the proposal's values, each key with a comment, where it can in this table's words."""
     comments = dict(_COMMENTS)
@@ -67,18 +82,20 @@ def render(proposal: Proposal) -> str:
     return "\n".join(lines)
 
 
-def write(proposal: Proposal, path: Path) -> Path | None:
-    """Write params.yaml, whole or not at all. A different one that stands there is moved aside first; its new path is
-    returned.
+def write(proposal: Proposal, root: Path) -> tuple[str, ...]:
+    """Write params.yaml below `root`, whole or not at all; what was written, for people.
+
+    A different params.yaml that stands there is kept as params.yaml.bak, or .bak1, ...: no older copy is lost.
     """
-    text = render(proposal)
-    if path.exists() and path.read_bytes() == text.encode():
-        return None
-    kept = _aside(path) if path.exists() else None
-    if kept is not None:
-        kept.write_bytes(path.read_bytes())
-    tables.write_whole(path, lambda part: part.write_bytes(text.encode()))
-    return kept
+    path = root / settings.PARAMS
+    content = render(proposal).encode()
+    said = settings.PARAMS
+    if path.exists() and path.read_bytes() != content:
+        kept = _aside(path)
+        tables.write_whole(kept, lambda part: part.write_bytes(path.read_bytes()))
+        said += f" (the old one is kept as {kept.name})"
+    tables.write_whole(path, lambda part: part.write_bytes(content))
+    return (said,)
 
 
 def _aside(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,9 +37,13 @@ class Tracker:
             with FileLock(home / "mlflow.lock"):
                 self.client: MlflowClient = MlflowClient(self.uri)
                 found = self.client.get_experiment_by_name(project)
-                self.experiment: str = found.experiment_id if found else self.client.create_experiment(project, location)
+                self.experiment: str = (
+                    found.experiment_id if found else self.client.create_experiment(project, location)
+                )
         except (MlflowException, SQLAlchemyError) as e:
-            raise Outage(f"MLflow at {self.uri} does not answer: {_first_line(e)}. Start it, or unset MLFLOW_TRACKING_URI") from e
+            raise Outage(
+                f"MLflow at {self.uri} does not answer: {_first_line(e)}. Start it, or unset MLFLOW_TRACKING_URI"
+            ) from e
 
     def start(self, name: str, lap: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """Begin a run; its id. A child names its parent."""
@@ -59,7 +64,7 @@ class Tracker:
         moment = int(time.time() * 1000)
         self.client.log_batch(
             run,
-            metrics=[Metric(k, float(v), moment, 0) for k, v in (metrics or {}).items() if v is not None and v == v],
+            metrics=[Metric(k, float(v), moment, 0) for k, v in (metrics or {}).items() if v is not None and not math.isnan(v)],
             params=[Param(k, str(v)[:LONGEST_PARAM]) for k, v in (params or {}).items()],
             tags=[RunTag(k, v) for k, v in (tags or {}).items()],
         )
@@ -85,7 +90,9 @@ class Tracker:
 
     def abandon(self, lap: str) -> int:
         """Close, as KILLED, every run of a lap that still says it is running; how many there were."""
-        runs = self.client.search_runs([self.experiment], f"tags.`{LAP_TAG}` = '{lap}' and attributes.status = 'RUNNING'")
+        runs = self.client.search_runs(
+            [self.experiment], f"tags.`{LAP_TAG}` = '{lap}' and attributes.status = 'RUNNING'"
+        )
         for run in runs:
             self.client.set_terminated(run.info.run_id, "KILLED")
         return len(runs)

@@ -22,7 +22,7 @@ LOCK = "dvc.lock"
 SPLIT = "split"
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
 TEMPLATE = Path(__file__).parent.parent / PIPELINE
-CONFIG = "[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = \"reflink,hardlink,copy\"\n"
+CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
 
 
 def prepare(root: Path) -> tuple[str, ...]:
@@ -63,9 +63,13 @@ def pipeline(root: Path) -> Iterator[Pipeline]:
         with Repo(os.fspath(root.resolve())) as repo, repo.lock:
             yield Pipeline(repo, root.resolve())
     except LockError:
-        raise Outage(f"{root / PIPELINE}: another DVC command is at work in this folder. Wait for it to end, then run again") from None
+        raise Outage(
+            f"{root / PIPELINE}: another DVC command is at work in this folder. Wait for it to end, then run again"
+        ) from None
     except DvcException as e:
-        raise InputError(f"{root / PIPELINE}: {_first_line(e)}. Mend it, or delete it and run `windvane init` again") from e
+        raise InputError(
+            f"{root / PIPELINE}: {_first_line(e)}. Mend it, or delete it and run `windvane init` again"
+        ) from e
 
 
 class Pipeline:
@@ -100,7 +104,9 @@ class Pipeline:
         stage = self._stages[name]
         missing = [dep for dep in stage.deps if not dep.is_in_repo and not dep.exists]
         for dep in [d for d in stage.deps if not d.exists and not _is_params(d)] or missing:
-            raise InputError(f"{PIPELINE}: stage {name} needs {dep}, which is not there. Restore it, or name another file in data.source")
+            raise InputError(
+                f"{PIPELINE}: stage {name} needs {dep}, which is not there. Restore it, or name another file in data.source"
+            )
         work()
         stage.save(run_cache=False)
         stage.commit()

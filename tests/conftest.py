@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,12 @@ class Folder:
 
     def dvc(self, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments], cwd=self.path, env=self.environment(), capture_output=True, text=True, check=False
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=self.path,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.stdout + done.stderr
 
@@ -108,11 +113,63 @@ def empty(tmp_path: Path) -> Folder:
 @pytest.fixture
 def project(tmp_path: Path) -> Folder:
     """The default project without git, with a search that takes a second."""
+    return quick_project(tmp_path / "project")
+
+
+def quick_project(path: Path) -> Folder:
+    """The default project in a new folder, with a search that takes a second."""
     import shutil
 
-    folder = Folder(tmp_path / "project")
+    folder = Folder(path)
     (folder.path / "data").mkdir(parents=True)
     for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
         shutil.copy(ROOT / name, folder.path / name)
     folder.set(search__trials=3, search__candidates=["linear", "tree", "boosting"])
     return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server that the laps of all tests share, so that each does not boot its own."""
+    from flows import server
+
+    before = os.environ.pop("PREFECT_API_URL", None)
+    with server.running(tmp_path_factory.mktemp("prefect")) as running:
+        running.wait()
+        yield running.url
+    if before is not None:
+        os.environ["PREFECT_API_URL"] = before
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a real PostgreSQL on a free port."""
+    import glob
+    import shutil
+    import socket
+    import tempfile
+
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/pg_ctl")) or [shutil.which("pg_ctl") or ""]
+    if not found[-1]:
+        missing("PostgreSQL's server programs (pg_ctl, initdb)")
+    programs = Path(found[-1]).parent
+    # Not below pytest's own folder, which only the user of the tests may enter.
+    home = Path(tempfile.mkdtemp(prefix="postgres-"))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    # PostgreSQL refuses to run as root.
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    if user:
+        shutil.chown(home, "postgres")
+    data = home / "data"
+
+    def run(*command: str) -> None:
+        subprocess.run([*user, *command], check=True, cwd=home, stdout=subprocess.DEVNULL, timeout=60)
+
+    run(str(programs / "initdb"), "-D", str(data), "-U", "windvane", "--auth=trust", "-E", "UTF8")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c fsync=off"
+    run(str(programs / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(home / "log"), "-w", "start")
+    yield f"postgresql+psycopg://windvane@127.0.0.1:{port}/postgres"
+    run(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+    shutil.rmtree(home)

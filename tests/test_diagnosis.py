@@ -51,6 +51,17 @@ def test_a_gap_within_the_noise_is_no_overfitting() -> None:
     assert diagnose(replace(wide, noise=5.0)).name == "overfitting"
 
 
+def test_a_gap_far_beyond_the_noise_is_overfitting_however_noisy() -> None:
+    assert diagnose(replace(GOOD, validation=400.0, noise=150.0)).name == "overfitting"
+
+
+def test_each_side_is_measured_by_its_own_baseline() -> None:
+    harder = replace(GOOD, train=30.0, validation=12.0)
+    assert diagnose(replace(harder, own_baseline=300.0)).name == "good fit"
+    assert diagnose(replace(harder, own_baseline=35.0)).name == "underfitting"
+    assert "adds 20 %" in diagnose(replace(harder, own_baseline=25.0)).because
+
+
 def test_without_learning_curve_or_interval_it_still_tells() -> None:
     assert diagnose(replace(GOOD, validation=60.0, slope=None, noise=None)).name == "overfitting"
 

@@ -154,7 +154,7 @@ def test_short_cuts_agree_with_the_metric_itself(kind: str, classes: int, units:
         assert (told[name].low, told[name].high) == pytest.approx((low, high), rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.sampled_from(["regression", "classification"]), st.integers(2, 60), st.integers(1, 3), st.integers(0, 99))
 def test_an_interval_holds_its_estimate_or_says_why_there_is_none(
     kind: str, count: int, classes: int, seed: int
@@ -183,7 +183,9 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert one != other
 
 
-def test_a_large_record_looks_at_every_row_only_a_few_times() -> None:
+def test_a_large_record_looks_at_every_row_only_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = 6_000
+    monkeypatch.setattr(bootstrap, "BUDGET", 200 * rows)  # as 150,000 rows have it
     found = problems.of("classification")
     looks = []
     score = found.metrics["roc_auc"].score
@@ -193,15 +195,17 @@ def test_a_large_record_looks_at_every_row_only_a_few_times() -> None:
         return score(truth, made, weights)
 
     spied = replace(found, metrics={**found.metrics, "roc_auc": Metric("roc_auc", True, counted)})
-    truth, made = made_up("classification", 150_000, 2, 0)
-    told = bootstrap.bootstrap(spied, truth, made, resampling.by_row(150_000), 0, found.metrics)
-    assert sum(n == 150_000 for n in looks) <= 2 * bootstrap.FEWEST_FOR_ERROR + 5
-    width = told["roc_auc"].high - told["roc_auc"].low  # type: ignore[operator]
-    auc = told["roc_auc"].value or 0.0
+    truth, made = made_up("classification", rows, 2, 0)
+    told = bootstrap.bootstrap(spied, truth, made, resampling.by_row(rows), 0, found.metrics)["roc_auc"]
+    assert sum(n == rows for n in looks) <= bootstrap.FEWEST_FOR_ERROR + 3
+    assert told.value is not None
+    assert told.low is not None
+    assert told.high is not None
     # Hanley & McNeil's standard error, an upper limit from the exponential model.
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    error = np.sqrt((auc * (1 - auc) + 74_999 * (q1 - auc**2) + 74_999 * (q2 - auc**2)) / 75_000**2)
-    assert 0.6 * 3.92 * error < width < 1.4 * 3.92 * error
+    auc, half = told.value, rows / 2
+    more = (half - 1) * (auc / (2 - auc) + 2 * auc**2 / (1 + auc) - 2 * auc**2)
+    error = np.sqrt((auc * (1 - auc) + more) / half**2)
+    assert 0.6 * 3.92 * error < told.high - told.low < 1.4 * 3.92 * error
 
 
 def test_intervals_by_block_cover_where_rows_depend_on_time() -> None:
@@ -292,7 +296,7 @@ def test_constant_predictions_and_a_constant_test_side() -> None:
     told = evaluated(replace(c, test=c.test.assign(y=10.0)))
     assert told.scores["r2"].value is None
     assert told.gain.value == pytest.approx(0)
-    assert not any(i.rise for i in told.importance)
+    assert [i.rise for i in told.importance] == pytest.approx([0, 0, 0])
 
 
 def test_one_row_per_group() -> None:
@@ -317,12 +321,16 @@ def test_three_test_rows(kind: str, target: str, tmp_path: Path) -> None:
 # curves and importance -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "target"), KINDS)
-@pytest.mark.parametrize("candidate", ["tree", "boosting"])
+@pytest.mark.parametrize(
+    ("kind", "target", "candidate"),
+    [("regression", "y", "boosting"), ("classification", "class", "boosting"), ("classification", "flag", "tree")],
+)
 def test_five_fits_at_most_and_all_outside_the_test_side(
     kind: str, target: str, candidate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c = case(kind, target, candidate)
+    if candidate == "boosting":
+        c = replace(c, spec=replace(c.spec, params={**c.spec.params, "max_iter": 25}))
     record = held(c).record
     fitted = []
     fit = estimators.fit
@@ -339,7 +347,7 @@ def test_five_fits_at_most_and_all_outside_the_test_side(
 def test_the_last_stage_of_boosting_is_the_model() -> None:
     for log_target in (False, True):
         c = case(candidate="boosting")
-        spec = replace(c.spec, params={**c.spec.params, "log_target": log_target})
+        spec = replace(c.spec, params={**c.spec.params, "log_target": log_target, "max_iter": 25})
         train, validation = (part.assign(y=part["y"].abs() + 1) for part in (c.train, c.validation))
         scorer = curves.Scorer(c.settings, c.kind, c.columns, curves.sides(c.settings, train, validation, 0), 1)
         learning, model = curves.learning_curve(scorer, spec, False)
@@ -384,7 +392,8 @@ def test_large_sides_are_sampled_and_it_is_said() -> None:
     big = pd.concat([c.train] * 60).sort_values("ts", kind="stable")
     told = curves.sides(c.settings, big, big, 0)
     assert (len(told.train), len(told.validation)) == (curves.MOST_TRAIN, curves.MOST_SCORED)
-    assert told.train["ts"].min() >= big["ts"].iloc[-curves.MOST_TRAIN]
+    assert told.train["ts"].is_monotonic_increasing
+    assert (told.train["ts"].min(), told.train["ts"].max()) == (big["ts"].min(), big["ts"].max())
     assert len(told.notes) == 2
 
 
@@ -408,11 +417,11 @@ def test_the_hard_region_is_found() -> None:
 
 def test_by_chance_a_slice_is_clearly_worse_in_one_record_of_twenty() -> None:
     found = 0
-    for seed in range(120):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
-        record = pd.DataFrame({f"c{i}": rng.normal(size=400) for i in range(8)}).assign(_loss=rng.exponential(size=400))
-        found += any(s.clear for s in slices.worst_slices(record, list(record.columns[:8]), resampling.by_row(400)))
-    assert found <= 15  # 120 records at 5 % each: 6 expected, 15 is beyond the 99.9 % quantile
+        record = pd.DataFrame({f"c{i}": rng.normal(size=400) for i in range(6)}).assign(_loss=rng.exponential(size=400))
+        found += any(s.clear for s in slices.worst_slices(record, list(record.columns[:6]), resampling.by_row(400)))
+    assert found <= 9  # 60 records at 5 % each: 3 expected, more than 9 in one of a thousand
 
 
 def test_slices_have_support_and_cover_missing_values_and_groups() -> None:
@@ -466,7 +475,7 @@ def test_confusion_counts() -> None:
 # files -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "target"), KINDS)
+@pytest.mark.parametrize(("kind", "target"), KINDS[:2])
 def test_files_are_written_and_read_back(kind: str, target: str, tmp_path: Path) -> None:
     c = case(kind, target, time=kind == "regression")
     record = held(c).record

@@ -126,7 +126,7 @@ def test_unseen_values_and_gaps_pass_through(scaled: bool) -> None:
     new = inputs.head(3).copy()
     new["c"], new["h"] = "never seen", np.nan
     new[["n", "b"]], new["d"] = np.nan, pd.NaT
-    out = made.transform(new)
+    out = made.transform(conform(new, ALL, "x"))
     assert out.shape == (3, made.transform(inputs).shape[1])
     assert np.isfinite(out).all() == scaled
     assert len(made.get_feature_names_out()) == out.shape[1]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tasks import ingest, initialise, settings, split, template, validate
+from tasks import ingest, initialise, settings, split, validate
 from tasks.errors import InputError
 from tests.tables_for_tests import every_type, houses
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 def proposed(table: Path, target: str, **given: Any) -> initialise.Proposal:
     """A proposal whose file says just what it says, and under which the stages run."""
     proposal = initialise.propose(table, target, **given)
-    read = yaml.safe_load(template.render(proposal))
+    read = yaml.safe_load(initialise.render(proposal))
     assert read == proposal.params
     assert settings.parse(read).problem.target == target
     return proposal
@@ -173,19 +173,18 @@ def test_mixed_columns_are_ignored_aloud_but_never_the_target(tmp_path: Path) ->
     proposal = proposed(path, "price")
     assert "mixes types" in proposal.why["size"]
     runs(tmp_path, proposal)
-    with pytest.raises(InputError, match="'size' mixes types.*line 2"):
+    with pytest.raises(InputError, match=r"'size' mixes types.*line 2"):
         initialise.propose(path, "size")
 
 
 def test_an_older_params_yaml_is_moved_aside_never_lost(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     proposal = proposed(ROOT / "data/txhousing.csv", "median")
-    assert template.write(proposal, path) is None
+    assert initialise.write(proposal, tmp_path) == ("params.yaml",)
     assert settings.load(path).problem.target == "median"
-    assert template.write(proposal, path) is None
+    assert initialise.write(proposal, tmp_path) == ("params.yaml",)
     for number, name in enumerate(["params.yaml.bak", "params.yaml.bak1"]):
         path.write_text(f"mine: {number}")
-        kept = template.write(proposal, path)
-        assert kept is not None
-        assert (kept.name, kept.read_text()) == (name, f"mine: {number}")
+        assert initialise.write(proposal, tmp_path) == (f"params.yaml (the old one is kept as {name})",)
+        assert (tmp_path / name).read_text() == f"mine: {number}"
     assert {p.name for p in tmp_path.iterdir()} == {"params.yaml", "params.yaml.bak", "params.yaml.bak1"}

@@ -68,9 +68,11 @@ def test_a_growing_table_never_moves_a_row_from_teaching_to_judging(name: str, s
     except InputError:  # groups may leave a side too small: refused, not moved
         return
     assert (after <= before).all()
-    # Whoever stands there by share, not because a side was short, stays.
-    moved = (after != before).mean()
-    assert moved <= 0.3 if "group" in name else moved <= 0.1
+    # Who judges by share, not because a side was short, stays.
+    key = keys.hashed(young["block"]) if "group" in name else young[tables.ROW].to_numpy()
+    place = keys.share(key, mine.split.seed)
+    assert (after[place < mine.split.test] == 2).all()
+    assert "kfold" in name or (after[place < mine.split.test + mine.split.validation] >= 1).all()
 
 
 def test_sides_by_hash_do_not_move_at_all_once_there_are_enough_rows() -> None:
@@ -84,9 +86,9 @@ def test_sides_by_hash_do_not_move_at_all_once_there_are_enough_rows() -> None:
 
 def test_rows_of_one_key_or_group_stay_together() -> None:
     table = streets(500, 3, 20)
-    for name in STICKY:
+    for name, mine in STICKY.items():
         together = "block" if "group" in name else tables.ROW
-        assert side(table, STICKY[name]).groupby(table[together]).nunique().max() == 1, name
+        assert side(table, mine).groupby(table[together]).nunique().max() == 1, name
 
 
 def test_stratified_puts_every_class_on_every_side() -> None:
@@ -203,7 +205,7 @@ def test_same_rows_same_bytes(texas: Path) -> None:
     split.run(texas, params.load(ROOT / "params.yaml"))
     assert content() == first
     assert set(first) == {split.TRAIN, split.VALIDATION, split.TEST, split.RECORD}
-    assert not [p for p in texas.rglob("*.part")]
+    assert not list(texas.rglob("*.part"))
 
 
 def test_the_test_side_is_sealed(texas: Path) -> None:

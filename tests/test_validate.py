@@ -75,7 +75,7 @@ def test_a_table_that_cannot_teach_is_stopped(name: str, tmp_path: Path) -> None
 
 def test_all_stops_are_said_at_once_and_ignoring_helps(tmp_path: Path) -> None:
     table = houses().assign(pool=np.nan, depth=-np.inf)
-    with pytest.raises(InputError, match="'depth'.*; data.source: .*'pool'"):
+    with pytest.raises(InputError, match=r"'depth'.*; data.source: .*'pool'"):
         checked(table, tmp_path)
     checked(table, tmp_path, ignore=["pool", "depth"])
 
@@ -94,5 +94,5 @@ def test_what_does_not_stop_is_a_finding(tmp_path: Path) -> None:
 
 
 def test_absent_columns_are_named_without_ingest() -> None:
-    with pytest.raises(InputError, match="problem.target: t.csv has no column 'pryce'. Did you mean 'price'"):
+    with pytest.raises(InputError, match=r"problem\.target: t\.csv has no column 'pryce'\. Did you mean 'price'"):
         validate.check(houses(), chosen("t.csv", target="pryce"))

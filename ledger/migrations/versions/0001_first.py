@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,7 +14,14 @@ down_revision = None
 def upgrade() -> None:
     """Create the tables. Written out, not taken from ledger/schema.py: a migration never changes afterwards."""
     project = ("project", sa.String(100))
-    _table("leases", project, ("token", sa.Integer()), ("holder?", sa.JSON()), ("expires?", sa.String(32)), key=("project",))
+    _table(
+        "leases",
+        project,
+        ("token", sa.Integer()),
+        ("holder?", sa.JSON()),
+        ("expires?", sa.String(32)),
+        key=("project",),
+    )
     _table(
         "laps",
         ("id", sa.String(32)),
@@ -82,7 +91,7 @@ def upgrade() -> None:
         op.create_index(f"ix_{table}_project", table, ["project"])
 
 
-def _table(name: str, *columns: tuple[str, sa.types.TypeEngine[object]], key: tuple[str, ...]) -> None:
+def _table(name: str, *columns: tuple[str, sa.types.TypeEngine[Any]], key: tuple[str, ...]) -> None:
     """A table from (name, type) pairs; a name that ends in `?` may be null."""
     op.create_table(
         name,
