@@ -111,15 +111,16 @@ def check(console: Any) -> Any:
 @click.option(
     "--cause", default="by hand", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect."
 )
+@click.option("--trial-runs", is_flag=True, help="A run in MLflow for every trial too, below its candidate.")
 @_command
-def train(depth: str, cause: str, console: Any) -> Any:
+def train(depth: str, cause: str, trial_runs: bool, console: Any) -> Any:
     """One lap: ingest, validate, split, search, evaluate, gate, register, deploy.
 
     A lap with nothing changed says so in a second. A killed lap goes on where it was. Two at once: the second waits.
     """
     from flows import commands
 
-    return commands.train(Path.cwd(), cause, depth, console)
+    return commands.train(Path.cwd(), cause, depth, trial_runs, console)
 
 
 @main.command()

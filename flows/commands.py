@@ -11,13 +11,14 @@ from flows.project import Project
 from tasks.errors import InputError
 
 
-def train(root: Path, cause: str, depth: str, console: Console) -> dict[str, Any]:
+def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
     """One lap, under the lease: a look first, a Prefect run only if something changed."""
     from flows import lap as laps
 
     project = Project(root)
     os.chdir(project.root)
     with laps.opened(project, cause, "refit" if depth == "refit" else "search", console) as lap:
+        lap.trial_runs = trial_runs
         outcome = laps.unchanged(lap)
         if outcome is not None:
             console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")

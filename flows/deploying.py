@@ -82,7 +82,12 @@ def sides(lap: Lap, lesson: Lesson) -> dict[str, Any]:
     return {**split.model_dump(exclude={"folds"}), "group": problem.group, "key": list(key)}
 
 
-def promote(project: Project, move: Promotion) -> None:
+def promote(lap: Lap, move: Promotion) -> None:
+    """The last step of a lap whose challenger was accepted."""
+    tell(lap.project, move)
+
+
+def tell(project: Project, move: Promotion) -> None:
     """Tell MLflow what the ledger has recorded: `champion` points to the version that serves."""
     tracker = project.tracker
     registry.point(tracker, registry.CHAMPION, move.to_version)
@@ -105,7 +110,7 @@ def by_hand(project: Project, number: int, cause: str) -> Promotion:
     smoke.test(project.fetch(version.model_uri), version.manifest_sha256)
     move = versions.promotion(serving, number, cause, f"{cause} by a person")
     versions.promote(project.ledger, project.name, move)
-    promote(project, move)
+    tell(project, move)
     return move
 
 
@@ -121,7 +126,7 @@ def reconcile(project: Project) -> str | None:
     pointed = registry.alias(project.tracker, registry.CHAMPION)
     if pointed == last.to_version:
         if not last.told:
-            promote(project, last)
+            tell(project, last)
         return None
     moved = versions.numbered(project.ledger, project.name, pointed) if pointed is not None and last.told else None
     if moved is not None:
@@ -136,9 +141,9 @@ def reconcile(project: Project) -> str | None:
             versions.promote(project.ledger, project.name, move)
             versions.told(project.ledger, project.name, move)
             return f"version {moved.version} was made champion by hand in MLflow: adopted and recorded"
-        promote(project, last)
+        tell(project, last)
         return f"the alias champion was moved to version {pointed}, whose bytes are not those recorded: put back. {refusal}"
-    promote(project, last)
+    tell(project, last)
     return f"the alias champion pointed to {pointed or 'nothing'}: put back to version {last.to_version}"
 
 

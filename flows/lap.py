@@ -37,6 +37,8 @@ class Lap:
         self.id = uuid4().hex
         self.fits = 0
         self.run_id: str | None = None
+        self.trial_runs = False
+        self.steps: dict[str, float] = {}
         self._started = time.monotonic()
 
     @property
@@ -114,6 +116,7 @@ def unchanged(lap: Lap) -> Outcome | None:
             "reason": reason,
             "champion": serving,
             "fits": 0,
+            "steps": {},
             "seconds": lap.seconds,
         }
     )

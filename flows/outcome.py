@@ -38,6 +38,7 @@ class Outcome:
     fingerprint: str
     judgement: int
     fits: int
+    steps: dict[str, float]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ from prefect import task
 from prefect.client.schemas.objects import State
 
 from flows import data, deploying, judging, teaching
+from flows.lap import Lap
 from tasks.errors import Outage
 
 
@@ -48,8 +51,17 @@ def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 def _step(name: str) -> Any:
     policy = TABLE[name]
+
+    @functools.wraps(policy.work)
+    def timed(lap: Lap, *arguments: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return policy.work(lap, *arguments)
+        finally:
+            lap.steps[name] = round(time.monotonic() - began, 3)
+
     return task(
-        policy.work,
+        timed,
         name=name,
         retries=policy.retries,
         retry_delay_seconds=list(policy.wait[: policy.retries]) or None,

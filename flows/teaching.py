@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from flows.console import number
 from flows.lap import Lap
 from ledger import openings, versions
-from tasks import artifacts, evaluation, features, problems, tables
+from tasks import artifacts, evaluation, features, problems, tables, trials
 from tasks import search as searching
 from tasks import smoke as smoking
 from tasks import split as splitting
@@ -145,7 +145,7 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     return Built(folder, digest, splitting.taught_until(taught, settings))
 
 
-def smoke(built: Built) -> None:
+def smoke(_: Lap, built: Built) -> None:
     """Load the stored model in a fresh process and compare its answers."""
     smoking.test(built.folder, built.manifest_sha256)
 
@@ -169,19 +169,29 @@ def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.H
     _empty(folder)
     write_evaluation(folder, settings, lesson.kind, told, held.record, found)
     for result in found.results:
-        child = tracker.start(result.candidate, lap.id, {}, parent=run)
-        tracker.log(
-            child,
-            params={"candidate": result.candidate, **result.spec.params},
-            metrics={
-                **_prefixed("validation", result.validation),
-                **_prefixed("train", result.train),
-                "fit_seconds": result.seconds,
-            },
-        )
-        tracker.end(child)
+        _candidate(lap, found, result, lesson)
     tracker.store(run, folder, "evaluation")
     return told
+
+
+def _candidate(lap: Lap, found: searching.Found, result: searching.Result, lesson: Lesson) -> None:
+    """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
+    tracker, settings = lap.project.tracker, lap.project.settings
+    child = tracker.start(result.candidate, lap.id, {}, parent=lap.run_id)
+    scores = {**_prefixed("validation", result.validation), **_prefixed("train", result.train)}
+    tracker.log(
+        child,
+        params={"candidate": result.candidate, **result.spec.params},
+        metrics={**scores, "fit_seconds": result.seconds, "trials": len(result.trials)},
+    )
+    folder = lesson.root / "trials" / result.candidate
+    metric = lesson.kind.metrics[settings.problem.headline]
+    tracker.store(child, trials.write(folder, replace(found, results=(result,)), metric, settings.problem.target))
+    for trial in result.trials if lap.trial_runs else ():
+        run = tracker.start(f"{result.candidate} {trial.number}", lap.id, {}, parent=child)
+        tracker.log(run, params=trial.params, metrics={f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds})
+        tracker.end(run)
+    tracker.end(child)
 
 
 def cores() -> int:

@@ -107,6 +107,7 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
         fingerprint=challenger.fingerprint,
         judgement=nth,
         fits=lap.fits,
+        steps=dict(lap.steps),
         seconds=lap.seconds,
     )
     kept = {"outcome": outcome.to_json(), **verdict.to_json()}

@@ -59,7 +59,7 @@ def teach(lap: Lap, data_version: str, mark: str) -> Version:
     found = steps.search(lap, taught)
     held = steps.evaluate(lap, taught, found.best.spec)
     built = steps.build(lap, taught, found.best.spec, held)
-    smoke = steps.smoke.submit(built)  # beside explain: it waits for a process that mostly imports
+    smoke = steps.smoke.submit(lap, built)  # beside explain: it waits for a process that mostly imports
     told = steps.explain(lap, taught, found, held)
     smoke.result()
     return steps.register(lap, taught, built, found.best.spec, summary(lap, found, told))
@@ -70,5 +70,5 @@ def decide(lap: Lap, challenger: Version) -> Outcome:
     verdict, against = steps.judge(lap, challenger)
     outcome, move = conclude(lap, challenger, verdict, against)
     if move is not None:
-        steps.promote(lap.project, move)
+        steps.promote(lap, move)
     return outcome

@@ -37,6 +37,8 @@ def bootstrap(
     have them (the expanded percentile interval, Hesterberg, The American Statistician 69, 2015). An interval is widened
     to hold the estimate, which a biased metric can leave.
     """
+    from threadpoolctl import threadpool_limits
+
     values = {
         name: float(kind.metrics[name].score(truth, made, None)) if len(truth) else float("nan") for name in names
     }
@@ -50,10 +52,12 @@ def bootstrap(
     slow = min(max(BUDGET // (2 * len(truth) * classes), FEWEST_FOR_ERROR), samples)
     ways = {name: _way(kind, name, truth, made, value, pieces) for name, value in values.items() if isfinite(value)}
     found: dict[str, list[float]] = {name: [] for name in values}
-    for number, drawn in enumerate(draws(pieces, samples, seed)):
-        for name, way in ways.items():
-            if way.quick or number < slow:
-                found[name].append(way.score(drawn))
+    # Sums this short gain nothing from threads, and beside a busy neighbour lose ten times their time.
+    with threadpool_limits(limits=1):
+        for number, drawn in enumerate(draws(pieces, samples, seed)):
+            for name, way in ways.items():
+                if way.quick or number < slow:
+                    found[name].append(way.score(drawn))
     return {name: _interval(value, found[name], pieces.count) for name, value in values.items()}
 
 

@@ -21,10 +21,11 @@ class Evidence:
     """What a diagnosis rests on, in units of `metric`.
 
     train, validation: the model's score on rows it was fitted on, and on rows it was not. baseline: the dummy's on the
-    same validation rows; own_baseline: on the training rows, which can be easier or harder (None: just as hard). slope: what the last doubling of training rows brought in skill (positive: better), None if
-    unknown. noise: half the 95 % interval of the validation score. goal: problem.goal. later: the validation rows are
-    newer than the training rows. simpler: the parameter that makes this candidate simpler, with its better value if
-    one was seen, for instance "max_depth (4 did better than 12)".
+    same validation rows; own_baseline: on the training rows, which can be easier or harder (None: just as hard). slope:
+    what the last doubling of training rows brought in skill (positive: better), None if unknown. noise: half the 95 %
+    interval of the validation score. goal: problem.goal. later: the validation rows are newer than the training rows.
+    simpler: the parameter that makes this candidate simpler, with its better value if one was seen, for instance
+    "max_depth (4 did better than 12)".
     """
 
     metric: str
@@ -139,7 +140,7 @@ def _undefined(e: Evidence) -> str:
     gone = [name for name, score in named.items() if score is None or not isfinite(score)]
     if gone:
         return f"{e.metric} has no value for: {', '.join(gone)}"
-    return f"the baseline's {e.metric} is already perfect ({e.baseline:.4g}): there is nothing to take away"
+    return f"the baseline's {e.metric} is already perfect: there is nothing to take away"
 
 
 def _noise(e: Evidence) -> float | None:

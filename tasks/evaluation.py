@@ -100,6 +100,7 @@ def held_out(
     whose name Windvane needs itself, and for a test side without rows.
     """
     import pandas as pd
+    from threadpoolctl import threadpool_limits
 
     taken = [c for c in train.columns if c in (PREDICTION, LOSS, BASELINE_LOSS)]
     if taken:
@@ -116,7 +117,8 @@ def held_out(
             f"split.test: the test side of {settings.data.source} has no rows. Bring more, or make split.test larger"
         )
     truth = kind.truth(rows[problem.target])
-    made = kind.predict(model, features.conform(rows, columns, "the test side"))
+    with threadpool_limits(limits=cores):
+        made = kind.predict(model, features.conform(rows, columns, "the test side"))
     added: dict[str, Any] = {
         PREDICTION: made.value,
         LOSS: kind.loss(truth, made, problem.headline),

@@ -82,7 +82,6 @@ def blocks(keys: Codes, time: NDArray[Any] | None = None, group: NDArray[Any] | 
     if not found:
         # Mixed first: a sticky split cuts by key, so the keys that are left here need not be spread evenly.
         mixed = np.asarray(keys, dtype=np.int64).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(32)
         found.append(Blocks("row", _codes(_cut(_codes(mixed), _ROW_BLOCKS))))
     return tuple(found)
 

@@ -67,6 +67,7 @@ def ladder(found: Found, metric: Metric, target: str) -> Figure:
 def trials(found: Found, metric: Metric, target: str) -> Figure:
     """Every configuration that was tried, candidate by candidate, with the best so far."""
     import numpy as np
+    from matplotlib.ticker import MaxNLocator
 
     tried = [r for r in found.results if r.candidate != "dummy"]
     complete = [t.validation for r in tried for t in r.trials if t.validation is not None]
@@ -95,6 +96,7 @@ def trials(found: Found, metric: Metric, target: str) -> Figure:
         ax.plot([], [], "x", color=GREY, label="pruned or failed")
     ax.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.set_xlabel("trial", fontsize=9)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.set_ylabel(f"{of_target(metric.name, target)}, on validation rows", fontsize=9)
     numbers(ax.xaxis, ax.yaxis)
     return figure

@@ -136,7 +136,7 @@ def _thresholds(is_it: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[N
 def _reliability(found: Calibration, rows: int, target: str) -> Figure:
     predicted, observed = [b.predicted for b in found.bins], [b.observed for b in found.bins]
     figure, (ax,) = sheet(
-        f"Probabilities of {target} are off by {100 * found.error:.1f} percentage points on average",
+        f"Probabilities of {target}: off by {100 * found.error:.1f} points on average",
         f"{found.of} on {rows:,} held-out rows in {len(found.bins)} bins of equal size; lines: 95 % intervals",
         width=6,
         height=5.4,

@@ -145,7 +145,7 @@ def search(
 
     Trials run one after another, each with all cores: the sampler then sees the same past in every run, and the same
     arguments give the same result (unless the clock cuts it short). search.timeout bounds the whole search, earlier
-    attempts in the journal counted; it is looked at between fits, so the last fit may overrun it.
+    attempts in the journal counted; it is looked at between fits (folds, a first look), so the last one may overrun it.
     `journal` belongs to these data, settings and this code alone; trials in it are not done again. Nobody else may use
     it at the same time. Raises InputError if settings do not fit the table, or if no candidate can be judged.
     """
@@ -224,6 +224,8 @@ def _judge(run: _Run, spec: Spec, proposal: Proposal | None) -> _Outcome:
             value = scores.validation[run.metric.name]
             if scores.final:
                 break
+            if over := run.stop():
+                return _Outcome("pruned", None, f"ended at first look: {over}")
             if proposal and proposal.hopeless(value, step):
                 return _Outcome("pruned", None, f"{run.metric.name} {value:.6g} at first look, worse than the median")
     except ValueError as e:

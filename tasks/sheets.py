@@ -35,8 +35,19 @@ def sheet(
 
     figure = Figure(figsize=(width, height), dpi=DPI)
     figure.set_layout_engine("constrained", rect=(0.005, 0.0, 0.99, 1 - 0.68 / height), w_pad=0.08, h_pad=0.06)
-    figure.text(0.1 / width, 1 - 0.12 / height, title, ha="left", va="top", fontsize=12.5, fontweight="bold", color=INK)
-    figure.text(0.1 / width, 1 - 0.41 / height, subtitle, ha="left", va="top", fontsize=9, color=SOFT)
+    figure.text(
+        0.1 / width,
+        1 - 0.12 / height,
+        title,
+        ha="left",
+        va="top",
+        fontsize=_fitting(title, 12.5, width),
+        fontweight="bold",
+        color=INK,
+    )
+    figure.text(
+        0.1 / width, 1 - 0.41 / height, subtitle, ha="left", va="top", fontsize=_fitting(subtitle, 9, width), color=SOFT
+    )
     axes = figure.subplots(1, len(panels), width_ratios=list(panels), squeeze=False)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -44,6 +55,11 @@ def sheet(
         ax.set_axisbelow(True)
         ax.grid(color="#E6E6E6", linewidth=0.7)
     return figure, list(axes)
+
+
+def _fitting(text: str, size: float, width: float) -> float:
+    """The font size, smaller where the text would run off `width` inches; a letter is about 0.62 of it wide."""
+    return min(size, (width - 0.2) * 72 / (0.62 * max(len(text), 1)))
 
 
 def save(figure: Figure, path: Path) -> None:

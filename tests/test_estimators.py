@@ -1,4 +1,4 @@
-"""Configuration -> pipeline: every candidate fits every column type, the same twice, and survives skops with our list."""
+"""Configuration -> pipeline: every candidate fits every column type, the same twice, and survives skops."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from test_features import ALL, table
 
 from tasks import estimators, problems
 from tasks.errors import InputError
 from tasks.estimators import TRUSTED, Spec
 from tasks.features import Columns, conform
-from tests.test_features import ALL, table
 
 EVERY = [(kind, name) for kind in ("regression", "classification") for name in problems.of(kind).candidates]
 
@@ -80,7 +80,8 @@ def test_a_linear_model_that_did_not_settle_says_so(recwarn: pytest.WarningsReco
     model = estimators.fit(spec, problems.of("classification"), ALL, frame, "y", 0, 1)
     assert "5 iterations" in str(estimators.unsettled(model))
     assert not [w for w in recwarn if "converge" in str(w.message)]
-    assert estimators.unsettled(estimators.fit(Spec("tree", {}), problems.of("classification"), ALL, frame, "y", 0, 1)) is None
+    tree = estimators.fit(Spec("tree", {}), problems.of("classification"), ALL, frame, "y", 0, 1)
+    assert estimators.unsettled(tree) is None
 
 
 def test_a_spec_survives_json_and_an_unknown_candidate_is_refused() -> None:

@@ -46,7 +46,8 @@ def parsed(**problem: Any) -> settings.Settings:
 
 
 def test_columns_follow_the_profile() -> None:
-    frame = table().assign(one=1, empty=np.nan, story=[f"the tale of row {i}" for i in range(200)], who=range(200), _row=1)
+    tales = [f"the tale of row {i}" for i in range(200)]
+    frame = table().assign(one=1, empty=np.nan, story=tales, who=range(200), _row=1)
     found = features.columns(parsed(id="who"), profile.of(frame))
     assert found == ALL
     assert found.names == ("n", "b", "c", "h", "d")

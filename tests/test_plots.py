@@ -106,7 +106,7 @@ def test_many_rows_are_drawn_as_density_not_as_points(count: int) -> None:
     truth = rng.normal(100, 5, count)
     record = pd.DataFrame({"y": truth, "_prediction": truth + rng.normal(size=count)})
     figure = plots_regression.figures(problems.of("regression"), record, case().settings.problem)["predictions"]
-    points = max(len(line.get_xdata()) for ax in figure.axes for line in ax.lines)
+    points = max(np.size(line.get_xdata()) for ax in figure.axes for line in ax.lines)
     cells = [c for ax in figure.axes for c in ax.collections]
     assert points <= sheets.MOST_POINTS
     assert bool(cells) == (count > sheets.MOST_POINTS)
@@ -136,7 +136,17 @@ def test_thirty_classes_are_cut_to_what_can_be_told_apart() -> None:
     problem = case("classification", "class").settings.problem.model_copy(update={"target": "k"})
     drawn = plots_classification.figures(problems.of("classification"), record, problem)
     assert "12 most frequent of 30" in texts(drawn["confusion"])
-    assert len(drawn["roc_and_precision_recall"].axes[0].get_legend().get_texts()) == plots_classification.MOST_LINES
+    legend = drawn["roc_and_precision_recall"].axes[0].get_legend()
+    assert legend is not None
+    assert len(legend.get_texts()) == plots_classification.MOST_LINES
+
+
+def test_no_heading_runs_off_the_picture() -> None:
+    for title in ("short", "a title that names a target with quite a long name " * 3):
+        figure, _ = sheets.sheet(title, title, width=6)
+        figure.draw_without_rendering()
+        for text in figure.texts:
+            assert text.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_many_and_long_names_are_cut() -> None:

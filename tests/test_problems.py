@@ -72,9 +72,7 @@ def test_classification_metrics_agree_with_scikit_learn(k: int, weighted: bool) 
     assert c.recall(truth, said, weights) == pytest.approx(m.recall_score(truth, said.value, **average))
     assert c.f1(truth, said, weights) == pytest.approx(m.f1_score(truth, said.value, **average))
     assert c.log_loss(truth, said, weights) == pytest.approx(m.log_loss(truth, proba, sample_weight=weights))
-    assert c.accuracy(truth, said, weights) == pytest.approx(
-        m.accuracy_score(truth, said.value, sample_weight=weights)
-    )
+    assert c.accuracy(truth, said, weights) == pytest.approx(m.accuracy_score(truth, said.value, sample_weight=weights))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,10 @@ def table(rows: int = 300, shift: float = 0.0) -> pd.DataFrame:
     return frame
 
 
-def parsed(problem: dict[str, Any] | None = None, split: dict[str, Any] | None = None, **given: Any) -> settings.Settings:
+Part = dict[str, Any] | None
+
+
+def parsed(problem: Part = None, split: Part = None, **given: Any) -> settings.Settings:
     return settings.parse(
         {
             "project": "p",
@@ -126,7 +129,8 @@ def test_a_skewed_positive_target_is_tried_on_its_logarithm(tmp_path: Path) -> N
 
 
 def test_a_manual_list_is_tried_as_it_stands(tmp_path: Path) -> None:
-    listed = [{"candidate": "forest", "n_estimators": 20, "max_depth": 8}, {"candidate": "tree"}, {"candidate": "tree", "max_depth": 3}]
+    forest = {"candidate": "forest", "n_estimators": 20, "max_depth": 8}
+    listed = [forest, {"candidate": "tree"}, {"candidate": "tree", "max_depth": 3}]
     found = run(parsed(method="manual", manual=listed), tmp_path)
     assert {name: len(p) for name, p in tried(found).items()} == {"dummy": 2, "forest": 1, "tree": 2}
     assert tried(found)["forest"][0]["n_estimators"] == 20
@@ -135,10 +139,10 @@ def test_a_manual_list_is_tried_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ({"candidate": "forest", "max_dept": 8}, r"search\.manual\[1\]\.max_dept: .*Allowed: n_estimators.*mean max_depth"),
+        ({"candidate": "forest", "max_dept": 8}, r"search\.manual\[1\]\.max_dept: .*n_estimators.*mean max_depth"),
         ({"candidate": "forrest"}, r"search\.manual\[1\]\.candidate: .*Allowed: linear.*mean forest"),
         ({"max_depth": 3}, r"search\.manual\[1\]\.candidate: is missing"),
-        ({"candidate": "tree", "max_depth": 99}, r"search\.manual\[1\]\.max_depth: must be a whole number from 2 to 32"),
+        ({"candidate": "tree", "max_depth": 99}, r"search\.manual\[1\]\.max_depth: must be a whole number from 2 to"),
         ({"candidate": "linear", "log_target": True}, r"search\.manual\[1\]\.log_target: 'y' goes down to"),
     ],
 )
@@ -164,16 +168,16 @@ def test_folds_share_rows_by_group_and_class(tmp_path: Path) -> None:
     frame = table().assign(y=lambda f: np.where(f["y"] > 2, "rare", "common"))
     classes = run(parsed({"kind": "classification"}, kfold, trials=2), tmp_path / "c", frame)
     assert set(classes.best.validation) == set(problems.of("classification").metrics)
-    frame.loc[2:, "y"] = "common"
+    frame["y"] = ["rare"] * 2 + ["common"] * 298
     with pytest.raises(InputError, match="3 folds need at least 3 rows of the rarest class"):
-        run(parsed({"kind": "classification"}, kfold), tmp_path / "few", frame.assign(y=["rare"] * 2 + ["common"] * 298))
+        run(parsed({"kind": "classification"}, kfold), tmp_path / "few", frame)
 
 
 def test_hopeless_trials_are_pruned_after_a_fold(tmp_path: Path) -> None:
     found = run(parsed(split={"strategy": "kfold", "folds": 3}, trials=25, candidates=["tree"]), tmp_path)
-    states = {t.state for t in found.best.trials}
-    assert states == {"complete", "pruned"}
-    assert all(t.validation is None and "at first look" in str(t.note) for t in found.best.trials if t.state == "pruned")
+    pruned = [t for t in found.best.trials if t.state == "pruned"]
+    assert {t.state for t in found.best.trials} == {"complete", "pruned"}
+    assert all(t.validation is None and "at first look" in str(t.note) for t in pruned)
 
 
 def test_what_an_algorithm_cannot_take_fails_its_trials_and_no_more(tmp_path: Path) -> None:
@@ -207,20 +211,19 @@ def test_half_a_line_and_a_lock_of_a_dead_writer_are_cleared(tmp_path: Path) -> 
 CHILD = """
 import sys
 from pathlib import Path
-import tests.test_search as t
-def slow(p):
+import test_search as t
+def say(p):
     print(p.trial, flush=True)
-print("ready", flush=True)
-t.search.search(t.parsed(trials=14), t.KIND, t.COLUMNS, t.table()[:200], t.table()[200:], Path(sys.argv[1]) / "j.log", 1, slow)
+train, validation = t.table()[:200], t.table()[200:]
+t.search.search(t.parsed(trials=14), t.KIND, t.COLUMNS, train, validation, Path(sys.argv[1]) / "j.log", 1, say)
 """
 
 
 def test_a_killed_search_goes_on_with_its_trials(tmp_path: Path) -> None:
     after = 5
-    root = Path(__file__).parent.parent
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, text=True
-    )
+    here = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], env=env, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for line in child.stdout:
         if line.strip() == str(after):

@@ -1,0 +1,38 @@
+"""A candidate's trials as files: one table and one plot, however many trials there were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.sheets import save
+from tasks.tables import write_whole
+
+if TYPE_CHECKING:
+    from tasks.problems import Metric
+    from tasks.search import Found
+
+
+def write(folder: Path, found: Found, metric: Metric, target: str) -> Path:
+    """Write trials.csv (a row per trial: state, scores, seconds, hyperparameters), and a plot where there are several."""
+    import pandas as pd
+
+    from tasks import plots
+
+    trials = [trial for result in found.results for trial in result.trials]
+    rows = [
+        {
+            "number": t.number,
+            "state": t.state,
+            f"validation_{metric.name}": t.validation,
+            f"train_{metric.name}": t.train,
+            "seconds": round(t.seconds, 3),
+            **t.params,
+            "note": t.note,
+        }
+        for t in trials
+    ]
+    write_whole(folder / "trials.csv", lambda part: pd.DataFrame(rows).to_csv(part, index=False))
+    if len(trials) > 1:
+        save(plots.trials(found, metric, target), folder / "trials.png")
+    return folder
