@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from flows.console import Console
 from flows.project import Project
 from tasks.errors import InputError
+
+# What a lap will need in any case: imported while the server boots.
+HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
@@ -43,6 +47,9 @@ def _fly(lap: Any, prefect: Any) -> Any:
 
     from flows import closing, training
 
+    for name in HEAVY:
+        importlib.import_module(name)
+    _ = lap.project.tracker  # makes MLflow's store, the first time
     prefect.wait()
     try:
         with framework.tags(closing.tag(lap.id)):

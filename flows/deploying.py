@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,9 +12,10 @@ from flows.teaching import Built, Lesson
 from ledger import openings, versions
 from ledger.store import now
 from ledger.versions import Promotion, Version
-from tasks import artifacts, registry, smoke
+from tasks import artifacts, registry
 from tasks.errors import Corrupted, InputError, WindvaneError
 from tasks.estimators import Spec
+from tasks.smoke import Tester
 from tasks.tables import read_json, write_json
 
 # The version's row for the ledger, stored with its run before it is registered: a kill in between loses nothing.
@@ -107,7 +109,8 @@ def by_hand(project: Project, number: int, cause: str) -> Promotion:
     serving = None if last is None else last.to_version
     if serving == number:
         raise InputError(f"version {number} of {project.name} serves already. Nothing was changed")
-    smoke.test(project.fetch(version.model_uri), version.manifest_sha256)
+    with closing(Tester()) as tester:
+        tester.test(project.fetch(version.model_uri), version.manifest_sha256)
     move = versions.promotion(serving, number, cause, f"{cause} by a person")
     versions.promote(project.ledger, project.name, move)
     tell(project, move)

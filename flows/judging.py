@@ -126,7 +126,7 @@ def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataF
     model = estimators.fit(
         spec, taught.kind, taught.columns, taught_rows(taught), settings.problem.target, settings.split.seed, cores()
     )
-    lap.fits += 1
+    lap.fitted(1)
     return _losses(lap, model, taught.columns, record)
 
 

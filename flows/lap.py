@@ -6,6 +6,7 @@ Opened by the command line before Prefect is imported, or by the flow itself whe
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,10 +37,16 @@ class Lap:
         self.console = console
         self.id = uuid4().hex
         self.fits = 0
+        self._counting = threading.Lock()
         self.run_id: str | None = None
         self.trial_runs = False
         self.steps: dict[str, float] = {}
         self._started = time.monotonic()
+
+    def fitted(self, models: int) -> None:
+        """Count fitted models; steps that run side by side both do."""
+        with self._counting:
+            self.fits += models
 
     @property
     def seconds(self) -> float:

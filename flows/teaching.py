@@ -14,11 +14,11 @@ from flows.lap import Lap
 from ledger import openings, versions
 from tasks import artifacts, evaluation, features, problems, tables, trials
 from tasks import search as searching
-from tasks import smoke as smoking
 from tasks import split as splitting
 from tasks.estimators import Spec, fit
 from tasks.evaluation_files import write_evaluation
 from tasks.profile import read
+from tasks.smoke import Tester
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
         found = searching.search(
             settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
         )
-    lap.fits += found.fits
+    lap.fitted(found.fits)
     tables.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
     return found
 
@@ -108,7 +108,7 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
         model = fit(
             spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores
         )
-        lap.fits += 1
+        lap.fitted(1)
         return evaluation.HeldOut(tables.read_parquet(path), model)
 
     def open_test() -> pd.DataFrame:
@@ -118,7 +118,7 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
     held = evaluation.held_out(
         settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
     )
-    lap.fits += 2
+    lap.fitted(2)
     earlier = openings.judged_before(engine, name, held.record[tables.ROW].tolist())
     held.record.insert(0, JUDGED_BEFORE, held.record[tables.ROW].map(lambda row: earlier.get(row, 0)))
     tables.write_parquet(held.record, path)
@@ -137,7 +137,7 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
         model = fit(
             spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores
         )
-        lap.fits += 1
+        lap.fitted(1)
     folder = lesson.root / "model"
     _empty(folder)
     sample = features.conform(taught.tail(SAMPLE_ROWS), lesson.columns, "the newest training rows")
@@ -145,9 +145,9 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     return Built(folder, digest, splitting.taught_until(taught, settings))
 
 
-def smoke(_: Lap, built: Built) -> None:
-    """Load the stored model in a fresh process and compare its answers."""
-    smoking.test(built.folder, built.manifest_sha256)
+def smoke(_: Lap, built: Built, tester: Tester) -> None:
+    """Have a fresh process load the stored model, and compare its answers."""
+    tester.test(built.folder, built.manifest_sha256)
 
 
 def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.HeldOut) -> evaluation.Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from prefect import flow
@@ -18,6 +19,7 @@ from flows.teaching import lesson
 from flows.telling import begin, conclude, summary
 from ledger import laps, versions
 from ledger.versions import Version
+from tasks.smoke import Tester
 
 
 @flow(name="lap", flow_run_name="{cause}", persist_result=False, validate_parameters=False)
@@ -56,13 +58,15 @@ def teach(lap: Lap, data_version: str, mark: str) -> Version:
     """A challenger: searched, evaluated once, stored, tried in a process of its own, explained, registered."""
     taught = lesson(lap, data_version, mark)
     begin(lap, taught)
-    found = steps.search(lap, taught)
-    held = steps.evaluate(lap, taught, found.best.spec)
-    built = steps.build(lap, taught, found.best.spec, held)
-    smoke = steps.smoke.submit(lap, built)  # beside explain: it waits for a process that mostly imports
-    told = steps.explain(lap, taught, found, held)
-    smoke.result()
-    return steps.register(lap, taught, built, found.best.spec, summary(lap, found, told))
+    with closing(Tester()) as tester:
+        found = steps.search(lap, taught)
+        held = steps.evaluate(lap, taught, found.best.spec)
+        # Beside explain: the stored model is tried in a process of its own.
+        built = steps.build.submit(lap, taught, found.best.spec, held)
+        smoke = steps.smoke.submit(lap, built, tester)
+        told = steps.explain(lap, taught, found, held)
+        smoke.result()
+    return steps.register(lap, taught, built.result(), found.best.spec, summary(lap, found, told))
 
 
 def decide(lap: Lap, challenger: Version) -> Outcome:

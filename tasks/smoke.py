@@ -1,24 +1,41 @@
-"""Does a stored model answer as it did in training? Run in a process of its own: `python -m tasks.smoke FOLDER SHA256`."""
+"""Does a stored model answer as it did in training? Asked in a process of its own, which is started early: it mostly imports."""
 
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from tasks.errors import Corrupted, WindvaneError
 
-# Loading scikit-learn and answering twenty rows takes seconds; a process that needs minutes hangs.
+# Loading a model and answering twenty rows takes seconds; a process that needs minutes hangs.
 TIMEOUT = 300
 
 
-def test(folder: Path, manifest_sha256: str) -> None:
-    """Load the model in a fresh process and compare its answers; raises WindvaneError with what was wrong."""
-    command = [sys.executable, "-m", "tasks.smoke", str(folder), manifest_sha256]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    if done.returncode != 0:
-        raise WindvaneError(f"the stored model failed its smoke test and is not promoted: {done.stderr.strip()[-500:]}")
+class Tester:
+    """A fresh process that has imported what a model needs and waits to be told which. It ends when this one does."""
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-m", "tasks.smoke"]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
+
+    def test(self, folder: Path, manifest_sha256: str) -> None:
+        """Have the process load the model and compare its answers. Raises WindvaneError with what was wrong."""
+        try:
+            _, said = self._process.communicate(json.dumps([str(folder), manifest_sha256]), timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.close()
+            said = f"no answer within {TIMEOUT} seconds"
+        if self._process.returncode != 0:
+            raise WindvaneError(f"the stored model failed its smoke test and is not promoted: {said.strip()[-500:]}")
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def check(folder: Path, manifest_sha256: str) -> None:
@@ -31,15 +48,28 @@ def check(folder: Path, manifest_sha256: str) -> None:
     sample = pd.read_parquet(io.BytesIO(verify(folder, manifest_sha256)[SAMPLE]))
     expected = sample.pop("_prediction").to_numpy()
     answered = np.asarray(load(folder, manifest_sha256).predict(sample))
-    same = (
-        np.allclose(answered, expected, rtol=1e-9) if expected.dtype.kind == "f" else bool((answered == expected).all())
-    )
+    same = np.allclose(answered, expected, rtol=1e-9) if expected.dtype.kind == "f" else bool((answered == expected).all())
     if not same:
         raise Corrupted(f"{folder}: answers differently than in training. Teach again with `windvane train`")
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Import first, then read from standard input which model to try."""
+    import pandas as pd  # noqa: F401
+    import skops.io  # noqa: F401
+
+    import tasks.features  # noqa: F401
+
+    told = sys.stdin.read()
+    if not told:
+        return 0  # whoever started this process needs it no more
     try:
-        check(Path(sys.argv[1]), sys.argv[2])
+        check(Path(json.loads(told)[0]), json.loads(told)[1])
     except WindvaneError as e:
-        sys.exit(str(e))
+        print(e, file=sys.stderr)
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -294,9 +294,15 @@ def test_the_ledger_may_live_in_postgresql(project: Folder, prefect_server: str,
 def test_the_project_starts_a_prefect_server_of_its_own_and_stops_it(project: Folder) -> None:
     import psutil
 
+    def left() -> list[Any]:
+        return [p for p in psutil.process_iter(["environ"]) if str(project.path) in str(p.info["environ"])]
+
     assert project.train()["verdict"] == "promoted"
-    left = [p for p in psutil.process_iter(["cmdline", "environ"]) if str(project.path) in str(p.info["environ"])]
-    assert left == []
+    for _ in range(300):
+        if not left():
+            break
+        time.sleep(0.1)
+    assert left() == []
 
 
 def test_a_secret_from_the_environment_is_logged_nowhere(project: Folder, prefect_server: str) -> None:
