@@ -35,7 +35,9 @@ def main() -> None:
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     mlflow.set_experiment(f"{chosen.project}-bare")
     with mlflow.start_run(), tempfile.TemporaryDirectory() as folder:
-        mlflow.log_params({f"{s}.{k}": v for s, c in chosen.model_dump().items() if isinstance(c, dict) for k, v in c.items()})
+        mlflow.log_params(
+            {f"{s}.{k}": v for s, c in chosen.model_dump().items() if isinstance(c, dict) for k, v in c.items()}
+        )
         found = search(chosen, kind, columns, train, validation, Path(folder) / "journal.log", cores, lambda _: None)
         spec = found.best.spec
         held = evaluation.held_out(chosen, kind, columns, spec, train, validation, lambda: test, cores)

@@ -32,6 +32,8 @@ LONG = {"search": {"trials": 120, "candidates": ["forest", "boosting"]}}
 
 @dataclass(frozen=True)
 class Run:
+    """One timed process."""
+
     seconds: float
     megabytes: float
     steps: Mapping[str, float]
@@ -75,7 +77,13 @@ def main() -> None:
     chosen = parser.parse_args()
     train = [sys.executable, "-m", "flows.cli", "train", "--json"]
     bare = [sys.executable, str(ROOT / "benchmarks" / "bare_lap.py")]
-    kinds = ["bare script", "windvane, servers running", "windvane, nothing running", "windvane, fresh project", "nothing changed"]
+    kinds = [
+        "bare script",
+        "windvane, servers running",
+        "windvane, nothing running",
+        "windvane, fresh project",
+        "nothing changed",
+    ]
     runs: dict[str, list[Run]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as name, server.running(Path(name) / "prefect") as prefect:
         base = Path(name)

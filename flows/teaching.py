@@ -189,7 +189,11 @@ def _candidate(lap: Lap, found: searching.Found, result: searching.Result, lesso
     tracker.store(child, trials.write(folder, replace(found, results=(result,)), metric, settings.problem.target))
     for trial in result.trials if lap.trial_runs else ():
         run = tracker.start(f"{result.candidate} {trial.number}", lap.id, {}, parent=child)
-        tracker.log(run, params=trial.params, metrics={f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds})
+        tracker.log(
+            run,
+            params=trial.params,
+            metrics={f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds},
+        )
         tracker.end(run)
     tracker.end(child)
 

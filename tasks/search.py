@@ -162,10 +162,11 @@ def search(
         resumed = taken < len(past)
         if not resumed and step.candidate != BASELINE and (stopped := run.stop()):
             break
-        if resumed:
-            trial = past[taken]
-        else:
-            trial = _try(run, step, book.propose(step.candidate, candidates[step.candidate].space, step.params))
+        trial = (
+            past[taken]
+            if resumed
+            else _try(run, step, book.propose(step.candidate, candidates[step.candidate].space, step.params))
+        )
         run.note(trial, resumed)
         report(run.progress(trial, resumed))
     names = (BASELINE, *plan.ladder_names(settings, kind))

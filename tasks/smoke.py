@@ -48,7 +48,9 @@ def check(folder: Path, manifest_sha256: str) -> None:
     sample = pd.read_parquet(io.BytesIO(verify(folder, manifest_sha256)[SAMPLE]))
     expected = sample.pop("_prediction").to_numpy()
     answered = np.asarray(load(folder, manifest_sha256).predict(sample))
-    same = np.allclose(answered, expected, rtol=1e-9) if expected.dtype.kind == "f" else bool((answered == expected).all())
+    same = (
+        np.allclose(answered, expected, rtol=1e-9) if expected.dtype.kind == "f" else bool((answered == expected).all())
+    )
     if not same:
         raise Corrupted(f"{folder}: answers differently than in training. Teach again with `windvane train`")
 

@@ -64,7 +64,11 @@ class Tracker:
         moment = int(time.time() * 1000)
         self.client.log_batch(
             run,
-            metrics=[Metric(k, float(v), moment, 0) for k, v in (metrics or {}).items() if v is not None and not math.isnan(v)],
+            metrics=[
+                Metric(k, float(v), moment, 0)
+                for k, v in (metrics or {}).items()
+                if v is not None and not math.isnan(v)
+            ],
             params=[Param(k, str(v)[:LONGEST_PARAM]) for k, v in (params or {}).items()],
             tags=[RunTag(k, v) for k, v in (tags or {}).items()],
         )

@@ -51,7 +51,10 @@ PARAMS: dict[str, tuple[Callable[[str], str], tuple[str, ...]]] = {
     "a wrong value": (lambda text: text.replace("kind: regression", "kind: regresion"), ("problem.kind", "regression")),
     "a key twice": (lambda text: text + "\nproject: again\n", ("project", "twice")),
     "a column not there": (lambda text: text.replace("time: ts", "time: tz"), ("problem.time", "'tz'", "ts")),
-    "an unset variable": (lambda text: text.replace("target: median", "target: ${NOT_SET}"), ("problem.target", "NOT_SET")),
+    "an unset variable": (
+        lambda text: text.replace("target: median", "target: ${NOT_SET}"),
+        ("problem.target", "NOT_SET"),
+    ),
     "a slice not there": (lambda text: text.replace("slices: []", "slices: [town]"), ("gate.slices", "'town'")),
 }
 
