@@ -38,7 +38,10 @@ def validate(lap: Lap) -> None:
 
 def split(lap: Lap) -> str:
     """Say which rows teach, tune and judge; the data version."""
-    tell_taught_until(lap)
+    with versioning.pipeline(lap.project.root) as stages:
+        moved = stages.changed("split")
+    if moved:  # the same rows keep the sides on which they were judged
+        tell_taught_until(lap)
     _run(lap, "split", splitting.run)
     with versioning.pipeline(lap.project.root) as stages:
         version = stages.version()
