@@ -12,7 +12,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -73,7 +72,7 @@ def killed(folder: Path, url: str, after: float) -> Killed:
     process = subprocess.Popen(TRAIN, cwd=folder, env=env, stdout=quiet, stderr=quiet)
     time.sleep(after)
     ended = process.poll() is not None
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     laps = _ask(folder, "ledger.db", "select state from laps order by started desc limit 1")
     state = "ended before" if ended else laps[0][0] if laps else "not begun"
