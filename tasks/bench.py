@@ -90,7 +90,7 @@ class Bench:
         return Scores(sides[0], sides[1], final, estimators.unsettled(model))
 
     def _scores(self, model: Any, side: pd.DataFrame) -> dict[str, float]:
-        with estimators.threads(len(side), self.cores):
+        with estimators.one_thread():
             predictions = self.kind.predict(model, conform(side, self.columns, "validation rows"))
         return self.kind.scores(self.kind.truth(side[self.target]), predictions)
 

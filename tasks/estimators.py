@@ -23,9 +23,6 @@ TRUSTED: tuple[str, ...] = (
     "tasks.features.DateParts",
 )
 
-# On fewer rows the threads of one boosting stage wait for each other longer than they work, on a busy machine by far.
-WIDE = 10_000
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -78,7 +75,7 @@ def fit(spec: Spec, kind: Kind, columns: Columns, frame: pd.DataFrame, target: s
     truth = kind.truth(frame[target])
     pipeline = build(spec, kind, columns.filled(inputs), seed, cores)
     _settle(pipeline, truth)
-    with threads(len(truth), cores), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         pipeline.fit(inputs, truth)
     model = _innermost(pipeline)
@@ -88,11 +85,15 @@ def fit(spec: Spec, kind: Kind, columns: Columns, frame: pd.DataFrame, target: s
     return pipeline
 
 
-def threads(rows: int, cores: int) -> AbstractContextManager[Any]:
-    """A context in which OpenMP and BLAS use at most `cores` threads, for fitting or predicting so many rows."""
+def one_thread() -> AbstractContextManager[Any]:
+    """A context in which OpenMP and BLAS use one thread: a forest's trees share the cores, boosting uses one.
+
+    The threads of a boosting stage wait for each other in a spin, which beside any neighbour costs many times what they
+    bring (docs/decisions.md has the figures).
+    """
     from threadpoolctl import threadpool_limits
 
-    return cast("AbstractContextManager[Any]", threadpool_limits(limits=cores if rows >= WIDE else 1))
+    return cast("AbstractContextManager[Any]", threadpool_limits(limits=1))
 
 
 def unsettled(pipeline: Any) -> str | None:

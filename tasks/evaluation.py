@@ -100,7 +100,6 @@ def held_out(
     whose name Windvane needs itself, and for a test side without rows.
     """
     import pandas as pd
-    from threadpoolctl import threadpool_limits
 
     taken = [c for c in train.columns if c in (PREDICTION, LOSS, BASELINE_LOSS)]
     if taken:
@@ -117,7 +116,7 @@ def held_out(
             f"split.test: the test side of {settings.data.source} has no rows. Bring more, or make split.test larger"
         )
     truth = kind.truth(rows[problem.target])
-    with threadpool_limits(limits=cores):
+    with estimators.one_thread():
         made = kind.predict(model, features.conform(rows, columns, "the test side"))
     added: dict[str, Any] = {
         PREDICTION: made.value,
@@ -163,8 +162,6 @@ def evaluate(
     Costs at most five fits on at most 20,000 rows, together under four fits of the whole (tasks/curves.py), on at most
     `cores` threads. Slices are looked for by every column that teaches, time, group, and those named in gate.slices.
     """
-    from threadpoolctl import threadpool_limits
-
     problem, seed = settings.problem, settings.split.seed
     loss, base = (record[name].to_numpy(dtype="float64") for name in (LOSS, BASELINE_LOSS))
     pieces = units(record, loss, problem)
@@ -172,7 +169,7 @@ def evaluate(
     made = predictions(record, truth)
     looked = [*columns.names, *settings.gate.slices, *([problem.time] if problem.time else [])]
     sides = curves.sides(settings, train, validation, seed)
-    with threadpool_limits(limits=cores):
+    with estimators.one_thread():
         fit = _fit(settings, kind, columns, spec, sides, len(train), cores)
     metric = kind.metrics[problem.headline]
     return Evaluation(

@@ -94,7 +94,8 @@ def trials(found: Found, metric: Metric, target: str) -> Figure:
     _without_outliers(ax, complete, metric)
     if number > len(complete):
         ax.plot([], [], "x", color=GREY, label="pruned or failed")
-    ax.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if tried:
+        ax.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.set_xlabel("trial", fontsize=9)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.set_ylabel(f"{of_target(metric.name, target)}, on validation rows", fontsize=9)

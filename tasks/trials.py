@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.plan import BASELINE
 from tasks.sheets import save
 from tasks.tables import write_whole
 
@@ -33,6 +34,6 @@ def write(folder: Path, found: Found, metric: Metric, target: str) -> Path:
         for t in trials
     ]
     write_whole(folder / "trials.csv", lambda part: pd.DataFrame(rows).to_csv(part, index=False))
-    if len(trials) > 1:
+    if len(trials) > 1 and trials[0].candidate != BASELINE:
         save(plots.trials(found, metric, target), folder / "trials.png")
     return folder
