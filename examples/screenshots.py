@@ -1,7 +1,7 @@
 """Takes the pictures in docs/images again, from the newest lap of a project.
 
-Needs `pip install playwright`, a Chromium (yours with --browser, else the one that `playwright install chromium` fetched),
-and a lap that both services know: with Prefect's and MLflow's servers running,
+Needs `pip install playwright` beside Windvane, a Chromium (yours with --browser, else the one that
+`playwright install chromium` fetched) and a lap that both services know: with Prefect's server running,
 
     PREFECT_API_URL=http://127.0.0.1:4200/api windvane train
     mlflow ui --backend-store-uri sqlite:///.windvane/mlflow.db
@@ -13,7 +13,7 @@ Look at every picture before you commit it.
 
 import argparse
 import json
-import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from urllib.parse import quote
 import yaml
 from playwright.sync_api import APIRequestContext, Page, sync_playwright
 
+# No calls to the browser's maker; Playwright itself leaves out the sandbox, which the superuser's Chromium refuses.
 FLAGS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 # MLflow opens in the mode for language models, with a chat beside every page: neither belongs in the picture.
 QUIET = """
@@ -29,7 +30,8 @@ localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
 localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 """
-HIDE = "button:has-text('MLflow Assistant'), [aria-label='MLflow Assistant'] {visibility: hidden}"
+# The chat's button, and the line that says where this computer keeps a file.
+HIDE = "them => them.forEach(it => (it.closest('button') ?? it.parentElement).style.visibility = 'hidden')"
 
 
 def answer(http: APIRequestContext, url: str, body: dict[str, Any] | None = None) -> Any:
@@ -45,29 +47,30 @@ def newest_lap(http: APIRequestContext, mlflow: str, project: str) -> tuple[str,
     api = f"{mlflow}/api/2.0/mlflow"
     found = answer(http, f"{api}/experiments/get-by-name?experiment_name={quote(project)}")
     experiment = str(found["experiment"]["experiment_id"])
-    body = {"experiment_ids": [experiment], "order_by": ["attributes.start_time ASC"], "max_results": 1000}
+    body = {"experiment_ids": [experiment], "order_by": ["attributes.start_time DESC"], "max_results": 1000}
     runs = answer(http, f"{api}/runs/search", body).get("runs", [])
     tags = {run["info"]["run_id"]: {tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in runs}
     laps = [run for run, said in tags.items() if "mlflow.parentRunId" not in said and "windvane.lap" in said]
     if not laps:
         sys.exit(f"no lap in the experiment {project}: run `windvane train` first")
-    children = [run for run, said in tags.items() if said.get("mlflow.parentRunId") == laps[-1]]
-    return experiment, laps[-1], tags[laps[-1]]["windvane.lap"], children
+    children = [run for run, said in tags.items() if said.get("mlflow.parentRunId") == laps[0]]
+    return experiment, laps[0], tags[laps[0]]["windvane.lap"], children[::-1]
 
 
-def shoot(page: Page, url: str, file: Path, wait: str, height: int, press: tuple[str, ...] = ()) -> None:
-    """Open a page, wait for a text that it must show, press what is to be pressed, and keep the upper part."""
+def shoot(page: Page, url: str, file: Path, wait: str, box: tuple[int, int], press: tuple[str, ...] = ()) -> None:
+    """Open a page, wait for a text that it must show, press what is to be pressed, and keep it from `box` (left, height)."""
+    left, height = box
     page.goto("about:blank")
     page.set_viewport_size({"width": 1440, "height": max(height, 900)})
     page.goto(url)
-    page.get_by_text(wait, exact=True).first.wait_for(timeout=60_000)
-    page.add_style_tag(content=HIDE)
+    page.get_by_text(wait).first.wait_for(timeout=60_000)
     page.wait_for_timeout(3000)  # charts draw, and notices that announce themselves fade
     for name in press:
         page.get_by_text(name, exact=True).first.click()
+    page.get_by_text(re.compile("^(MLflow Assistant|Path: file:)")).evaluate_all(HIDE)
     page.mouse.move(0, 0)
     page.wait_for_timeout(1000)
-    page.screenshot(path=file, clip={"x": 0, "y": 0, "width": 1440, "height": height})
+    page.screenshot(path=file, clip={"x": left, "y": 0, "width": 1440 - left, "height": height})
     print(file, file.stat().st_size, "bytes")
 
 
@@ -77,16 +80,13 @@ def main() -> None:
     parser.add_argument("project", type=Path, help="the folder that holds params.yaml")
     parser.add_argument("mlflow", help="where MLflow answers, such as http://127.0.0.1:5000")
     parser.add_argument("prefect", help="where Prefect answers, such as http://127.0.0.1:4200")
-    parser.add_argument("out", type=Path, help="the folder for the pictures")
+    parser.add_argument("out", type=Path, help="the folder for the pictures, which exists")
     parser.add_argument("--browser", help="a Chromium on this computer")
     told = parser.parse_args()
     mlflow, prefect, out = told.mlflow.rstrip("/"), told.prefect.rstrip("/"), told.out
     name = yaml.safe_load((told.project / "params.yaml").read_text(encoding="utf-8"))["project"]
-    out.mkdir(parents=True, exist_ok=True)
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as play:
-        flags = [*FLAGS, "--no-sandbox"] if root else FLAGS  # Chromium refuses its sandbox to the superuser
-        browser = play.chromium.launch(executable_path=told.browser, args=flags)
+        browser = play.chromium.launch(executable_path=told.browser, args=FLAGS)
         context = browser.new_context(color_scheme="light", timezone_id="UTC", locale="en-GB")
         context.add_init_script(QUIET)
         page, http = context.new_page(), context.request
@@ -94,22 +94,21 @@ def main() -> None:
         experiment, parent, lap, children = newest_lap(http, mlflow, name)
         runs = f"runs={quote(json.dumps(children))}&experiments={quote(json.dumps([experiment]))}"
         closed = ("Visualizations", "Run details")
-        shoot(page, f"{mlflow}/#/compare-runs?{runs}", out / "mlflow-compare.png", "validation_mae", 1180, closed)
+        shoot(
+            page, f"{mlflow}/#/compare-runs?{runs}", out / "mlflow-compare.png", "validation_mae", (198, 1250), closed
+        )
         run = f"{mlflow}/#/experiments/{experiment}/runs/{parent}"
-        shoot(page, run, out / "mlflow-run.png", "Child runs", 900, ("Show more",))
-        shoot(page, f"{run}/artifacts/evaluation/ladder.png", out / "mlflow-artifacts.png", "ladder.png", 680)
-        shoot(page, f"{mlflow}/#/models/{quote(name)}", out / "mlflow-model.png", "champion", 340)
+        shoot(page, run, out / "mlflow-run.png", "Child runs", (198, 900), ("Show more",))
+        shoot(page, f"{run}/artifacts/evaluation/ladder.png", out / "mlflow-artifacts.png", "ladder.png", (198, 680))
+        shoot(page, f"{mlflow}/#/models/{quote(name)}", out / "mlflow-model.png", "champion", (198, 450))
 
-        wanted = {"flow_runs": {"tags": {"all_": [f"lap-{lap}"]}}, "sort": "START_TIME_DESC", "limit": 1}
+        wanted = {"flow_runs": {"tags": {"all_": [f"lap-{lap}"]}}, "sort": "START_TIME_DESC"}
         flows = answer(http, f"{prefect}/api/flow_runs/filter", wanted)
         if not flows:
             sys.exit(f"{prefect} does not know the lap {lap}: was PREFECT_API_URL set when it ran?")
-        flow = f"{prefect}/v2/runs/flow-run/{flows[0]['id']}?tab=TaskRuns"
-        shoot(page, flow, out / "prefect-lap.png", "Task Runs", 900)
-
+        shoot(page, f"{prefect}/v2/runs/flow-run/{flows[0]['id']}", out / "prefect-lap.png", "Task Runs", (247, 512))
         for plot in ("ladder.png", "fit.png"):
-            got = http.get(f"{mlflow}/get-artifact?path=evaluation/{plot}&run_uuid={parent}")
-            (out / plot).write_bytes(got.body())
+            (out / plot).write_bytes(http.get(f"{mlflow}/get-artifact?path=evaluation/{plot}&run_uuid={parent}").body())
         browser.close()
 
 

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import asdict
 from typing import Any
 
+from flows.console import number
 from flows.lap import Lap
 from flows.outcome import Candidate, Outcome
 from flows.teaching import Lesson
@@ -133,7 +134,8 @@ def _note(found: Found, told: Evaluation) -> str:
     best = found.best
     score = told.scores[told.metric]
     lines = [
-        f"**{best.candidate}** of {len(found.results)} candidates: test {told.metric} {score.value} (95 % {score.low} to {score.high})",
+        f"**{best.candidate}** of {len(found.results)} candidates: test {told.metric} {number(score.value)} "
+        f"(95 % {number(score.low)} to {number(score.high)})",
         "",
         f"Fit: **{told.diagnosis.name}**. {told.diagnosis.because}. {told.diagnosis.adjust}",
         "",
