@@ -51,7 +51,7 @@ def propose(
     why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
 
     sample = _spread(frame)
-    look = roles.Look(frame, sample, _columns(frame, sample, target), target)
+    look = roles.Look(frame, sample, _columns(frame, sample, target), target, str(table))
     notes = [f"looked at {len(sample):,} of {len(frame):,} rows, evenly spaced"] if len(sample) < len(frame) else []
     kind = kind or roles.kind_of(look, notes)
     time = time or roles.time_of(look, why, notes)
@@ -63,7 +63,13 @@ def propose(
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     settings.parse(params, "the proposal")
     return Proposal(
-        kind, len(frame), len(source.table.column_names), params, tuple(notes), why, _looks(look, kind, time)
+        kind,
+        len(frame),
+        len(source.table.column_names),
+        params,
+        tuple(notes),
+        {settings.literal(name): reason for name, reason in why.items()},
+        _looks(look, kind, time),
     )
 
 
@@ -106,16 +112,22 @@ def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -
     return {
         "project": name,
         "problem": {
-            **problem,
+            **{key: _literal(value) for key, value in problem.items()},
             "group": None,
             "metric": settings.METRICS.get(problem["kind"], (None,))[0],
             "goal": None,
         },
-        "data": {"source": table.as_posix()},
+        "data": {"source": settings.literal(table.as_posix())},
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": _defaults(settings.Search),
         "gate": _defaults(settings.Gate),
     }
+
+
+def _literal(value: Any) -> Any:
+    if isinstance(value, str):
+        return settings.literal(value)
+    return [settings.literal(name) for name in value] if isinstance(value, list) else value
 
 
 def _defaults(section: type[settings.Section]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tasks.errors import InputError
 
 PARAMS = "params.yaml"
-_ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# ${NAME} comes from the environment; $${NAME} is ${NAME} itself.
+_ENV = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 Kind = Literal["regression", "classification"]
 Strategy = Literal["time", "stratified", "random", "group", "kfold"]
@@ -208,6 +209,11 @@ def parse(content: dict[str, Any], path: Path | str = PARAMS) -> Settings:
         raise InputError(f"{path}: " + "; ".join(problems)) from None
 
 
+def literal(value: str) -> str:
+    """A name as params.yaml must hold it, so that what looks like ${NAME} in it is not taken from the environment."""
+    return _ENV.sub(lambda match: f"${match.group(0)}", value)
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, where YAML itself would keep the last one in silence."""
 
@@ -235,7 +241,9 @@ def _expand(value: Any, at: str, path: Path | str) -> Any:
         return value
 
     def look_up(match: re.Match[str]) -> str:
-        name = match.group(1)
+        escaped, name = match.groups()
+        if escaped:
+            return match.group(0)[1:]
         if name not in os.environ:
             raise InputError(f"{path}: {at}: the environment has no {name}. Set it: export {name}=…")
         return os.environ[name]

@@ -141,6 +141,14 @@ TARGETS = (
         problem={"kind": "classification"},
     ),
     Case(
+        "classes with control characters",
+        csv(houses(town=lambda i, v: f"\x1b[31m{v}\u2028\u202e")),
+        "pass",
+        (),
+        "from a terminal: classes all the same, and a comment in params.yaml",
+        problem=CLASSES,
+    ),
+    Case(
         "classes that differ by a blank",
         csv(houses(town=lambda i, v: v + " " if i < 100 else v)),
         "pass",
