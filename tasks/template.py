@@ -125,7 +125,10 @@ def scalar(value: Any) -> str:
     """One value as YAML on one line, quoted where YAML would read it as something else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    flow = {"default_flow_style": True, "width": 1 << 20}
-    text = yaml.safe_dump(value, allow_unicode=True, **flow).strip().removesuffix("...").strip()
+    text = _flow(value, allow_unicode=True).removesuffix("...").strip()
     # A name with a line break of any kind is quoted in a way that stays on the line.
-    return text if text.isprintable() else yaml.safe_dump(value, default_style='"', **flow).strip()
+    return text if text.isprintable() else _flow(value, default_style='"')
+
+
+def _flow(value: Any, **style: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1 << 20, **style).strip()
