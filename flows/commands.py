@@ -61,20 +61,21 @@ def _fly(lap: Any, prefect: Any) -> Any:
 
 
 def init(table: Path, options: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Look at a table, write params.yaml, and what DVC needs."""
+    """Look at a table, write params.yaml, schema.yaml, and what DVC needs."""
     from flows import data
-    from tasks import initialise, versioning
+    from tasks import contract, digest, initialise, template, versioning
     from tasks.tables import write_json
 
     proposal = initialise.propose(table, **options)
     root = Path.cwd()
-    written = list(initialise.write(proposal, root))
+    written = [*initialise.write(proposal, root), template.place(root, contract.SCHEMA, proposal.schema)]
     written += versioning.prepare(root)
-    if not (root / data.TAUGHT).exists():
-        write_json({"taught_until": None}, root / data.TAUGHT)
+    for path, nothing in ((data.TAUGHT, {"taught_until": None}), (digest.ACCEPTED, None)):
+        if not (root / path).exists():
+            write_json(nothing, root / path)
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")
-    console.say(f"  wrote {', '.join(str(name) for name in written)}; look through params.yaml, then: windvane train")
+    console.say(f"  wrote {', '.join(str(name) for name in written)}; look through them, then: windvane train")
     return {"kind": proposal.kind, "rows": proposal.rows, "columns": proposal.columns, "params": proposal.params}
 
 
@@ -141,11 +142,14 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 def _source(project: Project) -> None:
     """The first two stages, with nothing written."""
-    from tasks import ingest, sources, validate
+    from flows import data
+    from tasks import contract, digest, ingest, sources, validate
 
     settings = project.settings
+    agreed = contract.load(project.root / contract.SCHEMA)
+    accepted = digest.from_json(data.accepted(project))
     source = sources.read(project.root / settings.data.source, settings.problem.ignore)
-    validate.check(ingest.table(source, settings.problem), settings)
+    validate.check(ingest.table(source, settings.problem), settings, agreed, accepted)
 
 
 def _services(project: Project) -> None:

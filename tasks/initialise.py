@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import canonical, profile, roles, settings, sources
+from tasks import canonical, contract_template, measure, profile, roles, settings, sources
 from tasks.errors import InputError
 from tasks.profile import Column
 from tasks.template import Proposal, render, write
@@ -61,16 +61,11 @@ def propose(
         table, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(frame), notes
     )
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
-    settings.parse(params, "the proposal")
-    return Proposal(
-        kind,
-        len(frame),
-        len(source.table.column_names),
-        params,
-        tuple(notes),
-        {settings.literal(name): reason for name, reason in why.items()},
-        _looks(look, kind, time),
-    )
+    problem = settings.parse(params, "the proposal").problem
+    schema = contract_template.propose(measure.lazy(frame), problem)
+    width = len(source.table.column_names)
+    reasons = {settings.literal(name): reason for name, reason in why.items()}
+    return Proposal(kind, len(frame), width, params, tuple(notes), reasons, _looks(look, kind, time), schema)
 
 
 def _spread(frame: pd.DataFrame) -> pd.DataFrame:

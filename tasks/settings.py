@@ -180,24 +180,30 @@ def load(path: Path | str = PARAMS) -> Settings:
 def raw(path: Path) -> dict[str, Any]:
     """params.yaml as written, `${NAME}` not replaced: what may be logged."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = read_yaml(path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: not found. Run `windvane init TABLE --target COLUMN` here, or change to the project's folder"
         ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no settings. Run `windvane init TABLE --target COLUMN` to write one")
+    return content
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file that a person edits. Raises InputError with line and column, or FileNotFoundError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: is not UTF-8 text (byte {e.start}). Save it as UTF-8") from None
     try:
-        content = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         tab = mark is not None and "\t" in text.splitlines()[min(mark.line, len(text.splitlines()) - 1)]
         what = "a tab; YAML is indented with spaces" if tab else getattr(e, "problem", None) or "not valid YAML"
         raise InputError(f"{path}{where}: {what}. Mend that line") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no settings. Run `windvane init TABLE --target COLUMN` to write one")
-    return content
 
 
 def parse(content: dict[str, Any], path: Path | str = PARAMS) -> Settings:
@@ -205,7 +211,7 @@ def parse(content: dict[str, Any], path: Path | str = PARAMS) -> Settings:
     try:
         return Settings.model_validate(_expand(content, "", path))
     except ValidationError as e:
-        problems = [_say(error) for error in e.errors()]
+        problems = [say(error, Settings) for error in e.errors()]
         raise InputError(f"{path}: " + "; ".join(problems)) from None
 
 
@@ -251,15 +257,20 @@ def _expand(value: Any, at: str, path: Path | str) -> Any:
     return _ENV.sub(look_up, value)
 
 
-def _say(error: Any) -> str:
-    """One pydantic error as: path, what is wrong, what is allowed. Never shows the value: it may be a secret."""
+def say(error: Any, whole: type[Section]) -> str:
+    """One pydantic error in `whole` as: path, what is wrong, what is allowed. Never shows the value: it may be a
+    secret.
+    """
     loc = [str(part) for part in error["loc"]]
     at = ".".join(loc)
     kind = error["type"]
     if kind == "extra_forbidden":
-        section: Any = Settings
+        section: Any = whole
         for part in loc[:-1]:
-            section = section.model_fields[part].annotation
+            # Below a mapping, every key leads to the one kind of section that it holds.
+            section = (
+                section.model_fields[part].annotation if hasattr(section, "model_fields") else get_args(section)[1]
+            )
         known = list(section.model_fields)
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
         return f"{at}: unknown key." + (
