@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tasks import ingest, profile, settings, split, tables, validate
+from tasks import (
+    contract,
+    contract_template,
+    digest,
+    findings,
+    ingest,
+    profile,
+    report,
+    settings,
+    split,
+    tables,
+    template,
+    validate,
+)
 from tasks.errors import InputError
 from tests.hostile.case import Case, Verdict
 
@@ -20,7 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What the gate may write, each whole; nothing of the lap: no ledger, no run, no model.
-MADE = (profile.TABLE, profile.PROFILE, split.SPLIT)
+OUTPUTS = (profile.PROFILE, digest.DIGEST, findings.FINDINGS, report.REPORT)
+MADE = (profile.TABLE, Path(contract.SCHEMA), *OUTPUTS, split.SPLIT)
 
 
 @dataclass(frozen=True)
@@ -51,14 +65,19 @@ def params(case: Case) -> dict[str, Any]:
 
 def judged(root: Path, content: Mapping[str, Any]) -> Judged:
     """The gate's verdict under params.yaml's content. Anything but InputError goes through: it is a fault of ours."""
+    import polars as pl
+
     chosen = settings.parse(dict(content))
     try:
         ingest.run(root, chosen)
+        if not (root / contract.SCHEMA).exists():  # as the first lap does
+            proposed = contract_template.propose(pl.scan_parquet(root / profile.TABLE), chosen.problem)
+            template.place(root, contract.SCHEMA, proposed)
         validate.run(root, chosen)
         split.run(root, chosen)
     except InputError as stop:
         return Judged("stop", (str(stop),), None)
-    warnings = tuple(f.message for f in profile.read(root / profile.PROFILE).findings if f.level == "warn")
+    warnings = tuple(f.message for f in findings.read(root / findings.FINDINGS) if f.level == "warn")
     return Judged("warn" if warnings else "pass", warnings, tables.read_parquet(root / profile.TABLE))
 
 
