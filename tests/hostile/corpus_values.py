@@ -12,6 +12,13 @@ WORDS = (
         ("'town'", "=cmd"),
         "harmless here, but a spreadsheet that opens the scored file would run them",
     ),
+    Case(
+        "markup in cells",
+        csv(houses(town=cycle("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "Ulm"))),
+        "pass",
+        (),
+        "words like others; the page that shows them must not run them",
+    ),
     Case("yes and no", csv(houses(pool=cycle("yes", "no", "no"))), "pass", (), "two categories"),
     Case(
         "true and false",

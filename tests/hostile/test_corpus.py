@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flows.cli import main
-from tasks import settings
+from tasks import report, settings
 from tests.hostile import (
     corpus_encoding,
     corpus_formats,
@@ -49,6 +49,8 @@ REMEDY = re.compile(
 )
 # What only programmers understand.
 INTERNALS = re.compile(r"Traceback|Arrow|pandas|polars|numpy|np\.|<class|object at 0x|Errno|Exception|::")
+# What stands in the corpus' names and cells, and must not stand so in a page.
+MARKUP = re.compile(r"<(script>alert|img src=x|b>size)")
 LONGEST = 1500
 SECONDS = 60
 
@@ -103,6 +105,8 @@ def test_verdict(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     elif case.verdict == "warn":
         assert any(all(words in said for words in case.says) for said in found.said), found.said
         assert all(said.isprintable() and len(said) <= LONGEST for said in found.said)
+    if case.verdict != "stop":
+        assert not MARKUP.search((tmp_path / report.REPORT).read_text(encoding="utf-8"))
     for name, cells in case.reads.items():
         assert found.table is not None
         assert shown(found.table, name, len(cells)) == cells
