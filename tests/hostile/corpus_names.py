@@ -165,6 +165,23 @@ CASES = (
         problem={"target": "gr\u00f6sse"},
     ),
     Case(
+        "a name of 10,000 letters",
+        csv(houses(), {"size": "size" * 2500}),
+        "stop",
+        ("column 2", "10,000 letters"),
+        "a cell that slipped into the header; MLflow takes no key of more than 250 letters",
+    ),
+    *(
+        Case(
+            f"a name that is a pattern: {name}",
+            csv(houses(), {"size": name}),
+            "stop",
+            (repr(name), "Rename"),
+            "all columns, or some, to the reader of tables (polars): it would mean others than itself",
+        )
+        for name in ("*", "^size$", "^.*$")
+    ),
+    Case(
         "a NUL in a name", csv(houses(), {"size": "si\x00ze"}), "stop", ("line 1", "NUL"), "no name that can be typed"
     ),
 )
