@@ -140,12 +140,14 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 
 def _source(project: Project) -> None:
-    """The first two stages, with nothing written."""
-    from tasks import ingest, sources, validate
+    """The first two stages, with nothing left behind."""
+    from tasks import ingest, tables, validate
 
     settings = project.settings
-    source = sources.read(project.root / settings.data.source, settings.problem.ignore)
-    validate.check(ingest.table(source, settings.problem), settings)
+    with ingest.scratch(project.root) as folder:
+        table = folder / "table.parquet"
+        ingest.write(project.root, settings, table, folder)
+        validate.check(tables.read_parquet(table), settings)
 
 
 def _services(project: Project) -> None:
