@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import canonical, contract_template, measure, profile, roles, settings, sources
+from tasks import contract_template, ingest, profile, readers, roles, settings, sources, tables
 from tasks.errors import InputError
 from tasks.profile import Column
 from tasks.template import Proposal, render, write
@@ -40,50 +40,73 @@ def propose(
     What is given is kept; the rest is guessed, and each guess is one of `assumptions`. Raises InputError when a named
     column is absent, or the target can be neither a class nor an amount.
     """
-    source = sources.read(table, ignore)
-    named = {"--target": target, "--time": time, "--id": id}
-    wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
-    profile.require(tuple(wanted), tuple(source.table.column_names), str(table))
-    frame, problems = canonical.attempt(source, ignore)
-    for name in (target, time, id):
-        if name in problems:
-            raise InputError(problems[name])
-    why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
+    with ingest.scratch(Path()) as folder:
+        opened = tuple(
+            readers.cells(p, folder, ignore) for p in sources.files(Path(), settings.Data(source=str(table)))
+        )
+        names = tuple(dict.fromkeys(name for file in opened for name in file.names))
+        named = {"--target": target, "--time": time, "--id": id}
+        wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
+        profile.require(tuple(wanted), names, str(table))
+        whole = roles.Whole(folder / "whole.parquet")
+        problems = ingest.join(opened, whole.path, folder, ignore, None).problems
+        for name in (target, time, id):
+            if name in problems:
+                raise InputError(problems[name])
+        why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
+        return _propose(table, whole, len(names), target, time, id, kind, why, ignore)
 
-    sample = _spread(frame)
-    look = roles.Look(frame, sample, _columns(frame, sample, target), target, str(table))
-    notes = [f"looked at {len(sample):,} of {len(frame):,} rows, evenly spaced"] if len(sample) < len(frame) else []
+
+def _propose(
+    table: Path,
+    whole: roles.Whole,
+    columns: int,
+    target: str,
+    time: str | None,
+    id: str | None,
+    kind: str | None,
+    why: dict[str, str],
+    ignore: tuple[str, ...],
+) -> Proposal:
+    import polars as pl
+
+    sample = _spread(whole)
+    look = roles.Look(whole, sample, _columns(whole, sample, target), target, str(table))
+    notes = [f"looked at {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
     kind = kind or roles.kind_of(look, notes)
     time = time or roles.time_of(look, why, notes)
     id = id or roles.id_of(look, {time, *why}, notes)
     why |= roles.ignored(look, kind, {target, time, id, *why})
     params = _params(
-        table, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(frame), notes
+        table, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(whole), notes
     )
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     problem = settings.parse(params, "the proposal").problem
-    schema = contract_template.propose(measure.lazy(frame), problem)
-    width = len(source.table.column_names)
+    schema = contract_template.propose(pl.scan_parquet(whole.path), problem)
     reasons = {settings.literal(name): reason for name, reason in why.items()}
-    return Proposal(kind, len(frame), width, params, tuple(notes), reasons, _looks(look, kind, time), schema)
+    return Proposal(kind, len(whole), columns, params, tuple(notes), reasons, _looks(look, kind, time), schema)
 
 
-def _spread(frame: pd.DataFrame) -> pd.DataFrame:
+def _spread(whole: roles.Whole) -> pd.DataFrame:
     import numpy as np
+    import polars as pl
 
-    if len(frame) <= SAMPLE:
-        return frame
-    return frame.iloc[np.linspace(0, len(frame) - 1, SAMPLE).astype(np.int64)].reset_index(drop=True)
+    rows = len(whole)
+    wanted = np.zeros(rows, dtype=bool)
+    wanted[np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64)] = True
+    scan = pl.concat([pl.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
+    frame = scan.filter(pl.col("_wanted")).drop("_wanted").collect(engine="streaming")
+    return tables.pandas(frame, tables.gaps(whole.path))
 
 
-def _columns(frame: pd.DataFrame, sample: pd.DataFrame, target: str) -> dict[str, Column]:
+def _columns(whole: roles.Whole, sample: pd.DataFrame, target: str) -> dict[str, Column]:
     """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts
     are looked at whole.
     """
     columns = {c.name: c for c in profile.of(sample[sample[target].notna()]).columns}
-    whole = frame[target].notna()
-    texts = [name for name, column in columns.items() if column.type == "text" and len(sample) < len(frame)]
-    return {**columns, **{name: profile.column(frame.loc[whole, name]) for name in texts}}
+    labelled = whole[target].notna()
+    texts = [name for name, column in columns.items() if column.type == "text" and len(sample) < len(whole)]
+    return {**columns, **{name: profile.column(whole[name][labelled]) for name in texts}}
 
 
 def _short(problem: str) -> str:
@@ -112,7 +135,10 @@ def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -
             "metric": settings.METRICS.get(problem["kind"], (None,))[0],
             "goal": None,
         },
-        "data": {"source": settings.literal(table.as_posix())},
+        "data": {
+            "source": settings.literal(table.as_posix()),
+            "max_rows": settings.Data.model_fields["max_rows"].default,
+        },
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": _defaults(settings.Search),
         "gate": _defaults(settings.Gate),

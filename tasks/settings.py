@@ -77,6 +77,7 @@ class Data(Section):
     """Where the rows come from."""
 
     source: str
+    max_rows: int | None = Field(1_000_000, ge=1000)
 
     @field_validator("source")
     @classmethod
