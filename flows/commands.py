@@ -142,10 +142,9 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 def _source(project: Project) -> None:
     """The first two stages, with nothing left behind."""
-    import polars as pl
 
     from flows import data
-    from tasks import contract, digest, ingest, validate
+    from tasks import contract, digest, ingest, tables, validate
 
     settings = project.settings
     agreed = contract.load(project.root / contract.SCHEMA)
@@ -153,7 +152,7 @@ def _source(project: Project) -> None:
     with ingest.scratch(project.root) as folder:
         table = folder / "table.parquet"
         ingest.write(project.root, settings, table, folder)
-        validate.check(pl.scan_parquet(table), settings, agreed, accepted)
+        validate.check(tables.scan(table), settings, agreed, accepted)
 
 
 def _services(project: Project) -> None:

@@ -40,7 +40,7 @@ def propose(
     What is given is kept; the rest is guessed, and each guess is one of `assumptions`. Raises InputError when a named
     column is absent, or the target can be neither a class nor an amount.
     """
-    with ingest.scratch(Path()) as folder:
+    with ingest.scratch(Path()) as folder, sources.readable(str(table)):
         opened = tuple(
             readers.cells(p, folder, ignore) for p in sources.files(Path(), settings.Data(source=str(table)))
         )
@@ -68,7 +68,6 @@ def _propose(
     why: dict[str, str],
     ignore: tuple[str, ...],
 ) -> Proposal:
-    import polars as pl
 
     sample = _spread(whole)
     look = roles.Look(whole, sample, _columns(whole, sample, target), target, str(table))
@@ -82,7 +81,7 @@ def _propose(
     )
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     problem = settings.parse(params, "the proposal").problem
-    schema = contract_template.propose(pl.scan_parquet(whole.path), problem)
+    schema = contract_template.propose(tables.scan(whole.path), problem)
     reasons = {settings.literal(name): reason for name, reason in why.items()}
     return Proposal(kind, len(whole), columns, params, tuple(notes), reasons, _looks(look, kind, time), schema)
 
@@ -94,7 +93,7 @@ def _spread(whole: roles.Whole) -> pd.DataFrame:
     rows = len(whole)
     wanted = np.zeros(rows, dtype=bool)
     wanted[np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64)] = True
-    scan = pl.concat([pl.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
+    scan = pl.concat([tables.scan(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
     frame = scan.filter(pl.col("_wanted")).drop("_wanted").collect(engine="streaming")
     return tables.pandas(frame, tables.gaps(whole.path))
 

@@ -53,7 +53,7 @@ def run(root: Path, chosen: settings.Settings) -> None:
         side = np.zeros(len(whole), dtype=np.uint8)
         side[labelled] = parted.train * TRAIN + parted.validation * VALIDATION + parted.test * TEST
         tables.write_whole(root / SPLIT / SIDES, lambda part: tables.sink(pl.LazyFrame({SIDE: side}), part))
-        found = [asdict(finding) for finding in overlap.find(pl.scan_parquet(table), side, chosen)]
+        found = [asdict(finding) for finding in overlap.find(tables.scan(table), side, chosen)]
         # The hash of the rows: DVC's hash of data/split stands for both, rows and sides.
         record = {"table": content.result(), **_record(frame, chosen, parted), "findings": found}
     tables.write_json(record, root / SPLIT / RECORD)
@@ -145,7 +145,7 @@ def _rows(root: Path, chosen: settings.Settings, codes: tuple[int, ...]) -> pd.D
         places = np.flatnonzero(wanted)
         wanted[:] = False
         wanted[places[sampling.pick(known, chosen, most, newest=TRAIN in codes)]] = True
-    rows = pl.concat([pl.scan_parquet(table), pl.LazyFrame({SIDE: wanted})], how="horizontal")
+    rows = pl.concat([tables.scan(table), pl.LazyFrame({SIDE: wanted})], how="horizontal")
     frame = rows.filter(pl.col(SIDE)).drop(SIDE).collect(engine="streaming")
     return tables.pandas(frame, tables.gaps(table))
 

@@ -99,7 +99,7 @@ def test_verdict(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [p for p in new if not any(p in (m, *m.parents) or m in p.parents for m in MADE)] == []
     if case.verdict == "stop":
         (message,) = found.said
-        helps(message, case.file)
+        helps(message, case.names or case.file)
         assert [words for words in case.says if words not in message] == [], message
         assert [made for made in OUTPUTS if str(made) in after] == []
     elif case.verdict == "warn":
@@ -124,7 +124,7 @@ def test_init_proposes_or_says_why_not(case: Case, tmp_path: Path, monkeypatch: 
     assert ran.exit_code in ((0,) if case.verdict != "stop" else (0, 2)), ran.output
     if ran.exit_code == 2:
         (line,) = [line for line in ran.stderr.splitlines() if line.strip()]
-        helps(line.removeprefix("windvane: "), case.file)
+        helps(line.removeprefix("windvane: "), case.names or case.file)
         assert not Path(settings.PARAMS).exists()
         return
     proposed = settings.load()
