@@ -33,12 +33,16 @@ _WHOLE = r"^[+-]?[0-9]+$"
 # A number in which the zero means something is a code: 01067 is a town, 1067 is none.
 _CODE = r"^0[0-9]+$"
 
+ANY = "any"
+
 Kind = Literal["int", "float", "bool", "date", "text", "none"]
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a column holds; `form` of dates that are written as words. "none": no value at all."""
+    """What a column holds. "none": no value at all. `form` of dates that are written as words; of words, ANY where
+    nothing is asked of them.
+    """
 
     kind: Kind
     form: str | None = None
@@ -206,6 +210,8 @@ def read(cells: pl.Series, meaning: Meaning, *, text: bool) -> pl.Series | keys.
         return _of_words(cells.cast(pl.String), meaning, text)
     if meaning.kind == "none":
         return _nothing(cells)
+    if meaning.kind == "text":
+        return keys.words(cells.cast(pl.String))
     if meaning.kind == "float":
         return _number(cells).fill_nan(None)
     if meaning.kind == "date":
@@ -219,7 +225,7 @@ def _of_words(cells: pl.Series, meaning: Meaning, text: bool) -> pl.Series | key
     import polars as pl
 
     if meaning.kind == "text":
-        return _words(cells, text)
+        return _words(cells, text, meaning.form)
     if meaning.kind == "date":
         read = dates.parse(cells, meaning.form or dates.ISO)
         if read.null_count() > cells.null_count():
@@ -236,12 +242,12 @@ def _of_words(cells: pl.Series, meaning: Meaning, text: bool) -> pl.Series | key
     return cells.cast(pl.Int64) if meaning.kind == "int" else cells.cast(pl.Float64).fill_nan(None)
 
 
-def _words(cells: pl.Series, text: bool) -> keys.Words:
+def _words(cells: pl.Series, text: bool, form: str | None) -> keys.Words:
     """Words, in a text file without blanks around them: only the different ones are looked at."""
     import polars as pl
 
     found = keys.words(cells)
-    if found.different.str.contains(_NUL, literal=True).any():
+    if form != ANY and found.different.str.contains(_NUL, literal=True).any():
         raise ValueError(f"column {cells.name!r} holds NUL")
     bare = clean(found.different) if text else filled(found.different)
     if bare.equals(found.different):

@@ -226,7 +226,7 @@ def _of_words(file: Cells, name: str, words: pl.Series, ignored: bool, whole: bo
         return canonical.of_words(words, typed=file.typed, whole=whole)
     except Slip as slip:
         if ignored:
-            return Meaning("text")
+            return Meaning("text", canonical.ANY)
         row = slip.odd.arg_max()
         assert row is not None
         first, where = repr(words[row]), file.where(row)

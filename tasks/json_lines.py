@@ -123,7 +123,7 @@ def _float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _mixture(path: Path, called: Path, name: str, words: Counter[str], rows: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import delimited, json_lines, signatures, sources, tables
+from tasks import checksums, delimited, json_lines, signatures, sources, tables
 from tasks.delimited import Dialect
 from tasks.errors import InputError
 
@@ -96,6 +96,7 @@ def _parquet(path: Path, plain: Path) -> Cells:
             rows = file.metadata.num_rows
         _check_names(path, names)
         _check_rows(path, rows)
+        checksums.verify(plain)
         scan = tables.scan(plain).select(names)
         scan.collect_schema()
     except (FileNotFoundError, PermissionError):

@@ -6,6 +6,7 @@ A table is one file, or several whose rows follow one another: a folder, or the 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ def files(root: Path, data: settings.Data) -> tuple[Path, ...]:
     origin lists.
     """
     path = root / data.source
-    if path.resolve() in {(root / own).resolve() for own in ("data", "data/table.parquet")}:
+    if os.path.realpath(path) in {os.path.realpath(root / own) for own in ("data", "data/table.parquet")}:
         raise InputError(
             f"data.source: {path}: is where Windvane itself writes what it has read. Put your table beside it, as "
             "data/houses.csv, and name that"

@@ -206,7 +206,7 @@ PAGES = (
         "text that is no UTF-8 in Parquet",
         array("town", lambda pa: pa.Array.from_buffers(pa.string(), 200, pa.array([b"\xff\xfe"] * 200).buffers())),
         "stop",
-        ("'town'", "UTF-8"),
+        ("damaged", "UTF-8"),
         "a writer that did not check",
     ),
     Case(
@@ -236,6 +236,18 @@ PAGES = (
         array(
             "day",
             lambda pa: pa.array([1_577_836_800 + 86400 * i for i in range(200)], pa.timestamp("s", tz="Europe/Berlin")),
+        ),
+        "pass",
+        (),
+        "instants",
+        problem={"time": "day"},
+        reads={"day": ("2020-01-01T00:00:00",)},
+    ),
+    Case(
+        "a zone by its offset",
+        array(
+            "day",
+            lambda pa: pa.array([1_577_836_800 + 86400 * i for i in range(200)], pa.timestamp("s", tz="+05:30")),
         ),
         "pass",
         (),
