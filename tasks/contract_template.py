@@ -86,9 +86,9 @@ def _column(c: Column, found: Profile, problem: Problem, values: list[str] | Non
 
 
 def _plain(value: float | str | None) -> str:
-    """A number as people write it, and as YAML reads a number: 1e+30 would be a word there."""
+    """A number as people write it, and as YAML reads a number: without a point, 1e+30 would be a word."""
     text = repr(float(f"{value:.7g}"))
-    return text.removesuffix(".0") if "e" not in text else f"{value:.3f}"
+    return f"{value:.3e}" if "e" in text else text.removesuffix(".0")
 
 
 def _reach(c: Column) -> tuple[float, float] | None:
@@ -99,7 +99,7 @@ def _reach(c: Column) -> tuple[float, float] | None:
     if c.type != "number" or not isinstance(c.minimum, float) or not isinstance(c.maximum, float):
         return None
     low, high = c.minimum, c.maximum
-    if 0 <= low <= high / 20:
+    if 0 <= low <= high / 10:
         return (0.0, _outwards(GROWTH * high)) if high < 1e300 else None
     more = max(REACH * (high - low), max(abs(low), abs(high)) / 2)
     return (_outwards(low - more), _outwards(high + more)) if 0 < more < 1e300 else None
