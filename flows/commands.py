@@ -17,12 +17,14 @@ HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
     """One lap, under the lease: a look first, a Prefect run only if something changed."""
+    from flows import fetching
     from flows import lap as laps
 
     project = Project(root)
     os.chdir(project.root)
     with laps.opened(project, cause, "refit" if depth == "refit" else "search", console) as lap:
         lap.trial_runs = trial_runs
+        fetching.fetch(lap)
         outcome = laps.unchanged(lap)
         if outcome is not None:
             console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
@@ -60,18 +62,23 @@ def _fly(lap: Any, prefect: Any) -> Any:
             closing.settle(lap.id)
 
 
-def init(table: Path, options: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Look at a table, write params.yaml, and what DVC needs."""
-    from flows import data
-    from tasks import initialise, versioning
+def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Look at a table, write params.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
+    from flows import data, fetching
+    from tasks import fetch, initialise, versioning
     from tasks.tables import write_json
 
-    proposal = initialise.propose(table, **options)
     root = Path.cwd()
+    chosen = initialise.named(table, options.pop("query"), options.pop("key"))
+    fetched = fetch.run(root, chosen, options["id"])
+    if fetched.moved:
+        console.say(f"  {fetched.text()}")
+    proposal = initialise.propose(chosen, **options)
     written = list(initialise.write(proposal, root))
     written += versioning.prepare(root)
     if not (root / data.TAUGHT).exists():
         write_json({"taught_until": None}, root / data.TAUGHT)
+    fetching.follow(root, chosen, fetched.record)
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")
     console.say(f"  wrote {', '.join(str(name) for name in written)}; look through params.yaml, then: windvane train")
@@ -141,10 +148,13 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 def _source(project: Project) -> None:
     """The first two stages, with nothing written."""
-    from tasks import ingest, sources, validate
+    from tasks import fetch, ingest, sources, validate
 
     settings = project.settings
-    source = sources.read(project.root / settings.data.source, settings.problem.ignore)
+    if not settings.data.local:
+        fetch.answers(project.root, settings.data)
+        return
+    source = sources.read_all(sources.files(project.root, settings.data), settings.problem.ignore)
     validate.check(ingest.table(source, settings.problem), settings)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas.objects import State
 
-from flows import data, deploying, judging, teaching
+from flows import data, deploying, fetching, judging, teaching
 from flows.lap import Lap
 from tasks.errors import Outage
 
@@ -28,8 +28,9 @@ class Policy:
 
 HOUR = 3600.0
 TABLE: dict[str, Policy] = {
-    # Reading a source may meet an outage; validating and splitting a file on disk cannot.
-    "ingest": Policy(data.ingest, timeout=4 * HOUR, retries=3),
+    # Only a source may meet an outage; reading, validating and splitting files on disk cannot.
+    "fetch": Policy(fetching.fetch, timeout=12 * HOUR, retries=3),
+    "ingest": Policy(data.ingest, timeout=4 * HOUR),
     "validate": Policy(data.validate, timeout=HOUR),
     "split": Policy(data.split, timeout=HOUR),
     # The search keeps its own time (search.timeout) and its own journal; this only catches a fit that hangs.
@@ -73,6 +74,6 @@ def _step(name: str) -> Any:
     )
 
 
-ingest, validate, split = _step("ingest"), _step("validate"), _step("split")
+fetch, ingest, validate, split = (_step(name) for name in ("fetch", "ingest", "validate", "split"))
 search, evaluate, build, smoke, explain = (_step(name) for name in ("search", "evaluate", "build", "smoke", "explain"))
 register, judge, promote = _step("register"), _step("judge"), _step("promote")

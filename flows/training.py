@@ -36,6 +36,7 @@ def _run(lap: Lap) -> Outcome:
     close_abandoned(lap)
     if note := reconcile(lap.project):
         lap.console.say(f"  note: {note}")
+    steps.fetch(lap)
     outcome = unchanged(lap)
     if outcome is None:
         data_version = refresh(lap)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import canonical, keys, profile, settings, sources, tables
+from tasks import canonical, keys, profile, raw, settings, sources, tables
 from tasks.errors import InputError, WindvaneError
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ def run(root: Path, chosen: settings.Settings) -> None:
     """Read data.source below `root` and write data/table.parquet. Raises InputError naming file, column, line,
     remedy.
     """
-    source = sources.read(root / chosen.data.source, chosen.problem.ignore)
-    tables.write_parquet(table(source, chosen.problem), root / profile.TABLE)
+    source = sources.read_all(sources.files(root, chosen.data), chosen.problem.ignore)
+    tables.write_parquet(table(source, chosen.problem, raw.labelled_rows(root)), root / profile.TABLE)
 
 
-def table(source: sources.Source, problem: settings.Problem) -> pd.DataFrame:
+def table(source: sources.Source, problem: settings.Problem, labelled: int = 0) -> pd.DataFrame:
     """The source's rows, sorted by problem.time (rows of one time keep their order), with tables.ROW.
 
-    Rows without a label are kept: they are data too; tasks/split.py leaves them out.
+    Rows without a label are kept: they are data too; tasks/split.py leaves them out. The last `labelled` rows come from
+    production: one with the id of a row of the source's own (without problem.id: the same row) gives way to it.
     """
     names = source.table.column_names
     if len(names) == 1:
@@ -40,6 +41,9 @@ def table(source: sources.Source, problem: settings.Problem) -> pd.DataFrame:
     profile.require(profile.named(problem), tuple(names), str(source.path))
     frame = canonical.frame(source, problem.ignore)
     frame[tables.ROW] = keys.of(frame, profile.row_key(problem, tuple(frame.columns)))
+    if labelled:
+        own = frame[tables.ROW].iloc[:-labelled]
+        frame = frame[[True] * len(own) + list(~frame[tables.ROW].iloc[-labelled:].isin(own))].reset_index(drop=True)
     if problem.time is None:
         return frame
     _check_time(source, frame[problem.time])

@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tasks import canonical, profile, roles, settings, sources
+from tasks.data_settings import Data
 from tasks.errors import InputError
 from tasks.profile import Column
 from tasks.template import Proposal, render, write
@@ -21,13 +23,23 @@ __all__ = ["Proposal", "propose", "render", "write"]
 
 # Rows looked at, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
 SAMPLE = 50_000
+# Keys of the data section that every params.yaml shows; the others only where they say something.
+SHOWN = ("source", "query", "key", "refresh", "feedback", "remote")
 # Below this, one held-out side is too small to tune on: folds use every row.
 _SMALL = 1000
 _FOLDS = 5
 
 
+def named(table: str, query: str | None, key: str | None) -> Data:
+    """A table as it is typed, as the data section for it. Raises InputError for an address that nothing here reads."""
+    web = {"hosts": [urlsplit(table).hostname]} if table.startswith(("http://", "https://")) else None
+    content = {"source": table, "query": query, "key": key, "http": web}
+    place = {"kind": "regression", "target": "target"}
+    return settings.parse({"project": "project", "problem": place, "data": content}, "TABLE").data
+
+
 def propose(
-    table: Path,
+    table: Data | Path,
     target: str,
     *,
     time: str | None = None,
@@ -35,15 +47,16 @@ def propose(
     kind: str | None = None,
     ignore: tuple[str, ...] = (),
 ) -> Proposal:
-    """Look at `table` (CSV, Parquet, JSON lines) and propose settings that tasks.settings.parse accepts.
+    """Look at a table, fetched where it is remote, and propose settings that tasks.settings.parse accepts.
 
     What is given is kept; the rest is guessed, and each guess is one of `assumptions`. Raises InputError when a named
     column is absent, or the target can be neither a class nor an amount.
     """
-    source = sources.read(table, ignore)
+    data = Data(source=table.as_posix()) if isinstance(table, Path) else table
+    source = sources.read_all(sources.files(Path(), data), ignore)
     named = {"--target": target, "--time": time, "--id": id}
     wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
-    profile.require(tuple(wanted), tuple(source.table.column_names), str(table))
+    profile.require(tuple(wanted), tuple(source.table.column_names), data.where)
     frame, problems = canonical.attempt(source, ignore)
     for name in (target, time, id):
         if name in problems:
@@ -58,7 +71,7 @@ def propose(
     id = id or roles.id_of(look, {time, *why}, notes)
     why |= roles.ignored(look, kind, {target, time, id, *why})
     params = _params(
-        table, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(frame), notes
+        data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(frame), notes
     )
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     settings.parse(params, "the proposal")
@@ -91,7 +104,7 @@ def _short(problem: str) -> str:
     return text.replace("\n", " ")
 
 
-def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -> dict[str, Any]:
+def _params(data: Data, problem: dict[str, Any], rows: int, notes: list[str]) -> dict[str, Any]:
     small = rows < _SMALL
     strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
     strategy = "time" if problem["time"] else strategy
@@ -102,7 +115,7 @@ def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -
         "random": "rows have no order",
     }
     notes.append(f"split by {strategy}: {reasons[strategy]}")
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", table.stem).strip("-.")[:100] or "table"
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
     return {
         "project": name,
         "problem": {
@@ -111,7 +124,7 @@ def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -
             "metric": settings.METRICS.get(problem["kind"], (None,))[0],
             "goal": None,
         },
-        "data": {"source": table.as_posix()},
+        "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN or (k == "http" and v)},
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": _defaults(settings.Search),
         "gate": _defaults(settings.Gate),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tasks.data_settings import Data, expand
 from tasks.errors import InputError
 
 PARAMS = "params.yaml"
-_ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# Kept as written, and replaced only while the source is read (tasks/data_settings.py): they may hold secrets.
+_AS_WRITTEN = ("data.source", "data.query", "data.parameters.", "data.http.headers.", "data.remote")
 
 Kind = Literal["regression", "classification"]
 Strategy = Literal["time", "stratified", "random", "group", "kfold"]
@@ -70,19 +71,6 @@ class Problem(Section):
     def headline(self) -> str:
         """The metric that ranks candidates: the user's, else the kind's first."""
         return self.metric or METRICS[self.kind][0]
-
-
-class Data(Section):
-    """Where the rows come from."""
-
-    source: str
-
-    @field_validator("source")
-    @classmethod
-    def _named(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("is empty. Name a CSV, Parquet or JSON-lines file")
-        return value
 
 
 class Split(Section):
@@ -231,16 +219,7 @@ def _expand(value: Any, at: str, path: Path | str) -> Any:
         return {k: _expand(v, f"{at}.{k}" if at else str(k), path) for k, v in value.items()}
     if isinstance(value, list):
         return [_expand(v, f"{at}[{i}]", path) for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def look_up(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise InputError(f"{path}: {at}: the environment has no {name}. Set it: export {name}=…")
-        return os.environ[name]
-
-    return _ENV.sub(look_up, value)
+    return value if at.startswith(_AS_WRITTEN) else expand(value, at, path)
 
 
 def _say(error: Any) -> str:
@@ -249,10 +228,7 @@ def _say(error: Any) -> str:
     at = ".".join(loc)
     kind = error["type"]
     if kind == "extra_forbidden":
-        section: Any = Settings
-        for part in loc[:-1]:
-            section = section.model_fields[part].annotation
-        known = list(section.model_fields)
+        known = list(_section(loc[:-1]).model_fields)
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
         return f"{at}: unknown key." + (
             f" Did you mean {'.'.join([*loc[:-1], near[0]])}?" if near else f" Known here: {', '.join(known)}"
@@ -264,15 +240,19 @@ def _say(error: Any) -> str:
         return f"{at}: not an allowed value. Allowed: {_choices(allowed, str(error['input']))}"
     if kind == "value_error":
         text = str(error["ctx"]["error"])
-        return f"{at}.{text}" if at and re.match(r"^[a-z_]+: ", text) else f"{at}: {text}" if at else text
+        return f"{at}.{text}" if at and re.match(r"^[a-z_.]+: ", text) else f"{at}: {text}" if at else text
     return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Mend the value"
+
+
+def _section(loc: list[str]) -> Any:
+    """The model at a path of keys; `Http | None` counts as Http."""
+    section: Any = Settings
+    for part in loc:
+        annotation = section.model_fields[part].annotation
+        section = next((a for a in get_args(annotation) if hasattr(a, "model_fields")), annotation)
+    return section
 
 
 def _choices(allowed: tuple[str, ...] | list[str], given: str) -> str:
     near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
     return ", ".join(allowed) + (f". Did you mean {near[0]}?" if near else "")
-
-
-def is_literal(annotation: Any) -> bool:
-    """Whether a settings field takes one of a few words (used by the docs test)."""
-    return get_origin(annotation) is Literal

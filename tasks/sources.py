@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import readers
+from tasks import raw, readers
+from tasks.data_settings import Data, expand
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +60,39 @@ def read(path: Path, ignore: tuple[str, ...] = ()) -> Source:
     if source.table.num_rows == 0:
         raise InputError(f"{path}: has column names and no rows. Export the table again, with its rows")
     return source
+
+
+def files(root: Path, data: Data) -> tuple[Path, ...]:
+    """What ingest reads: the local file, the tables of a local folder by name, or the parts that the last fetch recorded.
+
+    Parts with labels from production come last, behind a local file too. Raises InputError when nothing was fetched yet.
+    """
+    record = raw.read(root)
+    if not data.local:
+        if record is None or not record.own:
+            raise InputError(
+                f"{raw.RECORD}: there is no whole snapshot of {data.where}. Run `windvane train`: it fetches first"
+            )
+        return tuple(root / part.path for part in (*record.own, *record.labelled))
+    path = root / expand(data.source, "data.source")
+    tables = sorted(p for p in path.iterdir() if p.suffix.lower() in _readers()) if path.is_dir() else []
+    return (*(tables or [path]), *(root / part.path for part in (record.labelled if record else ())))
+
+
+def read_all(paths: tuple[Path, ...], ignore: tuple[str, ...] = ()) -> Source:
+    """Read several files of one table, one behind the other; a column that is missing in one of them is empty there."""
+    import pyarrow as pa
+
+    read_ones = [read(path, ignore) for path in paths]
+    if len(read_ones) == 1:
+        return read_ones[0]
+    if len({source.typed for source in read_ones}) > 1:
+        raise InputError(f"{paths[0].parent}: holds files with types and files without. Use one format for all")
+    try:
+        table = pa.concat_tables([source.table for source in read_ones], promote_options="permissive")
+    except pa.ArrowInvalid as e:
+        raise InputError(f"{paths[0].parent}: files do not fit together: {e}. Give their columns one type") from None
+    return Source(paths[0].parent, table, read_ones[0].typed)
 
 
 def _readers() -> dict[str, Callable[[Path, tuple[str, ...]], pa.Table]]:

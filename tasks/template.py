@@ -24,7 +24,14 @@ _COMMENTS = {
     "ignore": "columns the model must not see",
     "metric": "regression: mae | rmse | r2; classification: log_loss | roc_auc | f1 | accuracy | precision | recall",
     "goal": "good enough in units of the metric: the search may stop there",
-    "source": "a CSV, Parquet or JSON-lines file",
+    "source": "a file, folder or glob (CSV, Parquet, JSON lines), s3://, https:// or a database URL",
+    "query": "SQL, for a database",
+    "key": "a growing column of a database: only what is new is read",
+    "parameters": "values for :name in the query",
+    "refresh": "incremental | full: all is read again, and updated and deleted rows are found",
+    "http": "for an address: hosts, headers, records, paging (docs/commands.md)",
+    "feedback": "rows whose labels came back from production are learned from too",
+    "remote": "a folder or s3://: the data of each promoted lap is pushed there",
     "strategy": "time | stratified | random | group | kfold",
     "validation": "share of rows that tunes",
     "test": "share of rows that judges, opened once",
@@ -70,7 +77,7 @@ def render(proposal: Proposal) -> str:
             lines += [_line("", section, content, comments[section]), ""]
             continue
         lines.append(f"{section}:")
-        for key, value in ((key, content[key]) for key in _order(section)):
+        for key, value in ((key, content[key]) for key in _order(section) if key in content):
             if key == "ignore" and value:
                 lines += [
                     _pad("  ignore:", comments[key]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PIPELINE = "dvc.yaml"
 LOCK = "dvc.lock"
 SPLIT = "split"
+# What the ingest stage may depend on: the local source, and what was fetched from another (tasks/raw.py).
+INPUTS = ("${data.source}", "data/raw")
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
 TEMPLATE = Path(__file__).parent.parent / PIPELINE
 CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
@@ -47,6 +49,42 @@ def _tell_about_git(root: Path) -> None:
     elif has_git and says_none:
         text = local.read_text(encoding="utf-8").replace("[core]\n    no_scm = true\n", "")
         write_whole(local, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def depend(root: Path, wanted: Sequence[str]) -> None:
+    """Let the ingest stage of dvc.yaml depend on `wanted`: of the two that a project may have, no more and no less.
+
+    Only these entries of the file change, character by character: whatever else people wrote there stays as it is.
+    """
+    path = root / PIPELINE
+    prepare(root)
+    text = path.read_text(encoding="utf-8")
+    items = _ingest_deps(text)
+    ours = [item for item in items if item.value in INPUTS]
+    if not ours or [item.value for item in ours] == list(wanted):
+        return
+    indent = text[text.rfind("\n", 0, ours[0].start_mark.index) + 1 : ours[0].start_mark.index]
+    # From the last to the first, so that earlier places stay where they are.
+    for extra in reversed(ours[1:]):
+        start = text.rfind("\n", 0, extra.start_mark.index)
+        end = text.find("\n", extra.end_mark.index)
+        text = text[:start] + text[end if end >= 0 else len(text) :]
+    first = ours[0]
+    lines = ("\n" + indent).join(wanted)
+    changed = text[: first.start_mark.index] + lines + text[first.end_mark.index :]
+    write_whole(path, lambda part: part.write_text(changed, encoding="utf-8"))
+
+
+def _ingest_deps(text: str) -> list[Any]:
+    """The entries under stages, ingest, deps, each with its place in the text; none where there is no such list."""
+    import yaml
+
+    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    for name in ("stages", "ingest", "deps"):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for key, value in pairs if key.value == name), None)
+    block = isinstance(node, yaml.SequenceNode) and not node.flow_style
+    return [item for item in node.value if isinstance(item, yaml.ScalarNode)] if block else []
 
 
 @contextmanager
