@@ -63,9 +63,9 @@ def _fly(lap: Any, prefect: Any) -> Any:
 
 
 def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Look at a table, write params.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
+    """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
     from flows import data, fetching
-    from tasks import fetch, initialise, versioning
+    from tasks import contract, digest, fetch, initialise, template, versioning
     from tasks.tables import write_json
 
     root = Path.cwd()
@@ -74,14 +74,15 @@ def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any
     if fetched.moved:
         console.say(f"  {fetched.text()}")
     proposal = initialise.propose(chosen, **options)
-    written = list(initialise.write(proposal, root))
+    written = [*initialise.write(proposal, root), template.place(root, contract.SCHEMA, proposal.schema)]
     written += versioning.prepare(root)
-    if not (root / data.TAUGHT).exists():
-        write_json({"taught_until": None}, root / data.TAUGHT)
+    for path, nothing in ((data.TAUGHT, {"taught_until": None}), (digest.ACCEPTED, None)):
+        if not (root / path).exists():
+            write_json(nothing, root / path)
     fetching.follow(root, chosen, fetched.record)
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")
-    console.say(f"  wrote {', '.join(str(name) for name in written)}; look through params.yaml, then: windvane train")
+    console.say(f"  wrote {', '.join(str(name) for name in written)}; look through them, then: windvane train")
     return {"kind": proposal.kind, "rows": proposal.rows, "columns": proposal.columns, "params": proposal.params}
 
 
@@ -148,14 +149,17 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 def _source(project: Project) -> None:
     """The first two stages, with nothing written."""
-    from tasks import fetch, ingest, sources, validate
+    from flows import data
+    from tasks import contract, digest, fetch, ingest, sources, validate
 
     settings = project.settings
     if not settings.data.local:
         fetch.answers(project.root, settings.data)
         return
+    agreed = contract.load(project.root / contract.SCHEMA)
+    accepted = digest.from_json(data.accepted(project))
     source = sources.read_all(sources.files(project.root, settings.data), settings.problem.ignore)
-    validate.check(ingest.table(source, settings.problem), settings)
+    validate.check(ingest.table(source, settings.problem), settings, agreed, accepted)
 
 
 def _services(project: Project) -> None:

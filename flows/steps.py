@@ -11,7 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas.objects import State
 
-from flows import data, deploying, fetching, judging, teaching
+from flows import data, deploying, fetching, inspecting, judging, teaching
 from flows.lap import Lap
 from tasks.errors import Outage
 
@@ -33,6 +33,7 @@ TABLE: dict[str, Policy] = {
     "ingest": Policy(data.ingest, timeout=4 * HOUR),
     "validate": Policy(data.validate, timeout=HOUR),
     "split": Policy(data.split, timeout=HOUR),
+    "inspect": Policy(inspecting.inspect, timeout=HOUR),
     # The search keeps its own time (search.timeout) and its own journal; this only catches a fit that hangs.
     "search": Policy(teaching.search, timeout=24 * HOUR),
     "evaluate": Policy(teaching.evaluate, timeout=4 * HOUR),
@@ -75,5 +76,6 @@ def _step(name: str) -> Any:
 
 
 fetch, ingest, validate, split = (_step(name) for name in ("fetch", "ingest", "validate", "split"))
+inspect = _step("inspect")
 search, evaluate, build, smoke, explain = (_step(name) for name in ("search", "evaluate", "build", "smoke", "explain"))
 register, judge, promote = _step("register"), _step("judge"), _step("promote")

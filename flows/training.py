@@ -56,9 +56,10 @@ def refresh(lap: Lap) -> str:
 
 
 def teach(lap: Lap, data_version: str, mark: str) -> Version:
-    """A challenger: searched, evaluated once, stored, tried in a process of its own, explained, registered."""
+    """A challenger: its rows looked at, searched, evaluated once, stored, tried in a process of its own, explained, registered."""
     taught = lesson(lap, data_version, mark)
     begin(lap, taught)
+    steps.inspect(lap, taught)
     with closing(Tester()) as tester:
         found = steps.search(lap, taught)
         held = steps.evaluate(lap, taught, found.best.spec)

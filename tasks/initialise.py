@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks import canonical, profile, roles, settings, sources
+from tasks import canonical, contract_template, measure, profile, roles, settings, sources
 from tasks.data_settings import Data
 from tasks.errors import InputError
 from tasks.profile import Column
@@ -74,10 +74,10 @@ def propose(
         data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(frame), notes
     )
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
-    settings.parse(params, "the proposal")
-    return Proposal(
-        kind, len(frame), len(source.table.column_names), params, tuple(notes), why, _looks(look, kind, time)
-    )
+    problem = settings.parse(params, "the proposal").problem
+    schema = contract_template.propose(measure.lazy(frame), problem)
+    width = len(source.table.column_names)
+    return Proposal(kind, len(frame), width, params, tuple(notes), why, _looks(look, kind, time), schema)
 
 
 def _spread(frame: pd.DataFrame) -> pd.DataFrame:

@@ -167,24 +167,30 @@ def load(path: Path | str = PARAMS) -> Settings:
 def raw(path: Path) -> dict[str, Any]:
     """params.yaml as written, `${NAME}` not replaced: what may be logged."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = read_yaml(path)
     except FileNotFoundError:
         raise InputError(
             f"{path}: not found. Run `windvane init TABLE --target COLUMN` here, or change to the project's folder"
         ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no settings. Run `windvane init TABLE --target COLUMN` to write one")
+    return content
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file that a person edits. Raises InputError with line and column, or FileNotFoundError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: is not UTF-8 text (byte {e.start}). Save it as UTF-8") from None
     try:
-        content = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         tab = mark is not None and "\t" in text.splitlines()[min(mark.line, len(text.splitlines()) - 1)]
         what = "a tab; YAML is indented with spaces" if tab else getattr(e, "problem", None) or "not valid YAML"
         raise InputError(f"{path}{where}: {what}. Mend that line") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no settings. Run `windvane init TABLE --target COLUMN` to write one")
-    return content
 
 
 def parse(content: dict[str, Any], path: Path | str = PARAMS) -> Settings:
@@ -192,7 +198,7 @@ def parse(content: dict[str, Any], path: Path | str = PARAMS) -> Settings:
     try:
         return Settings.model_validate(_expand(content, "", path))
     except ValidationError as e:
-        problems = [_say(error) for error in e.errors()]
+        problems = [say(error, Settings) for error in e.errors()]
         raise InputError(f"{path}: " + "; ".join(problems)) from None
 
 
@@ -222,13 +228,15 @@ def _expand(value: Any, at: str, path: Path | str) -> Any:
     return value if at.startswith(_AS_WRITTEN) else expand(value, at, path)
 
 
-def _say(error: Any) -> str:
-    """One pydantic error as: path, what is wrong, what is allowed. Never shows the value: it may be a secret."""
+def say(error: Any, whole: type[Section]) -> str:
+    """One pydantic error in `whole` as: path, what is wrong, what is allowed. Never shows the value: it may be a
+    secret.
+    """
     loc = [str(part) for part in error["loc"]]
     at = ".".join(loc)
     kind = error["type"]
     if kind == "extra_forbidden":
-        known = list(_section(loc[:-1]).model_fields)
+        known = list(_section(whole, loc[:-1]).model_fields)
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
         return f"{at}: unknown key." + (
             f" Did you mean {'.'.join([*loc[:-1], near[0]])}?" if near else f" Known here: {', '.join(known)}"
@@ -244,12 +252,16 @@ def _say(error: Any) -> str:
     return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Mend the value"
 
 
-def _section(loc: list[str]) -> Any:
-    """The model at a path of keys; `Http | None` counts as Http."""
-    section: Any = Settings
+def _section(whole: type[Section], loc: list[str]) -> Any:
+    """The model at a path of keys; `Http | None` counts as Http, and below a mapping every key leads to what it holds."""
+    section: Any = whole
     for part in loc:
+        if get_origin(section) is dict:
+            section = get_args(section)[1]
+            continue
         annotation = section.model_fields[part].annotation
-        section = next((a for a in get_args(annotation) if hasattr(a, "model_fields")), annotation)
+        models = [a for a in get_args(annotation) if hasattr(a, "model_fields")]
+        section = models[0] if models and get_origin(annotation) is not dict else annotation
     return section
 
 

@@ -6,11 +6,12 @@ Leaves the strategies to tasks/partition.py.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tasks import profile, settings, tables
+from tasks.checks import overlap
 from tasks.errors import SealedError, WindvaneError
 from tasks.partition import Sides, Time, divide
 
@@ -39,7 +40,16 @@ def run(root: Path, chosen: settings.Settings) -> None:
     sides = divide(frame, chosen, tables.read_json(path)["taught_until"] if path.exists() else None)
     for name, mask in ((TRAIN, sides.train), (VALIDATION, sides.validation), (TEST, sides.test)):
         tables.write_parquet(frame[mask].reset_index(drop=True), root / SPLIT / name)
-    tables.write_json(_record(frame, chosen, sides), root / SPLIT / RECORD)
+    found = overlap.find(frame, numbered(sides), chosen)
+    record = {**_record(frame, chosen, sides), "findings": [asdict(finding) for finding in found]}
+    tables.write_json(record, root / SPLIT / RECORD)
+
+
+def numbered(sides: Sides) -> NDArray[np.uint8]:
+    """Sides as one number per row: 1 train, 2 validation, 3 test."""
+    import numpy as np
+
+    return (sides.train + 2 * sides.validation + 3 * sides.test).astype(np.uint8)
 
 
 def _record(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> dict[str, Any]:

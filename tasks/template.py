@@ -52,7 +52,7 @@ _COMMENTS = {
 @dataclass(frozen=True)
 class Proposal:
     """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `looks`: column
-    roles in words.
+    roles in words; `schema`: the text of schema.yaml.
     """
 
     kind: str
@@ -62,6 +62,7 @@ class Proposal:
     assumptions: tuple[str, ...]
     why: dict[str, str]
     looks: dict[str, str]
+    schema: str
 
 
 def render(proposal: Proposal) -> str:
@@ -94,15 +95,18 @@ def write(proposal: Proposal, root: Path) -> tuple[str, ...]:
 
     A different params.yaml that stands there is kept as params.yaml.bak, or .bak1, ...: no older copy is lost.
     """
-    path = root / settings.PARAMS
-    content = render(proposal).encode()
-    said = settings.PARAMS
+    return (place(root, settings.PARAMS, render(proposal)),)
+
+
+def place(root: Path, name: str, text: str) -> str:
+    """Write a file that people edit, whole or not at all; a different one that stands there is kept. What was written."""
+    path, content, said = root / name, text.encode(), name
     if path.exists() and path.read_bytes() != content:
         kept = _aside(path)
         tables.write_whole(kept, lambda part: part.write_bytes(path.read_bytes()))
         said += f" (the old one is kept as {kept.name})"
     tables.write_whole(path, lambda part: part.write_bytes(content))
-    return (said,)
+    return said
 
 
 def _aside(path: Path) -> Path:

@@ -1,0 +1,81 @@
+"""How strongly columns go together, on one scale from 0 to 1 for numbers, dates, words and gaps alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.digest import numbers
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+# Rows looked at, and classes into which a column's values are sorted; a missing value is one more.
+ROWS = 5_000
+CLASSES = 8
+
+
+@dataclass(frozen=True)
+class Associations:
+    """`strength`: (k, k), symmetric, 0 to 1, of the k columns `names`."""
+
+    names: tuple[str, ...]
+    strength: NDArray[np.float64]
+
+
+def measure(sample: pl.DataFrame, names: tuple[str, ...]) -> Associations:
+    """Cramér's V of all pairs, numbers cut at their quantiles, corrected for chance (Bergsma, J. Korean Stat. Soc. 2013).
+
+    Bent relations count as much as straight ones. One matrix product gives all tables of counts at once.
+    """
+    import numpy as np
+
+    some = sample.gather_every(max(-(-len(sample) // ROWS), 1))
+    codes = [_codes(some[name]) for name in names]
+    levels = [int(c.max(initial=0)) + 1 for c in codes]
+    start = np.concatenate([[0], np.cumsum(levels)])
+    n = len(some)
+    marks = np.zeros((n, int(start[-1])), dtype=np.float32)
+    for j, column in enumerate(codes):
+        marks[np.arange(n), start[j] + column] = 1
+    together = (marks.T @ marks).astype(np.float64)
+    strength = np.eye(len(names))
+    for i in range(len(names)):
+        for j in range(i):
+            block = together[start[i] : start[i + 1], start[j] : start[j + 1]]
+            strength[i, j] = strength[j, i] = _cramer(block, n)
+    return Associations(names, strength)
+
+
+def _codes(values: pl.Series) -> NDArray[np.intp]:
+    """Class of each value: 0 is missing."""
+    import numpy as np
+    import polars as pl
+
+    if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
+        words = values.cast(pl.String)
+        top = words.drop_nulls().value_counts().sort(["count", words.name], descending=[True, False]).head(CLASSES)
+        known = {value: i + 1 for i, value in enumerate(top[words.name])}
+        return np.array([0 if w is None else known.get(w, CLASSES + 1) for w in words], dtype=np.intp)
+    floats = numbers(values).to_numpy()
+    present = floats[~np.isnan(floats)]
+    if not present.size:
+        return np.zeros(len(floats), dtype=np.intp)
+    cuts = np.unique(np.quantile(present, np.linspace(0, 1, CLASSES + 1)[1:-1]))
+    return np.where(np.isnan(floats), 0, np.searchsorted(cuts, floats, side="left") + 1)
+
+
+def _cramer(block: NDArray[np.float64], n: int) -> float:
+    import numpy as np
+
+    rows, columns = block.sum(axis=1), block.sum(axis=0)
+    block = block[rows > 0][:, columns > 0]
+    r, c = block.shape
+    if min(r, c) < 2:
+        return 0.0
+    expected = np.outer(block.sum(axis=1), block.sum(axis=0)) / n
+    phi = max(float(((block - expected) ** 2 / expected).sum()) / n - (r - 1) * (c - 1) / (n - 1), 0.0)
+    least = min(r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)) - 1
+    return min(float(np.sqrt(phi / least)), 1.0) if least > 0 else 0.0
