@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NEIGHBOURS = 5
 # imbalanced-learn holds the neighbours of all new rows at once, a cell per category: this many cells are 400 MB.
 MOST_CELLS = 50_000_000
+# A leaf that is sure gives 0 or 1, which has no logarithm; and how far (e to this) calibration may temper and shift.
+LEAST, POWER, SHIFT = 1e-6, 3.0, 10.0
 # What stands for a missing code while neighbours vote; OrdinalEncoder itself gives -1 to an unknown one.
 _MISSING = -2.0
 
@@ -44,7 +46,8 @@ class Balanced(ClassifierMixin, BaseEstimator):
 
     A class that counts `factor` times as much in the fit gets odds that are too high by just that: probabilities are
     divided by the factors and brought back to 1 (Elkan, IJCAI 2001; Saerens, Latinne & Decaestecker, Neural
-    Computation 14, 2002). Exact for the prior; what else resampling bends (duplicates learned by heart) stays.
+    Computation 14, 2002). That mends the prior; what else resampling bends, such as copies learned by heart,
+    calibrate() mends from rows that fits had not seen.
     """
 
     def __init__(self, estimator: Any = None, treatment: str = "weights", codes: tuple[int, ...] = (), seed: int = 0):
@@ -68,7 +71,30 @@ class Balanced(ClassifierMixin, BaseEstimator):
             extra["sample_weight_val"] = lifted[np.searchsorted(self.classes_, extra["y_val"])]
         self.estimator_ = model.fit(X, y, **extra)
         self.factors_ = lifted / lifted.max()
+        self.power_, self.shifts_ = 1.0, np.zeros(len(self.classes_))
         return self
+
+    def calibrate(self, proba: NDArray[Any], y: NDArray[Any]) -> None:
+        """Learn to temper from what like models said (n, k) of rows that they had not seen, and their labels (n,).
+
+        Likeliest power and shift per class of p ** power * exp(shift): Platt scaling for two classes, vector scaling
+        with one temperature for more (Guo et al., ICML 2017). The power is positive, so ranks of two classes stay.
+        """
+        from scipy.optimize import minimize
+        from scipy.special import log_softmax
+
+        logs = np.log(np.clip(proba, LEAST, 1.0))
+        hit = y[:, None] == self.classes_
+
+        def cost(v: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+            power, found = np.exp(v[0]), log_softmax(np.exp(v[0]) * logs + np.append(0.0, v[1:]), axis=1)
+            off = np.exp(found) - hit
+            slopes = [power * (off * logs).sum(axis=1).mean(), *off.mean(axis=0)[1:]]
+            return -float(found[hit].sum()) / len(y), np.array(slopes)
+
+        bounds = [(-POWER, POWER), *[(-SHIFT, SHIFT)] * (len(self.classes_) - 1)]
+        best = minimize(cost, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds).x
+        self.power_, self.shifts_ = float(np.exp(best[0])), np.append(0.0, best[1:])
 
     def _aside(self, model: Any, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Set rows aside for early stopping before any is drawn twice: a copy of a row cannot tell when to stop."""
@@ -92,6 +118,13 @@ class Balanced(ClassifierMixin, BaseEstimator):
     def corrected(self, proba: NDArray[Any]) -> NDArray[Any]:
         """Probabilities (n, k) of the estimator inside, under the classes' shares before the treatment."""
         odds = proba / self.factors_
+        return self.tempered(odds / odds.sum(axis=1, keepdims=True))
+
+    def tempered(self, proba: NDArray[Any]) -> NDArray[Any]:
+        """Probabilities (n, k) under the classes' own shares, as calibrate() has learned to change them."""
+        if self.power_ == 1.0 and not self.shifts_.any():
+            return proba
+        odds = np.clip(proba, LEAST, 1.0) ** self.power_ * np.exp(self.shifts_)
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
 
@@ -126,14 +159,17 @@ def _synthetic(
     amounts = np.setdiff1d(np.arange(X.shape[1]), votes)
     gaps = np.flatnonzero(np.isnan(X[:, amounts]).any(axis=0))
     scaler = StandardScaler()
-    filled = scaler.fit_transform(SimpleImputer(keep_empty_features=True).fit_transform(X[:, amounts]))
+    filled = X[:, amounts]
+    if len(amounts):
+        filled = scaler.fit_transform(SimpleImputer(keep_empty_features=True).fit_transform(filled))
     coded = np.nan_to_num(X[:, votes], nan=_MISSING)
     matrix = np.hstack([filled, coded, np.isnan(X[:, amounts[gaps]])])
     found, labels = _smote(matrix, y, len(amounts), seed)
     made = found[len(X) :]
     new = np.empty((len(made), X.shape[1]))
     new[:, votes] = np.where((kept := made[:, len(amounts) :][:, : len(votes)]) == _MISSING, np.nan, kept)
-    new[:, amounts] = scaler.inverse_transform(made[:, : len(amounts)]) if len(amounts) else 0.0
+    if len(amounts):
+        new[:, amounts] = scaler.inverse_transform(made[:, : len(amounts)])
     whole = amounts[(np.nan_to_num(X[:, amounts]) % 1 == 0).all(axis=0)]
     new[:, whole] = np.rint(new[:, whole])
     for column, missing in zip(amounts[gaps], made[:, len(amounts) + len(votes) :].T, strict=True):

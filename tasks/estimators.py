@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from tasks import thresholds
 from tasks.balance import AS_THEY_CAME, Balance, Balanced
 from tasks.errors import InputError
@@ -58,7 +60,6 @@ def build(spec: Spec, kind: Kind, columns: Columns, seed: int, cores: int) -> An
 
     `cores` bounds the threads of forests here, of all else in fit(). Raises InputError on an unknown candidate.
     """
-    import numpy as np
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.pipeline import Pipeline
 
@@ -92,10 +93,30 @@ def fit(
     """The pipeline fitted on every row of `frame`: it holds the columns and the target, which is nowhere missing.
 
     Same arguments, same pipeline, whatever `cores`: at most so many threads. Columns without a value in these rows are
-    not learned from. Convergence warnings are not shown: unsettled() tells. With spec.balance.threshold and two classes
-    the probability from which a row is called positive is tuned on folds of `frame`, whole groups together; with too
-    few rows of a class the likelier one is called.
+    not learned from. Convergence warnings are not shown: unsettled() tells. spec.balance costs a fit for each of
+    thresholds.FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
+    treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
     """
+    pipeline = _fitted(spec, kind, columns, frame, target, seed, cores)
+    truth = kind.truth(frame[target])
+    parts = (
+        thresholds.folds(truth, None if group is None else frame[group], seed) if spec.balance != AS_THEY_CAME else None
+    )
+    if parts is None:
+        return pipeline
+    held = np.empty((len(truth), len(pipeline.classes_)))
+    for taught, rest in parts:
+        model = _fitted(spec, kind, columns, frame.iloc[taught], target, seed, cores)
+        with one_thread():
+            held[rest] = model.predict_proba(conform(frame.iloc[rest], columns, "training rows"))
+    if isinstance(last := pipeline[-1], Balanced):
+        last.calibrate(held, truth)
+        held = last.tempered(held)
+    return thresholds.tuned(pipeline, held, truth, spec.balance.threshold)
+
+
+def _fitted(spec: Spec, kind: Kind, columns: Columns, frame: pd.DataFrame, target: str, seed: int, cores: int) -> Any:
+    """One fit: build(), settled for these rows."""
     from sklearn.exceptions import ConvergenceWarning
 
     inputs = conform(frame, columns, "training rows")
@@ -109,39 +130,7 @@ def fit(
     if "n_jobs" in model.get_params(deep=False):
         # Threads add up a forest's trees in the order in which they come; one thread gives the same sum each time.
         model.set_params(n_jobs=None)
-    if spec.balance.threshold is None:
-        return pipeline
-    return _with_threshold(pipeline, spec, kind, columns, frame, target, seed, cores, group)
-
-
-def _with_threshold(
-    pipeline: Any,
-    spec: Spec,
-    kind: Kind,
-    columns: Columns,
-    frame: pd.DataFrame,
-    target: str,
-    seed: int,
-    cores: int,
-    group: str | None,
-) -> Any:
-    """The pipeline, calling by a threshold found on rows of `frame` that fits of the same configuration had not seen."""
-    import numpy as np
-
-    from tasks.problems.classification import positive
-
-    truth, metric = kind.truth(frame[target]), spec.balance.threshold
-    parts = thresholds.folds(truth, None if group is None else frame[group], seed)
-    if parts is None or metric is None:
-        return pipeline
-    plain = replace(spec, balance=replace(spec.balance, threshold=None))
-    at, held = positive(pipeline.classes_), np.empty(len(truth))
-    for taught, rest in parts:
-        model = fit(plain, kind, columns, frame.iloc[taught], target, seed, cores)
-        with one_thread():
-            said = model.predict_proba(conform(frame.iloc[rest], columns, "training rows"))
-        held[rest] = said[:, at]
-    return thresholds.fixed(pipeline, thresholds.best(truth == pipeline.classes_[at], held, metric), at)
+    return pipeline
 
 
 def one_thread() -> AbstractContextManager[Any]:
@@ -157,8 +146,6 @@ def one_thread() -> AbstractContextManager[Any]:
 
 def unsettled(pipeline: Any) -> str | None:
     """A note for people if a linear model used up its iterations before it settled, else None."""
-    import numpy as np
-
     model = innermost(pipeline)
     limit, used = getattr(model, "max_iter", None), getattr(model, "n_iter_", None)
     if limit is None or used is None or hasattr(model, "n_trees_per_iteration_") or np.max(used) < limit:

@@ -37,7 +37,7 @@ def _balanced(balance: Balance, calls: bool, headline: str) -> Iterator[str]:
     if balance.treatment is not None:
         yield (
             f"fitted with {balance.treatment} for rare classes, inside the training rows alone; probabilities are brought "
-            "back to the classes' own shares, which mends the shift, not all that it bends: see the reliability plot"
+            "back to the classes' own shares and calibrated on folds of these rows: see the reliability plot"
         )
     if balance.threshold is not None and not calls:
         yield (

@@ -23,14 +23,14 @@ def folds(truth: NDArray[Any], group: pd.Series | None, seed: int) -> list[tuple
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     classes, counts = np.unique(truth, return_counts=True)
-    if len(classes) != 2 or counts.min() < FOLDS:
+    if len(classes) < 2 or counts.min() < FOLDS:
         return None
     groups = None if group is None else group.factorize(use_na_sentinel=False)[0]
     if groups is not None and groups.max() + 1 < FOLDS:
         return None
     splitter: Any = StratifiedKFold if groups is None else StratifiedGroupKFold
     found = list(splitter(FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(truth)), truth, groups))
-    return found if all(len(np.unique(truth[fit])) == 2 for fit, _ in found) else None
+    return found if all(len(np.unique(truth[fit])) == len(classes) for fit, _ in found) else None
 
 
 def best(is_it: NDArray[np.bool_], score: NDArray[Any], metric: str) -> float:
@@ -48,6 +48,18 @@ def best(is_it: NDArray[np.bool_], score: NDArray[Any], metric: str) -> float:
         return float(np.nextafter(ranked[0], 2.0))
     after = ends[at - 1] + 1
     return float((ranked[after - 1] + ranked[after]) / 2) if after < len(ranked) else float(ranked[-1])
+
+
+def tuned(pipeline: Any, held: NDArray[Any], truth: NDArray[Any], metric: str | None) -> Any:
+    """The fitted pipeline, calling by the threshold best for `metric` on probabilities (n, k) of rows that fits had not
+    seen; as it is without a metric or with more than two classes."""
+    from tasks.problems.classification import positive
+
+    classes = pipeline.classes_
+    if metric is None or len(classes) != 2:
+        return pipeline
+    at = positive(classes)
+    return fixed(pipeline, best(truth == classes[at], held[:, at], metric), at)
 
 
 def fixed(pipeline: Any, threshold: float, positive: int) -> Any:
