@@ -68,7 +68,7 @@ def teach(lap: Lap, data_version: str, mark: str) -> Version:
         smoke = steps.smoke.submit(lap, built, tester)
         told = steps.explain(lap, taught, found, held)
         smoke.result()
-    return steps.register(lap, taught, built.result(), found.best.spec, summary(lap, found, told))
+    return steps.register(lap, taught, built.result(), found.best.spec, summary(lap, found, held, told))
 
 
 def decide(lap: Lap, challenger: Version) -> Outcome:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks import canonical, contract_template, measure, profile, roles, settings, sources
+from tasks import canonical, contract_template, measure, plan, profile, roles, settings, sources
 from tasks.data_settings import Data
 from tasks.errors import InputError
 from tasks.profile import Column
@@ -25,9 +25,10 @@ __all__ = ["Proposal", "propose", "render", "write"]
 SAMPLE = 50_000
 # Keys of the data section that every params.yaml shows; the others only where they say something.
 SHOWN = ("source", "query", "key", "refresh", "feedback", "remote")
-# Below this, one held-out side is too small to tune on: folds use every row.
-_SMALL = 1000
 _FOLDS = 5
+# A class with less than a quarter of the commonest one's rows (of two: under a fifth of all) is rare. Then log loss and
+# accuracy are nearly perfect for a model that never calls it, and whoever made the table most likely looks for it.
+_RARE = 0.25
 
 
 def named(table: str, query: str | None, key: str | None) -> Data:
@@ -70,9 +71,7 @@ def propose(
     time = time or roles.time_of(look, why, notes)
     id = id or roles.id_of(look, {time, *why}, notes)
     why |= roles.ignored(look, kind, {target, time, id, *why})
-    params = _params(
-        data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(frame), notes
-    )
+    params = _params(data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, look, notes)
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     problem = settings.parse(params, "the proposal").problem
     schema = contract_template.propose(measure.lazy(frame), problem)
@@ -104,8 +103,9 @@ def _short(problem: str) -> str:
     return text.replace("\n", " ")
 
 
-def _params(data: Data, problem: dict[str, Any], rows: int, notes: list[str]) -> dict[str, Any]:
-    small = rows < _SMALL
+def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[str]) -> dict[str, Any]:
+    rows = int(look.frame[look.target].notna().sum())
+    small = rows < plan.FEW
     strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
     strategy = "time" if problem["time"] else strategy
     reasons = {
@@ -115,20 +115,43 @@ def _params(data: Data, problem: dict[str, Any], rows: int, notes: list[str]) ->
         "random": "rows have no order",
     }
     notes.append(f"split by {strategy}: {reasons[strategy]}")
+    metric, search = settings.METRICS.get(problem["kind"], (None,))[0], _defaults(settings.Search)
+    if (candidates := plan.affordable(rows)) != tuple(search["candidates"]):
+        search["candidates"] = list(candidates)
+        notes.append(
+            f"{rows} labelled rows are few: candidates {', '.join(candidates)}; what is stronger would learn them by "
+            "heart. More rows help more than more trials: the lap says how many"
+        )
+    if problem["kind"] == "classification" and (rare := _rare(look)):
+        metric, said = "average_precision", ""
+        if look.frame[look.target].nunique() == 2:
+            search["threshold"] = "f1"
+            said = ", a threshold tuned for f1"
+        notes.append(
+            f"{rare}: metric average_precision{said}; no resampling, which did not rank rare rows better (docs/decisions.md)"
+        )
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
     return {
         "project": name,
         "problem": {
             **problem,
             "group": None,
-            "metric": settings.METRICS.get(problem["kind"], (None,))[0],
+            "metric": metric,
             "goal": None,
         },
         "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN or (k == "http" and v)},
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
-        "search": _defaults(settings.Search),
+        "search": search,
         "gate": _defaults(settings.Gate),
     }
+
+
+def _rare(look: roles.Look) -> str | None:
+    """The rarest class in words if it is rare, else None."""
+    counts = look.frame[look.target].value_counts()
+    if len(counts) < 2 or counts.iloc[-1] >= _RARE * counts.iloc[0]:
+        return None
+    return f"{look.target!r} is {counts.index[-1]} in only {counts.iloc[-1] / counts.sum():.1%} of the rows"
 
 
 def _defaults(section: type[settings.Section]) -> dict[str, Any]:

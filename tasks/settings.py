@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,11 +21,13 @@ Kind = Literal["regression", "classification"]
 Strategy = Literal["time", "stratified", "random", "group", "kfold"]
 Method = Literal["bayesian", "random", "grid", "manual"]
 CandidateName = Literal["linear", "tree", "forest", "boosting"]
+Imbalance = Literal["weights", "oversample", "undersample", "smote"]
+Threshold = Literal["f1", "accuracy"]
 Rule = Literal["auto", "superior", "not_worse"]
 
 METRICS: dict[str, tuple[str, ...]] = {
     "regression": ("mae", "rmse", "r2"),
-    "classification": ("log_loss", "roc_auc", "f1", "accuracy", "precision", "recall"),
+    "classification": ("log_loss", "roc_auc", "average_precision", "f1", "accuracy", "precision", "recall"),
 }
 
 
@@ -91,6 +93,8 @@ class Search(Section):
     trials: int = Field(30, ge=1, le=10_000)
     timeout: float = Field(300, gt=0)
     manual: tuple[dict[str, Any], ...] = ()
+    imbalance: Imbalance | None = None
+    threshold: Threshold | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Search:
@@ -146,6 +150,11 @@ class Settings(Section):
             raise ValueError(
                 "split.strategy: stratified needs classes. For regression choose random, time, group or kfold"
             )
+        for key in ("imbalance", "threshold") if p.kind == "regression" else ():
+            if (value := getattr(self.search, key)) is not None:
+                raise ValueError(
+                    f"search.{key}: {value} is for classes, and problem.kind is regression. Set it to null"
+                )
         if s.validation + s.test >= 0.8:
             raise ValueError(
                 "split: validation and test together leave less than a fifth of the rows to learn from. Make them smaller"

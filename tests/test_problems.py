@@ -133,7 +133,10 @@ def test_plots_draw(name: str) -> None:
     from matplotlib.figure import Figure
 
     proba = np.random.default_rng(0).dirichlet([1, 1], 60)
-    said = {"regression": Predictions(np.arange(60.0)), "classification": Predictions(None, proba, np.arange(2))}  # type: ignore[arg-type]
+    said = {
+        "regression": Predictions(np.arange(60.0)),
+        "classification": Predictions(proba.argmax(axis=1), proba, np.arange(2)),
+    }
     truth = {"regression": np.arange(60.0) + 1, "classification": np.arange(60) % 2}
     for draw in problems.of(name).plots.values():
         axes = Figure().subplots()
