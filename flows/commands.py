@@ -17,7 +17,7 @@ HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
     """One lap, under the lease: a look first, a Prefect run only if something changed."""
-    from flows import fetching
+    from flows import fetching, sharing
     from flows import lap as laps
 
     project = Project(root)
@@ -27,6 +27,7 @@ def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console
         fetching.fetch(lap)
         outcome = laps.unchanged(lap)
         if outcome is not None:
+            sharing.push(lap)
             console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
             return outcome.to_json()
         from flows import server

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas.objects import State
 
-from flows import data, deploying, fetching, inspecting, judging, teaching
+from flows import data, deploying, fetching, inspecting, judging, sharing, teaching
 from flows.lap import Lap
 from tasks.errors import Outage
 
@@ -43,6 +43,8 @@ TABLE: dict[str, Policy] = {
     "register": Policy(deploying.register, timeout=HOUR, retries=3),
     "judge": Policy(judging.judge, timeout=4 * HOUR),
     "promote": Policy(deploying.promote, timeout=600, retries=3),
+    # An outage here is a warning, and the next lap's business.
+    "push": Policy(sharing.push, timeout=4 * HOUR),
 }
 
 
@@ -78,4 +80,4 @@ def _step(name: str) -> Any:
 fetch, ingest, validate, split = (_step(name) for name in ("fetch", "ingest", "validate", "split"))
 inspect = _step("inspect")
 search, evaluate, build, smoke, explain = (_step(name) for name in ("search", "evaluate", "build", "smoke", "explain"))
-register, judge, promote = _step("register"), _step("judge"), _step("promote")
+register, judge, promote, push = (_step(name) for name in ("register", "judge", "promote", "push"))

@@ -44,6 +44,8 @@ def _run(lap: Lap) -> Outcome:
         challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
         outcome = decide(lap, challenger or teach(lap, data_version, mark))
         lap.clear(mark)
+    if lap.project.settings.data.remote is not None:
+        steps.push(lap)
     finish(lap, outcome)
     return outcome
 

@@ -85,7 +85,7 @@ def answers(root: Path, data: Data) -> None:
     elif source.kind in DATABASES:
         _database(source).answers(source, root)
     elif source.kind != "local":
-        _files(source).listed(source, root)
+        _files(source, root).listed()
 
 
 def _database(source: Revealed) -> Any:
@@ -94,10 +94,10 @@ def _database(source: Revealed) -> Any:
     return ducks if source.kind == "duckdb" else databases
 
 
-def _files(source: Revealed) -> Any:
+def _files(source: Revealed, root: Path) -> Any:
     from tasks.origins import globs, objects
 
-    return globs if source.kind == "glob" else objects
+    return (globs if source.kind == "glob" else objects).Files(source, root)
 
 
 def _fetched(source: Revealed, root: Path, staging: Staging, ids: tuple[str | None, ...]) -> Record:
@@ -157,24 +157,24 @@ def _web(source: Revealed, staging: Staging, known: Record | None) -> Record:
 
 def _listed(source: Revealed, root: Path, staging: Staging, known: Record | None) -> Record:
     """Files by name: those whose ETag is as it was are not read again. New names alone are added behind."""
-    origin = _files(source)
-    listed = origin.listed(source, root)
+    origin = _files(source, root)
+    listed = origin.listed()
     held = {part.name: part for part in known.own} if known is not None else {}
     if source.data.refresh == "full":
         held = {}
     kept = {f.name: held[f.name] for f in listed if f.name in held and held[f.name].etag == f.etag}
-    fresh = {file.name: _copied(source, root, staging, file) for file in listed if file.name not in kept}
+    fresh = {file.name: _copied(origin, staging, file) for file in listed if file.name not in kept}
     if known is not None and len(kept) == len(known.own):
         return known.model_copy(update={"parts": known.parts + tuple(fresh.values())}) if fresh else known
     parts = tuple({**kept, **fresh}[file.name] for file in listed)
     return _record(source, staging.before, {"parts": parts}, known)
 
 
-def _copied(source: Revealed, root: Path, staging: Staging, file: Any) -> Part:
+def _copied(origin: Any, staging: Staging, file: Any) -> Part:
     from tasks.origins.files import rows, suffix
 
     path = staging.path(str(suffix(file.name)))
-    _files(source).copy(source, root, file, path)
+    origin.copy(file, path)
     return staging.part(path, rows(path), name=file.name, etag=file.etag)
 
 

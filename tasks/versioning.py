@@ -75,11 +75,41 @@ def depend(root: Path, wanted: Sequence[str]) -> None:
     write_whole(path, lambda part: part.write_text(changed, encoding="utf-8"))
 
 
+def push(root: Path, remote: str, named: str, hashes: Sequence[str]) -> None:
+    """Copy cached outputs to a DVC remote, a folder (from `root` on) or s3://; those already there are passed over.
+
+    `named`: the remote as messages may show it. Raises Outage when it cannot be reached or a file could not be copied.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    place = {"url": remote if "://" in remote else os.fspath((root / remote).resolve())}
+    if remote.startswith("s3://"):
+        place |= {"connect_timeout": "10", "read_timeout": "60"}
+    try:
+        with Repo(os.fspath(root.resolve()), config={"remote": {"windvane": place}}) as repo:
+            done = repo.cloud.push([HashInfo("md5", value) for value in hashes], remote="windvane")
+    except (DvcException, OSError) as e:
+        raise Outage(
+            f"data.remote: {named}: cannot be reached ({_first_line(e)}). Start it, or mend its address"
+        ) from None
+    except ImportError:
+        raise Outage(f"data.remote: {named}: needs more of DVC. Install it: pip install 'windvane[s3]'") from None
+    if done.failed:
+        raise Outage(
+            f"data.remote: {named}: {len(done.failed)} files could not be copied. Is there room, and may you write?"
+        )
+
+
 def _ingest_deps(text: str) -> list[Any]:
     """The entries under stages, ingest, deps, each with its place in the text; none where there is no such list."""
     import yaml
 
-    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    try:
+        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:  # DVC will say what is wrong with it
+        return []
     for name in ("stages", "ingest", "deps"):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         node = next((value for key, value in pairs if key.value == name), None)
@@ -154,6 +184,11 @@ class Pipeline:
         """The data version: DVC's hash of the split data, as dvc.lock holds it. None before the first lap."""
         outs = self._stages[SPLIT].outs
         return str(outs[0].hash_info.value) if outs and outs[0].hash_info else None
+
+    def hashes(self) -> list[str]:
+        """The hash of every recorded output: what a remote needs to bring this data version back."""
+        outs = [out for stage in self._stages.values() for out in stage.outs]
+        return [str(out.hash_info.value) for out in outs if out.hash_info]
 
     def materialise(self, folder: Path) -> None:
         """Link every recorded output below `folder`, at its path, from the cache where DVC keeps it by its hash."""

@@ -25,7 +25,7 @@ def read(source: Revealed, root: Path, after: Mark | None, into: Rows) -> Mark |
     with _connected(source, root) as db:
         query = renamed(statement(source, after))
         with _within(source, db):
-            reader: Any = db.execute(query, bound(source, after)).to_arrow_reader(BATCH)
+            reader: Any = db.sql(query, params=bound(source, after)).to_arrow_reader(BATCH)
         names = reader.schema.names
         check_names(source.where, names)
         while True:
