@@ -220,11 +220,13 @@ def test_a_class_of_one_row_or_two_is_no_crash(treatment: str) -> None:
 # what is stored --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("treatment", [None, *TREATMENTS])
-@pytest.mark.parametrize("candidate", [c for c in KIND.candidates if c != "dummy"])
-@pytest.mark.parametrize("classes", [2, 3])
+STORED = [(c, t, 2) for c in KIND.candidates if c != "dummy" for t in TREATMENTS]
+STORED += [("linear", None, 2), *(("linear", t, 3) for t in TREATMENTS), ("boosting", "weights", 3)]
+
+
+@pytest.mark.parametrize(("candidate", "treatment", "classes"), STORED)
 def test_what_is_stored_is_a_plain_pipeline_and_answers_the_same(
-    treatment: str | None, candidate: str, classes: int
+    candidate: str, treatment: str | None, classes: int
 ) -> None:
     frame = rare(classes=classes)
     one, two = (fitted(frame, Balance(treatment, "f1"), candidate) for _ in range(2))
