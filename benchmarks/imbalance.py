@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--target", required=True)
     parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=12_000)
     asked = parser.parse_args()
     work = job(asked.table, asked.target)
     search = work.chosen.search

@@ -92,7 +92,6 @@ class _Run:
 
     settings: Settings
     bench: Bench
-    metric: Metric
     clock: Clock
     of: int
     started: float
@@ -100,6 +99,10 @@ class _Run:
     trials: dict[str, list[Trial]] = field(default_factory=dict)
     inherited: float = 0.0
     fits: int = 0
+
+    @property
+    def metric(self) -> Metric:
+        return self.bench.metric
 
     @property
     def best(self) -> Trial | None:
@@ -155,29 +158,25 @@ def search(
     `journal` belongs to these data, settings and this code alone; trials in it are not done again. Nobody else may use
     it at the same time. Raises InputError if settings do not fit the table, or if no candidate can be judged.
     """
-    started, metric = clock(), kind.metrics[settings.problem.headline]
+    started = clock()
     balance = Balance(settings.search.imbalance, settings.search.threshold)
     measured = bench(settings, kind, columns, train, validation, cores)
-    run = _Run(settings, measured, metric, clock, plan.total(settings, kind), started, balance)
+    run = _Run(settings, measured, clock, plan.total(settings, kind), started, balance)
     log = kind.log_target(measured.truth)
     remarks.refuse_log(settings, kind, measured)
     candidates = plan.spaces(kind, log)
-    book = Journal(journal, metric, settings.search.method, settings.split.seed)
+    book = Journal(journal, run.metric, settings.search.method, settings.split.seed)
     stopped = None
     for step in plan.steps(settings, kind, log, run.trials):
         past, taken = book.finished(step.candidate), len(run.trials.get(step.candidate, ()))
         resumed = taken < len(past)
         if not resumed and step.candidate != BASELINE and (stopped := run.stop()):
             break
-        trial = (
-            past[taken]
-            if resumed
-            else _try(run, step, book.propose(step.candidate, candidates[step.candidate].space, step.params))
-        )
+        space = candidates[step.candidate].space
+        trial = past[taken] if resumed else _try(run, step, book.propose(step.candidate, space, step.params))
         run.note(trial, resumed)
         report(run.progress(trial, resumed))
-    names = (BASELINE, *plan.ladder_names(settings, kind))
-    return _found(run, names, stopped, log)
+    return _found(run, (BASELINE, *plan.ladder_names(settings, kind)), stopped, log)
 
 
 def only(
@@ -193,7 +192,7 @@ def only(
 ) -> Found:
     """The baseline and the given configuration, nothing tuned and nothing kept on disk: the depth `refit`."""
     measured = bench(settings, kind, columns, train, validation, cores)
-    run = _Run(settings, measured, kind.metrics[settings.problem.headline], clock, 1, clock(), spec.balance)
+    run = _Run(settings, measured, clock, 1, clock(), spec.balance)
     for step in (*plan.baseline(kind), Try(spec.candidate, spec.params)):
         trial = _try(run, step, None)
         run.note(trial, resumed=False)

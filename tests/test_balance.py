@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tasks.balance import AS_THEY_CAME, Balance
 from tasks.errors import InputError
 from tasks.estimators import TRUSTED, Spec
 from tasks.features import Columns, conform
+from tests.conftest import Folder
 
 KIND = problems.of("classification")
 COLUMNS = Columns(("a", "b", "n"), low=("c",))
@@ -220,11 +222,13 @@ def test_a_class_of_one_row_or_two_is_no_crash(treatment: str) -> None:
 # what is stored --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("treatment", [None, *TREATMENTS])
-@pytest.mark.parametrize("candidate", [c for c in KIND.candidates if c != "dummy"])
-@pytest.mark.parametrize("classes", [2, 3])
+STORED = [(c, t, 2) for c in KIND.candidates if c != "dummy" for t in TREATMENTS]
+STORED += [("linear", None, 2), *(("linear", t, 3) for t in TREATMENTS), ("boosting", "weights", 3)]
+
+
+@pytest.mark.parametrize(("candidate", "treatment", "classes"), STORED)
 def test_what_is_stored_is_a_plain_pipeline_and_answers_the_same(
-    treatment: str | None, candidate: str, classes: int
+    candidate: str, treatment: str | None, classes: int
 ) -> None:
     frame = rare(classes=classes)
     one, two = (fitted(frame, Balance(treatment, "f1"), candidate) for _ in range(2))
@@ -294,6 +298,26 @@ def test_the_positive_class_may_be_the_first_in_order() -> None:
     said = says(model, frame)
     assert np.array_equal(said.value == "Yes", np.asarray(said.proba)[:, 0] >= thresholds.of(model))
     assert np.array_equal(model.predict(conform(frame, COLUMNS, "x")), said.value)
+
+
+@pytest.mark.slow
+def test_a_lap_says_its_threshold_and_the_champion_calls_by_it(tmp_path: Path, prefect_server: str) -> None:
+    from mlflow import MlflowClient
+
+    folder = Folder(tmp_path)
+    rare(900).drop(columns="who").to_csv(tmp_path / "t.csv", index=False)
+    folder.run("init", "t.csv", "--target", "y")
+    folder.set(search__trials=2, search__candidates=["linear", "tree"], search__imbalance="weights")
+    said = folder.train(env={"PREFECT_API_URL": prefect_server})
+    assert said["metric"] == "average_precision"
+    run = MlflowClient(f"sqlite:///{tmp_path}/.windvane/mlflow.db").get_run(said["run_id"]).data
+    threshold = float(run.params["chosen.threshold"])
+    assert float(run.params["served.threshold"]) == threshold
+    assert "Called positive from a probability" in run.tags["mlflow.note.content"]
+    record = pd.read_parquet(next((tmp_path / ".windvane").rglob("record.parquet")))
+    assert ((record["_p_yes"] >= threshold) == (record["_prediction"] == "yes")).all()
+    folder.run("score", "t.csv", "s.csv")
+    assert set(pd.read_csv(tmp_path / "s.csv")["prediction"]) == {"no", "yes"}
 
 
 # settings --------------------------------------------------------------------------------------------
