@@ -149,9 +149,11 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 
 def _source(project: Project) -> None:
-    """The first two stages, with nothing written."""
+    """The first two stages, with nothing left behind."""
+    import polars as pl
+
     from flows import data
-    from tasks import contract, digest, fetch, ingest, sources, validate
+    from tasks import contract, digest, fetch, ingest, validate
 
     settings = project.settings
     if not settings.data.local:
@@ -159,8 +161,10 @@ def _source(project: Project) -> None:
         return
     agreed = contract.load(project.root / contract.SCHEMA)
     accepted = digest.from_json(data.accepted(project))
-    source = sources.read_all(sources.files(project.root, settings.data), settings.problem.ignore)
-    validate.check(ingest.table(source, settings.problem), settings, agreed, accepted)
+    with ingest.scratch(project.root) as folder:
+        table = folder / "table.parquet"
+        ingest.write(project.root, settings, table, folder)
+        validate.check(pl.scan_parquet(table), settings, agreed, accepted)
 
 
 def _services(project: Project) -> None:

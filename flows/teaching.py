@@ -41,6 +41,8 @@ class Lesson:
     columns: features.Columns
     kind: problems.Kind
     cores: int
+    # That the rows are a sample of those that could teach, in words; None: they are all of them.
+    sampled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,10 @@ def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
     with pipeline(lap.project.root) as stages:
         stages.materialise(root)
     settings = lap.project.settings
-    train, validation = splitting.sides(root)
+    train, validation = splitting.sides(root, settings)
     columns = features.columns(settings, read(root / "data" / "profile.json"))
-    return Lesson(mark, data_version, root, train, validation, columns, problems.of(settings.problem.kind), cores())
+    kind, sampled = problems.of(settings.problem.kind), splitting.sampled(root, settings)
+    return Lesson(mark, data_version, root, train, validation, columns, kind, cores(), sampled)
 
 
 def search(lap: Lap, lesson: Lesson) -> searching.Found:
@@ -113,7 +116,7 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
 
     def open_test() -> pd.DataFrame:
         openings.open_side(engine, name, lesson.mark)
-        return splitting.open_test(lesson.root, splitting.Permit(lesson.mark))
+        return splitting.open_test(lesson.root, settings, splitting.Permit(lesson.mark))
 
     held = evaluation.held_out(
         settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
@@ -170,6 +173,8 @@ def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.H
         held.record,
         lesson.cores,
     )
+    if lesson.sampled:
+        told = replace(told, notes=(lesson.sampled, *told.notes))
     folder = lesson.root / "evaluation"
     _empty(folder)
     write_evaluation(folder, settings, lesson.kind, told, held.record, found)

@@ -31,7 +31,10 @@ def begin(lap: Lap, lesson: Lesson) -> None:
         "windvane.code": fingerprint.code(),
         "mlflow.source.git.commit": commit,
         "windvane.git.dirty": dirty,
+        "windvane.sampled": lesson.sampled or "",
     }
+    if lesson.sampled:
+        lap.console.say(f"  note: {lesson.sampled}")
     lap.run_id = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
     laps.note(project.ledger, lap.id, mlflow_run=lap.run_id)
     rows = {

@@ -93,6 +93,7 @@ class Data(BaseModel):
     timeout: float = Field(60, gt=0)
     http: Http | None = None
     feedback: bool = True
+    max_rows: int | None = Field(1_000_000, ge=1000)
     remote: str | None = None
 
     @field_validator("source")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks import canonical, contract_template, measure, plan, profile, roles, settings, sources
+from tasks import contract_template, ingest, plan, profile, readers, roles, settings, sources, tables
 from tasks.data_settings import Data
 from tasks.errors import InputError
 from tasks.profile import Column
@@ -24,7 +24,7 @@ __all__ = ["Proposal", "propose", "render", "write"]
 # Rows looked at, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
 SAMPLE = 50_000
 # Keys of the data section that every params.yaml shows; the others only where they say something.
-SHOWN = ("source", "query", "key", "refresh", "feedback", "remote")
+SHOWN = ("source", "query", "key", "refresh", "feedback", "max_rows", "remote")
 _FOLDS = 5
 # A class with less than a quarter of the commonest one's rows (of two: under a fifth of all) is rare. Then log loss and
 # accuracy are nearly perfect for a model that never calls it, and whoever made the table most likely looks for it.
@@ -54,19 +54,37 @@ def propose(
     column is absent, or the target can be neither a class nor an amount.
     """
     data = Data(source=table.as_posix()) if isinstance(table, Path) else table
-    source = sources.read_all(sources.files(Path(), data), ignore)
-    named = {"--target": target, "--time": time, "--id": id}
-    wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
-    profile.require(tuple(wanted), tuple(source.table.column_names), data.where)
-    frame, problems = canonical.attempt(source, ignore)
-    for name in (target, time, id):
-        if name in problems:
-            raise InputError(problems[name])
-    why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
+    with ingest.scratch(Path()) as folder:
+        opened = tuple(readers.cells(path, folder, ignore) for path in sources.files(Path(), data))
+        names = tuple(dict.fromkeys(name for file in opened for name in file.names))
+        named = {"--target": target, "--time": time, "--id": id}
+        wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
+        profile.require(tuple(wanted), names, data.where)
+        whole = roles.Whole(folder / "whole.parquet")
+        problems = ingest.join(opened, whole.path, folder, ignore, None).problems
+        for name in (target, time, id):
+            if name in problems:
+                raise InputError(problems[name])
+        why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
+        return _propose(data, whole, len(names), target, time, id, kind, why, ignore)
 
-    sample = _spread(frame)
-    look = roles.Look(frame, sample, _columns(frame, sample, target), target)
-    notes = [f"looked at {len(sample):,} of {len(frame):,} rows, evenly spaced"] if len(sample) < len(frame) else []
+
+def _propose(
+    data: Data,
+    whole: roles.Whole,
+    columns: int,
+    target: str,
+    time: str | None,
+    id: str | None,
+    kind: str | None,
+    why: dict[str, str],
+    ignore: tuple[str, ...],
+) -> Proposal:
+    import polars as pl
+
+    sample = _spread(whole)
+    look = roles.Look(whole, sample, _columns(whole, sample, target), target)
+    notes = [f"looked at {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
     kind = kind or roles.kind_of(look, notes)
     time = time or roles.time_of(look, why, notes)
     id = id or roles.id_of(look, {time, *why}, notes)
@@ -74,27 +92,30 @@ def propose(
     params = _params(data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, look, notes)
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     problem = settings.parse(params, "the proposal").problem
-    schema = contract_template.propose(measure.lazy(frame), problem)
-    width = len(source.table.column_names)
-    return Proposal(kind, len(frame), width, params, tuple(notes), why, _looks(look, kind, time), schema)
+    schema = contract_template.propose(pl.scan_parquet(whole.path), problem)
+    return Proposal(kind, len(whole), columns, params, tuple(notes), why, _looks(look, kind, time), schema)
 
 
-def _spread(frame: pd.DataFrame) -> pd.DataFrame:
+def _spread(whole: roles.Whole) -> pd.DataFrame:
     import numpy as np
+    import polars as pl
 
-    if len(frame) <= SAMPLE:
-        return frame
-    return frame.iloc[np.linspace(0, len(frame) - 1, SAMPLE).astype(np.int64)].reset_index(drop=True)
+    rows = len(whole)
+    wanted = np.zeros(rows, dtype=bool)
+    wanted[np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64)] = True
+    scan = pl.concat([pl.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
+    frame = scan.filter(pl.col("_wanted")).drop("_wanted").collect(engine="streaming")
+    return tables.pandas(frame, tables.gaps(whole.path))
 
 
-def _columns(frame: pd.DataFrame, sample: pd.DataFrame, target: str) -> dict[str, Column]:
+def _columns(whole: roles.Whole, sample: pd.DataFrame, target: str) -> dict[str, Column]:
     """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts
     are looked at whole.
     """
     columns = {c.name: c for c in profile.of(sample[sample[target].notna()]).columns}
-    whole = frame[target].notna()
-    texts = [name for name, column in columns.items() if column.type == "text" and len(sample) < len(frame)]
-    return {**columns, **{name: profile.column(frame.loc[whole, name]) for name in texts}}
+    labelled = whole[target].notna()
+    texts = [name for name, column in columns.items() if column.type == "text" and len(sample) < len(whole)]
+    return {**columns, **{name: profile.column(whole[name][labelled]) for name in texts}}
 
 
 def _short(problem: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import leaks
+from tasks import leaks, tables
 from tasks.errors import InputError
 from tasks.profile import Column
 
@@ -27,12 +28,27 @@ _ID_NAME = re.compile(
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A canonical table on disk, of which one column at a time is looked at."""
+
+    path: Path
+
+    def __getitem__(self, name: str) -> pd.Series:
+        """All values of a column."""
+        return tables.read_parquet(self.path, [name])[name]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return tables.rows(self.path)
+
+
+@dataclass(frozen=True)
 class Look:
     """The whole table, evenly spaced rows of it, and the columns as they are in those rows of these that have a
     label.
     """
 
-    frame: pd.DataFrame
+    frame: Whole
     sample: pd.DataFrame
     columns: dict[str, Column]
     target: str

@@ -31,6 +31,7 @@ _COMMENTS = {
     "refresh": "incremental | full: all is read again, and updated and deleted rows are found",
     "http": "for an address: hosts, headers, records, paging (docs/commands.md)",
     "feedback": "rows whose labels came back from production are learned from too",
+    "max_rows": "more training rows are sampled for fitting, and the lap says so; null: all are used",
     "remote": "a folder or s3://: the data of each promoted lap is pushed there",
     "strategy": "time | stratified | random | group | kfold",
     "validation": "share of rows that tunes",

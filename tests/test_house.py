@@ -31,7 +31,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def test_nobody_but_the_evaluation_opens_the_test_side() -> None:
-    opening = {str(p.relative_to(ROOT)) for p in SOURCES if names_in(p) & {"open_test", "final_rows", "test.parquet"}}
+    opening = {str(p.relative_to(ROOT)) for p in SOURCES if names_in(p) & {"open_test", "final_rows", "sides.parquet"}}
     assert opening <= MAY_OPEN
 
 
@@ -39,7 +39,7 @@ def test_the_test_side_stays_shut_without_a_permit(tmp_path: Path) -> None:
     from tasks import split
 
     with pytest.raises(SealedError):
-        split.open_test(tmp_path, None)  # type: ignore[arg-type]
+        split.open_test(tmp_path, None, None)  # type: ignore[arg-type]
 
 
 def imported_by(*arguments: str) -> set[str]:

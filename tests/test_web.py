@@ -219,9 +219,11 @@ def test_a_redirect_on_the_same_host_is_followed_and_a_circle_ends(tmp_path: Pat
 
     with web(answer) as server:
         assert fetch.run(tmp_path, asked(server)).new == 7
-    with web(lambda request: send(request, b"", status=302, Location="/")) as server:
-        with pytest.raises(InputError, match="redirects more than"):
-            fetch.run(tmp_path, asked(server))
+    with (
+        web(lambda request: send(request, b"", status=302, Location="/")) as server,
+        pytest.raises(InputError, match="redirects more than"),
+    ):
+        fetch.run(tmp_path, asked(server))
 
 
 @pytest.mark.parametrize(
