@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tasks import dates
+from tasks import dates, keys
 from tasks.delimited import MISSING
 
 if TYPE_CHECKING:
@@ -169,21 +169,17 @@ def cell(meaning: Meaning | None) -> pl.DataType:
     return types.get(meaning.kind, pl.String()) if meaning else pl.String()
 
 
-def read(cells: pl.Series, meaning: Meaning) -> pl.Series:
-    """Cells of one meaning in its canonical type: text is trimmed already. Raises polars' or our own ValueError where
-    a cell does not fit.
+def read(cells: pl.Series, meaning: Meaning, *, text: bool) -> pl.Series | keys.Words:
+    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing. Raises polars' errors, or
+    ValueError, where a cell does not fit.
     """
     import polars as pl
 
     kind = cells.dtype
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        return _of_words(cells.cast(pl.String), meaning, text)
     if meaning.kind == "none":
-        if cells.null_count() < len(cells):
-            raise ValueError(f"column {cells.name!r} was thought to be empty")
-        return cells.cast(pl.Float64) if kind != pl.String else pl.Series(cells.name, [None] * len(cells), pl.Float64)
-    if kind == pl.String:
-        return _of_words(cells, meaning)
-    if meaning.kind == "text":
-        return cells.cast(pl.String)
+        return _nothing(cells)
     if meaning.kind == "float":
         return _number(cells).fill_nan(None)
     if meaning.kind == "date":
@@ -193,19 +189,45 @@ def read(cells: pl.Series, meaning: Meaning) -> pl.Series:
     return cells.cast(pl.Int64 if meaning.kind == "int" else pl.Boolean)
 
 
-def _of_words(cells: pl.Series, meaning: Meaning) -> pl.Series:
+def _of_words(cells: pl.Series, meaning: Meaning, text: bool) -> pl.Series | keys.Words:
     import polars as pl
 
+    if meaning.kind == "text":
+        return _words(cells) if text else keys.words(cells)
     if meaning.kind == "date":
         read = dates.parse(cells, meaning.form or dates.ISO)
+        if text and read.null_count() > cells.null_count():
+            cells = clean(cells)
+            read = dates.parse(cells, meaning.form or dates.ISO)
         if read.null_count() > cells.null_count():
             raise ValueError(f"column {cells.name!r} holds words that are no dates")
         return read
+    cells = clean(cells) if text else cells
+    if meaning.kind == "none":
+        return _nothing(cells)
     if meaning.kind == "bool":
         return cells.str.to_lowercase() == "true"
-    if meaning.kind == "int":
-        return cells.cast(pl.Int64)
-    return cells.cast(pl.Float64).fill_nan(None) if meaning.kind == "float" else cells
+    return cells.cast(pl.Int64) if meaning.kind == "int" else cells.cast(pl.Float64).fill_nan(None)
+
+
+def _words(cells: pl.Series) -> keys.Words:
+    """Words without blanks around them: only the different ones are looked at."""
+    import polars as pl
+
+    found = keys.words(cells)
+    bare = clean(found.different)
+    if bare.equals(found.different):
+        return found
+    values = bare.append(pl.Series([None], dtype=pl.String)).gather(found.codes)
+    return keys.Words(values.alias(cells.name), found.codes, bare)
+
+
+def _nothing(cells: pl.Series) -> pl.Series:
+    import polars as pl
+
+    if cells.null_count() < len(cells):
+        raise ValueError(f"column {cells.name!r} was thought to be empty")
+    return pl.Series(cells.name, [None] * len(cells), pl.Float64)
 
 
 def _number(cells: pl.Series) -> pl.Series:

@@ -80,9 +80,12 @@ def write(reading: Reading, target: Path, keyed: Keyed) -> None:
         schema[tables.ROW] = pl.Int64()
 
     def canonically(batch: pl.DataFrame) -> pl.DataFrame:
-        cells = [canonical.clean(s) if reading.text and s.dtype == pl.String else s for s in batch]
-        frame = pl.DataFrame([canonical.read(s, reading.meanings[s.name]) for s in cells])
-        return frame.with_columns(pl.Series(tables.ROW, keys.of(frame, key))) if keyed else frame
+        cells = {name: canonical.read(batch[name], m, text=reading.text) for name, m in reading.meanings.items()}
+        columns = [cell.values if isinstance(cell, keys.Words) else cell for cell in cells.values()]
+        if keyed:
+            row = keys.joined([cells[name] for name in sorted(key)], len(batch))
+            columns.append(pl.Series(tables.ROW, row))
+        return pl.DataFrame(columns)
 
     tables.sink(reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target)
 
