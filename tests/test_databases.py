@@ -69,7 +69,11 @@ def postgresql(url: str) -> Database:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """A database with four rows, two of them with the greatest id."""
     made = {"sqlite": sqlite, "duckdb": duckdb}
-    found = postgresql(request.getfixturevalue("postgres")) if request.param == "postgresql" else made[request.param](tmp_path)
+    found = (
+        postgresql(request.getfixturevalue("postgres"))
+        if request.param == "postgresql"
+        else made[request.param](tmp_path)
+    )
     found.write(TABLE)
     found.write("INSERT INTO sales VALUES (?, ?, ?, ?)", (1, "2024-01-01 10:00:00", 1.5, "Ulm"))
     found.write("INSERT INTO sales VALUES (?, ?, ?, ?)", (2, "2024-01-02 10:00:00", None, "Ulm"))
