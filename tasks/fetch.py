@@ -58,7 +58,8 @@ def run(root: Path, data: Data, id: str | None = None, labelled: Labelled | None
     with staged(root) as staging:
         before = staging.before
         if source.kind == "local":
-            record = _record(source, before if before and before.identity == data.identity else None, {})
+            new_home = Record(kind=source.kind, where=source.where, identity=data.identity)
+            record = before if before is not None and before.identity == data.identity else new_home
         else:
             record = _fetched(source, root, staging, (id, data.key))
         fresh: tuple[Part, ...] = ()
@@ -131,7 +132,7 @@ def _rows(source: Revealed, root: Path, staging: Staging, known: Record | None) 
         return growing.model_copy(update={"parts": growing.parts + parts, "watermark": mark}) if parts else growing
     if not parts:
         raise InputError(f"data.query: {source.where}: gives no rows. Mend the query, or wait until there are some")
-    return _record(source, staging.before, {"parts": parts, "watermark": mark}, known)
+    return _record(source, staging.before, {"parts": parts, "watermark": mark})
 
 
 def _boundary(root: Path, record: Record, key: str) -> pl.DataFrame:
@@ -152,7 +153,7 @@ def _web(source: Revealed, staging: Staging, known: Record | None) -> Record:
     if answer.parts is None:
         assert known is not None
         return known
-    return _record(source, staging.before, {"parts": answer.parts, "etag": answer.etag}, known)
+    return _record(source, staging.before, {"parts": answer.parts, "etag": answer.etag})
 
 
 def _listed(source: Revealed, root: Path, staging: Staging, known: Record | None) -> Record:
@@ -167,7 +168,7 @@ def _listed(source: Revealed, root: Path, staging: Staging, known: Record | None
     if known is not None and len(kept) == len(known.own):
         return known.model_copy(update={"parts": known.parts + tuple(fresh.values())}) if fresh else known
     parts = tuple({**kept, **fresh}[file.name] for file in listed)
-    return _record(source, staging.before, {"parts": parts}, known)
+    return _record(source, staging.before, {"parts": parts})
 
 
 def _copied(origin: Any, staging: Staging, file: Any) -> Part:
@@ -178,10 +179,8 @@ def _copied(origin: Any, staging: Staging, file: Any) -> Part:
     return staging.part(path, rows(path), name=file.name, etag=file.etag)
 
 
-def _record(source: Revealed, before: Record | None, facts: dict[str, Any], known: Record | None = None) -> Record:
+def _record(source: Revealed, before: Record | None, facts: dict[str, Any]) -> Record:
     """A new generation; the parts of feedback stay with it."""
-    if source.kind == "local" and before is not None:
-        return before
     feedback = tuple(part for part in before.parts if part.feedback) if before else ()
     return Record(
         kind=source.kind,
