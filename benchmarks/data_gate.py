@@ -10,6 +10,7 @@ contract is proposed from the first 40 % of the rows.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -143,7 +144,9 @@ def slices(data: Path) -> None:
         print(f"\n{name}: {total[level]} of {total['n']}, {total[level] / total['n']:.2%} ({low:.2%} to {high:.2%})")
 
 
-def later(frame: pl.DataFrame, file: str, named: dict[str, object], way: str) -> Iterator[set[tuple[str, str | None, str]]]:
+def later(
+    frame: pl.DataFrame, file: str, named: dict[str, object], way: str
+) -> Iterator[set[tuple[str, str | None, str]]]:
     """What is told of each slice and was not told of the accepted table before it."""
     chosen = settings.parse({"project": "p", "problem": named, "data": {"source": file}})
     frame = frame.head(CLEAN_ROWS.get(file, len(frame)))
@@ -155,11 +158,15 @@ def later(frame: pl.DataFrame, file: str, named: dict[str, object], way: str) ->
     size = int(cuts[1] - cuts[0])
     accepted = frame[:first] if way == "grows" else frame[first - size : first]
     seen = validate.look(accepted, chosen, schema)
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in itertools.pairwise(cuts):
         now = frame[:b] if way == "grows" else frame[a:b]
         usual = {(f.check, f.column) for f in seen.findings if f.level != "pass"}
         seen = validate.look(now, chosen, schema, seen.digest)
-        yield {(f.check, f.column, f.level) for f in seen.findings if f.level != "pass" and (f.check, f.column) not in usual}
+        yield {
+            (f.check, f.column, f.level)
+            for f in seen.findings
+            if f.level != "pass" and (f.check, f.column) not in usual
+        }
 
 
 def whole(data: Path) -> None:
@@ -167,7 +174,12 @@ def whole(data: Path) -> None:
     print("\n| table | level | check | column | figure | seconds |\n|---|---|---|---|---|---|")
     for file, named in REAL.items():
         chosen = settings.parse(
-            {"project": "p", "problem": named, "data": {"source": file}, "split": {"strategy": "time" if named["time"] else "random"}}
+            {
+                "project": "p",
+                "problem": named,
+                "data": {"source": file},
+                "split": {"strategy": "time" if named["time"] else "random"},
+            }
         )
         frame = canonical(pl.read_parquet(data / file))
         if chosen.problem.time:

@@ -121,7 +121,13 @@ def _made(rng: np.random.Generator, kind: str, seed: int) -> Clean:
     plan = rng.choice(np.array(["basic", "plus", "premium"]), n, p=[0.6, 0.3, 0.1])
     score = base + (plan == "premium") * 1.5 + np.log(numbers[names[1]]) - 3 + (numbers[names[2]] > 60) * 1.0
     day = _days(rng, n)
-    content = {"day": day, **numbers, "town": town, "plan": plan, "seen": day - rng.integers(1, 900, n) * np.timedelta64(1, "D")}
+    content = {
+        "day": day,
+        **numbers,
+        "town": town,
+        "plan": plan,
+        "seen": day - rng.integers(1, 900, n) * np.timedelta64(1, "D"),
+    }
     frame = pl.DataFrame(content)
     gaps = pl.Series(rng.random(n) < 0.06)
     frame = frame.with_columns(pl.when(gaps).then(None).otherwise(pl.col(names[5])).alias(names[5]))
@@ -160,7 +166,7 @@ def near_duplicates(clean: Clean, rng: np.random.Generator) -> Planted:
     words, numbers = clean.columns(pl.String), clean.columns(pl.Float64)
     way = rng.integers(3)
     if way == 0 and words:
-        again = again.with_columns((pl.col(words).str.to_uppercase() + " "))
+        again = again.with_columns(pl.col(words).str.to_uppercase() + " ")
     elif way == 1 and numbers:
         again = again.with_columns(pl.col(numbers).cast(pl.Float32).cast(pl.Float64) + 1e-9)
     else:
@@ -213,7 +219,9 @@ def dates(clean: Clean, rng: np.random.Generator) -> Planted:
 def infinite(clean: Clean, rng: np.random.Generator) -> Planted:
     name = str(rng.choice(clean.columns(pl.Int64, pl.Float64)))
     value = float(rng.choice([np.inf, -np.inf]))
-    return Planted(_cells(clean.now.with_columns(pl.col(name).cast(pl.Float64)), name, INFINITE, value, rng), ("infinite",), name)
+    return Planted(
+        _cells(clean.now.with_columns(pl.col(name).cast(pl.Float64)), name, INFINITE, value, rng), ("infinite",), name
+    )
 
 
 def sentinel(clean: Clean, rng: np.random.Generator) -> Planted:
@@ -244,7 +252,10 @@ def silent(clean: Clean, rng: np.random.Generator) -> Planted:
 def renamed(clean: Clean, rng: np.random.Generator) -> Planted:
     shares = {n: clean.now[n].value_counts(normalize=True).drop_nulls() for n in clean.columns(pl.String)}
     known = [
-        (n, v) for n, s in shares.items() for v, share in s.iter_rows() if share >= LEAST_SHARE and v in set(clean.before[n])
+        (n, v)
+        for n, s in shares.items()
+        for v, share in s.iter_rows()
+        if share >= LEAST_SHARE and v in set(clean.before[n])
     ]
     name, old = known[rng.integers(len(known))]
     new = [old.upper() + "_", f"class {rng.integers(100, 999)}"][rng.integers(2)]

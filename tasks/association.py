@@ -25,28 +25,35 @@ class Associations:
     strength: NDArray[np.float64]
 
 
-def measure(sample: pl.DataFrame, names: tuple[str, ...]) -> Associations:
-    """Cramér's V of all pairs, numbers cut at their quantiles, corrected for chance (Bergsma, J. Korean Stat. Soc. 2013).
+def measure(sample: pl.DataFrame, names: tuple[str, ...], most: int) -> tuple[dict[str, float], Associations]:
+    """Cramér's V, numbers cut at their quantiles, corrected for chance (Bergsma, J. Korean Stat. Soc. 2013).
 
-    Bent relations count as much as straight ones. One matrix product gives all tables of counts at once.
+    Of each of the columns `names` with the first of them, strongest first; and of all pairs among the first and the
+    `most` - 1 that go with it best: all pairs of thousands of columns would take hours. Bent relations count as much as
+    straight ones.
     """
     import numpy as np
 
     some = sample.gather_every(max(-(-len(sample) // ROWS), 1))
-    codes = [_codes(some[name]) for name in names]
-    levels = [int(c.max(initial=0)) + 1 for c in codes]
-    start = np.concatenate([[0], np.cumsum(levels)])
-    n = len(some)
-    marks = np.zeros((n, int(start[-1])), dtype=np.float32)
-    for j, column in enumerate(codes):
-        marks[np.arange(n), start[j] + column] = 1
-    together = (marks.T @ marks).astype(np.float64)
-    strength = np.eye(len(names))
-    for i in range(len(names)):
-        for j in range(i):
-            block = together[start[i] : start[i + 1], start[j] : start[j + 1]]
-            strength[i, j] = strength[j, i] = _cramer(block, n)
-    return Associations(names, strength)
+    codes = {name: _codes(some[name]) for name in names}
+    first = {name: _cramer(_table(codes[names[0]], codes[name]), len(some)) for name in names[1:]}
+    first = dict(sorted(first.items(), key=lambda item: (-item[1], item[0])))
+    kept = (names[0], *list(first)[: most - 1])
+    strength = np.eye(len(kept))
+    for i, name in enumerate(kept):
+        for j, other in enumerate(kept[:i]):
+            strength[i, j] = strength[j, i] = _cramer(_table(codes[name], codes[other]), len(some))
+    return first, Associations(kept, strength)
+
+
+def _table(one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Counts of pairs of classes."""
+    import numpy as np
+
+    width = int(other.max(initial=0)) + 1
+    height = int(one.max(initial=0)) + 1
+    counts = np.bincount(one * width + other, minlength=height * width).reshape(height, width)
+    return counts.astype(np.float64)
 
 
 def _codes(values: pl.Series) -> NDArray[np.intp]:

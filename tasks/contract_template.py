@@ -22,6 +22,8 @@ MOST_VALUES = 40
 REACH = 3
 # An amount that begins at zero may grow so many times: years of growth pass, a slip of three digits does not.
 GROWTH = 10
+# Below this a number has no two figures left: steps of a tenth of it are zero.
+_TINY = 1e-300
 # Of a complete column, this share of cells may be missing one day before the lap stops.
 MISSING = 0.3
 
@@ -88,7 +90,7 @@ def _column(c: Column, found: Profile, problem: Problem, values: list[str] | Non
 def _plain(value: float | str | None) -> str:
     """A number as people write it, and as YAML reads a number: 1e+30 would be a word there."""
     text = repr(float(f"{value:.7g}"))
-    return text.removesuffix(".0") if "e" not in text else f"{value:.3f}"
+    return text.removesuffix(".0") if "e" not in text else f"{value:.6e}"
 
 
 def _reach(c: Column) -> tuple[float, float] | None:
@@ -99,8 +101,10 @@ def _reach(c: Column) -> tuple[float, float] | None:
     if c.type != "number" or not isinstance(c.minimum, float) or not isinstance(c.maximum, float):
         return None
     low, high = c.minimum, c.maximum
+    if not _TINY < max(abs(low), abs(high)) < 1e300:
+        return None
     if 0 <= low <= high / 20:
-        return (0.0, _outwards(GROWTH * high)) if high < 1e300 else None
+        return (0.0, _outwards(GROWTH * high))
     more = max(REACH * (high - low), max(abs(low), abs(high)) / 2)
     return (_outwards(low - more), _outwards(high + more)) if 0 < more < 1e300 else None
 

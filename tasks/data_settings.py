@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from tasks.errors import InputError
 
-_ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# ${NAME} comes from the environment; $${NAME} is ${NAME} itself.
+_ENV = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_EITHER = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 Kind = Literal["local", "glob", "s3", "http", "sqlite", "postgresql", "duckdb"]
 DATABASES = ("sqlite", "postgresql", "duckdb")
 _SCHEMES: dict[str, Kind] = {
@@ -191,12 +193,19 @@ def expand(value: Any, at: str, path: Path | str = "params.yaml") -> Any:
         return value
 
     def look_up(match: re.Match[str]) -> str:
-        name = match.group(1)
+        escaped, name = match.groups()
+        if escaped:
+            return match.group(0)[1:]
         if name not in os.environ:
             raise InputError(f"{path}: {at}: the environment has no {name}. Set it: export {name}=…")
         return os.environ[name]
 
-    return _ENV.sub(look_up, value)
+    return _EITHER.sub(look_up, value)
+
+
+def literal(value: str) -> str:
+    """A name as params.yaml must hold it, so that what looks like ${NAME} in it is not taken from the environment."""
+    return _EITHER.sub(lambda match: f"${match.group(0)}", value)
 
 
 def kind_of(source: str) -> Kind:

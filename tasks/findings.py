@@ -16,6 +16,8 @@ from tasks.errors import InputError
 FINDINGS = Path("data/findings.json")
 
 Level = Literal["pass", "warn", "stop"]
+# Of one fault in many columns, so many are named in a message.
+SHOWN = 5
 _ORDER = {"stop": 0, "warn": 1, "pass": 2}
 
 
@@ -48,10 +50,19 @@ def accepted(findings: Iterable[Finding], accept: tuple[str, ...]) -> tuple[Find
 
 
 def refuse(findings: Iterable[Finding], file: str) -> None:
-    """Raise one InputError that lists every stop in `file`, each with its column, figure, limit and remedy."""
+    """Raise one InputError that lists the stops in `file`, each with its column, figure, limit and remedy; of a fault
+    that many columns share, SHOWN and how many more.
+    """
     stops = [f for f in findings if f.level == "stop"]
-    if stops:
-        raise InputError("; ".join(_located(stop, file) for stop in stops))
+    if not stops:
+        return
+    said: list[str] = []
+    for check in dict.fromkeys(stop.check for stop in stops):
+        same = [stop for stop in stops if stop.check == check]
+        said += [_located(stop, file) for stop in same[:SHOWN]]
+        if len(same) > SHOWN:
+            said.append(f"and {len(same) - SHOWN} more columns with the same fault ({check})")
+    raise InputError("; ".join(said))
 
 
 def _located(stop: Finding, file: str) -> str:

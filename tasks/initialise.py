@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tasks import contract_template, ingest, plan, profile, readers, roles, settings, sources, tables
-from tasks.data_settings import Data
+from tasks.data_settings import Data, literal
 from tasks.errors import InputError
 from tasks.profile import Column
 from tasks.template import Proposal, render, write
@@ -34,7 +34,7 @@ _RARE = 0.25
 def named(table: str, query: str | None, key: str | None) -> Data:
     """A table as it is typed, as the data section for it. Raises InputError for an address that nothing here reads."""
     web = {"hosts": [urlsplit(table).hostname]} if table.startswith(("http://", "https://")) else None
-    content = {"source": table, "query": query, "key": key, "http": web}
+    content = {"source": table if "://" in table else literal(table), "query": query, "key": key, "http": web}
     place = {"kind": "regression", "target": "target"}
     return settings.parse({"project": "project", "problem": place, "data": content}, "TABLE").data
 
@@ -53,7 +53,7 @@ def propose(
     What is given is kept; the rest is guessed, and each guess is one of `assumptions`. Raises InputError when a named
     column is absent, or the target can be neither a class nor an amount.
     """
-    data = Data(source=table.as_posix()) if isinstance(table, Path) else table
+    data = Data(source=literal(table.as_posix())) if isinstance(table, Path) else table
     with ingest.scratch(Path()) as folder:
         opened = tuple(readers.cells(path, folder, ignore) for path in sources.files(Path(), data))
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
@@ -83,7 +83,7 @@ def _propose(
     import polars as pl
 
     sample = _spread(whole)
-    look = roles.Look(whole, sample, _columns(whole, sample, target), target)
+    look = roles.Look(whole, sample, _columns(whole, sample, target), target, data.where)
     notes = [f"looked at {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
     kind = kind or roles.kind_of(look, notes)
     time = time or roles.time_of(look, why, notes)
@@ -93,7 +93,8 @@ def _propose(
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     problem = settings.parse(params, "the proposal").problem
     schema = contract_template.propose(pl.scan_parquet(whole.path), problem)
-    return Proposal(kind, len(whole), columns, params, tuple(notes), why, _looks(look, kind, time), schema)
+    reasons = {literal(name): reason for name, reason in why.items()}
+    return Proposal(kind, len(whole), columns, params, tuple(notes), reasons, _looks(look, kind, time), schema)
 
 
 def _spread(whole: roles.Whole) -> pd.DataFrame:
@@ -155,7 +156,7 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
     return {
         "project": name,
         "problem": {
-            **problem,
+            **{key: _literal(value) for key, value in problem.items()},
             "group": None,
             "metric": metric,
             "goal": None,
@@ -173,6 +174,12 @@ def _rare(look: roles.Look) -> str | None:
     if len(counts) < 2 or counts.iloc[-1] >= _RARE * counts.iloc[0]:
         return None
     return f"{look.target!r} is {counts.index[-1]} in only {counts.iloc[-1] / counts.sum():.1%} of the rows"
+
+
+def _literal(value: Any) -> Any:
+    if isinstance(value, str):
+        return literal(value)
+    return [literal(name) for name in value] if isinstance(value, list) else value
 
 
 def _defaults(section: type[settings.Section]) -> dict[str, Any]:

@@ -252,15 +252,10 @@ def _associations(page: Page) -> str:
     names = tuple(n for n in page.features if not page.now.columns[n].silent and page.now.columns[n].type != "text")
     if len(names) < 2 or page.chosen.problem.target not in names:
         return ""
-    found = association.measure(page.sample, names)
-    with_target = sorted(
-        zip(found.strength[0, 1:].tolist(), names[1:], strict=True), key=lambda item: (-item[0], item[1])
-    )
-    lines = "".join(charts.strength(name, share) for share, name in with_target[:LIST])
-    kept = [0, *(names.index(name) for _, name in with_target[: SQUARE - 1])]
-    square = found.strength[kept][:, kept].tolist()
+    with_target, found = association.measure(page.sample, names, SQUARE)
+    lines = "".join(charts.strength(name, share) for name, share in list(with_target.items())[:LIST])
     return (
         "<h2>What goes together</h2><p>Cramér's V, 0 to 1, numbers cut at their quantiles: bent relations count as much as "
         f'straight ones.</p><div class="card wide"><h3>with {escape(names[0])}</h3><br>{lines}</div><br>'
-        f'<div class="card scroll"><h3>between columns</h3><br>{charts.heatmap([names[i] for i in kept], square)}</div>'
+        f'<div class="card scroll"><h3>between columns</h3><br>{charts.heatmap(list(found.names), found.strength.tolist())}</div>'
     )

@@ -52,16 +52,17 @@ class Look:
     sample: pd.DataFrame
     columns: dict[str, Column]
     target: str
+    file: str
 
 
 def kind_of(look: Look, notes: list[str]) -> str:
     """Regression for numbers with many values, else classification."""
     column, name = look.columns[look.target], repr(look.target)
     if column.distinct == 0:
-        raise InputError(f"--target: column {name} is empty. Name another column")
+        raise InputError(f"--target: {look.file}: column {name} is empty. Name another column")
     if column.type in ("date", "text"):
         raise InputError(
-            f"--target: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
+            f"--target: {look.file}: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
             "number or a class"
         )
     values = look.sample[look.target].dropna()

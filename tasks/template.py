@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,14 +130,19 @@ def _line(indent: str, key: str, value: Any, comment: str) -> str:
 
 def _pad(text: str, comment: str) -> str:
     short = comment if len(comment) <= _MOST else comment[: _MOST - 1] + "…"
-    return f"{text:<{_COMMENT_AT - 1}} # {' '.join(short.split())}"
+    # Values of the table stand in comments too: a control character would end the comment, or YAML's patience.
+    plain = "".join(letter if letter.isprintable() else " " for letter in short)
+    return f"{text:<{_COMMENT_AT - 1}} # {' '.join(plain.split())}"
 
 
 def scalar(value: Any) -> str:
     """One value as YAML on one line, quoted where YAML would read it as something else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1 << 20).strip()
-    text = text.removesuffix("...").strip()
-    # A name with a line break: JSON's quoting is YAML too, and stays on the line.
-    return json.dumps(value, ensure_ascii=False) if "\n" in text else text
+    text = _flow(value, allow_unicode=True).removesuffix("...").strip()
+    # A name with a line break of any kind is quoted in a way that stays on the line.
+    return text if text.isprintable() else _flow(value, default_style='"')
+
+
+def _flow(value: Any, **style: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1 << 20, **style).strip()

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 CHECKS = {
     "empty": "columns without a value",
-    "infinite": "infinite numbers",
+    "infinite": "infinite numbers, or too large to compute with",
     "constant": "columns with one value",
     "text": "free text",
     "identifier": "ids that look like something to learn from",
     "mixed": "numbers and words in one column",
+    "formula": "cells that a spreadsheet would run",
 }
 # An id is different in nearly every row...
 _DISTINCT = 0.98
@@ -33,6 +34,10 @@ _LEAST = 200
 # "n/a" does. Codes such as 85123A are a language of their own.
 _MOSTLY = 0.5
 _FEW_WORDS = 20
+# Trees compute in float32; above its range a number is infinite to them, and squares overflow float64 soon after.
+LARGEST = 3.4e38
+# What a spreadsheet takes for a formula; not "+49 170 ..." or "@name".
+_FORMULA = r"^(=[\w(+-]|@[A-Z]+\()"
 _ID_NAME = re.compile(r"(^|[^a-z])(id|uuid|guid|key|nr|no|number|index)$", re.IGNORECASE)
 
 
@@ -61,6 +66,16 @@ def find(e: Evidence) -> Iterator[Finding]:
                 f"data.source: column {name!r} holds {counts.infinite} infinite values. Mend or empty these cells, "
                 f"or add {name!r} to problem.ignore",
             )
+        elif too_large(counts):
+            yield Finding(
+                "infinite",
+                "stop",
+                name,
+                max(-counts.low, counts.high),
+                LARGEST,
+                f"data.source: column {name!r} holds values from {counts.low:g} to {counts.high:g}, too large to compute "
+                f"with. Mend or empty these cells, or add {name!r} to problem.ignore",
+            )
         elif counts.constant:
             text = f"{name!r} has the same value in every row: it is not learned from. Add it to problem.ignore"
             yield Finding("constant", "warn", name, 1, 2, text)
@@ -82,6 +97,22 @@ def find(e: Evidence) -> Iterator[Finding]:
             yield Finding("text", "warn", name, counts.distinct, None, text)
         if counts.shape == "words":
             yield from _mixed(e.sample[name], name)
+            yield from _formulas(e.sample[name], name)
+
+
+def too_large(counts: Counts) -> bool:
+    """Whether the finite values of a column leave the range in which models compute."""
+    return counts.shape == "number" and counts.low is not None and max(-counts.low, counts.high) > LARGEST
+
+
+def _formulas(values: pl.Series, name: str) -> Iterator[Finding]:
+    cells = values.cast(str).filter(values.cast(str).str.contains(_FORMULA))
+    if len(cells):
+        text = (
+            f"{name!r} holds formulas, such as {shown(cells[0])}: a spreadsheet that opens the scored file would run them. "
+            "Export values, not formulas"
+        )
+        yield Finding("formula", "warn", name, len(cells) / len(values), 0.0, text)
 
 
 def _is_id(values: pl.Series, counts: Counts, rows: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tasks.checks import Evidence, shown
+from tasks.checks.columns import LARGEST, too_large
 from tasks.findings import Finding
 
 if TYPE_CHECKING:
@@ -91,6 +92,12 @@ def _amounts(target: str, e: Evidence) -> Iterator[Finding]:
     elif counts.infinite:
         text = f"{target} holds {counts.infinite} infinite values. Mend or empty these cells"
         yield _stop("infinite", name, counts.infinite, 0, text)
+    elif too_large(counts):
+        text = (
+            f"{target} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. Mend or empty these "
+            "cells"
+        )
+        yield _stop("infinite", name, max(-counts.low, counts.high), LARGEST, text)
     elif counts.distinct == 2:
         text = f"{name!r} has two values: problem.kind: classification would suit it better"
         yield Finding("target", "warn", name, 2, 3, text)

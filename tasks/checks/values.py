@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CHECKS = {
     "sentinel": "numbers such as -999 that stand for a missing value",
     "dates": "dates that cannot be, such as 1900-01-01 or 9999-12-31",
+    "date_words": "dates as words, because the order of day and month cannot be told",
 }
 # Written by programs where nothing was known.
 _CODES = (-1.0, *(sign * float("9" * digits) for digits in range(2, 10) for sign in (-1, 1)))
@@ -28,6 +29,10 @@ _LEAST = 3
 # Dates may lie so far from the newest row, in years, where the bulk of the column does not.
 _YEARS = 100
 _YEAR = 365.25 * 86400.0
+# From here on a date is a word for "open", however often it comes.
+_END = 7000 * _YEAR
+_DATE_WORD = r"^\d{1,2}[/-]\d{1,2}[/-]\d{4}\b"
+_MOST = 0.9
 
 
 def find(e: Evidence) -> Iterator[Finding]:
@@ -39,6 +44,19 @@ def find(e: Evidence) -> Iterator[Finding]:
     dated = [name for name, c in e.counts.items() if c.shape == "date" and name not in e.problem.ignore]
     for name in dated:
         yield from _dates(e, name)
+    for name in e.features:
+        if e.counts[name].shape == "words" and e.counts[name].distinct:
+            yield from _date_words(e.sample[name].drop_nulls(), name)
+
+
+def _date_words(words: pl.Series, name: str) -> Iterator[Finding]:
+    share = float(words.str.contains(_DATE_WORD).mean() or 0.0)  # type: ignore[arg-type]
+    if share >= _MOST:
+        text = (
+            f"{name!r} holds dates whose order of day and month cannot be told, such as {words[0]!r}, so it is read as "
+            "words. Write dates as 2024-12-31"
+        )
+        yield Finding("date_words", "warn", name, share, _MOST, text)
 
 
 def _sentinel(e: Evidence, name: str) -> Iterator[Finding]:
@@ -87,6 +105,7 @@ def _dates(e: Evidence, name: str) -> Iterator[Finding]:
     import polars as pl
 
     counts, values = e.counts[name], numbers(e.sample[name]).drop_nulls()
+    values = values.filter(values < _END)
     if len(values) < _LEAST:
         return
     early, late = values.quantile(0.05, "nearest"), values.quantile(0.95, "nearest")
