@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ledger.moments import moment
 from ledger.privacy import Privacy
 from ledger.schema import predictions
-from ledger.store import now
+from ledger.store import now, upsert
 
 ROLES = frozenset({"champion", "shadow", "canary"})
 LONGEST_ID = 200
@@ -79,12 +79,8 @@ def insert(engine: sa.Engine) -> str:
     # Positions are filled from tuples: no dictionary per row.
     make: Any = type(engine.dialect)
     dialect = make(paramstyle="qmark" if engine.dialect.name == "sqlite" else "format")
-    if engine.dialect.name == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert as upsert
-    else:
-        from sqlalchemy.dialects.postgresql import insert as upsert  # type: ignore[assignment]
     values = {name: sa.bindparam(name, type_=predictions.c[name].type) for name in _COLUMNS}
-    compiled = upsert(predictions).values(values).on_conflict_do_nothing().compile(dialect=dialect)
+    compiled = upsert(dialect, predictions).values(values).on_conflict_do_nothing().compile(dialect=dialect)
     if compiled.positiontup != list(_COLUMNS):
         raise RuntimeError(f"the statement takes {compiled.positiontup}, the rows are {_COLUMNS}")
     return str(compiled)

@@ -23,7 +23,7 @@ metadata = MetaData()
 
 # Text that is compared by its bytes in SQLite and PostgreSQL alike, so that both agree on which of two is the greater.
 BYTEWISE = String(200).with_variant(String(200, collation="C"), "postgresql")
-WORDS = String(1000).with_variant(String(1000, collation="C"), "postgresql")
+WORDS = String(1300).with_variant(String(1300, collation="C"), "postgresql")
 
 # Times are ISO 8601 text in UTC: they sort, and a person reads them, in SQLite and PostgreSQL alike.
 leases = Table(

@@ -49,6 +49,17 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection.execution_options(reads=True, yield_per=PIECE, **isolation)
 
 
+def upsert(dialect: sa.Dialect, table: sa.Table) -> Any:
+    """An insert that can be told what to do with rows that are there already: the two databases' common dialect."""
+    if dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
+
+
 def _begin_sqlite(connection: sa.Connection) -> None:
     """The driver would begin late and read-only; IMMEDIATE takes the write lock first: check and act are one."""
     reads = connection.get_execution_options().get("reads", False)

@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("project", sa.String(100), nullable=False),
         sa.Column("id", _bytewise(200), nullable=False),
         sa.Column("at", sa.String(32), nullable=False),
-        sa.Column("label", _bytewise(1000), nullable=False),
+        sa.Column("label", _bytewise(1300), nullable=False),
         sa.Column("received", sa.String(32), nullable=False),
         sa.Column("source", sa.String(16), nullable=False),
         sa.PrimaryKeyConstraint("project", "id", "at", "label"),
