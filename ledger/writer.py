@@ -32,6 +32,10 @@ class LedgerFull(RuntimeError):
     """Predictions arrive faster than the disk takes them, for longer than PATIENCE."""
 
 
+class LedgerFailed(RuntimeError):
+    """The database did not take a group: disk full, no connection. Nothing of it is answered; it may be sent again."""
+
+
 class LedgerClosed(RuntimeError):
     """The writer was closed: nothing more can be recorded."""
 
@@ -132,10 +136,21 @@ class Writer:
             try:
                 self._commit([row for waiting in group for row in waiting.rows])
             except Exception as e:  # noqa: BLE001 (every one of them reaches whoever waits)
-                error = e
+                error = self._explained(e)
             _tell(group, error)
         if self._connection is not None:
             self._connection.close()
+
+    def _explained(self, e: Exception) -> Exception:
+        if not isinstance(e, (self._engine.dialect.loaded_dbapi.Error, sa.exc.SQLAlchemyError, OSError)):
+            return e
+        where = self._engine.url.render_as_string(hide_password=True)
+        failed = LedgerFailed(
+            f"the ledger at {where} did not record predictions ({str(e).strip()}). Look at its disk or server, then send them "
+            "again"
+        )
+        failed.__cause__ = e
+        return failed
 
     def _commit(self, rows: list[tuple[Any, ...]], again: bool = True) -> None:
         """Store rows durably. A connection that the server dropped is replaced once: the statement may be repeated."""

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from ledger import moments, store
 from ledger.predictions import BadPrediction, Prediction
 from ledger.schema import predictions
-from ledger.writer import LedgerClosed, LedgerFull, Writer
+from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull, Writer
+from tests.ledgers import answer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -47,10 +48,6 @@ class Watched(Writer):
     def _commit(self, rows: list[tuple[Any, ...]], again: bool = True) -> None:
         self.watch(len(rows))
         super()._commit(rows, again)
-
-
-def answer(id: str, **more: Any) -> Prediction:
-    return Prediction(id, **{"version": 1, "inputs": {"x": 1.5, "city": "Waco"}, "output": {"prediction": 2.5}, **more})
 
 
 def test_what_was_answered_is_stored_with_all_that_belongs_to_it(engine: sa.Engine, project: str) -> None:
@@ -111,13 +108,13 @@ def test_an_error_of_the_database_reaches_all_who_wait_and_the_next_are_recorded
 ) -> None:
     writer = Writer(engine, project)
     insert, writer._insert = writer._insert, writer._insert.replace("predictions", "gone")
-    with pytest.raises(engine.dialect.loaded_dbapi.Error):
+    with pytest.raises(LedgerFailed, match="send them again"):
         writer.submit([answer("a")]).result(10)
 
     async def both() -> list[Any]:
         return await asyncio.gather(*(writer.record([answer(i)]) for i in "bc"), return_exceptions=True)
 
-    assert all(isinstance(e, engine.dialect.loaded_dbapi.Error) for e in asyncio.run(both()))
+    assert all(isinstance(e, LedgerFailed) for e in asyncio.run(both()))
     writer._insert = insert
     writer.submit([answer("d")]).result(10)
     writer.close()
