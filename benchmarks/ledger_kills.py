@@ -99,7 +99,7 @@ def main() -> None:
     if chosen.record:
         url, first, last = chosen.record
         return record(url, int(first), int(last))
-    from benchmarks.ledger import ledgers
+    from benchmarks.recording import ledgers
 
     with tempfile.TemporaryDirectory() as name, ledgers(Path(name)) as urls:
         print("| | kills | acknowledged | lost | stored | twice |\n|---|---|---|---|---|---|")

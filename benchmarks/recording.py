@@ -1,6 +1,6 @@
 """What recording a prediction costs, beside one fsync on the same disk in the same run: SQLite and PostgreSQL.
 
-`python benchmarks/ledger.py`: one request after the other, then 16 at once (threads, and tasks of one event loop), and what
+`python benchmarks/recording.py`: one request after the other, then 16 at once (threads, and tasks of one event loop), and what
 SQLAlchemy's own path would cost in place of the driver's. PostgreSQL is left out where it is not installed.
 """
 
