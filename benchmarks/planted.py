@@ -43,6 +43,7 @@ class Clean:
 
     @property
     def chosen(self) -> settings.Settings:
+        """Settings for the table."""
         return settings.parse({"project": "p", "problem": self.problem, "data": {"source": self.name}})
 
     def columns(self, *kinds: Any) -> list[str]:

@@ -115,6 +115,13 @@ def score(root: Path, source: Path, target: Path, console: Console) -> dict[str,
     return scoring.score(Project(root), source, target, console)
 
 
+def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:
+    """Ground truth for predictions, from a file."""
+    from flows import labelling
+
+    return labelling.labels(Project(root), file, console)
+
+
 def status(root: Path, console: Console) -> dict[str, Any]:
     """Champion, last lap, last promotion."""
     from flows import status

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pydantic import BaseModel
+
 from tasks import contract_template, ingest, plan, profile, readers, roles, settings, sources, tables
 from tasks.data_settings import Data, literal
 from tasks.errors import InputError
+from tasks.ledger_settings import Ledger
 from tasks.profile import Column
 from tasks.template import Proposal, render, write
 
@@ -165,6 +168,7 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": search,
         "gate": _defaults(settings.Gate),
+        "ledger": _defaults(Ledger),
     }
 
 
@@ -182,7 +186,7 @@ def _literal(value: Any) -> Any:
     return [literal(name) for name in value] if isinstance(value, list) else value
 
 
-def _defaults(section: type[settings.Section]) -> dict[str, Any]:
+def _defaults(section: type[BaseModel]) -> dict[str, Any]:
     return section().model_dump(mode="json")
 
 

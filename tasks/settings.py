@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tasks.data_settings import Data, expand
 from tasks.errors import InputError
+from tasks.ledger_settings import Ledger
 
 PARAMS = "params.yaml"
 # Kept as written, and replaced only while the source is read (tasks/data_settings.py): they may hold secrets.
@@ -127,6 +128,7 @@ class Settings(Section):
     split: Split = Split()
     search: Search = Search()
     gate: Gate = Gate()
+    ledger: Ledger = Ledger()
 
     @field_validator("project")
     @classmethod
@@ -161,6 +163,7 @@ class Settings(Section):
             )
         if s.folds is not None and s.strategy != "kfold":
             raise ValueError("split.folds: counts only with split.strategy kfold. Set it to null, or choose kfold")
+        self.ledger.agree_with(p.id, p.time)
         return self
 
 

@@ -48,6 +48,10 @@ _COMMENTS = {
     "confidence": "of the paired test",
     "margin": "not_worse: how much worse is still the same, relative to the champion's loss",
     "slices": "columns in none of whose values the challenger may be clearly worse",
+    "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
+    "sample": "share of predictions whose inputs are kept; id, time, version and output always are",
+    "drop": "columns of a request that are not stored",
+    "hash": "columns that are stored only as a keyed hash",
 }
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests import postgres_server
+from tests.postgres_server import Postgres
 
 ROOT = Path(__file__).parent.parent
 # Services of whoever runs the tests must not be touched by them.
@@ -142,69 +145,21 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.environ["PREFECT_API_URL"] = before
 
 
-class Postgres:
-    """A real PostgreSQL on a free port, which can be killed and started again."""
-
-    def __init__(self) -> None:
-        import glob
-        import shutil
-        import socket
-        import tempfile
-
-        found = sorted(glob.glob("/usr/lib/postgresql/*/bin/pg_ctl")) or [shutil.which("pg_ctl") or ""]
-        if not found[-1]:
-            missing("PostgreSQL's server programs (pg_ctl, initdb)")
-        self._programs = Path(found[-1]).parent
-        # Not below pytest's own folder, which only the user of the tests may enter.
-        self._home = Path(tempfile.mkdtemp(prefix="postgres-"))
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self._port = s.getsockname()[1]
-        # PostgreSQL refuses to run as root.
-        self._user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-        if self._user:
-            shutil.chown(self._home, "postgres")
-        self._run("initdb", "-U", "windvane", "--auth=trust", "-E", "UTF8")
-        self.url = f"postgresql+psycopg://windvane@127.0.0.1:{self._port}/postgres"
-        self.start()
-
-    def start(self) -> None:
-        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._home} -c fsync=off"
-        self._run("pg_ctl", "-o", options, "-l", str(self._home / "log"), "-w", "start")
-
-    def kill(self) -> None:
-        """kill -9 of the server and of all that serve its clients."""
-        import psutil
-
-        pid = int((self._home / "data" / "postmaster.pid").read_text().split()[0])
-        processes = [psutil.Process(pid), *psutil.Process(pid).children()]
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes, timeout=10)
-
-    def remove(self) -> None:
-        import shutil
-
-        self._run("pg_ctl", "-m", "immediate", "stop")
-        shutil.rmtree(self._home)
-
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [*self._user, str(self._programs / program), "-D", str(self._home / "data"), *arguments]
-        subprocess.run(command, check=True, cwd=self._home, stdout=subprocess.DEVNULL, timeout=60)
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a real PostgreSQL that all tests share."""
-    server = Postgres()
-    yield server.url
-    server.remove()
+    with _postgres() as server:
+        yield server.url
 
 
 @pytest.fixture
 def mortal_postgres() -> Iterator[Postgres]:
     """A PostgreSQL of the test's own, to be killed."""
-    server = Postgres()
-    yield server
-    server.remove()
+    with _postgres() as server:
+        yield server
+
+
+def _postgres() -> AbstractContextManager[Postgres]:
+    if not postgres_server.programs():
+        missing("PostgreSQL's server programs (pg_ctl, initdb)")
+    return postgres_server.running(fsync=False)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tasks import fetch, raw
 from tasks.errors import InputError, Outage
-from tests.conftest import Postgres
+from tests.postgres_server import Postgres
 from tests.sources_for_tests import data, held, state
 
 TABLE = "CREATE TABLE sales (id INTEGER, moment TIMESTAMP, price DOUBLE PRECISION, town VARCHAR(20))"

@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from tasks import raw
-from tests.conftest import ROOT, Folder, Postgres, quick_project
+from tests.conftest import ROOT, Folder, quick_project
+from tests.postgres_server import Postgres
 
 pytestmark = pytest.mark.slow
 SECRET = "hunter2hunter2"
