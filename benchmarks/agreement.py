@@ -62,7 +62,7 @@ def table(file: str) -> None:
         real = agreement.agree(engine, model, kind.predict, held, signature)
         fake = agreement.agree(engine, model, kind.predict, bent, signature)
         print(
-            f"| {file.split('.')[0]} | {name} | {_told(real)} | {_told(fake)} | {_cost(engine, model, kind, held, signature)} |"
+            f"| {file.split('.', maxsplit=1)[0]} | {name} | {_told(real)} | {_told(fake)} | {_cost(engine, model, kind, held, signature)} |"
         )
 
 

@@ -30,9 +30,9 @@ def _number(recipe: dict[str, Any]) -> Encoder:
     """The number as it is, or standardised, with what the indicators "was missing" of other rows say behind it."""
     missing, tail = _floats(recipe["missing"]), _floats(recipe["tail"])
     if recipe["scale"] is None:
-        return lambda x: missing if x is None else (x,)
+        return lambda x: missing if x is None else (x,)  # type: ignore[return-value]
     ((mean, scale),) = recipe["scale"]
-    return lambda x: missing if x is None else ((x - mean) / scale, *tail)  # type: ignore[operator]
+    return lambda x: missing if x is None else ((x - mean) / scale, *tail)
 
 
 def _table(recipe: dict[str, Any]) -> Encoder:
