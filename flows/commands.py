@@ -106,6 +106,13 @@ def score(root: Path, source: Path, target: Path, console: Console) -> dict[str,
     return scoring.score(Project(root), source, target, console)
 
 
+def serve(root: Path, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
+    """The scoring service, until it is stopped."""
+    from flows import serving
+
+    return serving.serve(Project(root), host, port, console)
+
+
 def status(root: Path, console: Console) -> dict[str, Any]:
     """Champion, last lap, last promotion."""
     from flows import status

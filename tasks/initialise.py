@@ -115,6 +115,7 @@ def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": _defaults(settings.Search),
         "gate": _defaults(settings.Gate),
+        "serve": _defaults(settings.Serve),
     }
 
 

@@ -126,6 +126,13 @@ class Gate(Section):
     slices: tuple[str, ...] = ()
 
 
+class Serve(Section):
+    """Where the scoring service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+
+
 class Settings(Section):
     """The whole of params.yaml."""
 
@@ -135,6 +142,7 @@ class Settings(Section):
     split: Split = Split()
     search: Search = Search()
     gate: Gate = Gate()
+    serve: Serve = Serve()
 
     @field_validator("project")
     @classmethod
