@@ -143,6 +143,20 @@ def score(source: Path, target: Path, console: Any) -> Any:
 
 
 @main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_command
+def labels(file: Path, console: Any) -> Any:
+    """Hand in ground truth that arrived later: FILE has columns id, label, and at (when it became known) if you like.
+
+    All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
+    latest `at` counts, in whatever order they arrive.
+    """
+    from flows import commands
+
+    return commands.labels(Path.cwd(), file, console)
+
+
+@main.command()
 @click.option("--host", default=None, help="Instead of serve.host of params.yaml.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of serve.port; 0: a free one.")
 @_command

@@ -106,6 +106,13 @@ def score(root: Path, source: Path, target: Path, console: Console) -> dict[str,
     return scoring.score(Project(root), source, target, console)
 
 
+def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:
+    """Ground truth for predictions, from a file."""
+    from flows import labelling
+
+    return labelling.labels(Project(root), file, console)
+
+
 def serve(root: Path, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
     """The scoring service, until it is stopped."""
     from flows import serving

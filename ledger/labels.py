@@ -79,6 +79,9 @@ def hand_in(engine: sa.Engine, project: str, statements: Iterable[Statement], so
     by_id = [(id, [(at, text) for _, _, at, text in group]) for id, group in groupby(given, key=lambda s: s[0])]
     done = HandedIn()
     with engine.begin() as db:
+        if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
+            db.execute(sa.text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
+        # Taken under the lock: what is received later is also seen later.
         received = now()
         for i in range(0, len(by_id), CHUNK):
             done += _hand_in(db, project, dict(by_id[i : i + CHUNK]), received, source)
@@ -139,27 +142,25 @@ def resolved(
 
 
 def _join(project: str, known: str | None, unlabelled: bool, inputs: bool) -> sa.Select[Any]:
-    """Predictions joined to the statement that no other one, received by then, is ahead of."""
-    p, other = predictions.c, labels.alias("other")
-    ahead = sa.or_(other.c.at > labels.c.at, sa.and_(other.c.at == labels.c.at, other.c.label > labels.c.label))
-    overruled = sa.exists().where(other.c.project == project, other.c.id == labels.c.id, ahead)
-    on = [labels.c.project == project, labels.c.id == p.id]
-    if known is not None:
-        overruled = overruled.where(other.c.received <= known)
-        on.append(labels.c.received <= known)
+    p = predictions.c
     stored = sa.cast(p.inputs, sa.Text) if inputs else sa.null()
-    query = sa.select(
-        p.id,
-        p.time,
-        p.version,
-        p.role,
-        stored,
-        sa.cast(p.output, sa.Text),
-        labels.c.label,
-        labels.c.at,
-        labels.c.received,
-    ).select_from(predictions.join(labels, sa.and_(*on, ~overruled), isouter=unlabelled))
+    said = (stored, sa.cast(p.output, sa.Text), labels.c.label)
+    query = sa.select(p.id, p.time, p.version, p.role, *said, labels.c.at, labels.c.received)
+    query = query.select_from(predictions.join(labels, winning(project, known), isouter=unlabelled))
     return query if known is None else query.where(p.received <= known)
+
+
+def winning(project: str, known: str | None = None) -> sa.ColumnElement[bool]:
+    """The condition that joins a prediction to the statement about it that no other one, received by then, is ahead of."""
+    other = labels.alias("other")
+    level = sa.and_(other.c.at == labels.c.at, other.c.label > labels.c.label)
+    overruled = sa.exists().where(
+        other.c.project == project, other.c.id == labels.c.id, sa.or_(other.c.at > labels.c.at, level)
+    )
+    mine = sa.and_(labels.c.project == project, labels.c.id == predictions.c.id)
+    if known is None:
+        return mine & ~overruled
+    return mine & (labels.c.received <= known) & ~overruled.where(other.c.received <= known)
 
 
 def _text(label: float | str) -> str:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# In place of a hashed value stands {HASHED: its hash}: nobody takes it for the value.
+HASHED = "hashed"
+
 
 @dataclass(frozen=True)
 class Privacy:
@@ -31,10 +34,10 @@ class Privacy:
         if not self.drop and not self.hash:
             return inputs
         kept = {name: value for name, value in inputs.items() if name not in self.drop}
-        return kept | {name: self.hashed(name, kept[name]) for name in self.hash if name in kept}
+        return kept | {name: {HASHED: self.hashed(name, kept[name])} for name in self.hash if name in kept}
 
     def hashed(self, column: str, value: Any) -> str | None:
-        """What stands in the ledger for a value of a hashed column: 32 digits; missing stays missing.
+        """The hash that is stored for a value of a column: 32 digits; missing stays missing.
 
         BLAKE2b with the key, over column and value, so that nobody finds the value by trying all there are.
         """

@@ -14,7 +14,7 @@ import orjson
 import sqlalchemy as sa
 
 from ledger.labels import chunks
-from ledger.privacy import Privacy
+from ledger.privacy import HASHED, Privacy
 from ledger.schema import erasures, labels, predictions
 from ledger.store import now, reading, stamp
 
@@ -75,15 +75,16 @@ def erase_subject(engine: sa.Engine, project: str, column: str, value: Any, priv
 
 
 def _ids_with(engine: sa.Engine, project: str, column: str, value: Any, privacy: Privacy) -> Iterator[str]:
-    sought = {privacy.plain(value), privacy.hashed(column, value)} if privacy.key else {privacy.plain(value)}
-    stored = sa.cast(predictions.c.inputs, sa.Text)
-    query = sa.select(predictions.c.id, stored).where(
-        predictions.c.project == project, predictions.c.inputs.is_not(None)
-    )
+    plain, hashed = privacy.plain(value), privacy.hashed(column, value) if privacy.key else None
+    p = predictions.c
+    query = sa.select(p.id, sa.cast(p.inputs, sa.Text)).where(p.project == project, p.inputs.is_not(None))
     with reading(engine) as db:
         for id, inputs in db.execute(query):
             found = orjson.loads(inputs).get(column)
-            if found is not None and privacy.plain(found) in sought:
+            if isinstance(found, dict):
+                if hashed is not None and found.get(HASHED) == hashed:
+                    yield id
+            elif found is not None and privacy.plain(found) == plain:
                 yield id
 
 

@@ -9,8 +9,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from tasks import canonical, profile, roles, settings, sources
 from tasks.errors import InputError
+from tasks.ledger_settings import Ledger
 from tasks.profile import Column
 from tasks.template import Proposal, render, write
 
@@ -116,10 +119,11 @@ def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -
         "search": _defaults(settings.Search),
         "gate": _defaults(settings.Gate),
         "serve": _defaults(settings.Serve),
+        "ledger": _defaults(Ledger),
     }
 
 
-def _defaults(section: type[settings.Section]) -> dict[str, Any]:
+def _defaults(section: type[BaseModel]) -> dict[str, Any]:
     return section().model_dump(mode="json")
 
 

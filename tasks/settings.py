@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tasks.errors import InputError
+from tasks.ledger_settings import Ledger
 
 PARAMS = "params.yaml"
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -143,6 +144,7 @@ class Settings(Section):
     search: Search = Search()
     gate: Gate = Gate()
     serve: Serve = Serve()
+    ledger: Ledger = Ledger()
 
     @field_validator("project")
     @classmethod
@@ -172,6 +174,7 @@ class Settings(Section):
             )
         if s.folds is not None and s.strategy != "kfold":
             raise ValueError("split.folds: counts only with split.strategy kfold. Set it to null, or choose kfold")
+        self.ledger.agree_with(p.id, p.time)
         return self
 
 

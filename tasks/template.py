@@ -41,6 +41,10 @@ _COMMENTS = {
     "host": "the scoring service; another than 127.0.0.1 needs WINDVANE_API_KEYS",
     "port": "of the scoring service",
     "slices": "columns in none of whose values the challenger may be clearly worse",
+    "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
+    "sample": "share of predictions whose inputs are kept; id, time, version and output always are",
+    "drop": "columns of a request that are not stored",
+    "hash": "columns that are stored only as a keyed hash",
 }
 
 

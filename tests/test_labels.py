@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -140,3 +141,14 @@ def test_more_ids_than_a_statement_holds_are_handed_in_together(engine: sa.Engin
     many = [Statement(str(n), float(n)) for n in range(12_000)]
     assert hand_in(engine, project, many).unmatched == 12_000
     assert hand_in(engine, project, reversed(many)).duplicates == 12_000
+
+
+def test_of_several_who_hand_in_the_same_at_once_one_is_first(engine: sa.Engine, project: str) -> None:
+    many, outcomes = [Statement(str(n), float(n)) for n in range(500)], list[HandedIn]()
+    started = [threading.Thread(target=lambda: outcomes.append(hand_in(engine, project, many))) for _ in range(4)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    assert sorted(outcome.unmatched for outcome in outcomes) == [0, 0, 0, 500]
+    assert sum(outcome.duplicates for outcome in outcomes) == 1500
