@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from flows.console import Console
@@ -11,9 +12,10 @@ from flows.project import Project
 
 def serve(project: Project, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
     """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers."""
-    from ledger.privacy import Privacy
     from serving import keys, server
     from serving.asking import Roles
+    from tasks import privacy
+    from tasks.statements import statement
 
     settings = project.settings
     problem = settings.problem
@@ -29,13 +31,7 @@ def serve(project: Project, host: str | None, port: int | None, console: Console
         address,
         known,
         Roles(problem.id, problem.time),
-        Privacy(),
-        _statement(problem.kind),
+        privacy.of(settings, project.home),
+        partial(statement, problem.kind),
     )
     return {"host": address[0], "port": address[1]}
-
-
-def _statement(kind: str) -> Any:
-    from ledger.labels import Statement
-
-    return lambda id, label, at: Statement(str(id), label, at)
