@@ -6,26 +6,23 @@ A version that cannot be loaded is refused: the one before keeps serving, and th
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ledger import versions
 from ledger.store import now
+from serving import state
 from serving.shelf import Loaded, Shelf
 from tasks.errors import WindvaneError
-from tasks.tables import write_json
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 # Seconds between two looks at the ledger; between two tries of a version that was refused.
 EVERY, AGAIN = 1.0, 30.0
-STATE = "state.json"
 log = logging.getLogger("windvane.serving")
 
 
@@ -80,7 +77,7 @@ class Following:
         """Follow no more."""
         self._stop.set()
         self._thread.join()
-        (self._shelf.folder / STATE).unlink(missing_ok=True)
+        state.clear(self._shelf.folder)
 
     def look(self) -> None:
         """One look at the ledger, and the swap if the champion is another one. Raises nothing that an outage causes."""
@@ -123,29 +120,12 @@ class Following:
 
     def _tell(self) -> None:
         """What `windvane status` and the metrics say."""
-        state = {
-            "pid": os.getpid(),
-            "version": None if self.current is None else self.current.number,
-            "since": None if self.current is None else self.current.since,
-            "refused": None if self.refusal is None else asdict(self.refusal),
-        }
-        write_json(state, self._shelf.folder / STATE)
+        current = self.current
+        number, since = (None, None) if current is None else (current.number, current.since)
+        state.write(self._shelf.folder, number, since, None if self.refusal is None else asdict(self.refusal))
         for tell in self.changed:
             tell()
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY):
             self.look()
-
-
-def state(home: Path) -> dict[str, object] | None:
-    """What a running service of the project last said of itself, or None."""
-    import json
-
-    import psutil
-
-    try:
-        told: dict[str, object] = json.loads((home / "serving" / STATE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return told if psutil.pid_exists(int(str(told["pid"]))) else None

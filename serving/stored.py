@@ -40,11 +40,17 @@ class Form:
 
 
 def files(
-    model: Any, kind: Kind, columns: Columns, taught: pd.DataFrame, asked: pd.DataFrame, seed: int
+    model: Any,
+    kind: Kind,
+    columns: Columns,
+    taught: pd.DataFrame,
+    asked: pd.DataFrame,
+    seed: int,
+    bent: int = MADE_UP_ROWS,
 ) -> dict[str, bytes]:
     """The files for a fitted pipeline. taught, asked: conformed rows that it was fitted on, and on which forms are compared.
 
-    seed: of the rows that are made up. A form that does not agree is not stored; the reason is.
+    bent, seed: how many rows are made up, and by which chance. A form that does not agree is not stored; the reason is.
     """
     from serving.agreement import agree, made_up
     from serving.compile import CannotCompile, compile
@@ -61,7 +67,7 @@ def files(
         engine = Compiled(made.recipe, made.trees, signature.classes)
         rows = asked.iloc[:: max(1, len(asked) // ASKED_ROWS)]
         found = agree(engine, model, kind.predict, rows, signature)
-        found += agree(engine, model, kind.predict, made_up(rows, signature, MADE_UP_ROWS, seed), signature)
+        found += agree(engine, model, kind.predict, made_up(rows, signature, bent, seed), signature)
         content |= {"agreement": found.to_json(), "why": f"compared with scikit-learn: {found}"}
         if found.accepted:
             content["compiled"], trees = made.recipe, made.trees

@@ -74,7 +74,7 @@ class Site:
         folder.mkdir(parents=True)
         skops.io.dump(model, folder / artifacts.MODEL)
         inputs = conform(frame, COLUMNS, "x")
-        for name, content in stored.files(model, k, COLUMNS, inputs, inputs, 0).items():
+        for name, content in stored.files(model, k, COLUMNS, inputs, inputs, 0, 300).items():
             (folder / name).write_bytes(content)
         self.models[number] = model
         return self.add(number, folder, kind)
