@@ -60,19 +60,20 @@ def agree(engine: Engine, pipeline: Any, predict: Any, frame: pd.DataFrame, sign
 
     predict: Kind.predict, which turns what the pipeline says into Predictions.
     """
+    call = getattr(engine, "call", None)
     found = Agreement(0, 0, 0, 0.0)
     for start in range(0, len(frame), PIECE):
         piece = frame.iloc[start : start + PIECE]
-        found += compare(engine.predict(plain(piece, signature)), predict(pipeline, piece))
+        found += compare(engine.predict(plain(piece, signature)), predict(pipeline, piece), call)
     some = frame.iloc[:: max(1, len(frame) // ALONE)]
     said = predict(pipeline, some)
     for i, row in enumerate(plain(some, signature)):
-        found += compare(engine.predict([row]), _one(said, i))
+        found += compare(engine.predict([row]), _one(said, i), call)
     return found
 
 
-def compare(mine: Answer, theirs: Predictions) -> Agreement:
-    """Two answers about the same rows."""
+def compare(mine: Answer, theirs: Predictions, call: tuple[float, int] | None = None) -> Agreement:
+    """Two answers about the same rows. call: the threshold, and of which class, where not the likeliest is called."""
     with np.errstate(invalid="ignore", over="ignore"):
         if theirs.proba is None:
             far = _distance(np.array(mine.values, dtype="float64"), np.asarray(theirs.value, dtype="float64"))
@@ -80,7 +81,7 @@ def compare(mine: Answer, theirs: Predictions) -> Agreement:
         assert mine.proba is not None
         far = _distance(mine.proba, theirs.proba).max(axis=1)
         leaders = np.sort(theirs.proba, axis=1)[:, -2:]
-        lead = leaders[:, -1] - leaders[:, 0]
+        lead = leaders[:, -1] - leaders[:, 0] if call is None else np.abs(theirs.proba[:, call[1]] - call[0])
     other = np.array([a != b for a, b in zip(mine.values, theirs.value.tolist(), strict=True)], dtype=bool)
     return Agreement(
         len(far), int((far > CLOSE).sum()), int((other & (lead > CLOSE)).sum()), float(far.max(initial=0.0))

@@ -5,6 +5,7 @@ What is not known here by its exact type is not compiled: a wrapper that changes
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,8 @@ def compile(pipeline: Any, columns: Sequence[str]) -> Compiled:
     if type(pipeline).__name__ != "Pipeline" or list(pipeline.named_steps) != ["features", "model"]:
         raise CannotCompile(f"a {type(pipeline).__name__} of {list(getattr(pipeline, 'named_steps', []))} is not known")
     recipes, order = _columns(pipeline.named_steps["features"], list(columns))
-    model, back = _unwrapped(pipeline.named_steps["model"])
+    model, call, bent = _classifier(pipeline.named_steps["model"])
+    model, back = _unwrapped(model)
     read = _MODELS.get(type(model).__name__)
     if read is None or not type(model).__module__.startswith("sklearn."):
         raise CannotCompile(f"a {type(model).__name__} is not known")
@@ -69,8 +71,36 @@ def compile(pipeline: Any, columns: Sequence[str]) -> Compiled:
         "model": numbers,
         "link": made.link,
         "back": back,
+        "bent": bent,
+        "call": call,
     }
     return Compiled(recipe, trees.onnx_bytes(made.trees, len(order), made.targets) if made.trees else None)
+
+
+def _classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any]]]:
+    """What stands around a classifier: itself; from which probability on which of two classes is called (None: the
+    likeliest is); and what is done to its probabilities (tasks/balance.py), in order."""
+    call: list[Any] | None = None
+    bent: list[list[Any]] = []
+    while True:
+        name = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
+        if name == "sklearn.FixedThresholdClassifier" and model.response_method == "predict_proba":
+            if call is not None or bent or not isinstance(model.threshold, float):
+                raise CannotCompile("a threshold of this kind is not known")
+            call = [model.threshold, model.classes_.tolist().index(model.pos_label)]
+            model = model.estimator_
+        elif name == "sklearn.FrozenEstimator":
+            model = model.estimator
+        elif type(model).__module__ == "tasks.balance" and {"factors_", "power_", "shifts_"} <= vars(model).keys():
+            bent = [["divide", model.factors_.tolist()], *bent]
+            if model.power_ != 1.0 or model.shifts_.any():
+                bent.insert(
+                    1,
+                    ["temper", float(model.power_), model.shifts_.tolist(), sys.modules[type(model).__module__].LEAST],
+                )
+            model = model.estimator_
+        else:
+            return model, call, bent
 
 
 def _unwrapped(model: Any) -> tuple[Any, list[list[Any]]]:

@@ -48,6 +48,8 @@ class Compiled:
         self._raw = _RAW[self.form](recipe["model"], trees)
         self._link = _LINKS[recipe["link"]]
         self._back = [_BACK[name](*numbers) for name, *numbers in recipe["back"]]
+        self._bent = [_BENT[name](*numbers) for name, *numbers in recipe["bent"]]
+        self.call: tuple[float, int] | None = None if recipe["call"] is None else tuple(recipe["call"])
         self._classes = None if classes is None else list(classes)
 
     def predict(self, rows: Sequence[Sequence[Plain]]) -> Answer:
@@ -60,8 +62,18 @@ class Compiled:
                     values = back(values)
             return Answer(values.tolist())
         proba = self._link(raw)
+        for bend in self._bent:
+            proba = bend(proba)
         classes = self._classes
-        return Answer([classes[i] for i in proba.argmax(axis=1).tolist()], proba)
+        return Answer([classes[i] for i in self._called(proba)], proba)
+
+    def _called(self, proba: NDArray[np.float64]) -> list[int]:
+        """Which class each row is called: the likeliest, or of two the one whose probability reaches its threshold."""
+        if self.call is None:
+            called: list[int] = proba.argmax(axis=1).tolist()
+            return called
+        threshold, positive = self.call
+        return [positive if share >= threshold else 1 - positive for share in proba[:, positive].tolist()]
 
     def matrix(self, rows: Sequence[Sequence[Plain]]) -> NDArray[np.float64]:
         """The model's inputs (n, width); NaN where a value is missing and the model routes that by itself."""
@@ -113,6 +125,20 @@ def _shares(raw: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([1 - raw, raw], axis=1) if raw.shape[1] == 1 else np.asarray(raw, dtype="float64")
 
 
+def _divide(factors: list[float]) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    by = np.array(factors)
+    return lambda proba: _normal(proba / by)
+
+
+def _temper(power: float, shifts: list[float], least: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    times = np.exp(shifts)
+    return lambda proba: _normal(np.clip(proba, least, 1.0) ** power * times)
+
+
+def _normal(odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+
 _RAW: dict[str, Callable[[dict[str, Any], bytes | None], Raw]] = {
     "constant": _constant,
     "linear": _linear,
@@ -127,4 +153,8 @@ _LINKS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 _BACK: dict[str, Callable[..., Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
     "exp": lambda: np.exp,
     "unscale": lambda mean, scale: lambda values: values * scale + mean,
+}
+_BENT: dict[str, Callable[..., Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
+    "divide": _divide,
+    "temper": _temper,
 }

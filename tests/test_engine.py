@@ -79,6 +79,32 @@ def boosted() -> tuple[Any, Signature, pd.DataFrame]:
     return model, Signature(tuple(Input(n, types[n], True) for n in ALL.names)), conform(frame, ALL, "x")
 
 
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 0.9])
+def test_a_threshold_decides_as_the_pipeline_does(threshold: float) -> None:
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.model_selection import FixedThresholdClassifier
+
+    frame = taught("classification")
+    frame["y"] = np.where(frame["y"] == "high", "yes", "no")
+    model = estimators.fit(Spec("forest", {}), problems.of("classification"), ALL, frame, "y", 0, 1)
+    inner = FrozenEstimator(model.named_steps["model"])
+    called = FixedThresholdClassifier(inner, threshold=threshold, pos_label="yes", response_method="predict_proba")
+    model.steps[-1] = ("model", called.fit(np.zeros((2, 1)), np.array(["no", "yes"])))
+    types = stored.types(ALL)
+    signature = Signature(tuple(Input(n, types[n], True) for n in ALL.names), ("no", "yes"))
+    made = compile(model, ALL.names)
+    engine = Compiled(made.recipe, made.trees, signature.classes)
+
+    def predict(pipeline: Any, inputs: Any) -> Predictions:
+        return Predictions(pipeline.predict(inputs), pipeline.predict_proba(inputs), pipeline.classes_)
+
+    inputs = conform(frame, ALL, "x")
+    assert agreement.agree(engine, model, predict, inputs, signature).accepted
+    made.recipe["call"][0] = 0.3
+    moved = Compiled(made.recipe, made.trees, signature.classes)
+    assert agreement.agree(moved, model, predict, inputs, signature).changed > 0
+
+
 def test_a_form_that_answers_otherwise_is_found_out() -> None:
     model, signature, inputs = boosted()
     made = compile(model, ALL.names)
