@@ -159,6 +159,23 @@ def labels(file: Path, console: Any) -> Any:
 
 
 @main.command()
+@click.option("--host", default=None, help="Instead of serve.host of params.yaml.")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of serve.port; 0: a free one.")
+@_command
+def serve(host: str | None, port: int | None, console: Any) -> Any:
+    """Answer over HTTP with the champion, and with the next one as soon as it is promoted. Ctrl-C stops.
+
+    \b
+      curl -s localhost:8000/model
+      curl -s localhost:8000/invocations -H 'Content-Type: application/json' \\
+        -d '{"dataframe_records": [{"size": 100, "town": "Ulm"}]}'
+    """
+    from flows import commands
+
+    return commands.serve(Path.cwd(), host, port, console)
+
+
+@main.command()
 @_command
 def status(console: Any) -> Any:
     """Which version serves, since when and why, and how the last lap ended."""

@@ -122,6 +122,13 @@ def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:
     return labelling.labels(Project(root), file, console)
 
 
+def serve(root: Path, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
+    """The scoring service, until it is stopped."""
+    from flows import serving
+
+    return serving.serve(Project(root), host, port, console)
+
+
 def status(root: Path, console: Console) -> dict[str, Any]:
     """Champion, last lap, last promotion."""
     from flows import status

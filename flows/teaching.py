@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from flows.console import number
 from flows.lap import Lap
 from ledger import openings, versions
+from serving import stored
 from tasks import artifacts, evaluation, features, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
@@ -143,14 +144,21 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
         lap.project.tracker.log(lap.run_id, params={"served.threshold": threshold})
     folder = lesson.root / "model"
     _empty(folder)
-    sample = features.conform(taught.tail(SAMPLE_ROWS), lesson.columns, "the newest training rows")
-    digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name)
+    inputs = features.conform(taught, lesson.columns, "training rows")
+    sample = inputs.tail(SAMPLE_ROWS)
+    engine = stored.files(model, lesson.kind, lesson.columns, inputs, _asked(lesson, inputs), settings.split.seed)
+    digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name, engine)
     return Built(folder, digest, splitting.taught_until(taught, settings))
 
 
 def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:
     problem, seed = lap.project.settings.problem, lap.project.settings.split.seed
     return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group)
+
+
+def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:
+    """The validation rows, on which a compiled form is compared with the pipeline; with folds those that taught."""
+    return features.conform(lesson.validation, lesson.columns, "validation rows") if len(lesson.validation) else taught
 
 
 def smoke(_: Lap, built: Built, tester: Tester) -> None:

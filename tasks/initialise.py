@@ -168,6 +168,7 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": search,
         "gate": _defaults(settings.Gate),
+        "serve": _defaults(settings.Serve),
         "ledger": _defaults(Ledger),
     }
 

@@ -119,6 +119,13 @@ class Gate(Section):
     slices: tuple[str, ...] = ()
 
 
+class Serve(Section):
+    """Where the scoring service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+
+
 class Settings(Section):
     """The whole of params.yaml."""
 
@@ -128,6 +135,7 @@ class Settings(Section):
     split: Split = Split()
     search: Search = Search()
     gate: Gate = Gate()
+    serve: Serve = Serve()
     ledger: Ledger = Ledger()
 
     @field_validator("project")

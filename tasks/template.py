@@ -47,6 +47,8 @@ _COMMENTS = {
     "rule": "superior | not_worse | auto: superior after a search, not_worse after a refit",
     "confidence": "of the paired test",
     "margin": "not_worse: how much worse is still the same, relative to the champion's loss",
+    "host": "the scoring service; another than 127.0.0.1 needs WINDVANE_API_KEYS",
+    "port": "of the scoring service",
     "slices": "columns in none of whose values the challenger may be clearly worse",
     "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
     "sample": "share of predictions whose inputs are kept; id, time, version and output always are",
