@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import gzip
 import os
+import shutil
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks import fetch, raw
+from tasks import fetch, raw, versioning
 from tasks.errors import InputError, Outage
+from tests.conftest import ROOT
 from tests.sources_for_tests import data, state
 
 ROWS = pl.DataFrame({"x": [1, 2, 3], "town": ["Ulm", None, "Bonn"]})
@@ -192,3 +194,22 @@ def test_a_glob_copies_what_changed(tmp_path: Path) -> None:
     assert str(done.record.changes) == "1 new, 0 updated, 1 deleted rows (by whole rows)"
     with pytest.raises(InputError, match="matches no table"):
         fetch.run(tmp_path, data(source="out/*.csv"))
+
+
+def test_a_dvc_remote_in_storage_takes_what_is_missing(storage: Storage, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    (root / "data").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
+        shutil.copy(ROOT / name, root / name)
+    with versioning.pipeline(root) as stages:
+        stages.run("ingest", lambda: ROWS.write_parquet(root / "data/table.parquet"))
+        hashes = stages.hashes()
+    remote = "s3://bucket/shared"
+    versioning.push(root, remote, remote, hashes)
+    versioning.push(root, remote, remote, hashes)
+    (stored,) = storage.client.list_objects_v2(Bucket="bucket")["Contents"]
+    assert stored["Key"].replace("/", "").endswith(hashes[0])
+    storage.stop()
+    with pytest.raises(Outage, match=r"data\.remote: s3://bucket/shared: cannot be reached"):
+        versioning.push(root, "s3://bucket/other", remote, hashes)
+    storage.start()
