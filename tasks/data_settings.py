@@ -35,7 +35,7 @@ _SCHEMES: dict[str, Kind] = {
 }
 # Names of headers and of parts of an address whose values open doors.
 _SECRET = re.compile(
-    r"(^|[-_])(auth|authorization|(api)?key|token|secret|cookie|password|passwd|pwd|sig|signature|credentials?)($|[-_])",
+    r"(^|[-_])(auth|authorization|(api)?key|token|secret|cookie|(ssl)?password|passwd|pwd|sig|signature|credentials?)($|[-_])",
     re.IGNORECASE,
 )
 
@@ -123,8 +123,8 @@ class Data(BaseModel):
     @property
     def where(self) -> str:
         """The source as people may see it: without user, password and parameters."""
-        if "://" not in self.source:
-            return self.source
+        if "://" not in self.source or self.source.startswith("s3://"):
+            return self.source  # in storage a question mark is part of a glob
         parts = urlsplit(self.source)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

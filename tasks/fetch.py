@@ -139,10 +139,10 @@ def _boundary(root: Path, record: Record, key: str) -> pl.DataFrame:
     """The rows of the snapshot that have its greatest key."""
     import polars as pl
 
-    last = [part for part in record.own if part.last == record.own[-1].last]
-    frames = [pl.read_parquet(root / part.path) for part in last]
-    frame = pl.concat(frames, how="diagonal_relaxed")
-    return frame.filter(pl.col(key) == pl.col(key).max())
+    tied = [part for part in record.own if part.last == record.own[-1].last]
+    rows = pl.concat([pl.scan_parquet(root / part.path) for part in tied], how="diagonal_relaxed")
+    last = rows.select(pl.col(key).max()).collect().item()
+    return rows.filter(pl.col(key) == last).collect()
 
 
 def _web(source: Revealed, staging: Staging, known: Record | None) -> Record:

@@ -90,7 +90,7 @@ def push(root: Path, remote: str, named: str, hashes: Sequence[str]) -> None:
     try:
         with Repo(os.fspath(root.resolve()), config={"remote": {"windvane": place}}) as repo:
             done = repo.cloud.push([HashInfo("md5", value) for value in hashes], remote="windvane")
-    except (DvcException, OSError) as e:
+    except (DvcException, OSError, *_storage_errors()) as e:
         raise Outage(
             f"data.remote: {named}: cannot be reached ({_first_line(e)}). Start it, or mend its address"
         ) from None
@@ -100,6 +100,15 @@ def push(root: Path, remote: str, named: str, hashes: Sequence[str]) -> None:
         raise Outage(
             f"data.remote: {named}: {len(done.failed)} files could not be copied. Is there room, and may you write?"
         )
+
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+    """What S3's client raises on its own, where it is installed."""
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return ()
+    return (BotoCoreError, ClientError)
 
 
 def _ingest_deps(text: str) -> list[Any]:
@@ -186,9 +195,10 @@ class Pipeline:
         return str(outs[0].hash_info.value) if outs and outs[0].hash_info else None
 
     def hashes(self) -> list[str]:
-        """The hash of every recorded output: what a remote needs to bring this data version back."""
-        outs = [out for stage in self._stages.values() for out in stage.outs]
-        return [str(out.hash_info.value) for out in outs if out.hash_info]
+        """The hash of every recorded file, and of every folder's list: what a remote needs to bring them back."""
+        outs = [out for stage in self._stages.values() for out in stage.outs if out.hash_info]
+        files = [oid for out in outs for _, oid in _files(out)]
+        return [*files, *(str(out.hash_info.value) for out in outs if out.is_dir_checksum)]
 
     def materialise(self, folder: Path) -> None:
         """Link every recorded output below `folder`, at its path, from the cache where DVC keeps it by its hash."""

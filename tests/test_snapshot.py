@@ -13,7 +13,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows import fetching
+from flows import commands, fetching
+from flows.console import Console
 from ledger.feedback import LABELLED, labelled_rows
 from tasks import fetch, ingest, raw, settings, tables, versioning
 from tasks.errors import InputError, Outage
@@ -193,3 +194,18 @@ def test_dvc_yaml_follows_the_source_and_keeps_what_people_wrote(tmp_path: Path)
     (tmp_path / "dvc.yaml").write_text(own)
     versioning.depend(tmp_path, ["data/raw"])
     assert (tmp_path / "dvc.yaml").read_text() == own
+
+
+def test_init_reads_a_database(tmp_path: Path, growing: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FILE", "sales.db")
+    given: dict[str, Any] = {"target": "price", "time": None, "id": "id", "kind": None, "ignore": (), "key": "id"}
+    table = "sqlite:///${FILE}"
+    said = commands.init(table, {**given, "query": "SELECT * FROM sales"}, Console())
+    assert (said["rows"], said["columns"]) == (20, 4)
+    chosen = settings.load().data
+    assert (chosen.source, chosen.query, chosen.key) == (table, "SELECT * FROM sales", "id")
+    assert "- data/raw\n" in (tmp_path / "dvc.yaml").read_text()
+    assert not fetch.run(tmp_path, chosen).moved
+    with pytest.raises(InputError, match="query: is missing"):
+        commands.init(table, {**given, "query": None}, Console())

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import gzip
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 
-from tasks import fetch, raw
+from tasks import fetch, raw, versioning
 from tasks.errors import InputError, Outage
+from tests.conftest import ROOT
 from tests.sources_for_tests import data, state
 
 ROWS = pl.DataFrame({"x": [1, 2, 3], "town": ["Ulm", None, "Bonn"]})
 
 
 class Storage:
-    """A real S3 server on a free port, which can be stopped and started again at the same place."""
+    """A real S3 server in a process of its own on a free port, which can be killed and started again, then empty."""
 
     def __init__(self) -> None:
-        self._server: Any = None
-        self.port = 0
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{s.getsockname()[1]}"
         self.start()
 
     def start(self) -> None:
-        from moto.server import ThreadedMotoServer
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.url.rpartition(":")[2]]
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+        for _ in range(600):
+            with contextlib.suppress(httpx.TransportError):
+                httpx.post(f"{self.url}/moto-api/reset", trust_env=False)
+                return
+            time.sleep(0.05)
+        pytest.fail("the S3 server does not start")
 
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
-        self._server.start()
-        self.port = self._server.get_host_and_port()[1]
+    def empty(self) -> None:
+        httpx.post(f"{self.url}/moto-api/reset", trust_env=False)
+        self.client.create_bucket(Bucket="bucket")
 
-    def stop(self) -> None:
-        self._server.stop()
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def put(self, name: str, content: bytes) -> None:
         self.client.put_object(Bucket="bucket", Key=name, Body=content)
@@ -49,24 +66,24 @@ class Storage:
         return boto3.client("s3")
 
 
-@pytest.fixture
-def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    """An S3 server with an empty bucket, named by the usual variables."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[Storage]:
+    """The server that the tests of this file share."""
     pytest.importorskip("s3fs")
-    server = Storage()
-    keys = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "secret-of-tests",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}.items():
+    running = Storage()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def storage(server: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """An S3 server with an empty bucket, named by the usual variables."""
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "secret-of-tests"}
+    more = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": server.url, "AWS_MAX_ATTEMPTS": "1"}
+    for name, value in {**keys, **more}.items():
         monkeypatch.setenv(name, value)
-    urllib.request.urlopen(
-        urllib.request.Request(f"http://127.0.0.1:{server.port}/moto-api/reset", method="POST")
-    ).close()
-    server.client.create_bucket(Bucket="bucket")
-    yield server
-    server.stop()
+    server.empty()
+    return server
 
 
 def parquet(rows: pl.DataFrame) -> bytes:
@@ -121,32 +138,42 @@ def test_only_new_and_changed_objects_are_read(storage: Storage, tmp_path: Path)
     assert changed.record.parts[1] == grown.record.parts[2]
 
 
-def test_a_storage_that_stops_leaves_the_snapshot_and_the_next_fetch_works(storage: Storage, tmp_path: Path) -> None:
-    storage.put("in/a.csv", b"id,x\n1,1\n")
-    section = data(source="s3://bucket/in", timeout=2)
+def test_a_storage_killed_in_mid_read_leaves_the_snapshot_and_the_next_fetch_works(
+    storage: Storage, tmp_path: Path
+) -> None:
+    small, large = b"id,x\n1,1\n", b"id,x\n" + b"22222222,33333333\n" * 4_000_000
+    storage.put("in/a.csv", small)
+    section = data(source="s3://bucket/in", timeout=5)
     fetch.run(tmp_path, section)
     before = state(tmp_path)
-    storage.put("in/b.csv", b"id,x\n2,2\n3,3\n")
-    copied: list[str] = []
+    storage.put("in/b.csv", large)
+    ended: list[Outage] = []
 
-    from tasks.origins.objects import Files
-
-    whole = Files.listed
-
-    def then_stop(files: Files) -> Any:
-        found = whole(files)
-        storage.stop()
-        copied.append("listed")
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Files, "listed", then_stop)
-        with pytest.raises(Outage, match=r"s3://bucket/in: the storage does not answer.*AWS_ENDPOINT_URL"):
+    def read() -> None:
+        try:
             fetch.run(tmp_path, section)
-    assert copied == ["listed"]
-    assert state(tmp_path) == before
-    storage.start()
-    assert fetch.run(tmp_path, section).new == 2
+        except Outage as e:
+            ended.append(e)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    while reading.is_alive() and not any(p.stat().st_size for p in (tmp_path / raw.STAGING).glob("part-*")):
+        reading.join(0.001)
+    storage.kill()
+    reading.join()
+    try:
+        assert len(ended) == 1, "the server was killed too late: it had given the whole object"
+        assert "s3://bucket/in: the storage does not answer" in str(ended[0])
+        assert "AWS_ENDPOINT_URL" in str(ended[0])
+        assert state(tmp_path) == before
+        with pytest.raises(Outage):
+            fetch.run(tmp_path, section)
+    finally:
+        storage.start()
+    storage.empty()
+    storage.put("in/a.csv", small)
+    storage.put("in/b.csv", small)
+    assert fetch.run(tmp_path, section).new == 1
 
 
 def test_what_is_not_there_is_said(storage: Storage, tmp_path: Path) -> None:
@@ -192,3 +219,24 @@ def test_a_glob_copies_what_changed(tmp_path: Path) -> None:
     assert str(done.record.changes) == "1 new, 0 updated, 1 deleted rows (by whole rows)"
     with pytest.raises(InputError, match="matches no table"):
         fetch.run(tmp_path, data(source="out/*.csv"))
+
+
+def test_a_dvc_remote_in_storage_takes_what_is_missing(storage: Storage, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    (root / "data").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
+        shutil.copy(ROOT / name, root / name)
+    with versioning.pipeline(root) as stages:
+        stages.run("ingest", lambda: ROWS.write_parquet(root / "data/table.parquet"))
+        hashes = stages.hashes()
+    remote = "s3://bucket/shared"
+    versioning.push(root, remote, remote, hashes)
+    versioning.push(root, remote, remote, hashes)
+    (stored,) = storage.client.list_objects_v2(Bucket="bucket")["Contents"]
+    assert stored["Key"].replace("/", "").endswith(hashes[0])
+    storage.kill()
+    try:
+        with pytest.raises(Outage, match=r"data\.remote: s3://bucket/shared: cannot be reached"):
+            versioning.push(root, "s3://bucket/other", remote, hashes)
+    finally:
+        storage.start()

@@ -219,10 +219,8 @@ def test_a_redirect_on_the_same_host_is_followed_and_a_circle_ends(tmp_path: Pat
 
     with web(answer) as server:
         assert fetch.run(tmp_path, asked(server)).new == 7
-    with (
-        web(lambda request: send(request, b"", status=302, Location="/")) as server,
-        pytest.raises(InputError, match="redirects more than"),
-    ):
+    circle = web(lambda request: send(request, b"", status=302, Location="/"))
+    with circle as server, pytest.raises(InputError, match="redirects more than"):
         fetch.run(tmp_path, asked(server))
 
 
@@ -276,7 +274,10 @@ def test_retry_after_is_a_number_or_a_date(wait: int) -> None:
     assert network.seconds("soon", now) is None
 
 
-def test_headers_are_sent_and_shown_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_are_sent_and_shown_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
     monkeypatch.setenv("TOKEN", "hunter2hunter2")
     with web(lambda request: send(request, json.dumps(ROWS).encode())) as server:
         section = asked(server, "/?page_size=3&access_token=${TOKEN}", headers={"Authorization": "Bearer ${TOKEN}"})
@@ -292,3 +293,5 @@ def test_headers_are_sent_and_shown_nowhere(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(Outage) as cut:
         fetch.run(tmp_path, section)
     assert "hunter2" not in str(cut.value)
+    assert "127.0.0.1" in caplog.text
+    assert "hunter2" not in caplog.text

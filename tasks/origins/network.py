@@ -7,6 +7,7 @@ count. Redirects are followed to the same host only.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -45,6 +46,7 @@ class Network:
         assert source.data.http is not None
         self._source, self._http = source, source.data.http
         self._left = self._http.megabytes * 1_000_000
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole addresses, and what is secret in them
         # A proxy from the environment would connect in our place, to addresses that nobody looks at.
         self._client = httpx.Client(timeout=source.data.timeout, trust_env=False, follow_redirects=False)
 
