@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from flows.console import number
 from flows.lap import Lap
 from ledger import openings, versions
+from serving import stored
 from tasks import artifacts, evaluation, features, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
@@ -41,6 +42,8 @@ class Lesson:
     columns: features.Columns
     kind: problems.Kind
     cores: int
+    # That the rows are a sample of those that could teach, in words; None: they are all of them.
+    sampled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
     with pipeline(lap.project.root) as stages:
         stages.materialise(root)
     settings = lap.project.settings
-    train, validation = splitting.sides(root)
+    train, validation = splitting.sides(root, settings)
     columns = features.columns(settings, read(root / "data" / "profile.json"))
-    return Lesson(mark, data_version, root, train, validation, columns, problems.of(settings.problem.kind), cores())
+    kind, sampled = problems.of(settings.problem.kind), splitting.sampled(root, settings)
+    return Lesson(mark, data_version, root, train, validation, columns, kind, cores(), sampled)
 
 
 def search(lap: Lap, lesson: Lesson) -> searching.Found:
@@ -113,7 +117,7 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
 
     def open_test() -> pd.DataFrame:
         openings.open_side(engine, name, lesson.mark)
-        return splitting.open_test(lesson.root, splitting.Permit(lesson.mark))
+        return splitting.open_test(lesson.root, settings, splitting.Permit(lesson.mark))
 
     held = evaluation.held_out(
         settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
@@ -140,14 +144,21 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
         lap.project.tracker.log(lap.run_id, params={"served.threshold": threshold})
     folder = lesson.root / "model"
     _empty(folder)
-    sample = features.conform(taught.tail(SAMPLE_ROWS), lesson.columns, "the newest training rows")
-    digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name)
+    inputs = features.conform(taught, lesson.columns, "training rows")
+    sample = inputs.tail(SAMPLE_ROWS)
+    engine = stored.files(model, lesson.kind, lesson.columns, inputs, _asked(lesson, inputs), settings.split.seed)
+    digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name, engine)
     return Built(folder, digest, splitting.taught_until(taught, settings))
 
 
 def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:
     problem, seed = lap.project.settings.problem, lap.project.settings.split.seed
     return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group)
+
+
+def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:
+    """The validation rows, on which a compiled form is compared with the pipeline; with folds those that taught."""
+    return features.conform(lesson.validation, lesson.columns, "validation rows") if len(lesson.validation) else taught
 
 
 def smoke(_: Lap, built: Built, tester: Tester) -> None:
@@ -170,6 +181,8 @@ def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.H
         held.record,
         lesson.cores,
     )
+    if lesson.sampled:
+        told = replace(told, notes=(lesson.sampled, *told.notes))
     folder = lesson.root / "evaluation"
     _empty(folder)
     write_evaluation(folder, settings, lesson.kind, told, held.record, found)

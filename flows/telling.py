@@ -31,7 +31,10 @@ def begin(lap: Lap, lesson: Lesson) -> None:
         "windvane.code": fingerprint.code(),
         "mlflow.source.git.commit": commit,
         "windvane.git.dirty": dirty,
+        "windvane.sampled": lesson.sampled or "",
     }
+    if lesson.sampled:
+        lap.console.say(f"  note: {lesson.sampled}")
     lap.run_id = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
     laps.note(project.ledger, lap.id, mlflow_run=lap.run_id)
     rows = {
@@ -43,7 +46,7 @@ def begin(lap: Lap, lesson: Lesson) -> None:
     written = _flat(project.settings.model_dump()) | _flat(raw(project.root / PARAMS))
     tracker.log(lap.run_id, params={**written, **rows, **_prefixed("library", fingerprint.libraries())})
     tracker.store(lap.run_id, project.root / PARAMS)
-    for name in ("profile.json", "split/split.json"):
+    for name in ("profile.json", "digest.json", "split/split.json"):
         tracker.store(lap.run_id, lesson.root / "data" / name, "data")
     with versioning.pipeline(project.root) as stages:
         tracker.write(lap.run_id, stages.lock_text(), versioning.LOCK)
@@ -171,7 +174,12 @@ def _git(lap: Lap) -> tuple[str, str]:
     commit = ask("rev-parse", "HEAD")
     if not commit:
         return "", ""
-    own = (":(exclude)dvc.lock", ":(exclude)data/taught_until.json", ":(exclude)data/.gitignore")
+    own = (
+        ":(exclude)dvc.lock",
+        ":(exclude)data/taught_until.json",
+        ":(exclude)data/accepted.json",
+        ":(exclude)data/.gitignore",
+    )
     return commit, str(bool(ask("status", "--porcelain", "--", ".", *own))).lower()
 
 

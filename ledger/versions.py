@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ledger.leases import Lease, check
 from ledger.schema import judgements, promotions, versions
-from ledger.store import now
+from ledger.store import now, reading
 
 
 class ChampionMoved(RuntimeError):
@@ -75,6 +75,12 @@ def numbered(engine: sa.Engine, project: str, version: int) -> Version | None:
     return _version(engine, project, versions.c.version == version)
 
 
+def newest(engine: sa.Engine, project: str) -> Version | None:
+    """The version that was registered last, or None."""
+    last = sa.select(sa.func.max(versions.c.version)).where(versions.c.project == project).scalar_subquery()
+    return _version(engine, project, versions.c.version == last)
+
+
 def champion(engine: sa.Engine, project: str) -> Version | None:
     """The version that serves: the ledger's last promotion is the truth. None when nothing was ever promoted."""
     last = last_promotion(engine, project)
@@ -82,8 +88,8 @@ def champion(engine: sa.Engine, project: str) -> Version | None:
 
 
 def last_promotion(engine: sa.Engine, project: str) -> Promotion | None:
-    """The newest promotion, or None."""
-    with engine.connect() as db:
+    """The newest promotion, or None. Asked every second by a service: it must not wait for writers, nor they for it."""
+    with reading(engine) as db:
         return _last(db, project)
 
 

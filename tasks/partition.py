@@ -172,8 +172,7 @@ def _check(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> None
     if chosen.problem.kind != "classification":
         return
     target = frame[chosen.problem.target]
-    taught = set(target[sides.train])
-    unheard = sorted(set(map(str, target)) - set(map(str, taught)))
+    unheard = sorted(set(map(str, target.unique())) - set(map(str, target[sides.train].unique())))
     if unheard:
         raise InputError(
             f"split.strategy: {strategy} leaves no row of class {unheard[0]!r} to learn from. Set split.strategy to "
