@@ -157,6 +157,12 @@ def main() -> None:
     print()
     for name, by_treatment in found.items():
         print("- " + verdict(by_treatment["proposed"], f"{name}: the proposal") + ".")
+    ranked = {
+        f"{c} with {t}": g for c, by in found.items() for t, g in by.items() if g and g["average_precision"][1] > 0
+    }
+    print(
+        f"- On average precision these beat the untreated model: {', '.join(ranked) or 'none, whatever the candidate'}."
+    )
 
 
 if __name__ == "__main__":

@@ -144,8 +144,8 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
     if (candidates := plan.affordable(rows)) != tuple(search["candidates"]):
         search["candidates"] = list(candidates)
         notes.append(
-            f"{rows} labelled rows are few: candidates {', '.join(candidates)}; what is stronger would learn them by "
-            "heart. More rows help more than more trials: the lap says how many"
+            f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop. "
+            "More rows help more than more trials: the lap says how many"
         )
     if problem["kind"] == "classification" and (rare := _rare(look)):
         metric, said = "average_precision", ""

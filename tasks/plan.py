@@ -15,9 +15,9 @@ from tasks.settings import Settings
 
 BASELINE = "dummy"
 LOG = "log_target"
-# Below this, one held-out side is too small to tune on, and boosting, which sets rows aside for early stopping, has too
-# few to stop by. Below the second border a forest's trees, each on a share of the rows, repeat a few of them.
-FEW, VERY_FEW = 1_000, 200
+# Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
+# does better than a forest (benchmarks/few_rows.py).
+FEW = 1_000
 # A coarse grid says something of a hyperparameter from three values on.
 _COARSE = 3
 
@@ -45,8 +45,6 @@ def ladder_names(settings: Settings, kind: Kind) -> tuple[str, ...]:
 
 def affordable(rows: int) -> tuple[str, ...]:
     """The candidates that `rows` labelled rows can teach, simplest first: what `windvane init` proposes."""
-    if rows < VERY_FEW:
-        return ("linear", "tree")
     return ("linear", "tree", "forest") if rows < FEW else ("linear", "tree", "forest", "boosting")
 
 

@@ -22,7 +22,7 @@ def told(settings: Settings, bench: Bench, balance: Balance, trials: Trials, log
         yield f"{problem.target} is positive and skewed: its logarithm was tried too"
     if rows < FEW:
         yield (
-            f"{rows:,} rows teach, which is little: scores are known roughly, and simple candidates are the safer choice. "
+            f"{rows:,} rows teach, which is little: scores are known only roughly, and differences between candidates may be chance. "
             "More rows help more than more trials; the diagnosis of the fit says how many"
         )
     if bench.looks_first:

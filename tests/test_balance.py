@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from tasks import balance, bench, estimators, problems, settings, thresholds
+from tasks import balance, bench, estimators, problems, search, settings, thresholds
 from tasks.balance import AS_THEY_CAME, Balance
 from tasks.errors import InputError
 from tasks.estimators import TRUSTED, Spec
@@ -250,6 +250,15 @@ def test_a_configuration_survives_json_and_older_ones_are_read() -> None:
     old = {"candidate": "forest", "params": {"max_depth": 8}}
     assert Spec.from_json(old) == Spec("forest", {"max_depth": 8})
     assert Spec.from_json(old).to_json() == old
+
+
+def test_a_refit_keeps_the_treatment_of_the_champion_whatever_params_yaml_says() -> None:
+    spec, frame = Spec("linear", {}, Balance("weights", "f1")), rare(300)
+    found = search.only(spec, parsed(), KIND, COLUMNS, frame[:200], frame[200:], 1, lambda _: None)
+    assert found.best.spec == spec
+    assert found.results[0].spec.balance == AS_THEY_CAME
+    assert any("fitted with weights" in note for note in found.notes)
+    assert any("200 rows teach, which is little" in note for note in found.notes)
 
 
 # thresholds ------------------------------------------------------------------------------------------

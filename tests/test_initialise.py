@@ -118,10 +118,17 @@ def test_rare_classes_get_a_metric_that_sees_them(
     runs(tmp_path, proposal)
 
 
-def test_very_few_rows_get_the_simplest_candidates(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "boosting"), [(999, False), (1_000, True)])
+def test_only_rows_with_a_label_make_a_table_large_enough_for_boosting(
+    rows: int, boosting: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "t.csv"
-    houses(150).to_csv(path, index=False)
-    assert proposed(path, "price").params["search"]["candidates"] == ["linear", "tree"]
+    table = houses(1_200)
+    table.loc[rows:, "price"] = np.nan
+    table.to_csv(path, index=False)
+    proposal = proposed(path, "price")
+    assert ("boosting" in proposal.params["search"]["candidates"]) == boosting
+    assert any(f"{rows} labelled rows are few" in line for line in proposal.assumptions) != boosting
 
 
 def test_a_table_with_every_column_type(tmp_path: Path) -> None:
