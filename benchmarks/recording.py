@@ -124,13 +124,13 @@ def paths(engine: sa.Engine) -> tuple[float, float]:
 
 @contextmanager
 def ledgers(folder: Path) -> Iterator[dict[str, str]]:
-    from tests import postgres_server
+    from benchmarks import postgres_server
 
     found = {"SQLite": f"sqlite:///{folder / 'ledger.db'}"}
     if postgres_server.programs() is None:
         yield found
         return
-    with postgres_server.running(fsync=True) as url:
+    with postgres_server.running() as url:
         yield found | {"PostgreSQL": url}
 
 
