@@ -61,6 +61,7 @@ def test_the_same_labels_in_any_format(tmp_path: Path, name: str, content: Any) 
         ("x.csv", b"id,label\na,1\nb\xff,2\n", ("line 3", "UTF-8")),
         ("x.csv", "id,label\na,1\n" + "x" * 201 + ",1\n", ("line 3", "200 characters")),
         ("x.csv", "id,label,at\na,1,soon\n", ("line 2", "'soon'", "ISO 8601")),
+        ("x.csv", "id,label,at\na,1,20260131\n", ("line 2", "ISO 8601")),
         ("x.csv", "id,label,at\na,1e400,\n", ("line 2", "finite")),
         ("x.jsonl", '{"id": "a", "label": 1}\n{"id": "b"\n', ("line 2", "broken JSON")),
         ("x.jsonl", '{"id": "a", "value": 1}\n', ("line 1", '"label": 1')),
