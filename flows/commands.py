@@ -113,6 +113,13 @@ def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:
     return labelling.labels(Project(root), file, console)
 
 
+def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
+    """Forget one subject."""
+    from flows import erasing
+
+    return erasing.erase(Project(root), ids, where, console)
+
+
 def status(root: Path, console: Console) -> dict[str, Any]:
     """Champion, last lap, last promotion."""
     from flows import status
