@@ -176,6 +176,24 @@ def serve(host: str | None, port: int | None, console: Any) -> Any:
 
 
 @main.command()
+@click.option("--id", "ids", multiple=True, help="An id; may be given several times.")
+@click.option(
+    "--where", default=None, metavar="COLUMN=VALUE", help="Every id whose input was so, also where it is hashed."
+)
+@_command
+def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
+    """Erase what the ledger holds of one subject: predictions and labels. It cannot be undone.
+
+    \b
+      windvane erase --id 4711
+      windvane erase --where customer=7
+    """
+    from flows import commands
+
+    return commands.erase(Path.cwd(), ids, where, console)
+
+
+@main.command()
 @_command
 def status(console: Any) -> Any:
     """Which version serves, since when and why, and how the last lap ended."""

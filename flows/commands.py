@@ -129,6 +129,13 @@ def serve(root: Path, host: str | None, port: int | None, console: Console) -> d
     return serving.serve(Project(root), host, port, console)
 
 
+def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
+    """Forget one subject."""
+    from flows import erasing
+
+    return erasing.erase(Project(root), ids, where, console)
+
+
 def status(root: Path, console: Console) -> dict[str, Any]:
     """Champion, last lap, last promotion."""
     from flows import status
