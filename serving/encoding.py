@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ Encoder = Callable[["Plain"], Floats]
 
 _EPOCH = datetime(1970, 1, 1)
 _DAY = 86_400_000_000  # microseconds
+_NAN = (float("nan"),)
 
 
 def encoder(recipe: dict[str, Any]) -> Encoder:
@@ -26,11 +28,16 @@ def encoder(recipe: dict[str, Any]) -> Encoder:
     return made
 
 
+def as_it_is(x: Plain) -> Floats:
+    """A number that the model takes as it is, NaN where it is missing."""
+    return _NAN if x is None else (x,)  # type: ignore[return-value]
+
+
 def _number(recipe: dict[str, Any]) -> Encoder:
     """The number as it is, or standardised, with what the indicators "was missing" of other rows say behind it."""
     missing, tail = _floats(recipe["missing"]), _floats(recipe["tail"])
     if recipe["scale"] is None:
-        return lambda x: missing if x is None else (x,)  # type: ignore[return-value]
+        return as_it_is
     ((mean, scale),) = recipe["scale"]
     return lambda x: missing if x is None else ((x - mean) / scale, *tail)
 
@@ -56,11 +63,15 @@ def _date(recipe: dict[str, Any]) -> Encoder:
             found += points[place(at)]
         return found
 
-    if scale is None:
-        return lambda x: missing if x is None else tuple(parts(x))
-    return lambda x: (
-        missing if x is None else (*((p - m) / s for p, (m, s) in zip(parts(x), scale, strict=True)), *tail)
-    )
+    @lru_cache(4096)  # requests come from the same days
+    def encode(x: Plain) -> Floats:
+        if x is None:
+            return missing
+        if scale is None:
+            return tuple(parts(x))
+        return (*((p - m) / s for p, (m, s) in zip(parts(x), scale, strict=True)), *tail)
+
+    return encode
 
 
 def _floats(values: list[float | None]) -> Floats:

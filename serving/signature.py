@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 Plain = float | str | int | None
@@ -173,6 +173,7 @@ def _date(value: Any) -> int | None:
     raise ValueError(f"must be a date as text (2024-05-31 or 2024-05-31T12:00:00Z), not {_kind(value)}")
 
 
+@lru_cache(4096)
 def _moment(text: str) -> int | None:
     if text == "":
         return None
