@@ -43,7 +43,7 @@ class Clean:
 
     @property
     def chosen(self) -> settings.Settings:
-        """Settings for the table."""
+        """Settings that name the table's target, time and ignored columns."""
         return settings.parse({"project": "p", "problem": self.problem, "data": {"source": self.name}})
 
     def columns(self, *kinds: Any) -> list[str]:

@@ -88,7 +88,7 @@ def _column(c: Column, found: Profile, problem: Problem, values: list[str] | Non
 
 
 def _plain(value: float | str | None) -> str:
-    """A number as people write it, and as YAML reads a number: 1e+30 would be a word there."""
+    """A number as people write it, and as YAML reads a number: without a point, 1e+30 would be a word."""
     text = repr(float(f"{value:.7g}"))
     return text.removesuffix(".0") if "e" not in text else f"{value:.6e}"
 
@@ -103,7 +103,7 @@ def _reach(c: Column) -> tuple[float, float] | None:
     low, high = c.minimum, c.maximum
     if not _TINY < max(abs(low), abs(high)) < 1e300:
         return None
-    if 0 <= low <= high / 20:
+    if 0 <= low <= high / 10:
         return (0.0, _outwards(GROWTH * high))
     more = max(REACH * (high - low), max(abs(low), abs(high)) / 2)
     return (_outwards(low - more), _outwards(high + more)) if 0 < more < 1e300 else None

@@ -42,7 +42,7 @@ def accepted(findings: Iterable[Finding], accept: tuple[str, ...]) -> tuple[Find
     """The findings, worst first; those that a person accepts by their key pass."""
     kept = (
         replace(f, level="pass", message=f"accepted in schema.yaml: {f.message}")
-        if f.level != "pass" and f.key in accept
+        if f.level != "pass" and f.key in accept and _negotiable(f)
         else f
         for f in findings
     )

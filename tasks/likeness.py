@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 COMPARED = 100_000
 # Two measured values agree by chance in fewer digits.
 _DIGITS = 4
-# Rows that say little agree by chance: what is looked at must have so many columns of so many values.
-_TELLING, _VALUES = 3, 50
+# Rows that say little agree by chance. What is compared must say so much that less than this share of rows would find
+# a twin if the columns had nothing to do with each other.
+_CHANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,26 @@ def near(frame: pl.DataFrame) -> tuple[float, str]:
     exact, coarse = _hashes(frame), _hashes(frame.select(_coarse(frame)))
     first = np.unique(exact.sum(axis=1), return_index=True)[1]  # of rows alike to the letter, one
     coarse = coarse[first]
-    telling = [np.unique(coarse[:, j]).size >= min(_VALUES, len(frame) / 4) for j in range(frame.width)]
-    if sum(telling) < _TELLING:
-        return 0.0, ""
-    whole = coarse.sum(axis=1)
-    found = _again(whole)
+    agree = [_agreement(coarse[:, j]) for j in range(frame.width)]
+    whole, by_chance = coarse.sum(axis=1), len(coarse) * np.prod(agree)
+    found = _again(whole) if by_chance < _CHANCE else np.zeros(len(coarse), dtype=bool)
     most, how = int(found.sum()), "but for rounding, blanks or case"
     for j, name in enumerate(frame.columns):
-        if sum(telling) - telling[j] < _TELLING:
+        if by_chance / agree[j] >= _CHANCE:
             continue
         but = _again(whole - coarse[:, j])
         if (differing := int((but & ~found).sum())) > most:
             most, how = differing, f"in all columns but {name!r}"
         found |= but
     return float(found.sum()) / 2 / len(frame), how
+
+
+def _agreement(values: NDArray[np.uint64]) -> float:
+    """The chance that two rows agree in a column."""
+    import numpy as np
+
+    counts = np.unique(values, return_counts=True)[1] / len(values)
+    return float((counts**2).sum())
 
 
 def _again(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:

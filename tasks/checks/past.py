@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Iterator
 
+from tasks import measure
 from tasks.checks import Evidence, shown
 from tasks.digest import Summary, apart, gap
 from tasks.findings import Finding, Level
@@ -177,11 +178,11 @@ def _drift(name: str, then: Summary, now: Summary, rows: tuple[int, int], column
         return
     words = then.type in ("category", "boolean")
     distance = apart(then.values, now.values) if words else gap(then.quantiles, now.quantiles)
-    # Smirnov's bound on chance, shared among the columns (Bonferroni).
-    sampled = tuple(min(n, 50_000) for n in rows)
-    chance = math.sqrt(-0.5 * math.log(FALSE_ALARMS / max(columns, 1) / 2) * (1 / sampled[0] + 1 / max(sampled[1], 1)))
-    if words:  # as many chances as values
-        chance *= math.sqrt(max(len(then.values), 1)) / 2 + 0.5
+    spread = math.sqrt(sum(1 / max(min(n, measure.SAMPLE), 1) for n in rows))
+    # Smirnov's bound on chance, shared among the columns (Bonferroni); a mixture of k values is apart by itself too.
+    chance = spread * math.sqrt(-0.5 * math.log(FALSE_ALARMS / max(columns, 1) / 2))
+    if words:
+        chance += 0.4 * spread * math.sqrt(len(then.values))
     limit = max(SHIFT, WANDER * then.wander) + chance
     if distance > limit:
         yield Finding(
