@@ -171,10 +171,8 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 def _source(project: Project) -> None:
     """The first two stages, with nothing left behind."""
-    import polars as pl
-
     from flows import data
-    from tasks import contract, digest, fetch, ingest, validate
+    from tasks import contract, digest, fetch, ingest, tables, validate
 
     settings = project.settings
     if not settings.data.local:
@@ -185,7 +183,7 @@ def _source(project: Project) -> None:
     with ingest.scratch(project.root) as folder:
         table = folder / "table.parquet"
         ingest.write(project.root, settings, table, folder)
-        validate.check(pl.scan_parquet(table), settings, agreed, accepted)
+        validate.check(tables.scan(table), settings, agreed, accepted)
 
 
 def _services(project: Project) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from flows.lap import Lap
 from flows.project import Project
 from ledger import versions
-from tasks import contract, contract_template, findings, template, versioning
+from tasks import contract, contract_template, findings, tables, template, versioning
 from tasks import ingest as ingesting
 from tasks import split as splitting
 from tasks import validate as validating
@@ -61,11 +61,10 @@ def split(lap: Lap) -> str:
 
 def _propose_contract(lap: Lap) -> None:
     """The first lap of a project without schema.yaml writes one: a stage that writes its own dependency would not be pure."""
-    import polars as pl
 
     root = lap.project.root
     if not (root / contract.SCHEMA).exists():
-        text = contract_template.propose(pl.scan_parquet(root / TABLE), lap.project.settings.problem)
+        text = contract_template.propose(tables.scan(root / TABLE), lap.project.settings.problem)
         template.place(root, contract.SCHEMA, text)
         lap.console.say(f"  note: wrote {contract.SCHEMA}, what later tables are held to; look through it")
 

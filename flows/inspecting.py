@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flows.lap import Lap
 from flows.teaching import Lesson
-from tasks import contract, digest, findings, inspection, measure, profile, report, split
+from tasks import contract, digest, findings, inspection, measure, profile, report, split, tables
 from tasks.findings import Finding
 from tasks.tables import read_json
 
@@ -47,9 +47,7 @@ def _new(seen: tuple[Finding, ...], before: tuple[Finding, ...]) -> tuple[Findin
 def _draw(lap: Lap, lesson: Lesson, whole: tuple[Finding, ...], path: Path) -> None:
     import polars as pl
 
-    scan = pl.scan_parquet(lesson.root / profile.TABLE).filter(
-        pl.col(lap.project.settings.problem.target).is_not_null()
-    )
+    scan = tables.scan(lesson.root / profile.TABLE).filter(pl.col(lap.project.settings.problem.target).is_not_null())
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())
     now = digest.read(lesson.root / digest.DIGEST)
     assert now is not None

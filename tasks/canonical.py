@@ -23,15 +23,26 @@ _SAMPLE = 1000
 _MOSTLY = 0.9
 # ...unless the rest are many different words: then these are codes, such as 85048 and 85123A.
 _CODES = 20
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
+# Thousands parted by blanks of any width, as French has them; a telephone number begins with a zero.
+_SPACED = r"^[+-]?[1-9]\d{0,2}(\s\d{3})+([.,]\d+)?$"
+# Invisible, and yet it makes another word of a word.
+_NUL = "\x00"
+_WHOLE = r"^[+-]?[0-9]+$"
+# A number in which the zero means something is a code: 01067 is a town, 1067 is none.
+_CODE = r"^0[0-9]+$"
+
+ANY = "any"
 
 Kind = Literal["int", "float", "bool", "date", "text", "none"]
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a column holds; `form` of dates that are written as words. "none": no value at all."""
+    """What a column holds. "none": no value at all. `form` of dates that are written as words; of words, ANY where
+    nothing is asked of them.
+    """
 
     kind: Kind
     form: str | None = None
@@ -54,6 +65,12 @@ def clean(words: pl.Series) -> pl.Series:
     present = words.set(words.is_in(MISSING), None)
     bare = present.str.strip_chars()
     return bare.set(bare == "", None) if bool((bare == "").any()) else bare.cast(pl.String)
+
+
+def filled(words: pl.Series) -> pl.Series:
+    """Words of a file with types; None where there are only blanks: as in a text file, nothing is no value."""
+    blank = (words.str.strip_chars() == "").fill_null(False)
+    return words.set(blank, None) if blank.any() else words
 
 
 def of_type(kind: Any) -> Meaning | None:
@@ -86,11 +103,17 @@ def of_words(words: pl.Series, *, typed: bool, whole: bool) -> Meaning | None:
     first = words.head(HEAD).drop_nulls().head(_SAMPLE)
     first = first if len(first) else present.head(_SAMPLE)
     meaning = _dates(words, present, first, whole=whole)
-    if meaning is None or meaning.kind == "date" or typed or not _formatted(first):
+    if meaning is None or meaning.kind == "date":
         return meaning
-    if not whole:
-        return None
-    _refuse_numbers(words, present)
+    if not typed and _formatted(first):
+        if not whole:
+            return None
+        _refuse_numbers(words, present)
+    nul = words.str.contains(_NUL, literal=True).fill_null(False)
+    if nul.any():
+        if not whole:
+            return None
+        raise Slip("text without NUL bytes", nul, len(present))
     return meaning
 
 
@@ -102,7 +125,7 @@ def _dates(words: pl.Series, present: pl.Series, first: pl.Series, *, whole: boo
         if not odd.any():
             return Meaning("date", form)
         if whole and int(odd.sum()) / len(present) <= 1 - _MOSTLY:
-            raise Slip("dates", odd, len(present))
+            raise Slip(dates.called(form, words.filter(odd)), odd, len(present))
         return Meaning("text") if whole else None
     forms = [form for form in dates.forms(first) if not _lost(present, form).any()]
     if len(forms) > 1 and not whole:
@@ -123,13 +146,19 @@ def _plain(present: pl.Series, *, gaps: bool) -> Meaning | None:
         if set(present.str.to_lowercase().unique()) <= {"true", "false"}:
             return Meaning("bool")
         return None
-    if not gaps and not present.cast(pl.Int64, strict=False).null_count():
-        return Meaning("int")
-    return None if present.cast(pl.Float64, strict=False).null_count() else Meaning("float")
+    if present.cast(pl.Float64, strict=False).null_count():
+        return None
+    if present.str.contains(_CODE).any():
+        return Meaning("text")
+    if present.cast(pl.Int64, strict=False).null_count():
+        # Whole numbers past int64 are ids and hashes: as floats many would be equal.
+        return Meaning("text" if present.str.contains(_WHOLE).all() else "float")
+    return Meaning("float" if gaps else "int")
 
 
 def _formatted(first: pl.Series) -> bool:
-    return cast("float", first.str.contains(_FORMATTED).mean()) >= _MOSTLY / 2
+    likely = first.str.contains(_FORMATTED) | first.str.contains(_SPACED)
+    return cast("float", likely.mean()) >= _MOSTLY / 2
 
 
 def _refuse_numbers(words: pl.Series, present: pl.Series) -> None:
@@ -137,10 +166,11 @@ def _refuse_numbers(words: pl.Series, present: pl.Series) -> None:
     plain = words.str.contains(_NUMBER)
     if plain.sum() / len(present) >= _MOSTLY:
         odd = words.is_not_null() & ~plain.fill_null(True)
-        if words.filter(odd).n_unique() <= _CODES:
+        if odd.any() and words.filter(odd).n_unique() <= _CODES:
             raise Slip("numbers", odd, len(present))
         return
-    marked = ~plain & words.str.contains(_FORMATTED) & words.str.contains("[,%$€£]")
+    signed = words.str.contains(_FORMATTED) & words.str.contains("[,%$€£]")
+    marked = ~plain & (signed | words.str.contains(_SPACED))
     if (plain | marked).sum() / len(present) >= _MOSTLY:
         raise Slip("numbers", marked.fill_null(False), len(present), marked=True)
 
@@ -180,6 +210,8 @@ def read(cells: pl.Series, meaning: Meaning, *, text: bool) -> pl.Series | keys.
         return _of_words(cells.cast(pl.String), meaning, text)
     if meaning.kind == "none":
         return _nothing(cells)
+    if meaning.kind == "text":
+        return keys.words(cells.cast(pl.String))
     if meaning.kind == "float":
         return _number(cells).fill_nan(None)
     if meaning.kind == "date":
@@ -193,16 +225,16 @@ def _of_words(cells: pl.Series, meaning: Meaning, text: bool) -> pl.Series | key
     import polars as pl
 
     if meaning.kind == "text":
-        return _words(cells) if text else keys.words(cells)
+        return _words(cells, text, meaning.form)
     if meaning.kind == "date":
         read = dates.parse(cells, meaning.form or dates.ISO)
-        if text and read.null_count() > cells.null_count():
-            cells = clean(cells)
+        if read.null_count() > cells.null_count():
+            cells = clean(cells) if text else filled(cells)
             read = dates.parse(cells, meaning.form or dates.ISO)
         if read.null_count() > cells.null_count():
             raise ValueError(f"column {cells.name!r} holds words that are no dates")
         return read
-    cells = clean(cells) if text else cells
+    cells = clean(cells) if text else filled(cells)
     if meaning.kind == "none":
         return _nothing(cells)
     if meaning.kind == "bool":
@@ -210,12 +242,14 @@ def _of_words(cells: pl.Series, meaning: Meaning, text: bool) -> pl.Series | key
     return cells.cast(pl.Int64) if meaning.kind == "int" else cells.cast(pl.Float64).fill_nan(None)
 
 
-def _words(cells: pl.Series) -> keys.Words:
-    """Words without blanks around them: only the different ones are looked at."""
+def _words(cells: pl.Series, text: bool, form: str | None) -> keys.Words:
+    """Words, in a text file without blanks around them: only the different ones are looked at."""
     import polars as pl
 
     found = keys.words(cells)
-    bare = clean(found.different)
+    if form != ANY and found.different.str.contains(_NUL, literal=True).any():
+        raise ValueError(f"column {cells.name!r} holds NUL")
+    bare = clean(found.different) if text else filled(found.different)
     if bare.equals(found.different):
         return found
     values = bare.append(pl.Series([None], dtype=pl.String)).gather(found.codes)

@@ -20,6 +20,8 @@ from tasks.readers import Cells, damaged
 if TYPE_CHECKING:
     import polars as pl
 
+# 0001-01-01 and 10000-01-01, in days since 1970.
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_897
 # From the names of the readable columns to those whose values make a row's key; None: no key is wanted.
 Keyed = Callable[[tuple[str, ...]], tuple[str, ...]] | None
 
@@ -51,7 +53,7 @@ def convert(file: Cells, target: Path, scratch: Path, ignore: tuple[str, ...], k
     while reading is not None:
         try:
             write(reading, target, keyed)
-        except (pl.exceptions.PolarsError, ValueError):
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
             break  # a cell below does not fit
         gaps = _whole_with_gaps(reading, target)
         if gaps:
@@ -64,7 +66,7 @@ def convert(file: Cells, target: Path, scratch: Path, ignore: tuple[str, ...], k
     reading = _careful(file, scratch, ignore)
     try:
         write(reading, target, keyed)
-    except pl.exceptions.PolarsError as e:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as e:
         raise damaged(file.path, e) from None
     return reading.problems
 
@@ -96,7 +98,7 @@ def _quick(file: Cells, ignore: tuple[str, ...]) -> Reading | None:
 
     try:
         head = file.scan.head(canonical.HEAD).collect()
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
     whole = file.typed and head.height < canonical.HEAD
     reading = _read(file, file.scan, lambda name: head[name], ignore, whole=whole)
@@ -120,12 +122,12 @@ def _careful(file: Cells, scratch: Path, ignore: tuple[str, ...]) -> Reading:
 
     scan = file.scan
     if file.dialect is not None:
-        text = scratch / f"{len(list(scratch.iterdir()))}-{file.path.stem}.text"
+        text = scratch / f"{len(list(scratch.iterdir()))}.text"
         delimited.rewrite(file.plain, file.dialect, text, file.path)
-        scan = pl.scan_parquet(text)
+        scan = tables.scan(text)
     try:
         reading = _read(file, scan, lambda name: scan.select(name).collect().to_series(), ignore, whole=True)
-    except pl.exceptions.PolarsError as e:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as e:
         raise damaged(file.path, e) from None
     assert reading is not None
     return reading
@@ -136,12 +138,18 @@ def _read(
 ) -> Reading | None:
     """Meanings of all columns from the values that `look` gives; None if one of them cannot be told from these."""
     schema = scan.collect_schema()
-    wide = _past_whole(scan, schema) if file.typed else set()
+    wide, huge = (_with_gaps(scan, schema), _past_whole(scan, schema)) if file.typed else (set(), set())
+    never = _past_calendar(scan, schema) if file.typed else set()
     meanings: dict[str, Meaning] = {}
     problems: dict[str, str] = {}
     for name in file.names:
         try:
             meaning = _declared(file, name, schema[name])
+            if name in never:
+                raise InputError(
+                    f"{file.path}: column {name!r} holds times beyond the years 1 to 9999: perhaps they are counted in "
+                    f"another unit than declared. Mend them, or add {name!r} to problem.ignore"
+                )
             if meaning is None:
                 meaning = _of_words(file, name, look(name), name in ignore, whole)
         except InputError as e:
@@ -150,7 +158,7 @@ def _read(
             continue
         if meaning is None:
             return None
-        meanings[name] = Meaning("float") if name in wide else meaning
+        meanings[name] = Meaning("text") if name in huge else Meaning("float") if name in wide else meaning
     return Reading(scan, meanings, problems, text=not file.typed)
 
 
@@ -172,27 +180,53 @@ def _declared(file: Cells, name: str, kind: Any) -> Meaning | None:
 
 
 def _past_whole(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
-    """Whole numbers that must become floats: columns with gaps, or with numbers past int64."""
+    """Whole numbers past int64: ids and hashes, of which floats would make many equal."""
     import polars as pl
 
-    names = [name for name, kind in schema.items() if kind.is_integer()]
-    if not names:
+    names = [name for name, kind in schema.items() if kind in (pl.UInt64, pl.Int128)]
+    return _where(
+        scan, {n: pl.col(n).cast(pl.Int64, strict=False).null_count() > pl.col(n).null_count() for n in names}
+    )
+
+
+def _with_gaps(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
+    """Whole numbers that must become floats, because some are missing."""
+    import polars as pl
+
+    return _where(scan, {n: pl.col(n).null_count() > 0 for n, kind in schema.items() if kind.is_integer()})
+
+
+def _past_calendar(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
+    """Dates that lie outside the years 1 to 9999, where neither Python nor a cast to microseconds can follow."""
+    import polars as pl
+
+    wanted = {}
+    for name, kind in schema.items():
+        unit = kind.time_unit if isinstance(kind, pl.Datetime) else None
+        day = {"ms": 86_400_000, "us": 86_400_000_000, "ns": None, None: 1}[unit]
+        if (kind == pl.Date or unit) and day:
+            counted = pl.col(name).to_physical().cast(pl.Int64)
+            wanted[name] = (counted.min() < _FIRST_DAY * day) | (counted.max() >= _LAST_DAY * day)
+    return _where(scan, wanted)
+
+
+def _where(scan: pl.LazyFrame, wanted: dict[str, Any]) -> set[str]:
+    """Names of the columns of which an expression of one value holds, in one pass."""
+    if not wanted:
         return set()
-    gaps = scan.select(pl.col(names).null_count() > 0).collect(engine="streaming").row(0, named=True)
-    large = [name for name in names if schema[name] in (pl.UInt64, pl.Int128)]
-    far = scan.select(pl.col(large).cast(pl.Int64, strict=False).null_count() > 0).collect(engine="streaming")
-    return {name for name, yes in (*gaps.items(), *(far.row(0, named=True).items() if large else ())) if yes}
+    found = scan.select(expression.alias(name) for name, expression in wanted.items()).collect(engine="streaming")
+    return {name for name, yes in found.row(0, named=True).items() if yes}
 
 
 def _of_words(file: Cells, name: str, words: pl.Series, ignored: bool, whole: bool) -> Meaning | None:
     import polars as pl
 
-    words = words.cast(pl.String) if file.typed else canonical.clean(words)
+    words = canonical.filled(words.cast(pl.String)) if file.typed else canonical.clean(words)
     try:
         return canonical.of_words(words, typed=file.typed, whole=whole)
     except Slip as slip:
         if ignored:
-            return Meaning("text")
+            return Meaning("text", canonical.ANY)
         row = slip.odd.arg_max()
         assert row is not None
         first, where = repr(words[row]), file.where(row)
@@ -227,7 +261,7 @@ def concatenate(files: tuple[Path, ...], parts: tuple[Path, ...], target: Path, 
     """
     import polars as pl
 
-    scans = [pl.scan_parquet(part) for part in parts]
+    scans = [tables.scan(part) for part in parts]
     types: dict[str, Any] = {}
     seen: dict[str, Path] = {}
     for file, part, scan in zip(files, parts, scans, strict=True):

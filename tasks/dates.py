@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     import polars as pl
 
-# Any mixture of ISO 8601, read by pandas.
-ISO = "ISO8601"
+# Any mixture of ISO 8601 without a time zone, and with one, read by pandas. Not both in one column: whoever wrote the
+# times without a zone looked at a clock that nobody knows.
+ISO, ZONED = "ISO8601", "ISO8601 with a time zone"
+_ZONE = r"[T ]\d.*(Z|[+-]\d{2}(:?\d{2})?)$"
 # ISO as most files write it: one form and one length throughout, which polars reads in a stream.
 _EXACT = {"%Y-%m-%d": 10, "%Y-%m-%d %H:%M:%S": 19, "%Y-%m-%dT%H:%M:%S": 19, "%Y-%m-%d %H:%M": 16}
 _ISO_LIKE = r"^\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?$"
@@ -24,12 +26,20 @@ def iso_share(words: pl.Series) -> float:
 
 
 def iso_form(words: pl.Series) -> str:
-    """The one form in which polars reads all of these words, else ISO."""
+    """The one form in which polars reads all of these words, else ISO or ZONED, whichever more of them are."""
     for form in _EXACT:
         read = parse(words, form)
         if not read.null_count():
             return form
-    return ISO
+    return ZONED if cast("float", words.str.contains(_ZONE).mean()) >= 0.5 else ISO
+
+
+def called(form: str, odd: pl.Series) -> str:
+    """What people call dates of this form, given the words of their column that are of another."""
+    other = ISO if form == ZONED else ZONED
+    if parse(odd, other).null_count():
+        return "dates"
+    return "dates with a time zone" if form == ZONED else "dates without a time zone"
 
 
 def forms(words: pl.Series) -> list[str]:
@@ -46,6 +56,9 @@ def parse(words: pl.Series, form: str) -> pl.Series:
     """Words as datetime[us] in UTC, without a zone; None where a word is not of this form."""
     import polars as pl
 
+    if form in (ISO, ZONED):
+        other = words.str.contains(_ZONE).fill_null(False) ^ (form == ZONED)
+        return _by_pandas(words.set(other, None) if other.any() else words, ISO)
     if form not in _EXACT:
         return _by_pandas(words, form)
     # polars would take a month of one digit, which pandas' ISO does not.

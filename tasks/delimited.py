@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # Cells that people and programs write for "no value"; pandas' own list, without the ones that could be a word.
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
-_HEAD = 1 << 16
 _BLOCK = 1 << 22
 
 
@@ -38,24 +37,32 @@ class Dialect:
 
 def dialect(path: Path, called: Path) -> Dialect:
     """Delimiter and column names; a byte order mark is passed over. `called`: the file's name for people."""
-    with path.open("rb") as f:
-        head = f.read(_HEAD)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in head:
-        raise InputError(
-            f"{called}: line 1: is not UTF-8 text; it looks like UTF-16. Save it as UTF-8: iconv -f UTF-16 -t UTF-8"
-        )
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
             first = next((line for line in f if line.strip()), "")
             if not first:
                 raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
-            # A header names columns: the mark that stands there most often parts them. Ties go to the comma.
-            delimiter = max(",;\t|", key=first.count)
+            if first.lower().startswith("sep="):
+                raise InputError(f"{called}: line 1 is Excel's {first.strip()!r}, no header. Delete that line")
+            delimiter = _delimiter(first)
             names = next(csv.reader([first, *f] if first.count('"') % 2 else [first], delimiter=delimiter))
+            second = next((line for line in f if line.strip()), "") if len(names) == 1 else ""
     except UnicodeDecodeError:
         check_utf8(path, called)
         raise
+    except csv.Error as e:
+        raise InputError(f"{called}: line 1: the header cannot be read ({e}). Mend its quotes") from None
+    if cells := second.count(_delimiter(second)):
+        raise InputError(
+            f"{called}: line 2 has {cells + 1} cells, but line 1, {first.strip()[:60]!r}, names one column. Delete what stands "
+            "above the header"
+        )
     return Dialect(delimiter, tuple(names), "\r" if first.endswith("\r") else "\n")
+
+
+def _delimiter(header: str) -> str:
+    """A header names columns: the mark that stands there most often parts them. Ties go to the comma."""
+    return max(",;\t|", key=header.count)
 
 
 def stream(path: Path, how: Dialect, types: tuple[Any, ...], missing: bool) -> pl.LazyFrame:
@@ -70,6 +77,7 @@ def stream(path: Path, how: Dialect, types: tuple[Any, ...], missing: bool) -> p
         separator=how.delimiter,
         eol_char=how.end,
         schema=dict(zip(how.header, types, strict=True)),
+        glob=False,
         null_values=list(MISSING) if missing else None,
     )
     return cells.rename(dict(zip(how.header, how.names, strict=True)))
@@ -137,7 +145,7 @@ def _cell(path: Path, line: bytes, at: int) -> str:
     if header == line:
         return " (the header)"
     names = header.decode("latin-1").removeprefix("ï»¿").strip("\r\n")
-    delimiter = max(",;\t|", key=names.count)
+    delimiter = _delimiter(names)
     index = len(next(csv.reader([line[: at + 1].decode("latin-1")], delimiter=delimiter))) - 1
     parts = next(csv.reader([names], delimiter=delimiter))
     return f", column {parts[index].strip()!r}" if index < len(parts) else ""

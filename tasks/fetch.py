@@ -140,7 +140,7 @@ def _boundary(root: Path, record: Record, key: str) -> pl.DataFrame:
     import polars as pl
 
     tied = [part for part in record.own if part.last == record.own[-1].last]
-    rows = pl.concat([pl.scan_parquet(root / part.path) for part in tied], how="diagonal_relaxed")
+    rows = pl.concat([pl.scan_parquet(root / part.path, glob=False) for part in tied], how="diagonal_relaxed")
     last = rows.select(pl.col(key).max()).collect().item()
     return rows.filter(pl.col(key) == last).collect()
 

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from tasks import tables
-from tasks.errors import InputError
+from tasks.errors import InputError, several
 
 FINDINGS = Path("data/findings.json")
 
 Level = Literal["pass", "warn", "stop"]
-# Of one fault in many columns, so many are named in a message.
-SHOWN = 5
 _ORDER = {"stop": 0, "warn": 1, "pass": 2}
 
 
@@ -51,18 +49,14 @@ def accepted(findings: Iterable[Finding], accept: tuple[str, ...]) -> tuple[Find
 
 def refuse(findings: Iterable[Finding], file: str) -> None:
     """Raise one InputError that lists the stops in `file`, each with its column, figure, limit and remedy; of a fault
-    that many columns share, SHOWN and how many more.
+    that many columns share, the first few and how many more.
     """
     stops = [f for f in findings if f.level == "stop"]
-    if not stops:
-        return
-    said: list[str] = []
-    for check in dict.fromkeys(stop.check for stop in stops):
-        same = [stop for stop in stops if stop.check == check]
-        said += [_located(stop, file) for stop in same[:SHOWN]]
-        if len(same) > SHOWN:
-            said.append(f"and {len(same) - SHOWN} more columns with the same fault ({check})")
-    raise InputError("; ".join(said))
+    checks = dict.fromkeys(stop.check for stop in stops)
+    if stops:
+        raise InputError(
+            "; ".join(several(_located(stop, file) for stop in stops if stop.check == check) for check in checks)
+        )
 
 
 def _located(stop: Finding, file: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tasks import conversion, dates, ordering, profile, raw, readers, settings, sources, tables
-from tasks.errors import InputError, WindvaneError
+from tasks.errors import InputError, WindvaneError, several
 from tasks.readers import Cells
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def scratch(root: Path) -> Iterator[Path]:
     """A folder for what must be written to be read in a stream, beside the data: a temporary folder may lie in memory."""
     folder = root / "data" / f".scratch-{uuid4().hex[:8]}"
     made = not folder.parent.exists()
+    if not made and not folder.parent.is_dir():
+        raise InputError(f"{folder.parent}: is a file, where Windvane needs a folder. Rename it")
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -75,6 +77,11 @@ def write(root: Path, chosen: settings.Settings, target: Path, folder: Path) -> 
 
     Rows without a label are kept: they are data too; tasks/split.py leaves them out. `folder`: for scratch files.
     """
+    with sources.readable(chosen.data.where):
+        _write(root, chosen, target, folder)
+
+
+def _write(root: Path, chosen: settings.Settings, target: Path, folder: Path) -> None:
     problem = chosen.problem
     opened = tuple(readers.cells(path, folder, problem.ignore) for path in sources.files(root, chosen.data))
     name = str(opened[0].path) if len(opened) == 1 else chosen.data.where
@@ -82,7 +89,7 @@ def write(root: Path, chosen: settings.Settings, target: Path, folder: Path) -> 
     first = target if problem.time is None else folder / "unsorted.parquet"
     joined = join(opened, first, folder, problem.ignore, lambda names: profile.row_key(problem, names))
     if joined.problems:
-        raise InputError("; ".join(joined.problems.values()))
+        raise InputError(several(joined.problems.values()))
     if labelled := raw.labelled_rows(root):
         _give_way(first, labelled, folder)
     if problem.time is None:
@@ -99,12 +106,12 @@ def _give_way(table: Path, labelled: int, folder: Path) -> None:
     import numpy as np
     import polars as pl
 
-    keys = pl.read_parquet(table, columns=[tables.ROW])[tables.ROW]
+    keys = tables.scan(table).select(tables.ROW).collect()[tables.ROW]
     kept = np.ones(len(keys), dtype=bool)
     kept[-labelled:] = ~keys[-labelled:].is_in(keys[:-labelled].implode()).to_numpy()
     if kept.all():
         return
-    scan = pl.concat([pl.scan_parquet(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
+    scan = pl.concat([tables.scan(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
     tables.sink(scan.filter(pl.col("_kept")).drop("_kept"), folder / "kept.parquet")
     (folder / "kept.parquet").replace(table)
 
@@ -140,7 +147,7 @@ def _check_time(origin: Origin, table: Path, name: str) -> None:
     """Time is a date or a number, and every row has one."""
     import polars as pl
 
-    scan = pl.scan_parquet(table).select(name)
+    scan = tables.scan(table).select(name)
     kind = scan.collect_schema()[name]
     if not (kind.is_temporal() or kind.is_numeric()) or tables.gaps(table)[name] == tables.rows(table):
         raise InputError(

@@ -57,7 +57,7 @@ def propose(
     column is absent, or the target can be neither a class nor an amount.
     """
     data = Data(source=literal(table.as_posix())) if isinstance(table, Path) else table
-    with ingest.scratch(Path()) as folder:
+    with ingest.scratch(Path()) as folder, sources.readable(data.where):
         opened = tuple(readers.cells(path, folder, ignore) for path in sources.files(Path(), data))
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
         named = {"--target": target, "--time": time, "--id": id}
@@ -83,7 +83,6 @@ def _propose(
     why: dict[str, str],
     ignore: tuple[str, ...],
 ) -> Proposal:
-    import polars as pl
 
     sample = _spread(whole)
     look = roles.Look(whole, sample, _columns(whole, sample, target), target, data.where)
@@ -95,7 +94,7 @@ def _propose(
     params = _params(data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, look, notes)
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     problem = settings.parse(params, "the proposal").problem
-    schema = contract_template.propose(pl.scan_parquet(whole.path), problem)
+    schema = contract_template.propose(tables.scan(whole.path), problem)
     reasons = {literal(name): reason for name, reason in why.items()}
     return Proposal(kind, len(whole), columns, params, tuple(notes), reasons, _looks(look, kind, time), schema)
 
@@ -107,7 +106,7 @@ def _spread(whole: roles.Whole) -> pd.DataFrame:
     rows = len(whole)
     wanted = np.zeros(rows, dtype=bool)
     wanted[np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64)] = True
-    scan = pl.concat([pl.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
+    scan = pl.concat([tables.scan(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
     frame = scan.filter(pl.col("_wanted")).drop("_wanted").collect(engine="streaming")
     return tables.pandas(frame, tables.gaps(whole.path))
 

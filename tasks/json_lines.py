@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import delimited
+from tasks import delimited, tables
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def scan(path: Path, called: Path, scratch: Path, ignore: tuple[str, ...]) -> tu
 
     The file is read twice: once for what each column holds, once to write it as Parquet below `scratch`.
     """
-    import polars as pl
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -57,13 +57,13 @@ def scan(path: Path, called: Path, scratch: Path, ignore: tuple[str, ...]) -> tu
     for name, seen in found.items():
         if len(_words(seen)) > 1 and name not in ignore:
             raise InputError(_mixture(path, called, name, _words(seen), rows))
-    target = scratch / f"{len(list(scratch.iterdir()))}-{path.name}.parquet"
+    target = scratch / f"{len(list(scratch.iterdir()))}.parquet"
     schema = pa.schema([(name, _type(seen)) for name, seen in found.items()])
     with pq.ParquetWriter(target, schema) as writer:
         for chunk in _chunks(path, called):
             arrays = [pa.array([_cell(row.get(f.name), f.type) for row in chunk], f.type) for f in schema]
             writer.write_table(pa.table(arrays, schema=schema))
-    return tuple(found), pl.scan_parquet(target)
+    return tuple(found), tables.scan(target)
 
 
 def _kinds(path: Path, called: Path) -> tuple[dict[str, Counter[str]], int]:
@@ -115,7 +115,15 @@ def _cell(value: Any, kind: Any) -> Any:
         return None
     if at.is_string(kind):
         return str(value)
-    return float(value) if at.is_floating(kind) else value
+    return _float(value) if at.is_floating(kind) else value
+
+
+def _float(value: float) -> float:
+    """A number as float64; a whole number past its range is infinite there."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _mixture(path: Path, called: Path, name: str, words: Counter[str], rows: int) -> str:
@@ -149,6 +157,37 @@ def _object(line: str, number: int, called: Path) -> dict[str, Any]:
         raise InputError(
             f"{called}: line {number} is broken JSON ({e.msg} at character {e.pos + 1}). Mend or delete that line"
         ) from None
+    except (ValueError, RecursionError):  # Python's own limits: 4,300 digits, 1,000 brackets
+        raise InputError(
+            f"{called}: line {number} holds a number of thousands of digits, or thousands of brackets in one another. Mend or "
+            "delete that line"
+        ) from None
     if not isinstance(row, dict):
         raise InputError(f'{called}: line {number} holds no JSON object. Write one row a line: {{"price": 1, ...}}')
+    if line.count(":") > len(row):
+        _check_once(line, number, called)
+    if "\\u" in line:
+        _check_text(row, number, called)
     return row
+
+
+def _check_once(line: str, number: int, called: Path) -> None:
+    """Python keeps the last of the values that an object gives to one key, in silence."""
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        seen = Counter(name for name, _ in pairs)
+        for name in (name for name, count in seen.items() if count > 1):
+            raise InputError(f"{called}: line {number} has the key {name!r} twice. Mend or delete that line")
+
+    json.loads(line, object_pairs_hook=once)
+
+
+def _check_text(row: dict[str, Any], number: int, called: Path) -> None:
+    """JSON can write half of a letter that takes two codes; no text can hold it."""
+    for name, value in row.items():
+        try:
+            f"{name}{value}".encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{called}: line {number}: column {name!r} holds half a letter ({value!r}). Mend or delete that line"
+            ) from None

@@ -15,13 +15,12 @@ def is_sorted(table: Path, time: str) -> bool:
     import polars as pl
 
     falls = (pl.col(time).diff().cast(pl.Int64) if _dated(table, time) else pl.col(time).diff()) < 0
-    return not pl.scan_parquet(table).select(falls.any()).collect(engine="streaming").item()
+    return not tables.scan(table).select(falls.any()).collect(engine="streaming").item()
 
 
 def _dated(table: Path, time: str) -> bool:
-    import polars as pl
 
-    return pl.scan_parquet(table).collect_schema()[time].is_temporal()
+    return tables.scan(table).collect_schema()[time].is_temporal()
 
 
 def sort(table: Path, time: str, target: Path) -> None:
@@ -34,7 +33,7 @@ def sort(table: Path, time: str, target: Path) -> None:
     import polars as pl
     import pyarrow.parquet as pq
 
-    scan = pl.scan_parquet(table)
+    scan = tables.scan(table)
     times = scan.select(time).collect().to_series().sort()
     starts = np.unique(times.to_physical().gather_every(CHUNK).to_numpy())
     schema = None

@@ -6,17 +6,22 @@ what cells mean to tasks/canonical.py.
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import delimited, json_lines, sources
+from tasks import checksums, delimited, json_lines, signatures, sources, tables
 from tasks.delimited import Dialect
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
+
+# MLflow takes no key of more than 250 letters, and what is longer is a cell that slipped into the header.
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def cells(path: Path, scratch: Path, ignore: tuple[str, ...] = ()) -> Cells:
     sources.require(path)
     plain = _unpacked(path, scratch) if sources.packed(path) else path
     kind = sources.ending(path)
+    signatures.check(plain, path, kind)
     if kind in sources.CSV:
         return _delimited(path, plain)
     if kind in sources.PARQUET:
@@ -71,7 +77,7 @@ def _delimited(path: Path, plain: Path) -> Cells:
     scan = delimited.stream(plain, how, (pl.String,) * len(how.names), missing=False)
     try:
         rows = scan.head(1).collect().height
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         rows = 1  # the careful reader will say what is wrong
     _check_rows(path, rows)
     return Cells(path, plain, how.names, scan, how)
@@ -84,16 +90,42 @@ def _parquet(path: Path, plain: Path) -> Cells:
 
     try:
         with pq.ParquetFile(plain) as file:
+            _check_types(path, file.schema_arrow)
             # pandas writes its unnamed row labels as a column: they are no data.
             names = tuple(n for n in file.schema_arrow.names if not n.startswith("__index_level_"))
             rows = file.metadata.num_rows
         _check_names(path, names)
         _check_rows(path, rows)
-        scan = pl.scan_parquet(plain).select(names)
+        checksums.verify(plain)
+        scan = tables.scan(plain).select(names)
         scan.collect_schema()
-    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as e:
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as e:
         raise damaged(path, e) from None
     return Cells(path, plain, names, scan)
+
+
+def _check_types(path: Path, schema: pa.Schema) -> None:
+    """What polars gives up on, and with it on the whole file, is named first."""
+    import zoneinfo
+
+    import pyarrow.types as at
+
+    for field in schema:
+        zone = field.type.tz if at.is_timestamp(field.type) else None
+        if zone is not None and not re.fullmatch(r"[+-]\d\d:\d\d", zone):
+            try:
+                zoneinfo.ZoneInfo(zone)
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+                raise InputError(
+                    f"{path}: column {field.name!r} has a time zone that nobody knows: {zone!r}. Write its times in UTC"
+                ) from None
+        if at.is_decimal256(field.type):
+            raise InputError(
+                f"{path}: column {field.name!r} holds {field.type}, of more digits than can be computed with. Write it as "
+                "decimal128 or double"
+            )
 
 
 def damaged(path: Path, error: Exception) -> InputError:
@@ -105,13 +137,17 @@ def damaged(path: Path, error: Exception) -> InputError:
 def _unpacked(path: Path, scratch: Path) -> Path:
     import pyarrow as pa
 
-    target = scratch / f"{len(list(scratch.iterdir()))}-{path.stem}"
+    target = scratch / f"{len(list(scratch.iterdir()))}.unpacked"
     kind = {".gz": "gzip", ".zst": "zstd"}[path.suffix.lower()]
     try:
         with pa.input_stream(str(path), compression=kind) as packed, target.open("wb") as plain:
             shutil.copyfileobj(packed, plain, 1 << 20)
+    except (FileNotFoundError, PermissionError):
+        raise
     except (OSError, pa.ArrowException) as e:
-        raise InputError(f"{path}: cannot be unpacked ({str(e).strip().rstrip('.')}). Pack or copy it again") from None
+        raise InputError(
+            f"{path}: cannot be unpacked ({str(e).strip().rstrip('.')}). Copy it again, or pack it anew"
+        ) from None
     if target.stat().st_size == 0:
         raise InputError(f"{path}: is empty. Export the table again, with a header and rows")
     return target
@@ -123,10 +159,22 @@ def _check_rows(path: Path, rows: int) -> None:
 
 
 def _check_names(path: Path, names: tuple[str, ...]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    """Each column can be told from the others by its name, also by people, and the name means nothing but itself."""
+    bare = [name.strip() for name in names]
+    twice = sorted({name for name in bare if bare.count(name) > 1} - {""})
     if twice:
         raise InputError(
-            f"{path}: column {twice[0]!r} stands {names.count(twice[0])} times. Give each column a name of its own"
+            f"{path}: column {twice[0]!r} stands {bare.count(twice[0])} times. Give each column a name of its own"
         )
-    if "" in names:
-        raise InputError(f"{path}: column {names.index('') + 1} has no name. Give it one in the header, or delete it")
+    for number, name in enumerate(names, 1):
+        if not name.strip():
+            raise InputError(f"{path}: column {number} has no name. Give it one in the header, or delete it")
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"{path}: column {number} has a name of {len(name):,} letters, which begins {name[:30]!r}. Give it one of at "
+                f"most {LONGEST_NAME}"
+            )
+        if "\x00" in name:
+            raise InputError(f"{path}: column {number}, {name!r}, has a NUL byte in its name. Rename it")
+        if name == "*" or (name.startswith("^") and name.endswith("$")):
+            raise InputError(f"{path}: column {name!r} has a name that stands for other columns. Rename it")

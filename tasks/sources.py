@@ -6,6 +6,9 @@ A table is one file, or several whose rows follow one another: a folder, or the 
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tasks import raw
@@ -33,6 +36,11 @@ def files(root: Path, data: Data) -> tuple[Path, ...]:
             )
         return (*(root / part.path for part in record.own), *labelled)
     path = root / expand(data.source, "data.source")
+    if os.path.realpath(path) in {os.path.realpath(root / own) for own in ("data", "data/table.parquet")}:
+        raise InputError(
+            f"data.source: {path}: is where Windvane itself writes what it has read. Put your table beside it, as "
+            "data/houses.csv, and name that"
+        )
     return (*(_inside(path) if path.is_dir() else (path,)), *labelled)
 
 
@@ -41,6 +49,21 @@ def _inside(folder: Path) -> tuple[Path, ...]:
     if not found:
         raise InputError(f"{folder}: is a folder without tables. Put files that end in {', '.join(KNOWN)} there")
     return tuple(found)
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Around all that reads a source (`name`, for people): InputError where it may not be read, or goes meanwhile."""
+    try:
+        yield
+    except PermissionError:
+        raise InputError(
+            f"{name}: you have no permission to read it. Name a file that you may read, or set its rights: chmod"
+        ) from None
+    except FileNotFoundError:
+        raise InputError(
+            f"{name}: was there, and is gone now. Put it back, and see to it that nobody moves it meanwhile"
+        ) from None
 
 
 def ending(path: Path) -> str:
@@ -58,11 +81,15 @@ def packed(path: Path) -> bool:
 
 def require(path: Path) -> None:
     """Raise InputError unless `path` is a file that is not empty and whose name tells its format."""
+    if not str(path).isprintable():
+        raise InputError(f"{str(path)!r}: has a line break or another sign in its name that cannot be shown. Rename it")
     if path.is_dir():
         raise InputError(f"{path}: is a folder. Name one file in it")
     if ending(path) not in KNOWN:
         raise InputError(f"{path}: cannot tell its format. Name a file that ends in {', '.join(KNOWN)}")
     if not path.is_file():
+        if path.exists():
+            raise InputError(f"{path}: is a pipe, a socket or a device, not a file. Save its content in a file first")
         raise InputError(f"{path}: not found. {_nearby(path)}")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: is empty. Export the table again, with a header and rows")
@@ -70,7 +97,7 @@ def require(path: Path) -> None:
 
 def _nearby(path: Path) -> str:
     if not path.parent.is_dir():
-        return f"There is no folder {path.parent} here; paths count from the folder of params.yaml"
+        return f"There is no folder {path.parent} here: paths count from the folder of params.yaml. Name another path"
     names = sorted(p.name for p in path.parent.iterdir() if ending(p) in KNOWN)
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     if near:

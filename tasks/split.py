@@ -53,7 +53,7 @@ def run(root: Path, chosen: settings.Settings) -> None:
         side = np.zeros(len(whole), dtype=np.uint8)
         side[labelled] = parted.train * TRAIN + parted.validation * VALIDATION + parted.test * TEST
         tables.write_whole(root / SPLIT / SIDES, lambda part: tables.sink(pl.LazyFrame({SIDE: side}), part))
-        found = [asdict(finding) for finding in overlap.find(pl.scan_parquet(table), side, chosen)]
+        found = [asdict(finding) for finding in overlap.find(tables.scan(table), side, chosen)]
         # The hash of the rows: DVC's hash of data/split stands for both, rows and sides.
         record = {"table": content.result(), **_record(frame, chosen, parted), "findings": found}
     tables.write_json(record, root / SPLIT / RECORD)
@@ -137,15 +137,15 @@ def _rows(root: Path, chosen: settings.Settings, codes: tuple[int, ...]) -> pd.D
     import polars as pl
 
     table = root / profile.TABLE
-    side = pl.read_parquet(root / SPLIT / SIDES)[SIDE].to_numpy()
+    side = pl.read_parquet(root / SPLIT / SIDES, glob=False)[SIDE].to_numpy()
     wanted = np.isin(side, codes)
     most = sampling.most(chosen, judging=TRAIN not in codes)
     if most is not None and wanted.sum() > most:
-        known = pl.read_parquet(table, columns=sampling.columns(chosen)).filter(pl.Series(wanted))
+        known = pl.read_parquet(table, columns=sampling.columns(chosen), glob=False).filter(pl.Series(wanted))
         places = np.flatnonzero(wanted)
         wanted[:] = False
         wanted[places[sampling.pick(known, chosen, most, newest=TRAIN in codes)]] = True
-    rows = pl.concat([pl.scan_parquet(table), pl.LazyFrame({SIDE: wanted})], how="horizontal")
+    rows = pl.concat([tables.scan(table), pl.LazyFrame({SIDE: wanted})], how="horizontal")
     frame = rows.filter(pl.col(SIDE)).drop(SIDE).collect(engine="streaming")
     return tables.pandas(frame, tables.gaps(table))
 

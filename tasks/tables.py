@@ -44,12 +44,17 @@ def sink(scan: pl.LazyFrame, path: Path) -> None:
     scan.sink_parquet(path, compression="lz4", row_group_size=ROW_GROUP)
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a Parquet file that a stage wrote."""
+def scan(path: Path) -> pl.LazyFrame:
+    """The rows of a Parquet file as a stream. Brackets and stars in a path are its own: no pattern."""
     import polars as pl
 
-    scan = pl.scan_parquet(path)
-    return pandas((scan.select(columns) if columns else scan).collect(), gaps(path))
+    return pl.scan_parquet(path, glob=False)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet file that a stage wrote."""
+    rows = scan(path)
+    return pandas((rows.select(columns) if columns else rows).collect(), gaps(path))
 
 
 def pandas(frame: pl.DataFrame, missing: Mapping[str, int]) -> pd.DataFrame:

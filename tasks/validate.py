@@ -48,10 +48,9 @@ def run(root: Path, chosen: settings.Settings) -> None:
 
     Raises one InputError that lists all that stops.
     """
-    import polars as pl
 
     accepted = digest.read(root / digest.ACCEPTED)
-    seen = look(pl.scan_parquet(root / profile.TABLE), chosen, contract.load(root / contract.SCHEMA), accepted)
+    seen = look(tables.scan(root / profile.TABLE), chosen, contract.load(root / contract.SCHEMA), accepted)
     findings.refuse(seen.findings, chosen.data.source)
     tables.write_json(seen.profile.to_json(), root / profile.PROFILE)
     digest.write(seen.digest, root / digest.DIGEST)

@@ -22,6 +22,7 @@ CHECKS = {
     "identifier": "ids that look like something to learn from",
     "mixed": "numbers and words in one column",
     "formula": "cells that a spreadsheet would run",
+    "renamed": "one column under two names",
 }
 # An id is different in nearly every row...
 _DISTINCT = 0.98
@@ -38,6 +39,8 @@ _FEW_WORDS = 20
 LARGEST = 3.4e38
 # What a spreadsheet takes for a formula; not "+49 170 ..." or "@name".
 _FORMULA = r"^(=[\w(+-]|@[A-Z]+\()"
+# Fewer rows with the one or the other are chance.
+_FILLED = 20
 _ID_NAME = re.compile(r"(^|[^a-z])(id|uuid|guid|key|nr|no|number|index)$", re.IGNORECASE)
 
 
@@ -98,6 +101,26 @@ def find(e: Evidence) -> Iterator[Finding]:
         if counts.shape == "words":
             yield from _mixed(e.sample[name], name)
             yield from _formulas(e.sample[name], name)
+
+    yield from _renamed(e)
+
+
+def _renamed(e: Evidence) -> Iterator[Finding]:
+    """Pairs of columns of one kind of which each row has exactly one: their parts come from different files, perhaps."""
+    known: dict[tuple[str, bytes], str] = {}
+    for name in e.features:
+        missing = e.sample[name].is_null().to_numpy()
+        if min(missing.sum(), len(missing) - missing.sum()) < _FILLED:
+            continue
+        shape = e.counts[name].shape
+        other = known.get((shape, (~missing).tobytes()))
+        if other is not None:
+            text = (
+                f"{name!r} is filled exactly where {other!r} is empty: one column under two names? Rename one of them in the "
+                "source, or leave it so if they are two"
+            )
+            yield Finding("renamed", "warn", name, None, None, text)
+        known.setdefault((shape, missing.tobytes()), name)
 
 
 def too_large(counts: Counts) -> bool:

@@ -45,7 +45,7 @@ def scan(path: Path) -> pl.LazyFrame:
 
     ending = suffix(path.name) or ""
     if ending.startswith(".parquet"):
-        return pl.scan_parquet(path)
+        return pl.scan_parquet(path, glob=False)
     if ending.startswith((".csv", ".tsv")):
         return pl.scan_csv(path, infer_schema=False, separator="\t" if ending.startswith(".tsv") else ",")
     return pl.scan_ndjson(path, infer_schema_length=None)

@@ -42,6 +42,7 @@ class Case:
     problem: Mapping[str, Any] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    names: str | None = None  # what the message names where the fault is not in the file
 
     def build(self, root: Path) -> Path:
         """Lay the table down below `root`; its path."""

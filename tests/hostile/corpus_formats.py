@@ -65,7 +65,7 @@ CASES = (
     Case("an unknown ending", GOOD, "stop", ("format", ".csv"), "nobody should guess", file="t.dat"),
     Case("no ending", GOOD, "stop", ("format", ".csv"), "nobody should guess", file="t"),
     Case("an ending in capitals", GOOD, "pass", (), "DOS wrote it so", file="T.CSV"),
-    Case("a file name with a line end", GOOD[:0], "stop", ("empty",), "the message stays on one line", file="a\nb.csv"),
+    Case("a file name with a line end", GOOD, "stop", ("Rename",), "the message stays on one line", file="a\nb.csv"),
     Case("a file name of templates", GOOD[:0], "stop", ("empty",), "shown as it is", file="{x} %s $(id).csv"),
     Case("a good file of a bad name", GOOD, "pass", (), "the user's own choice", file='it\'s "a" [b] {x} %s #1.csv'),
 )

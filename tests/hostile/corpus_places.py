@@ -47,11 +47,22 @@ def data_is_a_file(path: Path) -> None:
     (path.parent / "data").write_bytes(b"notes")
 
 
+def own_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "t.csv").write_bytes(GOOD)
+
+
 CASES = (
     Case("no file", lambda path: None, "stop", ("not found",), "a typo"),
     Case("no folder", lambda path: path.parent.rmdir(), "stop", ("not found", "no folder"), "a typo", file="in/t.csv"),
     Case("a folder without a table", lambda path: path.mkdir(), "stop", (), "nothing to read"),
-    Case("a folder of tables that differ", folder_of_one_bad, "stop", (), "parts of one table have the same columns"),
+    Case(
+        "a folder of tables that differ",
+        folder_of_one_bad,
+        "warn",
+        ("'area'", "'size'"),
+        "a new column in a later part is natural; one that ends where another begins has changed its name",
+    ),
     Case("a link to itself", loop, "stop", (), "opening it would never end"),
     Case("a link to nothing", dangling, "stop", (), "a disk that is not mounted"),
     Case("a link to a table", linked, "pass", (), "as good as the table"),
@@ -67,5 +78,13 @@ CASES = (
         "the source would be replaced by what was made from it",
         file="data/table.parquet",
     ),
-    Case("our data folder is a file", data_is_a_file, "stop", (), "no place for the table; the file stays as it is"),
+    Case(
+        "our data folder is a file",
+        data_is_a_file,
+        "stop",
+        ("Rename",),
+        "no place for the table; the file stays as it is",
+        names="data",
+    ),
+    Case("our own folder as source", own_folder, "stop", ("data.source",), "our outputs are no input", file="data"),
 )
