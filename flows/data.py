@@ -34,9 +34,15 @@ def validate(lap: Lap) -> None:
     _propose_contract(lap)
     with versioning.pipeline(root) as stages:
         moved = stages.changed("validate")
+    before = read_json(root / ACCEPTED) if (root / ACCEPTED).exists() else None
     if moved:
         tell_accepted(lap)
-    _run(lap, "validate", validating.run)
+    try:
+        _run(lap, "validate", validating.run)
+    except InputError:
+        # With the table of before back in its place, nothing will have changed.
+        write_json(before, root / ACCEPTED)
+        raise
     profile = read(root / PROFILE)
     for finding in findings.read(root / findings.FINDINGS):
         if finding.level == "warn":

@@ -212,7 +212,8 @@ def kind_of(source: str) -> Kind:
     """What kind of source an address names. Raises ValueError for a scheme that nothing here reads."""
     scheme, found, _ = source.partition("://")
     if not found:
-        return "glob" if any(mark in source for mark in "*?[") else "local"
+        # Square brackets alone stand in the names of real files.
+        return "glob" if "*" in source or "?" in source else "local"
     if scheme.lower() not in _SCHEMES:
         raise ValueError(
             f"source: nothing here reads {scheme}://. Known: a path, s3://, http(s)://, sqlite:///, postgresql://, duckdb:///"

@@ -5,16 +5,15 @@ From aggregates and a sample: as quick for ten million rows as for ten thousand.
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from tasks import association, tables
 from tasks import report_charts as charts
-from tasks.digest import Digest, Summary, apart, gap
+from tasks import report_text as say
+from tasks.digest import Digest, apart, gap
 from tasks.findings import Finding
 from tasks.report_style import CSS
 from tasks.settings import Settings
@@ -79,14 +78,10 @@ def verdict(findings: tuple[Finding, ...]) -> str:
     """The first sentence: may the table teach?"""
     stops, warns = (sum(f.level == level for f in findings) for level in ("stop", "warn"))
     if stops:
-        return f"This table must not teach: {_many(stops, 'thing')} must be mended first."
+        return f"This table must not teach: {say.many(stops, 'thing')} must be mended first."
     if warns:
-        return f"This table may teach; {_many(warns, 'thing')} deserve{'s' if warns == 1 else ''} a look."
+        return f"This table may teach; {say.many(warns, 'thing')} deserve{'s' if warns == 1 else ''} a look."
     return "This table may teach: nothing looks odd."
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _verdict(page: Page) -> str:
@@ -95,31 +90,23 @@ def _verdict(page: Page) -> str:
     text = f"{now.rows:,} rows with a label, {len(now.columns)} columns"
     if problem.time and page.now.columns[problem.time].quantiles:
         ends = page.now.columns[problem.time]
-        text += f", from {_cell(ends, ends.quantiles[0])} to {_cell(ends, ends.quantiles[-1])}"
+        text += f", from {say.cell(ends, ends.quantiles[0])} to {say.cell(ends, ends.quantiles[-1])}"
     if then is None:
         text += "; no table was accepted before it."
     else:
         text += f"; the last accepted table had {then.rows:,} rows."
     return (
-        f'<header class="{level}"><h1>{escape(page.chosen.project)} · {escape(_source(page.chosen.data.source))} · predicts '
+        f'<header class="{level}"><h1>{escape(page.chosen.project)} · {escape(say.address(page.chosen.data.source))} · predicts '
         f'{escape(problem.target)}</h1><p class="verdict">{verdict(page.findings)}</p><p>{escape(text)}</p></header>'
     )
-
-
-def _source(address: str) -> str:
-    """Where the rows come from, without what may be secret in a URL: user, password, query."""
-    if "://" not in address:
-        return address
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
 
 
 def _findings(page: Page) -> str:
     told = [f for f in page.findings if f.level != "pass" or f.figure is not None]
     rows = "".join(
-        f'<tr><td><span class="level {f.level}">{f.level}</span></td><td class="name">{escape(_words(f.check))}</td>'
-        f'<td class="name">{escape(f.column or "")}</td><td class="num">{_figure(f.figure)}</td>'
-        f'<td class="num">{_figure(f.limit)}</td><td>{escape(_plain(f.message))}</td></tr>'
+        f'<tr><td><span class="level {f.level}">{f.level}</span></td><td class="check">{escape(say.words(f.check))}</td>'
+        f'<td class="name">{escape(f.column or "")}</td><td class="num">{say.figure(f.figure)}</td>'
+        f'<td class="num">{say.figure(f.limit)}</td><td>{escape(say.plain(f.message))}</td></tr>'
         for f in told
     )
     fine = ", ".join(escape(f.message) for f in page.findings if f.level == "pass" and f.figure is None)
@@ -134,30 +121,6 @@ def _findings(page: Page) -> str:
     )
 
 
-def _words(check: str) -> str:
-    return check.replace("_", " ")
-
-
-def _plain(message: str) -> str:
-    """Without the key that a stop's message begins with."""
-    key, _, rest = message.partition(": ")
-    return (
-        (rest[:1].upper() + rest[1:])
-        if key in ("schema.yaml", "data.source", "problem.target", "problem.time")
-        else message
-    )
-
-
-def _figure(value: float | str | None) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return escape(charts.short(value))
-    if isinstance(value, float) and 0 < abs(value) < 1:
-        return charts.percent(value) if value < 0.9995 else f"{value:.4f}"
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
-
-
 def _changes(page: Page) -> str:
     if page.then is None:
         return ""
@@ -170,7 +133,7 @@ def _changes(page: Page) -> str:
             )
             continue
         apart_by = gap(then.quantiles, now.quantiles) if then.quantiles else apart(then.values, now.values)
-        middle = f"{_middle(then)} → {_middle(now)}" if _middle(then) != _middle(now) else _middle(now)
+        middle = f"{say.middle(then)} → {say.middle(now)}" if say.middle(then) != say.middle(now) else say.middle(now)
         gaps = charts.percent(now.missing)
         if charts.percent(then.missing) != gaps:
             gaps = f"{charts.percent(then.missing)} → {gaps}"
@@ -195,19 +158,6 @@ def _changes(page: Page) -> str:
     )
 
 
-def _middle(s: Summary) -> str:
-    if s.quantiles:
-        return _cell(s, s.quantiles[50])
-    return charts.short(max(s.values, key=lambda v: (s.values[v], v))) if s.values else "-"
-
-
-def _cell(s: Summary, value: float) -> str:
-    if s.type != "date":
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3g}"
-    moment = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=value)
-    return f"{moment:%Y-%m-%d}" if 1 < moment.year < 9999 else "-"
-
-
 def _columns(page: Page) -> str:
     key = '<p class="key"><u></u>this table' + ("<i></i>last accepted table" if page.then else "") + "</p>"
     cards = "".join(_card(page, name) for name in page.features)
@@ -221,11 +171,11 @@ def _card(page: Page, name: str) -> str:
     gaps = f" · {charts.percent(now.missing)} missing" if now.missing else ""
     ends = ""
     if now.quantiles:
-        low, middle, high = (escape(_cell(now, now.quantiles[at])) for at in (0, 50, -1))
+        low, middle, high = (escape(say.cell(now, now.quantiles[at])) for at in (0, 50, -1))
         middle = "" if now.type == "date" else f"median {middle}"
         ends = f'<div class="ends"><span>{low}</span><span>{middle}</span><span>{high}</span></div>'
     told = [f for f in page.findings if f.column == name and f.level != "pass"]
-    notes = "".join(f'<p class="told {f.level}">{escape(_words(f.check))}</p>' for f in told)
+    notes = "".join(f'<p class="told {f.level}">{escape(say.words(f.check))}</p>' for f in told)
     picture = charts.picture(now, page.then.columns.get(name) if page.then else None)
     return (
         f'<div class="card"><h3>{escape(name)}</h3><div class="kind">{role}{now.type} · {now.distinct:,} '
@@ -243,7 +193,7 @@ def _missing(page: Page) -> str:
     more = f'<div class="more">and {len(gaps) - 2 * LIST} more columns</div>' if len(gaps) > 2 * LIST else ""
     full = len(page.features) - len(gaps)
     return (
-        f"<h2>Missing values</h2><p>Share of rows; {_many(full, 'column')} {'is' if full == 1 else 'are'} complete.</p>"
+        f"<h2>Missing values</h2><p>Share of rows; {say.many(full, 'column')} {'is' if full == 1 else 'are'} complete.</p>"
         f'<div class="card wide">{lines}{more}</div>'
     )
 

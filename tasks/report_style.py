@@ -22,7 +22,7 @@ table { width:100%; border-collapse:collapse; background:var(--card); border-rad
 th { text-align:left; font-size:12px; font-weight:600; color:var(--soft); padding:10px 14px; border-bottom:1px solid var(--faint) }
 td { padding:10px 14px; border-bottom:1px solid var(--faint); vertical-align:top; overflow-wrap:anywhere }
 tr:last-child td { border-bottom:0 } td.num, th.num { text-align:right; white-space:nowrap; font-variant-numeric:tabular-nums }
-td.name { font-weight:600; min-width:110px }
+td.name { font-weight:600; min-width:150px } td.check { font-weight:600; white-space:nowrap }
 .level { display:inline-block; white-space:nowrap; border-radius:99px; padding:1px 10px; font-size:12px; font-weight:700;
   color:#fff; background:var(--level) }
 .level.pass { --level:var(--pass) } .level.warn { --level:var(--warn) } .level.stop { --level:var(--stop) }
