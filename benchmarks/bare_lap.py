@@ -15,7 +15,7 @@ import mlflow.sklearn
 import pandas as pd
 from mlflow.models import infer_signature
 
-from tasks import estimators, evaluation, features, ingest, partition, problems, settings, sources, validate
+from tasks import estimators, evaluation, features, ingest, partition, problems, settings, tables, validate
 from tasks.evaluation_files import metrics, write_evaluation
 from tasks.fingerprint import libraries
 from tasks.search import search
@@ -25,7 +25,9 @@ def main() -> None:
     chosen = settings.load()
     problem, seed = chosen.problem, chosen.split.seed
     cores = len(os.sched_getaffinity(0))
-    table = ingest.table(sources.read(Path(chosen.data.source)), problem)
+    with tempfile.TemporaryDirectory() as scratch:
+        ingest.write(Path(), chosen, Path(scratch) / "table", Path(scratch))
+        table = tables.read_parquet(Path(scratch) / "table")
     columns = features.columns(chosen, validate.check(table, chosen))
     labelled = table.dropna(subset=[problem.target]).reset_index(drop=True)
     sides = partition.divide(labelled, chosen, None)

@@ -62,6 +62,15 @@ def alone(writer: Writer, times: int) -> list[float]:
     return took
 
 
+async def alone_in_a_loop(writer: Writer, times: int) -> list[float]:
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        await writer.record([one()])
+        took.append(time.perf_counter() - began)
+    return took
+
+
 def threads(writer: Writer, seconds: float) -> float:
     """Records a second from WAITERS threads, each of which waits for its own."""
     counts, end = [0] * WAITERS, time.perf_counter() + seconds
@@ -121,8 +130,8 @@ def ledgers(folder: Path) -> Iterator[dict[str, str]]:
     if postgres_server.programs() is None:
         yield found
         return
-    with postgres_server.running(fsync=True) as url:
-        yield found | {"PostgreSQL": url}
+    with postgres_server.running(fsync=True) as server:
+        yield found | {"PostgreSQL": server.url}
 
 
 def main() -> None:
@@ -131,17 +140,20 @@ def main() -> None:
     options.add_argument("--times", type=int, default=1000)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as name, ledgers(Path(name)) as urls:
-        print("| | alone p50 ms | p99 ms | fsync p50 ms | p99 ms | 16 threads, records/s | 16 tasks, records/s |")
-        print("|---|---|---|---|---|---|---|")
+        print(
+            "| | fsync p50 ms | p99 | alone, thread p50 ms | p99 | task p50 ms | p99 | 16 threads, rows/s | 16 tasks, rows/s |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
         for what, url in urls.items():
             engine = store.connect(url)
             writer = Writer(engine, "benchmark")
-            disk = fsync(Path(name), chosen.times)
-            single = alone(writer, chosen.times)
+            disk = quantiles(fsync(Path(name), chosen.times))
+            thread = quantiles(alone(writer, chosen.times))
+            task = quantiles(asyncio.run(alone_in_a_loop(writer, chosen.times)))
             many = threads(writer, chosen.seconds)
             looped = asyncio.run(tasks(writer, chosen.seconds))
             writer.close()
-            print(f"| {what} | {quantiles(single)} | {quantiles(disk)} | {many:,.0f} | {looped:,.0f} |")
+            print(f"| {what} | {disk} | {thread} | {task} | {many:,.0f} | {looped:,.0f} |")
             driver, core = paths(engine)
             print(f"\n{what}, groups of 16, microseconds a row: driver {driver:.0f}, SQLAlchemy {core:.0f}\n")
             engine.dispose()

@@ -17,14 +17,17 @@ HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
     """One lap, under the lease: a look first, a Prefect run only if something changed."""
+    from flows import fetching, sharing
     from flows import lap as laps
 
     project = Project(root)
     os.chdir(project.root)
     with laps.opened(project, cause, "refit" if depth == "refit" else "search", console) as lap:
         lap.trial_runs = trial_runs
+        fetching.fetch(lap)
         outcome = laps.unchanged(lap)
         if outcome is not None:
+            sharing.push(lap)
             console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
             return outcome.to_json()
         from flows import server
@@ -60,21 +63,27 @@ def _fly(lap: Any, prefect: Any) -> Any:
             closing.settle(lap.id)
 
 
-def init(table: Path, options: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Look at a table, write params.yaml, and what DVC needs."""
-    from flows import data
-    from tasks import initialise, versioning
+def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
+    from flows import data, fetching
+    from tasks import contract, digest, fetch, initialise, template, versioning
     from tasks.tables import write_json
 
-    proposal = initialise.propose(table, **options)
     root = Path.cwd()
-    written = list(initialise.write(proposal, root))
+    chosen = initialise.named(table, options.pop("query"), options.pop("key"))
+    fetched = fetch.run(root, chosen, options["id"])
+    if fetched.moved:
+        console.say(f"  {fetched.text()}")
+    proposal = initialise.propose(chosen, **options)
+    written = [*initialise.write(proposal, root), template.place(root, contract.SCHEMA, proposal.schema)]
     written += versioning.prepare(root)
-    if not (root / data.TAUGHT).exists():
-        write_json({"taught_until": None}, root / data.TAUGHT)
+    for path, nothing in ((data.TAUGHT, {"taught_until": None}), (digest.ACCEPTED, None)):
+        if not (root / path).exists():
+            write_json(nothing, root / path)
+    fetching.follow(root, chosen, fetched.record)
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")
-    console.say(f"  wrote {', '.join(str(name) for name in written)}; look through params.yaml, then: windvane train")
+    console.say(f"  wrote {', '.join(str(name) for name in written)}; look through them, then: windvane train")
     return {"kind": proposal.kind, "rows": proposal.rows, "columns": proposal.columns, "params": proposal.params}
 
 
@@ -120,6 +129,13 @@ def serve(root: Path, host: str | None, port: int | None, console: Console) -> d
     return serving.serve(Project(root), host, port, console)
 
 
+def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
+    """Forget one subject."""
+    from flows import erasing
+
+    return erasing.erase(Project(root), ids, where, console)
+
+
 def status(root: Path, console: Console) -> dict[str, Any]:
     """Champion, last lap, last promotion."""
     from flows import status
@@ -154,12 +170,20 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 
 def _source(project: Project) -> None:
-    """The first two stages, with nothing written."""
-    from tasks import ingest, sources, validate
+    """The first two stages, with nothing left behind."""
+    from flows import data
+    from tasks import contract, digest, fetch, ingest, tables, validate
 
     settings = project.settings
-    source = sources.read(project.root / settings.data.source, settings.problem.ignore)
-    validate.check(ingest.table(source, settings.problem), settings)
+    if not settings.data.local:
+        fetch.answers(project.root, settings.data)
+        return
+    agreed = contract.load(project.root / contract.SCHEMA)
+    accepted = digest.from_json(data.accepted(project))
+    with ingest.scratch(project.root) as folder:
+        table = folder / "table.parquet"
+        ingest.write(project.root, settings, table, folder)
+        validate.check(tables.scan(table), settings, agreed, accepted)
 
 
 def _services(project: Project) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flows.lap import Lap
+from flows.project import Project
 from ledger import versions
+from tasks import contract, contract_template, findings, tables, template, versioning
 from tasks import ingest as ingesting
 from tasks import split as splitting
 from tasks import validate as validating
-from tasks import versioning
+from tasks.digest import ACCEPTED, DIGEST
 from tasks.errors import InputError
-from tasks.profile import Profile, read, require
+from tasks.profile import TABLE, Profile, read, require
 from tasks.settings import Settings
 from tasks.tables import read_json, write_json
 
@@ -27,10 +30,17 @@ def ingest(lap: Lap) -> None:
 
 def validate(lap: Lap) -> None:
     """Refuse a table that cannot teach; warn of what looks odd."""
+    root = lap.project.root
+    _propose_contract(lap)
+    with versioning.pipeline(root) as stages:
+        moved = stages.changed("validate")
+    if moved:
+        tell_accepted(lap)
     _run(lap, "validate", validating.run)
-    profile = read(lap.project.root / PROFILE)
-    for finding in profile.findings:
-        lap.console.say(f"  note: {finding.message}")
+    profile = read(root / PROFILE)
+    for finding in findings.read(root / findings.FINDINGS):
+        if finding.level == "warn":
+            lap.console.say(f"  note: {finding.message}")
     sliced = tuple(("gate.slices", name) for name in lap.project.settings.gate.slices)
     require(sliced, tuple(column.name for column in profile.columns), lap.project.settings.data.source)
     _nothing_gone(lap, profile)
@@ -47,6 +57,31 @@ def split(lap: Lap) -> str:
         version = stages.version()
     assert version is not None
     return version
+
+
+def _propose_contract(lap: Lap) -> None:
+    """The first lap of a project without schema.yaml writes one: a stage that writes its own dependency would not be pure."""
+
+    root = lap.project.root
+    if not (root / contract.SCHEMA).exists():
+        text = contract_template.propose(tables.scan(root / TABLE), lap.project.settings.problem)
+        template.place(root, contract.SCHEMA, text)
+        lap.console.say(f"  note: wrote {contract.SCHEMA}, what later tables are held to; look through it")
+
+
+def accepted(project: Project) -> Any:
+    """The digest of the last accepted table, as its run keeps it: that of the newest registered version; None before."""
+    newest = versions.newest(project.ledger, project.name)
+    if newest is None or not newest.facts.get("digest"):
+        return None
+    return read_json(project.artifact(newest, DIGEST.as_posix()))
+
+
+def tell_accepted(lap: Lap) -> None:
+    """Hand the validate stage, as a file, what the last accepted table was like."""
+    content, path = accepted(lap.project), lap.project.root / ACCEPTED
+    if not path.exists() or read_json(path) != content:
+        write_json(content, path)
 
 
 def tell_taught_until(lap: Lap) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas.objects import State
 
-from flows import data, deploying, judging, teaching
+from flows import data, deploying, fetching, inspecting, judging, sharing, teaching
 from flows.lap import Lap
 from tasks.errors import Outage
 
@@ -28,10 +28,12 @@ class Policy:
 
 HOUR = 3600.0
 TABLE: dict[str, Policy] = {
-    # Reading a source may meet an outage; validating and splitting a file on disk cannot.
-    "ingest": Policy(data.ingest, timeout=4 * HOUR, retries=3),
+    # Only a source may meet an outage; reading, validating and splitting files on disk cannot.
+    "fetch": Policy(fetching.fetch, timeout=12 * HOUR, retries=3),
+    "ingest": Policy(data.ingest, timeout=4 * HOUR),
     "validate": Policy(data.validate, timeout=HOUR),
     "split": Policy(data.split, timeout=HOUR),
+    "inspect": Policy(inspecting.inspect, timeout=HOUR),
     # The search keeps its own time (search.timeout) and its own journal; this only catches a fit that hangs.
     "search": Policy(teaching.search, timeout=24 * HOUR),
     "evaluate": Policy(teaching.evaluate, timeout=4 * HOUR),
@@ -41,6 +43,8 @@ TABLE: dict[str, Policy] = {
     "register": Policy(deploying.register, timeout=HOUR, retries=3),
     "judge": Policy(judging.judge, timeout=4 * HOUR),
     "promote": Policy(deploying.promote, timeout=600, retries=3),
+    # An outage here is a warning, and the next lap's business.
+    "push": Policy(sharing.push, timeout=4 * HOUR),
 }
 
 
@@ -73,6 +77,7 @@ def _step(name: str) -> Any:
     )
 
 
-ingest, validate, split = _step("ingest"), _step("validate"), _step("split")
+fetch, ingest, validate, split = (_step(name) for name in ("fetch", "ingest", "validate", "split"))
+inspect = _step("inspect")
 search, evaluate, build, smoke, explain = (_step(name) for name in ("search", "evaluate", "build", "smoke", "explain"))
-register, judge, promote = _step("register"), _step("judge"), _step("promote")
+register, judge, promote, push = (_step(name) for name in ("register", "judge", "promote", "push"))

@@ -13,7 +13,7 @@ from flows.console import number
 from flows.lap import Lap
 from ledger import openings, versions
 from serving import stored
-from tasks import artifacts, evaluation, features, problems, tables, trials
+from tasks import artifacts, evaluation, features, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
 from tasks.estimators import Spec, fit
@@ -42,6 +42,8 @@ class Lesson:
     columns: features.Columns
     kind: problems.Kind
     cores: int
+    # That the rows are a sample of those that could teach, in words; None: they are all of them.
+    sampled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
     with pipeline(lap.project.root) as stages:
         stages.materialise(root)
     settings = lap.project.settings
-    train, validation = splitting.sides(root)
+    train, validation = splitting.sides(root, settings)
     columns = features.columns(settings, read(root / "data" / "profile.json"))
-    return Lesson(mark, data_version, root, train, validation, columns, problems.of(settings.problem.kind), cores())
+    kind, sampled = problems.of(settings.problem.kind), splitting.sampled(root, settings)
+    return Lesson(mark, data_version, root, train, validation, columns, kind, cores(), sampled)
 
 
 def search(lap: Lap, lesson: Lesson) -> searching.Found:
@@ -94,6 +97,8 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
             settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
         )
     lap.fitted(found.fits)
+    for note in found.notes:
+        lap.console.say(f"  note: {note}")
     tables.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
     return found
 
@@ -106,15 +111,13 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
     opening = openings.find(engine, name, lesson.mark)
     if opening and opening.record_sha256 and path.exists() and artifacts.sha256(path) == opening.record_sha256:
         taught = taught_rows(lesson)
-        model = fit(
-            spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores
-        )
+        model = _fitted(lap, lesson, spec, taught)
         lap.fitted(1)
         return evaluation.HeldOut(tables.read_parquet(path), model)
 
     def open_test() -> pd.DataFrame:
         openings.open_side(engine, name, lesson.mark)
-        return splitting.open_test(lesson.root, splitting.Permit(lesson.mark))
+        return splitting.open_test(lesson.root, settings, splitting.Permit(lesson.mark))
 
     held = evaluation.held_out(
         settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
@@ -135,10 +138,10 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
         taught = splitting.final_rows(lesson.root, settings, splitting.Permit(lesson.mark))
-        model = fit(
-            spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores
-        )
+        model = _fitted(lap, lesson, spec, taught)
         lap.fitted(1)
+    if (threshold := thresholds.of(model)) is not None and lap.run_id is not None:
+        lap.project.tracker.log(lap.run_id, params={"served.threshold": threshold})
     folder = lesson.root / "model"
     _empty(folder)
     inputs = features.conform(taught, lesson.columns, "training rows")
@@ -146,6 +149,11 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     engine = stored.files(model, lesson.kind, lesson.columns, inputs, _asked(lesson, inputs), settings.split.seed)
     digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name, engine)
     return Built(folder, digest, splitting.taught_until(taught, settings))
+
+
+def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:
+    problem, seed = lap.project.settings.problem, lap.project.settings.split.seed
+    return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group)
 
 
 def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:
@@ -173,6 +181,8 @@ def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.H
         held.record,
         lesson.cores,
     )
+    if lesson.sampled:
+        told = replace(told, notes=(lesson.sampled, *told.notes))
     folder = lesson.root / "evaluation"
     _empty(folder)
     write_evaluation(folder, settings, lesson.kind, told, held.record, found)

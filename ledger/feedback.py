@@ -6,6 +6,7 @@ production does not have. Leaves how such rows and the source's own go together 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ import orjson
 import sqlalchemy as sa
 
 from ledger.labels import winning
-from ledger.privacy import HASHED
 from ledger.schema import labels, predictions, versions
 from ledger.store import reading
 
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 LABELLED = "_labelled"
 
 _EPOCH = datetime(1970, 1, 1)
-_TRUE = {"true", "yes", "y", "t", "1", "1.0", "on"}
+_EMPTY = {"", "na", "n/a", "nan", "null", "none", "<na>"}
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), True),
+    **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), False),
+}
 
 
 def labelled_rows(engine: sa.Engine, project: str, since: str | None) -> Iterator[Any]:
@@ -60,37 +64,33 @@ def _query(project: str, since: str | None) -> sa.Select[Any]:
 
 
 def _whole(facts: dict[str, Any], rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """Rows with their inputs, of which none that the version knows is missing or hashed."""
-    names = {name for group in facts["columns"].values() for name in group}
-    found = [(row, orjson.loads(row.inputs)) for row in rows]
-    return [
-        (row, inputs)
-        for row, inputs in found
-        if all(name in inputs and not (isinstance(inputs[name], dict) and HASHED in inputs[name]) for name in names)
-    ]
+    """Rows with the values of all columns that the version knows; those left out of which one is missing or hashed."""
+    found = []
+    for row in rows:
+        inputs = orjson.loads(row.inputs)
+        try:
+            # A hashed value is an object, which no column can be read from.
+            values = {n: _READ[group](inputs[n]) for group, names in facts["columns"].items() for n in names}
+        except (KeyError, ValueError, TypeError, OverflowError):
+            continue
+        found.append((row, values))
+    return found
 
 
 def _batch(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.RecordBatch:
     import pyarrow as pa
 
+    texts, types = pa.string(), {"numbers": pa.float64(), "booleans": pa.bool_(), "dates": pa.timestamp("us")}
     columns: dict[str, pa.Array] = {}
     if facts.get("id"):
-        columns[facts["id"]] = pa.array([row.id for row, _ in held], pa.string())
+        columns[facts["id"]] = pa.array([row.id for row, _ in held], texts)
     if facts.get("time"):
         columns[facts["time"]] = _times(facts, held)
-    readers: dict[str, tuple[Callable[[Any], Any], Any]] = {
-        "numbers": (float, pa.float64()),
-        "booleans": (lambda v: str(v).lower() in _TRUE, pa.bool_()),
-        "low": (str, pa.string()),
-        "high": (str, pa.string()),
-        "dates": (_date, pa.timestamp("us")),
-    }
     for group, names in facts["columns"].items():
-        read, kind = readers[group]
         for name in names:
-            columns[name] = pa.array([None if (v := inputs[name]) is None else read(v) for _, inputs in held], kind)
+            columns[name] = pa.array([values[name] for _, values in held], types.get(group, texts))
     columns[facts["target"]] = _target(facts["kind"], held)
-    columns[LABELLED] = pa.array([row.complete for row, _ in held], pa.string())
+    columns[LABELLED] = pa.array([row.complete for row, _ in held], texts)
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -98,7 +98,7 @@ def _times(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.
     """problem.time of each row; where it is a number that only orders the rows, one without it has none."""
     import pyarrow as pa
 
-    times = [_date(row.time) for row, _ in held]
+    times = [_moment(row.time) for row, _ in held]
     if isinstance(facts.get("taught_until"), int | float):
         own = [row.time != row.received for row, _ in held]
         numbers = [
@@ -124,9 +124,42 @@ def _target(kind: str, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
     return pa.array(said, pa.string())
 
 
-def _date(value: Any) -> datetime:
-    """Naive UTC, from ISO 8601 text or whole microseconds since 1970."""
-    if isinstance(value, str):
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=None) - (moment.utcoffset() or timedelta())
-    return _EPOCH + timedelta(microseconds=value)
+def _number(value: Any) -> float | None:
+    number = None if _missing(value) else float(value)
+    return number if number is None or math.isfinite(number) else None
+
+
+def _boolean(value: Any) -> bool | None:
+    return None if _missing(value) else _WORDS[str(value).strip().lower()]
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, dict | list):
+        raise TypeError("nested")
+    return None if value is None or value == "" else str(value)
+
+
+def _date(value: Any) -> datetime | None:
+    """Naive UTC, from ISO 8601 text (a year or a month too) or whole microseconds since 1970."""
+    if _missing(value):
+        return None
+    return _moment(value.strip()) if isinstance(value, str) else _EPOCH + timedelta(microseconds=value)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text + {4: "-01-01", 7: "-01"}.get(len(text), ""))
+    return moment.replace(tzinfo=None) - (moment.utcoffset() or timedelta())
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in _EMPTY)
+
+
+# Values as requests hold them: JSON's own types, or text where they came as CSV.
+_READ: dict[str, Callable[[Any], Any]] = {
+    "numbers": _number,
+    "booleans": _boolean,
+    "low": _text,
+    "high": _text,
+    "dates": _date,
+}

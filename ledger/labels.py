@@ -76,39 +76,44 @@ def hand_in(engine: sa.Engine, project: str, statements: Iterable[Statement], so
     `file`, `service`, ... (16 characters).
     """
     given = sorted((s.id, s.at is None, s.at or "", _text(s.label)) for s in statements)
-    by_id = [(id, [(at, text) for _, _, at, text in group]) for id, group in groupby(given, key=lambda s: s[0])]
+    by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
+    pieces = list(chunks(list(by_id)))
+    predicted = _predicted(engine, project, pieces)
     done = HandedIn()
     with engine.begin() as db:
         if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
             db.execute(sa.text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
         # Taken under the lock: what is received later is also seen later.
-        received = now()
-        for i in range(0, len(by_id), CHUNK):
-            done += _hand_in(db, project, dict(by_id[i : i + CHUNK]), received, source)
+        new = {"project": project, "received": now(), "source": source}
+        for ids in pieces:
+            done += _hand_in(db, {id: by_id[id] for id in ids}, predicted, new)
     return done
 
 
+def _predicted(engine: sa.Engine, project: str, pieces: list[Sequence[str]]) -> set[str]:
+    """Those of the ids that have a prediction. Looked up before the lock is taken, which predictions wait for too."""
+    mine = sa.select(predictions.c.id).where(predictions.c.project == project)
+    with reading(engine) as db:
+        return {id for ids in pieces for id in db.scalars(mine.where(predictions.c.id.in_(ids)))}
+
+
 def _hand_in(
-    db: sa.Connection, project: str, given: dict[str, list[tuple[str, str]]], received: str, source: str
+    db: sa.Connection, given: dict[str, list[tuple[str, str]]], predicted: set[str], new: dict[str, str]
 ) -> HandedIn:
     """One chunk: (at or nothing, label's text) per id, against what the ledger holds of these ids."""
     stated: dict[str, set[tuple[str, str]]] = {id: set() for id in given}
-    mine = sa.select(labels.c.id, labels.c.at, labels.c.label).where(labels.c.project == project)
+    mine = sa.select(labels.c.id, labels.c.at, labels.c.label).where(labels.c.project == new["project"])
     for id, at, text in db.execute(mine.where(labels.c.id.in_(list(given)))):
         stated[id].add((at, text))
-    predicted = sa.select(predictions.c.id).distinct().where(predictions.c.project == project)
-    known = set(db.scalars(predicted.where(predictions.c.id.in_(list(given)))))
     rows, total, changed, matched = list[dict[str, Any]](), 0, 0, 0
     for id, pairs in given.items():
         before = max(stated[id], default=None)
-        fresh = {(at or received, text) for at, text in pairs if at or before is None or before[1] != text} - stated[id]
+        said = {(at or new["received"], text) for at, text in pairs if at or before is None or before[1] != text}
+        fresh = said - stated[id]
         total += len(pairs)
-        matched += len(fresh) * (id in known)
+        matched += len(fresh) * (id in predicted)
         changed += before is not None and max(stated[id] | fresh)[1] != before[1]
-        rows += [
-            {"project": project, "id": id, "at": at, "label": text, "received": received, "source": source}
-            for at, text in sorted(fresh)
-        ]
+        rows += [{**new, "id": id, "at": at, "label": text} for at, text in sorted(fresh)]
     if rows:
         db.execute(upsert(db.dialect, labels).on_conflict_do_nothing(), rows)
     return HandedIn(matched, len(rows) - matched, total - len(rows), changed)

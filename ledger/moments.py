@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ledger.store import stamp
 
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Of a UUID: 48 bits of milliseconds, then chance.
 _CHANCE = 10
@@ -22,12 +24,12 @@ def make_id() -> str:
 def moment(value: Any) -> str:
     """Ledger text of a date (naive: UTC), of ISO 8601 text, or of a number, so that text order is theirs.
 
-    A number that only orders the rows is written as so many seconds since 1970. Raises ValueError for anything else.
+    A number that only orders the rows, also one in text, is written as so many seconds since 1970. Raises ValueError for anything else.
     """
     if isinstance(value, datetime):
         return stamp(value if value.tzinfo else value.replace(tzinfo=UTC))
     if isinstance(value, str):
-        return moment(_read(value))
+        return moment(float(value) if NUMBER.fullmatch(value.strip()) else _read(value))
     if isinstance(value, bool) or value is None:
         raise ValueError(f"{value!r} is no moment. Write a date such as 2026-01-31T12:00:00Z")
     if hasattr(value, "astype"):  # numpy's datetime64 and numbers

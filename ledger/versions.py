@@ -75,6 +75,12 @@ def numbered(engine: sa.Engine, project: str, version: int) -> Version | None:
     return _version(engine, project, versions.c.version == version)
 
 
+def newest(engine: sa.Engine, project: str) -> Version | None:
+    """The version that was registered last, or None."""
+    last = sa.select(sa.func.max(versions.c.version)).where(versions.c.project == project).scalar_subquery()
+    return _version(engine, project, versions.c.version == last)
+
+
 def champion(engine: sa.Engine, project: str) -> Version | None:
     """The version that serves: the ledger's last promotion is the truth. None when nothing was ever promoted."""
     last = last_promotion(engine, project)

@@ -1,231 +1,275 @@
-"""From a file's cells to canonical columns: numbers, booleans, text, dates. Owns types; wants no particular column.
+"""What a column's cells mean: numbers, booleans, dates or words. Owns types; wants no particular column.
 
-Canonical: int64 or float64, bool or boolean (with gaps), str, datetime64[us] without zone, in UTC.
+Canonical: int64 or float64, bool, string, datetime[us] without zone, in UTC. A meaning is read off a column's first
+rows, or off the whole column; either way by the same rules, so that a stream and a careful look agree.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tasks.errors import InputError
-from tasks.readers import Slips, mixed
-from tasks.sources import Source
+from tasks import dates, keys
+from tasks.delimited import MISSING
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import polars as pl
 
+# The rows whose cells decide what a column is meant to be...
+HEAD = 10_000
+# ...by so many of their values.
+_SAMPLE = 1000
 # From this share on, a column is meant to be numbers (or dates) and the rest are slips...
 _MOSTLY = 0.9
 # ...unless the rest are many different words: then these are codes, such as 85048 and 85123A.
 _CODES = 20
-_SAMPLE = 1000
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
-_ISO = r"^\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?$"
-_DATE_LIKE = r"^(\d{1,4}[/. -]|[A-Z][a-z]{2,8} \d)"
-_DAYS = ("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
-_EITHER = ("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
-_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+# Thousands parted by blanks of any width, as French has them; a telephone number begins with a zero.
+_SPACED = r"^[+-]?[1-9]\d{0,2}(\s\d{3})+([.,]\d+)?$"
+# Invisible, and yet it makes another word of a word.
+_NUL = "\x00"
+_WHOLE = r"^[+-]?[0-9]+$"
+# A number in which the zero means something is a code: 01067 is a town, 1067 is none.
+_CODE = r"^0[0-9]+$"
+
+ANY = "any"
+
+Kind = Literal["int", "float", "bool", "date", "text", "none"]
 
 
-def frame(source: Source, ignore: tuple[str, ...] = ()) -> pd.DataFrame:
-    """All readable columns with canonical dtypes, in the file's order; rows likewise.
-
-    A column in `ignore` that cannot be read is dropped; any other raises InputError, all of them in one message.
+@dataclass(frozen=True)
+class Meaning:
+    """What a column holds. "none": no value at all. `form` of dates that are written as words; of words, ANY where
+    nothing is asked of them.
     """
-    read, problems = attempt(source, ignore)
-    if problems:
-        raise InputError("; ".join(problems.values()))
-    return read
+
+    kind: Kind
+    form: str | None = None
 
 
-def attempt(source: Source, ignore: tuple[str, ...] = ()) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The readable columns, and what is wrong with each of the others that is not in `ignore`."""
-    import pandas as pd
+class Slip(Exception):
+    """A column that cannot be read: it is mostly `what`, or (marked) numbers that read as words. `odd` marks the
+    values, by row, that are not.
+    """
 
-    columns: dict[str, pd.Series] = {}
-    problems: dict[str, str] = {}
-    for name in source.table.column_names:
-        try:
-            columns[name] = _column(source, name, name in ignore)
-        except InputError as e:
-            if name not in ignore:
-                problems[name] = str(e)
-    return pd.DataFrame(columns), problems
-
-
-def _column(source: Source, name: str, ignored: bool) -> pd.Series:
-    import pyarrow as pa
-    import pyarrow.types as at
-
-    if name.startswith("_"):
-        raise InputError(
-            f"{source.path}: column {name!r}: names that start with '_' are Windvane's own. Rename it, or add it to "
-            "problem.ignore"
-        )
-    array = source.table.column(name)
-    kind = array.type
-    if at.is_dictionary(kind):
-        array, kind = array.cast(kind.value_type), kind.value_type
-    if array.null_count == len(array):
-        return _all_missing(len(array))
-    if at.is_string(kind) or at.is_large_string(kind) or at.is_string_view(kind):
-        return _text(source, name, array.cast(pa.large_string()), ignored)
-    if at.is_boolean(kind):
-        series = array.to_pandas()
-        return series.astype("boolean") if array.null_count else series.astype("bool")
-    if at.is_integer(kind) or at.is_floating(kind) or at.is_decimal(kind):
-        return _number(array)
-    if at.is_timestamp(kind) or at.is_date(kind):
-        # Arrow keeps instants in UTC beside their zone: dropping the zone leaves UTC.
-        return array.cast(pa.timestamp("us"), safe=False).to_pandas().astype("datetime64[us]")
-    if at.is_time(kind) or at.is_duration(kind):
-        return _seconds(array)
-    raise InputError(
-        f"{source.path}: column {name!r} holds {kind}, which no model here can read. Flatten it, or add {name!r} to "
-        "problem.ignore"
-    )
-
-
-def _all_missing(rows: int) -> pd.Series:
-    import numpy as np
-    import pandas as pd
-
-    return pd.Series(np.full(rows, np.nan))
-
-
-def _number(array: Any) -> pd.Series:
-    import pyarrow as pa
-    import pyarrow.types as at
-
-    if at.is_integer(array.type) and not array.null_count:
-        try:
-            return array.cast(pa.int64()).to_pandas()
-        except pa.ArrowInvalid:  # unsigned, past int64
-            pass
-    return array.cast(pa.float64(), safe=False).to_pandas().astype("float64")
-
-
-def _seconds(array: Any) -> pd.Series:
-    import pyarrow as pa
-
-    per_second = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[array.type.unit]
-    whole = array.cast(pa.int32() if array.type.bit_width == 32 else pa.int64())
-    return whole.cast(pa.float64(), safe=False).to_pandas() / per_second
-
-
-def _text(source: Source, name: str, array: Any, ignored: bool) -> pd.Series:
-    """A column of words: what they mean, if they mean numbers (in a CSV), true/false or dates; else the words."""
-    import pyarrow.compute as pc
-
-    if not source.typed:
-        array = pc.utf8_trim_whitespace(array)
-        array = pc.if_else(pc.equal(array, ""), None, array)
-        if array.null_count == len(array):
-            return _all_missing(len(array))
-        plain = _booleans(array)
-        plain = plain if plain is not None else _numbers(array)
-        if plain is not None:
-            return plain
-    words = array.to_pandas().astype("str")
-    present = words.dropna()
-    try:
-        dates = _dates(words, present)
-        if dates is not None:
-            return dates
-        if not source.typed:
-            _refuse_numbers(source, name, present)
-    except _Slip as slip:
-        if not ignored:
-            row = present.index[slip.odd][0]
-            first, count = repr(present[row]), int(slip.odd.sum())
-            slips = Slips(slip.what, count, len(present), first, source.where(row))
-            raise InputError(mixed(source.path, name, slips)) from None
-    except InputError:
-        if not ignored:
-            raise
-    return words
-
-
-class _Slip(Exception):
-    """A column that is mostly `what`; `odd` marks the present values that are not."""
-
-    def __init__(self, what: str, odd: Any) -> None:
+    def __init__(self, what: str, odd: pl.Series, total: int, *, marked: bool = False) -> None:
         super().__init__(what)
-        self.what, self.odd = what, odd
+        self.what, self.odd, self.total, self.marked = what, odd, total, marked
 
 
-def _booleans(array: Any) -> pd.Series | None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def clean(words: pl.Series) -> pl.Series:
+    """Cells of a text file without blanks around them; None where there is no value."""
+    import polars as pl
 
-    words = {"true", "false"}
-    if not set(pc.utf8_lower(array.slice(0, _SAMPLE).drop_null().unique()).to_pylist()) <= words:
-        return None
-    if not set(pc.utf8_lower(array.drop_null().unique()).to_pylist()) <= words:
-        return None
-    series = pc.utf8_lower(array).cast(pa.bool_()).to_pandas()
-    return series.astype("boolean") if array.null_count else series.astype("bool")
+    present = words.set(words.is_in(MISSING), None)
+    bare = present.str.strip_chars()
+    return bare.set(bare == "", None) if bool((bare == "").any()) else bare.cast(pl.String)
 
 
-def _numbers(array: Any) -> pd.Series | None:
-    import pyarrow as pa
-
-    try:
-        if not array.null_count:
-            return array.cast(pa.int64()).to_pandas()
-    except pa.ArrowInvalid:
-        pass
-    try:
-        return array.cast(pa.float64()).to_pandas().astype("float64")
-    except pa.ArrowInvalid:
-        return None
+def filled(words: pl.Series) -> pl.Series:
+    """Words of a file with types; None where there are only blanks: as in a text file, nothing is no value."""
+    blank = (words.str.strip_chars() == "").fill_null(False)
+    return words.set(blank, None) if blank.any() else words
 
 
-def _refuse_numbers(source: Source, name: str, present: pd.Series) -> None:
-    """Raise where a column of words was meant to be numbers."""
-    if present.head(_SAMPLE).str.match(_FORMATTED).mean() < _MOSTLY / 2:
-        return
-    plain = present.str.match(_NUMBER)
-    if plain.mean() >= _MOSTLY:
-        if present[~plain].nunique() <= _CODES:
-            raise _Slip("numbers", ~plain.to_numpy(dtype=bool))
-        return
-    marked = ~plain & present.str.match(_FORMATTED) & present.str.contains("[,%$€£]")
-    if (plain | marked).mean() >= _MOSTLY:
-        row = present.index[marked][0]
-        raise InputError(
-            f"{source.path}: column {name!r} holds numbers that read as words, such as {present[row]!r} on "
-            f"{source.where(row)}. "
-            f"Write 1234.5: no thousands marks, no decimal comma, no % or currency; or add {name!r} to problem.ignore"
-        )
+def of_type(kind: Any) -> Meaning | None:
+    """The meaning of a column whose file declares its type; None: it holds words, or nothing that can be read."""
+    import polars as pl
+
+    if kind == pl.Null:
+        return Meaning("none")
+    if kind == pl.Boolean:
+        return Meaning("bool")
+    if kind.is_integer():
+        return Meaning("int")
+    if kind.is_numeric() or kind in (pl.Time, pl.Duration):
+        return Meaning("float")
+    return Meaning("date") if kind.is_temporal() else None
 
 
-def _dates(words: pd.Series, present: pd.Series) -> pd.Series | None:
-    """Dates, if the words are: ISO 8601, or one other form that fits all and cannot be read two ways."""
-    import pandas as pd
+def of_words(words: pl.Series, *, typed: bool, whole: bool) -> Meaning | None:
+    """What a column of words means. `typed`: its file says which cells are numbers, so these are none.
 
-    head = present.head(_SAMPLE)
-    if head.str.match(_ISO).mean() >= _MOSTLY:
-        read = pd.to_datetime(words, format="ISO8601", utc=True, errors="coerce")
-        odd = read[present.index].isna().to_numpy()
-        if odd.mean() > 1 - _MOSTLY:
+    `whole`: these are all its values; otherwise its first, and None says that only the whole column can tell. Raises
+    Slip (only then) when it is mostly one thing.
+    """
+    present = words.drop_nulls()
+    if not len(present):
+        return Meaning("none")
+    plain = None if typed else _plain(present, gaps=len(present) < len(words))
+    if plain is not None:
+        return plain
+    first = words.head(HEAD).drop_nulls().head(_SAMPLE)
+    first = first if len(first) else present.head(_SAMPLE)
+    meaning = _dates(words, present, first, whole=whole)
+    if meaning is None or meaning.kind == "date":
+        return meaning
+    if not typed and _formatted(first):
+        if not whole:
             return None
-        if odd.any():
-            raise _Slip("dates", odd)
-        return read.dt.tz_localize(None).astype("datetime64[us]")
-    forms = date_forms(present)
-    return pd.to_datetime(words, format=forms[0]).astype("datetime64[us]") if len(forms) == 1 else None
+        _refuse_numbers(words, present)
+    nul = words.str.contains(_NUL, literal=True).fill_null(False)
+    if nul.any():
+        if not whole:
+            return None
+        raise Slip("text without NUL bytes", nul, len(present))
+    return meaning
 
 
-def date_forms(present: pd.Series) -> list[str]:
-    """Every strptime form that reads all of the words; two of them: the order of day and month cannot be told."""
-    import pandas as pd
+def _dates(words: pl.Series, present: pl.Series, first: pl.Series, *, whole: bool) -> Meaning | None:
+    """Dates, if the words are: ISO 8601, or one other form that fits all and cannot be read two ways. Else text."""
+    if dates.iso_share(first) >= _MOSTLY:
+        form = dates.iso_form(present)
+        odd = _lost(words, form)
+        if not odd.any():
+            return Meaning("date", form)
+        if whole and int(odd.sum()) / len(present) <= 1 - _MOSTLY:
+            raise Slip(dates.called(form, words.filter(odd)), odd, len(present))
+        return Meaning("text") if whole else None
+    forms = [form for form in dates.forms(first) if not _lost(present, form).any()]
+    if len(forms) > 1 and not whole:
+        return None
+    return Meaning("date", forms[0]) if len(forms) == 1 else Meaning("text")
 
-    head = present.head(_SAMPLE).drop_duplicates()
-    if not head.str.match(_DATE_LIKE).all():
-        return []
-    clock = ":" in head.iloc[0]
-    all_forms = [day + hour for day in (*_DAYS, *_EITHER) for hour in _CLOCKS if bool(hour) == clock]
-    fit = [form for form in all_forms if pd.to_datetime(head, format=form, errors="coerce").notna().all()]
-    return [form for form in fit if pd.to_datetime(present, format=form, errors="coerce").notna().all()]
+
+def _lost(words: pl.Series, form: str) -> pl.Series:
+    """Which present words are no dates of this form."""
+    return words.is_not_null() & dates.parse(words, form).is_null()
+
+
+def _plain(present: pl.Series, *, gaps: bool) -> Meaning | None:
+    """True/false, or numbers, if every word is one."""
+    import polars as pl
+
+    if set(present.head(_SAMPLE).str.to_lowercase().unique()) <= {"true", "false"}:
+        if set(present.str.to_lowercase().unique()) <= {"true", "false"}:
+            return Meaning("bool")
+        return None
+    if present.cast(pl.Float64, strict=False).null_count():
+        return None
+    if present.str.contains(_CODE).any():
+        return Meaning("text")
+    if present.cast(pl.Int64, strict=False).null_count():
+        # Whole numbers past int64 are ids and hashes: as floats many would be equal.
+        return Meaning("text" if present.str.contains(_WHOLE).all() else "float")
+    return Meaning("float" if gaps else "int")
+
+
+def _formatted(first: pl.Series) -> bool:
+    likely = first.str.contains(_FORMATTED) | first.str.contains(_SPACED)
+    return cast("float", likely.mean()) >= _MOSTLY / 2
+
+
+def _refuse_numbers(words: pl.Series, present: pl.Series) -> None:
+    """Raise where a column of words was meant to be numbers."""
+    plain = words.str.contains(_NUMBER)
+    if plain.sum() / len(present) >= _MOSTLY:
+        odd = words.is_not_null() & ~plain.fill_null(True)
+        if odd.any() and words.filter(odd).n_unique() <= _CODES:
+            raise Slip("numbers", odd, len(present))
+        return
+    signed = words.str.contains(_FORMATTED) & words.str.contains("[,%$€£]")
+    marked = ~plain & (signed | words.str.contains(_SPACED))
+    if (plain | marked).sum() / len(present) >= _MOSTLY:
+        raise Slip("numbers", marked.fill_null(False), len(present), marked=True)
+
+
+def kind(meaning: Meaning) -> pl.DataType:
+    """The canonical polars type of a column."""
+    import polars as pl
+
+    types = {"int": pl.Int64(), "bool": pl.Boolean(), "text": pl.String(), "date": pl.Datetime("us")}
+    return types.get(meaning.kind, pl.Float64())
+
+
+def kind_of(canonical: pl.DataType) -> Kind:
+    """The meaning of a canonical polars type."""
+    import polars as pl
+
+    kinds: dict[Any, Kind] = {pl.Int64: "int", pl.Boolean: "bool", pl.String: "text", pl.Float64: "float"}
+    return kinds.get(canonical.base_type(), "date")
+
+
+def cell(meaning: Meaning | None) -> pl.DataType:
+    """The polars type in which a text file's cells are read: numbers and booleans as such, all else as words."""
+    import polars as pl
+
+    types = {"int": pl.Int64(), "bool": pl.Boolean(), "float": pl.Float64()}
+    return types.get(meaning.kind, pl.String()) if meaning else pl.String()
+
+
+def read(cells: pl.Series, meaning: Meaning, *, text: bool) -> pl.Series | keys.Words:
+    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing. Raises polars' errors, or
+    ValueError, where a cell does not fit.
+    """
+    import polars as pl
+
+    kind = cells.dtype
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        return _of_words(cells.cast(pl.String), meaning, text)
+    if meaning.kind == "none":
+        return _nothing(cells)
+    if meaning.kind == "text":
+        return keys.words(cells.cast(pl.String))
+    if meaning.kind == "float":
+        return _number(cells).fill_nan(None)
+    if meaning.kind == "date":
+        if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
+            cells = cells.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return cells.cast(pl.Datetime("us"))
+    return cells.cast(pl.Int64 if meaning.kind == "int" else pl.Boolean)
+
+
+def _of_words(cells: pl.Series, meaning: Meaning, text: bool) -> pl.Series | keys.Words:
+    import polars as pl
+
+    if meaning.kind == "text":
+        return _words(cells, text, meaning.form)
+    if meaning.kind == "date":
+        read = dates.parse(cells, meaning.form or dates.ISO)
+        if read.null_count() > cells.null_count():
+            cells = clean(cells) if text else filled(cells)
+            read = dates.parse(cells, meaning.form or dates.ISO)
+        if read.null_count() > cells.null_count():
+            raise ValueError(f"column {cells.name!r} holds words that are no dates")
+        return read
+    cells = clean(cells) if text else filled(cells)
+    if meaning.kind == "none":
+        return _nothing(cells)
+    if meaning.kind == "bool":
+        return cells.str.to_lowercase() == "true"
+    return cells.cast(pl.Int64) if meaning.kind == "int" else cells.cast(pl.Float64).fill_nan(None)
+
+
+def _words(cells: pl.Series, text: bool, form: str | None) -> keys.Words:
+    """Words, in a text file without blanks around them: only the different ones are looked at."""
+    import polars as pl
+
+    found = keys.words(cells)
+    if form != ANY and found.different.str.contains(_NUL, literal=True).any():
+        raise ValueError(f"column {cells.name!r} holds NUL")
+    bare = clean(found.different) if text else filled(found.different)
+    if bare.equals(found.different):
+        return found
+    values = bare.append(pl.Series([None], dtype=pl.String)).gather(found.codes)
+    return keys.Words(values.alias(cells.name), found.codes, bare)
+
+
+def _nothing(cells: pl.Series) -> pl.Series:
+    import polars as pl
+
+    if cells.null_count() < len(cells):
+        raise ValueError(f"column {cells.name!r} was thought to be empty")
+    return pl.Series(cells.name, [None] * len(cells), pl.Float64)
+
+
+def _number(cells: pl.Series) -> pl.Series:
+    import polars as pl
+
+    kind = cells.dtype
+    if kind == pl.Time:
+        return cells.cast(pl.Int64).cast(pl.Float64) / 1e9
+    if isinstance(kind, pl.Duration):
+        return cells.cast(pl.Int64).cast(pl.Float64) / {"ms": 1e3, "us": 1e6, "ns": 1e9}[kind.time_unit]
+    return cells.cast(pl.Float64)

@@ -11,6 +11,18 @@ WindvaneError            anything Windvane raises on purpose        exit status 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+# Of one fault in many places, so many are named in a message.
+SHOWN = 5
+
+
+def several(messages: Iterable[str]) -> str:
+    """Messages of one kind as one: the first SHOWN, and how many more there are."""
+    said = list(messages)
+    more = [f"and {len(said) - SHOWN} more such columns"] if len(said) > SHOWN else []
+    return "; ".join([*said[:SHOWN], *more])
+
 
 class WindvaneError(Exception):
     """Base of all errors raised on purpose; its text is shown to the user as it stands."""

@@ -12,13 +12,14 @@ from tasks.settings import Settings
 
 # Libraries whose release can change a fitted model. Their installed versions count, not those of constraints.txt:
 # an installation without the constraints is another environment.
-SHAPING = ("numpy", "optuna", "pandas", "pyarrow", "scikit-learn", "scipy", "skops")
+SHAPING = ("imbalanced-learn", "numpy", "optuna", "pandas", "polars", "pyarrow", "scikit-learn", "scipy", "skops")
 
 
 def of(settings: Settings, data_version: str, depth: str, spec: dict[str, Any] | None = None) -> str:
     """The fingerprint of a lap, 16 hex digits. `spec` is the given configuration when depth is refit."""
     matters = {
         "data": data_version,
+        "max_rows": settings.data.max_rows,
         "problem": settings.problem.model_dump(),
         "split": settings.split.model_dump(),
         "search": settings.search.model_dump() if depth == "search" else spec,

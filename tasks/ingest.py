@@ -1,81 +1,183 @@
 """Stage 1: the source becomes data/table.parquet, in canonical types, in time order, with a key for every row.
 
-Owns the time column. Leaves formats to tasks/sources.py, types to tasks/canonical.py, row keys to tasks/keys.py,
-and whether the table can teach to tasks/validate.py.
+Owns how files join and the time column. Leaves which files there are to tasks/sources.py, one file to
+tasks/conversion.py, row keys to tasks/keys.py, and whether the table can teach to tasks/validate.py.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from tasks import canonical, keys, profile, settings, sources, tables
-from tasks.errors import InputError, WindvaneError
+from tasks import conversion, dates, ordering, profile, raw, readers, settings, sources, tables
+from tasks.errors import InputError, WindvaneError, several
+from tasks.readers import Cells
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What is wrong with columns that could not be read, and how many rows each file has."""
+
+    problems: dict[str, str]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a table's rows come from: its files in order, how many rows each has, and how to name them all."""
+
+    files: tuple[Cells, ...]
+    rows: tuple[int, ...]
+    name: str
+
+    def where(self, row: int) -> str:
+        """Where people find row `row` (from 0) of all."""
+        for file, rows in zip(self.files, self.rows, strict=True):
+            if row < rows:
+                return file.where(row) if len(self.files) == 1 else f"{file.where(row)} of {file.path}"
+            row -= rows
+        raise IndexError(row)
 
 
 def run(root: Path, chosen: settings.Settings) -> None:
     """Read data.source below `root` and write data/table.parquet. Raises InputError naming file, column, line,
     remedy.
     """
-    source = sources.read(root / chosen.data.source, chosen.problem.ignore)
-    tables.write_parquet(table(source, chosen.problem), root / profile.TABLE)
+    with scratch(root) as folder:
+        tables.write_whole(root / profile.TABLE, lambda part: write(root, chosen, part, folder))
 
 
-def table(source: sources.Source, problem: settings.Problem) -> pd.DataFrame:
-    """The source's rows, sorted by problem.time (rows of one time keep their order), with tables.ROW.
+@contextmanager
+def scratch(root: Path) -> Iterator[Path]:
+    """A folder for what must be written to be read in a stream, beside the data: a temporary folder may lie in memory."""
+    folder = root / "data" / f".scratch-{uuid4().hex[:8]}"
+    made = not folder.parent.exists()
+    if not made and not folder.parent.is_dir():
+        raise InputError(f"{folder.parent}: is a file, where Windvane needs a folder. Rename it")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if made and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
-    Rows without a label are kept: they are data too; tasks/split.py leaves them out.
+
+def write(root: Path, chosen: settings.Settings, target: Path, folder: Path) -> None:
+    """The source's rows with tables.ROW, sorted by problem.time (rows of one time keep their order), as Parquet.
+
+    Rows without a label are kept: they are data too; tasks/split.py leaves them out. `folder`: for scratch files.
     """
-    names = source.table.column_names
+    with sources.readable(chosen.data.where):
+        _write(root, chosen, target, folder)
+
+
+def _write(root: Path, chosen: settings.Settings, target: Path, folder: Path) -> None:
+    problem = chosen.problem
+    opened = tuple(readers.cells(path, folder, problem.ignore) for path in sources.files(root, chosen.data))
+    name = str(opened[0].path) if len(opened) == 1 else chosen.data.where
+    _check_columns(opened, name, problem)
+    first = target if problem.time is None else folder / "unsorted.parquet"
+    joined = join(opened, first, folder, problem.ignore, lambda names: profile.row_key(problem, names))
+    if joined.problems:
+        raise InputError(several(joined.problems.values()))
+    if labelled := raw.labelled_rows(root):
+        _give_way(first, labelled, folder)
+    if problem.time is None:
+        return
+    _check_time(Origin(opened, joined.rows, name), first, problem.time)
+    if ordering.is_sorted(first, problem.time):
+        first.replace(target)
+    else:
+        ordering.sort(first, problem.time, target)
+
+
+def _give_way(table: Path, labelled: int, folder: Path) -> None:
+    """Leave out rows that came back from production, the last `labelled`, where the source has a row of the same key."""
+    import numpy as np
+    import polars as pl
+
+    keys = tables.scan(table).select(tables.ROW).collect()[tables.ROW]
+    kept = np.ones(len(keys), dtype=bool)
+    kept[-labelled:] = ~keys[-labelled:].is_in(keys[:-labelled].implode()).to_numpy()
+    if kept.all():
+        return
+    scan = pl.concat([tables.scan(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
+    tables.sink(scan.filter(pl.col("_kept")).drop("_kept"), folder / "kept.parquet")
+    (folder / "kept.parquet").replace(table)
+
+
+def _check_columns(opened: tuple[Cells, ...], name: str, problem: settings.Problem) -> None:
+    names = tuple(dict.fromkeys(name for file in opened for name in file.names))
     if len(names) == 1:
         raise InputError(
-            f"{source.path}: has one column, {names[0]!r}: nothing to predict {problem.target!r} from. Export the "
+            f"{name}: has one column, {names[0]!r}: nothing to predict {problem.target!r} from. Export the "
             "other columns too; "
             f"cells are parted by ',', ';', a tab or '|'"
         )
-    profile.require(profile.named(problem), tuple(names), str(source.path))
-    frame = canonical.frame(source, problem.ignore)
-    frame[tables.ROW] = keys.of(frame, profile.row_key(problem, tuple(frame.columns)))
-    if problem.time is None:
-        return frame
-    _check_time(source, frame[problem.time])
-    return frame.sort_values(problem.time, kind="stable", ignore_index=True)
+    profile.require(profile.named(problem), names, name)
 
 
-def _check_time(source: sources.Source, time: pd.Series) -> None:
+def join(
+    opened: tuple[Cells, ...], target: Path, folder: Path, ignore: tuple[str, ...], keyed: conversion.Keyed
+) -> Joined:
+    """Write all readable columns of the files, row after row in their order, in canonical types."""
+    if len(opened) == 1:
+        problems = conversion.convert(opened[0], target, folder, ignore, keyed)
+        return Joined(problems, (tables.rows(target),))
+    problems = {}
+    parts = tuple(folder / f"part-{number}.parquet" for number in range(len(opened)))
+    for file, part in zip(opened, parts, strict=True):
+        problems |= conversion.convert(file, part, folder, ignore, None)
+    if not problems:
+        conversion.concatenate(tuple(file.path for file in opened), parts, target, keyed)
+    return Joined(problems, tuple(tables.rows(part) for part in parts))
+
+
+def _check_time(origin: Origin, table: Path, name: str) -> None:
     """Time is a date or a number, and every row has one."""
-    from pandas.api import types
+    import polars as pl
 
-    name = str(time.name)
-    if types.is_bool_dtype(time) or not (types.is_datetime64_any_dtype(time) or types.is_numeric_dtype(time)):
+    scan = tables.scan(table).select(name)
+    kind = scan.collect_schema()[name]
+    if not (kind.is_temporal() or kind.is_numeric()) or tables.gaps(table)[name] == tables.rows(table):
         raise InputError(
-            f"problem.time: {source.path}: column {name!r} {_no_time(source, time)}. Write dates as 2024-12-31 or "
+            f"problem.time: {origin.name}: column {name!r} {_no_time(origin, scan, kind)}. Write dates as 2024-12-31 or "
             "2024-12-31 23:59:00"
         )
-    missing = time.isna().to_numpy()
-    if missing.any():
-        where = source.where(int(missing.argmax()))
+    missing = tables.gaps(table)[name]
+    if missing:
+        where = origin.where(scan.select(pl.col(name).is_null().arg_max()).collect().item())
         raise InputError(
-            f"problem.time: {source.path}: column {name!r} is empty in {int(missing.sum())} rows, first on {where}. "
+            f"problem.time: {origin.name}: column {name!r} is empty in {missing} rows, first on {where}. "
             f"Fill it in, delete these rows, or name another time column"
         )
-    if types.is_numeric_dtype(time) and abs(time).max() == float("inf"):
+    if kind.is_float() and scan.select(pl.col(name).is_infinite().any()).collect().item():
         raise InputError(
-            f"problem.time: {source.path}: column {name!r} holds infinite values. Mend them, or name another time "
+            f"problem.time: {origin.name}: column {name!r} holds infinite values. Mend them, or name another time "
             "column"
         )
 
 
-def _no_time(source: sources.Source, time: pd.Series) -> str:
-    present = time.dropna()
-    if not len(present) or str(present.dtype).startswith("bool"):
+def _no_time(origin: Origin, scan: pl.LazyFrame, kind: Any) -> str:
+    import polars as pl
+
+    values = scan.collect().to_series()
+    if kind != pl.String or values.null_count() == len(values):
         return "holds no dates"
-    first = f"{str(present.iloc[0])!r} on {source.where(int(present.index[0]))}"
-    if len(canonical.date_forms(present)) > 1:
+    row = values.is_not_null().arg_max()
+    assert row is not None
+    first = f"{values[row]!r} on {origin.where(row)}"
+    if len(dates.forms(values.drop_nulls().head(1000))) > 1:
         return f"does not say which of day and month comes first: {first}"
     return f"holds words that are no dates, such as {first}"
 

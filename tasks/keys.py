@@ -5,11 +5,13 @@ Python's own hash() changes from process to process; these never do, or rows wou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import polars as pl
     from numpy.typing import NDArray
 
 _MISSING = 0x9E3779B97F4A7C15
@@ -17,58 +19,123 @@ _MISSING = 0x9E3779B97F4A7C15
 _EXACT = 2**53
 
 
+@dataclass(frozen=True)
+class Words:
+    """A column of words, and by its different ones: (n,) places in `different`; a place past these: no value."""
+
+    values: pl.Series
+    codes: NDArray[np.int64]
+    different: pl.Series
+
+
 def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser, elementwise: a bijection that spreads every bit (Steele, Lea & Flood, OOPSLA 2014)."""
     import numpy as np
 
-    z = bits + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    mixed = bits.copy()
+    _mix(mixed, np.empty_like(mixed))
+    return mixed
 
 
-def of(frame: pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.int64]:
+def _mix(z: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
+    """mix() in place: a key is made of twenty and more of these, so memory is not asked for each time."""
+    import numpy as np
+
+    z += np.uint64(0x9E3779B97F4A7C15)
+    z ^= np.right_shift(z, np.uint64(30), out=spare)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= np.right_shift(z, np.uint64(27), out=spare)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= np.right_shift(z, np.uint64(31), out=spare)
+
+
+def of(frame: pl.DataFrame | pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.int64]:
     """One key per row, (n,) int64, from the named columns' values. Equal rows share a key.
 
     A whole number, its float, and a number in a column that has since got gaps hash alike: keys outlive a change
     of type by a missing value. The order of `names` does not matter; the names do not either.
     """
+    return joined([_column(frame[name]) for name in sorted(names)], len(frame))
+
+
+def joined(columns: list[pl.Series | Words], rows: int) -> NDArray[np.int64]:
+    """The keys of rows from their columns, sorted by name."""
     import numpy as np
 
-    key = np.zeros(len(frame), dtype=np.uint64)
-    for name in sorted(names):
-        key = mix(key * np.uint64(3) ^ hashed(frame[name]))
+    key, bits, spare = np.zeros(rows, np.uint64), np.empty(rows, np.uint64), np.empty(rows, np.uint64)
+    for column in columns:
+        _hash(column, bits, spare)
+        key *= np.uint64(3)
+        key ^= bits
+        _mix(key, spare)
     return key.view(np.int64)
 
 
-def hashed(values: pd.Series) -> NDArray[np.uint64]:
+def hashed(values: pl.Series | pd.Series) -> NDArray[np.uint64]:
     """One hash per value of a column with a canonical dtype, (n,) uint64; missing is one fixed value."""
     import numpy as np
-    import pandas as pd
-    from pandas.api import types
 
-    missing = values.isna().to_numpy()
-    if types.is_bool_dtype(values) or types.is_numeric_dtype(values):
-        bits = _numbers(values)
-    elif types.is_datetime64_any_dtype(values):
-        bits = values.to_numpy().astype("datetime64[us]").astype(np.int64).view(np.uint64)
-    else:
-        codes, words = pd.factorize(values)
-        # pandas documents hash_array as stable (SipHash with a fixed key).
-        of_words = pd.util.hash_array(np.asarray(words, dtype=object), categorize=False)
-        bits = np.append(of_words, np.uint64(0))[codes]
-    return np.where(missing, np.uint64(_MISSING), mix(bits))
-
-
-def _numbers(values: pd.Series) -> NDArray[np.uint64]:
-    import numpy as np
-
-    floats: Any = values.to_numpy(dtype="float64", na_value=np.nan) + 0.0  # + 0.0: minus zero is zero
-    bits: NDArray[np.uint64] = floats.view(np.uint64)
-    if values.dtype == np.int64:
-        whole = values.to_numpy()
-        bits = np.where(np.abs(floats) <= _EXACT, bits, whole.view(np.uint64))
+    bits = np.empty(len(values), np.uint64)
+    _hash(_column(values), bits, np.empty_like(bits))
     return bits
+
+
+def words(values: pl.Series) -> Words:
+    """A column of words by its different words, in the order in which they come."""
+    import polars as pl
+    import pyarrow as pa
+
+    coded = values.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
+    different = pl.Series(values.name, coded.dictionary, dtype=pl.String)
+    return Words(values, coded.indices.cast(pa.int64()).fill_null(len(different)).to_numpy(), different)
+
+
+def _column(values: pl.Series | pd.Series) -> pl.Series:
+    import polars as pl
+
+    return values if isinstance(values, pl.Series) else pl.Series(pl.from_pandas(values, nan_to_null=True))
+
+
+def _hash(column: pl.Series | Words, bits: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
+    """Fill `bits` with the hashes of a column's values."""
+    import numpy as np
+    import polars as pl
+
+    if isinstance(column, pl.Series) and column.dtype == pl.String:
+        column = words(column)
+    if isinstance(column, Words):
+        np.take(_of_words(column.different), column.codes, out=bits)
+        return
+    if column.dtype.is_temporal():
+        bits[:] = column.to_physical().fill_null(0).to_numpy().view(np.uint64)
+    else:
+        _numbers(column, bits)
+    _mix(bits, spare)
+    if column.null_count():
+        bits[column.is_null().to_numpy()] = _MISSING
+
+
+def _numbers(column: pl.Series, bits: NDArray[np.uint64]) -> None:
+    import numpy as np
+    import polars as pl
+
+    plain = column.fill_null(False if column.dtype == pl.Boolean else 0).to_numpy()
+    floats = np.add(plain, 0.0, out=bits.view(np.float64))  # + 0.0: minus zero is zero
+    if column.dtype == pl.Int64:
+        far = np.abs(floats) > _EXACT
+        if far.any():
+            bits[far] = plain.view(np.uint64)[far]
+
+
+def _of_words(different: pl.Series) -> NDArray[np.uint64]:
+    """One hash for each word, and one more for no value."""
+    import numpy as np
+    import pandas as pd
+
+    # pandas documents hash_array as stable (SipHash with a fixed key).
+    of_words = mix(pd.util.hash_array(np.array(different.to_list(), dtype=object), categorize=False))
+    of_words[different.is_null().to_numpy()] = _MISSING
+    return np.append(of_words, np.uint64(_MISSING))
 
 
 def share(key: NDArray[np.int64] | NDArray[np.uint64], seed: int) -> NDArray[np.float64]:

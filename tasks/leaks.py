@@ -31,9 +31,9 @@ def giveaway(column: pd.Series, target: pd.Series, classes: bool) -> str | None:
     """
     has = target.notna()
     known, label = column[has], target[has]
-    strength = _classes(known, label) if classes else _order(known, label)
-    if strength >= (_DETERMINED if classes else _SAME_ORDER):
-        return f"alone gives the target away ({strength:.3f} of 1): a near-copy, or known only afterwards"
+    alone = strength(column, target, classes)
+    if alone >= (_DETERMINED if classes else _SAME_ORDER):
+        return f"alone gives the target away ({alone:.3f} of 1): a near-copy, or known only afterwards"
     if (
         not classes
         and 2 <= known.nunique() <= 20
@@ -43,10 +43,16 @@ def giveaway(column: pd.Series, target: pd.Series, classes: bool) -> str | None:
     if classes and any(_together(column.isna(), target == k) >= _OFTEN_TOGETHER for k in label.unique()):
         return "is empty in the rows of one class: known only afterwards"
     together = _together(column.isna(), ~has)
-    telling = strength >= (_TELLING_CLASSES if classes else _TELLING_ORDER)
+    telling = alone >= (_TELLING_CLASSES if classes else _TELLING_ORDER)
     if together >= _TOGETHER or (together >= _OFTEN_TOGETHER and telling):
         return "is empty where the target is: known only when the target is"
     return None
+
+
+def strength(column: pd.Series, target: pd.Series, classes: bool) -> float:
+    """How far `column` alone tells the target, 0 to 1: balanced accuracy of classes, |Spearman's rho| of amounts."""
+    has = target.notna()
+    return _classes(column[has], target[has]) if classes else _order(column[has], target[has])
 
 
 def _together(a: pd.Series, b: pd.Series) -> float:

@@ -49,7 +49,7 @@ def divide(frame: pd.DataFrame, chosen: settings.Settings, taught_until: Time) -
     Raises InputError where a side comes out too small, or without its classes.
     """
     if chosen.split.strategy == "time":
-        sides = _by_time(frame[cast("str", chosen.problem.time)], chosen.split, taught_until)
+        sides = _by_time(frame[cast("str", chosen.problem.time)], chosen, taught_until)
     else:
         sides = _sticky(frame, chosen)
     _check(frame, chosen, sides)
@@ -98,13 +98,14 @@ def _lowest(
     return cast("NDArray[np.bool_]", chosen.to_numpy())
 
 
-def _by_time(time: pd.Series, split: settings.Split, taught_until: Time) -> Sides:
+def _by_time(time: pd.Series, chosen: settings.Settings, taught_until: Time) -> Sides:
     import numpy as np
 
+    split, file = chosen.split, chosen.data.source
     values, counts = np.unique(time.to_numpy(), return_counts=True)
     if len(values) < 3:
         raise InputError(
-            f"problem.time: column {time.name!r} has {len(values)} different values; teaching, tuning and judging "
+            f"problem.time: {file}: column {time.name!r} has {len(values)} different values; teaching, tuning and judging "
             "need one each at least. "
             f"Set split.strategy to stratified or random, or name a finer time column"
         )
@@ -156,32 +157,31 @@ def _new_rows(time: pd.Series, values: Any, older: Any, taught_until: Time) -> t
 
 
 def _check(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> None:
-    strategy = chosen.split.strategy
+    strategy, file = chosen.split.strategy, chosen.data.source
     judging = {"test": sides.test} if strategy == "kfold" else {"validation": sides.validation, "test": sides.test}
     if sides.train.sum() < 2 * LEAST:
         raise InputError(
-            f"split: {int(sides.train.sum())} rows are left to learn from. Lower split.test and split.validation, "
+            f"split: {file}: {int(sides.train.sum())} rows are left to learn from. Lower split.test and split.validation, "
             "add rows, or name a finer group"
         )
     for name, mask in judging.items():
         if mask.sum() < LEAST:
             raise InputError(
-                f"split.{name}: the {name} side has {int(mask.sum())} rows, fewer than {LEAST}. Raise split.{name}, "
+                f"split.{name}: {file}: the {name} side has {int(mask.sum())} rows, fewer than {LEAST}. Raise split.{name}, "
                 "add rows, or set split.strategy to kfold"
             )
     if chosen.problem.kind != "classification":
         return
     target = frame[chosen.problem.target]
-    taught = set(target[sides.train])
-    unheard = sorted(set(map(str, target)) - set(map(str, taught)))
+    unheard = sorted(set(map(str, target.unique())) - set(map(str, target[sides.train].unique())))
     if unheard:
         raise InputError(
-            f"split.strategy: {strategy} leaves no row of class {unheard[0]!r} to learn from. Set split.strategy to "
+            f"split.strategy: {file}: {strategy} leaves no row of class {unheard[0]!r} to learn from. Set split.strategy to "
             "stratified, or join rare classes"
         )
     for name, mask in judging.items():
         if target[mask].nunique() < 2:
             raise InputError(
-                f"split.strategy: {strategy} leaves one class on the {name} side. Set split.strategy to stratified, "
+                f"split.strategy: {file}: {strategy} leaves one class on the {name} side. Set split.strategy to stratified, "
                 f"raise split.{name}, or add rows"
             )

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tasks import tables
+from tasks import measure, tables
 from tasks.errors import InputError
 from tasks.settings import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
 
 TABLE = Path("data/table.parquet")
 PROFILE = Path("data/profile.json")
@@ -48,23 +49,12 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something about the table that does not stop a lap but should be known."""
-
-    check: str
-    level: Literal["warn"]
-    column: str | None
-    message: str
-
-
-@dataclass(frozen=True)
 class Profile:
-    """A table at a glance: `rows` that can be learned from, the columns hashed into the row key, columns, findings."""
+    """A table at a glance: `rows` that can be learned from, the columns hashed into the row key, columns."""
 
     rows: int
     key: tuple[str, ...]
     columns: tuple[Column, ...]
-    findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of data/profile.json."""
@@ -72,7 +62,6 @@ class Profile:
             "rows": self.rows,
             "key": list(self.key),
             "columns": {c.name: _column_json(c) for c in self.columns},
-            "findings": [vars(finding) for finding in self.findings],
         }
 
 
@@ -83,41 +72,43 @@ def read(path: Path) -> Profile:
         rows=content["rows"],
         key=tuple(content["key"]),
         columns=tuple(_column_of(name, c) for name, c in content["columns"].items()),
-        findings=tuple(Finding(**finding) for finding in content["findings"]),
     )
 
 
-def of(frame: pd.DataFrame, key: tuple[str, ...] = (), findings: tuple[Finding, ...] = ()) -> Profile:
+def of(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame, key: tuple[str, ...] = ()) -> Profile:
     """Profile of a frame with canonical dtypes (see tasks/ingest.py); the row key itself is left out."""
-    names = [name for name in frame.columns if name != tables.ROW]
-    return Profile(len(frame), key, tuple(column(frame[name]) for name in sorted(names)), findings)
+    return counted(*measure.counts(measure.lazy(frame)), key)
+
+
+def counted(rows: int, counts: tuple[measure.Counts, ...], key: tuple[str, ...] = ()) -> Profile:
+    """Profile from counts that were already taken."""
+    return Profile(rows, key, tuple(_column(c, rows) for c in counts))
 
 
 def column(values: pd.Series) -> Column:
     """One column's type and counts."""
-    missing = int(values.isna().sum())
-    distinct = int(values.nunique())
-    kind = infer(values, distinct)
-    low, high = _range(values, kind) if distinct else (None, None)
-    return Column(str(values.name), kind, missing, distinct, distinct + (missing > 0) <= 1, low, high)
+    return of(values.to_frame()).columns[0]
 
 
-def infer(values: pd.Series, distinct: int) -> Type:
-    """Type of a column with a canonical dtype; `distinct` counts its values without missing."""
-    from pandas.api import types
+def _column(c: measure.Counts, rows: int) -> Column:
+    low, high = (None, None) if c.shape == "boolean" else (_end(c.low), _end(c.high))
+    return Column(c.name, infer(c, rows), c.missing, c.distinct, c.constant, low, high)
 
-    if types.is_bool_dtype(values):
-        return "boolean"
-    if types.is_numeric_dtype(values):
-        return "number"
-    if types.is_datetime64_any_dtype(values):
-        return "date"
-    present = len(values) - int(values.isna().sum())
-    if distinct > _MOSTLY_DISTINCT * present:
+
+def _end(value: Any) -> float | str | None:
+    if value is None:
+        return None
+    return str(value.isoformat()) if hasattr(value, "isoformat") else float(value)
+
+
+def infer(c: measure.Counts, rows: int) -> Type:
+    """Type of a column from its counts over `rows`."""
+    if c.shape != "words":
+        return c.shape
+    present = rows - c.missing
+    if c.distinct > _MOSTLY_DISTINCT * present:
         return "text"
-    # The words are counted once per distinct value: cheap, and a text that comes back is still one text.
-    varied = distinct > _VARIED * present
-    return "text" if varied and _words(values.drop_duplicates()) >= _SENTENCE_WORDS else "category"
+    return "text" if c.distinct > _VARIED * present and c.words >= _SENTENCE_WORDS else "category"
 
 
 def row_key(problem: Problem, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,22 +140,6 @@ def _hint(name: str, names: tuple[str, ...]) -> str:
     if near:
         return f"Did you mean {lower[near[0]]!r}?"
     return f"It has {', '.join(names[:12])}{', …' if len(names) > 12 else ''}. Name one of them"
-
-
-def _words(values: pd.Series) -> float:
-    return float(values.dropna().head(10_000).str.count(" ").mean()) + 1
-
-
-def _range(values: pd.Series, kind: Type) -> tuple[float | str | None, float | str | None]:
-    import numpy as np
-
-    if kind == "date":
-        return str(values.min().isoformat()), str(values.max().isoformat())
-    if kind != "number":
-        return None, None
-    finite = values.astype("float64")
-    finite = finite[np.isfinite(finite)]
-    return (float(finite.min()), float(finite.max())) if len(finite) else (None, None)
 
 
 def _column_json(c: Column) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import leaks
+from tasks import leaks, tables
 from tasks.errors import InputError
 from tasks.profile import Column
 
@@ -27,25 +28,41 @@ _ID_NAME = re.compile(
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A canonical table on disk, of which one column at a time is looked at."""
+
+    path: Path
+
+    def __getitem__(self, name: str) -> pd.Series:
+        """All values of a column."""
+        return tables.read_parquet(self.path, [name])[name]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return tables.rows(self.path)
+
+
+@dataclass(frozen=True)
 class Look:
     """The whole table, evenly spaced rows of it, and the columns as they are in those rows of these that have a
     label.
     """
 
-    frame: pd.DataFrame
+    frame: Whole
     sample: pd.DataFrame
     columns: dict[str, Column]
     target: str
+    file: str
 
 
 def kind_of(look: Look, notes: list[str]) -> str:
     """Regression for numbers with many values, else classification."""
     column, name = look.columns[look.target], repr(look.target)
     if column.distinct == 0:
-        raise InputError(f"--target: column {name} is empty. Name another column")
+        raise InputError(f"--target: {look.file}: column {name} is empty. Name another column")
     if column.type in ("date", "text"):
         raise InputError(
-            f"--target: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
+            f"--target: {look.file}: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
             "number or a class"
         )
     values = look.sample[look.target].dropna()

@@ -1,75 +1,104 @@
-"""Where rows come from: a path, read as it stands. Leaves formats to tasks/readers.py, types to tasks/canonical.py.
+"""Which files the rows come from, in order. Leaves formats to tasks/readers.py, types to tasks/canonical.py.
 
-A new kind of source (a database, a glob, an address) is a new reader in `_readers()`; nothing else changes.
+A table is one file, or several whose rows follow one another: a folder, or the parts that a fetched source has left.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tasks import readers
+from tasks import raw
+from tasks.data_settings import Data, expand
 from tasks.errors import InputError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+# Endings of tables, and of how they may be packed.
+CSV, JSON, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
+PACKED = (".gz", ".zst")
+KNOWN = (*CSV, *PARQUET, *JSON)
 
-# In these every cell is text.
-_UNTYPED = (".csv", ".tsv")
 
+def files(root: Path, data: Data) -> tuple[Path, ...]:
+    """The files whose rows make the table, in order. Raises InputError where there are none.
 
-@dataclass(frozen=True)
-class Source:
-    """A file's cells: an Arrow table with distinct names and at least one row.
-
-    `typed`: the file says which cells are numbers. In a CSV every cell is text, or null.
+    A local file, or a local folder's files sorted by name; for every other source the parts that the last fetch
+    recorded. Parts with labels from production come last.
     """
+    record = raw.read(root)
+    labelled = tuple(root / part.path for part in (record.labelled if record else ()))
+    if not data.local:
+        if record is None or not record.own:
+            raise InputError(
+                f"{raw.RECORD}: there is no whole snapshot of {data.where}. Run `windvane train`: it fetches first"
+            )
+        return (*(root / part.path for part in record.own), *labelled)
+    path = root / expand(data.source, "data.source")
+    if os.path.realpath(path) in {os.path.realpath(root / own) for own in ("data", "data/table.parquet")}:
+        raise InputError(
+            f"data.source: {path}: is where Windvane itself writes what it has read. Put your table beside it, as "
+            "data/houses.csv, and name that"
+        )
+    return (*(_inside(path) if path.is_dir() else (path,)), *labelled)
 
-    path: Path
-    table: pa.Table
-    typed: bool
 
-    def where(self, row: int) -> str:
-        """Where people find data row `row` (from 0) in the file: "line 7", or "row 6" where there are no lines."""
-        if self.path.suffix.lower() == ".parquet":
-            return f"row {row + 1}"
-        return f"line {readers.line_of(self.path, row, header=not self.typed)}"
+def _inside(folder: Path) -> tuple[Path, ...]:
+    found = sorted(p for p in folder.iterdir() if p.is_file() and ending(p) in KNOWN and not p.name.startswith("."))
+    if not found:
+        raise InputError(f"{folder}: is a folder without tables. Put files that end in {', '.join(KNOWN)} there")
+    return tuple(found)
 
 
-def read(path: Path, ignore: tuple[str, ...] = ()) -> Source:
-    """Read CSV, TSV, Parquet or JSON lines, by suffix.
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Around all that reads a source (`name`, for people): InputError where it may not be read, or goes meanwhile."""
+    try:
+        yield
+    except PermissionError:
+        raise InputError(
+            f"{name}: you have no permission to read it. Name a file that you may read, or set its rights: chmod"
+        ) from None
+    except FileNotFoundError:
+        raise InputError(
+            f"{name}: was there, and is gone now. Put it back, and see to it that nobody moves it meanwhile"
+        ) from None
 
-    `ignore`: columns that may hold a mixture (kept as text). Raises InputError naming file, line and remedy.
-    """
-    known = _readers()
-    if path.suffix.lower() not in known:
-        raise InputError(f"{path}: cannot tell its format. Name a file that ends in {', '.join(known)}")
+
+def ending(path: Path) -> str:
+    """What a file's name says of its format, in lower case: ".csv" of both a.csv and a.csv.gz."""
+    name = path.name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
+def packed(path: Path) -> bool:
+    """Whether the file is compressed as a whole."""
+    return path.suffix.lower() in PACKED
+
+
+def require(path: Path) -> None:
+    """Raise InputError unless `path` is a file that is not empty and whose name tells its format."""
+    if not str(path).isprintable():
+        raise InputError(f"{str(path)!r}: has a line break or another sign in its name that cannot be shown. Rename it")
     if path.is_dir():
         raise InputError(f"{path}: is a folder. Name one file in it")
+    if ending(path) not in KNOWN:
+        raise InputError(f"{path}: cannot tell its format. Name a file that ends in {', '.join(KNOWN)}")
     if not path.is_file():
-        raise InputError(f"{path}: not found. {_nearby(path, tuple(known))}")
+        if path.exists():
+            raise InputError(f"{path}: is a pipe, a socket or a device, not a file. Save its content in a file first")
+        raise InputError(f"{path}: not found. {_nearby(path)}")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: is empty. Export the table again, with a header and rows")
-    suffix = path.suffix.lower()
-    source = Source(path, known[suffix](path, ignore), typed=suffix not in _UNTYPED)
-    _check_names(source)
-    if source.table.num_rows == 0:
-        raise InputError(f"{path}: has column names and no rows. Export the table again, with its rows")
-    return source
 
 
-def _readers() -> dict[str, Callable[[Path, tuple[str, ...]], pa.Table]]:
-    lines = dict.fromkeys((".jsonl", ".ndjson", ".json"), readers.json_lines)
-    return {**dict.fromkeys(_UNTYPED, readers.delimited), ".parquet": readers.parquet, **lines}
-
-
-def _nearby(path: Path, suffixes: tuple[str, ...]) -> str:
+def _nearby(path: Path) -> str:
     if not path.parent.is_dir():
-        return f"There is no folder {path.parent} here; paths count from the folder of params.yaml"
-    names = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in suffixes)
+        return f"There is no folder {path.parent} here: paths count from the folder of params.yaml. Name another path"
+    names = sorted(p.name for p in path.parent.iterdir() if ending(p) in KNOWN)
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     if near:
         return f"Did you mean {path.parent / near[0]}?"
@@ -78,17 +107,3 @@ def _nearby(path: Path, suffixes: tuple[str, ...]) -> str:
         if names
         else f"There is no table in {path.parent}; put it there, or name another path"
     )
-
-
-def _check_names(source: Source) -> None:
-    names = source.table.column_names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"{source.path}: column {twice[0]!r} stands {names.count(twice[0])} times. Give each column a name of "
-            "its own"
-        )
-    if "" in names:
-        raise InputError(
-            f"{source.path}: column {names.index('') + 1} has no name. Give it one in the header, or delete it"
-        )

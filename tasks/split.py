@@ -1,16 +1,20 @@
-"""Stage 3: which rows teach, which tune, which judge. Owns their files and the seal on the test side.
+"""Stage 3: which rows teach, which tune, which judge. Owns that record and the seal on the test side.
 
-Leaves the strategies to tasks/partition.py.
+The rows themselves stay in data/table.parquet and are read through it. Leaves the strategies to tasks/partition.py,
+and which rows of a large side are used to tasks/sampling.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks import profile, settings, tables
+from tasks import profile, sampling, settings, tables
+from tasks.checks import overlap
 from tasks.errors import SealedError, WindvaneError
 from tasks.partition import Sides, Time, divide
 
@@ -21,7 +25,10 @@ if TYPE_CHECKING:
 
 SPLIT = Path("data/split")
 TAUGHT_UNTIL = Path("data/taught_until.json")
-TRAIN, VALIDATION, TEST, RECORD = "train.parquet", "validation.parquet", "test.parquet", "split.json"
+SIDES, RECORD = "sides.parquet", "split.json"
+# What the column `side` says of the row at the same place in data/table.parquet; 0: it has no label.
+SIDE = "side"
+TRAIN, VALIDATION, TEST = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -32,22 +39,38 @@ class Permit:
 
 
 def run(root: Path, chosen: settings.Settings) -> None:
-    """Part the rows of data/table.parquet that have a label; write the three sides and split.json below data/split."""
-    frame = tables.read_parquet(root / profile.TABLE)
-    frame = frame[frame[chosen.problem.target].notna()].reset_index(drop=True)
-    path = root / TAUGHT_UNTIL
-    sides = divide(frame, chosen, tables.read_json(path)["taught_until"] if path.exists() else None)
-    for name, mask in ((TRAIN, sides.train), (VALIDATION, sides.validation), (TEST, sides.test)):
-        tables.write_parquet(frame[mask].reset_index(drop=True), root / SPLIT / name)
-    tables.write_json(_record(frame, chosen, sides), root / SPLIT / RECORD)
+    """Give each row of data/table.parquet that has a label a side; write sides.parquet and split.json to data/split."""
+    import numpy as np
+    import polars as pl
+
+    table, path = root / profile.TABLE, root / TAUGHT_UNTIL
+    with ThreadPoolExecutor(1) as beside:
+        content = beside.submit(_md5, table)
+        whole = tables.read_parquet(table, sampling.columns(chosen))
+        labelled = whole[chosen.problem.target].notna().to_numpy()
+        frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
+        parted = divide(frame, chosen, tables.read_json(path)["taught_until"] if path.exists() else None)
+        side = np.zeros(len(whole), dtype=np.uint8)
+        side[labelled] = parted.train * TRAIN + parted.validation * VALIDATION + parted.test * TEST
+        tables.write_whole(root / SPLIT / SIDES, lambda part: tables.sink(pl.LazyFrame({SIDE: side}), part))
+        found = [asdict(finding) for finding in overlap.find(tables.scan(table), side, chosen)]
+        # The hash of the rows: DVC's hash of data/split stands for both, rows and sides.
+        record = {"table": content.result(), **_record(frame, chosen, parted), "findings": found}
+    tables.write_json(record, root / SPLIT / RECORD)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _record(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> dict[str, Any]:
     """What a person needs to see which rows judge."""
 
     def side(mask: NDArray[np.bool_]) -> dict[str, Any]:
-        rows = frame[mask]
-        return {"rows": len(rows), "from": _time(rows, chosen, "min"), "to": _time(rows, chosen, "max")}
+        time = chosen.problem.time
+        rows = frame.loc[mask, [time]] if time else frame.loc[mask, []]
+        return {"rows": int(mask.sum()), "from": _time(rows, chosen, "min"), "to": _time(rows, chosen, "max")}
 
     return {
         "strategy": chosen.split.strategy,
@@ -71,30 +94,60 @@ def _time(rows: pd.DataFrame, chosen: settings.Settings, end: str) -> Time:
     return str(value.isoformat()) if hasattr(value, "isoformat") else cast("int | float", value.item())
 
 
-def sides(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows that teach and the rows that tune (none of these with kfold)."""
-    return tables.read_parquet(root / SPLIT / TRAIN), tables.read_parquet(root / SPLIT / VALIDATION)
+def sides(root: Path, chosen: settings.Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that teach and the rows that tune (none of these with kfold); of a large side a sample."""
+    return _rows(root, chosen, (TRAIN,)), _rows(root, chosen, (VALIDATION,))
 
 
-def open_test(root: Path, permit: Permit) -> pd.DataFrame:
-    """The rows that judge. Opened once per fingerprint: only the ledger gives a Permit. Raises SealedError without
-    one.
+def open_test(root: Path, chosen: settings.Settings, permit: Permit) -> pd.DataFrame:
+    """The rows that judge; of a large side a sample. Opened once per fingerprint: only the ledger gives a Permit.
+    Raises SealedError without one.
     """
-    if not isinstance(permit, Permit) or not permit.fingerprint:
-        raise SealedError(
-            "data/split/test.parquet: the test side is sealed. Only the evaluation opens it, with the ledger's permit"
-        )
-    return tables.read_parquet(root / SPLIT / TEST)
+    _require(permit)
+    return _rows(root, chosen, (TEST,))
 
 
 def final_rows(root: Path, chosen: settings.Settings, permit: Permit) -> pd.DataFrame:
-    """What the registered version is fitted on: train and validation; with strategy time the test rows too, now that
-    they have judged.
+    """What the registered version is fitted on: train and validation; with strategy time the newest of all rows, now
+    that the test rows have judged.
     """
     import pandas as pd
 
-    parts = [*sides(root), *([open_test(root, permit)] if chosen.split.strategy == "time" else [])]
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+    if chosen.split.strategy != "time":
+        return pd.concat([part for part in sides(root, chosen) if len(part)], ignore_index=True)
+    _require(permit)
+    return _rows(root, chosen, (TRAIN, VALIDATION, TEST))
+
+
+def sampled(root: Path, chosen: settings.Settings) -> str | None:
+    """That the rows which teach or judge are a sample, in words; None: they are all there are."""
+    record = tables.read_json(root / SPLIT / RECORD)
+    rows = {name: record[name]["rows"] for name in ("train", "validation", "test")}
+    return sampling.said(rows, chosen)
+
+
+def _require(permit: Permit) -> None:
+    if not isinstance(permit, Permit) or not permit.fingerprint:
+        raise SealedError("data/split: the test side is sealed. Only the evaluation opens it, with the ledger's permit")
+
+
+def _rows(root: Path, chosen: settings.Settings, codes: tuple[int, ...]) -> pd.DataFrame:
+    """Rows of some sides, in the table's order. Only those wanted are ever in memory as a frame."""
+    import numpy as np
+    import polars as pl
+
+    table = root / profile.TABLE
+    side = pl.read_parquet(root / SPLIT / SIDES, glob=False)[SIDE].to_numpy()
+    wanted = np.isin(side, codes)
+    most = sampling.most(chosen, judging=TRAIN not in codes)
+    if most is not None and wanted.sum() > most:
+        known = pl.read_parquet(table, columns=sampling.columns(chosen), glob=False).filter(pl.Series(wanted))
+        places = np.flatnonzero(wanted)
+        wanted[:] = False
+        wanted[places[sampling.pick(known, chosen, most, newest=TRAIN in codes)]] = True
+    rows = pl.concat([tables.scan(table), pl.LazyFrame({SIDE: wanted})], how="horizontal")
+    frame = rows.filter(pl.col(SIDE)).drop(SIDE).collect(engine="streaming")
+    return tables.pandas(frame, tables.gaps(table))
 
 
 def main() -> int:

@@ -12,12 +12,11 @@ from decimal import Decimal
 from typing import Any
 
 from ledger.labels import LONGEST_LABEL, Statement
-from ledger.moments import moment
+from ledger.moments import NUMBER, moment
 from ledger.predictions import BadPrediction, check_id
 from tasks.settings import Kind
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def statement(kind: Kind, id: Any, label: Any, at: Any = None, written: bool = False) -> Statement:
@@ -49,7 +48,7 @@ def amount(value: Any, written: bool = False) -> float:
     """A finite number; with `written` also as text (1234.5). Raises ValueError."""
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError("there is no label")
-    if written and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+    if written and isinstance(value, str) and NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError(f"label {_short(value)} is no number (problem.kind: regression). Write 1234.5")
@@ -88,7 +87,8 @@ def class_name(value: Any) -> str:
 
 def _at(value: Any) -> str:
     """A moment: a date, or ISO 8601 text; a bare number could be anything. Raises ValueError."""
-    if not isinstance(value, str | datetime) and not hasattr(value, "timetuple"):
+    bare = isinstance(value, str) and NUMBER.fullmatch(value.strip())
+    if bare or not (isinstance(value, str | datetime) or hasattr(value, "timetuple")):
         raise ValueError(f"at {_short(value)} is no moment. Write it in ISO 8601, such as 2026-01-31T12:00:00Z")
     try:
         return moment(value)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
 
 # The one column that ingest adds: a stable 64-bit key of the row (see tasks/ingest.py).
 ROW = "_row"
+# Rows of a group in a Parquet file: as many columns of as many rows are in memory at once.
+ROW_GROUP = 250_000
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -34,11 +37,53 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     write_whole(path, lambda part: frame.to_parquet(part, index=False, compression="zstd"))
 
 
+def sink(scan: pl.LazyFrame, path: Path) -> None:
+    """Write a stream of rows as Parquet, in their order. Same rows, same bytes, on any number of cores: the row groups
+    have a size of their own.
+    """
+    scan.sink_parquet(path, compression="lz4", row_group_size=ROW_GROUP)
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    """The rows of a Parquet file as a stream. Brackets and stars in a path are its own: no pattern."""
+    import polars as pl
+
+    return pl.scan_parquet(path, glob=False)
+
+
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a Parquet file that a stage wrote."""
-    import pandas as pd
+    rows = scan(path)
+    return pandas((rows.select(columns) if columns else rows).collect(), gaps(path))
 
-    return pd.read_parquet(path, columns=columns)
+
+def pandas(frame: pl.DataFrame, missing: Mapping[str, int]) -> pd.DataFrame:
+    """Rows of a table as models take them. `missing`: gaps in the whole table's columns, by which true/false keeps
+    its type (bool, or boolean with gaps) in any part of it.
+    """
+    import polars as pl
+
+    dtypes = {name: "boolean" if missing[name] else "bool" for name, kind in frame.schema.items() if kind == pl.Boolean}
+    return frame.to_pandas().astype(dtypes)
+
+
+def gaps(path: Path) -> dict[str, int]:
+    """Missing values in each column of a Parquet file that a stage wrote, as its row groups state them."""
+    import pyarrow.parquet as pq
+
+    meta = pq.read_metadata(path)
+    counts: dict[str, int] = {}
+    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
+        for column in (group.column(i) for i in range(meta.num_columns)):
+            counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + column.statistics.null_count
+    return counts
+
+
+def rows(path: Path) -> int:
+    """Number of rows of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,17 @@ _COMMENTS = {
     "id": "a column that names a row for good; null: the row's own content does",
     "group": "rows with the same value belong together in splits and resampling",
     "ignore": "columns the model must not see",
-    "metric": "regression: mae | rmse | r2; classification: log_loss | roc_auc | f1 | accuracy | precision | recall",
+    "metric": "mae | rmse | r2; of classes: log_loss | roc_auc | average_precision | f1 | accuracy | precision | recall",
     "goal": "good enough in units of the metric: the search may stop there",
-    "source": "a CSV, Parquet or JSON-lines file",
+    "source": "a file, folder or glob (CSV, Parquet, JSON lines), s3://, https:// or a database URL",
+    "query": "SQL, for a database",
+    "key": "a growing column of a database: only what is new is read",
+    "parameters": "values for :name in the query",
+    "refresh": "incremental | full: all is read again, and updated and deleted rows are found",
+    "http": "for an address: hosts, headers, records, paging (docs/commands.md)",
+    "feedback": "rows whose labels came back from production are learned from too",
+    "max_rows": "more training rows are sampled for fitting, and the lap says so; null: all are used",
+    "remote": "a folder or s3://: the data of each promoted lap is pushed there",
     "strategy": "time | stratified | random | group | kfold",
     "validation": "share of rows that tunes",
     "test": "share of rows that judges, opened once",
@@ -35,6 +42,8 @@ _COMMENTS = {
     "trials": "configurations in all, shared among the candidates",
     "timeout": "seconds for the whole search",
     "manual": "with manual: [{candidate: forest, max_depth: 8}, ...]",
+    "imbalance": "rare classes while fitting: null | weights | oversample | undersample | smote",
+    "threshold": "of two classes the positive is called where this is best: f1 | accuracy; null: the likelier one",
     "rule": "superior | not_worse | auto: superior after a search, not_worse after a refit",
     "confidence": "of the paired test",
     "margin": "not_worse: how much worse is still the same, relative to the champion's loss",
@@ -51,7 +60,7 @@ _COMMENTS = {
 @dataclass(frozen=True)
 class Proposal:
     """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `looks`: column
-    roles in words.
+    roles in words; `schema`: the text of schema.yaml.
     """
 
     kind: str
@@ -61,6 +70,7 @@ class Proposal:
     assumptions: tuple[str, ...]
     why: dict[str, str]
     looks: dict[str, str]
+    schema: str
 
 
 def render(proposal: Proposal) -> str:
@@ -76,7 +86,7 @@ def render(proposal: Proposal) -> str:
             lines += [_line("", section, content, comments[section]), ""]
             continue
         lines.append(f"{section}:")
-        for key, value in ((key, content[key]) for key in _order(section)):
+        for key, value in ((key, content[key]) for key in _order(section) if key in content):
             if key == "ignore" and value:
                 lines += [
                     _pad("  ignore:", comments[key]),
@@ -93,15 +103,18 @@ def write(proposal: Proposal, root: Path) -> tuple[str, ...]:
 
     A different params.yaml that stands there is kept as params.yaml.bak, or .bak1, ...: no older copy is lost.
     """
-    path = root / settings.PARAMS
-    content = render(proposal).encode()
-    said = settings.PARAMS
+    return (place(root, settings.PARAMS, render(proposal)),)
+
+
+def place(root: Path, name: str, text: str) -> str:
+    """Write a file that people edit, whole or not at all; a different one that stands there is kept. What was written."""
+    path, content, said = root / name, text.encode(), name
     if path.exists() and path.read_bytes() != content:
         kept = _aside(path)
         tables.write_whole(kept, lambda part: part.write_bytes(path.read_bytes()))
         said += f" (the old one is kept as {kept.name})"
     tables.write_whole(path, lambda part: part.write_bytes(content))
-    return (said,)
+    return said
 
 
 def _aside(path: Path) -> Path:
@@ -123,14 +136,19 @@ def _line(indent: str, key: str, value: Any, comment: str) -> str:
 
 def _pad(text: str, comment: str) -> str:
     short = comment if len(comment) <= _MOST else comment[: _MOST - 1] + "…"
-    return f"{text:<{_COMMENT_AT - 1}} # {' '.join(short.split())}"
+    # Values of the table stand in comments too: a control character would end the comment, or YAML's patience.
+    plain = "".join(letter if letter.isprintable() else " " for letter in short)
+    return f"{text:<{_COMMENT_AT - 1}} # {' '.join(plain.split())}"
 
 
 def scalar(value: Any) -> str:
     """One value as YAML on one line, quoted where YAML would read it as something else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1 << 20).strip()
-    text = text.removesuffix("...").strip()
-    # A name with a line break: JSON's quoting is YAML too, and stays on the line.
-    return json.dumps(value, ensure_ascii=False) if "\n" in text else text
+    text = _flow(value, allow_unicode=True).removesuffix("...").strip()
+    # A name with a line break of any kind is quoted in a way that stays on the line.
+    return text if text.isprintable() else _flow(value, default_style='"')
+
+
+def _flow(value: Any, **style: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1 << 20, **style).strip()

@@ -1,64 +1,97 @@
-"""Stage 2: may this table teach? Stops it with everything that is wrong at once, or describes it in data/profile.json.
+"""Stage 2: may this table teach? Stops it with everything that is wrong at once, or describes it.
 
-Leaves file trouble to ingest, and which rows judge to split.
+Owns the order of the checks (each family stands in tasks/checks/) and the stage's files: data/profile.json,
+data/digest.json, data/findings.json, data/report.html. Leaves file trouble to ingest, and which rows judge to split.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tasks import keys, profile, settings, tables
+from tasks import contract, digest, findings, likeness, measure, profile, report, settings, tables
+from tasks.checks import Evidence, Family, columns, leakage, past, target, values
+from tasks.checks import contract as agreement
+from tasks.checks import rows as repeated
+from tasks.digest import Digest
 from tasks.errors import InputError, WindvaneError
-from tasks.profile import Column, Finding, Profile
+from tasks.findings import Finding
+from tasks.profile import Column, Profile
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
 
-# Fewer rows leave a test side whose mean loss says nothing: 15 % of 50 are 7 rows.
-LEAST_ROWS = 50
-# Three rows of a class judge, three tune (tasks/split.py): four are left to learn from.
-LEAST_PER_CLASS = 10
-# More classes than this are names or amounts, and one probability for each is out of reach.
-MOST_CLASSES = 100
+FAMILIES = (
+    *(Family(module.CHECKS, module.find) for module in (target, columns, values, repeated, leakage)),
+    Family(agreement.CHECKS, agreement.find, "contract"),
+    Family(past.CHECKS, past.find, "past"),
+)
+# So many newer rows are compared by themselves with the last accepted table.
+LEAST_NEW = 500
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A table that was looked at: what it is, what was found (worst first), and its evenly spaced rows."""
+
+    profile: Profile
+    digest: Digest
+    findings: tuple[Finding, ...]
+    sample: pl.DataFrame
 
 
 def run(root: Path, chosen: settings.Settings) -> None:
-    """Check data/table.parquet below `root`, write data/profile.json. Raises one InputError that lists all that
-    stops.
+    """Check data/table.parquet below `root` against schema.yaml and data/accepted.json; write what was seen.
+
+    Raises one InputError that lists all that stops.
     """
-    tables.write_json(check(tables.read_parquet(root / profile.TABLE), chosen).to_json(), root / profile.PROFILE)
+
+    accepted = digest.read(root / digest.ACCEPTED)
+    seen = look(tables.scan(root / profile.TABLE), chosen, contract.load(root / contract.SCHEMA), accepted)
+    findings.refuse(seen.findings, chosen.data.source)
+    tables.write_json(seen.profile.to_json(), root / profile.PROFILE)
+    digest.write(seen.digest, root / digest.DIGEST)
+    findings.write(seen.findings, root / findings.FINDINGS)
+    report.write(report.Page(chosen, seen.digest, accepted, seen.findings, seen.sample), root / report.REPORT)
 
 
-def check(frame: pd.DataFrame, chosen: settings.Settings) -> Profile:
-    """The profile of the rows that have a label, with what should be known of them. Raises InputError listing every
-    stop.
+def check(
+    frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame,
+    chosen: settings.Settings,
+    agreed: contract.Contract | None = None,
+    accepted: Digest | None = None,
+) -> Seen:
+    """look(), but what stops is raised as one InputError."""
+    seen = look(frame, chosen, agreed, accepted)
+    findings.refuse(seen.findings, chosen.data.source)
+    return seen
+
+
+def look(
+    frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame,
+    chosen: settings.Settings,
+    agreed: contract.Contract | None = None,
+    accepted: Digest | None = None,
+) -> Seen:
+    """All findings on a table with canonical types, given the contract and the digest of the last accepted table.
+
+    A few streaming scans: memory does not grow with the rows. Raises InputError only where nothing can be looked at.
     """
-    problem, file = chosen.problem, chosen.data.source
-    present = tuple(name for name in frame.columns if name != tables.ROW)
-    # Ignored columns that no frame can hold were left out by ingest.
-    wanted = tuple((key, name) for key, name in profile.named(problem) if key != "problem.ignore")
-    profile.require(wanted, present, file)
-
-    labelled = frame[frame[problem.target].notna()].reset_index(drop=True)
-    if not len(labelled):
-        raise InputError(
-            f"problem.target: {file}: column {problem.target!r} is empty in all {len(frame)} rows. Name another "
-            "column, or add the labels"
-        )
-    found = profile.of(labelled, profile.row_key(problem, present))
-    columns = {c.name: c for c in found.columns}
-    stops = [
-        *_rows(labelled),
-        *_target(labelled[problem.target], columns[problem.target], problem),
-        *_roles(frame, problem),
-        *_features(labelled, columns, chosen),
+    e = _evidence(measure.lazy(frame), chosen, agreed, accepted)
+    found = [finding for family in FAMILIES for finding in family.find(e)]
+    told = {finding.check for finding in found}
+    fine = [
+        Finding(name, "pass", None, None, None, what)
+        for family in FAMILIES
+        if family.needs is None or getattr(e, family.needs) is not None
+        for name, what in family.checks.items()
+        if name not in told
     ]
-    if stops:
-        raise InputError("; ".join(f"{stop.partition(': ')[0]}: {file}: {stop.partition(': ')[2]}" for stop in stops))
-    return Profile(found.rows, found.key, found.columns, tuple(_findings(frame, labelled, columns, chosen)))
+    kept = findings.accepted([*found, *fine], agreed.accept if agreed else ())
+    return Seen(e.profile, e.now, kept, e.sample)
 
 
 def features(columns: dict[str, Column], chosen: settings.Settings) -> tuple[str, ...]:
@@ -70,152 +103,38 @@ def features(columns: dict[str, Column], chosen: settings.Settings) -> tuple[str
     return tuple(name for name in columns if name not in hidden)
 
 
-def _rows(labelled: pd.DataFrame) -> Iterator[str]:
-    if len(labelled) < LEAST_ROWS:
-        yield (
-            f"data.source: {len(labelled)} rows with a label are too few: at least {LEAST_ROWS} are needed to learn, "
-            "tune and judge. Add rows"
+def _evidence(
+    whole: pl.LazyFrame, chosen: settings.Settings, agreed: contract.Contract | None, accepted: Digest | None
+) -> Evidence:
+    import polars as pl
+
+    problem, file = chosen.problem, chosen.data.source
+    present = tuple(name for name in whole.collect_schema() if name != tables.ROW)
+    # Ignored columns that no frame can hold were left out by ingest.
+    wanted = tuple((key, name) for key, name in profile.named(problem) if key != "problem.ignore")
+    profile.require(wanted, present, file)
+
+    target = pl.col(problem.target)
+    rows, without = whole.select(pl.len().alias("rows"), target.null_count().alias("without")).collect().row(0)
+    if rows == without:
+        raise InputError(
+            f"problem.target: {file}: column {problem.target!r} is empty in all {rows} rows. Name another "
+            "column, or add the labels"
         )
-
-
-def _target(values: pd.Series, column: Column, problem: settings.Problem) -> Iterator[str]:
-    target = f"problem.target: column {column.name!r}"
-    if column.distinct == 1:
-        yield (
-            f"{target} is constant ({_shown(values.iloc[0])} in every row): there is nothing to learn. Name another "
-            "column"
-        )
-    elif column.type == "date":
-        yield f"{target} holds dates. Name a number or a class; a span of days is a number"
-    elif problem.kind == "regression":
-        yield from _amounts(target, values, column)
-    else:
-        yield from _classes(target, values, column)
-
-
-def _amounts(target: str, values: pd.Series, column: Column) -> Iterator[str]:
-    if column.type != "number":
-        yield (
-            f"{target} holds {'words' if column.type != 'boolean' else 'true and false'}, not numbers. Set "
-            "problem.kind: classification, or name a number"
-        )
-    elif _infinite(values):
-        yield f"{target} holds {_infinite(values)} infinite values. Mend or empty these cells"
-
-
-def _classes(target: str, values: pd.Series, column: Column) -> Iterator[str]:
-    if column.distinct > min(MOST_CLASSES, len(values) / 2):
-        remedy = (
-            "It looks like an amount: set problem.kind: regression"
-            if column.type == "number"
-            else "Name another column, or join rare classes"
-        )
-        yield (
-            f"{target} has {column.distinct} different values in {len(values)} rows; at most {MOST_CLASSES} classes, "
-            f"each in several rows, can be told apart. {remedy}"
-        )
-        return
-    counts = values.value_counts()
-    rare = counts[counts < LEAST_PER_CLASS]
-    if len(rare):
-        listed = ", ".join(f"{_shown(name)} ({count})" for name, count in list(rare.items())[:5])
-        yield (
-            f"{target}: classes with fewer than {LEAST_PER_CLASS} rows: {listed}. Add rows, join them with another "
-            "class, or leave them out"
-        )
-
-
-def _roles(frame: pd.DataFrame, problem: settings.Problem) -> Iterator[str]:
-    for role, name in (("id", problem.id), ("group", problem.group)):
-        if name is not None and frame[name].isna().any():
-            yield (
-                f"problem.{role}: column {name!r} is empty in {int(frame[name].isna().sum())} rows. Fill it in, or "
-                f"set problem.{role} to null"
-            )
-    if problem.id is not None:
-        again = frame[problem.id].dropna()
-        again = again[again.duplicated()]
-        if len(again):
-            yield (
-                f"problem.id: column {problem.id!r} repeats: {len(again)} rows have an id that came before, such as "
-                f"{_shown(again.iloc[0])}. "
-                f"Name a column that is different in every row, or set problem.id to null and add it to problem.ignore"
-            )
-
-
-def _features(labelled: pd.DataFrame, columns: dict[str, Column], chosen: settings.Settings) -> Iterator[str]:
-    seen = features(columns, chosen)
-    for name in seen:
-        if columns[name].distinct == 0:
-            yield (
-                f"data.source: column {name!r} is empty in every row that has a label. Fill it in, or add {name!r} "
-                "to problem.ignore"
-            )
-        elif columns[name].type == "number" and _infinite(labelled[name]):
-            yield (
-                f"data.source: column {name!r} holds {_infinite(labelled[name])} infinite values. Mend or empty "
-                f"these cells, or add {name!r} to problem.ignore"
-            )
-    usable = [name for name in seen if columns[name].type != "text" and not columns[name].constant]
-    if not usable:
-        yield (
-            "data.source: no column is left to learn from: all others are ignored, empty, constant or free text. Add "
-            "columns, or shorten problem.ignore"
-        )
-
-
-def _shown(value: Any) -> str:
-    """A cell as people write it: numpy would say np.int64(1)."""
-    return repr(value.item() if hasattr(value, "item") else value)
-
-
-def _infinite(values: pd.Series) -> int:
-    import numpy as np
-
-    return int(np.isinf(values.to_numpy(dtype="float64", na_value=np.nan)).sum())
-
-
-def _findings(
-    frame: pd.DataFrame, labelled: pd.DataFrame, columns: dict[str, Column], chosen: settings.Settings
-) -> Iterator[Finding]:
-    import numpy as np
-
-    problem = chosen.problem
-    unlabelled = len(frame) - len(labelled)
-    if unlabelled:
-        yield _warn(
-            "label",
-            problem.target,
-            f"{unlabelled} of {len(frame)} rows have no label ({problem.target!r} is empty): they neither teach nor "
-            "judge",
-        )
-    if problem.kind == "regression" and columns[problem.target].distinct == 2:
-        yield _warn(
-            "target",
-            problem.target,
-            f"{problem.target!r} has two values: problem.kind: classification would suit it better",
-        )
-    whole = keys.of(labelled, tuple(columns))
-    twice = len(whole) - len(np.unique(whole))
-    if twice:
-        yield _warn(
-            "duplicates",
-            None,
-            f"{twice} rows ({twice / len(whole):.1%}) repeat another row in every column: each counts twice",
-        )
-    for name in features(columns, chosen):
-        if columns[name].constant:
-            yield _warn("constant", name, f"{name!r} has the same value in every row: it is not learned from")
-        elif columns[name].type == "text":
-            yield _warn(
-                "text",
-                name,
-                f"{name!r} is free text or a name ({columns[name].distinct} different values): it is not learned from",
-            )
-
-
-def _warn(what: str, column: str | None, message: str) -> Finding:
-    return Finding(what, "warn", column, message)
+    labelled = whole.filter(target.is_not_null()) if without else whole
+    taught, counts = measure.counts(labelled)
+    found = profile.counted(taught, counts, profile.row_key(problem, present))
+    seen = features({c.name: c for c in found.columns}, chosen)
+    sampled = measure.spread(whole, rows)
+    sample = sampled.filter(target.is_not_null())
+    watched = tuple(c.name for c in found.columns if c.name not in problem.ignore and c.name != problem.id)
+    named = {c.name: c for c in counts}
+    twins = likeness.twins(labelled, named, taught, problem.id)
+    now = digest.of(found, sample, problem.time, watched, {repeated.NOTE: twins.near})
+    new = digest.newer(accepted, now, sample, problem.time, LEAST_NEW) if accepted else now
+    return Evidence(
+        chosen, whole, labelled, rows, found, named, sample, sampled, seen, twins, agreed, accepted, now, new
+    )
 
 
 def main() -> int:

@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests import postgres_server
+from tests.postgres_server import Postgres
 
 ROOT = Path(__file__).parent.parent
 # Services of whoever runs the tests must not be touched by them.
@@ -143,10 +147,19 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a real PostgreSQL on a free port."""
-    from tests import postgres_server
+    """The URL of a real PostgreSQL that all tests share."""
+    with _postgres() as server:
+        yield server.url
 
+
+@pytest.fixture
+def mortal_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of the test's own, to be killed."""
+    with _postgres() as server:
+        yield server
+
+
+def _postgres() -> AbstractContextManager[Postgres]:
     if not postgres_server.programs():
         missing("PostgreSQL's server programs (pg_ctl, initdb)")
-    with postgres_server.running(fsync=False) as url:
-        yield url
+    return postgres_server.running(fsync=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import ingest, settings, sources
+from tasks import ingest, settings, tables
 
 
 def chosen(source: str = "table.csv", split: dict[str, Any] | None = None, **problem: Any) -> settings.Settings:
@@ -37,8 +38,10 @@ def houses(rows: int = 200, seed: int = 0) -> pd.DataFrame:
 
 def ingested(path: Path, **problem: Any) -> pd.DataFrame:
     """A file as ingest makes it."""
-    whole = chosen(str(path), **problem)
-    return ingest.table(sources.read(path, whole.problem.ignore), whole.problem)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "table"
+        ingest.write(Path(), chosen(str(path), **problem), target, Path(folder))
+        return tables.read_parquet(target)
 
 
 def every_type(path: Path, rows: int = 240) -> Path:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ledger import store
-from ledger.labels import resolved
+from ledger.labels import Statement, hand_in, resolved
 from tasks import label_files, privacy, settings, statements
 from tasks.errors import InputError
 from tests.conftest import ROOT, Folder
@@ -61,6 +61,7 @@ def test_the_same_labels_in_any_format(tmp_path: Path, name: str, content: Any) 
         ("x.csv", b"id,label\na,1\nb\xff,2\n", ("line 3", "UTF-8")),
         ("x.csv", "id,label\na,1\n" + "x" * 201 + ",1\n", ("line 3", "200 characters")),
         ("x.csv", "id,label,at\na,1,soon\n", ("line 2", "'soon'", "ISO 8601")),
+        ("x.csv", "id,label,at\na,1,20260131\n", ("line 2", "ISO 8601")),
         ("x.csv", "id,label,at\na,1e400,\n", ("line 2", "finite")),
         ("x.jsonl", '{"id": "a", "label": 1}\n{"id": "b"\n', ("line 2", "broken JSON")),
         ("x.jsonl", '{"id": "a", "value": 1}\n', ("line 1", '"label": 1')),
@@ -115,6 +116,19 @@ def test_the_command_hands_in_and_says_what_came_of_it(project: Folder) -> None:
     assert (refused.status, refused.out) == (2, "")
     assert "line 3" in refused.err
     assert {judged.id: judged.label for judged in resolved(engine, NAME)} == {"a": 1.0, "b": 5.0}
+    engine.dispose()
+
+
+def test_the_command_erases_one_subject(project: Folder) -> None:
+    engine = store.connect(f"sqlite:///{project.path / '.windvane' / 'ledger.db'}")
+    put(engine, NAME, answer("a"), answer("7"), answer("c", inputs={"city": "Austin"}))
+    hand_in(engine, NAME, [Statement("a", 1.0)])
+    assert project.run("erase", "--id", "a", "--id", "7", "--json").json == {"predictions": 2, "labels": 1}
+    assert project.run("erase", "--where", "city=Austin", "--json").json == {"predictions": 1, "labels": 0}
+    for wrong in ((), ("--id", "a", "--where", "city=Waco"), ("--where", "city")):
+        refused = project.run("erase", *wrong)
+        assert refused.status == 2
+        assert "--where" in refused.err
     engine.dispose()
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import ingest, keys, profile, settings, sources, tables
+from tasks import ingest, keys, profile, settings, tables
 from tasks.errors import InputError
 from tests.tables_for_tests import chosen, every_type, houses, ingested
 
@@ -239,8 +239,9 @@ def test_rows_follow_time_and_the_file_is_the_same_to_the_byte(tmp_path: Path) -
 
 def test_texas_house_prices_are_read_alike_from_both_formats(whole_table: Callable[[str], Path]) -> None:
     mine = settings.load(ROOT / "params.yaml").problem
-    csv = ingest.table(sources.read(ROOT / "data/txhousing.csv", mine.ignore), mine)
-    pd.testing.assert_frame_equal(csv, ingest.table(sources.read(whole_table("txhousing.parquet")), mine))
+    named = mine.model_dump()
+    csv = ingested(ROOT / "data/txhousing.csv", **named)
+    pd.testing.assert_frame_equal(csv, ingested(whole_table("txhousing.parquet"), **named))
     assert len(csv) == csv[tables.ROW].nunique() == 8602
     assert csv["median"].isna().sum() == 616
 

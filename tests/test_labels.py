@@ -112,7 +112,9 @@ def test_a_window_is_a_stretch_of_the_predictions_own_time(engine: sa.Engine, pr
 
 
 def test_numbers_that_order_the_rows_are_times_too(engine: sa.Engine, project: str) -> None:
-    put(engine, project, *(answer(str(n), time=n) for n in (10, 9, -1.5, 2015)))
+    put(
+        engine, project, *(answer(n, time=time) for n, time in (("10", 10), ("9", 9), ("-1.5", -1.5), ("2015", "2015")))
+    )
     assert [j.id for j in resolved(engine, project, unlabelled=True)] == ["-1.5", "9", "10", "2015"]
     assert [j.id for j in resolved(engine, project, since=9, until=2015, unlabelled=True)] == ["9", "10"]
 

@@ -173,6 +173,17 @@ def test_labelled_rows_flow_back_with_the_types_of_the_table(engine: sa.Engine, 
     assert (row["d"], row["price"]) == (datetime(1970, 1, 2), 5.0)
 
 
+def test_values_that_came_as_text_flow_back_as_what_they_mean(engine: sa.Engine, project: str) -> None:
+    register(engine, project, id=None, time=None)
+    text = {"x": "1.5", "b": "Yes", "city": "Waco", "d": "2026-01"}
+    gaps = {"x": "", "b": "NA", "city": "", "d": "nan"}
+    put(engine, project, answer("a", inputs=text), answer("b", inputs=gaps), answer("c", inputs={**text, "x": "much"}))
+    hand_in(engine, project, [Statement(id, 5.0) for id in "abc"])
+    first, second = fed_back(engine, project)
+    assert [first[name] for name in text] == [1.5, True, "Waco", datetime(2026, 1, 1)]
+    assert [second[name] for name in text] == [None] * 4
+
+
 def test_only_what_is_new_flows_back_also_when_the_label_came_first(engine: sa.Engine, project: str) -> None:
     register(engine, project)
     put(engine, project, answer("a", inputs=INPUTS))

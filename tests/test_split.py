@@ -178,9 +178,9 @@ def texas(tmp_path: Path) -> Path:
 
 def test_texas_on_disk(texas: Path) -> None:
     mine = params.load(ROOT / "params.yaml")
-    train, validation = split.sides(texas)
+    train, validation = split.sides(texas, mine)
     permit = split.Permit("f" * 8)
-    test = split.open_test(texas, permit)
+    test = split.open_test(texas, mine, permit)
     assert len(train) + len(validation) + len(test) == 8602 - 616
     assert train["ts"].max() < validation["ts"].min() <= validation["ts"].max() < test["ts"].min()
     record = tables.read_json(texas / split.SPLIT / split.RECORD)
@@ -193,7 +193,7 @@ def test_texas_on_disk(texas: Path) -> None:
     split.run(texas, by_key)
     assert tables.ROW in whole
     assert not set(split.final_rows(texas, by_key, permit)[tables.ROW]) & set(
-        split.open_test(texas, permit)[tables.ROW]
+        split.open_test(texas, by_key, permit)[tables.ROW]
     )
 
 
@@ -204,14 +204,14 @@ def test_same_rows_same_bytes(texas: Path) -> None:
     first = content()
     split.run(texas, params.load(ROOT / "params.yaml"))
     assert content() == first
-    assert set(first) == {split.TRAIN, split.VALIDATION, split.TEST, split.RECORD}
+    assert set(first) == {split.SIDES, split.RECORD}
     assert not list(texas.rglob("*.part"))
 
 
 def test_the_test_side_is_sealed(texas: Path) -> None:
     for permit in (None, "please", split.Permit("")):
         with pytest.raises(SealedError, match="sealed"):
-            split.open_test(texas, permit)  # type: ignore[arg-type]
+            split.open_test(texas, params.load(ROOT / "params.yaml"), permit)  # type: ignore[arg-type]
     with pytest.raises(SealedError):
         split.final_rows(texas, params.load(ROOT / "params.yaml"), None)  # type: ignore[arg-type]
 
@@ -220,7 +220,7 @@ def test_kfold_leaves_validation_empty_and_keeps_its_columns(tmp_path: Path) -> 
     table, mine = houses(120), setting("kfold")
     tables.write_parquet(keyed(table), tmp_path / profile.TABLE)
     split.run(tmp_path, mine)
-    train, validation = split.sides(tmp_path)
+    train, validation = split.sides(tmp_path, mine)
     assert len(validation) == 0
     assert list(validation.columns) == list(train.columns)
     assert validation.dtypes.to_dict() == train.dtypes.to_dict()

@@ -1,0 +1,203 @@
+"""What changed since the last accepted table: units, columns gone silent, renamed values, gaps, a shifted mixture.
+
+Real tables drift: a shift alone warns. How far a column wanders within the accepted table is what it is held against.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+
+from tasks import measure
+from tasks.checks import Evidence, shown
+from tasks.digest import Summary, apart, gap
+from tasks.findings import Finding, Level
+
+CHECKS = {
+    "scale": "columns in another unit",
+    "silent": "columns that stopped speaking",
+    "renamed": "values under another name",
+    "gaps": "more missing values than before",
+    "drift": "is it representative of the last accepted table",
+}
+# The chance of one false alarm of drift in a table whose rows are drawn alike, shared among all columns.
+FALSE_ALARMS = 0.01
+# A shift is told from here on, and only if it goes so far beyond what the column did by itself before.
+SHIFT = 0.15
+WANDER = 1.5
+# Factors between units that people confuse.
+_UNITS = {
+    1000.0: "thousands",
+    100.0: "hundredths, or per cent",
+    10.0: "tenths",
+    1e6: "millions",
+    60.0: "minutes and hours, or seconds and minutes",
+    3600.0: "seconds and hours",
+    24.0: "hours and days",
+    2.54: "inches and centimetres",
+    3.28084: "feet and metres",
+    10.7639: "square feet and square metres",
+    1.609344: "miles and kilometres",
+    2.204623: "pounds and kilograms",
+    3.785412: "gallons and litres",
+}
+_NEAR = 0.04
+# A factor that is no unit's must be this large; from _CERTAIN on it is no honest change.
+_FACTOR, _CERTAIN = 8.0, 50.0
+# The quantiles that are compared, in per cent, and how far their factors may differ.
+_AT = (10, 25, 50, 75, 90)
+_EVEN = 0.1
+# A value that vanished, and one that came, each in so many rows.
+_RENAMED = 0.01
+_ALIKE = 0.5
+# More gaps: so many percentage points more, and a multiple of chance.
+_GAPS = 0.03
+
+
+def find(e: Evidence) -> Iterator[Finding]:
+    """Column by column; nothing where no table was accepted yet."""
+    if e.past is None:
+        return
+    rows = (e.past.rows, e.new.rows)
+    for name in e.watched:
+        then, now = e.past.columns.get(name), e.new.columns.get(name)
+        if then is None or now is None or then.type != now.type or name == e.problem.time:
+            continue
+        if not then.silent and (now.silent or now.missing > max(0.99, then.missing + 0.2)):
+            yield _silent(name, then, now)
+            continue
+        told = [*_scale(name, then, now), *_renamed(name, then, now), *_gaps(name, then, now, rows)]
+        yield from told or _drift(name, then, now, rows, len(e.watched))
+
+
+def _silent(name: str, then: Summary, now: Summary) -> Finding:
+    what = "is empty" if now.missing > 0.99 else "has one value"
+    return Finding(
+        "silent",
+        "warn",
+        name,
+        now.distinct,
+        then.distinct,
+        f"{name!r} {what} in the new rows; the last accepted table had {then.distinct} different values. Has its source "
+        "stopped? Mend it, or add it to problem.ignore",
+    )
+
+
+def _scale(name: str, then: Summary, now: Summary) -> Iterator[Finding]:
+    """Every quantile multiplied by one factor."""
+    factor = _factor(then.quantiles, now.quantiles)
+    if factor is None:
+        if _celsius(then.quantiles, now.quantiles):
+            yield _unit(name, 1.8, "warn", "degrees Celsius and Fahrenheit")
+        return
+    large = max(factor, 1 / factor)
+    unit = next((what for unit, what in _UNITS.items() if abs(large / unit - 1) < _NEAR), None)
+    if large >= _FACTOR or (unit and large > 1.5):
+        yield _unit(name, factor, "stop" if large >= _CERTAIN else "warn", unit)
+
+
+def _unit(name: str, factor: float, level: Level, unit: str | None) -> Finding:
+    prefix = "data.source: column " if level == "stop" else ""
+    why = f" ({unit}?)" if unit else ""
+    text = (
+        f"{prefix}{name!r} is {factor:.4g} times what it was in the last accepted table, over its whole range: another "
+        f"unit{why}? Bring it back to the old unit in the source"
+    )
+    return Finding("scale", level, name, factor, 1.0, text)
+
+
+def _factor(then: tuple[float, ...], now: tuple[float, ...]) -> float | None:
+    """The one factor between two columns' quantiles; None if there is none, or they do not vary."""
+    if not then or not now or then[_AT[0]] == then[_AT[-1]]:
+        return None
+    pairs = [(then[at], now[at]) for at in _AT if then[at] != 0 or now[at] != 0]
+    if len({a for a, _ in pairs}) < 3 or any(a * b <= 0 for a, b in pairs):
+        return None
+    logs = [math.log(b / a) for a, b in pairs]
+    middle = sorted(logs)[len(logs) // 2]
+    if abs(middle) < math.log(1.5):
+        return None
+    # A large factor need not be even: the world moves beside it.
+    even = _EVEN if abs(middle) < math.log(_FACTOR) else abs(middle) / 3
+    return math.exp(middle) if max(logs) - min(logs) <= even else None
+
+
+def _celsius(then: tuple[float, ...], now: tuple[float, ...]) -> bool:
+    if not then or not now:
+        return False
+    spread = then[_AT[-1]] - then[_AT[0]]
+
+    def fits(slope: float, start: float) -> bool:
+        off = max(abs(now[at] - (start + slope * then[at])) for at in _AT)
+        return spread > 0 and off <= _EVEN * slope * spread and len({then[at] for at in _AT}) >= 4
+
+    return fits(1.8, 32.0) or fits(1 / 1.8, -32 / 1.8)
+
+
+def _renamed(name: str, then: Summary, now: Summary) -> Iterator[Finding]:
+    if then.type == "number":
+        return
+    gone = {v: share for v, share in then.values.items() if share >= _RENAMED and v not in now.values}
+    come = {v: share for v, share in now.values.items() if share >= _RENAMED and v not in then.values}
+    for old, share in sorted(gone.items(), key=lambda item: -item[1]):
+        likely = [v for v in come if abs(come[v] - share) <= _ALIKE * max(share, come[v])]
+        if not likely:
+            continue
+        near = difflib.get_close_matches(old.lower(), [v.lower() for v in likely], n=1, cutoff=0.6)
+        new = next((v for v in likely if near and v.lower() == near[0]), likely[0])
+        yield Finding(
+            "renamed",
+            "warn",
+            name,
+            come[new],
+            share,
+            f"{name!r} no longer has {shown(old)} ({share:.1%} of the rows of the last accepted table), but {shown(new)} "
+            f"({come[new]:.1%}): renamed? Give it one name in the source",
+        )
+        del come[new]
+
+
+def _gaps(name: str, then: Summary, now: Summary, rows: tuple[int, int]) -> Iterator[Finding]:
+    chance = math.sqrt(max(then.missing * (1 - then.missing), 1e-4) * (1 / rows[0] + 1 / rows[1]))
+    limit = then.missing + _GAPS + 4 * chance + 0.5 * then.missing
+    if now.missing > limit:
+        yield Finding(
+            "gaps",
+            "warn",
+            name,
+            now.missing,
+            limit,
+            f"{name!r} is empty in {now.missing:.1%} of the new rows, after {then.missing:.1%} in the last accepted table. "
+            "Fill it in, if these values exist",
+        )
+
+
+def _drift(name: str, then: Summary, now: Summary, rows: tuple[int, int], columns: int) -> Iterator[Finding]:
+    if then.type == "text":
+        return
+    words = then.type in ("category", "boolean")
+    distance = apart(then.values, now.values) if words else gap(then.quantiles, now.quantiles)
+    spread = math.sqrt(sum(1 / max(min(n, measure.SAMPLE), 1) for n in rows))
+    # Smirnov's bound on chance, shared among the columns (Bonferroni); a mixture of k values is apart by itself too.
+    chance = spread * math.sqrt(-0.5 * math.log(FALSE_ALARMS / max(columns, 1) / 2))
+    if words:
+        chance += 0.4 * spread * math.sqrt(len(then.values))
+    limit = max(SHIFT, WANDER * then.wander) + chance
+    if distance > limit:
+        yield Finding(
+            "drift",
+            "warn",
+            name,
+            distance,
+            limit,
+            f"{name!r} is spread otherwise than in the last accepted table: {_how(then, now)}. If the world has changed, "
+            "this is as it should be; if rows are missing, complete them",
+        )
+
+
+def _how(then: Summary, now: Summary) -> str:
+    if then.quantiles and now.quantiles:
+        return f"its median went from {then.quantiles[50]:,.6g} to {now.quantiles[50]:,.6g}"
+    moved = max({*then.values, *now.values}, key=lambda v: abs(then.values.get(v, 0.0) - now.values.get(v, 0.0)))
+    return f"{shown(moved)} went from {then.values.get(moved, 0.0):.1%} to {now.values.get(moved, 0.0):.1%} of the rows"

@@ -1,0 +1,278 @@
+"""Parquet that is broken, empty, or of types that no CSV has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tests.hostile.case import Case, houses, typed
+
+
+def table(**more: Any) -> Any:
+    """The clean table as Arrow, with columns more or otherwise (Arrow arrays)."""
+    import pyarrow as pa
+
+    return pa.table({**{name: pa.array(column) for name, column in typed(houses()).items()}, **more})
+
+
+def parquet(make: Callable[[], Any] = table, **options: Any) -> Callable[[Path], None]:
+    """Writes what `make` gives as Parquet."""
+
+    def write(path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        pq.write_table(make(), path, **options)
+
+    return write
+
+
+def array(name: str, make: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """The clean table with one column that `make` builds from the pyarrow module."""
+
+    def whole() -> Any:
+        import pyarrow as pa
+
+        return table(**{name: make(pa)})
+
+    return parquet(whole)
+
+
+def spoilt(spoil: Callable[[bytearray], bytes | bytearray]) -> Callable[[Path], None]:
+    """Parquet whose bytes are changed after it was written."""
+
+    def write(path: Path) -> None:
+        parquet(write_page_checksum=True)(path)
+        path.write_bytes(spoil(bytearray(path.read_bytes())))
+
+    return write
+
+
+def flip(at: int) -> Callable[[bytearray], bytearray]:
+    def change(content: bytearray) -> bytearray:
+        content[at] ^= 0xFF
+        return content
+
+    return change
+
+
+def no_row_group(path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.ParquetWriter(path, table().schema).close()
+
+
+def many_row_groups(path: Path) -> None:
+    parquet(row_group_size=7)(path)
+
+
+def twice(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [pa.array(column) for column in typed(houses()).values()]
+    pq.write_table(pa.table(columns, names=["day", "size", "size", "town", "price"]), path)
+
+
+def no_column(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({}), path)
+
+
+PAGES = (
+    Case("Parquet in name only", b"PAR1 nothing PAR1", "stop", ("damaged",), "marks and rubbish"),
+    Case("Parquet of 4 bytes", b"PAR1", "stop", ("damaged",), "a copy that broke off at once"),
+    Case("Parquet without its end", spoilt(lambda b: b[:-100]), "stop", ("damaged",), "a copy that broke off"),
+    Case("Parquet without its middle", spoilt(lambda b: b[:500] + b[1500:]), "stop", ("damaged",), "lost blocks"),
+    Case("Parquet with a flipped byte", spoilt(flip(300)), "stop", ("damaged",), "the page's checksum tells"),
+    Case(
+        "Parquet with a flipped byte in its footer",
+        spoilt(flip(-6)),
+        "stop",
+        ("damaged",),
+        "its length is wrong: a footer of gigabytes",
+    ),
+    Case("encrypted Parquet", spoilt(lambda b: b[:-4] + b"PARE"), "stop", ("damaged",), "no key, no rows"),
+    Case("Parquet of zero row groups", no_row_group, "stop", ("no rows",), "a writer that got nothing"),
+    Case("Parquet of zero rows", parquet(lambda: table().slice(0, 0)), "stop", ("no rows",), "as above"),
+    Case("Parquet of zero columns", no_column, "stop", (), "as above"),
+    Case(
+        "Parquet in many row groups",
+        many_row_groups,
+        "pass",
+        (),
+        "29 groups of 7 rows",
+        reads={"rooms": (float(houses()["rooms"][0]),)},
+    ),
+    Case("names twice in Parquet", twice, "stop", ("'size'", "2 times"), "allowed there, useless here"),
+    Case(
+        "a dictionary in Parquet",
+        array("town", lambda pa: pa.array(houses()["town"]).dictionary_encode()),
+        "pass",
+        (),
+        "the same words",
+        reads={"town": (houses()["town"][0],)},
+    ),
+    Case(
+        "a dictionary of numbers in Parquet",
+        array("rooms", lambda pa: pa.array([1, 2] * 100).dictionary_encode()),
+        "pass",
+        (),
+        "the same numbers",
+        reads={"rooms": (1, 2)},
+    ),
+    Case(
+        "decimals in Parquet",
+        array("size", lambda pa: pa.array([Decimal(i % 50) / 4 for i in range(200)], pa.decimal128(20, 2))),
+        "pass",
+        (),
+        "exact numbers",
+        reads={"size": (0.0, 0.25)},
+    ),
+    Case(
+        "wide decimals in Parquet",
+        array("size", lambda pa: pa.array([Decimal(i % 50) for i in range(200)], pa.decimal256(60, 2))),
+        "stop",
+        ("'size'", "decimal256", "decimal128"),
+        "numbers of up to 76 digits, which nothing here can compute with: name the type, do not round in silence",
+    ),
+    Case(
+        "half floats in Parquet",
+        array("size", lambda pa: pa.array([float(i % 50) for i in range(200)]).cast(pa.float16())),
+        "pass",
+        (),
+        "small numbers",
+        reads={"size": (0.0, 1.0)},
+    ),
+    Case(
+        "lists in Parquet",
+        array("box", lambda pa: pa.array([[i, 1] for i in range(200)])),
+        "stop",
+        ("'box'", "problem.ignore"),
+        "no column",
+    ),
+    Case(
+        "structs in Parquet",
+        array("box", lambda pa: pa.array([{"a": i} for i in range(200)])),
+        "stop",
+        ("'box'", "problem.ignore"),
+        "no column",
+    ),
+    Case(
+        "maps in Parquet",
+        array("box", lambda pa: pa.array([[("a", i)] for i in range(200)], pa.map_(pa.string(), pa.int64()))),
+        "stop",
+        ("'box'", "problem.ignore"),
+        "no column",
+    ),
+    Case(
+        "bytes in Parquet",
+        array("box", lambda pa: pa.array([b"\xff\x00"] * 200)),
+        "stop",
+        ("'box'", "problem.ignore"),
+        "pictures, perhaps",
+    ),
+    Case(
+        "nulls in Parquet", array("pool", lambda pa: pa.nulls(200)), "stop", ("'pool'", "empty"), "a column of nothing"
+    ),
+    Case(
+        "NaN and null in Parquet",
+        array("size", lambda pa: pa.array([float("nan"), None, *map(float, range(198))])),
+        "pass",
+        (),
+        "both are missing",
+        reads={"size": (None, None, 0.0)},
+    ),
+    Case(
+        "infinity in Parquet",
+        array("size", lambda pa: pa.array([float("inf"), *map(float, range(199))])),
+        "stop",
+        ("'size'", "infinite"),
+        "as in a CSV",
+    ),
+    Case(
+        "empty text in Parquet",
+        array("town", lambda pa: pa.array(["", " ", None, "Ulm", "Bonn"] * 40)),
+        "pass",
+        (),
+        "nothing, as in a CSV: no fourth town",
+        reads={"town": (None, None, None, "Ulm")},
+    ),
+    Case(
+        "text that is no UTF-8 in Parquet",
+        array("town", lambda pa: pa.Array.from_buffers(pa.string(), 200, pa.array([b"\xff\xfe"] * 200).buffers())),
+        "stop",
+        ("damaged", "UTF-8"),
+        "a writer that did not check",
+    ),
+    Case(
+        "ids beyond int64 in Parquet",
+        array("nr", lambda pa: pa.array([2**64 - 1 - i for i in range(200)], pa.uint64())),
+        "pass",
+        (),
+        "as floats they would all be equal",
+        problem={"id": "nr"},
+    ),
+    Case(
+        "years beyond Python in Parquet",
+        array("built", lambda pa: pa.array([i * 10**16 for i in range(200)], pa.timestamp("us"))),
+        "stop",
+        ("'built'",),
+        "up to the year 65,000: nanoseconds taken for microseconds",
+    ),
+    Case(
+        "overflow of times in Parquet",
+        array("built", lambda pa: pa.array([2**62 + i for i in range(200)], pa.timestamp("ms"))),
+        "stop",
+        ("'built'",),
+        "as microseconds they would wrap round, in silence",
+    ),
+    Case(
+        "zones in Parquet",
+        array(
+            "day",
+            lambda pa: pa.array([1_577_836_800 + 86400 * i for i in range(200)], pa.timestamp("s", tz="Europe/Berlin")),
+        ),
+        "pass",
+        (),
+        "instants",
+        problem={"time": "day"},
+        reads={"day": ("2020-01-01T00:00:00",)},
+    ),
+    Case(
+        "a zone by its offset",
+        array(
+            "day",
+            lambda pa: pa.array([1_577_836_800 + 86400 * i for i in range(200)], pa.timestamp("s", tz="+05:30")),
+        ),
+        "pass",
+        (),
+        "instants",
+        problem={"time": "day"},
+        reads={"day": ("2020-01-01T00:00:00",)},
+    ),
+    Case(
+        "a zone that nobody knows",
+        array(
+            "day",
+            lambda pa: pa.array([1_577_836_800 + 86400 * i for i in range(200)], pa.timestamp("s", tz="Mars/Olympus")),
+        ),
+        "stop",
+        ("'day'", "'Mars/Olympus'", "UTC"),
+        "instants all the same, but who writes so may have written more that is wrong",
+        problem={"time": "day"},
+    ),
+    Case(
+        "times of day in Parquet",
+        array("hour", lambda pa: pa.array([i % 24 * 300 for i in range(200)], pa.time32("s"))),
+        "pass",
+        (),
+        "seconds",
+        reads={"hour": (0.0, 300.0)},
+    ),
+)
+CASES = tuple(replace(case, file="t.parquet") for case in PAGES)

@@ -1,0 +1,77 @@
+"""The data page: it says the verdict first, is the same each time, and takes no name or value of a table for HTML."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import report, validate
+from tests.tables_for_tests import chosen, houses
+
+HOSTILE = '<script>alert("1")</script>\n&amp; "quote" \' </style><img src=x onerror=y>'
+DRAWN = {
+    "html", "head", "meta", "title", "style", "body", "main", "header", "footer", "h1", "h2", "h3", "p", "b", "i", "u", "em",
+    "table", "tr", "th", "td", "span", "div", "br", "svg", "rect", "polyline", "text",
+}  # fmt: skip
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.attributes: set[str] = set()
+        self.titles = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def page(table: pd.DataFrame, before: pd.DataFrame | None = None, **problem: object) -> report.Page:
+    mine = chosen(**{"time": "day", **problem})
+    past = None if before is None else validate.look(before, mine).digest
+    seen = validate.look(table, mine, None, past)
+    return report.Page(mine, seen.digest, past, seen.findings, seen.sample)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_no_name_or_value_of_a_table_becomes_html(second: bool) -> None:
+    table = (
+        houses(400).rename(columns={"town": HOSTILE}).assign(**{f"{HOSTILE}2": [HOSTILE, "b"] * 200, "size": np.nan})
+    )
+    table[f"{HOSTILE}3"] = np.arange(400.0) % 7
+    table.loc[:50, HOSTILE] = None
+    text = report.render(page(table, houses(400).assign(**{HOSTILE: "x"}) if second else None))
+    tags = Tags()
+    tags.feed(text)
+    assert tags.seen <= DRAWN, tags.seen - DRAWN
+    assert not {name for name in tags.attributes if name.startswith("on") or name in ("src", "href")}
+    assert "default-src 'none'" in text
+
+
+def test_the_verdict_stands_first_and_the_page_is_the_same_each_time() -> None:
+    table = houses(400).assign(country="DE")
+    text = report.render(page(table))
+    assert text == report.render(page(table))
+    assert "This table may teach; 1 thing deserves a look." in text
+    assert text.index("may teach") < text.index("Findings") < text.index("Columns")
+    assert "What changed" not in text
+    assert "What changed" in report.render(page(table, houses(300)))
+
+
+def test_two_hundred_columns_make_a_page_of_bearable_size() -> None:
+    rng = np.random.default_rng(0)
+    wide = houses(500).join(pd.DataFrame(rng.normal(0, 1, (500, 200)), columns=[f"x{i}" for i in range(200)]))
+    assert len(report.render(page(wide))) < 1_500_000
+
+
+def test_secrets_of_an_address_are_not_shown() -> None:
+    mine = chosen("postgresql://me:secret@db.example/sales?password=unseen", time="day")
+    seen = validate.look(houses(), mine)
+    text = report.render(report.Page(mine, seen.digest, None, seen.findings, seen.sample))
+    assert "postgresql://db.example/sales" in text
+    assert "secret" not in text
+    assert "unseen" not in text
