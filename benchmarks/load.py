@@ -10,6 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# A slow service is asked until it has answered so often, or for so many seconds.
+LEAST, PATIENCE = 30, 60.0
+
 
 @dataclass(frozen=True)
 class Load:
@@ -50,6 +53,8 @@ async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: 
         asker.failed = 0
     began = time.perf_counter()
     await asyncio.sleep(seconds)
+    while sum(len(asker.taken) for asker in askers) < LEAST and time.perf_counter() - began < PATIENCE:
+        await asyncio.sleep(0.1)
     took = time.perf_counter() - began
     taken = sorted(t for asker in askers for t in asker.taken)
     failed = sum(asker.failed for asker in askers)

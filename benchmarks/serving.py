@@ -98,20 +98,21 @@ def bare(port: int) -> None:
     from serving.asking import Roles
 
     own = Project(Path.cwd())
-    address = ("127.0.0.1", port)
+    known = keys.read(None)
+    listening = server.listen("127.0.0.1", port, known)
     home = own.home / "serving"
     server.run(
         own.ledger,
         own.name,
         home,
         own.fetch,
-        address,
-        keys.read(None),
+        listening,
+        known,
         Roles(),
         Privacy(),
         lambda *_: None,
-        NoRecorder(),
-    )  # type: ignore[arg-type, return-value]
+        NoRecorder(),  # type: ignore[arg-type, return-value]
+    )
 
 
 def plain(model: str, port: int) -> None:

@@ -19,19 +19,19 @@ def serve(project: Project, host: str | None, port: int | None, console: Console
 
     settings = project.settings
     problem = settings.problem
-    address = (host or settings.serve.host, settings.serve.port if port is None else port)
     known = keys.read(os.environ.get(keys.VARIABLE))
-    keys.guard(address[0], known)
-    console.say(f"  serving {project.name} on http://{address[0]}:{address[1]}; Ctrl-C stops")
+    listening = server.listen(host or settings.serve.host, settings.serve.port if port is None else port, known)
+    at, number = listening.getsockname()[:2]
+    console.say(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
     server.run(
         project.ledger,
         project.name,
         project.home / "serving",
         project.fetch,
-        address,
+        listening,
         known,
         Roles(problem.id, problem.time),
         privacy.of(settings, project.home),
         partial(statement, problem.kind),
     )
-    return {"host": address[0], "port": address[1]}
+    return {"host": at, "port": number}

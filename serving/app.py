@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,13 +18,18 @@ from serving.following import Following
 from serving.keys import Keys
 from serving.labelling import Labelling
 from serving.metering import Meters
-from serving.openapi import DOCS, document
+from serving.openapi import document
 from serving.signature import Refused
 from serving.telling import told
 
 # Bytes of a body; seconds that its sender may take.
 LARGEST, PATIENCE = 16 * 1024 * 1024, 20.0
-JSON = b"application/json"
+JSON, _TEXT = b"application/json", b"text/plain; charset=utf-8"
+_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
 _CODES = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -71,7 +77,8 @@ class Service:
             "/health": {"GET": (self._ping, *open_to_all)},
             "/version": {"GET": (self._version, *open_to_all)},
             "/openapi.json": {"GET": (self._openapi, *open_to_all)},
-            "/docs": {"GET": (self._docs, *open_to_all)},
+            "/docs": {"GET": (_page("docs.html"), *open_to_all)},
+            "/": {"GET": (_page("page.html"), *open_to_all)},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,18 +153,25 @@ class Service:
         return Response(self._meters.text(), kind=b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _ping(self, _headers: dict[bytes, bytes], _receive: Receive) -> Response:
-        return Response(b"\n", 200 if self._following.current else 503)
+        return Response(b"\n", 200 if self._following.current else 503, _TEXT)
 
     async def _version(self, _headers: dict[bytes, bytes], _receive: Receive) -> Response:
         # As MLflow's server: its own version, by which clients choose how to speak.
-        return Response(installed("mlflow").encode(), kind=b"text/plain; charset=utf-8")
+        return Response(installed("mlflow").encode(), kind=_TEXT)
 
     async def _openapi(self, _headers: dict[bytes, bytes], _receive: Receive) -> Response:
         current = self._following.current
         return Response(orjson.dumps(document(None if current is None else current.loaded.signature)))
 
-    async def _docs(self, _headers: dict[bytes, bytes], _receive: Receive) -> Response:
-        return Response(DOCS, kind=b"text/html; charset=utf-8")
+
+def _page(name: str) -> Callable[[dict[bytes, bytes], Receive], Awaitable[Response]]:
+    """Answers with a page that lies beside this file; a browser may let it talk to this service alone."""
+    response = Response((Path(__file__).parent / name).read_bytes(), kind=b"text/html; charset=utf-8", more=(_POLICY,))
+
+    async def page(_headers: dict[bytes, bytes], _receive: Receive) -> Response:
+        return response
+
+    return page
 
 
 def _fault(status: int, message: str, methods: str = "") -> Response:

@@ -51,8 +51,8 @@ def document(signature: Signature | None) -> dict[str, Any]:
             "/labels": {"post": _post("Ground truth for predictions, by their ids", labels, _counts())},
             "/model": {"get": _get("Which version serves, since when, and what it may be asked", "application/json")},
             "/metrics": {"get": _get("Prometheus metrics", "text/plain")},
-            "/ping": {"get": _get("200 while a version serves", "application/json")},
-            "/health": {"get": _get("200 while a version serves", "application/json")},
+            "/ping": {"get": _get("200 while a version serves", "text/plain")},
+            "/health": {"get": _get("200 while a version serves", "text/plain")},
             "/version": {"get": _get("The version of MLflow whose protocol this is", "text/plain")},
         },
         "components": {
@@ -141,21 +141,3 @@ def _get(summary: str, kind: str) -> dict[str, Any]:
         "summary": summary,
         "responses": {"200": done, "503": {**done, "description": "no version serves"}} | _faults(401),
     }
-
-
-DOCS = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Windvane scoring service</title>
-<style>body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}
-pre{background:#8881;padding:1rem;overflow:auto}h2 code{font-size:1rem}</style>
-<h1>Windvane scoring service</h1><p>The same for programs: <a href="openapi.json">openapi.json</a>.</p><div id="paths"></div>
-<script>
-fetch("openapi.json").then(r => r.json()).then(d => {
-  const add = (at, tag, text) => { const e = document.createElement(tag); e.textContent = text; at.append(e); return e };
-  const place = document.getElementById("paths");
-  for (const [path, methods] of Object.entries(d.paths)) for (const [method, is] of Object.entries(methods)) {
-    add(add(place, "h2", ""), "code", method.toUpperCase() + " " + path);
-    add(place, "p", is.summary);
-    if (is.requestBody) add(place, "pre", JSON.stringify(is.requestBody.content["application/json"].schema, null, 1));
-  }
-  add(place, "h2", "A row"); add(place, "pre", JSON.stringify(d.components.schemas.row, null, 1));
-});
-</script></html>"""

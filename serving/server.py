@@ -42,7 +42,7 @@ def run(
     project: str,
     folder: Path,
     fetch: Callable[[str], Path],
-    address: tuple[str, int],
+    listening: socket.socket,
     known: keys.Keys,
     roles: Roles,
     privacy: Privacy,
@@ -51,10 +51,8 @@ def run(
 ) -> None:
     """Serve until SIGINT or SIGTERM; answers that are on their way are finished. recorder None: the ledger's writer.
 
-    folder: where local copies of versions lie. Raises InputError when the address is not allowed or taken.
+    folder: where local copies of versions lie. listening: from listen().
     """
-    keys.guard(address[0], known)
-    listening = _listen(*address)
     _log_as_json()
     writer = Writer(engine, project, privacy) if recorder is None else None
     following = Following(engine, project, Shelf(folder, fetch))
@@ -62,7 +60,8 @@ def run(
         following.start()
         answering = Answering(following, recorder or writer or _nobody(), roles)
         service = Service(answering, Labelling(engine, project, check), following, Meters(following), known)
-        log.info("listening", extra={"facts": {"host": address[0], "port": listening.getsockname()[1]}})
+        host, port = listening.getsockname()[:2]
+        log.info("listening", extra={"facts": {"host": host, "port": port}})
         _serve(service, listening)
     finally:
         following.stop()
@@ -101,7 +100,9 @@ def _serve(service: Service, listening: socket.socket) -> None:
         uvicorn.Server(config).run([listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, known: keys.Keys) -> socket.socket:
+    """The socket to serve on; port 0 takes a free one. Raises InputError when the address is not allowed or taken."""
+    keys.guard(host, known)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -53,7 +53,8 @@ def files(
     bent, seed: how many rows are made up, and by which chance. A form that does not agree is not stored; the reason is.
     """
     from serving.agreement import agree, made_up
-    from serving.compile import CannotCompile, compile
+    from serving.compile import compile
+    from serving.trees import CannotCompile
 
     signature = Signature(_inputs(columns, taught), _classes(model))
     content: dict[str, Any] = {"format": FORMAT, "signature": _signature_json(signature), "agreement": None}

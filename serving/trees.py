@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _OPSET_DOUBLE, _OPSET_SHARES = 5, 3
 
 
+class CannotCompile(ValueError):
+    """This pipeline holds something that has no compiled form; the text says what."""
+
+
 @dataclass(frozen=True)
 class Tree:
     """One tree of n nodes, the root first; left and right are -1 at leaves. Left if value <= threshold, or if missing and
@@ -46,10 +50,10 @@ def of_sklearn(tree: Any, weights: NDArray[np.float64]) -> Tree:
 
 
 def of_boosting(predictor: Any, target: int) -> Tree:
-    """A TreePredictor of histogram boosting. Raises ValueError where it splits native categories."""
+    """A TreePredictor of histogram boosting. Raises CannotCompile where it splits native categories."""
     nodes = predictor.nodes
     if nodes["is_categorical"].any():
-        raise ValueError("its trees split native categories")
+        raise CannotCompile("its trees split native categories")
     leaf = nodes["is_leaf"].astype(bool)
     return Tree(
         nodes["feature_idx"].astype("int64"),

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ import numpy as np
 import pandas as pd
 import skops.io
 import sqlalchemy as sa
+from conftest import Folder
 
 from ledger import store, versions
 from ledger.labels import Statement
@@ -146,11 +152,40 @@ class Client:
         return content
 
 
-def broken(version: versions.Version) -> versions.Version:
-    """The version with another manifest than the one it was registered with."""
-    return replace(version, manifest_sha256="0" * 64)
-
-
 def writer(site: Site) -> Writer:
     """The ledger's writer."""
     return Writer(site.ledger, PROJECT)
+
+
+def made_project(path: Path) -> Folder:
+    """A project with a champion, as a lap would have left it, but without MLflow."""
+    problem = {"kind": "regression", "target": "price"}
+    params = {"project": PROJECT, "problem": problem, "data": {"source": "houses.csv"}}
+    (path / "params.yaml").write_text(json.dumps(params))
+    (path / ".windvane").mkdir()
+    site = Site(path / ".windvane")
+    site.register(1)
+    site.promote(1)
+    return Folder(path)
+
+
+@contextmanager
+def serving(folder: Folder, *arguments: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`windvane serve` on a free port, in a process of its own."""
+    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "serve", "--port", "0", *arguments]
+    log = folder.path / "serve.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=folder.path, env=folder.environment(env), stderr=out, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        port = None
+        while port is None:
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+            told = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"at"')]
+            port = next((line["port"] for line in told if line["event"] == "listening"), None)
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()

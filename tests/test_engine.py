@@ -16,9 +16,10 @@ from test_estimators import EVERY, taught
 from test_features import ALL
 
 from serving import agreement, stored
-from serving.compile import CannotCompile, compile
+from serving.compile import compile
 from serving.engine import Answer, Compiled
 from serving.signature import Input, Signature
+from serving.trees import CannotCompile
 from tasks import estimators, features, ingest, problems, sources, validate
 from tasks import settings as params
 from tasks.estimators import Spec

@@ -8,24 +8,25 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from conftest import Folder
-from served import PROJECT, ROW, Client, Site, houses, writer
+from served import PROJECT, ROW, Client, Site, houses, made_project, serving, writer
 
 from serving import state, stored
 from serving.answering import NoRecorder
 from serving.following import Following
 from serving.shelf import KEPT, Shelf
 from tasks.errors import WindvaneError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return made_project(tmp_path)
 
 
 @pytest.fixture
@@ -222,41 +223,6 @@ def test_every_mutation_of_stored_files_is_refused_and_none_runs(site: Site) -> 
         shutil.rmtree(folder)
         shutil.rmtree(site.root / "serving", ignore_errors=True)
     assert not list(Path.cwd().glob("EXECUTED"))
-
-
-@contextmanager
-def serving(folder: Folder, *arguments: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """`windvane serve` on a free port, in a process of its own."""
-    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "serve", "--port", "0", *arguments]
-    log = folder.path / "serve.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=folder.path, env=folder.environment(env), stderr=out, text=True)
-    try:
-        deadline = time.monotonic() + 60
-        port = None
-        while port is None:
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-            told = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"at"')]
-            port = next((line["port"] for line in told if line["event"] == "listening"), None)
-        yield process, port
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """A project with a champion, as a lap would have left it, but without MLflow."""
-    problem = {"kind": "regression", "target": "price"}
-    params = {"project": PROJECT, "problem": problem, "data": {"source": "houses.csv"}}
-    (tmp_path / "params.yaml").write_text(json.dumps(params))
-    (tmp_path / ".windvane").mkdir()
-    site = Site(tmp_path / ".windvane")
-    site.register(1)
-    site.promote(1)
-    return Folder(tmp_path)
 
 
 @pytest.mark.slow
