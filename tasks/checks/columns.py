@@ -90,7 +90,7 @@ def find(e: Evidence) -> Iterator[Finding]:
                 counts.distinct / max(e.profile.rows - counts.missing, 1),
                 _DISTINCT,
                 f"{name!r} looks like an id ({counts.distinct} different values, such as {_example(e.sample[name])}): it "
-                f"names rows and says nothing about new ones. Add it to problem.ignore, or set problem.id: {name}",
+                f"names rows and says nothing about new ones. Add it to problem.ignore, or set problem.id: {name!r}",
             )
         elif types[name] == "text":
             text = (

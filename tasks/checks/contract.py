@@ -46,7 +46,7 @@ def find(e: Evidence) -> Iterator[Finding]:
                 is_now,
                 column.type,
                 f"column {name!r} is of type {is_now}, agreed is {column.type}{_odd(e, name, column)}. Mend the source, "
-                f"or set columns.{name}.type: {is_now}",
+                f"or set {_place(name)}.type: {is_now}",
             )
         else:
             yield from _values(e, e.contract, name, column)
@@ -92,13 +92,18 @@ def _moment(e: Evidence, value: float) -> str:
     return str((dt.datetime(1970, 1, 1) + dt.timedelta(seconds=value)).isoformat(sep=" "))
 
 
+def _place(name: str) -> str:
+    """A column's key in schema.yaml."""
+    return f"columns.{name if name.isprintable() else repr(name)}"
+
+
 def _absent(e: Evidence, name: str, column: Column) -> Iterator[Finding]:
     if not column.required:
         return
     new = [n for n in e.counts if e.contract is not None and n not in e.contract.columns]
     near = difflib.get_close_matches(name, new, n=1, cutoff=0.6)
     hint = f"Is it {near[0]!r} now? Rename it in the source" if near else "Restore it"
-    text = f"column {name!r} is gone. {hint}, or set columns.{name}.required: false"
+    text = f"column {name!r} is gone. {hint}, or set {_place(name)}.required: false"
     yield _stop("columns", name, "absent", "present", text)
 
 
@@ -129,14 +134,14 @@ def _values(e: Evidence, contract: Contract, name: str, column: Column) -> Itera
             share,
             column.missing,
             f"column {name!r} is empty in {share:.1%} of the rows, agreed are at most {column.missing:.1%}. Fill it in, "
-            f"or raise columns.{name}.missing",
+            f"or raise {_place(name)}.missing",
         )
     if column.unique:
         again = rows - counts.missing - _distinct(e, name)
         if again:
             text = (
                 f"column {name!r} repeats a value in {again} rows, agreed is that none does. Mend the source, or set "
-                f"columns.{name}.unique: false"
+                f"{_place(name)}.unique: false"
             )
             yield _stop("unique", name, again, 0, text)
     present = rows - counts.missing
@@ -170,7 +175,7 @@ def _range(e: Evidence, name: str, column: Column, limit: float, present: int) -
         share,
         limit,
         f"column {name!r} lies outside {_ends(column)} in {cells} rows ({share:.2%}), such as {_cell(example)}. Mend the "
-        f"source, or widen columns.{name}.range",
+        f"source, or widen {_place(name)}.range",
     )
 
 
@@ -192,7 +197,7 @@ def _categories(e: Evidence, name: str, known: tuple[str, ...], limit: float, pr
         limit,
         f"column {name!r} holds {len(counted)} values that are not agreed, in {share:.2%} of the rows: {listed}. "
         + (f"Was {shown(near[0])} meant? " if near else "")
-        + f"Mend the source, or add them to columns.{name}.categories",
+        + f"Mend the source, or add them to {_place(name)}.categories",
     )
 
 
