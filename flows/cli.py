@@ -77,25 +77,27 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 
 
 @main.command()
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("table")
 @click.option("--target", required=True, help="The column to predict.")
 @click.option("--time", default=None, help="When a row was observed: then splits follow time. Guessed if left out.")
 @click.option("--id", "id_", default=None, help="A column that names a row for good.")
 @click.option("--kind", type=click.Choice(["regression", "classification"]), default=None, help="Guessed if left out.")
 @click.option("--ignore", multiple=True, help="A column that the model must not see; may be given several times.")
+@click.option("--query", default=None, help="The rows of a database, as SQL.")
+@click.option("--key", default=None, help="A growing column of a database: later only what is new is read.")
 @_command
-def init(
-    table: Path, target: str, time: str | None, id_: str | None, kind: str | None, ignore: tuple[str, ...], console: Any
-) -> Any:
-    """Look at TABLE (CSV, Parquet or JSON lines) and write a commented params.yaml for it.
+def init(table: str, id_: str | None, console: Any, **options: Any) -> Any:
+    """Look at TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
 
     \b
       windvane init houses.csv --target price
       windvane init flights.parquet --target late --ignore arr_delay --ignore dep_delay
+      windvane init 's3://bucket/houses/' --target price
+      windvane init 'postgresql://me:${PASSWORD}@host/db' --query 'SELECT * FROM houses' --key id --target price
     """
     from flows import commands
 
-    options = {"target": target, "time": time, "id": id_, "kind": kind, "ignore": ignore}
+    options["id"] = id_
     return commands.init(table, options, console)
 
 
@@ -140,6 +142,55 @@ def score(source: Path, target: Path, console: Any) -> Any:
     from flows import commands
 
     return commands.score(Path.cwd(), source, target, console)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_command
+def labels(file: Path, console: Any) -> Any:
+    """Hand in ground truth that arrived later: FILE has columns id, label, and at (when it became known) if you like.
+
+    All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
+    latest `at` counts, in whatever order they arrive.
+    """
+    from flows import commands
+
+    return commands.labels(Path.cwd(), file, console)
+
+
+@main.command()
+@click.option("--host", default=None, help="Instead of serve.host of params.yaml.")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of serve.port; 0: a free one.")
+@_command
+def serve(host: str | None, port: int | None, console: Any) -> Any:
+    """Answer over HTTP with the champion, and with the next one as soon as it is promoted. Ctrl-C stops.
+
+    \b
+      curl -s localhost:8000/model
+      curl -s localhost:8000/invocations -H 'Content-Type: application/json' \\
+        -d '{"dataframe_records": [{"size": 100, "town": "Ulm"}]}'
+    """
+    from flows import commands
+
+    return commands.serve(Path.cwd(), host, port, console)
+
+
+@main.command()
+@click.option("--id", "ids", multiple=True, help="An id; may be given several times.")
+@click.option(
+    "--where", default=None, metavar="COLUMN=VALUE", help="Every id whose input was so, also where it is hashed."
+)
+@_command
+def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
+    """Erase what the ledger holds of one subject: predictions and labels. It cannot be undone.
+
+    \b
+      windvane erase --id 4711
+      windvane erase --where customer=7
+    """
+    from flows import commands
+
+    return commands.erase(Path.cwd(), ids, where, console)
 
 
 @main.command()

@@ -17,14 +17,17 @@ HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
     """One lap, under the lease: a look first, a Prefect run only if something changed."""
+    from flows import fetching, sharing
     from flows import lap as laps
 
     project = Project(root)
     os.chdir(project.root)
     with laps.opened(project, cause, "refit" if depth == "refit" else "search", console) as lap:
         lap.trial_runs = trial_runs
+        fetching.fetch(lap)
         outcome = laps.unchanged(lap)
         if outcome is not None:
+            sharing.push(lap)
             console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
             return outcome.to_json()
         from flows import server
@@ -60,19 +63,24 @@ def _fly(lap: Any, prefect: Any) -> Any:
             closing.settle(lap.id)
 
 
-def init(table: Path, options: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Look at a table, write params.yaml, schema.yaml, and what DVC needs."""
-    from flows import data
-    from tasks import contract, digest, initialise, template, versioning
+def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
+    from flows import data, fetching
+    from tasks import contract, digest, fetch, initialise, template, versioning
     from tasks.tables import write_json
 
-    proposal = initialise.propose(table, **options)
     root = Path.cwd()
+    chosen = initialise.named(table, options.pop("query"), options.pop("key"))
+    fetched = fetch.run(root, chosen, options["id"])
+    if fetched.moved:
+        console.say(f"  {fetched.text()}")
+    proposal = initialise.propose(chosen, **options)
     written = [*initialise.write(proposal, root), template.place(root, contract.SCHEMA, proposal.schema)]
     written += versioning.prepare(root)
     for path, nothing in ((data.TAUGHT, {"taught_until": None}), (digest.ACCEPTED, None)):
         if not (root / path).exists():
             write_json(nothing, root / path)
+    fetching.follow(root, chosen, fetched.record)
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")
     console.say(f"  wrote {', '.join(str(name) for name in written)}; look through them, then: windvane train")
@@ -105,6 +113,27 @@ def score(root: Path, source: Path, target: Path, console: Console) -> dict[str,
     from flows import scoring
 
     return scoring.score(Project(root), source, target, console)
+
+
+def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:
+    """Ground truth for predictions, from a file."""
+    from flows import labelling
+
+    return labelling.labels(Project(root), file, console)
+
+
+def serve(root: Path, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
+    """The scoring service, until it is stopped."""
+    from flows import serving
+
+    return serving.serve(Project(root), host, port, console)
+
+
+def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
+    """Forget one subject."""
+    from flows import erasing
+
+    return erasing.erase(Project(root), ids, where, console)
 
 
 def status(root: Path, console: Console) -> dict[str, Any]:
@@ -142,11 +171,13 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 def _source(project: Project) -> None:
     """The first two stages, with nothing left behind."""
-
     from flows import data
-    from tasks import contract, digest, ingest, tables, validate
+    from tasks import contract, digest, fetch, ingest, tables, validate
 
     settings = project.settings
+    if not settings.data.local:
+        fetch.answers(project.root, settings.data)
+        return
     agreed = contract.load(project.root / contract.SCHEMA)
     accepted = digest.from_json(data.accepted(project))
     with ingest.scratch(project.root) as folder:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+import textwrap
 import time
 from typing import IO, Any
 
 # Where nobody watches live, a sign of life this often.
 LOG_SECONDS = 5.0
+# Characters of a line: a verdict with its reason is a paragraph.
+WIDTH = 120
 
 
 class Console:
@@ -21,9 +24,10 @@ class Console:
         self._started = self._told = time.monotonic()
 
     def say(self, text: str = "") -> None:
-        """Print a line (or several) that stays."""
+        """Print a line (or several) that stays; a terminal gets long ones folded, a log one line a message."""
         self._clear()
-        print(text, file=self._out, flush=True)
+        folded = "\n".join(map(_folded, text.split("\n"))) if self._out.isatty() else text
+        print(folded, file=self._out, flush=True)
 
     def working(self, text: str) -> None:
         """Show what is being done now: a live line on a terminal, a line every few seconds in a log."""
@@ -41,6 +45,14 @@ class Console:
         if self._shown:
             print("\r" + " " * len(self._shown) + "\r", end="", file=sys.stderr, flush=True)
             self._shown = ""
+
+
+def _folded(line: str) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    folds = textwrap.wrap(
+        line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    return "\n".join(folds) or line
 
 
 def table(rows: list[dict[str, Any]]) -> str:

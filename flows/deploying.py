@@ -47,6 +47,8 @@ def register(lap: Lap, lesson: Lesson, built: Built, spec: Spec, summary: dict[s
             "metric": settings.problem.headline,
             "kind": settings.problem.kind,
             "target": settings.problem.target,
+            "id": settings.problem.id,
+            "time": settings.problem.time,
             "summary": summary,
             # The run keeps what its table looked like: the next one is compared with it.
             "digest": True,

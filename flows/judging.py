@@ -123,9 +123,9 @@ def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataF
     spec = estimators.Spec.from_json(champion.facts["spec"])
     if champion.facts["spec"] == challenger.facts["spec"]:
         return record[LOSS].to_numpy(dtype="float64")  # the same configuration on the same rows is the same model
-    model = estimators.fit(
-        spec, taught.kind, taught.columns, taught_rows(taught), settings.problem.target, settings.split.seed, cores()
-    )
+    problem, seed = settings.problem, settings.split.seed
+    rows = taught_rows(taught)
+    model = estimators.fit(spec, taught.kind, taught.columns, rows, problem.target, seed, cores(), problem.group)
     lap.fitted(1)
     return _losses(lap, model, taught.columns, record)
 

@@ -40,6 +40,7 @@ class Lap:
         self._counting = threading.Lock()
         self.run_id: str | None = None
         self.trial_runs = False
+        self.fetched = False
         self.steps: dict[str, float] = {}
         self._started = time.monotonic()
 

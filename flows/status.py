@@ -61,5 +61,20 @@ def status(project: Project, console: Console) -> dict[str, Any]:
         "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
         "mlflow": project.tracking_uri or str(project.home / "mlflow.db"),
         "prefect": os.environ.get("PREFECT_API_URL") or "started by each lap",
+        "serving": _serving(project, console),
     }
     return {"champion": shown, "last_decision": decision, "services": services}
+
+
+def _serving(project: Project, console: Console) -> Any:
+    """What a running scoring service said last; None when none runs on this machine."""
+    from serving.state import read
+
+    told = read(project.home / "serving")
+    if told is not None:
+        console.say(
+            f"  service: version {told['version']} answers since {str(told['since'])[:19]}Z, process {told['pid']}"
+        )
+        if told["refused"]:
+            console.say(f"    it refused version {told['refused']['version']}: {told['refused']['reason']}")
+    return told

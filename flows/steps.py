@@ -11,7 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas.objects import State
 
-from flows import data, deploying, inspecting, judging, teaching
+from flows import data, deploying, fetching, inspecting, judging, sharing, teaching
 from flows.lap import Lap
 from tasks.errors import Outage
 
@@ -28,8 +28,9 @@ class Policy:
 
 HOUR = 3600.0
 TABLE: dict[str, Policy] = {
-    # Reading a source may meet an outage; validating and splitting a file on disk cannot.
-    "ingest": Policy(data.ingest, timeout=4 * HOUR, retries=3),
+    # Only a source may meet an outage; reading, validating and splitting files on disk cannot.
+    "fetch": Policy(fetching.fetch, timeout=12 * HOUR, retries=3),
+    "ingest": Policy(data.ingest, timeout=4 * HOUR),
     "validate": Policy(data.validate, timeout=HOUR),
     "split": Policy(data.split, timeout=HOUR),
     "inspect": Policy(inspecting.inspect, timeout=HOUR),
@@ -42,6 +43,8 @@ TABLE: dict[str, Policy] = {
     "register": Policy(deploying.register, timeout=HOUR, retries=3),
     "judge": Policy(judging.judge, timeout=4 * HOUR),
     "promote": Policy(deploying.promote, timeout=600, retries=3),
+    # An outage here is a warning, and the next lap's business.
+    "push": Policy(sharing.push, timeout=4 * HOUR),
 }
 
 
@@ -74,6 +77,7 @@ def _step(name: str) -> Any:
     )
 
 
-ingest, validate, split, inspect = (_step(name) for name in ("ingest", "validate", "split", "inspect"))
+fetch, ingest, validate, split = (_step(name) for name in ("fetch", "ingest", "validate", "split"))
+inspect = _step("inspect")
 search, evaluate, build, smoke, explain = (_step(name) for name in ("search", "evaluate", "build", "smoke", "explain"))
-register, judge, promote = _step("register"), _step("judge"), _step("promote")
+register, judge, promote, push = (_step(name) for name in ("register", "judge", "promote", "push"))

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from flows.console import number
 from flows.lap import Lap
 from ledger import openings, versions
-from tasks import artifacts, evaluation, features, problems, tables, trials
+from serving import stored
+from tasks import artifacts, evaluation, features, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
 from tasks.estimators import Spec, fit
@@ -96,6 +97,8 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
             settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
         )
     lap.fitted(found.fits)
+    for note in found.notes:
+        lap.console.say(f"  note: {note}")
     tables.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
     return found
 
@@ -108,9 +111,7 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
     opening = openings.find(engine, name, lesson.mark)
     if opening and opening.record_sha256 and path.exists() and artifacts.sha256(path) == opening.record_sha256:
         taught = taught_rows(lesson)
-        model = fit(
-            spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores
-        )
+        model = _fitted(lap, lesson, spec, taught)
         lap.fitted(1)
         return evaluation.HeldOut(tables.read_parquet(path), model)
 
@@ -137,15 +138,27 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
         taught = splitting.final_rows(lesson.root, settings, splitting.Permit(lesson.mark))
-        model = fit(
-            spec, lesson.kind, lesson.columns, taught, settings.problem.target, settings.split.seed, lesson.cores
-        )
+        model = _fitted(lap, lesson, spec, taught)
         lap.fitted(1)
+    if (threshold := thresholds.of(model)) is not None and lap.run_id is not None:
+        lap.project.tracker.log(lap.run_id, params={"served.threshold": threshold})
     folder = lesson.root / "model"
     _empty(folder)
-    sample = features.conform(taught.tail(SAMPLE_ROWS), lesson.columns, "the newest training rows")
-    digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name)
+    inputs = features.conform(taught, lesson.columns, "training rows")
+    sample = inputs.tail(SAMPLE_ROWS)
+    engine = stored.files(model, lesson.kind, lesson.columns, inputs, _asked(lesson, inputs), settings.split.seed)
+    digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name, engine)
     return Built(folder, digest, splitting.taught_until(taught, settings))
+
+
+def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:
+    problem, seed = lap.project.settings.problem, lap.project.settings.split.seed
+    return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group)
+
+
+def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:
+    """The validation rows, on which a compiled form is compared with the pipeline; with folds those that taught."""
+    return features.conform(lesson.validation, lesson.columns, "validation rows") if len(lesson.validation) else taught
 
 
 def smoke(_: Lap, built: Built, tester: Tester) -> None:

@@ -13,8 +13,8 @@ from flows.teaching import Lesson
 from ledger import laps, versions
 from ledger.store import now
 from ledger.versions import Judgement, Promotion, Version
-from tasks import fingerprint, versioning
-from tasks.evaluation import Evaluation
+from tasks import fingerprint, thresholds, versioning
+from tasks.evaluation import Evaluation, HeldOut
 from tasks.gate import Verdict
 from tasks.search import Found
 from tasks.settings import PARAMS, raw
@@ -52,7 +52,7 @@ def begin(lap: Lap, lesson: Lesson) -> None:
         tracker.write(lap.run_id, stages.lock_text(), versioning.LOCK)
 
 
-def summary(lap: Lap, found: Found, told: Evaluation) -> dict[str, Any]:
+def summary(lap: Lap, found: Found, held: HeldOut, told: Evaluation) -> dict[str, Any]:
     """Log what was found out; the part of it that every later command repeats."""
     tracker, run = lap.project.tracker, lap.run_id
     assert run is not None
@@ -60,13 +60,16 @@ def summary(lap: Lap, found: Found, told: Evaluation) -> dict[str, Any]:
     figures: dict[str, float | None] = {f"test_{name}": score.value for name, score in told.scores.items()}
     for name, score in told.scores.items():
         figures |= {f"test_{name}_low": score.low, f"test_{name}_high": score.high}
-    best = found.best
+    best, threshold = found.best, thresholds.of(held.model)
+    chosen: dict[str, Any] = {"candidate": best.candidate, **{f"chosen.{k}": v for k, v in best.spec.params.items()}}
+    if threshold is not None:
+        chosen["chosen.threshold"] = threshold
     figures |= {f"validation_{name}": value for name, value in best.validation.items()}
     tracker.log(
         run,
-        params={"candidate": best.candidate, **{f"chosen.{k}": v for k, v in best.spec.params.items()}},
+        params=chosen,
         metrics={**figures, "fits": float(lap.fits)},
-        tags={"windvane.fit": told.diagnosis.name, "mlflow.note.content": _note(found, told)},
+        tags={"windvane.fit": told.diagnosis.name, "mlflow.note.content": _note(found, told, threshold)},
     )
     score = told.scores[metric]
     candidates = [
@@ -132,7 +135,7 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
     return outcome, move
 
 
-def _note(found: Found, told: Evaluation) -> str:
+def _note(found: Found, told: Evaluation, threshold: float | None) -> str:
     """The run's description, as MLflow shows it on top of its page."""
     best = found.best
     score = told.scores[told.metric]
@@ -142,9 +145,19 @@ def _note(found: Found, told: Evaluation) -> str:
         "",
         f"Fit: **{told.diagnosis.name}**. {told.diagnosis.because}. {told.diagnosis.adjust}",
         "",
+        *(_called(found, threshold) if threshold is not None else ()),
+        *(f"Note: {note}." for note in found.notes),
+        "",
         "Compare the candidates: select this run's children and press Compare. Plots are under Artifacts, `evaluation/`.",
     ]
     return "\n".join(lines)
+
+
+def _called(found: Found, threshold: float) -> tuple[str, ...]:
+    return (
+        f"Called positive from a probability of **{number(threshold)}** on, where {found.best.spec.balance.threshold} is best "
+        "on folds of the rows that it was fitted on; a version refitted on newer rows has its own (`served.threshold`).",
+    )
 
 
 def _git(lap: Lap) -> tuple[str, str]:

@@ -36,6 +36,7 @@ def _run(lap: Lap) -> Outcome:
     close_abandoned(lap)
     if note := reconcile(lap.project):
         lap.console.say(f"  note: {note}")
+    steps.fetch(lap)
     outcome = unchanged(lap)
     if outcome is None:
         data_version = refresh(lap)
@@ -43,6 +44,8 @@ def _run(lap: Lap) -> Outcome:
         challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
         outcome = decide(lap, challenger or teach(lap, data_version, mark))
         lap.clear(mark)
+    if lap.project.settings.data.remote is not None:
+        steps.push(lap)
     finish(lap, outcome)
     return outcome
 
@@ -67,7 +70,7 @@ def teach(lap: Lap, data_version: str, mark: str) -> Version:
         smoke = steps.smoke.submit(lap, built, tester)
         told = steps.explain(lap, taught, found, held)
         smoke.result()
-    return steps.register(lap, taught, built.result(), found.best.spec, summary(lap, found, told))
+    return steps.register(lap, taught, built.result(), found.best.spec, summary(lap, found, held, told))
 
 
 def decide(lap: Lap, challenger: Version) -> Outcome:

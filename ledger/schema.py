@@ -17,9 +17,13 @@ from sqlalchemy import (
 )
 
 # The newest migration: compared with the database's own at every start, so that Alembic is imported only when they differ.
-HEAD = "0001"
+HEAD = "0002"
 
 metadata = MetaData()
+
+# Text that is compared by its bytes in SQLite and PostgreSQL alike, so that both agree on which of two is the greater.
+BYTEWISE = String(200).with_variant(String(200, collation="C"), "postgresql")
+WORDS = String(1300).with_variant(String(1300, collation="C"), "postgresql")
 
 # Times are ISO 8601 text in UTC: they sort, and a person reads them, in SQLite and PostgreSQL alike.
 leases = Table(
@@ -110,4 +114,46 @@ promotions = Table(
     Column("promoted", String(32), nullable=False),
     # Whether MLflow's alias has been told: tells a crash in between from an alias that somebody moved by hand.
     Column("told", Boolean, nullable=False),
+)
+
+# A prediction is named by its id, version, role and content: a request sent again is stored once, another one is kept.
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("project", String(100), nullable=False),
+    Column("id", BYTEWISE, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("role", String(8), nullable=False),
+    Column("content", BigInteger, nullable=False),
+    Column("time", String(32), nullable=False),
+    Column("received", String(32), nullable=False),
+    Column("inputs", JSON(none_as_null=True), nullable=True),
+    Column("output", JSON, nullable=False),
+    PrimaryKeyConstraint("project", "id", "version", "role", "content"),
+    Index("ix_predictions_time", "project", "time"),
+)
+
+# Statements, only ever added: the label of an id is the one stated last (`at`), the greater text where two are level.
+labels = Table(
+    "labels",
+    metadata,
+    Column("project", String(100), nullable=False),
+    Column("id", BYTEWISE, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("label", WORDS, nullable=False),
+    Column("received", String(32), nullable=False),
+    Column("source", String(16), nullable=False),
+    PrimaryKeyConstraint("project", "id", "at", "label"),
+)
+
+# That something was erased, when, and how many rows; never what.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", String(100), nullable=False, index=True),
+    Column("erased", String(32), nullable=False),
+    Column("by", String(16), nullable=False),
+    Column("predictions", Integer, nullable=False),
+    Column("labels", Integer, nullable=False),
 )

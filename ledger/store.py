@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from ledger.schema import HEAD
 
 # How long a writer waits for another before it gives up; a ledger transaction lasts milliseconds.
 BUSY_SECONDS = 60
+# Rows that a long read holds in memory at a time.
+PIECE = 5_000
 
 
 def now() -> str:
@@ -31,11 +35,35 @@ def connect(url: str) -> sa.Engine:
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         sa.event.listen(engine, "connect", _tune_sqlite)
-        # The driver would begin late and read-only; IMMEDIATE takes the write lock first, so that check and act are one.
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        sa.event.listen(engine, "begin", _begin_sqlite)
     if _revision(engine) != HEAD:
         _migrate(engine)
     return engine
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection that only reads, one snapshot however long it takes, streamed; in SQLite it never holds up a writer."""
+    isolation = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with engine.connect() as connection:
+        yield connection.execution_options(reads=True, yield_per=PIECE, **isolation)
+
+
+def upsert(dialect: sa.Dialect, table: sa.Table) -> Any:
+    """An insert that can be told what to do with rows that are there already: the two databases' common dialect."""
+    if dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """The driver would begin late and read-only; IMMEDIATE takes the write lock first: check and act are one."""
+    reads = connection.get_execution_options().get("reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ledger.leases import Lease, check
 from ledger.schema import judgements, promotions, versions
-from ledger.store import now
+from ledger.store import now, reading
 
 
 class ChampionMoved(RuntimeError):
@@ -88,8 +88,8 @@ def champion(engine: sa.Engine, project: str) -> Version | None:
 
 
 def last_promotion(engine: sa.Engine, project: str) -> Promotion | None:
-    """The newest promotion, or None."""
-    with engine.connect() as db:
+    """The newest promotion, or None. Asked every second by a service: it must not wait for writers, nor they for it."""
+    with reading(engine) as db:
         return _last(db, project)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +79,13 @@ def load(folder: Path, manifest_sha256: str) -> Any:
     return loads(content[MODEL], trusted=list(TRUSTED))
 
 
-def save(model: Any, folder: Path, sample: pd.DataFrame, predicted: Any, kind: str) -> str:
+def save(
+    model: Any, folder: Path, sample: pd.DataFrame, predicted: Any, kind: str, beside: Mapping[str, bytes] | None = None
+) -> str:
     """Store a fitted pipeline as an MLflow model in skops format, sealed; the manifest's sha256.
 
     `sample` are a few rows (n, features) and `predicted` (n,) what the model says of them: the smoke test
-    must find the same, and MLflow's signature is read off them.
+    must find the same, and MLflow's signature is read off them. `beside`: more files by name, sealed with the rest.
     """
     import mlflow.sklearn
     from mlflow.models import infer_signature
@@ -101,4 +104,6 @@ def save(model: Any, folder: Path, sample: pd.DataFrame, predicted: Any, kind: s
         metadata={"kind": kind},
     )
     sample.assign(_prediction=predicted).to_parquet(folder / SAMPLE, index=False)
+    for name, content in (beside or {}).items():
+        (folder / name).write_bytes(content)
     return seal(folder)

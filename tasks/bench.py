@@ -14,7 +14,7 @@ from tasks import estimators
 from tasks.errors import InputError
 from tasks.estimators import Spec
 from tasks.features import Columns, conform
-from tasks.problems import Kind
+from tasks.problems import Kind, Metric
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Bench:
     folds: tuple[tuple[NDArray[Any], NDArray[Any]], ...]
     seed: int
     cores: int
+    metric: Metric
+    group: str | None = None
 
     @property
     def truth(self) -> NDArray[Any]:
@@ -66,8 +68,11 @@ class Bench:
         """Fit and score; what comes before the last may be used to give up early.
 
         Several folds: the mean over the folds so far. One fold: with `look` on a large table first a quarter of the
-        training rows, drawn with the seed; then all. Raises ValueError as scikit-learn does.
+        training rows, drawn with the seed; then all. Rare classes are treated within each fit, so that no copy of a
+        row stands on the other side; a threshold is tuned only for a headline that depends on it. Raises ValueError as
+        scikit-learn does.
         """
+        spec = spec.seen_by(self.metric)
         if look and self.looks_first:
             train, validation = self.folds[0]
             some = np.random.default_rng(self.seed).permutation(len(train))[: len(train) // QUARTER]
@@ -84,7 +89,7 @@ class Bench:
 
     def _fold(self, spec: Spec, train: NDArray[Any], validation: NDArray[Any], final: bool) -> Scores:
         taught = self.frame.iloc[train]
-        model = estimators.fit(spec, self.kind, self.columns, taught, self.target, self.seed, self.cores)
+        model = estimators.fit(spec, self.kind, self.columns, taught, self.target, self.seed, self.cores, self.group)
         shown = taught.iloc[np.linspace(0, len(train) - 1, min(len(train), TRAIN_ROWS)).astype(int)]
         sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
         return Scores(sides[0], sides[1], final, estimators.unsettled(model))
@@ -103,13 +108,14 @@ def bench(
     Folds keep whole groups together under problem.group, the share of classes in classification, and are drawn with
     split.seed. Raises InputError if there are fewer rows, groups or rows of each class than folds.
     """
-    seed, n = settings.split.seed, len(train)
+    seed, n, problem = settings.split.seed, len(train), settings.problem
     if len(validation):
         frame = pd.concat([train, validation], ignore_index=True)
         folds = [(np.arange(n), np.arange(n, len(frame)))]
     else:
         frame, folds = train, _folds(settings, kind, train)
-    return Bench(kind, columns, settings.problem.target, frame, tuple(folds), seed, cores)
+    metric = kind.metrics[problem.headline]
+    return Bench(kind, columns, problem.target, frame, tuple(folds), seed, cores, metric, problem.group)
 
 
 def _folds(settings: Settings, kind: Kind, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:

@@ -31,7 +31,7 @@ def bootstrap(
 
     Rows: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Groups: the cluster bootstrap, Field
     & Welsh, JRSS B 69 (2007). Time: blocks, Kuensch, Annals of Statistics 17 (1989), fixed ones after Carlstein, ibid.
-    14 (1986). 200 to 500 samples, fewer on many rows; a metric that must see every row of every sample (ROC-AUC) gets
+    14 (1986). 200 to 500 samples, fewer on many rows; a metric that must see every row of every sample (ROC-AUC, average precision) gets
     down to 50 there, and then its standard error makes the interval. A sample in which a metric is not defined is left
     out; if half are, so is the interval. With few units the quantiles are moved outwards to where Student's t would
     have them (the expanded percentile interval, Hesterberg, The American Statistician 69, 2015). An interval is widened
@@ -101,15 +101,18 @@ def _cells(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predic
     """One row per cell of the confusion (true class, sure prediction), and each row's cell: all that accuracy needs."""
     import numpy as np
 
-    proba = np.asarray(made.proba)
+    from tasks.problems.classification import positions
+
+    classes = np.asarray(made.classes)
     known, code = np.unique(truth, return_inverse=True)
-    cells, cell = np.unique(code * proba.shape[1] + proba.argmax(axis=1), return_inverse=True)
-    guess = cells % proba.shape[1]
-    return known[cells // proba.shape[1]], replace(made, value=guess, proba=np.eye(proba.shape[1])[guess]), cell
+    cells, cell = np.unique(code * len(classes) + positions(made.value, made), return_inverse=True)
+    guess = cells % len(classes)
+    sure = replace(made, value=classes[guess], proba=np.eye(len(classes))[guess])
+    return known[cells // len(classes)], sure, cell
 
 
 def _ranked(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predictions]:
-    """Ranks for probabilities and numbers for classes: all that ROC-AUC needs, and several times faster to sort.
+    """Ranks for probabilities and numbers for classes: all that ROC-AUC and average precision need, and several times faster to sort.
 
     Above 65,536 rows neighbouring ranks fall together; the estimate itself never comes from here.
     """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tasks import features
+from tasks import estimators, features, thresholds
+from tasks.balance import Balanced
 from tasks.curves import Curve, Point, Scorer, evenly
 from tasks.problems import Candidate, Choice, Int, Predictions
 
@@ -29,7 +30,7 @@ def complexity_curve(scorer: Scorer, spec: Spec, model: Any | None, whole: Point
     candidate = scorer.kind.candidates[spec.candidate]
     if model is None:
         return None
-    if hasattr(_inner(model), "staged_predict"):
+    if hasattr(estimators.innermost(model), "staged_predict"):
         return _stages(scorer, model)
     if candidate.complexity is None:
         return None
@@ -60,14 +61,6 @@ def _around(candidate: Candidate, chosen: Any) -> list[float | int]:
     return [v for v in found if v != chosen][:2]
 
 
-def _inner(model: Any) -> Any:
-    """The estimator itself, inside its pipeline and its change of the target."""
-    model = model[-1]
-    while hasattr(model, "regressor_"):
-        model = model.regressor_
-    return model
-
-
 def _stages(scorer: Scorer, model: Any) -> Curve:
     """Scores after each twentieth of the boosting iterations, on at most 2,000 rows a side."""
     from threadpoolctl import threadpool_limits
@@ -82,7 +75,7 @@ def _stages(scorer: Scorer, model: Any) -> Curve:
 
 
 def _staged(scorer: Scorer, model: Any, frame: pd.DataFrame) -> list[tuple[float, float | None]]:
-    inner, last = _inner(model), model[-1]
+    inner, last = estimators.innermost(model), model[-1]
     x = model[:-1].transform(features.conform(frame, scorer.columns, "the training side"))
     truth = scorer.kind.truth(frame[scorer.target])
     stages = int(getattr(inner, "n_iter_", 0) or inner.get_params().get("max_iter", 100))
@@ -93,9 +86,20 @@ def _staged(scorer: Scorer, model: Any, frame: pd.DataFrame) -> list[tuple[float
         if number not in kept:
             continue
         if proba:
-            made = Predictions(inner.classes_[stage.argmax(axis=1)], stage, inner.classes_)
+            made = _called(model, stage)
         else:
             back = getattr(last, "inverse_func", None)
             made = Predictions(back(stage) if back else stage, None, None)
         found.append((float(number), scorer.score(truth, made)))
     return found
+
+
+def _called(model: Any, stage: Any) -> Predictions:
+    """A stage's probabilities as the whole model would give and call them."""
+    from tasks.problems.classification import positive
+
+    last, threshold = model[-1], thresholds.of(model)
+    balanced = last if threshold is None else last.estimator.estimator
+    proba = balanced.corrected(stage) if isinstance(balanced, Balanced) else stage
+    at = 0 if threshold is None else positive(model.classes_)
+    return Predictions(thresholds.called(proba, model.classes_, at, threshold), proba, model.classes_)

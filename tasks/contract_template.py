@@ -90,7 +90,7 @@ def _column(c: Column, found: Profile, problem: Problem, values: list[str] | Non
 def _plain(value: float | str | None) -> str:
     """A number as people write it, and as YAML reads a number: without a point, 1e+30 would be a word."""
     text = repr(float(f"{value:.7g}"))
-    return f"{value:.3e}" if "e" in text else text.removesuffix(".0")
+    return text.removesuffix(".0") if "e" not in text else f"{value:.6e}"
 
 
 def _reach(c: Column) -> tuple[float, float] | None:

@@ -119,10 +119,14 @@ class Scorer:
         self.y = kind.truth(sides.validation[self.target])
 
     def fit(self, spec: Spec, frame: pd.DataFrame) -> Any | None:
-        """A fitted pipeline; None when the rows hold but one value of the target, which some candidates refuse."""
+        """A fitted pipeline; None when the rows hold but one value of the target, which some candidates refuse.
+
+        A threshold is tuned only where the headline depends on it.
+        """
         if frame[self.target].nunique() < 2:
             return None
-        return estimators.fit(spec, self.kind, self.columns, frame, self.target, self.settings.split.seed, self.cores)
+        problem, seed, spec = self.settings.problem, self.settings.split.seed, spec.seen_by(self.metric)
+        return estimators.fit(spec, self.kind, self.columns, frame, self.target, seed, self.cores, problem.group)
 
     def point(self, at: float, model: Any | None, fitted: pd.DataFrame) -> Point:
         """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation side."""
@@ -184,9 +188,10 @@ def _mixed(target: pd.Series, classes: bool, seed: int) -> NDArray[np.int64]:
     return order
 
 
-def slope(learning: Curve, score: Callable[[float], float | None]) -> float | None:
-    """What the last doubling of the rows brought, in `score` (a metric's value -> skill)."""
-    known = [p.validation for p in learning.points[-2:] if p.validation is not None]
+def slope(learning: Curve, score: Callable[[float], float | None], before: int = 0) -> float | None:
+    """What the last doubling of the rows brought, in `score` (a metric's value -> skill); or the `before`-th before it."""
+    end = len(learning.points) - before
+    known = [p.validation for p in learning.points[max(end - 2, 0) : end] if p.validation is not None]
     skills = [score(value) for value in known]
     if len(skills) < 2 or skills[0] is None or skills[1] is None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, isfinite
 
 # All borders are in skill: the share of the baseline's error that the model takes away (1: perfect, 0: no better).
 # A gap between train and validation of a tenth of the baseline's error is worth acting on.
@@ -14,6 +14,8 @@ LITTLE_LEARNED = 0.30
 STILL_RISING = 0.02
 # A validation score known no better than this (half its interval) cannot carry a diagnosis.
 NOISE = 0.25
+# How far a learning curve is followed beyond its end: 2 ** 5 times the rows.
+FARTHEST = 5
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Evidence:
     same validation rows; own_baseline: on the training rows, which can be easier or harder (None: just as hard). slope:
     what the last doubling of training rows brought in skill (positive: better), None if unknown. noise: half the 95 %
     interval of the validation score. goal: problem.goal. later: the validation rows are newer than the training rows.
+    earlier: what the doubling before it brought; None if unknown, or if the curve ends before `rows`.
     simpler: the parameter that makes this candidate simpler, with its better value if one was seen, for instance
     "max_depth (4 did better than 12)".
     """
@@ -40,6 +43,7 @@ class Evidence:
     later: bool = False
     simpler: str | None = None
     own_baseline: float | None = None
+    earlier: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ def diagnose(e: Evidence) -> Diagnosis:
         return Diagnosis(
             "too little data",
             f"{figures}, and that last figure is known only to ± {_percent(noise)}",
-            "Collect more rows, or split by kfold: these validation rows cannot tell a good fit from a bad one.",
+            f"Collect more rows (about {ceil((noise / NOISE) ** 2)} times as many would tell), or split by kfold: these "
+            "validation rows cannot tell a good fit from a bad one.",
         )
     if train < LITTLE_LEARNED or _misses_goal(e):
         return _bias(e, figures, train)
@@ -104,7 +109,7 @@ def _variance(e: Evidence, figures: str, gap: float) -> Diagnosis:
         return Diagnosis(
             "too little data",
             because,
-            "Collect more rows: the learning curve still rises. Until then, simplify or regularise.",
+            f"Collect more rows: the learning curve still rises{_outlook(e)}. Until then, simplify or regularise.",
         )
     how = f": {e.simpler}" if e.simpler else ""
     adjust = f"Simplify or regularise{how}, stop training earlier, or drop columns that only tell rows apart."
@@ -129,8 +134,27 @@ def _bias(e: Evidence, figures: str, train: float) -> Diagnosis:
 
 def _next_step(e: Evidence) -> str:
     if e.slope is not None and e.slope >= STILL_RISING:
-        return f"Nothing must change. The last doubling of the rows took away {_percent(e.slope)}: more would help."
+        return f"Nothing must change. The last doubling of the rows took away {_percent(e.slope)}: more would help{_outlook(e)}."
     return "Nothing must change. To go further, bring better columns, or look at the worst slices."
+
+
+def _outlook(e: Evidence) -> str:
+    """How many rows would help, if the curve goes on as it did: each doubling brings the same share of the one before.
+
+    A power law of the rows behaves so (Cortes et al., NIPS 1993). Nothing is said where one doubling brought as much as
+    the one before or more: such a curve has no end in sight, and two points do not tell where it will be.
+    """
+    if e.slope is None or e.earlier is None or not e.slope > 0:
+        return ""
+    share = e.slope / e.earlier if e.earlier > e.slope else None
+    if share is None:
+        return f", and as fast as before: with {2 * e.rows:,} rows expect about as much again"
+    gains = [e.slope * share**i for i in range(1, FARTHEST + 1)]
+    worth = [gain for gain in gains if gain >= STILL_RISING] or gains[:1]
+    return (
+        f": if it goes on so, {e.rows * 2 ** len(worth):,} rows would take away about {_percent(sum(worth))} more of the "
+        "baseline's error"
+    )
 
 
 def _undefined(e: Evidence) -> str:

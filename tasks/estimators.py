@@ -1,15 +1,20 @@
-"""A configuration -> a pipeline, fitted or not. Owns how features, logarithm and model join."""
+"""A configuration -> a pipeline, fitted or not. Owns how features, logarithm, balance, model and threshold join."""
 
 from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
+from tasks import thresholds
+from tasks.balance import AS_THEY_CAME, Balance, Balanced
 from tasks.errors import InputError
 from tasks.features import Columns, conform, transformer
-from tasks.problems import Kind, Value
+from tasks.problems import Kind, Metric, Value
+from tasks.settling import settle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,33 +25,41 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.model_selection._split.KFold",
     "sklearn.tree._tree.Tree",
+    "tasks.balance.Balanced",
     "tasks.features.DateParts",
 )
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A configuration: a candidate's name and all its hyperparameters."""
+    """A configuration: a candidate's name, all its hyperparameters, and how it treats rare classes."""
 
     candidate: str
     params: dict[str, Value]
+    balance: Balance = AS_THEY_CAME
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the ledger and MLflow."""
-        return asdict(self)
+        """Plain values, for the ledger and MLflow; without a treatment as versions before it wrote it."""
+        content = asdict(self)
+        return content if self.balance != AS_THEY_CAME else {k: v for k, v in content.items() if k != "balance"}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Spec:
         """The configuration that to_json wrote."""
-        return cls(content["candidate"], dict(content["params"]))
+        return cls(content["candidate"], dict(content["params"]), Balance(**content.get("balance", {})))
+
+    def seen_by(self, metric: Metric) -> Spec:
+        """As far as `metric` can tell: without a threshold, which costs several fits, where it looks at ranks or
+        probabilities."""
+        return self if metric.calls else replace(self, balance=replace(self.balance, threshold=None))
 
 
 def build(spec: Spec, kind: Kind, columns: Columns, seed: int, cores: int) -> Any:
-    """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` says so.
+    """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` says so, and
+    from balanced classes if spec.balance does. The threshold is not part of it: fit() adds it.
 
     `cores` bounds the threads of forests here, of all else in fit(). Raises InputError on an unknown candidate.
     """
-    import numpy as np
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.pipeline import Pipeline
 
@@ -59,26 +72,61 @@ def build(spec: Spec, kind: Kind, columns: Columns, seed: int, cores: int) -> An
     if params.get("log_target"):
         # Numpy's own functions, because skops stores them by name.
         model = TransformedTargetRegressor(model, func=np.log, inverse_func=np.exp, check_inverse=False)
+    if spec.balance.treatment is not None:
+        first = len(columns.numbers) + len(columns.booleans)
+        codes = () if candidate.scaled else tuple(range(first, first + len(columns.low)))
+        model = Balanced(model, spec.balance.treatment, codes, seed)
     features = transformer(columns, scaled=candidate.scaled, continuous=kind.continuous, seed=seed)
     return Pipeline([("features", features), ("model", model)])
 
 
-def fit(spec: Spec, kind: Kind, columns: Columns, frame: pd.DataFrame, target: str, seed: int, cores: int) -> Any:
+def fit(
+    spec: Spec,
+    kind: Kind,
+    columns: Columns,
+    frame: pd.DataFrame,
+    target: str,
+    seed: int,
+    cores: int,
+    group: str | None = None,
+) -> Any:
     """The pipeline fitted on every row of `frame`: it holds the columns and the target, which is nowhere missing.
 
     Same arguments, same pipeline, whatever `cores`: at most so many threads. Columns without a value in these rows are
-    not learned from. Convergence warnings are not shown: unsettled() tells.
+    not learned from. Convergence warnings are not shown: unsettled() tells. spec.balance costs a fit for each of
+    thresholds.FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
+    treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
     """
+    pipeline = _fitted(spec, kind, columns, frame, target, seed, cores)
+    truth = kind.truth(frame[target])
+    parts = (
+        thresholds.folds(truth, None if group is None else frame[group], seed) if spec.balance != AS_THEY_CAME else None
+    )
+    if parts is None:
+        return pipeline
+    held = np.empty((len(truth), len(pipeline.classes_)))
+    for taught, rest in parts:
+        model = _fitted(spec, kind, columns, frame.iloc[taught], target, seed, cores)
+        with one_thread():
+            held[rest] = model.predict_proba(conform(frame.iloc[rest], columns, "training rows"))
+    if isinstance(last := pipeline[-1], Balanced):
+        last.calibrate(held, truth)
+        held = last.tempered(held)
+    return thresholds.tuned(pipeline, held, truth, spec.balance.threshold)
+
+
+def _fitted(spec: Spec, kind: Kind, columns: Columns, frame: pd.DataFrame, target: str, seed: int, cores: int) -> Any:
+    """One fit: build(), settled for these rows."""
     from sklearn.exceptions import ConvergenceWarning
 
     inputs = conform(frame, columns, "training rows")
     truth = kind.truth(frame[target])
     pipeline = build(spec, kind, columns.filled(inputs), seed, cores)
-    _settle(pipeline, truth)
+    settle(innermost(pipeline), truth)
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         pipeline.fit(inputs, truth)
-    model = _innermost(pipeline)
+    model = innermost(pipeline)
     if "n_jobs" in model.get_params(deep=False):
         # Threads add up a forest's trees in the order in which they come; one thread gives the same sum each time.
         model.set_params(n_jobs=None)
@@ -98,32 +146,21 @@ def one_thread() -> AbstractContextManager[Any]:
 
 def unsettled(pipeline: Any) -> str | None:
     """A note for people if a linear model used up its iterations before it settled, else None."""
-    import numpy as np
-
-    model = _innermost(pipeline)
+    model = innermost(pipeline)
     limit, used = getattr(model, "max_iter", None), getattr(model, "n_iter_", None)
     if limit is None or used is None or hasattr(model, "n_trees_per_iteration_") or np.max(used) < limit:
         return None
     return f"stopped after {limit} iterations before it settled; its scores are those of an early stop"
 
 
-def _innermost(pipeline: Any) -> Any:
+def innermost(pipeline: Any) -> Any:
+    """The algorithm itself, inside what changes its target, its rows or its calls; fitted if the pipeline is."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.model_selection import FixedThresholdClassifier
+
     model = pipeline.named_steps["model"]
-    while hasattr(model, "regressor"):
-        model = getattr(model, "regressor_", model.regressor)
+    while isinstance(model, TransformedTargetRegressor | FixedThresholdClassifier | FrozenEstimator | Balanced):
+        name = "regressor" if isinstance(model, TransformedTargetRegressor) else "estimator"
+        model = getattr(model, f"{name}_", getattr(model, name))
     return model
-
-
-def _settle(pipeline: Any, truth: Any) -> None:
-    """Adjust what scikit-learn refuses for these rows: more rows per tree than there are, and a stratified side for
-    early stopping where a class has too few rows for it."""
-    import numpy as np
-
-    model = _innermost(pipeline)
-    params = model.get_params(deep=False)
-    if params.get("max_samples") is not None and params["max_samples"] >= len(truth):
-        model.set_params(max_samples=None)
-    if params.get("early_stopping") and hasattr(model, "predict_proba"):
-        counts = np.unique(truth, return_counts=True)[1]
-        if counts.min() < 2 or len(truth) * params["validation_fraction"] < len(counts):
-            model.set_params(early_stopping=False)

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
 
 DUMMY = "dummy"
+# Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
+LEAST_OF_ALL = 0.75
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def held_out(
         )
     taught = pd.concat([train, validation], ignore_index=True) if len(validation) else train
     problem, seed = settings.problem, settings.split.seed
-    model = estimators.fit(spec, kind, columns, taught, problem.target, seed, cores)
+    model = estimators.fit(spec, kind, columns, taught, problem.target, seed, cores, problem.group)
     constant = baseline(kind, kind.truth(taught[problem.target]), problem.headline)
     rows = open_test()
     if not len(rows):
@@ -220,6 +222,10 @@ def _fit(
     known = kind.truth(sides.train[problem.target])
     constant = baseline(kind, known, problem.headline)
     base = scorer.score(scorer.y, constant(len(scorer.y)))
+
+    def skilled(value: float) -> float | None:
+        return skill(value, base, metric.greater_is_better)
+
     evidence = Evidence(
         metric=metric.name,
         greater_is_better=metric.greater_is_better,
@@ -227,7 +233,9 @@ def _fit(
         validation=whole.validation,
         baseline=base,
         rows=rows,
-        slope=curves.slope(learning, lambda value: skill(value, base, metric.greater_is_better)),
+        slope=curves.slope(learning, skilled),
+        # A curve that ends before all rows says nothing of twice as many.
+        earlier=curves.slope(learning, skilled, before=1) if learning.points[-1].at >= LEAST_OF_ALL * rows else None,
         noise=None if score.low is None or score.high is None else (score.high - score.low) / 2,
         goal=problem.goal,
         later=sides.later,

@@ -12,7 +12,7 @@ from tasks.settings import Settings
 
 # Libraries whose release can change a fitted model. Their installed versions count, not those of constraints.txt:
 # an installation without the constraints is another environment.
-SHAPING = ("numpy", "optuna", "pandas", "polars", "pyarrow", "scikit-learn", "scipy", "skops")
+SHAPING = ("imbalanced-learn", "numpy", "optuna", "pandas", "polars", "pyarrow", "scikit-learn", "scipy", "skops")
 
 
 def of(settings: Settings, data_version: str, depth: str, spec: dict[str, Any] | None = None) -> str:

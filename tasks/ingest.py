@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tasks import conversion, dates, ordering, profile, readers, settings, sources, tables
+from tasks import conversion, dates, ordering, profile, raw, readers, settings, sources, tables
 from tasks.errors import InputError, WindvaneError, several
 from tasks.readers import Cells
 
@@ -77,19 +77,21 @@ def write(root: Path, chosen: settings.Settings, target: Path, folder: Path) -> 
 
     Rows without a label are kept: they are data too; tasks/split.py leaves them out. `folder`: for scratch files.
     """
-    with sources.readable(chosen.data.source):
+    with sources.readable(chosen.data.where):
         _write(root, chosen, target, folder)
 
 
 def _write(root: Path, chosen: settings.Settings, target: Path, folder: Path) -> None:
     problem = chosen.problem
     opened = tuple(readers.cells(path, folder, problem.ignore) for path in sources.files(root, chosen.data))
-    name = str(opened[0].path) if len(opened) == 1 else chosen.data.source
+    name = str(opened[0].path) if len(opened) == 1 else chosen.data.where
     _check_columns(opened, name, problem)
     first = target if problem.time is None else folder / "unsorted.parquet"
     joined = join(opened, first, folder, problem.ignore, lambda names: profile.row_key(problem, names))
     if joined.problems:
         raise InputError(several(joined.problems.values()))
+    if labelled := raw.labelled_rows(root):
+        _give_way(first, labelled, folder)
     if problem.time is None:
         return
     _check_time(Origin(opened, joined.rows, name), first, problem.time)
@@ -97,6 +99,21 @@ def _write(root: Path, chosen: settings.Settings, target: Path, folder: Path) ->
         first.replace(target)
     else:
         ordering.sort(first, problem.time, target)
+
+
+def _give_way(table: Path, labelled: int, folder: Path) -> None:
+    """Leave out rows that came back from production, the last `labelled`, where the source has a row of the same key."""
+    import numpy as np
+    import polars as pl
+
+    keys = tables.scan(table).select(tables.ROW).collect()[tables.ROW]
+    kept = np.ones(len(keys), dtype=bool)
+    kept[-labelled:] = ~keys[-labelled:].is_in(keys[:-labelled].implode()).to_numpy()
+    if kept.all():
+        return
+    scan = pl.concat([tables.scan(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
+    tables.sink(scan.filter(pl.col("_kept")).drop("_kept"), folder / "kept.parquet")
+    (folder / "kept.parquet").replace(table)
 
 
 def _check_columns(opened: tuple[Cells, ...], name: str, problem: settings.Problem) -> None:

@@ -8,9 +8,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from tasks import contract_template, ingest, profile, readers, roles, settings, sources, tables
+from pydantic import BaseModel
+
+from tasks import contract_template, ingest, plan, profile, readers, roles, settings, sources, tables
+from tasks.data_settings import Data, literal
 from tasks.errors import InputError
+from tasks.ledger_settings import Ledger
 from tasks.profile import Column
 from tasks.template import Proposal, render, write
 
@@ -21,13 +26,24 @@ __all__ = ["Proposal", "propose", "render", "write"]
 
 # Rows looked at, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
 SAMPLE = 50_000
-# Below this, one held-out side is too small to tune on: folds use every row.
-_SMALL = 1000
+# Keys of the data section that every params.yaml shows; the others only where they say something.
+SHOWN = ("source", "query", "key", "refresh", "feedback", "max_rows", "remote")
 _FOLDS = 5
+# A class with less than a quarter of the commonest one's rows (of two: under a fifth of all) is rare. Then log loss and
+# accuracy are nearly perfect for a model that never calls it, and whoever made the table most likely looks for it.
+_RARE = 0.25
+
+
+def named(table: str, query: str | None, key: str | None) -> Data:
+    """A table as it is typed, as the data section for it. Raises InputError for an address that nothing here reads."""
+    web = {"hosts": [urlsplit(table).hostname]} if table.startswith(("http://", "https://")) else None
+    content = {"source": table if "://" in table else literal(table), "query": query, "key": key, "http": web}
+    place = {"kind": "regression", "target": "target"}
+    return settings.parse({"project": "project", "problem": place, "data": content}, "TABLE").data
 
 
 def propose(
-    table: Path,
+    table: Data | Path,
     target: str,
     *,
     time: str | None = None,
@@ -35,30 +51,29 @@ def propose(
     kind: str | None = None,
     ignore: tuple[str, ...] = (),
 ) -> Proposal:
-    """Look at `table` (CSV, Parquet, JSON lines) and propose settings that tasks.settings.parse accepts.
+    """Look at a table, fetched where it is remote, and propose settings that tasks.settings.parse accepts.
 
     What is given is kept; the rest is guessed, and each guess is one of `assumptions`. Raises InputError when a named
     column is absent, or the target can be neither a class nor an amount.
     """
-    with ingest.scratch(Path()) as folder, sources.readable(str(table)):
-        opened = tuple(
-            readers.cells(p, folder, ignore) for p in sources.files(Path(), settings.Data(source=str(table)))
-        )
+    data = Data(source=literal(table.as_posix())) if isinstance(table, Path) else table
+    with ingest.scratch(Path()) as folder, sources.readable(data.where):
+        opened = tuple(readers.cells(path, folder, ignore) for path in sources.files(Path(), data))
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
         named = {"--target": target, "--time": time, "--id": id}
         wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
-        profile.require(tuple(wanted), names, str(table))
+        profile.require(tuple(wanted), names, data.where)
         whole = roles.Whole(folder / "whole.parquet")
         problems = ingest.join(opened, whole.path, folder, ignore, None).problems
         for name in (target, time, id):
             if name in problems:
                 raise InputError(problems[name])
         why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
-        return _propose(table, whole, len(names), target, time, id, kind, why, ignore)
+        return _propose(data, whole, len(names), target, time, id, kind, why, ignore)
 
 
 def _propose(
-    table: Path,
+    data: Data,
     whole: roles.Whole,
     columns: int,
     target: str,
@@ -70,19 +85,17 @@ def _propose(
 ) -> Proposal:
 
     sample = _spread(whole)
-    look = roles.Look(whole, sample, _columns(whole, sample, target), target, str(table))
+    look = roles.Look(whole, sample, _columns(whole, sample, target), target, data.where)
     notes = [f"looked at {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
     kind = kind or roles.kind_of(look, notes)
     time = time or roles.time_of(look, why, notes)
     id = id or roles.id_of(look, {time, *why}, notes)
     why |= roles.ignored(look, kind, {target, time, id, *why})
-    params = _params(
-        table, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, len(whole), notes
-    )
+    params = _params(data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, look, notes)
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     problem = settings.parse(params, "the proposal").problem
     schema = contract_template.propose(tables.scan(whole.path), problem)
-    reasons = {settings.literal(name): reason for name, reason in why.items()}
+    reasons = {literal(name): reason for name, reason in why.items()}
     return Proposal(kind, len(whole), columns, params, tuple(notes), reasons, _looks(look, kind, time), schema)
 
 
@@ -114,8 +127,9 @@ def _short(problem: str) -> str:
     return text.replace("\n", " ")
 
 
-def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -> dict[str, Any]:
-    small = rows < _SMALL
+def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[str]) -> dict[str, Any]:
+    rows = int(look.frame[look.target].notna().sum())
+    small = rows < plan.FEW
     strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
     strategy = "time" if problem["time"] else strategy
     reasons = {
@@ -125,32 +139,54 @@ def _params(table: Path, problem: dict[str, Any], rows: int, notes: list[str]) -
         "random": "rows have no order",
     }
     notes.append(f"split by {strategy}: {reasons[strategy]}")
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", table.stem).strip("-.")[:100] or "table"
+    metric, search = settings.METRICS.get(problem["kind"], (None,))[0], _defaults(settings.Search)
+    if (candidates := plan.affordable(rows)) != tuple(search["candidates"]):
+        search["candidates"] = list(candidates)
+        notes.append(
+            f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop. "
+            "More rows help more than more trials: the lap says how many"
+        )
+    if problem["kind"] == "classification" and (rare := _rare(look)):
+        metric, said = "average_precision", ""
+        if look.frame[look.target].nunique() == 2:
+            search["threshold"] = "f1"
+            said = ", a threshold tuned for f1"
+        notes.append(
+            f"{rare}: metric average_precision{said}; no resampling, which did not rank rare rows better (docs/decisions.md)"
+        )
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
     return {
         "project": name,
         "problem": {
             **{key: _literal(value) for key, value in problem.items()},
             "group": None,
-            "metric": settings.METRICS.get(problem["kind"], (None,))[0],
+            "metric": metric,
             "goal": None,
         },
-        "data": {
-            "source": settings.literal(table.as_posix()),
-            "max_rows": settings.Data.model_fields["max_rows"].default,
-        },
+        "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN or (k == "http" and v)},
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
-        "search": _defaults(settings.Search),
+        "search": search,
         "gate": _defaults(settings.Gate),
+        "serve": _defaults(settings.Serve),
+        "ledger": _defaults(Ledger),
     }
+
+
+def _rare(look: roles.Look) -> str | None:
+    """The rarest class in words if it is rare, else None."""
+    counts = look.frame[look.target].value_counts()
+    if len(counts) < 2 or counts.iloc[-1] >= _RARE * counts.iloc[0]:
+        return None
+    return f"{look.target!r} is {counts.index[-1]} in only {counts.iloc[-1] / counts.sum():.1%} of the rows"
 
 
 def _literal(value: Any) -> Any:
     if isinstance(value, str):
-        return settings.literal(value)
-    return [settings.literal(name) for name in value] if isinstance(value, list) else value
+        return literal(value)
+    return [literal(name) for name in value] if isinstance(value, list) else value
 
 
-def _defaults(section: type[settings.Section]) -> dict[str, Any]:
+def _defaults(section: type[BaseModel]) -> dict[str, Any]:
     return section().model_dump(mode="json")
 
 

@@ -32,7 +32,8 @@ CHECKS = {
 ROWS, FOLDS = 6_000, 3
 _MODEL: dict[str, Value] = {"max_iter": 60, "learning_rate": 0.15}
 # Labels: where the model is surest (half of the rows; the tenth of them) it is wrong in as many rows as everywhere
-# there. A hard problem is another thing: there doubt fades as confidence grows. The model must know the classes apart.
+# there. A hard problem is another thing: there doubt fades as confidence grows. The model must know the classes apart
+# (area under the ROC curve): where it does not, wrong labels and hard rows cannot be told from each other.
 SURE, SUREST = 0.5, 0.1
 NOISE, PLATEAU, KNOWS = 0.02, 0.6, 0.8
 # A tree on one column explains this part of the target, or tells this part of each class.

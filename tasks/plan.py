@@ -15,6 +15,9 @@ from tasks.settings import Settings
 
 BASELINE = "dummy"
 LOG = "log_target"
+# Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
+# does better than a forest (benchmarks/few_rows.py).
+FEW = 1_000
 # A coarse grid says something of a hyperparameter from three values on.
 _COARSE = 3
 
@@ -38,6 +41,11 @@ def ladder_names(settings: Settings, kind: Kind) -> tuple[str, ...]:
             known = ", ".join(n for n in kind.candidates if n != BASELINE)
             raise InputError(f"search.candidates: {name!r} is not known to {kind.name}. Choose from {known}")
     return settings.search.candidates
+
+
+def affordable(rows: int) -> tuple[str, ...]:
+    """The candidates that `rows` labelled rows can teach, simplest first: what `windvane init` proposes."""
+    return ("linear", "tree", "forest") if rows < FEW else ("linear", "tree", "forest", "boosting")
 
 
 def spaces(kind: Kind, log: bool) -> dict[str, Candidate]:

@@ -11,6 +11,7 @@ from tasks.sheets import BLUE, GREY, INK, MARKERS, SERIES, sheet
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -108,6 +109,8 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
         average = float(np.sum(np.diff(hits) * precision[1:]))
         recall.plot(hits[kept][1:], precision[kept][1:], label=f"{name}: average {average:.3f}", **style)
         recall.axhline(rows[c].mean(), color=SERIES[i], linewidth=0.9, linestyle="--")
+    if len(classes) == 2:
+        _as_called(recall, made.value == classes[looked[0]], rows[looked[0]])
     roc.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle="--")
     roc.set(xlabel="share of the others called so (false positives)", ylabel="share of the class found (recall)")
     recall.set(xlabel="share of the class found (recall)", ylabel="share of calls that are right (precision)")
@@ -116,6 +119,13 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
         ax.set_title(title, fontsize=10, loc="left")
         ax.legend(fontsize=8.5, frameon=False, loc="lower right" if ax is roc else "lower left")
     return figure
+
+
+def _as_called(ax: Axes, called: NDArray[np.bool_], is_it: NDArray[np.bool_]) -> None:
+    """Mark the point on the precision-recall curve at which the model calls: by its threshold, or the likelier class."""
+    if called.any():
+        right = (called & is_it).sum()
+        ax.plot(right / is_it.sum(), right / called.sum(), "*", color=INK, markersize=11, label="as called", zorder=4)
 
 
 def _thresholds(is_it: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import plan
+from tasks import plan, remarks
+from tasks.balance import AS_THEY_CAME, Balance
 from tasks.bench import Bench, Scores, bench
 from tasks.errors import InputError
 from tasks.estimators import Spec
 from tasks.journal import Journal, Proposal, State, Trial
-from tasks.plan import BASELINE, LOG, Try
-from tasks.problems import Kind, Metric
+from tasks.plan import BASELINE, Try
+from tasks.problems import Kind, Metric, Value
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,13 +92,17 @@ class _Run:
 
     settings: Settings
     bench: Bench
-    metric: Metric
     clock: Clock
     of: int
     started: float
+    balance: Balance
     trials: dict[str, list[Trial]] = field(default_factory=dict)
     inherited: float = 0.0
     fits: int = 0
+
+    @property
+    def metric(self) -> Metric:
+        return self.bench.metric
 
     @property
     def best(self) -> Trial | None:
@@ -117,6 +122,10 @@ class _Run:
         if self.left <= 0:
             return f"search.timeout: {self.settings.search.timeout:g} s are over"
         return None
+
+    def spec(self, candidate: str, params: dict[str, Value]) -> Spec:
+        """A configuration of this search; the baseline takes the classes as they are."""
+        return Spec(candidate, params, AS_THEY_CAME if candidate == BASELINE else self.balance)
 
     def note(self, trial: Trial, resumed: bool) -> None:
         self.trials.setdefault(trial.candidate, []).append(trial)
@@ -149,28 +158,25 @@ def search(
     `journal` belongs to these data, settings and this code alone; trials in it are not done again. Nobody else may use
     it at the same time. Raises InputError if settings do not fit the table, or if no candidate can be judged.
     """
-    started, metric = clock(), kind.metrics[settings.problem.headline]
+    started = clock()
+    balance = Balance(settings.search.imbalance, settings.search.threshold)
     measured = bench(settings, kind, columns, train, validation, cores)
-    run = _Run(settings, measured, metric, clock, plan.total(settings, kind), started)
+    run = _Run(settings, measured, clock, plan.total(settings, kind), started, balance)
     log = kind.log_target(measured.truth)
-    _refuse_log(settings, kind, measured)
+    remarks.refuse_log(settings, kind, measured)
     candidates = plan.spaces(kind, log)
-    book = Journal(journal, metric, settings.search.method, settings.split.seed)
+    book = Journal(journal, run.metric, settings.search.method, settings.split.seed)
     stopped = None
     for step in plan.steps(settings, kind, log, run.trials):
         past, taken = book.finished(step.candidate), len(run.trials.get(step.candidate, ()))
         resumed = taken < len(past)
         if not resumed and step.candidate != BASELINE and (stopped := run.stop()):
             break
-        trial = (
-            past[taken]
-            if resumed
-            else _try(run, step, book.propose(step.candidate, candidates[step.candidate].space, step.params))
-        )
+        space = candidates[step.candidate].space
+        trial = past[taken] if resumed else _try(run, step, book.propose(step.candidate, space, step.params))
         run.note(trial, resumed)
         report(run.progress(trial, resumed))
-    names = (BASELINE, *plan.ladder_names(settings, kind))
-    return _found(run, names, stopped, log)
+    return _found(run, (BASELINE, *plan.ladder_names(settings, kind)), stopped, log)
 
 
 def only(
@@ -186,7 +192,7 @@ def only(
 ) -> Found:
     """The baseline and the given configuration, nothing tuned and nothing kept on disk: the depth `refit`."""
     measured = bench(settings, kind, columns, train, validation, cores)
-    run = _Run(settings, measured, kind.metrics[settings.problem.headline], clock, 1, clock())
+    run = _Run(settings, measured, clock, 1, clock(), spec.balance)
     for step in (*plan.baseline(kind), Try(spec.candidate, spec.params)):
         trial = _try(run, step, None)
         run.note(trial, resumed=False)
@@ -199,7 +205,7 @@ def _try(run: _Run, step: Try, proposal: Proposal | None) -> Trial:
     params = proposal.params if proposal else dict(step.params or {})
     number = proposal.number if proposal else len(run.trials.get(step.candidate, ()))
     began = run.clock()
-    outcome = _judge(run, Spec(step.candidate, params), proposal)
+    outcome = _judge(run, run.spec(step.candidate, params), proposal)
     scores = outcome.scores
     trial = Trial(
         step.candidate,
@@ -237,15 +243,6 @@ def _judge(run: _Run, spec: Spec, proposal: Proposal | None) -> _Outcome:
     return _Outcome("complete", scores, scores.note)
 
 
-def _refuse_log(settings: Settings, kind: Kind, measured: Bench) -> None:
-    if not kind.continuous or (lowest := float(measured.truth.min())) > 0 or settings.search.method != "manual":
-        return
-    for i, entry in enumerate(settings.search.manual):
-        if entry.get(LOG):
-            why = f"{settings.problem.target!r} goes down to {lowest:g}, which has no logarithm"
-            raise InputError(f"search.manual[{i}].{LOG}: {why}. Take the key out")
-
-
 def _found(run: _Run, names: tuple[str, ...], stopped: str | None, log: bool) -> Found:
     results = tuple(r for name in names if (r := _result(name, run)))
     rivals = {r.candidate: r for r in results if r.candidate != BASELINE}
@@ -253,7 +250,9 @@ def _found(run: _Run, names: tuple[str, ...], stopped: str | None, log: bool) ->
         why = next((t.note for ts in reversed(run.trials.values()) for t in ts if t.note), "nothing was tried")
         raise InputError(f"search: nothing could be judged by {run.metric.name}: {why}. See problem.metric and split")
     leader = plan.ranked([n for n in names if n in rivals], run.trials, run.metric)[0]
-    return Found(results, rivals[leader], stopped, run.fits, _notes(run, rivals, log))
+    told = remarks.told(run.settings, run.bench, rivals[leader].spec.balance, run.trials, log)
+    notes = (*told, *(f"{r.candidate}: {r.note}" for r in rivals.values() if r.note))
+    return Found(results, rivals[leader], stopped, run.fits, notes)
 
 
 def _result(name: str, run: _Run) -> Result | None:
@@ -263,16 +262,4 @@ def _result(name: str, run: _Run) -> Result | None:
         return None
     scores = top.scores
     spent = sum(t.seconds for t in trials)
-    return Result(name, Spec(name, top.params), scores["validation"], scores["train"], trials, spent, top.note)
-
-
-def _notes(run: _Run, rivals: dict[str, Result], log: bool) -> tuple[str, ...]:
-    notes = []
-    if log:
-        notes.append(f"{run.settings.problem.target} is positive and skewed: its logarithm was tried too")
-    if run.bench.looks_first:
-        notes.append("large table: trials see a quarter of the training rows first, and end there if hopeless")
-    for name, trials in run.trials.items():
-        if failed := [t for t in trials if t.state == "failed"]:
-            notes.append(f"{name}: {len(failed)} of {len(trials)} trials failed, the first because: {failed[0].note}")
-    return (*notes, *(f"{r.candidate}: {r.note}" for r in rivals.values() if r.note))
+    return Result(name, run.spec(name, top.params), scores["validation"], scores["train"], trials, spent, top.note)

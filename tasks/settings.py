@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -11,21 +10,25 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tasks.data_settings import Data, expand
 from tasks.errors import InputError
+from tasks.ledger_settings import Ledger
 
 PARAMS = "params.yaml"
-# ${NAME} comes from the environment; $${NAME} is ${NAME} itself.
-_ENV = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# Kept as written, and replaced only while the source is read (tasks/data_settings.py): they may hold secrets.
+_AS_WRITTEN = ("data.source", "data.query", "data.parameters.", "data.http.headers.", "data.remote")
 
 Kind = Literal["regression", "classification"]
 Strategy = Literal["time", "stratified", "random", "group", "kfold"]
 Method = Literal["bayesian", "random", "grid", "manual"]
 CandidateName = Literal["linear", "tree", "forest", "boosting"]
+Imbalance = Literal["weights", "oversample", "undersample", "smote"]
+Threshold = Literal["f1", "accuracy"]
 Rule = Literal["auto", "superior", "not_worse"]
 
 METRICS: dict[str, tuple[str, ...]] = {
     "regression": ("mae", "rmse", "r2"),
-    "classification": ("log_loss", "roc_auc", "f1", "accuracy", "precision", "recall"),
+    "classification": ("log_loss", "roc_auc", "average_precision", "f1", "accuracy", "precision", "recall"),
 }
 
 
@@ -73,20 +76,6 @@ class Problem(Section):
         return self.metric or METRICS[self.kind][0]
 
 
-class Data(Section):
-    """Where the rows come from."""
-
-    source: str
-    max_rows: int | None = Field(1_000_000, ge=1000)
-
-    @field_validator("source")
-    @classmethod
-    def _named(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("is empty. Name a CSV, Parquet or JSON-lines file")
-        return value
-
-
 class Split(Section):
     """Which rows teach, which rows judge."""
 
@@ -105,6 +94,8 @@ class Search(Section):
     trials: int = Field(30, ge=1, le=10_000)
     timeout: float = Field(300, gt=0)
     manual: tuple[dict[str, Any], ...] = ()
+    imbalance: Imbalance | None = None
+    threshold: Threshold | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Search:
@@ -128,6 +119,13 @@ class Gate(Section):
     slices: tuple[str, ...] = ()
 
 
+class Serve(Section):
+    """Where the scoring service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+
+
 class Settings(Section):
     """The whole of params.yaml."""
 
@@ -137,6 +135,8 @@ class Settings(Section):
     split: Split = Split()
     search: Search = Search()
     gate: Gate = Gate()
+    serve: Serve = Serve()
+    ledger: Ledger = Ledger()
 
     @field_validator("project")
     @classmethod
@@ -160,12 +160,18 @@ class Settings(Section):
             raise ValueError(
                 "split.strategy: stratified needs classes. For regression choose random, time, group or kfold"
             )
+        for key in ("imbalance", "threshold") if p.kind == "regression" else ():
+            if (value := getattr(self.search, key)) is not None:
+                raise ValueError(
+                    f"search.{key}: {value} is for classes, and problem.kind is regression. Set it to null"
+                )
         if s.validation + s.test >= 0.8:
             raise ValueError(
                 "split: validation and test together leave less than a fifth of the rows to learn from. Make them smaller"
             )
         if s.folds is not None and s.strategy != "kfold":
             raise ValueError("split.folds: counts only with split.strategy kfold. Set it to null, or choose kfold")
+        self.ledger.agree_with(p.id, p.time)
         return self
 
 
@@ -216,11 +222,6 @@ def parse(content: dict[str, Any], path: Path | str = PARAMS) -> Settings:
         raise InputError(f"{path}: " + "; ".join(problems)) from None
 
 
-def literal(value: str) -> str:
-    """A name as params.yaml must hold it, so that what looks like ${NAME} in it is not taken from the environment."""
-    return _ENV.sub(lambda match: f"${match.group(0)}", value)
-
-
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, where YAML itself would keep the last one in silence."""
 
@@ -244,18 +245,7 @@ def _expand(value: Any, at: str, path: Path | str) -> Any:
         return {k: _expand(v, f"{at}.{k}" if at else str(k), path) for k, v in value.items()}
     if isinstance(value, list):
         return [_expand(v, f"{at}[{i}]", path) for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def look_up(match: re.Match[str]) -> str:
-        escaped, name = match.groups()
-        if escaped:
-            return match.group(0)[1:]
-        if name not in os.environ:
-            raise InputError(f"{path}: {at}: the environment has no {name}. Set it: export {name}=…")
-        return os.environ[name]
-
-    return _ENV.sub(look_up, value)
+    return value if at.startswith(_AS_WRITTEN) else expand(value, at, path)
 
 
 def say(error: Any, whole: type[Section]) -> str:
@@ -266,13 +256,7 @@ def say(error: Any, whole: type[Section]) -> str:
     at = ".".join(loc)
     kind = error["type"]
     if kind == "extra_forbidden":
-        section: Any = whole
-        for part in loc[:-1]:
-            # Below a mapping, every key leads to the one kind of section that it holds.
-            section = (
-                section.model_fields[part].annotation if hasattr(section, "model_fields") else get_args(section)[1]
-            )
-        known = list(section.model_fields)
+        known = list(_section(whole, loc[:-1]).model_fields)
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
         return f"{at}: unknown key." + (
             f" Did you mean {'.'.join([*loc[:-1], near[0]])}?" if near else f" Known here: {', '.join(known)}"
@@ -284,15 +268,23 @@ def say(error: Any, whole: type[Section]) -> str:
         return f"{at}: not an allowed value. Allowed: {_choices(allowed, str(error['input']))}"
     if kind == "value_error":
         text = str(error["ctx"]["error"])
-        return f"{at}.{text}" if at and re.match(r"^[a-z_]+: ", text) else f"{at}: {text}" if at else text
+        return f"{at}.{text}" if at and re.match(r"^[a-z_.]+: ", text) else f"{at}: {text}" if at else text
     return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Mend the value"
+
+
+def _section(whole: type[Section], loc: list[str]) -> Any:
+    """The model at a path of keys; `Http | None` counts as Http, and below a mapping every key leads to what it holds."""
+    section: Any = whole
+    for part in loc:
+        if get_origin(section) is dict:
+            section = get_args(section)[1]
+            continue
+        annotation = section.model_fields[part].annotation
+        models = [a for a in get_args(annotation) if hasattr(a, "model_fields")]
+        section = models[0] if models and get_origin(annotation) is not dict else annotation
+    return section
 
 
 def _choices(allowed: tuple[str, ...] | list[str], given: str) -> str:
     near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
     return ", ".join(allowed) + (f". Did you mean {near[0]}?" if near else "")
-
-
-def is_literal(annotation: Any) -> bool:
-    """Whether a settings field takes one of a few words (used by the docs test)."""
-    return get_origin(annotation) is Literal

@@ -11,34 +11,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks import settings, tables
+from tasks import raw
+from tasks.data_settings import Data, expand
 from tasks.errors import InputError
 
 # Endings of tables, and of how they may be packed.
 CSV, JSON, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
 PACKED = (".gz", ".zst")
 KNOWN = (*CSV, *PARQUET, *JSON)
-# What fetching a source that is no local file leaves: the parts, oldest first.
-ORIGIN = Path("data/raw/origin.json")
 
 
-def files(root: Path, data: settings.Data) -> tuple[Path, ...]:
+def files(root: Path, data: Data) -> tuple[Path, ...]:
     """The files whose rows make the table, in order. Raises InputError where there are none.
 
-    data.source as a file, or a folder's files sorted by name; for every other source the parts that its record of
-    origin lists.
+    A local file, or a local folder's files sorted by name; for every other source the parts that the last fetch
+    recorded. Parts with labels from production come last.
     """
-    path = root / data.source
+    record = raw.read(root)
+    labelled = tuple(root / part.path for part in (record.labelled if record else ()))
+    if not data.local:
+        if record is None or not record.own:
+            raise InputError(
+                f"{raw.RECORD}: there is no whole snapshot of {data.where}. Run `windvane train`: it fetches first"
+            )
+        return (*(root / part.path for part in record.own), *labelled)
+    path = root / expand(data.source, "data.source")
     if os.path.realpath(path) in {os.path.realpath(root / own) for own in ("data", "data/table.parquet")}:
         raise InputError(
             f"data.source: {path}: is where Windvane itself writes what it has read. Put your table beside it, as "
             "data/houses.csv, and name that"
         )
-    if path.is_dir():
-        return _inside(path)
-    if path.is_file() or not (root / ORIGIN).is_file():
-        return (path,)
-    return tuple(root / part for part in tables.read_json(root / ORIGIN)["parts"])
+    return (*(_inside(path) if path.is_dir() else (path,)), *labelled)
 
 
 def _inside(folder: Path) -> tuple[Path, ...]:

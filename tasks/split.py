@@ -137,11 +137,11 @@ def _rows(root: Path, chosen: settings.Settings, codes: tuple[int, ...]) -> pd.D
     import polars as pl
 
     table = root / profile.TABLE
-    side = pl.read_parquet(root / SPLIT / SIDES)[SIDE].to_numpy()
+    side = pl.read_parquet(root / SPLIT / SIDES, glob=False)[SIDE].to_numpy()
     wanted = np.isin(side, codes)
     most = sampling.most(chosen, judging=TRAIN not in codes)
     if most is not None and wanted.sum() > most:
-        known = pl.read_parquet(table, columns=sampling.columns(chosen)).filter(pl.Series(wanted))
+        known = pl.read_parquet(table, columns=sampling.columns(chosen), glob=False).filter(pl.Series(wanted))
         places = np.flatnonzero(wanted)
         wanted[:] = False
         wanted[places[sampling.pick(known, chosen, most, newest=TRAIN in codes)]] = True

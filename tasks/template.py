@@ -21,10 +21,17 @@ _COMMENTS = {
     "id": "a column that names a row for good; null: the row's own content does",
     "group": "rows with the same value belong together in splits and resampling",
     "ignore": "columns the model must not see",
-    "metric": "regression: mae | rmse | r2; classification: log_loss | roc_auc | f1 | accuracy | precision | recall",
+    "metric": "mae | rmse | r2; of classes: log_loss | roc_auc | average_precision | f1 | accuracy | precision | recall",
     "goal": "good enough in units of the metric: the search may stop there",
-    "source": "a file of CSV, Parquet or JSON lines, also .gz or .zst; or a folder of them",
+    "source": "a file, folder or glob (CSV, Parquet, JSON lines), s3://, https:// or a database URL",
+    "query": "SQL, for a database",
+    "key": "a growing column of a database: only what is new is read",
+    "parameters": "values for :name in the query",
+    "refresh": "incremental | full: all is read again, and updated and deleted rows are found",
+    "http": "for an address: hosts, headers, records, paging (docs/commands.md)",
+    "feedback": "rows whose labels came back from production are learned from too",
     "max_rows": "more training rows are sampled for fitting, and the lap says so; null: all are used",
+    "remote": "a folder or s3://: the data of each promoted lap is pushed there",
     "strategy": "time | stratified | random | group | kfold",
     "validation": "share of rows that tunes",
     "test": "share of rows that judges, opened once",
@@ -35,10 +42,18 @@ _COMMENTS = {
     "trials": "configurations in all, shared among the candidates",
     "timeout": "seconds for the whole search",
     "manual": "with manual: [{candidate: forest, max_depth: 8}, ...]",
+    "imbalance": "rare classes while fitting: null | weights | oversample | undersample | smote",
+    "threshold": "of two classes the positive is called where this is best: f1 | accuracy; null: the likelier one",
     "rule": "superior | not_worse | auto: superior after a search, not_worse after a refit",
     "confidence": "of the paired test",
     "margin": "not_worse: how much worse is still the same, relative to the champion's loss",
+    "host": "the scoring service; another than 127.0.0.1 needs WINDVANE_API_KEYS",
+    "port": "of the scoring service",
     "slices": "columns in none of whose values the challenger may be clearly worse",
+    "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
+    "sample": "share of predictions whose inputs are kept; id, time, version and output always are",
+    "drop": "columns of a request that are not stored",
+    "hash": "columns that are stored only as a keyed hash",
 }
 
 
@@ -71,7 +86,7 @@ def render(proposal: Proposal) -> str:
             lines += [_line("", section, content, comments[section]), ""]
             continue
         lines.append(f"{section}:")
-        for key, value in ((key, content[key]) for key in _order(section)):
+        for key, value in ((key, content[key]) for key in _order(section) if key in content):
             if key == "ignore" and value:
                 lines += [
                     _pad("  ignore:", comments[key]),

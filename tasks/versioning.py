@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PIPELINE = "dvc.yaml"
 LOCK = "dvc.lock"
 SPLIT = "split"
+# What the ingest stage may depend on: the local source, and what was fetched from another (tasks/raw.py).
+INPUTS = ("${data.source}", "data/raw")
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
 TEMPLATE = Path(__file__).parent.parent / PIPELINE
 CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
@@ -47,6 +49,81 @@ def _tell_about_git(root: Path) -> None:
     elif has_git and says_none:
         text = local.read_text(encoding="utf-8").replace("[core]\n    no_scm = true\n", "")
         write_whole(local, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def depend(root: Path, wanted: Sequence[str]) -> None:
+    """Let the ingest stage of dvc.yaml depend on `wanted`: of the two that a project may have, no more and no less.
+
+    Only these entries of the file change, character by character: whatever else people wrote there stays as it is.
+    """
+    path = root / PIPELINE
+    prepare(root)
+    text = path.read_text(encoding="utf-8")
+    items = _ingest_deps(text)
+    ours = [item for item in items if item.value in INPUTS]
+    if not ours or [item.value for item in ours] == list(wanted):
+        return
+    indent = text[text.rfind("\n", 0, ours[0].start_mark.index) + 1 : ours[0].start_mark.index]
+    # From the last to the first, so that earlier places stay where they are.
+    for extra in reversed(ours[1:]):
+        start = text.rfind("\n", 0, extra.start_mark.index)
+        end = text.find("\n", extra.end_mark.index)
+        text = text[:start] + text[end if end >= 0 else len(text) :]
+    first = ours[0]
+    lines = ("\n" + indent).join(wanted)
+    changed = text[: first.start_mark.index] + lines + text[first.end_mark.index :]
+    write_whole(path, lambda part: part.write_text(changed, encoding="utf-8"))
+
+
+def push(root: Path, remote: str, named: str, hashes: Sequence[str]) -> None:
+    """Copy cached outputs to a DVC remote, a folder (from `root` on) or s3://; those already there are passed over.
+
+    `named`: the remote as messages may show it. Raises Outage when it cannot be reached or a file could not be copied.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    place = {"url": remote if "://" in remote else os.fspath((root / remote).resolve())}
+    if remote.startswith("s3://"):
+        place |= {"connect_timeout": "10", "read_timeout": "60"}
+    try:
+        with Repo(os.fspath(root.resolve()), config={"remote": {"windvane": place}}) as repo:
+            done = repo.cloud.push([HashInfo("md5", value) for value in hashes], remote="windvane")
+    except (DvcException, OSError, *_storage_errors()) as e:
+        raise Outage(
+            f"data.remote: {named}: cannot be reached ({_first_line(e)}). Start it, or mend its address"
+        ) from None
+    except ImportError:
+        raise Outage(f"data.remote: {named}: needs more of DVC. Install it: pip install 'windvane[s3]'") from None
+    if done.failed:
+        raise Outage(
+            f"data.remote: {named}: {len(done.failed)} files could not be copied. Is there room, and may you write?"
+        )
+
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+    """What S3's client raises on its own, where it is installed."""
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return ()
+    return (BotoCoreError, ClientError)
+
+
+def _ingest_deps(text: str) -> list[Any]:
+    """The entries under stages, ingest, deps, each with its place in the text; none where there is no such list."""
+    import yaml
+
+    try:
+        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:  # DVC will say what is wrong with it
+        return []
+    for name in ("stages", "ingest", "deps"):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for key, value in pairs if key.value == name), None)
+    block = isinstance(node, yaml.SequenceNode) and not node.flow_style
+    return [item for item in node.value if isinstance(item, yaml.ScalarNode)] if block else []
 
 
 @contextmanager
@@ -119,6 +196,12 @@ class Pipeline:
         """The data version: DVC's hash of the split data, as dvc.lock holds it. None before the first lap."""
         outs = self._stages[SPLIT].outs
         return str(outs[0].hash_info.value) if outs and outs[0].hash_info else None
+
+    def hashes(self) -> list[str]:
+        """The hash of every recorded file, and of every folder's list: what a remote needs to bring them back."""
+        outs = [out for stage in self._stages.values() for out in stage.outs if out.hash_info]
+        files = [oid for out in outs for _, oid in _files(out)]
+        return [*files, *(str(out.hash_info.value) for out in outs if out.is_dir_checksum)]
 
     def materialise(self, folder: Path) -> None:
         """Link every recorded output below `folder`, at its path, from the cache where DVC keeps it by its hash."""

@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests import postgres_server
+from tests.postgres_server import Postgres
 
 ROOT = Path(__file__).parent.parent
 # Services of whoever runs the tests must not be touched by them.
@@ -143,33 +147,19 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a real PostgreSQL on a free port."""
-    import glob
-    import shutil
-    import socket
-    import tempfile
+    """The URL of a real PostgreSQL that all tests share."""
+    with _postgres() as server:
+        yield server.url
 
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/pg_ctl")) or [shutil.which("pg_ctl") or ""]
-    if not found[-1]:
+
+@pytest.fixture
+def mortal_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of the test's own, to be killed."""
+    with _postgres() as server:
+        yield server
+
+
+def _postgres() -> AbstractContextManager[Postgres]:
+    if not postgres_server.programs():
         missing("PostgreSQL's server programs (pg_ctl, initdb)")
-    programs = Path(found[-1]).parent
-    # Not below pytest's own folder, which only the user of the tests may enter.
-    home = Path(tempfile.mkdtemp(prefix="postgres-"))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    # PostgreSQL refuses to run as root.
-    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    if user:
-        shutil.chown(home, "postgres")
-    data = home / "data"
-
-    def run(*command: str) -> None:
-        subprocess.run([*user, *command], check=True, cwd=home, stdout=subprocess.DEVNULL, timeout=60)
-
-    run(str(programs / "initdb"), "-D", str(data), "-U", "windvane", "--auth=trust", "-E", "UTF8")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c fsync=off"
-    run(str(programs / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(home / "log"), "-w", "start")
-    yield f"postgresql+psycopg://windvane@127.0.0.1:{port}/postgres"
-    run(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
-    shutil.rmtree(home)
+    return postgres_server.running(fsync=False)

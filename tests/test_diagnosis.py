@@ -45,6 +45,20 @@ def test_a_score_known_too_poorly_is_too_little_data(beyond: float, name: str) -
     assert diagnose(replace(GOOD, noise=100 * (NOISE + beyond))).name == name
 
 
+def test_how_many_more_rows_follows_the_curve() -> None:
+    # Gains of 20, then 10 %: 5, 2.5 % next, and the doubling after that is not worth the word.
+    told = diagnose(replace(GOOD, validation=50.0, slope=0.10, earlier=0.20))
+    assert "if it goes on so, 4,000 rows would take away about 8 % more" in told.adjust
+    steady = diagnose(replace(GOOD, validation=50.0, slope=0.10, earlier=0.10))
+    assert "with 2,000 rows expect about as much again" in steady.adjust
+    assert "rows would" not in diagnose(replace(GOOD, validation=50.0, slope=0.10)).adjust
+    assert "2,000 rows would" in diagnose(replace(GOOD, slope=0.02, earlier=0.20)).adjust
+
+
+def test_how_many_more_rows_would_tell_a_good_fit_from_a_bad_one() -> None:
+    assert "about 4 times as many" in diagnose(replace(GOOD, noise=100 * 2 * NOISE)).adjust
+
+
 def test_a_gap_within_the_noise_is_no_overfitting() -> None:
     wide = replace(GOOD, validation=10.0 + 100 * (GAP + 0.05))
     assert diagnose(replace(wide, noise=20.0)).name == "good fit"

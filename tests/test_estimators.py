@@ -9,6 +9,7 @@ import skops.io
 from test_features import ALL, table
 
 from tasks import estimators, problems
+from tasks.balance import Balance
 from tasks.errors import InputError
 from tasks.estimators import TRUSTED, Spec
 from tasks.features import Columns, conform
@@ -45,6 +46,9 @@ def test_every_trusted_type_is_needed() -> None:
     for kind, name in EVERY:
         model = estimators.fit(Spec(name, {}), problems.of(kind), ALL, taught(kind), "y", 0, 1)
         needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
+    balanced = Spec("linear", {}, Balance("weights"))
+    model = estimators.fit(balanced, problems.of("classification"), ALL, taught("classification"), "y", 0, 1)
+    needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
     assert needed == set(TRUSTED)
 
 

@@ -18,7 +18,19 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from tasks import bootstrap, complexity, curves, estimators, evaluation, problems, resampling, scores, slices
+from tasks import (
+    bootstrap,
+    complexity,
+    curves,
+    estimators,
+    evaluation,
+    problems,
+    resampling,
+    scores,
+    slices,
+    thresholds,
+)
+from tasks.balance import Balance
 from tasks.errors import InputError
 from tasks.evaluation_files import write_evaluation
 from tasks.problems import Metric, Predictions
@@ -116,6 +128,24 @@ def test_no_test_rows_is_the_users_turn() -> None:
     c = case()
     with pytest.raises(InputError, match=r"split\.test"):
         held(replace(c, test=c.test[:0]))
+
+
+def test_a_threshold_moves_what_is_called_and_the_curves_end_where_the_model_is() -> None:
+    c = case("classification", "flag", candidate="boosting")
+    plain = held(c)
+    spec = replace(c.spec, balance=Balance("oversample", "f1"))
+    c = replace(
+        c, settings=c.settings.model_copy(update={"problem": c.settings.problem.model_copy(update={"metric": "f1"})})
+    )
+    found = held(replace(c, spec=spec))
+    threshold = thresholds.of(found.model)
+    assert threshold is not None
+    assert thresholds.of(plain.model) is None
+    assert ((found.record["_p_1"] >= threshold) == (found.record["_prediction"] == 1)).all()
+    told = evaluation.evaluate(c.settings, c.kind, c.columns, spec, c.train, c.validation, found.record, 1)
+    assert told.complexity is not None
+    # The last stage is the whole model: its calls, by threshold and honest probabilities, score the same.
+    assert told.complexity.points[-1].validation == pytest.approx(told.learning.points[-1].validation)
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "longer"], [0.0, 1.0], [0, 1, 2], [False, True]], ids=str)

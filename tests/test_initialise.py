@@ -92,7 +92,43 @@ def test_breast_cancer(tmp_path: Path) -> None:
     assert of(proposal) == ("classification", None, None, [], "kfold")
     assert proposal.params["project"] == "breast-cancer"
     assert proposal.params["problem"]["metric"] == "log_loss"
+    assert proposal.params["search"]["candidates"] == ["linear", "tree", "forest"]
+    assert any("569 labelled rows are few" in line for line in proposal.assumptions)
     runs(tmp_path, proposal)
+
+
+@pytest.mark.parametrize(
+    ("share", "classes", "metric", "threshold"),
+    [(0.06, 2, "average_precision", "f1"), (0.25, 2, "log_loss", None), (0.06, 3, "average_precision", None)],
+)
+def test_rare_classes_get_a_metric_that_sees_them(
+    share: float, classes: int, metric: str, threshold: str | None, tmp_path: Path
+) -> None:
+    table = houses(1_500).drop(columns="price")
+    table["sold"] = np.where(np.arange(1_500) < 1_500 * share, "yes", "no")
+    if classes == 3:
+        table.loc[700:, "sold"] = "perhaps"
+    table["sold"] = table["sold"].sample(frac=1, random_state=0).to_numpy()
+    path = tmp_path / "t.parquet"
+    table.to_parquet(path)
+    proposal = proposed(path, "sold")
+    search = proposal.params["search"]
+    assert (proposal.params["problem"]["metric"], search["threshold"], search["imbalance"]) == (metric, threshold, None)
+    assert any("'sold' is yes in only 6.0%" in line for line in proposal.assumptions) == (share < 0.2)
+    runs(tmp_path, proposal)
+
+
+@pytest.mark.parametrize(("rows", "boosting"), [(999, False), (1_000, True)])
+def test_only_rows_with_a_label_make_a_table_large_enough_for_boosting(
+    rows: int, boosting: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    table = houses(1_200)
+    table.loc[rows:, "price"] = np.nan
+    table.to_csv(path, index=False)
+    proposal = proposed(path, "price")
+    assert ("boosting" in proposal.params["search"]["candidates"]) == boosting
+    assert any(f"{rows} labelled rows are few" in line for line in proposal.assumptions) != boosting
 
 
 def test_a_table_with_every_column_type(tmp_path: Path) -> None:

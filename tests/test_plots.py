@@ -119,6 +119,15 @@ def test_roc_area_in_the_picture_is_the_metric() -> None:
     assert f"area {told.scores['roc_auc'].value:.3f}" in texts(figure)
 
 
+def test_the_precision_recall_curve_shows_where_the_model_calls() -> None:
+    c = case("classification", "flag")
+    told, record = judged(c)
+    figure = plots_classification.figures(c.kind, record, c.settings.problem)["roc_and_precision_recall"]
+    mark = next(line for line in figure.axes[1].lines if line.get_label() == "as called")
+    at = (told.scores["recall"].value, told.scores["precision"].value)
+    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == pytest.approx(at)
+
+
 def test_pictures_that_are_not_defined_are_left_out() -> None:
     c = case("classification", "flag")
     told, record = judged(replace(c, test=c.test[c.test["flag"] == 1][:4].reset_index(drop=True)))

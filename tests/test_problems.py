@@ -68,6 +68,10 @@ def test_classification_metrics_agree_with_scikit_learn(k: int, weighted: bool) 
         assert c.roc_auc(truth, said, weights) == pytest.approx(
             m.roc_auc_score(truth, scores, sample_weight=weights, **auc)
         )
+    ranked = proba[:, 1] if k == 2 else proba
+    assert c.average_precision(truth, said, weights) == pytest.approx(
+        m.average_precision_score(truth, ranked, average="macro", sample_weight=weights)
+    )
     assert c.precision(truth, said, weights) == pytest.approx(m.precision_score(truth, said.value, **average))
     assert c.recall(truth, said, weights) == pytest.approx(m.recall_score(truth, said.value, **average))
     assert c.f1(truth, said, weights) == pytest.approx(m.f1_score(truth, said.value, **average))
@@ -96,6 +100,20 @@ def test_a_class_unseen_in_training_is_wrong_and_dear_but_no_crash() -> None:
     truth = np.array(["a", "zebra"])
     assert c.accuracy(truth, said, None) == 0.5
     assert c.loss(truth, said, "log_loss")[1] == pytest.approx(-math.log(c.CLIP))
+
+
+def test_average_precision_of_a_constant_is_the_share_and_nan_without_a_positive_row() -> None:
+    proba = np.full((4, 2), 0.5)
+    said = Predictions(np.zeros(4, dtype=int), proba, np.arange(2))
+    assert c.average_precision(np.array([0, 0, 0, 1]), said, None) == 0.25
+    assert math.isnan(c.average_precision(np.zeros(4, dtype=int), said, None))
+    three = Predictions(np.arange(3), np.eye(3), np.arange(3))
+    assert c.average_precision(np.array([0, 1, 1]), three, None) == pytest.approx((1 + 5 / 6) / 2)
+
+
+def test_what_is_called_counts_not_the_likeliest_class() -> None:
+    said = Predictions(np.array([1, 0]), np.array([[0.7, 0.3], [0.9, 0.1]]), np.arange(2))
+    assert c.recall(np.array([1, 0]), said, None) == c.accuracy(np.array([1, 0]), said, None) == 1.0
 
 
 def test_roc_auc_is_nan_with_one_class_and_leaves_out_an_absent_one() -> None:
@@ -133,7 +151,10 @@ def test_plots_draw(name: str) -> None:
     from matplotlib.figure import Figure
 
     proba = np.random.default_rng(0).dirichlet([1, 1], 60)
-    said = {"regression": Predictions(np.arange(60.0)), "classification": Predictions(None, proba, np.arange(2))}  # type: ignore[arg-type]
+    said = {
+        "regression": Predictions(np.arange(60.0)),
+        "classification": Predictions(proba.argmax(axis=1), proba, np.arange(2)),
+    }
     truth = {"regression": np.arange(60.0) + 1, "classification": np.arange(60) % 2}
     for draw in problems.of(name).plots.values():
         axes = Figure().subplots()

@@ -48,6 +48,7 @@ _FACTOR, _CERTAIN = 8.0, 50.0
 # The quantiles that are compared, in per cent, and how far their factors may differ.
 _AT = (10, 25, 50, 75, 90)
 _EVEN = 0.1
+_ODD = 0.1  # quantiles near zero may change their sign
 # A value that vanished, and one that came, each in so many rows.
 _RENAMED = 0.01
 _ALIKE = 0.5
@@ -93,7 +94,8 @@ def _scale(name: str, then: Summary, now: Summary) -> Iterator[Finding]:
         return
     large = max(factor, 1 / factor)
     unit = next((what for unit, what in _UNITS.items() if abs(large / unit - 1) < _NEAR), None)
-    if large >= _FACTOR or (unit and large > 1.5):
+    # What moves a lot by itself may happen to move by a factor.
+    if large >= _FACTOR or (unit and then.wander < 2 * SHIFT):
         yield _unit(name, factor, "stop" if large >= _CERTAIN else "warn", unit)
 
 
@@ -109,18 +111,16 @@ def _unit(name: str, factor: float, level: Level, unit: str | None) -> Finding:
 
 def _factor(then: tuple[float, ...], now: tuple[float, ...]) -> float | None:
     """The one factor between two columns' quantiles; None if there is none, or they do not vary."""
-    if not then or not now or then[_AT[0]] == then[_AT[-1]]:
+    # The outermost are single values; where both are zero, every factor fits.
+    pairs = [(a, b) for a, b in zip(then[2:-2], now[2:-2], strict=False) if a or b]
+    same = [(a, b) for a, b in pairs if a * b > 0]
+    if len({a for a, _ in same}) < 3 or len(same) < (1 - _ODD) * len(pairs):
         return None
-    pairs = [(then[at], now[at]) for at in _AT if then[at] != 0 or now[at] != 0]
-    if len({a for a, _ in pairs}) < 3 or any(a * b <= 0 for a, b in pairs):
-        return None
-    logs = [math.log(b / a) for a, b in pairs]
-    middle = sorted(logs)[len(logs) // 2]
-    if abs(middle) < math.log(1.5):
-        return None
+    logs = sorted(math.log(b / a) for a, b in same)
+    middle, tenth = logs[len(logs) // 2], len(logs) // 10
     # A large factor need not be even: the world moves beside it.
     even = _EVEN if abs(middle) < math.log(_FACTOR) else abs(middle) / 3
-    return math.exp(middle) if max(logs) - min(logs) <= even else None
+    return math.exp(middle) if logs[-1 - tenth] - logs[tenth] <= even else None
 
 
 def _celsius(then: tuple[float, ...], now: tuple[float, ...]) -> bool:

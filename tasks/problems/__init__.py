@@ -116,11 +116,15 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score over rows: (truth (n,), predictions, weights (n,) or None); a weight counts a row that many times."""
+    """A score over rows: (truth (n,), predictions, weights (n,) or None); a weight counts a row that many times.
+
+    calls: it looks at the class that is called, which a threshold decides, not at probabilities or their ranks.
+    """
 
     name: str
     greater_is_better: bool
     score: Callable[[NDArray[Any], Predictions, NDArray[Any] | None], float]
+    calls: bool = False
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` is strictly better; a number beats NaN."""

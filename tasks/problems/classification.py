@@ -1,24 +1,38 @@
-"""Classification: predicting one of k classes. Owns its metrics, candidates, loss and plots."""
+"""Classification: predicting one of k classes. Owns its candidates and plots; metrics are in class_metrics.py."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks import thresholds
 from tasks.problems import Candidate, Choice, Dimension, Float, Int, Kind, Metric, Predictions
+from tasks.problems.class_metrics import (
+    CLIP,
+    accuracy,
+    average_precision,
+    classes_of,
+    f1,
+    guesses,
+    log_loss,
+    loss,
+    loss_name,
+    positions,
+    positive,
+    precision,
+    proba_of,
+    recall,
+    roc_auc,
+    truth,
+)
 from tasks.problems.spaces import BOOSTING, FOREST, TREE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A probability below this counts as this: one impossible row costs 34.5, not infinity.
-CLIP = 1e-15
-# What people call the class they look for; of two classes of other names it is the later one in sorted order,
-# as in scikit-learn. It must not depend on the rows: a resampled half could otherwise swap precision's meaning.
-_POSITIVE = {"1", "true", "yes", "y", "t", "positive", "pos"}
+__all__ = ["CLIP", "KIND", "log_target", "positions", "positive", "predict", "truth"]
 
 _FOREST: dict[str, Dimension] = {
     **FOREST,
@@ -28,141 +42,19 @@ _FOREST: dict[str, Dimension] = {
 }
 
 
-def truth(target: Any) -> NDArray[Any]:
-    """Target column (n,) as labels: bool, int64 (whole floats too: a missing label turns ints into floats) or str."""
-    values = np.asarray(target)
-    if values.dtype == bool or (values.dtype == object and all(isinstance(v, bool | np.bool_) for v in values)):
-        return values.astype(bool)
-    if values.dtype.kind in "iu":
-        return values.astype("int64")
-    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.round(values)).all():
-        return values.astype("int64")
-    return values.astype(str)
-
-
-def positive(classes: NDArray[Any]) -> int:
-    """Which of two classes (2,) precision, recall, F1 and ROC-AUC look for: the index of 1, true, yes, ..., else 1."""
-    found = [i for i, c in enumerate(classes) if str(c).strip().lower() in _POSITIVE]
-    return found[0] if len(found) == 1 else 1
-
-
 def predict(model: Any, X: Any) -> Predictions:
-    """The likeliest class per row (n,), with the probabilities (n, k) of the classes in training, sorted."""
-    proba, classes = model.predict_proba(X), model.classes_
-    return Predictions(classes[proba.argmax(axis=1)], proba, classes)
+    """The class called per row (n,), with the probabilities (n, k) of the classes in training, sorted.
 
-
-def accuracy(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
-    """Share of rows whose class is predicted."""
-    return float(np.average(_codes(truth, predictions) == _guesses(predictions), weights=weights))
-
-
-def precision(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
-    """Share of the rows called positive that are; 0 if none is called so. More than two classes: mean over classes."""
-    hits, called, _ = _counts(truth, predictions, weights)
-    return _mean_ratio(hits, called, predictions)
-
-
-def recall(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
-    """Share of the positive rows that are called so; 0 if there is none. More than two classes: mean over classes."""
-    hits, _, there = _counts(truth, predictions, weights)
-    return _mean_ratio(hits, there, predictions)
-
-
-def f1(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
-    """Harmonic mean of precision and recall. More than two classes: mean over classes."""
-    hits, called, there = _counts(truth, predictions, weights)
-    return _mean_ratio(2 * hits, called + there, predictions)
-
-
-def log_loss(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
-    """Mean negative logarithm of the probability given to the true class, in nats, clipped at CLIP."""
-    return float(np.average(loss(truth, predictions, "log_loss"), weights=weights))
-
-
-def roc_auc(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
-    """Chance that a positive row ranks above a negative one, ties half (Hanley and McNeil, Radiology 1982).
-
-    More than two classes: each against the rest, averaged by their share of rows. A class that is absent here or makes
-    up every row has no ROC and is left out; NaN if none is left.
+    Called is the likeliest class, or of two the positive one from the model's own threshold on (tasks/thresholds.py).
     """
-    codes, proba = _codes(truth, predictions), _proba(predictions)
-    rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
-    k = proba.shape[1]
-    looked_for = [positive(_classes(predictions))] if k == 2 else list(range(k))
-    found = [(_auc(codes == c, proba[:, c], rows), rows[codes == c].sum()) for c in looked_for]
-    kept = [(auc, share) for auc, share in found if not math.isnan(auc)]
-    return float(np.average([a for a, _ in kept], weights=[s for _, s in kept])) if kept else float("nan")
-
-
-def loss(truth: NDArray[Any], predictions: Predictions, headline: str) -> NDArray[Any]:
-    """Log loss per row (n,), whatever the headline: the additive one of the six. A class never seen in training costs
-    as much as an impossible one, -log(CLIP)."""
-    codes, proba = _codes(truth, predictions), _proba(predictions)
-    given = np.where(codes >= 0, proba[np.arange(len(codes)), codes], 0.0)
-    return np.asarray(-np.log(np.clip(given, CLIP, 1.0)))
-
-
-def loss_name(headline: str) -> str:
-    """What loss() returns, in words."""
-    return "log loss"
+    proba, classes, threshold = model.predict_proba(X), model.classes_, thresholds.of(model)
+    at = 0 if threshold is None else positive(classes)
+    return Predictions(thresholds.called(proba, classes, at, threshold), proba, classes)
 
 
 def log_target(truth: NDArray[Any]) -> bool:
     """A class has no logarithm."""
     return False
-
-
-def _classes(predictions: Predictions) -> NDArray[Any]:
-    return np.asarray(predictions.classes)
-
-
-def _proba(predictions: Predictions) -> NDArray[Any]:
-    return np.asarray(predictions.proba)
-
-
-def _guesses(predictions: Predictions) -> NDArray[Any]:
-    return np.asarray(_proba(predictions).argmax(axis=1))
-
-
-def _codes(labels: NDArray[Any], predictions: Predictions) -> NDArray[Any]:
-    """Labels as positions in the sorted classes; -1 for a class that training had not."""
-    classes, values = _classes(predictions), truth(labels)
-    if classes.dtype.kind != values.dtype.kind:
-        classes, values = classes.astype(str), values.astype(str)
-    order = np.argsort(classes, kind="stable")
-    at = np.clip(np.searchsorted(classes[order], values), 0, len(classes) - 1)
-    return np.where(classes[order][at] == values, order[at], -1)
-
-
-def _counts(
-    truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Per class: rows called right, rows called so, rows that are so."""
-    codes, guesses, k = _codes(truth, predictions), _guesses(predictions), _proba(predictions).shape[1]
-    rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
-    right, known = codes == guesses, codes >= 0
-    return (
-        np.bincount(codes[right], rows[right], k),
-        np.bincount(guesses, rows, k),
-        np.bincount(codes[known], rows[known], k),
-    )
-
-
-def _mean_ratio(over: NDArray[Any], under: NDArray[Any], predictions: Predictions) -> float:
-    ratios = np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
-    return float(ratios[positive(_classes(predictions))] if len(ratios) == 2 else ratios.mean())
-
-
-def _auc(is_it: NDArray[Any], score: NDArray[Any], rows: NDArray[Any]) -> float:
-    order = np.argsort(score, kind="stable")
-    ranked, there = score[order], (is_it * rows)[order]
-    rest = rows[order] - there
-    ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    there_by, rest_by = (np.diff(np.append(0.0, np.cumsum(w)[ends])) for w in (there, rest))
-    pairs = there_by.sum() * rest_by.sum()
-    below = np.cumsum(rest_by) - rest_by
-    return float((there_by * (below + rest_by / 2)).sum() / pairs) if pairs > 0 else float("nan")
 
 
 def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
@@ -209,9 +101,9 @@ def _only(space: Mapping[str, Dimension], params: Mapping[str, Any]) -> dict[str
 
 
 def _plot_confusion(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    codes, guesses, classes = _codes(truth, predictions), _guesses(predictions), _classes(predictions)
+    codes, said, classes = positions(truth, predictions), guesses(predictions), classes_of(predictions)
     k, known = len(classes), codes >= 0
-    table = np.bincount(codes[known] * k + guesses[known], minlength=k * k).reshape(k, k)
+    table = np.bincount(codes[known] * k + said[known], minlength=k * k).reshape(k, k)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if k <= 12:
@@ -225,7 +117,7 @@ def _plot_confusion(axes: Any, truth: NDArray[Any], predictions: Predictions) ->
 
 
 def _plot_calibration(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    codes, proba, classes = _codes(truth, predictions), _proba(predictions), _classes(predictions)
+    codes, proba, classes = positions(truth, predictions), proba_of(predictions), classes_of(predictions)
     for c in [positive(classes)] if len(classes) == 2 else range(min(len(classes), 6)):
         # Bins of equal counts: with a rare class, bins of equal width are mostly empty.
         groups = np.array_split(np.argsort(proba[:, c], kind="stable"), min(10, max(1, len(codes) // 10)))
@@ -266,10 +158,11 @@ KIND = Kind(
         for m in (
             Metric("log_loss", False, log_loss),
             Metric("roc_auc", True, roc_auc),
-            Metric("f1", True, f1),
-            Metric("accuracy", True, accuracy),
-            Metric("precision", True, precision),
-            Metric("recall", True, recall),
+            Metric("average_precision", True, average_precision),
+            Metric("f1", True, f1, calls=True),
+            Metric("accuracy", True, accuracy, calls=True),
+            Metric("precision", True, precision, calls=True),
+            Metric("recall", True, recall, calls=True),
         )
     },
     candidates={c.name: c for c in _CANDIDATES},

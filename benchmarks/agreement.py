@@ -1,0 +1,94 @@
+"""How well compiled forms agree with scikit-learn, and what they cost: every candidate, whole tables, held-out rows.
+
+python benchmarks/agreement.py          # WINDVANE_DATA names the folder of the tables
+Fitted on a random half of each table's rows (seed 0), asked about the other half and about 10,000 rows made up from it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from serving import agreement, stored
+from serving.compile import compile
+from serving.engine import Compiled
+from serving.signature import Input, Signature
+from tasks import estimators, features, ingest, problems, settings, sources, validate
+from tasks.estimators import Spec
+
+TABLES: dict[str, dict[str, Any]] = {
+    "king_county_houses.parquet": {"kind": "regression", "target": "price", "time": "ts"},
+    "bikeshare_dc_hourly.parquet": {"kind": "regression", "target": "count", "time": "ts"},
+    "census_income.parquet": {"kind": "classification", "target": "income", "ignore": ["instance_weight"]},
+    "nycflights13.parquet": {
+        "kind": "classification",
+        "target": "late15",
+        "time": "ts",
+        "ignore": ["dep_delay", "air_time", "arr_delay", "cancelled"],
+    },
+}
+
+
+def seconds(work: Callable[[], Any], at_least: float = 0.3) -> float:
+    """Of one call: the best of five rounds."""
+    best = float("inf")
+    for _ in range(5):
+        began, calls = time.perf_counter(), 0
+        while time.perf_counter() - began < at_least / 5:
+            work()
+            calls += 1
+        best = min(best, (time.perf_counter() - began) / calls)
+    return best
+
+
+def table(file: str) -> None:
+    chosen = settings.parse({"project": "p", "problem": TABLES[file], "data": {"source": file}})
+    problem, kind = chosen.problem, problems.of(chosen.problem.kind)
+    frame = ingest.table(sources.read(Path(os.environ["WINDVANE_DATA"]) / file, problem.ignore), problem)
+    frame = frame[frame[problem.target].notna()].sample(frac=1, random_state=0).reset_index(drop=True)
+    columns = features.columns(chosen, validate.check(frame, chosen))
+    half = len(frame) // 2
+    held = features.conform(frame.iloc[half:], columns, file)
+    types = stored.types(columns)
+    signature = Signature(tuple(Input(name, types[name], True) for name in columns.names))
+    bent = agreement.made_up(held, signature, 10_000, seed=0)
+    for name in kind.candidates:
+        model = estimators.fit(Spec(name, {}), kind, columns, frame.iloc[:half], problem.target, 0, os.cpu_count() or 1)
+        made = compile(model, columns.names)
+        engine = Compiled(made.recipe, made.trees, model.classes_.tolist() if hasattr(model, "classes_") else None)
+        real = agreement.agree(engine, model, kind.predict, held, signature)
+        fake = agreement.agree(engine, model, kind.predict, bent, signature)
+        print(
+            f"| {file.split('.', maxsplit=1)[0]} | {name} | {_told(real)} | {_told(fake)} | {_cost(engine, model, kind, held, signature)} |"
+        )
+
+
+def _told(found: agreement.Agreement) -> str:
+    return f"{found.differing} of {found.rows:,}, worst {found.worst:.0e}, {found.changed} classes"
+
+
+def _cost(engine: Compiled, model: Any, kind: problems.Kind, held: Any, signature: Signature) -> str:
+    told = []
+    for rows in (1, 100, 10_000):
+        some = held.head(rows)
+        plain = agreement.plain(some, signature)
+        ours = seconds(lambda plain=plain: engine.predict(plain))  # type: ignore[misc]
+        theirs = seconds(lambda some=some: kind.predict(model, some))  # type: ignore[misc]
+        told.append(f"{1e3 * ours:.3g} / {1e3 * theirs:.3g}")
+    return " | ".join(told)
+
+
+def main() -> None:
+    print(
+        "| table | candidate | held-out rows that differ | made-up rows that differ | ms, 1 row: ours / scikit-learn | 100 | 10,000 |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for file in TABLES:
+        table(file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""How many rows does a candidate need? `python benchmarks/few_rows.py FOLDER [--draws N]` prints it for the tables of a folder.
+
+Each draw takes N rows at random, fits every candidate at its defaults on them, and judges on 2,000 other rows by the loss of the gate.
+A cell is the median over tables and draws of the candidate's loss relative to the best candidate of that draw (0: the best itself),
+and in how many draws it was the best. Tables that are not in the folder are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks import estimators, features, ingest, initialise, problems, settings, sources, validate
+from tasks.estimators import Spec
+
+TABLES = {
+    "txhousing": "median",
+    "king_county_houses": "price",
+    "parking_birmingham": "occ",
+    "avocados": "average_price",
+    "noaa_rain": "rain",
+    "census_income": "income",
+    "nycflights13": "late15",
+}
+CANDIDATES = ("linear", "tree", "forest", "boosting")
+ROWS = (100, 200, 500, 1_000, 2_000)
+JUDGES = 2_000
+
+
+def drawn(table: Path, target: str, draws: int) -> dict[int, list[dict[str, float]]]:
+    """Rows -> the loss of each candidate in each draw."""
+    chosen = settings.parse(dict(initialise.propose(table, target).params))
+    frame = ingest.table(sources.read(table, chosen.problem.ignore), chosen.problem)
+    frame = frame[frame[target].notna()].reset_index(drop=True)
+    columns, kind = features.columns(chosen, validate.check(frame, chosen)), problems.of(chosen.problem.kind)
+    found: dict[int, list[dict[str, float]]] = {}
+    for rows in ROWS:
+        for seed in range(draws):
+            order = np.random.default_rng(seed).permutation(len(frame))
+            train, test = frame.iloc[order[:rows]], frame.iloc[order[rows : rows + JUDGES]]
+            if train[target].nunique() > 1:
+                found.setdefault(rows, []).append(
+                    {name: _loss(name, kind, columns, train, test, target, seed) for name in CANDIDATES}
+                )
+    return found
+
+
+def _loss(name: str, kind: Any, columns: Any, train: Any, test: Any, target: str, seed: int) -> float:
+    model = estimators.fit(Spec(name, {}), kind, columns, train, target, seed, len(os.sched_getaffinity(0)))
+    said = kind.predict(model, features.conform(test, columns, "the rows that judge"))
+    return float(kind.loss(kind.truth(test[target]), said, next(iter(kind.metrics))).mean())
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--draws", type=int, default=3)
+    asked = parser.parse_args()
+    gathered: dict[int, list[dict[str, float]]] = {rows: [] for rows in ROWS}
+    for name, target in TABLES.items():
+        if not (path := asked.folder / f"{name}.parquet").exists():
+            continue
+        for rows, losses in drawn(path, target, asked.draws).items():
+            gathered[rows] += losses
+        print(name, file=sys.stderr, flush=True)
+    print("| rows | " + " | ".join(CANDIDATES) + " |\n|---|" + "---|" * len(CANDIDATES))
+    for rows, losses in gathered.items():
+        cells = []
+        for name in CANDIDATES:
+            above = statistics.median(loss[name] / min(loss.values()) - 1 for loss in losses)
+            best = sum(loss[name] == min(loss.values()) for loss in losses)
+            cells.append(f"+{above:.0%}, best {best} of {len(losses)}")
+        print(f"| {rows:,} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

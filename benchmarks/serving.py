@@ -1,0 +1,196 @@
+"""Requests and rows per second of the scoring service, beside `mlflow models serve` and a plain FastAPI service.
+
+python benchmarks/serving.py [SECONDS]     # per measurement, 5 unless told; some minutes in all
+One machine, one run, one model for all: gradient boosting on the built-in table, taught by `windvane train`. The load comes
+from a process of its own on the same machine (benchmarks/load.py), so client and service share its cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import load
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SYNCS = 300
+# Seconds in which a service must have answered once.
+PATIENCE = 120
+
+
+def project(folder: Path) -> Path:
+    """A taught project; its model's folder."""
+    (folder / "data").mkdir()
+    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
+        shutil.copy(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["search"] |= {"candidates": ["boosting"], "trials": 1}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    subprocess.run([sys.executable, "-m", "flows.cli", "train", "--json"], cwd=folder, check=True, capture_output=True)
+    (engine,) = (folder / ".windvane" / "artifacts").rglob("engine.json")
+    return engine.parent
+
+
+def bodies(model: Path) -> tuple[list[bytes], list[bytes]]:
+    """Requests of one row, and of 100 rows, from the newest rows of the table."""
+    import pandas as pd
+
+    columns = [c["name"] for c in json.loads((model / "engine.json").read_text())["signature"]["inputs"]]
+    frame = pd.read_csv(ROOT / "data" / "txhousing.csv")[columns].dropna().tail(500)
+
+    def body(rows: Any) -> bytes:
+        split = json.loads(rows.to_json(orient="split", index=False))
+        return load.request("/invocations", json.dumps({"dataframe_split": split}).encode())
+
+    return [body(frame.iloc[i : i + 1]) for i in range(100)], [
+        body(frame.iloc[i : i + 100]) for i in range(0, 400, 100)
+    ]
+
+
+@contextmanager
+def started(command: list[str], folder: Path, first: bytes) -> Iterator[tuple[int, float]]:
+    """A service; its port, and the seconds until its first answer."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    began = time.perf_counter()
+    told = subprocess.DEVNULL
+    process = subprocess.Popen([*command, str(port)], cwd=folder, stdout=told, stderr=told, start_new_session=True)
+    try:
+        while not _answers(port, first):
+            if process.poll() is not None or time.perf_counter() - began > PATIENCE:
+                raise RuntimeError(f"{command} does not answer")
+            time.sleep(0.02)
+        yield port, time.perf_counter() - began
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, 15)
+            process.wait(30)
+
+
+def _answers(port: int, first: bytes) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as s:
+            s.sendall(first)
+            return b" 200 " in s.recv(1000)
+    except OSError:
+        return False
+
+
+def bare(port: int) -> None:
+    """Our service without the ledger; run in the project's folder."""
+    from flows.project import Project
+    from ledger.privacy import Privacy
+    from serving import keys, server
+    from serving.answering import NoRecorder
+    from serving.asking import Roles
+
+    own = Project(Path.cwd())
+    known = keys.read(None)
+    listening = server.listen("127.0.0.1", port, known)
+    home = own.home / "serving"
+    server.run(
+        own.ledger,
+        own.name,
+        home,
+        own.fetch,
+        listening,
+        known,
+        Roles(),
+        Privacy(),
+        lambda *_: None,
+        NoRecorder(),  # type: ignore[arg-type, return-value]
+    )
+
+
+def plain(model: str, port: int) -> None:
+    """What one writes in an afternoon: FastAPI, a frame, the pipeline."""
+    import pandas as pd
+    import uvicorn
+    from fastapi import FastAPI
+
+    from tasks import artifacts
+
+    folder = Path(model)
+    pipeline = artifacts.load(folder, artifacts.sha256(folder / artifacts.MANIFEST))
+    app = FastAPI()
+
+    @app.post("/invocations")
+    async def invocations(body: dict[str, Any]) -> dict[str, Any]:
+        split = body["dataframe_split"]
+        frame = pd.DataFrame(split["data"], columns=split["columns"])
+        frame["ts"] = pd.to_datetime(frame["ts"]).astype("datetime64[us]")
+        return {"predictions": pipeline.predict(frame).tolist()}
+
+    uvicorn.run(app, port=port, log_level="warning")
+
+
+def syncs(folder: Path) -> list[float]:
+    """Milliseconds of writing 4 KB and fsync, as a transaction does at least, sorted."""
+    taken = []
+    with (folder / "sync").open("wb") as f:
+        for _ in range(SYNCS):
+            f.write(b"x" * 4096)
+            f.flush()
+            began = time.perf_counter()
+            os.fsync(f.fileno())
+            taken.append(1000 * (time.perf_counter() - began))
+    return sorted(taken)
+
+
+def main(seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = project(folder)
+        singles, hundreds = bodies(model)
+        me = [sys.executable, str(Path(__file__).resolve())]
+        mlflow = ["models", "serve", "-m", str(model), "--env-manager", "local", "--host", "127.0.0.1", "--port"]
+        services = {
+            "windvane, without the ledger": [*me, "bare"],
+            "windvane, with the ledger": [sys.executable, "-m", "flows.cli", "serve", "--port"],
+            "FastAPI + scikit-learn": [*me, "plain", str(model)],
+            "mlflow models serve": [sys.executable, "-m", "mlflow", *mlflow],
+        }
+        print("| service | first answer | 1 row, 16 connections | 1 row, 1 connection | 100 rows, 4 connections |")
+        print("|---|---|---|---|---|")
+        rates: dict[str, tuple[float, float]] = {}
+        for service, command in services.items():
+            with started(command, folder, singles[0]) as (port, first):
+                many = load.run(port, singles, 16, seconds)
+                one = load.run(port, singles, 1, seconds)
+                batch = load.run(port, hundreds, 4, seconds)
+            failed = many.failed + one.failed + batch.failed
+            rates[service] = (many.per_second, 100 * batch.per_second)
+            told = f"| {service} | {first:.1f} s | {many} | {one} | {100 * batch.per_second:,.0f} rows/s |"
+            print(told + (f" {failed} FAILED" if failed else ""), flush=True)
+        single, rows = rates.pop("mlflow models serve")
+        for service, (per_second, batches) in rates.items():
+            print(
+                f"{service}: {per_second / single:.0f} times the requests, {batches / rows:.0f} times the rows per second of mlflow"
+            )
+        taken = syncs(folder)
+        print(f"fsync of 4 KB: median {statistics.median(taken):.2f} ms, 99 % within {taken[int(0.99 * SYNCS)]:.2f} ms")
+
+
+if __name__ == "__main__":
+    # This file has the name of a package that its own services import.
+    sys.path[0] = str(ROOT)
+    match sys.argv[1:]:
+        case ["bare", port]:
+            bare(int(port))
+        case ["plain", folder, port]:
+            plain(folder, int(port))
+        case rest:
+            main(float(rest[0]) if rest else 5.0)

@@ -1,0 +1,105 @@
+"""Predictions as rows: what one is, what its content is, and the statement that stores it once.
+
+Leaves when and how fast they are committed to ledger/writer.py, and the joining with labels to ledger/labels.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from ledger.moments import moment
+from ledger.privacy import Privacy
+from ledger.schema import predictions
+from ledger.store import now, upsert
+
+ROLES = frozenset({"champion", "shadow", "canary"})
+LONGEST_ID = 200
+_COLUMNS = ("project", "id", "version", "role", "content", "time", "received", "inputs", "output")
+
+
+class BadPrediction(ValueError):
+    """A prediction that no ledger can hold: its sender's fault, found before it is queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer: `output` is the prediction with its probabilities, `inputs` the row as the model saw it.
+
+    `time` is the row's problem.time (a date, ISO 8601 text or a number); None: the moment of receipt.
+    """
+
+    id: str
+    version: int
+    inputs: Mapping[str, Any] | None
+    output: Any
+    role: str = "champion"
+    time: Any = None
+
+
+def prepare(project: str, given: Sequence[Prediction], privacy: Privacy) -> list[tuple[Any, ...]]:
+    """Rows for `insert`, in its order of columns. Raises BadPrediction for what cannot be stored."""
+    received = now()
+    return [_row(project, one, privacy, received) for one in given]
+
+
+def _row(project: str, one: Prediction, privacy: Privacy, received: str) -> tuple[Any, ...]:
+    check_id(one.id)
+    if one.role not in ROLES:
+        raise BadPrediction(f"role {one.role!r} is none of {', '.join(sorted(ROLES))}")
+    inputs = privacy.inputs(one.id, one.inputs)
+    try:
+        said = b"" if inputs is None else _json(inputs)
+        output = _json(one.output)
+        given = "" if one.time is None else moment(one.time)
+    except (TypeError, ValueError, RecursionError) as e:
+        raise BadPrediction(f"prediction {one.id!r} cannot be stored: {e}") from e
+    content = _content(given.encode(), said, output)
+    stored = None if inputs is None else said.decode()
+    return (project, one.id, one.version, one.role, content, given or received, received, stored, output.decode())
+
+
+def check_id(id: str) -> None:
+    """Raise BadPrediction for an id that no database can hold."""
+    if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID or "\0" in id:
+        raise BadPrediction(f"an id is text of 1 to {LONGEST_ID} characters, not {str(id)[:40]!r}")
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        raise BadPrediction(f"an id is Unicode text, not {id[:40]!r}") from None
+
+
+def insert(engine: sa.Engine) -> str:
+    """The driver's own text of the statement that stores a prepared row unless it is there already."""
+    # Positions are filled from tuples: no dictionary per row.
+    make: Any = type(engine.dialect)
+    dialect = make(paramstyle="qmark" if engine.dialect.name == "sqlite" else "format")
+    values = {name: sa.bindparam(name, type_=predictions.c[name].type) for name in _COLUMNS}
+    compiled = upsert(dialect, predictions).values(values).on_conflict_do_nothing().compile(dialect=dialect)
+    if compiled.positiontup != list(_COLUMNS):
+        raise RuntimeError(f"the statement takes {compiled.positiontup}, the rows are {_COLUMNS}")
+    return str(compiled)
+
+
+def _content(*parts: bytes) -> int:
+    """64 bits of what was asked and answered: a signed whole number, as both databases have them."""
+    digest = hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _json(value: Any) -> bytes:
+    """JSON text; a NaN is a missing value."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "isoformat"):  # pandas' Timestamp
+        return value.isoformat()
+    if hasattr(value, "item"):  # a numpy value orjson does not know
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} has no form in JSON")

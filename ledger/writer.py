@@ -1,0 +1,212 @@
+"""Group commit: predictions from many requests, durable by one transaction each time the disk is free.
+
+One thread owns one connection. While it waits for the disk, requests queue; the next transaction takes them all. Nobody is
+told before the commit that holds his rows has returned, and in both databases a commit returns after its fsync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ledger import predictions
+from ledger.predictions import Prediction
+from ledger.privacy import Privacy
+
+# Rows that may wait for the disk: some seconds' worth. Then whoever brings more waits, and after PATIENCE is sent away.
+ROOM = 20_000
+PATIENCE = 10.0
+# Rows after which a transaction takes no further request: it should last milliseconds.
+GROUP = 2_000
+
+
+class LedgerFull(RuntimeError):
+    """Predictions arrive faster than the disk takes them, for longer than PATIENCE."""
+
+
+class LedgerFailed(RuntimeError):
+    """The database did not take a group: disk full, no connection. Nothing of it is answered; it may be sent again."""
+
+
+class LedgerClosed(RuntimeError):
+    """The writer was closed: nothing more can be recorded."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Rows of one request, and who must be told: a thread's future, or an event loop's."""
+
+    rows: list[tuple[Any, ...]]
+    future: Future[None] | asyncio.Future[None]
+    loop: asyncio.AbstractEventLoop | None
+
+
+class Writer:
+    """Records the predictions of a project. Safe to call from any thread and any event loop."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        project: str,
+        privacy: Privacy | None = None,
+        room: int = ROOM,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._engine, self._project, self._privacy = engine, project, privacy or Privacy()
+        self._insert = predictions.insert(engine)
+        self._room, self._patience = room, patience
+        self._queue: deque[_Waiting] = deque()
+        self._queued = 0
+        self._closed = False
+        self._change = threading.Condition()
+        self._connection: sa.PoolProxiedConnection | None = None
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, given: Sequence[Prediction]) -> Future[None]:
+        """Queue predictions; the future ends when they are durable, or with what went wrong. All of them or none.
+
+        Blocks while the queue is full. Raises BadPrediction, LedgerFull, LedgerClosed.
+        """
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # what is queued is recorded: nobody can take it back
+        waiting = _Waiting(self._prepare(given), future, None)
+        with self._change:
+            if not self._change.wait_for(lambda: self._closed or self._queued < self._room, self._patience):
+                raise LedgerFull(f"the ledger's queue has been full for {self._patience:g} s. Try again later")
+            self._put(waiting)
+        return future
+
+    async def record(self, given: Sequence[Prediction]) -> None:
+        """Return when predictions are durable, without blocking the event loop. Raises as submit(), and what went wrong."""
+        if self._queued >= self._room:  # rare: then a thread may wait for us
+            return await asyncio.wrap_future(await asyncio.to_thread(self.submit, given))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        waiting = _Waiting(self._prepare(given), future, loop)
+        with self._change:
+            self._put(waiting)
+        return await future
+
+    @property
+    def queued(self) -> int:
+        """Rows that wait for the disk, for the metrics."""
+        return self._queued
+
+    def close(self) -> None:
+        """Record what is queued, then stop. A second time changes nothing."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        self._thread.join()
+
+    def _prepare(self, given: Sequence[Prediction]) -> list[tuple[Any, ...]]:
+        return predictions.prepare(self._project, given, self._privacy)
+
+    def _put(self, waiting: _Waiting) -> None:
+        if self._closed:
+            raise LedgerClosed("the ledger's writer is closed. Start the service again")
+        self._queue.append(waiting)
+        self._queued += len(waiting.rows)
+        self._change.notify_all()
+
+    def _take(self) -> list[_Waiting]:
+        """The next group, of at least one request; none when closed and empty."""
+        with self._change:
+            self._change.wait_for(lambda: self._queue or self._closed)
+            group, rows = list[_Waiting](), 0
+            while self._queue and rows < GROUP:
+                group.append(self._queue.popleft())
+                rows += len(group[-1].rows)
+            self._queued -= rows
+            self._change.notify_all()
+        return group
+
+    def _run(self) -> None:
+        while group := self._take():
+            error: BaseException | None = None
+            try:
+                self._commit([row for waiting in group for row in waiting.rows])
+            except Exception as e:  # noqa: BLE001 (every one of them reaches whoever waits)
+                error = self._explained(e)
+            _tell(group, error)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _explained(self, e: Exception) -> Exception:
+        if not isinstance(e, (self._engine.dialect.loaded_dbapi.Error, sa.exc.SQLAlchemyError, OSError)):
+            return e
+        where = self._engine.url.render_as_string(hide_password=True)
+        failed = LedgerFailed(
+            f"the ledger at {where} did not record predictions ({str(e).strip()}). Look at its disk or server, then send them "
+            "again"
+        )
+        failed.__cause__ = e
+        return failed
+
+    def _commit(self, rows: list[tuple[Any, ...]], again: bool = True) -> None:
+        """Store rows durably. A connection that the server dropped is replaced once: the statement may be repeated."""
+        dialect = self._engine.dialect
+        connection = self._connection = self._connection or _durable(self._engine)
+        cursor = connection.cursor()
+        try:
+            if dialect.name == "sqlite":  # psycopg begins by itself
+                cursor.execute("BEGIN IMMEDIATE")
+            cursor.executemany(self._insert, rows)
+            connection.commit()
+            return
+        except dialect.loaded_dbapi.Error as e:
+            lost = dialect.is_disconnect(e, connection.driver_connection, None)
+            # Whatever state it is in, a new one is not.
+            connection.invalidate()
+            self._connection = None
+            if not (lost and again):
+                raise
+        self._commit(rows, again=False)
+
+
+def _durable(engine: sa.Engine) -> sa.PoolProxiedConnection:
+    """A connection whose commits return only when the disk has them, whatever the server's default is."""
+    connection = engine.raw_connection()
+    cursor = connection.cursor()
+    if engine.dialect.name == "sqlite":
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone stops at the disk's cache
+    else:
+        cursor.execute("SHOW synchronous_commit")
+        if cursor.fetchone() == ("off",):
+            cursor.execute("SET synchronous_commit TO on")
+        connection.commit()
+    cursor.close()
+    return connection
+
+
+def _tell(group: list[_Waiting], error: BaseException | None) -> None:
+    """End every future; those of an event loop together, in the loop's own thread."""
+    loops: dict[asyncio.AbstractEventLoop, list[Any]] = {}
+    for waiting in group:
+        if waiting.loop is None:
+            _end([waiting.future], error)
+        else:
+            loops.setdefault(waiting.loop, []).append(waiting.future)
+    for loop, futures in loops.items():
+        with suppress(RuntimeError):  # a closed loop: nobody is left who waits
+            loop.call_soon_threadsafe(_end, futures, error)
+
+
+def _end(futures: list[Any], error: BaseException | None) -> None:
+    for future in futures:
+        if future.done():  # given up by whoever waited
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)

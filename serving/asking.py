@@ -1,0 +1,220 @@
+"""The body of POST /invocations -> rows: MLflow's scoring protocol in JSON and CSV, typed by a version's signature.
+
+Every fault is a Refused that names the column and the row, never a value. Knows no HTTP but the content type.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
+
+import orjson
+
+from ledger.moments import moment
+from serving.signature import Plain, Refused, Signature, shown
+
+# As many as an answer in a second or two has room for; more is a matter for `windvane score`.
+MOST_ROWS = 10_000
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_BESIDE = {"params", "signature_name"}
+_EPOCH = datetime(1970, 1, 1)
+_LONGEST_ID = 200
+_ABSENT = object()
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Columns that a row may have beside the model's: what names it, and its time (problem.id, problem.time)."""
+
+    id: str | None = None
+    time: str | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Those there are."""
+        return frozenset(name for name in (self.id, self.time) if name is not None)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows of a request: as plain values in the signature's order, as they were sent, their ids and times where given."""
+
+    plain: list[list[Plain]]
+    records: Sequence[Record]
+    ids: list[str | None]
+    times: list[Any]
+
+
+def read(body: bytes, content_type: str, signature: Signature, roles: Roles) -> Asked:
+    """The rows of a request. Raises Refused: 415 for another content type, 413 for too many rows, else 400."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
+        records = _records(_json(body))
+        readers = signature.from_json
+    elif kind == "text/csv":
+        records = list(_csv(body))
+        readers = signature.from_text
+    else:
+        raise Refused("Content-Type must be application/json or text/csv", 415)
+    if len(records) > MOST_ROWS:
+        raise Refused(f"at most {MOST_ROWS:,} rows at a time: send them in pieces, or use `windvane score`", 413)
+    _known(records, signature, roles)
+    plain = [_row(record, readers, i) for i, record in enumerate(records)]
+    ids = [_id(record.get(roles.id), i, roles.id) if roles.id else None for i, record in enumerate(records)]
+    return Asked(plain, records, ids, _times(records, plain, signature, roles))
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as e:
+        if b"NaN" not in body:
+            raise Refused(f"the body is not JSON: {shown(e)}") from None
+    # json.dumps of a frame with missing values writes NaN, which is not JSON, but what MLflow's clients send.
+    try:
+        return json.loads(body, parse_constant=_constant)
+    except (ValueError, RecursionError) as e:
+        raise Refused(f"the body is not JSON: {shown(e)}") from None
+
+
+def _constant(name: str) -> None:
+    if name != "NaN":
+        raise ValueError("a number is infinite")
+
+
+def _records(content: Any) -> Sequence[Record]:
+    """Rows as objects, whichever of the protocol's formats they came in."""
+    given = [name for name in FORMATS if name in content] if isinstance(content, dict) else []
+    if len(given) != 1:
+        raise Refused(f"the body must be a JSON object with one of {', '.join(FORMATS)}")
+    for name in content.keys() - _BESIDE - set(FORMATS):
+        raise Refused(f"{shown(name)} is not part of the protocol: the body may hold {', '.join((*FORMATS, 'params'))}")
+    name, rows = given[0], content[given[0]]
+    if name == "dataframe_split":
+        return _split(rows)
+    if name != "dataframe_records" and isinstance(rows, dict):
+        return _columnar(rows, name)
+    if not isinstance(rows, list) or not all(type(row) is dict for row in rows):
+        raise Refused(f"{name}: must be a list of objects, one a row, each with a value per column")
+    return rows
+
+
+def _split(frame: Any) -> list[Record]:
+    if (
+        not isinstance(frame, dict)
+        or not isinstance(frame.get("columns"), list)
+        or not isinstance(frame.get("data"), list)
+    ):
+        raise Refused("dataframe_split: must be an object with the lists `columns` and `data`")
+    for name in frame.keys() - {"columns", "data", "index"}:
+        raise Refused(f"dataframe_split: {shown(name)} is not part of the protocol")
+    columns = _names(frame["columns"], "dataframe_split: columns")
+    for i, row in enumerate(frame["data"]):
+        if type(row) is not list or len(row) != len(columns):
+            raise Refused(
+                f"dataframe_split: row {i + 1} of data must be a list of {len(columns)} values, one per column"
+            )
+    return [dict(zip(columns, row, strict=True)) for row in frame["data"]]
+
+
+def _columnar(columns: dict[str, Any], format: str) -> list[Record]:
+    """An object with a list per column."""
+    lengths = {len(values) if isinstance(values, list) else -1 for values in columns.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        raise Refused(f"{format}: must hold a list per column, all of one length")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _csv(body: bytes) -> Iterator[Record]:
+    try:
+        lines = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+        columns = _names(next(lines, []), "the first line")
+        for i, row in enumerate(lines):
+            if len(row) != len(columns):
+                if not row:  # an empty line
+                    continue
+                raise Refused(f"row {i + 1} has {len(row)} cells, the first line names {len(columns)} columns")
+            yield dict(zip(columns, row, strict=True))
+    except UnicodeDecodeError:
+        raise Refused("the body is not UTF-8 text") from None
+    except csv.Error as e:
+        raise Refused(f"the body is not CSV: {shown(e)}") from None
+
+
+def _names(given: Iterable[Any], where: str) -> list[str]:
+    seen: dict[str, None] = {}
+    for name in given:
+        if not isinstance(name, str):
+            raise Refused(f"{where}: a column's name must be text")
+        if name in seen:
+            raise Refused(f"{where}: column {shown(name)!r} appears twice")
+        seen[name] = None
+    return list(seen)
+
+
+def _known(records: Sequence[Record], signature: Signature, roles: Roles) -> None:
+    allowed = signature.names | roles.names
+    for record in records:
+        if record.keys() <= allowed:
+            continue
+        name = next(name for name in record if name not in allowed)
+        raise Refused(
+            f"column {shown(name)!r} is unknown: the model takes {', '.join(map(shown, sorted(allowed)))[:1000]}"
+        )
+
+
+def _row(record: Record, readers: Sequence[tuple[str, Callable[[Any], Plain]]], at: int) -> list[Plain]:
+    name, get = "", record.get
+    try:
+        row = []
+        for name, read in readers:
+            value = get(name, _ABSENT)
+            if value is _ABSENT:
+                _missing(name, at)
+            row.append(read(value))
+    except ValueError as e:
+        raise Refused(f"column {shown(name)!r}, row {at + 1}: {e}") from None
+    return row
+
+
+def _missing(name: str, at: int) -> NoReturn:
+    raise Refused(f"column {shown(name)!r} is missing in row {at + 1}. Send it; null where its value is unknown")
+
+
+def _id(value: Any, at: int, column: str | None) -> str | None:
+    """The id that a row was sent with; None: one must be made."""
+    if value is None or value == "":
+        return None
+    text = str(value) if type(value) is int else value
+    if type(text) is not str or len(text) > _LONGEST_ID or "\0" in text or not _encodable(text):
+        raise Refused(f"column {shown(column)!r}, row {at + 1}: an id is text of 1 to {_LONGEST_ID} characters")
+    return text
+
+
+def _encodable(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _times(records: Sequence[Record], plain: list[list[Plain]], signature: Signature, roles: Roles) -> list[Any]:
+    """Each row's own time as the ledger takes it, None where it has none."""
+    if roles.time is None:
+        return [None] * len(records)
+    place = {column.name: i for i, column in enumerate(signature.inputs) if column.type == "date"}.get(roles.time)
+    if place is not None:
+        return [None if row[place] is None else _EPOCH + timedelta(microseconds=int(row[place] or 0)) for row in plain]
+    times = [record.get(roles.time) for record in records]
+    for i, time in enumerate(times):
+        try:
+            times[i] = None if time is None or time == "" else moment(time) and time
+        except (ValueError, TypeError):
+            raise Refused(
+                f"column {shown(roles.time)!r}, row {i + 1}: must be a moment, such as 2026-01-31T12:00:00Z"
+            ) from None
+    return times

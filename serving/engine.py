@@ -1,0 +1,180 @@
+"""A version's compiled form: plain rows -> predictions, with numpy and ONNX Runtime alone. How it is made: compile.py.
+
+One engine answers single rows and batches alike. Features are encoded by our own code, which costs a row microseconds and
+keeps categories and dates exact; trees run in ONNX Runtime in double precision, in which they decide as scikit-learn does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from serving.encoding import as_it_is, encoder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from serving.signature import Plain
+
+# From so many rows on, columns are encoded one after the other: numpy's own cost is then less than what it saves.
+MANY = 8
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Predictions of n rows: numbers or classes, and for k classes their probabilities (n, k)."""
+
+    values: list[Any]
+    proba: NDArray[np.float64] | None = None
+
+
+class Engine(Protocol):
+    """What answers for one version."""
+
+    form: str
+
+    def predict(self, rows: Sequence[Sequence[Plain]]) -> Answer:
+        """Predictions for rows of plain values, each in the signature's order."""
+
+
+class Compiled:
+    """The engine that serving/compile.py describes: `recipe` from engine.json, `trees` the bytes of engine.onnx."""
+
+    def __init__(self, recipe: dict[str, Any], trees: bytes | None, classes: Sequence[Any] | None) -> None:
+        self.form = str(recipe["form"])
+        self._encoders = [(part["column"], encoder(part)) for part in recipe["columns"]]
+        self._width = int(recipe["width"])
+        self._single = bool(recipe["single"])
+        self._raw = _RAW[self.form](recipe["model"], trees)
+        self._link = _LINKS[recipe["link"]]
+        self._back = [_BACK[name](*numbers) for name, *numbers in recipe["back"]]
+        self._bent = [_BENT[name](*numbers) for name, *numbers in recipe["bent"]]
+        self.call: tuple[float, int] | None = None if recipe["call"] is None else tuple(recipe["call"])
+        self._classes = None if classes is None else list(classes)
+
+    def predict(self, rows: Sequence[Sequence[Plain]]) -> Answer:
+        """See Engine. Rows of the same values get the same answer, alone or in company, to the last bits of a float."""
+        raw = self._raw(self.matrix(rows))
+        if self._classes is None:
+            values = raw[:, 0]
+            with np.errstate(over="ignore"):  # exp of a number far out is infinite, as in scikit-learn
+                for back in self._back:
+                    values = back(values)
+            return Answer(values.tolist())
+        proba = self._link(raw)
+        for bend in self._bent:
+            proba = bend(proba)
+        classes = self._classes
+        return Answer([classes[i] for i in self._called(proba)], proba)
+
+    def _called(self, proba: NDArray[np.float64]) -> list[int]:
+        """Which class each row is called: the likeliest, or of two the one whose probability reaches its threshold."""
+        if self.call is None:
+            called: list[int] = proba.argmax(axis=1).tolist()
+            return called
+        threshold, positive = self.call
+        return [positive if share >= threshold else 1 - positive for share in proba[:, positive].tolist()]
+
+    def matrix(self, rows: Sequence[Sequence[Plain]]) -> NDArray[np.float64]:
+        """The model's inputs (n, width); NaN where a value is missing and the model routes that by itself."""
+        inputs = self._by_rows(rows) if len(rows) < MANY else self._by_columns(rows)
+        return inputs.astype("float32").astype("float64") if self._single else inputs
+
+    def _by_rows(self, rows: Sequence[Sequence[Plain]]) -> NDArray[np.float64]:
+        flat: list[float] = []
+        extend, encoders = flat.extend, self._encoders
+        for row in rows:
+            for column, encode in encoders:
+                extend(encode(row[column]))
+        return np.array(flat, dtype="float64").reshape(len(rows), self._width)
+
+    def _by_columns(self, rows: Sequence[Sequence[Plain]]) -> NDArray[np.float64]:
+        columns = list(zip(*rows, strict=True))
+        inputs = np.empty((len(rows), self._width))
+        at = 0
+        for column, encode in self._encoders:
+            values = columns[column]
+            width = len(encode(None))
+            if encode is as_it_is:
+                inputs[:, at] = values  # numpy reads None as NaN
+            else:
+                inputs[:, at : at + width] = [encode(value) for value in values]
+            at += width
+        return inputs
+
+
+Raw = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
+
+
+def _constant(model: dict[str, Any], _trees: bytes | None) -> Raw:
+    value = np.array(model["value"], dtype="float64")
+    return lambda inputs: np.tile(value, (len(inputs), 1))
+
+
+def _linear(model: dict[str, Any], _trees: bytes | None) -> Raw:
+    weights, intercept = np.array(model["weights"], dtype="float64").T, np.array(model["intercept"], dtype="float64")
+    return lambda inputs: inputs @ weights + intercept
+
+
+def _trees(model: dict[str, Any], trees: bytes | None) -> Raw:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    # Requests are small and many: threads of one session would only wait for each other.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(trees, options, providers=["CPUExecutionProvider"])
+    baseline = np.array(model["baseline"], dtype="float64")
+    return lambda inputs: session.run(None, {"inputs": inputs})[0] + baseline
+
+
+def _logistic(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Through the logarithm, so that neither end overflows.
+    return _shares(np.exp(-np.logaddexp(0.0, -raw)))
+
+
+def _softmax(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _shares(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities as they are; of two classes the second one's is given."""
+    return np.concatenate([1 - raw, raw], axis=1) if raw.shape[1] == 1 else np.asarray(raw, dtype="float64")
+
+
+def _divide(factors: list[float]) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    by = np.array(factors)
+    return lambda proba: _normal(proba / by)
+
+
+def _temper(power: float, shifts: list[float], least: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    times = np.exp(shifts)
+    return lambda proba: _normal(np.clip(proba, least, 1.0) ** power * times)
+
+
+def _normal(odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+
+_RAW: dict[str, Callable[[dict[str, Any], bytes | None], Raw]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "trees": _trees,
+}
+_LINKS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "none": lambda raw: raw,
+    "logistic": _logistic,
+    "softmax": _softmax,
+    "shares": _shares,
+}
+_BACK: dict[str, Callable[..., Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
+    "exp": lambda: np.exp,
+    "unscale": lambda mean, scale: lambda values: values * scale + mean,
+}
+_BENT: dict[str, Callable[..., Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
+    "divide": _divide,
+    "temper": _temper,
+}

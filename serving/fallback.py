@@ -1,0 +1,49 @@
+"""scikit-learn itself as an engine: for a version without a compiled form. Slow and heavy, but always the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.engine import Answer
+from serving.stored import SCIKIT_LEARN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from serving.signature import Plain, Signature
+
+
+class ScikitLearn:
+    """Answers from the stored pipeline."""
+
+    form = SCIKIT_LEARN
+
+    def __init__(self, folder: Path, manifest_sha256: str, kind: str, signature: Signature) -> None:
+        from tasks import artifacts, problems
+
+        self._model = artifacts.load(folder, manifest_sha256)
+        self._kind = problems.of(kind)
+        self._signature = signature
+
+    def predict(self, rows: Sequence[Sequence[Plain]]) -> Answer:
+        """See serving.engine.Engine."""
+        said = self._kind.predict(self._model, self._frame(rows))
+        return Answer(said.value.tolist(), said.proba)
+
+    def _frame(self, rows: Sequence[Sequence[Plain]]) -> pd.DataFrame:
+        """Plain rows as the frame that the pipeline was taught on (tasks.features.conform)."""
+        import numpy as np
+        import pandas as pd
+
+        columns: dict[str, Any] = {}
+        for column, values in zip(self._signature.inputs, zip(*rows, strict=True), strict=True):
+            if column.type == "category":
+                columns[column.name] = np.array([np.nan if v is None else v for v in values], dtype=object)
+            elif column.type == "date":
+                moments = [np.datetime64("NaT") if v is None else np.datetime64(v, "us") for v in values]
+                columns[column.name] = np.array(moments, dtype="datetime64[us]")
+            else:
+                columns[column.name] = np.array(values, dtype="float64")
+        return pd.DataFrame(columns)

@@ -1,0 +1,136 @@
+"""The service as a process: its socket, its log, its start and its graceful stop."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ledger.writer import Writer
+from serving import keys
+from serving.answering import Answering, Recorder
+from serving.app import Service
+from serving.asking import Roles
+from serving.following import Following
+from serving.labelling import Check, Labelling
+from serving.metering import Meters
+from serving.shelf import Shelf
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from ledger.privacy import Privacy
+
+# Seconds that requests have to end once the service is told to stop.
+GRACE = 10
+# Requests at once; more are told to come again.
+CROWD = 2_000
+log = logging.getLogger("windvane.serving")
+
+
+def run(
+    engine: sa.Engine,
+    project: str,
+    folder: Path,
+    fetch: Callable[[str], Path],
+    listening: socket.socket,
+    known: keys.Keys,
+    roles: Roles,
+    privacy: Privacy,
+    check: Check,
+    recorder: Recorder | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; answers that are on their way are finished. recorder None: the ledger's writer.
+
+    folder: where local copies of versions lie. listening: from listen().
+    """
+    _log_as_json()
+    writer = Writer(engine, project, privacy) if recorder is None else None
+    following = Following(engine, project, Shelf(folder, fetch))
+    try:
+        following.start()
+        answering = Answering(following, recorder or writer or _nobody(), roles)
+        service = Service(answering, Labelling(engine, project, check), following, Meters(following), known)
+        host, port = listening.getsockname()[:2]
+        log.info("listening", extra={"facts": {"host": host, "port": port}})
+        _serve(service, listening)
+    finally:
+        following.stop()
+        if writer is not None:
+            writer.close()
+        log.info("stopped", extra={"facts": {}})
+
+
+def _nobody() -> Recorder:
+    raise AssertionError("there is a writer where no recorder was given")
+
+
+def _serve(service: Service, listening: socket.socket) -> None:
+    import uvicorn
+
+    # What was made at start lives as long as the process: the collector need not look at it for each young object.
+    gc.collect()
+    gc.freeze()
+    config = uvicorn.Config(
+        service,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CROWD,
+        timeout_graceful_shutdown=GRACE,
+    )
+    # uvicorn ends gracefully and then sends itself the signal again, which must not keep the ledger's writer from its end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run([listening])
+
+
+def listen(host: str, port: int, known: keys.Keys) -> socket.socket:
+    """The socket to serve on; port 0 takes a free one. Raises InputError when the address is not allowed or taken."""
+    keys.guard(host, known)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except (OSError, OverflowError) as e:
+        listening.close()
+        raise InputError(f"serve: {host} port {port} cannot be used ({e}). Choose another with --port") from None
+    listening.listen(1024)
+    return listening
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level and event; then the facts, which hold no value of a request."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {"at": at, "level": record.levelname.lower(), "event": record.getMessage()}
+        line |= getattr(record, "facts", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _log_as_json() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json())
+    for name, level in (("windvane.serving", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate, logger.level = [handler], False, level

@@ -1,0 +1,221 @@
+"""What a version may be asked: its columns with their types, and one JSON or CSV value -> one plain value.
+
+Owns reading and refusing of values, never shows them. Knows neither HTTP nor how a model counts with what was read.
+Plain values: number and boolean float, category str, date whole microseconds since 1970 (UTC); None = missing. They are
+those of tasks.features.conform, which reads whole frames; this reads single values, without pandas.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+Plain = float | str | int | None
+Type = Literal["number", "boolean", "category", "date"]
+
+# The words that a boolean is written with, as in tasks.features.
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), 1.0),
+    **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), 0.0),
+}
+# scikit-learn's trees compare in single precision; what does not fit there has no side of a threshold.
+_LARGEST = 3.4e38
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+_SHORT_DATE = re.compile(r"\d{4}(-\d{2})?")
+# pandas reads these as missing in a CSV file, and so training read them.
+_MISSING = frozenset(
+    [
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    ]
+)
+
+
+class Refused(Exception):
+    """A request that cannot be answered: its sender's fault. The text may be shown: it holds no value of the request."""
+
+    def __init__(self, text: str, status: int = 400) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Input:
+    """A column that the model sees; missing: training saw it without a value, so that it may be left empty."""
+
+    name: str
+    type: Type
+    missing: bool
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A version's inputs in the model's order, and its classes (None: it predicts numbers)."""
+
+    inputs: tuple[Input, ...]
+    classes: tuple[Any, ...] | None = None
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The columns' names."""
+        return frozenset(column.name for column in self.inputs)
+
+    @cached_property
+    def from_json(self) -> tuple[tuple[str, Callable[[Any], Plain]], ...]:
+        """Per column its name and the reader of a JSON value."""
+        return tuple((c.name, _complete(c, _JSON[c.type])) for c in self.inputs)
+
+    @cached_property
+    def from_text(self) -> tuple[tuple[str, Callable[[Any], Plain]], ...]:
+        """Per column its name and the reader of a cell of a CSV file."""
+        return tuple((c.name, _complete(c, _TEXT[c.type])) for c in self.inputs)
+
+
+def shown(text: object, longest: int = 60) -> str:
+    """Something of a request as it may stand in an answer: short, printable, nothing that a browser would obey."""
+    cut = str(text)[:longest]
+    return html.escape("".join(c if c.isprintable() else "?" for c in cut)) + ("…" if len(str(text)) > longest else "")
+
+
+def _complete(column: Input, read: Callable[[Any], Plain]) -> Callable[[Any], Plain]:
+    """The reader, which refuses a missing value where training never saw one."""
+    if column.missing:
+        return read
+
+    def complete(value: Any) -> Plain:
+        plain = read(value)
+        if plain is None:
+            raise ValueError("is missing, and training never saw it missing")
+        return plain
+
+    return complete
+
+
+def _number(value: Any) -> float | None:
+    kind = type(value)
+    if kind is float or kind is int:
+        if -_LARGEST <= value <= _LARGEST:
+            return float(value)
+        if math.isnan(value):
+            return None
+        raise ValueError("is a number beyond what can be counted with")
+    if value is None:
+        return None
+    raise ValueError(f"must be a number, not {_kind(value)}")
+
+
+def _boolean(value: Any) -> float | None:
+    if value is True or value is False:
+        return 1.0 if value else 0.0
+    if value is None:
+        return None
+    if type(value) in (int, float) and value in (0, 1):
+        return float(value)
+    if type(value) is str:
+        return _word(value)
+    raise ValueError(f"must be true or false, not {_kind(value)}")
+
+
+def _word(text: str) -> float | None:
+    word = text.strip().lower()
+    if word == "":
+        return None
+    if (found := _WORDS.get(word)) is None:
+        raise ValueError("must be true or false")
+    return found
+
+
+def _category(value: Any) -> str | None:
+    kind = type(value)
+    if kind is str:
+        return value or None
+    if value is None:
+        return None
+    if kind is int:
+        return str(value)
+    if kind is float:
+        # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
+        if math.isnan(value):
+            return None
+        return str(int(value)) if value.is_integer() and abs(value) < 1e16 else str(value)
+    raise ValueError(f"must be text, not {_kind(value)}")
+
+
+def _date(value: Any) -> int | None:
+    if type(value) is str:
+        return _moment(value.strip())
+    if value is None:
+        return None
+    raise ValueError(f"must be a date as text (2024-05-31 or 2024-05-31T12:00:00Z), not {_kind(value)}")
+
+
+@lru_cache(4096)
+def _moment(text: str) -> int | None:
+    if text == "":
+        return None
+    if _SHORT_DATE.fullmatch(text):
+        text += "-01" if len(text) == 7 else "-01-01"
+    try:
+        read = datetime.fromisoformat(text)
+        if read.tzinfo is not None:
+            read = read.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        raise ValueError("is not a date: write 2024-05-31 or 2024-05-31T12:00:00Z") from None
+    return (read - _EPOCH) // _MICROSECOND
+
+
+def _text_number(text: str) -> float | None:
+    if text in _MISSING:
+        return None
+    try:
+        read = float(text)
+    except ValueError:
+        raise ValueError("must be a number") from None
+    return None if math.isinf(read) else _number(read)
+
+
+def _kind(value: Any) -> str:
+    names = {str: "text", bool: "true or false", list: "a list", dict: "an object", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")
+
+
+def _unless_missing(read: Callable[[str], Plain]) -> Callable[[str], Plain]:
+    return lambda text: None if text in _MISSING else read(text)
+
+
+_JSON: dict[Type, Callable[[Any], Plain]] = {
+    "number": _number,
+    "boolean": _boolean,
+    "category": _category,
+    "date": _date,
+}
+_TEXT: dict[Type, Callable[[str], Plain]] = {
+    "number": _text_number,
+    "boolean": _unless_missing(_word),
+    "category": _unless_missing(lambda text: text or None),
+    "date": _unless_missing(lambda text: _moment(text.strip())),
+}

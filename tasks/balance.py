@@ -1,0 +1,198 @@
+"""Rare classes while a model is fitted: weights and resampled training rows. Owns the treatments, and that probabilities
+stay honest under them; which class is called is the business of tasks/thresholds.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+
+from tasks.settling import settle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Neighbours of which a synthetic row is made, as in the paper on SMOTE.
+NEIGHBOURS = 5
+# imbalanced-learn holds the neighbours of all new rows at once, a cell per category: this many cells are 400 MB.
+MOST_CELLS = 50_000_000
+# A leaf that is sure gives 0 or 1, which has no logarithm; and how far (e to this) calibration may temper and shift.
+LEAST, POWER, SHIFT = 1e-6, 3.0, 10.0
+# What stands for a missing code while neighbours vote; OrdinalEncoder itself gives -1 to an unknown one.
+_MISSING = -2.0
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How a configuration treats rare classes: `treatment` of the training rows, metric that `threshold` is tuned for."""
+
+    treatment: str | None = None
+    threshold: str | None = None
+
+
+AS_THEY_CAME = Balance()
+
+
+class Balanced(ClassifierMixin, BaseEstimator):
+    """A classifier fitted on reweighted or resampled rows whose probabilities are those of the rows as they came.
+
+    treatment: `weights` (each class weighs the same), `oversample` and `undersample` (rows drawn until classes are of
+    one size), `smote` (new rows between neighbours: Chawla et al., JAIR 16, 2002). `codes`: input columns that hold
+    categories as numbers. Stands behind the features in a pipeline, so only rows that are fitted on are resampled; it
+    holds no sampler afterwards, and none is needed to predict.
+
+    A class that counts `factor` times as much in the fit gets odds that are too high by just that: probabilities are
+    divided by the factors and brought back to 1 (Elkan, IJCAI 2001; Saerens, Latinne & Decaestecker, Neural
+    Computation 14, 2002). That mends the prior; what else resampling bends, such as copies learned by heart,
+    calibrate() mends from rows that fits had not seen.
+    """
+
+    def __init__(self, estimator: Any = None, treatment: str = "weights", codes: tuple[int, ...] = (), seed: int = 0):
+        self.estimator, self.treatment, self.codes, self.seed = estimator, treatment, codes, seed
+
+    def fit(self, X: NDArray[Any], y: NDArray[Any]) -> Balanced:
+        """Treat the rows (n, inputs), fit a copy of the estimator, and remember by how much each class was lifted."""
+        self.classes_, before = np.unique(y, return_counts=True)
+        model = clone(self.estimator)
+        extra: dict[str, Any] = {}
+        if self.treatment == "weights":
+            model.set_params(class_weight="balanced")
+            lifted = 1 / before
+        else:
+            X, y, extra = self._aside(model, X, y)
+            kept = np.unique(y, return_counts=True)[1]
+            X, y = resampled(X, y, self.treatment, self.codes, self.seed)
+            lifted = np.unique(y, return_counts=True)[1] / kept
+            settle(model, y)
+        if extra:
+            extra["sample_weight_val"] = lifted[np.searchsorted(self.classes_, extra["y_val"])]
+        self.estimator_ = model.fit(X, y, **extra)
+        self.factors_ = lifted / lifted.max()
+        self.power_, self.shifts_ = 1.0, np.zeros(len(self.classes_))
+        return self
+
+    def calibrate(self, proba: NDArray[Any], y: NDArray[Any]) -> None:
+        """Learn to temper from what like models said (n, k) of rows that they had not seen, and their labels (n,).
+
+        Likeliest power and shift per class of p ** power * exp(shift): Platt scaling for two classes, vector scaling
+        with one temperature for more (Guo et al., ICML 2017). The power is positive, so ranks of two classes stay.
+        """
+        from scipy.optimize import minimize
+        from scipy.special import log_softmax
+
+        logs = np.log(np.clip(proba, LEAST, 1.0))
+        hit = y[:, None] == self.classes_
+
+        def cost(v: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+            power, found = np.exp(v[0]), log_softmax(np.exp(v[0]) * logs + np.append(0.0, v[1:]), axis=1)
+            off = np.exp(found) - hit
+            slopes = [power * (off * logs).sum(axis=1).mean(), *off.mean(axis=0)[1:]]
+            return -float(found[hit].sum()) / len(y), np.array(slopes)
+
+        bounds = [(-POWER, POWER), *[(-SHIFT, SHIFT)] * (len(self.classes_) - 1)]
+        best = minimize(cost, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds).x
+        self.power_, self.shifts_ = float(np.exp(best[0])), np.append(0.0, best[1:])
+
+    def _aside(self, model: Any, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Set rows aside for early stopping before any is drawn twice: a copy of a row cannot tell when to stop."""
+        from sklearn.model_selection import train_test_split
+
+        if not model.get_params(deep=False).get("early_stopping"):
+            return X, y, {}
+        X, X_val, y, y_val = train_test_split(
+            X, y, test_size=model.validation_fraction, stratify=y, random_state=self.seed
+        )
+        return X, y, {"X_val": X_val, "y_val": y_val}
+
+    def predict_proba(self, X: NDArray[Any]) -> NDArray[Any]:
+        """(n, k), in the order of classes_."""
+        return self.corrected(self.estimator_.predict_proba(X))
+
+    def predict(self, X: NDArray[Any]) -> NDArray[Any]:
+        """The likeliest class (n,)."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+    def corrected(self, proba: NDArray[Any]) -> NDArray[Any]:
+        """Probabilities (n, k) of the estimator inside, under the classes' shares before the treatment."""
+        odds = proba / self.factors_
+        return self.tempered(odds / odds.sum(axis=1, keepdims=True))
+
+    def tempered(self, proba: NDArray[Any]) -> NDArray[Any]:
+        """Probabilities (n, k) under the classes' own shares, as calibrate() has learned to change them."""
+        if self.power_ == 1.0 and not self.shifts_.any():
+            return proba
+        odds = np.clip(proba, LEAST, 1.0) ** self.power_ * np.exp(self.shifts_)
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+
+def resampled(
+    X: NDArray[Any], y: NDArray[Any], treatment: str, codes: tuple[int, ...], seed: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows (m, inputs) and labels (m,) of which every class has as many: see Balanced. Missing values stay missing."""
+    if treatment == "smote":
+        return _synthetic(X, y, codes, seed)
+    if treatment == "undersample":
+        from imblearn.under_sampling import RandomUnderSampler as Sampler
+    else:
+        from imblearn.over_sampling import RandomOverSampler as Sampler
+    found: tuple[NDArray[Any], NDArray[Any]] = Sampler(random_state=seed).fit_resample(X, y)
+    return found
+
+
+def _synthetic(
+    X: NDArray[Any], y: NDArray[Any], codes: tuple[int, ...], seed: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """SMOTE, with categories voted for by the neighbours (SMOTENC; SMOTEN where all are).
+
+    The real rows come back as they are. For the new ones, whether a number is missing is voted for like a category,
+    what is always whole stays whole (or a tree tells new rows from real ones by their fractions), and distances are
+    measured in standard deviations. A class of one row has no neighbours and is left alone.
+    """
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import StandardScaler
+
+    flags = np.array([i for i in range(X.shape[1]) if i not in codes and np.isin(X[:, i], (0.0, 1.0)).all()], dtype=int)
+    votes = np.sort(np.append(np.array(codes, dtype=int), flags))
+    amounts = np.setdiff1d(np.arange(X.shape[1]), votes)
+    gaps = np.flatnonzero(np.isnan(X[:, amounts]).any(axis=0))
+    scaler = StandardScaler()
+    filled = X[:, amounts]
+    if len(amounts):
+        filled = scaler.fit_transform(SimpleImputer(keep_empty_features=True).fit_transform(filled))
+    coded = np.nan_to_num(X[:, votes], nan=_MISSING)
+    matrix = np.hstack([filled, coded, np.isnan(X[:, amounts[gaps]])])
+    found, labels = _smote(matrix, y, len(amounts), seed)
+    made = found[len(X) :]
+    new = np.empty((len(made), X.shape[1]))
+    new[:, votes] = np.where((kept := made[:, len(amounts) :][:, : len(votes)]) == _MISSING, np.nan, kept)
+    if len(amounts):
+        new[:, amounts] = scaler.inverse_transform(made[:, : len(amounts)])
+    whole = amounts[(np.nan_to_num(X[:, amounts]) % 1 == 0).all(axis=0)]
+    new[:, whole] = np.rint(new[:, whole])
+    for column, missing in zip(amounts[gaps], made[:, len(amounts) + len(votes) :].T, strict=True):
+        new[missing == 1, column] = np.nan
+    return np.vstack([X, new]), labels
+
+
+def _smote(matrix: NDArray[Any], y: NDArray[Any], amounts: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The real rows, then the new ones; the first `amounts` columns are numbers, the others categories."""
+    from imblearn.over_sampling import SMOTE, SMOTEN, SMOTENC
+
+    classes, counts = np.unique(y, return_counts=True)
+    votes = matrix[:, amounts:]
+    width = amounts + sum(len(np.unique(votes[:, i])) for i in range(votes.shape[1]))
+    most = MOST_CELLS // (NEIGHBOURS * max(width, 1))
+    wanted = {c: min(int(counts.max()), int(n) + most) for c, n in zip(classes, counts, strict=True) if n > 1}
+    neighbours = min([NEIGHBOURS, *(int(n) - 1 for n in counts if 1 < n < counts.max())])
+    given: dict[str, Any] = {"sampling_strategy": wanted, "k_neighbors": neighbours, "random_state": seed}
+    if not amounts:
+        sampler = SMOTEN(**given)
+    elif votes.shape[1]:
+        sampler = SMOTENC(categorical_features=list(range(amounts, matrix.shape[1])), **given)
+    else:
+        sampler = SMOTE(**given)
+    found: tuple[NDArray[Any], NDArray[Any]] = sampler.fit_resample(matrix, y)
+    return found

@@ -1,0 +1,69 @@
+"""What of a request the ledger may keep, from params.yaml, and the key of its hashes. Leaves dropping and hashing to ledger/privacy.py."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+from collections.abc import Collection
+from pathlib import Path
+
+from ledger.privacy import Privacy
+from tasks.errors import InputError
+from tasks.settings import Settings
+
+KEY = "WINDVANE_LEDGER_KEY"
+_FILE = "ledger.key"
+_LEAST = 16
+
+
+def of(chosen: Settings, home: Path, columns: Collection[str] | None = None) -> Privacy:
+    """The rules of `ledger` in params.yaml. `home` is .windvane/; `columns`, where given, are those of a request.
+
+    The key comes from WINDVANE_LEDGER_KEY, else from a file in `home` that is made the first time. Raises InputError for a
+    column that is not there (a slip would store it in the open), and for a shared ledger without a key that all share.
+    """
+    rules, problem = chosen.ledger, chosen.problem
+    known = None if columns is None else {*columns, *problem.ignore, problem.target, problem.group or problem.target}
+    for key, names in (("drop", rules.drop), ("hash", rules.hash)):
+        for name in names:
+            if known is not None and name not in known:
+                near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+                hint = f"Did you mean {near[0]!r}?" if near else "Take it out of the list"
+                raise InputError(f"ledger.{key}: the table has no column {name!r}. {hint}")
+    secret = _key(home) if rules.hash else b""
+    return Privacy(frozenset(rules.drop), frozenset(rules.hash), rules.sample, secret)
+
+
+def _key(home: Path) -> bytes:
+    if given := os.environ.get(KEY):
+        if len(given.encode()) < _LEAST:
+            raise InputError(f"{KEY}: is shorter than {_LEAST} characters. Make one: openssl rand -hex 32")
+        return given.encode()
+    if os.environ.get("WINDVANE_LEDGER_URL"):
+        raise InputError(
+            f"ledger.hash: whoever writes to a shared ledger must hash alike. Set {KEY} to the same secret everywhere: "
+            "openssl rand -hex 32"
+        )
+    path = home / _FILE
+    if not path.exists():
+        _make(path)
+    return bytes.fromhex(path.read_text(encoding="ascii"))
+
+
+def _make(path: Path) -> None:
+    """A new key, readable by its owner alone. Of several processes that make one at once, the first wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as f:
+            f.write(secrets.token_hex(32))
+            f.flush()
+            os.fsync(f.fileno())
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return
+    finally:
+        part.unlink()

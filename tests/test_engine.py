@@ -1,0 +1,189 @@
+"""The compiled form says what scikit-learn says: every candidate, every column type, alone and in company."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_estimators import EVERY, taught
+from test_features import ALL
+
+from serving import agreement, stored
+from serving.compile import compile
+from serving.engine import Answer, Compiled
+from serving.signature import Input, Signature
+from serving.trees import CannotCompile
+from tasks import estimators, features, ingest, problems, sources, validate
+from tasks import settings as params
+from tasks.estimators import Spec
+from tasks.features import Columns, conform
+from tasks.problems import Predictions
+
+TABLES: dict[str, dict[str, Any]] = {
+    "txhousing.parquet": {"kind": "regression", "target": "median", "time": "ts", "ignore": ["volume"]},
+    "king_county_houses.parquet": {"kind": "regression", "target": "price", "time": "ts"},
+    "noaa_rain.parquet": {"kind": "classification", "target": "rain"},
+    "census_income.parquet": {"kind": "classification", "target": "income", "ignore": ["instance_weight"]},
+}
+
+
+def form(model: Any, kind: str, columns: Columns, inputs: pd.DataFrame) -> stored.Form:
+    """What is stored beside a model, read again."""
+    read = stored.read(stored.files(model, problems.of(kind), columns, inputs, inputs, 0, 1_000))
+    assert read is not None
+    return read
+
+
+def variants(kind: str, name: str) -> list[dict[str, Any]]:
+    return [{}, {"log_target": True}] if "log_target" in problems.of(kind).candidates[name].space else [{}]
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_every_candidate_agrees_on_every_column_type(kind: str, name: str) -> None:
+    k, frame = problems.of(kind), taught(kind)
+    inputs = conform(frame, ALL, "x")
+    for spec in variants(kind, name):
+        made = form(estimators.fit(Spec(name, spec), k, ALL, frame, "y", 0, 1), kind, ALL, inputs)
+        assert made.compiled is not None, made.why
+        assert "0 of" in made.why
+        said = made.compiled.predict(made.sample)
+        theirs = Predictions(np.array(made.expected.values), made.expected.proba)
+        assert agreement.compare(said, theirs).accepted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", TABLES)
+def test_every_candidate_agrees_on_real_tables(file: str, whole_table: Callable[[str], Path]) -> None:
+    whole = params.parse({"project": "p", "problem": TABLES[file], "data": {"source": file}})
+    problem, path = whole.problem, whole_table(file)
+    frame = ingest.table(sources.read(path, problem.ignore), problem)
+    frame = frame[frame[problem.target].notna()].sample(3_000, random_state=0).reset_index(drop=True)
+    columns, k = features.columns(whole, validate.check(frame, whole)), problems.of(problem.kind)
+    inputs = conform(frame, columns, file)
+    for name in k.candidates:
+        model = estimators.fit(Spec(name, {}), k, columns, frame.head(1_500), problem.target, 0, 1)
+        made = form(model, problem.kind, columns, inputs.tail(1_500))
+        assert made.compiled is not None, f"{name}: {made.why}"
+
+
+def boosted() -> tuple[Any, Signature, pd.DataFrame]:
+    frame = taught("regression")
+    model = estimators.fit(Spec("boosting", {}), problems.of("regression"), ALL, frame, "y", 0, 1)
+    types = stored.types(ALL)
+    return model, Signature(tuple(Input(n, types[n], True) for n in ALL.names)), conform(frame, ALL, "x")
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 0.9])
+def test_a_threshold_decides_as_the_pipeline_does(threshold: float) -> None:
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.model_selection import FixedThresholdClassifier
+
+    frame = taught("classification")
+    frame["y"] = np.where(frame["y"] == "high", "yes", "no")
+    model = estimators.fit(Spec("forest", {}), problems.of("classification"), ALL, frame, "y", 0, 1)
+    inner = FrozenEstimator(model.named_steps["model"])
+    called = FixedThresholdClassifier(inner, threshold=threshold, pos_label="yes", response_method="predict_proba")
+    model.steps[-1] = ("model", called.fit(np.zeros((2, 1)), np.array(["no", "yes"])))
+    types = stored.types(ALL)
+    signature = Signature(tuple(Input(n, types[n], True) for n in ALL.names), ("no", "yes"))
+    made = compile(model, ALL.names)
+    engine = Compiled(made.recipe, made.trees, signature.classes)
+
+    def predict(pipeline: Any, inputs: Any) -> Predictions:
+        return Predictions(pipeline.predict(inputs), pipeline.predict_proba(inputs), pipeline.classes_)
+
+    inputs = conform(frame, ALL, "x")
+    assert agreement.agree(engine, model, predict, inputs, signature).accepted
+    made.recipe["call"][0] = 0.3
+    moved = Compiled(made.recipe, made.trees, signature.classes)
+    assert agreement.agree(moved, model, predict, inputs, signature).changed > 0
+
+
+def test_a_form_that_answers_otherwise_is_found_out() -> None:
+    model, signature, inputs = boosted()
+    made = compile(model, ALL.names)
+    predict = problems.of("regression").predict
+    moved = {**made.recipe, "columns": [dict(c) for c in made.recipe["columns"]]}
+    date = next(c for c in moved["columns"] if c["as"] == "date")
+    date["origin"] += 400
+    right, wrong = (Compiled(recipe, made.trees, None) for recipe in (made.recipe, moved))
+    assert agreement.agree(right, model, predict, inputs, signature).accepted
+    assert not agreement.agree(wrong, model, predict, inputs, signature).accepted
+
+
+def test_one_row_in_ten_thousand_may_differ_and_no_class() -> None:
+    assert agreement.Agreement(10_000, 1, 0, 1.0).accepted
+    assert not agreement.Agreement(9_999, 1, 0, 1.0).accepted
+    assert not agreement.Agreement(100_000, 0, 1, 0.0).accepted
+    classes = np.array(["a", "b"])
+    close = Predictions(classes[[1]], np.array([[0.499999, 0.500001]]), classes)
+    clear = Predictions(classes[[1]], np.array([[0.4999, 0.5001]]), classes)
+    assert agreement.compare(Answer(["a"], close.proba), close).changed == 0
+    assert agreement.compare(Answer(["a"], clear.proba), clear).changed == 1
+
+
+def test_what_is_not_known_is_not_compiled_and_said() -> None:
+    model, _, inputs = boosted()
+
+    class Shifted(type(model.named_steps["model"])):  # type: ignore[misc]
+        def predict(self, X: Any) -> Any:
+            return super().predict(X) + 1
+
+    model.named_steps["model"].__class__ = Shifted
+    with pytest.raises(CannotCompile, match="Shifted"):
+        compile(model, ALL.names)
+    made = form(model, "regression", ALL, inputs)
+    assert made.compiled is None
+    assert "scikit-learn answers" in made.why
+
+
+def test_the_stored_form_is_plain_json_that_says_how_well_it_agreed() -> None:
+    model, _, inputs = boosted()
+    files = stored.files(model, problems.of("regression"), ALL, inputs, inputs, 0)
+    told = json.loads(files[stored.ENGINE])
+    assert told["agreement"]["rows"] > 10_000
+    assert told["why"].startswith("compared with scikit-learn: 0 of 10,")
+    assert told["agreement"]["accepted"] is True
+    assert set(files) == {stored.ENGINE, stored.TREES}
+    assert stored.files(model, problems.of("regression"), ALL, inputs, inputs, 0) == files
+
+
+def test_missing_values_are_allowed_where_training_had_them() -> None:
+    model, _, inputs = boosted()
+    made = form(model, "regression", ALL, inputs.assign(n=0.0))
+    assert {c.name: c.missing for c in made.signature.inputs} == {
+        "n": False,
+        "b": True,
+        "c": True,
+        "h": True,
+        "d": True,
+    }
+
+
+SAME = {
+    "number": st.floats(-3e38, 3e38) | st.integers(-(10**15), 10**15) | st.none(),
+    "boolean": st.booleans() | st.none() | st.sampled_from(["true", " NO ", "y", "0", "1.0", ""]),
+    "category": st.text(max_size=5) | st.integers(-(10**9), 10**9) | st.none() | st.floats(-1e6, 1e6),
+    "date": st.datetimes().map(lambda d: d.isoformat())
+    | st.dates().map(str)
+    | st.sampled_from(["", "2024-05", "2024", "2024-05-31T12:00:00Z", "2024-05-31 12:00+02:00", None]),
+}
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(data=st.data(), kind=st.sampled_from(sorted(SAME)))
+def test_a_value_is_read_as_training_reads_it(data: st.DataObject, kind: Any) -> None:
+    value = data.draw(SAME[kind])
+    group = {"number": "numbers", "boolean": "booleans", "category": "low", "date": "dates"}[kind]
+    frame = pd.DataFrame({"x": pd.Series([value, None], dtype=object)})
+    whole = conform(frame, Columns(**{group: ("x",)}), "x")
+    signature = Signature((Input("x", kind, True),))
+    (_, read), *_ = signature.from_json
+    assert [read(value)] == agreement.plain(whole.head(1), signature)[0]
