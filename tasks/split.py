@@ -44,7 +44,7 @@ def run(root: Path, chosen: settings.Settings) -> None:
 
     table, path = root / profile.TABLE, root / TAUGHT_UNTIL
     with ThreadPoolExecutor(1) as beside:
-        content = beside.submit(_md5, table)
+        content = beside.submit(_sha256, table)
         whole = tables.read_parquet(table, _columns(chosen))
         labelled = whole[chosen.problem.target].notna().to_numpy()
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
@@ -64,9 +64,9 @@ def _columns(chosen: settings.Settings) -> list[str]:
     return list(dict.fromkeys(name for name in wanted if name is not None))
 
 
-def _md5(path: Path) -> str:
+def _sha256(path: Path) -> str:
     with path.open("rb") as f:
-        return hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _record(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> dict[str, Any]:
