@@ -77,7 +77,8 @@ def write(reading: Reading, target: Path, keyed: Keyed) -> None:
     import polars as pl
 
     names = tuple(reading.meanings)
-    key = keyed(names) if keyed else ()
+    # An id that cannot be read is refused, once all that is wrong is known.
+    key = tuple(name for name in keyed(names) if name in reading.meanings) if keyed else ()
     schema = {name: canonical.kind(meaning) for name, meaning in reading.meanings.items()}
     if keyed:
         schema[tables.ROW] = pl.Int64()

@@ -139,7 +139,8 @@ def _hint(name: str, names: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
     if near:
         return f"Did you mean {lower[near[0]]!r}?"
-    return f"It has {', '.join(names[:12])}{', …' if len(names) > 12 else ''}. Name one of them"
+    shown = [name if name.isprintable() else repr(name) for name in names[:12]]
+    return f"It has {', '.join(shown)}{', …' if len(names) > 12 else ''}. Name one of them"
 
 
 def _column_json(c: Column) -> dict[str, Any]:

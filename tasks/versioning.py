@@ -167,6 +167,9 @@ class Pipeline:
         """Whether a stage's code line, parameters, inputs or outputs differ from what dvc.lock records."""
         from dvc.dependency.base import DependencyDoesNotExistError
 
+        # DVC hashes what a stage depends on: a pipe would be waited for, a device read, for ever.
+        if any(_endless(Path(dep.fs_path)) for dep in self._stages[name].deps if not _is_params(dep)):
+            return True
         try:
             return bool(self._stages[name].changed())
         except DependencyDoesNotExistError:
@@ -228,6 +231,10 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another disk, or a file system without links
         shutil.copyfile(source, target)
+
+
+def _endless(path: Path) -> bool:
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def _is_params(dep: Any) -> bool:

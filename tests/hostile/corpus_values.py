@@ -65,6 +65,14 @@ WORDS = (
         problem={"id": "nr"},
     ),
     Case(
+        "an id that mixes types",
+        csv(houses(nr=lambda i, _: "none" if i == 7 else str(i))),
+        "stop",
+        ("'nr'", "mixes types", "line 9", "'none'"),
+        "two faults in one: no type, and no id",
+        problem={"id": "nr"},
+    ),
+    Case(
         "an id with gaps",
         csv(houses(nr=lambda i, _: "" if i == 7 else f"A{i}")),
         "stop",
