@@ -92,7 +92,10 @@ def census(rng: np.random.Generator) -> Clean:
 
 
 def bikes(rng: np.random.Generator) -> Clean:
-    return _stretch("bikeshare_dc_hourly.parquet", rng, problem("regression", "count", "ts"))
+    """Its days of the week by name: a table of numbers alone has no value that could be renamed."""
+    made = _stretch("bikeshare_dc_hourly.parquet", rng, problem("regression", "count", "ts"))
+    named = pl.col("dow").replace_strict(range(7), ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"])
+    return Clean(made.name, made.problem, made.before.with_columns(named), made.now.with_columns(named))
 
 
 def retail(rng: np.random.Generator) -> Clean:

@@ -96,6 +96,7 @@ def bare(port: int) -> None:
     from serving import keys, server
     from serving.answering import NoRecorder
     from serving.asking import Roles
+    from tasks.serve_settings import Rollout
 
     own = Project(Path.cwd())
     known = keys.read(None)
@@ -110,7 +111,8 @@ def bare(port: int) -> None:
         known,
         Roles(),
         Privacy(),
-        lambda *_: None,
+        lambda *_: None,  # type: ignore[arg-type, return-value]
+        Rollout(),
         NoRecorder(),  # type: ignore[arg-type, return-value]
     )
 

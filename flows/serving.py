@@ -33,5 +33,6 @@ def serve(project: Project, host: str | None, port: int | None, console: Console
         Roles(problem.id, problem.time),
         privacy.of(settings, project.home),
         partial(statement, problem.kind),
+        settings.serve.rolls_out,
     )
     return {"host": at, "port": number}

@@ -69,8 +69,9 @@ def teach(lap: Lap, data_version: str, mark: str) -> Version:
         built = steps.build.submit(lap, taught, found.best.spec, held)
         smoke = steps.smoke.submit(lap, built, tester)
         told = steps.explain(lap, taught, found, held)
+        stored = built.result()  # asked first: of a failed build, smoke would only say that it never began
         smoke.result()
-    return steps.register(lap, taught, built.result(), found.best.spec, summary(lap, found, held, told))
+    return steps.register(lap, taught, stored, found.best.spec, summary(lap, found, held, told))
 
 
 def decide(lap: Lap, challenger: Version) -> Outcome:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,12 +17,15 @@ from ledger.predictions import BadPrediction, Prediction
 from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
 from serving.asking import Asked, Roles, read
 from serving.engine import Answer
-from serving.following import Following, Serving
+from serving.following import Following, Lineup, Serving
 from serving.signature import Refused
 from serving.stored import SCIKIT_LEARN
 
 # Fewer rows than this are answered in the event loop itself: a thread would cost more than they do.
 FEW = 50
+# Requests that a shadow may be behind; those beyond it does not see.
+MOST_SILENT = 200
+log = logging.getLogger("windvane.serving")
 
 
 class Recorder(Protocol):
@@ -42,28 +48,75 @@ class Told:
 
     body: bytes
     version: int
+    role: str
     rows: int
 
 
 class Answering:
-    """Answers with whatever version `following` holds at the moment a request is read: one version per answer."""
+    """Answers with whatever versions `following` holds at the moment a request is read: one version per answer."""
 
     def __init__(self, following: Following, recorder: Recorder, roles: Roles) -> None:
         self._following, self._recorder, self._roles = following, recorder, roles
+        self._chance = random.Random().random
+        self._silent: set[asyncio.Task[None]] = set()
 
     async def answer(self, body: bytes, content_type: str) -> Told:
         """Predictions for the rows of a body, recorded. Raises Refused."""
-        serving = self._following.current
-        if serving is None:
+        lineup = self._following.lineup
+        if lineup is None:
             raise Refused("no version serves yet: run `windvane train`", 503)
-        # A row takes at least two bytes, so a small body is a small batch.
-        if serving.loaded.engine.form != SCIKIT_LEARN and len(body) < FEW * 200:
-            asked, answer = self._predict(serving, body, content_type)
-        else:
-            asked, answer = await asyncio.to_thread(self._predict, serving, body, content_type)
+        serving, role, predicted = lineup.champion, "champion", None
+        if lineup.challenger is not None and lineup.role == "canary" and self._chance() < lineup.share:
+            predicted = await self._tried(lineup, lineup.challenger, body, content_type)
+            if predicted is not None:
+                serving, role = lineup.challenger, "canary"
+        if predicted is None:
+            began = time.perf_counter()
+            predicted = await self._predicted(serving, body, content_type)
+            lineup.trial.answered(False, time.perf_counter() - began)
+        asked, answer = predicted
         ids = [id or make_id() for id in asked.ids]
-        await self._record(serving, asked, ids, answer)
-        return Told(_told(serving, answer, ids), serving.number, len(ids))
+        await self._record(serving, role, asked, ids, answer)
+        if lineup.challenger is not None and lineup.role == "shadow" and len(self._silent) < MOST_SILENT:
+            work = self._silently(lineup, lineup.challenger, body, content_type, ids)
+            task = asyncio.get_running_loop().create_task(work)
+            self._silent.add(task)
+            task.add_done_callback(self._silent.discard)
+        return Told(_told(serving, answer, ids), serving.number, role, len(ids))
+
+    async def _tried(
+        self, lineup: Lineup, challenger: Serving, body: bytes, content_type: str
+    ) -> tuple[Asked, Answer] | None:
+        """What the challenger predicts; None where it cannot: then the champion answers, and says what is wrong."""
+        began = time.perf_counter()
+        try:
+            predicted = await self._predicted(challenger, body, content_type)
+        except Refused:
+            return None
+        except Exception:
+            log.exception("challenger failed", extra={"facts": {"version": challenger.number}})
+            lineup.trial.failed()
+            return None
+        lineup.trial.answered(True, time.perf_counter() - began)
+        return predicted
+
+    async def _silently(
+        self, lineup: Lineup, challenger: Serving, body: bytes, content_type: str, ids: list[str]
+    ) -> None:
+        """Have the challenger predict what the champion has answered, and record it under the same ids."""
+        predicted = await self._tried(lineup, challenger, body, content_type)
+        if predicted is None:
+            return
+        try:
+            await self._record(challenger, "shadow", predicted[0], ids, predicted[1])
+        except Refused as e:
+            log.warning("shadow not recorded", extra={"facts": {"version": challenger.number, "reason": str(e)}})
+
+    async def _predicted(self, serving: Serving, body: bytes, content_type: str) -> tuple[Asked, Answer]:
+        # A small body is a small batch.
+        if serving.loaded.engine.form != SCIKIT_LEARN and len(body) < FEW * 200:
+            return self._predict(serving, body, content_type)
+        return await asyncio.to_thread(self._predict, serving, body, content_type)
 
     def _predict(self, serving: Serving, body: bytes, content_type: str) -> tuple[Asked, Answer]:
         asked = read(body, content_type, serving.loaded.signature, self._roles)
@@ -71,15 +124,15 @@ class Answering:
             raise Refused("there is no row in the body")
         return asked, serving.loaded.engine.predict(asked.plain)
 
-    async def _record(self, serving: Serving, asked: Asked, ids: list[str], answer: Answer) -> None:
+    async def _record(self, serving: Serving, role: str, asked: Asked, ids: list[str], answer: Answer) -> None:
         classes, version = serving.loaded.signature.classes, serving.number
         outputs: list[dict[str, Any]] = [{"prediction": value} for value in answer.values]
         if answer.proba is not None and classes is not None:
             for output, row in zip(outputs, answer.proba.tolist(), strict=True):
                 output["probabilities"] = dict(zip(classes, row, strict=True))
         given = [
-            Prediction(id, version, record, output, time=time)
-            for id, record, output, time in zip(ids, asked.records, outputs, asked.times, strict=True)
+            Prediction(id, version, record, output, role, at)
+            for id, record, output, at in zip(ids, asked.records, outputs, asked.times, strict=True)
         ]
         try:
             await self._recorder.record(given)

@@ -138,7 +138,7 @@ class Service:
         body = await _body(headers, receive)
         kind = headers.get(b"content-type", b"").decode("latin-1")
         said = await self._answering.answer(body, kind)
-        self._meters.rows.labels(str(said.version)).inc(said.rows)
+        self._meters.rows.labels(str(said.version), said.role).inc(said.rows)
         return Response(said.body)
 
     async def _labels(self, headers: dict[bytes, bytes], receive: Receive) -> Response:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ledger import versions
-from ledger.store import now
+from ledger.store import now, stamp
+from ledger.versions import Promotion
 from serving import state
 from serving.shelf import Loaded, Shelf
+from serving.trial import Trial
 from tasks.errors import WindvaneError
+from tasks.serve_settings import Rollout
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -50,18 +53,44 @@ class Refusal:
     at: str
 
 
-class Following:
-    """`current` is replaced as a whole: whoever reads it once has everything of one version."""
+@dataclass(frozen=True)
+class Lineup:
+    """Who answers: the champion, and beside it a challenger while a rollout lasts (role shadow or canary, until when)."""
 
-    def __init__(self, engine: sa.Engine, project: str, shelf: Shelf) -> None:
+    champion: Serving
+    challenger: Serving | None = None
+    role: str = "champion"
+    share: float = 0.0
+    until: str | None = None
+    trial: Trial = field(default_factory=Trial)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the ledger and the rollout ask for at a moment; challenger None: the champion alone."""
+
+    champion: int
+    challenger: int | None = None
+    until: datetime | None = None
+
+
+class Following:
+    """`lineup` is replaced as a whole: whoever reads it once has everything of the versions in it."""
+
+    def __init__(self, engine: sa.Engine, project: str, shelf: Shelf, rollout: Rollout | None = None) -> None:
         self._engine, self._project, self._shelf = engine, project, shelf
-        self.current: Serving | None = None
+        self._rollout = rollout or Rollout()
+        self.lineup: Lineup | None = None
         self.refusal: Refusal | None = None
         self.unreachable: str | None = None
-        self.changed: list[Callable[[], None]] = []
         self._try_again = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
+
+    @property
+    def current(self) -> Serving | None:
+        """The champion as it serves here, or None."""
+        return None if self.lineup is None else self.lineup.champion
 
     def start(self) -> None:
         """Load the champion, or the version before where it is refused; then follow in a thread of its own."""
@@ -69,7 +98,8 @@ class Following:
         self.look()
         last = versions.last_promotion(self._engine, self._project)
         if self.current is None and last is not None and last.from_version is not None:
-            self._swap(versions.Promotion(None, last.from_version, "before", "", last.promoted, True), keep=True)
+            before = self._load(last.from_version, last)
+            self.lineup = None if before is None else Lineup(before)
         self._tell()
         self._thread.start()
 
@@ -80,52 +110,94 @@ class Following:
         state.clear(self._shelf.folder)
 
     def look(self) -> None:
-        """One look at the ledger, and the swap if the champion is another one. Raises nothing that an outage causes."""
+        """One look at the ledger, and the swap if others should answer. Raises nothing that an outage causes."""
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
+            self._return()
             last = versions.last_promotion(self._engine, self._project)
+            self.unreachable = None
+            if last is not None:
+                self._follow(last)
         except SQLAlchemyError as e:
             self.unreachable = f"the ledger does not answer ({type(e).__name__})"
-            return
-        self.unreachable = None
-        if last is None or (self.current is not None and self.current.number == last.to_version):
+
+    def _follow(self, last: Promotion) -> None:
+        wanted, lineup = self._wanted(last), self.lineup
+        if lineup is not None and _numbers(lineup) == (wanted.champion, wanted.challenger):
             if self.refusal is not None:
                 self.refusal = None
                 self._tell()
             return
         if self.refusal is not None and self.refusal.version == last.to_version and time.monotonic() < self._try_again:
             return
-        self._swap(last)
-
-    def _swap(self, move: versions.Promotion, keep: bool = False) -> None:
-        """Load and swap; keep: the refusal of the champion stays told."""
-        version = versions.numbered(self._engine, self._project, move.to_version)
-        try:
-            if version is None:
-                raise WindvaneError(f"the ledger has no record of version {move.to_version}. Restore the ledger")
-            loaded = self._shelf.load(version)
-        except Exception as e:  # noqa: BLE001 (whatever is wrong with it, the version that serves goes on)
-            if not keep:
-                self.refusal = Refusal(move.to_version, str(e), now())
-                self._try_again = time.monotonic() + AGAIN
-            log.error("version refused", extra={"facts": {"version": move.to_version, "reason": str(e)}})
-        else:
-            before = self.current
-            self.current = Serving(loaded, now(), move.promoted, move.cause)
-            self.refusal = self.refusal if keep else None
-            facts = {"version": version.version, "before": before and before.number, "engine": loaded.engine.form}
-            log.info("version serves", extra={"facts": facts})
+        champion = self._load(wanted.champion, last)
+        challenger = None if wanted.challenger is None else self._load(wanted.challenger, last)
+        if champion is None or (wanted.challenger is not None and challenger is None):
+            self._tell()
+            return
+        self.refusal = None
+        until = None if wanted.until is None else stamp(wanted.until)
+        role = "champion" if challenger is None else self._rollout.way
+        self.lineup = Lineup(champion, challenger, role, self._rollout.share, until)
+        before = None if lineup is None else lineup.champion.number
+        facts = {"version": champion.number, "before": before, "engine": champion.loaded.engine.form}
+        facts |= {} if challenger is None else {"beside": challenger.number, "role": role, "until": until}
+        log.info("version serves", extra={"facts": facts})
         self._tell()
 
+    def _wanted(self, last: Promotion) -> _Wanted:
+        """A version that a lap promoted is rolled out; what a person moved, and what goes back, answers at once."""
+        until = datetime.fromisoformat(last.promoted) + self._rollout.lasting
+        if (
+            self._rollout.way == "direct"
+            or last.cause != "lap"
+            or last.from_version is None
+            or datetime.now(UTC) >= until
+            or (self.lineup is None and self.refusal is not None)
+        ):
+            return _Wanted(last.to_version)
+        return _Wanted(last.from_version, last.to_version, until)
+
+    def _return(self) -> None:
+        """Move the champion back where the challenger fails or is slow: recorded as a rollback in the ledger."""
+        lineup = self.lineup
+        if lineup is None or lineup.challenger is None or (why := lineup.trial.verdict()) is None:
+            return
+        number = lineup.challenger.number
+        move = versions.promotion(number, lineup.champion.number, "rollback", f"{lineup.role}: {why}")
+        try:
+            versions.promote(self._engine, self._project, move)
+        except versions.ChampionMoved:
+            return  # somebody was faster
+        log.error("rolled back", extra={"facts": {"version": number, "to": lineup.champion.number, "reason": why}})
+
+    def _load(self, number: int, last: Promotion) -> Serving | None:
+        """A version as it serves already, or loaded now; None, and a refusal, where that fails."""
+        for known in () if self.lineup is None else (self.lineup.champion, self.lineup.challenger):
+            if known is not None and known.number == number:
+                return known
+        try:
+            version = versions.numbered(self._engine, self._project, number)
+            if version is None:
+                raise WindvaneError(f"the ledger has no record of version {number}. Restore the ledger")
+            return Serving(self._shelf.load(version), now(), last.promoted, last.cause)
+        except Exception as e:  # noqa: BLE001 (whatever is wrong with it, the version that serves goes on)
+            self.refusal = Refusal(number, str(e), now())
+            self._try_again = time.monotonic() + AGAIN
+            log.error("version refused", extra={"facts": {"version": number, "reason": str(e)}})
+            return None
+
     def _tell(self) -> None:
-        """What `windvane status` and the metrics say."""
+        """What `windvane status` says."""
         current = self.current
         number, since = (None, None) if current is None else (current.number, current.since)
         state.write(self._shelf.folder, number, since, None if self.refusal is None else asdict(self.refusal))
-        for tell in self.changed:
-            tell()
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY):
             self.look()
+
+
+def _numbers(lineup: Lineup) -> tuple[int, int | None]:
+    return lineup.champion.number, None if lineup.challenger is None else lineup.challenger.number

@@ -18,7 +18,7 @@ class Meters:
     def __init__(self, following: Following) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("windvane_requests", "Answers of the service", ["path", "code"], registry=registry)
-        self.rows = Counter("windvane_rows", "Rows predicted", ["version"], registry=registry)
+        self.rows = Counter("windvane_rows", "Rows predicted", ["version", "role"], registry=registry)
         self.seconds = Histogram("windvane_seconds", "POST /invocations", buckets=_SECONDS, registry=registry)
         version = Gauge("windvane_version", "The version that serves; 0: none", registry=registry)
         version.set_function(lambda: following.current.number if following.current else 0)

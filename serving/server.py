@@ -24,6 +24,7 @@ from serving.labelling import Check, Labelling
 from serving.metering import Meters
 from serving.shelf import Shelf
 from tasks.errors import InputError
+from tasks.serve_settings import Rollout
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -47,6 +48,7 @@ def run(
     roles: Roles,
     privacy: Privacy,
     check: Check,
+    rollout: Rollout,
     recorder: Recorder | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; answers that are on their way are finished. recorder None: the ledger's writer.
@@ -55,7 +57,7 @@ def run(
     """
     _log_as_json()
     writer = Writer(engine, project, privacy) if recorder is None else None
-    following = Following(engine, project, Shelf(folder, fetch))
+    following = Following(engine, project, Shelf(folder, fetch), rollout)
     try:
         following.start()
         answering = Answering(following, recorder or writer or _nobody(), roles)

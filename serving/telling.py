@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from serving.following import Following, Serving
+from serving.following import Following, Lineup, Serving
 
 
 def told(following: Following) -> dict[str, Any]:
@@ -14,6 +14,7 @@ def told(following: Following) -> dict[str, Any]:
     content: dict[str, Any] = {"version": None} if current is None else _serving(current)
     return {
         **content,
+        "challenger": _challenger(following.lineup),
         "refused": None if following.refusal is None else asdict(following.refusal),
         "ledger": following.unreachable or "answers",
     }
@@ -41,4 +42,19 @@ def _serving(current: Serving) -> dict[str, Any]:
             "inputs": [asdict(column) for column in signature.inputs],
             "classes": signature.classes,
         },
+    }
+
+
+def _challenger(lineup: Lineup | None) -> dict[str, Any] | None:
+    """The version that is being rolled out, how it does beside the champion, and until when."""
+    if lineup is None or lineup.challenger is None:
+        return None
+    champion, challenger = lineup.trial.counts()
+    return {
+        "version": lineup.challenger.number,
+        "role": lineup.role,
+        "share": lineup.share,
+        "until": lineup.until,
+        "engine": lineup.challenger.loaded.engine.form,
+        "counts": {"champion": asdict(champion), "challenger": asdict(challenger)},
     }

@@ -55,7 +55,8 @@ def convert(file: Cells, target: Path, scratch: Path, ignore: tuple[str, ...], k
             write(reading, target, keyed)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
             break  # a cell below does not fit
-        gaps = _whole_with_gaps(reading, target)
+        counts = tables.gaps(target)  # whole numbers with a gap further down are floats
+        gaps = [name for name, meaning in reading.meanings.items() if meaning.kind == "int" and counts[name]]
         if gaps:
             floats = dict.fromkeys(gaps, Meaning("float"))
             reading = _typed(file, replace(reading, meanings={**reading.meanings, **floats}))
@@ -239,12 +240,6 @@ def _of_words(file: Cells, name: str, words: pl.Series, ignored: bool, whole: bo
             f"{file.path}: column {name!r} holds numbers that read as words, such as {first} on {where}. "
             f"Write 1234.5: no thousands marks, no decimal comma, no % or currency; or add {name!r} to problem.ignore"
         ) from None
-
-
-def _whole_with_gaps(reading: Reading, target: Path) -> list[str]:
-    """Columns of whole numbers that turned out to have missing values."""
-    counts = tables.gaps(target)
-    return [name for name, meaning in reading.meanings.items() if meaning.kind == "int" and counts[name]]
 
 
 def _trusted(file: Cells, target: Path) -> bool:

@@ -17,6 +17,7 @@ from tasks.data_settings import Data, literal
 from tasks.errors import InputError
 from tasks.ledger_settings import Ledger
 from tasks.profile import Column
+from tasks.serve_settings import Serve
 from tasks.template import Proposal, render, write
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": search,
         "gate": _defaults(settings.Gate),
-        "serve": _defaults(settings.Serve),
+        "serve": _defaults(Serve),
         "ledger": _defaults(Ledger),
     }
 

@@ -21,10 +21,8 @@ _A_CLASS = 100
 
 
 def columns(chosen: settings.Settings) -> list[str]:
-    """The columns by which rows are parted and picked."""
-    problem = chosen.problem
-    wanted = (tables.ROW, problem.target, problem.time, problem.group)
-    return list(dict.fromkeys(name for name in wanted if name is not None))
+    """The columns by which rows are picked."""
+    return [tables.ROW, chosen.problem.target]
 
 
 def most(chosen: settings.Settings, *, judging: bool) -> int | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tasks.data_settings import Data, expand
 from tasks.errors import InputError
 from tasks.ledger_settings import Ledger
+from tasks.serve_settings import Serve
 
 PARAMS = "params.yaml"
 # Kept as written, and replaced only while the source is read (tasks/data_settings.py): they may hold secrets.
@@ -117,13 +118,6 @@ class Gate(Section):
     confidence: float = Field(0.95, ge=0.5, lt=1)
     margin: float = Field(0.01, ge=0, le=1)
     slices: tuple[str, ...] = ()
-
-
-class Serve(Section):
-    """Where the scoring service listens."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
 
 
 class Settings(Section):

@@ -45,8 +45,8 @@ def run(root: Path, chosen: settings.Settings) -> None:
 
     table, path = root / profile.TABLE, root / TAUGHT_UNTIL
     with ThreadPoolExecutor(1) as beside:
-        content = beside.submit(_md5, table)
-        whole = tables.read_parquet(table, sampling.columns(chosen))
+        content = beside.submit(_sha256, table)
+        whole = tables.read_parquet(table, _columns(chosen))
         labelled = whole[chosen.problem.target].notna().to_numpy()
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         parted = divide(frame, chosen, tables.read_json(path)["taught_until"] if path.exists() else None)
@@ -59,9 +59,16 @@ def run(root: Path, chosen: settings.Settings) -> None:
     tables.write_json(record, root / SPLIT / RECORD)
 
 
-def _md5(path: Path) -> str:
+def _columns(chosen: settings.Settings) -> list[str]:
+    """The columns by which rows are parted: time needs no keys."""
+    problem, by_time = chosen.problem, chosen.split.strategy == "time"
+    wanted = (problem.target, problem.time, *((tables.ROW, problem.group) if not by_time else ()))
+    return list(dict.fromkeys(name for name in wanted if name is not None))
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as f:
-        return hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _record(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> dict[str, Any]:

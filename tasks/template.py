@@ -49,6 +49,7 @@ _COMMENTS = {
     "margin": "not_worse: how much worse is still the same, relative to the champion's loss",
     "host": "the scoring service; another than 127.0.0.1 needs WINDVANE_API_KEYS",
     "port": "of the scoring service",
+    "rollout": "how a lap's new champion comes to answer: direct | shadow:1d | canary:10%",
     "slices": "columns in none of whose values the challenger may be clearly worse",
     "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
     "sample": "share of predictions whose inputs are kept; id, time, version and output always are",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def houses(rows: int = 300) -> pd.DataFrame:
     return frame
 
 
+@cache
+def taught(number: int, candidate: str, kind: str, params: tuple[tuple[str, Any], ...]) -> tuple[Any, dict[str, bytes]]:
+    """A fitted pipeline and the files that are stored of it; taught once for all tests."""
+    frame, k = houses(), problems.of(kind)
+    target = "price" if kind == "regression" else "dear"
+    model = estimators.fit(Spec(candidate, dict(params)), k, COLUMNS, frame, target, number, 1)
+    inputs = conform(frame, COLUMNS, "x")
+    files = stored.files(model, k, COLUMNS, inputs, inputs, 0, 300)
+    return model, {artifacts.MODEL: skops.io.dumps(model), **files}
+
+
 class Site:
     """A project's ledger and the folder where its models lie."""
 
@@ -73,16 +85,11 @@ class Site:
         self, number: int, candidate: str = "boosting", kind: str = "regression", **params: Any
     ) -> versions.Version:
         """Teach, store and register a version, not yet promoted."""
-        frame, k = houses(), problems.of(kind)
-        target = "price" if kind == "regression" else "dear"
-        model = estimators.fit(Spec(candidate, params), k, COLUMNS, frame, target, number, 1)
         folder = self.root / "models" / str(number)
         folder.mkdir(parents=True)
-        skops.io.dump(model, folder / artifacts.MODEL)
-        inputs = conform(frame, COLUMNS, "x")
-        for name, content in stored.files(model, k, COLUMNS, inputs, inputs, 0, 300).items():
+        self.models[number], files = taught(number, candidate, kind, tuple(params.items()))
+        for name, content in files.items():
             (folder / name).write_bytes(content)
-        self.models[number] = model
         return self.add(number, folder, kind)
 
     def add(self, number: int, folder: Path, kind: str = "regression") -> versions.Version:

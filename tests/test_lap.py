@@ -102,6 +102,43 @@ def test_mlflow_holds_a_parent_and_a_comparable_child_per_candidate(taught: tupl
     assert int(client.get_model_version_by_alias("texas-house-prices", "champion").version) == 1
 
 
+def test_the_data_page_stands_with_the_run_and_is_linked_from_prefect(
+    taught: tuple[Folder, dict[str, Any]], prefect_server: str
+) -> None:
+    folder, said = taught
+    import httpx
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder.path}/.windvane/mlflow.db")
+    kept = {item.path for item in client.list_artifacts(said["run_id"], "data")}
+    assert {"data/report.html", "data/findings.json", "data/digest.json", "data/profile.json"} <= kept
+    assert "This table may teach" in client.get_run(said["run_id"]).data.tags["windvane.data"]
+    found = httpx.post(f"{prefect_server}/artifacts/filter", json={"artifacts": {"key": {"any_": ["data"]}}}).json()
+    (mine,) = [artifact for artifact in found if said["run_id"] in artifact["data"]]
+    assert "data/report.html" in mine["data"]
+    assert mine["flow_run_id"]
+    assert (folder.path / "schema.yaml").exists()
+
+
+def test_a_table_in_another_unit_is_stopped_and_with_the_old_one_back_nothing_is_refitted(
+    copied: Folder, prefect_server: str
+) -> None:
+    before = copied.train()["data_version"]
+    source = copied.path / "data" / "txhousing.csv"
+    good = source.read_bytes()
+    table = pd.read_csv(source)
+    table.assign(listings=table["listings"] * 1000).to_csv(source, index=False)
+    ran = copied.run("train", "--json", env={"PREFECT_API_URL": prefect_server})
+    assert (ran.status, ran.out) == (2, "")
+    assert "schema.yaml: data/txhousing.csv: column 'listings' lies outside" in ran.err
+    assert "'listings' is 1000 times what it was in the last accepted table" in ran.err
+    assert "accept in schema.yaml" in ran.err
+    source.write_bytes(good)
+    again = copied.train(env={"PREFECT_API_URL": prefect_server})
+    assert (again["version"], again["fits"], again["data_version"]) == (1, 0, before)
+    assert "up to date" in copied.dvc("status")
+
+
 def test_every_task_run_of_three_laps_is_read_back_as_completed(copied: Folder, prefect_server: str) -> None:
     env = {"PREFECT_API_URL": prefect_server}
     for trials in (4, 5, 6):
@@ -118,7 +155,17 @@ def test_every_task_run_of_three_laps_is_read_back_as_completed(copied: Folder, 
             tasks = client.read_task_runs(flow_run_filter=where)
             assert run.state_name == "Completed"
             names = {task.name.rsplit("-", 1)[0] for task in tasks}
-            assert {"ingest", "validate", "split", "search", "evaluate", "build", "smoke", "explain"} <= names
+            assert {
+                "ingest",
+                "validate",
+                "split",
+                "inspect",
+                "search",
+                "evaluate",
+                "build",
+                "smoke",
+                "explain",
+            } <= names
             assert {task.state_name for task in tasks} == {"Completed"}
 
 

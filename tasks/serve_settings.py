@@ -1,0 +1,59 @@
+"""The serve section of params.yaml: where the scoring service listens, and how a new champion comes to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tasks import durations
+
+_HOW = "Write direct, shadow:1d, canary:10% or canary:10%:6h"
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How a version that a lap promoted comes to answer: at once, or `lasting` silently (shadow) or for a share (canary)."""
+
+    way: Literal["direct", "shadow", "canary"] = "direct"
+    share: float = 1.0
+    lasting: timedelta = timedelta(days=1)
+
+
+def rollout(text: str) -> Rollout:
+    """`direct`, `shadow:SPAN`, `canary:SHARE%` (a day) or `canary:SHARE%:SPAN`. Raises ValueError."""
+    way, *rest = text.strip().split(":")
+    try:
+        if way == "direct" and not rest:
+            return Rollout()
+        if way == "shadow" and len(rest) == 1:
+            return Rollout("shadow", 0.0, durations.parse(rest[0]))
+        if way == "canary" and len(rest) in (1, 2) and rest[0].endswith("%") and 0 < float(rest[0][:-1]) < 100:
+            share = float(rest[0][:-1]) / 100
+            return Rollout("canary", share, durations.parse(rest[1])) if rest[1:] else Rollout("canary", share)
+    except ValueError:
+        pass
+    raise ValueError(f"is no way to roll out a version. {_HOW}")
+
+
+class Serve(BaseModel):
+    """Where the scoring service listens, and how a new champion comes to answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    rollout: str = "direct"
+
+    @field_validator("rollout")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        rollout(value)
+        return value
+
+    @property
+    def rolls_out(self) -> Rollout:
+        """`rollout`, read."""
+        return rollout(self.rollout)
