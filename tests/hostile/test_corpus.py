@@ -23,6 +23,7 @@ from tests.hostile import (
     corpus_places,
     corpus_shape,
     corpus_time,
+    corpus_types,
     corpus_values,
 )
 from tests.hostile.case import Case
@@ -38,6 +39,7 @@ THEMES = (
     corpus_places,
     corpus_shape,
     corpus_time,
+    corpus_types,
     corpus_values,
 )
 CASES = {case.name: case for theme in THEMES for case in theme.CASES}
