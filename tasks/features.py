@@ -206,6 +206,11 @@ def _number(values: pd.Series, source: str) -> NDArray[Any]:
         numbers = values.to_numpy()
     elif pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         numbers = values.to_numpy(dtype="float64", na_value=np.nan)
+    elif pd.api.types.is_timedelta64_dtype(values):
+        numbers = values.dt.total_seconds().to_numpy()
+    elif pd.api.types.infer_dtype(values, skipna=True) == "time":
+        # A time of day counts in seconds, as ingest reads it (tasks/canonical.py).
+        numbers = pd.to_timedelta(values.astype("str")).dt.total_seconds().to_numpy()
     elif pd.api.types.is_datetime64_any_dtype(values):
         raise _unreadable(values, values.notna(), source, "number")
     else:
