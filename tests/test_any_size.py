@@ -214,8 +214,19 @@ def test_a_record_of_origin_lists_the_parts(tmp_path: Path) -> None:
     (tmp_path / "data/raw").mkdir(parents=True)
     (tmp_path / "data/raw/2.csv").write_text("price,size\n1,2\n")
     (tmp_path / "data/raw/1.csv").write_text("price,size\n3,4\n")
-    tables.write_json({"parts": ["data/raw/2.csv", "data/raw/1.csv"]}, tmp_path / "data/raw/origin.json")
-    ingest.run(tmp_path, chosen("https://example.org/houses.csv"))
+    parts = [
+        {
+            "path": f"data/raw/{name}",
+            "rows": 1,
+            "bytes": (tmp_path / "data/raw" / name).stat().st_size,
+            "sha256": "",
+            "read": "",
+        }
+        for name in ("2.csv", "1.csv")
+    ]
+    record = {"kind": "bucket", "where": "s3://bucket/houses.csv", "identity": "", "parts": parts}
+    tables.write_json(record, tmp_path / "data/raw/origin.json")
+    ingest.run(tmp_path, chosen("s3://bucket/houses.csv"))
     assert tables.read_parquet(tmp_path / profile.TABLE)["price"].tolist() == [1, 3]
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["raw", "table.parquet"]
 
