@@ -67,7 +67,11 @@ def started(command: list[str], folder: Path, first: bytes) -> Iterator[tuple[in
         port = s.getsockname()[1]
     began = time.perf_counter()
     told = subprocess.DEVNULL
-    process = subprocess.Popen([*command, str(port)], cwd=folder, stdout=told, stderr=told, start_new_session=True)
+    # mlflow starts `uvicorn` by its name.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        [*command, str(port)], cwd=folder, env=env, stdout=told, stderr=told, start_new_session=True
+    )
     try:
         while not _answers(port, first):
             if process.poll() is not None or time.perf_counter() - began > PATIENCE:

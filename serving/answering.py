@@ -125,14 +125,10 @@ class Answering:
         return asked, serving.loaded.engine.predict(asked.plain)
 
     async def _record(self, serving: Serving, role: str, asked: Asked, ids: list[str], answer: Answer) -> None:
-        classes, version = serving.loaded.signature.classes, serving.number
-        outputs: list[dict[str, Any]] = [{"prediction": value} for value in answer.values]
-        if answer.proba is not None and classes is not None:
-            for output, row in zip(outputs, answer.proba.tolist(), strict=True):
-                output["probabilities"] = dict(zip(classes, row, strict=True))
+        version, told = serving.number, outputs(answer, serving.loaded.signature.classes)
         given = [
             Prediction(id, version, record, output, role, at)
-            for id, record, output, at in zip(ids, asked.records, outputs, asked.times, strict=True)
+            for id, record, output, at in zip(ids, asked.records, told, asked.times, strict=True)
         ]
         try:
             await self._recorder.record(given)
@@ -142,6 +138,15 @@ class Answering:
             raise Refused(
                 f"not answered, because it could not be recorded: {type(e).__name__}. Try again later", 503
             ) from e
+
+
+def outputs(answer: Answer, classes: Sequence[Any] | None) -> list[dict[str, Any]]:
+    """What the ledger keeps of each prediction: itself, and of classes their probabilities by name."""
+    told: list[dict[str, Any]] = [{"prediction": value} for value in answer.values]
+    if answer.proba is not None and classes is not None:
+        for output, row in zip(told, answer.proba.tolist(), strict=True):
+            output["probabilities"] = dict(zip(classes, row, strict=True))
+    return told
 
 
 def _told(serving: Serving, answer: Answer, ids: list[str]) -> bytes:

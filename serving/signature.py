@@ -193,6 +193,8 @@ def _text_number(text: str) -> float | None:
         return None
     try:
         read = float(text)
+        if "_" in text or not text.isascii():  # what Python reads, but no table
+            raise ValueError
     except ValueError:
         raise ValueError("must be a number") from None
     return None if math.isinf(read) else _number(read)
