@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ import load
 import yaml
 
 ROOT = Path(__file__).parent.parent
-SYNCS = 300
+SYNCS, ROUNDS = 300, 3
+OURS, MLFLOW = "windvane, without the ledger", "mlflow models serve"
 # Seconds in which a service must have answered once.
 PATIENCE = 120
 
@@ -69,6 +70,7 @@ def started(command: list[str], folder: Path, first: bytes) -> Iterator[tuple[in
     told = subprocess.DEVNULL
     # mlflow starts `uvicorn` by its name.
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    env["OMP_NUM_THREADS"] = "1"  # two threads wait for each other in a spin: it would be unfair to the others
     process = subprocess.Popen(
         [*command, str(port)], cwd=folder, env=env, stdout=told, stderr=told, start_new_session=True
     )
@@ -156,38 +158,61 @@ def syncs(folder: Path) -> list[float]:
     return sorted(taken)
 
 
+def services(model: Path) -> dict[str, list[str]]:
+    """The commands that start them, without the port at their end."""
+    me = [sys.executable, str(Path(__file__).resolve())]
+    mlflow = ["models", "serve", "-m", str(model), "--env-manager", "local", "--host", "127.0.0.1", "--port"]
+    return {
+        OURS: [*me, "bare"],
+        "windvane, with the ledger": [sys.executable, "-m", "flows.cli", "serve", "--port"],
+        "FastAPI + scikit-learn": [*me, "plain", str(model)],
+        MLFLOW: [sys.executable, "-m", "mlflow", *mlflow],
+    }
+
+
 def main(seconds: float) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    measured: dict[str, list[list[load.Load]]] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         model = project(folder)
         singles, hundreds = bodies(model)
-        me = [sys.executable, str(Path(__file__).resolve())]
-        mlflow = ["models", "serve", "-m", str(model), "--env-manager", "local", "--host", "127.0.0.1", "--port"]
-        services = {
-            "windvane, without the ledger": [*me, "bare"],
-            "windvane, with the ledger": [sys.executable, "-m", "flows.cli", "serve", "--port"],
-            "FastAPI + scikit-learn": [*me, "plain", str(model)],
-            "mlflow models serve": [sys.executable, "-m", "mlflow", *mlflow],
-        }
-        print("| service | first answer | 1 row, 16 connections | 1 row, 1 connection | 100 rows, 4 connections |")
-        print("|---|---|---|---|---|")
-        rates: dict[str, tuple[float, float]] = {}
-        for service, command in services.items():
-            with started(command, folder, singles[0]) as (port, first):
-                many = load.run(port, singles, 16, seconds)
-                one = load.run(port, singles, 1, seconds)
-                batch = load.run(port, hundreds, 4, seconds)
-            failed = many.failed + one.failed + batch.failed
-            rates[service] = (many.per_second, 100 * batch.per_second)
-            told = f"| {service} | {first:.1f} s | {many} | {one} | {100 * batch.per_second:,.0f} rows/s |"
-            print(told + (f" {failed} FAILED" if failed else ""), flush=True)
-        single, rows = rates.pop("mlflow models serve")
-        for service, (per_second, batches) in rates.items():
-            print(
-                f"{service}: {per_second / single:.0f} times the requests, {batches / rows:.0f} times the rows per second of mlflow"
-            )
+        ports = {}
+        for service, command in services(model).items():
+            ports[service], first = stack.enter_context(started(command, folder, singles[0]))
+            print(f"{service}: first answer after {first:.1f} s", flush=True)
+        # In turns, so that a busy minute of the machine falls on all of them.
+        for _ in range(ROUNDS):
+            for service, port in ports.items():
+                loads = [load.run(port, *how, seconds) for how in ((singles, 16), (singles, 1), (hundreds, 4))]
+                measured.setdefault(service, []).append(loads)
         taken = syncs(folder)
-        print(f"fsync of 4 KB: median {statistics.median(taken):.2f} ms, 99 % within {taken[int(0.99 * SYNCS)]:.2f} ms")
+    show(measured)
+    print(f"fsync of 4 KB: median {statistics.median(taken):.2f} ms, 99 % within {taken[int(0.99 * SYNCS)]:.2f} ms")
+
+
+def show(measured: dict[str, list[list[load.Load]]]) -> None:
+    """A table of medians over the rounds, and the factors between services within each round."""
+    print("| service | 1 row, 16 connections | 1 row, 1 connection | 100 rows, 4 connections | failed |")
+    print("|---|---|---|---|---|")
+
+    def middle(values: Any) -> float:
+        return statistics.median(values)
+
+    for service, rounds in measured.items():
+        cells = []
+        for kind, size in ((0, 1), (1, 1), (2, 100)):
+            rate = size * middle(r[kind].per_second for r in rounds)
+            p50, p99 = middle(r[kind].p50 for r in rounds), middle(r[kind].p99 for r in rounds)
+            cells.append(f"{rate:,.0f} {'rows' if size > 1 else 'requests'}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+        failed = sum(one.failed for r in rounds for one in r)
+        print(f"| {service} | {' | '.join(cells)} | {failed} |")
+    for service, rounds in measured.items():
+        pairs = list(zip(rounds, measured[MLFLOW], strict=True))
+        many, batch = ([ours[k].per_second / theirs[k].per_second for ours, theirs in pairs] for k in (0, 2))
+        print(
+            f"{service}: {middle(many):.1f} times the requests of mlflow ({min(many):.1f} to {max(many):.1f}), "
+            f"{middle(batch):.1f} times the rows ({min(batch):.1f} to {max(batch):.1f})"
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from ledger.moments import make_id
+from ledger.moments import make_ids
 from ledger.predictions import BadPrediction, Prediction
 from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
 from serving.asking import Asked, Roles, read
@@ -75,7 +75,8 @@ class Answering:
             predicted = await self._predicted(serving, body, content_type)
             lineup.trial.answered(False, time.perf_counter() - began)
         asked, answer = predicted
-        ids = [id or make_id() for id in asked.ids]
+        made = iter(make_ids(asked.ids.count(None)))
+        ids = [id or next(made) for id in asked.ids]
         await self._record(serving, role, asked, ids, answer)
         if lineup.challenger is not None and lineup.role == "shadow" and len(self._silent) < MOST_SILENT:
             work = self._silently(lineup, lineup.challenger, body, content_type, ids)
@@ -120,15 +121,13 @@ class Answering:
 
     def _predict(self, serving: Serving, body: bytes, content_type: str) -> tuple[Asked, Answer]:
         asked = read(body, content_type, serving.loaded.signature, self._roles)
-        if not asked.plain:
-            raise Refused("there is no row in the body")
         return asked, serving.loaded.engine.predict(asked.plain)
 
     async def _record(self, serving: Serving, role: str, asked: Asked, ids: list[str], answer: Answer) -> None:
         version, told = serving.number, outputs(answer, serving.loaded.signature.classes)
         given = [
             Prediction(id, version, record, output, role, at)
-            for id, record, output, at in zip(ids, asked.records, told, asked.times, strict=True)
+            for id, record, output, at in zip(ids, asked.records(), told, asked.times, strict=True)
         ]
         try:
             await self._recorder.record(given)

@@ -185,5 +185,7 @@ def test_a_value_is_read_as_training_reads_it(data: st.DataObject, kind: Any) ->
     frame = pd.DataFrame({"x": pd.Series([value, None], dtype=object)})
     whole = conform(frame, Columns(**{group: ("x",)}), "x")
     signature = Signature((Input("x", kind, True),))
-    (_, read), *_ = signature.from_json
-    assert [read(value)] == agreement.plain(whole.head(1), signature)[0]
+    (reader,) = signature.from_json
+    expected = agreement.plain(whole.head(1), signature)[0]
+    assert reader.read([value]) == expected
+    assert reader.read([value] * 9) == expected * 9

@@ -54,16 +54,16 @@ def spoil(following: Following, engine: Any) -> None:
 class Failing:
     form = "failing"
 
-    def predict(self, rows: Any) -> Answer:
+    def predict(self, columns: Any) -> Answer:
         raise ZeroDivisionError
 
 
 class Slow:
     form = "slow"
 
-    def predict(self, rows: Any) -> Answer:
+    def predict(self, columns: Any) -> Answer:
         time.sleep(0.02)
-        return Answer([1.0] * len(rows))
+        return Answer([1.0] * len(columns[0]))
 
 
 async def many(http: httpx.AsyncClient, times: int = 200) -> list[dict[str, Any]]:

@@ -162,7 +162,7 @@ BAD: list[tuple[bytes, str]] = [
     (b"[" * 100_000 + b"]" * 100_000, "JSON"),
     (b'{"dataframe_records": ' + b"[" * 100_000 + b"NaN" + b"]" * 100_000 + b"}", "JSON"),
     (b'{"dataframe_records": ' + b'{"a":' * 500 + b"1" + b"}" * 500 + b"}", "dataframe_records"),
-    (b'{"dataframe_records": [{"size": ' + b"[" * 900 + b"]" * 900 + b"}]}", "size"),
+    (b'{"dataframe_records": [{"size": ' + b"[" * 900 + b"]" * 900 + b"}]}", "garden"),
     (records(ROW)[:-1], "JSON"),
     (records(ROW) + b"x", "JSON"),
     (b'{"dataframe_records": [NaN]}', "dataframe_records"),
