@@ -18,10 +18,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import load
+import psutil
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,14 @@ SYNCS, ROUNDS = 300, 3
 OURS, MLFLOW = "windvane, without the ledger", "mlflow models serve"
 # Seconds in which a service must have answered once.
 PATIENCE = 120
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A load, and the service's processor milliseconds per request."""
+
+    load: load.Load
+    busy: float
 
 
 def project(folder: Path) -> Path:
@@ -61,8 +71,8 @@ def bodies(model: Path) -> tuple[list[bytes], list[bytes]]:
 
 
 @contextmanager
-def started(command: list[str], folder: Path, first: bytes) -> Iterator[tuple[int, float]]:
-    """A service; its port, and the seconds until its first answer."""
+def started(command: list[str], folder: Path, first: bytes) -> Iterator[tuple[int, psutil.Process, float]]:
+    """A service; its port, its process, and the seconds until its first answer."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -79,7 +89,7 @@ def started(command: list[str], folder: Path, first: bytes) -> Iterator[tuple[in
             if process.poll() is not None or time.perf_counter() - began > PATIENCE:
                 raise RuntimeError(f"{command} does not answer")
             time.sleep(0.02)
-        yield port, time.perf_counter() - began
+        yield port, psutil.Process(process.pid), time.perf_counter() - began
     finally:
         if process.poll() is None:
             os.killpg(process.pid, 15)
@@ -93,6 +103,19 @@ def _answers(port: int, first: bytes) -> bool:
             return b" 200 " in s.recv(1000)
     except OSError:
         return False
+
+
+def measure(service: tuple[int, psutil.Process], requests: list[bytes], connections: int, seconds: float) -> Measured:
+    """The load, and the processor time that the service spent per request: that does not depend on its neighbours."""
+    port, process = service
+    before = _busy(process)
+    told = load.run(port, requests, connections, seconds)
+    return Measured(told, 1000 * (_busy(process) - before) / told.answers)
+
+
+def _busy(process: psutil.Process) -> float:
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 def bare(port: int) -> None:
@@ -171,26 +194,26 @@ def services(model: Path) -> dict[str, list[str]]:
 
 
 def main(seconds: float) -> None:
-    measured: dict[str, list[list[load.Load]]] = {}
+    measured: dict[str, list[list[Measured]]] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         model = project(folder)
         singles, hundreds = bodies(model)
-        ports = {}
+        running = {}
         for service, command in services(model).items():
-            ports[service], first = stack.enter_context(started(command, folder, singles[0]))
+            *running[service], first = stack.enter_context(started(command, folder, singles[0]))
             print(f"{service}: first answer after {first:.1f} s", flush=True)
         # In turns, so that a busy minute of the machine falls on all of them.
         for _ in range(ROUNDS):
-            for service, port in ports.items():
-                loads = [load.run(port, *how, seconds) for how in ((singles, 16), (singles, 1), (hundreds, 4))]
-                measured.setdefault(service, []).append(loads)
+            for service, where in running.items():
+                loads = ((singles, 16), (singles, 1), (hundreds, 4))
+                measured.setdefault(service, []).append([measure(tuple(where), *how, seconds) for how in loads])
         taken = syncs(folder)
     show(measured)
     print(f"fsync of 4 KB: median {statistics.median(taken):.2f} ms, 99 % within {taken[int(0.99 * SYNCS)]:.2f} ms")
 
 
-def show(measured: dict[str, list[list[load.Load]]]) -> None:
+def show(measured: dict[str, list[list[Measured]]]) -> None:
     """A table of medians over the rounds, and the factors between services within each round."""
     print("| service | 1 row, 16 connections | 1 row, 1 connection | 100 rows, 4 connections | failed |")
     print("|---|---|---|---|---|")
@@ -201,14 +224,15 @@ def show(measured: dict[str, list[list[load.Load]]]) -> None:
     for service, rounds in measured.items():
         cells = []
         for kind, size in ((0, 1), (1, 1), (2, 100)):
-            rate = size * middle(r[kind].per_second for r in rounds)
-            p50, p99 = middle(r[kind].p50 for r in rounds), middle(r[kind].p99 for r in rounds)
-            cells.append(f"{rate:,.0f} {'rows' if size > 1 else 'requests'}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
-        failed = sum(one.failed for r in rounds for one in r)
+            rate = size * middle(r[kind].load.per_second for r in rounds)
+            p50, p99 = middle(r[kind].load.p50 for r in rounds), middle(r[kind].load.p99 for r in rounds)
+            unit, busy = "rows" if size > 1 else "requests", middle(r[kind].busy for r in rounds)
+            cells.append(f"{rate:,.0f} {unit}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms, processor {busy:.2f} ms")
+        failed = sum(one.load.failed for r in rounds for one in r)
         print(f"| {service} | {' | '.join(cells)} | {failed} |")
     for service, rounds in measured.items():
         pairs = list(zip(rounds, measured[MLFLOW], strict=True))
-        many, batch = ([ours[k].per_second / theirs[k].per_second for ours, theirs in pairs] for k in (0, 2))
+        many, batch = ([ours[k].load.per_second / theirs[k].load.per_second for ours, theirs in pairs] for k in (0, 2))
         print(
             f"{service}: {middle(many):.1f} times the requests of mlflow ({min(many):.1f} to {max(many):.1f}), "
             f"{middle(batch):.1f} times the rows ({min(batch):.1f} to {max(batch):.1f})"
