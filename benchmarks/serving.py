@@ -123,7 +123,6 @@ def bare(port: int) -> None:
     from flows.project import Project
     from ledger.privacy import Privacy
     from serving import keys, server
-    from serving.answering import NoRecorder
     from serving.asking import Roles
     from tasks.serve_settings import Rollout
 
@@ -142,7 +141,7 @@ def bare(port: int) -> None:
         Privacy(),
         lambda *_: None,  # type: ignore[arg-type, return-value]
         Rollout(),
-        NoRecorder(),  # type: ignore[arg-type, return-value]
+        recorded=False,
     )
 
 

@@ -35,13 +35,6 @@ class Recorder(Protocol):
         """Return when they are durable."""
 
 
-class NoRecorder:
-    """Records nothing: for measuring what recording costs."""
-
-    async def record(self, given: Sequence[Prediction]) -> None:
-        """Return at once."""
-
-
 @dataclass(frozen=True)
 class Told:
     """An answer: its bytes, and what is counted of it."""
@@ -53,9 +46,12 @@ class Told:
 
 
 class Answering:
-    """Answers with whatever versions `following` holds at the moment a request is read: one version per answer."""
+    """Answers with whatever versions `following` holds at the moment a request is read: one version per answer.
 
-    def __init__(self, following: Following, recorder: Recorder, roles: Roles) -> None:
+    recorder None: nothing is recorded, to measure what recording costs.
+    """
+
+    def __init__(self, following: Following, recorder: Recorder | None, roles: Roles) -> None:
         self._following, self._recorder, self._roles = following, recorder, roles
         self._chance = random.Random().random
         self._silent: set[asyncio.Task[None]] = set()
@@ -124,6 +120,8 @@ class Answering:
         return asked, serving.loaded.engine.predict(asked.plain)
 
     async def _record(self, serving: Serving, role: str, asked: Asked, ids: list[str], answer: Answer) -> None:
+        if self._recorder is None:
+            return
         version, told = serving.number, outputs(answer, serving.loaded.signature.classes)
         given = [
             Prediction(id, version, record, output, role, at)

@@ -14,7 +14,6 @@ from served import PROJECT, ROW, Client, Site, writer
 
 from ledger import versions
 from ledger.labels import resolved
-from serving.answering import NoRecorder
 from serving.engine import Answer
 from serving.following import Following
 from serving.shelf import Shelf
@@ -107,7 +106,7 @@ def test_a_canary_takes_its_share_and_each_answer_is_one_versions(site: Site) ->
 def test_a_bad_challenger_goes_back_by_itself_and_nobody_notices(site: Site, way: Rollout, engine: Any) -> None:
     following = followed(site, way)
     spoil(following, engine)
-    client = Client(site, following, NoRecorder())
+    client = Client(site, following, None)
     client.run(many)
     following.look()
     last = versions.last_promotion(site.ledger, PROJECT)
