@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables_for_tests import ingested
 from test_estimators import EVERY, taught
 from test_features import ALL
 
@@ -20,7 +21,7 @@ from serving.compile import compile
 from serving.engine import Answer, Compiled
 from serving.signature import Input, Signature
 from serving.trees import CannotCompile
-from tasks import estimators, features, ingest, problems, sources, validate
+from tasks import estimators, features, problems, profile
 from tasks import settings as params
 from tasks.estimators import Spec
 from tasks.features import Columns, conform
@@ -63,9 +64,9 @@ def test_every_candidate_agrees_on_every_column_type(kind: str, name: str) -> No
 def test_every_candidate_agrees_on_real_tables(file: str, whole_table: Callable[[str], Path]) -> None:
     whole = params.parse({"project": "p", "problem": TABLES[file], "data": {"source": file}})
     problem, path = whole.problem, whole_table(file)
-    frame = ingest.table(sources.read(path, problem.ignore), problem)
+    frame = ingested(path, **TABLES[file])
     frame = frame[frame[problem.target].notna()].sample(3_000, random_state=0).reset_index(drop=True)
-    columns, k = features.columns(whole, validate.check(frame, whole)), problems.of(problem.kind)
+    columns, k = features.columns(whole, profile.of(frame)), problems.of(problem.kind)
     inputs = conform(frame, columns, file)
     for name in k.candidates:
         model = estimators.fit(Spec(name, {}), k, columns, frame.head(1_500), problem.target, 0, 1)

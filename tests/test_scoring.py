@@ -87,3 +87,15 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(root: Path) -> None:
     assert not (root / "out.csv").exists()
     with pytest.raises(InputError, match="neither CSV nor Parquet"):
         score(root, "in.csv", "out.xlsx")
+
+
+@pytest.mark.slow
+def test_the_flow_scores_as_the_command_does(root: Path, prefect_server: str) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import batch
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        said = batch.score(str(root), "in.parquet", "out.csv")
+    assert (said["rows"], said["version"]) == (300, 1)
+    assert len(pd.read_csv(root / "out.csv")) == 300
