@@ -17,17 +17,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import load
+import psutil
 import yaml
 
 ROOT = Path(__file__).parent.parent
-SYNCS = 300
+SYNCS, ROUNDS = 100, 3
+OURS, MLFLOW = "windvane, without the ledger", "mlflow models serve"
 # Seconds in which a service must have answered once.
 PATIENCE = 120
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A load, and the service's processor milliseconds per request."""
+
+    load: load.Load
+    busy: float
 
 
 def project(folder: Path) -> Path:
@@ -60,20 +71,25 @@ def bodies(model: Path) -> tuple[list[bytes], list[bytes]]:
 
 
 @contextmanager
-def started(command: list[str], folder: Path, first: bytes) -> Iterator[tuple[int, float]]:
-    """A service; its port, and the seconds until its first answer."""
+def started(command: list[str], folder: Path, first: bytes) -> Iterator[tuple[int, psutil.Process, float]]:
+    """A service; its port, its process, and the seconds until its first answer."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     began = time.perf_counter()
     told = subprocess.DEVNULL
-    process = subprocess.Popen([*command, str(port)], cwd=folder, stdout=told, stderr=told, start_new_session=True)
+    # mlflow starts `uvicorn` by its name.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    env["OMP_NUM_THREADS"] = "1"  # two threads wait for each other in a spin: it would be unfair to the others
+    process = subprocess.Popen(
+        [*command, str(port)], cwd=folder, env=env, stdout=told, stderr=told, start_new_session=True
+    )
     try:
         while not _answers(port, first):
             if process.poll() is not None or time.perf_counter() - began > PATIENCE:
                 raise RuntimeError(f"{command} does not answer")
             time.sleep(0.02)
-        yield port, time.perf_counter() - began
+        yield port, psutil.Process(process.pid), time.perf_counter() - began
     finally:
         if process.poll() is None:
             os.killpg(process.pid, 15)
@@ -89,12 +105,24 @@ def _answers(port: int, first: bytes) -> bool:
         return False
 
 
+def measure(service: tuple[int, psutil.Process], requests: list[bytes], connections: int, seconds: float) -> Measured:
+    """The load, and the processor time that the service spent per request: that does not depend on its neighbours."""
+    port, process = service
+    before = _busy(process)
+    told = load.run(port, requests, connections, seconds)
+    return Measured(told, 1000 * (_busy(process) - before) / told.answers)
+
+
+def _busy(process: psutil.Process) -> float:
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
+
+
 def bare(port: int) -> None:
     """Our service without the ledger; run in the project's folder."""
     from flows.project import Project
     from ledger.privacy import Privacy
     from serving import keys, server
-    from serving.answering import NoRecorder
     from serving.asking import Roles
     from tasks.serve_settings import Rollout
 
@@ -113,7 +141,7 @@ def bare(port: int) -> None:
         Privacy(),
         lambda *_: None,  # type: ignore[arg-type, return-value]
         Rollout(),
-        NoRecorder(),  # type: ignore[arg-type, return-value]
+        recorded=False,
     )
 
 
@@ -140,7 +168,7 @@ def plain(model: str, port: int) -> None:
 
 
 def syncs(folder: Path) -> list[float]:
-    """Milliseconds of writing 4 KB and fsync, as a transaction does at least, sorted."""
+    """Milliseconds of writing 4 KB and fsync, as a transaction does at least."""
     taken = []
     with (folder / "sync").open("wb") as f:
         for _ in range(SYNCS):
@@ -149,41 +177,67 @@ def syncs(folder: Path) -> list[float]:
             began = time.perf_counter()
             os.fsync(f.fileno())
             taken.append(1000 * (time.perf_counter() - began))
-    return sorted(taken)
+    return taken
+
+
+def services(model: Path) -> dict[str, list[str]]:
+    """The commands that start them, without the port at their end."""
+    me = [sys.executable, str(Path(__file__).resolve())]
+    mlflow = ["models", "serve", "-m", str(model), "--env-manager", "local", "--host", "127.0.0.1", "--port"]
+    return {
+        OURS: [*me, "bare"],
+        "windvane, with the ledger": [sys.executable, "-m", "flows.cli", "serve", "--port"],
+        "FastAPI + scikit-learn": [*me, "plain", str(model)],
+        MLFLOW: [sys.executable, "-m", "mlflow", *mlflow],
+    }
 
 
 def main(seconds: float) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    measured: dict[str, list[list[Measured]]] = {}
+    taken: list[float] = []
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         model = project(folder)
         singles, hundreds = bodies(model)
-        me = [sys.executable, str(Path(__file__).resolve())]
-        mlflow = ["models", "serve", "-m", str(model), "--env-manager", "local", "--host", "127.0.0.1", "--port"]
-        services = {
-            "windvane, without the ledger": [*me, "bare"],
-            "windvane, with the ledger": [sys.executable, "-m", "flows.cli", "serve", "--port"],
-            "FastAPI + scikit-learn": [*me, "plain", str(model)],
-            "mlflow models serve": [sys.executable, "-m", "mlflow", *mlflow],
-        }
-        print("| service | first answer | 1 row, 16 connections | 1 row, 1 connection | 100 rows, 4 connections |")
-        print("|---|---|---|---|---|")
-        rates: dict[str, tuple[float, float]] = {}
-        for service, command in services.items():
-            with started(command, folder, singles[0]) as (port, first):
-                many = load.run(port, singles, 16, seconds)
-                one = load.run(port, singles, 1, seconds)
-                batch = load.run(port, hundreds, 4, seconds)
-            failed = many.failed + one.failed + batch.failed
-            rates[service] = (many.per_second, 100 * batch.per_second)
-            told = f"| {service} | {first:.1f} s | {many} | {one} | {100 * batch.per_second:,.0f} rows/s |"
-            print(told + (f" {failed} FAILED" if failed else ""), flush=True)
-        single, rows = rates.pop("mlflow models serve")
-        for service, (per_second, batches) in rates.items():
-            print(
-                f"{service}: {per_second / single:.0f} times the requests, {batches / rows:.0f} times the rows per second of mlflow"
-            )
-        taken = syncs(folder)
-        print(f"fsync of 4 KB: median {statistics.median(taken):.2f} ms, 99 % within {taken[int(0.99 * SYNCS)]:.2f} ms")
+        running = {}
+        for service, command in services(model).items():
+            *running[service], first = stack.enter_context(started(command, folder, singles[0]))
+            print(f"{service}: first answer after {first:.1f} s", flush=True)
+        # In turns, so that a busy minute of the machine falls on all of them.
+        for _ in range(ROUNDS):
+            for service, where in running.items():
+                loads = ((singles, 16), (singles, 1), (hundreds, 4))
+                measured.setdefault(service, []).append([measure(tuple(where), *how, seconds) for how in loads])
+            taken += syncs(folder)
+    show(measured)
+    most = sorted(taken)[int(0.99 * len(taken))]
+    print(f"fsync of 4 KB: median {statistics.median(taken):.2f} ms, 99 % within {most:.2f} ms")
+
+
+def show(measured: dict[str, list[list[Measured]]]) -> None:
+    """A table of medians over the rounds, and the factors between services within each round."""
+    print("| service | 1 row, 16 connections | 1 row, 1 connection | 100 rows, 4 connections | failed |")
+    print("|---|---|---|---|---|")
+
+    def middle(values: Any) -> float:
+        return statistics.median(values)
+
+    for service, rounds in measured.items():
+        cells = []
+        for kind, size in ((0, 1), (1, 1), (2, 100)):
+            rate = size * middle(r[kind].load.per_second for r in rounds)
+            p50, p99 = middle(r[kind].load.p50 for r in rounds), middle(r[kind].load.p99 for r in rounds)
+            unit, busy = "rows" if size > 1 else "requests", middle(r[kind].busy for r in rounds)
+            cells.append(f"{rate:,.0f} {unit}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms, processor {busy:.2f} ms")
+        failed = sum(one.load.failed for r in rounds for one in r)
+        print(f"| {service} | {' | '.join(cells)} | {failed} |")
+    for service, rounds in measured.items():
+        pairs = list(zip(rounds, measured[MLFLOW], strict=True))
+        many, batch = ([ours[k].load.per_second / theirs[k].load.per_second for ours, theirs in pairs] for k in (0, 2))
+        print(
+            f"{service}: {middle(many):.1f} times the requests of mlflow ({min(many):.1f} to {max(many):.1f}), "
+            f"{middle(batch):.1f} times the rows ({min(batch):.1f} to {max(batch):.1f})"
+        )
 
 
 if __name__ == "__main__":

@@ -136,12 +136,17 @@ def train(depth: str, cause: str, trial_runs: bool, console: Any) -> Any:
 @main.command()
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--log", is_flag=True, help="Record every prediction in the ledger, as the scoring service does.")
 @_command
-def score(source: Path, target: Path, console: Any) -> Any:
-    """Predictions of the champion for the rows of IN, written to OUT (CSV or Parquet, by their endings)."""
+def score(source: Path, target: Path, log: bool, console: Any) -> Any:
+    """Predictions of the champion for the rows of IN, written to OUT (CSV or Parquet, by their endings).
+
+    Of any size: a piece is in memory at a time, and after a kill the same command goes on where it was. OUT appears whole
+    or not at all.
+    """
     from flows import commands
 
-    return commands.score(Path.cwd(), source, target, console)
+    return commands.score(Path.cwd(), source, target, log, console)
 
 
 @main.command()

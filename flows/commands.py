@@ -108,11 +108,11 @@ def check(root: Path, console: Console) -> dict[str, Any]:
     return {"ok": not problems, "problems": problems}
 
 
-def score(root: Path, source: Path, target: Path, console: Console) -> dict[str, Any]:
+def score(root: Path, source: Path, target: Path, log: bool, console: Console) -> dict[str, Any]:
     """The champion's predictions for a file."""
     from flows import scoring
 
-    return scoring.score(Project(root), source, target, console)
+    return scoring.score(Project(root), source, target, log, console)
 
 
 def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:

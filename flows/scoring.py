@@ -1,88 +1,157 @@
-"""Batch scoring: the champion's predictions for the rows of a file, a piece at a time, whole or not at all."""
+"""Batch scoring: the champion's predictions for the rows of a file, a piece at a time, whole or not at all.
+
+What a piece got is kept beside the ledger until all are through: after a kill, the same command goes on there. scikit-learn
+itself predicts: on pieces of this size its cost per call does not count (docs/decisions.md has the figures).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.console import Console
 from flows.deploying import champion_or_complain
 from flows.project import Project
+from tasks import pieces
 from tasks.errors import InputError
-from tasks.tables import write_whole
+from tasks.tables import read_parquet, write_parquet, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-# Rows held in memory at a time.
-PIECE = 50_000
-PREDICTION = "prediction"
-FORMATS = (".csv", ".parquet")
+    from ledger.versions import Version
+    from ledger.writer import Writer
+    from tasks.problems import Predictions
+
+PREDICTION, VERSION = "prediction", "model_version"
 
 
-def score(project: Project, source: Path, target: Path, console: Console) -> dict[str, Any]:
-    """Write `target`: the rows of `source` with `prediction` and `model_version` behind; rows, version, seconds."""
+def score(project: Project, source: Path, target: Path, log: bool, console: Console) -> dict[str, Any]:
+    """Write `target`: the rows of `source` with `prediction` and `model_version` behind; rows, version, seconds.
+
+    log: every prediction is in the ledger before the file appears. Raises InputError, and Outage where the ledger fails.
+    """
     began = time.monotonic()
-    for path in (source, target):
-        if path.suffix.lower() not in FORMATS:
-            raise InputError(f"{path}: is neither CSV nor Parquet. Let its name end in .csv or .parquet")
-    if not source.exists():
-        raise InputError(
-            f"{source}: not found. Name a CSV or Parquet file with the columns that the model was taught on"
-        )
+    pieces.check(source, target)
     version = champion_or_complain(project)
-    from tasks import features, problems
+    work = project.home / "scoring" / _mark(source, version, log)
+    with ExitStack() as stack:
+        writer = stack.enter_context(closing(_writer(project))) if log else None
+        scorer = _Scorer(project, version, source, work, writer)
 
-    model = project.model(version)
-    columns = features.Columns(**{k: tuple(v) for k, v in version.facts["columns"].items()})
-    kind = problems.of(version.facts["kind"])
-    rows = 0
+        def scored() -> Iterator[pa.Table]:
+            for table in pieces.read(source):
+                yield scorer.scored(table)
+                console.working(f"{scorer.rows:,} rows scored")
 
-    def scored() -> Iterator[pd.DataFrame]:
-        nonlocal rows
-        for piece in _pieces(source):
-            said = kind.predict(model, features.conform(piece, columns, str(source)))
-            rows += len(piece)
-            console.working(f"{rows:,} rows scored")
-            yield piece.assign(**{PREDICTION: said.value, "model_version": version.version})
+        write_whole(target, lambda part: pieces.write(scored(), part, target.suffix.lower()))
+    shutil.rmtree(work, ignore_errors=True)
+    gone_on = f", {scorer.found:,} of them before it was stopped" if scorer.found else ""
+    console.say(f"  {scorer.rows:,} rows scored with version {version.version}{gone_on} -> {target}")
+    seconds = round(time.monotonic() - began, 2)
+    return {
+        "rows": scorer.rows,
+        "version": version.version,
+        "seconds": seconds,
+        "engine": "scikit-learn",
+        "logged": log,
+        "resumed": scorer.found,
+    }
 
-    write_whole(target, lambda part: _write(scored(), part, target.suffix.lower()))
-    console.say(f"  {rows:,} rows scored with version {version.version} -> {target}")
-    return {"rows": rows, "version": version.version, "seconds": round(time.monotonic() - began, 2)}
+
+class _Scorer:
+    """Predicts pieces in their order; a piece that an earlier run finished is read instead."""
+
+    def __init__(self, project: Project, version: Version, source: Path, work: Path, writer: Writer | None) -> None:
+        from tasks import features, problems
+
+        self._problem, self._version, self._source = project.settings.problem, version, source
+        self._work, self._writer = work, writer
+        self._model = project.model(version)
+        self._columns = features.Columns(**{k: tuple(v) for k, v in version.facts["columns"].items()})
+        self._kind = problems.of(version.facts["kind"])
+        self._piece = self.rows = self.found = 0
+
+    def scored(self, table: pa.Table) -> pa.Table:
+        """The piece with its predictions behind."""
+        import pyarrow as pa
+
+        kept = self._work / f"{self._piece:06d}.parquet"
+        if kept.exists():
+            said = read_parquet(kept)[PREDICTION]
+            self.found += len(said)
+        else:
+            said = self._predicted(table)
+            write_parquet(said.to_frame(), kept)
+        self._piece += 1
+        self.rows += table.num_rows
+        table = table.drop_columns([name for name in (PREDICTION, VERSION) if name in table.column_names])
+        table = table.append_column(PREDICTION, pa.Array.from_pandas(said))
+        return table.append_column(VERSION, pa.array([self._version.version] * table.num_rows, pa.int64()))
+
+    def _predicted(self, table: pa.Table) -> pd.Series:
+        import pandas as pd
+
+        from tasks.features import conform
+
+        said = self._kind.predict(self._model, conform(table.to_pandas(), self._columns, str(self._source)))
+        if self._writer is not None:
+            self._record(table, said)
+        return pd.Series(said.value, name=PREDICTION)
+
+    def _record(self, table: pa.Table, said: Predictions) -> None:
+        """Into the ledger, durably. Ids that the table does not give are made from the file and the row's place."""
+        from ledger.predictions import BadPrediction, Prediction
+        from ledger.writer import GROUP
+        from serving.answering import outputs
+        from serving.engine import Answer
+        from tasks.statements import as_id
+
+        problem, number = self._problem, self._version.version
+        asked = [n for n in table.column_names if n in {*self._columns.names, problem.id, problem.time}]
+        told = outputs(Answer(said.value.tolist(), said.proba), None if said.classes is None else said.classes.tolist())
+        given = []
+        for i, (row, output) in enumerate(zip(table.select(asked).to_pylist(), told, strict=True), self.rows):
+            own = row.get(problem.id) if problem.id else None
+            try:
+                id = f"{self._work.name}-{i}" if own is None else as_id(own)
+            except ValueError as e:
+                raise InputError(f"{self._source}: row {i + 1}, column {problem.id!r}: {e}. Mend the file") from None
+            given.append(Prediction(id, number, row, output, time=row.get(problem.time) if problem.time else None))
+        assert self._writer is not None
+        try:
+            waiting = [self._writer.submit(given[at : at + GROUP]) for at in range(0, len(given), GROUP)]
+        except BadPrediction as e:
+            raise InputError(f"{self._source}: {e}. Mend the file") from None
+        _durable(waiting)
 
 
-def _pieces(source: Path) -> Iterator[pd.DataFrame]:
-    import pandas as pd
-    import pyarrow.parquet as pq
-    from pyarrow.lib import ArrowInvalid
+def _durable(waiting: list[Any]) -> None:
+    from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
+    from tasks.errors import Outage
 
     try:
-        if source.suffix.lower() == ".csv":
-            # Text as written: conform() reads each column as the type it was taught as.
-            yield from pd.read_csv(source, chunksize=PIECE, dtype="str", encoding="utf-8-sig", keep_default_na=True)
-        else:
-            for batch in pq.ParquetFile(source).iter_batches(PIECE):
-                yield batch.to_pandas()
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ArrowInvalid) as e:
-        raise InputError(
-            f"{source}: cannot be read ({str(e).splitlines()[0]}). Write it anew as UTF-8 CSV or as Parquet"
-        ) from e
+        for future in waiting:
+            future.result()
+    except (LedgerFailed, LedgerFull, LedgerClosed) as e:
+        raise Outage(f"{e}. What was finished is kept; run the command again to go on") from e
 
 
-def _write(pieces: Iterator[pd.DataFrame], part: Path, suffix: str) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _writer(project: Project) -> Writer:
+    from ledger.writer import Writer
+    from tasks import privacy
 
-    if suffix == ".csv":
-        for i, piece in enumerate(pieces):
-            piece.to_csv(part, mode="a", header=i == 0, index=False)
-        return
-    writer = None
-    for piece in pieces:
-        table = pa.Table.from_pandas(piece, preserve_index=False, schema=writer.schema if writer else None)
-        writer = writer or pq.ParquetWriter(part, table.schema)
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
+    return Writer(project.ledger, project.name, privacy.of(project.settings, project.home))
+
+
+def _mark(source: Path, version: Version, log: bool) -> str:
+    """Names this work: another file, a changed one or another version is other work."""
+    at = source.stat()
+    told = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{log}"
+    return hashlib.sha256(told.encode()).hexdigest()[:24]

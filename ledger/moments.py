@@ -21,6 +21,12 @@ def make_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(_CHANCE).hex()}"
 
 
+def make_ids(number: int) -> list[str]:
+    """So many of them at once, all of this millisecond."""
+    at, chance = f"{time.time_ns() // 1_000_000:012x}", os.urandom(_CHANCE * number).hex()
+    return [at + chance[i : i + 2 * _CHANCE] for i in range(0, len(chance), 2 * _CHANCE)]
+
+
 def moment(value: Any) -> str:
     """Ledger text of a date (naive: UTC), of ISO 8601 text, or of a number, so that text order is theirs.
 

@@ -67,8 +67,8 @@ def agree(engine: Engine, pipeline: Any, predict: Any, frame: pd.DataFrame, sign
         found += compare(engine.predict(plain(piece, signature)), predict(pipeline, piece), call)
     some = frame.iloc[:: max(1, len(frame) // ALONE)]
     said = predict(pipeline, some)
-    for i, row in enumerate(plain(some, signature)):
-        found += compare(engine.predict([row]), _one(said, i), call)
+    for i, row in enumerate(zip(*plain(some, signature), strict=True)):
+        found += compare(engine.predict([[value] for value in row]), _one(said, i), call)
     return found
 
 
@@ -121,11 +121,11 @@ def made_up(frame: pd.DataFrame, signature: Signature, rows: int, seed: int) -> 
 
 
 def plain(frame: pd.DataFrame, signature: Signature) -> list[list[Plain]]:
-    """A conformed frame as rows of plain values."""
-    return [list(row) for row in zip(*_plain_columns(frame, signature), strict=True)]
+    """A conformed frame as a list of plain values per column of the signature."""
+    return list(_plain(frame, signature))
 
 
-def _plain_columns(frame: pd.DataFrame, signature: Signature) -> Iterator[list[Plain]]:
+def _plain(frame: pd.DataFrame, signature: Signature) -> Iterator[list[Plain]]:
     for column in signature.inputs:
         values = frame[column.name]
         if column.type == "date":

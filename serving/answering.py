@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from ledger.moments import make_id
+from ledger.moments import make_ids
 from ledger.predictions import BadPrediction, Prediction
 from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
 from serving.asking import Asked, Roles, read
@@ -35,13 +35,6 @@ class Recorder(Protocol):
         """Return when they are durable."""
 
 
-class NoRecorder:
-    """Records nothing: for measuring what recording costs."""
-
-    async def record(self, given: Sequence[Prediction]) -> None:
-        """Return at once."""
-
-
 @dataclass(frozen=True)
 class Told:
     """An answer: its bytes, and what is counted of it."""
@@ -53,9 +46,12 @@ class Told:
 
 
 class Answering:
-    """Answers with whatever versions `following` holds at the moment a request is read: one version per answer."""
+    """Answers with whatever versions `following` holds at the moment a request is read: one version per answer.
 
-    def __init__(self, following: Following, recorder: Recorder, roles: Roles) -> None:
+    recorder None: nothing is recorded, to measure what recording costs.
+    """
+
+    def __init__(self, following: Following, recorder: Recorder | None, roles: Roles) -> None:
         self._following, self._recorder, self._roles = following, recorder, roles
         self._chance = random.Random().random
         self._silent: set[asyncio.Task[None]] = set()
@@ -75,7 +71,8 @@ class Answering:
             predicted = await self._predicted(serving, body, content_type)
             lineup.trial.answered(False, time.perf_counter() - began)
         asked, answer = predicted
-        ids = [id or make_id() for id in asked.ids]
+        made = iter(make_ids(asked.ids.count(None)))
+        ids = [id or next(made) for id in asked.ids]
         await self._record(serving, role, asked, ids, answer)
         if lineup.challenger is not None and lineup.role == "shadow" and len(self._silent) < MOST_SILENT:
             work = self._silently(lineup, lineup.challenger, body, content_type, ids)
@@ -120,19 +117,15 @@ class Answering:
 
     def _predict(self, serving: Serving, body: bytes, content_type: str) -> tuple[Asked, Answer]:
         asked = read(body, content_type, serving.loaded.signature, self._roles)
-        if not asked.plain:
-            raise Refused("there is no row in the body")
         return asked, serving.loaded.engine.predict(asked.plain)
 
     async def _record(self, serving: Serving, role: str, asked: Asked, ids: list[str], answer: Answer) -> None:
-        classes, version = serving.loaded.signature.classes, serving.number
-        outputs: list[dict[str, Any]] = [{"prediction": value} for value in answer.values]
-        if answer.proba is not None and classes is not None:
-            for output, row in zip(outputs, answer.proba.tolist(), strict=True):
-                output["probabilities"] = dict(zip(classes, row, strict=True))
+        if self._recorder is None:
+            return
+        version, told = serving.number, outputs(answer, serving.loaded.signature.classes)
         given = [
             Prediction(id, version, record, output, role, at)
-            for id, record, output, at in zip(ids, asked.records, outputs, asked.times, strict=True)
+            for id, record, output, at in zip(ids, asked.records(), told, asked.times, strict=True)
         ]
         try:
             await self._recorder.record(given)
@@ -142,6 +135,15 @@ class Answering:
             raise Refused(
                 f"not answered, because it could not be recorded: {type(e).__name__}. Try again later", 503
             ) from e
+
+
+def outputs(answer: Answer, classes: Sequence[Any] | None) -> list[dict[str, Any]]:
+    """What the ledger keeps of each prediction: itself, and of classes their probabilities by name."""
+    told: list[dict[str, Any]] = [{"prediction": value} for value in answer.values]
+    if answer.proba is not None and classes is not None:
+        for output, row in zip(told, answer.proba.tolist(), strict=True):
+            output["probabilities"] = dict(zip(classes, row, strict=True))
+    return told
 
 
 def _told(serving: Serving, answer: Answer, ids: list[str]) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1)
 _LONGEST_ID = 200
 _ABSENT = object()
 
-Record = Mapping[str, Any]
+Columns = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -44,31 +44,40 @@ class Roles:
 
 @dataclass(frozen=True)
 class Asked:
-    """Rows of a request: as plain values in the signature's order, as they were sent, their ids and times where given."""
+    """Rows of a request: a list of plain values per column of the signature, as they were sent (by column), ids and times."""
 
     plain: list[list[Plain]]
-    records: Sequence[Record]
+    given: Columns
     ids: list[str | None]
     times: list[Any]
 
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as they were sent, one object each."""
+        return [dict(zip(self.given, row, strict=True)) for row in zip(*self.given.values(), strict=True)]
+
 
 def read(body: bytes, content_type: str, signature: Signature, roles: Roles) -> Asked:
-    """The rows of a request. Raises Refused: 415 for another content type, 413 for too many rows, else 400."""
+    """The rows of a request, one at least. Raises Refused: 415 for another content type, 413 for too many rows, else 400."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
-        records = _records(_json(body))
-        readers = signature.from_json
+        given, readers = _columns(_json(body), signature, roles), signature.from_json
     elif kind == "text/csv":
-        records = list(_csv(body))
-        readers = signature.from_text
+        given, readers = _csv(body), signature.from_text
     else:
         raise Refused("Content-Type must be application/json or text/csv", 415)
-    if len(records) > MOST_ROWS:
+    rows = max(map(len, given.values()), default=0)
+    if rows > MOST_ROWS:
         raise Refused(f"at most {MOST_ROWS:,} rows at a time: send them in pieces, or use `windvane score`", 413)
-    _known(records, signature, roles)
-    plain = [_row(record, readers, i) for i, record in enumerate(records)]
-    ids = [_id(record.get(roles.id), i, roles.id) if roles.id else None for i, record in enumerate(records)]
-    return Asked(plain, records, ids, _times(records, plain, signature, roles))
+    _known(given, signature, roles)
+    for name in () if rows == 0 else (column.name for column in signature.inputs):
+        if name not in given:
+            _missing(name, 0)
+    if rows == 0:
+        raise Refused("there is no row in the body")
+    plain = [reader.read(given[reader.name]) for reader in readers]
+    own = given.get(roles.id) if roles.id else None
+    ids = [_id(value, i, roles.id) for i, value in enumerate(own or [None] * rows)]
+    return Asked(plain, given, ids, _times(given, rows, plain, signature, roles))
 
 
 def _json(body: bytes) -> Any:
@@ -89,8 +98,8 @@ def _constant(name: str) -> None:
         raise ValueError("a number is infinite")
 
 
-def _records(content: Any) -> Sequence[Record]:
-    """Rows as objects, whichever of the protocol's formats they came in."""
+def _columns(content: Any, signature: Signature, roles: Roles) -> Columns:
+    """Values by column, whichever of the protocol's formats they came in."""
     given = [name for name in FORMATS if name in content] if isinstance(content, dict) else []
     if len(given) != 1:
         raise Refused(f"the body must be a JSON object with one of {', '.join(FORMATS)}")
@@ -103,10 +112,29 @@ def _records(content: Any) -> Sequence[Record]:
         return _columnar(rows, name)
     if not isinstance(rows, list) or not all(type(row) is dict for row in rows):
         raise Refused(f"{name}: must be a list of objects, one a row, each with a value per column")
-    return rows
+    return _transposed(rows, signature, roles)
 
 
-def _split(frame: Any) -> list[Record]:
+def _transposed(records: list[dict[str, Any]], signature: Signature, roles: Roles) -> Columns:
+    """A list per column; a row that lacks one of the model's is refused, an id or a time may be lacking."""
+    if not records:
+        return {}
+    first = records[0].keys()
+    if not first:
+        _missing(signature.inputs[0].name, 0)
+    if all(record.keys() == first for record in records):
+        return {name: [record[name] for record in records] for name in first}
+    names = dict.fromkeys(name for record in records for name in record)
+    columns: dict[str, list[Any]] = {name: [record.get(name, _ABSENT) for record in records] for name in names}
+    _known(columns, signature, roles)
+    for name, values in columns.items():
+        for at, value in enumerate(values):
+            if value is _ABSENT and name in signature.names:
+                _missing(name, at)
+    return {name: [None if value is _ABSENT else value for value in values] for name, values in columns.items()}
+
+
+def _split(frame: Any) -> Columns:
     if (
         not isinstance(frame, dict)
         or not isinstance(frame.get("columns"), list)
@@ -115,37 +143,36 @@ def _split(frame: Any) -> list[Record]:
         raise Refused("dataframe_split: must be an object with the lists `columns` and `data`")
     for name in frame.keys() - {"columns", "data", "index"}:
         raise Refused(f"dataframe_split: {shown(name)} is not part of the protocol")
-    columns = _names(frame["columns"], "dataframe_split: columns")
-    for i, row in enumerate(frame["data"]):
+    columns, rows = _names(frame["columns"], "dataframe_split: columns"), frame["data"]
+    for i, row in enumerate(rows):
         if type(row) is not list or len(row) != len(columns):
             raise Refused(
                 f"dataframe_split: row {i + 1} of data must be a list of {len(columns)} values, one per column"
             )
-    return [dict(zip(columns, row, strict=True)) for row in frame["data"]]
+    return dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
 
 
-def _columnar(columns: dict[str, Any], format: str) -> list[Record]:
+def _columnar(columns: dict[str, Any], format: str) -> Columns:
     """An object with a list per column."""
     lengths = {len(values) if isinstance(values, list) else -1 for values in columns.values()}
     if len(lengths) != 1 or -1 in lengths:
         raise Refused(f"{format}: must hold a list per column, all of one length")
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return columns
 
 
-def _csv(body: bytes) -> Iterator[Record]:
+def _csv(body: bytes) -> Columns:
     try:
         lines = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
         columns = _names(next(lines, []), "the first line")
-        for i, row in enumerate(lines):
-            if len(row) != len(columns):
-                if not row:  # an empty line
-                    continue
-                raise Refused(f"row {i + 1} has {len(row)} cells, the first line names {len(columns)} columns")
-            yield dict(zip(columns, row, strict=True))
+        rows = [row for row in lines if row]  # without empty lines
     except UnicodeDecodeError:
         raise Refused("the body is not UTF-8 text") from None
     except csv.Error as e:
         raise Refused(f"the body is not CSV: {shown(e)}") from None
+    for i, row in enumerate(rows):
+        if len(row) != len(columns):
+            raise Refused(f"row {i + 1} has {len(row)} cells, the first line names {len(columns)} columns")
+    return dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
 
 
 def _names(given: Iterable[Any], where: str) -> list[str]:
@@ -159,29 +186,12 @@ def _names(given: Iterable[Any], where: str) -> list[str]:
     return list(seen)
 
 
-def _known(records: Sequence[Record], signature: Signature, roles: Roles) -> None:
+def _known(given: Iterable[str], signature: Signature, roles: Roles) -> None:
     allowed = signature.names | roles.names
-    for record in records:
-        if record.keys() <= allowed:
-            continue
-        name = next(name for name in record if name not in allowed)
-        raise Refused(
-            f"column {shown(name)!r} is unknown: the model takes {', '.join(map(shown, sorted(allowed)))[:1000]}"
-        )
-
-
-def _row(record: Record, readers: Sequence[tuple[str, Callable[[Any], Plain]]], at: int) -> list[Plain]:
-    name, get = "", record.get
-    try:
-        row = []
-        for name, read in readers:
-            value = get(name, _ABSENT)
-            if value is _ABSENT:
-                _missing(name, at)
-            row.append(read(value))
-    except ValueError as e:
-        raise Refused(f"column {shown(name)!r}, row {at + 1}: {e}") from None
-    return row
+    for name in given:
+        if name not in allowed:
+            takes = ", ".join(map(shown, sorted(allowed)))[:1000]
+            raise Refused(f"column {shown(name)!r} is unknown: the model takes {takes}")
 
 
 def _missing(name: str, at: int) -> NoReturn:
@@ -202,14 +212,14 @@ def _encodable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-def _times(records: Sequence[Record], plain: list[list[Plain]], signature: Signature, roles: Roles) -> list[Any]:
+def _times(given: Columns, rows: int, plain: list[list[Plain]], signature: Signature, roles: Roles) -> list[Any]:
     """Each row's own time as the ledger takes it, None where it has none."""
     if roles.time is None:
-        return [None] * len(records)
+        return [None] * rows
     place = {column.name: i for i, column in enumerate(signature.inputs) if column.type == "date"}.get(roles.time)
     if place is not None:
-        return [None if row[place] is None else _EPOCH + timedelta(microseconds=int(row[place] or 0)) for row in plain]
-    times = [record.get(roles.time) for record in records]
+        return [None if at is None else _EPOCH + timedelta(microseconds=int(at)) for at in plain[place]]
+    times = list(given.get(roles.time, [None] * rows))
     for i, time in enumerate(times):
         try:
             times[i] = None if time is None or time == "" else moment(time) and time

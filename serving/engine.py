@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from serving.encoding import as_it_is, encoder
+from serving.signature import MANY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.signature import Plain
 
-# From so many rows on, columns are encoded one after the other: numpy's own cost is then less than what it saves.
-MANY = 8
+# n plain values per column of the signature, in its order.
+Columns = Sequence[Sequence["Plain"]]
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Engine(Protocol):
 
     form: str
 
-    def predict(self, rows: Sequence[Sequence[Plain]]) -> Answer:
-        """Predictions for rows of plain values, each in the signature's order."""
+    def predict(self, columns: Columns) -> Answer:
+        """Predictions for n rows, at least one: n plain values per column, in the signature's order."""
 
 
 class Compiled:
@@ -55,9 +56,9 @@ class Compiled:
         self.call: tuple[float, int] | None = None if recipe["call"] is None else tuple(recipe["call"])
         self._classes = None if classes is None else list(classes)
 
-    def predict(self, rows: Sequence[Sequence[Plain]]) -> Answer:
+    def predict(self, columns: Columns) -> Answer:
         """See Engine. Rows of the same values get the same answer, alone or in company, to the last bits of a float."""
-        raw = self._raw(self.matrix(rows))
+        raw = self._raw(self.matrix(columns))
         if self._classes is None:
             values = raw[:, 0]
             with np.errstate(over="ignore"):  # exp of a number far out is infinite, as in scikit-learn
@@ -78,22 +79,21 @@ class Compiled:
         threshold, positive = self.call
         return [positive if share >= threshold else 1 - positive for share in proba[:, positive].tolist()]
 
-    def matrix(self, rows: Sequence[Sequence[Plain]]) -> NDArray[np.float64]:
+    def matrix(self, columns: Columns) -> NDArray[np.float64]:
         """The model's inputs (n, width); NaN where a value is missing and the model routes that by itself."""
-        inputs = self._by_rows(rows) if len(rows) < MANY else self._by_columns(rows)
+        inputs = self._by_rows(columns) if len(columns[0]) < MANY else self._by_columns(columns)
         return inputs.astype("float32").astype("float64") if self._single else inputs
 
-    def _by_rows(self, rows: Sequence[Sequence[Plain]]) -> NDArray[np.float64]:
+    def _by_rows(self, columns: Columns) -> NDArray[np.float64]:
         flat: list[float] = []
-        extend, encoders = flat.extend, self._encoders
-        for row in rows:
+        extend, encoders, rows = flat.extend, self._encoders, len(columns[0])
+        for row in range(rows):
             for column, encode in encoders:
-                extend(encode(row[column]))
-        return np.array(flat, dtype="float64").reshape(len(rows), self._width)
+                extend(encode(columns[column][row]))
+        return np.array(flat, dtype="float64").reshape(rows, self._width)
 
-    def _by_columns(self, rows: Sequence[Sequence[Plain]]) -> NDArray[np.float64]:
-        columns = list(zip(*rows, strict=True))
-        inputs = np.empty((len(rows), self._width))
+    def _by_columns(self, columns: Columns) -> NDArray[np.float64]:
+        inputs = np.empty((len(columns[0]), self._width))
         at = 0
         for column, encode in self._encoders:
             values = columns[column]

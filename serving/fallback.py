@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.engine import Answer
+from serving.engine import Answer, Columns
 from serving.stored import SCIKIT_LEARN
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from serving.signature import Plain, Signature
+    from serving.signature import Signature
 
 
 class ScikitLearn:
@@ -27,22 +26,22 @@ class ScikitLearn:
         self._kind = problems.of(kind)
         self._signature = signature
 
-    def predict(self, rows: Sequence[Sequence[Plain]]) -> Answer:
+    def predict(self, columns: Columns) -> Answer:
         """See serving.engine.Engine."""
-        said = self._kind.predict(self._model, self._frame(rows))
+        said = self._kind.predict(self._model, self._frame(columns))
         return Answer(said.value.tolist(), said.proba)
 
-    def _frame(self, rows: Sequence[Sequence[Plain]]) -> pd.DataFrame:
-        """Plain rows as the frame that the pipeline was taught on (tasks.features.conform)."""
+    def _frame(self, given: Columns) -> pd.DataFrame:
+        """Plain columns as the frame that the pipeline was taught on (tasks.features.conform)."""
         import numpy as np
         import pandas as pd
 
         columns: dict[str, Any] = {}
-        for column, values in zip(self._signature.inputs, zip(*rows, strict=True), strict=True):
+        for column, values in zip(self._signature.inputs, given, strict=True):
             if column.type == "category":
                 columns[column.name] = np.array([np.nan if v is None else v for v in values], dtype=object)
             elif column.type == "date":
-                moments = [np.datetime64("NaT") if v is None else np.datetime64(v, "us") for v in values]
+                moments = [np.datetime64("NaT") if v is None else np.datetime64(int(v), "us") for v in values]
                 columns[column.name] = np.array(moments, dtype="datetime64[us]")
             else:
                 columns[column.name] = np.array(values, dtype="float64")

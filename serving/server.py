@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ledger.writer import Writer
 from serving import keys
-from serving.answering import Answering, Recorder
+from serving.answering import Answering
 from serving.app import Service
 from serving.asking import Roles
 from serving.following import Following
@@ -49,18 +49,18 @@ def run(
     privacy: Privacy,
     check: Check,
     rollout: Rollout,
-    recorder: Recorder | None = None,
+    recorded: bool = True,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; answers that are on their way are finished. recorder None: the ledger's writer.
+    """Serve until SIGINT or SIGTERM; answers that are on their way are finished.
 
-    folder: where local copies of versions lie. listening: from listen().
+    folder: where local copies of versions lie. listening: from listen(). recorded False: only to measure what it costs.
     """
     _log_as_json()
-    writer = Writer(engine, project, privacy) if recorder is None else None
+    writer = Writer(engine, project, privacy) if recorded else None
     following = Following(engine, project, Shelf(folder, fetch), rollout)
     try:
         following.start()
-        answering = Answering(following, recorder or writer or _nobody(), roles)
+        answering = Answering(following, writer, roles)
         service = Service(answering, Labelling(engine, project, check), following, Meters(following), known)
         host, port = listening.getsockname()[:2]
         log.info("listening", extra={"facts": {"host": host, "port": port}})
@@ -70,10 +70,6 @@ def run(
         if writer is not None:
             writer.close()
         log.info("stopped", extra={"facts": {}})
-
-
-def _nobody() -> Recorder:
-    raise AssertionError("there is a writer where no recorder was given")
 
 
 def _serve(service: Service, listening: socket.socket) -> None:

@@ -101,8 +101,6 @@ def _smoke(engine: Engine, form: stored.Form, version: int) -> None:
     from serving.agreement import compare
     from tasks.problems import Predictions
 
-    if not form.sample:
-        return
     found = compare(engine.predict(form.sample), Predictions(np.array(form.expected.values), form.expected.proba))
     if found.differing or found.changed:
         raise Corrupted(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
@@ -20,13 +20,15 @@ Plain = float | str | int | None
 Type = Literal["number", "boolean", "category", "date"]
 
 # The words that a boolean is written with, as in tasks.features.
-_WORDS = {
+_BOOLEANS = {
     **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), 1.0),
     **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), 0.0),
 }
 # scikit-learn's trees compare in single precision; what does not fit there has no side of a threshold.
 _LARGEST = 3.4e38
 _EPOCH = datetime(1970, 1, 1)
+# From so many rows on it pays to look at a column as a whole.
+MANY = 8
 _MICROSECOND = timedelta(microseconds=1)
 _SHORT_DATE = re.compile(r"\d{4}(-\d{2})?")
 # pandas reads these as missing in a CSV file, and so training read them.
@@ -85,14 +87,36 @@ class Signature:
         return frozenset(column.name for column in self.inputs)
 
     @cached_property
-    def from_json(self) -> tuple[tuple[str, Callable[[Any], Plain]], ...]:
-        """Per column its name and the reader of a JSON value."""
-        return tuple((c.name, _complete(c, _JSON[c.type])) for c in self.inputs)
+    def from_json(self) -> tuple[Reader, ...]:
+        """A reader of JSON values per column."""
+        return tuple(Reader(c.name, _complete(c, _JSON[c.type]), _AT_ONCE.get(c.type)) for c in self.inputs)
 
     @cached_property
-    def from_text(self) -> tuple[tuple[str, Callable[[Any], Plain]], ...]:
-        """Per column its name and the reader of a cell of a CSV file."""
-        return tuple((c.name, _complete(c, _TEXT[c.type])) for c in self.inputs)
+    def from_text(self) -> tuple[Reader, ...]:
+        """A reader of a CSV file's cells per column."""
+        return tuple(Reader(c.name, _complete(c, _TEXT[c.type]), None) for c in self.inputs)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a column's values: `one` a single one, `at_once` many that are all as they should be (else it gives None)."""
+
+    name: str
+    one: Callable[[Any], Plain]
+    at_once: Callable[[Sequence[Any]], list[Plain] | None] | None
+
+    def read(self, values: Sequence[Any]) -> list[Plain]:
+        """The plain values. Raises Refused naming the column and the row."""
+        if self.at_once is not None and len(values) >= MANY and (plain := self.at_once(values)) is not None:
+            return plain
+        one = self.one
+        read: list[Plain] = []
+        try:
+            for value in values:
+                read.append(one(value))
+        except ValueError as e:
+            raise Refused(f"column {shown(self.name)!r}, row {len(read) + 1}: {e}") from None
+        return read
 
 
 def shown(text: object, longest: int = 60) -> str:
@@ -128,6 +152,18 @@ def _number(value: Any) -> float | None:
     raise ValueError(f"must be a number, not {_kind(value)}")
 
 
+def _numbers(values: Sequence[Any]) -> list[Plain] | None:
+    """Numbers, none of which is missing or far out; None where that is not so."""
+    if set(map(type, values)) <= {float, int} and min(values) >= -_LARGEST and max(values) <= _LARGEST:
+        return list(map(float, values))
+    return None
+
+
+def _words(values: Sequence[Any]) -> list[Plain] | None:
+    """Texts, none of which is empty; None where that is not so."""
+    return list(values) if set(map(type, values)) == {str} and "" not in values else None
+
+
 def _boolean(value: Any) -> float | None:
     if value is True or value is False:
         return 1.0 if value else 0.0
@@ -144,7 +180,7 @@ def _word(text: str) -> float | None:
     word = text.strip().lower()
     if word == "":
         return None
-    if (found := _WORDS.get(word)) is None:
+    if (found := _BOOLEANS.get(word)) is None:
         raise ValueError("must be true or false")
     return found
 
@@ -193,6 +229,8 @@ def _text_number(text: str) -> float | None:
         return None
     try:
         read = float(text)
+        if "_" in text or not text.isascii():  # what Python reads, but no table
+            raise ValueError
     except ValueError:
         raise ValueError("must be a number") from None
     return None if math.isinf(read) else _number(read)
@@ -219,3 +257,4 @@ _TEXT: dict[Type, Callable[[str], Plain]] = {
     "category": _unless_missing(lambda text: text or None),
     "date": _unless_missing(lambda text: _moment(text.strip())),
 }
+_AT_ONCE: dict[Type, Callable[[Sequence[Any]], list[Plain] | None]] = {"number": _numbers, "category": _words}

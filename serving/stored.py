@@ -7,17 +7,17 @@ with their answers for the smoke test. Plain JSON and ONNX: opening them runs no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from serving.engine import Answer, Compiled, Engine
-from serving.signature import Input, Plain, Signature, Type
+from serving.engine import Answer, Columns, Compiled, Engine
+from serving.signature import Input, Signature, Type
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.features import Columns
+    from tasks import features
     from tasks.problems import Kind
 
 ENGINE, TREES = "engine.json", "engine.onnx"
@@ -35,14 +35,14 @@ class Form:
     signature: Signature
     compiled: Engine | None
     why: str
-    sample: Sequence[Sequence[Plain]]
+    sample: Columns
     expected: Answer
 
 
 def files(
     model: Any,
     kind: Kind,
-    columns: Columns,
+    columns: features.Columns,
     taught: pd.DataFrame,
     asked: pd.DataFrame,
     seed: int,
@@ -90,7 +90,7 @@ def read(content: Mapping[str, bytes]) -> Form | None:
     return Form(signature, compiled, told["why"], told["sample"], expected)
 
 
-def types(columns: Columns) -> dict[str, Type]:
+def types(columns: features.Columns) -> dict[str, Type]:
     """Each column's type, as a client must send it."""
     named: list[tuple[Type, tuple[str, ...]]] = [
         ("number", columns.numbers),
@@ -101,7 +101,7 @@ def types(columns: Columns) -> dict[str, Type]:
     return {name: kind for kind, names in named for name in names}
 
 
-def _inputs(columns: Columns, taught: pd.DataFrame) -> tuple[Input, ...]:
+def _inputs(columns: features.Columns, taught: pd.DataFrame) -> tuple[Input, ...]:
     kinds = types(columns)
     return tuple(Input(name, kinds[name], bool(taught[name].isna().any())) for name in columns.names)
 

@@ -202,9 +202,7 @@ def _angles(dates: pd.Series) -> dict[str, NDArray[Any]]:
 
 
 def _number(values: pd.Series, source: str) -> NDArray[Any]:
-    if values.dtype == "float64":
-        numbers = values.to_numpy()
-    elif pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         numbers = values.to_numpy(dtype="float64", na_value=np.nan)
     elif pd.api.types.is_timedelta64_dtype(values):
         numbers = values.dt.total_seconds().to_numpy()
@@ -217,7 +215,8 @@ def _number(values: pd.Series, source: str) -> NDArray[Any]:
         read = pd.to_numeric(values.replace("", None), errors="coerce")
         if (bad := read.isna() & values.notna() & (values != "")).any():
             raise _unreadable(values, bad, source, "number")
-        numbers = read.to_numpy(dtype="float64", na_value=np.nan)
+        # float(), because pandas reads text a bit off at times, and that can be the other side of a tree's threshold.
+        numbers = np.array([float(v) if known else np.nan for v, known in zip(values, read.notna(), strict=True)])
     return np.where(np.isinf(numbers), np.nan, numbers)
 
 

@@ -126,7 +126,12 @@ class Client:
     """Requests to a service in this process, through its ASGI interface."""
 
     def __init__(
-        self, site: Site, following: Following, recorder: Recorder, keys: Keys | None = None, roles: Roles | None = None
+        self,
+        site: Site,
+        following: Following,
+        recorder: Recorder | None,
+        keys: Keys | None = None,
+        roles: Roles | None = None,
     ) -> None:
         labelling = Labelling(site.ledger, PROJECT, lambda id, label, at: Statement(str(id), label, at))
         answering = Answering(following, recorder, roles or Roles())

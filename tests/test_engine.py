@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables_for_tests import ingested
 from test_estimators import EVERY, taught
 from test_features import ALL
 
@@ -20,7 +21,7 @@ from serving.compile import compile
 from serving.engine import Answer, Compiled
 from serving.signature import Input, Signature
 from serving.trees import CannotCompile
-from tasks import estimators, features, ingest, problems, sources, validate
+from tasks import estimators, features, problems, profile
 from tasks import settings as params
 from tasks.estimators import Spec
 from tasks.features import Columns, conform
@@ -63,9 +64,9 @@ def test_every_candidate_agrees_on_every_column_type(kind: str, name: str) -> No
 def test_every_candidate_agrees_on_real_tables(file: str, whole_table: Callable[[str], Path]) -> None:
     whole = params.parse({"project": "p", "problem": TABLES[file], "data": {"source": file}})
     problem, path = whole.problem, whole_table(file)
-    frame = ingest.table(sources.read(path, problem.ignore), problem)
+    frame = ingested(path, **TABLES[file])
     frame = frame[frame[problem.target].notna()].sample(3_000, random_state=0).reset_index(drop=True)
-    columns, k = features.columns(whole, validate.check(frame, whole)), problems.of(problem.kind)
+    columns, k = features.columns(whole, profile.of(frame)), problems.of(problem.kind)
     inputs = conform(frame, columns, file)
     for name in k.candidates:
         model = estimators.fit(Spec(name, {}), k, columns, frame.head(1_500), problem.target, 0, 1)
@@ -185,5 +186,7 @@ def test_a_value_is_read_as_training_reads_it(data: st.DataObject, kind: Any) ->
     frame = pd.DataFrame({"x": pd.Series([value, None], dtype=object)})
     whole = conform(frame, Columns(**{group: ("x",)}), "x")
     signature = Signature((Input("x", kind, True),))
-    (_, read), *_ = signature.from_json
-    assert [read(value)] == agreement.plain(whole.head(1), signature)[0]
+    (reader,) = signature.from_json
+    expected = agreement.plain(whole.head(1), signature)[0]
+    assert reader.read([value]) == expected
+    assert reader.read([value] * 9) == expected * 9

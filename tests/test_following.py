@@ -18,7 +18,6 @@ from conftest import Folder
 from served import PROJECT, ROW, Client, Site, houses, made_project, serving, writer
 
 from serving import state, stored
-from serving.answering import NoRecorder
 from serving.following import Following
 from serving.shelf import KEPT, Shelf
 from tasks.errors import WindvaneError
@@ -39,7 +38,7 @@ def test_a_promotion_is_followed_and_a_rollback_too(site: Site) -> None:
         site.register(number, learning_rate=0.05 * number)
     site.promote(1)
     following = site.following()
-    client = Client(site, following, NoRecorder())
+    client = Client(site, following, None)
     for number in (1, 2, 1):
         if number != following.current.number:  # type: ignore[union-attr]
             site.promote(number)
@@ -88,7 +87,7 @@ def test_a_version_with_other_bytes_is_refused_and_the_one_before_goes_on(site: 
         site.register(number)
     site.promote(1)
     following = site.following()
-    client = Client(site, following, NoRecorder())
+    client = Client(site, following, None)
     path = site.root / "models" / "2" / stored.TREES
     path.write_bytes(path.read_bytes() + b"\0")
     site.promote(2)
@@ -176,7 +175,7 @@ def test_a_version_without_a_compiled_form_is_answered_by_scikit_learn(site: Sit
         (site.root / "models" / "2" / name).unlink()
     site.add(2, site.root / "models" / "2")
     site.promote(2)
-    client = Client(site, site.following(), NoRecorder())
+    client = Client(site, site.following(), None)
     rows = [ROW, {**ROW, "garden": None, "town": None, "day": None}, {**ROW, "town": "never seen"}]
     assert client.predict(rows)["predictions"] == pytest.approx(site.says(1, rows), rel=1e-12)
     engine = client.ask("GET", "/model").json()["engine"]
@@ -250,12 +249,12 @@ def test_a_real_service_from_its_start_to_its_end(folder: Folder) -> None:
 
 @pytest.mark.slow
 def test_no_answered_prediction_is_lost_to_a_kill(folder: Folder) -> None:
-    """Three kills; benchmarks/serving_kills.py does a hundred."""
+    """Three kills; WINDVANE_KILLS=100 asks for more."""
     from ledger import store
     from ledger.labels import resolved
 
     answered: list[str] = []
-    for _ in range(3):
+    for _ in range(int(os.environ.get("WINDVANE_KILLS", "3"))):
         with serving(folder) as (process, port):
             http = httpx.Client(base_url=f"http://127.0.0.1:{port}")
             killer = threading.Timer(0.5, process.kill)

@@ -14,7 +14,6 @@ from served import PROJECT, ROW, Client, Site, writer
 
 from ledger import versions
 from ledger.labels import resolved
-from serving.answering import NoRecorder
 from serving.engine import Answer
 from serving.following import Following
 from serving.shelf import Shelf
@@ -54,16 +53,16 @@ def spoil(following: Following, engine: Any) -> None:
 class Failing:
     form = "failing"
 
-    def predict(self, rows: Any) -> Answer:
+    def predict(self, columns: Any) -> Answer:
         raise ZeroDivisionError
 
 
 class Slow:
     form = "slow"
 
-    def predict(self, rows: Any) -> Answer:
+    def predict(self, columns: Any) -> Answer:
         time.sleep(0.02)
-        return Answer([1.0] * len(rows))
+        return Answer([1.0] * len(columns[0]))
 
 
 async def many(http: httpx.AsyncClient, times: int = 200) -> list[dict[str, Any]]:
@@ -107,7 +106,7 @@ def test_a_canary_takes_its_share_and_each_answer_is_one_versions(site: Site) ->
 def test_a_bad_challenger_goes_back_by_itself_and_nobody_notices(site: Site, way: Rollout, engine: Any) -> None:
     following = followed(site, way)
     spoil(following, engine)
-    client = Client(site, following, NoRecorder())
+    client = Client(site, following, None)
     client.run(many)
     following.look()
     last = versions.last_promotion(site.ledger, PROJECT)

@@ -18,7 +18,6 @@ from ledger.labels import resolved
 from ledger.predictions import Prediction
 from ledger.writer import LedgerFull
 from serving import keys
-from serving.answering import NoRecorder
 from serving.asking import MOST_ROWS, Roles
 from tasks.errors import InputError
 
@@ -36,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture(scope="module")
 def client(site: Site) -> Client:
-    return Client(site, site.following(), NoRecorder())
+    return Client(site, site.following(), None)
 
 
 def split(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def test_classes_come_with_their_probabilities(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.register(1, kind="classification", candidate="linear")
     site.promote(1)
-    said = Client(site, site.following(), NoRecorder()).predict(ROWS)
+    said = Client(site, site.following(), None).predict(ROWS)
     assert said["predictions"] == site.says(1, ROWS)
     assert said["classes"] == ["no", "yes"]
     for called, shares in zip(said["predictions"], said["probabilities"], strict=True):
@@ -162,7 +161,7 @@ BAD: list[tuple[bytes, str]] = [
     (b"[" * 100_000 + b"]" * 100_000, "JSON"),
     (b'{"dataframe_records": ' + b"[" * 100_000 + b"NaN" + b"]" * 100_000 + b"}", "JSON"),
     (b'{"dataframe_records": ' + b'{"a":' * 500 + b"1" + b"}" * 500 + b"}", "dataframe_records"),
-    (b'{"dataframe_records": [{"size": ' + b"[" * 900 + b"]" * 900 + b"}]}", "size"),
+    (b'{"dataframe_records": [{"size": ' + b"[" * 900 + b"]" * 900 + b"}]}", "garden"),
     (records(ROW)[:-1], "JSON"),
     (records(ROW) + b"x", "JSON"),
     (b'{"dataframe_records": [NaN]}', "dataframe_records"),
@@ -235,7 +234,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(client: Client, monkeypatch
 
 def test_before_the_first_champion_it_says_so(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    client = Client(site, site.following(), NoRecorder())
+    client = Client(site, site.following(), None)
     assert client.ask("GET", "/ping").status_code == 503
     assert "windvane train" in client.ask("POST", "/invocations", json={"inputs": [ROW]}).json()["message"]
     assert client.ask("GET", "/model").json()["version"] is None
@@ -303,7 +302,7 @@ def test_what_cannot_be_recorded_is_not_answered(site: Site) -> None:
 
 
 def test_an_id_or_a_time_that_cannot_be_is_refused(site: Site) -> None:
-    client = Client(site, site.following(), NoRecorder(), roles=Roles("order", "seen"))
+    client = Client(site, site.following(), None, roles=Roles("order", "seen"))
     for column, value in (
         ("order", "x" * 201),
         ("order", "\0"),
@@ -322,7 +321,7 @@ def test_an_id_or_a_time_that_cannot_be_is_refused(site: Site) -> None:
 def test_keys_open_what_their_scopes_say(site: Site) -> None:
     hashes = {word: hashlib.sha256(word.encode()).hexdigest() for word in ("s", "l", "a")}
     known = keys.read(f"score:{hashes['s']}, label:{hashes['l']}\nadmin:{hashes['a']}")
-    client = Client(site, site.following(), NoRecorder(), known)
+    client = Client(site, site.following(), None, known)
 
     def status(path: str, key: str | None, method: str = "POST") -> int:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}

@@ -1,0 +1,101 @@
+"""`windvane score`: pieces, files that appear whole, going on after a kill, and the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from served import COLUMNS, PROJECT, houses, made_project, taught
+
+from flows import scoring
+from flows.console import Console
+from flows.project import Project
+from ledger.labels import resolved
+from tasks import pieces
+from tasks.errors import InputError, WindvaneError
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(pieces, "PIECE", 40)
+    folder = made_project(tmp_path)
+    rows = houses().drop(columns=["price", "dear"]).assign(note=None)
+    rows.loc[250, "note"] = "only far below"
+    rows.to_parquet(tmp_path / "in.parquet", index=False)
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    return folder.path
+
+
+def score(root: Path, source: str, target: str, log: bool = False) -> dict[str, Any]:
+    return scoring.score(Project(root), root / source, root / target, log, Console(False))
+
+
+def expected() -> list[float]:
+    from tasks.features import conform
+
+    model, _ = taught(1, "boosting", "regression", ())
+    said: list[float] = model.predict(conform(houses(), COLUMNS, "x")).tolist()
+    return said
+
+
+@pytest.mark.parametrize("source", ["in.parquet", "in.csv"])
+@pytest.mark.parametrize("target", ["out.parquet", "out.csv"])
+def test_a_file_in_pieces_gets_what_the_pipeline_says(root: Path, source: str, target: str) -> None:
+    said = score(root, source, target)
+    assert (said["rows"], said["version"], said["resumed"]) == (300, 1, 0)
+    out = pd.read_parquet(root / target) if target.endswith("parquet") else pd.read_csv(root / target)
+    assert out["prediction"].tolist() == pytest.approx(expected(), rel=1e-9)
+    assert list(out.columns) == ["size", "garden", "town", "day", "note", "prediction", "model_version"]
+    assert out["note"].iloc[250] == "only far below"
+    assert not list((root / ".windvane" / "scoring").iterdir())
+
+
+def test_what_was_stopped_goes_on_and_is_recorded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, done = scoring._Scorer._predicted, [0]
+
+    def stopped(self: Any, table: Any) -> Any:
+        if done[0] == 3:
+            raise WindvaneError("stopped")
+        done[0] += 1
+        return plain(self, table)
+
+    monkeypatch.setattr(scoring._Scorer, "_predicted", stopped)
+    with pytest.raises(WindvaneError, match="stopped"):
+        score(root, "in.parquet", "out.parquet", log=True)
+    assert not (root / "out.parquet").exists()
+    monkeypatch.setattr(scoring._Scorer, "_predicted", plain)
+    said = score(root, "in.parquet", "out.parquet", log=True)
+    assert (said["rows"], said["resumed"], said["logged"]) == (300, 120, True)
+    assert pd.read_parquet(root / "out.parquet")["prediction"].tolist() == pytest.approx(expected(), rel=1e-12)
+    kept = list(resolved(Project(root).ledger, PROJECT, unlabelled=True))
+    assert len(kept) == 300
+    assert sorted(one.output["prediction"] for one in kept) == pytest.approx(sorted(expected()))
+    again = score(root, "in.parquet", "out.parquet", log=True)
+    assert again["resumed"] == 0
+    assert len(list(resolved(Project(root).ledger, PROJECT, unlabelled=True))) == 300
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_behind(root: Path) -> None:
+    rows = houses().drop(columns=["price", "dear"])
+    rows["size"] = rows["size"].astype(object)
+    rows.loc[200, "size"] = "large"
+    rows.to_csv(root / "bad.csv", index=False)
+    with pytest.raises(InputError, match="size"):
+        score(root, "bad.csv", "out.csv")
+    assert not (root / "out.csv").exists()
+    with pytest.raises(InputError, match="neither CSV nor Parquet"):
+        score(root, "in.csv", "out.xlsx")
+
+
+@pytest.mark.slow
+def test_the_flow_scores_as_the_command_does(root: Path, prefect_server: str) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import batch
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        said = batch.score(str(root), "in.parquet", "out.csv")
+    assert (said["rows"], said["version"]) == (300, 1)
+    assert len(pd.read_csv(root / "out.csv")) == 300
