@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import skops.io
 import sqlalchemy as sa
-from conftest import Folder
 
 from ledger import store, versions
 from ledger.labels import Statement
@@ -37,6 +36,7 @@ from serving.shelf import Shelf
 from tasks import artifacts, estimators, problems
 from tasks.estimators import Spec
 from tasks.features import Columns, conform
+from tests.conftest import Folder
 
 PROJECT = "houses"
 COLUMNS = Columns(("size",), ("garden",), ("town",), (), ("day",))

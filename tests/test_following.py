@@ -14,13 +14,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Folder
-from served import PROJECT, ROW, Client, Site, houses, made_project, serving, writer
 
 from serving import state, stored
 from serving.following import Following
 from serving.shelf import KEPT, Shelf
 from tasks.errors import WindvaneError
+from tests.conftest import Folder
+from tests.served import PROJECT, ROW, Client, Site, houses, made_project, serving, writer
 
 
 @pytest.fixture

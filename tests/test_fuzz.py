@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from served import made_project, serving
+
+from tests.served import made_project, serving
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import missing
-from served import ROW, made_project, serving
+
+from tests.conftest import missing
+from tests.served import ROW, made_project, serving
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from served import PROJECT, ROW, Client, Site, writer
 
 from ledger import versions
 from ledger.labels import resolved
@@ -21,6 +20,7 @@ from serving.trial import ENOUGH, FAILURES, Trial
 from tasks import settings
 from tasks.errors import InputError
 from tasks.serve_settings import Rollout, rollout
+from tests.served import PROJECT, ROW, Client, Site, writer
 
 SHADOW, CANARY = rollout("shadow:1d"), rollout("canary:50%")
 

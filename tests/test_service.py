@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-from served import PROJECT, ROW, Client, Site, houses, writer
 
 from ledger.labels import resolved
 from ledger.predictions import Prediction
@@ -20,6 +19,7 @@ from ledger.writer import LedgerFull
 from serving import keys
 from serving.asking import MOST_ROWS, Roles
 from tasks.errors import InputError
+from tests.served import PROJECT, ROW, Client, Site, houses, writer
 
 ROWS = json.loads(houses(40).drop(columns=["price", "dear"]).to_json(orient="records", date_format="iso"))
 COMPLETE = {**ROW, "size": 90}
