@@ -67,7 +67,7 @@ def inspect(settings: Settings, kind: Kind, columns: Columns, train: pd.DataFram
     if held is not None:
         found += _noise(settings.problem.target, held)
         if len(some) == len(train):  # else there are more rows than are looked at
-            found += _volume(held, len(train))
+            found += _volume(held, len(train), settings.split.strategy == "time")
     found += _giveaways(settings, kind, columns, some)
     told = {f.check for f in found} | ({"volume"} if len(some) < len(train) else set())
     fine = [Finding(name, "pass", None, None, None, what) for name, what in CHECKS.items() if name not in told]
@@ -150,7 +150,7 @@ def _apart(proba: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
     return float(np.mean(areas)) if areas else 0.0
 
 
-def _volume(held: _Held, rows: int) -> Iterator[Finding]:
+def _volume(held: _Held, rows: int, timed: bool) -> Iterator[Finding]:
     import numpy as np
 
     gain = held.half - held.whole
@@ -163,8 +163,13 @@ def _volume(held: _Held, rows: int) -> Iterator[Finding]:
             None,
             share,
             RISES,
-            f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model. More rows than "
-            f"these {rows:,} would help",
+            f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model"
+            + (
+                f" on other rows of the same times. More than these {rows:,} would help there; whether on later rows too, "
+                "the diagnosis of the fit says"
+                if timed
+                else f". More rows than these {rows:,} would help"
+            ),
         )
 
 
