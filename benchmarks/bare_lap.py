@@ -15,7 +15,8 @@ import mlflow.sklearn
 import pandas as pd
 from mlflow.models import infer_signature
 
-from tasks import estimators, evaluation, features, ingest, partition, problems, settings, tables, validate
+from benchmarks.reading import labelled
+from tasks import estimators, evaluation, features, partition, problems, settings
 from tasks.evaluation_files import metrics, write_evaluation
 from tasks.fingerprint import libraries
 from tasks.search import search
@@ -25,13 +26,9 @@ def main() -> None:
     chosen = settings.load()
     problem, seed = chosen.problem, chosen.split.seed
     cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as scratch:
-        ingest.write(Path(), chosen, Path(scratch) / "table", Path(scratch))
-        table = tables.read_parquet(Path(scratch) / "table")
-    columns = features.columns(chosen, validate.check(table, chosen))
-    labelled = table.dropna(subset=[problem.target]).reset_index(drop=True)
-    sides = partition.divide(labelled, chosen, None)
-    train, validation, test = (labelled[s].reset_index(drop=True) for s in (sides.train, sides.validation, sides.test))
+    rows, columns = labelled(chosen)
+    sides = partition.divide(rows, chosen, None)
+    train, validation, test = (rows[s].reset_index(drop=True) for s in (sides.train, sides.validation, sides.test))
     kind = problems.of(problem.kind)
 
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
@@ -44,7 +41,7 @@ def main() -> None:
         spec = found.best.spec
         held = evaluation.held_out(chosen, kind, columns, spec, train, validation, lambda: test, cores)
         told = evaluation.evaluate(chosen, kind, columns, spec, train, validation, held.record, cores)
-        model = estimators.fit(spec, kind, columns, labelled, problem.target, seed, cores)
+        model = estimators.fit(spec, kind, columns, rows, problem.target, seed, cores)
         write_evaluation(Path(folder) / "evaluation", chosen, kind, told, held.record, found)
         held.record.to_parquet(Path(folder) / "record.parquet")
         for result in found.results:
@@ -58,7 +55,7 @@ def main() -> None:
         mlflow.log_metrics(metrics(told))
         mlflow.log_artifacts(str(Path(folder) / "evaluation"), "evaluation")
         mlflow.log_artifact(str(Path(folder) / "record.parquet"))
-        sample = features.conform(labelled.tail(20), columns, "sample")
+        sample = features.conform(rows.tail(20), columns, "sample")
         mlflow.sklearn.log_model(
             model,
             name="model",

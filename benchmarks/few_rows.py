@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks import estimators, features, ingest, initialise, problems, settings, sources, validate
+from benchmarks.reading import labelled
+from tasks import estimators, features, initialise, problems, settings
 from tasks.estimators import Spec
 
 TABLES = {
@@ -36,9 +37,8 @@ JUDGES = 2_000
 def drawn(table: Path, target: str, draws: int) -> dict[int, list[dict[str, float]]]:
     """Rows -> the loss of each candidate in each draw."""
     chosen = settings.parse(dict(initialise.propose(table, target).params))
-    frame = ingest.table(sources.read(table, chosen.problem.ignore), chosen.problem)
-    frame = frame[frame[target].notna()].reset_index(drop=True)
-    columns, kind = features.columns(chosen, validate.check(frame, chosen)), problems.of(chosen.problem.kind)
+    frame, columns = labelled(chosen)
+    kind = problems.of(chosen.problem.kind)
     found: dict[int, list[dict[str, float]]] = {}
     for rows in ROWS:
         for seed in range(draws):

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks import estimators, features, ingest, initialise, problems, settings, sources, validate
+from benchmarks.reading import labelled
+from tasks import estimators, features, initialise, problems, settings
 from tasks.balance import AS_THEY_CAME, Balance
 from tasks.estimators import Spec
 from tasks.problems import Predictions
@@ -43,9 +44,8 @@ class Job:
 def job(table: Path, target: str) -> Job:
     """The table as a lap would see it under the proposal of init."""
     chosen = settings.parse(dict(initialise.propose(table, target).params))
-    frame = ingest.table(sources.read(table, chosen.problem.ignore), chosen.problem)
-    frame = frame[frame[target].notna()].reset_index(drop=True)
-    return Job(chosen, features.columns(chosen, validate.check(frame, chosen)), frame)
+    frame, columns = labelled(chosen)
+    return Job(chosen, columns, frame)
 
 
 def treatments(chosen: settings.Settings) -> dict[str, Balance]:

@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tasks import estimators, features, ingest, initialise, partition, problems, settings, tables, validate
+from benchmarks.reading import labelled
+from tasks import estimators, features, initialise, partition, problems, settings
 from tasks.search import search
 
 ROOT = Path(__file__).parent.parent
@@ -27,10 +28,7 @@ def scores(table: Path, target: str, seed: int, trials: int) -> dict[str, float]
     content["split"] = {"strategy": "random", "validation": 0.15, "test": 0.15, "seed": seed}
     content["search"] = {"trials": trials, "timeout": 3600}
     chosen = settings.parse(content)
-    with tempfile.TemporaryDirectory() as scratch:
-        ingest.write(Path(), chosen, Path(scratch) / "table", Path(scratch))
-        frame = tables.read_parquet(Path(scratch) / "table")
-    columns = features.columns(chosen, validate.check(frame, chosen))
+    frame, columns = labelled(chosen)
     sides = partition.divide(frame, chosen, None)
     train, validation, test = (
         frame[side].reset_index(drop=True) for side in (sides.train, sides.validation, sides.test)
