@@ -65,12 +65,22 @@ def postgresql(url: str) -> Database:
     return Database(url, write)
 
 
+@pytest.fixture(scope="session")
+def own_postgres(postgres: str) -> str:
+    """A database beside that of the ledger's tests, which know every table of theirs."""
+    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text("CREATE DATABASE sources"))
+    engine.dispose()
+    return postgres.removesuffix("/postgres") + "/sources"
+
+
 @pytest.fixture(params=["sqlite", "duckdb", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """A database with four rows, two of them with the greatest id."""
     made = {"sqlite": sqlite, "duckdb": duckdb}
     found = (
-        postgresql(request.getfixturevalue("postgres"))
+        postgresql(request.getfixturevalue("own_postgres"))
         if request.param == "postgresql"
         else made[request.param](tmp_path)
     )
