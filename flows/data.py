@@ -31,7 +31,7 @@ def ingest(lap: Lap) -> None:
 def validate(lap: Lap) -> None:
     """Refuse a table that cannot teach; warn of what looks odd."""
     root = lap.project.root
-    _propose_contract(lap)
+    proposed = _propose_contract(lap)
     with versioning.pipeline(root) as stages:
         moved = stages.changed("validate")
     before = read_json(root / ACCEPTED) if (root / ACCEPTED).exists() else None
@@ -40,9 +40,13 @@ def validate(lap: Lap) -> None:
     try:
         _run(lap, "validate", validating.run)
     except InputError:
-        # With the table of before back in its place, nothing will have changed.
+        # With the table of before back in its place, nothing will have changed; and a bad table is no model for good ones.
         write_json(before, root / ACCEPTED)
+        if proposed:
+            (root / contract.SCHEMA).unlink()
         raise
+    if proposed:
+        lap.console.say(f"  note: wrote {contract.SCHEMA}, what later tables are held to; look through it")
     profile = read(root / PROFILE)
     for finding in findings.read(root / findings.FINDINGS):
         if finding.level == "warn":
@@ -65,14 +69,14 @@ def split(lap: Lap) -> str:
     return version
 
 
-def _propose_contract(lap: Lap) -> None:
+def _propose_contract(lap: Lap) -> bool:
     """The first lap of a project without schema.yaml writes one: a stage that writes its own dependency would not be pure."""
-
     root = lap.project.root
-    if not (root / contract.SCHEMA).exists():
-        text = contract_template.propose(tables.scan(root / TABLE), lap.project.settings.problem)
-        template.place(root, contract.SCHEMA, text)
-        lap.console.say(f"  note: wrote {contract.SCHEMA}, what later tables are held to; look through it")
+    if (root / contract.SCHEMA).exists():
+        return False
+    text = contract_template.propose(tables.scan(root / TABLE), lap.project.settings.problem)
+    template.place(root, contract.SCHEMA, text)
+    return True
 
 
 def accepted(project: Project) -> Any:

@@ -7,9 +7,9 @@ rows, or off the whole column; either way by the same rules, so that a stream an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import dates, keys
+from tasks import dates, keys, numerals
 from tasks.delimited import MISSING
 
 if TYPE_CHECKING:
@@ -23,16 +23,9 @@ _SAMPLE = 1000
 _MOSTLY = 0.9
 # ...unless the rest are many different words: then these are codes, such as 85048 and 85123A.
 _CODES = 20
-_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
-# Thousands parted by blanks of any width, as French has them; a telephone number begins with a zero.
-_SPACED = r"^[+-]?[1-9]\d{0,2}(\s\d{3})+([.,]\d+)?$"
 # Invisible, and yet it makes another word of a word.
 _NUL = "\x00"
-_WHOLE = r"^[+-]?[0-9]+$"
-# A number in which the zero means something is a code: 01067 is a town, 1067 is none.
-_CODE = r"^0[0-9]+$"
-
+# Of words: nothing is asked of them.
 ANY = "any"
 
 Kind = Literal["int", "float", "bool", "date", "text", "none"]
@@ -105,7 +98,7 @@ def of_words(words: pl.Series, *, typed: bool, whole: bool) -> Meaning | None:
     meaning = _dates(words, present, first, whole=whole)
     if meaning is None or meaning.kind == "date":
         return meaning
-    if not typed and _formatted(first):
+    if not typed and numerals.share(first) >= _MOSTLY / 2:
         if not whole:
             return None
         _refuse_numbers(words, present)
@@ -140,37 +133,23 @@ def _lost(words: pl.Series, form: str) -> pl.Series:
 
 def _plain(present: pl.Series, *, gaps: bool) -> Meaning | None:
     """True/false, or numbers, if every word is one."""
-    import polars as pl
-
     if set(present.head(_SAMPLE).str.to_lowercase().unique()) <= {"true", "false"}:
         if set(present.str.to_lowercase().unique()) <= {"true", "false"}:
             return Meaning("bool")
         return None
-    if present.cast(pl.Float64, strict=False).null_count():
-        return None
-    if present.str.contains(_CODE).any():
-        return Meaning("text")
-    if present.cast(pl.Int64, strict=False).null_count():
-        # Whole numbers past int64 are ids and hashes: as floats many would be equal.
-        return Meaning("text" if present.str.contains(_WHOLE).all() else "float")
-    return Meaning("float" if gaps else "int")
-
-
-def _formatted(first: pl.Series) -> bool:
-    likely = first.str.contains(_FORMATTED) | first.str.contains(_SPACED)
-    return cast("float", likely.mean()) >= _MOSTLY / 2
+    kind = numerals.kind(present)
+    return None if kind is None else Meaning("float" if kind == "int" and gaps else kind)
 
 
 def _refuse_numbers(words: pl.Series, present: pl.Series) -> None:
     """Raise where a column of words was meant to be numbers."""
-    plain = words.str.contains(_NUMBER)
+    plain = numerals.plain(words)
     if plain.sum() / len(present) >= _MOSTLY:
         odd = words.is_not_null() & ~plain.fill_null(True)
         if odd.any() and words.filter(odd).n_unique() <= _CODES:
             raise Slip("numbers", odd, len(present))
         return
-    signed = words.str.contains(_FORMATTED) & words.str.contains("[,%$€£]")
-    marked = ~plain & (signed | words.str.contains(_SPACED))
+    marked = ~plain & numerals.marked(words)
     if (plain | marked).sum() / len(present) >= _MOSTLY:
         raise Slip("numbers", marked.fill_null(False), len(present), marked=True)
 

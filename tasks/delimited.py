@@ -146,8 +146,11 @@ def _cell(path: Path, line: bytes, at: int) -> str:
         return " (the header)"
     names = header.decode("latin-1").removeprefix("ï»¿").strip("\r\n")
     delimiter = _delimiter(names)
-    index = len(next(csv.reader([line[: at + 1].decode("latin-1")], delimiter=delimiter))) - 1
-    parts = next(csv.reader([names], delimiter=delimiter))
+    try:
+        index = len(next(csv.reader([line[: at + 1].decode("latin-1")], delimiter=delimiter))) - 1
+        parts = next(csv.reader([names], delimiter=delimiter))
+    except csv.Error:  # so broken that only the line can be told
+        return ""
     return f", column {parts[index].strip()!r}" if index < len(parts) else ""
 
 

@@ -31,7 +31,9 @@ def histogram(now: Sequence[float], then: Sequence[float] | None) -> str:
     low, high = min(q[1] for q in both), max(q[-2] for q in both)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    edges = [low + (high - low) * i / BINS for i in range(BINS + 1)]
+    # Half a bin wider on either side: a value that many rows share, such as zero, lies within a bin, not on its edge.
+    wide = (high - low) / (BINS - 1)
+    edges = [low + wide * (i - 0.5) for i in range(BINS + 1)]
     shares = [_shares(q, edges) for q in both]
     top = max(max(s) for s in shares) or 1.0
     step = WIDTH / BINS
@@ -55,7 +57,6 @@ def _shares(quantiles: Sequence[float], edges: list[float]) -> list[float]:
     q = np.asarray(quantiles)
     # Share of quantiles up to an edge: half of those that lie on it go to either side.
     upto = (np.searchsorted(q, edges, side="left") + np.searchsorted(q, edges, side="right")) / 2 / len(q)
-    upto[0], upto[-1] = 0.0, 1.0
     return [max(float(b - a), 0.0) for a, b in pairwise(upto)]
 
 

@@ -44,7 +44,7 @@ svg .then { fill:none; stroke:var(--then); stroke-width:1.6; vector-effect:non-s
 .meter { display:flex; gap:8px; align-items:center; min-width:170px } .meter b { position:relative; flex:1; height:9px;
   background:var(--faint); border-radius:3px } .meter u { display:block; height:9px; background:var(--now); opacity:.8;
   border-radius:3px } .meter i { position:absolute; top:-2px; height:13px; width:2.5px; background:var(--then) }
-.meter em { font-style:normal; width:54px; text-align:right; font-variant-numeric:tabular-nums }
+.meter em { font-style:normal; width:64px; white-space:nowrap; text-align:right; font-variant-numeric:tabular-nums }
 .more, .none { color:var(--soft); font-size:12px; margin:2px 0 }
 .wide .bar { grid-template-columns:minmax(0,210px) 1fr 60px; height:23px; font-size:14px }
 .two { display:grid; grid-template-columns:1fr 1fr; gap:14px; align-items:start }

@@ -43,6 +43,7 @@ class Case:
     split: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     names: str | None = None  # what the message names where the fault is not in the file
+    init: bool = True  # whether `windvane init` is tried too
 
     def build(self, root: Path) -> Path:
         """Lay the table down below `root`; its path."""

@@ -7,6 +7,26 @@ from pathlib import Path
 
 from tests.hostile.case import Case, csv, cycle, houses, typed
 
+# What YAML would take for something else: enough as the target, whose name stands in params.yaml and schema.yaml.
+YAML = {
+    "colon": "size: m2",
+    "hash": "# size",
+    "dash": "- size",
+    "anchor": "&size",
+    "alias": "*size",
+    "tag": "!size",
+    "at": "@size",
+    "question mark": "? size",
+    "equals": "=size",
+    "null": "null",
+    "true": "true",
+    "no": "no",
+    "tilde": "~",
+    "a number": "1",
+    "a float": "1e5",
+    "a date": "2020-01-01",
+    "nan": "NaN",
+}
 # Each is the name of a column to learn from, and of the target.
 NAMES = {
     "double quote": 'si"ze',
@@ -32,23 +52,6 @@ NAMES = {
     "dot": "size.m2",
     "slash": "../../etc/size",
     "backslash": "C:\\new\\table",
-    "colon": "size: m2",
-    "hash": "# size",
-    "dash": "- size",
-    "anchor": "&size",
-    "alias": "*size",
-    "tag": "!size",
-    "at": "@size",
-    "question mark": "? size",
-    "equals": "=size",
-    "null": "null",
-    "true": "true",
-    "no": "no",
-    "tilde": "~",
-    "a number": "1",
-    "a float": "1e5",
-    "a date": "2020-01-01",
-    "nan": "NaN",
     "SQL": 'size"; DROP TABLE rows; --',
     "a SQL word": "select",
     "emoji": "size 🏠",
@@ -100,7 +103,7 @@ def parquet(names: list[str]) -> object:
 
 CASES = (
     *(
-        Case(f"name: {what}", csv(houses(), {"size": name}), "pass", (), "ugly, and the user's own")
+        Case(f"name: {what}", csv(houses(), {"size": name}), "pass", (), "ugly, and the user's own", init=False)
         for what, name in NAMES.items()
     ),
     *(
@@ -117,7 +120,7 @@ CASES = (
             "ugly, and the user's own",
             problem={"target": name},
         )
-        for what, name in NAMES.items()
+        for what, name in (NAMES | YAML).items()
     ),
     Case("names that differ in case", csv(houses(), {"rooms": "Size"}), "pass", (), "two names, if a poor choice"),
     Case(

@@ -12,14 +12,12 @@ from tests.hostile.case import Case, csv, houses
 from tests.hostile.test_corpus import CASES, helps
 from tests.hostile.verdicts import lying, params
 
-# One of each way to fail: bytes, shape, values, names, time, formats, places, leakage.
+# One of each way to fail: bytes, values, names, time, places, leakage. Each costs the imports of a whole lap.
 CHOSEN = (
     "UTF-16 little-endian with BOM",
-    "a quote that never ends",
     "past float64",
     "empty column: newline",
     "zones for some",
-    "Parquet with a flipped byte",
     "a pipe",
     "a copy of the target",
 )
@@ -42,7 +40,7 @@ def test_train_refuses_and_goes_on(empty: Folder, prefect_server: str) -> None:
         case = CASES[name]
         case.build(empty.path)
         write(empty, case)
-        ran = empty.run("train", "--json", env=env, timeout=120)
+        ran = empty.run("train", "--json", env=env, timeout=240)
         assert (ran.status, ran.out) == (2, ""), (name, ran.err)
         assert "Traceback" not in ran.err, name
         (said,) = [line for line in ran.err.splitlines() if line.startswith("windvane: ")]

@@ -1,6 +1,6 @@
 """Bytes that nobody thought of: whatever they are, the gate ends with a verdict or an InputError of one line.
 
-More of it than in CI: `WINDVANE_FUZZ=5000 pytest tests/hostile/test_fuzz.py` (then the examples differ from run to run).
+More of it than in CI: `WINDVANE_FUZZ=5000 pytest tests/hostile/test_spoilt_tables.py` (then the examples differ from run to run).
 """
 
 from __future__ import annotations
