@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks import ingest, profile, settings, split, tables, versioning
+from tasks import contract, contract_template, ingest, profile, settings, split, tables, validate, versioning
 
 CHUNK = 1_000_000
 STAGES = ("ingest", "validate", "split")
@@ -73,21 +73,11 @@ def chosen(source: str) -> settings.Settings:
     )
 
 
-def validate(root: Path, _: settings.Settings) -> None:
-    """The statistics that the validation stage needs, as one polars scan: gaps, ends, different values, repeated rows."""
-    import polars as pl
-
-    scan = pl.scan_parquet(root / profile.TABLE)
-    every = pl.all().exclude(tables.ROW)
-    looks = (
-        every.null_count().name.prefix("gaps "),
-        every.min().name.prefix("low "),
-        every.max().name.prefix("high "),
-        every.approx_n_unique().name.prefix("different "),
-        pl.col(tables.ROW).n_unique(),
-    )
-    found = scan.select(*looks).collect(engine="streaming").row(0, named=True)
-    tables.write_json({"found": {name: str(value) for name, value in found.items()}}, root / profile.PROFILE)
+def agree(root: Path, chosen: settings.Settings) -> None:
+    """schema.yaml, proposed once as before a first lap: no part of any stage."""
+    path = root / contract.SCHEMA
+    if not path.exists():
+        path.write_text(contract_template.propose(tables.scan(root / profile.TABLE), chosen.problem), encoding="utf-8")
 
 
 def polars(folder: Path, source: str) -> None:
@@ -100,7 +90,7 @@ def polars(folder: Path, source: str) -> None:
 
 def stages() -> dict[str, Callable[[Path, settings.Settings], None]]:
     """The work of each stage."""
-    return {"ingest": ingest.run, "validate": validate, "split": split.run}
+    return {"ingest": ingest.run, "validate": validate.run, "split": split.run}
 
 
 def measure(what: str, folder: Path, source: str) -> dict[str, float]:
@@ -113,6 +103,9 @@ def measure(what: str, folder: Path, source: str) -> dict[str, float]:
     import pyarrow.parquet  # noqa: F401
 
     mine = chosen(source)
+    if what == "agree":
+        agree(folder, mine)
+        return {}
     started, used = time.perf_counter(), time.process_time()
     wall = None
     if what == "polars":
@@ -169,6 +162,8 @@ def table(folder: Path, rows: int, runs: int) -> str:
     for _ in range(runs):
         for what, source in work:
             found.setdefault((what, source), []).append(apart(what, folder, source))
+            if what == "ingest":
+                apart("agree", folder, source)
     lines = ["| work | wall s | CPU s | rows a second | peak MB | beside polars |", "|---|---|---|---|---|---|"]
     for source in ("table.csv", "table.parquet"):
         name = source.removeprefix("table.").replace("csv", "CSV").replace("parquet", "Parquet")

@@ -64,7 +64,8 @@ def parse(words: pl.Series, form: str) -> pl.Series:
     # polars would take a month of one digit, which pandas' ISO does not.
     fit = words.str.len_bytes() == _EXACT[form]
     whole = words if fit.all() else words.set(~fit, None)
-    return whole.str.to_datetime(form, time_unit="us", strict=False).cast(pl.Datetime("us"))
+    # Times seldom come back: looking each up in polars' cache costs as much again as reading it.
+    return whole.str.to_datetime(form, time_unit="us", strict=False, cache=False).cast(pl.Datetime("us"))
 
 
 def _by_pandas(words: pl.Series, form: str) -> pl.Series:

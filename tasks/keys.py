@@ -107,7 +107,8 @@ def _hash(column: pl.Series | Words, bits: NDArray[np.uint64], spare: NDArray[np
         np.take(_of_words(column.different), column.codes, out=bits)
         return
     if column.dtype.is_temporal():
-        bits[:] = column.to_physical().fill_null(0).to_numpy().view(np.uint64)
+        moments = column.to_physical()
+        bits[:] = (moments.fill_null(0) if moments.null_count() else moments).to_numpy().view(np.uint64)
     else:
         _numbers(column, bits)
     _mix(bits, spare)
@@ -119,12 +120,12 @@ def _numbers(column: pl.Series, bits: NDArray[np.uint64]) -> None:
     import numpy as np
     import polars as pl
 
-    plain = column.fill_null(False if column.dtype == pl.Boolean else 0).to_numpy()
+    plain = (column.fill_null(False if column.dtype == pl.Boolean else 0) if column.null_count() else column).to_numpy()
     floats = np.add(plain, 0.0, out=bits.view(np.float64))  # + 0.0: minus zero is zero
-    if column.dtype == pl.Int64:
+    # The ends first: hardly a column has such numbers.
+    if column.dtype == pl.Int64 and len(plain) and (floats.max() > _EXACT or floats.min() < -_EXACT):
         far = np.abs(floats) > _EXACT
-        if far.any():
-            bits[far] = plain.view(np.uint64)[far]
+        bits[far] = plain.view(np.uint64)[far]
 
 
 def _of_words(different: pl.Series) -> NDArray[np.uint64]:

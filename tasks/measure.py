@@ -1,7 +1,8 @@
-"""Counts over a whole table in one streaming scan with polars. Owns the scan; knows nothing of what the counts mean."""
+"""Counts over a whole table in few streaming scans with polars. Owns the scans; knows nothing of what the counts mean."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,14 +13,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 Shape = Literal["number", "boolean", "date", "words"]
-# Up to here different values are counted exactly. Beyond, HyperLogLog estimates them within a few percent: memory stays
-# bounded, and nothing hangs on the last digit of a count that large. Up to FEW they are then counted again, exactly.
+# Up to here different values are counted exactly. Beyond, only where a sample shows at most FEW of them; HyperLogLog
+# estimates the others within a few percent: memory stays bounded, and nothing hangs on the last digit of such a count.
 EXACT_ROWS = 1_000_000
 FEW = 10_000
 # The words of a text are counted in so many different values.
 _TEXTS = 10_000
 # A check looks at so many rows, evenly spaced, wherever the whole table is not needed.
 SAMPLE = 50_000
+# Whether values are few shows in more of them.
+MANY = 2 * SAMPLE
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,15 @@ class Counts:
         return self.distinct + (self.missing > 0) <= 1
 
 
+@dataclass(frozen=True)
+class Look:
+    """What is known of a scan beforehand: its rows, some of them (evenly spaced), and the ends of its columns."""
+
+    rows: int
+    sample: pl.DataFrame
+    ends: dict[str, tables.Ends] | None
+
+
 def lazy(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
     """Any frame with canonical types as a scan, NaN as missing."""
     import polars as pl
@@ -54,17 +66,29 @@ def lazy(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
     return scan.with_columns(pl.col(floats).fill_nan(None)) if floats else scan
 
 
-def counts(scan: pl.LazyFrame) -> tuple[int, tuple[Counts, ...]]:
-    """Rows of the scan, and the counts of every column but tables.ROW, by name. Memory does not grow with the rows."""
+def counts(scan: pl.LazyFrame, look: Look | None = None) -> tuple[int, tuple[Counts, ...]]:
+    """Rows of the scan, and the counts of every column but tables.ROW, by name. Memory does not grow with the rows.
+
+    `look`: what need not be looked up again.
+    """
     import polars as pl
 
     schema = {name: kind for name, kind in scan.collect_schema().items() if name != tables.ROW}
-    rows = int(scan.select(pl.len()).collect(engine="streaming").item())
-    # Names are the user's: positions cannot clash.
-    wanted = [e for i, (name, kind) in enumerate(schema.items()) for e in _expressions(i, name, kind, rows)]
-    got = scan.select(wanted).collect(engine="streaming").row(0, named=True) if wanted else {}
-    found = [_counts(scan, i, name, kind, rows, got) for i, (name, kind) in enumerate(schema.items())]
+    rows = look.rows if look else int(scan.select(pl.len()).collect(engine="streaming").item())
+    ends = look.ends if look and look.ends else _ends(scan, schema)
+    if rows <= EXACT_ROWS:
+        distinct = _single(scan, {name: pl.col(name).drop_nulls().n_unique() for name in schema})
+    else:
+        distinct = _distinct(scan, schema, ends, rows, look.sample if look else spread(scan, rows, MANY))
+    found = [_counts(scan, name, kind, rows, ends[name], distinct[name]) for name, kind in schema.items()]
     return rows, tuple(sorted(found, key=lambda c: c.name))
+
+
+def told(distinct: int, rows: int) -> str:
+    """How many different values counts() found in `rows` rows, in words: an estimate says that it is one."""
+    if rows <= EXACT_ROWS or distinct <= FEW:
+        return f"{distinct:,}"
+    return f"about {float(f'{distinct:.2g}'):,.0f}"
 
 
 def shape(kind: Any) -> Shape:
@@ -78,39 +102,55 @@ def shape(kind: Any) -> Shape:
     return "date" if kind.is_temporal() else "words"
 
 
-def _expressions(i: int, name: str, kind: Any, rows: int) -> list[Any]:
+def _single(scan: pl.LazyFrame, wanted: dict[Any, Any]) -> dict[Any, Any]:
+    """The value of each expression. Names are the user's: positions cannot clash."""
+    looks = [expression.alias(str(i)) for i, expression in enumerate(wanted.values())]
+    return dict(zip(wanted, scan.select(looks).collect(engine="streaming").row(0), strict=True)) if looks else {}
+
+
+def _ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, tables.Ends]:
     import polars as pl
 
-    column = pl.col(name)
-    wanted = [column.null_count().alias(f"{i} missing")]
-    if kind == pl.Null:
-        return wanted
-    distinct = column.drop_nulls().n_unique() if rows <= EXACT_ROWS else column.approx_n_unique()
-    wanted.append(distinct.alias(f"{i} distinct"))
-    if shape(kind) != "words" or rows > EXACT_ROWS:
-        wanted += [column.min().alias(f"{i} low"), column.max().alias(f"{i} high")]
-    if kind.is_float():
-        wanted.append(column.is_infinite().sum().alias(f"{i} infinite"))
-    return wanted
+    wanted = {(name, "missing"): pl.col(name).null_count() for name in schema}
+    for name, kind in schema.items():
+        if kind != pl.Null and shape(kind) != "words":
+            wanted |= {(name, "low"): pl.col(name).min(), (name, "high"): pl.col(name).max()}
+    got = _single(scan, wanted)
+    return {name: tables.Ends(got[name, "missing"], got.get((name, "low")), got.get((name, "high"))) for name in schema}
 
 
-def _counts(scan: pl.LazyFrame, i: int, name: str, kind: Any, rows: int, got: dict[str, Any]) -> Counts:
-    missing, distinct = got[f"{i} missing"], got.get(f"{i} distinct", 0)
-    low, high, infinite = got.get(f"{i} low"), got.get(f"{i} high"), got.get(f"{i} infinite") or 0
-    present = rows - missing
-    if rows > EXACT_ROWS:
-        # HyperLogLog counts a missing value as one more, and may be one off where it matters most.
-        estimate = max(distinct - (missing > 0), 2)
-        distinct = 0 if present == 0 else 1 if low == high else min(estimate, present)
-        if 1 < distinct <= FEW:
-            distinct = _exactly(scan, name)
-    if infinite:
-        low, high = _finite(scan, name)
-    words = 0.0
-    if shape(kind) == "words":
-        low = high = None
-        words = _words(scan, name, rows) if distinct else 0.0
-    return Counts(name, shape(kind), missing, distinct, low, high, infinite, words)
+def _distinct(
+    scan: pl.LazyFrame, schema: dict[str, Any], ends: dict[str, tables.Ends], rows: int, sample: pl.DataFrame
+) -> dict[str, int]:
+    """Different values of each column of many rows; an estimate where the sample has more than FEW."""
+    import polars as pl
+
+    found, many = {}, []
+    for name, kind in schema.items():
+        e = ends[name]
+        if e.missing == rows or (e.low is not None and e.low == e.high) or shape(kind) == "boolean":
+            found[name] = 0 if e.missing == rows else 1 if e.low == e.high else 2
+            continue
+        seen = sample[name].drop_nulls().n_unique()
+        if seen > FEW:
+            many.append(name)
+        # Of whole numbers all that lie between the ends may have been seen: then there are no others.
+        elif kind.is_integer() and e.high - e.low + 1 == seen:
+            found[name] = seen
+        else:
+            found[name] = _exactly(scan, name)
+    for name, estimate in _single(scan, {name: pl.col(name).approx_n_unique() for name in many}).items():
+        # HyperLogLog counts a missing value as one more.
+        found[name] = min(estimate - (ends[name].missing > 0), rows - ends[name].missing)
+    return found
+
+
+def _counts(scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: tables.Ends, distinct: int) -> Counts:
+    low, high, infinite = ends.low, ends.high, 0
+    if kind.is_float() and low is not None and (math.isinf(low) or math.isinf(high)):
+        infinite, low, high = _finite(scan, name)
+    words = _words(scan, name, rows) if shape(kind) == "words" and distinct else 0.0
+    return Counts(name, shape(kind), ends.missing, distinct, low, high, infinite, words)
 
 
 def _exactly(scan: pl.LazyFrame, name: str) -> int:
@@ -120,12 +160,13 @@ def _exactly(scan: pl.LazyFrame, name: str) -> int:
     return int(values.select(pl.len()).collect(engine="streaming").item())
 
 
-def _finite(scan: pl.LazyFrame, name: str) -> tuple[Any, Any]:
+def _finite(scan: pl.LazyFrame, name: str) -> tuple[int, Any, Any]:
+    """How many infinite values there are, and the ends of the others."""
     import polars as pl
 
     values = pl.col(name).filter(pl.col(name).is_finite())
-    found = scan.select(values.min().alias("low"), values.max().alias("high")).collect(engine="streaming")
-    return found.row(0)
+    got = _single(scan, {"infinite": pl.col(name).is_infinite().sum(), "low": values.min(), "high": values.max()})
+    return got["infinite"], got["low"], got["high"]
 
 
 def _words(scan: pl.LazyFrame, name: str, rows: int) -> float:
@@ -134,7 +175,7 @@ def _words(scan: pl.LazyFrame, name: str, rows: int) -> float:
 
     some = scan.select(pl.col(name).drop_nulls())
     if rows > EXACT_ROWS:
-        some = some.head(5 * SAMPLE)
+        some = some.head(MANY)
     values = some.unique(maintain_order=True).head(_TEXTS)
     return float(values.select(pl.col(name).str.count_matches(" ", literal=True).mean()).collect().item() or 0) + 1
 

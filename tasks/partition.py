@@ -102,7 +102,7 @@ def _by_time(time: pd.Series, chosen: settings.Settings, taught_until: Time) -> 
     import numpy as np
 
     split, file = chosen.split, chosen.data.source
-    values, counts = np.unique(time.to_numpy(), return_counts=True)
+    values, counts = _different(time.to_numpy())
     if len(values) < 3:
         raise InputError(
             f"problem.time: {file}: column {time.name!r} has {len(values)} different values; teaching, tuning and judging "
@@ -122,6 +122,17 @@ def _by_time(time: pd.Series, chosen: settings.Settings, taught_until: Time) -> 
     test = (time >= values[cut_test]).to_numpy()
     validation = (time >= values[cut_validation]).to_numpy() & ~test
     return Sides(~test & ~validation, validation, test, until, reason)
+
+
+def _different(times: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The different times in order, and the rows of each. Mostly they are in order already: then nothing is sorted."""
+    import numpy as np
+
+    if (times[1:] < times[:-1]).any():
+        values, counts = np.unique(times, return_counts=True)
+        return values, counts
+    starts = np.flatnonzero(np.concatenate(([True], times[1:] != times[:-1])))
+    return times[starts], np.diff(starts, append=len(times))
 
 
 def _new_rows(time: pd.Series, values: Any, older: Any, taught_until: Time) -> tuple[int, Time, str]:

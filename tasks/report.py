@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import association, tables
+from tasks import association, measure, tables
 from tasks import report_charts as charts
 from tasks import report_text as say
 from tasks.digest import Digest, apart, gap
@@ -176,9 +176,10 @@ def _card(page: Page, name: str) -> str:
         ends = f'<div class="ends"><span>{low}</span><span>{middle}</span><span>{high}</span></div>'
     told = [f for f in page.findings if f.column == name and f.level != "pass"]
     notes = "".join(f'<p class="told {f.level}">{escape(say.words(f.check))}</p>' for f in told)
-    picture = charts.picture(now, page.then.columns.get(name) if page.then else None)
+    picture = charts.picture(now, page.then.columns.get(name) if page.then else None, page.now.rows)
+    different = measure.told(now.distinct, page.now.rows)
     return (
-        f'<div class="card"><h3>{escape(name)}</h3><div class="kind">{role}{now.type} · {now.distinct:,} '
+        f'<div class="card"><h3>{escape(name)}</h3><div class="kind">{role}{now.type} · {different} '
         f"values{gaps}</div>{picture}{ends}{notes}</div>"
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
+from tasks import measure
 from tasks.digest import Summary
 
 WIDTH, HEIGHT = 240, 64
@@ -14,12 +15,12 @@ BINS = 30
 BARS, LETTERS = 5, 18
 
 
-def picture(now: Summary, then: Summary | None) -> str:
-    """A column's distribution: filled now, outlined in the last accepted table."""
+def picture(now: Summary, then: Summary | None, rows: int = 0) -> str:
+    """The distribution of a column of `rows` rows: filled now, outlined in the last accepted table."""
     if then is not None and then.type != now.type:
         then = None
     if now.type in ("category", "boolean", "text") or (now.values and len(now.values) <= 2):
-        return bars(now.values, then.values if then else None, now.distinct)
+        return bars(now.values, then.values if then else None, now.distinct, rows)
     return histogram(now.quantiles, then.quantiles if then else None)
 
 
@@ -60,7 +61,7 @@ def _shares(quantiles: Sequence[float], edges: list[float]) -> list[float]:
     return [max(float(b - a), 0.0) for a, b in pairwise(upto)]
 
 
-def bars(now: dict[str, float], then: dict[str, float] | None, distinct: int) -> str:
+def bars(now: dict[str, float], then: dict[str, float] | None, distinct: int, rows: int = 0) -> str:
     """Shares of the most frequent of `distinct` values; a mark shows the share in the last accepted table."""
     if not now:
         return '<p class="none">no values</p>'
@@ -68,7 +69,7 @@ def bars(now: dict[str, float], then: dict[str, float] | None, distinct: int) ->
     top = max([now[names[0]], *((then or {}).get(v, 0.0) for v in names)])
     rest = distinct - len(names)
     lines = [_bar(name, now[name], top, None if then is None else then.get(name, 0.0)) for name in names]
-    more = f'<div class="more">and {rest:,} more</div>' if rest > 0 else ""
+    more = f'<div class="more">and {measure.told(rest, rows)} more</div>' if rest > 0 else ""
     return f'<div class="bars">{"".join(lines)}{more}</div>'
 
 

@@ -46,8 +46,8 @@ def run(root: Path, chosen: settings.Settings) -> None:
     table, path = root / profile.TABLE, root / TAUGHT_UNTIL
     with ThreadPoolExecutor(1) as beside:
         content = beside.submit(_sha256, table)
-        whole = tables.read_parquet(table, _columns(chosen))
-        labelled = whole[chosen.problem.target].notna().to_numpy()
+        whole = tables.read_parquet(table, _columns(chosen, unlabelled := tables.gaps(table)[chosen.problem.target]))
+        labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         parted = divide(frame, chosen, tables.read_json(path)["taught_until"] if path.exists() else None)
         side = np.zeros(len(whole), dtype=np.uint8)
@@ -59,10 +59,11 @@ def run(root: Path, chosen: settings.Settings) -> None:
     tables.write_json(record, root / SPLIT / RECORD)
 
 
-def _columns(chosen: settings.Settings) -> list[str]:
-    """The columns by which rows are parted: time needs no keys."""
+def _columns(chosen: settings.Settings, unlabelled: int) -> list[str]:
+    """The columns by which rows are parted: time needs no keys, and amounts that are all there part nothing."""
     problem, by_time = chosen.problem, chosen.split.strategy == "time"
-    wanted = (problem.target, problem.time, *((tables.ROW, problem.group) if not by_time else ()))
+    target = problem.target if unlabelled or problem.kind == "classification" else None
+    wanted = (target, problem.time, *((tables.ROW, problem.group) if not by_time else ()))
     return list(dict.fromkeys(name for name in wanted if name is not None))
 
 

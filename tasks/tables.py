@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 ROW = "_row"
 # Rows of a group in a Parquet file: as many columns of as many rows are in memory at once.
 ROW_GROUP = 250_000
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A column's missing values, and its lowest and highest value; None for words, and where it has no value."""
+
+    missing: int
+    low: Any
+    high: Any
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -77,6 +87,25 @@ def gaps(path: Path) -> dict[str, int]:
         for column in (group.column(i) for i in range(meta.num_columns)):
             counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + column.statistics.null_count
     return counts
+
+
+def ends(path: Path) -> dict[str, Ends]:
+    """The ends of each column of a Parquet file that a stage wrote, as its row groups state them: nothing is read."""
+    import pyarrow.parquet as pq
+
+    meta, missing = pq.read_metadata(path), gaps(path)
+    found: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in missing}
+    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
+        for column in (group.column(i) for i in range(meta.num_columns)):
+            # Long words are cut short in a statement.
+            if column.physical_type != "BYTE_ARRAY" and column.statistics.has_min_max:
+                lows, highs = found[column.path_in_schema]
+                lows.append(column.statistics.min)
+                highs.append(column.statistics.max)
+    return {
+        name: Ends(missing[name], min(lows, default=None), max(highs, default=None))
+        for name, (lows, highs) in found.items()
+    }
 
 
 def rows(path: Path) -> int:

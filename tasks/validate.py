@@ -49,8 +49,10 @@ def run(root: Path, chosen: settings.Settings) -> None:
     Raises one InputError that lists all that stops.
     """
 
-    accepted = digest.read(root / digest.ACCEPTED)
-    seen = look(tables.scan(root / profile.TABLE), chosen, contract.load(root / contract.SCHEMA), accepted)
+    accepted, table = digest.read(root / digest.ACCEPTED), root / profile.TABLE
+    # Ingest writes no NaN: nothing need be made missing, and the file states what its ends are.
+    e = _evidence(tables.scan(table), chosen, contract.load(root / contract.SCHEMA), accepted, tables.ends(table))
+    seen = _seen(e)
     findings.refuse(seen.findings, chosen.data.source)
     tables.write_json(seen.profile.to_json(), root / profile.PROFILE)
     digest.write(seen.digest, root / digest.DIGEST)
@@ -80,7 +82,11 @@ def look(
 
     A few streaming scans: memory does not grow with the rows. Raises InputError only where nothing can be looked at.
     """
-    e = _evidence(measure.lazy(frame), chosen, agreed, accepted)
+    return _seen(_evidence(measure.lazy(frame), chosen, agreed, accepted))
+
+
+def _seen(e: Evidence) -> Seen:
+    """What all families find."""
     found = [finding for family in FAMILIES for finding in family.find(e)]
     silent = {finding.column for finding in found if finding.check == "silent"}
     found = [finding for finding in found if finding.check != "constant" or finding.column not in silent]
@@ -92,7 +98,7 @@ def look(
         for name, what in family.checks.items()
         if name not in told
     ]
-    kept = findings.accepted([*found, *fine], agreed.accept if agreed else ())
+    kept = findings.accepted([*found, *fine], e.contract.accept if e.contract else ())
     return Seen(e.profile, e.now, kept, e.sample)
 
 
@@ -106,8 +112,13 @@ def features(columns: dict[str, Column], chosen: settings.Settings) -> tuple[str
 
 
 def _evidence(
-    whole: pl.LazyFrame, chosen: settings.Settings, agreed: contract.Contract | None, accepted: Digest | None
+    whole: pl.LazyFrame,
+    chosen: settings.Settings,
+    agreed: contract.Contract | None,
+    accepted: Digest | None,
+    ends: dict[str, tables.Ends] | None = None,
 ) -> Evidence:
+    """All that the checks look at. `ends`: of the columns of `whole`, where they are known."""
     import polars as pl
 
     problem, file = chosen.problem, chosen.data.source
@@ -124,10 +135,13 @@ def _evidence(
             "column, or add the labels"
         )
     labelled = whole.filter(target.is_not_null()) if without else whole
-    taught, counts = measure.counts(labelled)
+    # Read once: what tells few values from many holds the sample that all other checks look at.
+    many = measure.spread(whole, rows, measure.MANY if rows > measure.EXACT_ROWS else measure.SAMPLE)
+    known = measure.Look(rows - without, many.filter(target.is_not_null()), None if without else ends)
+    taught, counts = measure.counts(labelled, known)
     found = profile.counted(taught, counts, profile.row_key(problem, present))
     seen = features({c.name: c for c in found.columns}, chosen)
-    sampled = measure.spread(whole, rows)
+    sampled = measure.spread(many.lazy(), len(many))
     sample = sampled.filter(target.is_not_null())
     watched = tuple(c.name for c in found.columns if c.name not in problem.ignore and c.name != problem.id)
     named = {c.name: c for c in counts}

@@ -194,6 +194,18 @@ def test_large_tables_are_counted_in_a_part_and_exactly_where_it_matters(monkeyp
     assert 0.005 < float(twice[1].figure or 0) < 0.05
 
 
+@pytest.mark.parametrize("copies", [0, 300])
+def test_a_part_of_the_rows_tells_how_many_copies_stand_on_both_sides(
+    copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlap, "COMPARED", 500)
+    table = pd.concat([GOOD, GOOD.head(copies)], ignore_index=True)
+    sides = np.repeat([1, 2, 3], [1400, 300, 300 + copies]).astype(np.uint8)
+    found = list(overlap.find(table, sides, chosen(**PROBLEM)))
+    assert [f.check for f in found] == (["overlap"] if copies else [])
+    assert not found or found[0].figure == pytest.approx(0.5, abs=0.15)
+
+
 @pytest.mark.parametrize("copies", [0, 30])
 def test_copies_on_both_sides_are_told(copies: int) -> None:
     table = pd.concat([GOOD.assign(nr=0.0), GOOD.head(copies).assign(nr=0.0)], ignore_index=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import findings, ingest, profile, validate
+from tasks import findings, ingest, measure, profile, validate
 from tasks.errors import InputError
 from tasks.findings import Finding
 from tasks.profile import Profile
@@ -93,6 +93,38 @@ def test_what_does_not_stop_is_a_finding(tmp_path: Path) -> None:
     assert "10 of 220 rows" in said["label"].message
     assert "20 rows (9.5%)" in said["duplicates"].message
     assert (said["constant"].column, said["text"].column) == ("country", "note")
+
+
+def test_a_large_table_is_counted_like_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, n = np.random.default_rng(0), 1200
+    table = pd.DataFrame(
+        {
+            "price": rng.normal(9, 2, n),
+            "stars": rng.integers(1, 6, n),
+            "half": np.where(rng.random(n) < 0.1, np.nan, rng.integers(0, 9, n) / 2),
+            "town": rng.choice(["Ulm", "Bonn"], n),
+            "garden": rng.random(n) < 0.5,
+            "same": 1.5,
+            "day": pd.date_range("2020-01-01", periods=n),
+            "far": np.where(np.arange(n) % 400 == 7, np.inf, rng.normal(0, 1, n)),
+        }
+    )
+    table.to_parquet(tmp_path / "houses.parquet")
+    mine = chosen("houses.parquet", ignore=["far"])
+    ingest.run(tmp_path, mine)
+    validate.run(tmp_path, mine)
+    small = profile.read(tmp_path / profile.PROFILE)
+    monkeypatch.setattr(measure, "EXACT_ROWS", 1000)
+    validate.run(tmp_path, mine)
+    assert profile.read(tmp_path / profile.PROFILE) == small
+    counted = {c.name: c for c in measure.counts(measure.lazy(table))[1]}
+    assert (counted["far"].infinite, counted["same"].distinct, counted["stars"].distinct) == (3, 1, 5)
+
+
+def test_an_estimate_says_that_it_is_one() -> None:
+    assert measure.told(123_456, 1_000_000) == "123,456"
+    assert measure.told(9_876, 10_000_000) == "9,876"
+    assert measure.told(4_987_123, 10_000_000) == "about 5,000,000"
 
 
 def test_absent_columns_are_named_without_ingest() -> None:

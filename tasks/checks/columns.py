@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tasks import measure
 from tasks.checks import Evidence, shown
 from tasks.findings import Finding
 
@@ -49,6 +50,7 @@ def find(e: Evidence) -> Iterator[Finding]:
     types = {c.name: c.type for c in e.profile.columns}
     for name in e.features:
         counts = e.counts[name]
+        different = measure.told(counts.distinct, e.profile.rows)
         if counts.distinct == 0:
             yield Finding(
                 "empty",
@@ -89,12 +91,12 @@ def find(e: Evidence) -> Iterator[Finding]:
                 name,
                 counts.distinct / max(e.profile.rows - counts.missing, 1),
                 _DISTINCT,
-                f"{name!r} looks like an id ({counts.distinct} different values, such as {_example(e.sample[name])}): it "
+                f"{name!r} looks like an id ({different} different values, such as {_example(e.sample[name])}): it "
                 f"names rows and says nothing about new ones. Add it to problem.ignore, or set problem.id: {name!r}",
             )
         elif types[name] == "text":
             text = (
-                f"{name!r} is free text or a name ({counts.distinct} different values): it is not learned from. Add it "
+                f"{name!r} is free text or a name ({different} different values): it is not learned from. Add it "
                 "to problem.ignore, or make columns of what it says"
             )
             yield Finding("text", "warn", name, counts.distinct, None, text)

@@ -66,13 +66,13 @@ def find(e: Evidence) -> Iterator[Finding]:
         if then is None or now is None or then.type != now.type or name == e.problem.time:
             continue
         if not then.silent and (now.silent or now.missing > max(0.99, then.missing + 0.2)):
-            yield _silent(name, then, now)
+            yield _silent(name, then, now, e.past.rows)
             continue
         told = [*_scale(name, then, now), *_renamed(name, then, now), *_gaps(name, then, now, rows)]
         yield from told or _drift(name, then, now, rows, len(e.watched))
 
 
-def _silent(name: str, then: Summary, now: Summary) -> Finding:
+def _silent(name: str, then: Summary, now: Summary, rows: int) -> Finding:
     what = "is empty" if now.missing > 0.99 else "has one value"
     return Finding(
         "silent",
@@ -80,8 +80,8 @@ def _silent(name: str, then: Summary, now: Summary) -> Finding:
         name,
         now.distinct,
         then.distinct,
-        f"{name!r} {what} in the new rows; the last accepted table had {then.distinct} different values. Has its source "
-        "stopped? Mend it, or add it to problem.ignore",
+        f"{name!r} {what} in the new rows; the last accepted table had "
+        f"{measure.told(then.distinct, rows)} different values. Has its source stopped? Mend it, or add it to problem.ignore",
     )
 
 

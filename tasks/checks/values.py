@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tasks.checks import Evidence
-from tasks.digest import numbers
+from tasks.digest import numbers, seconds
 from tasks.findings import Finding, Level
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ _FAR = 2.0
 _LEAST = 3
 # Dates may lie so far from the newest row, in years, where the bulk of the column does not.
 _YEARS = 100
-_YEAR = 365.25 * 86400.0
+_DAY = 86400.0
+_YEAR = 365.25 * _DAY
 # From here on a date is a word for "open", however often it comes.
 _END = 7000 * _YEAR
 _DATE_WORD = r"^\d{1,2}[/-]\d{1,2}[/-]\d{4}\b"
@@ -116,8 +117,15 @@ def _dates(e: Evidence, name: str) -> Iterator[Finding]:
     spots = [_second(moment) for moment in _MOMENTS]
     # A moment that the bulk of the column surrounds is a day like any other.
     coded = [spot for spot in spots if not early - span - _YEAR <= spot <= late + span + _YEAR]
-    far = (column < early - max(3 * span, _YEARS * _YEAR / 4)) | (column > late + max(3 * span, _YEARS * _YEAR / 4))
-    odd = far | ((column // 86400.0 * 86400.0).is_in(coded) if coded else pl.lit(False))
+    reach = max(3 * span, _YEARS * _YEAR / 4)
+    low, high = seconds(counts.low), seconds(counts.high)
+    if low >= early - reach and high <= late + reach and not any(low - _DAY < spot <= high for spot in coded):
+        return
+    odd = (
+        (column < early - reach)
+        | (column > late + reach)
+        | ((column // _DAY * _DAY).is_in(coded) if coded else pl.lit(False))
+    )
     cells = e.labelled.select(odd.sum()).collect(engine="streaming").item()
     if cells:
         end = counts.low if _gap(counts.low, early) > _gap(counts.high, late) else counts.high
@@ -130,7 +138,7 @@ def _dates(e: Evidence, name: str) -> Iterator[Finding]:
             cells,
             0,
             f"{prefix}column {name!r} holds {cells} dates that cannot be, such as {end:%Y-%m-%d}, while most lie between "
-            f"{_day(early)} and {_day(late)}. Mend these cells, or empty them where the date is not known",
+            f"{_on(early)} and {_on(late)}. Mend these cells, or empty them where the date is not known",
         )
 
 
@@ -142,5 +150,5 @@ def _gap(moment: dt.datetime, second: float) -> float:
     return abs((moment - dt.datetime(1970, 1, 1)).total_seconds() - second)
 
 
-def _day(second: float) -> str:
+def _on(second: float) -> str:
     return f"{dt.datetime(1970, 1, 1) + dt.timedelta(seconds=second):%Y-%m-%d}"
