@@ -71,7 +71,8 @@ def test_the_first_lap_promotes_and_says_all_that_the_contract_names(taught: tup
 
 
 def test_a_compiled_form_that_agreed_stands_beside_the_model(taught: tuple[Folder, dict[str, Any]]) -> None:
-    (engine,) = (taught[0].path / ".windvane" / "artifacts").rglob("engine.json")
+    folder, said = taught
+    (engine,) = (folder.path / ".windvane" / "artifacts" / said["run_id"]).rglob("engine.json")
     told = json.loads(engine.read_text(encoding="utf-8"))
     assert told["agreement"]["accepted"] is True
     assert "engine.json" in (engine.parent / "manifest.json").read_text(encoding="utf-8")
