@@ -67,11 +67,6 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
             click.echo(json.dumps(content, default=str))
         if content.get("ok") is False:  # `check` found something to mend
             sys.exit(2)
-        if "prefect" in sys.modules:
-            # All is recorded by now; Prefect's threads would take a second and more to find out that nothing is left to do.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
 
     return run
 
@@ -226,5 +221,18 @@ def rollback(console: Any) -> Any:
     return commands.rollback(Path.cwd(), console)
 
 
+def program() -> None:
+    """What `windvane` runs: the commands, in a process of their own."""
+    try:
+        main()
+    except SystemExit as end:
+        if end.code or "prefect" not in sys.modules:
+            raise
+        # All is recorded by now; Prefect's threads would take a second and more to find out that nothing is left to do.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
 if __name__ == "__main__":
-    main()
+    program()
