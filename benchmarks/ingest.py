@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks import contract, contract_template, ingest, profile, settings, split, tables, validate, versioning
+from tasks import contract, contract_template, digest, ingest, profile, settings, split, tables, validate, versioning
 
 CHUNK = 1_000_000
 STAGES = ("ingest", "validate", "split")
@@ -211,7 +211,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=args.folder or ".", prefix=".ingest-") as name:
         folder = Path(name)
+        # A repository of its own: what git ignores in another, DVC does not see.
+        subprocess.run(["git", "init", "--quiet", name], check=True)
         versioning.prepare(folder)
+        digest.write(None, folder / digest.ACCEPTED)
         tables.write_json({"taught_until": None}, folder / split.TAUGHT_UNTIL)
         # Not in this process: its children would begin with its peak of memory.
         subprocess.run([sys.executable, __file__, "--make", "--folder", name, "--rows", str(args.rows)], check=True)

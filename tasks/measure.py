@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Shape = Literal["number", "boolean", "date", "words"]
 # Up to here different values are counted exactly. Beyond, only where a sample shows at most FEW of them; HyperLogLog
-# estimates the others within a few percent: memory stays bounded, and nothing hangs on the last digit of such a count.
+# estimates the others within ten percent or so: memory stays bounded, and nothing hangs on the digits of such a count.
 EXACT_ROWS = 1_000_000
 FEW = 10_000
 # The words of a text are counted in so many different values.

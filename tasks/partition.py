@@ -117,11 +117,21 @@ def _by_time(time: pd.Series, chosen: settings.Settings, taught_until: Time) -> 
     wanted_validation = min(split.validation * rows, new / 4)
     # Teaching keeps the first value, and tuning the one after it, at least.
     floor = max(first_new, 1)
-    cut_test = floor + 1 + int(np.argmin(np.abs(rows - older[floor + 1 :] - wanted_test)))
-    cut_validation = floor + int(np.argmin(np.abs(older[cut_test] - older[floor:cut_test] - wanted_validation)))
+    cut_test = floor + 1 + _nearest(older[floor + 1 :], rows - wanted_test)
+    cut_validation = floor + _nearest(older[floor:cut_test], older[cut_test] - wanted_validation)
     test = (time >= values[cut_test]).to_numpy()
     validation = (time >= values[cut_validation]).to_numpy() & ~test
     return Sides(~test & ~validation, validation, test, until, reason)
+
+
+def _nearest(rising: NDArray[np.intp], goal: float) -> int:
+    """Place of the number nearest to `goal`; of two as near the first."""
+    import numpy as np
+
+    above = int(np.searchsorted(rising, goal))
+    if above == 0 or (above < len(rising) and rising[above] - goal < goal - rising[above - 1]):
+        return above
+    return above - 1
 
 
 def _different(times: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
