@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,13 +207,17 @@ def _compared(record: Record, known: Record, staging: Staging, ids: list[str]) -
 
 def _with_feedback(record: Record, staging: Staging, labelled: Labelled) -> tuple[Record, tuple[Part, ...]]:
     """Add production rows whose labels came since; ingest lets the source's own rows win."""
+    batches = labelled(record.feedback_until)
+    first = next(batches, None)
+    if first is None:  # as at most looks: nothing else is worth an import
+        return record, ()
     import polars as pl
 
     from ledger.feedback import LABELLED
     from tasks.origins.rows import Rows
 
     into, until = Rows(staging, "feedback"), record.feedback_until or ""
-    for batch in labelled(record.feedback_until):
+    for batch in chain([first], batches):
         frame = pl.DataFrame(pl.from_arrow(batch))
         until = max(until, str(frame[LABELLED].max()))
         into.add(frame.drop(LABELLED))

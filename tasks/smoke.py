@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,9 @@ def check(folder: Path, manifest_sha256: str) -> None:
 
 def main() -> int:
     """Import first, then read from standard input which model to try."""
+    if hasattr(os, "nice"):
+        # These imports take seconds of a core that the search's fits would miss; there is time until a model is built.
+        os.nice(15)
     import pandas as pd  # noqa: F401
     import skops.io  # noqa: F401
 
