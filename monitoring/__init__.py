@@ -1,1 +1,1 @@
-"""Watching production: windows, drift, quality, diagnosis. Empty until the watch is built."""
+"""Watching production: windows, drift, quality, diagnosis, decision, report."""
