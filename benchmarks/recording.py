@@ -19,6 +19,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ledger import moments, predictions, store
+from ledger.committing import Committer
 from ledger.predictions import Prediction
 from ledger.privacy import Privacy
 from ledger.schema import predictions as table
@@ -106,12 +107,12 @@ def paths(engine: sa.Engine) -> tuple[float, float]:
     """Microseconds a row of storing 5,000 prepared rows in groups of 16: the driver's way, SQLAlchemy's way."""
     names = [column.name for column in table.columns]
     groups = [predictions.prepare("paths", [one() for _ in range(WAITERS)], Privacy()) for _ in range(300)]
-    writer = Writer(engine, "paths")
+    committer = Committer(engine, predictions.insert(engine))
     began = time.perf_counter()
     for group in groups:
-        writer._commit(group)
+        committer.commit(group)
     driver = time.perf_counter() - began
-    writer.close()
+    committer.close()
     statement = sa.insert(table)
     rows = [[dict(zip(names, (*row[:1], moments.make_id(), *row[2:]), strict=True)) for row in g] for g in groups]
     began = time.perf_counter()

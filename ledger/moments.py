@@ -6,6 +6,7 @@ import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from ledger.store import stamp
@@ -33,7 +34,7 @@ def moment(value: Any) -> str:
     A number that only orders the rows, also one in text, is written as so many seconds since 1970. Raises ValueError for anything else.
     """
     if isinstance(value, datetime):
-        return stamp(value if value.tzinfo else value.replace(tzinfo=UTC))
+        return _dated(value)
     if isinstance(value, str):
         return moment(float(value) if NUMBER.fullmatch(value.strip()) else _read(value))
     if isinstance(value, bool) or value is None:
@@ -46,6 +47,11 @@ def moment(value: Any) -> str:
         return stamp(_EPOCH + timedelta(seconds=float(value)))
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{value!r} is no moment between the years 1 and 9999. Write a date") from None
+
+
+@lru_cache(4096)  # rows of a request are of the same days
+def _dated(value: datetime) -> str:
+    return stamp(value if value.tzinfo else value.replace(tzinfo=UTC))
 
 
 def _read(text: str) -> datetime:

@@ -1,13 +1,16 @@
 """Group commit: predictions from many requests, durable by one transaction each time the disk is free.
 
-One thread owns one connection. While it waits for the disk, requests queue; the next transaction takes them all. Nobody is
-told before the commit that holds his rows has returned, and in both databases a commit returns after its fsync.
+A thread commits what is queued: while it waits for the disk, requests queue; the next transaction takes them all. Of an event
+loop with SQLite the loop itself commits, at the end of its turn, what came in that turn: two threads that hand over one row to
+each other cost more than the disk. It leaves to the thread what would hold it up. Nobody is told before the commit that holds
+his rows has returned, and in both databases a commit returns after its fsync (ledger/committing.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -18,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ledger import predictions
+from ledger.committing import Committer
 from ledger.predictions import Prediction
 from ledger.privacy import Privacy
 
@@ -26,6 +30,9 @@ ROOM = 20_000
 PATIENCE = 10.0
 # Rows after which a transaction takes no further request: it should last milliseconds.
 GROUP = 2_000
+# Rows that an event loop commits itself, at most; after a commit that held it up for so many seconds the thread has them all for
+# so long.
+HERE, HELD_UP, ELSEWHERE = 64, 0.02, 1.0
 
 
 class LedgerFull(RuntimeError):
@@ -61,13 +68,18 @@ class Writer:
         patience: float = PATIENCE,
     ) -> None:
         self._engine, self._project, self._privacy = engine, project, privacy or Privacy()
-        self._insert = predictions.insert(engine)
         self._room, self._patience = room, patience
         self._queue: deque[_Waiting] = deque()
         self._queued = 0
-        self._closed = False
+        self._closed = self._committing = False
         self._change = threading.Condition()
-        self._connection: sa.PoolProxiedConnection | None = None
+        insert = predictions.insert(engine)
+        self._committer = Committer(engine, insert)
+        # The loop's own, which waits for nobody; loops of several threads share it.
+        self._alone = threading.Lock()
+        self._here = Committer(engine, insert, waits=False) if engine.dialect.name == "sqlite" else None
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
+        self._elsewhere_until = 0.0
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -92,8 +104,14 @@ class Writer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         waiting = _Waiting(self._prepare(given), future, loop)
-        with self._change:
-            self._put(waiting)
+        if self._here is None:
+            with self._change:
+                self._put(waiting)
+        elif (gathered := self._gathered.get(loop)) is None:
+            self._gathered[loop] = [waiting]
+            loop.call_soon(self._turn_ends, loop, 1)
+        else:
+            gathered.append(waiting)
         return await future
 
     @property
@@ -107,13 +125,16 @@ class Writer:
             self._closed = True
             self._change.notify_all()
         self._thread.join()
+        with self._alone:
+            if self._here is not None:
+                self._here.close()
 
     def _prepare(self, given: Sequence[Prediction]) -> list[tuple[Any, ...]]:
         return predictions.prepare(self._project, given, self._privacy)
 
     def _put(self, waiting: _Waiting) -> None:
         if self._closed:
-            raise LedgerClosed("the ledger's writer is closed. Start the service again")
+            raise _closed()
         self._queue.append(waiting)
         self._queued += len(waiting.rows)
         self._change.notify_all()
@@ -127,19 +148,58 @@ class Writer:
                 group.append(self._queue.popleft())
                 rows += len(group[-1].rows)
             self._queued -= rows
+            self._committing = bool(group)
             self._change.notify_all()
         return group
+
+    def _turn_ends(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+        """Make durable what an event loop gathered: here where that is quick, else in the thread.
+
+        Where others came in this turn, the next may bring more of them: a turn costs microseconds, a commit a hundred.
+        """
+        if before < len(self._gathered[loop]) < HERE:
+            loop.call_soon(self._turn_ends, loop, len(self._gathered[loop]))
+            return
+        group = self._gathered.pop(loop)
+        rows = [row for waiting in group for row in waiting.rows]
+        began = time.monotonic()
+        if began >= self._elsewhere_until and len(rows) <= HERE and self._committed_here(rows):
+            _end([waiting.future for waiting in group], None)
+            if time.monotonic() - began > HELD_UP:
+                self._elsewhere_until = time.monotonic() + ELSEWHERE
+            return
+        with self._change:
+            if not self._closed:
+                for waiting in group:
+                    self._put(waiting)
+                return
+        _end([waiting.future for waiting in group], _closed())
+
+    def _committed_here(self, rows: list[tuple[Any, ...]]) -> bool:
+        """Whether the loop's own connection took the rows; not, for one, while somebody else writes: the thread can wait."""
+        assert self._here is not None
+        if self._queued or self._committing or not self._alone.acquire(blocking=False):
+            return False
+        try:
+            if self._closed:
+                return False
+            self._here.commit(rows)
+        except Exception:  # noqa: BLE001 (the thread tries again, and says what is wrong)
+            return False
+        finally:
+            self._alone.release()
+        return True
 
     def _run(self) -> None:
         while group := self._take():
             error: BaseException | None = None
             try:
-                self._commit([row for waiting in group for row in waiting.rows])
+                self._committer.commit([row for waiting in group for row in waiting.rows])
             except Exception as e:  # noqa: BLE001 (every one of them reaches whoever waits)
                 error = self._explained(e)
+            self._committing = False
             _tell(group, error)
-        if self._connection is not None:
-            self._connection.close()
+        self._committer.close()
 
     def _explained(self, e: Exception) -> Exception:
         if not isinstance(e, (self._engine.dialect.loaded_dbapi.Error, sa.exc.SQLAlchemyError, OSError)):
@@ -152,41 +212,9 @@ class Writer:
         failed.__cause__ = e
         return failed
 
-    def _commit(self, rows: list[tuple[Any, ...]], again: bool = True) -> None:
-        """Store rows durably. A connection that the server dropped is replaced once: the statement may be repeated."""
-        dialect = self._engine.dialect
-        connection = self._connection = self._connection or _durable(self._engine)
-        cursor = connection.cursor()
-        try:
-            if dialect.name == "sqlite":  # psycopg begins by itself
-                cursor.execute("BEGIN IMMEDIATE")
-            cursor.executemany(self._insert, rows)
-            connection.commit()
-            return
-        except dialect.loaded_dbapi.Error as e:
-            lost = dialect.is_disconnect(e, connection.driver_connection, None)
-            # Whatever state it is in, a new one is not.
-            connection.invalidate()
-            self._connection = None
-            if not (lost and again):
-                raise
-        self._commit(rows, again=False)
 
-
-def _durable(engine: sa.Engine) -> sa.PoolProxiedConnection:
-    """A connection whose commits return only when the disk has them, whatever the server's default is."""
-    connection = engine.raw_connection()
-    cursor = connection.cursor()
-    if engine.dialect.name == "sqlite":
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone stops at the disk's cache
-    else:
-        cursor.execute("SHOW synchronous_commit")
-        if cursor.fetchone() == ("off",):
-            cursor.execute("SET synchronous_commit TO on")
-        connection.commit()
-    cursor.close()
-    return connection
+def _closed() -> LedgerClosed:
+    return LedgerClosed("the ledger's writer is closed. Start the service again")
 
 
 def _tell(group: list[_Waiting], error: BaseException | None) -> None:

@@ -19,28 +19,36 @@ from tests.conftest import ROOT, missing
 from tests.ledgers import answer
 
 RECORD = """
-import os, sys
-from ledger import store, writer
+import asyncio, os, sys
+from ledger import committing, store, writer
 from tests.ledgers import answer
-engine = store.connect("sqlite:///{file}")
-made = writer.Writer(engine, "p")
 if {careless}:
-    made._connection = engine.raw_connection()
-    made._connection.cursor().execute("PRAGMA synchronous=NORMAL")
-for group in range(20):
-    made.submit([answer(f"{{group}}-{{i}}") for i in range(5)]).result()
-    os.write(1, b"acknowledged\\n")
+    def careless(engine, *more, durable=committing.durable):
+        connection = durable(engine, *more)
+        connection.cursor().execute("PRAGMA synchronous=NORMAL")
+        return connection
+    committing.durable = careless
+made = writer.Writer(store.connect("sqlite:///{file}"), "p")
+async def record():
+    for group in range(20):
+        await asyncio.gather(*(made.record([answer(f"{{group}}-{{i}}")]) for i in range(5)))
+        os.write(1, b"acknowledged\\n")
+def submit():
+    for group in range(20):
+        made.submit([answer(f"{{group}}-{{i}}") for i in range(5)]).result()
+        os.write(1, b"acknowledged\\n")
+asyncio.run(record()) if {looped} else submit()
 made.close()
 """
 
 
-def traced(file: Path, careless: bool) -> list[tuple[int, bool]]:
+def traced(file: Path, careless: bool, looped: bool) -> list[tuple[int, bool]]:
     """Before each of 20 acknowledgements: fsyncs of the write-ahead log since the one before, and whether it was clean."""
     if not shutil.which("strace"):
         missing("strace")
     trace = file.with_suffix(".trace")
     calls = "trace=pwrite64,write,fsync,fdatasync"
-    code = RECORD.format(file=file, careless=careless)
+    code = RECORD.format(file=file, careless=careless, looped=looped)
     command = ["strace", "-f", "-y", "-qq", "-e", calls, "-o", str(trace), sys.executable, "-c", code]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     found, syncs, clean, open_calls = list[tuple[int, bool]](), 0, True, dict[str, str]()
@@ -61,23 +69,25 @@ def traced(file: Path, careless: bool) -> list[tuple[int, bool]]:
     return found
 
 
-def test_an_fsync_precedes_every_acknowledged_group_and_is_the_only_one(tmp_path: Path) -> None:
-    first, *others = traced(tmp_path / "ledger.db", careless=False)
+@pytest.mark.parametrize("looped", [False, True], ids=["thread", "event loop"])
+def test_an_fsync_precedes_every_acknowledged_group_and_is_the_only_one(tmp_path: Path, looped: bool) -> None:
+    first, *others = traced(tmp_path / "ledger.db", False, looped)
     assert first[0] >= 1
     assert first[1]
     assert others == [(1, True)] * 19
 
 
-def test_the_count_of_fsyncs_notices_a_writer_that_spares_them(tmp_path: Path) -> None:
-    assert (0, False) in traced(tmp_path / "ledger.db", careless=True)
+@pytest.mark.parametrize("looped", [False, True], ids=["thread", "event loop"])
+def test_the_count_of_fsyncs_notices_a_writer_that_spares_them(tmp_path: Path, looped: bool) -> None:
+    assert (0, False) in traced(tmp_path / "ledger.db", True, looped)
 
 
 def test_a_server_that_would_answer_before_its_disk_is_told_to_wait(postgres: str) -> None:
     engine = store.connect(f"{postgres}?options=-csynchronous_commit%3Doff")
     writer = Writer(engine, "p")
     writer.submit([answer("a")]).result(10)
-    assert writer._connection is not None
-    cursor = writer._connection.cursor()
+    assert writer._committer.connection is not None
+    cursor = writer._committer.connection.cursor()
     cursor.execute("SHOW synchronous_commit")
     assert cursor.fetchone() == ("on",)
     writer.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +17,7 @@ import sqlalchemy as sa
 from ledger import moments, store
 from ledger.predictions import BadPrediction, Prediction
 from ledger.schema import predictions
-from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull, Writer
+from ledger.writer import HELD_UP, HERE, LedgerClosed, LedgerFailed, LedgerFull, Writer
 from tests.ledgers import answer
 
 
@@ -42,12 +44,15 @@ class Watched(Writer):
     """A writer that tells of each group's rows before it commits them."""
 
     def __init__(self, engine: sa.Engine, project: str, watch: Callable[[int], object], **limits: Any) -> None:
-        self.watch = watch
         super().__init__(engine, project, **limits)
+        for committer in (self._committer, self._here):
+            if committer is not None:
+                committer.commit = partial(self._watched, watch, committer.commit)  # type: ignore[method-assign]
 
-    def _commit(self, rows: list[tuple[Any, ...]], again: bool = True) -> None:
-        self.watch(len(rows))
-        super()._commit(rows, again)
+    @staticmethod
+    def _watched(watch: Callable[[int], object], commit: Callable[..., None], rows: list[Any], **more: Any) -> None:
+        watch(len(rows))
+        commit(rows, **more)
 
 
 def test_what_was_answered_is_stored_with_all_that_belongs_to_it(engine: sa.Engine, project: str) -> None:
@@ -92,6 +97,80 @@ def test_many_threads_and_an_event_loop_are_served_by_few_transactions(engine: s
     assert len(groups) < 280
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[sa.Engine]:
+    engine = store.connect(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield engine
+    engine.dispose()
+
+
+def test_an_event_loop_commits_a_turn_together_and_leaves_large_groups_to_the_thread(file: sa.Engine) -> None:
+    here, there = list[int](), list[int]()
+    writer = Writer(file, "p")
+    assert writer._here is not None
+    for committer, seen in ((writer._here, here), (writer._committer, there)):
+        committer.commit = partial(Watched._watched, seen.append, committer.commit)  # type: ignore[method-assign]
+
+    async def ask(requests: int, rows: int) -> None:
+        given = [[answer(f"{requests}-{rows}-{i}-{k}") for k in range(rows)] for i in range(requests)]
+        await asyncio.gather(*map(writer.record, given))
+
+    for requests, rows in ((1, 1), (16, 1), (1, HERE + 1)):
+        asyncio.run(ask(requests, rows))
+    writer.close()
+    assert (here, there) == ([1, 16], [HERE + 1])
+    assert len(stored(file, "p")) == 1 + 16 + HERE + 1
+
+
+def test_an_event_loop_goes_on_while_another_process_writes(file: sa.Engine) -> None:
+    writer, turns = Writer(file, "p"), 0
+
+    async def main() -> None:
+        nonlocal turns
+        await writer.record([answer("before")])
+        with file.begin() as other:  # has SQLite's only write lock
+            other.execute(sa.text("SELECT 1"))
+            waiting = asyncio.ensure_future(writer.record([answer("meanwhile")]))
+            while turns < 50:
+                await asyncio.sleep(0.001)
+                turns += 1
+            assert not waiting.done()
+        await waiting
+        await writer.record([answer("after")])
+
+    asyncio.run(main())
+    writer.close()
+    assert {row.id for row in stored(file, "p")} == {"before", "meanwhile", "after"}
+
+
+def test_after_a_slow_commit_the_thread_has_them_all_for_a_while(file: sa.Engine) -> None:
+    names = list[str]()
+    writer = Watched(file, "p", lambda _: (names.append(threading.current_thread().name), time.sleep(2 * HELD_UP)))
+
+    async def main() -> None:
+        for id in "abc":
+            await writer.record([answer(id)])
+
+    asyncio.run(main())
+    writer.close()
+    assert names == [threading.main_thread().name, "ledger-writer", "ledger-writer"]
+    assert len(stored(file, "p")) == 3
+
+
+def test_whoever_waits_in_a_loop_is_told_when_the_writer_was_closed_meanwhile(file: sa.Engine) -> None:
+    writer = Writer(file, "p")
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(writer.record([answer("a")]))
+        await asyncio.sleep(0)
+        writer.close()
+        await waiting
+
+    with pytest.raises(LedgerClosed):
+        asyncio.run(main())
+    assert stored(file, "p") == []
+
+
 def test_close_records_what_is_queued_and_then_takes_no_more(engine: sa.Engine, project: str) -> None:
     writer = Writer(engine, project)
     futures = [writer.submit([answer(str(i))]) for i in range(300)]
@@ -107,7 +186,10 @@ def test_an_error_of_the_database_reaches_all_who_wait_and_the_next_are_recorded
     engine: sa.Engine, project: str
 ) -> None:
     writer = Writer(engine, project)
-    insert, writer._insert = writer._insert, writer._insert.replace("predictions", "gone")
+    committers = [one for one in (writer._committer, writer._here) if one is not None]
+    insert = writer._committer.insert
+    for one in committers:
+        one.insert = insert.replace("predictions", "gone")
     with pytest.raises(LedgerFailed, match="send them again"):
         writer.submit([answer("a")]).result(10)
 
@@ -115,7 +197,8 @@ def test_an_error_of_the_database_reaches_all_who_wait_and_the_next_are_recorded
         return await asyncio.gather(*(writer.record([answer(i)]) for i in "bc"), return_exceptions=True)
 
     assert all(isinstance(e, LedgerFailed) for e in asyncio.run(both()))
-    writer._insert = insert
+    for one in committers:
+        one.insert = insert
     writer.submit([answer("d")]).result(10)
     writer.close()
     assert [row.id for row in stored(engine, project)] == ["d"]
