@@ -172,7 +172,7 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 def _source(project: Project) -> None:
     """The first two stages, with nothing left behind."""
     from flows import data
-    from tasks import contract, digest, fetch, ingest, tables, validate
+    from tasks import contract, digest, fetch, ingest, privacy, tables, validate
 
     settings = project.settings
     if not settings.data.local:
@@ -183,7 +183,9 @@ def _source(project: Project) -> None:
     with ingest.scratch(project.root) as folder:
         table = folder / "table.parquet"
         ingest.write(project.root, settings, table, folder)
-        validate.check(tables.scan(table), settings, agreed, accepted)
+        scan = tables.scan(table)
+        privacy.check(settings, scan.collect_schema().names())
+        validate.check(scan, settings, agreed, accepted)
 
 
 def _services(project: Project) -> None:

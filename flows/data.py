@@ -9,7 +9,7 @@ from typing import Any
 from flows.lap import Lap
 from flows.project import Project
 from ledger import versions
-from tasks import contract, contract_template, findings, tables, template, versioning
+from tasks import contract, contract_template, findings, privacy, tables, template, versioning
 from tasks import ingest as ingesting
 from tasks import split as splitting
 from tasks import validate as validating
@@ -52,7 +52,9 @@ def validate(lap: Lap) -> None:
         if finding.level == "warn":
             lap.console.say(f"  note: {finding.message}")
     sliced = tuple(("gate.slices", name) for name in lap.project.settings.gate.slices)
-    require(sliced, tuple(column.name for column in profile.columns), lap.project.settings.data.source)
+    names = tuple(column.name for column in profile.columns)
+    require(sliced, names, lap.project.settings.data.source)
+    privacy.check(lap.project.settings, names)
     _nothing_gone(lap, profile)
 
 

@@ -50,6 +50,7 @@ def register(lap: Lap, lesson: Lesson, built: Built, spec: Spec, summary: dict[s
             "id": settings.problem.id,
             "time": settings.problem.time,
             "summary": summary,
+            "bulk": built.bulk,
             # The run keeps what its table looked like: the next one is compared with it.
             "digest": True,
         },
@@ -100,6 +101,14 @@ def tell(project: Project, move: Promotion) -> None:
     if registry.alias(tracker, registry.CHALLENGER) == move.to_version:
         registry.point(tracker, registry.CHALLENGER, None)
     versions.told(project.ledger, project.name, move)
+
+
+def tell_last(project: Project) -> None:
+    """Tell MLflow of the newest promotion, and of any that comes meanwhile: two that tell at once end with the newer one."""
+    told: str | None = None
+    while (last := versions.last_promotion(project.ledger, project.name)) is not None and last.promoted != told:
+        tell(project, last)
+        told = last.promoted
 
 
 def by_hand(project: Project, number: int, cause: str) -> Promotion:

@@ -17,7 +17,7 @@ def erase(project: Project, ids: tuple[str, ...], where: str | None, console: Co
     from sqlalchemy.exc import DBAPIError
 
     from ledger import retention
-    from tasks import privacy, statements
+    from tasks import statements
 
     try:
         if where is None:
@@ -26,8 +26,7 @@ def erase(project: Project, ids: tuple[str, ...], where: str | None, console: Co
             column, equals, value = where.partition("=")
             if not equals or not column:
                 raise InputError(f"erase: --where {where!r} names no column and value. Write --where customer=7")
-            rules = privacy.of(project.settings, project.home)
-            removed = retention.erase_subject(project.ledger, project.name, column, value, rules)
+            removed = retention.erase_subject(project.ledger, project.name, column, value, project.privacy)
     except ValueError as e:
         raise InputError(f"erase: {e}") from None
     except DBAPIError as e:

@@ -18,7 +18,7 @@ from uuid import uuid4
 from flows.console import Console
 from flows.outcome import Outcome
 from flows.project import Project
-from ledger import laps, leases, versions
+from ledger import laps, leases, retention, versions
 from tasks import fingerprint, versioning
 from tasks.errors import InputError
 
@@ -145,5 +145,7 @@ def recorded(lap: Lap) -> Iterator[None]:
 
 
 def finish(lap: Lap, outcome: Outcome) -> None:
-    """Record that the lap ended well."""
+    """Record that the lap ended well; then the ledger lets go of what it has kept long enough."""
     laps.end(lap.project.ledger, lap.id, "finished", outcome.to_json())
+    if (keep := lap.project.settings.ledger.keeps) is not None:
+        retention.expire(lap.project.ledger, lap.project.name, keep)

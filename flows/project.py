@@ -15,6 +15,7 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from ledger.privacy import Privacy
     from ledger.versions import Version
     from tasks.tracking import Tracker
 
@@ -47,6 +48,22 @@ class Project:
             raise Outage(
                 f"{where}: the ledger does not answer ({type(e).__name__}). Start its server, or mend the address"
             ) from e
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """What of a request the ledger may keep. Raises InputError for a column that neither schema.yaml nor the champion knows."""
+        from ledger import versions
+        from tasks import privacy
+
+        if not (self.settings.ledger.drop or self.settings.ledger.hash):
+            return privacy.of(self.settings, self.home)
+        from tasks import contract
+
+        champion, agreed = versions.champion(self.ledger, self.name), contract.load(self.root / contract.SCHEMA)
+        known = {name for names in champion.facts["columns"].values() for name in names} if champion else set()
+        known |= set(agreed.columns) if agreed else set()
+        # Before the first lap nothing is known, and nothing answered.
+        return privacy.of(self.settings, self.home, known or None)
 
     @cached_property
     def tracker(self) -> Tracker:

@@ -1,7 +1,8 @@
 """Batch scoring: the champion's predictions for the rows of a file, a piece at a time, whole or not at all.
 
-What a piece got is kept beside the ledger until all are through: after a kill, the same command goes on there. scikit-learn
-itself predicts: on pieces of this size its cost per call does not count (docs/decisions.md has the figures).
+What a piece got is kept beside the ledger until all are through: after a kill, the same command goes on there. The engine that was
+measured to be faster on large batches when the version was built predicts, and is named. It is the version's own, not this
+run's: a file that is scored again gets the same to the last bit, and stands in the ledger once.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from ledger.versions import Version
     from ledger.writer import Writer
+    from serving.engine import Engine
+    from serving.signature import Signature
     from tasks.problems import Predictions
 
 PREDICTION, VERSION = "prediction", "model_version"
@@ -53,13 +57,13 @@ def score(project: Project, source: Path, target: Path, log: bool, console: Cons
         write_whole(target, lambda part: pieces.write(scored(), part, target.suffix.lower()))
     shutil.rmtree(work, ignore_errors=True)
     gone_on = f", {scorer.found:,} of them before it was stopped" if scorer.found else ""
-    console.say(f"  {scorer.rows:,} rows scored with version {version.version}{gone_on} -> {target}")
+    console.say(f"  {scorer.rows:,} rows scored with version {version.version} ({scorer.engine}){gone_on} -> {target}")
     seconds = round(time.monotonic() - began, 2)
     return {
         "rows": scorer.rows,
         "version": version.version,
         "seconds": seconds,
-        "engine": "scikit-learn",
+        "engine": scorer.engine,
         "logged": log,
         "resumed": scorer.found,
     }
@@ -69,13 +73,12 @@ class _Scorer:
     """Predicts pieces in their order; a piece that an earlier run finished is read instead."""
 
     def __init__(self, project: Project, version: Version, source: Path, work: Path, writer: Writer | None) -> None:
-        from tasks import features, problems
+        from tasks import features
 
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
-        self._model = project.model(version)
+        self.engine, self._ask = _engine(project, version)
         self._columns = features.Columns(**{k: tuple(v) for k, v in version.facts["columns"].items()})
-        self._kind = problems.of(version.facts["kind"])
         self._piece = self.rows = self.found = 0
 
     def scored(self, table: pa.Table) -> pa.Table:
@@ -100,7 +103,7 @@ class _Scorer:
 
         from tasks.features import conform
 
-        said = self._kind.predict(self._model, conform(table.to_pandas(), self._columns, str(self._source)))
+        said = self._ask(conform(table.to_pandas(), self._columns, str(self._source)))
         if self._writer is not None:
             self._record(table, said)
         return pd.Series(said.value, name=PREDICTION)
@@ -132,6 +135,32 @@ class _Scorer:
         _durable(waiting)
 
 
+def _engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataFrame], Predictions]]:
+    """The engine that is faster on large batches of this version, by name, and what asks it about a conformed frame."""
+    from tasks import artifacts, problems
+
+    kind = problems.of(version.facts["kind"])
+    bulk = version.facts.get("bulk") or {}
+    if bulk.get("engine") == "compiled":
+        from serving import stored
+
+        form = stored.read(artifacts.verify(project.fetch(version.model_uri), version.manifest_sha256))
+        if form is not None and form.compiled is not None:
+            return "compiled", partial(_compiled, form.compiled, form.signature)
+    return "scikit-learn", partial(kind.predict, project.model(version))
+
+
+def _compiled(engine: Engine, signature: Signature, frame: pd.DataFrame) -> Predictions:
+    import numpy as np
+
+    from serving.agreement import plain
+    from tasks.problems import Predictions
+
+    said = engine.predict(plain(frame, signature))
+    classes = None if signature.classes is None else np.array(signature.classes)
+    return Predictions(np.array(said.values), said.proba, classes)
+
+
 def _durable(waiting: list[Any]) -> None:
     from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
     from tasks.errors import Outage
@@ -145,9 +174,8 @@ def _durable(waiting: list[Any]) -> None:
 
 def _writer(project: Project) -> Writer:
     from ledger.writer import Writer
-    from tasks import privacy
 
-    return Writer(project.ledger, project.name, privacy.of(project.settings, project.home))
+    return Writer(project.ledger, project.name, project.privacy)
 
 
 def _mark(source: Path, version: Version, log: bool) -> str:

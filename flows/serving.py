@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flows.console import Console
 from flows.project import Project
+from tasks.errors import Outage
+
+# Seconds that MLflow may take to be told of a rollback.
+TELLING = 120
 
 
 def serve(project: Project, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
     """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers."""
     from serving import keys, server
     from serving.asking import Roles
-    from tasks import privacy
     from tasks.statements import statement
 
     settings = project.settings
@@ -31,8 +37,24 @@ def serve(project: Project, host: str | None, port: int | None, console: Console
         listening,
         known,
         Roles(problem.id, problem.time),
-        privacy.of(settings, project.home),
+        project.privacy,
         partial(statement, problem.kind),
         settings.serve.rolls_out,
+        settings.ledger.keeps,
+        partial(repair, project.root),
     )
     return {"host": at, "port": number}
+
+
+def repair(root: Path) -> None:
+    """Tell MLflow who serves, in a process of its own: MLflow's import would hold up answers for seconds.
+
+    Raises WindvaneError where MLflow does not answer; the next lap tells it then.
+    """
+    command = [sys.executable, "-m", "flows.aliases", str(root)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TELLING, check=False)
+    except subprocess.TimeoutExpired:
+        raise Outage(f"MLflow was not told within {TELLING} seconds. The next lap tells it") from None
+    if done.returncode != 0:
+        raise Outage(f"MLflow was not told: {done.stderr.strip()[-300:]}. The next lap tells it")

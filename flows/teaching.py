@@ -13,6 +13,7 @@ from flows.console import number
 from flows.lap import Lap
 from ledger import openings, versions
 from serving import stored
+from serving.agreement import Pace
 from tasks import artifacts, evaluation, features, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
@@ -53,6 +54,8 @@ class Built:
     folder: Path
     manifest_sha256: str
     taught_until: str | float | None
+    # Which engine answers large batches sooner, as measured; None where there is no compiled form.
+    bulk: dict[str, Any] | None
 
 
 def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
@@ -146,9 +149,11 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     _empty(folder)
     inputs = features.conform(taught, lesson.columns, "training rows")
     sample = inputs.tail(SAMPLE_ROWS)
-    engine = stored.files(model, lesson.kind, lesson.columns, inputs, _asked(lesson, inputs), settings.split.seed)
+    asked, pace = _asked(lesson, inputs), Pace()
+    engine = stored.files(model, lesson.kind, lesson.columns, inputs, asked, settings.split.seed, pace=pace)
+    bulk = pace.to_json() if stored.is_compiled(engine) else None
     digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name, engine)
-    return Built(folder, digest, splitting.taught_until(taught, settings))
+    return Built(folder, digest, splitting.taught_until(taught, settings), bulk)
 
 
 def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:

@@ -45,7 +45,7 @@ class Committer:
                 return
             raise
 
-    def _lost(self, e: Exception) -> bool:
+    def _lost(self, e: Any) -> bool:
         """Take leave of a connection in whatever state it is; whether the server had dropped it."""
         connection, self.connection = self.connection, None
         assert connection is not None

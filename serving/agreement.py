@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,16 +56,47 @@ class Agreement:
         return {**asdict(self), "accepted": self.accepted}
 
 
-def agree(engine: Engine, pipeline: Any, predict: Any, frame: pd.DataFrame, signature: Signature) -> Agreement:
+@dataclass
+class Pace:
+    """What a row of a large batch costs, in seconds: of several batches the best. `rows`: of the largest one."""
+
+    compiled: float = float("inf")
+    plain: float = float("inf")
+    rows: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Which answers batches sooner, and the microseconds a row that say so."""
+        micro = {"compiled": round(1e6 * self.compiled, 3), "scikit-learn": round(1e6 * self.plain, 3)}
+        return {"engine": min(micro, key=micro.__getitem__), "batch": self.rows, "microseconds": micro}
+
+
+def agree(
+    engine: Engine,
+    pipeline: Any,
+    predict: Any,
+    frame: pd.DataFrame,
+    signature: Signature,
+    pace: Pace | None = None,
+) -> Agreement:
     """Ask both about every row of a conformed frame, in batches, and about some rows alone as well.
 
-    predict: Kind.predict, which turns what the pipeline says into Predictions.
+    predict: Kind.predict, which turns what the pipeline says into Predictions. pace: is told what both took.
     """
     call = getattr(engine, "call", None)
     found = Agreement(0, 0, 0, 0.0)
     for start in range(0, len(frame), PIECE):
         piece = frame.iloc[start : start + PIECE]
-        found += compare(engine.predict(plain(piece, signature)), predict(pipeline, piece), call)
+        began = time.perf_counter()
+        mine = engine.predict(plain(piece, signature))
+        between = time.perf_counter()
+        theirs = predict(pipeline, piece)
+        ended = time.perf_counter()
+        found += compare(mine, theirs, call)
+        # What is small says nothing of what is large.
+        if pace is not None and len(piece) >= pace.rows:
+            pace.rows = len(piece)
+            pace.compiled = min(pace.compiled, (between - began) / len(piece))
+            pace.plain = min(pace.plain, (ended - between) / len(piece))
     some = frame.iloc[:: max(1, len(frame) // ALONE)]
     said = predict(pipeline, some)
     for i, row in enumerate(zip(*plain(some, signature), strict=True)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -77,8 +78,16 @@ class _Wanted:
 class Following:
     """`lineup` is replaced as a whole: whoever reads it once has everything of the versions in it."""
 
-    def __init__(self, engine: sa.Engine, project: str, shelf: Shelf, rollout: Rollout | None = None) -> None:
-        self._engine, self._project, self._shelf = engine, project, shelf
+    def __init__(
+        self,
+        engine: sa.Engine,
+        project: str,
+        shelf: Shelf,
+        rollout: Rollout | None = None,
+        tell: Callable[[], None] | None = None,
+    ) -> None:
+        """tell: has MLflow told of a rollback that happened here; may take long, and raises WindvaneError."""
+        self._engine, self._project, self._shelf, self._others = engine, project, shelf, tell
         self._rollout = rollout or Rollout()
         self.lineup: Lineup | None = None
         self.refusal: Refusal | None = None
@@ -171,6 +180,17 @@ class Following:
         except versions.ChampionMoved:
             return  # somebody was faster
         log.error("rolled back", extra={"facts": {"version": number, "to": lineup.champion.number, "reason": why}})
+        if self._others is not None:  # the ledger knows: nobody waits for the rest
+            threading.Thread(target=self._tell_others, args=(self._others,), name="telling", daemon=True).start()
+
+    def _tell_others(self, tell: Callable[[], None]) -> None:
+        to = None if self.current is None else self.current.number
+        try:
+            tell()
+        except WindvaneError as e:
+            log.warning("alias not repaired", extra={"facts": {"to": to, "reason": str(e)}})
+        else:
+            log.info("alias repaired", extra={"facts": {"to": to}})
 
     def _load(self, number: int, last: Promotion) -> Serving | None:
         """A version as it serves already, or loaded now; None, and a refusal, where that fails."""

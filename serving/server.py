@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from serving.answering import Answering
 from serving.app import Service
 from serving.asking import Roles
 from serving.following import Following
+from serving.forgetting import Forgetting
 from serving.labelling import Check, Labelling
 from serving.metering import Meters
 from serving.shelf import Shelf
@@ -49,23 +50,31 @@ def run(
     privacy: Privacy,
     check: Check,
     rollout: Rollout,
+    keep: timedelta | None = None,
+    tell: Callable[[], None] | None = None,
     recorded: bool = True,
 ) -> None:
     """Serve until SIGINT or SIGTERM; answers that are on their way are finished.
 
-    folder: where local copies of versions lie. listening: from listen(). recorded False: only to measure what it costs.
+    folder: where local copies of versions lie. listening: from listen(). keep: how long predictions are kept; None: for ever.
+    tell: has MLflow told of a rollback by itself. recorded False: only to measure what recording costs.
     """
     _log_as_json()
     writer = Writer(engine, project, privacy) if recorded else None
-    following = Following(engine, project, Shelf(folder, fetch), rollout)
+    following = Following(engine, project, Shelf(folder, fetch), rollout, tell)
+    forgetting = None if keep is None else Forgetting(engine, project, keep)
     try:
         following.start()
         answering = Answering(following, writer, roles)
         service = Service(answering, Labelling(engine, project, check), following, Meters(following), known)
         host, port = listening.getsockname()[:2]
         log.info("listening", extra={"facts": {"host": host, "port": port}})
+        if forgetting is not None:
+            forgetting.start()
         _serve(service, listening)
     finally:
+        if forgetting is not None:
+            forgetting.stop()
         following.stop()
         if writer is not None:
             writer.close()

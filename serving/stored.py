@@ -17,6 +17,7 @@ from serving.signature import Input, Signature, Type
 if TYPE_CHECKING:
     import pandas as pd
 
+    from serving.agreement import Pace
     from tasks import features
     from tasks.problems import Kind
 
@@ -47,10 +48,12 @@ def files(
     asked: pd.DataFrame,
     seed: int,
     bent: int = MADE_UP_ROWS,
+    pace: Pace | None = None,
 ) -> dict[str, bytes]:
     """The files for a fitted pipeline. taught, asked: conformed rows that it was fitted on, and on which forms are compared.
 
-    bent, seed: how many rows are made up, and by which chance. A form that does not agree is not stored; the reason is.
+    bent, seed: how many rows are made up, and by which chance. pace: is told what large batches cost.
+    A form that does not agree is not stored; the reason is.
     """
     from serving.agreement import agree, made_up
     from serving.compile import compile
@@ -67,13 +70,18 @@ def files(
     else:
         engine = Compiled(made.recipe, made.trees, signature.classes)
         rows = asked.iloc[:: max(1, len(asked) // ASKED_ROWS)]
-        found = agree(engine, model, kind.predict, rows, signature)
-        found += agree(engine, model, kind.predict, made_up(rows, signature, bent, seed), signature)
+        found = agree(engine, model, kind.predict, rows, signature, pace)
+        found += agree(engine, model, kind.predict, made_up(rows, signature, bent, seed), signature, pace)
         content |= {"agreement": found.to_json(), "why": f"compared with scikit-learn: {found}"}
         if found.accepted:
             content["compiled"], trees = made.recipe, made.trees
     written = {ENGINE: json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()}
     return written if trees is None else {**written, TREES: trees}
+
+
+def is_compiled(written: Mapping[str, bytes]) -> bool:
+    """Whether files() found a compiled form that agrees."""
+    return json.loads(written[ENGINE])["compiled"] is not None
 
 
 def read(content: Mapping[str, bytes]) -> Form | None:

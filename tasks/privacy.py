@@ -18,21 +18,28 @@ _LEAST = 16
 
 
 def of(chosen: Settings, home: Path, columns: Collection[str] | None = None) -> Privacy:
-    """The rules of `ledger` in params.yaml. `home` is .windvane/; `columns`, where given, are those of a request.
+    """The rules of `ledger` in params.yaml. `home` is .windvane/; `columns`, where known, are those of the table or of a request.
 
     The key comes from WINDVANE_LEDGER_KEY, else from a file in `home` that is made the first time. Raises InputError for a
-    column that is not there (a slip would store it in the open), and for a shared ledger without a key that all share.
+    column that is not there, and for a shared ledger without a key that all share.
     """
+    if columns is not None:
+        check(chosen, columns)
+    rules = chosen.ledger
+    secret = _key(home) if rules.hash else b""
+    return Privacy(frozenset(rules.drop), frozenset(rules.hash), rules.sample, secret)
+
+
+def check(chosen: Settings, columns: Collection[str]) -> None:
+    """Raise InputError for a private column that is none of the table's: a slip would store the real one in the open."""
     rules, problem = chosen.ledger, chosen.problem
-    known = None if columns is None else {*columns, *problem.ignore, problem.target, problem.group or problem.target}
+    known = {*columns, *problem.ignore, problem.target, problem.group or problem.target}
     for key, names in (("drop", rules.drop), ("hash", rules.hash)):
         for name in names:
-            if known is not None and name not in known:
+            if name not in known:
                 near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
                 hint = f"Did you mean {near[0]!r}?" if near else "Take it out of the list"
                 raise InputError(f"ledger.{key}: the table has no column {name!r}. {hint}")
-    secret = _key(home) if rules.hash else b""
-    return Privacy(frozenset(rules.drop), frozenset(rules.hash), rules.sample, secret)
 
 
 def _key(home: Path) -> bytes:

@@ -92,10 +92,10 @@ class Site:
             (folder / name).write_bytes(content)
         return self.add(number, folder, kind)
 
-    def add(self, number: int, folder: Path, kind: str = "regression") -> versions.Version:
-        """Seal and record a folder as a version."""
+    def add(self, number: int, folder: Path, kind: str = "regression", **more: Any) -> versions.Version:
+        """Seal and record a folder as a version; `more` facts than all have."""
         facts = {"kind": kind, "target": "price", "metric": "mae", "columns": asdict(COLUMNS)}
-        facts |= {"summary": {"chosen": "boosting", "test": 1.0, "interval": [0.5, 1.5]}}
+        facts |= {**more, "summary": {"chosen": "boosting", "test": 1.0, "interval": [0.5, 1.5]}}
         digest = artifacts.seal(folder)
         version = versions.Version(number, f"f{number}", "r", str(folder), digest, "x", "d", None, facts, store.now())
         with self.ledger.begin() as db:

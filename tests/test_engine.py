@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables_for_tests import ingested
+from test_balance import COLUMNS as RARE
+from test_balance import fitted, rare
 from test_estimators import EVERY, taught
 from test_features import ALL
 
@@ -23,6 +25,7 @@ from serving.signature import Input, Signature
 from serving.trees import CannotCompile
 from tasks import estimators, features, problems, profile
 from tasks import settings as params
+from tasks.balance import Balance
 from tasks.estimators import Spec
 from tasks.features import Columns, conform
 from tasks.problems import Predictions
@@ -105,6 +108,41 @@ def test_a_threshold_decides_as_the_pipeline_does(threshold: float) -> None:
     made.recipe["call"][0] = 0.3
     moved = Compiled(made.recipe, made.trees, signature.classes)
     assert agreement.agree(moved, model, predict, inputs, signature).changed > 0
+
+
+@pytest.mark.parametrize("candidate", ["linear", "forest", "boosting"])
+@pytest.mark.parametrize("treatment", ["weights", "oversample", "undersample", "smote"])
+@pytest.mark.parametrize("threshold", [None, "f1"])
+def test_balanced_and_threshold_tuned_classifiers_agree(candidate: str, treatment: str, threshold: str | None) -> None:
+    frame = rare()
+    model = fitted(frame, Balance(treatment, threshold), candidate)
+    inputs = conform(frame, RARE, "x")
+    made = form(model, "classification", RARE, inputs)
+    assert made.compiled is not None, made.why
+    assert "0 of" in made.why
+    # Whatever stands around the classifier counts: without it, the answers are others.
+    recipe = compile(model, RARE.names).recipe
+    assert recipe["bent"]
+    assert (recipe["call"] is not None) == (threshold is not None)
+    bare = Compiled({**recipe, "bent": []}, compile(model, RARE.names).trees, model.classes_.tolist())
+    signature = Signature(tuple(Input(n, stored.types(RARE)[n], True) for n in RARE.names), ("no", "yes"))
+    assert not agreement.agree(bare, model, problems.of("classification").predict, inputs, signature).accepted
+
+
+def test_what_a_large_batch_costs_is_measured_beside_the_comparison() -> None:
+    model, signature, inputs = boosted()
+    made, pace = compile(model, ALL.names), agreement.Pace()
+    engine, predict = Compiled(made.recipe, made.trees, None), problems.of("regression").predict
+    agreement.agree(engine, model, predict, inputs, signature, pace)
+    assert pace.rows == len(inputs)
+    assert 0 < pace.compiled < 1
+    assert 0 < pace.plain < 1
+    assert agreement.Pace(2e-6, 1e-6, 5_000).to_json() == {
+        "engine": "scikit-learn",
+        "batch": 5_000,
+        "microseconds": {"compiled": 2.0, "scikit-learn": 1.0},
+    }
+    assert agreement.Pace(1e-6, 2e-6, 5_000).to_json()["engine"] == "compiled"
 
 
 def test_a_form_that_answers_otherwise_is_found_out() -> None:

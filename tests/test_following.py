@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,7 @@ from serving.following import Following
 from serving.shelf import KEPT, Shelf
 from tasks.errors import WindvaneError
 from tests.conftest import Folder
-from tests.served import PROJECT, ROW, Client, Site, houses, made_project, serving, writer
+from tests.served import PROJECT, ROW, Client, Site, houses, made_project, serving, taught, writer
 
 
 @pytest.fixture
@@ -245,6 +246,41 @@ def test_a_real_service_from_its_start_to_its_end(folder: Folder) -> None:
     imported = {line.rsplit("|", 1)[-1].strip() for line in log.splitlines() if line.startswith("import time:")}
     assert "onnxruntime" in imported
     assert not imported & {"prefect", "dvc", "evidently", "mlflow", "sklearn", "pandas", "optuna", "matplotlib"}
+
+
+@pytest.mark.slow
+def test_mlflows_own_clients_work_unchanged(folder: Folder) -> None:
+    """MLflow's client of scoring servers, which its deployments use, and requests as its documentation sends them."""
+    import requests
+    from mlflow.deployments import PredictionsResponse
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+
+    rows = houses(40).drop(columns=["price", "dear"])
+    rows["day"] = rows["day"].dt.strftime("%Y-%m-%d")
+    with serving(folder) as (process, port):
+        client = ScoringServerClient("127.0.0.1", port)
+        client.wait_server_ready(timeout=30, scoring_server_proc=process)
+        assert client.get_version() == version("mlflow")
+        said = client.invoke(rows)
+        site = Site(folder.path / ".windvane")
+        site.models[1], _ = taught(1, "boosting", "regression", ())
+        expected = site.says(1, rows.to_dict(orient="records"))
+        assert said.get_predictions("ndarray").tolist() == pytest.approx(expected, rel=1e-9)
+        assert list(said.get_predictions()[0]) == said["predictions"]
+        with pytest.raises(Exception, match=r"size.*must be a number"):
+            client.invoke(rows.assign(size="large"))
+        split = json.loads(rows.to_json(orient="split", index=False))
+        records = json.loads(rows.to_json(orient="records"))
+        for body in ({"dataframe_split": split}, {"dataframe_records": records}, {"instances": records}):
+            answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=30)
+            assert PredictionsResponse.from_json(answer.text)["predictions"] == said["predictions"]
+        csv = requests.post(
+            f"http://127.0.0.1:{port}/invocations",
+            data=rows.to_csv(index=False),
+            headers={"Content-Type": "text/csv"},
+            timeout=30,
+        )
+        assert csv.json()["predictions"] == said["predictions"]
 
 
 @pytest.mark.slow

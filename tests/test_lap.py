@@ -371,3 +371,52 @@ def test_a_secret_from_the_environment_is_logged_nowhere(project: Folder, prefec
     assert run.data.params["project"] == "${NAME_OF_IT}"
     artifacts = project.path / ".windvane" / "artifacts"
     assert not [path for path in artifacts.rglob("params.yaml") if "houses" in path.read_text().split("source")[0]]
+
+
+def test_a_lap_lets_go_of_what_the_ledger_has_kept_long_enough(copied: Folder) -> None:
+    from flows import lap as laps
+    from flows.console import Console
+    from flows.outcome import Outcome
+    from flows.project import Project
+    from ledger.labels import resolved
+    from tests.ledgers import answer, put
+
+    project = Project(copied.path)
+    put(project.ledger, project.name, answer("old"), received="2001-01-01T00:00:00.000000+00:00")
+    put(project.ledger, project.name, answer("new"))
+    (told,) = ledger(copied, "SELECT outcome FROM laps")
+    with laps.opened(project, "test", "search", Console(False)) as lap, laps.recorded(lap):
+        laps.finish(lap, Outcome.from_json(json.loads(told[0])))
+    assert [one.id for one in resolved(project.ledger, project.name, unlabelled=True)] == ["new"]
+
+
+def test_mlflow_is_told_of_a_rollback_by_a_process_of_its_own(copied: Folder) -> None:
+    from mlflow import MlflowClient
+
+    from flows.project import Project
+    from flows.serving import repair
+    from ledger import versions
+    from tasks.errors import Outage
+
+    project = Project(copied.path)
+    client = MlflowClient(f"sqlite:///{copied.path}/.windvane/mlflow.db")
+    client.delete_registered_model_alias(project.name, "champion")
+    versions.promote(project.ledger, project.name, versions.promotion(1, 1, "rollback", "canary: it failed"))
+    repair(copied.path)
+    assert int(client.get_model_version_by_alias(project.name, "champion").version) == 1
+    last = versions.last_promotion(project.ledger, project.name)
+    assert last is not None
+    assert last.told
+    (copied.path / ".windvane" / "mlflow.db").write_bytes(b"not a database, but something else altogether")
+    with pytest.raises(Outage, match="The next lap tells it"):
+        repair(copied.path)
+
+
+def test_a_misspelt_private_column_ends_check_lap_and_service(copied: Folder) -> None:
+    copied.set(ledger__drop=["citi"], search__trials=5)
+    for command in (("check",), ("train",), ("serve", "--port", "0"), ("erase", "--where", "city=Waco")):
+        ran = copied.run(*command)
+        assert ran.status == 2, (command, ran.err)
+        assert "ledger.drop" in ran.err + ran.out
+        assert "Did you mean 'city'?" in ran.err + ran.out
+        assert "Traceback" not in ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from ledger.schema import erasures
 from ledger.schema import labels as statements
 from ledger.versions import Version
 from ledger.writer import Writer
+from serving import forgetting
 from tests.ledgers import answer, put
 
 KEY = b"a key that only this test knows"
@@ -62,6 +64,24 @@ def test_old_predictions_go_with_their_labels_and_waiting_labels_too(engine: sa.
     assert expire(engine, project, timedelta(days=365)) == Removed(0, 0)
     with engine.connect() as db:
         assert db.scalar(sa.select(sa.func.count()).select_from(erasures).where(erasures.c.project == project)) == 0
+
+
+def test_a_service_forgets_at_its_start_and_lives_through_an_outage(
+    engine: sa.Engine, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "FIRST", 0.0)
+    put(engine, project, *(answer(f"old{i}") for i in range(3)), received=days_ago(40))
+    put(engine, project, answer("new"))
+    keeper = forgetting.Forgetting(engine, project, timedelta(days=30))
+    keeper.start()
+    deadline = time.monotonic() + 20
+    while ids(engine, table, project) != ["new"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    keeper.stop()
+    away = sa.create_engine(str(engine.url.set(database="/nowhere/at/all")))
+    forgetting.Forgetting(away, project, timedelta(days=30)).look()  # raises nothing
+    away.dispose()
 
 
 def test_a_subject_is_erased_by_id_and_the_record_does_not_say_whom(engine: sa.Engine, project: str) -> None:

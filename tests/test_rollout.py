@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from serving.following import Following
 from serving.shelf import Shelf
 from serving.trial import ENOUGH, FAILURES, Trial
 from tasks import settings
-from tasks.errors import InputError
+from tasks.errors import InputError, Outage
 from tasks.serve_settings import Rollout, rollout
 from tests.served import PROJECT, ROW, Client, Site, writer
 
@@ -115,6 +116,28 @@ def test_a_bad_challenger_goes_back_by_itself_and_nobody_notices(site: Site, way
     assert last.reason.startswith(way.way)
     assert client.predict([ROW])["model_version"] == 1
     assert client.ask("GET", "/model").json()["challenger"] is None
+
+
+@pytest.mark.parametrize("outage", [False, True])
+def test_after_a_return_mlflow_is_told_and_need_not_answer(site: Site, outage: bool) -> None:
+    asked = threading.Event()
+
+    def tell() -> None:
+        last = versions.last_promotion(site.ledger, PROJECT)
+        assert last is not None
+        assert last.to_version == 1  # the ledger knows first
+        asked.set()
+        if outage:
+            raise Outage("MLflow does not answer")
+
+    following = Following(site.ledger, PROJECT, Shelf(site.root / "serving", Path), CANARY, tell)
+    following.look()
+    spoil(following, Failing())
+    Client(site, following, None).run(many)
+    following.look()
+    assert asked.wait(10)
+    assert following.current is not None
+    assert following.current.number == 1
 
 
 def test_when_its_time_is_over_it_answers_alone(site: Site) -> None:

@@ -7,14 +7,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from served import COLUMNS, PROJECT, houses, made_project, taught
+import sqlalchemy as sa
+from served import COLUMNS, PROJECT, Site, houses, made_project, taught
 
 from flows import scoring
 from flows.console import Console
 from flows.project import Project
 from ledger.labels import resolved
+from ledger.schema import versions
 from tasks import pieces
 from tasks.errors import InputError, WindvaneError
+from tasks.features import conform
 
 
 @pytest.fixture
@@ -33,8 +36,6 @@ def score(root: Path, source: str, target: str, log: bool = False) -> dict[str, 
 
 
 def expected() -> list[float]:
-    from tasks.features import conform
-
     model, _ = taught(1, "boosting", "regression", ())
     said: list[float] = model.predict(conform(houses(), COLUMNS, "x")).tolist()
     return said
@@ -50,6 +51,42 @@ def test_a_file_in_pieces_gets_what_the_pipeline_says(root: Path, source: str, t
     assert list(out.columns) == ["size", "garden", "town", "day", "note", "prediction", "model_version"]
     assert out["note"].iloc[250] == "only far below"
     assert not list((root / ".windvane" / "scoring").iterdir())
+
+
+def bulk(root: Path, engine: str) -> None:
+    """Say of the champion which engine was measured to be the faster one on large batches."""
+    with Project(root).ledger.begin() as db:
+        for number, facts in db.execute(sa.select(versions.c.version, versions.c.facts)).all():
+            more = {**facts, "bulk": {"engine": engine}}
+            db.execute(sa.update(versions).where(versions.c.version == number).values(facts=more))
+
+
+@pytest.mark.parametrize("engine", ["compiled", "scikit-learn"])
+def test_the_engine_that_was_measured_to_be_faster_scores_and_is_named(root: Path, engine: str) -> None:
+    assert score(root, "in.parquet", "out.parquet")["engine"] == "scikit-learn"  # where nothing was measured
+    bulk(root, engine)
+    said = score(root, "in.parquet", "out.parquet", log=True)
+    assert (said["engine"], said["rows"]) == (engine, 300)
+    assert pd.read_parquet(root / "out.parquet")["prediction"].tolist() == pytest.approx(expected(), rel=1e-9)
+    kept = resolved(Project(root).ledger, PROJECT, unlabelled=True)
+    assert sorted(one.output["prediction"] for one in kept) == pytest.approx(sorted(expected()))
+
+
+@pytest.mark.parametrize("engine", ["compiled", "scikit-learn"])
+def test_classes_are_scored_alike_by_both_engines(tmp_path: Path, engine: str) -> None:
+    folder = made_project(tmp_path)
+    site = Site(folder.path / ".windvane")
+    site.register(2, "forest", "classification", n_estimators=10)
+    site.promote(2)
+    bulk(folder.path, engine)
+    frame = houses().drop(columns=["price", "dear"])
+    frame.to_parquet(folder.path / "in.parquet", index=False)
+    assert score(folder.path, "in.parquet", "out.parquet", log=True)["engine"] == engine
+    said = site.models[2].predict(conform(houses(), COLUMNS, "x")).tolist()
+    assert pd.read_parquet(folder.path / "out.parquet")["prediction"].tolist() == said
+    kept = list(resolved(site.ledger, PROJECT, unlabelled=True))
+    assert {one.output["prediction"] for one in kept} == {"yes", "no"}
+    assert all(set(one.output["probabilities"]) == {"yes", "no"} for one in kept)
 
 
 def test_what_was_stopped_goes_on_and_is_recorded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
