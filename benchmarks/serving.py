@@ -28,7 +28,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 SYNCS, ROUNDS = 100, 3
-OURS, MLFLOW = "windvane, without the ledger", "mlflow models serve"
+OURS, RECORDED, MLFLOW = "windvane, without the ledger", "windvane, with the ledger", "mlflow models serve"
 # Seconds in which a service must have answered once.
 PATIENCE = 120
 
@@ -186,7 +186,7 @@ def services(model: Path) -> dict[str, list[str]]:
     mlflow = ["models", "serve", "-m", str(model), "--env-manager", "local", "--host", "127.0.0.1", "--port"]
     return {
         OURS: [*me, "bare"],
-        "windvane, with the ledger": [sys.executable, "-m", "flows.cli", "serve", "--port"],
+        RECORDED: [sys.executable, "-m", "flows.cli", "serve", "--port"],
         "FastAPI + scikit-learn": [*me, "plain", str(model)],
         MLFLOW: [sys.executable, "-m", "mlflow", *mlflow],
     }
@@ -194,7 +194,7 @@ def services(model: Path) -> dict[str, list[str]]:
 
 def main(seconds: float) -> None:
     measured: dict[str, list[list[Measured]]] = {}
-    taken: list[float] = []
+    taken: list[list[float]] = []
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         model = project(folder)
@@ -208,10 +208,9 @@ def main(seconds: float) -> None:
             for service, where in running.items():
                 loads = ((singles, 16), (singles, 1), (hundreds, 4))
                 measured.setdefault(service, []).append([measure(tuple(where), *how, seconds) for how in loads])
-            taken += syncs(folder)
+            taken.append(syncs(folder))
     show(measured)
-    most = sorted(taken)[int(0.99 * len(taken))]
-    print(f"fsync of 4 KB: median {statistics.median(taken):.2f} ms, 99 % within {most:.2f} ms")
+    show_syncs(measured, taken)
 
 
 def show(measured: dict[str, list[list[Measured]]]) -> None:
@@ -237,6 +236,19 @@ def show(measured: dict[str, list[list[Measured]]]) -> None:
         print(
             f"{service}: {middle(many):.1f} times the requests of mlflow ({min(many):.1f} to {max(many):.1f}), "
             f"{middle(batch):.1f} times the rows ({min(batch):.1f} to {max(batch):.1f})"
+        )
+
+
+def show_syncs(measured: dict[str, list[list[Measured]]], taken: list[list[float]]) -> None:
+    """What recording costs one connection, beside one fsync of the same round."""
+    whole = sorted(one for round in taken for one in round)
+    most = whole[int(0.99 * len(whole))]
+    print(f"fsync of 4 KB: median {statistics.median(whole):.2f} ms, 99 % within {most:.2f} ms")
+    for i, (bare, recorded) in enumerate(zip(measured[OURS], measured[RECORDED], strict=True)):
+        without, sync, within = bare[1].load.p50, statistics.median(taken[i]), recorded[1].load.p50
+        print(
+            f"round {i + 1}, 1 connection, p50: with the ledger {within:.2f} ms; without it and one fsync "
+            f"{without:.2f} + {sync:.2f} = {without + sync:.2f} ms"
         )
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import orjson
@@ -218,7 +219,7 @@ def _times(given: Columns, rows: int, plain: list[list[Plain]], signature: Signa
         return [None] * rows
     place = {column.name: i for i, column in enumerate(signature.inputs) if column.type == "date"}.get(roles.time)
     if place is not None:
-        return [None if at is None else _EPOCH + timedelta(microseconds=int(at)) for at in plain[place]]
+        return [None if at is None else _date(at) for at in plain[place]]
     times = list(given.get(roles.time, [None] * rows))
     for i, time in enumerate(times):
         try:
@@ -228,3 +229,8 @@ def _times(given: Columns, rows: int, plain: list[list[Plain]], signature: Signa
                 f"column {shown(roles.time)!r}, row {i + 1}: must be a moment, such as 2026-01-31T12:00:00Z"
             ) from None
     return times
+
+
+@lru_cache(4096)  # rows of a request are of the same days
+def _date(at: Plain) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(at))  # type: ignore[arg-type]

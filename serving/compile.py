@@ -134,10 +134,11 @@ def _linear(model: Any) -> _Model:
 
 def _forest(model: Any) -> _Model:
     members = getattr(model, "estimators_", [model])
-    read = [trees.of_sklearn(m.tree_, _leaves(m) / len(members)) for m in members]
+    read = [trees.of_sklearn(m.tree_, _leaves(m)) for m in members]
     targets = read[0].weights.shape[1]
     link = "shares" if hasattr(model, "classes_") else "none"
-    return _Model("trees", {"baseline": [0.0] * targets}, read, targets, link, single=True)
+    # Divided at the end, as scikit-learn does: trees that are all sure then say 1 exactly, not 1 - 1e-16.
+    return _Model("trees", {"baseline": [0.0] * targets, "divide": len(members)}, read, targets, link, single=True)
 
 
 def _leaves(member: Any) -> NDArray[np.float64]:

@@ -127,6 +127,8 @@ def _trees(model: dict[str, Any], trees: bytes | None) -> Raw:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(trees, options, providers=["CPUExecutionProvider"])
     baseline = np.array(model["baseline"], dtype="float64")
+    if (divide := float(model.get("divide", 1))) != 1:
+        return lambda inputs: session.run(None, {"inputs": inputs})[0] / divide + baseline
     return lambda inputs: session.run(None, {"inputs": inputs})[0] + baseline
 
 

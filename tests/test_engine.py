@@ -129,6 +129,19 @@ def test_balanced_and_threshold_tuned_classifiers_agree(candidate: str, treatmen
     assert not agreement.agree(bare, model, problems.of("classification").predict, inputs, signature).accepted
 
 
+def test_a_forest_that_is_sure_says_so_exactly() -> None:
+    frame = taught("classification")
+    frame["y"] = np.where(frame["n"].fillna(0) > 0, "yes", "no")
+    model = estimators.fit(Spec("forest", {"n_estimators": 49}), problems.of("classification"), ALL, frame, "y", 0, 1)
+    made = form(model, "classification", ALL, conform(frame, ALL, "x"))
+    assert made.compiled is not None, made.why
+    said = made.compiled.predict(made.sample).proba
+    assert said is not None
+    assert made.expected.proba is not None
+    assert said == pytest.approx(made.expected.proba, rel=1e-12, abs=0)
+    assert {0.0, 1.0} <= set(said.ravel().tolist())
+
+
 def test_what_a_large_batch_costs_is_measured_beside_the_comparison() -> None:
     model, signature, inputs = boosted()
     made, pace = compile(model, ALL.names), agreement.Pace()

@@ -256,7 +256,7 @@ def test_mlflows_own_clients_work_unchanged(folder: Folder) -> None:
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
     rows = houses(40).drop(columns=["price", "dear"])
-    rows["day"] = rows["day"].dt.strftime("%Y-%m-%d")
+    rows["day"], rows["size"] = rows["day"].dt.strftime("%Y-%m-%d"), rows["size"].round(2)  # to_json rounds too
     with serving(folder) as (process, port):
         client = ScoringServerClient("127.0.0.1", port)
         client.wait_server_ready(timeout=30, scoring_server_proc=process)
@@ -285,7 +285,7 @@ def test_mlflows_own_clients_work_unchanged(folder: Folder) -> None:
 
 @pytest.mark.slow
 def test_no_answered_prediction_is_lost_to_a_kill(folder: Folder) -> None:
-    """Three kills; WINDVANE_KILLS=100 asks for more."""
+    """Three kills; `WINDVANE_KILLS=100 pytest -s` asks for more, and shows how much was at stake."""
     from ledger import store
     from ledger.labels import resolved
 
@@ -303,6 +303,7 @@ def test_no_answered_prediction_is_lost_to_a_kill(folder: Folder) -> None:
         one.id
         for one in resolved(store.connect(f"sqlite:///{folder.path}/.windvane/ledger.db"), PROJECT, unlabelled=True)
     ]
+    print(f"{len(answered):,} answered, {len(set(answered) - set(kept))} of them lost, {len(kept):,} stored")
     assert answered
     assert set(answered) <= set(kept)
     assert len(kept) == len(set(kept))

@@ -22,6 +22,7 @@ def test_no_generated_request_breaks_the_service(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", checks, "--seed", "0"]
         command += ["--max-examples", os.environ.get("WINDVANE_FUZZ", "30"), "--phases", "fuzzing", "--no-color"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    print(done.stdout[-1500:])  # shown with -s
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     log = (tmp_path / "serve.log").read_text()
     assert "Traceback" not in log
