@@ -33,6 +33,8 @@ GROUP = 2_000
 # Rows that an event loop commits itself, at most; after a commit that held it up for so many seconds the thread has them all for
 # so long.
 HERE, HELD_UP, ELSEWHERE = 64, 0.02, 1.0
+# Rows of one request that a thread prepares.
+LARGE = 1_000
 
 
 class LedgerFull(RuntimeError):
@@ -99,7 +101,8 @@ class Writer:
 
     async def record(self, given: Sequence[Prediction]) -> None:
         """Return when predictions are durable, without blocking the event loop. Raises as submit(), and what went wrong."""
-        if self._queued >= self._room:  # rare: then a thread may wait for us
+        # Rare: no room, for which a thread may wait, or so many rows that preparing them would hold up the loop.
+        if self._queued >= self._room or len(given) >= LARGE:
             return await asyncio.wrap_future(await asyncio.to_thread(self.submit, given))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()

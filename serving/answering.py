@@ -23,6 +23,8 @@ from serving.stored import SCIKIT_LEARN
 
 # Fewer rows than this are answered in the event loop itself: a thread would cost more than they do.
 FEW = 50
+# From so many rows on, what the ledger keeps of them is put together in a thread: milliseconds that others would wait.
+MANY = 1_000
 # Requests that a shadow may be behind; those beyond it does not see.
 MOST_SILENT = 200
 log = logging.getLogger("windvane.serving")
@@ -122,11 +124,8 @@ class Answering:
     async def _record(self, serving: Serving, role: str, asked: Asked, ids: list[str], answer: Answer) -> None:
         if self._recorder is None:
             return
-        version, told = serving.number, outputs(answer, serving.loaded.signature.classes)
-        given = [
-            Prediction(id, version, record, output, role, at)
-            for id, record, output, at in zip(ids, asked.records(), told, asked.times, strict=True)
-        ]
+        parts = (serving, role, asked, ids, answer)
+        given = _given(*parts) if len(ids) < MANY else await asyncio.to_thread(_given, *parts)
         try:
             await self._recorder.record(given)
         except BadPrediction:
@@ -135,6 +134,14 @@ class Answering:
             raise Refused(
                 f"not answered, because it could not be recorded: {type(e).__name__}. Try again later", 503
             ) from e
+
+
+def _given(serving: Serving, role: str, asked: Asked, ids: list[str], answer: Answer) -> list[Prediction]:
+    version, told = serving.number, outputs(answer, serving.loaded.signature.classes)
+    return [
+        Prediction(id, version, record, output, role, at)
+        for id, record, output, at in zip(ids, asked.records(), told, asked.times, strict=True)
+    ]
 
 
 def outputs(answer: Answer, classes: Sequence[Any] | None) -> list[dict[str, Any]]:

@@ -106,6 +106,8 @@ class Compiled:
         return inputs
 
 
+_FAR = -700.0  # exp(710) overflows
+
 Raw = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 
 
@@ -133,8 +135,11 @@ def _trees(model: dict[str, Any], trees: bytes | None) -> Raw:
 
 
 def _logistic(raw: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Through the logarithm, so that neither end overflows.
-    return _shares(np.exp(-np.logaddexp(0.0, -raw)))
+    # As scikit-learn's expit: 1 - p is then the same to the last bit also where p is nearly 1. Far out exp is infinite, p nothing.
+    if raw.min(initial=0.0) > _FAR:
+        return _shares(1.0 / (1.0 + np.exp(-raw)))
+    with np.errstate(over="ignore"):
+        return _shares(1.0 / (1.0 + np.exp(-raw)))
 
 
 def _softmax(raw: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from test_features import ALL
 
 from serving import agreement, stored
 from serving.compile import compile
-from serving.engine import Answer, Compiled
+from serving.engine import Answer, Compiled, _logistic
 from serving.signature import Input, Signature
 from serving.trees import CannotCompile
 from tasks import estimators, features, problems, profile
@@ -128,6 +128,14 @@ def test_balanced_and_threshold_tuned_classifiers_agree(candidate: str, treatmen
     bare = Compiled({**recipe, "bent": []}, compile(model, RARE.names).trees, model.classes_.tolist())
     signature = Signature(tuple(Input(n, stored.types(RARE)[n], True) for n in RARE.names), ("no", "yes"))
     assert not agreement.agree(bare, model, problems.of("classification").predict, inputs, signature).accepted
+
+
+def test_a_sure_score_has_the_same_rest_as_in_scikit_learn() -> None:
+    from scipy.special import expit
+
+    raw = np.concatenate([np.linspace(-40, 40, 4_001), [-1e308, -710.0, -700.0, 0.0, 700.0, 1e308]])[:, None]
+    likely = expit(raw)
+    assert _logistic(raw) == pytest.approx(np.hstack([1 - likely, likely]), rel=1e-12, abs=0)
 
 
 def test_a_forest_that_is_sure_says_so_exactly() -> None:
