@@ -1,7 +1,7 @@
 """Fifty swaps of the champion under steady load: failed and mixed answers, and what a swap does to the slowest answers.
 
-python benchmarks/swaps.py     # some two minutes
-Two versions, promoted in turn every 1.2 seconds; 16 connections ask for one row each. Before that, as long without swaps.
+python benchmarks/swaps.py     # some three minutes
+Two versions, promoted in turn every 1.6 seconds; 16 connections ask for one row each. Before that, as long without swaps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import load
 
 ROOT = Path(__file__).parent.parent
-SWAPS, PAUSE = 50, 1.2
+SWAPS, PAUSE = 50, 1.6
 
 
 def main() -> None:

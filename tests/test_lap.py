@@ -78,6 +78,16 @@ def test_a_compiled_form_that_agreed_stands_beside_the_model(taught: tuple[Folde
     assert "engine.json" in (engine.parent / "manifest.json").read_text(encoding="utf-8")
 
 
+def test_the_engine_for_large_batches_is_measured_and_used(copied: Folder) -> None:
+    (facts,) = ledger(copied, "SELECT facts FROM versions")
+    bulk = json.loads(facts[0])["bulk"]
+    assert bulk["batch"] == 5_000
+    assert bulk["engine"] == min(bulk["microseconds"], key=bulk["microseconds"].__getitem__)
+    ran = copied.run("score", "data/txhousing.csv", "out.parquet", "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["engine"] == bulk["engine"]
+
+
 def test_dvc_agrees_with_what_the_lap_recorded(taught: tuple[Folder, dict[str, Any]]) -> None:
     folder, said = taught
     assert "up to date" in folder.dvc("status")
