@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +48,38 @@ def _fly(lap: Any, prefect: Any) -> Any:
     """Run the flow. The server boots while everything heavy is imported."""
     from flows import quiet
 
-    quiet.hush()
-    import prefect as framework
+    with _all_stays():
+        quiet.hush()
+        import prefect as framework
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows import closing, training
+        from flows import closing, training
 
-    for name in HEAVY:
-        importlib.import_module(name)
-    _ = lap.project.tracker  # makes MLflow's store, the first time
+        for name in HEAVY:
+            importlib.import_module(name)
+        _ = lap.project.tracker  # makes MLflow's store, the first time
     prefect.wait()
     try:
-        with framework.tags(closing.tag(lap.id)):
+        # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
+        # second after the flow.
+        silent = temporary_settings(set_defaults={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        with silent, framework.tags(closing.tag(lap.id)):
             return training.lap(str(lap.project.root), lap.cause, lap.depth)
     finally:
         quiet.flush()
         if prefect.process is not None:
             closing.settle(lap.id)
+
+
+@contextmanager
+def _all_stays() -> Iterator[None]:
+    """For imports, of which nothing becomes garbage: looking for it again and again takes a quarter of their time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:

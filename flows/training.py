@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from prefect import flow
+from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
 from flows import steps
@@ -26,7 +27,10 @@ from tasks.smoke import Tester
 def lap(root: str, cause: str = "scheduled", depth: Depth = "search") -> Outcome:
     """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease."""
     if (current := CURRENT.get()) is not None:
-        return _run(current)
+        # The lap's tag is for its flow run: of a tagged task run Prefect asks the server for a concurrency slot first, and
+        # after a long step that call fails on a connection gone stale and is tried again seconds later.
+        with TagsContext(current_tags=set()):
+            return _run(current)
     with opened(Project(Path(root)), cause, depth, Console()) as current, recorded(current):
         return _run(current)
 
