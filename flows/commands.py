@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-import importlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flows.console import Console
 from flows.project import Project
 from tasks.errors import InputError
-
-# What a lap will need in any case: imported while the server boots.
-HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
@@ -46,18 +39,15 @@ def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console
 
 def _fly(lap: Any, prefect: Any) -> Any:
     """Run the flow. The server boots while everything heavy is imported."""
-    from flows import quiet
+    from flows import loading, quiet
 
-    with _all_stays():
+    with loading.all_stays():
         quiet.hush()
         import prefect as framework
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         from flows import closing, training
-
-        for name in HEAVY:
-            importlib.import_module(name)
-        _ = lap.project.tracker  # makes MLflow's store, the first time
+    loading.load(lap.project, enough=prefect.answers)
     prefect.wait()
     try:
         # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
@@ -69,17 +59,6 @@ def _fly(lap: Any, prefect: Any) -> Any:
         quiet.flush()
         if prefect.process is not None:
             closing.settle(lap.id)
-
-
-@contextmanager
-def _all_stays() -> Iterator[None]:
-    """For imports, of which nothing becomes garbage: looking for it again and again takes a quarter of their time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
-from flows import steps
+from flows import loading, steps
 from flows.closing import close_abandoned
 from flows.console import Console
 from flows.deploying import adopted, reconcile
@@ -45,6 +45,7 @@ def _run(lap: Lap) -> Outcome:
     outcome = unchanged(lap)
     if outcome is None:
         data_version = refresh(lap)
+        loading.load(lap.project)
         mark = lap.fingerprint(data_version)
         challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
         outcome = decide(lap, challenger or teach(lap, data_version, mark))
