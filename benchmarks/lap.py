@@ -2,7 +2,8 @@
 
 In turn, in one run: a bare script (benchmarks/bare_lap.py: the same fits, the same MLflow calls), `windvane train` with
 Prefect's server and MLflow's store at hand, with nothing running on a project used before, on a fresh one, and a lap
-with nothing changed. Whole processes: wall seconds, and the largest resident memory of the process itself.
+with nothing changed. Whole processes: wall seconds, and of the process itself (with the children
+that it waited for) processor seconds, which a busy neighbour disturbs less, and the largest resident memory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Run:
     """One timed process."""
 
     seconds: float
+    processor: float
     megabytes: float
     steps: Mapping[str, float]
 
@@ -67,7 +69,7 @@ def timed(command: list[str], folder: Path, env: Mapping[str, str]) -> Run:
         raise SystemExit(f"{' '.join(command)} failed in {folder}")
     lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
     steps = json.loads(lines[-1]).get("steps", {}) if lines else {}
-    return Run(seconds, usage.ru_maxrss / 1024, steps)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, steps)
 
 
 def main() -> None:
@@ -109,14 +111,17 @@ def report(runs: dict[str, list[Run]], count: int, long: bool) -> None:
     """Medians, and ratios pair by pair: each round's runs stand side by side in time."""
     print(f"\n{'A minute of fitting' if long else 'The default job'}: medians of {count} rounds in turn;", end=" ")
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.machine()}\n")
-    print("| | wall s | beside the bare script | seconds more | peak MB |\n|---|---|---|---|---|")
+    print("| | wall s | beside the bare script | seconds more | processor s | peak MB |\n|---|---|---|---|---|---|")
     base = [run.seconds for run in runs["bare script"]]
     for kind, these in runs.items():
         walls = [run.seconds for run in these]
         ratio = statistics.median(w / b for w, b in zip(walls, base, strict=True))
         more = statistics.median(w - b for w, b in zip(walls, base, strict=True))
+        processor = statistics.median(run.processor for run in these)
         memory = statistics.median(run.megabytes for run in these)
-        print(f"| {kind} | {statistics.median(walls):.2f} | {ratio:.2f} x | {more:+.1f} | {memory:.0f} |")
+        print(
+            f"| {kind} | {statistics.median(walls):.2f} | {ratio:.2f} x | {more:+.1f} | {processor:.1f} | {memory:.0f} |"
+        )
     steps = runs["windvane, servers running"]
     print("\nWhere a lap spends its time (servers running):\n\n| step | s |\n|---|---|")
     for step in steps[0].steps:

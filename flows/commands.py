@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,6 @@ from typing import Any
 from flows.console import Console
 from flows.project import Project
 from tasks.errors import InputError
-
-# What a lap will need in any case: imported while the server boots.
-HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
@@ -43,19 +39,21 @@ def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console
 
 def _fly(lap: Any, prefect: Any) -> Any:
     """Run the flow. The server boots while everything heavy is imported."""
-    from flows import quiet
+    from flows import loading, quiet
 
-    quiet.hush()
-    import prefect as framework
+    with loading.all_stays():
+        quiet.hush()
+        import prefect as framework
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows import closing, training
-
-    for name in HEAVY:
-        importlib.import_module(name)
-    _ = lap.project.tracker  # makes MLflow's store, the first time
+        from flows import closing, training
+    loading.load(lap.project, enough=prefect.answers)
     prefect.wait()
     try:
-        with framework.tags(closing.tag(lap.id)):
+        # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
+        # second after the flow.
+        silent = temporary_settings(set_defaults={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        with silent, framework.tags(closing.tag(lap.id)):
             return training.lap(str(lap.project.root), lap.cause, lap.depth)
     finally:
         quiet.flush()

@@ -1,4 +1,4 @@
-"""The step between split and search: a model's look at the rows that teach, and the data page for MLflow and Prefect."""
+"""The step beside the search: a model's look at the rows that teach, and the data page for MLflow and Prefect."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from flows.lap import Lap
 from flows.teaching import Lesson
 from tasks import contract, digest, findings, inspection, measure, profile, report, split, tables
+from tasks.errors import InputError
 from tasks.findings import Finding
 from tasks.tables import read_json
 
@@ -35,7 +36,11 @@ def inspect(lap: Lap, lesson: Lesson) -> None:
     for finding in whole:
         if finding.check in inspection.CHECKS and finding.level == "warn":
             lap.console.say(f"  note: {finding.message}")
-    findings.refuse(whole, settings.data.source)
+    try:
+        findings.refuse(whole, settings.data.source)
+    except InputError as e:
+        lap.stopped = e
+        raise
 
 
 def _new(seen: tuple[Finding, ...], before: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -41,6 +41,8 @@ class Lap:
         self.run_id: str | None = None
         self.trial_runs = False
         self.fetched = False
+        # Why the rows must not be learned from: found beside the search, which ends at its next trial.
+        self.stopped: InputError | None = None
         self.steps: dict[str, float] = {}
         self._started = time.monotonic()
 

@@ -40,10 +40,14 @@ class Server:
     log: Path | None
     fresh: Path | None = None
 
+    def answers(self) -> bool:
+        """Whether the API is up."""
+        return _healthy(self.url)
+
     def wait(self) -> None:
         """Return once the API answers. Raises Outage when it died or never comes up."""
         deadline = time.monotonic() + BOOT_SECONDS
-        while not _healthy(self.url):
+        while not self.answers():
             if self.process is None:
                 raise Outage(
                     f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL"

@@ -81,6 +81,8 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
     settings = lap.project.settings
 
     def show(progress: searching.Progress) -> None:
+        if lap.stopped is not None:
+            raise lap.stopped
         scores = f"{number(progress.validation)}, best {number(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
         lap.console.working(

@@ -6,9 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 from prefect import flow
+from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
-from flows import steps
+from flows import loading, steps
 from flows.closing import close_abandoned
 from flows.console import Console
 from flows.deploying import adopted, reconcile
@@ -19,6 +20,7 @@ from flows.teaching import lesson
 from flows.telling import begin, conclude, summary
 from ledger import laps, versions
 from ledger.versions import Version
+from tasks.estimators import one_thread
 from tasks.smoke import Tester
 
 
@@ -26,7 +28,10 @@ from tasks.smoke import Tester
 def lap(root: str, cause: str = "scheduled", depth: Depth = "search") -> Outcome:
     """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease."""
     if (current := CURRENT.get()) is not None:
-        return _run(current)
+        # The lap's tag is for its flow run: of a tagged task run Prefect asks the server for a concurrency slot first, and
+        # after a long step that call fails on a connection gone stale and is tried again seconds later.
+        with TagsContext(current_tags=set()):
+            return _run(current)
     with opened(Project(Path(root)), cause, depth, Console()) as current, recorded(current):
         return _run(current)
 
@@ -40,6 +45,7 @@ def _run(lap: Lap) -> Outcome:
     outcome = unchanged(lap)
     if outcome is None:
         data_version = refresh(lap)
+        loading.load(lap.project)
         mark = lap.fingerprint(data_version)
         challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
         outcome = decide(lap, challenger or teach(lap, data_version, mark))
@@ -61,9 +67,14 @@ def teach(lap: Lap, data_version: str, mark: str) -> Version:
     """A challenger: its rows looked at, searched, evaluated once, stored, tried in a process of its own, explained, registered."""
     taught = lesson(lap, data_version, mark)
     begin(lap, taught)
-    steps.inspect(lap, taught)
-    with closing(Tester()) as tester:
-        found = steps.search(lap, taught)
+    # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
+    with closing(Tester()) as tester, one_thread():
+        # Beside the search, which leaves a core idle while it boosts.
+        looked = steps.inspect.submit(lap, taught)
+        try:
+            found = steps.search(lap, taught)
+        finally:
+            looked.result()  # rows that the look stops are not judged; what the search says of them comes second
         held = steps.evaluate(lap, taught, found.best.spec)
         # Beside explain: the stored model is tried in a process of its own.
         built = steps.build.submit(lap, taught, found.best.spec, held)

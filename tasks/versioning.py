@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,19 @@ class Pipeline:
         self._repo = repo
         graph_order = [stage for stage in repo.index.stages if getattr(stage, "name", None)]
         self._stages: dict[str, PipelineStage] = {stage.name: stage for stage in _in_order(graph_order)}
+        self._complete()
+
+    def _complete(self) -> None:
+        """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes."""
+        for name, wanted in _template().items():
+            stage = self._stages.get(name)
+            named = {file.fs_path for file in (*stage.deps, *stage.outs)} if stage else set()
+            for file in (*wanted["deps"], *wanted["outs"]):
+                if file not in INPUTS and os.fspath(self._root / file) not in named:
+                    raise InputError(
+                        f"{PIPELINE}: stage {name} does not name {file}, as this version of Windvane needs. Add it under "
+                        f"{'deps' if file in wanted['deps'] else 'outs'}, or delete {PIPELINE}: the next lap writes it anew"
+                    )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -217,6 +231,15 @@ class Pipeline:
         """dvc.lock as it stands: kept with every lap."""
         path = self._root / LOCK
         return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+@cache
+def _template() -> dict[str, dict[str, list[str]]]:
+    """The stages that `windvane init` writes, by name."""
+    import yaml
+
+    stages: dict[str, dict[str, list[str]]] = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["stages"]
+    return stages
 
 
 def _files(out: Any) -> list[tuple[tuple[str, ...], str]]:

@@ -96,8 +96,10 @@ def test_bad_tables_register_nothing_and_the_next_good_lap_works(project: Folder
     source = project.path / "data" / "txhousing.csv"
     for name in ("mixed types", "three rows", "target constant"):
         source.write_bytes(TABLES[name][0] or b"")
-        ran = project.run("train", "--json", env=env)
+        ran = project.run("train", "--json", env={**env, "PYTHONPROFILEIMPORTTIME": "1"})
         assert (ran.status, ran.out) == (2, "")
+        imported = {line.rsplit("|", 1)[-1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
+        assert not imported & {"mlflow", "optuna", "skops"}
         assert ran.err.count("windvane: ") == 1
         assert "Traceback" not in ran.err
         assert left_behind(project) == []
@@ -112,6 +114,19 @@ def test_one_class_is_refused(project: Folder) -> None:
     ran = project.run("check")
     assert ran.status == 2
     assert "city" in ran.out + ran.err
+
+
+@pytest.mark.parametrize("line", ["      - data/findings.json\n", "      - data/accepted.json\n"])
+def test_a_dvc_yaml_of_an_older_version_is_refused_with_the_remedy(project: Folder, line: str) -> None:
+    path = project.path / "dvc.yaml"
+    text = path.read_text()
+    assert line in text
+    path.write_text(text.replace(line, ""))
+    ran = project.run("train", "--json")
+    assert (ran.status, ran.out) == (2, "")
+    assert "Traceback" not in ran.err
+    for word in ("dvc.yaml", "stage validate", line.strip(" -\n"), "delete dvc.yaml"):
+        assert word in ran.err
 
 
 @pytest.mark.parametrize("command", [("score", "a.csv", "b.csv"), ("promote", "1"), ("rollback",)])
