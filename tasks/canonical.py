@@ -93,15 +93,17 @@ def of_words(words: pl.Series, *, typed: bool, whole: bool) -> Meaning | None:
     present = words.drop_nulls()
     if not len(present):
         return Meaning("none")
-    plain = None if typed else _plain(present, gaps=len(present) < len(words))
-    if plain is not None:
+    head = words.head(HEAD).drop_nulls()
+    # Codes and ids stay words, whatever stands below them.
+    coded = not typed and len(head) > 0 and numerals.kind(head) == "text"
+    plain = None if typed or coded else _plain(present, gaps=len(present) < len(words))
+    if plain is not None and plain.kind != "text":
         return plain
-    first = words.head(HEAD).drop_nulls().head(_SAMPLE)
-    first = first if len(first) else present.head(_SAMPLE)
-    meaning = _dates(words, present, first, whole=whole)
+    first = head.head(_SAMPLE) if len(head) else present.head(_SAMPLE)
+    meaning = Meaning("text") if coded or plain else _dates(words, present, first, whole=whole)
     if meaning is None or meaning.kind == "date":
         return meaning
-    if not typed and numerals.share(first) >= _MOSTLY / 2:
+    if not (typed or coded or plain) and numerals.share(first) >= _MOSTLY / 2:
         if not whole:
             return None
         _refuse_numbers(words, present)

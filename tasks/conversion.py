@@ -6,12 +6,14 @@ column. Both ways give the same columns. Leaves formats to tasks/readers.py, typ
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import canonical, declared, delimited, keys, tables
+from tasks import canonical, codes, declared, delimited, keys, tables
 from tasks.canonical import Meaning, Slip
 from tasks.errors import InputError
 from tasks.json_lines import Slips, mixed
@@ -19,6 +21,9 @@ from tasks.readers import Cells, damaged
 
 if TYPE_CHECKING:
     import polars as pl
+
+# From here on there are no int64.
+_FAR = 2.0**63
 
 # From the names of the readable columns to those whose values make a row's key; None: no key is wanted.
 Keyed = Callable[[tuple[str, ...]], tuple[str, ...]] | None
@@ -48,20 +53,22 @@ def convert(file: Cells, target: Path, scratch: Path, ignore: tuple[str, ...], k
     import polars as pl
 
     reading = _quick(file, ignore)
-    while reading is not None:
-        try:
-            write(reading, target, keyed)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
-            break  # a cell below does not fit
-        counts = tables.gaps(target)  # whole numbers with a gap further down are floats
-        gaps = [name for name, meaning in reading.meanings.items() if meaning.kind == "int" and counts[name]]
-        if gaps:
-            floats = dict.fromkeys(gaps, Meaning("float"))
-            reading = _typed(file, replace(reading, meanings={**reading.meanings, **floats}))
-        elif _trusted(file, target):
-            return reading.problems
-        else:
-            break
+    with ThreadPoolExecutor(1) as beside:
+        zeros = beside.submit(codes.possible, file.plain, file.dialect) if reading and file.dialect else None
+        while reading is not None:
+            try:
+                write(reading, target, keyed)
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
+                break  # a cell below does not fit
+            counts = tables.gaps(target)  # whole numbers with a gap further down are floats
+            gaps = [name for name, meaning in reading.meanings.items() if meaning.kind == "int" and counts[name]]
+            if gaps:
+                floats = dict.fromkeys(gaps, Meaning("float"))
+                reading = _typed(file, replace(reading, meanings={**reading.meanings, **floats}))
+            elif _trusted(file, target) and not (zeros and _coded(file, reading, target, zeros.result())):
+                return reading.problems
+            else:
+                break
     reading = _careful(file, scratch, ignore)
     try:
         write(reading, target, keyed)
@@ -89,7 +96,12 @@ def write(reading: Reading, target: Path, keyed: Keyed) -> None:
             columns.append(pl.Series(tables.ROW, row))
         return pl.DataFrame(columns)
 
-    tables.sink(reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target)
+    # All that was imported before is looked through at each collection of garbage, and a batch makes many small objects.
+    gc.freeze()
+    try:
+        tables.sink(reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target)
+    finally:
+        gc.unfreeze()
 
 
 def _quick(file: Cells, ignore: tuple[str, ...]) -> Reading | None:
@@ -206,6 +218,16 @@ def _trusted(file: Cells, target: Path) -> bool:
     if file.dialect is None or tables.gaps(target).get(file.names[-1], 1) == 0:
         return True
     return delimited.even(file.plain, file.dialect, tables.rows(target))
+
+
+def _coded(file: Cells, reading: Reading, target: Path, zeros: bool) -> bool:
+    """Whether among the numbers may stand codes, which are words. `zeros`: some cell begins with one that means something."""
+    assert file.dialect is not None
+    ends = tables.ends(target)
+    numbers = tuple(name for name, meaning in reading.meanings.items() if meaning.kind in ("int", "float"))
+    # Whole numbers past int64, where there are gaps, were read as floats.
+    far = any(ends[n].high is not None and max(-ends[n].low, ends[n].high) >= _FAR for n in numbers)
+    return far or (zeros and bool(codes.columns(file.plain, file.dialect, numbers)))
 
 
 def concatenate(files: tuple[Path, ...], parts: tuple[Path, ...], target: Path, keyed: Keyed) -> None:

@@ -6,7 +6,7 @@ Python's own hash() changes from process to process; these never do, or rows wou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,25 +107,36 @@ def _hash(column: pl.Series | Words, bits: NDArray[np.uint64], spare: NDArray[np
         np.take(_of_words(column.different), column.codes, out=bits)
         return
     if column.dtype.is_temporal():
-        moments = column.to_physical()
-        bits[:] = (moments.fill_null(0) if moments.null_count() else moments).to_numpy().view(np.uint64)
+        bits[:] = column.to_numpy().view(np.uint64)
     else:
         _numbers(column, bits)
     _mix(bits, spare)
     if column.null_count():
-        bits[column.is_null().to_numpy()] = _MISSING
+        bits[column.to_arrow().is_null().to_numpy(zero_copy_only=False)] = _MISSING
 
 
 def _numbers(column: pl.Series, bits: NDArray[np.uint64]) -> None:
     import numpy as np
     import polars as pl
 
-    plain = (column.fill_null(False if column.dtype == pl.Boolean else 0) if column.null_count() else column).to_numpy()
+    plain = column.to_numpy() if not column.null_count() else _filled(column)
     floats = np.add(plain, 0.0, out=bits.view(np.float64))  # + 0.0: minus zero is zero
     # The ends first: hardly a column has such numbers.
     if column.dtype == pl.Int64 and len(plain) and (floats.max() > _EXACT or floats.min() < -_EXACT):
         far = np.abs(floats) > _EXACT
         bits[far] = plain.view(np.uint64)[far]
+
+
+def _filled(column: pl.Series) -> NDArray[Any]:
+    """Numbers with any value where there is none. By pyarrow, as elsewhere here: polars plans a query for each call, which
+    costs more than the call where a batch is small.
+    """
+    import polars as pl
+
+    filled: NDArray[Any] = (
+        column.to_arrow().fill_null(False if column.dtype == pl.Boolean else 0).to_numpy(zero_copy_only=False)
+    )
+    return filled
 
 
 def _of_words(different: pl.Series) -> NDArray[np.uint64]:
@@ -135,7 +146,8 @@ def _of_words(different: pl.Series) -> NDArray[np.uint64]:
 
     # pandas documents hash_array as stable (SipHash with a fixed key).
     of_words = mix(pd.util.hash_array(np.array(different.to_list(), dtype=object), categorize=False))
-    of_words[different.is_null().to_numpy()] = _MISSING
+    if different.null_count():
+        of_words[different.is_null().to_numpy()] = _MISSING
     return np.append(of_words, np.uint64(_MISSING))
 
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from tasks.measure import Counts
-
 # Up to so many rows all are compared. Of more, those whose value in one column falls into one bucket: rows that are
 # alike stand in the same one.
 COMPARED = 100_000
+# How many values a column has shows in so many stretches of so many rows.
+_STRETCHES, _STRETCH = 4, 2_500
 # Two measured values agree by chance in fewer digits.
 _DIGITS = 4
 # Rows that say little agree by chance. What is compared must say so much that less than this share of rows would find
@@ -35,26 +35,28 @@ class Twins:
     how: str
 
 
-def twins(scan: pl.LazyFrame, counts: dict[str, Counts], rows: int, id: str | None) -> Twins:
-    """Compares whole rows of `scan`, all but the id; above COMPARED rows a part of them speaks for all."""
-    names = tuple(sorted(name for name in counts if name != id))
-    some = _comparable(scan, counts, names, rows)
+def bucket(scan: pl.LazyFrame, names: list[str], rows: int) -> pl.Expr | None:
+    """Which of the scan's `rows` rows stand in the part that speaks for all; None: all do. By the one of the named columns
+    that has the most values in a few stretches of rows: what is alike stands in the same part.
+    """
+    import polars as pl
+
+    if rows <= COMPARED or not names:
+        return None
+    stretches = [scan.slice(rows * i // _STRETCHES, _STRETCH) for i in range(_STRETCHES)]
+    some = pl.concat([part.collect(engine="streaming") for part in stretches])
+    by = max(names, key=lambda name: (some[name].n_unique(), name))
+    return pl.col(by).hash(seed=0) % -(-rows // COMPARED) == 0
+
+
+def twins(some: pl.DataFrame, rows: int, id: str | None) -> Twins:
+    """Compares whole rows, all but the id. `some`: of a table of `rows` rows all, or a bucket()."""
+    names = tuple(sorted(name for name in some.columns if name not in (id, tables.ROW)))
     # The key of a row without an id is its content.
     keyed = id is None and tables.ROW in some.columns
     exact = len(some) - (some[tables.ROW] if keyed else some.select(names)).n_unique()
     share, how = near(some.select(names))
     return Twins(round(exact * rows / max(len(some), 1)), share, how)
-
-
-def _comparable(scan: pl.LazyFrame, counts: dict[str, Counts], names: tuple[str, ...], rows: int) -> pl.DataFrame:
-    """Rows in which what is alike stands together."""
-    import polars as pl
-
-    wanted = scan.select([*names, *([tables.ROW] if tables.ROW in scan.collect_schema() else [])])
-    if rows > COMPARED:
-        by = max(names, key=lambda name: (counts[name].distinct, name))
-        wanted = wanted.filter(pl.col(by).hash(seed=0) % -(-rows // COMPARED) == 0)
-    return wanted.collect(engine="streaming")
 
 
 def near(frame: pl.DataFrame) -> tuple[float, str]:

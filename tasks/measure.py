@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks import tables
@@ -28,7 +28,7 @@ MANY = 2 * SAMPLE
 @dataclass(frozen=True)
 class Counts:
     """One column over all rows. `low`, `high`: finite numbers, dates as they are, None for words; `words`: blanks + 1
-    in an average value of words, 0 where they were not counted.
+    in an average value of words, 0 where they were not counted. `values`: the different words, where they were listed.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Counts:
     high: Any
     infinite: int
     words: float
+    values: frozenset[str] | None = None
 
     @property
     def constant(self) -> bool:
@@ -76,11 +77,16 @@ def counts(scan: pl.LazyFrame, look: Look | None = None) -> tuple[int, tuple[Cou
     schema = {name: kind for name, kind in scan.collect_schema().items() if name != tables.ROW}
     rows = look.rows if look else int(scan.select(pl.len()).collect(engine="streaming").item())
     ends = look.ends if look and look.ends else _ends(scan, schema)
+    listed: dict[str, frozenset[str]] = {}
     if rows <= EXACT_ROWS:
         distinct = _single(scan, {name: pl.col(name).drop_nulls().n_unique() for name in schema})
     else:
-        distinct = _distinct(scan, schema, ends, rows, look.sample if look else spread(scan, rows, MANY))
-    found = [_counts(scan, name, kind, rows, ends[name], distinct[name]) for name, kind in schema.items()]
+        sample = look.sample if look else spread(scan, rows, MANY)
+        distinct, listed = _distinct(scan, schema, ends, rows, sample)
+    found = [
+        replace(_counts(scan, name, kind, rows, ends[name], distinct[name]), values=listed.get(name))
+        for name, kind in schema.items()
+    ]
     return rows, tuple(sorted(found, key=lambda c: c.name))
 
 
@@ -121,11 +127,11 @@ def _ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, tables.Ends]:
 
 def _distinct(
     scan: pl.LazyFrame, schema: dict[str, Any], ends: dict[str, tables.Ends], rows: int, sample: pl.DataFrame
-) -> dict[str, int]:
-    """Different values of each column of many rows; an estimate where the sample has more than FEW."""
+) -> tuple[dict[str, int], dict[str, frozenset[str]]]:
+    """Different values of each column of many rows, an estimate where the sample has more than FEW; few words by name."""
     import polars as pl
 
-    found, many = {}, []
+    found, many, few = {}, [], []
     for name, kind in schema.items():
         e = ends[name]
         if e.missing == rows or (e.low is not None and e.low == e.high) or shape(kind) == "boolean":
@@ -138,11 +144,16 @@ def _distinct(
         elif kind.is_integer() and e.high - e.low + 1 == seen:
             found[name] = seen
         else:
-            found[name] = _exactly(scan, name)
+            few.append(name)
+    # One scan a column, side by side: a scan of one column keeps one core busy.
+    scans = [scan.select(pl.col(name).drop_nulls()).group_by(name).agg() for name in few]
+    different = dict(zip(few, pl.collect_all(scans, engine="streaming"), strict=True))
+    found |= {name: len(values) for name, values in different.items()}
+    listed = {n: frozenset(v[n]) for n, v in different.items() if shape(schema[n]) == "words" and len(v) <= FEW}
     for name, estimate in _single(scan, {name: pl.col(name).approx_n_unique() for name in many}).items():
         # HyperLogLog counts a missing value as one more.
         found[name] = min(estimate - (ends[name].missing > 0), rows - ends[name].missing)
-    return found
+    return found, listed
 
 
 def _counts(scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: tables.Ends, distinct: int) -> Counts:
@@ -151,13 +162,6 @@ def _counts(scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: tables.En
         infinite, low, high = _finite(scan, name)
     words = _words(scan, name, rows) if shape(kind) == "words" and distinct else 0.0
     return Counts(name, shape(kind), ends.missing, distinct, low, high, infinite, words)
-
-
-def _exactly(scan: pl.LazyFrame, name: str) -> int:
-    import polars as pl
-
-    values = scan.select(pl.col(name).drop_nulls()).group_by(name).agg()
-    return int(values.select(pl.len()).collect(engine="streaming").item())
 
 
 def _finite(scan: pl.LazyFrame, name: str) -> tuple[int, Any, Any]:
@@ -190,3 +194,16 @@ def spread(scan: pl.LazyFrame, rows: int, most: int = SAMPLE) -> pl.DataFrame:
     index = "_position in the scan"
     kept = scan.with_row_index(index).filter(pl.col(index) % step == 0).drop(index)
     return kept.collect(engine="streaming")
+
+
+def drawn(scan: pl.LazyFrame, rows: int, most: int, also: pl.Expr | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What spread() gives, and the rows of which `also` holds (None: all), in one reading."""
+    import polars as pl
+
+    if also is None:
+        every = scan.collect(engine="streaming")
+        return spread(every.lazy(), rows, most), every
+    index = "_position in the scan"
+    even = pl.col(index) % -(-rows // most) == 0
+    kept = scan.with_row_index(index).filter(even | also).collect(engine="streaming")
+    return kept.filter(even).drop(index), kept.filter(also).drop(index)

@@ -13,7 +13,7 @@ _FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
 _SPACED = r"^[+-]?[1-9]\d{0,2}(\s\d{3})+([.,]\d+)?$"
 _WHOLE = r"^[+-]?[0-9]+$"
 # A number in which the zero means something is a code: 01067 is a town, 1067 is none.
-_CODE = r"^0[0-9]+$"
+CODE = r"^0[0-9]+$"
 
 
 def kind(words: pl.Series) -> Literal["int", "float", "text"] | None:
@@ -22,7 +22,7 @@ def kind(words: pl.Series) -> Literal["int", "float", "text"] | None:
 
     if words.cast(pl.Float64, strict=False).null_count():
         return None
-    if words.str.contains(_CODE).any():
+    if words.str.contains(CODE).any():
         return "text"
     if words.cast(pl.Int64, strict=False).null_count():
         # Whole numbers past int64 are ids and hashes: as floats many would be equal.

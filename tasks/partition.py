@@ -7,6 +7,7 @@ if it stood there only because that side was short.)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -99,55 +100,54 @@ def _lowest(
 
 
 def _by_time(time: pd.Series, chosen: settings.Settings, taught_until: Time) -> Sides:
-    import numpy as np
-
-    split, file = chosen.split, chosen.data.source
-    values, counts = _different(time.to_numpy())
-    if len(values) < 3:
+    split, file, rows = chosen.split, chosen.data.source, len(time)
+    times = _in_order(time.to_numpy())
+    second = _after(times, 0)
+    if second == rows or _after(times, second) == rows:
         raise InputError(
-            f"problem.time: {file}: column {time.name!r} has {len(values)} different values; teaching, tuning and judging "
-            "need one each at least. "
+            f"problem.time: {file}: column {time.name!r} has {1 + (second < rows)} different values; teaching, tuning and "
+            "judging need one each at least. "
             f"Set split.strategy to stratified or random, or name a finer time column"
         )
-    older = np.cumsum(counts) - counts  # rows strictly older than each value
-    rows = len(time)
-    first_new, until, reason = _new_rows(time, values, older, taught_until)
-    new = rows - older[first_new] if until is not None else rows
+    first_new, until, reason = _new_rows(time, times, taught_until)
+    new = rows - first_new if until is not None else rows
     wanted_test = min(split.test * rows, new / 2)
     wanted_validation = min(split.validation * rows, new / 4)
     # Teaching keeps the first value, and tuning the one after it, at least.
-    floor = max(first_new, 1)
-    cut_test = floor + 1 + _nearest(older[floor + 1 :], rows - wanted_test)
-    cut_validation = floor + _nearest(older[floor:cut_test], older[cut_test] - wanted_validation)
-    test = (time >= values[cut_test]).to_numpy()
-    validation = (time >= values[cut_validation]).to_numpy() & ~test
-    return Sides(~test & ~validation, validation, test, until, reason)
+    floor = max(first_new, second)
+    cut_test = _nearest(times, _after(times, floor), rows, rows - wanted_test)
+    cut_validation = _nearest(times, floor, cut_test, cut_test - wanted_validation)
+    # Time by time, not place by place: the rows may stand in another order.
+    test = (time >= times[cut_test]).to_numpy()
+    train = (time < times[cut_validation]).to_numpy()
+    return Sides(train, ~(train | test), test, until, reason)
 
 
-def _nearest(rising: NDArray[np.intp], goal: float) -> int:
-    """Place of the number nearest to `goal`; of two as near the first."""
+def _in_order(times: NDArray[Any]) -> NDArray[Any]:
+    """The times, rising. Mostly they are: then nothing is sorted."""
     import numpy as np
 
-    above = int(np.searchsorted(rising, goal))
-    if above == 0 or (above < len(rising) and rising[above] - goal < goal - rising[above - 1]):
-        return above
-    return above - 1
+    return np.sort(times) if (times[1:] < times[:-1]).any() else times
 
 
-def _different(times: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """The different times in order, and the rows of each. Mostly they are in order already: then nothing is sorted."""
-    import numpy as np
-
-    if (times[1:] < times[:-1]).any():
-        values, counts = np.unique(times, return_counts=True)
-        return values, counts
-    starts = np.flatnonzero(np.concatenate(([True], times[1:] != times[:-1])))
-    return times[starts], np.diff(starts, append=len(times))
+def _after(times: NDArray[Any], place: int) -> int:
+    """Where the next later time begins, in rising times; their number, if none is later."""
+    return int(times.searchsorted(times[place], side="right"))
 
 
-def _new_rows(time: pd.Series, values: Any, older: Any, taught_until: Time) -> tuple[int, Time, str]:
-    """Index of the oldest time value that may judge; taught_until if it decides; why."""
-    import numpy as np
+def _nearest(times: NDArray[Any], low: int, high: int, goal: float) -> int:
+    """Of the places in [low, high) where a time begins, as one does at `low`, the one nearest to `goal`; of two as near
+    the first.
+    """
+    if goal <= low:
+        return low
+    before = math.ceil(goal) - 1
+    below, above = int(times.searchsorted(times[before])), _after(times, before)
+    return above if above < high and above - goal < goal - below else below
+
+
+def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: Time) -> tuple[int, Time, str]:
+    """Place among the rising times of the oldest that may judge; taught_until if it decides; why."""
     import pandas as pd
 
     if taught_until is None:
@@ -161,9 +161,10 @@ def _new_rows(time: pd.Series, values: Any, older: Any, taught_until: Time) -> t
             "newest rows judge",
         )
     until = pd.Timestamp(taught_until).to_datetime64() if dated else taught_until
-    first_new = int(np.searchsorted(values, until, side="right"))
-    new = len(time) - int(older[first_new]) if first_new < len(values) else 0
-    if new < 2 * LEAST_JUDGES or len(values) - max(first_new, 1) < 2:
+    first_new = int(times.searchsorted(until, side="right"))
+    new = len(times) - first_new
+    # Tuning and judging need a time each, and the first of all teaches.
+    if new < 2 * LEAST_JUDGES or _after(times, max(first_new, _after(times, 0))) == len(times):
         return (
             0,
             None,

@@ -50,8 +50,13 @@ def run(root: Path, chosen: settings.Settings) -> None:
         labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         parted = divide(frame, chosen, tables.read_json(path)["taught_until"] if path.exists() else None)
-        side = np.zeros(len(whole), dtype=np.uint8)
-        side[labelled] = parted.train * TRAIN + parted.validation * VALIDATION + parted.test * TEST
+        codes = np.zeros(len(frame), dtype=np.uint8)
+        for code, rows in ((TRAIN, parted.train), (VALIDATION, parted.validation), (TEST, parted.test)):
+            codes[rows] = code
+        side = codes
+        if len(codes) < len(whole):
+            side = np.zeros(len(whole), dtype=np.uint8)
+            side[labelled] = codes
         tables.write_whole(root / SPLIT / SIDES, lambda part: tables.sink(pl.LazyFrame({SIDE: side}), part))
         found = [asdict(finding) for finding in overlap.find(tables.scan(table), side, chosen)]
         # The hash of the rows: DVC's hash of data/split stands for both, rows and sides.
@@ -77,8 +82,8 @@ def _record(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> dic
 
     def side(mask: NDArray[np.bool_]) -> dict[str, Any]:
         time = chosen.problem.time
-        rows = frame.loc[mask, [time]] if time else frame.loc[mask, []]
-        return {"rows": int(mask.sum()), "from": _time(rows, chosen, "min"), "to": _time(rows, chosen, "max")}
+        rows = frame[time][mask] if time else None
+        return {"rows": int(mask.sum()), "from": _time(rows, "min"), "to": _time(rows, "max")}
 
     return {
         "strategy": chosen.split.strategy,
@@ -92,13 +97,13 @@ def _record(frame: pd.DataFrame, chosen: settings.Settings, sides: Sides) -> dic
 
 def taught_until(frame: pd.DataFrame, chosen: settings.Settings) -> Time:
     """Newest problem.time of the given rows: ISO 8601 in UTC, a number, or None without problem.time."""
-    return _time(frame, chosen, "max")
+    return None if chosen.problem.time is None else _time(frame[chosen.problem.time], "max")
 
 
-def _time(rows: pd.DataFrame, chosen: settings.Settings, end: str) -> Time:
-    if chosen.problem.time is None or not len(rows):
+def _time(times: pd.Series | None, end: str) -> Time:
+    if times is None or not len(times):
         return None
-    value = getattr(rows[chosen.problem.time], end)()
+    value = getattr(times, end)()
     return str(value.isoformat()) if hasattr(value, "isoformat") else cast("int | float", value.item())
 
 

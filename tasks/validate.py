@@ -135,8 +135,9 @@ def _evidence(
             "column, or add the labels"
         )
     labelled = whole.filter(target.is_not_null()) if without else whole
-    # Read once: what tells few values from many holds the sample that all other checks look at.
-    many = measure.spread(whole, rows, measure.MANY if rows > measure.EXACT_ROWS else measure.SAMPLE)
+    # Read once: what tells few values from many holds the sample that all other checks look at, and what tells copies.
+    bucket = likeness.bucket(whole, [name for name in present if name != problem.id], rows)
+    many, alike = measure.drawn(whole, rows, measure.MANY if rows > measure.EXACT_ROWS else measure.SAMPLE, bucket)
     known = measure.Look(rows - without, many.filter(target.is_not_null()), None if without else ends)
     taught, counts = measure.counts(labelled, known)
     found = profile.counted(taught, counts, profile.row_key(problem, present))
@@ -145,7 +146,7 @@ def _evidence(
     sample = sampled.filter(target.is_not_null())
     watched = tuple(c.name for c in found.columns if c.name not in problem.ignore and c.name != problem.id)
     named = {c.name: c for c in counts}
-    twins = likeness.twins(labelled, named, taught, problem.id)
+    twins = likeness.twins(alike.filter(target.is_not_null()), taught, problem.id)
     now = digest.of(found, sample, problem.time, watched, {repeated.NOTE: twins.near})
     new = digest.newer(accepted, now, sample, problem.time, LEAST_NEW) if accepted else now
     return Evidence(

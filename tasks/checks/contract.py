@@ -182,6 +182,9 @@ def _range(e: Evidence, name: str, column: Column, limit: float, present: int) -
 def _categories(e: Evidence, name: str, known: tuple[str, ...], limit: float, present: int) -> Iterator[Finding]:
     import polars as pl
 
+    values = e.counts[name].values
+    if values is not None and values <= set(known):
+        return
     unknown = e.labelled.select(pl.col(name).drop_nulls()).filter(~pl.col(name).is_in(list(known)))
     counted = unknown.group_by(name).agg(pl.len().alias("number of cells")).collect(engine="streaming")
     if not len(counted):

@@ -78,14 +78,12 @@ def _part(scan: pl.LazyFrame, names: list[str], rows: int) -> tuple[NDArray[np.u
     Of more, those whose values in a few columns fall into one bucket, as those of alike rows do: to hash every cell
     would cost as much as all the rest of the split.
     """
-    import numpy as np
-
-    every, places = -(-rows // COMPARED), np.arange(rows)
+    every, place = -(-rows // COMPARED), "_place in the table"
+    scan = scan.with_row_index(place)
     if every > 1:
-        bucket = _content(_telling(scan, names, every * BUCKET))
-        places = np.flatnonzero(scan.select(bucket).collect(engine="streaming").to_series().to_numpy() % every == 0)
-        scan = scan.filter(bucket % every == 0)
-    return scan.select(_content(names)).collect(engine="streaming").to_series().to_numpy(), places
+        scan = scan.filter(_content(_telling(scan, names, every * BUCKET)) % every == 0)
+    kept = scan.select(place, _content(names)).collect(engine="streaming")
+    return kept["content"].to_numpy(), kept[place].to_numpy()
 
 
 def _telling(scan: pl.LazyFrame, names: list[str], wanted: int) -> list[str]:
