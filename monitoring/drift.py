@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 # Fewer rows on either side, and nothing is said.
 FEWEST = 20
-# More rows than this of a side are sampled.
-MOST = 20_000
+# More rows than this of a side are sampled; with time, of which a reference holds many windows, more than the other.
+MOST, MOST_IN_TIME = 20_000, 100_000
 # With time, a window is exchanged in about so many blocks of rows that follow each other.
 _BLOCKS = 10
 
@@ -54,8 +54,11 @@ class _Rows:
 
     def labelled(self, target: str) -> _Rows:
         """Only the rows whose label has come."""
-        kept = [part[part[target].notna()] if target in part else part.iloc[:0] for part in self.parts]
-        return _Rows(*kept, self.time, self.seed)
+
+        def known(part: pd.DataFrame) -> pd.DataFrame:
+            return part[part[target].notna()] if target in part else part.iloc[:0]
+
+        return _Rows(known(self.past), known(self.reference), known(self.window), self.time, self.seed)
 
 
 def measure(
@@ -107,7 +110,12 @@ def measure(
 
 
 def _verdict(
-    found: Calibrated, usual: Usual | None, findings: list[Finding], level: float, sizes: tuple[int, int], notes: list[str]
+    found: Calibrated,
+    usual: Usual | None,
+    findings: list[Finding],
+    level: float,
+    sizes: tuple[int, int],
+    notes: list[str],
 ) -> Drift:
     ordered = tuple(sorted(findings, key=lambda f: (not f.alarm, -f.distance, f.column, f.aspect)))
     statistic, limit = (found.statistic, found.limit) if usual is None else (float(usual.scores.max()), usual.limit)
@@ -162,20 +170,21 @@ def _clock(rows: _Rows) -> NDArray[np.float64] | None:
 def _taken(
     past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, time: str | None, seed: int
 ) -> tuple[_Rows, list[str]]:
-    """At most MOST rows of the reference and of the window; with time evenly spread, and the past as thinly as the window."""
-    notes, kept = [], []
-    for name, frame in (("reference", reference), ("window", window)):
-        part = sides.once(frame)
-        if len(part) > MOST:
-            notes.append(f"{MOST:,} of {len(part):,} rows of the {name} were looked at")
-            rng = np.random.default_rng(seed)
-            if time is None:
-                part = part.iloc[np.sort(rng.choice(len(part), MOST, replace=False))]
-            else:
-                part = part.sort_values(time, kind="stable").iloc[np.linspace(0, len(part) - 1, MOST).round().astype(int)]
-        kept.append(part)
-    thin = -(-len(window) // MOST)
-    return _Rows(sides.once(past).iloc[::thin], kept[0], kept[1], time, seed), notes
+    """The rows that are looked at. With time every k-th of all parts, so that stretches as long as the window stay so."""
+    parts = [sides.once(frame) for frame in (past, reference, window)]
+    if time is None:
+        rng = np.random.default_rng(seed)
+        kept = [p if len(p) <= MOST else p.iloc[np.sort(rng.choice(len(p), MOST, replace=False))] for p in parts]
+    else:
+        every = max(-(-len(reference) // MOST_IN_TIME), -(-len(window) // MOST), 1)
+        kept = [part.sort_values(time, kind="stable").iloc[::every] for part in parts]
+        kept[0] = kept[0].iloc[-MOST_IN_TIME:]
+    notes = [
+        f"{len(k):,} of {len(p):,} rows of the {name} were looked at"
+        for name, p, k in zip(("past", "reference", "window"), parts, kept, strict=True)
+        if len(k) < len(p)
+    ]
+    return _Rows(kept[0], kept[1], kept[2], time, seed), notes
 
 
 def _still(rows: _Rows, wanted: list[Compared]) -> tuple[list[Compared], list[str]]:
@@ -202,6 +211,6 @@ def _numeric(values: pd.Series) -> bool:
 
 def _seasons_said(usual: Usual | int) -> str:
     if isinstance(usual, int):
-        few = f"only {usual}" if usual else "none"
-        return f"seasons are not part of 'unchanged': of the {seasons.FEWEST} earlier stretches as long as this one that it takes there are {few}"
+        there = f"{seasons.FEWEST} earlier stretches as long as the window are needed, there are {usual}"
+        return f"seasons are not part of 'unchanged': {there}"
     return f"held against {usual.stretches} earlier stretches as long as this one"
