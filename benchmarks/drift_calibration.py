@@ -168,7 +168,7 @@ def stream(one: Stream) -> tuple[list[bool], list[str], str | None]:
     history, reference, later = between(one.history), between(one.reference), between(one.later)
     columns, note = Columns(numbers=one.numbers, low=one.low), None
     alarms, spoke = [], []
-    for _, window in later.groupby(pd.Grouper(key="ts", freq=one.window, origin=pd.Timestamp(one.later[0]))):  # type: ignore[union-attr]
+    for _, window in later.groupby(pd.Grouper(key="ts", freq=one.window)):  # type: ignore[union-attr]
         if len(window) < drift.FEWEST:
             continue
         said = drift.measure(
@@ -176,7 +176,7 @@ def stream(one: Stream) -> tuple[list[bool], list[str], str | None]:
         )
         alarms.append(said.alarm)
         spoke += said.columns
-        note = said.note
+        note = note or said.note
     return alarms, spoke, note
 
 
