@@ -118,6 +118,8 @@ def _new(before: NDArray[Any], after: NDArray[Any]) -> str:
 
 
 def _beyond(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
+    if not len(before):
+        return f"{len(after):,} rows have a value; before none had"
     low, high = float(before.min()), float(before.max())
     under, over = int((after < low).sum()), int((after > high).sum())
     worst = float(after.max()) if over >= under else float(after.min())
