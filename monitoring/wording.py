@@ -58,18 +58,22 @@ class Words:
 
     def _hanging(self, column: Compared) -> str:
         """Of the pairs with this column the one whose rank correlation moved most."""
-        import pandas as pd
-
         names = [c.name for c in self._wanted.values() if c.read != "category" and c.aspect == "numbers"]
-        both = [
-            pd.DataFrame({n: sides.values([part], self._wanted[n], self._time)[0] for n in names})
-            .rank()
-            .corrwith(pd.Series(sides.values([part], column, self._time)[0]).rank())
-            .drop(column.name)
-            for part in self._parts
-        ]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a column may be constant on one side
+            both = self._ranked(names, column)
         other = (both[1] - both[0]).abs().fillna(0).idxmax()
         return f"rank correlation with {other}: {both[1][other]:.2f}; before {both[0][other]:.2f}"
+
+    def _ranked(self, names: list[str], column: Compared) -> list[pd.Series]:
+        """Rank correlations of the column with the others, on each side."""
+        import pandas as pd
+
+        found = []
+        for part in self._parts:
+            read = {n: sides.values([part], self._wanted[n], self._time)[0] for n in names}
+            ranks = pd.DataFrame(read).rank()
+            found.append(ranks.drop(columns=column.name).corrwith(ranks[column.name]))
+        return found
 
 
 def _missing(gone: NDArray[np.bool_], rows: int) -> tuple[Aspect, str]:
