@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,6 @@ from monitoring import sides
 from monitoring.sides import Compared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import pandas as pd
@@ -175,15 +176,10 @@ def _page(snapshot: Any) -> str:
     return str(snapshot.get_html_str(as_iframe=False))
 
 
-def _quietly() -> Any:
-    from contextlib import contextmanager
-
-    @contextmanager
-    def quiet() -> Iterator[None]:
-        # Its telemetry asks before it is imported; its warnings speak of libraries, not of data.
-        os.environ.setdefault("DO_NOT_TRACK", "1")
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            yield
-
-    return quiet()
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Its telemetry asks before it is imported; its warnings speak of libraries, not of data."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
