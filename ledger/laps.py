@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.leases import Lease
-from ledger.schema import laps
+from ledger.leases import Holder, Lease
+from ledger.schema import laps, leases
 from ledger.store import now
 
 
@@ -53,6 +53,18 @@ def abandoned(engine: sa.Engine, lease: Lease) -> tuple[Lap, ...]:
     query = _columns().where(laps.c.project == lease.project, laps.c.state == "running", laps.c.token < lease.token)
     with engine.connect() as db:
         return tuple(Lap(**row) for row in db.execute(query).mappings())
+
+
+def lives(engine: sa.Engine, project: str, prefect_run: str) -> bool:
+    """Whether a flow run is a lap whose process holds the project's lease and still runs."""
+    query = (
+        sa.select(leases.c.holder)
+        .join(laps, sa.and_(laps.c.project == leases.c.project, laps.c.token == leases.c.token))
+        .where(laps.c.project == project, laps.c.prefect_run == prefect_run, laps.c.state == "running")
+    )
+    with engine.connect() as db:
+        holder = db.scalar(query)
+    return holder is not None and Holder(**holder).alive()
 
 
 def newest(engine: sa.Engine, project: str) -> Lap | None:
