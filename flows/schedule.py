@@ -51,6 +51,7 @@ def deployments(project: Project, clock: Clock) -> list[Any]:
     """The lap and the look at a window, under the project's name. With the events' clock the schedules are not Prefect's."""
     from prefect.events import DeploymentEventTrigger
     from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
 
     from flows import monitoring, training
 
@@ -65,11 +66,12 @@ def deployments(project: Project, clock: Clock) -> list[Any]:
         match={"prefect.resource.id": resource(name)},
         parameters={"decision": "{{ event.payload.decision }}"},
     )
+    more = {"tags": ["windvane"], "entrypoint_type": EntrypointType.MODULE_PATH}
     lap = training.lap.to_deployment(
-        name, schedule=at(schedule.train), triggers=[retrain], parameters={"root": root}, tags=["windvane"]
+        name, schedule=at(schedule.train), triggers=[retrain], parameters={"root": root}, **more
     )
     look = monitoring.monitor.to_deployment(
-        name, schedule=at(schedule.monitor), parameters={"root": root, "clock": clock}, tags=["windvane"]
+        name, schedule=at(schedule.monitor), parameters={"root": root, "clock": clock}, **more
     )
     return [lap, look]
 
@@ -77,16 +79,16 @@ def deployments(project: Project, clock: Clock) -> list[Any]:
 def run(project: Project, clock: Clock) -> None:
     """The runner, a child of `windvane up`: puts right what an earlier one left, then runs what is due."""
     quiet.hush()
-    asyncio.run(_run(project, clock))
+    os.chdir(project.root)
+    asyncio.run(_run(project, clock, deployments(project, clock)))
 
 
-async def _run(project: Project, clock: Clock) -> None:
+async def _run(project: Project, clock: Clock, made: list[Any]) -> None:
     from prefect.runner import Runner
 
-    os.chdir(project.root)
     # On shutdown schedules stay as they are: what was missed is collapsed at the next start.
     runner = Runner(name=f"windvane-{project.name}", query_seconds=POLL, pause_on_shutdown=False, limit=AT_ONCE)
-    ids = {one.flow_name: await runner.aadd_deployment(one) for one in deployments(project, clock)}
+    ids = {one.flow_name: await runner.aadd_deployment(one) for one in made}
     await asyncio.to_thread(reconciling.at_start, project, list(ids.values()))
     threading.Thread(target=_rounds, args=(project, clock, ids), name="rounds", daemon=True).start()
     await runner.start()

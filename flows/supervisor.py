@@ -23,7 +23,7 @@ from flows.standing import Standing
 from tasks.errors import InputError
 
 # Seconds: between two looks at what is not ready, and at what is; how long an answer may take.
-SOON, SELDOM, PATIENCE = 0.3, 5.0, 3.0
+SOON, SELDOM, PATIENCE = 0.3, 5.0, 2.0
 # Ready for that long, and its earlier deaths are forgotten; silent for that long, and it is taken for dead.
 STEADY, SILENT = 60.0, 120.0
 # Seconds from a death to the next start: 1, 2, 4, ... up to this.
@@ -152,6 +152,7 @@ class Supervisor:
             if one.due() and all(self.children[name].ready for name in one.service.after):
                 one.start()
                 self._told(self.children)
+        for one in self.children.values():
             one.watch()
 
     def stop(self) -> None:

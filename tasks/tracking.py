@@ -110,6 +110,7 @@ class Tracker:
         from mlflow.cli import cli
 
         options = ["--backend-store-uri", self.uri, "--host", host, "--port", str(port), "--workers", "1"]
+        options += ["--uvicorn-opts", "--log-level warning"]
         cli(["server", *options], standalone_mode=False)
 
     def url(self, run: str) -> str:
