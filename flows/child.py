@@ -53,7 +53,11 @@ def main(role: str, *arguments: str) -> int:
         elif role == "runner":
             from flows import schedule
 
-            schedule.run(project, *arguments)
+            schedule.run(project, "events" if arguments == ("events",) else "wall")
+        elif role == "lap":
+            from flows import flying
+
+            flying.fly(project, "owed", "search", Console(), decision=arguments[0])
     except WindvaneError as e:
         print(f"windvane: {e}", file=sys.stderr)
         return e.exit_code

@@ -104,12 +104,11 @@ def _rounds(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
             due = time.monotonic() + ROUND
             reconciling.every_minute(list(ids.values()))
             _beat(project, clock, owed.look())
-        now = present(project, clock)
-        for name in () if now is None else ticks.due(now):
-            if reconciling.begun(ids[name]):
-                continue  # one at a time: what is due now is due after it, too
-            ticks.taken(name, now)
-            reconciling.begin(ids[name])
+        if (now := present(project, clock)) is not None:
+            for name in ticks.due(now):
+                if not reconciling.begun(ids[name]):  # else it is due after that run, too
+                    ticks.taken(name, now)
+                    reconciling.begin(ids[name])
         time.sleep(TICK)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.leases import Holder, Lease
-from ledger.schema import laps, leases
-from ledger.store import now
+from ledger.leases import Lease
+from ledger.schema import laps
+from ledger.store import now, reading
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,12 @@ def abandoned(engine: sa.Engine, lease: Lease) -> tuple[Lap, ...]:
         return tuple(Lap(**row) for row in db.execute(query).mappings())
 
 
-def lives(engine: sa.Engine, project: str, prefect_run: str) -> bool:
-    """Whether a flow run is a lap whose process holds the project's lease and still runs."""
-    query = (
-        sa.select(leases.c.holder)
-        .join(laps, sa.and_(laps.c.project == leases.c.project, laps.c.token == leases.c.token))
-        .where(laps.c.project == project, laps.c.prefect_run == prefect_run, laps.c.state == "running")
-    )
-    with engine.connect() as db:
-        holder = db.scalar(query)
-    return holder is not None and Holder(**holder).alive()
+def running(engine: sa.Engine, project: str, token: int) -> Lap | None:
+    """The lap that runs under a token, or None."""
+    query = _columns().where(laps.c.project == project, laps.c.state == "running", laps.c.token == token)
+    with reading(engine) as db:
+        row = db.execute(query).mappings().first()
+    return None if row is None else Lap(**row)
 
 
 def newest(engine: sa.Engine, project: str) -> Lap | None:
