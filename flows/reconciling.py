@@ -6,6 +6,7 @@ At every start of `windvane up`, and every minute. The ledger says what is owed;
 from __future__ import annotations
 
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 

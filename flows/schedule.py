@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -95,25 +97,40 @@ async def _run(project: Project, clock: Clock, made: list[Any]) -> None:
 
 
 def _rounds(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
-    """Every minute what is owed; with the events' clock also, as it moves on, the ticks that have become due."""
+    """Every minute what is owed; with the events' clock also, as it moves on, the ticks that have become due.
+
+    What does not answer now is asked again in the next round. Anything else ends this thread, and with it the signs of life.
+    """
+    import httpx
+    from sqlalchemy.exc import SQLAlchemyError
+
     owed, due = reconciling.Owed(project), 0.0
     schedule = project.settings.schedule
-    ticks = Ticks({"lap": schedule.train, "monitor": schedule.monitor} if clock == "events" else {})
+    ticks = Ticks({"lap": schedule.train, "monitor": schedule.monitor})
     while True:
-        if time.monotonic() >= due:
-            due = time.monotonic() + ROUND
-            reconciling.every_minute(list(ids.values()))
-            _beat(project, clock, owed.look())
-        if (now := present(project, clock)) is not None:
-            for name in ticks.due(now):
-                if not reconciling.begun(ids[name]):  # else it is due after that run, too
-                    ticks.taken(name, now)
-                    reconciling.begin(ids[name])
+        try:
+            if time.monotonic() >= due:
+                due = time.monotonic() + ROUND
+                said = owed.look()
+                reconciling.every_minute(list(ids.values()))
+                _beat(project, said)
+            if clock == "events" and (now := present(project, clock)) is not None:
+                _tick(ticks, now, ids)
+        except (httpx.HTTPError, SQLAlchemyError) as e:
+            print(f"windvane: asked again in a moment: {e}", file=sys.stderr, flush=True)
+            _beat(project, f"asked again in a moment: {type(e).__name__}")
         time.sleep(TICK)
 
 
-def _beat(project: Project, clock: Clock, said: str) -> None:
-    now, schedule = present(project, clock), project.settings.schedule
+def _tick(ticks: Ticks, now: datetime, ids: dict[str, UUID]) -> None:
+    """Begin what is due; while an earlier run of it is under way, it stays due."""
+    for name in ticks.due(now):
+        if not reconciling.begun(ids[name]):
+            ticks.taken(name, now)
+            reconciling.begin(ids[name])
+
+
+def _beat(project: Project, said: str) -> None:
+    schedule = project.settings.schedule
     does = {"monitor": schedule.monitor or "not scheduled", "train": schedule.train or "not scheduled"}
-    does |= {"at": f"{now:%Y-%m-%d %H:%M}Z"} if now is not None and clock == "events" else {}
     write_json({"pid": os.getpid(), "at": time.time(), "does": does, "said": said}, project.home / "up" / RUNNER)
