@@ -63,9 +63,9 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
         except KeyboardInterrupt:
             click.echo("windvane: stopped by you. What was finished is kept; run the command again to go on", err=True)
             sys.exit(130)
-        if as_json:
+        if as_json and content is not None:
             click.echo(json.dumps(content, default=str))
-        if content.get("ok") is False:  # `check` found something to mend
+        if content is not None and content.get("ok") is False:  # `check` found something to mend
             sys.exit(2)
 
     return run
@@ -173,6 +173,26 @@ def serve(host: str | None, port: int | None, console: Any) -> Any:
     from flows import commands
 
     return commands.serve(Path.cwd(), host, port, console)
+
+
+@main.command()
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "events"]),
+    default="wall",
+    show_default=True,
+    help="events: the watch's present is the newest event that the ledger has seen, so that history can be played.",
+)
+@_command
+def up(clock: str, console: Any) -> Any:
+    """Everything at once: MLflow UI, Prefect server and UI, scoring service, schedules, the drift automation.
+
+    Starts and watches them, starts again what dies, and stops all of it on Ctrl-C. What MLFLOW_TRACKING_URI and
+    PREFECT_API_URL name as running elsewhere is used, not started. With --json the object is printed once all is ready.
+    """
+    from flows import commands
+
+    return commands.up(Path.cwd(), clock, console)
 
 
 @main.command()

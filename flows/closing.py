@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed
@@ -31,15 +31,20 @@ def close_abandoned(lap: Lap) -> None:
         laps.end(lap.project.ledger, dead.id, "crashed")
 
 
+def crash(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
+    """Close a flow run that nobody runs any more, with its task runs."""
+    state = Crashed(message=why)
+    for part in client.read_task_runs(flow_run_filter=_only(run)):
+        if part.state is None or not part.state.is_final():
+            client.set_task_run_state(part.id, state, force=True)
+    if run.state is None or not run.state.is_final():
+        client.set_flow_run_state(run.id, state, force=True)
+
+
 def _crash_in_prefect(lap_id: str) -> None:
-    state = Crashed(message="the process that ran this lap was killed")
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag(lap_id)]))):
-            for part in client.read_task_runs(flow_run_filter=_only(run)):
-                if part.state is None or not part.state.is_final():
-                    client.set_task_run_state(part.id, state, force=True)
-            if run.state is None or not run.state.is_final():
-                client.set_flow_run_state(run.id, state, force=True)
+            crash(client, run, "the process that ran this lap was killed")
 
 
 def settle(lap_id: str) -> None:

@@ -88,6 +88,13 @@ def serve(root: Path, host: str | None, port: int | None, console: Console) -> d
     return serving.serve(Project(root), host, port, console)
 
 
+def up(root: Path, clock: str, console: Console) -> None:
+    """All services, until stopped."""
+    from flows import up
+
+    up.up(Project(root), "events" if clock == "events" else "wall", console)
+
+
 def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
     """Forget one subject."""
     from flows import erasing

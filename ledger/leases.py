@@ -15,7 +15,7 @@ import psutil
 import sqlalchemy as sa
 
 from ledger.schema import leases
-from ledger.store import now, stamp
+from ledger.store import now, reading, stamp
 
 # A holder on another machine that has not been heard of for this long is taken for dead.
 EXPIRES = timedelta(seconds=60)
@@ -88,6 +88,14 @@ def hold(engine: sa.Engine, project: str, what: str, waiting: Callable[[Holder],
                 .where(leases.c.project == project, leases.c.token == taken)
                 .values(holder=sa.null(), expires=None)
             )
+
+
+def living(engine: sa.Engine, project: str) -> int | None:
+    """The token of the project's lease while a living process holds it; else None."""
+    with reading(engine) as db:
+        row = db.execute(sa.select(leases).where(leases.c.project == project)).one_or_none()
+    held = row is not None and row.holder is not None and row.expires > now() and Holder(**row.holder).alive()
+    return int(row.token) if held else None
 
 
 def check(db: sa.Connection, lease: Lease) -> None:
