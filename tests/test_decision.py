@@ -95,6 +95,20 @@ def test_the_references_own_error_adds_up_over_windows_a_windows_own_evens_out()
     assert alone.total == shared.total == pytest.approx(0.4)
 
 
+def test_a_window_without_an_interval_is_as_sure_as_windows_are_in_the_record_or_among_themselves() -> None:
+    def without(one: Look) -> Look:
+        return replace(one, quality=replace(one.quality, low=None, high=None))
+
+    looks = tuple(without(look(x, n)) for n, x in enumerate((0.3, 0.2, 0.4), 1))
+    assert staleness(looks[:2], History(), LIMITS, NOW).error == float("inf")
+    assert staleness(looks[:2], History(window_error=0.2), LIMITS, NOW).error == pytest.approx(0.2 * 2**0.5)
+    assert staleness(looks, History(), LIMITS, NOW).error == pytest.approx(0.1 * 3**0.5)
+
+
+def test_what_only_looks_broken_beside_no_alarm_stops_nobody() -> None:
+    assert decide(look(change="broken data", remedy="person"), History(), LIMITS, NOW).action == "wait"
+
+
 def test_a_window_counts_by_its_size_and_an_open_one_only_where_a_usual_one_is_known() -> None:
     half = look(0.8, rows=50, closed=False)
     assert staleness((half,), History(), LIMITS, NOW).windows == 0
