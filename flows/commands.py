@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -11,56 +10,16 @@ from flows.console import Console
 from flows.project import Project
 from tasks.errors import InputError
 
-# What a lap will need in any case: imported while the server boots.
-HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
-
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
-    """One lap, under the lease: a look first, a Prefect run only if something changed."""
-    from flows import fetching, sharing
-    from flows import lap as laps
+    """One lap, by hand."""
+    from flows import flying
 
-    project = Project(root)
-    os.chdir(project.root)
-    with laps.opened(project, cause, "refit" if depth == "refit" else "search", console) as lap:
-        lap.trial_runs = trial_runs
-        fetching.fetch(lap)
-        outcome = laps.unchanged(lap)
-        if outcome is not None:
-            sharing.push(lap)
-            console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
-            return outcome.to_json()
-        from flows import server
-
-        with laps.recorded(lap), server.running(project.home / "prefect") as prefect:
-            console.working("start")
-            outcome = _fly(lap, prefect)
-    console.say(outcome.text())
-    store = project.tracking_uri or "sqlite:///.windvane/mlflow.db"
-    console.say(f"  look: mlflow ui --backend-store-uri {store}")
+    outcome = flying.fly(
+        Project(root), cause, "refit" if depth == "refit" else "search", console, trial_runs=trial_runs
+    )
+    assert outcome is not None  # only a decision's lap may find that there is nothing to do
     return outcome.to_json()
-
-
-def _fly(lap: Any, prefect: Any) -> Any:
-    """Run the flow. The server boots while everything heavy is imported."""
-    from flows import quiet
-
-    quiet.hush()
-    import prefect as framework
-
-    from flows import closing, training
-
-    for name in HEAVY:
-        importlib.import_module(name)
-    _ = lap.project.tracker  # makes MLflow's store, the first time
-    prefect.wait()
-    try:
-        with framework.tags(closing.tag(lap.id)):
-            return training.lap(str(lap.project.root), lap.cause, lap.depth)
-    finally:
-        quiet.flush()
-        if prefect.process is not None:
-            closing.settle(lap.id)
 
 
 def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from prefect.runtime import flow_run
 from flows import steps
 from flows.closing import close_abandoned
 from flows.console import Console
+from flows.data import nothing_to_learn
 from flows.deploying import adopted, reconcile
-from flows.lap import CURRENT, Depth, Lap, finish, opened, recorded, unchanged
+from flows.lap import CURRENT, Depth, Lap, claimed, finish, opened, recorded, unchanged
 from flows.outcome import Outcome
 from flows.project import Project
 from flows.teaching import lesson
@@ -23,12 +24,18 @@ from tasks.smoke import Tester
 
 
 @flow(name="lap", flow_run_name="{cause}", persist_result=False, validate_parameters=False)
-def lap(root: str, cause: str = "scheduled", depth: Depth = "search") -> Outcome:
-    """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease."""
+def lap(root: str, cause: str = "scheduled", depth: Depth = "search", decision: str | None = None) -> Outcome | None:
+    """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease.
+
+    `decision`: what it carries out, from the ledger, which then says depth and cause; None comes back where that has ended.
+    """
     if (current := CURRENT.get()) is not None:
         return _run(current)
-    with opened(Project(Path(root)), cause, depth, Console()) as current, recorded(current):
-        return _run(current)
+    with opened(Project(Path(root)), cause, depth, Console()) as current:
+        if not claimed(current, decision):
+            return None
+        with recorded(current):
+            return _run(current)
 
 
 def _run(lap: Lap) -> Outcome:
@@ -40,6 +47,9 @@ def _run(lap: Lap) -> Outcome:
     outcome = unchanged(lap)
     if outcome is None:
         data_version = refresh(lap)
+        if (known := nothing_to_learn(lap)) is not None:
+            finish(lap, known)
+            return known
         mark = lap.fingerprint(data_version)
         challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
         outcome = decide(lap, challenger or teach(lap, data_version, mark))

@@ -20,6 +20,8 @@ from ledger.store import now, reading
 
 State = Literal["recorded", "told", "claimed", "done", "skipped"]
 OPEN = ("recorded", "told", "claimed")
+# So many laps may die over a decision: then it is given up, and the next look at production decides anew.
+MOST_CLAIMS = 5
 
 
 class AlreadyOpen(RuntimeError):
@@ -105,6 +107,10 @@ def claim(engine: sa.Engine, lease: Lease, id: str, lap: str) -> Entry | None:
         found = _entry(db, *this)
         if found is None or (found.state == "claimed" and found.token == lease.token and found.lap != lap):
             return None
+        if found.claims >= MOST_CLAIMS and found.lap != lap:
+            note = f"given up: {found.claims} laps were killed over it"
+            db.execute(sa.update(decisions).where(*this).values(state="skipped", note=note, ended=now()))
+            return None
         new = {"state": "claimed", "lap": lap, "token": lease.token}
         new |= {"claims": found.claims + (found.lap != lap), "told": found.told or now()}
         db.execute(sa.update(decisions).where(*this).values(**new))
@@ -115,8 +121,8 @@ def settle(
     db: sa.Connection, lease: Lease, lap: str, state: Literal["done", "skipped"], note: str, made: int | None = None
 ) -> bool:
     """In whoever's transaction: end the decision that this lap claimed; whether there was one. Call after leases.check()."""
-    mine = (decisions.c.project == lease.project, decisions.c.state == "claimed")
-    mine += (decisions.c.lap == lap, decisions.c.token == lease.token)
+    c = decisions.c
+    mine = (c.project == lease.project, c.state == "claimed", c.lap == lap, c.token == lease.token)
     new = {"state": state, "note": note, "made": made, "ended": now()}
     return bool(db.execute(sa.update(decisions).where(*mine).values(**new)).rowcount)
 

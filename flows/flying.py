@@ -1,0 +1,75 @@
+"""A lap in this process, under the lease: a look first, a Prefect run only if something changed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from contextlib import nullcontext
+from typing import Any
+
+from flows import fetching, sharing
+from flows import lap as laps
+from flows.console import Console
+from flows.outcome import Outcome
+from flows.project import Project
+
+# What a lap will need in any case: imported while the server boots.
+HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
+
+
+def fly(
+    project: Project,
+    cause: str,
+    depth: laps.Depth,
+    console: Console,
+    *,
+    decision: str | None = None,
+    trial_runs: bool = False,
+) -> Outcome | None:
+    """One lap; with a `decision` it carries that out, and None comes back where the decision has ended already."""
+    os.chdir(project.root)
+    with laps.opened(project, cause, depth, console) as lap:
+        if not laps.claimed(lap, decision):
+            return None
+        lap.trial_runs = trial_runs
+        with laps.recorded(lap) if lap.decision is not None else nullcontext():
+            fetching.fetch(lap)
+            outcome = laps.unchanged(lap)
+            if outcome is not None:
+                sharing.push(lap)
+                if lap.begun:
+                    laps.finish(lap, outcome)
+                console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
+                return outcome
+            from flows import server
+
+            with laps.recorded(lap), server.running(project.home / "prefect") as prefect:
+                console.working("start")
+                outcome = _fly(lap, prefect)
+    console.say(outcome.text())
+    store = project.tracking_uri or "sqlite:///.windvane/mlflow.db"
+    console.say(f"  look: mlflow ui --backend-store-uri {store}")
+    return outcome
+
+
+def _fly(lap: Any, prefect: Any) -> Outcome:
+    """Run the flow. The server boots while everything heavy is imported."""
+    from flows import quiet
+
+    quiet.hush()
+    import prefect as framework
+
+    from flows import closing, training
+
+    for name in HEAVY:
+        importlib.import_module(name)
+    _ = lap.project.tracker  # makes MLflow's store, the first time
+    prefect.wait()
+    try:
+        with framework.tags(closing.tag(lap.id)):
+            outcome: Outcome = training.lap(str(lap.project.root), lap.cause, lap.depth)
+            return outcome
+    finally:
+        quiet.flush()
+        if prefect.process is not None:
+            closing.settle(lap.id)
