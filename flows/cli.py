@@ -159,6 +159,23 @@ def labels(file: Path, console: Any) -> Any:
 
 
 @main.command()
+@click.option("--wait", is_flag=True, help="Wait for the lap that the automation of `windvane up` starts.")
+@click.option("--acknowledge", is_flag=True, help="The data that looked broken are right as they are: go on with them.")
+@_command
+def monitor(wait: bool, acknowledge: bool, console: Any) -> Any:
+    """Look at the newest window of production, decide, and teach again if that is worth it.
+
+    \b
+    Rows come from the ledger's predictions, and where there are none from the source.
+    The same data again is no new look. What broke is a person's matter: mend it, or
+      windvane monitor --acknowledge
+    """
+    from flows import commands
+
+    return commands.monitor(Path.cwd(), wait, acknowledge, console)
+
+
+@main.command()
 @click.option("--host", default=None, help="Instead of serve.host of params.yaml.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of serve.port; 0: a free one.")
 @_command
@@ -216,7 +233,7 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
 @main.command()
 @_command
 def status(console: Any) -> Any:
-    """Which version serves, since when and why, and how the last lap ended."""
+    """Which version serves and why, how the last lap ended, what the watch saw last, and what runs next."""
     from flows import commands
 
     return commands.status(Path.cwd(), console)

@@ -81,6 +81,15 @@ def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:
     return labelling.labels(Project(root), file, console)
 
 
+def monitor(root: Path, wait: bool, acknowledge: bool, console: Console) -> dict[str, Any]:
+    """One look at production, and what follows from it."""
+    from flows.watch import watch
+
+    project = Project(root)
+    os.chdir(project.root)
+    return watch(project, console, wait=wait, acknowledge=acknowledge)
+
+
 def serve(root: Path, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
     """The scoring service, until it is stopped."""
     from flows import serving

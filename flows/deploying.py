@@ -102,8 +102,8 @@ def tell(project: Project, move: Promotion) -> None:
     versions.told(project.ledger, project.name, move)
 
 
-def by_hand(project: Project, number: int, cause: str) -> Promotion:
-    """Make a version champion because a person says so; its bytes and its answers are checked first."""
+def by_hand(project: Project, number: int, cause: str, reason: str | None = None) -> Promotion:
+    """Make a version champion because a person (or, with a `reason`, the watch) says so; bytes and answers are checked first."""
     version = versions.numbered(project.ledger, project.name, number)
     if version is None:
         raise InputError(
@@ -115,7 +115,7 @@ def by_hand(project: Project, number: int, cause: str) -> Promotion:
         raise InputError(f"version {number} of {project.name} serves already. Nothing was changed")
     with closing(Tester()) as tester:
         tester.test(project.fetch(version.model_uri), version.manifest_sha256)
-    move = versions.promotion(serving, number, cause, f"{cause} by a person")
+    move = versions.promotion(serving, number, cause, reason or f"{cause} by a person")
     versions.promote(project.ledger, project.name, move)
     tell(project, move)
     return move

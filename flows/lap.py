@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+from flows import notifying
 from flows.console import Console
 from flows.outcome import Outcome, of_version
 from flows.project import Project
@@ -181,3 +182,5 @@ def finish(lap: Lap, outcome: Outcome) -> None:
     if lap.decision is not None:
         decisions.finish(lap.project.ledger, lap.lease, lap.id, "skipped", f"no new rows: {outcome.reason}")
     laps.end(lap.project.ledger, lap.id, "finished", outcome.to_json())
+    if lap.decision is not None or outcome.verdict == "promoted":
+        notifying.after_lap(lap.project, outcome)

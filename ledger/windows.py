@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from ledger.schema import labels, predictions, windows
 from ledger.store import reading, upsert
 
-# How a window's rows are counted: text compares as time does.
+# Before any moment: ledger text compares as time does.
 _FIRST = "0000"
 
 
@@ -82,6 +81,15 @@ def newest(engine: sa.Engine, project: str) -> Seen | None:
     return None if row is None else Seen(**row)
 
 
+def before(engine: sa.Engine, project: str, start: str, most: int) -> tuple[Seen, ...]:
+    """The newest closed windows of any version that ended before `start`, in the order of time."""
+    wanted = [windows.c[name] for name in Seen.__dataclass_fields__]
+    query = sa.select(*wanted).where(windows.c.project == project, windows.c.end <= start, windows.c.closed)
+    with reading(engine) as db:
+        rows = db.execute(query.order_by(windows.c.start.desc()).limit(most)).mappings().all()
+    return tuple(Seen(**row) for row in reversed(rows))
+
+
 def traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> Traffic:
     """What a version answered from `since` on (included)."""
     p = predictions.c
@@ -94,12 +102,25 @@ def traffic(engine: sa.Engine, project: str, version: int, since: str | None = N
     return Traffic(int(rows), first, newest, received, live)
 
 
-def times(engine: sa.Engine, project: str, version: int, since: str) -> Iterable[str]:
-    """The times of a version's predictions from `since` on, in order."""
+def counted(engine: sa.Engine, project: str, version: int, start: str, end: str) -> tuple[int, int, str | None]:
+    """Of a version's predictions in a stretch: how many, how many of them have a label, and when the last label came."""
+    p = predictions.c
+    mine = (p.project == project, p.version == version, p.time >= start, p.time < end)
+    known = sa.exists().where(labels.c.project == project, labels.c.id == p.id)
+    stated = sa.select(sa.func.max(labels.c.received)).where(labels.c.project == project)
+    stated = stated.where(labels.c.id.in_(sa.select(p.id).where(*mine)))
+    with reading(engine) as db:
+        rows = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine)) or 0)
+        labelled = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine, known)) or 0)
+        return rows, labelled, db.scalar(stated) if labelled else None
+
+
+def times(engine: sa.Engine, project: str, version: int, since: str) -> list[str]:
+    """The times of a version's predictions from `since` on (included), in order."""
     p = predictions.c
     query = sa.select(p.time).where(p.project == project, p.version == version, p.time >= since).order_by(p.time)
     with reading(engine) as db:
-        yield from db.execute(query).scalars()
+        return list(db.execute(query).scalars())
 
 
 def stated(engine: sa.Engine, project: str) -> tuple[int, str | None]:
