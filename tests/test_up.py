@@ -80,10 +80,12 @@ def test_of_many_ticks_that_were_missed_one_is_run(tmp_path: Path) -> None:
         until(lambda: prefect(folder, ticks) == [(24,)], what="24 ticks are written down")
     with closing(sqlite3.connect(folder.path / ".windvane" / "prefect" / "prefect.db")) as db:
         # Nobody can wait that long: the ticks come to the present instead.
-        db.execute(
-            "update flow_run set expected_start_time = strftime('%Y-%m-%d %H:%M:%f000', expected_start_time, '-200 years'), "
-            "next_scheduled_start_time = strftime('%Y-%m-%d %H:%M:%f000', next_scheduled_start_time, '-200 years')"
-        )
+        past = "strftime('%Y-%m-%d %H:%M:%f000', {}, '-200 years')"
+        for column in ("expected_start_time", "next_scheduled_start_time"):
+            db.execute(f"update flow_run set {column} = {past.format(column)}")
+        told = "json_extract(state_details, '$.scheduled_time')"
+        told = f"strftime('%Y-%m-%dT%H:%M:%SZ', {told}, '-200 years')"
+        db.execute(f"update flow_run_state set state_details = json_set(state_details, '$.scheduled_time', {told})")
         db.commit()
     with standing(folder):
         done = "select count(*) from flow_run where auto_scheduled and state_type in ('COMPLETED', 'FAILED')"
