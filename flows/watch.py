@@ -157,9 +157,7 @@ class _Pass:
 
     def _record(self, seen: Seen, look: Look, decision: Decision, at: str) -> Entry:
         evidence = {"columns": list(look.diagnosis.columns), "learned_from": _learned(self._production)}
-        entry = Entry(
-            self._name, seen.version, seen.start, at, evidence=evidence, **{k: v for k, v in asdict(decision).items()}
-        )
+        entry = Entry(self._name, seen.version, seen.start, at, evidence=evidence, **asdict(decision))
         if decision.action == "stop" and (owed := decisions.pending(self._engine, self._name)) is not None:
             decisions.close(self._engine, owed.id, "skipped", "the data look broken")
         try:

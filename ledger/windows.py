@@ -47,13 +47,12 @@ def save(engine: sa.Engine, project: str, seen: Seen, before: Seen | None) -> bo
     """Keep a look; False, and nothing is kept, where another process looked since `before` was read."""
     row = {"project": project, **vars(seen)}
     with engine.begin() as db:
+        c = windows.c
         if before is None:
-            done = db.execute(upsert(db.dialect, windows).values(**row).on_conflict_do_nothing())
-        else:
-            c = windows.c
-            this = (c.project == project, c.version == seen.version, c.start == seen.start)
-            done = db.execute(sa.update(windows).where(*this, c.mark == before.mark).values(**row))
-        return bool(done.rowcount)
+            new = upsert(db.dialect, windows).values(**row).on_conflict_do_nothing().returning(c.start)
+            return db.execute(new).first() is not None
+        this = (c.project == project, c.version == seen.version, c.start == seen.start, c.mark == before.mark)
+        return bool(db.execute(sa.update(windows).where(*this).values(**row)).rowcount)
 
 
 def note(engine: sa.Engine, project: str, seen: Seen, run_id: str) -> None:

@@ -29,7 +29,9 @@ _MORE = """
 .loss rect.over { fill:var(--then) } .loss rect.here { opacity:1 } .loss rect.guess { opacity:.35 }
 .loss line { stroke:var(--ink); stroke-width:1.2; stroke-dasharray:5 4 } .loss text { font-size:11px; fill:var(--soft) }
 .facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(200px,1fr)); gap:14px; margin-top:18px }
-.facts .card b { display:block; font-size:20px; font-weight:600; letter-spacing:-.01em } .facts .card span { color:var(--soft); font-size:13px }
+
+.facts .card b { display:block; font-size:20px; font-weight:600; letter-spacing:-.01em }
+.facts .card span { color:var(--soft); font-size:13px }
 """
 
 
@@ -154,11 +156,13 @@ def _losses(looks: Sequence[Look]) -> str:
             f'<rect class="{kind}" x="{i * step:.1f}" y="{_HEIGHT - height:.1f}" width="{max(step - 3, 1):.1f}" height="{height:.1f}">'
             f"<title>{escape(said)}</title></rect>"
         )
-    line = _HEIGHT - _HEIGHT / top
+    level = _HEIGHT - _HEIGHT / top
     ends = f'<text x="0" y="{_HEIGHT + 14}">{shown[0][0].stretch.start[:10]}</text>'
     ends += f'<text x="{_WIDTH}" y="{_HEIGHT + 14}" text-anchor="end">{shown[-1][0].stretch.start[:10]}</text>'
-    svg = f'<svg class="loss" viewBox="0 0 {_WIDTH} {_HEIGHT + 18}">{"".join(bars)}<line x1="0" x2="{_WIDTH}" y1="{line:.1f}" y2="{line:.1f}"/>{ends}</svg>'
-    return f"<h2>Loss, window by window</h2><p>The dashed line is what this version promised on its own held-out rows; pale bars are estimates.</p>{svg}"
+    line = f'<line x1="0" x2="{_WIDTH}" y1="{level:.1f}" y2="{level:.1f}"/>'
+    svg = f'<svg class="loss" viewBox="0 0 {_WIDTH} {_HEIGHT + 18}">{"".join(bars)}{line}{ends}</svg>'
+    said = "The dashed line is what this version promised on its own held-out rows; pale bars are estimates."
+    return f"<h2>Loss, window by window</h2><p>{said}</p>{svg}"
 
 
 def _known(look: Look) -> Quality | None:
@@ -179,7 +183,8 @@ def _findings(look: Look) -> str:
 
 def _row(finding: Finding, most: float) -> str:
     times = _times(finding)
-    bar = f'<div class="meter"><b><u style="width:{min(times / most, 1):.1%}"></u><i style="left:{1 / most:.1%}"></i></b><em>{times:.2f} x</em></div>'
+    bar = f'<b><u style="width:{min(times / most, 1):.1%}"></u><i style="left:{1 / most:.1%}"></i></b>'
+    bar = f'<div class="meter">{bar}<em>{times:.2f} x</em></div>'
     level = f'<span class="level {"stop" if finding.alarm else "pass"}">{"alarm" if finding.alarm else "quiet"}</span>'
     return (
         f'<tr><td class="name">{escape(_named(finding.column))}</td><td>{escape(finding.aspect)}</td><td>{bar}</td>'
