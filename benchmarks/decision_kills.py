@@ -91,6 +91,7 @@ class Field:
         self.days = DAYS
 
     def ask(self, query: str) -> list[Any]:
+        """Rows of the ledger."""
         with store.reading(self.engine) as db:
             return [tuple(row) for row in db.exec_driver_sql(query)]
 
@@ -111,6 +112,7 @@ class Field:
 
     @property
     def name(self) -> str:
+        """The project's."""
         return str(self.up.told["project"])
 
     def well(self) -> bool:
@@ -134,10 +136,10 @@ class Field:
         looking.communicate(timeout=300)
         while (entry := self.decision(before)) is None:  # its look died before it
             looking = self.look()
-            looking.communicate(timeout=300)
+            _, said = looking.communicate(timeout=300)
             began = time.monotonic()
-            if looking.returncode == 0 and self.decision(before) is None:
-                return Round(victim, struck, None, 0, "nothing decided", ("no decision",))
+            if self.decision(before) is None:
+                return Round(victim, struck, None, 0, "nothing decided", (said.strip()[-500:] or "no decision",))
         self.until_taken(entry)
         claimed = round(time.monotonic() - began, 1)
         until(lambda: not self.now(entry).open, 300, "the decision ends")
@@ -149,6 +151,7 @@ class Field:
         return Round(victim, struck, claimed, last.claims, f"{last.state}: {str(last.note)[:60]}", tuple(wrong))
 
     def now(self, entry: Entry) -> Entry:
+        """The decision as it stands now."""
         found = decisions.numbered(self.engine, entry.id)
         assert found is not None
         return found
