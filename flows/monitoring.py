@@ -12,12 +12,16 @@ from flows.console import Console
 from flows.project import Project
 from flows.standing import Clock
 from flows.watch import watch
+from ledger import versions
 
 
 @flow(name="monitor", persist_result=False, validate_parameters=False)
 def monitor(root: str, clock: Clock = "wall") -> dict[str, Any]:
     """One pass; what it decided is the run's artifact, with a link to the report."""
     project = Project(Path(root))
+    if versions.last_promotion(project.ledger, project.name) is None:
+        # A schedule runs from the first day on: that there is nothing to watch yet is no failure.
+        return {"decision": "wait", "reason": f"{project.name} has no champion yet"}
     told = watch(project, Console(), clock=clock)
     create_markdown_artifact(_said(told), key="watch", description="What the watch saw, and what it decided")
     return told

@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Scheduled
 
 from flows.closing import crash
 from flows.project import Project
@@ -27,7 +27,7 @@ from ledger.decisions import Entry
 from ledger.moments import make_id
 
 # A run that a runner has taken begins within seconds, or never.
-PENDING = timedelta(minutes=5)
+PENDING = timedelta(minutes=1)
 # An event that was told becomes a lap within half a minute, or it is lost.
 ON_ITS_WAY = timedelta(seconds=30)
 # Laps begun for one decision, before it is given up.
@@ -36,13 +36,15 @@ PAGE = 200
 
 
 def at_start(project: Project, deployments: list[UUID]) -> None:
-    """Before a runner takes its first run: none of its runs can be alive, unless the ledger knows a living lap for it."""
+    """Before a runner takes its first run: none of an earlier one's can be alive, unless the ledger knows a living lap for it."""
     with get_client(sync_client=True) as client:
         token = leases.living(project.ledger, project.name)
         alive = None if token is None else laps.running(project.ledger, project.name, token)
-        for run in _runs(client, deployments, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING):
+        for run in _runs(client, deployments, StateType.RUNNING, StateType.CANCELLING):
             if alive is None or alive.prefect_run != str(run.id):
                 crash(client, run, "the runner that had taken this run was killed")
+        for run in _runs(client, deployments, StateType.PENDING):
+            again(client, run)
         collapse(client, deployments)
 
 
@@ -51,8 +53,14 @@ def every_minute(deployments: list[UUID]) -> None:
     with get_client(sync_client=True) as client:
         for run in _runs(client, deployments, StateType.PENDING):
             if run.state is not None and datetime.now(UTC) - run.state.timestamp > PENDING:
-                crash(client, run, f"taken more than {PENDING} ago, and never begun")
+                again(client, run)
         collapse(client, deployments)
+
+
+def again(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Put back a run that a runner took and never began: left alone, it would wait for ever."""
+    state = Scheduled(scheduled_time=run.expected_start_time, message="taken by a runner, and never begun: once more")
+    client.set_flow_run_state(run.id, state, force=True)
 
 
 class Owed:

@@ -50,7 +50,7 @@ def imported_by(*arguments: str) -> set[str]:
     return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["init"], ["score"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["init"], ["score"], ["up"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     heavy = {"pandas", "numpy", "sklearn", "mlflow", "prefect", "dvc", "evidently", "sqlalchemy", "pydantic", "optuna"}
     assert not imported_by(*command, "--help") & heavy

@@ -119,7 +119,7 @@ def test_a_service_that_keeps_dying_is_started_ever_more_seldom(tmp_path: Path) 
 def test_what_another_start_would_not_mend_is_told(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "import sys; print('windvane: no key', file=sys.stderr); sys.exit(2)")
     watched = Supervisor([Service("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
-    with pytest.raises(InputError, match="^no key$"):
+    with pytest.raises(InputError, match=r"^no key$"):
         until(lambda: False, watched.step)
 
 
