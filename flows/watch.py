@@ -114,6 +114,7 @@ class _Pass:
             stretch=Stretch(place.start, place.end, len(frame), labelled, place.closed),
             level=level(settings.monitor.false_alarms, looks, place.closed),
             seed=settings.split.seed,
+            cut=settings.monitor.cut,
             drifted=None if fresh or before is None else looking.from_json(before.look).drift,
         )
         return Seen(
