@@ -41,6 +41,15 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What is compared: a column, what of it, and by which measure."""
+
+    column: str
+    aspect: Aspect
+    how: str
+
+
+@dataclass(frozen=True)
 class Finding:
     """One column, one aspect: how far it moved (`distance`, standardised by what is usual: 1 = one standard deviation of
     unchanged windows), the limit at its own level, and whether it speaks; `said`: in words, with figures.

@@ -1,0 +1,116 @@
+"""Columns of a reference and a window as cells: what resampling counts. Owns where cells begin; measures nothing.
+
+Cells are cut from both samples put together, so that they say nothing about which row came from which: exchanging rows between
+the two is then exact whatever the cells are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from monitoring.evidence import Aspect
+
+# Between the tails of a number every cell holds this share of all rows; in the tails cells halve down to single rows.
+_SHARE = 1 / 16
+# So many categories have a cell each; rarer ones share cells with those of like frequency.
+_CATEGORIES = 40
+# Codes of rows without a value, and of rows whose value cannot be read as the column's type.
+MISSING, UNREADABLE = -1, -2
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A column of reference and window (n + m rows): `codes` (n + m,) holds each row's cell, 0 .. size-1, or MISSING or
+    UNREADABLE. Numbers: cells rise, and `gaps` (size,) is how far the distribution functions stay apart as at a cell's upper edge.
+    Categories: `single` (size,) says how many rows a category in this cell has; 0 where a cell holds several of many rows.
+    """
+
+    name: str
+    aspect: Aspect
+    kind: Literal["number", "category"]
+    codes: NDArray[np.int32]
+    size: int
+    gaps: NDArray[np.float64]
+    single: NDArray[np.float64]
+
+
+def of_numbers(name: str, aspect: Aspect, values: NDArray[np.float64], unreadable: NDArray[np.bool_]) -> Cells:
+    """Cells of a number: (n + m,) values of both samples, NaN = missing."""
+    known = np.isfinite(values)
+    ordered = np.sort(values[known])
+    edges = np.unique(ordered[_positions(len(ordered))])
+    codes = np.where(known, np.searchsorted(edges, values), MISSING).astype(np.int32)
+    codes[unreadable] = UNREADABLE
+    steps = np.diff(edges)
+    whole = len(edges) < 2 or int((np.diff(ordered) > 0).sum()) + 1 == len(edges)
+    # Every value has its cell: the distance is exact. Else the difference at an edge stands for half a cell to both sides.
+    gaps = np.append(steps, 0.0) if whole else (np.append(steps, 0.0) + np.append(0.0, steps)) / 2
+    scale = float(ordered.std()) if len(ordered) else 0.0
+    return Cells(name, aspect, "number", codes, len(edges), gaps / (scale or 1.0), np.zeros(len(edges)))
+
+
+def _positions(rows: int) -> NDArray[np.int64]:
+    """Ranks of the upper edges: 1, 2, 4 ... rows from either end, and even shares between."""
+    tail = 2 ** np.arange(max(int(np.log2(max(rows * _SHARE, 1))) + 1, 1)) - 1
+    middle = np.round(np.arange(_SHARE, 1, _SHARE) * rows).astype(np.int64)
+    found = np.unique(np.concatenate([tail, middle, rows - 1 - tail, [rows - 1]]))
+    return found[(found >= 0) & (found < rows)]
+
+
+def of_categories(name: str, aspect: Aspect, values: pd.Series, unreadable: NDArray[np.bool_]) -> Cells:
+    """Cells of a category: values of both samples (n + m rows), missing where pandas says so."""
+    import pandas as pd
+
+    codes, found = pd.factorize(values)
+    counts = np.bincount(codes[codes >= 0], minlength=len(found))
+    # By frequency, then by name: never by the order of rows.
+    order = np.lexsort((np.argsort(np.argsort(np.asarray(found).astype(str))), -counts))
+    common = order[:_CATEGORIES]
+    rest = order[_CATEGORIES:]
+    cell = np.empty(len(found), dtype=np.int32)
+    cell[common] = np.arange(len(common))
+    classes, at = np.unique(np.log2(np.maximum(counts[rest], 1)).astype(int), return_inverse=True)
+    cell[rest] = len(common) + at
+    placed = np.where(codes >= 0, cell[np.maximum(codes, 0)] if len(found) else MISSING, MISSING).astype(np.int32)
+    placed[unreadable] = UNREADABLE
+    # In the cell of single rows every window row is a category that the reference has not.
+    single = np.concatenate([counts[common], np.where(classes == 0, 1.0, 0.0)]).astype(np.float64)
+    size = len(common) + len(classes)
+    return Cells(name, aspect, "category", placed, size, np.zeros(size), single)
+
+
+def read_numbers(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values (n,) as floats, NaN where missing, infinite or not to be read, and which rows could not be read."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(values):
+        numbers: NDArray[Any] = values.to_numpy(dtype="float64", na_value=np.nan)
+        unreadable = np.zeros(len(values), dtype=bool)
+    elif pd.api.types.is_datetime64_any_dtype(values):
+        numbers, unreadable = np.full(len(values), np.nan), values.notna().to_numpy()
+    else:
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
+        unreadable = np.isnan(numbers) & values.notna().to_numpy() & (values.astype("str").str.strip() != "").to_numpy()
+    return np.where(np.isfinite(numbers), numbers, np.nan), unreadable
+
+
+def read_dates(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Dates (n,) as days since 1970 in UTC; see read_numbers()."""
+    import pandas as pd
+
+    given = values
+    if not pd.api.types.is_datetime64_any_dtype(values):
+        values = pd.to_datetime(values.astype("str"), errors="coerce", utc=True, format="ISO8601")
+    elif values.dt.tz is not None:
+        values = values.dt.tz_convert("UTC")
+    if values.dt.tz is not None:
+        values = values.dt.tz_localize(None)
+    unreadable = (values.isna() & given.notna()).to_numpy()
+    return ((values - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy(dtype="float64"), unreadable

@@ -1,0 +1,101 @@
+"""What stretches of the past as long as a window do by themselves: season and autocorrelation are part of "unchanged".
+
+Exchanging blocks between reference and window says how far chance alone moves a window. Seasons move it further, and so does a world
+that wanders around a steady middle: how far, earlier stretches of the same length show, each held against the reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from monitoring.distances import Floats
+    from monitoring.exchange import Sums
+    from monitoring.measures import Scorer
+
+# Fewer earlier stretches than this say nothing of what is usual; more than the other are not looked at.
+FEWEST, MOST = 5, 200
+# A measure's own spread counts as if so many stretches had shown the spread that is common to all measures.
+_PRIOR = 4.0
+
+
+@dataclass(frozen=True)
+class Usual:
+    """`scores` (measures,) of the window, held against what is usual in `stretches` earlier ones; the largest score of an
+    unchanged window exceeds `limit` in a share `level` of cases; `p` is the place of this window's.
+    """
+
+    scores: Floats
+    limit: float
+    p: float
+    stretches: int
+
+
+def usual(scorers: Sequence[Scorer], level: float) -> Usual | int:
+    """How the window compares with earlier stretches; their number where they are too few. The scorers have learnt."""
+    count = min(*(s.exchange.stretches for s in scorers), MOST)
+    if count < FEWEST:
+        return count
+    found = [_against_past(scorer, count) for scorer in scorers]
+    largest = np.concatenate([past for past, _ in found], axis=1).max(axis=1)
+    scores = np.concatenate([seen for _, seen in found])
+    limit, p = _beyond(largest, float(scores.max()), level)
+    return Usual(scores, limit, p, count)
+
+
+def _against_past(scorer: Scorer, count: int) -> tuple[Floats, Floats]:
+    """Scores of `count` earlier stretches (count, measures) and of the window (measures,).
+
+    Each is allowed the variance that the others show, so that a stretch is judged as the window is.
+    """
+    pairs = list(_pairs(scorer, count))
+    spread = np.stack([scorer.spread_of_past(side, rest) for side, rest, _ in pairs])
+    # Nobody predicted on rows from before the reference.
+    guessed = np.array([m.aspect == "prediction" for m in scorer.measures])
+    known = np.stack([np.full(len(guessed), True) if own else ~guessed for *_, own in pairs])
+    spread = np.where(known, spread, 0)
+    sums, counts = spread.sum(axis=0), known.sum(axis=0)
+    common = max(float(np.median(sums / np.maximum(counts, 1))), 1.0)
+
+    def slack(sums: Floats, counts: Floats) -> Floats:
+        # No measure is steadier than chance.
+        return np.maximum((_PRIOR * common + sums) / (_PRIOR + counts), 1.0)
+
+    past = [
+        np.where(known[i], scorer.of_past(side, rest, slack(sums - spread[i], counts - known[i]))[0], -np.inf)
+        for i, (side, rest, _) in enumerate(pairs)
+    ]
+    return np.stack(past), scorer(scorer.exchange.observed, slack(sums, counts))[0]
+
+
+def _pairs(scorer: Scorer, count: int) -> list[tuple[Sums, Sums, bool]]:
+    """The newest stretches before the window with what they are held against; whether they are part of the reference."""
+    exchange, kept = scorer.exchange, scorer.exchange.kept
+    return [(side, exchange.rest(side, kept) if own else kept, own) for side, own in exchange.earlier(count)]
+
+
+def _beyond(largest: Floats, seen: float, level: float) -> tuple[float, float]:
+    """The limit for one more value like `largest` (k,), and the place of `seen` among them.
+
+    Maxima follow Gumbel's law; the error of their mean and spread widens it as Student's t does for one more value of a normal
+    sample.
+    """
+    from scipy import special
+
+    freedom = len(largest) - 1
+    # At least half a standard deviation: no set of maxima is steadier than that.
+    spread = max(float(largest.std(ddof=1)), 0.5) * np.sqrt(1 + 1 / len(largest))
+
+    def quantile(level: float) -> float:
+        gumbel = (-np.log(-np.log1p(-level)) - np.euler_gamma) * np.sqrt(6) / np.pi
+        wider = special.stdtrit(freedom, 1 - level) / special.ndtri(1 - level) if level < 0.4 else 1.0
+        return float(largest.mean() + spread * gumbel * wider)
+
+    levels = np.concatenate([np.geomspace(1e-6, 0.4, 200), np.linspace(0.41, 0.99, 59)])
+    at = np.maximum.accumulate(np.array([quantile(float(one)) for one in levels])[::-1])[::-1]
+    return quantile(level), float(np.interp(-seen, -at, levels))

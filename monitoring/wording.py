@@ -1,0 +1,122 @@
+"""What a finding says to people: one line with figures. Owns words; decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monitoring import distances, sides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from monitoring.evidence import Aspect, Measure
+    from monitoring.sides import Compared
+
+_QUIET = "as usual"
+
+
+class Words:
+    """Says what moved between two frames; looks at values only for what speaks."""
+
+    def __init__(self, reference: pd.DataFrame, window: pd.DataFrame, wanted: list[Compared], time: str | None) -> None:
+        self._parts, self._time = [reference, window], time
+        self._wanted = {column.name: column for column in wanted}
+
+    def of(self, measure: Measure, *, speaks: bool) -> tuple[Aspect, str]:
+        """The finding's aspect (a column missing in all rows is silent) and its line."""
+        if not speaks:
+            return measure.aspect, _QUIET
+        column = self._wanted[measure.column]
+        if measure.aspect == "correlation":
+            return "correlation", self._hanging(column)
+        values, unreadable = sides.values(self._parts, column, self._time)
+        gone = np.asarray(values.isna() if column.read == "category" else ~np.isfinite(values), dtype=bool)
+        if measure.aspect == "missing":
+            return _missing(gone & ~unreadable, len(self._parts[0]))
+        if measure.aspect == "type":
+            return "type", self._unreadable(column, unreadable)
+        before, after = (v[~g] for v, g in zip(self._halves(np.asarray(values)), self._halves(gone), strict=True))
+        ways: dict[str, Callable[[NDArray[Any], NDArray[Any]], str]] = {"range": _beyond, "new categories": _new}
+        say = ways.get(measure.how, _categories if column.read == "category" else _numbers)
+        return measure.aspect, say(before, after)
+
+    def _halves(self, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        rows = len(self._parts[0])
+        return values[:rows], values[rows:]
+
+    def _unreadable(self, column: Compared, unreadable: NDArray[np.bool_]) -> str:
+        before, after = self._halves(unreadable)
+        such = f", such as {self._parts[1][column.name][after].iloc[0]!r}" if after.any() else ""
+        return f"{int(after.sum()):,} rows cannot be read as a {column.read}{such}; before {int(before.sum()):,}"
+
+    def _hanging(self, column: Compared) -> str:
+        """Of the pairs with this column the one whose rank correlation moved most."""
+        import pandas as pd
+
+        names = [c.name for c in self._wanted.values() if c.read != "category" and c.aspect == "numbers"]
+        both = [
+            pd.DataFrame({n: sides.values([part], self._wanted[n], self._time)[0] for n in names})
+            .rank()
+            .corrwith(pd.Series(sides.values([part], column, self._time)[0]).rank())
+            .drop(column.name)
+            for part in self._parts
+        ]
+        other = (both[1] - both[0]).abs().fillna(0).idxmax()
+        return f"rank correlation with {other}: {both[1][other]:.2f}; before {both[0][other]:.2f}"
+
+
+def _missing(gone: NDArray[np.bool_], rows: int) -> tuple[Aspect, str]:
+    before, after = float(gone[:rows].mean()), float(gone[rows:].mean())
+    if after == 1:
+        return "silent", f"all {len(gone) - rows:,} rows are missing; before {before:.1%}"
+    return "missing", f"missing in {after:.1%} of rows; before {before:.1%}"
+
+
+def _numbers(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
+    if not len(before) or not len(after):
+        return "no values to compare"
+    moved, apart = distances.of_numbers(before, after)
+    low, middle, high = np.quantile(after, [0.1, 0.5, 0.9])
+    was = np.quantile(before, [0.1, 0.5, 0.9])
+    return (
+        f"median {middle:.4g} (80 % within {low:.4g} to {high:.4g}); before {was[1]:.4g} ({was[0]:.4g} to {was[2]:.4g}); "
+        f"Wasserstein {moved:.3g} standard deviations, Kolmogorov-Smirnov {apart:.3g}"
+    )
+
+
+def _categories(before: NDArray[Any], after: NDArray[Any]) -> str:
+    import pandas as pd
+
+    was, now = (pd.Series(side).astype(str).value_counts(normalize=True) for side in (before, after))
+    moved = now.sub(was, fill_value=0)
+    most = moved.abs().idxmax()
+    names = moved.index
+    apart = distances.jensen_shannon(
+        was.reindex(names, fill_value=0).to_numpy(), now.reindex(names, fill_value=0).to_numpy()
+    )
+    return (
+        f"{most!r} is {now.get(most, 0):.1%} of rows; before {was.get(most, 0):.1%}; Jensen-Shannon {float(apart):.3g}"
+    )
+
+
+def _new(before: NDArray[Any], after: NDArray[Any]) -> str:
+    import pandas as pd
+
+    counts = pd.Series(after).value_counts()
+    new = counts[~counts.index.isin(pd.unique(pd.Series(before)))]
+    if not len(new):
+        return "rare categories are more frequent than before"
+    more = f" and {len(new) - 1:,} more" if len(new) > 1 else ""
+    return f"{int(new.sum()):,} rows in categories not seen before: {new.index[0]!r}{more}"
+
+
+def _beyond(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
+    low, high = float(before.min()), float(before.max())
+    under, over = int((after < low).sum()), int((after > high).sum())
+    worst = float(after.max()) if over >= under else float(after.min())
+    return f"{under + over:,} rows beyond all seen before ({low:.4g} to {high:.4g}), as far as {worst:.4g}"
