@@ -35,12 +35,12 @@ class Prices:
     """
 
     broken: float = 4.0
-    data: float = 5.0
+    data: float = 6.0
     label: float = 5.0
     concept: float = 5.0
-    both: float = 8.0  # concept drift while the inputs moved too
-    season: float = 3.0
-    unlabelled: float = 1.0  # label drift where no label tells it from data drift
+    both: float = 12.0  # concept drift while the inputs moved too
+    season: float = 5.0
+    unlabelled: float = 2.0  # label drift where no label tells it from data drift
     slack: float = 1.0
     trust: float = 0.7
     slips: float = 0.03
@@ -96,7 +96,7 @@ def misfits(clues: Clues, prices: Prices = PRICES) -> dict[Change, float]:
 
     All that moved is told in two ways, P(x) P(y | x) and P(y) P(x | y). Data drift leaves P(y | x) as it was, label drift
     P(x | y), concept drift moves P(y | x) and may leave P(x); whatever moved although it should not speaks against. The two
-    ways are equal in truth, so each missing part is measured and also follows from the other three; the mean is taken.
+    ways are equal in truth, so the whole, and each missing part, is known twice; the mean is taken.
     """
     x, y = clues.inputs.nats, clues.labels.nats
     y_x, x_y = clues.answers.nats, clues.given_labels.nats
@@ -106,7 +106,7 @@ def misfits(clues: Clues, prices: Prices = PRICES) -> dict[Change, float]:
         # Nats of a normal deviate t vary by t, the root of twice as many: less than that is no contradiction.
         return (measured + max(follows - prices.slack * sqrt(2 * max(x, y)), 0.0)) / 2
 
-    whole = max(x + y_x, y + x_y, broken)
+    whole = max((x + y_x + y + x_y) / 2 if clues.labelled else x, broken)
     found: dict[Change, float] = {
         "none": whole,
         "data drift": missing(y_x, y + x_y - x) + broken + prices.data,
@@ -119,7 +119,7 @@ def misfits(clues: Clues, prices: Prices = PRICES) -> dict[Change, float]:
     if clues.broken:
         found["broken data"] = clues.rest.nats + prices.broken
     if clues.seasons:
-        found["seasonal return"] = broken + prices.season + min(unlike(s, clues, whole) for s in clues.seasons)
+        found["seasonal return"] = prices.season + min(unlike(s, clues, whole) for s in clues.seasons)
     return found
 
 

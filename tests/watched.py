@@ -41,7 +41,7 @@ def rows(count: int, seed: int, kind: str = "regression") -> pd.DataFrame:
         }
     )
     if kind == "regression":
-        return frame.assign(y=formula(frame) + rng.normal(0, 1, count) * (5 + 0.3 * frame["age"]))
+        return frame.assign(y=formula(frame) + rng.normal(0, 1, count) * (10 + frame["age"]))
     return frame.assign(y=np.where(rng.random(count) < chance(frame), "yes", "no"))
 
 
