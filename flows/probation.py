@@ -5,6 +5,7 @@ Once the probation is over, the same comparison says what the retraining really 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flows.production import Production
@@ -42,16 +43,27 @@ def so_far(production: Production, seen: Seen, limits: Limits) -> Probation | No
     return found
 
 
-def reference_error(production: Production) -> float | None:
-    """Standard error of the champion's mean loss on its own held-out rows, dependence among them counted."""
-    from tasks.resampling import spread, units
+def errors(production: Production) -> tuple[float | None, float | None]:
+    """Of the champion's loss on its own held-out rows: the mean's standard error, and by how much windows differ there.
+
+    None each where it cannot be told; the second needs five windows on the calendar.
+    """
+    from ledger.moments import moment
+    from tasks import history
+    from tasks.resampling import FEWEST, spread, units
     from tasks.scores import LOSS
 
-    record = production.record
+    record, settings = production.record, production.project.settings
     loss = record[LOSS].to_numpy(dtype="float64")
     if not len(loss):
-        return None
-    return spread((loss - loss.mean()) / len(loss), units(record, loss, production.project.settings.problem))
+        return None, None
+    mean = spread((loss - loss.mean()) / len(loss), units(record, loss, settings.problem))
+    time, cut = settings.problem.time, settings.monitor.cut
+    if time is None or cut.rows is not None:
+        return mean, None
+    starts = [history.begin(datetime.fromisoformat(moment(t)), cut) for t in record[time].tolist()]
+    means = record[LOSS].groupby(starts).mean()
+    return mean, float(means.std()) if len(means) >= FEWEST else None
 
 
 def _compared(production: Production, seen: list[Seen], old: Version, level: float) -> tuple[Probation, float | None]:

@@ -114,6 +114,7 @@ class _Pass:
             stretch=Stretch(place.start, place.end, len(frame), labelled, place.closed),
             level=level(settings.monitor.false_alarms, looks, place.closed),
             seed=settings.split.seed,
+            cut=settings.monitor.cut,
             drifted=None if fresh or before is None else looking.from_json(before.look).drift,
         )
         return Seen(
@@ -179,13 +180,15 @@ class _Pass:
 
         earlier = [s for s in windows.of(self._engine, self._name, seen.version) if s.start < seen.start]
         made = decisions.listed(self._engine, self._name, acting=True)
+        of_mean, of_window = probation.errors(self._production)
         return History(
             looks=tuple(looking.from_json(s.look) for s in earlier),
             made=tuple(
                 Made(d.action, d.at, d.state, d.version, d.note, tuple(d.evidence.get("columns", ()))) for d in made
             ),
             usual_rows=self._production.usual_rows(),
-            reference_error=probation.reference_error(self._production),
+            reference_error=of_mean,
+            window_error=of_window,
             probation=probation.so_far(self._production, seen, self._limits),
             new_rows=_new_rows(self._production, made),
         )

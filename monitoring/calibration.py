@@ -67,15 +67,23 @@ def calibrate(scorers: Sequence[Scorer], level: float, *, hurry: bool = False) -
     seen = np.concatenate([s(s.exchange.observed)[0] for s in scorers])
     total, drawn, beyond = draws_for(level), [], 0
     allowed = floor(round(level * (total + 1), 6)) - 1
-    for start in range(0, total, _BATCH):
-        drawn.append(np.concatenate([s(s.exchange.draw(min(_BATCH, total - start))) for s in scorers], axis=1))
+    done, batch = 0, _BATCH // 4 if hurry else _BATCH
+    while done < total and not (hurry and beyond > allowed):
+        drawn.append(np.concatenate([s(s.exchange.draw(min(batch, total - done))) for s in scorers], axis=1))
         beyond += int((drawn[-1].max(axis=1) >= seen.max()).sum())
-        if hurry and beyond > allowed:
-            break
+        done, batch = done + batch, _BATCH
     null = np.concatenate(drawn)
     limits, alarms = _step_down(seen, null, level)
     p = (1 + beyond) / (1 + len(null))
-    return Calibrated(tuple(m for s in scorers for m in s.measures), seen, limits, alarms, _limit(null.max(axis=1), level), p, len(null))
+    return Calibrated(
+        tuple(m for s in scorers for m in s.measures),
+        seen,
+        limits,
+        alarms,
+        _limit(null.max(axis=1), level),
+        p,
+        len(null),
+    )
 
 
 def _limit(largest: Floats, level: float) -> float:

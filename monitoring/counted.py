@@ -73,7 +73,8 @@ class Counted:
             single = _single(self._group, inside.shape[-1])
             return np.asarray(np.where((single == 1) | ((outside == 0) & (single > 0)), inside, 0).sum(axis=-1))
         ends = [
-            np.where(np.cumsum(outside[..., ::side], axis=-1) > 0, 0, inside[..., ::side]).sum(axis=-1) for side in (1, -1)
+            np.where(np.cumsum(outside[..., ::side], axis=-1) > 0, 0, inside[..., ::side]).sum(axis=-1)
+            for side in (1, -1)
         ]
         return np.maximum(*ends)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import isfinite, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 from typing import TYPE_CHECKING
 
 from monitoring.evidence import Decision, Depth, Look, Quality, Remedy
@@ -22,6 +22,10 @@ OPEN = ("recorded", "told", "claimed")
 ACKNOWLEDGED = "acknowledged"
 # Quality's interval is one of 95 %.
 _WIDTH = 2 * NormalDist().inv_cdf(0.975)
+# A window's weight, its excess loss and that one's error as shares of the reference, whether estimated, and its start.
+_Counted = tuple[float, float, float, bool, str]
+# From so many windows on, what they differ by says how sure a mean of them is.
+_FEWEST = 3
 # Windows whose mean says what the next ones would cost.
 _RECENT = 3
 
@@ -87,6 +91,7 @@ class History:
     """What happened before. looks: the champion's earlier windows, oldest first; made: decisions, oldest first.
 
     usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
+    window_error: by how much the means of windows differ there, for windows too short in time to say so themselves;
     new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known).
     """
 
@@ -94,6 +99,7 @@ class History:
     made: tuple[Made, ...] = ()
     usual_rows: float | None = None
     reference_error: float | None = None
+    window_error: float | None = None
     probation: Probation | None = None
     new_rows: bool | None = None
 
@@ -130,16 +136,17 @@ def staleness(looks: tuple[Look, ...], history: History, limits: Limits, now: st
 
     A window counts by its labels, where these have had their time to come; else by the estimate, if the drift alarm confirms it.
     """
-    counted: list[tuple[float, float, float, bool, str]] = []
+    counted: list[_Counted] = []
     for look in looks:
         quality = usable(look, limits, now)
         weight = _weight(look, history.usual_rows)
         if quality is None or quality.excess is None or not quality.reference > 0 or weight == 0:
             continue
-        error = _error(quality) / quality.reference
+        error = _error(quality, history) / quality.reference
         counted.append((weight, quality.excess / quality.reference, error, quality.estimated, look.stretch.start))
     if not counted:
         return Staleness(0.0, 0.0, 0.0, 0, 0, None)
+    counted = _with_spread(counted)
     reference = quality_reference(looks)
     shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
     # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
@@ -178,7 +185,12 @@ def _broken(look: Look, history: History) -> Decision | None:
         if one.action == "stop" and one.note == ACKNOWLEDGED and one.version == look.version
         for column in one.columns
     }
-    if diagnosis.change == "broken data" and not (diagnosis.columns and set(diagnosis.columns) <= accepted):
+    # The alarm keeps its promise; what only looks odd beside it stops nobody.
+    if (
+        look.drift.alarm
+        and diagnosis.change == "broken data"
+        and not (diagnosis.columns and set(diagnosis.columns) <= accepted)
+    ):
         return Decision(
             "stop",
             f"the data look broken: {diagnosis.why}. Nothing is learned from them until that is mended, or accepted with "
@@ -254,7 +266,7 @@ def _worse(look: Look, history: History, limits: Limits, now: str) -> Decision:
     quality = look.quality
     if quality.loss is None or usable(look, limits, now) is not quality or quality.excess is None:
         return Decision("wait", f"{_seen(look)}, but {_unmeasured(look, limits, now)}")
-    share, error = quality.excess / quality.reference, _error(quality) / quality.reference
+    share, error = quality.excess / quality.reference, _error(quality, history) / quality.reference
     said = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
     gain = share * _weight(look, history.usual_rows) * max(limits.probation, 1)
     if share <= NormalDist().inv_cdf(1 - limits.false_alarms) * error:
@@ -330,12 +342,19 @@ def _weight(look: Look, usual: float | None) -> float:
     return 1.0 if look.stretch.closed else 0.0
 
 
-def _error(quality: Quality) -> float:
-    """Standard error of a difference, from its interval; without one nothing is certain."""
+def _error(quality: Quality, history: History) -> float:
+    """Standard error of a difference: from its interval, else as windows differ in the record; without either it is unknown."""
     if quality.low is None or quality.high is None:
-        return float("inf")
-    error = (quality.high - quality.low) / _WIDTH
-    return error if isfinite(error) else float("inf")
+        return float("inf") if history.window_error is None else history.window_error
+    return (quality.high - quality.low) / _WIDTH
+
+
+def _with_spread(counted: list[_Counted]) -> list[_Counted]:
+    """Unknown errors replaced by what the windows themselves differ by, where they are enough."""
+    if len(counted) < _FEWEST or all(isfinite(c[2]) for c in counted):
+        return counted
+    own = stdev(c[1] for c in counted)
+    return [c if isfinite(c[2]) else (c[0], c[1], own, c[3], c[4]) for c in counted]
 
 
 def _known_until(looks: tuple[Look, ...]) -> str | None:

@@ -8,7 +8,8 @@ counts the sampling error of both sides. Rows that follow each other in time are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from monitoring.distances import Floats
 
-# The smaller side is exchanged in about so many blocks: with more, summing rows costs more than it tells.
-BLOCKS = 500
+# Up to so many rows of the smaller side change sides one by one. More do so in handfuls, which make about so many blocks of both
+# sides: summing rows costs more than finer blocks would tell.
+ONE_BY_ONE, BLOCKS = 500, 2500
 # Correlations are looked at between the first so many numbers; their pairs grow with the square.
 CORRELATED = 50
 # A column counts in correlations if at least so many rows of the smaller side are expected off its commonest value.
@@ -61,7 +63,8 @@ class Exchange:
         self._rng = np.random.default_rng(seed)
         self._scores = self._rank_scores()
         smaller = min(reference, window)
-        block = run or max(smaller // BLOCKS, 1)
+        handful = 1 if smaller <= ONE_BY_ONE else max((reference + window) // BLOCKS, smaller // ONE_BY_ONE, 1)
+        block = run or handful
         self._blocks = None if block == 1 else self._blocked(block, shuffled=run is None)
         self.total = self.stretch(before, before + reference + window)
         self.observed = self.stretch(before + reference, before + reference + window)
@@ -69,9 +72,7 @@ class Exchange:
     def rest(self, side: Sums, total: Sums | None = None) -> Sums:
         """The other side of an exchange; of another `total` than both samples together, if one is given."""
         whole = total or self.total
-        return Sums(
-            whole.numbers - side.numbers, whole.categories - side.categories, whole.cross - side.cross
-        )
+        return Sums(whole.numbers - side.numbers, whole.categories - side.categories, whole.cross - side.cross)
 
     def stretch(self, start: int, end: int) -> Sums:
         """The rows start .. end - 1."""
@@ -115,6 +116,12 @@ class Exchange:
         off = float(counts.sum() - counts.max())
         return off * min(self.reference, self.window) / (self.reference + self.window)
 
+    def _hangs(self, cells: Cells) -> bool:
+        """Whether a correlation with the column means anything: it varies, and it fell silent on neither side."""
+        known = cells.codes[self.before :] >= 0
+        filled = min(known[: self.reference].sum(), known[self.reference :].sum())
+        return self.varies(cells) >= _VARIES and bool(filled >= _VARIES)
+
     def _placed(self) -> NDArray[np.int32]:
         """(rows, columns) places of each row's cells in one long row of counts."""
         rows = self.before + self.reference + self.window
@@ -129,7 +136,7 @@ class Exchange:
 
     def _rank_scores(self) -> NDArray[np.float32]:
         """(rows, 1 + c): 1, and each correlated number's mid-rank in standard deviations; 0 where it has no value."""
-        self.correlated = [c for c in self.numbers if c.aspect == "numbers" and self.varies(c) >= _VARIES][:CORRELATED]
+        self.correlated = [c for c in self.numbers if c.aspect == "numbers" and self._hangs(c)][:CORRELATED]
         columns = [np.ones(len(self._codes), dtype=np.float32)]
         for cells in self.correlated:
             known = cells.codes >= 0
@@ -155,7 +162,7 @@ class Exchange:
         counts = np.bincount(place.ravel(), minlength=blocks * self._length).reshape(blocks, self._length)
         scores, size = self._scores[rows], self._scores.shape[1]
         cross = np.empty((blocks, size * size), dtype=np.float32)
-        for i, (start, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        for i, (start, end) in enumerate(pairwise(cuts)):
             cross[i] = (scores[start:end].T @ scores[start:end]).ravel()
         return counts.astype(np.float32), cross, size, window
 

@@ -55,14 +55,17 @@ def of_ledger(rows: Iterable[Judged], columns: Columns, record: pd.DataFrame, pr
 
 
 def of_source(rows: pd.DataFrame, columns: Columns, record: pd.DataFrame, kind: Kind, model: Any) -> pd.DataFrame:
-    """Rows of the table with what the champion says of them now. Answers are missing where it cannot read a column."""
+    """Rows of the table with what the champion (None: there are no rows) says now. Missing where it cannot read a column."""
     frame = as_record(rows.reset_index(drop=True), columns)
     frame[STORED] = True
-    frame[KNOWN] = None
+    frame[KNOWN] = np.nan
+    unanswered = frame.assign(**{PREDICTION: np.nan, **dict.fromkeys(probabilities(record), np.nan)})
+    if model is None:
+        return unanswered
     try:
         said = kind.predict(model, conform(rows, columns, "the source").reset_index(drop=True))
     except InputError:
-        return frame.assign(**{PREDICTION: np.nan, **dict.fromkeys(probabilities(record), np.nan)})
+        return unanswered
     frame[PREDICTION] = said.value
     if said.proba is not None and said.classes is not None:
         for i, label in enumerate(said.classes):

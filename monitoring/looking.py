@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from ledger.moments import moment
+from ledger.store import stamp
 from monitoring import diagnosis, drift, estimate, quality, states
 from monitoring.evidence import Drift, Look, Stretch
 from monitoring.frames import KNOWN, STORED
 from monitoring.states import State
-from tasks import problems
+from tasks import history, problems
+from tasks.features import Columns
+from tasks.watch_settings import Window
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.features import Columns
     from tasks.settings import Problem
 
 
@@ -40,6 +44,7 @@ def look(
     stretch: Stretch,
     level: float,
     seed: int,
+    cut: Window,
     drifted: Drift | None = None,
 ) -> tuple[Look, State | None]:
     """What a window (frame as monitoring/frames.py makes it) shows, and its state for later ones; None: too few rows.
@@ -64,6 +69,21 @@ def look(
         states.of(stored, record, columns, kind, problem, stretch.start[:10]) if len(stored) >= drift.FEWEST else None
     )
     return Look(version, stretch, found, measured, expected, told), state
+
+
+def _moving(record: pd.DataFrame, columns: Columns, time: str | None, cut: Window) -> Columns:
+    """Without columns that stand still in most of the record's own windows, such as the month of a date: they always will."""
+    if time is None:
+        return columns
+    ordered = record.sort_values(time, kind="stable")
+    if cut.rows is not None:
+        starts = [i // cut.rows for i in range(len(ordered))]
+    else:
+        starts = [stamp(history.begin(datetime.fromisoformat(moment(t)), cut)) for t in ordered[time].tolist()]
+    values = ordered[list(columns.names)]
+    alike = (values.groupby(starts).nunique(dropna=False) <= 1).mean()
+    still = {name for name in columns.names if alike[name] > 0.5 and values[name].nunique(dropna=False) > 1}
+    return Columns(**{f.name: tuple(n for n in getattr(columns, f.name) if n not in still) for f in fields(columns)})
 
 
 def to_json(one: Look, state: State | None) -> dict[str, Any]:

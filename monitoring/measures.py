@@ -64,7 +64,8 @@ class Scorer:
         """(1, measures) scores of two samples of which neither is the window."""
         numbers, categories = self._counted
         counted = (
-            numbers.among((side.numbers + rest.numbers)[0]), categories.among((side.categories + rest.categories)[0])
+            numbers.among((side.numbers + rest.numbers)[0]),
+            categories.among((side.categories + rest.categories)[0]),
         )
         return self._scores(side, rest, counted, slack)
 
@@ -90,7 +91,10 @@ class Scorer:
 
     def _shaped(self, sides: Sums, rest: Sums) -> Floats:
         """(draws, measures) squared distances of distributions and correlations: their null is close to a chi-square."""
-        apart = np.cumsum(distances.shares(rest.numbers[..., :-2]) - distances.shares(sides.numbers[..., :-2]), axis=-1)
+        both = distances.shares(rest.numbers[..., :-2]), distances.shares(sides.numbers[..., :-2])
+        apart = np.cumsum(both[0] - both[1], axis=-1)
+        # A side without any value is a matter of what is missing.
+        apart *= ((both[0].sum(axis=-1) > 0) & (both[1].sum(axis=-1) > 0))[..., None]
         one, other = distances.shares(rest.categories[..., :-2]), distances.shares(sides.categories[..., :-2])
         shaped = [
             distances.wasserstein(apart, self._gaps[: apart.shape[1]]),

@@ -38,8 +38,14 @@ class Compared:
 
 def compared(reference: pd.DataFrame, columns: Columns, time: str | None) -> list[Compared]:
     """The feature columns (without the clock) and the model's answers."""
-    named = {"number": columns.numbers, "category": columns.booleans + columns.low + columns.high, "date": columns.dates}
-    found = [Compared(n, "numbers" if read != "category" else "categories", read) for read, ns in named.items() for n in ns]
+    named = {
+        "number": columns.numbers,
+        "category": columns.booleans + columns.low + columns.high,
+        "date": columns.dates,
+    }
+    found = [
+        Compared(n, "numbers" if read != "category" else "categories", read) for read, ns in named.items() for n in ns
+    ]
     chances = [n for n in reference.columns if str(n).startswith(PROBABILITY) and n not in columns.names]
     if PREDICTION in reference:
         found.append(Compared(PREDICTION, "prediction", "category" if chances else "number"))

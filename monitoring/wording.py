@@ -9,6 +9,8 @@ import numpy as np
 from monitoring import distances, sides
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -27,29 +29,30 @@ class Words:
 
     def of(self, measure: Measure, *, speaks: bool) -> tuple[Aspect, str]:
         """The finding's aspect (a column missing in all rows is silent) and its line."""
-        column = self._wanted[measure.column]
         if not speaks:
             return measure.aspect, _QUIET
-        values, unreadable = sides.values(self._parts, column, self._time)
-        rows = len(self._parts[0])
-        gone = np.asarray(~np.isfinite(values) if column.read != "category" else values.isna(), dtype=bool)
-        before, after = (part[~lost] for part, lost in zip(_halves(np.asarray(values), rows), _halves(gone, rows), strict=True))
-        if measure.aspect == "missing":
-            lost = [float(part.mean()) for part in _halves(gone & ~unreadable, rows)]
-            if lost[1] == 1:
-                return "silent", f"all {len(self._parts[1]):,} rows are missing; before {lost[0]:.1%}"
-            return "missing", f"missing in {lost[1]:.1%} of rows; before {lost[0]:.1%}"
-        if measure.aspect == "type":
-            bad = self._parts[1][column.name][unreadable[rows:]] if unreadable[rows:].any() else None
-            first = "" if bad is None else f", such as {bad.iloc[0]!r}"
-            return "type", f"{int(unreadable[rows:].sum()):,} rows cannot be read as a {column.read}{first}; before {int(unreadable[:rows].sum()):,}"
+        column = self._wanted[measure.column]
         if measure.aspect == "correlation":
             return "correlation", self._hanging(column)
-        if measure.how == "range":
-            return measure.aspect, _beyond(before, after)
-        if column.read == "category":
-            return measure.aspect, _new(before, after) if measure.how == "new categories" else _categories(before, after)
-        return measure.aspect, _numbers(before, after)
+        values, unreadable = sides.values(self._parts, column, self._time)
+        gone = np.asarray(values.isna() if column.read == "category" else ~np.isfinite(values), dtype=bool)
+        if measure.aspect == "missing":
+            return _missing(gone & ~unreadable, len(self._parts[0]))
+        if measure.aspect == "type":
+            return "type", self._unreadable(column, unreadable)
+        before, after = (v[~g] for v, g in zip(self._halves(np.asarray(values)), self._halves(gone), strict=True))
+        ways: dict[str, Callable[[NDArray[Any], NDArray[Any]], str]] = {"range": _beyond, "new categories": _new}
+        say = ways.get(measure.how, _categories if column.read == "category" else _numbers)
+        return measure.aspect, say(before, after)
+
+    def _halves(self, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        rows = len(self._parts[0])
+        return values[:rows], values[rows:]
+
+    def _unreadable(self, column: Compared, unreadable: NDArray[np.bool_]) -> str:
+        before, after = self._halves(unreadable)
+        such = f", such as {self._parts[1][column.name][after].iloc[0]!r}" if after.any() else ""
+        return f"{int(after.sum()):,} rows cannot be read as a {column.read}{such}; before {int(before.sum()):,}"
 
     def _hanging(self, column: Compared) -> str:
         """Of the pairs with this column the one whose rank correlation moved most."""
@@ -57,17 +60,21 @@ class Words:
 
         names = [c.name for c in self._wanted.values() if c.read != "category" and c.aspect == "numbers"]
         both = [
-            pd.DataFrame({n: sides.values([part], self._wanted[n], self._time)[0] for n in names}).rank().corrwith(
-                pd.Series(sides.values([part], column, self._time)[0]).rank()
-            ).drop(column.name)
+            pd.DataFrame({n: sides.values([part], self._wanted[n], self._time)[0] for n in names})
+            .rank()
+            .corrwith(pd.Series(sides.values([part], column, self._time)[0]).rank())
+            .drop(column.name)
             for part in self._parts
         ]
         other = (both[1] - both[0]).abs().fillna(0).idxmax()
         return f"rank correlation with {other}: {both[1][other]:.2f}; before {both[0][other]:.2f}"
 
 
-def _halves(values: NDArray[Any], rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    return values[:rows], values[rows:]
+def _missing(gone: NDArray[np.bool_], rows: int) -> tuple[Aspect, str]:
+    before, after = float(gone[:rows].mean()), float(gone[rows:].mean())
+    if after == 1:
+        return "silent", f"all {len(gone) - rows:,} rows are missing; before {before:.1%}"
+    return "missing", f"missing in {after:.1%} of rows; before {before:.1%}"
 
 
 def _numbers(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
@@ -89,8 +96,12 @@ def _categories(before: NDArray[Any], after: NDArray[Any]) -> str:
     moved = now.sub(was, fill_value=0)
     most = moved.abs().idxmax()
     names = moved.index
-    apart = distances.jensen_shannon(was.reindex(names, fill_value=0).to_numpy(), now.reindex(names, fill_value=0).to_numpy())
-    return f"{most!r} is {now.get(most, 0):.1%} of rows; before {was.get(most, 0):.1%}; Jensen-Shannon {float(apart):.3g}"
+    apart = distances.jensen_shannon(
+        was.reindex(names, fill_value=0).to_numpy(), now.reindex(names, fill_value=0).to_numpy()
+    )
+    return (
+        f"{most!r} is {now.get(most, 0):.1%} of rows; before {was.get(most, 0):.1%}; Jensen-Shannon {float(apart):.3g}"
+    )
 
 
 def _new(before: NDArray[Any], after: NDArray[Any]) -> str:

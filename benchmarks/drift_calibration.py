@@ -1,0 +1,288 @@
+"""How often a drift alarm is false, and how often it is right: Windvane's beside Evidently's preset and a test that knows the column.
+
+    python benchmarks/drift_calibration.py [--windows N] [--preset N] [--part unchanged|streams|shifts] [--quick] [--jobs N]
+
+Prints Markdown. `unchanged`: reference and window are drawn without replacement from one table of 200,000 rows, both anew for every
+window, and the promise is 1 %. `streams`: real tables (WINDVANE_DATA); which stretches stand for "unchanged" was fixed before the
+first run. `shifts`: one column of sixteen moves, by a known amount.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time as clock
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from monitoring import drift, evidently
+from tasks.features import Columns
+
+LEVEL = 0.01
+SIZES, WIDTHS, REFERENCES = (30, 100, 300, 1000, 10_000), (5, 16, 50), (1000, 20_000)
+POPULATION = 200_000
+DATA = Path(os.environ.get("WINDVANE_DATA", "data"))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A real table and its stretches: [0] history, [1] reference, [2] later windows, each (from, to) or None."""
+
+    file: str
+    numbers: tuple[str, ...]
+    low: tuple[str, ...]
+    target: str | None
+    history: tuple[str, str] | None
+    reference: tuple[str, str]
+    later: tuple[str, str]
+    window: str
+
+
+STREAMS = (
+    Stream("bikeshare_dc_hourly", ("tmin", "tmax", "pn", "hour", "dow", "month"), (), None,
+           ("2011-01-01", "2013-01-01"), ("2013-01-01", "2014-01-01"), ("2014-01-01", "2016-01-01"), "7D"),
+    Stream("bikeshare_dc_hourly", ("tmin", "tmax", "pn", "hour", "dow", "month"), (), None,
+           None, ("2012-01-01", "2014-01-01"), ("2014-01-01", "2016-01-01"), "30D"),
+    Stream("parking_birmingham", ("Capacity", "hour", "dow"), ("SystemCodeNumber",), "occ",
+           None, ("2016-10-04", "2016-11-13"), ("2016-11-13", "2016-12-20"), "1D"),
+    Stream("nycflights13", ("distance", "sched_dep_time", "hour", "dow", "temp", "humid", "wind_speed", "pressure", "visib"),
+           ("carrier", "origin"), None, None, ("2013-01-01", "2013-07-01"), ("2013-07-01", "2014-01-01"), "1D"),
+    Stream("txhousing", ("sales", "listings", "inventory", "month"), ("city",), "median",
+           ("2000-01-01", "2003-01-01"), ("2003-01-01", "2005-01-01"), ("2005-01-01", "2006-01-01"), "MS"),
+    Stream("avocados", ("small_hass_sold", "large_hass_sold", "small_bags", "month"), ("type", "region"), "average_price",
+           None, ("2015-01-01", "2016-01-01"), ("2016-01-01", "2017-01-01"), "7D"),
+)  # fmt: skip
+
+
+@cache
+def population(width: int) -> tuple[pd.DataFrame, Columns]:
+    """A table of `width` columns of mixed types, and a prediction; some columns hang together."""
+    rng = np.random.default_rng(width)
+    common = rng.standard_normal(POPULATION)
+    table: dict[str, Any] = {}
+    kinds: dict[str, list[str]] = {"numbers": [], "booleans": [], "low": [], "high": []}
+    for j in range(width):
+        noise, name = rng.standard_normal(POPULATION), f"c{j}"
+        kind = ("normal", "few", "heavy", "count", "many", "zeros", "normal", "boolean")[j % 8]
+        if kind in ("few", "many"):
+            weights = 1 / np.arange(1, (6 if kind == "few" else 300) + 1) ** 1.2
+            names = np.array([f"{kind}{i}" for i in range(len(weights))], dtype=object)
+            table[name] = rng.choice(names, POPULATION, p=weights / weights.sum())
+        elif kind == "heavy":
+            table[name] = np.where(rng.random(POPULATION) < 0.05, np.nan, np.exp(1.5 * (0.5 * common + noise)))
+        elif kind == "zeros":
+            table[name] = np.where(rng.random(POPULATION) < 0.97, 0.0, np.exp(noise))
+        elif kind == "count":
+            table[name] = rng.poisson(3, POPULATION).astype(float)
+        elif kind == "boolean":
+            table[name] = (rng.random(POPULATION) < 0.2).astype(float)
+        else:
+            table[name] = 0.7 * common + 0.7 * noise
+        kinds[{"few": "low", "many": "high", "boolean": "booleans"}.get(kind, "numbers")].append(name)
+    table["_prediction"] = common + 0.5 * rng.standard_normal(POPULATION)
+    return pd.DataFrame(table), Columns(**{k: tuple(v) for k, v in kinds.items()})
+
+
+def pair(width: int, reference: int, window: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, Columns]:
+    table, columns = population(width)
+    rows = np.random.default_rng(seed).permutation(POPULATION)[: reference + window]
+    taken = table.take(rows)
+    return taken.iloc[:reference], taken.iloc[reference:], columns
+
+
+def ours(reference: pd.DataFrame, window: pd.DataFrame, columns: Columns, seed: int) -> bool:
+    return drift.measure(reference, window, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True).alarm
+
+
+def preset(reference: pd.DataFrame, window: pd.DataFrame, columns: Columns) -> tuple[bool, int]:
+    categories = [*columns.booleans, *columns.low, *columns.high]
+    return evidently.preset_says(reference, window, [*columns.numbers, "_prediction"], categories)
+
+
+def unchanged(cell: tuple[int, int, int, int, int]) -> tuple[int, int, int, int, int]:
+    """(alarms, windows, the preset's alarms, its windows with any drifted column, its windows) of a cell."""
+    size, width, reference, windows, presets = cell
+    alarms = said = some = 0
+    for seed in range(windows):
+        before, after, columns = pair(width, reference, size, seed)
+        alarms += ours(before, after, columns, seed)
+        if seed < presets:
+            drifted, count = preset(before, after, columns)
+            said, some = said + drifted, some + (count > 0)
+    return alarms, windows, said, some, presets
+
+
+def interval(count: int, trials: int) -> str:
+    """A share in per cent with its exact 95 % interval."""
+    if not trials:
+        return "-"
+    low, high = stats.binomtest(count, trials).proportion_ci(0.95)
+    return f"{100 * count / trials:.2f} ({100 * low:.2f}-{100 * high:.2f})"
+
+
+def table_unchanged(windows: int, presets: int, jobs: int) -> None:
+    cells = [(s, w, r, windows, presets) for r in REFERENCES for w in WIDTHS for s in SIZES]
+    begun = clock.perf_counter()
+    # The longest first, so that no core waits for the last cell.
+    with ProcessPoolExecutor(jobs) as pool:
+        longest = sorted(cells, key=lambda c: -c[1] * (c[0] + c[2]))
+        found = dict(zip(longest, pool.map(unchanged, longest), strict=True))
+    print(f"\n## Nothing changed ({windows:,} windows a cell, the preset {presets}; promised {LEVEL:.0%})\n")
+    print("| reference | columns | window | alarms, % | above 1 %: p | preset: drift, % | preset: any column, % |")
+    print("|---|---|---|---|---|---|---|")
+    ps = []
+    for cell in cells:
+        alarms, count, said, some, of = found[cell]
+        ps.append(stats.binomtest(alarms, count, LEVEL, alternative="greater").pvalue)
+        shown = f"{ps[-1]:.3f} | {interval(said, of)} | {interval(some, of)} |"
+        print(f"| {cell[2]:,} | {cell[1]} | {cell[0]:,} | {interval(alarms, count)} | {shown}")
+    total = sum(v[0] for v in found.values()), sum(v[1] for v in found.values())
+    holm = [p * (len(ps) - i) for i, p in enumerate(sorted(ps))]
+    worst = f"smallest p after Holm {min(1.0, *holm):.3f}"
+    print(
+        f"\nAll cells: {total[0]} of {total[1]:,}, {interval(*total)} %; {worst}; {clock.perf_counter() - begun:.0f} s."
+    )
+
+
+def stream(one: Stream) -> tuple[list[bool], list[str], str | None]:
+    """Whether each later window alarms, the columns that spoke, and the last note."""
+    frame = pd.read_parquet(DATA / f"{one.file}.parquet")
+    frame["ts"] = frame["ts"].astype("datetime64[us]")
+    for name in one.numbers:
+        frame[name] = frame[name].astype(float)
+
+    def between(span: tuple[str, str] | None) -> pd.DataFrame | None:
+        return None if span is None else frame[(frame.ts >= span[0]) & (frame.ts < span[1])]
+
+    history, reference, later = between(one.history), between(one.reference), between(one.later)
+    columns, note = Columns(numbers=one.numbers, low=one.low), None
+    alarms, spoke = [], []
+    for _, window in later.groupby(pd.Grouper(key="ts", freq=one.window)):  # type: ignore[union-attr]
+        if len(window) < drift.FEWEST:
+            continue
+        said = drift.measure(
+            reference, window, columns, target=one.target, time="ts", level=LEVEL, seed=0, history=history, hurry=True
+        )
+        alarms.append(said.alarm)
+        spoke += said.columns
+        note = note or said.note
+    return alarms, spoke, note
+
+
+def table_streams(jobs: int) -> None:
+    print("\n## Real streams: later windows of a stretch that was called stable beforehand\n")
+    print("| table | reference | windows | alarms, % | spoke | note |\n|---|---|---|---|---|---|")
+    with ProcessPoolExecutor(jobs) as pool:
+        for one, (alarms, spoke, note) in zip(STREAMS, pool.map(stream, STREAMS), strict=True):
+            names = ", ".join(f"{n} {spoke.count(n)}" for n in sorted(set(spoke), key=lambda n: -spoke.count(n))[:4])
+            where = f"{len(alarms)} of {one.window} from {one.later[0]}"
+            print(
+                f"| {one.file} | {one.reference[0]} on | {where} | {interval(sum(alarms), len(alarms))} | {names} | {note} |"
+            )
+
+
+SHIFTS: dict[str, tuple[float, ...]] = {
+    "mean, standard deviations": (0.1, 0.2, 0.4),
+    "scale, times": (1.1, 1.25, 1.5),
+    "one category, points": (2, 5, 10),
+    "new category, % of rows": (0.3, 1, 3),
+    "missing, % of rows": (1, 3, 10),
+    "correlation, weaker by": (0.1, 0.2, 0.4),
+}
+
+
+def shifted(what: str, by: float, window: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The window with one column moved: c0 (normal), c1 (few categories) or how c0 hangs together with the others."""
+    moved = window.copy()
+    if what.startswith("mean"):
+        moved["c0"] += by * 0.99
+    elif what.startswith("scale"):
+        moved["c0"] *= by
+    elif what.startswith("one category"):
+        moved.loc[rng.random(len(moved)) < by / 100 / (1 - (moved["c1"] == "few2").mean()), "c1"] = "few2"
+    elif what.startswith("new"):
+        moved.loc[rng.random(len(moved)) < by / 100, "c1"] = "never seen"
+    elif what.startswith("missing"):
+        moved.loc[rng.random(len(moved)) < by / 100, "c0"] = np.nan
+    else:  # c0 and c6 correlate by a half
+        mixed = rng.random(len(moved)) < by / 0.5
+        moved.loc[mixed, "c0"] = rng.permutation(moved.loc[mixed, "c0"].to_numpy())
+    return moved
+
+
+def oracle(what: str, reference: pd.DataFrame, window: pd.DataFrame) -> bool:
+    """One test of the one thing that may have moved, at the same level."""
+    if what.startswith(("mean", "scale")):
+        p = stats.ks_2samp(reference["c0"], window["c0"]).pvalue
+    elif what.startswith("one"):
+        counts = pd.DataFrame({i: f["c1"].value_counts() for i, f in enumerate((reference, window))}).fillna(0)
+        p = stats.chi2_contingency(counts.to_numpy()).pvalue
+    elif what.startswith(("new", "missing")):
+        marked = [(f["c1"] == "never seen") if what.startswith("new") else f["c0"].isna() for f in (reference, window)]
+        p = stats.fisher_exact([[m.sum(), len(m) - m.sum()] for m in marked]).pvalue
+    else:
+        found = [np.arctanh(f["c0"].corr(f["c6"], method="spearman")) for f in (reference, window)]
+        error = np.sqrt(1.06 / (len(reference) - 3) + 1.06 / (len(window) - 3))
+        p = 2 * stats.norm.sf(abs(found[0] - found[1]) / error)
+    return bool(p <= LEVEL)
+
+
+def detection(cell: tuple[str, float, int, int, int]) -> tuple[int, int, int, int]:
+    """(ours, ours naming the column, the oracle, the preset) of windows that moved."""
+    what, by, size, windows, presets = cell
+    found = np.zeros(4, dtype=int)
+    for seed in range(windows):
+        before, after, columns = pair(16, 5000, size, 10_000 + seed)
+        after = shifted(what, by, after, np.random.default_rng(seed))
+        said = drift.measure(before, after, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True)
+        column = "c1" if "category" in what else "c0"
+        drifted = preset(before, after, columns)[0] if seed < presets else False
+        found += [said.alarm, column in said.columns, oracle(what, before, after), drifted]
+    return tuple(found)  # type: ignore[return-value]
+
+
+def table_shifts(windows: int, presets: int, jobs: int) -> None:
+    cells = [(w, b, s, windows, presets) for s in (300, 1000) for w, bys in SHIFTS.items() for b in bys]
+    print(
+        f"\n## One column of 16 moved: detected, % ({windows} windows a cell, the preset {presets}; reference 5,000 rows)\n"
+    )
+    print("| window | what | by | ours | names the column | oracle | preset |\n|---|---|---|---|---|---|---|")
+    with ProcessPoolExecutor(jobs) as pool:
+        for (what, by, size, *_), (alarm, named, knew, said) in zip(cells, pool.map(detection, cells), strict=True):
+            shares = " | ".join(f"{100 * n / windows:.0f}" for n in (alarm, named, knew))
+            print(
+                f"| {size:,} | {what} | {by:g} | {shares} | {100 * said / presets if presets else float('nan'):.0f} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--windows", type=int, default=1000)
+    parser.add_argument("--preset", type=int, default=30)
+    parser.add_argument("--part", choices=["unchanged", "streams", "shifts"])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the windows")
+    chosen = parser.parse_args()
+    share = 10 if chosen.quick else 1
+    windows, presets = max(chosen.windows // share, 1), chosen.preset // share
+    if chosen.part in (None, "unchanged"):
+        table_unchanged(windows, presets, chosen.jobs)
+    if chosen.part in (None, "streams"):
+        table_streams(chosen.jobs)
+    if chosen.part in (None, "shifts"):
+        table_shifts(max(windows // 5, 1), min(presets, 10), chosen.jobs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The only door to Evidently: it measures and draws, and decides nothing. Its import takes seconds: only a drawn report pays for it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monitoring import sides
+from monitoring.sides import Compared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pandas as pd
+
+    from monitoring.evidence import Drift
+    from tasks.features import Columns
+
+# The measures that monitoring/distances.py resamples, by Evidently's names.
+NUMBERS, CATEGORIES = "wasserstein", "jensenshannon"
+# So many rows of a side are drawn: the page and its time grow with them.
+MOST = 5_000
+# Rarer categories are drawn as one.
+_CATEGORIES = 50
+_OTHER = "(other)"
+# Thresholds with which Evidently says of a column what we say.
+_ALWAYS, _NEVER = 1e-12, 1e12
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Evidently's distance of every column that it can take, and why it cannot take the others."""
+
+    distances: dict[str, float]
+    left_out: dict[str, str]
+    rows: tuple[int, int]
+
+
+def report(
+    reference: pd.DataFrame,
+    window: pd.DataFrame,
+    columns: Columns,
+    *,
+    target: str | None,
+    time: str | None,
+    seed: int,
+    path: Path,
+    drift: Drift | None = None,
+) -> Measured:
+    """Evidently's drift report as one page at `path` that opens without a network, and what it measured.
+
+    Frames as in monitoring.drift.measure, whose verdict `drift` the page repeats: its own thresholds would contradict it. A
+    column that Evidently cannot take is left out, with the reason. At most MOST rows of a side are drawn.
+    """
+    with _quietly():
+        snapshot, left_out, rows = _run(reference, window, columns, target, time, seed, drift)
+        unfinished = path.with_name(f".{path.name}.part")
+        unfinished.write_text(_page(snapshot), encoding="utf-8")
+        os.replace(unfinished, path)
+        return Measured(_values(snapshot), left_out, rows)
+
+
+def preset_says(
+    reference: pd.DataFrame, window: pd.DataFrame, numbers: list[str], categories: list[str]
+) -> tuple[bool, int]:
+    """What Evidently's preset, as it comes, says of two frames: drift (at least half of the columns), and how many columns."""
+    with _quietly():
+        from evidently import Report
+        from evidently.presets import DataDriftPreset
+
+        definition = _definition(numbers, categories)
+        snapshot = Report([DataDriftPreset()]).run(_dataset(window, definition), _dataset(reference, definition))
+        counted = next(m for m in snapshot.dict()["metrics"] if "DriftedColumnsCount" in m["metric_name"])["value"]
+        return bool(counted["share"] >= 0.5), int(counted["count"])
+
+
+def _run(
+    reference: pd.DataFrame,
+    window: pd.DataFrame,
+    columns: Columns,
+    target: str | None,
+    time: str | None,
+    seed: int,
+    drift: Drift | None,
+) -> tuple[Any, dict[str, str], tuple[int, int]]:
+    from evidently import Report
+    from evidently.presets import DataDriftPreset
+
+    wanted = sides.compared(reference, columns, time)
+    if target is not None and target in reference and target in window:
+        known = reference[target].dtype.kind in "fiu"
+        classes = any(c.aspect == "prediction" and c.read == "category" for c in wanted)
+        wanted.append(Compared(target, "target", "number" if known and not classes else "category"))
+    parts = [_sample(sides.once(frame), seed) for frame in (reference, window)]
+    sane, left_out = _sane(parts, wanted, time)
+    rows = (len(parts[0]), len(parts[1]))
+    numbers = [n for n in sane[0] if sane[0][n].dtype.kind == "f"]
+    categories = [n for n in sane[0] if n not in numbers]
+    definition = _definition(numbers, categories)
+    speaking = set() if drift is None else set(drift.columns)
+    thresholds = None if drift is None else {n: _ALWAYS if n in speaking else _NEVER for n in numbers + categories}
+    preset = DataDriftPreset(
+        num_method=NUMBERS,
+        cat_method=CATEGORIES,
+        per_column_threshold=thresholds,
+        drift_share=0.5 / max(len(numbers + categories), 1),  # one column is enough
+        include_tests=False,
+    )
+    current, before = _dataset(sane[1], definition), _dataset(sane[0], definition)
+    return Report([preset] if numbers or categories else []).run(current, before), left_out, rows
+
+
+def _sane(
+    parts: list[pd.DataFrame], wanted: list[Compared], time: str | None
+) -> tuple[list[pd.DataFrame], dict[str, str]]:
+    """Frames of floats and words that Evidently can take, and why the other columns are left out."""
+    import pandas as pd
+
+    frames: list[dict[str, Any]] = [{}, {}]
+    left_out = {}
+    for column in wanted:
+        if any(column.name not in part for part in parts):
+            left_out[column.name] = "not on both sides"
+            continue
+        values, _ = sides.values(parts, column, time)
+        words = pd.Series(values) if column.read != "category" else _few(values)
+        halves = words[: len(parts[0])].reset_index(drop=True), words[len(parts[0]) :].reset_index(drop=True)
+        if any(not half.notna().any() for half in halves):
+            left_out[column.name] = "no value on one side"
+            continue
+        for frame, half in zip(frames, halves, strict=True):
+            frame[column.name] = half
+    return [pd.DataFrame(frame) for frame in frames], left_out
+
+
+def _few(values: pd.Series) -> pd.Series:
+    """Words, of which the rare ones are one."""
+    words = values.where(values.isna(), values.astype(str))
+    kept = words.value_counts().index[:_CATEGORIES]
+    return words.where(words.isna() | words.isin(kept), _OTHER)
+
+
+def _sample(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    if len(frame) <= MOST:
+        return frame
+    return frame.iloc[np.sort(np.random.default_rng(seed).choice(len(frame), MOST, replace=False))]
+
+
+def _definition(numbers: list[str], categories: list[str]) -> Any:
+    from evidently import DataDefinition
+
+    return DataDefinition(numerical_columns=numbers, categorical_columns=categories)
+
+
+def _dataset(frame: pd.DataFrame, definition: Any) -> Any:
+    from evidently import Dataset
+
+    return Dataset.from_pandas(frame, data_definition=definition)
+
+
+def _values(snapshot: Any) -> dict[str, float]:
+    found = {}
+    for metric in snapshot.dict()["metrics"]:
+        if "ValueDrift" in metric["metric_name"]:
+            found[str(metric["config"]["column"])] = float(metric["value"])
+    return found
+
+
+def _page(snapshot: Any) -> str:
+    return str(snapshot.get_html_str(as_iframe=False))
+
+
+def _quietly() -> Any:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        # Its telemetry asks before it is imported; its warnings speak of libraries, not of data.
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+
+    return quiet()

@@ -1,0 +1,281 @@
+"""Drift: the promise of false alarms, what is found and named, and that Evidently measures the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from monitoring import calibration, cells, distances, drift, evidently
+from monitoring.evidence import Drift, Finding
+from monitoring.exchange import Exchange
+from monitoring.measures import Scorer
+from tasks.features import Columns
+from tests.conftest import ROOT
+
+COLUMNS = Columns(numbers=("size", "income", "rooms"), booleans=("pool",), low=("town",))
+
+
+def rows(count: int, seed: int) -> pd.DataFrame:
+    """Independent rows of every kind of column, with a prediction, a label and a time."""
+    rng = np.random.default_rng(seed)
+    size = rng.standard_normal(count)
+    return pd.DataFrame(
+        {
+            "at": pd.date_range("2024-01-01", periods=count, freq="h").as_unit("us"),
+            "size": size,
+            "income": np.where(rng.random(count) < 0.1, np.nan, np.exp(rng.standard_normal(count))),
+            "rooms": rng.poisson(3, count).astype(float) + (size > 0),
+            "pool": (rng.random(count) < 0.1).astype(float),
+            "town": rng.choice(np.array(["Ulm", "Bonn", "Kiel", "Jena"], object), count, p=[0.6, 0.3, 0.09, 0.01]),
+            "_prediction": size + rng.normal(0, 0.1, count),
+            "price": size + rng.normal(0, 0.5, count),
+        }
+    )
+
+
+def measured(reference: pd.DataFrame, window: pd.DataFrame, **options: Any) -> Drift:
+    chosen = {"target": "price", "time": None, "level": 0.01, "seed": 0, "hurry": True, **options}
+    return drift.measure(reference, window, COLUMNS, **chosen)
+
+
+def speaking(found: Drift) -> set[tuple[str, str]]:
+    return {(f.column, f.aspect) for f in found.findings if f.alarm}
+
+
+@pytest.mark.parametrize(("reference", "window"), [(60, 200), (400, 30), (250, 250)])
+def test_unchanged_windows_alarm_as_often_as_promised(reference: int, window: int) -> None:
+    # At 20 % and 150 windows a rate of 12 % or 29 % would be noticed.
+    alarms = 0
+    for seed in range(150):
+        table = rows(reference + window, seed)
+        alarms += measured(table[:reference], table[reference:], level=0.2, seed=seed).alarm
+    assert stats.binomtest(alarms, 150, 0.2).pvalue > 0.002, alarms
+
+
+def test_unchanged_windows_of_a_series_with_long_memory_alarm_seldom() -> None:
+    alarms = without_blocks = 0
+    for seed in range(40):
+        noise = np.random.default_rng(seed).standard_normal(4000)
+        wander = np.zeros(len(noise))
+        for i in range(1, len(noise)):
+            wander[i] = 0.95 * wander[i - 1] + noise[i]
+        table = rows(len(noise), seed).assign(size=wander)
+        found = [measured(table[:3000], table[3500:3700], time=time, seed=seed).alarm for time in ("at", None)]
+        alarms, without_blocks = alarms + found[0], without_blocks + found[1]
+    assert alarms <= 3
+    assert without_blocks >= 20  # rows that hang together would alarm all the time if each counted for itself
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w.assign(size=w["size"] + 0.6), ("size", "numbers")),
+        (lambda w: w.assign(size=w["size"] * 1.8), ("size", "numbers")),
+        (lambda w: w.assign(income=w["income"].mask(np.arange(len(w)) % 3 == 0)), ("income", "missing")),
+        (lambda w: w.assign(town=w["town"].mask(np.arange(len(w)) % 40 == 0, "Rome")), ("town", "new categories")),
+        (lambda w: w.assign(town=w["town"].replace("Ulm", "Bonn")), ("town", "categories")),
+        (lambda w: w.assign(pool=1.0), ("pool", "categories")),
+        (lambda w: w.assign(size=w["size"].mask(np.arange(len(w)) % 40 == 0, 1e6)), ("size", "range")),
+        (lambda w: w.assign(rooms=w["rooms"].sample(frac=1, random_state=0).to_numpy()), ("rooms", "correlation")),
+        (lambda w: w.assign(income=np.nan), ("income", "silent")),
+        (lambda w: w.drop(columns="income"), ("income", "silent")),
+        (lambda w: w.assign(income="12 EUR"), ("income", "type")),
+        (lambda w: w.assign(income=np.inf), ("income", "silent")),
+        (lambda w: pd.concat([w, w[["size"]]], axis=1), ("size", "type")),
+        (lambda w: w.assign(_prediction=w["_prediction"] + 1), ("_prediction", "prediction")),
+        (lambda w: w.assign(price=w["price"].where(np.arange(len(w)) < 200) + 2), ("price", "target")),
+    ],
+)
+def test_what_moved_is_named(change: Any, said: tuple[str, str]) -> None:
+    table = rows(2400, 1)
+    found = measured(table[:2000], change(table[2000:]))
+    assert found.alarm
+    assert said in speaking(found), found.findings[:4]
+    assert {column for column, _ in speaking(found)} <= {said[0], *(("size",) if said[1] == "correlation" else ())}
+    line = next(f.said for f in found.findings if (f.column, f.aspect) == said)
+    assert len(line) > 10
+    assert "nan" not in line
+
+
+def test_what_did_not_move_is_quiet_and_labels_may_be_late() -> None:
+    table = rows(2400, 3)
+    late = table[2000:].assign(price=table["price"][2000:].where(np.arange(400) < 100))
+    found = measured(table[:2000], late, hurry=False)
+    assert not found.alarm
+    assert found.p is not None
+    assert 0.01 < found.p <= 1
+    assert found.statistic is not None
+    assert found.limit is not None
+    assert found.statistic <= found.limit
+    assert ("price", "target") in {(f.column, f.aspect) for f in found.findings}
+    assert ("price", "missing") not in {(f.column, f.aspect) for f in found.findings}
+
+
+def test_too_few_rows_is_an_answer() -> None:
+    table = rows(500, 0)
+    for window in (table[:0], table[:7]):
+        found = measured(table, window)
+        assert not found.alarm
+        assert found.statistic is None
+        assert "too few rows" in str(found.note)
+
+
+def test_hurry_changes_nothing_about_the_alarm() -> None:
+    for seed in range(12):
+        table = rows(600, seed)
+        window = table[500:].assign(size=table["size"][500:] + 0.1 * (seed % 6))
+        assert (
+            measured(table[:500], window, seed=seed).alarm
+            == measured(table[:500], window, seed=seed, hurry=False).alarm
+        )
+
+
+def test_columns_that_rise_with_the_clock_are_left_out_and_told() -> None:
+    table = rows(2000, 0)
+    table["rooms"] = np.arange(2000.0) // 100
+    found = measured(table[:1800], table[1800:], time="at")
+    assert not found.alarm
+    assert "rooms" in str(found.note)
+
+
+def test_a_season_seen_before_is_no_drift_and_one_never_seen_is() -> None:
+    table = rows(3 * 960, 0)
+    season = np.sin(np.arange(len(table)) * 2 * np.pi / 960)
+    table["size"] = rows(len(table), 5)["size"] * 0.3 + 3 * season
+    table["rooms"] = rows(len(table), 6)["rooms"]
+    past, reference, window = table[:960], table[960:1920], table[2100:2180]
+    assert not measured(reference, window, time="at", history=past).alarm
+    stranger = window.assign(size=window["size"] + 5)
+    assert ("size", "numbers") in speaking(measured(reference, stranger, time="at", history=past))
+
+
+def _same(one: Drift, other: Drift) -> bool:
+    def said(found: Drift) -> list[Finding]:
+        return sorted(found.findings, key=lambda f: (f.column, f.aspect))
+
+    return one.p == other.p and [(f.column, f.aspect, f.distance) for f in said(one)] == [
+        (f.column, f.aspect, f.distance) for f in said(other)
+    ]
+
+
+@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**16), window=st.integers(20, 700))
+def test_neither_the_order_of_rows_nor_of_columns_matters(seed: int, window: int) -> None:
+    table = rows(600 + window, seed)
+    reference, later = table[:600], table[600:]
+    shuffled = [f.sample(frac=1, random_state=seed)[list(reversed(f.columns))] for f in (reference, later)]
+    turned = Columns(numbers=COLUMNS.numbers[::-1], booleans=COLUMNS.booleans, low=COLUMNS.low)
+    options: dict[str, Any] = {"target": "price", "time": None, "level": 0.05, "seed": 1, "hurry": True}
+    assert _same(drift.measure(reference, later, COLUMNS, **options), drift.measure(*shuffled, turned, **options))
+
+
+@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_no_value_breaks_it(data: st.DataObject) -> None:
+    odd = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1e308, -1e308, 5e-324, 1.0])
+    words = st.sampled_from([None, "", "a", "ä", "nan", "x" * 500])
+    frames = []
+    for _ in range(2):
+        count = data.draw(st.integers(20, 60))
+        frame = rows(count, 0)
+        frame["size"] = data.draw(st.lists(odd, min_size=count, max_size=count))
+        frame["town"] = np.array(data.draw(st.lists(words, min_size=count, max_size=count)), dtype=object)
+        frames.append(frame)
+    found = measured(*frames, time=data.draw(st.sampled_from([None, "at"])))
+    assert all(np.isfinite(f.distance) and np.isfinite(f.limit) for f in found.findings)
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16), cut=st.booleans())
+def test_distances_equal_those_of_evidently(seed: int, cut: bool) -> None:
+    from evidently.legacy.calculations.stattests import jensenshannon_stat_test, ks_stat_test, wasserstein_stat_test
+    from evidently.legacy.core import ColumnType
+
+    rng = np.random.default_rng(seed)
+    one, other = rng.standard_normal(rng.integers(20, 900)), rng.standard_normal(rng.integers(20, 900)) * 1.2 + 0.1
+    one, other = (one.round(1), other.round(1)) if cut else (one, other)
+    series = pd.Series(one), pd.Series(other)
+    moved, apart = distances.of_numbers(one, other)
+    theirs = wasserstein_stat_test.func(*series, ColumnType.Numerical, 0.1).drift_score
+    assert moved == pytest.approx(theirs, rel=1e-9)
+    expected = ks_stat_test.func(*series, ColumnType.Numerical, 0.05).drift_score
+    assert stats.ks_2samp(one, other).statistic == pytest.approx(apart, abs=1e-12)
+    assert stats.ks_2samp(one, other).pvalue == pytest.approx(expected)
+    towns = [pd.Series(rng.choice(list("abcdefg"), n, p=rng.dirichlet(np.ones(7)))) for n in (len(one), len(other))]
+    counts = pd.DataFrame({i: t.value_counts() for i, t in enumerate(towns)}).fillna(0).to_numpy().T
+    ours = distances.jensen_shannon(*distances.shares(counts))
+    assert float(ours) == pytest.approx(jensenshannon_stat_test.func(*towns, ColumnType.Categorical, 0.1).drift_score)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_distances_on_cells_are_those_at_full_resolution(cut: int) -> None:
+    """What is resampled is what is measured: exactly where values are few, closely where cells hold many."""
+    table = rows(3000, 2)
+    values = (table["rooms"] if cut else table["income"].fillna(1)).to_numpy()
+    found = cells.of_numbers("x", "numbers", values, np.zeros(3000, dtype=bool))
+    counts = [np.bincount(part, minlength=found.size) for part in (found.codes[:2000], found.codes[2000:])]
+    apart = np.cumsum(distances.shares(counts[0]) - distances.shares(counts[1]))
+    moved, largest = distances.of_numbers(values[:2000], values[2000:])
+    scale = values.std() / values[:2000].std()
+    assert float(distances.wasserstein(apart, found.gaps)) * scale == pytest.approx(moved, rel=1e-9 if cut else 0.25)
+    assert float(distances.kolmogorov(apart)) == pytest.approx(largest, rel=1e-9 if cut else 0.25)
+
+
+def test_exchanges_keep_rows_whole_and_sizes_as_they_are() -> None:
+    for reference, window in ((300, 40), (40, 300), (3000, 1200)):
+        values = np.random.default_rng(0).standard_normal(reference + window)
+        twice = [cells.of_numbers(n, "numbers", values, np.zeros(len(values), dtype=bool)) for n in ("a", "b")]
+        exchange = Exchange(twice, reference, window, 0)
+        drawn = exchange.draw(50)
+        assert np.allclose(drawn.numbers.sum(axis=-1), window, atol=2)
+        assert np.array_equal(drawn.numbers[:, 0], drawn.numbers[:, 1])
+        both = drawn.numbers + exchange.rest(drawn).numbers
+        assert np.array_equal(both, np.broadcast_to(exchange.total.numbers, both.shape))
+
+
+def test_more_exchanges_for_a_smaller_promise_and_none_too_many() -> None:
+    assert [calibration.draws_for(level) for level in (0.2, 0.05, 0.01, 1e-6)] == [199, 199, 999, 4999]
+
+
+def test_measures_have_a_score_each() -> None:
+    table = rows(800, 0)
+    found = [cells.of_numbers("size", "numbers", table["size"].to_numpy(), np.zeros(800, dtype=bool))]
+    scorer = Scorer(Exchange(found, 700, 100, 0))
+    scorer.learn(scorer.exchange.draw(50))
+    scores = scorer(scorer.exchange.draw(400))
+    assert scores.shape == (400, len(scorer.measures))
+    shaped = scores[:, [m.how in ("wasserstein", "ks") for m in scorer.measures]]
+    assert np.all(np.abs(shaped.mean(axis=0)) < 0.4)
+    assert np.all(np.abs(shaped.std(axis=0) - 1) < 0.4)
+
+
+def test_evidently_is_imported_for_a_report_alone() -> None:
+    code = "import sys, monitoring.drift, monitoring.evidently; sys.exit('evidently' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_report_survives_every_column_and_repeats_the_verdict(tmp_path: Path) -> None:
+    table = rows(1500, 0)
+    window = table[1000:].assign(income=np.nan, pool=np.inf, rooms="three", size=table["size"][1000:] + 0.5)
+    window = pd.concat([window.drop(columns="price"), window[["size"]]], axis=1)
+    verdict = measured(table[:1000], window)
+    said = evidently.report(
+        table[:1000], window, COLUMNS, target="price", time=None, seed=0, path=tmp_path / "drift.html", drift=verdict
+    )
+    assert set(said.left_out) == {"income", "pool", "rooms"}
+    assert set(said.distances) == {"size", "town", "_prediction"}
+    page = (tmp_path / "drift.html").read_text(encoding="utf-8")
+    assert '<script src="http' not in page
+    assert "Dataset Drift is detected" in page
+    assert [p.name for p in tmp_path.iterdir()] == ["drift.html"]
