@@ -23,8 +23,9 @@ from flows.up import RUNNER
 from tasks.tables import write_json
 
 EVENT = "windvane.retrain"
-# Seconds: between two looks for runs that are due, at what is owed, and at the played clock.
-POLL, ROUND, TICK = 2.0, 60.0, 2.0
+# Seconds: between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at
+# the played clock.
+POLL, ROUND, OWED, TICK = 2.0, 60.0, 10.0, 2.0
 # Flow runs at once: a lap and a look at a window, and one more of each that waits for its turn.
 AT_ONCE = 4
 
@@ -102,7 +103,7 @@ async def _run(project: Project, clock: Clock, made: list[Any]) -> None:
 
 
 def _rounds(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
-    """Every minute what is owed; with the events' clock also, as it moves on, the ticks that have become due.
+    """What is owed, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
 
     What does not answer now is asked again in the next round. Anything else ends this thread, and with it the signs of life.
     """
@@ -111,16 +112,17 @@ def _rounds(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
 
     from flows import reconciling
 
-    owed, due = reconciling.Owed(project), 0.0
+    owed, due, asked = reconciling.Owed(project), 0.0, 0.0
     schedule = project.settings.schedule
     ticks = Ticks({"lap": schedule.train, "monitor": schedule.monitor})
     while True:
         try:
+            if time.monotonic() >= asked:
+                asked = time.monotonic() + OWED
+                _beat(project, owed.look())
             if time.monotonic() >= due:
                 due = time.monotonic() + ROUND
-                said = owed.look()
                 reconciling.every_minute(list(ids.values()))
-                _beat(project, said)
             if clock == "events" and (now := present(project, clock)) is not None:
                 _tick(ticks, now, ids)
         except (httpx.HTTPError, SQLAlchemyError) as e:
