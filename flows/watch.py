@@ -69,18 +69,23 @@ class _Pass:
     def run(self) -> dict[str, Any]:
         """Look at what is new, in the order of time, and decide after each new look; the newest window's words."""
         places = self._production.places()
+        entries = list[Entry]()
         for place in places:
             self._console.working(f"window from {place.start[:10]}")
             count = self._production.count(place)
             if (seen := self._looked(count)) is not None:
-                self._decide(seen, newest=place is places[-1])
-        seen = windows.of(self._engine, self._name, self._production.champion.version)
-        if not seen:
+                entries.append(self._decide(seen, newest=place is places[-1]))
+        known = {s.start: s for s in windows.of(self._engine, self._name, self._production.champion.version)}
+        if not known:
             return self._nothing()
+        newest = known[max(known)]
         last = decisions.last(self._engine, self._name)
-        if last is None or (last.version, last.window) != (seen[-1].version, seen[-1].start):
-            last = self._decide(seen[-1], newest=True)
-        return _told(seen[-1], last, self._production, self._report(seen[-1]))
+        if last is None or (last.version, last.window) != (newest.version, newest.start):
+            last = self._decide(newest, newest=True)
+        # What was decided about an earlier window of this pass is its news; what follows only waits for that.
+        entry = next((e for e in reversed(entries) if e.action != "wait"), last)
+        seen = known.get(entry.window, newest)
+        return _told(seen, entry, self._production, self._report(seen))
 
     def _looked(self, count: Count) -> Seen | None:
         """The window after a look at it; None: it was looked at as it is, or it is too early for another look."""

@@ -62,12 +62,11 @@ def look(
     measured = quality.measure(record, whole, kind, problem, known_until=max(known) if len(known) else None)
     model = estimate.fit(record, columns, kind, problem, seed)
     expected = model.estimate(stored) if found.statistic is not None else None
+    moving, name = _moving(record, columns, time, cut), stretch.start[:10]
     told = diagnosis.diagnose(
-        record, stored, found, measured, model, columns, kind, problem, known_states=reference.states, seed=seed
+        record, stored, found, measured, model, moving, kind, problem, known_states=reference.states, seed=seed
     )
-    state = (
-        states.of(stored, record, columns, kind, problem, stretch.start[:10]) if len(stored) >= drift.FEWEST else None
-    )
+    state = states.of(stored, record, moving, kind, problem, name) if len(stored) >= drift.FEWEST else None
     return Look(version, stretch, found, measured, expected, told), state
 
 
