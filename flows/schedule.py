@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from flows import quiet, reconciling
+from flows import quiet
 from flows.clock import Ticks, present
 from flows.project import Project
 from flows.standing import Clock
@@ -23,8 +23,9 @@ from flows.up import RUNNER
 from tasks.tables import write_json
 
 EVENT = "windvane.retrain"
-# Seconds: between two looks for runs that are due, at what is owed, and at the played clock.
-POLL, ROUND, TICK = 2.0, 60.0, 2.0
+# Seconds: between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at
+# the played clock.
+POLL, ROUND, OWED, TICK = 2.0, 60.0, 10.0, 2.0
 # Flow runs at once: a lap and a look at a window, and one more of each that waits for its turn.
 AT_ONCE = 4
 
@@ -35,7 +36,10 @@ def resource(project: str) -> str:
 
 
 def announce(project: str, decision: str, reason: str) -> None:
-    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken."""
+    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken.
+
+    The environment must name the server before Prefect is imported (flows/server.py), so this file imports it nowhere else.
+    """
     from prefect.events import Event
     from prefect.events.clients import get_events_client
 
@@ -43,7 +47,7 @@ def announce(project: str, decision: str, reason: str) -> None:
         # Each event is acknowledged before this returns.
         async with get_events_client(reconnection_attempts=1, checkpoint_every=1) as client:
             about = {"prefect.resource.id": resource(project), "prefect.resource.name": project}
-            payload = {"decision": decision, "reason": reason}
+            payload = {"decision": decision, "reason": reason, "cause": f"watch: {reason}"[:200]}
             await client.emit(Event(event=EVENT, resource=about, payload=payload))
 
     asyncio.run(emit())
@@ -66,7 +70,7 @@ def deployments(project: Project, clock: Clock) -> list[Any]:
         description="A decision to retrain, told by the watch, starts the lap that claims it.",
         expect={EVENT},
         match={"prefect.resource.id": resource(name)},
-        parameters={"decision": "{{ event.payload.decision }}"},
+        parameters={"decision": "{{ event.payload.decision }}", "cause": "{{ event.payload.cause }}"},
     )
     more = {"tags": ["windvane"], "entrypoint_type": EntrypointType.MODULE_PATH}
     lap = training.lap.to_deployment(
@@ -88,6 +92,8 @@ def run(project: Project, clock: Clock) -> None:
 async def _run(project: Project, clock: Clock, made: list[Any]) -> None:
     from prefect.runner import Runner
 
+    from flows import reconciling
+
     # On shutdown schedules stay as they are: what was missed is collapsed at the next start.
     runner = Runner(name=f"windvane-{project.name}", query_seconds=POLL, pause_on_shutdown=False, limit=AT_ONCE)
     ids = {one.flow_name: await runner.aadd_deployment(one) for one in made}
@@ -97,23 +103,26 @@ async def _run(project: Project, clock: Clock, made: list[Any]) -> None:
 
 
 def _rounds(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
-    """Every minute what is owed; with the events' clock also, as it moves on, the ticks that have become due.
+    """What is owed, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
 
     What does not answer now is asked again in the next round. Anything else ends this thread, and with it the signs of life.
     """
     import httpx
     from sqlalchemy.exc import SQLAlchemyError
 
-    owed, due = reconciling.Owed(project), 0.0
+    from flows import reconciling
+
+    owed, due, asked = reconciling.Owed(project), 0.0, 0.0
     schedule = project.settings.schedule
     ticks = Ticks({"lap": schedule.train, "monitor": schedule.monitor})
     while True:
         try:
+            if time.monotonic() >= asked:
+                asked = time.monotonic() + OWED
+                _beat(project, owed.look())
             if time.monotonic() >= due:
                 due = time.monotonic() + ROUND
-                said = owed.look()
                 reconciling.every_minute(list(ids.values()))
-                _beat(project, said)
             if clock == "events" and (now := present(project, clock)) is not None:
                 _tick(ticks, now, ids)
         except (httpx.HTTPError, SQLAlchemyError) as e:
@@ -124,6 +133,8 @@ def _rounds(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
 
 def _tick(ticks: Ticks, now: datetime, ids: dict[str, UUID]) -> None:
     """Begin what is due; while an earlier run of it is under way, it stays due."""
+    from flows import reconciling
+
     for name in ticks.due(now):
         if not reconciling.begun(ids[name]):
             ticks.taken(name, now)

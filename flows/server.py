@@ -143,6 +143,8 @@ def environment(home: Path, url: str) -> Mapping[str, str]:
     return {
         "PREFECT_HOME": str(home.resolve()),
         "PREFECT_API_URL": url,
+        # Where the address is missing, an error is better than a server that nobody knows of.
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

@@ -61,10 +61,14 @@ def status(project: Project, console: Console) -> dict[str, Any]:
         lapped |= {"verdict": outcome.get("verdict"), "reason": outcome.get("reason")}
         said = f": {outcome['verdict']}: {outcome['reason']}" if outcome else ""
         console.say(f"  last lap: {lap.cause}, {lap.started[:19]}Z, {lap.state}{said}")
+    up = standing.running(project.home)
+    stands = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
+    if up is not None:
+        console.say(f"  up: {', '.join(f'{name} {at}' for name, at in stands.items())}; process {up.holder.pid}")
     services = {
         "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
-        "mlflow": project.tracking_uri or str(project.home / "mlflow.db"),
-        "prefect": os.environ.get("PREFECT_API_URL") or "started by each lap",
+        "mlflow": stands.get("mlflow") or project.tracking_uri or str(project.home / "mlflow.db"),
+        "prefect": stands.get("prefect") or os.environ.get("PREFECT_API_URL") or "started by each lap",
         "serving": _serving(project, console),
     }
     return {

@@ -94,8 +94,9 @@ def living(engine: sa.Engine, project: str) -> int | None:
     """The token of the project's lease while a living process holds it; else None."""
     with reading(engine) as db:
         row = db.execute(sa.select(leases).where(leases.c.project == project)).one_or_none()
-    held = row is not None and row.holder is not None and row.expires > now() and Holder(**row.holder).alive()
-    return int(row.token) if held else None
+    if row is None or row.holder is None or row.expires <= now() or not Holder(**row.holder).alive():
+        return None
+    return int(row.token)
 
 
 def check(db: sa.Connection, lease: Lease) -> None:

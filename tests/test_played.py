@@ -28,6 +28,13 @@ def laps(folder: Folder) -> int:
         return int(db.execute("select count(*) from laps").fetchone()[0])
 
 
+def completed(folder: Folder) -> set[str]:
+    """By what Prefect's completed runs were created."""
+    with closing(sqlite3.connect(folder.path / ".windvane" / "prefect" / "prefect.db")) as db:
+        query = "select json_extract(created_by, '$.type') from flow_run where state_type = 'COMPLETED'"
+        return {str(kind) for (kind,) in db.execute(query)}
+
+
 def test_a_shift_is_noticed_and_the_service_swaps_and_without_one_nothing_is_retrained(folder: Folder) -> None:
     stream = played.again(TABLE, BEFORE, 4, BEFORE, ROWS)
     with standing(folder, "--clock", "events") as up:
@@ -42,7 +49,8 @@ def test_a_shift_is_noticed_and_the_service_swaps_and_without_one_nothing_is_ret
             found = player.play(played.shifted(stream[3]))
         (entry,) = [e for e in found.decided if e.action == "retrain"]
         until(lambda: up.service("GET", "/model").json()["version"] == 2, what="the new version answers")
-        # The lap is a run of the deployment, begun by its automation; MLflow names what caused it.
+        until(lambda: "AUTOMATION" in completed(folder), what="the automation's run is over")
+        # MLflow names what caused the lap.
         query = "name=texas-house-prices"
         runs = httpx.post(
             up.address("mlflow") + "/api/2.0/mlflow/runs/search", json={"experiment_ids": ["1"]}, params=query
