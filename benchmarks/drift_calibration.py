@@ -155,8 +155,10 @@ def table_unchanged(windows: int, presets: int, jobs: int) -> None:
     )
 
 
-def stream(one: Stream) -> tuple[list[bool], list[str], str | None]:
-    """Whether each later window alarms, the columns that spoke, and the last note."""
+def stream(one: Stream) -> tuple[list[bool], list[bool], list[bool], list[str], str | None]:
+    """Of each later window: does it alarm; would it if rows told nothing of each other; what does the preset say (of every few
+    only). Then the columns that spoke, and the first note.
+    """
     frame = pd.read_parquet(DATA / f"{one.file}.parquet")
     frame["ts"] = frame["ts"].astype("datetime64[us]")
     for name in one.numbers:
@@ -167,7 +169,7 @@ def stream(one: Stream) -> tuple[list[bool], list[str], str | None]:
 
     history, reference, later = between(one.history), between(one.reference), between(one.later)
     columns, note = Columns(numbers=one.numbers, low=one.low), None
-    alarms, spoke = [], []
+    alarms, alone, windows, spoke = [], [], [], []
     for _, window in later.groupby(pd.Grouper(key="ts", freq=one.window)):  # type: ignore[union-attr]
         if len(window) < drift.FEWEST:
             continue
@@ -175,21 +177,27 @@ def stream(one: Stream) -> tuple[list[bool], list[str], str | None]:
             reference, window, columns, target=one.target, time="ts", level=LEVEL, seed=0, history=history, hurry=True
         )
         alarms.append(said.alarm)
+        plain = drift.measure(reference, window, columns, target=one.target, time=None, level=LEVEL, seed=0, hurry=True)
+        alone.append(plain.alarm)
+        windows.append(window)
         spoke += said.columns
         note = note or said.note
-    return alarms, spoke, note
+    before = reference.sample(min(len(reference), 20_000), random_state=0)  # type: ignore[union-attr]
+    some = windows[:: -(-len(windows) // 30)]
+    preset_said = [evidently.preset_says(before, window, list(one.numbers), list(one.low))[0] for window in some]
+    return alarms, alone, preset_said, spoke, note
 
 
 def table_streams(jobs: int) -> None:
     print("\n## Real streams: later windows of a stretch that was called stable beforehand\n")
-    print("| table | reference | windows | alarms, % | spoke | note |\n|---|---|---|---|---|---|")
+    print("| table | reference | windows | alarms, % | rows on their own, % | preset, % | spoke | note |")
+    print("|---|---|---|---|---|---|---|---|")
     with ProcessPoolExecutor(jobs) as pool:
-        for one, (alarms, spoke, note) in zip(STREAMS, pool.map(stream, STREAMS), strict=True):
+        for one, (alarms, alone, said, spoke, note) in zip(STREAMS, pool.map(stream, STREAMS), strict=True):
             names = ", ".join(f"{n} {spoke.count(n)}" for n in sorted(set(spoke), key=lambda n: -spoke.count(n))[:4])
             where = f"{len(alarms)} of {one.window} from {one.later[0]}"
-            print(
-                f"| {one.file} | {one.reference[0]} on | {where} | {interval(sum(alarms), len(alarms))} | {names} | {note} |"
-            )
+            shares = " | ".join(interval(sum(found), len(found)) for found in (alarms, alone, said))
+            print(f"| {one.file} | {one.reference[0]} on | {where} | {shares} | {names} | {note} |")
 
 
 SHIFTS: dict[str, tuple[float, ...]] = {

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from monitoring.evidence import Measure
     from monitoring.measures import Scorer
 
-# Exchanges that teach scores their scale; exchanges in a batch; and the least and most for the limit.
-_LEARN, _BATCH = 200, 100
+# Exchanges that teach scores their scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
+# exchanges in a batch; and the least and most for the limit.
+_LEARN, _BATCH = 600, 100
 _FEWEST, _MOST = 199, 4999
 # The limit rests on about so many exchanges beyond it.
 _BEYOND = 10

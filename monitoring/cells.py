@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _SHARE = 1 / 16
 # So many categories have a cell each; rarer ones share cells with those of like frequency.
 _CATEGORIES = 40
+# Squares of values stay finite.
+_LARGEST = 1e150
 # Codes of rows without a value, and of rows whose value cannot be read as the column's type.
 MISSING, UNREADABLE = -1, -2
 
@@ -45,15 +47,24 @@ def of_numbers(name: str, aspect: Aspect, values: NDArray[np.float64], unreadabl
     """Cells of a number: (n + m,) values of both samples, NaN = missing."""
     known = np.isfinite(values)
     ordered = np.sort(values[known])
-    edges = np.unique(ordered[_positions(len(ordered))])
+    edges = _edges(ordered)
     codes = np.where(known, np.searchsorted(edges, values), MISSING).astype(np.int32)
     codes[unreadable] = UNREADABLE
     steps = np.diff(edges)
     whole = len(edges) < 2 or int((np.diff(ordered) > 0).sum()) + 1 == len(edges)
     # Every value has its cell: the distance is exact. Else the difference at an edge stands for half a cell to both sides.
-    gaps = np.append(steps, 0.0) if whole else (np.append(steps, 0.0) + np.append(0.0, steps)) / 2
+    rising, falling = np.append(steps, 0.0)[: len(edges)], np.append(0.0, steps)[: len(edges)]
+    gaps = rising if whole else (rising + falling) / 2
     scale = float(ordered.std()) if len(ordered) else 0.0
     return Cells(name, aspect, "number", codes, len(edges), gaps / (scale or 1.0), np.zeros(len(edges)))
+
+
+def _edges(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Upper edges of cells. A value that several rows share has a cell of its own: what lies just below it has another."""
+    at = _positions(len(ordered))
+    first = np.searchsorted(ordered, ordered[at])
+    below = first[(first < at) & (first > 0)] - 1
+    return np.unique(ordered[np.concatenate([at, below])])
 
 
 def _positions(rows: int) -> NDArray[np.int64]:
@@ -98,7 +109,7 @@ def read_numbers(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.boo
     else:
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
         unreadable = np.isnan(numbers) & values.notna().to_numpy() & (values.astype("str").str.strip() != "").to_numpy()
-    return np.where(np.isfinite(numbers), numbers, np.nan), unreadable
+    return np.where(np.isfinite(numbers), np.clip(numbers, -_LARGEST, _LARGEST), np.nan), unreadable
 
 
 def read_dates(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -30,7 +30,7 @@ def wasserstein(apart: Floats, gaps: Floats) -> Floats:
 
 
 def kolmogorov(apart: Floats) -> Floats:
-    """The largest difference (...,) between two distribution functions (..., cells)."""
+    """The largest difference (...,) between two distribution functions, or any other cells (..., cells)."""
     return np.asarray(np.abs(apart).max(axis=-1, initial=0))
 
 

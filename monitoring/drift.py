@@ -50,9 +50,28 @@ def measure(
     if min(sizes) < FEWEST:
         few = f"too few rows to say: {sizes[1]:,} in the window, {sizes[0]:,} in the reference; {FEWEST} of each are needed"
         return Drift(False, None, None, None, level, (), *sizes, few)
+    from threadpoolctl import threadpool_limits
+
+    past = reference.iloc[:0] if history is None or time is None else history
+    # Small products: a second thread only waits, and next to a busy neighbour it waits long.
+    with threadpool_limits(limits=1):
+        return _compared(past, reference, window, columns, target, time, level, seed, hurry)
+
+
+def _compared(
+    past: pd.DataFrame,
+    reference: pd.DataFrame,
+    window: pd.DataFrame,
+    columns: Columns,
+    target: str | None,
+    time: str | None,
+    level: float,
+    seed: int,
+    hurry: bool,
+) -> Drift:
+    sizes = (len(reference), len(window))
     wanted = sides.compared(reference, columns, time)
     broken = sides.broken(reference, window, wanted)
-    past = reference.iloc[:0] if history is None or time is None else history
     rows, notes = looked_at.taken(past, reference, window, time, seed)
     wanted, rising = looked_at.still(rows, [c for c in wanted if c.name in rows.reference and c.name in rows.window])
     label = _label(rows, target, wanted)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Up to so many rows of the smaller side change sides one by one. More do so in handfuls, which make about so many blocks of both
 # sides: summing rows costs more than finer blocks would tell.
-ONE_BY_ONE, BLOCKS = 500, 2500
+ONE_BY_ONE, BLOCKS = 500, 1500
 # Correlations are looked at between the first so many numbers; their pairs grow with the square.
 CORRELATED = 50
 # A column counts in correlations if at least so many rows of the smaller side are expected off its commonest value.

@@ -37,7 +37,8 @@ class Scorer:
         width = exchange.total.numbers.shape[2] - 2
         self._gaps = np.stack([np.pad(c.gaps, (0, width - c.size)) for c in numbers] or [np.zeros(width)])
         shaped = [Measure(c.name, c.aspect, how) for how in ("wasserstein", "ks") for c in numbers]
-        shaped += [Measure(c.name, c.aspect, "jensenshannon") for c in categories]
+        shaped += [Measure(c.name, c.aspect, how) for how in ("jensenshannon", "share") for c in categories]
+        self._weights = _weights(exchange.total.categories[0, :, :-2], min(exchange.reference, exchange.window))
         self._kept = np.array([m.column not in off for m in shaped], dtype=bool)
         self._hanging = len(exchange.correlated) > 1
         self.measures = tuple(
@@ -100,11 +101,19 @@ class Scorer:
             distances.wasserstein(apart, self._gaps[: apart.shape[1]]),
             distances.kolmogorov(apart),
             distances.jensen_shannon(one, other),
+            distances.kolmogorov((one - other) * self._weights),
         ]
         found = [np.concatenate(shaped, axis=1)[:, self._kept]]
         if self._hanging:
             found.append(_most(np.abs(correlations(sides.cross) - correlations(rest.cross))))
         return np.concatenate(found, axis=1) ** 2
+
+
+def _weights(counts: Floats, rows: int) -> Floats:
+    """One over the standard deviation of a row's being in a cell (columns, cells); 0 where `rows` rows hold hardly any."""
+    share = distances.shares(counts)
+    common = np.minimum(share, 1 - share) * rows >= _COUNTED
+    return np.where(common, 1 / np.sqrt(np.maximum(share * (1 - share), 1e-9)), 0)
 
 
 def correlations(cross: Floats) -> Floats:

@@ -9,8 +9,6 @@ import numpy as np
 from monitoring import distances, sides
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -41,9 +39,13 @@ class Words:
         if measure.aspect == "type":
             return "type", self._unreadable(column, unreadable)
         before, after = (v[~g] for v, g in zip(self._halves(np.asarray(values)), self._halves(gone), strict=True))
-        ways: dict[str, Callable[[NDArray[Any], NDArray[Any]], str]] = {"range": _beyond, "new categories": _new}
-        say = ways.get(measure.how, _categories if column.read == "category" else _numbers)
-        return measure.aspect, say(before, after)
+        if measure.how == "range":
+            said = _beyond(before, after)
+        elif column.read != "category":
+            said = _numbers(before, after)
+        else:
+            said = _new(before, after) if measure.how == "new categories" else _categories(before, after)
+        return measure.aspect, said
 
     def _halves(self, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = len(self._parts[0])
@@ -56,18 +58,22 @@ class Words:
 
     def _hanging(self, column: Compared) -> str:
         """Of the pairs with this column the one whose rank correlation moved most."""
-        import pandas as pd
-
         names = [c.name for c in self._wanted.values() if c.read != "category" and c.aspect == "numbers"]
-        both = [
-            pd.DataFrame({n: sides.values([part], self._wanted[n], self._time)[0] for n in names})
-            .rank()
-            .corrwith(pd.Series(sides.values([part], column, self._time)[0]).rank())
-            .drop(column.name)
-            for part in self._parts
-        ]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a column may be constant on one side
+            both = self._ranked(names, column)
         other = (both[1] - both[0]).abs().fillna(0).idxmax()
         return f"rank correlation with {other}: {both[1][other]:.2f}; before {both[0][other]:.2f}"
+
+    def _ranked(self, names: list[str], column: Compared) -> list[pd.Series]:
+        """Rank correlations of the column with the others, on each side."""
+        import pandas as pd
+
+        found = []
+        for part in self._parts:
+            read = {n: sides.values([part], self._wanted[n], self._time)[0] for n in names}
+            ranks = pd.DataFrame(read).rank()
+            found.append(ranks.drop(columns=column.name).corrwith(ranks[column.name]))
+        return found
 
 
 def _missing(gone: NDArray[np.bool_], rows: int) -> tuple[Aspect, str]:
@@ -116,6 +122,8 @@ def _new(before: NDArray[Any], after: NDArray[Any]) -> str:
 
 
 def _beyond(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
+    if not len(before):
+        return f"{len(after):,} rows have a value; before none had"
     low, high = float(before.min()), float(before.max())
     under, over = int((after < low).sum()), int((after > high).sum())
     worst = float(after.max()) if over >= under else float(after.min())

@@ -206,15 +206,15 @@ def test_distances_equal_those_of_evidently(seed: int, cut: bool) -> None:
     one, other = (one.round(1), other.round(1)) if cut else (one, other)
     series = pd.Series(one), pd.Series(other)
     moved, apart = distances.of_numbers(one, other)
-    theirs = wasserstein_stat_test.func(*series, ColumnType.Numerical, 0.1).drift_score
+    theirs = wasserstein_stat_test(*series, ColumnType.Numerical, 0.1).drift_score
     assert moved == pytest.approx(theirs, rel=1e-9)
-    expected = ks_stat_test.func(*series, ColumnType.Numerical, 0.05).drift_score
+    expected = ks_stat_test(*series, ColumnType.Numerical, 0.05).drift_score
     assert stats.ks_2samp(one, other).statistic == pytest.approx(apart, abs=1e-12)
     assert stats.ks_2samp(one, other).pvalue == pytest.approx(expected)
     towns = [pd.Series(rng.choice(list("abcdefg"), n, p=rng.dirichlet(np.ones(7)))) for n in (len(one), len(other))]
     counts = pd.DataFrame({i: t.value_counts() for i, t in enumerate(towns)}).fillna(0).to_numpy().T
     ours = distances.jensen_shannon(*distances.shares(counts))
-    assert float(ours) == pytest.approx(jensenshannon_stat_test.func(*towns, ColumnType.Categorical, 0.1).drift_score)
+    assert float(ours) == pytest.approx(jensenshannon_stat_test(*towns, ColumnType.Categorical, 0.1).drift_score)
 
 
 @pytest.mark.parametrize("cut", [0, 1])
