@@ -1,6 +1,6 @@
 """How often the diagnosis names the change that was injected, how sure it was, and how far estimates without labels follow.
 
-    WINDVANE_DATA=<folder> python benchmarks/diagnosis.py [--quick] [--fit] [--jobs N]
+    WINDVANE_DATA=<folder> python benchmarks/diagnosis.py [--quick] [--fit] [--only tuned|reported] [--jobs N]
 
 Prints Markdown. Six causes, three strengths, six tables, five seeds, as benchmarks/injections.py fixes them; prices of the
 explanations were fitted on the three tuned tables alone (--fit prints them, from other seeds), the others are only reported.
@@ -167,7 +167,7 @@ def fitted(judged: Sequence[Judged]) -> Prices:
     doubling or halving counts as a hundredth of a nat a window."""
     from scipy.optimize import minimize
 
-    names = [f.name for f in fields(Prices) if f.name != "slips"]
+    names = [f.name for f in fields(Prices) if f.name not in ("slips", "usual")]
     start = np.log([getattr(PRICES, n) for n in names])
 
     def prices(at: Any) -> Prices:
@@ -194,6 +194,7 @@ def main() -> None:
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("--quick", action="store_true", help="one seed, middle strength")
     args.add_argument("--fit", action="store_true", help="fit the prices on the tuned tables and print them")
+    args.add_argument("--only", choices=("tuned", "reported"), help="only these tables")
     args.add_argument("--jobs", type=int, default=2)
     chosen = args.parse_args()
     started = clock.perf_counter()
@@ -204,6 +205,8 @@ def main() -> None:
         print(best, f"\n{unlikelihood(PRICES, judged):.4f} -> {unlikelihood(best, judged):.4f} nats a window")
         return
     for title, tables in (("Tuned", TUNED), ("Reported", REPORTED)):
+        if chosen.only not in (None, title.lower()):
+            continue
         judged = run(tables, SEEDS[:1] if chosen.quick else SEEDS, strengths, chosen.jobs)
         print(f"## {title} tables\n\n{report(judged)}\n")
     print(f"{clock.perf_counter() - started:.0f} s")

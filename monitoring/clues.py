@@ -70,7 +70,7 @@ def gather(
     all_rows = Sides(answers.parts(record, problem), answers.parts(window, problem), (len(record), len(window)))
     made = [answers.predictions(side, record, kind, problem.target) for side in (record, window)]
     told = _told(record, window, columns, made, all_rows, seed)
-    broken = breaks.find(read, thin)
+    broken = breaks.find(read, thin, all_rows.record[0].label if all_rows.record[0].kind == "time" else None)
     sound = found.drop(tuple(b.column for b in broken))
     moved = contrasts.inputs_moved(found, all_rows, told)
     rest = contrasts.inputs_moved(sound, all_rows, None) if broken else moved
