@@ -35,6 +35,10 @@ from tasks import estimators, problems
 
 SEEDS = (0, 1, 2, 3, 4)
 LEVEL = 0.01  # of drift's false alarms
+# Where the prices stood before anything was fitted, and how much they are held there.
+START = Prices(
+    broken=4.0, data=6.0, label=5.0, concept=5.0, both=12.0, season=5.0, unlabelled=2.0, slack=1.0, trust=0.7
+)
 PRIOR = 0.01
 FITTED_ON = (10, 11, 12, 13, 14)
 
@@ -163,15 +167,15 @@ def unlikelihood(prices: Prices, judged: Sequence[Judged]) -> float:
 
 
 def fitted(judged: Sequence[Judged]) -> Prices:
-    """Prices under which the injected causes of these windows are likeliest, kept near the present ones by a weak prior: each
+    """Prices under which the injected causes of these windows are likeliest, kept near START by a weak prior: each
     doubling or halving counts as a hundredth of a nat a window."""
     from scipy.optimize import minimize
 
     names = [f.name for f in fields(Prices) if f.name not in ("slips", "usual")]
-    start = np.log([getattr(PRICES, n) for n in names])
+    start = np.log([getattr(START, n) for n in names])
 
     def prices(at: Any) -> Prices:
-        return replace(PRICES, **{n: float(np.exp(v)) for n, v in zip(names, at, strict=True)})
+        return replace(START, **{n: float(np.exp(v)) for n, v in zip(names, at, strict=True)})
 
     def cost(at: Any) -> float:
         return unlikelihood(prices(at), judged) + PRIOR * float((((at - start) / log(2)) ** 2).sum())

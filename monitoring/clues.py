@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # An error of a prediction beyond so many expected ones counts as this many: one odd row must not be a concept.
 _LARGEST = 4.0
 _CLASSES = 5
+# More rows of a window are sampled, by what they hold.
+_MOST = 20_000
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def gather(
     known: Sequence[State],
     seed: int,
 ) -> Clues:
-    """Look at a window (m rows) beside the champion's record (n rows); see Clues."""
-    record, window = record.iloc[model.at], window.iloc[estimate.order(window)]
+    """Look at a window (m rows) beside the champion's record (n rows), at most 20,000 of each; see Clues."""
+    record, window = record.iloc[model.at], window.iloc[estimate.order(window)[:_MOST]]
     thin = thinned(record, window, model, problem)
     read = inputs.read(record, window, columns)
     found = contrasts.features(read, len(record) + len(window))
