@@ -9,8 +9,6 @@ import numpy as np
 from monitoring import distances, sides
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -41,9 +39,13 @@ class Words:
         if measure.aspect == "type":
             return "type", self._unreadable(column, unreadable)
         before, after = (v[~g] for v, g in zip(self._halves(np.asarray(values)), self._halves(gone), strict=True))
-        ways: dict[str, Callable[[NDArray[Any], NDArray[Any]], str]] = {"range": _beyond, "new categories": _new}
-        say = ways.get(measure.how, _categories if column.read == "category" else _numbers)
-        return measure.aspect, say(before, after)
+        if measure.how == "range":
+            said = _beyond(before, after)
+        elif column.read != "category":
+            said = _numbers(before, after)
+        else:
+            said = _new(before, after) if measure.how == "new categories" else _categories(before, after)
+        return measure.aspect, said
 
     def _halves(self, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = len(self._parts[0])
