@@ -205,6 +205,7 @@ def main() -> None:
     strengths = (1,) if chosen.quick else (0, 1, 2)
     if chosen.fit:
         judged = run(TUNED, FITTED_ON[:1] if chosen.quick else FITTED_ON, strengths, chosen.jobs)
+        judged = [j for j in judged if j.labelled]
         best = fitted(judged)
         print(best, f"\n{unlikelihood(PRICES, judged):.4f} -> {unlikelihood(best, judged):.4f} nats a window")
         return
