@@ -30,7 +30,7 @@ _SHARES = np.arange(0.2, 1.01, 0.1)
 _SILENT = 0.1
 _STUCK = 0.2
 # Less speaks for chance.
-_LEAST = 3.0
+LEAST = 3.0
 # Fewer rows of a new word say nothing about which it stands for; fewer distinct values have no unit.
 _FEWEST_ROWS, _FEWEST_VALUES = 8, 8
 
@@ -44,13 +44,16 @@ class Break:
     nats: float
 
 
-def find(columns: tuple[Column, ...], thinned: float) -> tuple[Break, ...]:
-    """Columns that look broken, the surest first. thinned: as how many rows each row counts (dependent ones for less)."""
+def find(columns: tuple[Column, ...], thinned: float, stretch: NDArray[np.int64] | None = None) -> tuple[Break, ...]:
+    """Columns that look broken, the surest first. thinned: as how many rows each row counts (dependent ones for less).
+
+    stretch: (n,) the record's rows in stretches of time, if it has some: a month stands still for as long as a window lasts.
+    """
     found = []
     for column in columns:
-        seen = [_silent(column, thinned), _stuck(column, thinned)]
+        seen = [_silent(column, thinned), _stuck(column, thinned, stretch)]
         seen.append(_unit(column, thinned) if column.number else _renamed(column, thinned))
-        known = [b for b in seen if b is not None and b.nats > _LEAST]
+        known = [b for b in seen if b is not None and b.nats > LEAST]
         if known:
             found.append(max(known, key=lambda b: b.nats))
     return tuple(sorted(found, key=lambda b: (-b.nats, b.column)))
@@ -71,7 +74,7 @@ def _silent(column: Column, thinned: float) -> Break | None:
     return Break(column.name, said, histograms.misfit(was, has))
 
 
-def _stuck(column: Column, thinned: float) -> Break | None:
+def _stuck(column: Column, thinned: float, stretch: NDArray[np.int64] | None) -> Break | None:
     """One value took a share of the rows; all else is as before."""
     before, now = (values[~gone] for values, gone in zip((column.record, column.window), _missing(column), strict=True))
     if not len(before) or len(now) < _FEWEST_ROWS:
@@ -79,7 +82,7 @@ def _stuck(column: Column, thinned: float) -> Break | None:
     values, counts = np.unique(now, return_counts=True)
     top = int(np.argmax(counts))
     value, share, usual = values[top], counts[top] / len(now), float((before == values[top]).mean())
-    if share - usual < _STUCK:
+    if share - max(usual, _standing(column.record, stretch)) < _STUCK:
         return None
     stuck = (share - usual) / (1 - usual)
     rest = histograms.of_numbers("", before[before != value], now[now != value])
@@ -92,10 +95,21 @@ def _stuck(column: Column, thinned: float) -> Break | None:
     return Break(column.name, f"{column.name} is stuck at {word} in {stuck:.0%} of the rows", whole * stuck - 2 * after)
 
 
+def _standing(values: NDArray[np.float64], stretch: NDArray[np.int64] | None) -> float:
+    """The share that one value usually has within a stretch of time; 0 without time."""
+    if stretch is None:
+        return 0.0
+    shares = []
+    for k in range(int(stretch.max(initial=-1)) + 1):
+        counts = np.unique(values[stretch == k], return_counts=True, equal_nan=True)[1]
+        shares.append(float(counts.max(initial=0) / max(counts.sum(), 1)))
+    return float(np.median(shares)) if shares else 0.0
+
+
 def _unit(column: Column, thinned: float) -> Break | None:
     """Another unit brings the record's shape back, which a tilt of its ranks does not."""
     before, now = (values[~gone] for values, gone in zip((column.record, column.window), _missing(column), strict=True))
-    if len(now) < 2 * _FEWEST_ROWS or len(np.unique(before)) < _FEWEST_VALUES:
+    if len(now) < 2 * _FEWEST_ROWS or min(len(np.unique(before)), 2 * len(np.unique(now))) < _FEWEST_VALUES:
         return None
     plain = _fit(before, now, 1.0, 0.0, thinned)[0]
     if plain < 4:

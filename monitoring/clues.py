@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # An error of a prediction beyond so many expected ones counts as this many: one odd row must not be a concept.
 _LARGEST = 4.0
 _CLASSES = 5
+# More rows of a window are sampled, by what they hold.
+_MOST = 20_000
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,15 @@ def gather(
     known: Sequence[State],
     seed: int,
 ) -> Clues:
-    """Look at a window (m rows) beside the champion's record (n rows); see Clues."""
-    record, window = record.iloc[model.at], window.iloc[estimate.order(window)]
+    """Look at a window (m rows) beside the champion's record (n rows), at most 20,000 of each; see Clues."""
+    record, window = record.iloc[model.at], window.iloc[estimate.order(window)[:_MOST]]
     thin = thinned(record, window, model, problem)
     read = inputs.read(record, window, columns)
     found = contrasts.features(read, len(record) + len(window))
     all_rows = Sides(answers.parts(record, problem), answers.parts(window, problem), (len(record), len(window)))
     made = [answers.predictions(side, record, kind, problem.target) for side in (record, window)]
     told = _told(record, window, columns, made, all_rows, seed)
-    broken = breaks.find(read, thin)
+    broken = breaks.find(read, thin, all_rows.record[0].label if all_rows.record[0].kind == "time" else None)
     sound = found.drop(tuple(b.column for b in broken))
     moved = contrasts.inputs_moved(found, all_rows, told)
     rest = contrasts.inputs_moved(sound, all_rows, None) if broken else moved

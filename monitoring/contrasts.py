@@ -1,7 +1,8 @@
 """Where record and window differ: in inputs, labels, labels given inputs, inputs given labels. Measures, concludes nothing.
 
-Each contrast is the largest of many differences of means, in units of its standard error, and is told in nats: half its square less
-the logarithm of how many were looked at. Rows of one block of time, or of one group, count together (tasks/paired.py).
+Each contrast is the largest of many differences of means, in units of its standard error, and is told in nats: half its square (or,
+where the error rests on few blocks, the log-likelihood of Student's t) less the logarithm of how many were looked at. Rows of one
+block of time, or of one group, count together (tasks/paired.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from monitoring.inputs import Column
 from tasks.paired import MIN_BLOCKS, Blocks, Floats, paired
+from tasks.resampling import quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 # Words of a category that are looked at one by one; bins of a label that stand for its value.
 _WORDS, _BINS = 8, 10
 _CONFIDENCE = 0.975
-_NORMAL = 1.959964
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,28 @@ class Sides:
         error = np.hypot(_error(record, self.record), _error(window, self.window))
         return np.asarray(np.where(error > 0, gap / np.where(error > 0, error, 1), 0.0))
 
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the errors: of the side with fewer blocks."""
+        counts = [parts[0].count for parts in (self.record, self.window)]
+        return max(min([c for c in counts if c >= MIN_BLOCKS], default=min(self.rows)) - 1.0, 1.0)
+
+    def nats(self, scores: Floats) -> Floats:
+        """What differences in standard errors say, before their number is paid for."""
+        return np.asarray((self.freedom + 1) / 2 * np.log1p(scores**2 / self.freedom))
+
     def split(self, both: Floats) -> tuple[Floats, Floats]:
         """Values of record and window that stand one below the other."""
         return both[: self.rows[0]], both[self.rows[0] :]
 
 
 def _error(values: Floats, parts: tuple[Blocks, ...]) -> Floats:
-    """Standard errors (k,) of means of (n, k) values; with dependent rows as the paired test has it, on the normal scale."""
+    """Standard errors (k,) of means of (n, k) values; with dependent rows as the paired test has it."""
     plain = values.std(axis=0) / np.sqrt(max(len(values) - 1, 1))
     if parts[0].kind == "row" or parts[0].count < MIN_BLOCKS:
         return np.asarray(plain)
     wide = paired(values.T, parts, _CONFIDENCE)
-    return np.asarray(np.maximum((wide.mean - wide.low) / _NORMAL, plain))
+    return np.asarray(np.maximum((wide.mean - wide.low) / quantile(parts[0].count - 1, 0.95), plain))
 
 
 @dataclass(frozen=True)
@@ -128,11 +139,11 @@ def of_class(codes: NDArray[np.int64]) -> Floats:
 def inputs_moved(found: Features, sides: Sides, domain: Floats | None) -> Contrast:
     """P(x). domain: see Domain; its score tells of changes that no column shows alone."""
     scored = sides.apart(*sides.split(found.values))
-    one = _loudest(scored, found.names)
+    one = _loudest(scored, found.names, sides)
     if domain is None or not len(found.names):
         return one
     (joint,) = sides.apart(*sides.split(ranks(domain)[:, None]))
-    nats = max(float(joint), 0.0) ** 2 / 2
+    nats = float(sides.nats(np.maximum(joint, 0.0)))
     return Contrast(max(one.nats, nats - 1), one.columns) if nats > 3 else one
 
 
@@ -141,7 +152,7 @@ def moved_given(found: Features, basis: Floats, sides: Sides) -> Contrast:
     free = without(found.values, basis)
     side = np.repeat([0.0, 1.0], sides.rows)
     told = side - without(side[:, None], basis)[:, 0]
-    return _loudest(_augmented(free, told, sides), found.names)
+    return _loudest(_augmented(free, told, sides), found.names, sides)
 
 
 def answers_moved(errors: Floats, found: Features, more: Floats, told: Floats, sides: Sides) -> Contrast:
@@ -158,7 +169,7 @@ def answers_moved(errors: Floats, found: Features, more: Floats, told: Floats, s
     free = without(found.values, levels)
     by_column = _augmented(np.column_stack([e[:, None] * free for e in errors.T]), told, sides)
     names = found.names * errors.shape[1]
-    whole, parts = _loudest(plain, ("",) * len(plain)), _loudest(by_column, names)
+    whole, parts = _loudest(plain, ("",) * len(plain), sides), _loudest(by_column, names, sides)
     return Contrast(max(whole.nats, parts.nats), parts.columns)
 
 
@@ -177,13 +188,13 @@ def _augmented(values: Floats, told: Floats, sides: Sides) -> Floats:
 def labels_moved(labels: Floats, sides: Sides, *, number: bool) -> Contrast:
     """P(y). labels: (rows, 1) a number, or (rows, k) a class each."""
     values = np.column_stack(_numbers(labels[:, 0])[:2]) if number else labels
-    return Contrast(_loudest(sides.apart(*sides.split(values)), ("",) * values.shape[1]).nats)
+    return Contrast(_loudest(sides.apart(*sides.split(values)), ("",) * values.shape[1], sides).nats)
 
 
-def _loudest(scores: Floats, names: tuple[str, ...]) -> Contrast:
+def _loudest(scores: Floats, names: tuple[str, ...], sides: Sides) -> Contrast:
     if not len(scores):
         return Contrast()
-    nats = scores**2 / 2 - np.log(len(scores))
+    nats = sides.nats(scores) - np.log(len(scores))
     order = np.argsort(-nats, kind="stable")
     loud = [names[i] for i in order if nats[i] > max(2.0, 0.2 * nats[order[0]])]
     return Contrast(max(float(nats[order[0]]), 0.0), tuple(dict.fromkeys(loud)))

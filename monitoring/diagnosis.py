@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING
 
-from monitoring.breaks import Break
+from monitoring.breaks import LEAST, Break
 from monitoring.clues import Clues, gather
 from monitoring.contrasts import Contrast
 from monitoring.evidence import Change, Diagnosis, Drift, Quality, Remedy
@@ -34,15 +34,16 @@ class Prices:
     Fitted on three tables by benchmarks/diagnosis.py --fit; the figures on three others are in benchmarks/README.md.
     """
 
-    broken: float = 4.0
-    data: float = 6.0
-    label: float = 5.0
-    concept: float = 5.0
-    both: float = 12.0  # concept drift while the inputs moved too
-    season: float = 5.0
+    broken: float = 6.9
+    data: float = 6.6
+    label: float = 3.4
+    concept: float = 2.6
+    both: float = 14.5  # concept drift while the inputs moved too
+    season: float = 4.1
     unlabelled: float = 2.0  # label drift where no label tells it from data drift
-    slack: float = 1.0
-    trust: float = 0.7
+    slack: float = 1.5
+    trust: float = 0.9
+    usual: float = 1.0  # not fitted: most windows of production are unchanged, those of the benchmark are not
     slips: float = 0.03
 
 
@@ -83,10 +84,11 @@ def heeded(clues: Clues, drift: Drift) -> Clues:
     """Clues with what drift knows better: how much inputs move without any change, and columns that fell silent."""
     known = {b.column for b in clues.broken}
     told = [f for f in drift.findings if f.alarm and f.aspect in ("silent", "type") and f.column not in known]
-    broken = clues.broken + tuple(Break(f.column, f.said, _MOST) for f in told)
+    reported = tuple(Break(f.column, f.said, _MOST) for f in told)
     if drift.alarm or drift.p is None:
-        return replace(clues, broken=broken)
+        return replace(clues, broken=clues.broken + reported)
     most = -log(max(drift.p, 1e-9))
+    broken = tuple(b for b in clues.broken if most >= LEAST) + reported
     quiet = [Contrast(min(c.nats, most), c.columns) for c in (clues.inputs, clues.rest, clues.given_labels)]
     return replace(clues, broken=broken, inputs=quiet[0], rest=quiet[1], given_labels=quiet[2])
 
@@ -108,7 +110,7 @@ def misfits(clues: Clues, prices: Prices = PRICES) -> dict[Change, float]:
 
     whole = max((x + y_x + y + x_y) / 2 if clues.labelled else x, broken)
     found: dict[Change, float] = {
-        "none": whole,
+        "none": whole - prices.usual,
         "data drift": missing(y_x, y + x_y - x) + broken + prices.data,
     }
     if clues.labelled:

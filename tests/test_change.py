@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring import estimate, histograms, quality, states
+from monitoring import breaks, estimate, histograms, inputs, quality, states
 from monitoring.diagnosis import diagnose, remedy
 from monitoring.evidence import Diagnosis, Drift, Finding, Quality
 from monitoring.states import State
@@ -153,6 +153,20 @@ def test_inputs_that_move_no_more_than_usual_are_no_data_drift() -> None:
     quiet = Drift(False, 1.0, 3.0, 0.4, 0.01, (), 1500, 800)
     assert say(tilted("regression", "age", 0.6), drift=MOVED).change == "data drift"
     assert say(tilted("regression", "age", 0.6), drift=quiet).change == "none"
+
+
+def test_a_month_that_stands_still_is_no_break() -> None:
+    """Within a window the month is one; in the record it was so too for as long."""
+    rng = np.random.default_rng(0)
+    month = inputs.Column("month", True, np.repeat(np.arange(10.0), 80), np.full(80, 10.0))
+    dice = inputs.Column("dice", True, rng.integers(0, 10, 800).astype(float), np.full(80, 3.0))
+    stretch = np.repeat(np.arange(10), 80)
+    assert [b.column for b in breaks.find((month, dice), 1.0, stretch)] == ["dice"]
+
+
+def test_a_break_without_drifts_alarm_is_none() -> None:
+    quiet = Drift(False, 1.0, 3.0, 0.4, 0.01, (), 1500, 800)
+    assert say(window().assign(size=100.0), drift=quiet).change != "broken data"
 
 
 def test_a_silent_column_that_drift_reports_counts() -> None:
