@@ -14,7 +14,7 @@ import sys
 import time as clock
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from math import log
 from multiprocessing import get_context
@@ -27,13 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import injections
 from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Table
-from monitoring import answers, clues, diagnosis, estimate
+from monitoring import answers, clues, diagnosis, drift, estimate
 from monitoring.clues import Clues
 from monitoring.diagnosis import PRICES, Prices
 from monitoring.evidence import Change, Quality
 from tasks import estimators, problems
 
 SEEDS = (0, 1, 2, 3, 4)
+LEVEL = 0.01  # of drift's false alarms
+PRIOR = 0.01
 FITTED_ON = (10, 11, 12, 13, 14)
 
 
@@ -77,8 +79,12 @@ def look(table: Table, seed: int, strengths: Sequence[int]) -> list[Judged]:
             )
             for labelled in (True, False) if strength == 1 else (True,):
                 window = case.window if labelled else case.window.assign(**{table.target: None})
+                moved = drift.measure(
+                    cut.record, window, cut.columns, target=table.target, time=None, level=LEVEL, seed=0, hurry=True
+                )
                 with estimators.one_thread():
                     seen = clues.gather(cut.record, window, cut.columns, kind, problem, model, known, 0)
+                seen = diagnosis.heeded(seen, moved)
                 quality = model.estimate(window)
                 found.append(Judged(table.name, seed, strength, cause, case.how, labelled, seen, quality, truth))
     return found
@@ -153,23 +159,24 @@ def followed(judged: Sequence[Judged]) -> str:
 
 def unlikelihood(prices: Prices, judged: Sequence[Judged]) -> float:
     """Mean negative logarithm of the share that the injected cause was given."""
-    return float(np.mean([-log(max(diagnosis.shares(j.clues, prices).get(j.cause, 0.0), 1e-4)) for j in judged]))
+    return float(np.mean([-log(max(diagnosis.shares(j.clues, prices).get(j.cause, 0.0), 1e-9)) for j in judged]))
 
 
 def fitted(judged: Sequence[Judged]) -> Prices:
-    """Prices under which the injected causes of these windows are likeliest."""
+    """Prices under which the injected causes of these windows are likeliest, kept near the present ones by a weak prior: each
+    doubling or halving counts as a hundredth of a nat a window."""
     from scipy.optimize import minimize
 
-    names = [f.name for f in fields(Prices)]
-    start = np.array([getattr(PRICES, n) for n in names])
+    names = [f.name for f in fields(Prices) if f.name != "slips"]
+    start = np.log([getattr(PRICES, n) for n in names])
 
     def prices(at: Any) -> Prices:
-        return Prices(
-            **{n: float(np.clip(v, 0.01, 0.2 if n == "slips" else 30)) for n, v in zip(names, at, strict=True)}
-        )
+        return replace(PRICES, **{n: float(np.exp(v)) for n, v in zip(names, at, strict=True)})
 
-    best = minimize(lambda at: unlikelihood(prices(at), judged), start, method="Nelder-Mead", options={"maxiter": 1500})
-    return prices(best.x)
+    def cost(at: Any) -> float:
+        return unlikelihood(prices(at), judged) + PRIOR * float((((at - start) / log(2)) ** 2).sum())
+
+    return prices(minimize(cost, start, method="Nelder-Mead", options={"maxiter": 2000}).x)
 
 
 def report(judged: Sequence[Judged]) -> str:

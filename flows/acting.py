@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -111,8 +112,8 @@ def _roll_back(project: Project, entry: Entry, console: Console) -> None:
     console.say(f"  version {earlier} serves again: {entry.reason}")
 
 
-def tell_mlflow(project: Project, seen: Seen, look: Look, entry: Entry, report: str) -> None:
-    """A run for a look that found something, with what caused it, its figures and its report."""
+def tell_mlflow(project: Project, seen: Seen, look: Look, entry: Entry, pages: Sequence[Path]) -> None:
+    """A run for a look that found something, with what caused it, its figures and its pages."""
     tracker = project.tracker
     said = ", ".join(look.drift.columns[:3])
     name = f"watch: {entry.action}: {look.diagnosis.change}" + (f" in {said}" if said else "")
@@ -138,6 +139,7 @@ def tell_mlflow(project: Project, seen: Seen, look: Look, entry: Entry, report: 
         "gain_expected": entry.gain,
     }
     tracker.log(run, metrics=figures)
-    tracker.store(run, Path(report), "watch")
+    for page in pages:
+        tracker.store(run, page, "watch")
     tracker.end(run)
     windows.note(project.ledger, project.name, seen, run)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows.lap import Lap
 from flows.project import Project
-from flows.teaching import Built, Lesson
 from ledger import openings, versions
 from ledger.store import now
 from ledger.versions import Promotion, Version
 from tasks import artifacts, registry
 from tasks.errors import Corrupted, InputError, WindvaneError
-from tasks.estimators import Spec
 from tasks.smoke import Tester
 from tasks.tables import read_json, write_json
+
+if TYPE_CHECKING:
+    from flows.lap import Lap
+    from flows.teaching import Built, Lesson
+    from tasks.estimators import Spec
 
 # The version's row for the ledger, stored with its run before it is registered: a kill in between loses nothing.
 FACTS = "version.json"

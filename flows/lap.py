@@ -109,7 +109,7 @@ def claimed(lap: Lap, decision: str | None) -> bool:
     if entry is None:
         lap.console.say(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
         return False
-    lap.decision, lap.cause = entry, f"watch: {entry.reason.split('. ')[0]}"[:200]
+    lap.decision, lap.cause = entry, f"watch: {entry.reason.split('; ')[0]}"[:200]
     lap.depth = "search" if entry.depth == "search" else "refit"
     return True
 

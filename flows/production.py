@@ -10,29 +10,26 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.console import Console
 from flows.project import Project
+from flows.source import Source, record
 from flows.standing import Clock
 from ledger import labels, predictions, windows
 from ledger.moments import moment
 from ledger.versions import Promotion, Version
 from ledger.windows import Seen
 from monitoring.windows import Place, after, by_rows, present, spans
-from tasks.errors import InputError
-from tasks.tables import read_json, read_parquet, write_json, write_parquet
+from tasks.tables import read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tasks.features import Columns
 
-FOLDER = "watch"
 # With fewer rows of a window in the ledger, the source's are taken if it has more: a few trials are no traffic.
 _FEW = 20
-_LAST = "9999"
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,10 @@ class Production:
     def __init__(
         self, project: Project, champion: Version, promotion: Promotion, clock: Clock, console: Console
     ) -> None:
-        self.project, self.champion, self._clock, self._console = project, champion, clock, console
+        self.project, self.champion, self._clock = project, champion, clock
         taught = champion.facts["taught_until"]
         self.begin = after(taught, promotion.promoted)
+        self.source = Source(project, champion, console)
         self._traffic = windows.traffic(project.ledger, project.name, champion.version, self.begin)
 
     @cached_property
@@ -66,33 +64,9 @@ class Production:
             "version": self.champion.version,
             "traffic": vars(self._traffic),
             "labels": list(windows.stated(self.project.ledger, self.project.name)),
-            "source": self.source_mark,
+            "source": self.source.mark,
             "params": hashlib.sha256(told.encode()).hexdigest()[:16],
         }
-
-    @cached_property
-    def source_mark(self) -> str | None:
-        """What the source is now, without reading it; None: no rows of it can be told to be new."""
-        from tasks import sources
-
-        if self.project.settings.problem.time is None or self.champion.facts["taught_until"] is None:
-            return None
-        if not self.project.settings.data.local:
-            self._fetch()
-        told = [
-            (str(p), (at := p.stat()).st_size, at.st_mtime_ns)
-            for p in sources.files(self.project.root, self.project.settings.data)
-            if p.exists()
-        ]
-        return hashlib.sha256(repr((told, self.champion.manifest_sha256)).encode()).hexdigest()[:16]
-
-    def _fetch(self) -> None:
-        """A remote source's snapshot is brought up to date as a lap does it, and under its lease."""
-        from flows import fetching
-        from flows.lap import opened
-
-        with opened(self.project, "watch", "refit", self._console) as lap:
-            fetching.fetch(lap)
 
     @cached_property
     def now(self) -> str:
@@ -102,51 +76,7 @@ class Production:
         window, wall = self.project.settings.monitor.cut, datetime.now(UTC)
         if self._traffic.rows:
             return present(self._traffic.live, self._traffic.received, wall, window)
-        return present(self._source_times[-1] if self._source_times else None, None, wall, window)
-
-    @cached_property
-    def _source_times(self) -> list[str]:
-        return [] if self.source_mark is None else [str(m) for m in self._described["times"]]
-
-    @cached_property
-    def _described(self) -> dict[str, Any]:
-        """The source's new rows in a few words: their times. Read from the table only when the source has changed."""
-        path = self._folder / f"source-{self.champion.version}.json"
-        if path.exists() and (known := read_json(path))["mark"] == self.source_mark:
-            return dict(known)
-        made = self._predicted()
-        times = sorted(moment(value) for value in made[self.project.settings.problem.time].dropna().tolist())
-        write_parquet(made, path.with_suffix(".parquet"))
-        told = {"mark": self.source_mark, "times": times}
-        write_json(told, path)
-        return told
-
-    @property
-    def _folder(self) -> Path:
-        return self.project.home / FOLDER
-
-    def _predicted(self) -> pd.DataFrame:
-        """The source's rows behind what the champion was taught, with what it says of them now."""
-        import pandas as pd
-
-        from monitoring import frames
-        from tasks import ingest, problems
-
-        settings, time, until = (
-            self.project.settings,
-            self.project.settings.problem.time,
-            self.champion.facts["taught_until"],
-        )
-        with ingest.scratch(self.project.root) as folder:
-            ingest.write(self.project.root, settings, folder / "table.parquet", folder)
-            rows = read_parquet(folder / "table.parquet")
-        limit = pd.Timestamp(until) if isinstance(until, str) else until
-        new = rows[rows[time] > limit].sort_values(str(time), kind="stable")
-        columns = frames.columns_of(self.champion.facts, ())
-        kind = problems.of(self.champion.facts["kind"])
-        model = self.project.model(self.champion) if len(new) else None
-        missing = [n for n in columns.names if n not in new]
-        return frames.of_source(new.assign(**dict.fromkeys(missing)), columns, self.record, kind, model)
+        return present(self.source.times[-1] if self.source.times else None, None, wall, window)
 
     def places(self) -> list[Place]:
         """The champion's windows that have rows, in the order of time."""
@@ -154,7 +84,7 @@ class Production:
         version = self.champion.version
         if window.rows is None:
             ends = [t for t in (self._traffic.first, self._traffic.newest) if t is not None]
-            times = ends + self._source_times
+            times = ends + self.source.times
             if not times:
                 return []
             found = spans(min(times), max(times), window, self.begin, self.now)
@@ -162,7 +92,7 @@ class Production:
         done = [seen for seen in windows.of(engine, name, version) if seen.closed]
         start = done[-1].end if done else self.begin
         mine = windows.times(engine, name, version, start)
-        new = [t for t in self._source_times if t >= start]
+        new = [t for t in self.source.times if t >= start]
         known = [Place(seen.start, seen.end, True) for seen in done]
         return known + by_rows(mine if len(mine) >= min(_FEW, len(new)) else new, window.rows, start)
 
@@ -173,9 +103,10 @@ class Production:
         """How many rows a window has, and from where they are taken."""
         engine, name = self.project.ledger, self.project.name
         rows, labelled, known = windows.counted(engine, name, self.champion.version, place.start, place.end)
-        inside = sum(place.start <= t < place.end for t in self._source_times)
+        inside = sum(place.start <= t < place.end for t in self.source.times)
         if rows < _FEW and inside > rows:
-            return Count(place, "source", inside, -1, _mark(place, "source", inside, self.source_mark))
+            known_now = sum(place.start <= t < place.end for t in self.source.labelled)
+            return Count(place, "source", inside, known_now, _mark(place, "source", inside, known_now))
         return Count(place, "ledger", rows, labelled, _mark(place, "ledger", rows, labelled, known))
 
     def frame(self, count: Count) -> pd.DataFrame:
@@ -187,11 +118,7 @@ class Production:
             engine, name = self.project.ledger, self.project.name
             rows = labels.resolved(engine, name, place.end, place.start, version=self.champion.version, unlabelled=True)
             return frames.of_ledger(rows, self.columns("ledger"), self.record, problem)
-        import pandas as pd
-
-        made = read_parquet(self._folder / f"source-{self.champion.version}.parquet")
-        times = pd.Series([moment(v) for v in made[problem.time].tolist()], index=made.index)
-        return made[(times >= place.start) & (times < place.end)].reset_index(drop=True)
+        return self.source.rows(place)
 
     def columns(self, origin: str) -> Columns:
         """The columns that can be compared: those that the ledger drops or hashes cannot."""
@@ -209,15 +136,7 @@ class Production:
     @cached_property
     def record(self) -> pd.DataFrame:
         """The champion's held-out rows with its predictions. Raises InputError where it has none."""
-        from monitoring import frames
-
-        try:
-            record = self.project.record(self.champion)
-        except FileNotFoundError:
-            raise InputError(
-                f"no reference: version {self.champion.version} has no held-out rows with its predictions. Run `windvane train`"
-            ) from None
-        return frames.as_record(record, frames.columns_of(self.champion.facts, ()))
+        return record(self.project, self.champion)
 
     def before(self) -> pd.DataFrame | None:
         """Rows of the table from before the record: what seasons do. None where there is no time, or no table."""

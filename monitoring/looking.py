@@ -76,7 +76,7 @@ def _moving(record: pd.DataFrame, columns: Columns, time: str | None, cut: Windo
         return columns
     ordered = record.sort_values(time, kind="stable")
     if cut.rows is not None:
-        starts = [i // cut.rows for i in range(len(ordered))]
+        starts = [str(i // cut.rows) for i in range(len(ordered))]
     else:
         starts = [stamp(history.begin(datetime.fromisoformat(moment(t)), cut)) for t in ordered[time].tolist()]
     values = ordered[list(columns.names)]

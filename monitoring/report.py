@@ -68,7 +68,7 @@ def page(
         level = "warn"
     parts = [
         f'<header class="{level}"><h1>{escape(project)}: version {look.version} in production, {_stretch(look)}</h1>',
-        f'<p class="verdict">{escape(changed(look))}</p>',
+        f'<p class="verdict">{escape(changed(look, earlier))}</p>',
         f'<p class="verdict">{escape(decided(decision))}</p></header>',
         f'<div class="facts">{_facts(look, decision)}</div>',
         _losses((*earlier, look)),
@@ -80,17 +80,23 @@ def page(
     return f'<!doctype html><html lang="en"><head>{head}<style>{CSS}{_MORE}</style></head><body>{body}</body></html>'
 
 
-def changed(look: Look) -> str:
-    """The first sentence: what changed, and since when."""
+def changed(look: Look, earlier: Sequence[Look] = ()) -> str:
+    """The first sentence: what changed, and since when: the first of the windows in a row in which something had."""
     drift, diagnosis, since = look.drift, look.diagnosis, look.stretch.start[:10]
     if drift.statistic is None and not drift.alarm:
         return f"Too few rows to say whether anything changed since {since}."
     if not drift.alarm and diagnosis.change == "none":
         return f"Nothing has changed that {drift.rows:,} rows since {since} could show."
-    names = ", ".join((drift.columns or diagnosis.columns)[:3])
-    what = "Drift" if diagnosis.change == "none" else diagnosis.change[:1].upper() + diagnosis.change[1:]
-    sure = f" ({diagnosis.sure:.0%} sure)" if diagnosis.change != "none" else ""
-    return f"{what}{sure} since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
+    for one in reversed(earlier):
+        if not one.drift.alarm and one.diagnosis.change == "none":
+            break
+        since = one.stretch.start[:10]
+    if diagnosis.change == "none":
+        loud = [f"{_named(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
+        return f"Drift since {since}: {'; '.join(loud)}."
+    names = ", ".join(_named(name) for name in (drift.columns or diagnosis.columns)[:3])
+    what = diagnosis.change[:1].upper() + diagnosis.change[1:]
+    return f"{what} ({diagnosis.sure:.0%} sure) since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
 
 
 def decided(decision: Any) -> str:
@@ -187,7 +193,7 @@ def _row(finding: Finding, most: float) -> str:
     bar = f'<div class="meter">{bar}<em>{times:.2f} x</em></div>'
     level = f'<span class="level {"stop" if finding.alarm else "pass"}">{"alarm" if finding.alarm else "quiet"}</span>'
     return (
-        f'<tr><td class="name">{escape(_named(finding.column))}</td><td>{escape(finding.aspect)}</td><td>{bar}</td>'
+        f'<tr><td class="name">{escape(_named(finding.column))}</td><td class="check">{escape(finding.aspect)}</td><td>{bar}</td>'
         f"<td>{level} {escape(finding.said)}</td></tr>"
     )
 

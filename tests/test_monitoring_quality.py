@@ -19,8 +19,7 @@ def test_loss_of_the_labelled_rows_against_the_record(kind: str) -> None:
     frame.loc[200:, "y"] = None
     found = quality.measure(record, frame, kind_of(kind), problem(kind), known_until="2024-05-01T00:00:00Z")
     if kind == "regression":
-        error = frame["y"][:200].astype(float) - frame["_prediction"][:200]
-        loss = error**2
+        loss = (frame["y"][:200].astype(float) - frame["_prediction"][:200]).abs()
     else:
         loss = -np.log(np.where(frame["y"][:200] == "yes", frame["_p_yes"][:200], frame["_p_no"][:200]))
     assert found.loss == pytest.approx(np.mean(loss))
@@ -83,7 +82,7 @@ def test_rows_that_depend_widen_the_interval(unit: str) -> None:
             frame = answered(rows(count * 20, 100 * seed + part), record=True)
             shared = np.random.default_rng([seed, part]).gamma(1, 1, count).repeat(20)
             y = frame["_prediction"] + (frame["y"] - frame["_prediction"]) * shared
-            frame = frame.assign(y=y, _loss=(y - frame["_prediction"]) ** 2, unit=np.arange(count).repeat(20))
+            frame = frame.assign(y=y, _loss=(y - frame["_prediction"]).abs(), unit=np.arange(count).repeat(20))
             sides.append(frame[[*[c for c in frame if c[0] != "_"], "_prediction", "_loss", "_baseline_loss"]])
         for name in missed:
             chosen = problem("regression", **({} if name == "none" else {unit: "unit"}))

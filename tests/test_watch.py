@@ -75,23 +75,24 @@ def ledger(folder: Folder) -> sa.Engine:
     return store.connect(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
 
 
-def serve(folder: Folder, rows: pd.DataFrame, version: int = 1, worse: float = 0.0) -> list[Statement]:
+def serve(folder: Folder, rows: pd.DataFrame, version: int = 1, hide: bool = False) -> list[Statement]:
     """What the scoring service records of these rows, with a version's own answers; the labels that will come."""
     from flows.project import Project
+    from tasks import privacy
     from tasks.features import Columns, conform
 
     project = Project(folder.path)
     made = versions.numbered(project.ledger, NAME, version)
     assert made is not None
     columns = Columns(**{k: tuple(v) for k, v in made.facts["columns"].items()})
-    said = project.model(made).predict(conform(rows, columns, "a test")) + worse
+    said = project.model(made).predict(conform(rows, columns, "a test"))
     inputs = rows.drop(columns=["price"]).assign(at=rows["at"].map(lambda t: t.isoformat())).to_dict("records")
     ids = [f"{version}-{t.isoformat()}" for t in rows["at"]]
     given = [
         Prediction(id, version, row, {"prediction": float(p)}, time=t)
         for id, row, p, t in zip(ids, inputs, said, rows["at"], strict=True)
     ]
-    put(project.ledger, NAME, *given)
+    put(project.ledger, NAME, *given, privacy=privacy.of(project.settings, project.home) if hide else None)
     return [Statement(id, float(y)) for id, y in zip(ids, rows["price"], strict=True)]
 
 
@@ -228,6 +229,33 @@ def test_without_any_labels_a_shift_alarms_and_leads_to_a_lap_or_a_named_reason(
         (one,) = [d for d in decisions.listed(ledger(project), NAME, acting=True) if d.action == "retrain"]
         assert (one.state, str(one.note)[:11]) == ("skipped", "no new rows")
         assert again["retrained"] == "no"
+
+
+def test_data_that_broke_stop_the_watch_until_a_person_has_looked(project: Folder, prefect_server: str) -> None:
+    project.set(retrain__policy="drift")
+    silent = stream("2025-07-01", 13, seed=9).assign(age=np.nan)
+    hand_in(ledger(project), NAME, serve(project, silent))
+    said = look(project, prefect_server)
+    assert (said["decision"], said["diagnosis"], said["retrained"]) == ("stop", "broken data", "no"), said
+    assert "age" in said["drift"]["columns"]
+    assert look(project, prefect_server)["decision"] == "stop"
+    stops = [d for d in decisions.listed(ledger(project), NAME, acting=True) if d.action == "stop"]
+    assert {d.state for d in stops} == {"told"}
+    assert notices.listed(ledger(project), NAME)[-1].state == "stopped"
+    ran = project.run("monitor", "--json", "--acknowledge", env={"PREFECT_API_URL": prefect_server})
+    assert "acknowledged" in ran.err
+    (one, *_) = decisions.listed(ledger(project), NAME, acting=True)
+    assert (one.state, one.note) == ("done", "acknowledged")
+
+
+def test_what_the_ledger_does_not_keep_is_no_drift(project: Folder, prefect_server: str) -> None:
+    project.set(ledger__drop=["age"], ledger__hash=["town"])
+    rows = stream("2025-07-01", 13, seed=1)
+    told = serve(project, rows, hide=True)
+    hand_in(ledger(project), NAME, told)
+    said = look(project, prefect_server)
+    assert (said["decision"], said["drift"]["alarm"]) == ("wait", False), said
+    assert said["drift"]["left_out"] == ["age", "town"]
 
 
 def test_new_rows_of_the_source_are_watched_where_the_ledger_has_none(project: Folder, prefect_server: str) -> None:

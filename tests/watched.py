@@ -41,7 +41,7 @@ def rows(count: int, seed: int, kind: str = "regression") -> pd.DataFrame:
         }
     )
     if kind == "regression":
-        return frame.assign(y=formula(frame) + rng.normal(0, 1, count) * (5 + 0.3 * frame["age"]))
+        return frame.assign(y=formula(frame) + rng.normal(0, 1, count) * (10 + frame["age"]))
     return frame.assign(y=np.where(rng.random(count) < chance(frame), "yes", "no"))
 
 
@@ -59,7 +59,7 @@ def answered(frame: pd.DataFrame, kind: str = "regression", record: bool = False
     """With the champion's answers, and as a record with losses."""
     if kind == "regression":
         frame = frame.assign(**{PREDICTION: formula(frame).fillna(270)})
-        loss = (frame["y"] - frame[PREDICTION]) ** 2
+        loss = (frame["y"] - frame[PREDICTION]).abs()
         return frame.assign(**{LOSS: loss, BASELINE_LOSS: loss}) if record else frame
     p = chance(frame)
     frame = frame.assign(**{PREDICTION: np.where(p > 0.5, "yes", "no")})
