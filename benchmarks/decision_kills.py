@@ -180,6 +180,7 @@ class Field:
                 time.sleep(0.05)
             if holder is not None and psutil.pid_exists(holder.pid):
                 psutil.Process(holder.pid).kill()
+                until(lambda: not holder.alive(), 30, "the lap is dead")
         elif victim != "nobody":
             psutil.Process(self.up.pid(victim)).kill()
         return round(time.monotonic() - began, 1)
