@@ -51,9 +51,18 @@ class Pass:
         last = decisions.last(self._engine, self._name)
         if last is None or (last.version, last.window) != (newest.version, newest.start):
             last = self._decide(newest, newest=True)
-        # What was decided about an earlier window of this pass is its news; what follows only waits for that.
-        entry = next((e for e in reversed(entries) if e.action != "wait"), last)
-        return known.get(entry.window, newest), entry
+        # What was decided about an earlier window of this pass is its news; what follows only waits for that. Else the newest
+        # window that says anything: one that has just begun has too few rows.
+        acted = next((e for e in reversed(entries) if e.action != "wait"), None)
+        seen = newest if acted is None else known.get(acted.window, newest)
+        if acted is None:
+            seen = next((known[start] for start in sorted(known, reverse=True) if _speaks(known[start])), newest)
+        return seen, acted or self._last(seen) or last
+
+    def _last(self, seen: Seen) -> Entry | None:
+        """The last decision about a window."""
+        made = decisions.listed(self._engine, self._name)
+        return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
 
     def _looked(self, count: Count) -> Seen | None:
         """The window after a look at it; None: it was looked at as it is, or it is too early for another look."""
@@ -198,20 +207,22 @@ class Pass:
         from monitoring import looking, report
 
         path, drawn = self._page(seen), self._page(seen, "-distributions")
-        last = next(
-            (
-                d
-                for d in reversed(decisions.listed(self._engine, self._name))
-                if (d.version, d.window) == (seen.version, seen.start)
-            ),
-            None,
-        )
+        last = self._last(seen)
         mine = windows.of(self._engine, self._name, seen.version)
         earlier = [looking.from_json(s.look) for s in mine if s.start < seen.start]
         hidden = self._production.hidden if seen.origin == "ledger" else ()
         beside = drawn.name if drawn.exists() else None
         report.write(path, looking.from_json(seen.look), last, self._name, seen.origin, hidden, earlier, beside)
         return str(path)
+
+
+def _speaks(seen: Seen) -> bool:
+    """Whether a window had rows enough to say anything, about drift or by its labels."""
+    return bool(
+        seen.look["drift"]["statistic"] is not None
+        or seen.look["drift"]["alarm"]
+        or seen.look["quality"]["loss"] is not None
+    )
 
 
 def _learned(production: Production) -> list[Any]:
