@@ -1,10 +1,10 @@
 """Takes the pictures in docs/images again, from the newest lap of a project.
 
 Needs `pip install playwright` beside Windvane, a Chromium (yours with --browser, else the one that
-`playwright install chromium` fetched) and a lap that both services know: with Prefect's server running,
+`playwright install chromium` fetched) and a lap that both services know: in two terminals,
 
-    PREFECT_API_URL=http://127.0.0.1:4200/api windvane train
-    mlflow ui --backend-store-uri sqlite:///.windvane/mlflow.db
+    windvane up
+    windvane train
     python examples/screenshots.py . http://127.0.0.1:5000 http://127.0.0.1:4200 docs/images --browser /usr/bin/chromium
 
 Prefect's pages ask the address that its server was told: start it on another port with PREFECT_SERVER_API_PORT, not only --port.
@@ -74,6 +74,18 @@ def shoot(page: Page, url: str, file: Path, wait: str, box: tuple[int, int], pre
     print(file, file.stat().st_size, "bytes")
 
 
+def watched(page: Page, http: APIRequestContext, runs: str, prefect: str, out: Path) -> None:
+    """What the watch leaves, where `windvane up` has retrained: the automation, the lap that it began, both in the list of runs."""
+    made = answer(http, f"{prefect}/api/flow_runs/filter", {"sort": "START_TIME_DESC"})
+    begun = [run for run in made if (run.get("created_by") or {}).get("type") == "AUTOMATION"]
+    if begun:
+        (automation,) = answer(http, f"{prefect}/api/automations/filter", {})
+        at = f"{prefect}/v2/automations/automation/{automation['id']}"
+        shoot(page, at, out / "prefect-automation.png", "Run deployment", (255, 300))
+        shoot(page, f"{prefect}/v2/runs/flow-run/{begun[0]['id']}", out / "prefect-watch.png", "Task Runs", (255, 512))
+        shoot(page, runs, out / "mlflow-watch.png", "watch: ", (198, 390))
+
+
 def main() -> None:
     """Find the newest lap and take its pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -107,6 +119,7 @@ def main() -> None:
         if not flows:
             sys.exit(f"{prefect} does not know the lap {lap}: was PREFECT_API_URL set when it ran?")
         shoot(page, f"{prefect}/v2/runs/flow-run/{flows[0]['id']}", out / "prefect-lap.png", "Task Runs", (247, 512))
+        watched(page, http, f"{mlflow}/#/experiments/{experiment}/runs", prefect, out)
         for plot in ("ladder.png", "fit.png"):
             (out / plot).write_bytes(http.get(f"{mlflow}/get-artifact?path=evaluation/{plot}&run_uuid={parent}").body())
         browser.close()

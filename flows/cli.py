@@ -63,9 +63,9 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
         except KeyboardInterrupt:
             click.echo("windvane: stopped by you. What was finished is kept; run the command again to go on", err=True)
             sys.exit(130)
-        if as_json:
+        if as_json and content is not None:
             click.echo(json.dumps(content, default=str))
-        if content.get("ok") is False:  # `check` found something to mend
+        if content is not None and content.get("ok") is False:  # `check` found something to mend
             sys.exit(2)
 
     return run
@@ -159,6 +159,23 @@ def labels(file: Path, console: Any) -> Any:
 
 
 @main.command()
+@click.option("--wait", is_flag=True, help="Wait for the lap that the automation of `windvane up` starts.")
+@click.option("--acknowledge", is_flag=True, help="The data that looked broken are right as they are: go on with them.")
+@_command
+def monitor(wait: bool, acknowledge: bool, console: Any) -> Any:
+    """Look at the newest window of production, decide, and teach again if that is worth it.
+
+    \b
+    Rows come from the ledger's predictions, and where there are none from the source.
+    The same data again is no new look. What broke is a person's matter: mend it, or
+      windvane monitor --acknowledge
+    """
+    from flows import commands
+
+    return commands.monitor(Path.cwd(), wait, acknowledge, console)
+
+
+@main.command()
 @click.option("--host", default=None, help="Instead of serve.host of params.yaml.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of serve.port; 0: a free one.")
 @_command
@@ -173,6 +190,26 @@ def serve(host: str | None, port: int | None, console: Any) -> Any:
     from flows import commands
 
     return commands.serve(Path.cwd(), host, port, console)
+
+
+@main.command()
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "events"]),
+    default="wall",
+    show_default=True,
+    help="events: the watch's present is the newest event that the ledger has seen, so that history can be played.",
+)
+@_command
+def up(clock: str, console: Any) -> Any:
+    """Everything at once: MLflow UI, Prefect server and UI, scoring service, schedules, the drift automation.
+
+    Starts and watches them, starts again what dies, and stops all of it on Ctrl-C. What MLFLOW_TRACKING_URI and
+    PREFECT_API_URL name as running elsewhere is used, not started. With --json the object is printed once all is ready.
+    """
+    from flows import commands
+
+    return commands.up(Path.cwd(), clock, console)
 
 
 @main.command()
@@ -196,7 +233,7 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
 @main.command()
 @_command
 def status(console: Any) -> Any:
-    """Which version serves, since when and why, and how the last lap ended."""
+    """Which version serves and why, how the last lap ended, what the watch saw last, and what runs next."""
     from flows import commands
 
     return commands.status(Path.cwd(), console)

@@ -12,53 +12,14 @@ from tasks.errors import InputError
 
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
-    """One lap, under the lease: a look first, a Prefect run only if something changed."""
-    from flows import fetching, sharing
-    from flows import lap as laps
+    """One lap, by hand."""
+    from flows import flying
 
-    project = Project(root)
-    os.chdir(project.root)
-    with laps.opened(project, cause, "refit" if depth == "refit" else "search", console) as lap:
-        lap.trial_runs = trial_runs
-        fetching.fetch(lap)
-        outcome = laps.unchanged(lap)
-        if outcome is not None:
-            sharing.push(lap)
-            console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
-            return outcome.to_json()
-        from flows import server
-
-        with laps.recorded(lap), server.running(project.home / "prefect") as prefect:
-            console.working("start")
-            outcome = _fly(lap, prefect)
-    console.say(outcome.text())
-    store = project.tracking_uri or "sqlite:///.windvane/mlflow.db"
-    console.say(f"  look: mlflow ui --backend-store-uri {store}")
+    outcome = flying.fly(
+        Project(root), cause, "refit" if depth == "refit" else "search", console, trial_runs=trial_runs
+    )
+    assert outcome is not None  # only a decision's lap may find that there is nothing to do
     return outcome.to_json()
-
-
-def _fly(lap: Any, prefect: Any) -> Any:
-    """Run the flow. The server boots while everything heavy is imported."""
-    from flows import loading, quiet
-
-    with loading.all_stays():
-        quiet.hush()
-        import prefect as framework
-        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-        from flows import closing, training
-    loading.load(lap.project, enough=prefect.answers)
-    prefect.wait()
-    try:
-        # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
-        # second after the flow.
-        silent = temporary_settings(set_defaults={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-        with silent, framework.tags(closing.tag(lap.id)):
-            return training.lap(str(lap.project.root), lap.cause, lap.depth)
-    finally:
-        quiet.flush()
-        if prefect.process is not None:
-            closing.settle(lap.id)
 
 
 def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -120,11 +81,27 @@ def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:
     return labelling.labels(Project(root), file, console)
 
 
+def monitor(root: Path, wait: bool, acknowledge: bool, console: Console) -> dict[str, Any]:
+    """One look at production, and what follows from it."""
+    from flows.watch import watch
+
+    project = Project(root)
+    os.chdir(project.root)
+    return watch(project, console, wait=wait, acknowledge=acknowledge)
+
+
 def serve(root: Path, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
     """The scoring service, until it is stopped."""
     from flows import serving
 
     return serving.serve(Project(root), host, port, console)
+
+
+def up(root: Path, clock: str, console: Console) -> None:
+    """All services, until stopped."""
+    from flows import up
+
+    up.up(Project(root), "events" if clock == "events" else "wall", console)
 
 
 def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:

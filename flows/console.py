@@ -18,6 +18,7 @@ class Console:
     """Lines for people, and on a terminal one live line below them. With `--json` everything goes to standard error."""
 
     def __init__(self, json: bool = False) -> None:
+        self.json = json
         self._out: IO[str] = sys.stderr if json else sys.stdout
         self._live = sys.stderr.isatty()
         self._shown = ""
@@ -28,6 +29,15 @@ class Console:
         self._clear()
         folded = "\n".join(map(_folded, text.split("\n"))) if self._out.isatty() else text
         print(folded, file=self._out, flush=True)
+
+    @property
+    def live(self) -> bool:
+        """Whether what was said can be drawn anew: it goes to a terminal."""
+        return self._out.isatty()
+
+    def write(self, text: str) -> None:
+        """Pass text on as it is."""
+        print(text, end="", file=self._out, flush=True)
 
     def working(self, text: str) -> None:
         """Show what is being done now: a live line on a terminal, a line every few seconds in a log."""
@@ -45,6 +55,44 @@ class Console:
         if self._shown:
             print("\r" + " " * len(self._shown) + "\r", end="", file=sys.stderr, flush=True)
             self._shown = ""
+
+
+class Screen:
+    """A small table that stays up to date: redrawn in place on a terminal, in a log a line for each row whose state changed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rows: list[dict[str, Any]] = []
+        self._drawn = 0
+
+    def show(self, rows: list[dict[str, Any]]) -> None:
+        """Show these rows: `service`, `state`, and more."""
+        if rows == self._rows:
+            return
+        before, self._rows = {row["service"]: row["state"] for row in self._rows}, rows
+        if self._console.live:
+            self._erase()
+            self._draw()
+            return
+        for row in rows:
+            if before.get(row["service"]) != row["state"]:
+                self._console.say("  " + "  ".join(str(value) for value in row.values() if value))
+
+    def say(self, text: str) -> None:
+        """A message that stays; in a log the whole table after it."""
+        self._erase()
+        self._console.say(text)
+        self._draw()
+
+    def _draw(self) -> None:
+        drawn = table(self._rows)
+        self._console.say(drawn)
+        self._drawn = drawn.count("\n") + 1
+
+    def _erase(self) -> None:
+        if self._console.live and self._drawn:
+            self._console.write(f"\x1b[{self._drawn}A\x1b[J")
+        self._drawn = 0
 
 
 def _folded(line: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.lap import Lap
+from flows.lap import Lap, nothing_new
+from flows.outcome import Outcome
 from flows.project import Project
 from ledger import versions
 from tasks import contract, contract_template, findings, privacy, tables, template, versioning
@@ -69,6 +70,28 @@ def split(lap: Lap) -> str:
         version = stages.version()
     assert version is not None
     return version
+
+
+def nothing_to_learn(lap: Lap) -> Outcome | None:
+    """For a lap that a decision of the watch began: its end where no row is new to the champion; else None."""
+    champion = versions.champion(lap.project.ledger, lap.project.name)
+    if lap.decision is None or champion is None:
+        return None
+    try:
+        before = read_json(lap.project.artifact(champion, "data/split.json"))
+    except FileNotFoundError:
+        return None
+    now = read_json(lap.project.root / splitting.SPLIT / splitting.RECORD)
+    if now["table"] == before["table"]:
+        return nothing_new(lap, champion)
+
+    def labelled(record: dict[str, Any]) -> tuple[int, list[Any]]:
+        sides = [record[name] for name in ("train", "validation", "test")]
+        return sum(side["rows"] for side in sides), sorted(str(side["to"]) for side in sides)
+
+    (rows, times), (known, _) = labelled(now), labelled(before)
+    until = champion.facts["taught_until"]
+    return nothing_new(lap, champion) if rows <= known and until is not None and times[-1] <= str(until) else None
 
 
 def _propose_contract(lap: Lap) -> bool:

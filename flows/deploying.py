@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows.lap import Lap
 from flows.project import Project
-from flows.teaching import Built, Lesson
 from ledger import openings, versions
 from ledger.store import now
 from ledger.versions import Promotion, Version
 from tasks import artifacts, registry
 from tasks.errors import Corrupted, InputError, WindvaneError
-from tasks.estimators import Spec
 from tasks.smoke import Tester
 from tasks.tables import read_json, write_json
+
+if TYPE_CHECKING:
+    from flows.lap import Lap
+    from flows.teaching import Built, Lesson
+    from tasks.estimators import Spec
 
 # The version's row for the ledger, stored with its run before it is registered: a kill in between loses nothing.
 FACTS = "version.json"
@@ -111,8 +113,8 @@ def tell_last(project: Project) -> None:
         told = last.promoted
 
 
-def by_hand(project: Project, number: int, cause: str) -> Promotion:
-    """Make a version champion because a person says so; its bytes and its answers are checked first."""
+def by_hand(project: Project, number: int, cause: str, reason: str | None = None) -> Promotion:
+    """Make a version champion because a person (or, with a `reason`, the watch) says so; bytes and answers are checked first."""
     version = versions.numbered(project.ledger, project.name, number)
     if version is None:
         raise InputError(
@@ -124,7 +126,7 @@ def by_hand(project: Project, number: int, cause: str) -> Promotion:
         raise InputError(f"version {number} of {project.name} serves already. Nothing was changed")
     with closing(Tester()) as tester:
         tester.test(project.fetch(version.model_uri), version.manifest_sha256)
-    move = versions.promotion(serving, number, cause, f"{cause} by a person")
+    move = versions.promotion(serving, number, cause, reason or f"{cause} by a person")
     versions.promote(project.ledger, project.name, move)
     tell(project, move)
     return move

@@ -10,8 +10,6 @@ from flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
 from ledger import versions
 from ledger.versions import Version
 from tasks import estimators, features, gate, problems
-from tasks.artifacts import sha256
-from tasks.errors import Corrupted
 from tasks.gate import Evidence, Verdict
 from tasks.scores import BASELINE_LOSS, LOSS
 from tasks.tables import ROW, read_parquet, write_parquet
@@ -35,7 +33,7 @@ def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
     """The gate's verdict on a registered version, and the champion that it was compared with."""
     lap.console.working("judge")
     settings = lap.project.settings
-    record = stored_record(lap, challenger)
+    record = lap.project.record(challenger)
     against = opponent(lap, challenger)
     bench = _remembered(lap, challenger, against, record) or _bench(lap, challenger, against, record)
     _remember(lap, challenger, against, record, bench)
@@ -65,16 +63,6 @@ def opponent(lap: Lap, challenger: Version) -> Version | None:
         return champion
     earlier = versions.before(engine, name, challenger.version)
     return None if earlier is None else versions.numbered(engine, name, earlier)
-
-
-def stored_record(lap: Lap, version: Version) -> pd.DataFrame:
-    """The version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
-    path = lap.project.artifact(version, "record.parquet")
-    if sha256(path) != version.record_sha256:
-        raise Corrupted(
-            f"{path}: the held-out predictions of version {version.version} were changed. Restore the file from a backup"
-        )
-    return read_parquet(path)
 
 
 def _bench(lap: Lap, challenger: Version, against: Version | None, record: pd.DataFrame) -> Bench:

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
+from flows import notifying
 from flows.console import Console
-from flows.outcome import Outcome
+from flows.outcome import Outcome, of_version
 from flows.project import Project
-from ledger import laps, leases, retention, versions
+from ledger import decisions, laps, leases, retention, versions
+from ledger.decisions import Entry
+from ledger.versions import Version
 from tasks import fingerprint, versioning
 from tasks.errors import InputError
 
@@ -36,6 +39,8 @@ class Lap:
         self.depth: Depth = depth
         self.console = console
         self.id = uuid4().hex
+        self.decision: Entry | None = None
+        self.begun = False
         self.fits = 0
         self._counting = threading.Lock()
         self.run_id: str | None = None
@@ -66,7 +71,12 @@ class Lap:
                     "there is no champion whose configuration could be refitted. Run `windvane train` first"
                 )
             spec = champion.facts["spec"]
-        return fingerprint.of(self.project.settings, data_version, self.depth, spec)
+        return fingerprint.of(self.project.settings, data_version, self.depth, spec, self.remedy)
+
+    @property
+    def remedy(self) -> str | None:
+        """What the decision that this lap carries out wants done, where that is more than its depth says."""
+        return "labels" if self.decision is not None and self.decision.remedy == "labels" else None
 
     def folder(self, mark: str) -> Path:
         """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
@@ -93,6 +103,19 @@ def opened(project: Project, cause: str, depth: Depth, console: Console) -> Iter
             CURRENT.reset(token)
 
 
+def claimed(lap: Lap, decision: str | None) -> bool:
+    """Make the decision this lap's, with its depth and remedy; False: it has ended, and there is nothing to be done."""
+    if decision is None:
+        return True
+    entry = decisions.claim(lap.project.ledger, lap.lease, decision, lap.id)
+    if entry is None:
+        lap.console.say(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
+        return False
+    lap.decision, lap.cause = entry, f"watch: {entry.reason.split('; ')[0]}"[:200]
+    lap.depth = "search" if entry.depth == "search" else "refit"
+    return True
+
+
 def unchanged(lap: Lap) -> Outcome | None:
     """The earlier outcome, when neither data, params, code nor gate have changed since; else None.
 
@@ -106,40 +129,50 @@ def unchanged(lap: Lap) -> Outcome | None:
         data_version = stages.version() if stages.clean() else None
     if data_version is None:
         return None
+    champion = versions.champion(engine, name)
+    if lap.decision is not None and champion is not None and champion.data_version == data_version:
+        return nothing_new(lap, champion)
     version = versions.built_from(engine, name, lap.fingerprint(data_version))
     if version is None:
         return None
     judgement = versions.judged(engine, name, version.version, fingerprint.gate(lap.project.settings))
     if judgement is None:
         return None
-    before = Outcome.from_json(judgement.verdict["outcome"])
     waited = f" Waited for {' and '.join(lap.lease.waited_for)}." if lap.lease.waited_for else ""
     reason = (
         f"data, params, code and gate are those of version {version.version} "
         f"({'promoted' if judgement.accepted else 'refused'} {judgement.judged[:19]}Z).{waited}"
     )
-    serving = None if last is None else last.to_version
-    return Outcome.from_json(
-        {
-            **before.to_json(),
-            "verdict": "unchanged",
-            "reason": reason,
-            "champion": serving,
-            "fits": 0,
-            "steps": {},
-            "seconds": lap.seconds,
-        }
-    )
+    return _as_before(lap, version, reason, judgement.verdict["outcome"])
+
+
+def nothing_new(lap: Lap, champion: Version) -> Outcome:
+    """The end of a lap that was to learn from what is new, where nothing is."""
+    reason = f"no new rows since version {champion.version} was taught"
+    return _as_before(lap, champion, reason, {})
+
+
+def _as_before(lap: Lap, version: Version, reason: str, more: dict[str, Any]) -> Outcome:
+    """What a version's own lap came to, with nothing done now."""
+    last = versions.last_promotion(lap.project.ledger, lap.project.name)
+    told = {**of_version(version), "depth": lap.depth, "judgement": 0, **more}
+    now = {"fits": 0, "steps": {}, "seconds": lap.seconds, "champion": None if last is None else last.to_version}
+    return Outcome.from_json({**told, **now, "verdict": "unchanged", "reason": reason})
 
 
 @contextmanager
 def recorded(lap: Lap) -> Iterator[None]:
     """Begin and end the lap in the ledger: finished, or failed with its error; a killed lap stays `running`."""
-    engine = lap.project.ledger
+    if lap.begun:  # a decision's lap is on record from its first look on
+        yield
+        return
+    engine, lap.begun = lap.project.ledger, True
     laps.start(engine, lap.lease, lap.id, lap.cause)
     try:
         yield
-    except BaseException:
+    except BaseException as e:
+        if isinstance(e, InputError):  # trying again mends no table: what was decided ends here, and a person is told
+            decisions.finish(engine, lap.lease, lap.id, "skipped", f"the lap stopped: {e}")
         laps.end(engine, lap.id, "failed")
         if lap.run_id is not None:
             lap.project.tracker.abandon(lap.id)
@@ -147,7 +180,12 @@ def recorded(lap: Lap) -> Iterator[None]:
 
 
 def finish(lap: Lap, outcome: Outcome) -> None:
-    """Record that the lap ended well; then the ledger lets go of what it has kept long enough."""
-    laps.end(lap.project.ledger, lap.id, "finished", outcome.to_json())
-    if (keep := lap.project.settings.ledger.keeps) is not None:
-        retention.expire(lap.project.ledger, lap.project.name, keep)
+    """Record that the lap ended well, and first what came of its decision; then the ledger lets go of what is old enough."""
+    engine, keep = lap.project.ledger, lap.project.settings.ledger.keeps
+    if lap.decision is not None:
+        decisions.finish(engine, lap.lease, lap.id, "skipped", f"no new rows: {outcome.reason}")
+    laps.end(engine, lap.id, "finished", outcome.to_json())
+    if lap.decision is not None or outcome.verdict == "promoted":
+        notifying.after_lap(lap.project, outcome)
+    if keep is not None:
+        retention.expire(engine, lap.project.name, keep)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.console import number, table
+
+if TYPE_CHECKING:
+    from ledger.versions import Version
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,16 @@ class Outcome:
                 f"  {serves}; {self.seconds:.1f} s",
             ]
         )
+
+
+def of_version(version: Version) -> dict[str, Any]:
+    """The part of an Outcome that a registered version brings along, as plain values."""
+    summary = version.facts["summary"]
+    return {
+        "run_id": version.run_id,
+        "data_version": version.data_version,
+        "metric": version.facts["metric"],
+        **{name: summary[name] for name in ("candidates", "chosen", "test", "interval", "fit")},
+        "version": version.version,
+        "fingerprint": version.fingerprint,
+    }

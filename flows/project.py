@@ -13,6 +13,7 @@ from tasks.errors import Outage
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
     import sqlalchemy as sa
 
     from ledger.privacy import Privacy
@@ -96,6 +97,19 @@ class Project:
     def artifact(self, version: Version, name: str) -> Path:
         """An artifact of the run that made a version, as a local path."""
         return self.fetch(version.model_uri.rsplit("/", 1)[0] + "/" + name)
+
+    def record(self, version: Version) -> pd.DataFrame:
+        """A version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
+        from tasks.artifacts import sha256
+        from tasks.errors import Corrupted
+        from tasks.tables import read_parquet
+
+        path = self.artifact(version, "record.parquet")
+        if sha256(path) != version.record_sha256:
+            raise Corrupted(
+                f"{path}: the held-out predictions of version {version.version} were changed. Restore the file from a backup"
+            )
+        return read_parquet(path)
 
     def model(self, version: Version) -> Any:
         """A version's fitted pipeline, its bytes checked first. Raises Corrupted."""

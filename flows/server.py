@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from flows import standing
 from tasks.errors import Outage
 from tasks.tables import write_whole
 
@@ -42,7 +43,7 @@ class Server:
 
     def answers(self) -> bool:
         """Whether the API is up."""
-        return _healthy(self.url)
+        return healthy(self.url)
 
     def wait(self) -> None:
         """Return once the API answers. Raises Outage when it died or never comes up."""
@@ -72,35 +73,54 @@ def running(home: Path) -> Iterator[Server]:
     if shared:
         yield Server(shared.rstrip("/"), None, None)
         return
-    home.mkdir(parents=True, exist_ok=True)
+    if (up := standing.running(home.parent)) is not None and up.prefect is not None:
+        # Two servers on one database would both keep its schedules.
+        with _told(environment(home, up.prefect)):
+            yield Server(up.prefect, None, None)
+        return
+    fresh = prepare(home)
     log = home / "server.log"
-    fresh = not (home / DATABASE).exists()
-    if fresh and _template().exists():
-        shutil.copy(_template(), home / DATABASE)
     # The child binds nothing itself: with the socket open from the start the port cannot be taken meanwhile.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        environment = {**os.environ, **_environment(home, url)}
+        told = environment(home, url)
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.server", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
-                env=environment,
+                env={**os.environ, **told},
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
-    before = {name: os.environ.get(name) for name in _environment(home, url)}
-    os.environ.update(_environment(home, url))
     try:
-        yield Server(url, process, log, home / DATABASE if fresh else None)
+        with _told(told):
+            yield Server(url, process, log, home / DATABASE if fresh else None)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: nobody has to wait for that
+
+
+@contextmanager
+def _told(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-        assert process.stdin is not None
-        process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: nobody has to wait for that
+
+
+def prepare(home: Path) -> bool:
+    """Make the server's home, with a migrated database where one is at hand; whether the database is a new one."""
+    home.mkdir(parents=True, exist_ok=True)
+    fresh = not (home / DATABASE).exists()
+    if fresh and _template().exists():
+        shutil.copy(_template(), home / DATABASE)
+    return fresh
 
 
 def _template() -> Path:
@@ -122,16 +142,20 @@ def _keep(database: Path) -> None:
         return  # a cache that cannot be written costs time, nothing else
 
 
-def _environment(home: Path, url: str) -> Mapping[str, str]:
+def environment(home: Path, url: str) -> Mapping[str, str]:
+    """What Prefect reads at its import, in the server and in whoever uses it."""
     return {
         "PREFECT_HOME": str(home.resolve()),
         "PREFECT_API_URL": url,
+        # Where the address is missing, an error is better than a server that nobody knows of.
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
 
 
-def _healthy(url: str) -> bool:
+def healthy(url: str) -> bool:
+    """Whether the API answers."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
             return bool(answer.status == 200)

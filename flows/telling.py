@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.console import number
 from flows.lap import Lap
-from flows.outcome import Candidate, Outcome
+from flows.outcome import Candidate, Outcome, of_version
 from flows.teaching import Lesson
 from ledger import laps, versions
 from ledger.store import now
@@ -32,6 +32,7 @@ def begin(lap: Lap, lesson: Lesson) -> None:
         "mlflow.source.git.commit": commit,
         "windvane.git.dirty": dirty,
         "windvane.sampled": lesson.sampled or "",
+        **_decided(lap),
     }
     if lesson.sampled:
         lap.console.say(f"  note: {lesson.sampled}")
@@ -97,31 +98,24 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
     move = None
     if verdict.accepted and not serves:
         move = versions.promotion(champion.version if champion else None, challenger.version, "lap", verdict.reason)
-    outcome = Outcome(
-        run_id=challenger.run_id,
-        data_version=challenger.data_version,
-        metric=challenger.facts["metric"],
-        candidates=tuple(Candidate(**c) for c in challenger.facts["summary"]["candidates"]),
-        chosen=challenger.facts["summary"]["chosen"],
-        test=challenger.facts["summary"]["test"],
-        interval=tuple(challenger.facts["summary"]["interval"]),
-        fit=challenger.facts["summary"]["fit"],
-        depth=lap.depth,
-        verdict="promoted" if verdict.accepted else "refused",
-        reason=reason,
-        version=challenger.version,
-        champion=challenger.version if move or serves else champion.version if champion else None,
-        fingerprint=challenger.fingerprint,
-        judgement=nth,
-        fits=lap.fits,
-        steps=dict(lap.steps),
-        seconds=lap.seconds,
+    outcome = Outcome.from_json(
+        {
+            **of_version(challenger),
+            "depth": lap.depth,
+            "verdict": "promoted" if verdict.accepted else "refused",
+            "reason": reason,
+            "champion": challenger.version if move or serves else champion.version if champion else None,
+            "judgement": nth,
+            "fits": lap.fits,
+            "steps": dict(lap.steps),
+            "seconds": lap.seconds,
+        }
     )
     kept = {"outcome": outcome.to_json(), **verdict.to_json()}
     judgement = Judgement(
         challenger.version, against, fingerprint.gate(project.settings), verdict.accepted, kept, now()
     )
-    versions.decide(engine, lap.lease, judgement, move)
+    versions.decide(engine, lap.lease, judgement, move, lap.id)
     tracker = project.tracker
     tracker.log(
         challenger.run_id,
@@ -133,6 +127,17 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
     )
     tracker.end(challenger.run_id)
     return outcome, move
+
+
+def _decided(lap: Lap) -> dict[str, str]:
+    """The decision that this lap carries out, for whoever finds its run."""
+    one = lap.decision
+    if one is None:
+        return {}
+    told = {"decision": one.id, "cause": one.reason, "remedy": one.remedy, "window": one.window}
+    figures = {"gain_expected": one.gain, "cost": one.cost}
+    told |= {name: f"{value:.3g}" for name, value in figures.items() if value is not None}
+    return {f"windvane.{name}": value for name, value in told.items()}
 
 
 def _note(found: Found, told: Evaluation, threshold: float | None) -> str:

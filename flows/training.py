@@ -12,8 +12,9 @@ from prefect.runtime import flow_run
 from flows import loading, steps
 from flows.closing import close_abandoned
 from flows.console import Console
+from flows.data import nothing_to_learn
 from flows.deploying import adopted, reconcile
-from flows.lap import CURRENT, Depth, Lap, finish, opened, recorded, unchanged
+from flows.lap import CURRENT, Depth, Lap, claimed, finish, opened, recorded, unchanged
 from flows.outcome import Outcome
 from flows.project import Project
 from flows.teaching import lesson
@@ -25,15 +26,21 @@ from tasks.smoke import Tester
 
 
 @flow(name="lap", flow_run_name="{cause}", persist_result=False, validate_parameters=False)
-def lap(root: str, cause: str = "scheduled", depth: Depth = "search") -> Outcome:
-    """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease."""
+def lap(root: str, cause: str = "scheduled", depth: Depth = "search", decision: str | None = None) -> Outcome | None:
+    """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease.
+
+    `decision`: what it carries out, from the ledger, which then says depth and cause; None comes back where that has ended.
+    """
     if (current := CURRENT.get()) is not None:
         # The lap's tag is for its flow run: of a tagged task run Prefect asks the server for a concurrency slot first, and
         # after a long step that call fails on a connection gone stale and is tried again seconds later.
         with TagsContext(current_tags=set()):
             return _run(current)
-    with opened(Project(Path(root)), cause, depth, Console()) as current, recorded(current):
-        return _run(current)
+    with opened(Project(Path(root)), cause, depth, Console()) as current:
+        if not claimed(current, decision):
+            return None
+        with recorded(current):
+            return _run(current)
 
 
 def _run(lap: Lap) -> Outcome:
@@ -45,6 +52,9 @@ def _run(lap: Lap) -> Outcome:
     outcome = unchanged(lap)
     if outcome is None:
         data_version = refresh(lap)
+        if (known := nothing_to_learn(lap)) is not None:
+            finish(lap, known)
+            return known
         loading.load(lap.project)
         mark = lap.fingerprint(data_version)
         challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)

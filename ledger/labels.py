@@ -127,16 +127,18 @@ def resolved(
     *,
     known: Any = None,
     role: str = "champion",
+    version: int | None = None,
     unlabelled: bool = False,
     inputs: bool = True,
 ) -> Iterator[Judged]:
     """Predictions from `since` (included) `until` (not) in their own time, each with its label, in the order of time.
 
-    With `known`, the join as it stood then: statements and predictions received up to that moment. With `unlabelled`, also
-    predictions without a label. Streams in pieces from one snapshot, without `inputs` faster. Moments: as moments.moment().
+    With `version`, what that one answered, in whichever role. With `known`, the join as it stood then: statements and
+    predictions received up to that moment. With `unlabelled`, also predictions without a label. Streams in pieces from one
+    snapshot, without `inputs` faster. Moments: as moments.moment().
     """
     p, query = predictions.c, _join(project, None if known is None else moment(known), unlabelled, inputs)
-    query = query.where(p.project == project, p.role == role)
+    query = query.where(p.project == project, p.role == role if version is None else p.version == version)
     if since is not None:
         query = query.where(p.time >= moment(since))
     if until is not None:

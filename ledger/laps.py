@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ledger.leases import Lease
 from ledger.schema import laps
-from ledger.store import now
+from ledger.store import now, reading
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ def abandoned(engine: sa.Engine, lease: Lease) -> tuple[Lap, ...]:
     query = _columns().where(laps.c.project == lease.project, laps.c.state == "running", laps.c.token < lease.token)
     with engine.connect() as db:
         return tuple(Lap(**row) for row in db.execute(query).mappings())
+
+
+def running(engine: sa.Engine, project: str, token: int) -> Lap | None:
+    """The lap that runs under a token, or None."""
+    query = _columns().where(laps.c.project == project, laps.c.state == "running", laps.c.token == token)
+    with reading(engine) as db:
+        row = db.execute(query).mappings().first()
+    return None if row is None else Lap(**row)
 
 
 def newest(engine: sa.Engine, project: str) -> Lap | None:

@@ -15,7 +15,7 @@ import psutil
 import sqlalchemy as sa
 
 from ledger.schema import leases
-from ledger.store import now, stamp
+from ledger.store import now, reading, stamp
 
 # A holder on another machine that has not been heard of for this long is taken for dead.
 EXPIRES = timedelta(seconds=60)
@@ -88,6 +88,15 @@ def hold(engine: sa.Engine, project: str, what: str, waiting: Callable[[Holder],
                 .where(leases.c.project == project, leases.c.token == taken)
                 .values(holder=sa.null(), expires=None)
             )
+
+
+def living(engine: sa.Engine, project: str) -> int | None:
+    """The token of the project's lease while a living process holds it; else None."""
+    with reading(engine) as db:
+        row = db.execute(sa.select(leases).where(leases.c.project == project)).one_or_none()
+    if row is None or row.holder is None or row.expires <= now() or not Holder(**row.holder).alive():
+        return None
+    return int(row.token)
 
 
 def check(db: sa.Connection, lease: Lease) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ledger.moments import moment
 from ledger.privacy import Privacy
 from ledger.schema import predictions
-from ledger.store import now, upsert
+from ledger.store import now, reading, upsert
 
 ROLES = frozenset({"champion", "shadow", "canary"})
 LONGEST_ID = 200
@@ -103,3 +103,9 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):  # a numpy value orjson does not know
         return value.item()
     raise TypeError(f"a {type(value).__name__} has no form in JSON")
+
+
+def newest(engine: sa.Engine, project: str) -> str | None:
+    """The time of the newest prediction by its own time, as ledger text; None without any."""
+    with reading(engine) as db:
+        return db.scalar(sa.select(sa.func.max(predictions.c.time)).where(predictions.c.project == project))

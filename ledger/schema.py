@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     Index,
     Integer,
     MetaData,
@@ -14,10 +15,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 # The newest migration: compared with the database's own at every start, so that Alembic is imported only when they differ.
-HEAD = "0002"
+HEAD = "0003"
 
 metadata = MetaData()
 
@@ -156,4 +158,85 @@ erasures = Table(
     Column("by", String(16), nullable=False),
     Column("predictions", Integer, nullable=False),
     Column("labels", Integer, nullable=False),
+)
+
+# A stretch of production that was looked at, once per version that answered in it. `looks` counts looks at drift, of which
+# each spends a part of the window's false alarms; labels that come later change `labelled`, `known` and the look's quality.
+windows = Table(
+    "windows",
+    metadata,
+    Column("project", String(100), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("start", String(32), nullable=False),
+    Column("end", String(32), nullable=False),
+    Column("origin", String(8), nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("labelled", Integer, nullable=False),
+    Column("closed", Boolean, nullable=False),
+    Column("looks", Integer, nullable=False),
+    # What was looked at, as a hash: the same again is no new look.
+    Column("mark", String(64), nullable=False),
+    Column("look", JSON, nullable=False),
+    Column("looked", String(32), nullable=False),
+    Column("run_id", String(64), nullable=True),
+    PrimaryKeyConstraint("project", "version", "start"),
+)
+
+OPEN = text("action = 'retrain' AND state IN ('recorded', 'told', 'claimed')")
+ONCE = text("action <> 'wait'")
+
+# What was decided, and what became of it: recorded -> told -> claimed -> done | skipped. `at` is the moment in the events' own
+# time, `recorded` that of the wall. Waiting is decided as often as it is looked at, anything else once per window.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("project", String(100), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("window", String(32), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("recorded", String(32), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("depth", String(8), nullable=True),
+    Column("remedy", String(8), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("gain", Float, nullable=True),
+    Column("cost", Float, nullable=True),
+    Column("known_until", String(32), nullable=True),
+    Column("state", String(16), nullable=False),
+    Column("told", String(32), nullable=True),
+    Column("lap", String(32), nullable=True),
+    Column("token", Integer, nullable=True),
+    Column("claims", Integer, nullable=False),
+    Column("ended", String(32), nullable=True),
+    Column("note", Text, nullable=True),
+    # The version that came of it, and what it saved in its probation, in the units of `gain`.
+    Column("made", Integer, nullable=True),
+    Column("realised", Float, nullable=True),
+    Index("ix_decisions_project", "project", "recorded"),
+    Index("ix_decisions_open", "project", unique=True, sqlite_where=OPEN, postgresql_where=OPEN),
+    Index(
+        "ix_decisions_once",
+        "project",
+        "version",
+        "window",
+        "action",
+        unique=True,
+        sqlite_where=ONCE,
+        postgresql_where=ONCE,
+    ),
+)
+
+# What people were told when the state changed, recorded before it is told; `told` is empty until the webhook has taken it.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", String(100), nullable=False, index=True),
+    Column("state", String(100), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("recorded", String(32), nullable=False),
+    Column("told", String(32), nullable=True),
+    Column("tries", Integer, nullable=False),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ledger import decisions
 from ledger.leases import Lease, check
 from ledger.schema import judgements, promotions, versions
 from ledger.store import now, reading
@@ -46,7 +47,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Promotion:
-    """The champion moved; cause is lap, manual, rollback or adopted."""
+    """The champion moved; cause is lap, manual, rollback (by hand), probation (by the watch) or adopted."""
 
     from_version: int | None
     to_version: int
@@ -94,9 +95,11 @@ def last_promotion(engine: sa.Engine, project: str) -> Promotion | None:
 
 
 def before(engine: sa.Engine, project: str, version: int) -> int | None:
-    """The champion that `version` took over from when it last rose by itself or by hand, not by a rollback."""
+    """The champion that `version` took over from when it last rose by itself or by hand, not by being put back."""
     query = sa.select(promotions.c.from_version).where(
-        promotions.c.project == project, promotions.c.to_version == version, promotions.c.cause != "rollback"
+        promotions.c.project == project,
+        promotions.c.to_version == version,
+        promotions.c.cause.not_in(("rollback", "probation")),
     )
     with engine.connect() as db:
         return db.scalar(query.order_by(promotions.c.id.desc()).limit(1))
@@ -123,8 +126,9 @@ def times_judged(engine: sa.Engine, project: str, version: int) -> int:
         return int(db.scalar(sa.select(sa.func.count()).select_from(judgements).where(*mine)) or 0)
 
 
-def decide(engine: sa.Engine, lease: Lease, judgement: Judgement, move: Promotion | None) -> None:
-    """Record a verdict and, in the same transaction, the promotion that follows from it.
+def decide(engine: sa.Engine, lease: Lease, judgement: Judgement, move: Promotion | None, lap: str = "") -> None:
+    """Record a verdict and, in the same transaction, the promotion that follows from it, and the end of the decision that
+    the lap claimed: whatever happens afterwards, nobody carries it out again.
 
     Raises ChampionMoved when another version was promoted since the comparison, LeaseLost when the lap was overtaken.
     """
@@ -133,6 +137,8 @@ def decide(engine: sa.Engine, lease: Lease, judgement: Judgement, move: Promotio
         db.execute(sa.insert(judgements).values(project=lease.project, **vars(judgement)))
         if move is not None:
             _move(db, lease.project, move)
+        note = f"{'promoted' if judgement.accepted else 'refused'}: {judgement.verdict.get('reason', '')}"
+        decisions.settle(db, lease, lap, "done", note, judgement.version if move is not None else None)
 
 
 def promote(engine: sa.Engine, project: str, move: Promotion) -> None:

@@ -15,8 +15,13 @@ from tasks.settings import Settings
 SHAPING = ("imbalanced-learn", "numpy", "optuna", "pandas", "polars", "pyarrow", "scikit-learn", "scipy", "skops")
 
 
-def of(settings: Settings, data_version: str, depth: str, spec: dict[str, Any] | None = None) -> str:
-    """The fingerprint of a lap, 16 hex digits. `spec` is the given configuration when depth is refit."""
+def of(
+    settings: Settings, data_version: str, depth: str, spec: dict[str, Any] | None = None, remedy: str | None = None
+) -> str:
+    """The fingerprint of a lap, 16 hex digits. `spec` is the given configuration when depth is refit.
+
+    remedy: what the lap does about a change, where that is more than its depth says.
+    """
     matters = {
         "data": data_version,
         "max_rows": settings.data.max_rows,
@@ -24,6 +29,8 @@ def of(settings: Settings, data_version: str, depth: str, spec: dict[str, Any] |
         "split": settings.split.model_dump(),
         "search": settings.search.model_dump() if depth == "search" else spec,
         "depth": depth,
+        "remedy": remedy or depth,
+        "history": (settings.retrain.history, settings.monitor.window) if settings.retrain.trailing else None,
         "code": code(),
         "libraries": libraries(),
     }

@@ -19,6 +19,7 @@ from tasks.ledger_settings import Ledger
 from tasks.profile import Column
 from tasks.serve_settings import Serve
 from tasks.template import Proposal, render, write
+from tasks.watch_settings import Monitor, Retrain, Schedule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,8 +169,11 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": search,
         "gate": _defaults(settings.Gate),
+        "monitor": _defaults(Monitor),
+        "retrain": _defaults(Retrain),
         "serve": _defaults(Serve),
         "ledger": _defaults(Ledger),
+        "schedule": _defaults(Schedule),
     }
 
 

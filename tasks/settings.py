@@ -14,10 +14,11 @@ from tasks.data_settings import Data, expand
 from tasks.errors import InputError
 from tasks.ledger_settings import Ledger
 from tasks.serve_settings import Serve
+from tasks.watch_settings import Monitor, Retrain, Schedule
 
 PARAMS = "params.yaml"
-# Kept as written, and replaced only while the source is read (tasks/data_settings.py): they may hold secrets.
-_AS_WRITTEN = ("data.source", "data.query", "data.parameters.", "data.http.headers.", "data.remote")
+# Kept as written, and replaced only while they are used (tasks/data_settings.py): they may hold secrets.
+_AS_WRITTEN = ("data.source", "data.query", "data.parameters.", "data.http.headers.", "data.remote", "monitor.webhook")
 
 Kind = Literal["regression", "classification"]
 Strategy = Literal["time", "stratified", "random", "group", "kfold"]
@@ -129,8 +130,11 @@ class Settings(Section):
     split: Split = Split()
     search: Search = Search()
     gate: Gate = Gate()
+    monitor: Monitor = Monitor()
+    retrain: Retrain = Retrain()
     serve: Serve = Serve()
     ledger: Ledger = Ledger()
+    schedule: Schedule = Schedule()
 
     @field_validator("project")
     @classmethod
@@ -165,6 +169,10 @@ class Settings(Section):
             )
         if s.folds is not None and s.strategy != "kfold":
             raise ValueError("split.folds: counts only with split.strategy kfold. Set it to null, or choose kfold")
+        if self.retrain.trailing is not None and s.strategy != "time":
+            raise ValueError(
+                "retrain.history: trailing windows need split.strategy time. Choose it, or write expanding"
+            )
         self.ledger.agree_with(p.id, p.time)
         return self
 

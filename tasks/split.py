@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks import profile, sampling, settings, tables
+from tasks import history, profile, sampling, settings, tables
 from tasks.checks import overlap
 from tasks.errors import SealedError, WindvaneError
 from tasks.partition import Sides, Time, divide
@@ -108,8 +108,8 @@ def _time(times: pd.Series | None, end: str) -> Time:
 
 
 def sides(root: Path, chosen: settings.Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows that teach and the rows that tune (none of these with kfold); of a large side a sample."""
-    return _rows(root, chosen, (TRAIN,)), _rows(root, chosen, (VALIDATION,))
+    """The rows that teach (retrain.history: how far back) and those that tune (none with kfold); of a large side a sample."""
+    return history.recent(_rows(root, chosen, (TRAIN,)), chosen), _rows(root, chosen, (VALIDATION,))
 
 
 def open_test(root: Path, chosen: settings.Settings, permit: Permit) -> pd.DataFrame:
@@ -129,7 +129,7 @@ def final_rows(root: Path, chosen: settings.Settings, permit: Permit) -> pd.Data
     if chosen.split.strategy != "time":
         return pd.concat([part for part in sides(root, chosen) if len(part)], ignore_index=True)
     _require(permit)
-    return _rows(root, chosen, (TRAIN, VALIDATION, TEST))
+    return history.recent(_rows(root, chosen, (TRAIN, VALIDATION, TEST)), chosen)
 
 
 def sampled(root: Path, chosen: settings.Settings) -> str | None:

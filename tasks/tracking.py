@@ -105,6 +105,14 @@ class Tracker:
         """Where the run's artifact `at` lies, as a URI."""
         return f"{self.client.get_run(run).info.artifact_uri.rstrip('/')}/{at}"
 
+    def show(self, host: str, port: int) -> None:
+        """Serve MLflow's pages on this store until told to stop. One worker: a person looks at them, and laps go to the store itself."""
+        from mlflow.cli import cli
+
+        options = ["--backend-store-uri", self.uri, "--host", host, "--port", str(port), "--workers", "1"]
+        options += ["--uvicorn-opts", "--log-level warning"]
+        cli(["server", *options], standalone_mode=False)
+
     def url(self, run: str) -> str:
         """Where a person finds the run once the MLflow UI is up, without host and port."""
         return f"#/experiments/{self.experiment}/runs/{run}"

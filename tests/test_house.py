@@ -50,10 +50,15 @@ def imported_by(*arguments: str) -> set[str]:
     return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["init"], ["score"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["init"], ["score"], ["up"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     heavy = {"pandas", "numpy", "sklearn", "mlflow", "prefect", "dvc", "evidently", "sqlalchemy", "pydantic", "optuna"}
     assert not imported_by(*command, "--help") & heavy
+
+
+def test_what_tells_prefect_does_not_import_it_before_the_server_is_named() -> None:
+    code = "import sys, flows.acting, flows.schedule, flows.server; sys.exit('prefect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_command_of_the_program_stands_in_the_docs() -> None:

@@ -1,0 +1,221 @@
+"""How often the diagnosis names the change that was injected, how sure it was, and how far estimates without labels follow.
+
+    WINDVANE_DATA=<folder> python benchmarks/diagnosis.py [--quick] [--fit] [--only tuned|reported] [--jobs N]
+
+Prints Markdown. Six causes, three strengths, six tables, five seeds, as benchmarks/injections.py fixes them; prices of the
+explanations were fitted on the three tuned tables alone (--fit prints them, from other seeds), the others are only reported.
+Labels of the first 60 % of a window's rows have come; once more at the middle strength, none has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time as clock
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from math import log
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import injections
+from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Table
+from monitoring import answers, clues, diagnosis, drift, estimate
+from monitoring.clues import Clues
+from monitoring.diagnosis import PRICES, Prices
+from monitoring.evidence import Change, Quality
+from tasks import estimators, problems
+
+SEEDS = (0, 1, 2, 3, 4)
+LEVEL = 0.01  # of drift's false alarms
+# Where the prices stood before anything was fitted, and how much they are held there.
+START = Prices(
+    broken=4.0, data=6.0, label=5.0, concept=5.0, both=12.0, season=5.0, unlabelled=2.0, slack=1.0, trust=0.7
+)
+PRIOR = 0.01
+FITTED_ON = (10, 11, 12, 13, 14)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One window: what was done to it, what was found, and how estimate and truth of its loss compare."""
+
+    table: str
+    seed: int
+    strength: int
+    cause: Change
+    how: str
+    labelled: bool
+    clues: Clues
+    estimated: Quality
+    truth: float
+
+    @property
+    def shares(self) -> dict[Change, float]:
+        """How likely each cause is said to be."""
+        return diagnosis.shares(self.clues)
+
+    @property
+    def named(self) -> Change:
+        """The likeliest."""
+        return max(self.shares, key=lambda c: self.shares[c])
+
+
+def look(table: Table, seed: int, strengths: Sequence[int]) -> list[Judged]:
+    """All windows of a table and a seed."""
+    cut = injections.base(table, seed)
+    kind, problem = problems.of(table.kind), table.problem
+    model = estimate.fit(cut.record, cut.columns, kind, problem, 0)
+    found = []
+    for strength in strengths:
+        known = injections.known_states(cut, strength, seed)
+        for cause in CAUSES:
+            case = injections.case(cut, cause, strength, seed)
+            truth = float(
+                answers.losses(case.window.assign(**{table.target: case.truth}), cut.record, kind, problem).mean()
+            )
+            for labelled in (True, False) if strength == 1 else (True,):
+                window = case.window if labelled else case.window.assign(**{table.target: None})
+                moved = drift.measure(
+                    cut.record, window, cut.columns, target=table.target, time=None, level=LEVEL, seed=0, hurry=True
+                )
+                with estimators.one_thread():
+                    seen = clues.gather(cut.record, window, cut.columns, kind, problem, model, known, 0)
+                seen = diagnosis.heeded(seen, moved)
+                quality = model.estimate(window)
+                found.append(Judged(table.name, seed, strength, cause, case.how, labelled, seen, quality, truth))
+    return found
+
+
+def run(tables: Iterable[Table], seeds: Iterable[int], strengths: Sequence[int], jobs: int) -> list[Judged]:
+    """All windows, tables and seeds side by side."""
+    parts = [(table, seed) for table in tables for seed in seeds]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        done = pool.map(look, *zip(*parts, strict=True), [strengths] * len(parts))
+        return [judged for part in done for judged in part]
+
+
+def f1(judged: Sequence[Judged]) -> float:
+    """Mean over the causes of F1."""
+    scores = []
+    for cause in CAUSES:
+        hits = sum(j.cause == cause == j.named for j in judged)
+        either = sum(j.cause == cause for j in judged) + sum(j.named == cause for j in judged)
+        scores.append(2 * hits / either if either else 0.0)
+    return float(np.mean(scores))
+
+
+def confusion(judged: Sequence[Judged]) -> str:
+    """Rows: injected; columns: named."""
+    lines = ["| injected \\ named | " + " | ".join(CAUSES) + " |", "|---|" + "---|" * len(CAUSES)]
+    for cause in CAUSES:
+        counts = [sum(j.cause == cause and j.named == named for j in judged) for named in CAUSES]
+        lines.append(f"| {cause} | " + " | ".join(map(str, counts)) + " |")
+    return "\n".join(lines)
+
+
+def by_table(judged: Sequence[Judged]) -> str:
+    """Macro-F1 per table and strength."""
+    names = dict.fromkeys(j.table for j in judged)
+    present = sorted({j.strength for j in judged})
+    lines = ["| table | " + " | ".join(STRENGTHS[s] for s in present) + " |", "|---|" + "---|" * len(present)]
+    for name in [*names, "all"]:
+        own = [[j for j in judged if name in (j.table, "all") and j.strength == s] for s in present]
+        lines.append(f"| {name} | " + " | ".join(f"{f1(part):.3f}" for part in own) + " |")
+    return "\n".join(lines)
+
+
+def reliability(judged: Sequence[Judged]) -> str:
+    """Whether "how sure" comes true."""
+    borders = (0.0, 0.5, 0.7, 0.9, 0.95, 1.0)
+    lines = ["| said to be sure | windows | mean | came true |", "|---|---|---|---|"]
+    sure = np.array([max(j.shares.values()) for j in judged])
+    true = np.array([j.named == j.cause for j in judged])
+    for low, high in pairwise(borders):
+        some = (sure > low) & (sure <= high)
+        if some.any():
+            lines.append(
+                f"| {low:.0%} to {high:.0%} | {some.sum()} | {sure[some].mean():.1%} | {true[some].mean():.1%} |"
+            )
+    lines.append(f"| all | {len(judged)} | {sure.mean():.1%} | {true.mean():.1%} |")
+    return "\n".join(lines)
+
+
+def followed(judged: Sequence[Judged]) -> str:
+    """Estimates without labels: is the truth in the interval, and is the estimate nearer than "as on the record"?"""
+    lines = ['| injected | windows | truth within the 95 % interval | error of the estimate | error of "no change" |']
+    lines.append("|---|---|---|---|---|")
+    for cause in CAUSES:
+        own = [j for j in judged if j.cause == cause and j.labelled and j.estimated.loss is not None]
+        inside = [e.low <= j.truth - e.reference <= e.high for j in own for e in [j.estimated]]  # type: ignore[operator]
+        ours = np.median([abs(j.estimated.loss / j.estimated.reference - j.truth / j.estimated.reference) for j in own])  # type: ignore[operator]
+        still = np.median([abs(1 - j.truth / j.estimated.reference) for j in own])
+        lines.append(f"| {cause} | {len(own)} | {np.mean(inside):.0%} | {ours:.1%} | {still:.1%} |")
+    return "\n".join(lines)
+
+
+def unlikelihood(prices: Prices, judged: Sequence[Judged]) -> float:
+    """Mean negative logarithm of the share that the injected cause was given."""
+    return float(np.mean([-log(max(diagnosis.shares(j.clues, prices).get(j.cause, 0.0), 1e-9)) for j in judged]))
+
+
+def fitted(judged: Sequence[Judged]) -> Prices:
+    """Prices under which the injected causes of these windows are likeliest, kept near START by a weak prior: each
+    doubling or halving counts as a hundredth of a nat a window."""
+    from scipy.optimize import minimize
+
+    names = [f.name for f in fields(Prices) if f.name not in ("slips", "usual")]
+    start = np.log([getattr(START, n) for n in names])
+
+    def prices(at: Any) -> Prices:
+        return replace(START, **{n: float(np.exp(v)) for n, v in zip(names, at, strict=True)})
+
+    def cost(at: Any) -> float:
+        return unlikelihood(prices(at), judged) + PRIOR * float((((at - start) / log(2)) ** 2).sum())
+
+    return prices(minimize(cost, start, method="Nelder-Mead", options={"maxiter": 2000}).x)
+
+
+def report(judged: Sequence[Judged]) -> str:
+    """Everything, for the tables given."""
+    known = [j for j in judged if j.labelled]
+    blind = [j for j in judged if not j.labelled]
+    middle = [j for j in known if j.strength == 1]
+    parts = ["Macro-F1:", by_table(known), "Middle strength, labels of 60 % of the rows:", confusion(middle)]
+    parts += [f"Macro-F1 {f1(middle):.3f}.", "How sure:", reliability(known)]
+    parts += ["Middle strength, no labels (for information):", confusion(blind), f"Macro-F1 {f1(blind):.3f}."]
+    return "\n\n".join([*parts, "Estimates without labels, all 800 labels against them:", followed(known)])
+
+
+def main() -> None:
+    args = argparse.ArgumentParser(description=__doc__)
+    args.add_argument("--quick", action="store_true", help="one seed, middle strength")
+    args.add_argument("--fit", action="store_true", help="fit the prices on the tuned tables and print them")
+    args.add_argument("--only", choices=("tuned", "reported"), help="only these tables")
+    args.add_argument("--jobs", type=int, default=2)
+    chosen = args.parse_args()
+    started = clock.perf_counter()
+    strengths = (1,) if chosen.quick else (0, 1, 2)
+    if chosen.fit:
+        judged = run(TUNED, FITTED_ON[:1] if chosen.quick else FITTED_ON, strengths, chosen.jobs)
+        judged = [j for j in judged if j.labelled]
+        best = fitted(judged)
+        print(best, f"\n{unlikelihood(PRICES, judged):.4f} -> {unlikelihood(best, judged):.4f} nats a window")
+        return
+    for title, tables in (("Tuned", TUNED), ("Reported", REPORTED)):
+        if chosen.only not in (None, title.lower()):
+            continue
+        judged = run(tables, SEEDS[:1] if chosen.quick else SEEDS, strengths, chosen.jobs)
+        print(f"## {title} tables\n\n{report(judged)}\n")
+    print(f"{clock.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""A lap in this process, under the lease: a look first, a Prefect run only if something changed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from typing import Any
+
+from flows import fetching, sharing
+from flows import lap as laps
+from flows.console import Console
+from flows.outcome import Outcome
+from flows.project import Project
+
+
+def fly(
+    project: Project,
+    cause: str,
+    depth: laps.Depth,
+    console: Console,
+    *,
+    decision: str | None = None,
+    trial_runs: bool = False,
+) -> Outcome | None:
+    """One lap; with a `decision` it carries that out, and None comes back where the decision has ended already."""
+    os.chdir(project.root)
+    with laps.opened(project, cause, depth, console) as lap:
+        if not laps.claimed(lap, decision):
+            return None
+        lap.trial_runs = trial_runs
+        with laps.recorded(lap) if lap.decision is not None else nullcontext():
+            fetching.fetch(lap)
+            outcome = laps.unchanged(lap)
+            if outcome is not None:
+                sharing.push(lap)
+                if lap.begun:
+                    laps.finish(lap, outcome)
+                console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
+                return outcome
+            from flows import server
+
+            with laps.recorded(lap), server.running(project.home / "prefect") as prefect:
+                console.working("start")
+                outcome = _fly(lap, prefect)
+    console.say(outcome.text())
+    store = project.tracking_uri or "sqlite:///.windvane/mlflow.db"
+    console.say(f"  look: mlflow ui --backend-store-uri {store}")
+    return outcome
+
+
+def _fly(lap: Any, prefect: Any) -> Outcome:
+    """Run the flow. The server boots while everything heavy is imported."""
+    from flows import loading, quiet
+
+    with loading.all_stays():
+        quiet.hush()
+        import prefect as framework
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        from flows import closing, training
+    loading.load(lap.project, enough=prefect.answers)
+    prefect.wait()
+    try:
+        # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
+        # second after the flow.
+        silent = temporary_settings(set_defaults={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        with silent, framework.tags(closing.tag(lap.id)):
+            outcome: Outcome = training.lap(str(lap.project.root), lap.cause, lap.depth)
+            return outcome
+    finally:
+        quiet.flush()
+        if prefect.process is not None:
+            closing.settle(lap.id)

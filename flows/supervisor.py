@@ -1,0 +1,221 @@
+"""Starts services, watches them, starts again what dies, and stops all of it. Knows nothing of what they do.
+
+Each service is a child in a process group of its own that ends when this process does (flows/child.py), whatever ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from flows import child
+from flows.standing import Standing
+from tasks.errors import InputError
+
+# Seconds: between two looks at what is not ready, and at what is; how long an answer may take.
+SOON, SELDOM, PATIENCE = 0.3, 5.0, 2.0
+# Ready for that long, and its earlier deaths are forgotten; silent for that long, and it is taken for dead.
+STEADY, SILENT = 60.0, 120.0
+# Seconds from a death to the next start: 1, 2, 4, ... up to this.
+LONGEST = 30.0
+# A child that ends so was given something wrong, which another start would not mend.
+WRONG_INPUT = 2
+
+
+@dataclass(frozen=True)
+class Service:
+    """What to run and how to see that it works. `command` None: somebody else runs it. `after`: what must be ready before."""
+
+    name: str
+    address: str | None
+    healthy: Callable[[int | None], bool]
+    command: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    hands: tuple[int, ...] = ()
+
+
+class Child:
+    """A service and the process that runs it now."""
+
+    def __init__(self, service: Service, log: Path) -> None:
+        self.service = service
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+        self.born = 0.0
+        self.ready = False
+        self.deaths = 0
+        self._begin = self._look = 0.0
+        self._since = self._heard = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return None if self.process is None else self.process.pid
+
+    @property
+    def state(self) -> str:
+        """For people."""
+        if self.ready:
+            return "ready"
+        if self.process is None and self.deaths:
+            return f"died, started again (see {self.log.name})"
+        return "waiting" if self.process is None and self.service.command is not None else "starting"
+
+    @property
+    def begins_in(self) -> float:
+        """Seconds until it may be started again."""
+        return max(0.0, self._begin - time.monotonic())
+
+    def start(self) -> None:
+        """Start the process; its words go to the log."""
+        assert self.service.command is not None
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                self.service.command,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **self.service.environment},
+                pass_fds=self.service.hands,
+                start_new_session=True,
+            )
+        self.born = psutil.Process(self.process.pid).create_time()
+        self._heard = time.monotonic()
+        self._look = 0.0
+
+    def due(self) -> bool:
+        """Whether it may be started now."""
+        return self.service.command is not None and self.process is None and time.monotonic() >= self._begin
+
+    def watch(self) -> None:
+        """See whether it lives and answers. Raises InputError when it was given something wrong."""
+        now = time.monotonic()
+        if self.process is not None and (status := self.process.poll()) is not None:
+            self._died(status)
+        elif now >= self._look and (self.process is not None or self.service.command is None):
+            well = self.service.healthy(self.pid)
+            if well:
+                self._heard = now
+                self._since = self._since if self.ready else now
+                self.deaths = self.deaths if now - self._since < STEADY else 0
+            elif self.process is not None and now - self._heard > SILENT:
+                self.kill()
+            self.ready = well
+            self._look = now + (SELDOM if well else SOON)
+
+    def _died(self, status: int) -> None:
+        self.kill()
+        if status == WRONG_INPUT:
+            raise InputError(last_words(self.log))
+        self.process, self.ready = None, False
+        self.deaths += 1
+        self._begin = time.monotonic() + min(LONGEST, 2.0 ** (self.deaths - 1))
+
+    def ask_to_end(self) -> None:
+        """Let go of the pipe: the child ends itself and its group, gracefully and then by force."""
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def kill(self) -> None:
+        """End the whole group now; what its leader left behind, too."""
+        if self.process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.ask_to_end()
+
+
+class Supervisor:
+    """All children. `told` hears of every start, so that they can be found again after this process is killed."""
+
+    def __init__(self, services: list[Service], logs: Path, told: Callable[[Mapping[str, Child]], None]) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self.children = {s.name: Child(s, logs / f"{s.name}.log") for s in services}
+        self._told = told
+        for one in self.children.values():
+            one.log.unlink(missing_ok=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all services are."""
+        return all(one.ready for one in self.children.values())
+
+    def step(self) -> None:
+        """One look at each child, and the starts that are due."""
+        for one in self.children.values():
+            if one.due() and all(self.children[name].ready for name in one.service.after):
+                one.start()
+                self._told(self.children)
+        for one in self.children.values():
+            one.watch()
+
+    def stop(self) -> None:
+        """End all children: those first that use the others. Returns when none is left."""
+        users = [one for one in self.children.values() if one.service.after]
+        for group in (users, [one for one in self.children.values() if one not in users]):
+            for one in group:
+                one.ask_to_end()
+            deadline = time.monotonic() + child.GRACE + PATIENCE
+            for one in group:
+                if one.process is not None:
+                    with suppress(subprocess.TimeoutExpired):
+                        one.process.wait(max(0.0, deadline - time.monotonic()))
+                    one.kill()
+
+
+def sweep(standing: Standing | None, home: Path) -> int:
+    """End what an `up` that was killed left behind; how many processes that were.
+
+    Its children are known by process number and birth; what they started, by group and by the mark in its environment.
+    """
+    groups = set() if standing is None else {pid for pid, born in standing.children.values() if not _reused(pid, born)}
+    left = [process for process in psutil.process_iter() if groups and _belongs(process, groups, home)]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(left, timeout=child.GRACE)
+    for process in stubborn:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=PATIENCE)
+    return len(left)
+
+
+def _reused(pid: int, born: float) -> bool:
+    try:
+        return abs(psutil.Process(pid).create_time() - born) > 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _belongs(process: psutil.Process, groups: set[int], home: Path) -> bool:
+    try:
+        return os.getpgid(process.pid) in groups and process.environ().get(child.MARK) == str(home)
+    except (psutil.Error, OSError):
+        return False
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log that says something."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("windvane: ") if lines else f"it ended without a word; {log} is empty"

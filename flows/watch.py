@@ -1,0 +1,130 @@
+"""`windvane monitor`: look at the newest windows, decide, act. Order only; what is measured stands in monitoring/.
+
+A look that was made is remembered in the ledger before anything follows from it: the same data again is no new look, and
+decides nothing new. Imports neither pandas nor Prefect where nothing has changed since the last pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows import acting, notifying
+from flows.console import Console
+from flows.deploying import champion_or_complain
+from flows.looks import Pass, plain
+from flows.production import Production
+from flows.project import Project
+from flows.source import FOLDER
+from flows.standing import Clock
+from ledger import decisions, versions
+from ledger.decisions import Entry
+from ledger.windows import Seen
+from monitoring.decision import ACKNOWLEDGED
+from tasks.tables import read_json, write_json
+
+_EVER = "9999"
+
+
+def watch(
+    project: Project, console: Console, *, clock: Clock = "wall", wait: bool = False, acknowledge: bool = False
+) -> dict[str, Any]:
+    """One pass over what is new; what it saw, decided and did."""
+    champion, promotion = champion_or_complain(project), versions.last_promotion(project.ledger, project.name)
+    assert promotion is not None
+    if acknowledge:
+        _acknowledge(project, console)
+    acting.finish_what_was_begun(project, console)
+    production = Production(project, champion, promotion, clock, console)
+    path = project.home / FOLDER / "last.json"
+    known = read_json(path) if path.exists() else None
+    if known is not None and known["state"] == plain(production.state) and production.now < known["until"]:
+        told: dict[str, Any] = known["told"]
+        console.say("  nothing new since the last look")
+    else:
+        one = Pass(production, console)
+        found = one.run()
+        told = _nothing(production) if found is None else _told(*found, production, one.report(found[0]))
+        until = min((p.end for p in production.places() if not p.closed), default=_EVER)
+        write_json({"state": production.state, "until": until, "told": told}, path)
+    _say(told, console)
+    told = {**told, "retrained": acting.retrain(project, console, wait)}
+    notifying.send(project)
+    return told
+
+
+def _nothing(production: Production) -> dict[str, Any]:
+    champion = production.champion
+    until = f" until {champion.taught_until}" if champion.taught_until else ""
+    reason = f"no rows yet since version {champion.version} was taught{until}"
+    empty = {"rows": 0, "from": None, "to": None}
+    return {
+        "window": empty,
+        "drift": {"alarm": False, "columns": []},
+        "quality": None,
+        "diagnosis": "none",
+        "decision": "wait",
+        "reason": reason,
+        "report": None,
+        "version": champion.version,
+    }
+
+
+def _told(seen: Seen, entry: Entry, production: Production, report: str) -> dict[str, Any]:
+    look = seen.look
+    hidden = [] if seen.origin == "source" else list(production.hidden)
+    return {
+        "window": {
+            "rows": seen.rows,
+            "from": seen.start,
+            "to": seen.end,
+            "closed": seen.closed,
+            "labelled": seen.labelled,
+        },
+        "drift": {
+            "alarm": look["drift"]["alarm"],
+            "columns": list(dict.fromkeys(f["column"] for f in look["drift"]["findings"] if f["alarm"])),
+            "p": look["drift"]["p"],
+            "level": look["drift"]["level"],
+            "note": look["drift"]["note"],
+            "left_out": hidden,
+        },
+        "quality": look["quality"]
+        if look["quality"]["loss"] is not None or look["estimate"] is None
+        else look["estimate"],
+        "diagnosis": look["diagnosis"]["change"],
+        "why": look["diagnosis"]["why"],
+        "decision": entry.action,
+        "reason": entry.reason,
+        "known_until": entry.known_until,
+        "gain": entry.gain,
+        "cost": entry.cost,
+        "report": report,
+        "version": seen.version,
+    }
+
+
+def _say(told: dict[str, Any], console: Console) -> None:
+    window, drift = told["window"], told["drift"]
+    if window["rows"]:
+        console.say(
+            f"  window {window['from'][:10]} to {window['to'][:10]}{'' if window['closed'] else ' (still open)'}: "
+            f"{window['rows']:,} rows, {window['labelled']:,} labelled; version {told['version']}"
+        )
+        moved = f"alarm: {', '.join(drift['columns'])}" if drift["alarm"] else drift["note"] or "no alarm"
+        console.say(f"  drift: {moved}")
+        if drift.get("left_out"):
+            console.say(f"    left out, as the ledger does not keep them: {', '.join(drift['left_out'])}")
+        console.say(f"  diagnosis: {told['diagnosis']}: {told['why']}")
+    console.say(f"  decision: {told['decision']}: {told['reason']}")
+    if told["report"]:
+        console.say(f"  report: {told['report']}")
+
+
+def _acknowledge(project: Project, console: Console) -> None:
+    stops = [d for d in decisions.listed(project.ledger, project.name, acting=True) if d.action == "stop" and d.open]
+    for one in stops:
+        decisions.close(project.ledger, one.id, "done", ACKNOWLEDGED)
+        console.say(f"  acknowledged: {one.reason}")
+    if not stops:
+        console.say("  nothing to acknowledge")
+    (project.home / FOLDER / "last.json").unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""Windows of production that were looked at: how often, on how many rows, and what was found. Owns that record; measures nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ledger.schema import labels, predictions, windows
+from ledger.store import reading, upsert
+
+# Before any moment: ledger text compares as time does.
+_FIRST = "0000"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A window of one version, as it was looked at last. `origin`: where its rows came from, `ledger` or `source`."""
+
+    version: int
+    start: str
+    end: str
+    origin: str
+    rows: int
+    labelled: int
+    closed: bool
+    looks: int
+    mark: str
+    look: dict[str, Any]
+    looked: str
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A version's predictions in a stretch: how many, the newest by time and by receipt, and how old that one was then."""
+
+    rows: int
+    first: str | None
+    newest: str | None
+    received: str | None
+    live: str | None
+
+
+def save(engine: sa.Engine, project: str, seen: Seen, before: Seen | None) -> bool:
+    """Keep a look; False, and nothing is kept, where another process looked since `before` was read."""
+    row = {"project": project, **vars(seen)}
+    with engine.begin() as db:
+        c = windows.c
+        if before is None:
+            new = upsert(db.dialect, windows).values(**row).on_conflict_do_nothing().returning(c.start)
+            return db.execute(new).first() is not None
+        this = (c.project == project, c.version == seen.version, c.start == seen.start, c.mark == before.mark)
+        return bool(db.execute(sa.update(windows).where(*this).values(**row)).rowcount)
+
+
+def note(engine: sa.Engine, project: str, seen: Seen, run_id: str) -> None:
+    """Remember under which MLflow run a look can be found."""
+    c = windows.c
+    with engine.begin() as db:
+        this = (c.project == project, c.version == seen.version, c.start == seen.start)
+        db.execute(sa.update(windows).where(*this).values(run_id=run_id))
+
+
+def of(engine: sa.Engine, project: str, version: int) -> tuple[Seen, ...]:
+    """The windows of a version that were looked at, in the order of time."""
+    wanted = [windows.c[name] for name in Seen.__dataclass_fields__]
+    query = sa.select(*wanted).where(windows.c.project == project, windows.c.version == version)
+    with reading(engine) as db:
+        return tuple(Seen(**row) for row in db.execute(query.order_by(windows.c.start)).mappings())
+
+
+def newest(engine: sa.Engine, project: str) -> Seen | None:
+    """The window that was looked at last, or None."""
+    wanted = [windows.c[name] for name in Seen.__dataclass_fields__]
+    query = sa.select(*wanted).where(windows.c.project == project).order_by(windows.c.looked.desc()).limit(1)
+    with reading(engine) as db:
+        row = db.execute(query).mappings().one_or_none()
+    return None if row is None else Seen(**row)
+
+
+def before(engine: sa.Engine, project: str, start: str, most: int) -> tuple[Seen, ...]:
+    """The newest closed windows of any version that ended before `start`, in the order of time."""
+    wanted = [windows.c[name] for name in Seen.__dataclass_fields__]
+    query = sa.select(*wanted).where(windows.c.project == project, windows.c.end <= start, windows.c.closed)
+    with reading(engine) as db:
+        rows = db.execute(query.order_by(windows.c.start.desc()).limit(most)).mappings().all()
+    return tuple(Seen(**row) for row in reversed(rows))
+
+
+def traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> Traffic:
+    """What a version answered from `since` on (included)."""
+    p = predictions.c
+    mine = [p.project == project, p.version == version, p.time >= (since or _FIRST)]
+    counted = sa.select(sa.func.count(), sa.func.min(p.time), sa.func.max(p.time), sa.func.max(p.received)).where(*mine)
+    with reading(engine) as db:
+        rows, first, newest, received = db.execute(counted).one()
+        # The row that was received last: is its time about now, or is history being played?
+        live = None if not rows else db.scalar(sa.select(sa.func.max(p.time)).where(*mine, p.received == received))
+    return Traffic(int(rows), first, newest, received, live)
+
+
+def counted(engine: sa.Engine, project: str, version: int, start: str, end: str) -> tuple[int, int, str | None]:
+    """Of a version's predictions in a stretch: how many, how many of them have a label, and when the last label came."""
+    p = predictions.c
+    mine = (p.project == project, p.version == version, p.time >= start, p.time < end)
+    known = sa.exists().where(labels.c.project == project, labels.c.id == p.id)
+    stated = sa.select(sa.func.max(labels.c.received)).where(labels.c.project == project)
+    stated = stated.where(labels.c.id.in_(sa.select(p.id).where(*mine)))
+    with reading(engine) as db:
+        rows = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine)) or 0)
+        labelled = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine, known)) or 0)
+        return rows, labelled, db.scalar(stated) if labelled else None
+
+
+def times(engine: sa.Engine, project: str, version: int, since: str) -> list[str]:
+    """The times of a version's predictions from `since` on (included), in order."""
+    p = predictions.c
+    query = sa.select(p.time).where(p.project == project, p.version == version, p.time >= since).order_by(p.time)
+    with reading(engine) as db:
+        return list(db.execute(query).scalars())
+
+
+def stated(engine: sa.Engine, project: str) -> tuple[int, str | None]:
+    """How many labels the ledger holds, and when the last came: what says that there are new ones."""
+    query = sa.select(sa.func.count(), sa.func.max(labels.c.received)).where(labels.c.project == project)
+    with reading(engine) as db:
+        count, received = db.execute(query).one()
+    return int(count), received

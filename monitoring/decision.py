@@ -1,0 +1,366 @@
+"""Wait, retrain, stop or roll back: a pure function of what was seen, of what was done before, and of the limits set.
+
+No clock, no files, no frames: history that is played decides as production does. Accumulated staleness against the cost of a lap
+is the idea of Mahadevan & Mathioudakis, "Cost-aware retraining for machine learning", Knowledge-Based Systems 293 (2024).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import isfinite, sqrt
+from statistics import NormalDist, stdev
+from typing import TYPE_CHECKING
+
+from monitoring.evidence import Decision, Depth, Look, Quality, Remedy
+from tasks.watch_settings import Budget, Policy
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+OPEN = ("recorded", "told", "claimed")
+ACKNOWLEDGED = "acknowledged"
+# Quality's interval is one of 95 %.
+_WIDTH = 2 * NormalDist().inv_cdf(0.975)
+# A window's weight, its excess loss and that one's error as shares of the reference, whether estimated, and its start.
+_Counted = tuple[float, float, float, bool, str]
+# From so many windows on, what they differ by says how sure a mean of them is.
+_FEWEST = 3
+# Windows whose mean says what the next ones would cost.
+_RECENT = 3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What params.yaml says about retraining: sections retrain and monitor; `scheduled`: schedule.train starts laps."""
+
+    policy: Policy = "staleness"
+    cost: float = 0.5
+    label_delay: timedelta = timedelta()
+    cooldown: timedelta = timedelta(days=1)
+    budget: Budget | None = None
+    probation: int = 2
+    false_alarms: float = 0.01
+    scheduled: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits in params.yaml."""
+        retrain, monitor = settings.retrain, settings.monitor
+        return cls(
+            retrain.policy,
+            retrain.cost,
+            monitor.delay,
+            retrain.rest,
+            retrain.limit,
+            retrain.probation,
+            monitor.false_alarms,
+            settings.schedule.train is not None,
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """An earlier decision other than to wait. `at`: in the events' own time; `state` and `note`: what became of it."""
+
+    action: str
+    at: str
+    state: str
+    version: int
+    note: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probation:
+    """A new champion against `against`, the version that it replaced, over its first windows.
+
+    excess: its mean loss less the other's, as a share of the other's; low: that difference's lower bound at the level of the
+    test; None where too few rows are labelled. how: on which rows.
+    """
+
+    against: int
+    rows: int
+    excess: float | None
+    low: float | None
+    how: str
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened before. looks: the champion's earlier windows, oldest first; made: decisions, oldest first.
+
+    usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
+    window_error: by how much the means of windows differ there, for windows too short in time to say so themselves;
+    new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known).
+    """
+
+    looks: tuple[Look, ...] = ()
+    made: tuple[Made, ...] = ()
+    usual_rows: float | None = None
+    reference_error: float | None = None
+    window_error: float | None = None
+    probation: Probation | None = None
+    new_rows: bool | None = None
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Accumulated signed excess loss over the champion's own record, and its standard error, in mean losses of one window.
+
+    pace: the excess of one window lately. since: the start of the first window that counts. estimated: windows without labels.
+    """
+
+    total: float
+    error: float
+    pace: float
+    windows: int
+    estimated: int
+    since: str | None
+
+
+def decide(look: Look, history: History, limits: Limits, now: str) -> Decision:
+    """What to do after a look, and why. `now`: the present in the events' own time, ledger text.
+
+    Broken data comes first, then a champion that fails its probation, then the policy, then what forbids another lap.
+    """
+    known = _known_until((*history.looks, look))
+    decision = _broken(look, history) or _failed(history.probation) or _wish(look, history, limits, now)
+    if decision.action == "retrain" and (forbidden := _forbidden(look, history, limits, now)) is not None:
+        decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
+    return replace(decision, cost=limits.cost, known_until=known)
+
+
+def staleness(looks: tuple[Look, ...], history: History, limits: Limits, now: str) -> Staleness:
+    """What the champion has cost since it began to serve, beyond what it promised on its own held-out rows.
+
+    A window counts by its labels, where these have had their time to come; else by the estimate, if the drift alarm confirms it.
+    """
+    counted: list[_Counted] = []
+    for look in looks:
+        quality = usable(look, limits, now)
+        weight = _weight(look, history.usual_rows)
+        if quality is None or quality.excess is None or not quality.reference > 0 or weight == 0:
+            continue
+        error = _error(quality, history) / quality.reference
+        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, look.stretch.start))
+    if not counted:
+        return Staleness(0.0, 0.0, 0.0, 0, 0, None)
+    counted = _with_spread(counted)
+    reference = quality_reference(looks)
+    shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
+    # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
+    own = sum((w * sqrt(max(e * e - shared * shared, 0.0))) ** 2 for w, _, e, _, _ in counted)
+    error = sqrt(own + (sum(w for w, *_ in counted) * shared) ** 2)
+    recent = counted[-_RECENT:]
+    pace = sum(w * x for w, x, *_ in recent) / len(recent)
+    total = sum(w * x for w, x, *_ in counted)
+    return Staleness(total, error, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
+
+
+def usable(look: Look, limits: Limits, now: str) -> Quality | None:
+    """The quality that counts: by labels if their delay is over; else the estimate if the window's alarm confirms it."""
+    young = limits.label_delay and moment(now) - moment(look.stretch.end) < limits.label_delay
+    if look.quality.loss is not None and not young:
+        return look.quality
+    estimate = look.estimate
+    return estimate if estimate is not None and estimate.loss is not None and look.drift.alarm else None
+
+
+def quality_reference(looks: tuple[Look, ...]) -> float | None:
+    """The champion's mean loss on its own held-out rows."""
+    return looks[-1].quality.reference if looks else None
+
+
+def moment(text: str) -> datetime:
+    """Ledger text as a moment."""
+    return datetime.fromisoformat(text)
+
+
+def _broken(look: Look, history: History) -> Decision | None:
+    diagnosis = look.diagnosis
+    accepted = {
+        column
+        for one in history.made
+        if one.action == "stop" and one.note == ACKNOWLEDGED and one.version == look.version
+        for column in one.columns
+    }
+    # The alarm keeps its promise; what only looks odd beside it stops nobody.
+    if (
+        look.drift.alarm
+        and diagnosis.change == "broken data"
+        and not (diagnosis.columns and set(diagnosis.columns) <= accepted)
+    ):
+        return Decision(
+            "stop",
+            f"the data look broken: {diagnosis.why}. Nothing is learned from them until that is mended, or accepted with "
+            "`windvane monitor --acknowledge`",
+            remedy="person",
+        )
+    stopped = [
+        one for one in history.made if one.action == "stop" and one.state in OPEN and one.version == look.version
+    ]
+    if stopped and look.drift.statistic is None:
+        return Decision(
+            "wait", f"the data looked broken {stopped[-1].at[:10]}, and too few rows have come since to say more"
+        )
+    return None
+
+
+def _failed(probation: Probation | None) -> Decision | None:
+    if probation is None or probation.low is None or probation.low <= 0:
+        return None
+    assert probation.excess is not None
+    return Decision(
+        "rollback",
+        f"in its probation it costs {probation.excess:.0%} more than version {probation.against} would have "
+        f"({probation.how}, {probation.rows:,} labelled rows; at least {probation.low:.1%})",
+    )
+
+
+def _wish(look: Look, history: History, limits: Limits, now: str) -> Decision:
+    """What the policy wants, whatever forbids it."""
+    if limits.policy == "never":
+        return Decision("wait", f"retrain.policy is never; {_seen(look)}")
+    if limits.policy == "schedule":
+        return _on_schedule(look, limits)
+    if look.drift.statistic is None and look.quality.loss is None:
+        return Decision(
+            "wait", f"too few rows to say: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
+        )
+    policy = {"staleness": _stale, "performance": _worse, "drift": _moved}[limits.policy]
+    return policy(look, history, limits, now)
+
+
+def _on_schedule(look: Look, limits: Limits) -> Decision:
+    if limits.scheduled:
+        return Decision("wait", f"retrain.policy is schedule: schedule.train starts laps; {_seen(look)}")
+    if not look.stretch.closed:
+        return Decision("wait", "retrain.policy is schedule: the window is not over yet")
+    return Decision("retrain", f"retrain.policy is schedule: a window is over; {_seen(look)}", *_how(look))
+
+
+def _stale(look: Look, history: History, limits: Limits, now: str) -> Decision:
+    found = staleness((*history.looks, look), history, limits, now)
+    gain = found.pace * max(limits.probation, 1)
+    if not found.windows:
+        return Decision("wait", f"{_seen(look)}, but {_unmeasured(look, limits, now)}")
+    without = (
+        f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
+        if found.estimated
+        else ""
+    )
+    said = (
+        f"in {found.windows} window{'s' * (found.windows > 1)} since {_day(found.since)}{without} the champion has cost "
+        f"{found.total:+.2f} mean losses of a window beyond its own record (a lap costs {limits.cost:g})"
+    )
+    if found.total <= limits.cost:
+        more = f"; {_unmeasured(look, limits, now)}" if usable(look, limits, now) is None else ""
+        return Decision("wait", f"{_seen(look)}, but {said}{more}", gain=gain)
+    if found.total <= NormalDist().inv_cdf(1 - limits.false_alarms) * found.error:
+        return Decision("wait", f"{said}, which may still be chance (standard error {found.error:.2f})", gain=gain)
+    return Decision("retrain", f"{said}; {_seen(look)}", *_how(look), gain=gain)
+
+
+def _worse(look: Look, history: History, limits: Limits, now: str) -> Decision:
+    quality = look.quality
+    if quality.loss is None or usable(look, limits, now) is not quality or quality.excess is None:
+        return Decision("wait", f"{_seen(look)}, but {_unmeasured(look, limits, now)}")
+    share, error = quality.excess / quality.reference, _error(quality, history) / quality.reference
+    said = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
+    gain = share * _weight(look, history.usual_rows) * max(limits.probation, 1)
+    if share <= NormalDist().inv_cdf(1 - limits.false_alarms) * error:
+        return Decision("wait", f"{said}, which is within chance; {_seen(look)}", gain=gain)
+    return Decision("retrain", f"{said}; {_seen(look)}", *_how(look), gain=gain)
+
+
+def _moved(look: Look, history: History, limits: Limits, now: str) -> Decision:
+    if not look.drift.alarm:
+        return Decision("wait", _seen(look))
+    if look.diagnosis.remedy == "wait":
+        return Decision("wait", f"{_seen(look)}: {look.diagnosis.why}")
+    return Decision("retrain", _seen(look), *_how(look))
+
+
+def _forbidden(look: Look, history: History, limits: Limits, now: str) -> str | None:
+    """Why there may be no lap now, or None."""
+    laps = [one for one in history.made if one.action == "retrain"]
+    if any(one.state in OPEN for one in laps):
+        return f"a retraining decided {laps[-1].at[:16]}Z is under way"
+    if history.new_rows is False:
+        return f"nothing new to learn from since the last lap ({laps[-1].note if laps else 'skipped: no new rows'})"
+    done = [one.at for one in history.made if one.action in ("retrain", "rollback") and one.state != "skipped"]
+    if done and moment(now) - moment(max(done)) < limits.cooldown:
+        return f"cool-down: the last retraining was decided {max(done)[:16]}Z (retrain.cooldown)"
+    if limits.budget is not None:
+        spent = [
+            at
+            for one in laps
+            if one.state != "skipped" and (at := one.at) and moment(now) - moment(at) < limits.budget.span
+        ]
+        if len(spent) >= limits.budget.laps:
+            return f"budget: {len(spent)} retrainings since {min(spent)[:10]} (retrain.budget)"
+    return None
+
+
+def _seen(look: Look) -> str:
+    """What the look found, in a few words."""
+    drift, diagnosis = look.drift, look.diagnosis
+    if drift.statistic is None:
+        return drift.note or "too few rows to look for drift"
+    if not drift.alarm:
+        return "nothing moved" if diagnosis.change == "none" else f"{diagnosis.change}: {diagnosis.why}"
+    names = ", ".join(drift.columns[:3]) + (f" and {len(drift.columns) - 3} more" if len(drift.columns) > 3 else "")
+    kind = "drift" if diagnosis.change == "none" else diagnosis.change
+    return f"{kind} in {names}" if names else kind
+
+
+def _unmeasured(look: Look, limits: Limits, now: str) -> str:
+    """Why the window's quality does not count."""
+    if look.quality.loss is not None:
+        return f"its labels may still be incomplete (monitor.label_delay {limits.label_delay})"
+    missing = (
+        "its labels have not come" if not look.stretch.labelled else f"only {look.stretch.labelled} rows are labelled"
+    )
+    estimate = look.estimate
+    if estimate is None or estimate.loss is None:
+        return f"{missing}, and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
+    if not look.drift.alarm:
+        return f"{missing}, and no drift alarm confirms an estimate"
+    return missing
+
+
+def _how(look: Look) -> tuple[Depth, Remedy]:
+    remedy = look.diagnosis.remedy
+    return ("search", "search") if remedy == "search" else ("refit", "labels" if remedy == "labels" else "refit")
+
+
+def _weight(look: Look, usual: float | None) -> float:
+    """How much of a usual window this one is. Of an open one it is not known where no window is usual yet: it waits."""
+    if usual:
+        return look.stretch.rows / usual
+    return 1.0 if look.stretch.closed else 0.0
+
+
+def _error(quality: Quality, history: History) -> float:
+    """Standard error of a difference: from its interval, else as windows differ in the record; without either it is unknown."""
+    if quality.low is None or quality.high is None:
+        return float("inf") if history.window_error is None else history.window_error
+    return (quality.high - quality.low) / _WIDTH
+
+
+def _with_spread(counted: list[_Counted]) -> list[_Counted]:
+    """Unknown errors replaced by what the windows themselves differ by, where they are enough."""
+    if len(counted) < _FEWEST or all(isfinite(c[2]) for c in counted):
+        return counted
+    own = stdev(c[1] for c in counted)
+    return [c if isfinite(c[2]) else (c[0], c[1], own, c[3], c[4]) for c in counted]
+
+
+def _known_until(looks: tuple[Look, ...]) -> str | None:
+    known = [look.quality.known_until for look in looks if look.quality.known_until is not None]
+    return max(known, default=None)
+
+
+def _day(text: str | None) -> str:
+    return "ever" if text is None else text[:10]

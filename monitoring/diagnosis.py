@@ -1,0 +1,197 @@
+"""Which kind of change a window shows, how sure that is, and what helps: clues weighed against six explanations.
+
+Fits nothing and reads no table: clues.py gathers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, log, sqrt
+from typing import TYPE_CHECKING
+
+from monitoring.breaks import LEAST, Break
+from monitoring.clues import Clues, gather
+from monitoring.contrasts import Contrast
+from monitoring.evidence import Change, Diagnosis, Drift, Quality, Remedy
+from tasks.estimators import one_thread
+from tasks.gate import MIN_ROWS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from monitoring.estimate import LossModel
+    from monitoring.states import Season, State
+    from tasks.features import Columns
+    from tasks.problems import Kind
+    from tasks.settings import Problem
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What each explanation costs beforehand, in nats; how far nats are trusted; the share of errors whatever they say.
+
+    Fitted on three tables by benchmarks/diagnosis.py --fit; the figures on three others are in benchmarks/README.md.
+    """
+
+    broken: float = 6.9
+    data: float = 6.6
+    label: float = 3.4
+    concept: float = 2.6
+    both: float = 14.5  # concept drift while the inputs moved too
+    season: float = 4.1
+    unlabelled: float = 2.0  # label drift where no label tells it from data drift
+    slack: float = 1.5
+    trust: float = 0.9
+    usual: float = 1.0  # not fitted: most windows of production are unchanged, those of the benchmark are not
+    slips: float = 0.03
+
+
+PRICES = Prices()
+# Beyond this, more evidence makes nothing surer.
+_MOST = 30.0
+# From so many nats on the losses of a state are called unusual.
+_UNUSUAL = 4.0
+
+
+def diagnose(
+    record: pd.DataFrame,
+    window: pd.DataFrame,
+    drift: Drift,
+    quality: Quality,
+    model: LossModel,
+    columns: Columns,
+    kind: Kind,
+    problem: Problem,
+    *,
+    known_states: Sequence[State] = (),
+    seed: int = 0,
+) -> Diagnosis:
+    """Diagnose a window (m rows) against the champion's record (n rows); frames as in monitoring/answers.py.
+
+    drift says whether anything moved at all, at the promised rate of false alarms; quality what labels show; model what the
+    record says a row costs (estimate.fit). With fewer than 30 rows on a side: "none", not sure, and why.
+    """
+    fewest = min(len(record), len(window))
+    if fewest < MIN_ROWS:
+        return Diagnosis("none", 0.0, (), f"too few rows to say: {fewest:,}, and {MIN_ROWS} are needed", "wait")
+    with one_thread():
+        clues = gather(record, window, columns, kind, problem, model, known_states, seed)
+    return concluded(heeded(clues, drift), quality)
+
+
+def heeded(clues: Clues, drift: Drift) -> Clues:
+    """Clues with what drift knows better: how much inputs move without any change, and columns that fell silent."""
+    known = {b.column for b in clues.broken}
+    told = [f for f in drift.findings if f.alarm and f.aspect in ("silent", "type") and f.column not in known]
+    reported = tuple(Break(f.column, f.said, _MOST) for f in told)
+    if drift.alarm or drift.p is None:
+        return replace(clues, broken=clues.broken + reported)
+    most = -log(max(drift.p, 1e-9))
+    broken = tuple(b for b in clues.broken if most >= LEAST) + reported
+    quiet = [Contrast(min(c.nats, most), c.columns) for c in (clues.inputs, clues.rest, clues.given_labels)]
+    return replace(clues, broken=broken, inputs=quiet[0], rest=quiet[1], given_labels=quiet[2])
+
+
+def misfits(clues: Clues, prices: Prices = PRICES) -> dict[Change, float]:
+    """What speaks against each explanation, in nats, its price included. An explanation that is out of reach is left out.
+
+    All that moved is told in two ways, P(x) P(y | x) and P(y) P(x | y). Data drift leaves P(y | x) as it was, label drift
+    P(x | y), concept drift moves P(y | x) and may leave P(x); whatever moved although it should not speaks against. The two
+    ways are equal in truth, so the whole, and each missing part, is known twice; the mean is taken.
+    """
+    x, y = clues.inputs.nats, clues.labels.nats
+    y_x, x_y = clues.answers.nats, clues.given_labels.nats
+    broken = max((b.nats for b in clues.broken), default=0.0)
+
+    def missing(measured: float, follows: float) -> float:
+        # Nats of a normal deviate t vary by t, the root of twice as many: less than that is no contradiction.
+        return (measured + max(follows - prices.slack * sqrt(2 * max(x, y)), 0.0)) / 2
+
+    whole = max((x + y_x + y + x_y) / 2 if clues.labelled else x, broken)
+    found: dict[Change, float] = {
+        "none": whole - prices.usual,
+        "data drift": missing(y_x, y + x_y - x) + broken + prices.data,
+    }
+    if clues.labelled:
+        found["label drift"] = missing(x_y, x + y_x - y) + broken + prices.label
+        found["concept drift"] = broken + min(x + prices.concept, prices.both)
+    else:
+        found["label drift"] = clues.given_answers.nats + broken + prices.label + prices.unlabelled
+    if clues.broken:
+        found["broken data"] = clues.rest.nats + prices.broken
+    if clues.seasons:
+        found["seasonal return"] = prices.season + min(unlike(s, clues, whole) for s in clues.seasons)
+    return found
+
+
+def unlike(season: Season, clues: Clues, whole: float) -> float:
+    """What speaks against a window being a known state again: that it is unlike it; the share of all that moved which the state
+    does not explain; and labels that follow otherwise from the inputs, unless the champion erred unusually then too.
+    """
+    left = min(season.here / season.there, 1.0) if season.there > 0 else 1.0
+    return max(season.here, left * whole) + (clues.answers.nats if season.errs < _UNUSUAL else 0.0)
+
+
+def shares(clues: Clues, prices: Prices = PRICES) -> dict[Change, float]:
+    """How likely each explanation is, adding up to 1."""
+    against = misfits(clues, prices)
+    least = min(against.values())
+    weights = {change: exp(-prices.trust * min(nats - least, _MOST)) for change, nats in against.items()}
+    total = sum(weights.values())
+    return {change: (1 - prices.slips) * w / total + prices.slips / len(weights) for change, w in weights.items()}
+
+
+def concluded(clues: Clues, quality: Quality) -> Diagnosis:
+    """The likeliest explanation in words, with its remedy."""
+    likely = shares(clues)
+    change = max(likely, key=lambda c: likely[c])
+    columns = {
+        "none": (),
+        "broken data": tuple(b.column for b in clues.broken),
+        "data drift": clues.inputs.columns,
+        "label drift": (),
+        "concept drift": clues.answers.columns,
+        "seasonal return": clues.inputs.columns,
+    }[change]
+    return Diagnosis(change, likely[change], columns, _why(change, clues), remedy(change, quality))
+
+
+def remedy(change: Change, quality: Quality) -> Remedy:
+    """What helps. A known season needs nothing, unless the champion is surely worse in it than on its own record."""
+    if change == "seasonal return":
+        return "refit" if quality.low is not None and quality.low > 0 else "wait"
+    remedies: dict[Change, Remedy] = {
+        "none": "wait",
+        "broken data": "person",
+        "data drift": "refit",
+        "label drift": "labels",
+        "concept drift": "search",
+    }
+    return remedies[change]
+
+
+def _nearest(clues: Clues) -> Season:
+    return min(clues.seasons, key=lambda s: (s.here, s.name))
+
+
+def _why(change: Change, clues: Clues) -> str:
+    """Two short sentences: what speaks for it, and what could not be seen."""
+    named = {
+        "none": "inputs and labels are as on the champion's record",
+        "data drift": "the inputs moved, and what follows from them did not",
+        "label drift": "labels became more or less frequent, and what they look like did not change",
+        "concept drift": "the same inputs have other labels than on the champion's record",
+    }
+    if change == "broken data":
+        said = "; ".join(b.said for b in clues.broken[:3])
+    elif change == "seasonal return":
+        said = f"the window is unlike the champion's record, and like {_nearest(clues).name}"
+    else:
+        said = named[change]
+    if clues.labelled:
+        return f"{said} ({clues.labelled:,} of {clues.rows:,} rows have labels)"
+    blind = "without labels a concept drift cannot be seen"
+    if change == "label drift":
+        blind = "without labels this is a guess from the answers, and a concept drift cannot be seen"
+    return f"{said}; {blind}"

@@ -1,0 +1,70 @@
+"""Which past teaches: all of it, or the last windows (retrain.history). Owns where windows begin in time; reads no files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tasks.errors import InputError
+from tasks.watch_settings import Window
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks.settings import Settings
+
+# Days and weeks are counted from a Monday.
+_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
+# Fewer rows teach nothing (tasks/partition.py).
+_LEAST = 20
+
+
+def begin(moment: datetime, window: Window) -> datetime:
+    """When the window that holds `moment` begins: months and spans lie on the calendar, in UTC. Not for windows of rows."""
+    if window.months is not None:
+        month = (moment.year * 12 + moment.month - 1) // window.months * window.months
+        return datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
+    assert window.span is not None
+    return moment - (moment - _MONDAY) % window.span
+
+
+def end(start: datetime, window: Window) -> datetime:
+    """When the window that begins at `start` ends, which is when the next one begins."""
+    return later(start, window, 1)
+
+
+def later(moment: datetime, window: Window, windows: int) -> datetime:
+    """So many windows after `moment`; before it where negative."""
+    if window.months is not None:
+        month = moment.year * 12 + moment.month - 1 + windows * window.months
+        return moment.replace(year=month // 12, month=month % 12 + 1, day=min(moment.day, 28))
+    assert window.span is not None
+    return moment + windows * window.span
+
+
+def recent(rows: pd.DataFrame, chosen: Settings) -> pd.DataFrame:
+    """The rows of the last windows that retrain.history names, counted back from the newest; all with `expanding`.
+
+    Raises InputError where that leaves too few to teach.
+    """
+    keep, window, time = chosen.retrain.trailing, chosen.monitor.cut, chosen.problem.time
+    if keep is None or time is None or not len(rows):
+        return rows
+    times = rows[time]
+    if window.rows is not None:
+        wanted = times.rank(method="max", ascending=False) <= keep * window.rows
+    else:
+        newest = times.max()
+        if hasattr(newest, "to_pydatetime"):
+            wanted = times > later(newest.to_pydatetime(warn=False).replace(tzinfo=UTC), window, -keep).replace(
+                tzinfo=None
+            )
+        else:  # a number that only orders the rows counts in seconds, as in the ledger
+            whole = window.span or timedelta(days=365.25 / 12) * (window.months or 1)
+            wanted = times > newest - keep * whole.total_seconds()
+    if wanted.sum() < _LEAST:
+        raise InputError(
+            f"retrain.history: {chosen.retrain.history} leaves {int(wanted.sum())} rows to learn from. Name more windows, or "
+            "write expanding"
+        )
+    return rows[wanted.to_numpy()].reset_index(drop=True)

@@ -1,0 +1,183 @@
+"""The monitor, retrain and schedule sections of params.yaml: what is looked at, when it is learned again, and what runs by itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tasks import durations
+
+Policy = Literal["staleness", "performance", "drift", "schedule", "never"]
+_ENV = re.compile(r"\$\{\w+\}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """How production is cut into windows: so many `rows`, or so many calendar `months`, or a `span`. One of the three."""
+
+    rows: int | None = None
+    months: int | None = None
+    span: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most so many laps within any `span`."""
+
+    laps: int
+    span: timedelta
+
+
+def window(value: str | int) -> Window:
+    """`7d`, `24h`, `1mo`, or a number of rows. Raises ValueError."""
+    text = str(value).strip()
+    if text.isdecimal():
+        if int(text) < 1:
+            raise ValueError("is no window. Write a number of rows, at least 1, or a span such as 7d or 1mo")
+        return Window(rows=int(text))
+    if (months := durations.months(text)) is not None:
+        return Window(months=months)
+    try:
+        return Window(span=durations.parse(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is no window. Write a span such as 24h, 7d or 1mo, or a number of rows") from None
+
+
+def budget(text: str) -> Budget:
+    """`4/30d`: four laps in thirty days. Raises ValueError."""
+    found = re.fullmatch(r"(\d{1,4})/(\w+)", text.strip())
+    try:
+        if found is not None:
+            return Budget(int(found[1]), durations.parse(found[2]))
+    except ValueError:
+        pass
+    raise ValueError(f"{text!r} is no budget. Write how many laps in which span, such as 4/30d, or null for no limit")
+
+
+class Monitor(BaseModel):
+    """What a look at production looks at, how seldom it may cry wolf, and whom it tells."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: str | int = "1mo"
+    false_alarms: float = Field(0.01, gt=0, le=0.2)
+    label_delay: str = "0d"
+    webhook: str | None = None
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _cut(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ValueError("is no window. Write a span such as 24h, 7d or 1mo, or a number of rows")
+        window(value)
+        return value
+
+    @field_validator("label_delay")
+    @classmethod
+    def _delay(cls, value: str) -> str:
+        durations.parse(value, none=True)
+        return value
+
+    @field_validator("webhook")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        # Whoever knows such an address may write to the channel behind it; on this machine it is no secret.
+        if value is None or _ENV.search(value):
+            return value
+        place = urlsplit(value)
+        if place.scheme not in ("http", "https") or not place.hostname:
+            raise ValueError("is no address. Write ${NAME}, and export NAME with the address of the webhook")
+        if place.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("holds an address that is a secret. Write ${NAME}, and export NAME in the environment")
+        return value
+
+    @property
+    def cut(self) -> Window:
+        """`window`, read."""
+        return window(self.window)
+
+    @property
+    def delay(self) -> timedelta:
+        """`label_delay`, read: windows younger than that count as unlabelled."""
+        return durations.parse(self.label_delay, none=True)
+
+
+class Retrain(BaseModel):
+    """When a lap is worth it, what it learns from, and how often there may be one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Policy = "staleness"
+    cost: float = Field(0.5, ge=0)
+    history: str = "expanding"
+    cooldown: str = "1d"
+    budget: str | None = "4/30d"
+    probation: int = Field(2, ge=0, le=100)
+
+    @field_validator("history")
+    @classmethod
+    def _reach(cls, value: str) -> str:
+        if value != "expanding" and not re.fullmatch(r"trailing:[1-9]\d{0,3}", value):
+            raise ValueError(
+                f"{value!r} is unknown. Write expanding (all rows teach) or trailing:N (those of the last N windows)"
+            )
+        return value
+
+    @field_validator("cooldown")
+    @classmethod
+    def _rest(cls, value: str) -> str:
+        durations.parse(value, none=True)
+        return value
+
+    @field_validator("budget")
+    @classmethod
+    def _limit(cls, value: str | None) -> str | None:
+        if value is not None:
+            budget(value)
+        return value
+
+    @property
+    def trailing(self) -> int | None:
+        """Windows whose rows teach; None: all rows."""
+        return None if self.history == "expanding" else int(self.history.partition(":")[2])
+
+    @property
+    def rest(self) -> timedelta:
+        """`cooldown`, read."""
+        return durations.parse(self.cooldown, none=True)
+
+    @property
+    def limit(self) -> Budget | None:
+        """`budget`, read."""
+        return None if self.budget is None else budget(self.budget)
+
+
+class Schedule(BaseModel):
+    """What `windvane up` starts by itself, as cron expressions in UTC; null: not by itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: str | None = None
+    monitor: str | None = "0 * * * *"
+
+    @field_validator("train", "monitor")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        from cronsim import CronSim, CronSimError
+
+        try:
+            if len(value.split()) != 5:
+                raise CronSimError("it needs five fields")
+            next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)))
+        except (CronSimError, StopIteration) as e:
+            raise ValueError(
+                f"{value!r} is no cron expression ({e or 'it never comes'}). Write minute, hour, day, month, weekday, such as 0 * * * *"
+            ) from None
+        return value

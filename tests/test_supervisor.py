@@ -1,0 +1,169 @@
+"""The supervisor on small services: what dies is started again, and nothing outlives it, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import child, standing, supervisor
+from flows.standing import Standing
+from flows.supervisor import Service, Supervisor
+from ledger.leases import Holder
+from tasks.errors import InputError
+
+# A service with a process of its own below it, as MLflow's server has one; it says where both are, and that it is ready.
+SERVICE = """
+import os, subprocess, sys, time
+from flows.child import follow_parent
+follow_parent()
+below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open(sys.argv[1] + ".part", "w") as said:
+    said.write(f"{os.getpid()} {below.pid}")
+os.replace(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(600)
+"""
+# A supervisor in a process of its own, to be killed.
+PARENT = """
+import sys, time
+from pathlib import Path
+from flows import standing
+from flows.standing import Standing
+from flows.supervisor import Supervisor
+from ledger.leases import Holder
+from tests.test_supervisor import service
+home = Path(sys.argv[1])
+with standing.alone(home):
+    def told(children):
+        alive = {name: (one.pid, one.born) for name, one in children.items()}
+        standing.write(home, Standing(Holder.me("up"), children=alive))
+    watched = Supervisor([service(home, "one")], home / "up", told)
+    while True:
+        watched.step()
+        time.sleep(0.02)
+"""
+
+
+def service(home: Path, name: str, after: tuple[str, ...] = ()) -> Service:
+    said = home / f"{name}.said"
+    command = (sys.executable, "-c", SERVICE, str(said))
+
+    def healthy(pid: int | None) -> bool:
+        return said.exists() and said.read_text().split()[0] == str(pid)
+
+    return Service(name, None, healthy, command, {child.MARK: str(home)}, after)
+
+
+def until(true: Callable[[], bool], step: Callable[[], None] = lambda: None, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        step()
+        time.sleep(0.02)
+
+
+def processes(home: Path, name: str) -> list[int]:
+    until((home / f"{name}.said").exists)
+    return [int(pid) for pid in (home / f"{name}.said").read_text().split()]
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Supervisor:
+    services = [service(tmp_path, "one"), service(tmp_path, "two", ("one",))]
+    return Supervisor(services, tmp_path / "up", lambda _: None)
+
+
+def test_services_start_in_their_order_and_all_stop(tmp_path: Path, watched: Supervisor) -> None:
+    watched.step()
+    assert watched.children["two"].pid is None
+    assert watched.children["two"].state == "waiting"
+    until(lambda: watched.ready, watched.step)
+    pids = processes(tmp_path, "one") + processes(tmp_path, "two")
+    watched.stop()
+    assert gone(pids)
+
+
+def test_what_dies_is_started_again_with_its_whole_group(tmp_path: Path, watched: Supervisor) -> None:
+    until(lambda: watched.ready, watched.step)
+    first = processes(tmp_path, "one")
+    os.kill(first[0], signal.SIGKILL)
+    until(lambda: not watched.ready, watched.step)
+    until(lambda: watched.ready, watched.step)
+    assert gone(first)
+    assert processes(tmp_path, "one")[0] != first[0]
+    watched.stop()
+
+
+def test_a_service_that_keeps_dying_is_started_ever_more_seldom(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "raise SystemExit('worn out')")
+    watched = Supervisor([Service("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
+    one, waits = watched.children["one"], []
+    for deaths in (1, 2, 3):
+        until(lambda deaths=deaths: one.deaths == deaths, watched.step)  # type: ignore[misc]
+        waits.append(one.begins_in)
+    assert waits[0] < waits[1] < waits[2]
+    assert "worn out" in supervisor.last_words(one.log)
+
+
+def test_what_another_start_would_not_mend_is_told(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "import sys; print('windvane: no key', file=sys.stderr); sys.exit(2)")
+    watched = Supervisor([Service("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
+    with pytest.raises(InputError, match=r"^no key$"):
+        until(lambda: False, watched.step)
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    pids = processes(tmp_path, "one")
+    parent.kill()
+    parent.wait()
+    until(lambda: gone(pids))
+    assert standing.running(tmp_path) is None
+    with standing.alone(tmp_path):
+        pass  # and the next one may begin
+
+
+def test_what_was_left_behind_is_found_and_nothing_else(tmp_path: Path) -> None:
+    def begin(home: Path, said: str) -> subprocess.Popen[bytes]:
+        # Its pipe stays open: it does not learn of the end of whoever started it.
+        command = [sys.executable, "-c", SERVICE, str(tmp_path / f"{said}.said")]
+        environment = {**os.environ, child.MARK: str(home)}
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
+
+    mine, leaderless, other = begin(tmp_path, "mine"), begin(tmp_path, "leaderless"), begin(tmp_path / "b", "other")
+    born = {p.pid: psutil.Process(p.pid).create_time() for p in (mine, leaderless, other)}
+    pids = {name: processes(tmp_path, name) for name in ("mine", "leaderless", "other")}
+    leaderless.kill()
+    leaderless.wait()
+    me = Holder.me("up")
+    # Of another project, and with another birth: a number that was given to somebody else meanwhile.
+    children = {"a": (mine.pid, born[mine.pid]), "b": (leaderless.pid, born[leaderless.pid])}
+    strangers = {"c": (other.pid, born[other.pid]), "d": (os.getpid(), 1.0)}
+    try:
+        assert supervisor.sweep(Standing(me, children={**children, **strangers}), tmp_path) == 3
+        assert gone([*pids["mine"], pids["leaderless"][1]])
+        assert not gone(pids["other"])
+    finally:
+        for process in (mine, other):
+            os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+            process.wait()
+
+
+def test_a_second_one_is_told_who_runs_already(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    processes(tmp_path, "one")
+    with pytest.raises(InputError, match=f"process {parent.pid}"), standing.alone(tmp_path):
+        raise AssertionError("two at once")
+    parent.kill()
+    parent.wait()

@@ -1,0 +1,323 @@
+"""The watch from end to end: traffic in the ledger and rows in the source, real laps, real MLflow, a real webhook."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from ledger import decisions, notices, store, versions, windows
+from ledger.labels import Statement, hand_in
+from ledger.predictions import Prediction
+from tests.conftest import Folder, quick_project
+from tests.ledgers import put
+
+pytestmark = pytest.mark.slow
+NAME = "towns"
+TOWNS = ["Ulm", "Bonn", "Kiel", "Jena"]
+# The table ends here; what comes later is production.
+TAUGHT = "2025-06-30"
+
+
+def stream(
+    start: str, days: int, a_day: int = 8, seed: int = 0, shift: float = 0.0, slope: float = 3.0
+) -> pd.DataFrame:
+    """Sales: a price that follows size, age and town. `shift` moves the sizes, `slope` is what a size is worth."""
+    rng = np.random.default_rng(seed)
+    rows = days * a_day
+    at = pd.date_range(start, periods=days, freq="D").repeat(a_day) + pd.to_timedelta(
+        np.tile(np.arange(a_day), days), "h"
+    )
+    size, age = rng.normal(100 + shift, 20, rows), rng.uniform(0, 40, rows)
+    town = rng.choice(TOWNS, rows)
+    worth = pd.Series(town).map(dict(zip(TOWNS, (0.0, 40.0, 80.0, 20.0), strict=True))).to_numpy()
+    price = slope * size - 2 * age + worth + rng.normal(0, 12, rows)
+    return pd.DataFrame({"at": at, "size": size.round(2), "age": age.round(2), "town": town, "price": price.round(2)})
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Path:
+    """A project after its first lap; tests take copies."""
+    folder = quick_project(tmp_path_factory.mktemp("taught") / "project")
+    (folder.path / "data" / "txhousing.csv").unlink()
+    stream("2025-01-01", 181).to_csv(folder.path / "data" / "sales.csv", index=False)
+    folder.set(
+        project=NAME,
+        problem__target="price",
+        problem__time="at",
+        problem__ignore=[],
+        data__source="data/sales.csv",
+        search__candidates=["linear"],
+        search__trials=1,
+        monitor__window="7d",
+    )
+    assert folder.train(env={"PREFECT_API_URL": prefect_server})["verdict"] == "promoted"
+    return folder.path
+
+
+@pytest.fixture
+def project(taught: Path, tmp_path: Path) -> Folder:
+    shutil.copytree(taught, tmp_path / "copy")
+    return Folder(tmp_path / "copy")
+
+
+def ledger(folder: Folder) -> sa.Engine:
+    return store.connect(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
+
+
+def serve(folder: Folder, rows: pd.DataFrame, version: int = 1, hide: bool = False) -> list[Statement]:
+    """What the scoring service records of these rows, with a version's own answers; the labels that will come."""
+    from flows.project import Project
+    from tasks import privacy
+    from tasks.features import Columns, conform
+
+    project = Project(folder.path)
+    made = versions.numbered(project.ledger, NAME, version)
+    assert made is not None
+    columns = Columns(**{k: tuple(v) for k, v in made.facts["columns"].items()})
+    said = project.model(made).predict(conform(rows, columns, "a test"))
+    inputs = rows.drop(columns=["price"]).assign(at=rows["at"].map(lambda t: t.isoformat())).to_dict("records")
+    ids = [f"{version}-{t.isoformat()}" for t in rows["at"]]
+    given = [
+        Prediction(id, version, row, {"prediction": float(p)}, time=t)
+        for id, row, p, t in zip(ids, inputs, said, rows["at"], strict=True)
+    ]
+    put(project.ledger, NAME, *given, privacy=privacy.of(project.settings, project.home) if hide else None)
+    return [Statement(id, float(y)) for id, y in zip(ids, rows["price"], strict=True)]
+
+
+def look(folder: Folder, server: str, **env: str) -> dict[str, Any]:
+    ran = folder.run("monitor", "--json", env={"PREFECT_API_URL": server, **env})
+    assert ran.status == 0, ran.err
+    return ran.json
+
+
+class Hook:
+    """A webhook that keeps what it was told, and refuses the first `deaf` times."""
+
+    def __init__(self, deaf: int = 0) -> None:
+        told = self.told = list[str]()
+        left = [deaf]
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                left[0] -= 1
+                self.send_response(500 if left[0] >= 0 else 200)
+                self.end_headers()
+                if left[0] < 0:
+                    told.append(json.loads(body)["text"])
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/secret"
+
+
+@contextmanager
+def hook(deaf: int = 0) -> Iterator[Hook]:
+    one = Hook(deaf)
+    threading.Thread(target=one.server.serve_forever, daemon=True).start()
+    try:
+        yield one
+    finally:
+        one.server.shutdown()
+        one.server.server_close()
+
+
+def test_a_shift_is_seen_taught_again_from_labels_and_proves_itself(project: Folder, prefect_server: str) -> None:
+    """Labels come back, the relation changes, the lap learns it from the ledger, and the new version serves."""
+    with hook(deaf=1) as told:
+        project.set(monitor__webhook="${HOOK}")
+        env = {"HOOK": told.url}
+        calm = serve(project, stream("2025-07-01", 14, seed=1))
+        hand_in(ledger(project), NAME, calm)
+        first = look(project, prefect_server, **env)
+        assert (first["decision"], first["drift"]["alarm"], first["retrained"]) == ("wait", False, "no")
+        hand_in(ledger(project), NAME, serve(project, stream("2025-07-15", 28, seed=2, slope=4.5)))
+        second = look(project, prefect_server, **env)
+        assert second["decision"] == "retrain", second
+        assert second["retrained"] == "done"
+        made = [d for d in decisions.listed(ledger(project), NAME, acting=True) if d.action == "retrain"]
+        assert [(d.state, d.made) for d in made] == [("done", 2)], made
+        assert made[0].gain is not None
+        assert made[0].gain > made[0].cost > 0  # type: ignore[operator]
+        # Its own traffic, as the world is now: nothing to do, and in the end it says what was really saved.
+        hand_in(ledger(project), NAME, serve(project, stream("2025-08-12", 35, seed=3, slope=4.5), version=2))
+        third = look(project, prefect_server, **env)
+        assert (third["decision"], third["version"]) == ("wait", 2), third
+        realised = decisions.numbered(ledger(project), made[0].id).realised  # type: ignore[union-attr]
+        assert realised is not None
+        assert realised > made[0].cost  # type: ignore[operator]
+        states = [n.state for n in notices.listed(ledger(project), NAME)]
+        assert states.index("retraining") < states.index("promoted 2")
+        assert len(told.told) == len(states)
+        assert all(text.startswith(f"{NAME}: ") for text in told.told)
+    stored = [p for p in (project.path / ".windvane").rglob("*") if p.is_file() and b"/secret" in p.read_bytes()]
+    assert stored == []
+    _mlflow_tells(project, made[0].id)
+
+
+def _mlflow_tells(project: Folder, decision: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.path}/.windvane/mlflow.db")
+    experiment = client.get_experiment_by_name(NAME)
+    runs = client.search_runs([experiment.experiment_id], f"tags.`windvane.decision` = '{decision}'")
+    watched = [run for run in runs if "windvane.watch" in run.data.tags]
+    laps = [run for run in runs if "windvane.fingerprint" in run.data.tags]
+    assert (len(watched), len(laps)) == (1, 1)
+    assert laps[0].data.tags["windvane.cause"] == watched[0].data.tags["windvane.cause"]
+    kept = {item.path for item in client.list_artifacts(watched[0].info.run_id, "watch")}
+    assert any(path.endswith(".html") for path in kept)
+    assert watched[0].info.status == "FINISHED"
+
+
+def test_the_same_data_again_is_no_new_look_and_imports_nothing_heavy(project: Folder, prefect_server: str) -> None:
+    hand_in(ledger(project), NAME, serve(project, stream("2025-07-01", 10, seed=1)))
+    first = look(project, prefect_server)
+    before = (windows.of(ledger(project), NAME, 1), decisions.listed(ledger(project), NAME))
+    ran = project.run("monitor", "--json", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert ran.json == first
+    assert (windows.of(ledger(project), NAME, 1), decisions.listed(ledger(project), NAME)) == before
+    imported = {line.rsplit("|", 1)[-1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
+    assert not imported & {"pandas", "numpy", "sklearn", "mlflow", "prefect", "evidently", "dvc.repo"}
+    # Without the shortcut the ledger says the same.
+    (project.path / ".windvane" / "watch" / "last.json").unlink()
+    assert look(project, prefect_server) == first
+    assert (windows.of(ledger(project), NAME, 1), decisions.listed(ledger(project), NAME)) == before
+
+
+def test_late_labels_fill_old_windows_and_change_later_decisions_only(project: Folder, prefect_server: str) -> None:
+    told = serve(project, stream("2025-07-01", 15, seed=4, slope=4.5))
+    first = look(project, prefect_server)
+    assert first["decision"] == "wait"
+    assert first["known_until"] is None
+    kept = decisions.listed(ledger(project), NAME)
+    hand_in(ledger(project), NAME, told)
+    second = look(project, prefect_server)
+    assert second["decision"] == "retrain"
+    assert second["known_until"] is not None
+    old = windows.of(ledger(project), NAME, 1)[0]
+    assert (old.labelled, old.looks) == (old.rows, 1)
+    assert decisions.listed(ledger(project), NAME)[: len(kept)] == kept
+
+
+def test_without_any_labels_a_shift_alarms_and_leads_to_a_lap_or_a_named_reason(
+    project: Folder, prefect_server: str
+) -> None:
+    serve(project, stream("2025-07-01", 15, seed=5, shift=60))
+    said = look(project, prefect_server)
+    assert said["drift"]["alarm"]
+    assert "size" in said["drift"]["columns"]
+    assert said["decision"] in ("retrain", "wait", "stop")
+    assert len(said["reason"]) > 20
+    project.set(retrain__policy="drift")
+    again = look(project, prefect_server)
+    if again["decision"] == "retrain":  # nothing new to learn from: the lap says so, and none follows it
+        (one,) = [d for d in decisions.listed(ledger(project), NAME, acting=True) if d.action == "retrain"]
+        assert (one.state, str(one.note)[:11]) == ("skipped", "no new rows")
+        assert again["retrained"] == "no"
+
+
+def test_data_that_broke_stop_the_watch_until_a_person_has_looked(project: Folder, prefect_server: str) -> None:
+    project.set(retrain__policy="drift")
+    silent = stream("2025-07-01", 13, seed=9).assign(age=np.nan)
+    hand_in(ledger(project), NAME, serve(project, silent))
+    said = look(project, prefect_server)
+    assert (said["decision"], said["diagnosis"], said["retrained"]) == ("stop", "broken data", "no"), said
+    assert "age" in said["drift"]["columns"]
+    assert look(project, prefect_server)["decision"] == "stop"
+    stops = [d for d in decisions.listed(ledger(project), NAME, acting=True) if d.action == "stop"]
+    assert {d.state for d in stops} == {"told"}
+    assert notices.listed(ledger(project), NAME)[-1].state == "stopped"
+    ran = project.run("monitor", "--json", "--acknowledge", env={"PREFECT_API_URL": prefect_server})
+    assert "acknowledged" in ran.err
+    (one, *_) = decisions.listed(ledger(project), NAME, acting=True)
+    assert (one.state, one.note) == ("done", "acknowledged")
+
+
+def test_what_the_ledger_does_not_keep_is_no_drift(project: Folder, prefect_server: str) -> None:
+    project.set(ledger__drop=["age"], ledger__hash=["town"])
+    rows = stream("2025-07-01", 13, seed=1)
+    told = serve(project, rows, hide=True)
+    hand_in(ledger(project), NAME, told)
+    said = look(project, prefect_server)
+    assert (said["decision"], said["drift"]["alarm"]) == ("wait", False), said
+    assert said["drift"]["left_out"] == ["age", "town"]
+
+
+def test_new_rows_of_the_source_are_watched_where_the_ledger_has_none(project: Folder, prefect_server: str) -> None:
+    whole = pd.concat([stream("2025-01-01", 181), stream("2025-07-01", 21, seed=6)])
+    whole.to_csv(project.path / "data" / "sales.csv", index=False)
+    said = look(project, prefect_server)
+    assert (said["decision"], said["drift"]["alarm"]) == ("wait", False), said
+    assert {w.origin for w in windows.of(ledger(project), NAME, 1)} == {"source"}
+    assert said["quality"]["estimated"] is False
+    assert said["window"]["rows"] == said["window"]["labelled"] > 0
+
+
+def test_a_champion_that_turns_worse_is_rolled_back_in_its_probation_and_stays_so(
+    project: Folder, prefect_server: str
+) -> None:
+    project.set(
+        search__candidates=["tree"], search__manual=[{"candidate": "tree", "max_depth": 2}], search__method="manual"
+    )
+    assert project.train(env={"PREFECT_API_URL": prefect_server})["version"] == 2
+    engine = ledger(project)
+    if versions.champion(engine, NAME).version == 1:  # type: ignore[union-attr]
+        versions.promote(engine, NAME, versions.promotion(1, 2, "lap", "as if a lucky lap had promoted it"))
+    hand_in(engine, NAME, serve(project, stream("2025-07-01", 20, seed=7), version=2))
+    said = look(project, prefect_server)
+    assert said["decision"] == "rollback", said
+    last = versions.last_promotion(engine, NAME)
+    assert last is not None
+    assert (last.from_version, last.to_version, last.cause, last.told) == (2, 1, "probation", True)
+    assert "on the same inputs" in last.reason
+    for _ in range(2):
+        look(project, prefect_server)
+    assert versions.last_promotion(engine, NAME) == last
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.path}/.windvane/mlflow.db")
+    assert int(client.get_model_version_by_alias(NAME, "champion").version) == 1
+
+
+def test_a_decision_that_was_told_and_never_begun_is_carried_out_by_the_next_look(
+    project: Folder, prefect_server: str
+) -> None:
+    from ledger.decisions import Entry
+
+    engine = ledger(project)
+    rows = pd.concat([stream("2025-01-01", 181), stream("2025-07-01", 30, seed=8)])
+    rows.to_csv(project.path / "data" / "sales.csv", index=False)
+    made = decisions.record(
+        engine, Entry(NAME, 1, "2025-06-01", "2025-06-30", "retrain", "an earlier pass", "refit", "refit")
+    )
+    decisions.tell(engine, made.id)
+    said = look(project, prefect_server)
+    ended = decisions.numbered(engine, made.id)
+    assert ended is not None
+    assert (said["retrained"], ended.state, ended.claims) == ("done", "done", 1)
+    assert versions.newest(engine, NAME).version == 2  # type: ignore[union-attr]
+
+
+def test_no_rows_and_no_champion_are_answers(project: Folder, empty: Folder, prefect_server: str) -> None:
+    said = look(project, prefect_server)
+    assert (said["window"]["rows"], said["decision"]) == (0, "wait")
+    assert "no rows yet" in said["reason"]
+    fresh = quick_project(empty.path / "new")
+    ran = fresh.run("monitor", "--json")
+    assert ran.status == 2
+    assert "windvane train" in ran.err
