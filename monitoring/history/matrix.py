@@ -166,7 +166,7 @@ def _name(job: Job, digests: Sequence[str], model: int) -> str:
         "problem": job.settings.problem.model_dump(),
         "seed": job.settings.split.seed,
         "sample": job.sample and [job.sample, model],
-        "code": fingerprint.code(),
+        "code": [fingerprint.code(), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()],
         "libraries": fingerprint.libraries(),
     }
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:24]

@@ -17,8 +17,8 @@ class Past:
     taught: (m,) the windows before which champions and challengers were taught, rising. losses: (m, known) their mean losses per
     row on windows 0 .. known - 1, NaN on windows before they were taught; known = now, or less where labels are late.
     serving: the champion's place in `taught`; since: the window at which it began to serve. record: (h,) its mean losses on the
-    windows of its own held-out rows. price: of a lap, in loss. drifted: the share of drifted columns on the latest window, where
-    somebody measures it.
+    windows of its own held-out rows. price: of a lap, in loss. alarm: whether a drift alarm rings on the latest window, where
+    somebody measures one.
     """
 
     taught: NDArray[np.int64]
@@ -28,7 +28,7 @@ class Past:
     record: NDArray[np.float64]
     price: float
     now: int
-    drifted: float | None = None
+    alarm: bool | None = None
 
     @property
     def known(self) -> int:

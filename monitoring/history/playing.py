@@ -15,8 +15,8 @@ from monitoring.history.policies import Policy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# (model, window) -> share of columns that drifted on the window, against the held-out rows of the model.
-Drifted = Callable[[int, int], float]
+# (model, window) -> whether a drift alarm rings on the window, against the held-out rows of the model.
+Alarm = Callable[[int, int], bool]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Played:
 
 
 def play(
-    matrix: Matrix, policy: Policy, cost: float, *, delay: int = 0, fee: float = 0.0, drifted: Drifted | None = None
+    matrix: Matrix, policy: Policy, cost: float, *, delay: int = 0, fee: float = 0.0, alarm: Alarm | None = None
 ) -> Played:
     """Play on from the first champion. A retraining at window j is taught on rows before window j - delay, whose labels are known.
 
     cost: of a lap, in the champion's mean losses per window on its own held-out rows. fee: what teaching a challenger costs, as a
-    share of a lap. delay: windows that labels take to come. drifted: for policies that ask for it.
+    share of a lap. delay: windows that labels take to come. alarm: for policies that ask for it.
     """
     taught, serving, since = [matrix.first], 0, matrix.first
     every = policy.challengers(cost) if policy.challengers else None
@@ -75,7 +75,7 @@ def play(
                 matrix.held_out(champion),
                 price,
                 now,
-                drifted(champion, now - 1) if drifted and policy.drift else None,
+                alarm(champion, now - 1) if alarm and policy.drift else None,
             )
             advice = policy.advise(past)
             decided.append(Decided(now, advice))

@@ -13,14 +13,14 @@ import numpy as np
 from monitoring.history import regret
 from monitoring.history.past import Advice, Past
 
-# Standard deviations of its own record by which a champion's loss must rise; the share of columns that must have drifted.
-ALARMING, MOST = 3.0, 0.5
+# Standard deviations of its own record by which a champion's loss must rise.
+ALARMING = 3.0
 
 
 @dataclass(frozen=True)
 class Policy:
     """advise: what it says of a past. challengers: (cost in windows' losses) -> a challenger is taught every so many windows after
-    the champion; None: it needs none. drift: it must be told the share of drifted columns.
+    the champion; None: it needs none. drift: it must be told of drift alarms.
     """
 
     advise: Callable[[Past], Advice]
@@ -61,9 +61,8 @@ def staleness(past: Past) -> Advice:
 
 
 def drifted(past: Past) -> Advice:
-    """More than half of the columns drifted, as Evidently's preset counts them."""
-    share = past.drifted or 0.0
-    return Advice(share > MOST, f"{share:.0%} of the columns drifted")
+    """Whenever somebody's drift alarm rings."""
+    return Advice(bool(past.alarm), "the drift alarm rings" if past.alarm else "no drift alarm")
 
 
 def known() -> dict[str, Policy]:

@@ -24,10 +24,11 @@ class Constants:
     """What was fixed on the streams of development (benchmarks/policies.py).
 
     share: of a lap's price that an earlier retraining must have saved. A champion that ages by the same amount each window is best
-    replaced after sqrt(2 price / slope) windows, as in Harris's economic order quantity (1913); just then the best earlier
+    replaced after sqrt(2 price / slope) windows, as in Harris's economic order quantity (1913), and just then the best earlier
     retraining has saved half the price. caution: standard errors by which a saving is taken lower. prior: how many independent
-    pasts it takes before this stream's own persistence counts as much as the belief that what was saved goes on. cap: persistence
-    counts at most so much. recent: windows over which an excess is averaged. cadence: a challenger each cadence * sqrt(cost) windows.
+    pasts it takes before this stream's own persistence counts as much as the belief that what was saved goes on. cap:
+    persistence counts at most so much. recent: windows over which an excess is averaged. cadence: a challenger each
+    cadence * sqrt(cost) windows.
     """
 
     share: float = 0.5

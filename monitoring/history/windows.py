@@ -53,7 +53,7 @@ class Cut:
 
 
 def cut(rows: pd.DataFrame, time: str, window: str | int) -> Cut:
-    """Rows by windows of a duration (`7d`, `1mo`) or of a number of rows; a last window that is not full is left out.
+    """Rows by windows of a duration (`7d`, `1mo`) or of a number of rows; a last window that is not, or may not be, full is left out.
 
     By duration, windows begin at whole multiples of it since 1970 (months at the first of a month); those without a row
     are left out. By rows, rows of one moment may fall on both sides of an edge. Raises InputError if there are fewer than FEWEST.
