@@ -1,10 +1,10 @@
-"""When to retrain? `python benchmarks/policies.py [--half fixed|reported|unseen] [--no-drift] [STREAM ...]` prints each policy's total
-cost over the cheapest schedule in hindsight.
+"""When to retrain? `python -m benchmarks.policies [--half fixed|reported|unseen] [--no-drift] [STREAM ...]` prints each policy's total
+cost over the cheapest schedule in hindsight; `--price` what share of a search's processor time teaching a challenger takes.
 
 Total: the sum of the champion's mean losses over the windows, and for each retraining `cost` times the champion's mean loss per window
-on its own held-out rows. Histories: expanding, and trailing by as many windows as the first quarter. `drift` retrains when Evidently's
-preset says that more than half of the columns drifted, at its defaults. `regret` is the project's own, its challengers free, or priced at 2 and
-5 % of a lap each; a last table says what share of a lap's processor time a challenger really takes. Losses are kept in --kept.
+on its own held-out rows. Histories: expanding, and trailing by as many windows as the first quarter. `drift` retrains when
+Evidently's preset says that more than half of the columns drifted, at its defaults. `regret` is the project's own, its challengers
+free, or priced at 2 and 5 % of a lap each. Losses are kept in --kept.
 """
 
 from __future__ import annotations
@@ -138,6 +138,31 @@ def show(found: dict[str, dict[tuple[str, str, float], float]], names: list[str]
             print(f"| {stream}, {history} | {own} | {best} |")
 
 
+def price(stream: Stream) -> tuple[float, float, str]:
+    """Processor seconds of (a search on the first quarter's rows at its defaults, teaching its winner anew), the winner's name."""
+    import resource
+    import tempfile
+
+    from tasks import estimators, features, problems, profile
+    from tasks.search import search
+
+    def used() -> float:
+        both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return sum(one.ru_utime + one.ru_stime for one in both)
+
+    asked = job(stream, "expanding")
+    rows = asked.cut.before(matrix.first_window(asked.cut.count), None)
+    columns, kind = features.columns(asked.settings, profile.of(rows)), problems.of(asked.settings.problem.kind)
+    split = int(len(rows) * (1 - matrix.HELD_OUT))
+    began = used()
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal.log"
+        found = search(asked.settings, kind, columns, rows[:split], rows[split:], journal, 1, lambda _: None)
+    searched = used() - began
+    estimators.fit(found.best.spec, kind, columns, rows, asked.settings.problem.target, 0, 1)
+    return searched, used() - began - searched, found.best.candidate
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,9 +171,16 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=Path(".windvane/history"), help="folder where losses are kept")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--no-drift", action="store_true", help="leave out Evidently's preset, which takes minutes")
+    parser.add_argument("--price", action="store_true", help="only time a search and a challenger")
     asked = parser.parse_args()
     every = UNSEEN if asked.half == "unseen" else STREAMS
     chosen = [s for s in every if asked.half in (None, s.half) and (not asked.streams or s.name in asked.streams)]
+    if asked.price:
+        print("| stream | search, CPU s | challenger, CPU s | share | winner |\n|---|---|---|---|---|")
+        for stream in chosen:
+            searched, taught, winner = price(stream)
+            print(f"| {stream.name} | {searched:.1f} | {taught:.2f} | {taught / searched:.1%} | {winner} |", flush=True)
+        return
     asked.kept.mkdir(parents=True, exist_ok=True)
     play = players(not asked.no_drift)
     found = {s.name: ratios(s, asked.kept, play, asked.cores, not asked.no_drift) for s in chosen}

@@ -233,3 +233,62 @@ def test_histories_are_named() -> None:
     assert matrix.trailing("trailing:12") == 12
     with pytest.raises(InputError, match=r"retrain\.history"):
         matrix.trailing("trailing:0")
+
+
+def test_a_recommendation_never_sees_the_part_that_reports_it() -> None:
+    from monitoring.history import backtest
+
+    made = drifting(80, 20, seed=5)
+    middle = 20 + round(backtest.CHOOSING * 60)
+    one, two = (backtest.compare({"expanding": m}, 0.5) for m in (made, spoilt(made, middle, seed=1)))
+    assert one.recommended.name == two.recommended.name
+    assert [r.chosen_on for r in one.results] == [r.chosen_on for r in two.results]
+    assert [r.reported_on for r in one.results] != [r.reported_on for r in two.results]
+    assert all(r.chosen_on >= 1 - 1e-9 and r.reported_on >= 1 - 1e-9 for r in one.results)
+
+
+def test_a_stable_stream_is_recommended_to_be_left_alone() -> None:
+    from monitoring.history import backtest
+
+    losses = 1 + 0.05 * np.broadcast_to(np.random.default_rng(2).random(60), (60, 60))
+    assert backtest.compare({"expanding": Matrix(losses.copy(), 15, None)}, 0.5).recommended.name == "never"
+
+
+def test_backtest_says_which_policy_to_use(tmp_path: Path) -> None:
+    import json
+
+    from click.testing import CliRunner
+
+    from flows.cli import main
+
+    rows = table(400).drop(columns="word")
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "params.yaml").write_text(
+        "project: turning\nproblem: {kind: regression, target: y, time: t}\ndata: {source: t.csv}\n", encoding="utf-8"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        done = CliRunner().invoke(main, ["backtest", "--window", "20", "--cost", "0.5", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["windows"] == 15
+    assert {"never", "staleness", "regret"} <= set(told["policies"])
+    assert told["oracle"]["total"] < told["policies"]["never"]["total"], "the slope turns half way"
+    assert all(one["total"] >= told["oracle"]["total"] - 1e-9 for one in told["policies"].values())
+    assert told["recommended"]["policy"] in told["policies"]
+    assert (tmp_path / told["picture"]).stat().st_size > 1000
+
+
+def test_backtest_without_a_time_names_the_key(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from flows.cli import main
+
+    (tmp_path / "params.yaml").write_text(
+        "project: still\nproblem: {kind: regression, target: y}\ndata: {source: t.csv}\n", encoding="utf-8"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        done = CliRunner().invoke(main, ["backtest"])
+    assert done.exit_code == 2
+    assert "problem.time" in done.output

@@ -80,5 +80,5 @@ def _numbers(times: pd.Series, window: str) -> NDArray[np.int64]:
         raise InputError(f"monitor.window: {window} is a duration, but problem.time is a number. Give a number of rows")
     if window.endswith("mo"):
         months = (times.dt.year - 1970) * 12 + times.dt.month - 1
-        return (months // int(window.removesuffix("mo"))).to_numpy(dtype=np.int64)
-    return ((times - pd.Timestamp(0)) // durations.parse(window)).to_numpy(dtype=np.int64)
+        return np.asarray(months // int(window.removesuffix("mo")), dtype=np.int64)
+    return np.asarray((times - pd.Timestamp(0)) // durations.parse(window), dtype=np.int64)
