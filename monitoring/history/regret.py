@@ -1,0 +1,120 @@
+"""When to retrain, by regret: once an earlier retraining would by now have saved a good part of what a lap costs.
+
+Between laps the champion's configuration is taught anew every few windows, as a challenger that never serves: no search, no gate,
+no deployment, only its losses on the windows that follow. Held against them, the champion's losses show its age alone, because
+a hard window is hard for all of them. The decision is a pure function of those losses, live and in replay alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monitoring.history.past import Advice, Past
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What was fixed on the streams of development (benchmarks/policies.py).
+
+    share: of a lap's price that an earlier retraining must have saved. A champion that ages by the same amount each window is best
+    replaced after sqrt(2 price / slope) windows, as in Harris's economic order quantity (1913), and just then the best earlier
+    retraining has saved half the price. caution: standard errors by which a saving is taken lower. prior: how many independent
+    pasts it takes before this stream's own persistence counts as much as the belief that what was saved goes on. cap:
+    persistence counts at most so much. recent: windows over which an excess is averaged. cadence: a challenger each
+    cadence * sqrt(cost) windows.
+    """
+
+    share: float = 0.5
+    caution: float = 1.0
+    prior: float = 4.0
+    cap: float = 2.0
+    recent: int = 3
+    cadence: float = 2.0
+
+
+FIXED = Constants()
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What the challenger taught before window `since` would have saved by now, had it served since: `saved`, in loss, less the
+    doubt about it.
+    """
+
+    saved: float
+    since: int
+
+
+def advise(past: Past, fixed: Constants = FIXED) -> Advice:
+    """Retrain if what the best earlier retraining has saved, times its persistence, exceeds `share` of the price of a lap."""
+    best = saving(past, fixed.caution)
+    if best is None:
+        return Advice(False, "no challenger has met labelled rows since the champion was taught")
+    age, back = past.known - past.born, past.known - best.since
+    lasting = persistence(past, age, fixed)
+    worth = best.saved * lasting
+    said = (
+        f"retraining {back} window{'s' if back > 1 else ''} ago would have saved {best.saved / past.price:.2f} of a lap's price, of "
+        f"which {lasting:.0%} is expected to go on; {fixed.share:g} is enough"
+    )
+    return Advice(worth > fixed.share * past.price, said, max(worth, 0.0) / back * age)
+
+
+def cadence(cost: float, fixed: Constants = FIXED) -> int:
+    """A challenger is taught each so many windows after the champion. cost: of a lap, in windows' losses."""
+    return max(1, round(fixed.cadence * sqrt(cost)))
+
+
+def saving(past: Past, caution: float) -> Saving | None:
+    """The most that any challenger taught after the champion would have saved by now, less `caution` standard errors; None if no
+    challenger has met labelled rows.
+    """
+    champion, found = past.losses[past.serving], []
+    for model in np.flatnonzero((past.taught > past.born) & (past.taught < past.known)):
+        begun = int(past.taught[model])
+        won = champion[begun:] - past.losses[model, begun:]
+        doubt = caution * sqrt(len(won)) * float(won.std(ddof=1)) if len(won) > 1 else 0.0
+        found.append(Saving(float(won.sum()) - doubt, begun))
+    return max(found, key=lambda one: one.saved, default=None)
+
+
+def persistence(past: Past, age: int, fixed: Constants = FIXED) -> float:
+    """How much of an excess over fresh models went on, among all models of about this age in the stream's past; 0 .. fixed.cap.
+
+    1: a fresh model went on to save as much per window as the older one's recent excess. Less: what was out of date came back
+    into its own (a season, a passing shock), or fresh models aged as fast. A regression through the origin, drawn towards 1 as
+    if by `prior` pasts that say so; pasts that overlap count as one.
+    """
+    horizon = max(1, min(age, (past.known - int(past.taught[0])) // 3))
+    served, losses = _sums(past.losses), past.losses
+    old, new = np.meshgrid(np.arange(len(past.taught)), np.arange(len(past.taught)), indexing="ij")
+    begun, ages = past.taught[new], past.taught[new] - past.taught[old]
+    chosen = (ages >= max(2.0, 0.5 * age)) & (ages <= 2 * age) & (begun + horizon <= past.known)
+    old, new, begun, ages = old[chosen], new[chosen], begun[chosen], ages[chosen]
+    if len(begun) < 2:
+        return 1.0
+    windows = np.arange(past.known)
+    freshest = np.maximum(np.searchsorted(past.taught, windows, side="right") - 1, 0)
+    fresh = _sums(losses[freshest, windows][None, :])[0]
+    over = np.clip(ages - 1, 1, fixed.recent)
+    excess = (served[old, begun] - served[old, begun - over] - fresh[begun] + fresh[begun - over]) / over
+    went_on = (
+        served[old, begun + horizon] - served[old, begun] - served[new, begun + horizon] + served[new, begun]
+    ) / horizon
+    size = float(excess @ excess)
+    if size <= 0:
+        return 1.0
+    pasts = float(begun.max() - begun.min() + 1) / horizon
+    return float(np.clip((pasts * float(excess @ went_on) / size + fixed.prior) / (pasts + fixed.prior), 0, fixed.cap))
+
+
+def _sums(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(m, n) -> (m, n + 1) running sums along the windows; windows before a model count 0."""
+    return np.concatenate([np.zeros((len(losses), 1)), np.nancumsum(losses, axis=1)], axis=1)
