@@ -167,10 +167,10 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
 
     parse.invalid_row_handler = note
     read.use_threads = False  # without threads the reader knows line numbers
-    with contextlib.suppress(pa.ArrowInvalid):  # broken in another way, or gone since
-        with pacsv.open_csv(path, read, parse, text) as batches:
-            for _ in batches:
-                pass
+    # What is broken in another way, or gone since, is said elsewhere.
+    with contextlib.suppress(pa.ArrowInvalid), pacsv.open_csv(path, read, parse, text) as batches:
+        for _ in batches:
+            pass
     if bad:
         line, more = (
             line_of(path, bad[0].number - 2, header=True),
