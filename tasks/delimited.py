@@ -167,7 +167,7 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
 
     parse.invalid_row_handler = note
     read.use_threads = False  # without threads the reader knows line numbers
-    # Broken in another way, or gone since: whoever reads it says so.
+    # What is broken in another way, or gone since, is said elsewhere.
     with contextlib.suppress(pa.ArrowInvalid), pacsv.open_csv(path, read, parse, text) as batches:
         for _ in batches:
             pass

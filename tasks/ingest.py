@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,23 +53,44 @@ def run(root: Path, chosen: settings.Settings) -> None:
     remedy.
     """
     with scratch(root) as folder:
-        tables.write_whole(root / profile.TABLE, lambda part: write(root, chosen, part, folder))
+        table = folder / "table.parquet"
+        write(root, chosen, table, folder)
+        tables.put(table, root / profile.TABLE)
 
 
 @contextmanager
 def scratch(root: Path) -> Iterator[Path]:
     """A folder for what must be written to be read in a stream, beside the data: a temporary folder may lie in memory."""
+    from filelock import FileLock
+
     folder = root / "data" / f".scratch-{uuid4().hex[:8]}"
     made = not folder.parent.exists()
     if not made and not folder.parent.is_dir():
         raise InputError(f"{folder.parent}: is a file, where Windvane needs a folder. Rename it")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if made and not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder.parent)
+    # Held first, and by the system: whoever is killed lets go.
+    with FileLock(lock := folder.with_suffix(".lock")):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+            if made and not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
+
+
+def _sweep(data: Path) -> None:
+    """Delete the scratch folders of processes that were killed: nobody holds their locks any more."""
+    from filelock import FileLock, Timeout
+
+    for folder in data.glob(".scratch-*"):
+        lock = folder.with_suffix(".lock")
+        with suppress(Timeout), FileLock(lock, timeout=0):
+            if folder != lock:
+                shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def write(root: Path, chosen: settings.Settings, target: Path, folder: Path) -> None:

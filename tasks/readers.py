@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # MLflow takes no key of more than 250 letters, and what is longer is a cell that slipped into the header.
 LONGEST_NAME = 200
+# A zone by its distance from UTC, and one of other than whole hours.
+_OFFSET = r"[+-]\d\d:[0-5]\d"
+_ODD_OFFSET = r"[+-]\d\d:(?!00)[0-5]\d"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def cells(path: Path, scratch: Path, ignore: tuple[str, ...] = ()) -> Cells:
     if kind in sources.CSV:
         return _delimited(path, plain)
     if kind in sources.PARQUET:
-        return _parquet(path, plain)
+        return _parquet(path, plain, scratch)
     names, scan = json_lines.scan(plain, path, scratch, ignore)
     _check_names(path, names)
     return Cells(path, plain, names, scan)
@@ -83,7 +86,7 @@ def _delimited(path: Path, plain: Path) -> Cells:
     return Cells(path, plain, how.names, scan, how)
 
 
-def _parquet(path: Path, plain: Path) -> Cells:
+def _parquet(path: Path, plain: Path, scratch: Path) -> Cells:
     import polars as pl
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -94,9 +97,12 @@ def _parquet(path: Path, plain: Path) -> Cells:
             # pandas writes its unnamed row labels as a column: they are no data.
             names = tuple(n for n in file.schema_arrow.names if not n.startswith("__index_level_"))
             rows = file.metadata.num_rows
+            offsets = [field.name for field in file.schema_arrow if _odd_offset(field.type)]
         _check_names(path, names)
         _check_rows(path, rows)
         checksums.verify(plain)
+        if offsets:
+            plain = _in_utc(plain, offsets, scratch)
         scan = tables.scan(plain).select(names)
         scan.collect_schema()
     except (FileNotFoundError, PermissionError):
@@ -114,7 +120,7 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
 
     for field in schema:
         zone = field.type.tz if at.is_timestamp(field.type) else None
-        if zone is not None and not re.fullmatch(r"[+-]\d\d:00", zone) and zone not in zoneinfo.available_timezones():
+        if zone is not None and not re.fullmatch(_OFFSET, zone) and zone not in zoneinfo.available_timezones():
             raise InputError(
                 f"{path}: column {field.name!r} has the time zone {zone!r}, which has no name that is known here. Write its "
                 "times in UTC"
@@ -124,6 +130,31 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
                 f"{path}: column {field.name!r} holds {field.type}, of more digits than can be computed with. Write it as "
                 "decimal128 or double"
             )
+
+
+def _odd_offset(kind: pa.DataType) -> bool:
+    """Whether times are so many hours and minutes from UTC: polars knows whole hours only."""
+    import pyarrow.types as at
+
+    return at.is_timestamp(kind) and kind.tz is not None and re.fullmatch(_ODD_OFFSET, kind.tz) is not None
+
+
+def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
+    """The same instants under the name UTC, in a file of their own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target = scratch / f"{len(list(scratch.iterdir()))}.utc"
+    with pq.ParquetFile(plain) as file:
+        fields = [
+            field.with_type(pa.timestamp(field.type.unit, "UTC")) if field.name in names else field
+            for field in file.schema_arrow
+        ]
+        schema = pa.schema(fields)
+        with pq.ParquetWriter(target, schema, compression="lz4") as writer:
+            for batch in file.iter_batches(tables.ROW_GROUP // 4):
+                writer.write_batch(batch.cast(schema))
+    return target
 
 
 def damaged(path: Path, error: Exception) -> InputError:

@@ -35,11 +35,16 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         write(part)
-        with part.open("rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(part, path)
+        put(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def put(part: Path, path: Path) -> None:
+    """Rename a file, written whole on the same disk, into place, once it surely lies there."""
+    with part.open("rb+") as f:
+        os.fsync(f.fileno())
+    os.replace(part, path)
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:

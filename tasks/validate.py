@@ -29,6 +29,8 @@ FAMILIES = (
     Family(agreement.CHECKS, agreement.find, "contract"),
     Family(past.CHECKS, past.find, "past"),
 )
+# The page of a table that was refused: for people, and no output of the stage, which has none then.
+STOPPED = Path(".windvane/stopped.html")
 # So many newer rows are compared by themselves with the last accepted table.
 LEAST_NEW = 500
 
@@ -46,18 +48,24 @@ class Seen:
 def run(root: Path, chosen: settings.Settings) -> None:
     """Check data/table.parquet below `root` against schema.yaml and data/accepted.json; write what was seen.
 
-    Raises one InputError that lists all that stops.
+    Raises one InputError that lists all that stops, and keeps the page of such a table at STOPPED.
     """
 
     accepted, table = digest.read(root / digest.ACCEPTED), root / profile.TABLE
     # Ingest writes no NaN: nothing need be made missing, and the file states what its ends are.
     e = _evidence(tables.scan(table), chosen, contract.load(root / contract.SCHEMA), accepted, tables.ends(table))
     seen = _seen(e)
-    findings.refuse(seen.findings, chosen.data.source)
+    page = report.Page(chosen, seen.digest, accepted, seen.findings, seen.sample)
+    try:
+        findings.refuse(seen.findings, chosen.data.source)
+    except InputError as e:
+        report.write(page, root / STOPPED)
+        raise InputError(f"{e}. {STOPPED} shows the table") from None
+    (root / STOPPED).unlink(missing_ok=True)
     tables.write_json(seen.profile.to_json(), root / profile.PROFILE)
     digest.write(seen.digest, root / digest.DIGEST)
     findings.write(seen.findings, root / findings.FINDINGS)
-    report.write(report.Page(chosen, seen.digest, accepted, seen.findings, seen.sample), root / report.REPORT)
+    report.write(page, root / report.REPORT)
 
 
 def check(

@@ -17,6 +17,7 @@ import yaml
 
 from tests import postgres_server
 from tests.postgres_server import Postgres
+from tests.storage_server import Storage
 
 ROOT = Path(__file__).parent.parent
 # Services of whoever runs the tests must not be touched by them.
@@ -157,6 +158,26 @@ def mortal_postgres() -> Iterator[Postgres]:
     """A PostgreSQL of the test's own, to be killed."""
     with _postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Storage]:
+    """The S3 server that all tests share."""
+    pytest.importorskip("s3fs")
+    running = Storage()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def storage(s3_server: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """An S3 server with an empty bucket, named by the usual variables."""
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "secret-of-tests"}
+    more = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": s3_server.url, "AWS_MAX_ATTEMPTS": "1"}
+    for name, value in {**keys, **more}.items():
+        monkeypatch.setenv(name, value)
+    s3_server.empty()
+    return s3_server
 
 
 def _postgres() -> AbstractContextManager[Postgres]:

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as trying
 from hypothesis import strategies as st
 
-from tasks import canonical, conversion, ingest, ordering, profile, sampling, settings, split, tables
+from tasks import canonical, codes, conversion, ingest, ordering, profile, sampling, settings, split, tables
+from tasks.delimited import Dialect
 from tasks.errors import InputError
 from tests.tables_for_tests import chosen, houses, ingested
 
@@ -150,6 +151,86 @@ def test_a_value_far_below_changes_the_whole_column_or_is_named(tmp_path: Path) 
     path.write_text("\n".join([*lines[:-3], "1,2", *lines[-2:]]) + "\n")
     with pytest.raises(InputError, match=f"line {rows - 1} has 2 cells"):
         ingested(path)
+
+
+@pytest.mark.parametrize("late", ["007", "99999999999999999999"])
+@pytest.mark.parametrize("above", ["7", "1.5", ""])
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_a_code_far_below_keeps_its_digits(late: str, above: str, mark: str, tmp_path: Path) -> None:
+    rows = canonical.HEAD + 500
+    table = pd.DataFrame({"price": range(rows), "zip": [str(i) for i in range(rows)], "town": "Ulm"})
+    table.loc[5, "zip"] = above
+    table.loc[rows - 7, "zip"] = late
+    path = tmp_path / "t.csv"
+    table.to_csv(path, index=False, sep=mark)
+    read = ingested(path)["zip"]
+    if late != "007" and above == "1.5":  # among measured values a large one is a number
+        assert str(read.dtype) == "float64"
+    else:
+        assert read[rows - 7] == late
+        assert read[6] == "6"
+
+
+def test_words_that_begin_with_zeros_make_no_words_of_numbers(tmp_path: Path) -> None:
+    rows = canonical.HEAD + 500
+    table = pd.DataFrame({"price": range(rows), "share": 0.25, "day": "01/02/2020", "code": "x"})
+    table.loc[rows - 7, "code"] = "007"
+    table.to_csv(tmp_path / "t.csv", index=False)
+    read = ingested(tmp_path / "t.csv")
+    assert [str(read[name].dtype) for name in ("price", "share")] == ["int64", "float64"]
+    assert read["code"][rows - 7] == "007"
+
+
+CODED = ["1", "0", "0.5", "10", "x", "ü", "2020-01-01", "01/02/2020", "-007", "07x", "a 05", "", "007", "00"]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(CODED), min_size=2, max_size=2), max_size=6),
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from([4, 16, 1 << 20]),
+    st.booleans(),
+    st.booleans(),
+)
+@trying(max_examples=200, deadline=None)
+def test_a_code_is_seen_wherever_it_stands(
+    rows: list[list[str]], mark: str, end: str, block: int, quoted: bool, last: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codes, "_BLOCK", block)
+        lines = [mark.join(f'"{cell}"' if quoted else cell for cell in row) for row in (["a", "b"], *rows)]
+        path = Path(name) / "t.csv"
+        path.write_bytes((end.join(lines) + end * last).encode())
+        coded = any(cell in ("007", "00") for row in rows for cell in row)
+        assert codes.possible(path, Dialect(mark, ("a", "b"), "\n")) == coded
+
+
+def test_what_a_killed_ingest_left_is_deleted_and_what_a_living_one_uses_is_not(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from tasks import ingest\n"
+        f"with ingest.scratch(Path({str(tmp_path)!r})) as folder:\n"
+        "    (folder / 'half').write_bytes(b'x'); print(folder.name, flush=True); time.sleep(600)"
+    )
+
+    def at_work() -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        return process, process.stdout.readline().strip()
+
+    (killed, left), (living, used) = at_work(), at_work()
+    try:
+        killed.kill()
+        killed.wait()
+        assert {left, used} <= {path.name for path in (tmp_path / "data").iterdir()}
+        houses().to_csv(tmp_path / "t.csv", index=False)
+        ingest.run(tmp_path, chosen("t.csv"))
+        assert {path.name for path in (tmp_path / "data").iterdir()} == {used, f"{used}.lock", "table.parquet"}
+    finally:
+        living.kill()
+        living.wait()
+        for process in (killed, living):
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 @pytest.fixture

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import gzip
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import polars as pl
 import pytest
 
@@ -24,66 +18,9 @@ from tasks import fetch, raw, versioning
 from tasks.errors import InputError, Outage
 from tests.conftest import ROOT
 from tests.sources_for_tests import data, state
+from tests.storage_server import Storage
 
 ROWS = pl.DataFrame({"x": [1, 2, 3], "town": ["Ulm", None, "Bonn"]})
-
-
-class Storage:
-    """A real S3 server in a process of its own on a free port, which can be killed and started again, then empty."""
-
-    def __init__(self) -> None:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{s.getsockname()[1]}"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.url.rpartition(":")[2]]
-        quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
-        for _ in range(600):
-            with contextlib.suppress(httpx.TransportError):
-                httpx.post(f"{self.url}/moto-api/reset", trust_env=False)
-                return
-            time.sleep(0.05)
-        pytest.fail("the S3 server does not start")
-
-    def empty(self) -> None:
-        httpx.post(f"{self.url}/moto-api/reset", trust_env=False)
-        self.client.create_bucket(Bucket="bucket")
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def put(self, name: str, content: bytes) -> None:
-        self.client.put_object(Bucket="bucket", Key=name, Body=content)
-
-    @property
-    def client(self) -> Any:
-        import boto3
-
-        return boto3.client("s3")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Storage]:
-    """The server that the tests of this file share."""
-    pytest.importorskip("s3fs")
-    running = Storage()
-    yield running
-    running.kill()
-
-
-@pytest.fixture
-def storage(server: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """An S3 server with an empty bucket, named by the usual variables."""
-    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "secret-of-tests"}
-    more = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": server.url, "AWS_MAX_ATTEMPTS": "1"}
-    for name, value in {**keys, **more}.items():
-        monkeypatch.setenv(name, value)
-    server.empty()
-    return server
 
 
 def parquet(rows: pl.DataFrame) -> bytes:

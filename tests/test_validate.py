@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import findings, ingest, measure, profile, validate
+from tasks import findings, ingest, measure, profile, report, validate
 from tasks.errors import InputError
 from tasks.findings import Finding
 from tasks.profile import Profile
@@ -80,6 +80,18 @@ def test_all_stops_are_said_at_once_and_ignoring_helps(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'depth'.*; data.source: .*'pool'"):
         checked(table, tmp_path)
     checked(table, tmp_path, ignore=["pool", "depth"])
+
+
+def test_a_table_that_stops_has_a_page_until_one_passes(tmp_path: Path) -> None:
+    page = tmp_path / validate.STOPPED
+    table = houses().assign(depth=-np.inf)
+    with pytest.raises(InputError, match=f"{validate.STOPPED} shows the table$"):
+        checked(table, tmp_path)
+    assert "depth" in page.read_text(encoding="utf-8")
+    assert not (tmp_path / report.REPORT).exists()
+    checked(table, tmp_path, ignore=["depth"])
+    assert not page.exists()
+    assert (tmp_path / report.REPORT).exists()
 
 
 def test_what_does_not_stop_is_a_finding(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # What the gate may write, each whole; nothing of the lap: no ledger, no run, no model.
 OUTPUTS = (profile.PROFILE, digest.DIGEST, findings.FINDINGS, report.REPORT)
-MADE = (profile.TABLE, Path(contract.SCHEMA), *OUTPUTS, split.SPLIT)
+MADE = (profile.TABLE, Path(contract.SCHEMA), *OUTPUTS, validate.STOPPED, split.SPLIT)
 
 
 @dataclass(frozen=True)
