@@ -28,6 +28,9 @@ _FAR = 2.0**63
 # From the names of the readable columns to those whose values make a row's key; None: no key is wanted.
 Keyed = Callable[[tuple[str, ...]], tuple[str, ...]] | None
 
+# What polars says when a file ends before its end was due: an error without a number.
+_SHRUNK = "failed to fill whole buffer"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -100,6 +103,10 @@ def write(reading: Reading, target: Path, keyed: Keyed) -> None:
     gc.freeze()
     try:
         tables.sink(reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target)
+    except OSError as e:
+        if _SHRUNK in str(e):  # whoever asked looks at the file again, and says what is wrong with it now
+            raise pl.exceptions.ComputeError("the file became shorter while it was read") from None
+        raise
     finally:
         gc.unfreeze()
 
