@@ -9,7 +9,9 @@ from tasks.errors import InputError
 from tasks.watch_settings import Window
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from tasks.settings import Settings
 
@@ -31,6 +33,16 @@ def begin(moment: datetime, window: Window) -> datetime:
 def end(start: datetime, window: Window) -> datetime:
     """When the window that begins at `start` ends, which is when the next one begins."""
     return later(start, window, 1)
+
+
+def numbers(times: pd.Series, window: Window) -> NDArray[np.int64]:
+    """The number of the window on the calendar that each moment (n,) falls into, as begin() has it; neighbours differ by one."""
+    import numpy as np
+    import pandas as pd
+
+    if window.months is not None:
+        return np.asarray((times.dt.year * 12 + times.dt.month - 1) // window.months, dtype=np.int64)
+    return np.asarray((times - pd.Timestamp(_MONDAY).tz_localize(None)) // window.span, dtype=np.int64)
 
 
 def later(moment: datetime, window: Window, windows: int) -> datetime:

@@ -292,3 +292,23 @@ def test_backtest_without_a_time_names_the_key(tmp_path: Path) -> None:
         done = CliRunner().invoke(main, ["backtest"])
     assert done.exit_code == 2
     assert "problem.time" in done.output
+
+
+@pytest.mark.parametrize("text", ["1mo", "7mo", "7d", "36h", "2w"])
+def test_history_is_cut_where_production_is(text: str) -> None:
+    from datetime import UTC
+
+    from tasks import history, watch_settings
+
+    window = watch_settings.window(text)
+    times = pd.Series(pd.date_range("1968-11-03", "2026-02-01", freq="7h"))
+    begins = [history.begin(t.to_pydatetime().replace(tzinfo=UTC), window) for t in times]
+    numbers = history.numbers(times, window)
+    assert [a == b for a, b in itertools.pairwise(begins)] == [a == b for a, b in itertools.pairwise(numbers)]
+    assert set(np.diff(numbers)) == {0, 1}
+
+
+@pytest.mark.parametrize("wrong", ["abc", "0", "0d", "-3"])
+def test_a_window_that_is_none_is_said_in_words(wrong: str) -> None:
+    with pytest.raises(InputError, match=r"monitor\.window"):
+        windows.cut(table(400), "t", wrong)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tasks import durations
+from tasks import history, watch_settings
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,16 +55,21 @@ class Cut:
 def cut(rows: pd.DataFrame, time: str, window: str | int) -> Cut:
     """Rows by windows of a duration (`7d`, `1mo`) or of a number of rows; a last window that is not, or may not be, full is left out.
 
-    By duration, windows begin at whole multiples of it since 1970 (months at the first of a month); those without a row
-    are left out. By rows, rows of one moment may fall on both sides of an edge. Raises InputError if there are fewer than FEWEST.
+    By duration, windows lie on the calendar as production's do (tasks/history.py); those without a row are left out. By rows,
+    rows of one moment may fall on both sides of an edge. Raises InputError if there are fewer than FEWEST.
     """
+    try:
+        size = watch_settings.window(window)
+    except ValueError as e:
+        raise InputError(f"monitor.window: {e}") from None
     ordered = rows.sort_values(time, kind="stable").reset_index(drop=True)
-    if isinstance(window, int):
-        edges = np.arange(0, len(ordered) + 1, window, dtype=np.int64)
-    else:
-        numbers = _numbers(ordered[time], window)
-        changes = np.flatnonzero(np.diff(numbers)) + 1
+    if size.rows is not None:
+        edges = np.arange(0, len(ordered) + 1, size.rows, dtype=np.int64)
+    elif pd.api.types.is_datetime64_any_dtype(ordered[time]):
+        changes = np.flatnonzero(np.diff(history.numbers(ordered[time], size))) + 1
         edges = np.concatenate([[0], changes]).astype(np.int64)
+    else:
+        raise InputError(f"monitor.window: {window} is a duration, but problem.time is a number. Give a number of rows")
     if len(edges) - 1 < FEWEST:
         raise InputError(
             f"monitor.window: {window} cuts the table into {max(len(edges) - 1, 0)} full windows, and fewer than {FEWEST} are no "
@@ -73,12 +78,3 @@ def cut(rows: pd.DataFrame, time: str, window: str | int) -> Cut:
     starts = tuple(str(ordered[time].iloc[e]) for e in edges[:-1])
     return Cut(ordered.iloc[: edges[-1]], edges, starts)
 
-
-def _numbers(times: pd.Series, window: str) -> NDArray[np.int64]:
-    """Which window each moment falls into, counted from 1970."""
-    if not pd.api.types.is_datetime64_any_dtype(times):
-        raise InputError(f"monitor.window: {window} is a duration, but problem.time is a number. Give a number of rows")
-    if window.endswith("mo"):
-        months = (times.dt.year - 1970) * 12 + times.dt.month - 1
-        return np.asarray(months // int(window.removesuffix("mo")), dtype=np.int64)
-    return np.asarray((times - pd.Timestamp(0)) // durations.parse(window), dtype=np.int64)
