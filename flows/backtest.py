@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
+import itertools
+import math
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.console import Console, table
 from flows.project import Project
 from ledger import versions
+from ledger.moments import moment
 from monitoring.history import backtest, matrix, windows
 from monitoring.history.backtest import Backtest, Result
 from tasks import fetch, ingest, tables
@@ -21,22 +24,31 @@ if TYPE_CHECKING:
 
     from monitoring.history.matrix import Matrix
     from monitoring.history.playing import Played
+    from monitoring.history.windows import Cut
 
 # Taught where no champion says with what: strong at its defaults on most tables.
 FIRST = Spec("boosting", {})
 PICTURE = Path(".windvane/history/backtest.png")
 
 
-def run(project: Project, window: str | int, cost: float, delay: int, cores: int, console: Console) -> dict[str, Any]:
-    """Play the table's history. Fits are kept in .windvane/history; the picture is drawn beside them. Raises InputError."""
+def run(
+    project: Project, window: str | None, cost: float | None, delay: int | None, cores: int, console: Console
+) -> dict[str, Any]:
+    """Play the table's history; what is None is taken from params.yaml. Fits are kept in .windvane/history, beside the picture.
+
+    Raises InputError.
+    """
     began = time.monotonic()
     settings = project.settings
+    window = str(settings.monitor.window) if window is None else window
+    cost = settings.retrain.cost if cost is None else cost
     if settings.problem.time is None:
         raise InputError("problem.time: a history needs an order. Name the column that says when a row was observed")
     champion = versions.champion(project.ledger, project.name)
     spec = FIRST if champion is None else Spec.from_json(champion.facts["spec"])
     cut = windows.cut(_rows(project), settings.problem.time, window)
     first = matrix.first_window(cut.count)
+    delay = _delay(cut, settings.monitor.delay) if delay is None else delay
     built: dict[str, Matrix] = {}
     for history in ("expanding", f"trailing:{first}"):
         asked = matrix.Job(cut, settings, spec, matrix.trailing(history))
@@ -56,11 +68,19 @@ def _rows(project: Project) -> pd.DataFrame:
     """The labelled rows of data.source, as a lap reads them."""
     settings = project.settings
     fetch.run(project.root, settings.data, settings.problem.id)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "table.parquet"
-        ingest.write(project.root, settings, path, Path(scratch))
-        frame = tables.read_parquet(path)
+    with ingest.scratch(project.root) as folder:
+        ingest.write(project.root, settings, folder / "table.parquet", folder)
+        frame = tables.read_parquet(folder / "table.parquet")
     return frame[frame[settings.problem.target].notna()].drop(columns=tables.ROW, errors="ignore")
+
+
+def _delay(cut: Cut, late: timedelta) -> int:
+    """In how many windows' time labels come that are so late: by a usual window's length, rounded up."""
+    if not late:
+        return 0
+    starts = [datetime.fromisoformat(moment(text)) for text in cut.starts]
+    usual = sorted(b - a for a, b in itertools.pairwise(starts))[(len(starts) - 1) // 2]
+    return math.ceil(late / usual) if usual else 0
 
 
 def _same(found: Backtest) -> list[Result]:
@@ -90,11 +110,11 @@ def _say(found: Backtest, cost: float, spec: Spec, count: int, console: Console)
     console.say(
         "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)"
     )
-    console.say(f"  use: policy {best.name}, history {best.history}")
+    console.say(f"  use: retrain.policy {best.name}, retrain.history {best.history}")
     console.say(f"  look: {PICTURE}")
 
 
-def _content(found: Backtest, cost: float, window: str | int, count: int, seconds: float) -> dict[str, Any]:
+def _content(found: Backtest, cost: float, window: str, count: int, seconds: float) -> dict[str, Any]:
     best = found.recommended
     chosen = {"policy": best.name, "history": best.history, "cost": cost, "window": window}
     return {

@@ -231,19 +231,21 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
 
 
 @main.command()
-@click.option("--window", default="1mo", show_default=True, help="A duration (24h, 7d, 1mo), or a number of rows.")
+@click.option("--window", default=None, help="A duration (24h, 7d, 1mo), or a number of rows; else monitor.window.")
 @click.option(
     "--cost",
     type=click.FloatRange(min=0, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="Of a lap, in windows' losses.",
+    default=None,
+    help="Of a lap, in windows' losses; else retrain.cost.",
 )
 @click.option(
-    "--delay", type=click.IntRange(min=0), default=0, show_default=True, help="Windows that labels take to come."
+    "--delay",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Windows that labels take to come; else from monitor.label_delay.",
 )
 @_command
-def backtest(window: str, cost: float, delay: int, console: Any) -> Any:
+def backtest(window: str | None, cost: float | None, delay: int | None, console: Any) -> Any:
     """Play several retraining policies over the table's own history and say which to use.
 
     The champion's configuration is taught before every window and scored on all later ones; a policy sees only what was known

@@ -312,3 +312,32 @@ def test_history_is_cut_where_production_is(text: str) -> None:
 def test_a_window_that_is_none_is_said_in_words(wrong: str) -> None:
     with pytest.raises(InputError, match=r"monitor\.window"):
         windows.cut(table(400), "t", wrong)
+
+
+def test_backtest_takes_from_params_yaml_what_is_not_said_and_recommends_what_it_knows(tmp_path: Path) -> None:
+    import json
+    from typing import get_args
+
+    from click.testing import CliRunner
+
+    from flows.cli import main
+    from tasks.watch_settings import Policy
+
+    table(400).drop(columns="word").to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "params.yaml").write_text(
+        "project: turning\nproblem: {kind: regression, target: y, time: t}\ndata: {source: t.csv}\n"
+        "monitor: {window: 40, label_delay: 1d}\nretrain: {cost: 2}\n",
+        encoding="utf-8",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        done = CliRunner().invoke(main, ["backtest", "--json"])
+        late = CliRunner().invoke(main, ["backtest", "--json", "--delay", "3"])
+        wrong = CliRunner().invoke(main, ["backtest", "--window", "abc"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["recommended"]["window"] == "40"
+    assert told["recommended"]["cost"] == 2
+    assert told["recommended"]["policy"] in get_args(Policy)
+    assert json.loads(late.stdout)["policies"]["schedule"]["retrains"] < told["policies"]["schedule"]["retrains"]
+    assert (wrong.exit_code, "Traceback" in wrong.output) == (2, False)

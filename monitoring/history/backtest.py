@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from monitoring.history import playing, policies, schedule
 from monitoring.history.matrix import Matrix
 from monitoring.history.playing import Played
 from monitoring.history.policies import Policy
+from tasks.watch_settings import Policy as Choice
 
 # The share of the windows played on which a policy is chosen.
 CHOOSING = 0.5
@@ -31,7 +33,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Backtest:
-    """results: every policy under every history. oracle: history -> the cheapest schedule. recommended: the best where it chose."""
+    """results: every policy under every history. oracle: history -> the cheapest schedule. recommended: of those that params.yaml
+    knows the best where it chose.
+    """
 
     results: tuple[Result, ...]
     oracle: Mapping[str, Played]
@@ -59,9 +63,9 @@ def compare(
             whole = played(matrix, policy, cost, delay, alarm)
             results.append(Result(name, history, totals[0] / bounds[0], totals[1] / bounds[1], whole))
             costs.append(totals[0])
-    # The period was picked on these very windows, and comes last: among equals what was not tuned to them is taken.
-    order = sorted(range(len(results)), key=lambda at: results[at].name not in policies.known())
-    recommended = next(results[at] for at in order if costs[at] <= min(costs) * (1 + ALIKE))
+    able = [at for at, result in enumerate(results) if result.name in get_args(Choice)]
+    least = min(costs[at] for at in able)
+    recommended = next(results[at] for at in able if costs[at] <= least * (1 + ALIKE))
     oracle = {history: schedule.optimum(matrix, cost, delay) for history, matrix in matrices.items()}
     return Backtest(tuple(results), oracle, recommended)
 

@@ -66,10 +66,10 @@ def drifted(past: Past) -> Advice:
 
 
 def known() -> dict[str, Policy]:
-    """Every policy without a parameter, by name."""
+    """Every policy without a parameter, by name; those of retrain.policy by theirs. `schedule`: at each window's end."""
     return {
         "never": Policy(never),
-        "every window": Policy(periodic(1)),
+        "schedule": Policy(periodic(1)),
         "drift": Policy(drifted, drift=True),
         "performance": Policy(performance),
         "staleness": Policy(staleness),

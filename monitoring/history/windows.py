@@ -77,4 +77,3 @@ def cut(rows: pd.DataFrame, time: str, window: str | int) -> Cut:
         )
     starts = tuple(str(ordered[time].iloc[e]) for e in edges[:-1])
     return Cut(ordered.iloc[: edges[-1]], edges, starts)
-
