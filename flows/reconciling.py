@@ -23,15 +23,12 @@ from prefect.states import Cancelled, Scheduled
 from flows.closing import crash
 from flows.project import Project
 from ledger import decisions, laps, leases
-from ledger.decisions import Entry
 from ledger.moments import make_id
 
 # A run that a runner has taken begins within seconds, or never.
 PENDING = timedelta(minutes=1)
 # An event that was told becomes a lap within half a minute, or it is lost.
 ON_ITS_WAY = timedelta(seconds=30)
-# Laps begun for one decision, before it is given up.
-TRIES = 5
 PAGE = 200
 
 
@@ -82,20 +79,14 @@ class Owed:
             return "a lap carries out what was decided"
         if datetime.now(UTC) - datetime.fromisoformat(entry.told or entry.recorded) < ON_ITS_WAY:
             return "a decision is on its way to its lap"
-        if entry.claims >= TRIES:
-            self._give_up(entry)
+        if entry.claims >= decisions.MOST_CLAIMS:
+            with leases.hold(engine, name, "windvane up", lambda _: None) as lease:
+                decisions.claim(engine, lease, entry.id, make_id())  # one too many: it ends there
             return f"given up: {entry.claims} laps of one decision died"
         # It lives no longer than this process, and in a group of its own: it ends that group when it ends.
         command = [sys.executable, "-m", "flows.child", "lap", entry.id]
         self._lap = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         return f"process {self._lap.pid} began the lap that was owed"
-
-    def _give_up(self, entry: Entry) -> None:
-        engine, lap = self._project.ledger, make_id()
-        with leases.hold(engine, self._project.name, "windvane up", lambda _: None) as lease:
-            if decisions.claim(engine, lease, entry.id, lap) is not None:
-                why = f"{entry.claims} laps were begun for it and none came to an end. Look at their runs, then: windvane train"
-                decisions.finish(engine, lease, lap, "skipped", why)
 
 
 def collapse(client: SyncPrefectClient, deployments: list[UUID]) -> int:

@@ -108,7 +108,7 @@ def claim(engine: sa.Engine, lease: Lease, id: str, lap: str) -> Entry | None:
         if found is None or (found.state == "claimed" and found.token == lease.token and found.lap != lap):
             return None
         if found.claims >= MOST_CLAIMS and found.lap != lap:
-            note = f"given up: {found.claims} laps were killed over it"
+            note = f"given up: {found.claims} laps were killed over it. Look at their runs, then: windvane train"
             db.execute(sa.update(decisions).where(*this).values(state="skipped", note=note, ended=now()))
             return None
         new = {"state": "claimed", "lap": lap, "token": lease.token}

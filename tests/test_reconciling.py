@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from flows.clock import Ticks
 from flows.project import Project
-from flows.reconciling import ON_ITS_WAY, TRIES, Owed
+from flows.reconciling import ON_ITS_WAY, Owed
 from ledger import decisions, leases
 from ledger.decisions import Entry
 from ledger.moments import make_id
@@ -58,12 +58,12 @@ def test_a_living_lap_is_left_alone(project: Project) -> None:
 
 def test_a_decision_whose_laps_keep_dying_is_given_up_with_its_reason(project: Project) -> None:
     entry = decided(project, 2 * ON_ITS_WAY)
-    for _ in range(TRIES):
+    for _ in range(decisions.MOST_CLAIMS):
         claim(project, entry)
     assert "given up" in Owed(project).look()
     ended = decisions.numbered(project.ledger, entry.id)
     assert ended is not None
-    assert (ended.state, str(TRIES) in str(ended.note)) == ("skipped", True)
+    assert (ended.state, str(decisions.MOST_CLAIMS) in str(ended.note)) == ("skipped", True)
     assert Owed(project).look() == "nothing is owed"
 
 
