@@ -100,6 +100,9 @@ def _roll_back(project: Project, entry: Entry, console: Console) -> None:
     engine, name = project.ledger, project.name
     champion = versions.champion(engine, name)
     earlier = versions.before(engine, name, entry.version)
+    if champion is not None and champion.version == earlier:  # a pass was killed after it had done so
+        decisions.close(engine, entry.id, "done", f"version {earlier} serves again")
+        return
     if champion is None or champion.version != entry.version or earlier is None:
         decisions.close(engine, entry.id, "skipped", "the champion has changed since")
         return

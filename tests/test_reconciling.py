@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from flows import acting
 from flows.clock import Ticks
+from flows.console import Console
 from flows.project import Project
 from flows.reconciling import ON_ITS_WAY, Owed
-from ledger import decisions, leases
+from ledger import decisions, leases, versions
 from ledger.decisions import Entry
 from ledger.moments import make_id
 from ledger.schema import decisions as table
 from ledger.store import now, stamp
+from ledger.versions import Version
 from tests.conftest import quick_project
 
 
@@ -65,6 +68,28 @@ def test_a_decision_whose_laps_keep_dying_is_given_up_with_its_reason(project: P
     assert ended is not None
     assert (ended.state, str(decisions.MOST_CLAIMS) in str(ended.note)) == ("skipped", True)
     assert Owed(project).look() == "nothing is owed"
+
+
+def test_a_rollback_that_was_killed_behind_its_promotion_counts_as_done(project: Project) -> None:
+    engine, name = project.ledger, project.name
+    with leases.hold(engine, name, "a lap", lambda _: None) as lease:
+        for number in (1, 2):
+            facts: dict[str, object] = {}
+            versions.add(
+                engine, lease, Version(number, f"mark {number}", "run", "m", "0", "0", "0", None, facts, now())
+            )
+    moves = [versions.promotion(a, b, cause, "") for a, b, cause in ((None, 1, "lap"), (1, 2, "lap"))]
+    for move in moves:
+        versions.promote(engine, name, move)
+    entry = decisions.record(engine, Entry(name, 2, "2026-01", now(), "rollback", "worse than version 1"))
+    back = versions.promotion(2, 1, "probation", entry.reason)
+    versions.promote(engine, name, back)
+    versions.told(engine, name, back)
+    acting.finish_what_was_begun(project, Console())
+    ended = decisions.numbered(engine, entry.id)
+    assert ended is not None
+    assert (ended.state, ended.note) == ("done", "version 1 serves again")
+    assert versions.last_promotion(engine, name).to_version == 1  # type: ignore[union-attr]
 
 
 def test_however_many_ticks_have_passed_one_is_due() -> None:
