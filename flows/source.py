@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 FOLDER = "watch"
 
 
+def kept(path: Path) -> dict[str, Any] | None:
+    """What the watch has kept there; None: nothing, or it is damaged, and is made again."""
+    try:
+        return dict(read_json(path))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def record(project: Project, champion: Version) -> pd.DataFrame:
     """The champion's held-out rows with its predictions, read as the pipeline reads them. Raises InputError without any."""
     from monitoring import frames
@@ -79,8 +87,8 @@ class Source:
     def _described(self) -> dict[str, Any]:
         """The source's new rows in a few words: their times. Read from the table only when the source has changed."""
         path = self._folder / f"source-{self.champion.version}.json"
-        if path.exists() and (known := read_json(path))["mark"] == self.mark:
-            return dict(known)
+        if (known := kept(path)) is not None and known["mark"] == self.mark:
+            return known
         made = self._predicted()
         problem = self.project.settings.problem
         times = sorted(moment(value) for value in made[problem.time].tolist())

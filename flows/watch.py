@@ -14,13 +14,13 @@ from flows.deploying import champion_or_complain
 from flows.looks import Pass, plain
 from flows.production import Production
 from flows.project import Project
-from flows.source import FOLDER
+from flows.source import FOLDER, kept
 from flows.standing import Clock
 from ledger import decisions, versions
 from ledger.decisions import Entry
 from ledger.windows import Seen
 from monitoring.decision import ACKNOWLEDGED
-from tasks.tables import read_json, write_json
+from tasks.tables import write_json
 
 _EVER = "9999"
 
@@ -36,7 +36,7 @@ def watch(
     acting.finish_what_was_begun(project, console)
     production = Production(project, champion, promotion, clock, console)
     path = project.home / FOLDER / "last.json"
-    known = read_json(path) if path.exists() else None
+    known = kept(path)
     if known is not None and known["state"] == plain(production.state) and production.now < known["until"]:
         told: dict[str, Any] = known["told"]
         console.say("  nothing new since the last look")
