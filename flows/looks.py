@@ -19,8 +19,10 @@ from monitoring.decision import History, Limits, Made, decide
 from monitoring.windows import Place, due, level
 
 if TYPE_CHECKING:
+    from monitoring.estimate import LossModel
     from monitoring.evidence import Decision, Look
     from monitoring.looking import Reference
+    from tasks.features import Columns
 
 # Earlier windows whose state may come back.
 _STATES = 36
@@ -34,15 +36,21 @@ class Pass:
         self._project = production.project
         self._engine, self._name = self._project.ledger, self._project.name
         self._limits = Limits.of(self._project.settings)
+        self._models: dict[Columns, LossModel] = {}
 
     def run(self) -> tuple[Seen, Entry] | None:
         """Look at what is new, in the order of time, and decide after each new look; the news of it. None: there are no rows."""
         places = self._production.places()
         entries = list[Entry]()
+        version = self._production.champion.version
+        decided = {made.window for made in decisions.listed(self._engine, self._name) if made.version == version}
         for place in places:
             self._console.working(f"window from {place.start[:10]}")
             count = self._production.count(place)
-            if (seen := self._looked(count)) is not None:
+            seen = self._looked(count)
+            if seen is None and place.start not in decided:  # a pass was killed between its look and its decision
+                seen = self._seen(place.start)
+            if seen is not None:
                 entries.append(self._decide(seen, newest=place is places[-1]))
         known = {s.start: s for s in windows.of(self._engine, self._name, self._production.champion.version)}
         if not known:
@@ -64,10 +72,14 @@ class Pass:
         made = decisions.listed(self._engine, self._name)
         return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
 
+    def _seen(self, start: str) -> Seen | None:
+        """What the ledger holds of the champion's window that begins there."""
+        mine = windows.of(self._engine, self._name, self._production.champion.version)
+        return next((seen for seen in mine if seen.start == start), None)
+
     def _looked(self, count: Count) -> Seen | None:
         """The window after a look at it; None: it was looked at as it is, or it is too early for another look."""
-        place, version = count.place, self._production.champion.version
-        before = next((s for s in windows.of(self._engine, self._name, version) if s.start == place.start), None)
+        place, before = count.place, self._seen(count.place.start)
         if before is not None and before.mark == count.mark and before.closed == place.closed:
             return None
         fresh = before is None or due(
@@ -86,11 +98,11 @@ class Pass:
         looks = 0 if before is None else before.looks
         frame = self._production.frame(count)
         labelled = int(frame[settings.problem.target].notna().sum())
-        version = self._production.champion.version
+        version, columns = self._production.champion.version, self._production.columns(count.origin)
         found, state = looking.look(
             frame,
-            self._reference(place.start),
-            self._production.columns(count.origin),
+            self._reference(place.start, columns),
+            columns,
             settings.problem,
             version=version,
             stretch=Stretch(place.start, place.end, len(frame), labelled, place.closed),
@@ -113,13 +125,20 @@ class Pass:
             wall(),
         )
 
-    def _reference(self, start: str) -> Reference:
+    def _reference(self, start: str, columns: Columns) -> Reference:
+        from monitoring import estimate
         from monitoring.looking import Reference
         from monitoring.states import State
+        from tasks import problems
+
+        record, settings = self._production.record, self._project.settings
+        if columns not in self._models:  # of the record alone: the same for every window
+            kind = problems.of(settings.problem.kind)
+            self._models[columns] = estimate.fit(record, columns, kind, settings.problem, settings.split.seed)
 
         kept = [s.look["state"] for s in windows.before(self._engine, self._name, start, _STATES)]
         known = [State.from_json(content) for content in kept if content is not None]
-        return Reference(self._production.record, self._production.before(), known)
+        return Reference(record, self._production.before, known, self._models[columns])
 
     def _decide(self, seen: Seen, newest: bool) -> Entry:
         """Decide after a look, put it on record, and do at once what is not a lap's."""
@@ -170,7 +189,7 @@ class Pass:
             made=tuple(
                 Made(d.action, d.at, d.state, d.version, d.note, tuple(d.evidence.get("columns", ()))) for d in made
             ),
-            usual_rows=self._production.usual_rows(),
+            usual_rows=self._production.usual_rows([s.rows for s in earlier if s.closed]),
             reference_error=of_mean,
             window_error=of_window,
             probation=probation.so_far(self._production, seen, self._limits),

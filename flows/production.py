@@ -7,6 +7,7 @@ which rows those are; leaves how windows are cut to monitoring/windows.py, and f
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +20,6 @@ from flows.standing import Clock
 from ledger import labels, predictions, windows
 from ledger.moments import moment
 from ledger.versions import Promotion, Version
-from ledger.windows import Seen
 from monitoring.windows import Place, after, by_rows, present, spans
 from tasks.tables import read_parquet
 
@@ -138,6 +138,7 @@ class Production:
         """The champion's held-out rows with its predictions. Raises InputError where it has none."""
         return record(self.project, self.champion)
 
+    @cached_property
     def before(self) -> pd.DataFrame | None:
         """Rows of the table from before the record: what seasons do. None where there is no time, or no table."""
         from monitoring import frames
@@ -156,12 +157,12 @@ class Production:
             return None
         return frames.as_record(table[table[time] < self.record[time].min()].sort_values(time, kind="stable"), columns)
 
-    def usual_rows(self) -> float | None:
-        """Rows of a usual window, from those that have closed; else from the record, where windows lie on the calendar."""
+    def usual_rows(self, closed: Sequence[int]) -> float | None:
+        """Rows of a usual window, from those of closed ones before it; else from the record, where windows lie on the calendar."""
         cut, time = self.project.settings.monitor.cut, self.project.settings.problem.time
         if cut.rows is not None:
             return float(cut.rows)
-        done = sorted(seen.rows for seen in self._closed)
+        done = sorted(closed)
         if len(done) >= 2:
             return float(done[len(done) // 2])
         if time is None:
@@ -174,11 +175,6 @@ class Production:
             counts[start] = counts.get(start, 0) + 1
         whole = sorted(counts[key] for key in sorted(counts)[1:-1] or sorted(counts))
         return float(whole[len(whole) // 2]) if whole else None
-
-    @cached_property
-    def _closed(self) -> tuple[Seen, ...]:
-        seen = windows.of(self.project.ledger, self.project.name, self.champion.version)
-        return tuple(one for one in seen if one.closed)
 
 
 def _mark(place: Place, *facts: Any) -> str:

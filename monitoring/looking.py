@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from ledger.moments import moment
 from ledger.store import stamp
-from monitoring import diagnosis, drift, estimate, quality, states
+from monitoring import diagnosis, drift, quality, states
+from monitoring.estimate import LossModel
 from monitoring.evidence import Drift, Look, Stretch
 from monitoring.frames import KNOWN, STORED
 from monitoring.states import State
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a window is held against: the champion's record (n rows), rows from before it, and states that are known."""
+    """What a window is held against: the champion's record (n rows), rows from before it, states that are known, and what the
+    record says a row costs (monitoring/estimate.py).
+    """
 
     record: pd.DataFrame
     before: pd.DataFrame | None
     states: Sequence[State]
+    model: LossModel
 
 
 def look(
@@ -60,7 +64,7 @@ def look(
         record, stored, columns, target=problem.target, time=time, level=level, seed=seed, history=reference.before
     )
     measured = quality.measure(record, whole, kind, problem, known_until=max(known) if len(known) else None)
-    model = estimate.fit(record, columns, kind, problem, seed)
+    model = reference.model
     expected = model.estimate(stored) if found.statistic is not None else None
     moving, name = _moving(record, columns, time, cut), stretch.start[:10]
     told = diagnosis.diagnose(

@@ -199,6 +199,35 @@ def test_the_same_data_again_is_no_new_look_and_imports_nothing_heavy(project: F
     assert (windows.of(ledger(project), NAME, 1), decisions.listed(ledger(project), NAME)) == before
 
 
+def test_a_pass_that_was_killed_behind_its_looks_decides_about_each_of_them(
+    project: Folder, prefect_server: str
+) -> None:
+    hand_in(ledger(project), NAME, serve(project, stream("2025-07-01", 24, seed=1)))
+    look(project, prefect_server)
+    engine, table = ledger(project), sa.table("decisions")
+    made = decisions.listed(engine, NAME)
+    looked = windows.of(engine, NAME, 1)
+    assert len(made) == len(looked) >= 3
+    with engine.begin() as db:  # as if it had been killed between the looks and what follows from them
+        db.execute(sa.delete(table))
+    (project.path / ".windvane" / "watch" / "last.json").unlink()
+    look(project, prefect_server)
+    again = decisions.listed(ledger(project), NAME)
+    assert [(d.window, d.action, d.reason) for d in again] == [(d.window, d.action, d.reason) for d in made]
+    assert windows.of(ledger(project), NAME, 1) == looked
+
+
+@pytest.mark.parametrize("damage", ["", "garbage", '{"state": '])
+def test_what_the_watch_keeps_for_itself_is_made_again_where_it_is_damaged(
+    damage: str, project: Folder, prefect_server: str
+) -> None:
+    serve(project, stream("2025-07-01", 10, seed=1))
+    first = look(project, prefect_server)
+    for path in (project.path / ".windvane" / "watch").glob("*.json"):
+        path.write_text(damage)
+    assert look(project, prefect_server) == first
+
+
 def test_late_labels_fill_old_windows_and_change_later_decisions_only(project: Folder, prefect_server: str) -> None:
     told = serve(project, stream("2025-07-01", 15, seed=4, slope=4.5))
     first = look(project, prefect_server)
