@@ -136,9 +136,20 @@ class Pass:
             kind = problems.of(settings.problem.kind)
             self._models[columns] = estimate.fit(record, columns, kind, settings.problem, settings.split.seed)
 
-        kept = [s.look["state"] for s in windows.before(self._engine, self._name, start, _STATES)]
+        kept = [s.look["state"] for s in self._known(start)]
         known = [State.from_json(content) for content in kept if content is not None]
         return Reference(record, self._production.before, known, self._models[columns])
+
+    def _known(self, start: str) -> list[Seen]:
+        """Closed windows whose state may come back, newest last: the champion's own, without those that alarm up to this one.
+
+        Such a run is one change that goes on; a state comes back only where another lay between.
+        """
+        mine = windows.of(self._engine, self._name, self._production.champion.version)
+        past = [s for s in mine if s.closed and s.end <= start]
+        while past and past[-1].look["drift"]["alarm"]:
+            past.pop()
+        return past[-_STATES:]
 
     def _decide(self, seen: Seen, newest: bool) -> Entry:
         """Decide after a look, put it on record, and do at once what is not a lap's."""

@@ -80,15 +80,6 @@ def newest(engine: sa.Engine, project: str) -> Seen | None:
     return None if row is None else Seen(**row)
 
 
-def before(engine: sa.Engine, project: str, start: str, most: int) -> tuple[Seen, ...]:
-    """The newest closed windows of any version that ended before `start`, in the order of time."""
-    wanted = [windows.c[name] for name in Seen.__dataclass_fields__]
-    query = sa.select(*wanted).where(windows.c.project == project, windows.c.end <= start, windows.c.closed)
-    with reading(engine) as db:
-        rows = db.execute(query.order_by(windows.c.start.desc()).limit(most)).mappings().all()
-    return tuple(Seen(**row) for row in reversed(rows))
-
-
 def traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> Traffic:
     """What a version answered from `since` on (included)."""
     p = predictions.c

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 from statistics import NormalDist, stdev
 from typing import TYPE_CHECKING
 
@@ -108,11 +108,14 @@ class History:
 class Staleness:
     """Accumulated signed excess loss over the champion's own record, and its standard error, in mean losses of one window.
 
-    pace: the excess of one window lately. since: the start of the first window that counts. estimated: windows without labels.
+    certainty: how sure it is that the newest windows, or more of them, cost too much: the largest sum from any window to the last
+    in its own standard errors. pace: the excess of one window lately. since: the start of the first window that counts.
+    estimated: windows without labels.
     """
 
     total: float
     error: float
+    certainty: float
     pace: float
     windows: int
     estimated: int
@@ -145,17 +148,21 @@ def staleness(looks: tuple[Look, ...], history: History, limits: Limits, now: st
         error = _error(quality, history) / quality.reference
         counted.append((weight, quality.excess / quality.reference, error, quality.estimated, look.stretch.start))
     if not counted:
-        return Staleness(0.0, 0.0, 0.0, 0, 0, None)
+        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, None)
     counted = _with_spread(counted)
     reference = quality_reference(looks)
     shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
-    # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
-    own = sum((w * sqrt(max(e * e - shared * shared, 0.0))) ** 2 for w, _, e, _, _ in counted)
-    error = sqrt(own + (sum(w for w, *_ in counted) * shared) ** 2)
+    certainty, total, own, weights = -inf, 0.0, 0.0, 0.0
+    for weight, excess, each, _, _ in reversed(counted):
+        # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
+        total, weights = total + weight * excess, weights + weight
+        own += (weight * sqrt(max(each * each - shared * shared, 0.0))) ** 2
+        error = sqrt(own + (weights * shared) ** 2)
+        # One window of which little is known must not hide the others.
+        certainty = max(certainty, total / error if error else inf * total if total else 0.0)
     recent = counted[-_RECENT:]
     pace = sum(w * x for w, x, *_ in recent) / len(recent)
-    total = sum(w * x for w, x, *_ in counted)
-    return Staleness(total, error, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
+    return Staleness(total, error, certainty, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
 
 
 def usable(look: Look, limits: Limits, now: str) -> Quality | None:
@@ -257,7 +264,8 @@ def _stale(look: Look, history: History, limits: Limits, now: str) -> Decision:
     if found.total <= limits.cost:
         more = f"; {_unmeasured(look, limits, now)}" if usable(look, limits, now) is None else ""
         return Decision("wait", f"{_seen(look)}, but {said}{more}", gain=gain)
-    if found.total <= NormalDist().inv_cdf(1 - limits.false_alarms) * found.error:
+    # Of as many sums as there are windows the largest counts: each gets its share of the level (Bonferroni).
+    if found.certainty <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
         return Decision("wait", f"{said}, which may still be chance (standard error {found.error:.2f})", gain=gain)
     return Decision("retrain", f"{said}; {_seen(look)}", *_how(look), gain=gain)
 

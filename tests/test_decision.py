@@ -86,6 +86,21 @@ def test_what_may_be_chance_is_not_acted_on() -> None:
     assert decide(look(0.6, spread=0.1), History(), LIMITS, NOW).action == "retrain"
 
 
+def test_a_window_of_which_little_is_known_hides_no_other() -> None:
+    """A change in mid-window makes that one's interval wide; the next, all of it dear, is sure by itself."""
+    vague = look(1.0, 3, spread=5.6)
+    assert decide(vague, History((look(0.0, 2),)), LIMITS, NOW).action == "wait"
+    said = decide(look(8.0, 4, spread=0.2), History((look(0.0, 2), vague)), LIMITS, NOW)
+    assert said.action == "retrain"
+    assert "+9.00 mean losses" in said.reason
+
+
+def test_many_windows_must_be_surer_than_one() -> None:
+    earlier = tuple(look(0.0, n, spread=0.25) for n in range(1, 4))
+    assert decide(look(0.6, 4, spread=0.25), History(), LIMITS, NOW).action == "retrain"
+    assert decide(look(0.6, 4, spread=0.25), History(earlier), LIMITS, NOW).action == "wait"
+
+
 def test_the_references_own_error_adds_up_over_windows_a_windows_own_evens_out() -> None:
     looks = tuple(look(0.1, n, spread=0.05) for n in range(1, 5))
     alone = staleness(looks, History(), LIMITS, NOW)
