@@ -42,6 +42,8 @@ def run(
     settings = project.settings
     window = str(settings.monitor.window) if window is None else window
     cost = settings.retrain.cost if cost is None else cost
+    if cost == 0:
+        raise InputError("retrain.cost: 0 makes every retraining free, and there is nothing to weigh. Name --cost")
     if settings.problem.time is None:
         raise InputError("problem.time: a history needs an order. Name the column that says when a row was observed")
     champion = versions.champion(project.ledger, project.name)

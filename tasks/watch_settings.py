@@ -134,11 +134,11 @@ class Retrain(BaseModel):
         durations.parse(value, none=True)
         return value
 
-    @field_validator("budget")
+    @field_validator("budget", mode="before")
     @classmethod
-    def _limit(cls, value: str | None) -> str | None:
+    def _limit(cls, value: object) -> object:
         if value is not None:
-            budget(value)
+            budget(str(value))
         return value
 
     @property

@@ -334,6 +334,9 @@ def test_backtest_takes_from_params_yaml_what_is_not_said_and_recommends_what_it
         done = CliRunner().invoke(main, ["backtest", "--json"])
         late = CliRunner().invoke(main, ["backtest", "--json", "--delay", "3"])
         wrong = CliRunner().invoke(main, ["backtest", "--window", "abc"])
+        text = (tmp_path / "params.yaml").read_text(encoding="utf-8").replace("cost: 2", "cost: 0")
+        (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+        free = CliRunner().invoke(main, ["backtest"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["recommended"]["window"] == "40"
@@ -341,3 +344,4 @@ def test_backtest_takes_from_params_yaml_what_is_not_said_and_recommends_what_it
     assert told["recommended"]["policy"] in get_args(Policy)
     assert json.loads(late.stdout)["policies"]["schedule"]["retrains"] < told["policies"]["schedule"]["retrains"]
     assert (wrong.exit_code, "Traceback" in wrong.output) == (2, False)
+    assert (free.exit_code, "--cost" in free.output) == (2, True)
