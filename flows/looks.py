@@ -15,7 +15,8 @@ from ledger import decisions, windows
 from ledger.decisions import AlreadyOpen, Entry
 from ledger.store import now as wall
 from ledger.windows import Seen
-from monitoring.decision import History, Limits, Made, decide
+from monitoring.decision import decide
+from monitoring.limits import History, Limits, Made
 from monitoring.windows import Place, due, level
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from flows.production import Production
 from ledger import decisions, versions, windows
 from ledger.versions import Version
 from ledger.windows import Seen
-from monitoring.decision import Limits, Probation
+from monitoring.limits import Limits, Probation
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,125 +1,19 @@
 """Wait, retrain, stop or roll back: a pure function of what was seen, of what was done before, and of the limits set.
 
-No clock, no files, no frames: history that is played decides as production does. Accumulated staleness against the cost of a lap
-is the idea of Mahadevan & Mathioudakis, "Cost-aware retraining for machine learning", Knowledge-Based Systems 293 (2024).
+No clock, no files, no frames: history that is played decides as production does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from math import inf, isfinite, sqrt
-from statistics import NormalDist, stdev
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from statistics import NormalDist
 
-from monitoring.evidence import Decision, Depth, Look, Quality, Remedy
-from tasks.watch_settings import Budget, Policy
-
-if TYPE_CHECKING:
-    from tasks.settings import Settings
+from monitoring.evidence import Decision, Depth, Look, Remedy
+from monitoring.limits import History, Limits, Probation
+from monitoring.staleness import moment, share_of_window, staleness, standard_error, usable
 
 OPEN = ("recorded", "told", "claimed")
 ACKNOWLEDGED = "acknowledged"
-# Quality's interval is one of 95 %.
-_WIDTH = 2 * NormalDist().inv_cdf(0.975)
-# A window's weight, its excess loss and that one's error as shares of the reference, whether estimated, and its start.
-_Counted = tuple[float, float, float, bool, str]
-# From so many windows on, what they differ by says how sure a mean of them is.
-_FEWEST = 3
-# Windows whose mean says what the next ones would cost.
-_RECENT = 3
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What params.yaml says about retraining: sections retrain and monitor; `scheduled`: schedule.train starts laps."""
-
-    policy: Policy = "staleness"
-    cost: float = 0.5
-    label_delay: timedelta = timedelta()
-    cooldown: timedelta = timedelta(days=1)
-    budget: Budget | None = None
-    probation: int = 2
-    false_alarms: float = 0.01
-    scheduled: bool = False
-
-    @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        """The limits in params.yaml."""
-        retrain, monitor = settings.retrain, settings.monitor
-        return cls(
-            retrain.policy,
-            retrain.cost,
-            monitor.delay,
-            retrain.rest,
-            retrain.limit,
-            retrain.probation,
-            monitor.false_alarms,
-            settings.schedule.train is not None,
-        )
-
-
-@dataclass(frozen=True)
-class Made:
-    """An earlier decision other than to wait. `at`: in the events' own time; `state` and `note`: what became of it."""
-
-    action: str
-    at: str
-    state: str
-    version: int
-    note: str | None = None
-    columns: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Probation:
-    """A new champion against `against`, the version that it replaced, over its first windows.
-
-    excess: its mean loss less the other's, as a share of the other's; low: that difference's lower bound at the level of the
-    test; None where too few rows are labelled. how: on which rows.
-    """
-
-    against: int
-    rows: int
-    excess: float | None
-    low: float | None
-    how: str
-
-
-@dataclass(frozen=True)
-class History:
-    """What happened before. looks: the champion's earlier windows, oldest first; made: decisions, oldest first.
-
-    usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
-    window_error: by how much the means of windows differ there, for windows too short in time to say so themselves;
-    new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known).
-    """
-
-    looks: tuple[Look, ...] = ()
-    made: tuple[Made, ...] = ()
-    usual_rows: float | None = None
-    reference_error: float | None = None
-    window_error: float | None = None
-    probation: Probation | None = None
-    new_rows: bool | None = None
-
-
-@dataclass(frozen=True)
-class Staleness:
-    """Accumulated signed excess loss over the champion's own record, and its standard error, in mean losses of one window.
-
-    certainty: how sure it is that the newest windows, or more of them, cost too much: the largest sum from any window to the last
-    in its own standard errors. pace: the excess of one window lately. since: the start of the first window that counts.
-    estimated: windows without labels.
-    """
-
-    total: float
-    error: float
-    certainty: float
-    pace: float
-    windows: int
-    estimated: int
-    since: str | None
 
 
 def decide(look: Look, history: History, limits: Limits, now: str) -> Decision:
@@ -132,56 +26,6 @@ def decide(look: Look, history: History, limits: Limits, now: str) -> Decision:
     if decision.action == "retrain" and (forbidden := _forbidden(look, history, limits, now)) is not None:
         decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
     return replace(decision, cost=limits.cost, known_until=known)
-
-
-def staleness(looks: tuple[Look, ...], history: History, limits: Limits, now: str) -> Staleness:
-    """What the champion has cost since it began to serve, beyond what it promised on its own held-out rows.
-
-    A window counts by its labels, where these have had their time to come; else by the estimate, if the drift alarm confirms it.
-    """
-    counted: list[_Counted] = []
-    for look in looks:
-        quality = usable(look, limits, now)
-        weight = _weight(look, history.usual_rows)
-        if quality is None or quality.excess is None or not quality.reference > 0 or weight == 0:
-            continue
-        error = _error(quality, history) / quality.reference
-        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, look.stretch.start))
-    if not counted:
-        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, None)
-    counted = _with_spread(counted)
-    reference = quality_reference(looks)
-    shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
-    certainty, total, own, weights = -inf, 0.0, 0.0, 0.0
-    for weight, excess, each, _, _ in reversed(counted):
-        # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
-        total, weights = total + weight * excess, weights + weight
-        own += (weight * sqrt(max(each * each - shared * shared, 0.0))) ** 2
-        error = sqrt(own + (weights * shared) ** 2)
-        # One window of which little is known must not hide the others.
-        certainty = max(certainty, total / error if error else inf * total if total else 0.0)
-    recent = counted[-_RECENT:]
-    pace = sum(w * x for w, x, *_ in recent) / len(recent)
-    return Staleness(total, error, certainty, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
-
-
-def usable(look: Look, limits: Limits, now: str) -> Quality | None:
-    """The quality that counts: by labels if their delay is over; else the estimate if the window's alarm confirms it."""
-    young = limits.label_delay and moment(now) - moment(look.stretch.end) < limits.label_delay
-    if look.quality.loss is not None and not young:
-        return look.quality
-    estimate = look.estimate
-    return estimate if estimate is not None and estimate.loss is not None and look.drift.alarm else None
-
-
-def quality_reference(looks: tuple[Look, ...]) -> float | None:
-    """The champion's mean loss on its own held-out rows."""
-    return looks[-1].quality.reference if looks else None
-
-
-def moment(text: str) -> datetime:
-    """Ledger text as a moment."""
-    return datetime.fromisoformat(text)
 
 
 def _broken(look: Look, history: History) -> Decision | None:
@@ -274,9 +118,9 @@ def _worse(look: Look, history: History, limits: Limits, now: str) -> Decision:
     quality = look.quality
     if quality.loss is None or usable(look, limits, now) is not quality or quality.excess is None:
         return Decision("wait", f"{_seen(look)}, but {_unmeasured(look, limits, now)}")
-    share, error = quality.excess / quality.reference, _error(quality, history) / quality.reference
+    share, error = quality.excess / quality.reference, standard_error(quality, history) / quality.reference
     said = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
-    gain = share * _weight(look, history.usual_rows) * max(limits.probation, 1)
+    gain = share * share_of_window(look, history.usual_rows) * max(limits.probation, 1)
     if share <= NormalDist().inv_cdf(1 - limits.false_alarms) * error:
         return Decision("wait", f"{said}, which is within chance; {_seen(look)}", gain=gain)
     return Decision("retrain", f"{said}; {_seen(look)}", *_how(look), gain=gain)
@@ -341,28 +185,6 @@ def _unmeasured(look: Look, limits: Limits, now: str) -> str:
 def _how(look: Look) -> tuple[Depth, Remedy]:
     remedy = look.diagnosis.remedy
     return ("search", "search") if remedy == "search" else ("refit", "labels" if remedy == "labels" else "refit")
-
-
-def _weight(look: Look, usual: float | None) -> float:
-    """How much of a usual window this one is. Of an open one it is not known where no window is usual yet: it waits."""
-    if usual:
-        return look.stretch.rows / usual
-    return 1.0 if look.stretch.closed else 0.0
-
-
-def _error(quality: Quality, history: History) -> float:
-    """Standard error of a difference: from its interval, else as windows differ in the record; without either it is unknown."""
-    if quality.low is None or quality.high is None:
-        return float("inf") if history.window_error is None else history.window_error
-    return (quality.high - quality.low) / _WIDTH
-
-
-def _with_spread(counted: list[_Counted]) -> list[_Counted]:
-    """Unknown errors replaced by what the windows themselves differ by, where they are enough."""
-    if len(counted) < _FEWEST or all(isfinite(c[2]) for c in counted):
-        return counted
-    own = stdev(c[1] for c in counted)
-    return [c if isfinite(c[2]) else (c[0], c[1], own, c[3], c[4]) for c in counted]
 
 
 def _known_until(looks: tuple[Look, ...]) -> str | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from monitoring.decision import ACKNOWLEDGED, History, Limits, Made, Probation, decide, staleness
+from monitoring.decision import ACKNOWLEDGED, decide
 from monitoring.evidence import Diagnosis, Drift, Finding, Look, Quality, Stretch
+from monitoring.limits import History, Limits, Made, Probation
+from monitoring.staleness import staleness
 from tasks.watch_settings import Budget
 
 NOW = "2026-06-01T00:00:00.000000+00:00"
