@@ -60,12 +60,14 @@ class Pass:
         decided = {made.window for made in decisions.listed(self._engine, self._name) if made.version == version}
         for place in places:
             self._console.working(f"window from {place.start[:10]}")
-            count = self._production.count(place)
+            count, before = self._production.count(place), self._mine.get(place.start)
             seen = self._looked(count)
             if seen is None and place.start not in decided:  # a pass was killed between its look and its decision
                 seen = self._mine.get(place.start)
             if seen is not None:
-                entries.append(self._decide(seen, newest=place is places[-1]))
+                # Of labels that came late is decided now; of a window that nobody looked at in time, as if somebody had.
+                late = before is not None and before.closed
+                entries.append(self._decide(seen, newest=late or place is places[-1]))
         known = self._mine
         if not known:
             return None

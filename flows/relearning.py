@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a lap came to, why, and how many models were fitted."""
+    """What a lap came to, why, how many models were fitted, and by which share its model was better where it was judged."""
 
     ending: Ending
     reason: str
     fits: int = 0
+    better: float | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ def _judged(
         past.models[number] = fit(spec, sides.final) if settings.split.strategy == "time" else held.model
         fits += settings.split.strategy == "time"
     _conclude(past, lease, id_, challenger, verdict, champion)
-    return Ended("promoted" if verdict.accepted else "refused", verdict.reason, fits + 1)
+    better = None if verdict.too_few or not verdict.reference else (verdict.difference or 0.0) / verdict.reference
+    return Ended("promoted" if verdict.accepted else "refused", verdict.reason, fits + 1, better)
 
 
 def _conclude(

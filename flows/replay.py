@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import acting, relearning
+from flows import acting, relearning, retelling
 from flows.backtest import FIRST
 from flows.console import Console, Silent, number
 from flows.looks import Pass
@@ -22,7 +22,8 @@ from ledger import decisions, leases, versions
 from ledger.decisions import Entry
 from ledger.leases import Lease
 from ledger.windows import Seen
-from monitoring.history.story import Chapter, Story
+from monitoring import looking
+from monitoring.history.story import Chapter, Story, cause
 from monitoring.windows import Place
 from tasks import estimators, problems
 from tasks import settings as params
@@ -32,8 +33,6 @@ from tasks.scores import LOSS
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
-
-FOLDER = Path(".windvane/history")
 
 
 @dataclass(frozen=True)
@@ -51,25 +50,24 @@ class Asked:
 def run(project: Project, asked: Asked, console: Console) -> dict[str, Any]:
     """Play, draw, and say what it came to. Raises InputError."""
     began = time.monotonic()
+    story = told(project, asked, console)
+    return {**retelling.tell(project, story, console), "seconds": round(time.monotonic() - began, 2)}
+
+
+def told(project: Project, asked: Asked, console: Console) -> Story:
+    """What the table's history comes to: by its champion's configuration, by boosting where it has none. Raises InputError."""
     settings = _settings(project, asked)
     console.working("read the table")
-    rows = read(project)
+    known = stream(read(project), str(settings.problem.time), settings.monitor.delay)
+    begin = beginning(known, settings, asked.since)
     champion = versions.champion(project.ledger, project.name)
     spec = FIRST if champion is None else Spec.from_json(champion.facts["spec"])
-    known = stream(rows, str(settings.problem.time), settings.monitor.delay)
-    begin = beginning(known, settings, asked.since)
     with tempfile.TemporaryDirectory(prefix="windvane-replay-") as scratch:
         past = Rehearsal(project, settings, known, Path(scratch))
         with leases.hold(past.ledger, past.name, "windvane replay", lambda _: None) as lease, estimators.one_thread():
             story = play(past, lease, begin, spec, asked.search, console)
         past.ledger.dispose()
-    _say(story, console)
-    return {
-        "windows": len(story.chapters),
-        "policies": story.total(),
-        "decisions": [vars(c) for c in story.chapters if c.action != "wait"],
-        "seconds": round(time.monotonic() - began, 2),
-    }
+    return story
 
 
 def play(past: Rehearsal, lease: Lease, begin: str, spec: Spec, search: bool, console: Console) -> Story:
@@ -91,7 +89,9 @@ def play(past: Rehearsal, lease: Lease, begin: str, spec: Spec, search: bool, co
             f"{number(chapter.never)}); {chapter.ending or chapter.action}"
         )
     name = problems.of(settings.problem.kind).loss_name(settings.problem.headline)
-    return Story(past.name, settings.retrain.policy, name, begin, tuple(chapters))
+    dated = past.stream.rows[str(settings.problem.time)].dtype.kind == "M"
+    window, taught = str(settings.monitor.window), int(initial.facts["rows"])
+    return Story(past.name, settings.retrain.policy, name, window, dated, taught, tuple(chapters))
 
 
 @dataclass
@@ -129,16 +129,21 @@ def _window(past: Rehearsal, lease: Lease, watcher: _Watcher, tick: Place, initi
     never = loss if champion.version == initial.version else past.loss(initial, tick)
     rows = past.stream.between(tick.start, tick.end)
     found = watcher.look()
-    told: dict[str, Any] = {"action": "wait", "reason": "no rows yet", "change": "none", "alarm": False}
+    told: dict[str, Any] = {}
     if found is not None:
         seen, entry = found
-        diagnosis, alarm = seen.look["diagnosis"]["change"], seen.look["drift"]["alarm"]
-        told = {"action": entry.action, "reason": entry.reason, "change": diagnosis, "alarm": alarm}
+        look = looking.from_json(seen.look)
+        told = {"action": entry.action, "reason": entry.reason, "cause": cause(look), "alarm": look.drift.alarm}
     owed = decisions.pending(past.ledger, past.name)
     if owed is not None:
         price = past.settings.retrain.cost * float(past.record(champion)[LOSS].mean())
         ended = relearning.lap(past, lease, owed, "search" if search and owed.depth == "search" else "refit", FIRST)
-        told |= {"ending": ended.ending, "verdict": ended.reason, "price": price if ended.fits else 0.0}
+        told |= {
+            "ending": ended.ending,
+            "verdict": ended.reason,
+            "better": ended.better,
+            "price": price if ended.fits else 0.0,
+        }
     return Chapter(tick.start, tick.end, rows.stop - rows.start, champion.version, loss, never, **told)
 
 
@@ -157,14 +162,3 @@ def _settings(project: Project, asked: Asked) -> Settings:
     if settings.retrain.cost == 0:
         raise InputError("retrain.cost: 0 makes every retraining free, and there is nothing to weigh. Name --cost")
     return settings
-
-
-def _say(story: Story, console: Console) -> None:
-    total, count = story.total(), len(story.chapters)
-    never, ours = total["never"], total[story.policy]
-    for c in story.chapters:
-        if c.action != "wait":
-            console.say(f"  {c.start[:10]} {c.action} {c.ending or ''}: {c.reason[:140]} | {c.verdict[:150]}")
-    console.say(
-        f"  {count} windows: never {number(never['loss'] / count)}, {story.policy} {number(ours['loss'] / count)} {ours}"
-    )
