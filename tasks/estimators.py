@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -139,9 +141,17 @@ def one_thread() -> AbstractContextManager[Any]:
     The threads of a boosting stage wait for each other in a spin, which beside any neighbour costs many times what they
     bring (docs/decisions.md has the figures).
     """
-    from threadpoolctl import threadpool_limits
+    return cast("AbstractContextManager[Any]", _libraries(len(sys.modules)).limit(limits=1))
 
-    return cast("AbstractContextManager[Any]", threadpool_limits(limits=1))
+
+@lru_cache(1)
+def _libraries(_modules: int) -> Any:
+    """The loaded thread pools. Finding them reads what the process has mapped, milliseconds each time; none can have come
+    while no module was imported.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def unsettled(pipeline: Any) -> str | None:
