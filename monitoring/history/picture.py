@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Causes that are written below the picture, and in how many columns; the page has all of them.
 LISTED, COLUMNS = 12, 2
-_WIDTH, _HEIGHT, _LINE = 10.0, 4.6, 0.19
+_WIDTH, _HEIGHT, _LINE = 10.0, 4.7, 0.2
 
 
 def draw(story: Story) -> Figure:
@@ -30,7 +30,7 @@ def draw(story: Story) -> Figure:
         width=_WIDTH,
         height=height,
     )
-    below = (_LINE * (lines + 0.7)) / height
+    below = (_LINE * (lines + 1)) / height
     figure.set_layout_engine(
         "constrained", rect=(0.005, below, 0.99, 1 - 0.68 / height - below), w_pad=0.08, h_pad=0.06
     )
@@ -125,9 +125,10 @@ def _causes(figure: Figure, story: Story, listed: list[Chapter], count: int, hei
         back = chapter.action == "rollback"
         figure.text(x, y, f"{i + 1}", fontsize=8.5, fontweight="bold", color=PURPLE if back else VERMILION)
         when = chapter.start[:10] if story.dated else f"window {_at(story, chapter)}"
-        better = "" if chapter.better is None else f"; the new model {chapter.better:.0%} better"
+        better = "" if chapter.better is None else f"; new model {chapter.better:.0%} better"
         said = f"{when}  {chapter.cause}" + ("; put back" if back else better)
-        figure.text(x + 0.22 / _WIDTH, y, said[:88], fontsize=8.5, color=INK)
+        room = (_WIDTH / COLUMNS - 0.4) * 72
+        figure.text(x + 0.22 / _WIDTH, y, said, fontsize=min(8.5, room / (0.53 * len(said))), color=INK)
     more = f"{count - len(listed)} more in the page.  " if count > len(listed) else ""
     said = f"{more}Circles: a new champion, and why.  Ticks at the bottom: a lap whose model the gate refused."
     figure.text(0.12 / _WIDTH, _LINE * 0.4 / height, said, fontsize=8, color=SOFT)
