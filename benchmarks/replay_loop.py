@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import yaml
 from sklearn.pipeline import Pipeline
 
+from benchmarks.replay_changes import project as as_project
 from benchmarks.streams import SMALL, STREAMS, job
 from flows import replay
 from flows.console import Silent
@@ -38,14 +38,8 @@ def project(folder: Path) -> tuple[Project, Job]:
     """The stream as a project, and as a lap would read it."""
     whole = job(next(s for s in STREAMS if s.name == "bikeshare"), "expanding")
     rows = whole.cut.rows.iloc[:ROWS]
-    path = folder / "rows.parquet"
-    rows.drop(columns=[c for c in rows if str(c).startswith("_")]).to_parquet(path, index=False)
-    content = whole.settings.model_dump(mode="json")
-    content["data"] = {"source": str(path)}
-    content["monitor"]["window"] = ROWS // WINDOWS
-    content["retrain"] |= {"cooldown": "0d", "budget": None}
-    (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    return Project(folder), Job(cut(rows, "ts", ROWS // WINDOWS), whole.settings, SMALL, None)
+    made = as_project(folder, whole.settings, rows, ROWS // WINDOWS)
+    return made, Job(cut(rows, "ts", ROWS // WINDOWS), whole.settings, SMALL, None)
 
 
 def ours(at: Project) -> tuple[Story, Work]:
