@@ -54,18 +54,18 @@ def run(project: Project, asked: Asked, console: Console) -> dict[str, Any]:
     return {**retelling.tell(project, story, console), "seconds": round(time.monotonic() - began, 2)}
 
 
-def told(project: Project, asked: Asked, console: Console) -> Story:
-    """What the table's history comes to: by its champion's configuration, by boosting where it has none. Raises InputError."""
+def told(project: Project, asked: Asked, console: Console, spec: Spec | None = None) -> Story:
+    """What the table's history comes to, by the configuration `spec`; None: the champion's, or boosting. Raises InputError."""
     settings = _settings(project, asked)
     console.working("read the table")
     known = stream(read(project), str(settings.problem.time), settings.monitor.delay)
     begin = beginning(known, settings, asked.since)
-    champion = versions.champion(project.ledger, project.name)
-    spec = FIRST if champion is None else Spec.from_json(champion.facts["spec"])
+    champion = None if spec else versions.champion(project.ledger, project.name)
+    first = spec or (FIRST if champion is None else Spec.from_json(champion.facts["spec"]))
     with tempfile.TemporaryDirectory(prefix="windvane-replay-") as scratch:
         past = Rehearsal(project, settings, known, Path(scratch))
         with leases.hold(past.ledger, past.name, "windvane replay", lambda _: None) as lease, estimators.one_thread():
-            story = play(past, lease, begin, spec, asked.search, console)
+            story = play(past, lease, begin, first, asked.search, console)
         past.ledger.dispose()
     return story
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from flows.console import Silent
 from flows.project import Project
 from flows.replay import Asked
 from flows.replay import told as told_of
+from ledger.moments import moment
 from monitoring.history.story import Story
 from tasks.watch_settings import Policy
 
@@ -152,3 +154,17 @@ def test_no_policy_looks_ahead(tmp_path: Path, policy: str) -> None:
     assert decided[0] == decided[1]
     assert len(decided[0]) > 5
     assert policy in ("never", "drift") or any(c.action == "retrain" for c in decided[0]), "then nothing was tested"
+
+
+@pytest.mark.slow
+def test_a_known_change_is_noticed_within_two_windows(whole_table: Callable[[str], Path], tmp_path: Path) -> None:
+    rows = pd.read_parquet(whole_table("noaa_rain.parquet"))
+    write(tmp_path, rows.assign(y=rows["rain"], t=rows["seq"]).drop(columns=["rain", "seq"]), monitor__window=1000)
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
+    params["problem"]["kind"] = "classification"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    chapters = played(tmp_path).chapters
+    before = [c for c in chapters if c.end <= moment(12_000)]
+    assert before
+    assert not [c for c in before if c.action == "retrain"]
+    assert "promoted" in [c.ending for c in chapters[len(before) :][:2]]

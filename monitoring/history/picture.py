@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Causes that are written below the picture, and in how many columns; the page has all of them.
 LISTED, COLUMNS = 12, 2
-_WIDTH, _HEIGHT, _LINE = 10.0, 4.6, 0.19
+_WIDTH, _HEIGHT, _LINE = 10.0, 4.7, 0.2
 
 
 def draw(story: Story) -> Figure:
@@ -30,7 +30,7 @@ def draw(story: Story) -> Figure:
         width=_WIDTH,
         height=height,
     )
-    below = (_LINE * (lines + 0.7)) / height
+    below = (_LINE * (lines + 1)) / height
     figure.set_layout_engine(
         "constrained", rect=(0.005, below, 0.99, 1 - 0.68 / height - below), w_pad=0.08, h_pad=0.06
     )
@@ -117,17 +117,22 @@ def _marks(ax: Axes, story: Story, marked: list[Chapter]) -> None:
         )
 
 
+def _said(story: Story, chapter: Chapter) -> str:
+    when = chapter.start[:10] if story.dated else f"window {_at(story, chapter)}"
+    better = "" if chapter.better is None else f"; new model {chapter.better:.0%} better"
+    return f"{when}  {chapter.cause}" + ("; put back" if chapter.action == "rollback" else better)
+
+
 def _causes(figure: Figure, story: Story, listed: list[Chapter], count: int, height: float) -> None:
-    lines = -(-len(listed) // COLUMNS)
-    for i, chapter in enumerate(listed):
+    lines, said = -(-len(listed) // COLUMNS), [_said(story, c) for c in listed]
+    room = (_WIDTH / COLUMNS - 0.4) * 72
+    size = min([8.5, *(room / (0.53 * len(text)) for text in said)])
+    for i, (chapter, text) in enumerate(zip(listed, said, strict=True)):
         column, line = divmod(i, lines)
         x, y = (0.12 + column * (_WIDTH - 0.2) / COLUMNS) / _WIDTH, (_LINE * (lines - line + 0.35)) / height
-        back = chapter.action == "rollback"
-        figure.text(x, y, f"{i + 1}", fontsize=8.5, fontweight="bold", color=PURPLE if back else VERMILION)
-        when = chapter.start[:10] if story.dated else f"window {_at(story, chapter)}"
-        better = "" if chapter.better is None else f"; the new model {chapter.better:.0%} better"
-        said = f"{when}  {chapter.cause}" + ("; put back" if back else better)
-        figure.text(x + 0.22 / _WIDTH, y, said[:88], fontsize=8.5, color=INK)
+        colour = PURPLE if chapter.action == "rollback" else VERMILION
+        figure.text(x, y, f"{i + 1}", fontsize=size, fontweight="bold", color=colour)
+        figure.text(x + 0.22 / _WIDTH, y, text, fontsize=size, color=INK)
     more = f"{count - len(listed)} more in the page.  " if count > len(listed) else ""
-    said = f"{more}Circles: a new champion, and why.  Ticks at the bottom: a lap whose model the gate refused."
-    figure.text(0.12 / _WIDTH, _LINE * 0.4 / height, said, fontsize=8, color=SOFT)
+    key = f"{more}Circles: a new champion, and why.  Ticks at the bottom: a lap whose model the gate refused."
+    figure.text(0.12 / _WIDTH, _LINE * 0.4 / height, key, fontsize=8, color=SOFT)

@@ -97,5 +97,5 @@ def cause(look: Look) -> str:
         said.append(f"{kind} in {', '.join(drift.columns[:2])}")
     if quality.excess is not None and quality.reference > 0:
         share = quality.excess / quality.reference
-        said.append(f"loss {abs(share):.0%} {'above' if share >= 0 else 'below'} its own record")
+        said.append(f"loss {abs(share):.0%} {'above' if share >= 0 else 'below'} its record")
     return "; ".join(said) or "no labels yet"
