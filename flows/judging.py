@@ -51,7 +51,7 @@ def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
     )
     rule = gate.resolve(settings.gate.rule, lap.depth)
     verdict = gate.judge(evidence, rule, settings.gate.confidence, settings.gate.margin)
-    said = "; ".join([verdict.reason, *_how(bench, rows, against)])
+    said = "; ".join([verdict.reason, *_how(bench, rows, challenger, against)])
     return replace(verdict, reason=said), against.version if against else None
 
 
@@ -113,15 +113,19 @@ def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataF
         return record[LOSS].to_numpy(dtype="float64")  # the same configuration on the same rows is the same model
     problem, seed = settings.problem, settings.split.seed
     rows = taught_rows(taught)
-    model = estimators.fit(spec, taught.kind, taught.columns, rows, problem.target, seed, cores(), problem.group)
+    model = estimators.fit(
+        spec, taught.kind, taught.columns, rows, problem.target, seed, cores(), problem.group, problem.time
+    )
     lap.fitted(1)
     return _losses(lap, model, taught.columns, record)
 
 
-def _how(bench: Bench, rows: pd.DataFrame, against: Version | None) -> list[str]:
+def _how(bench: Bench, rows: pd.DataFrame, challenger: Version, against: Version | None) -> list[str]:
     """Which rows judged, for the sentence of the verdict."""
     again = int((rows[JUDGED_BEFORE] > 0).sum())
     told = [f"compared with version {against.version} on {bench.how}"] if against else []
+    if (newest := challenger.facts["spec"].get("balance", {}).get("newest")) is not None:
+        told.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
     return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
 
 

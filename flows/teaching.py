@@ -14,7 +14,7 @@ from flows.lap import Lap
 from ledger import openings, versions
 from serving import stored
 from serving.agreement import Pace
-from tasks import artifacts, evaluation, features, problems, tables, thresholds, trials
+from tasks import artifacts, evaluation, features, label_shift, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
 from tasks.estimators import Spec, fit
@@ -92,10 +92,11 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
     if lap.depth == "refit":
         champion = versions.champion(lap.project.ledger, lap.project.name)
         assert champion is not None
-        spec = Spec.from_json(champion.facts["spec"])
+        spec, said = _again(lap, lesson, Spec.from_json(champion.facts["spec"]))
         found = searching.only(
             spec, settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, lesson.cores, show
         )
+        found = replace(found, notes=(*found.notes, *said))
     else:
         journal = lesson.root / "journal.log"
         found = searching.search(
@@ -106,6 +107,24 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
         lap.console.say(f"  note: {note}")
     tables.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
     return found
+
+
+def _again(lap: Lap, lesson: Lesson, spec: Spec) -> tuple[Spec, tuple[str, ...]]:
+    """The champion's configuration for a refit, with what label drift asks for, and that in words.
+
+    Once it follows the newest rows' classes it goes on to, until a search: without weights all of the past would count again.
+    """
+    settings = lap.project.settings
+    follows, time = spec.balance.newest is not None or lap.remedy == "labels", settings.problem.time
+    if not follows:
+        return spec, ()
+    if lesson.kind.continuous or time is None:
+        return spec, (
+            "label drift, and a plain refit: rows are weighted for classes, and where problem.time says which are new",
+        )
+    window, rows = str(settings.monitor.window), taught_rows(lesson)
+    now = label_shift.shares(lesson.kind.truth(rows[settings.problem.target]), rows[time], settings.monitor.cut)
+    return replace(spec, balance=replace(spec.balance, newest=window)), (label_shift.said(now, window),)
 
 
 def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
@@ -160,7 +179,7 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
 
 def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:
     problem, seed = lap.project.settings.problem, lap.project.settings.split.seed
-    return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group)
+    return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group, problem.time)
 
 
 def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:
