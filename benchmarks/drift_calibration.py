@@ -3,8 +3,8 @@
     python benchmarks/drift_calibration.py [--windows N] [--preset N] [--part unchanged|streams|shifts] [--quick] [--jobs N] [--kept FOLDER]
 
 Prints Markdown. `unchanged`: reference and window are drawn without replacement from one table of 200,000 rows, both anew for every
-window: given the table, windows are independent trials, and nothing but the table is shared. The promise is 1 %. `streams`: real tables
-(WINDVANE_DATA); which stretches stand for "unchanged" was fixed before the first run. `shifts`: one column of sixteen moves, by a
+window: given the table, windows are independent trials, and nothing but the table is shared. The promise is 1 %. `streams`: real
+tables (WINDVANE_DATA), by the rules of benchmarks/drift_streams.py. `shifts`: one column of sixteen moves, by a
 known amount. `--kept`: what is done is kept there, fifty windows a file, and a run that was killed goes on.
 """
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -27,6 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from benchmarks import drift_streams
 from benchmarks.pieces import Work
 from monitoring import drift, evidently
 from tasks.features import Columns
@@ -34,37 +33,6 @@ from tasks.features import Columns
 LEVEL = 0.01
 SIZES, WIDTHS, REFERENCES = (30, 100, 300, 1000, 10_000), (5, 16, 50), (1000, 20_000)
 POPULATION = 200_000
-DATA = Path(os.environ.get("WINDVANE_DATA", "data"))
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A real table and its stretches: [0] history, [1] reference, [2] later windows, each (from, to) or None."""
-
-    file: str
-    numbers: tuple[str, ...]
-    low: tuple[str, ...]
-    target: str | None
-    history: tuple[str, str] | None
-    reference: tuple[str, str]
-    later: tuple[str, str]
-    window: str
-
-
-STREAMS = (
-    Stream("bikeshare_dc_hourly", ("tmin", "tmax", "pn", "hour", "dow", "month"), (), None,
-           ("2011-01-01", "2013-01-01"), ("2013-01-01", "2014-01-01"), ("2014-01-01", "2016-01-01"), "7D"),
-    Stream("bikeshare_dc_hourly", ("tmin", "tmax", "pn", "hour", "dow", "month"), (), None,
-           None, ("2012-01-01", "2014-01-01"), ("2014-01-01", "2016-01-01"), "30D"),
-    Stream("parking_birmingham", ("Capacity", "hour", "dow"), ("SystemCodeNumber",), "occ",
-           None, ("2016-10-04", "2016-11-13"), ("2016-11-13", "2016-12-20"), "1D"),
-    Stream("nycflights13", ("distance", "sched_dep_time", "hour", "dow", "temp", "humid", "wind_speed", "pressure", "visib"),
-           ("carrier", "origin"), None, None, ("2013-01-01", "2013-07-01"), ("2013-07-01", "2014-01-01"), "1D"),
-    Stream("txhousing", ("sales", "listings", "inventory", "month"), ("city",), "median",
-           ("2000-01-01", "2003-01-01"), ("2003-01-01", "2005-01-01"), ("2005-01-01", "2006-01-01"), "MS"),
-    Stream("avocados", ("small_hass_sold", "large_hass_sold", "small_bags", "month"), ("type", "region"), "average_price",
-           None, ("2015-01-01", "2016-01-01"), ("2016-01-01", "2017-01-01"), "7D"),
-)  # fmt: skip
 
 
 @cache
@@ -149,51 +117,6 @@ def table_unchanged(windows: int, presets: int, work: Work) -> None:
     holm = [p * (len(ps) - i) for i, p in enumerate(sorted(ps))]
     worst = f"smallest p after Holm {min(1.0, *holm):.3f}"
     print(f"\nAll cells: {total[0]} of {total[1]:,}, {interval(*total)} %; {worst}.")
-
-
-def stream(one: Stream) -> tuple[list[bool], list[bool], list[bool], list[str], str | None]:
-    """Of each later window: does it alarm; would it if rows told nothing of each other; what does the preset say (of every few
-    only). Then the columns that spoke, and the first note.
-    """
-    frame = pd.read_parquet(DATA / f"{one.file}.parquet")
-    frame["ts"] = frame["ts"].astype("datetime64[us]")
-    for name in one.numbers:
-        frame[name] = frame[name].astype(float)
-
-    def between(span: tuple[str, str] | None) -> pd.DataFrame | None:
-        return None if span is None else frame[(frame.ts >= span[0]) & (frame.ts < span[1])]
-
-    history, reference, later = between(one.history), between(one.reference), between(one.later)
-    columns, note = Columns(numbers=one.numbers, low=one.low), None
-    alarms, alone, windows, spoke = [], [], [], []
-    for _, window in later.groupby(pd.Grouper(key="ts", freq=one.window)):  # type: ignore[union-attr]
-        if len(window) < drift.FEWEST:
-            continue
-        said = drift.measure(
-            reference, window, columns, target=one.target, time="ts", level=LEVEL, seed=0, history=history, hurry=True
-        )
-        alarms.append(said.alarm)
-        plain = drift.measure(reference, window, columns, target=one.target, time=None, level=LEVEL, seed=0, hurry=True)
-        alone.append(plain.alarm)
-        windows.append(window)
-        spoke += said.columns
-        note = note or said.note
-    before = reference.sample(min(len(reference), 20_000), random_state=0)  # type: ignore[union-attr]
-    some = windows[:: -(-len(windows) // 30)]
-    preset_said = [evidently.preset_says(before, window, list(one.numbers), list(one.low))[0] for window in some]
-    return alarms, alone, preset_said, spoke, note
-
-
-def table_streams(jobs: int) -> None:
-    print("\n## Real streams: later windows of a stretch that was called stable beforehand\n")
-    print("| table | reference | windows | alarms, % | rows on their own, % | preset, % | spoke | note |")
-    print("|---|---|---|---|---|---|---|---|")
-    with ProcessPoolExecutor(jobs) as pool:
-        for one, (alarms, alone, said, spoke, note) in zip(STREAMS, pool.map(stream, STREAMS), strict=True):
-            names = ", ".join(f"{n} {spoke.count(n)}" for n in sorted(set(spoke), key=lambda n: -spoke.count(n))[:4])
-            where = f"{len(alarms)} of {one.window} from {one.later[0]}"
-            shares = " | ".join(interval(sum(found), len(found)) for found in (alarms, alone, said))
-            print(f"| {one.file} | {one.reference[0]} on | {where} | {shares} | {names} | {note} |")
 
 
 SHIFTS: dict[str, tuple[float, ...]] = {
@@ -282,7 +205,7 @@ def main() -> None:
     if chosen.part in (None, "unchanged"):
         table_unchanged(windows, presets, work)
     if chosen.part in (None, "streams"):
-        table_streams(chosen.jobs)
+        drift_streams.tables(chosen.jobs)
     if chosen.part in (None, "shifts"):
         table_shifts(max(windows // 5, 1), presets, work)
 

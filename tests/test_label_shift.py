@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from ledger import decisions, store, versions
+from ledger.decisions import Entry
 from tasks import estimators, label_shift, problems, watch_settings
 from tasks.balance import Balance
 from tasks.estimators import Spec
 from tasks.features import Columns, conform
+from tests.conftest import quick_project
 
 KIND = problems.of("classification")
 COLUMNS = Columns(("a", "b"), low=("c",))
@@ -108,3 +112,40 @@ def test_what_follows_the_newest_rows_is_written_down_and_read() -> None:
     assert "newest" not in Spec("linear", {}, Balance("weights")).to_json()["balance"], "as versions before wrote it"
     with pytest.raises(ValueError, match="no time"):
         estimators.fit(spec, KIND, COLUMNS, taught(), "y", 0, 1)
+
+
+@pytest.mark.slow
+def test_a_lap_that_answers_label_drift_says_so_and_goes_on_to(tmp_path: Path, prefect_server: str) -> None:
+    """Its run, its verdict and its configuration name the weights, and the next plain refit keeps the rule."""
+    from mlflow import MlflowClient
+
+    folder = quick_project(tmp_path / "project")
+    (folder.path / "data" / "txhousing.csv").unlink()
+    table = folder.path / "data" / "visits.csv"
+    played(2500, 0.25, 0, "2024-01-01").to_csv(table, index=False)
+    folder.set(project="visits", problem__kind="classification", problem__target="y", problem__time="ts")
+    folder.set(problem__ignore=[], problem__metric="log_loss", data__source="data/visits.csv", monitor__window="7d")
+    folder.set(search__candidates=["linear"], search__trials=1)
+    env = {"PREFECT_API_URL": prefect_server}
+    assert folder.train(env=env)["verdict"] == "promoted"
+    engine = store.connect(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
+    notes = []
+    for number, (remedy, start) in enumerate((("labels", "2024-04-15"), ("refit", "2024-05-27"))):
+        new = played(1000, 0.75, number + 1, start)
+        pd.concat([pd.read_csv(table, parse_dates=["ts"]), new]).to_csv(table, index=False)
+        champion = versions.champion(engine, "visits")
+        made = decisions.record(
+            engine, Entry("visits", champion.version, start, start, "retrain", "more yes", "refit", remedy)
+        )
+        decisions.tell(engine, made.id)
+        ran = folder.run("monitor", "--json", env=env)
+        assert ran.status == 0, ran.err
+        ended = decisions.numbered(engine, made.id)
+        assert ended.state == "done", ended.note
+        version = versions.newest(engine, "visits")
+        assert version.facts["spec"]["balance"]["newest"] == "7d"
+        tags = MlflowClient(f"sqlite:///{folder.path}/.windvane/mlflow.db").get_run(version.run_id).data.tags
+        assert tags["windvane.verdict"] == "promoted" or number, tags["windvane.reason"]
+        assert "as in the newest window of labels (7d)" in tags["windvane.reason"]
+        notes.append(tags["mlflow.note.content"])
+    assert all("as in the newest window of labels (7d) after label drift: " in note for note in notes)
