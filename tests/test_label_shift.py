@@ -130,8 +130,8 @@ def test_a_lap_that_answers_label_drift_says_so_and_goes_on_to(tmp_path: Path, p
     assert folder.train(env=env)["verdict"] == "promoted"
     engine = store.connect(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
     notes = []
-    for number, (remedy, start) in enumerate((("labels", "2024-04-15"), ("refit", "2024-05-27"))):
-        new = played(1000, 0.75, number + 1, start)
+    for number, (remedy, start) in enumerate((("labels", "2024-04-15"), ("refit", "2024-08-19"))):
+        new = played((3000, 1000)[number], 0.85, number + 1, start)
         pd.concat([pd.read_csv(table, parse_dates=["ts"]), new]).to_csv(table, index=False)
         champion = versions.champion(engine, "visits")
         made = decisions.record(
