@@ -48,10 +48,13 @@ def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
             lambda: _refitted(lap, challenger, cast("Version", against), record),
         )
     _remember(lap, challenger, against, record, bench)
-    return verdict(lap.project.settings, lap.depth, record, bench, against), against.version if against else None
+    told = verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
+    return told, against.version if against else None
 
 
-def verdict(settings: Settings, depth: Depth, record: pd.DataFrame, bench: Bench, against: Version | None) -> Verdict:
+def verdict(
+    settings: Settings, depth: Depth, record: pd.DataFrame, bench: Bench, challenger: Version, against: Version | None
+) -> Verdict:
     """What the gate says of a challenger's record (n rows) beside a bench."""
     rows, problem = record[bench.common], settings.problem
     evidence = Evidence(
@@ -66,7 +69,7 @@ def verdict(settings: Settings, depth: Depth, record: pd.DataFrame, bench: Bench
     )
     rule = gate.resolve(settings.gate.rule, depth)
     told = gate.judge(evidence, rule, settings.gate.confidence, settings.gate.margin)
-    return replace(told, reason="; ".join([told.reason, *_how(bench, rows, against)]))
+    return replace(told, reason="; ".join([told.reason, *_how(bench, rows, challenger, against)]))
 
 
 def opponent(lap: Lap, challenger: Version) -> Version | None:
@@ -134,15 +137,19 @@ def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataF
         return record[LOSS].to_numpy(dtype="float64")  # the same configuration on the same rows is the same model
     problem, seed = settings.problem, settings.split.seed
     rows = taught_rows(taught)
-    model = estimators.fit(spec, taught.kind, taught.columns, rows, problem.target, seed, cores(), problem.group)
+    model = estimators.fit(
+        spec, taught.kind, taught.columns, rows, problem.target, seed, cores(), problem.group, problem.time
+    )
     lap.fitted(1)
     return losses(problem, model, taught.columns, record)
 
 
-def _how(bench: Bench, rows: pd.DataFrame, against: Version | None) -> list[str]:
+def _how(bench: Bench, rows: pd.DataFrame, challenger: Version, against: Version | None) -> list[str]:
     """Which rows judged, for the sentence of the verdict."""
     again = int((rows[JUDGED_BEFORE] > 0).sum())
     told = [f"compared with version {against.version} on {bench.how}"] if against else []
+    if (newest := challenger.facts["spec"].get("balance", {}).get("newest")) is not None:
+        told.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
     return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
 
 

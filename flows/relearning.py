@@ -9,7 +9,7 @@ from uuid import uuid4
 from flows import judging
 from flows.lap import Depth
 from flows.rehearsal import Rehearsal
-from flows.teaching import JUDGED_BEFORE, cores
+from flows.teaching import JUDGED_BEFORE, cores, refit
 from ledger import decisions, versions
 from ledger.decisions import Entry
 from ledger.leases import Lease
@@ -76,13 +76,20 @@ def lap(past: Rehearsal, lease: Lease, owed: Entry | None, depth: Depth, first: 
             decisions.finish(engine, lease, id_, "skipped", f"no new rows: {said}")
             return Ended("skipped", said)
         sides = _sides(past, rows, champion)
-        spec = first if champion is None else Spec.from_json(champion.facts["spec"])
+        spec = first if champion is None else _again(past, sides, champion, owed)
         return _judged(past, lease, id_, come, rows, sides, depth, spec, champion)
     except InputError as e:  # as in a real lap: what was decided ends here
         decisions.finish(engine, lease, id_, "skipped", f"the lap stopped: {e}")
         if champion is None:
             raise
         return Ended("skipped", f"the lap stopped: {e}")
+
+
+def _again(past: Rehearsal, sides: Sides, champion: Version, owed: Entry | None) -> Spec:
+    """The champion's configuration, as a real lap refits it."""
+    spec, kind = Spec.from_json(champion.facts["spec"]), problems.of(past.settings.problem.kind)
+    labels = owed is not None and owed.remedy == "labels"
+    return refit(past.settings, kind, sides.taught, spec, labels=labels)[0]
 
 
 def _nothing_new(rows: pd.DataFrame, champion: Version, past: Rehearsal) -> bool:
@@ -145,7 +152,7 @@ def _judged(
     versions.add(past.ledger, lease, challenger)
 
     def fit(spec: Spec, taught: pd.DataFrame) -> object:
-        return estimators.fit(spec, kind, columns, taught, problem.target, seed, cores(), problem.group)
+        return estimators.fit(spec, kind, columns, taught, problem.target, seed, cores(), problem.group, problem.time)
 
     def refitted() -> NDArray[np.float64]:
         assert champion is not None
@@ -154,7 +161,7 @@ def _judged(
         return judging.losses(problem, fit(Spec.from_json(champion.facts["spec"]), sides.taught), columns, record)
 
     bench = judging.compared(past, challenger, champion, record, refitted)
-    verdict = judging.verdict(settings, depth, record, bench, champion)
+    verdict = judging.verdict(settings, depth, record, bench, challenger, champion)
     if verdict.accepted:
         past.models[number] = fit(spec, sides.final) if settings.split.strategy == "time" else held.model
         fits += settings.split.strategy == "time"

@@ -41,7 +41,7 @@ class Clues:
     P(y | x); inputs given labels P(x | y), and given the champion's answer, which stands for labels that have not come.
 
     labelled: rows whose labels have come and count (0: too few, and three contrasts are empty). seasons: the window beside
-    each known state.
+    each known state. classes: labels are classes, not numbers.
     """
 
     rows: int
@@ -54,6 +54,7 @@ class Clues:
     given_answers: Contrast
     broken: tuple[Break, ...]
     seasons: tuple[Season, ...]
+    classes: bool
 
 
 def gather(
@@ -95,6 +96,7 @@ def gather(
         by_answer,
         broken,
         tuple(states.season(state, seen, own, thin) for state in known),
+        not kind.continuous,
     )
 
 

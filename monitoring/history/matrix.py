@@ -121,7 +121,7 @@ def row(job: Job, model: int) -> NDArray[np.float64]:
     # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
     columns = features.columns(job.settings, profile.of(taught))
     pipeline = estimators.fit(
-        job.spec, kind, columns, taught, problem.target, job.settings.split.seed, 1, problem.group
+        job.spec, kind, columns, taught, problem.target, job.settings.split.seed, 1, problem.group, problem.time
     )
     later = job.cut.rows.iloc[job.cut.edges[model] :]
     with estimators.one_thread():
