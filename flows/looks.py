@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from monitoring.limits import History, Limits, Made
 from monitoring.windows import Place, due, level
 
 if TYPE_CHECKING:
+    from flows.challengers import Challengers
     from monitoring.estimate import LossModel
     from monitoring.evidence import Decision, Look
     from monitoring.looking import Reference
@@ -160,7 +162,7 @@ class Pass:
         now = self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
         self._mended(look)
-        decision = decide(look, self._history(seen), self._limits, at)
+        decision = decide(look, self._history(seen, at), self._limits, at)
         entry = self._record(seen, look, decision, at)
         found = decision.action != "wait" or look.drift.alarm
         drawn = self._draw(seen, look) if look.drift.alarm else None
@@ -189,7 +191,13 @@ class Pass:
             if one.action == "stop" and one.open:
                 decisions.close(self._engine, one.id, "done", "mended")
 
-    def _history(self, seen: Seen) -> History:
+    @cached_property
+    def _challengers(self) -> Challengers:
+        from flows.challengers import Challengers
+
+        return Challengers(self._production, self._console)
+
+    def _history(self, seen: Seen, at: str) -> History:
         from flows import probation
         from monitoring import looking
 
@@ -206,6 +214,7 @@ class Pass:
             window_error=of_window,
             probation=probation.so_far(self._production, seen, self._limits),
             new_rows=_new_rows(self._production, made),
+            advice=self._challengers.advice(at) if self._limits.policy == "regret" else None,
         )
 
     def _draw(self, seen: Seen, look: Look) -> Path:
