@@ -13,11 +13,13 @@ from flows.console import Console, table
 from flows.project import Project
 from ledger import versions
 from ledger.moments import moment
-from monitoring.history import backtest, matrix, windows
+from monitoring.history import lengths, matrix, windows
 from monitoring.history.backtest import Backtest, Result
-from tasks import fetch, ingest, tables
+from monitoring.history.lengths import Length
+from tasks import amending, fetch, ingest, tables
 from tasks.errors import InputError
 from tasks.estimators import Spec
+from tasks.settings import PARAMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from monitoring.history.matrix import Matrix
     from monitoring.history.playing import Played
     from monitoring.history.windows import Cut
+    from tasks.settings import Settings
 
 # Taught where no champion says with what: strong at its defaults on most tables.
 FIRST = Spec("boosting", {})
@@ -32,11 +35,17 @@ PICTURE = Path(".windvane/history/backtest.png")
 
 
 def run(
-    project: Project, window: str | None, cost: float | None, delay: int | None, cores: int, console: Console
+    project: Project,
+    window: str | None,
+    cost: float | None,
+    delay: int | None,
+    apply: bool,
+    cores: int,
+    console: Console,
 ) -> dict[str, Any]:
     """Play the table's history; what is None is taken from params.yaml. Fits are kept in .windvane/history, beside the picture.
 
-    Raises InputError.
+    apply: write what is recommended into params.yaml. Raises InputError.
     """
     began = time.monotonic()
     settings = project.settings
@@ -52,7 +61,7 @@ def run(
     first = matrix.first_window(cut.count)
     delay = _delay(cut, settings.monitor.delay) if delay is None else delay
     built: dict[str, Matrix] = {}
-    for history in ("expanding", f"trailing:{first}"):
+    for history in _histories(settings, first):
         asked = matrix.Job(cut, settings, spec, matrix.trailing(history))
         built[history] = matrix.build(
             asked,
@@ -60,10 +69,35 @@ def run(
             cores,
             lambda done, of, history=history: console.working(f"{history}: {done} of {of} models"),  # type: ignore[misc]
         )
-    found = backtest.compare(built, cost, delay=delay)
-    _draw(found, cut.starts[first:], project.root / PICTURE)
-    _say(found, cost, spec, cut.count - first, console)
-    return _content(found, cost, window, cut.count - first, time.monotonic() - began)
+    tried = lengths.compare(built, cut, window, cost, time=settings.problem.time, delay=delay)
+    best = lengths.recommended(tried)
+    # The picture is of the windows that were asked for, whichever are recommended.
+    _draw(tried[0].found, cut.starts[first:], project.root / PICTURE)
+    _say(tried, best, spec, cut.count - first, console)
+    content = _content(tried[0], best, cut.count - first)
+    if apply:
+        content["applied"] = _apply(project.root / PARAMS, content["recommended"], console)
+    return {**content, "seconds": round(time.monotonic() - began, 2)}
+
+
+def _histories(settings: Settings, first: int) -> list[str]:
+    """All rows, and the last windows where a lap can be taught so: as many as the first quarter has, in whole dozens if there are,
+    so that longer windows hold them too.
+    """
+    whole = first - first % 12 if first >= 12 else first
+    return ["expanding", f"trailing:{whole}"] if settings.split.strategy == "time" else ["expanding"]
+
+
+def _apply(path: Path, chosen: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Write what is recommended into params.yaml; key -> [before, now] of what changed."""
+    window = int(chosen["window"]) if chosen["window"].isdecimal() else chosen["window"]
+    keys = {f"retrain.{name}": chosen[name] for name in ("policy", "cost", "history")}
+    changed = amending.amend(path, {**keys, "monitor.window": window})
+    for key, (before, now) in changed.items():
+        console.say(f"  {path.name}: {key} is {now} now ({'not there' if before is None else before} before)")
+    if not changed:
+        console.say(f"  {path.name}: says so already; nothing changed")
+    return {key: list(values) for key, values in changed.items()}
 
 
 def _rows(project: Project) -> pd.DataFrame:
@@ -90,8 +124,9 @@ def _same(found: Backtest) -> list[Result]:
     return [r for r in found.results if r.history == found.recommended.history]
 
 
-def _say(found: Backtest, cost: float, spec: Spec, count: int, console: Console) -> None:
+def _say(tried: tuple[Length, ...], best: Length, spec: Spec, count: int, console: Console) -> None:
     """The figures, then what to use."""
+    asked = tried[0]
     lines = [
         {
             "policy": r.name,
@@ -101,34 +136,55 @@ def _say(found: Backtest, cost: float, spec: Spec, count: int, console: Console)
             "total": r.played.total / count,
             "chose": round(r.chosen_on, 3),
             "later": round(r.reported_on, 3),
+            "95 %": "" if r.low is None else f"{r.low:.2f} to {r.high:.2f}",
         }
-        for r in found.results
+        for r in asked.found.results
     ]
-    best = found.recommended
     console.say(
-        f"  {count} windows played with {spec.candidate}, loss and total per window; a lap costs {cost:g} of them"
+        f"  {count} windows of {asked.window} played with {spec.candidate}, loss and total per window; a lap costs "
+        f"{asked.cost:g} of them"
     )
     console.say(table(lines))
     console.say(
         "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)"
     )
-    console.say(f"  use: retrain.policy {best.name}, retrain.history {best.history}")
+    console.say("  by windows of:")
+    console.say(
+        table(
+            [
+                {
+                    "window": one.window,
+                    "policy": one.found.recommended.name,
+                    "history": one.found.recommended.history,
+                    "total, where it chose": one.found.recommended.rate,
+                    "later": round(one.found.recommended.reported_on, 3),
+                }
+                for one in tried
+            ]
+        )
+    )
+    chosen = best.found.recommended
+    console.say(
+        f"  use: retrain.policy {chosen.name}, retrain.cost {best.cost:g}, retrain.history {chosen.history}, "
+        f"monitor.window {best.window}"
+    )
     console.say(f"  look: {PICTURE}")
 
 
-def _content(found: Backtest, cost: float, window: str, count: int, seconds: float) -> dict[str, Any]:
-    best = found.recommended
-    chosen = {"policy": best.name, "history": best.history, "cost": cost, "window": window}
+def _content(asked: Length, best: Length, count: int) -> dict[str, Any]:
+    chosen = best.found.recommended
     return {
         "windows": count,
         "policies": {
-            r.name: {**_figures(r.played), "ratio": {"chosen on": r.chosen_on, "reported on": r.reported_on}}
-            for r in _same(found)
+            r.name: {
+                **_figures(r.played),
+                "ratio": {"chosen on": r.chosen_on, "reported on": r.reported_on, "low": r.low, "high": r.high},
+            }
+            for r in _same(asked.found)
         },
-        "oracle": _figures(found.oracle[best.history]),
-        "recommended": chosen,
+        "oracle": _figures(asked.found.oracle[asked.found.recommended.history]),
+        "recommended": {"policy": chosen.name, "history": chosen.history, "cost": best.cost, "window": best.window},
         "picture": PICTURE.as_posix(),
-        "seconds": round(seconds, 2),
     }
 
 
