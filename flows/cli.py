@@ -247,8 +247,9 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
 @click.option(
     "--apply", is_flag=True, help="Write what is recommended into params.yaml; all else in it stays as it is."
 )
+@click.option("--drift", is_flag=True, help="Play policies that need drift alarms, too: takes minutes the first time.")
 @_command
-def backtest(window: str | None, cost: float | None, delay: int | None, apply: bool, console: Any) -> Any:
+def backtest(window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Any) -> Any:
     """Play several retraining policies over the table's own history and say which to use.
 
     The champion's configuration is taught before every window and scored on all later ones; a policy sees only what was known
@@ -257,7 +258,7 @@ def backtest(window: str | None, cost: float | None, delay: int | None, apply: b
     """
     from flows import commands
 
-    return commands.backtest(Path.cwd(), window, cost, delay, apply, console)
+    return commands.backtest(Path.cwd(), window, cost, delay, apply, drift, console)
 
 
 @main.command()

@@ -174,11 +174,11 @@ def _services(project: Project) -> None:
 
 
 def backtest(
-    root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, console: Console
+    root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Console
 ) -> dict[str, Any]:
     """Retraining policies over the table's own history."""
     from flows import backtest as playing
     from flows.teaching import cores
 
     project = Project(root)
-    return playing.run(project, window, cost, delay, apply, cores(), console)
+    return playing.run(project, window, cost, delay, apply, drift, cores(), console)

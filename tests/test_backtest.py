@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flows.cli import main
-from monitoring.history import backtest, lengths, matrix, playing, policies, schedule, windows
+from monitoring.history import alarms, backtest, lengths, matrix, playing, policies, schedule, windows
 from monitoring.history.matrix import Matrix
 from tasks import settings
 from tests.test_history import NAMED, drifting, job, table
@@ -111,6 +111,33 @@ def test_what_was_paid_adds_up_at_the_windows_where_it_was() -> None:
     assert played.retrained
     assert set(played.retrained) <= {made.first + k for k in np.flatnonzero(played.paid)}
     assert played.total == pytest.approx(played.by_window.sum() + played.paid.sum())
+
+
+@pytest.mark.parametrize("kind", ["calibrated", "preset"])
+def test_a_drift_alarm_rings_on_other_inputs_and_is_remembered(tmp_path: Path, kind: str) -> None:
+    rows = table(800)
+    rows.loc[600:, "x"] += 4
+    asked, looked = job(rows, window=40), list[int]()
+
+    def made() -> playing.Alarm:
+        if kind == "preset":
+            return alarms.preset(asked, tmp_path / "kept.json", lambda: looked.append(1))
+        return alarms.calibrated(asked, 0.01, tmp_path / "kept.json", lambda: looked.append(1))
+
+    assert [made()(10, 17), made()(10, 17)] == [True, True]
+    assert len(looked) == 1
+    if kind == "calibrated":
+        assert not made()(10, 11)
+
+
+def test_alarms_make_policies_of_their_names(tmp_path: Path) -> None:
+    made = drifting(60, 15, seed=1)
+    ringing = {"drift": lambda model, window: window % 5 == 0, "another": lambda model, window: False}
+    found = backtest.compare({"expanding": made}, 0.5, alarms={"expanding": ringing})
+    played = {r.name: r.played.retrained for r in found.results}
+    assert played["another"] == ()
+    assert played["drift"][:2] == (16, 21)
+    assert "drift" not in {r.name for r in backtest.compare({"expanding": made}, 0.5).results}
 
 
 def noisy(rows: pd.DataFrame, begin: int) -> pd.DataFrame:

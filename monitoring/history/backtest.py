@@ -19,6 +19,8 @@ from tasks.watch_settings import Policy as Choice
 CHOOSING = 0.5
 # A challenger's price as a share of a lap's (benchmarks/policies.py --price).
 FEE = 0.02
+# Name of a policy -> the drift alarm at which it retrains.
+Alarms = Mapping[str, playing.Alarm]
 # Among policies this close to the best one, as a share of its total, the first named is taken: the difference is chance.
 ALIKE = 0.01
 
@@ -52,22 +54,24 @@ class Backtest:
 
 
 def compare(
-    matrices: Mapping[str, Matrix], cost: float, *, delay: int = 0, alarm: playing.Alarm | None = None
+    matrices: Mapping[str, Matrix], cost: float, *, delay: int = 0, alarms: Mapping[str, Alarms] | None = None
 ) -> Backtest:
     """Play every policy on each history's matrix at one cost. Periods are chosen on the first part like everything else.
 
-    Ratios compare within a history; the recommendation compares totals across histories, which share their windows. `alarm`: without
-    it policies that need a drift alarm are left out.
+    Ratios compare within a history; the recommendation compares totals across histories, which share their windows. alarms: history -> name
+    -> a drift alarm, each of which makes a policy of that name; those named as in retrain.policy can be recommended.
     """
     results = []
     for history, matrix in matrices.items():
         early, late = halves(matrix)
         period, _ = schedule.best_period(early, cost, delay)
-        every = {**policies.known(), f"every {period} windows": Policy(policies.periodic(period))}
+        ringing = (alarms or {}).get(history, {})
+        every = {name: policy for name, policy in policies.known().items() if not policy.drift}
+        every |= {name: Policy(policies.drifted, drift=True) for name in ringing}
+        every[f"every {period} windows"] = Policy(policies.periodic(period))
         best = [schedule.optimum(part, cost, delay) for part in (early, late)]
         for name, policy in every.items():
-            if policy.drift and alarm is None:
-                continue
+            alarm = ringing.get(name)
             chose, later = (played(part, policy, cost, delay, alarm) for part in (early, late))
             ratios = chose.total / best[0].total, later.total / best[1].total
             bounds, rate = interval(later, best[1]), chose.total / len(chose.by_window)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitoring.history import backtest, matrix
-from monitoring.history.backtest import Backtest
+from monitoring.history.backtest import Alarms, Backtest
 from monitoring.history.matrix import Matrix
 from monitoring.history.windows import FEWEST, Cut
 from tasks import history, watch_settings
@@ -35,10 +35,20 @@ class Length:
 
 
 def compare(
-    base: Mapping[str, Matrix], cut: Cut, window: str, cost: float, *, time: str, delay: int = 0
+    base: Mapping[str, Matrix],
+    cut: Cut,
+    window: str,
+    cost: float,
+    *,
+    time: str,
+    delay: int = 0,
+    alarms: Mapping[str, Alarms] | None = None,
 ) -> tuple[Length, ...]:
-    """Every policy by windows as they were cut, and by multiples of them (fewer where these leave no history)."""
-    made = [Length(window, cost, backtest.compare(base, cost, delay=delay))]
+    """Every policy by windows as they were cut, and by multiples of them (fewer where these leave no history).
+
+    alarms: of the windows as they were cut; longer ones are played without.
+    """
+    made = [Length(window, cost, backtest.compare(base, cost, delay=delay, alarms=alarms))]
     for many in MULTIPLES:
         groups = together(cut, window, many, time)
         longer = {}
