@@ -10,29 +10,21 @@ free, or priced at 2 and 5 % of a lap each. Losses are kept in --kept.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.streams import STREAMS, UNSEEN, Stream, job
-from monitoring.history import matrix, playing, policies, schedule
-from monitoring.history.matrix import Job, Matrix
-
-if TYPE_CHECKING:
-    import pandas as pd
+from monitoring.history import alarms, matrix, playing, policies, schedule
+from monitoring.history.matrix import Matrix
 
 COSTS = (0.1, 0.5, 2.0)
 HISTORIES = ("expanding", "trailing")
 FEES = (0.0, 0.02, 0.05)
-# Evidently samples nothing by itself: more rows only take longer.
-MOST = 2000
 
 Play = Callable[[Matrix, float, playing.Alarm | None], playing.Played]
 
@@ -57,44 +49,6 @@ def players(drift: bool) -> dict[str, Play]:
     }
 
 
-def preset(job: Job, kept: Path, name: str) -> playing.Alarm:
-    """Evidently's preset between a champion's held-out rows and a window, remembered in a file."""
-    path = kept / f"drift-{name}.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    digests = job.cut.digests()
-
-    def alarm(model: int, window: int) -> bool:
-        held = matrix.held_out(model, job.trailing)
-        key = "-".join((digests[model - held], digests[model - 1], digests[window]))
-        if key not in known:
-            known[key] = _drifted(job, model - held, model, window)
-            path.write_text(json.dumps(known))
-        return bool(known[key])
-
-    return alarm
-
-
-def _drifted(job: Job, start: int, end: int, window: int) -> bool:
-    from monitoring import evidently
-    from tasks import features, profile
-
-    rows = job.cut.rows.iloc[job.cut.edges[start] : job.cut.edges[end]]
-    columns = features.columns(job.settings, profile.of(rows))
-
-    def side(frame: pd.DataFrame) -> pd.DataFrame:
-        seen = features.conform(frame, columns, "rows")
-        return seen.iloc[:: max(1, len(seen) // MOST)]
-
-    sides = side(rows), side(job.cut.window(window))
-    seen = {name for name in columns.names if all(one[name].notna().any() for one in sides)}
-    categories = columns.booleans + columns.low + columns.high
-    with contextlib.redirect_stdout(sys.stderr):
-        said = evidently.preset_says(
-            *sides, [n for n in columns.numbers if n in seen], [n for n in categories if n in seen]
-        )
-    return said[0]
-
-
 def ratios(
     stream: Stream, kept: Path, play: dict[str, Play], cores: int, drift: bool
 ) -> dict[tuple[str, str, float], float]:
@@ -110,7 +64,7 @@ def ratios(
             file=sys.stderr,
             flush=True,
         )
-        alarm = preset(asked, kept, f"{stream.name}-{history}") if drift else None
+        alarm = alarms.preset(asked, kept / f"drift-{stream.name}-{history}.json") if drift else None
         for cost in COSTS:
             best = schedule.optimum(played, cost)
             for name, one in play.items():

@@ -9,15 +9,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.console import Console, table
+from flows import backtold
+from flows.console import Console
 from flows.project import Project
 from ledger import versions
 from ledger.moments import moment
-from monitoring.history import backtest, matrix, windows
-from monitoring.history.backtest import Backtest, Result
-from tasks import fetch, ingest, tables
+from monitoring.history import lengths, matrix, windows
+from monitoring.history.backtest import Alarms
+from monitoring.history.lengths import Length
+from tasks import amending, fetch, ingest, tables
 from tasks.errors import InputError
 from tasks.estimators import Spec
+from tasks.settings import PARAMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from monitoring.history.matrix import Matrix
     from monitoring.history.playing import Played
     from monitoring.history.windows import Cut
+    from tasks.settings import Settings
 
 # Taught where no champion says with what: strong at its defaults on most tables.
 FIRST = Spec("boosting", {})
@@ -32,11 +36,18 @@ PICTURE = Path(".windvane/history/backtest.png")
 
 
 def run(
-    project: Project, window: str | None, cost: float | None, delay: int | None, cores: int, console: Console
+    project: Project,
+    window: str | None,
+    cost: float | None,
+    delay: int | None,
+    apply: bool,
+    drift: bool,
+    cores: int,
+    console: Console,
 ) -> dict[str, Any]:
     """Play the table's history; what is None is taken from params.yaml. Fits are kept in .windvane/history, beside the picture.
 
-    Raises InputError.
+    apply: write what is recommended into params.yaml. drift: play policies that need drift alarms, too. Raises InputError.
     """
     began = time.monotonic()
     settings = project.settings
@@ -52,7 +63,8 @@ def run(
     first = matrix.first_window(cut.count)
     delay = _delay(cut, settings.monitor.delay) if delay is None else delay
     built: dict[str, Matrix] = {}
-    for history in ("expanding", f"trailing:{first}"):
+    ringing: dict[str, Alarms] = {}
+    for history in _histories(settings, first):
         asked = matrix.Job(cut, settings, spec, matrix.trailing(history))
         built[history] = matrix.build(
             asked,
@@ -60,10 +72,53 @@ def run(
             cores,
             lambda done, of, history=history: console.working(f"{history}: {done} of {of} models"),  # type: ignore[misc]
         )
-    found = backtest.compare(built, cost, delay=delay)
-    _draw(found, cut.starts[first:], project.root / PICTURE)
-    _say(found, cost, spec, cut.count - first, console)
-    return _content(found, cost, window, cut.count - first, time.monotonic() - began)
+        ringing[history] = _alarms(asked, project, console) if drift else {}
+    tried = lengths.compare(built, cut, window, cost, time=settings.problem.time, delay=delay, alarms=ringing)
+    best = lengths.recommended(tried)
+    # The picture is of the windows that were asked for, whichever are recommended.
+    backtold.draw(tried[0].found, cut.starts[first:], first, project.root / PICTURE)
+    backtold.say(tried, best, spec, cut.count - first, console)
+    console.say(f"  look: {PICTURE}")
+    content = _content(tried[0], best, cut.count - first)
+    if apply:
+        content["applied"] = _apply(project.root / PARAMS, content["recommended"], console)
+    return {**content, "seconds": round(time.monotonic() - began, 2)}
+
+
+def _alarms(asked: matrix.Job, project: Project, console: Console) -> Alarms:
+    """The project's own drift alarm, by its name in retrain.policy, and Evidently's preset; remembered beside the fits."""
+    from monitoring.history import alarms
+
+    folder = project.home / "history"
+    level = project.settings.monitor.false_alarms
+
+    def working() -> None:
+        console.working("drift alarms")
+
+    return {
+        "drift": alarms.calibrated(asked, level, folder / "drift.json", working),
+        "evidently's preset": alarms.preset(asked, folder / "preset.json", working),
+    }
+
+
+def _histories(settings: Settings, first: int) -> list[str]:
+    """All rows, and the last windows where a lap can be taught so: as many as the first quarter has, in whole dozens if there are,
+    so that longer windows hold them too.
+    """
+    whole = first - first % 12 if first >= 12 else first
+    return ["expanding", f"trailing:{whole}"] if settings.split.strategy == "time" else ["expanding"]
+
+
+def _apply(path: Path, chosen: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Write what is recommended into params.yaml; key -> [before, now] of what changed."""
+    window = int(chosen["window"]) if chosen["window"].isdecimal() else chosen["window"]
+    keys = {f"retrain.{name}": chosen[name] for name in ("policy", "cost", "history")}
+    changed = amending.amend(path, {**keys, "monitor.window": window})
+    for key, (before, now) in changed.items():
+        console.say(f"  {path.name}: {key} is {now} now ({'not there' if before is None else before} before)")
+    if not changed:
+        console.say(f"  {path.name}: says so already; nothing changed")
+    return {key: list(values) for key, values in changed.items()}
 
 
 def _rows(project: Project) -> pd.DataFrame:
@@ -85,74 +140,22 @@ def _delay(cut: Cut, late: timedelta) -> int:
     return math.ceil(late / usual) if usual else 0
 
 
-def _same(found: Backtest) -> list[Result]:
-    """What was played under the recommended history."""
-    return [r for r in found.results if r.history == found.recommended.history]
-
-
-def _say(found: Backtest, cost: float, spec: Spec, count: int, console: Console) -> None:
-    """The figures, then what to use."""
-    lines = [
-        {
-            "policy": r.name,
-            "history": r.history,
-            "loss": r.played.loss / count,
-            "retrains": len(r.played.retrained),
-            "total": r.played.total / count,
-            "chose": round(r.chosen_on, 3),
-            "later": round(r.reported_on, 3),
-        }
-        for r in found.results
-    ]
-    best = found.recommended
-    console.say(
-        f"  {count} windows played with {spec.candidate}, loss and total per window; a lap costs {cost:g} of them"
-    )
-    console.say(table(lines))
-    console.say(
-        "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)"
-    )
-    console.say(f"  use: retrain.policy {best.name}, retrain.history {best.history}")
-    console.say(f"  look: {PICTURE}")
-
-
-def _content(found: Backtest, cost: float, window: str, count: int, seconds: float) -> dict[str, Any]:
-    best = found.recommended
-    chosen = {"policy": best.name, "history": best.history, "cost": cost, "window": window}
+def _content(asked: Length, best: Length, count: int) -> dict[str, Any]:
+    chosen = best.found.recommended
     return {
         "windows": count,
         "policies": {
-            r.name: {**_figures(r.played), "ratio": {"chosen on": r.chosen_on, "reported on": r.reported_on}}
-            for r in _same(found)
+            r.name: {
+                **_figures(r.played),
+                "ratio": {"chosen on": r.chosen_on, "reported on": r.reported_on, "low": r.low, "high": r.high},
+            }
+            for r in backtold.same(asked.found)
         },
-        "oracle": _figures(found.oracle[best.history]),
-        "recommended": chosen,
+        "oracle": _figures(asked.found.oracle[asked.found.recommended.history]),
+        "recommended": {"policy": chosen.name, "history": chosen.history, "cost": best.cost, "window": best.window},
         "picture": PICTURE.as_posix(),
-        "seconds": round(seconds, 2),
     }
 
 
 def _figures(played: Played) -> dict[str, Any]:
     return {"loss": played.loss, "retrains": len(played.retrained), "total": played.total}
-
-
-def _draw(found: Backtest, starts: tuple[str, ...], path: Path) -> None:
-    """Loss over time, never retrained against the recommended policy (or regret, where that is never), with its retrainings."""
-    from matplotlib.figure import Figure
-
-    same = {r.name: r for r in _same(found)}
-    shown = same["regret" if found.recommended.name == "never" else found.recommended.name]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots()
-    at = range(len(starts))
-    axes.plot(at, same["never"].played.by_window, color="0.6", label="never retrained")
-    axes.plot(at, shown.played.by_window, color="tab:blue", label=f"{shown.name}, {shown.history}")
-    began = len(starts) - len(shown.played.by_window)
-    marks = [w - (shown.played.decided[0].window - 1) + began for w in shown.played.retrained]
-    axes.plot(marks, [shown.played.by_window[m] for m in marks], "v", color="tab:red", label="retrained")
-    ticks = list(at)[:: max(1, len(starts) // 8)]
-    axes.set_xticks(ticks, [starts[t][:10] for t in ticks])
-    axes.set(ylabel="mean loss of a window", ylim=(0, None))
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tables.write_whole(path, lambda part: figure.savefig(part, dpi=120, format="png"))

@@ -244,16 +244,21 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
     default=None,
     help="Windows that labels take to come; else from monitor.label_delay.",
 )
+@click.option(
+    "--apply", is_flag=True, help="Write what is recommended into params.yaml; all else in it stays as it is."
+)
+@click.option("--drift", is_flag=True, help="Play policies that need drift alarms, too: takes minutes the first time.")
 @_command
-def backtest(window: str | None, cost: float | None, delay: int | None, console: Any) -> Any:
+def backtest(window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Any) -> Any:
     """Play several retraining policies over the table's own history and say which to use.
 
     The champion's configuration is taught before every window and scored on all later ones; a policy sees only what was known
     at the time. Compared with the cheapest schedule in hindsight; chosen on the first half of the history, reported on the rest.
+    Windows twice to four times as long are tried too, at the same price of a lap, without another fit.
     """
     from flows import commands
 
-    return commands.backtest(Path.cwd(), window, cost, delay, console)
+    return commands.backtest(Path.cwd(), window, cost, delay, apply, drift, console)
 
 
 @main.command()

@@ -180,10 +180,12 @@ def _services(project: Project) -> None:
         Server(url.rstrip("/"), None, None).wait()
 
 
-def backtest(root: Path, window: str | None, cost: float | None, delay: int | None, console: Console) -> dict[str, Any]:
+def backtest(
+    root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Console
+) -> dict[str, Any]:
     """Retraining policies over the table's own history."""
     from flows import backtest as playing
     from flows.teaching import cores
 
     project = Project(root)
-    return playing.run(project, window, cost, delay, cores(), console)
+    return playing.run(project, window, cost, delay, apply, drift, cores(), console)

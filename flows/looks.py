@@ -24,6 +24,7 @@ from monitoring.windows import due, level
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from flows.challengers import Challengers
     from monitoring.estimate import LossModel
     from monitoring.evidence import Decision, Look
     from monitoring.looking import Reference
@@ -183,7 +184,7 @@ class Pass:
         look, now = self._found(seen), self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
         self._mended(look)
-        entry = self._record(seen, look, decide(look, self._history(seen), self._limits, at), at)
+        entry = self._record(seen, look, decide(look, self._history(seen, at), self._limits, at), at)
         self._after(seen, look, entry)
         return entry
 
@@ -211,7 +212,13 @@ class Pass:
 
         return probation.errors(self._production)
 
-    def _history(self, seen: Seen) -> History:
+    @cached_property
+    def _challengers(self) -> Challengers:
+        from flows.challengers import Challengers
+
+        return Challengers(self._production, self._console)
+
+    def _history(self, seen: Seen, at: str) -> History:
         from flows import probation
 
         earlier = self._earlier(seen.start)
@@ -227,6 +234,7 @@ class Pass:
             window_error=of_window,
             probation=probation.so_far(self._production, seen, self._limits),
             new_rows=_new_rows(self._production, made),
+            advice=self._challengers.advice(at) if self._limits.policy == "regret" else None,
         )
 
 

@@ -142,6 +142,18 @@ class Production:
         """The champion's held-out rows with its predictions. Raises InputError where it has none."""
         return record(self.project, self.champion)
 
+    def learnable(self) -> pd.DataFrame:
+        """The labelled rows that a lap would learn from now, those whose labels came back among them."""
+        from tasks import ingest
+
+        settings = self.project.settings
+        if not settings.data.local or (settings.data.feedback and self.state["labels"][0]):
+            self.source.fetch()
+        with ingest.scratch(self.project.root) as folder:
+            ingest.write(self.project.root, settings, folder / "table.parquet", folder)
+            frame = read_parquet(folder / "table.parquet")
+        return frame[frame[settings.problem.target].notna()]
+
     @cached_property
     def before(self) -> pd.DataFrame | None:
         """Rows of the table from before the record: what seasons do. None where there is no time, or no table."""

@@ -190,6 +190,10 @@ class Played(Production):
         truth = frame[problem.target] if problem.kind == "regression" else frame[problem.target].astype(object)
         return frame.assign(**{problem.target: truth.where(come)})
 
+    def learnable(self) -> pd.DataFrame:
+        """The rows whose labels have come."""
+        return self._past.learned()[1]
+
     @cached_property
     def record(self) -> pd.DataFrame:
         """The champion's held-out rows with its predictions."""

@@ -57,7 +57,7 @@ class Source:
         if self.project.settings.problem.time is None or self.champion.facts["taught_until"] is None:
             return None
         if not self.project.settings.data.local:
-            self._fetch()
+            self.fetch()
         told = [
             (str(p), (at := p.stat()).st_size, at.st_mtime_ns)
             for p in sources.files(self.project.root, self.project.settings.data)
@@ -65,8 +65,8 @@ class Source:
         ]
         return hashlib.sha256(repr((told, self.champion.manifest_sha256)).encode()).hexdigest()[:16]
 
-    def _fetch(self) -> None:
-        """A remote source's snapshot is brought up to date as a lap does it, and under its lease."""
+    def fetch(self) -> None:
+        """The snapshot of a remote source, and of labels that came back, is brought up to date as a lap does it, and under its lease."""
         from flows import fetching
         from flows.lap import opened
 

@@ -77,6 +77,8 @@ def _wish(look: Look, history: History, limits: Limits, now: str) -> Decision:
         return Decision("wait", f"retrain.policy is never; {_seen(look)}")
     if limits.policy == "schedule":
         return _on_schedule(look, limits)
+    if limits.policy == "regret":
+        return _regretted(look, history)
     if look.drift.statistic is None and look.quality.loss is None:
         return Decision(
             "wait", f"too few rows to say: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
@@ -91,6 +93,16 @@ def _on_schedule(look: Look, limits: Limits) -> Decision:
     if not look.stretch.closed:
         return Decision("wait", "retrain.policy is schedule: the window is not over yet")
     return Decision("retrain", f"retrain.policy is schedule: a window is over; {_seen(look)}", *_how(look))
+
+
+def _regretted(look: Look, history: History) -> Decision:
+    """What challengers show. It stands on windows that are over, so that few rows in the newest do not matter."""
+    advice = history.advice
+    if advice is None:
+        return Decision("wait", f"{_seen(look)}, but no challenger was asked")
+    if not advice.retrain:
+        return Decision("wait", f"{_seen(look)}; {advice.reason}", gain=advice.gain)
+    return Decision("retrain", f"{advice.reason}; {_seen(look)}", *_how(look), gain=advice.gain)
 
 
 def _stale(look: Look, history: History, limits: Limits, now: str) -> Decision:

@@ -10,6 +10,7 @@ from monitoring.evidence import Look
 from tasks.watch_settings import Budget, Policy
 
 if TYPE_CHECKING:
+    from monitoring.history.past import Advice
     from tasks.settings import Settings
 
 
@@ -75,7 +76,8 @@ class History:
 
     usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
     window_error: by how much the means of windows differ there, for windows too short in time to say so themselves;
-    new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known).
+    new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known);
+    advice: what retrain.policy regret says, losses and gain in mean losses of one window (None: another policy).
     """
 
     looks: tuple[Look, ...] = ()
@@ -85,3 +87,4 @@ class History:
     window_error: float | None = None
     probation: Probation | None = None
     new_rows: bool | None = None
+    advice: Advice | None = None

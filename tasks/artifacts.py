@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import Corrupted
-from tasks.tables import write_json
+from tasks.tables import write_json, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +77,26 @@ def load(folder: Path, manifest_sha256: str) -> Any:
     from tasks.estimators import TRUSTED
 
     return loads(content[MODEL], trusted=list(TRUSTED))
+
+
+def put(model: Any, path: Path) -> str:
+    """Store a fitted pipeline as one skops file, for what is cheap to teach again; the file's sha256."""
+    from skops.io import dumps
+
+    content = dumps(model)
+    write_whole(path, lambda part: part.write_bytes(content))
+    return hashlib.sha256(content).hexdigest()
+
+
+def take(path: Path, digest: str) -> Any | None:
+    """The pipeline that put() stored; None: the file is gone or has other bytes, and none of them is parsed."""
+    if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != digest:
+        return None
+    from skops.io import loads
+
+    from tasks.estimators import TRUSTED
+
+    return loads(content, trusted=list(TRUSTED))
 
 
 def save(

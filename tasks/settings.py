@@ -173,6 +173,8 @@ class Settings(Section):
             raise ValueError(
                 "retrain.history: trailing windows need split.strategy time. Choose it, or write expanding"
             )
+        if self.retrain.policy == "regret" and p.time is None:
+            raise ValueError("retrain.policy: regret needs problem.time. Name the time column, or choose staleness")
         self.ledger.agree_with(p.id, p.time)
         return self
 

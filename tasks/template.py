@@ -54,7 +54,7 @@ _COMMENTS = {
     "false_alarms": "share of unchanged windows that may alarm",
     "label_delay": "windows younger than this count as unlabelled",
     "webhook": "told when the state changes, as Slack has it; a secret: ${NAME}",
-    "policy": "staleness | performance | drift | schedule | never",
+    "policy": "staleness | regret | performance | drift | schedule | never",
     "cost": "of a lap, in mean losses of one window",
     "history": "expanding: all rows teach | trailing:N: those of the last N windows",
     "cooldown": "so long after a retraining there is no other",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks import durations
 
-Policy = Literal["staleness", "performance", "drift", "schedule", "never"]
+Policy = Literal["staleness", "regret", "performance", "drift", "schedule", "never"]
 _ENV = re.compile(r"\$\{\w+\}")
 
 

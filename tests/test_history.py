@@ -221,6 +221,15 @@ def test_savings_that_come_back_are_trusted_less() -> None:
     assert regret.persistence(past, 8) < regret.persistence(steady, 8)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_change_larger_than_anything_before_is_not_distrusted_for_what_noise_did(seed: int) -> None:
+    """Between few models that differ by chance, what one saved may well not have gone on: that says nothing about a break."""
+    rng, at = np.random.default_rng(seed), np.arange(24)
+    losses = 1 + 0.05 * rng.random((24, 24)) + 10.0 * ((at[None, :] >= 13) & (at[:, None] <= 13))
+    played = playing.play(Matrix(losses, 10, None), policies.known()["regret"], 0.5)
+    assert next((w for w in played.retrained if w > 13), 24) <= 16
+
+
 def test_playing_is_deterministic() -> None:
     made = drifting(50, 12, seed=9)
     plays = [playing.play(made, policies.known()["regret"], 0.5, fee=0.02) for _ in range(2)]

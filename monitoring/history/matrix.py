@@ -24,7 +24,10 @@ from tasks.estimators import Spec
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
+
+    from tasks.features import Columns
 
 # The share of the windows that teach the first champion, and of a champion's windows that are its held-out record.
 FIRST, HELD_OUT = 0.25, 0.15
@@ -116,19 +119,28 @@ def row(job: Job, model: int) -> NDArray[np.float64]:
     if job.sample is not None and len(taught) > job.sample:
         drawn = np.random.default_rng([job.settings.split.seed, model]).choice(len(taught), job.sample, replace=False)
         taught = taught.iloc[np.sort(drawn)]
-    problem = job.settings.problem
-    kind = problems.of(problem.kind)
-    # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
-    columns = features.columns(job.settings, profile.of(taught))
-    pipeline = estimators.fit(
-        job.spec, kind, columns, taught, problem.target, job.settings.split.seed, 1, problem.group, problem.time
-    )
-    later = job.cut.rows.iloc[job.cut.edges[model] :]
-    with estimators.one_thread():
-        said = kind.predict(pipeline, features.conform(later, columns, "the table"))
-    loss = kind.loss(kind.truth(later[problem.target]), said, problem.headline)
+    pipeline, columns = teach(job.settings, job.spec, taught)
+    loss = losses(job.settings, pipeline, columns, job.cut.rows.iloc[job.cut.edges[model] :])
     edges = job.cut.edges[model:] - job.cut.edges[model]
     return np.asarray(np.add.reduceat(loss, edges[:-1]) / np.diff(edges))
+
+
+def teach(settings: Settings, spec: Spec, rows: pd.DataFrame) -> tuple[Any, Columns]:
+    """The configuration's pipeline fitted on labelled rows, and the columns that it reads."""
+    problem = settings.problem
+    # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
+    columns = features.columns(settings, profile.of(rows))
+    kind, seed = problems.of(problem.kind), settings.split.seed
+    pipeline = estimators.fit(spec, kind, columns, rows, problem.target, seed, 1, problem.group, problem.time)
+    return pipeline, columns
+
+
+def losses(settings: Settings, pipeline: Any, columns: Columns, rows: pd.DataFrame) -> NDArray[np.float64]:
+    """A fitted pipeline's loss on each of some labelled rows (n,)."""
+    kind = problems.of(settings.problem.kind)
+    with estimators.one_thread():
+        said = kind.predict(pipeline, features.conform(rows, columns, "the table"))
+    return kind.loss(kind.truth(rows[settings.problem.target]), said, settings.problem.headline)
 
 
 def _rows(job: Job, models: Sequence[int], cores: int) -> Iterator[tuple[int, NDArray[np.float64]]]:

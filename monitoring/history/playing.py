@@ -31,19 +31,25 @@ class Decided:
 class Played:
     """A history played. by_window: (windows played,) the champion's mean loss on each; models: (windows played,) which served.
 
-    loss: their sum. retrained: windows at whose start a new champion began. spent: what laps cost, and challengers. All in loss.
+    loss: their sum. retrained: windows at whose start a new champion began. paid: (windows played,) what laps and challengers cost at
+    the start of each; spent: their sum. All in loss.
     """
 
     by_window: NDArray[np.float64]
     models: NDArray[np.int64]
     retrained: tuple[int, ...]
-    spent: float
+    paid: NDArray[np.float64]
     decided: tuple[Decided, ...] = ()
 
     @property
     def loss(self) -> float:
         """Summed over the windows."""
         return float(self.by_window.sum())
+
+    @property
+    def spent(self) -> float:
+        """Summed over the windows."""
+        return float(self.paid.sum())
 
     @property
     def total(self) -> float:
@@ -61,7 +67,8 @@ def play(
     """
     taught, serving, since = [matrix.first], 0, matrix.first
     every = policy.challengers(cost) if policy.challengers else None
-    losses, models, retrained, decided, spent = [], [], [], [], 0.0
+    losses, models, retrained, decided = [], [], [], []
+    paid = np.zeros(matrix.windows - matrix.first)
     for now in range(matrix.first, matrix.windows):
         known = now - delay
         if now > matrix.first and known > taught[serving]:
@@ -82,11 +89,11 @@ def play(
             due = every is not None and (now - since) % every == 0
             if (advice.retrain or due) and known > taught[-1]:
                 taught.append(known)
-                spent += price * (0.0 if advice.retrain else fee)
+                paid[now - matrix.first] += price * (0.0 if advice.retrain else fee)
             if advice.retrain:
                 serving, since = taught.index(known), now
-                spent += price
+                paid[now - matrix.first] += price
                 retrained.append(now)
         losses.append(matrix.losses[taught[serving], now])
         models.append(taught[serving])
-    return Played(np.array(losses), np.array(models), tuple(retrained), spent, tuple(decided))
+    return Played(np.array(losses), np.array(models), tuple(retrained), paid, tuple(decided))

@@ -48,7 +48,7 @@ def performance(past: Past) -> Advice:
     if len(past.record) < 2 or not len(past.served):
         return Advice(False, "too few windows to know how losses vary")
     over, spread = float(past.served[-1] - past.record.mean()), float(past.record.std(ddof=1))
-    z = over / spread if spread > 0 else np.inf * np.sign(over)
+    z = over / spread if spread > 0 else np.copysign(np.inf, over) if over else 0.0
     return Advice(z > ALARMING, f"loss {z:.1f} standard deviations above the champion's record, {ALARMING:g} alarm")
 
 

@@ -58,10 +58,11 @@ def advise(past: Past, fixed: Constants = FIXED) -> Advice:
     if best is None:
         return Advice(False, "no challenger has met labelled rows since the champion was taught")
     age, back = past.known - past.born, past.known - best.since
-    lasting = persistence(past, age, fixed)
+    lasting = persistence(past, age, fixed, best.saved / back)
     worth = best.saved * lasting
+    share = best.saved / past.price if past.price else np.inf * np.sign(best.saved)
     said = (
-        f"retraining {back} window{'s' if back > 1 else ''} ago would have saved {best.saved / past.price:.2f} of a lap's price, of "
+        f"retraining {back} window{'s' if back > 1 else ''} ago would have saved {share:.2f} of a lap's price, of "
         f"which {lasting:.0%} is expected to go on; {fixed.share:g} is enough"
     )
     return Advice(worth > fixed.share * past.price, said, max(worth, 0.0) / back * age)
@@ -85,12 +86,15 @@ def saving(past: Past, caution: float) -> Saving | None:
     return max(found, key=lambda one: one.saved, default=None)
 
 
-def persistence(past: Past, age: int, fixed: Constants = FIXED) -> float:
+def persistence(past: Past, age: int, fixed: Constants = FIXED, now: float = 0.0) -> float:
     """How much of an excess over fresh models went on, among all models of about this age in the stream's past; 0 .. fixed.cap.
 
     1: a fresh model went on to save as much per window as the older one's recent excess. Less: what was out of date came back
     into its own (a season, a passing shock), or fresh models aged as fast. A regression through the origin, drawn towards 1 as
     if by `prior` pasts that say so; pasts that overlap count as one.
+
+    now: the excess per window that is judged. Where it is larger than those of the past, so are the pasts that say 1: what came of
+    small excesses tells little of a large one.
     """
     horizon = max(1, min(age, (past.known - int(past.taught[0])) // 3))
     served, losses = _sums(past.losses), past.losses
@@ -112,7 +116,8 @@ def persistence(past: Past, age: int, fixed: Constants = FIXED) -> float:
     if size <= 0:
         return 1.0
     pasts = float(begun.max() - begun.min() + 1) / horizon
-    return float(np.clip((pasts * float(excess @ went_on) / size + fixed.prior) / (pasts + fixed.prior), 0, fixed.cap))
+    prior = fixed.prior * max(now * now / size * len(excess), 1.0)
+    return float(np.clip((pasts * float(excess @ went_on) / size + prior) / (pasts + prior), 0, fixed.cap))
 
 
 def _sums(losses: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,134 @@
+"""What the policy `regret` says of the champion now: its losses against those of challengers taught since, on labelled rows.
+
+Owns which rows and windows count, and up to when; leaves models to monitoring/history/challengers.py and the advice to regret.py.
+Imported only where that is the policy.
+"""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flows.console import Console
+from flows.production import Production
+from ledger import versions, windows
+from monitoring import frames
+from monitoring.history import regret
+from monitoring.history.challengers import Shelf
+from monitoring.history.past import Advice, Past
+from monitoring.history.windows import Cut
+from tasks import tables
+from tasks.estimators import Spec
+from tasks.scores import LOSS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# So many challengers are scored on each new window; older ones can say no more about the champion.
+MOST = 60
+
+
+class Challengers:
+    """Of one pass over a champion's windows. Rows are read and models taught when the first advice is asked for."""
+
+    def __init__(self, production: Production, console: Console) -> None:
+        self._production, self._console = production, console
+        self._project, self._champion = production.project, production.champion
+        self._losses: dict[int, NDArray[np.float64]] = {}
+
+    def advice(self, at: str) -> Advice:
+        """What is known at a moment (ledger text): of windows that are over by then, their labels' delay too. Losses and gain in the
+        champion's mean losses per window on its own held-out rows.
+        """
+        retrain, late = self._project.settings.retrain, self._project.settings.monitor.delay
+        over = sum(datetime.fromisoformat(end) + late <= datetime.fromisoformat(at) for _, end in self._places)
+        # No row is read for a champion that has no window behind it.
+        labelled = np.flatnonzero(np.diff(self._cut.edges[: over + 1]) > 0) if over > self._born else np.array([])
+        if not (labelled >= self._born).any():
+            return Advice(
+                False, f"no labelled rows of a whole window since version {self._champion.version} was taught"
+            )
+        reference = float(self._production.record[LOSS].mean())
+        if not reference > 0:
+            return Advice(False, "the champion's own record has no loss, and a lap no price")
+        # Challengers stand on every so many windows of the calendar, so that those of earlier champions serve the next ones.
+        every = range(0, labelled[-1] + 1, regret.cadence(retrain.cost))
+        models = [k for k in every[1:] if k != self._born][-MOST:]
+        # By the number of labelled windows before it: of several the newest, and the champion before all.
+        taught = {int(np.searchsorted(labelled, k)): k for k in [*models, self._born]}
+        order = sorted(taught)
+        losses = np.array([self._of(taught[k])[labelled] for k in order]) / reference
+        serving = order.index(int(np.searchsorted(labelled, self._born)))
+        past = Past(np.array(order), losses, serving, order[serving], np.ones(1), retrain.cost, len(labelled))
+        return regret.advise(past)
+
+    def _of(self, window: int) -> NDArray[np.float64]:
+        """Losses of the model taught before a window, by window; the champion's if that is its first."""
+        if window not in self._losses:
+            self._losses[window] = (
+                self._shelf.champion(self._champion.version, self._cut, self._digests, window, self._model)
+                if window == self._born
+                else self._shelf.challenger(self._cut, self._digests, window)
+            )
+        return self._losses[window]
+
+    def _model(self) -> tuple[Any, Any]:
+        return self._project.model(self._champion), frames.columns_of(self._champion.facts, ())
+
+    @cached_property
+    def _shelf(self) -> Shelf:
+        spec, folder = Spec.from_json(self._champion.facts["spec"]), self._project.home / "history" / "challengers"
+        teaching = self._console.working
+        return Shelf(folder, self._project.settings, spec, lambda start: teaching(f"challenger before {start[:10]}"))
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        """The labelled rows that a lap would learn from now, in the order of time."""
+        frame = self._production.learnable().drop(columns=tables.ROW, errors="ignore")
+        return frame.sort_values(str(self._project.settings.problem.time), kind="stable").reset_index(drop=True)
+
+    @cached_property
+    def _lineage(self) -> list[list[tuple[str, str]]]:
+        """Start and end of closed windows: the champion's last, before them those of the versions that it followed with the same
+        configuration, each up to where the next one's begin.
+        """
+        engine, name = self._project.ledger, self._project.name
+        found = [[(p.start, p.end) for p in self._production.places() if p.closed]]
+        begin, seen, version = self._production.begin, {self._champion.version}, self._champion
+        while (number := versions.before(engine, name, version.version)) is not None and number not in seen:
+            earlier = versions.numbered(engine, name, number)
+            if earlier is None or earlier.facts["spec"] != self._champion.facts["spec"]:
+                break
+            looked = [(s.start, min(s.end, begin)) for s in windows.of(engine, name, number) if s.start < begin]
+            found.insert(0, looked)
+            begin, version = looked[0][0] if looked else begin, earlier
+            seen.add(number)
+        return found
+
+    @property
+    def _places(self) -> list[tuple[str, str]]:
+        return list(itertools.chain.from_iterable(self._lineage))
+
+    @property
+    def _born(self) -> int:
+        """The champion's first window."""
+        return len(self._places) - len(self._lineage[-1])
+
+    @cached_property
+    def _cut(self) -> Cut:
+        """All labelled rows, and where the windows begin among them; the rows before the first window only teach."""
+        times = self._rows[str(self._project.settings.problem.time)]
+        moments = [pd.Timestamp(text) for pair in self._places for text in (pair[0], pair[1])]
+        dated = pd.api.types.is_datetime64_any_dtype(times)
+        edges = times.searchsorted([m.tz_localize(None) if dated else m.timestamp() for m in moments])
+        starts = edges[::2]
+        return Cut(self._rows, np.append(starts, edges[-1:]).astype(np.int64), tuple(p[0] for p in self._places))
+
+    @cached_property
+    def _digests(self) -> tuple[str, ...]:
+        return self._cut.digests()

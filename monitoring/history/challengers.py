@@ -1,0 +1,120 @@
+"""Losses of a champion and of its challengers while production goes on: taught one by one, kept, and scored on what is new.
+
+What matrix.py is to a whole history, this is to one that grows. Decides nothing, and knows neither ledger nor clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monitoring.history import matrix
+from monitoring.history.windows import Cut
+from tasks import artifacts, fingerprint, history, tables
+from tasks.estimators import Spec
+from tasks.features import Columns
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# A challenger stands for what was known when it was taught. Where that has grown by more than this share since, it is taught anew.
+GROWN = 0.1
+
+
+class Shelf:
+    """The challengers of one configuration, each named by the moment before which all labelled rows taught it.
+
+    `folder` may be deleted: they are taught again. teaching: told the moment before each fit.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Settings, spec: Spec, teaching: Callable[[str], None] = lambda start: None
+    ) -> None:
+        self._settings, self._spec, self._teaching = settings, spec, teaching
+        self._folder = folder / _family(settings, spec)
+
+    def challenger(self, cut: Cut, digests: Sequence[str], window: int) -> NDArray[np.float64]:
+        """Mean loss per row of the challenger taught before a window, on each window of the cut: NaN before it, and where a
+        window has no row. digests: cut.digests().
+        """
+        path = self._folder / f"{cut.starts[window].replace(':', '')}.json"
+        rows, kept = int(cut.edges[window]), _read(path)
+        if not kept.get("rows", rows + 1) <= rows <= (1 + GROWN) * kept.get("rows", 0):
+            kept = {}
+
+        def model() -> tuple[Any, Columns]:
+            nonlocal kept
+            stored = path.with_suffix(".skops")
+            if kept and (pipeline := artifacts.take(stored, kept["sha256"])) is not None:
+                return pipeline, Columns(**{k: tuple(v) for k, v in kept["columns"].items()})
+            self._teaching(cut.starts[window])
+            taught = history.recent(cut.rows.iloc[:rows], self._settings)
+            most = self._settings.data.max_rows
+            pipeline, columns = matrix.teach(self._settings, self._spec, taught if most is None else taught.tail(most))
+            kept = {"rows": rows, "sha256": artifacts.put(pipeline, stored), "columns": asdict(columns), "losses": {}}
+            return pipeline, columns
+
+        return self._losses(path, cut, digests, window, lambda: kept, model)
+
+    def champion(
+        self, version: int, cut: Cut, digests: Sequence[str], window: int, model: Callable[[], tuple[Any, Columns]]
+    ) -> NDArray[np.float64]:
+        """The same of a registered version, which `model` loads, on the windows from `window` on."""
+        path = self._folder / f"version-{version}.json"
+        kept = _read(path) or {"losses": {}}
+        return self._losses(path, cut, digests, window, lambda: kept, model)
+
+    def _losses(
+        self,
+        path: Path,
+        cut: Cut,
+        digests: Sequence[str],
+        window: int,
+        kept: Callable[[], dict[str, Any]],
+        model: Callable[[], tuple[Any, Columns]],
+    ) -> NDArray[np.float64]:
+        """Losses by window: those that are kept, and the others from the model, which is asked for only then."""
+        filled = [k for k in range(window, cut.count) if cut.edges[k] < cut.edges[k + 1]]
+        known = kept().get("losses", {})
+        missing = [k for k in filled if digests[k] not in known]
+        if missing:
+            pipeline, columns = model()
+            known = kept()["losses"]  # of a model that was taught anew nothing is known
+            for k in [k for k in filled if digests[k] not in known]:
+                known[digests[k]] = float(matrix.losses(self._settings, pipeline, columns, cut.window(k)).mean())
+            tables.write_json(kept(), path)
+        found = np.full(cut.count, np.nan)
+        found[filled] = [known[digests[k]] for k in filled]
+        return found
+
+
+def _family(settings: Settings, spec: Spec) -> str:
+    """What all challengers of a configuration share: problem, history, code and libraries, as a hash."""
+    matters = {
+        "spec": spec.to_json(),
+        "problem": settings.problem.model_dump(),
+        "seed": settings.split.seed,
+        "max_rows": settings.data.max_rows,
+        "history": (settings.retrain.history, settings.monitor.window) if settings.retrain.trailing else None,
+        "code": [
+            fingerprint.code(),
+            *(hashlib.sha256(p.read_bytes()).hexdigest() for p in (Path(__file__), Path(matrix.__file__))),
+        ],
+        "libraries": fingerprint.libraries(),
+    }
+    return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What is kept of a model; {} if nothing is, or it is damaged, and is made again."""
+    try:
+        return dict(tables.read_json(path))
+    except (FileNotFoundError, ValueError):
+        return {}
