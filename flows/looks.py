@@ -51,6 +51,7 @@ class Pass:
     def again(self, production: Production) -> tuple[Seen, Entry] | None:
         """The same champion a while later."""
         self._production = production
+        self.__dict__.pop("_challengers", None)  # they have seen the rows of the production before
         return self.run()
 
     def run(self) -> tuple[Seen, Entry] | None:
