@@ -5,10 +5,7 @@ Looks, decisions, laps and rollbacks find here what they find in production, so 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,50 +16,15 @@ from flows.console import Console
 from flows.production import Count, Production, mark
 from flows.project import Project
 from ledger import store, versions
-from ledger.moments import moment
 from ledger.versions import Promotion, Version
-from monitoring.windows import Place, by_rows, spans
-from tasks import fetch, history, ingest, tables
-from tasks.errors import InputError
+from monitoring.history.stream import Stream
+from monitoring.windows import Place
+from tasks import fetch, ingest, tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tasks.settings import Settings
-    from tasks.watch_settings import Window
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A table's rows in the order of time, and when each came (ledger text). Labels come so much later than their rows."""
-
-    rows: pd.DataFrame
-    times: list[str]
-    delay: timedelta
-
-    def known_at(self, now: str) -> tuple[int, int]:
-        """How many rows had come before a moment, and how many of them could have their label."""
-        come = bisect_left(self.times, now)
-        late = store.stamp(datetime.fromisoformat(now) - self.delay)
-        return come, min(come, bisect_right(self.times, late))
-
-    def between(self, start: str, end: str) -> slice:
-        """Where the rows from a moment (included) to another (not) stand."""
-        return slice(bisect_left(self.times, start), bisect_left(self.times, end))
-
-    def places(self, window: Window, begin: str, now: str) -> list[Place]:
-        """The windows from `begin` on that are over at `now` and have rows."""
-        # The first row that comes afterwards says that a window of rows is full.
-        new = self.times[bisect_left(self.times, begin) : bisect_left(self.times, now) + 1]
-        if not new:
-            return []
-        by_time = window.rows is None
-        found = spans(new[0], new[-1], window, begin, now) if by_time else by_rows(new, window.rows or 1, begin)
-        return [p for p in found if p.closed and p.end <= now and self._any(p)]
-
-    def _any(self, place: Place) -> bool:
-        at = self.between(place.start, place.end)
-        return at.stop > at.start
 
 
 class Rehearsal(Project):
@@ -205,39 +167,9 @@ class Played(Production):
         return self._past.reference(self.champion)[1]
 
 
-def stream(rows: pd.DataFrame, time: str, delay: timedelta) -> Stream:
-    """A table's rows as they came."""
-    ordered = rows.sort_values(time, kind="stable").reset_index(drop=True)
-    return Stream(ordered, [moment(value) for value in ordered[time].tolist()], delay)
-
-
 def read(project: Project) -> pd.DataFrame:
     """The rows of data.source, as a lap reads them."""
     fetch.run(project.root, project.settings.data, project.settings.problem.id)
     with ingest.scratch(project.root) as folder:
         ingest.write(project.root, project.settings, folder / "table.parquet", folder)
         return tables.read_parquet(folder / "table.parquet")
-
-
-def beginning(known: Stream, settings: Settings, since: str | None) -> str:
-    """Where play begins, ledger text: at the first window after the first quarter of them, or with the one that holds the first
-    row from `since` on. Raises InputError.
-    """
-    from monitoring.history import matrix, windows
-
-    time, window = str(settings.problem.time), settings.monitor.window
-    cut = windows.cut(known.rows, time, window)
-    at = int(cut.edges[matrix.first_window(cut.count)])
-    if since is not None:
-        try:
-            at = bisect_left(known.times, moment(since))
-        except ValueError as e:
-            raise InputError(f"--from: {e}") from None
-        if not known.times[0] < known.times[min(at, len(known.times) - 1)] or at == len(known.times):
-            raise InputError(
-                f"--from: {since} leaves no rows before it to teach, or none after it to play: the table goes from "
-                f"{known.times[0][:10]} to {known.times[-1][:10]}. Name a date in between"
-            )
-    if settings.monitor.cut.rows is not None:
-        return known.times[at]
-    return store.stamp(history.begin(datetime.fromisoformat(known.times[at]), settings.monitor.cut))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from flows import judging
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from tasks.evaluation import HeldOut
+    from tasks.features import Columns
     from tasks.gate import Verdict
+    from tasks.problems import Kind
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,6 @@ class Sides:
     test: pd.DataFrame
     final: pd.DataFrame
 
-    @property
-    def taught(self) -> pd.DataFrame:
-        """What the evaluated model is fitted on."""
-        import pandas as pd
-
-        return pd.concat([self.train, self.validation], ignore_index=True) if len(self.validation) else self.train
-
 
 def lap(past: Rehearsal, lease: Lease, owed: Entry | None, depth: Depth, first: Spec) -> Ended:
     """Teach on what is known at the rehearsal's present, judge, and promote or refuse. `owed`: what it carries out; None: the
@@ -75,21 +73,62 @@ def lap(past: Rehearsal, lease: Lease, owed: Entry | None, depth: Depth, first: 
             said = f"no new rows since version {champion.version} was taught"
             decisions.finish(engine, lease, id_, "skipped", f"no new rows: {said}")
             return Ended("skipped", said)
-        sides = _sides(past, rows, champion)
-        spec = first if champion is None else _again(past, sides, champion, owed)
-        return _judged(past, lease, id_, come, rows, sides, depth, spec, champion)
+        taught = _Lesson(past, come, rows, _sides(past, rows, champion))
+        spec, fits = first if champion is None else taught.again(champion, owed), 1
+        if depth == "search":
+            found = taught.search(past.home / f"{id_}.log")
+            spec, fits = found.best.spec, found.fits + 1
+        challenger, held = _evaluated(taught, spec)
+        versions.add(engine, lease, challenger)
+        verdict = _judged(taught, challenger, champion, depth)
+        if verdict.accepted:  # only now is the model fitted that will serve: of the others nobody would ever ask
+            refits = past.settings.split.strategy == "time"
+            past.models[challenger.version] = taught.fit(spec, taught.sides.final) if refits else held.model
+            fits += refits
+        _conclude(past, lease, id_, challenger, verdict, champion)
     except InputError as e:  # as in a real lap: what was decided ends here
         decisions.finish(engine, lease, id_, "skipped", f"the lap stopped: {e}")
         if champion is None:
             raise
         return Ended("skipped", f"the lap stopped: {e}")
+    better = None if verdict.too_few or not verdict.reference else (verdict.difference or 0.0) / verdict.reference
+    return Ended("promoted" if verdict.accepted else "refused", verdict.reason, fits, better)
 
 
-def _again(past: Rehearsal, sides: Sides, champion: Version, owed: Entry | None) -> Spec:
-    """The champion's configuration, as a real lap refits it."""
-    spec, kind = Spec.from_json(champion.facts["spec"]), problems.of(past.settings.problem.kind)
-    labels = owed is not None and owed.remedy == "labels"
-    return refit(past.settings, kind, sides.taught, spec, labels=labels)[0]
+@dataclass(frozen=True)
+class _Lesson:
+    """What a challenger is taught from: all rows that have come, those with a label, and their sides."""
+
+    past: Rehearsal
+    come: pd.DataFrame
+    rows: pd.DataFrame
+    sides: Sides
+
+    @cached_property
+    def kind(self) -> Kind:
+        return problems.of(self.past.settings.problem.kind)
+
+    @cached_property
+    def columns(self) -> Columns:
+        return features.columns(self.past.settings, profile.of(self.come))
+
+    def fit(self, spec: Spec, taught: pd.DataFrame) -> Any:
+        problem, seed = self.past.settings.problem, self.past.settings.split.seed
+        return estimators.fit(
+            spec, self.kind, self.columns, taught, problem.target, seed, cores(), problem.group, problem.time
+        )
+
+    def again(self, champion: Version, owed: Entry | None) -> Spec:
+        """The champion's configuration, as a real lap refits it."""
+        spec, labels = Spec.from_json(champion.facts["spec"]), owed is not None and owed.remedy == "labels"
+        rows = _together(self.sides.train, self.sides.validation)
+        return refit(self.past.settings, self.kind, rows, spec, labels=labels)[0]
+
+    def search(self, journal: Path) -> search.Found:
+        train, validation = self.sides.train, self.sides.validation
+        return search.search(
+            self.past.settings, self.kind, self.columns, train, validation, journal, cores(), lambda progress: None
+        )
 
 
 def _nothing_new(rows: pd.DataFrame, champion: Version, past: Rehearsal) -> bool:
@@ -113,61 +152,48 @@ def _sides(past: Rehearsal, rows: pd.DataFrame, champion: Version | None) -> Sid
 
     train = history.recent(taken(rows[parted.train], False), settings)
     validation, test = taken(rows[parted.validation], True), taken(rows[parted.test], True)
-    made = Sides(train, validation, test, train)
-    timed = settings.split.strategy == "time"
-    return Sides(train, validation, test, history.recent(taken(rows, False), settings) if timed else made.taught)
+    if settings.split.strategy == "time":
+        return Sides(train, validation, test, history.recent(taken(rows, False), settings))
+    return Sides(train, validation, test, _together(train, validation))
 
 
-def _judged(
-    past: Rehearsal,
-    lease: Lease,
-    id_: str,
-    come: pd.DataFrame,
-    rows: pd.DataFrame,
-    sides: Sides,
-    depth: Depth,
-    spec: Spec,
-    champion: Version | None,
-) -> Ended:
-    """A challenger and its verdict; the model that would serve is only fitted where it will."""
-    settings = past.settings
-    problem, seed = settings.problem, settings.split.seed
-    kind, columns = problems.of(problem.kind), features.columns(settings, profile.of(come))
-    fits = 0
-    if depth == "search":
-        journal = past.home / f"{id_}.log"
-        found = search.search(
-            settings, kind, columns, sides.train, sides.validation, journal, cores(), lambda progress: None
-        )
-        spec, fits = found.best.spec, found.fits
+def _together(train: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
+    """What the evaluated model is fitted on."""
+    import pandas as pd
+
+    return pd.concat([train, validation], ignore_index=True) if len(validation) else train
+
+
+def _evaluated(taught: _Lesson, spec: Spec) -> tuple[Version, HeldOut]:
+    """A challenger with its held-out record, not yet in the ledger."""
+    past, sides = taught.past, taught.sides
     held = evaluation.held_out(
-        settings, kind, columns, spec, sides.train, sides.validation, lambda: sides.test, cores()
+        past.settings, taught.kind, taught.columns, spec, sides.train, sides.validation, lambda: sides.test, cores()
     )
+    keys = held.record[ROW].tolist()
+    held.record.insert(0, JUDGED_BEFORE, [past.judged[row] for row in keys])
+    past.judged.update(keys)
     number = len(past.records) + 1
-    record = held.record
-    record.insert(0, JUDGED_BEFORE, [past.judged[row] for row in record[ROW].tolist()])
-    past.judged.update(record[ROW].tolist())
-    past.records[number] = record
-    challenger = _version(past, number, spec, columns, rows, splitting.taught_until(sides.final, settings))
-    versions.add(past.ledger, lease, challenger)
+    past.records[number] = held.record
+    until = splitting.taught_until(sides.final, past.settings)
+    return _version(past, number, spec, taught.columns, taught.rows, until), held
 
-    def fit(spec: Spec, taught: pd.DataFrame) -> object:
-        return estimators.fit(spec, kind, columns, taught, problem.target, seed, cores(), problem.group, problem.time)
+
+def _judged(taught: _Lesson, challenger: Version, champion: Version | None, depth: Depth) -> Verdict:
+    """The gate's word, on the evidence of a real lap."""
+    past = taught.past
+    record = past.record(challenger)
 
     def refitted() -> NDArray[np.float64]:
         assert champion is not None
         if champion.facts["spec"] == challenger.facts["spec"]:
             return record[LOSS].to_numpy(dtype="float64")
-        return judging.losses(problem, fit(Spec.from_json(champion.facts["spec"]), sides.taught), columns, record)
+        rows = _together(taught.sides.train, taught.sides.validation)
+        model = taught.fit(Spec.from_json(champion.facts["spec"]), rows)
+        return judging.losses(past.settings.problem, model, taught.columns, record)
 
     bench = judging.compared(past, challenger, champion, record, refitted)
-    verdict = judging.verdict(settings, depth, record, bench, challenger, champion)
-    if verdict.accepted:
-        past.models[number] = fit(spec, sides.final) if settings.split.strategy == "time" else held.model
-        fits += settings.split.strategy == "time"
-    _conclude(past, lease, id_, challenger, verdict, champion)
-    better = None if verdict.too_few or not verdict.reference else (verdict.difference or 0.0) / verdict.reference
-    return Ended("promoted" if verdict.accepted else "refused", verdict.reason, fits + 1, better)
+    return judging.verdict(past.settings, depth, record, bench, challenger, champion)
 
 
 def _conclude(
@@ -181,7 +207,7 @@ def _conclude(
 
 
 def _version(
-    past: Rehearsal, number: int, spec: Spec, columns: features.Columns, rows: pd.DataFrame, until: parting.Time
+    past: Rehearsal, number: int, spec: Spec, columns: Columns, rows: pd.DataFrame, until: parting.Time
 ) -> Version:
     settings = past.settings
     facts = {

@@ -17,13 +17,14 @@ from flows.backtest import FIRST
 from flows.console import Console, Silent, number
 from flows.looks import Pass
 from flows.project import Project
-from flows.rehearsal import Played, Rehearsal, beginning, read, stream
+from flows.rehearsal import Played, Rehearsal, read
 from ledger import decisions, leases, versions
 from ledger.decisions import Entry
 from ledger.leases import Lease
 from ledger.windows import Seen
 from monitoring import looking
 from monitoring.history.story import Chapter, Story, cause
+from monitoring.history.stream import beginning, stream
 from monitoring.windows import Place
 from tasks import estimators, problems
 from tasks import settings as params
@@ -74,12 +75,16 @@ def play(past: Rehearsal, lease: Lease, begin: str, spec: Spec, search: bool, co
     """Teach the first champion on what is known at `begin`, and play on from there."""
     settings = past.settings
     past.now = begin
+    ticks = past.stream.places(settings.monitor.cut, begin, past.stream.times[-1])
+    if not ticks:
+        raise InputError(
+            f"--from: no full window of {settings.monitor.window} lies behind {begin[:10]}. Name an earlier date"
+        )
     console.working("teach the first champion")
     first = relearning.lap(past, lease, None, "search" if search else "refit", spec)
     if first.ending != "promoted":
         raise InputError(f"no model of the rows before {begin[:10]} may serve: {first.reason}. Name a later --from")
     initial, watcher, chapters = past.champion()[0], _Watcher(past), list[Chapter]()
-    ticks = past.stream.places(settings.monitor.cut, begin, past.stream.times[-1])
     for at, tick in enumerate(ticks, 1):
         past.now = tick.end
         chapter = _window(past, lease, watcher, tick, initial, search)

@@ -124,6 +124,7 @@ def test_what_serves_is_not_touched_and_the_ledger_knows_nothing_of_it(tmp_path:
         ({}, ["--from", "someday"], "--from"),
         ({}, ["--from", "1999-01-01"], "--from"),
         ({}, ["--from", "2031-01-01"], "--from"),
+        ({}, ["--from", "2024-02-09T20:00"], "--from: no full window"),
         ({}, ["--policy", "stalness"], "Did you mean staleness"),
         ({}, ["--delay", "soon"], "monitor.label_delay"),
     ],
