@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from math import log
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def fitted(judged: Sequence[Judged]) -> Prices:
     doubling or halving counts as a hundredth of a nat a window."""
     from scipy.optimize import minimize
 
-    names = [f.name for f in fields(Prices) if f.name not in ("slips", "usual")]
+    names = [f.name for f in fields(Prices) if f.name not in ("slips", "usual", "trust_classes")]
     start = np.log([getattr(START, n) for n in names])
 
     def prices(at: Any) -> Prices:
@@ -181,6 +182,20 @@ def fitted(judged: Sequence[Judged]) -> Prices:
         return unlikelihood(prices(at), judged) + PRIOR * float((((at - start) / log(2)) ** 2).sum())
 
     return prices(minimize(cost, start, method="Nelder-Mead", options={"maxiter": 2000}).x)
+
+
+def trusted(judged: Sequence[Judged]) -> str:
+    """How far nats may be trusted on a table that prices were not fitted on: each in turn, prices fitted on the others."""
+    lines = ["| table | likeliest trust | said to be sure | came true |", "|---|---|---|---|"]
+    for name in dict.fromkeys(j.table for j in judged):
+        own = [j for j in judged if j.table == name]
+        others = replace(fitted([j for j in judged if j.table != name]), usual=PRICES.usual, slips=PRICES.slips)
+        tried = [replace(others, trust=t, trust_classes=t) for t in np.arange(0.3, 1.55, 0.1)]
+        best = min(tried, key=lambda prices: unlikelihood(prices, own))
+        found = [diagnosis.shares(j.clues, best) for j in own]
+        true = np.mean([max(s.items(), key=itemgetter(1))[0] == j.cause for s, j in zip(found, own, strict=True)])
+        lines.append(f"| {name} | {best.trust:.1f} | {np.mean([max(s.values()) for s in found]):.1%} | {true:.1%} |")
+    return "\n".join(lines)
 
 
 def report(judged: Sequence[Judged]) -> str:
@@ -207,7 +222,10 @@ def main() -> None:
         judged = run(TUNED, FITTED_ON[:1] if chosen.quick else FITTED_ON, strengths, chosen.jobs)
         judged = [j for j in judged if j.labelled]
         best = fitted(judged)
-        print(best, f"\n{unlikelihood(PRICES, judged):.4f} -> {unlikelihood(best, judged):.4f} nats a window")
+        print(
+            best,
+            f"\n{unlikelihood(PRICES, judged):.4f} -> {unlikelihood(best, judged):.4f} nats a window\n\n{trusted(judged)}",
+        )
         return
     for title, tables in (("Tuned", TUNED), ("Reported", REPORTED)):
         if chosen.only not in (None, title.lower()):

@@ -1,10 +1,11 @@
 """How often a drift alarm is false, and how often it is right: Windvane's beside Evidently's preset and a test that knows the column.
 
-    python benchmarks/drift_calibration.py [--windows N] [--preset N] [--part unchanged|streams|shifts] [--quick] [--jobs N]
+    python benchmarks/drift_calibration.py [--windows N] [--preset N] [--part unchanged|streams|shifts] [--quick] [--jobs N] [--kept FOLDER]
 
 Prints Markdown. `unchanged`: reference and window are drawn without replacement from one table of 200,000 rows, both anew for every
-window, and the promise is 1 %. `streams`: real tables (WINDVANE_DATA); which stretches stand for "unchanged" was fixed before the
-first run. `shifts`: one column of sixteen moves, by a known amount.
+window: given the table, windows are independent trials, and nothing but the table is shared. The promise is 1 %. `streams`: real
+tables (WINDVANE_DATA), by the rules of benchmarks/drift_streams.py. `shifts`: one column of sixteen moves, by a
+known amount. `--kept`: what is done is kept there, fifty windows a file, and a run that was killed goes on.
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time as clock
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,43 +25,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from benchmarks import drift_streams
+from benchmarks.pieces import Work
 from monitoring import drift, evidently
 from tasks.features import Columns
 
 LEVEL = 0.01
 SIZES, WIDTHS, REFERENCES = (30, 100, 300, 1000, 10_000), (5, 16, 50), (1000, 20_000)
 POPULATION = 200_000
-DATA = Path(os.environ.get("WINDVANE_DATA", "data"))
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A real table and its stretches: [0] history, [1] reference, [2] later windows, each (from, to) or None."""
-
-    file: str
-    numbers: tuple[str, ...]
-    low: tuple[str, ...]
-    target: str | None
-    history: tuple[str, str] | None
-    reference: tuple[str, str]
-    later: tuple[str, str]
-    window: str
-
-
-STREAMS = (
-    Stream("bikeshare_dc_hourly", ("tmin", "tmax", "pn", "hour", "dow", "month"), (), None,
-           ("2011-01-01", "2013-01-01"), ("2013-01-01", "2014-01-01"), ("2014-01-01", "2016-01-01"), "7D"),
-    Stream("bikeshare_dc_hourly", ("tmin", "tmax", "pn", "hour", "dow", "month"), (), None,
-           None, ("2012-01-01", "2014-01-01"), ("2014-01-01", "2016-01-01"), "30D"),
-    Stream("parking_birmingham", ("Capacity", "hour", "dow"), ("SystemCodeNumber",), "occ",
-           None, ("2016-10-04", "2016-11-13"), ("2016-11-13", "2016-12-20"), "1D"),
-    Stream("nycflights13", ("distance", "sched_dep_time", "hour", "dow", "temp", "humid", "wind_speed", "pressure", "visib"),
-           ("carrier", "origin"), None, None, ("2013-01-01", "2013-07-01"), ("2013-07-01", "2014-01-01"), "1D"),
-    Stream("txhousing", ("sales", "listings", "inventory", "month"), ("city",), "median",
-           ("2000-01-01", "2003-01-01"), ("2003-01-01", "2005-01-01"), ("2005-01-01", "2006-01-01"), "MS"),
-    Stream("avocados", ("small_hass_sold", "large_hass_sold", "small_bags", "month"), ("type", "region"), "average_price",
-           None, ("2015-01-01", "2016-01-01"), ("2016-01-01", "2017-01-01"), "7D"),
-)  # fmt: skip
 
 
 @cache
@@ -110,17 +80,16 @@ def preset(reference: pd.DataFrame, window: pd.DataFrame, columns: Columns) -> t
     return evidently.preset_says(reference, window, [*columns.numbers, "_prediction"], categories)
 
 
-def unchanged(cell: tuple[int, int, int, int, int]) -> tuple[int, int, int, int, int]:
-    """(alarms, windows, the preset's alarms, its windows with any drifted column, its windows) of a cell."""
-    size, width, reference, windows, presets = cell
-    alarms = said = some = 0
-    for seed in range(windows):
+def unchanged(size: int, width: int, reference: int, first: int, last: int, presets: int) -> list[int]:
+    """[alarms, windows, the preset's alarms, its windows with any drifted column, its windows] of windows first .. last - 1."""
+    alarms = said = some = asked = 0
+    for seed in range(first, last):
         before, after, columns = pair(width, reference, size, seed)
         alarms += ours(before, after, columns, seed)
         if seed < presets:
             drifted, count = preset(before, after, columns)
-            said, some = said + drifted, some + (count > 0)
-    return alarms, windows, said, some, presets
+            said, some, asked = said + drifted, some + (count > 0), asked + 1
+    return [alarms, last - first, said, some, asked]
 
 
 def interval(count: int, trials: int) -> str:
@@ -131,18 +100,15 @@ def interval(count: int, trials: int) -> str:
     return f"{100 * count / trials:.2f} ({100 * low:.2f}-{100 * high:.2f})"
 
 
-def table_unchanged(windows: int, presets: int, jobs: int) -> None:
-    cells = [(s, w, r, windows, presets) for r in REFERENCES for w in WIDTHS for s in SIZES]
-    begun = clock.perf_counter()
-    # The longest first, so that no core waits for the last cell.
-    with ProcessPoolExecutor(jobs) as pool:
-        longest = sorted(cells, key=lambda c: -c[1] * (c[0] + c[2]))
-        found = dict(zip(longest, pool.map(unchanged, longest), strict=True))
+def table_unchanged(windows: int, presets: int, work: Work) -> None:
+    # The shortest first: most cells are known early. The last one is done in pieces, so no core waits for it.
+    cells = sorted(product(SIZES, WIDTHS, REFERENCES), key=lambda c: c[1] * (c[0] + c[2]))
+    found = work.sums(unchanged, cells, windows, presets)
     print(f"\n## Nothing changed ({windows:,} windows a cell, the preset {presets}; promised {LEVEL:.0%})\n")
     print("| reference | columns | window | alarms, % | above 1 %: p | preset: drift, % | preset: any column, % |")
     print("|---|---|---|---|---|---|---|")
     ps = []
-    for cell in cells:
+    for cell in sorted(cells, key=lambda c: (c[2], c[1], c[0])):
         alarms, count, said, some, of = found[cell]
         ps.append(stats.binomtest(alarms, count, LEVEL, alternative="greater").pvalue)
         shown = f"{ps[-1]:.3f} | {interval(said, of)} | {interval(some, of)} |"
@@ -150,54 +116,7 @@ def table_unchanged(windows: int, presets: int, jobs: int) -> None:
     total = sum(v[0] for v in found.values()), sum(v[1] for v in found.values())
     holm = [p * (len(ps) - i) for i, p in enumerate(sorted(ps))]
     worst = f"smallest p after Holm {min(1.0, *holm):.3f}"
-    print(
-        f"\nAll cells: {total[0]} of {total[1]:,}, {interval(*total)} %; {worst}; {clock.perf_counter() - begun:.0f} s."
-    )
-
-
-def stream(one: Stream) -> tuple[list[bool], list[bool], list[bool], list[str], str | None]:
-    """Of each later window: does it alarm; would it if rows told nothing of each other; what does the preset say (of every few
-    only). Then the columns that spoke, and the first note.
-    """
-    frame = pd.read_parquet(DATA / f"{one.file}.parquet")
-    frame["ts"] = frame["ts"].astype("datetime64[us]")
-    for name in one.numbers:
-        frame[name] = frame[name].astype(float)
-
-    def between(span: tuple[str, str] | None) -> pd.DataFrame | None:
-        return None if span is None else frame[(frame.ts >= span[0]) & (frame.ts < span[1])]
-
-    history, reference, later = between(one.history), between(one.reference), between(one.later)
-    columns, note = Columns(numbers=one.numbers, low=one.low), None
-    alarms, alone, windows, spoke = [], [], [], []
-    for _, window in later.groupby(pd.Grouper(key="ts", freq=one.window)):  # type: ignore[union-attr]
-        if len(window) < drift.FEWEST:
-            continue
-        said = drift.measure(
-            reference, window, columns, target=one.target, time="ts", level=LEVEL, seed=0, history=history, hurry=True
-        )
-        alarms.append(said.alarm)
-        plain = drift.measure(reference, window, columns, target=one.target, time=None, level=LEVEL, seed=0, hurry=True)
-        alone.append(plain.alarm)
-        windows.append(window)
-        spoke += said.columns
-        note = note or said.note
-    before = reference.sample(min(len(reference), 20_000), random_state=0)  # type: ignore[union-attr]
-    some = windows[:: -(-len(windows) // 30)]
-    preset_said = [evidently.preset_says(before, window, list(one.numbers), list(one.low))[0] for window in some]
-    return alarms, alone, preset_said, spoke, note
-
-
-def table_streams(jobs: int) -> None:
-    print("\n## Real streams: later windows of a stretch that was called stable beforehand\n")
-    print("| table | reference | windows | alarms, % | rows on their own, % | preset, % | spoke | note |")
-    print("|---|---|---|---|---|---|---|---|")
-    with ProcessPoolExecutor(jobs) as pool:
-        for one, (alarms, alone, said, spoke, note) in zip(STREAMS, pool.map(stream, STREAMS), strict=True):
-            names = ", ".join(f"{n} {spoke.count(n)}" for n in sorted(set(spoke), key=lambda n: -spoke.count(n))[:4])
-            where = f"{len(alarms)} of {one.window} from {one.later[0]}"
-            shares = " | ".join(interval(sum(found), len(found)) for found in (alarms, alone, said))
-            print(f"| {one.file} | {one.reference[0]} on | {where} | {shares} | {names} | {note} |")
+    print(f"\nAll cells: {total[0]} of {total[1]:,}, {interval(*total)} %; {worst}.")
 
 
 SHIFTS: dict[str, tuple[float, ...]] = {
@@ -246,32 +165,29 @@ def oracle(what: str, reference: pd.DataFrame, window: pd.DataFrame) -> bool:
     return bool(p <= LEVEL)
 
 
-def detection(cell: tuple[str, float, int, int, int]) -> tuple[int, int, int, int]:
-    """(ours, ours naming the column, the oracle, the preset) of windows that moved."""
-    what, by, size, windows, presets = cell
-    found = np.zeros(4, dtype=int)
-    for seed in range(windows):
+def detection(what: str, by: float, size: int, first: int, last: int, presets: int) -> list[int]:
+    """[ours, ours naming the column, the oracle, windows, the preset, its windows] of moved windows first .. last - 1."""
+    found = np.zeros(6, dtype=int)
+    for seed in range(first, last):
         before, after, columns = pair(16, 5000, size, 10_000 + seed)
         after = shifted(what, by, after, np.random.default_rng(seed))
         said = drift.measure(before, after, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True)
         column = "c1" if "category" in what else "c0"
-        drifted = preset(before, after, columns)[0] if seed < presets else False
-        found += [said.alarm, column in said.columns, oracle(what, before, after), drifted]
-    return tuple(found)  # type: ignore[return-value]
+        drifted = seed < presets and preset(before, after, columns)[0]
+        found += [said.alarm, column in said.columns, oracle(what, before, after), 1, drifted, seed < presets]
+    return [int(n) for n in found]
 
 
-def table_shifts(windows: int, presets: int, jobs: int) -> None:
-    cells = [(w, b, s, windows, presets) for s in (300, 1000) for w, bys in SHIFTS.items() for b in bys]
+def table_shifts(windows: int, presets: int, work: Work) -> None:
+    cells = [(w, b, s) for s in (300, 1000) for w, bys in SHIFTS.items() for b in bys]
+    found = work.sums(detection, cells, windows, presets)
     print(
         f"\n## One column of 16 moved: detected, % ({windows} windows a cell, the preset {presets}; reference 5,000 rows)\n"
     )
     print("| window | what | by | ours | names the column | oracle | preset |\n|---|---|---|---|---|---|---|")
-    with ProcessPoolExecutor(jobs) as pool:
-        for (what, by, size, *_), (alarm, named, knew, said) in zip(cells, pool.map(detection, cells), strict=True):
-            shares = " | ".join(f"{100 * n / windows:.0f}" for n in (alarm, named, knew))
-            print(
-                f"| {size:,} | {what} | {by:g} | {shares} | {100 * said / presets if presets else float('nan'):.0f} |"
-            )
+    for (what, by, size), (*ours_, of, said, asked) in found.items():
+        shares = " | ".join(f"{100 * n / of:.0f}" for n in ours_)
+        print(f"| {size:,} | {what} | {by:g} | {shares} | {100 * said / asked if asked else float('nan'):.0f} |")
 
 
 def main() -> None:
@@ -280,16 +196,18 @@ def main() -> None:
     parser.add_argument("--preset", type=int, default=30)
     parser.add_argument("--part", choices=["unchanged", "streams", "shifts"])
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--kept", type=Path)
     parser.add_argument("--quick", action="store_true", help="a tenth of the windows")
     chosen = parser.parse_args()
     share = 10 if chosen.quick else 1
     windows, presets = max(chosen.windows // share, 1), chosen.preset // share
+    work = Work(chosen.jobs, chosen.kept)
     if chosen.part in (None, "unchanged"):
-        table_unchanged(windows, presets, chosen.jobs)
+        table_unchanged(windows, presets, work)
     if chosen.part in (None, "streams"):
-        table_streams(chosen.jobs)
+        drift_streams.tables(chosen.jobs)
     if chosen.part in (None, "shifts"):
-        table_shifts(max(windows // 5, 1), min(presets, 10), chosen.jobs)
+        table_shifts(max(windows // 5, 1), presets, work)
 
 
 if __name__ == "__main__":

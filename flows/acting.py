@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,16 +19,24 @@ if TYPE_CHECKING:
     from monitoring.evidence import Look
 
 Retrained = Literal["done", "queued", "no"]
+# (project, version, cause, reason): makes it champion, and records that.
+PutBack = Callable[[Project, int, str, str], object]
 # Between two looks whether a lap that runs elsewhere has ended.
 POLL = 1.0
 
 
-def act(project: Project, entry: Entry, console: Console) -> None:
-    """Do at once what no lap has to do. A retraining waits for retrain()."""
+def _by_hand(project: Project, version: int, cause: str, reason: str) -> object:
+    from flows import deploying
+
+    return deploying.by_hand(project, version, cause, reason)
+
+
+def act(project: Project, entry: Entry, console: Console, put_back: PutBack = _by_hand) -> None:
+    """Do at once what no lap has to do. A retraining waits for retrain(). `put_back`: makes an earlier version champion."""
     if not entry.open:
         return
     if entry.action == "rollback":
-        _roll_back(project, entry, console)
+        _roll_back(project, entry, console, put_back)
     elif entry.action == "stop":
         decisions.tell(project.ledger, entry.id)
 
@@ -93,10 +101,8 @@ def _ended(project: Project, owed: Entry) -> Retrained:
     return "queued" if now is not None and now.open else "done" if now is not None and now.state == "done" else "no"
 
 
-def _roll_back(project: Project, entry: Entry, console: Console) -> None:
+def _roll_back(project: Project, entry: Entry, console: Console, put_back: PutBack = _by_hand) -> None:
     """Put the version before back. Told to MLflow; what keeps that from being told is repaired by the next lap or look."""
-    from flows import deploying
-
     engine, name = project.ledger, project.name
     champion = versions.champion(engine, name)
     earlier = versions.before(engine, name, entry.version)
@@ -107,7 +113,7 @@ def _roll_back(project: Project, entry: Entry, console: Console) -> None:
         decisions.close(engine, entry.id, "skipped", "the champion has changed since")
         return
     try:
-        deploying.by_hand(project, earlier, "probation", entry.reason)
+        put_back(project, earlier, "probation", entry.reason)
     except ChampionMoved:
         decisions.close(engine, entry.id, "skipped", "the champion has changed since")
         return

@@ -22,7 +22,7 @@ from monitoring.history import regret
 from monitoring.history.challengers import Shelf
 from monitoring.history.past import Advice, Past
 from monitoring.history.windows import Cut
-from tasks import ingest, tables
+from tasks import tables
 from tasks.estimators import Spec
 from tasks.scores import LOSS
 
@@ -91,15 +91,9 @@ class Challengers:
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
-        """The labelled rows that a lap would learn from now, those whose labels came back among them, in the order of time."""
-        settings = self._project.settings
-        if not settings.data.local or (settings.data.feedback and self._production.state["labels"][0]):
-            self._production.source.fetch()
-        with ingest.scratch(self._project.root) as folder:
-            ingest.write(self._project.root, settings, folder / "table.parquet", folder)
-            frame = tables.read_parquet(folder / "table.parquet")
-        frame = frame[frame[settings.problem.target].notna()].drop(columns=tables.ROW, errors="ignore")
-        return frame.sort_values(str(settings.problem.time), kind="stable").reset_index(drop=True)
+        """The labelled rows that a lap would learn from now, in the order of time."""
+        frame = self._production.learnable().drop(columns=tables.ROW, errors="ignore")
+        return frame.sort_values(str(self._project.settings.problem.time), kind="stable").reset_index(drop=True)
 
     @cached_property
     def _lineage(self) -> list[list[tuple[str, str]]]:

@@ -262,6 +262,33 @@ def backtest(window: str | None, cost: float | None, delay: int | None, apply: b
 
 
 @main.command()
+@click.option(
+    "--from", "since", default=None, metavar="DATE", help="Play from here on; else from the first quarter on."
+)
+@click.option("--window", default=None, help="A duration (24h, 7d, 1mo), or a number of rows; else monitor.window.")
+@click.option("--delay", default=None, metavar="SPAN", help="How late labels come (0d, 14d); else monitor.label_delay.")
+@click.option("--policy", default=None, help="When to retrain; else retrain.policy.")
+@click.option("--cost", type=float, default=None, help="Of a lap, in windows' losses; else retrain.cost.")
+@click.option("--search", is_flag=True, help="Search anew where a real lap would; else every lap is a refit.")
+@_command
+def replay(console: Any, **options: Any) -> Any:
+    """See on your own table whether, when and why Windvane would have retrained, and what that would have saved.
+
+    Plays the table through the whole loop in the order of time: a champion is taught on the first quarter; then, window by window,
+    it answers, labels arrive, the watch looks and decides, and a new model is taught, judged, promoted or refused. Nothing is
+    seen before its time. No servers, no waiting; what serves now is not touched.
+
+    \b
+      windvane replay                              # policy, cost and windows of params.yaml
+      windvane replay --policy drift --window 7d   # what if
+      windvane replay --from 2010-01-01 --delay 14d
+    """
+    from flows import commands
+
+    return commands.replay(Path.cwd(), options, console)
+
+
+@main.command()
 @_command
 def status(console: Any) -> Any:
     """Which version serves and why, how the last lap ended, what the watch saw last, and what runs next."""

@@ -111,6 +111,13 @@ def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console)
     return erasing.erase(Project(root), ids, where, console)
 
 
+def replay(root: Path, options: dict[str, Any], console: Console) -> dict[str, Any]:
+    """The table's own history through the whole loop."""
+    from flows import replay
+
+    return replay.run(Project(root), replay.Asked(**options), console)
+
+
 def status(root: Path, console: Console) -> dict[str, Any]:
     """Champion, last lap, last promotion."""
     from flows import status

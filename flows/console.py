@@ -57,6 +57,16 @@ class Console:
             self._shown = ""
 
 
+class Silent(Console):
+    """Says nothing: for work that is shown in another way."""
+
+    def say(self, text: str = "") -> None:
+        """Nothing."""
+
+    def working(self, text: str) -> None:
+        """Nothing."""
+
+
 class Screen:
     """A small table that stays up to date: redrawn in place on a terminal, in a log a line for each row whose state changed."""
 

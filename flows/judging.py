@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from flows.lap import Lap
+from flows.lap import Depth, Lap
+from flows.project import Project
 from flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
 from ledger import versions
 from ledger.versions import Version
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+
+    from tasks.settings import Problem, Settings
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,27 @@ class Bench:
 def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
     """The gate's verdict on a registered version, and the champion that it was compared with."""
     lap.console.working("judge")
-    settings = lap.project.settings
     record = lap.project.record(challenger)
     against = opponent(lap, challenger)
-    bench = _remembered(lap, challenger, against, record) or _bench(lap, challenger, against, record)
+    bench = _remembered(lap, challenger, against, record)
+    if bench is None:
+        bench = compared(
+            lap.project,
+            challenger,
+            against,
+            record,
+            lambda: _refitted(lap, challenger, cast("Version", against), record),
+        )
     _remember(lap, challenger, against, record, bench)
-    rows = record[bench.common]
-    problem = settings.problem
+    told = verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
+    return told, against.version if against else None
+
+
+def verdict(
+    settings: Settings, depth: Depth, record: pd.DataFrame, bench: Bench, challenger: Version, against: Version | None
+) -> Verdict:
+    """What the gate says of a challenger's record (n rows) beside a bench."""
+    rows, problem = record[bench.common], settings.problem
     evidence = Evidence(
         challenger=rows[LOSS].to_numpy(dtype="float64"),
         reference=bench.loss[bench.common],
@@ -49,10 +67,9 @@ def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
         loss=problems.of(problem.kind).loss_name(problem.headline),
         champion=against is not None,
     )
-    rule = gate.resolve(settings.gate.rule, lap.depth)
-    verdict = gate.judge(evidence, rule, settings.gate.confidence, settings.gate.margin)
-    said = "; ".join([verdict.reason, *_how(bench, rows, against)])
-    return replace(verdict, reason=said), against.version if against else None
+    rule = gate.resolve(settings.gate.rule, depth)
+    told = gate.judge(evidence, rule, settings.gate.confidence, settings.gate.margin)
+    return replace(told, reason="; ".join([told.reason, *_how(bench, rows, challenger, against)]))
 
 
 def opponent(lap: Lap, challenger: Version) -> Version | None:
@@ -65,18 +82,25 @@ def opponent(lap: Lap, challenger: Version) -> Version | None:
     return None if earlier is None else versions.numbered(engine, name, earlier)
 
 
-def _bench(lap: Lap, challenger: Version, against: Version | None, record: pd.DataFrame) -> Bench:
+def compared(
+    project: Project,
+    challenger: Version,
+    against: Version | None,
+    record: pd.DataFrame,
+    refitted: Callable[[], NDArray[np.float64]],
+) -> Bench:
+    """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows."""
     import numpy as np
 
     if against is None:
         return Bench(record[BASELINE_LOSS].to_numpy(dtype="float64"), np.ones(len(record), dtype=bool), "")
-    common = _unseen(challenger, against, record, lap.project.settings.problem.time)
+    problem = project.settings.problem
+    common = _unseen(challenger, against, record, problem.time)
     learned = features.Columns(**{k: tuple(v) for k, v in against.facts["columns"].items()})
     if int(common.sum()) >= gate.MIN_ROWS and set(learned.names) <= set(record.columns):
-        model = lap.project.model(against)
-        return Bench(_losses(lap, model, learned, record), common, "rows new to both")
+        return Bench(losses(problem, project.model(against), learned, record), common, "rows new to both")
     return Bench(
-        _refitted(lap, challenger, against, record),
+        refitted(),
         np.ones(len(record), dtype=bool),
         "both configurations refitted on the same rows, too few being new to both",
     )
@@ -97,8 +121,8 @@ def _unseen(challenger: Version, champion: Version, record: pd.DataFrame, time: 
     return (record[time] > limit).to_numpy(dtype=bool)
 
 
-def _losses(lap: Lap, model: Any, columns: features.Columns, rows: pd.DataFrame) -> NDArray[np.float64]:
-    problem = lap.project.settings.problem
+def losses(problem: Problem, model: Any, columns: features.Columns, rows: pd.DataFrame) -> NDArray[np.float64]:
+    """A model's loss (n,) on held-out rows."""
     kind = problems.of(problem.kind)
     said = kind.predict(model, features.conform(rows, columns, "the held-out rows"))
     return kind.loss(kind.truth(rows[problem.target]), said, problem.headline)
@@ -113,15 +137,19 @@ def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataF
         return record[LOSS].to_numpy(dtype="float64")  # the same configuration on the same rows is the same model
     problem, seed = settings.problem, settings.split.seed
     rows = taught_rows(taught)
-    model = estimators.fit(spec, taught.kind, taught.columns, rows, problem.target, seed, cores(), problem.group)
+    model = estimators.fit(
+        spec, taught.kind, taught.columns, rows, problem.target, seed, cores(), problem.group, problem.time
+    )
     lap.fitted(1)
-    return _losses(lap, model, taught.columns, record)
+    return losses(problem, model, taught.columns, record)
 
 
-def _how(bench: Bench, rows: pd.DataFrame, against: Version | None) -> list[str]:
+def _how(bench: Bench, rows: pd.DataFrame, challenger: Version, against: Version | None) -> list[str]:
     """Which rows judged, for the sentence of the verdict."""
     again = int((rows[JUDGED_BEFORE] > 0).sum())
     told = [f"compared with version {against.version} on {bench.how}"] if against else []
+    if (newest := challenger.facts["spec"].get("balance", {}).get("newest")) is not None:
+        told.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
     return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
 
 

@@ -1,26 +1,29 @@
-"""Looks at the champion's windows, each with what it leads to. A look is in the ledger before anything follows from it."""
+"""Looks at the champion's windows, each with what it leads to. A look is in the ledger before anything follows from it.
+
+Whatever follows is `after`'s matter: production acts and tells people, a replay of history (flows/replay.py) does neither.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import acting, notifying
 from flows.console import Console
 from flows.production import Count, Production
-from flows.source import FOLDER
 from ledger import decisions, windows
 from ledger.decisions import AlreadyOpen, Entry
 from ledger.store import now as wall
 from ledger.windows import Seen
 from monitoring.decision import decide
 from monitoring.limits import History, Limits, Made
-from monitoring.windows import Place, due, level
+from monitoring.windows import due, level
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from flows.challengers import Challengers
     from monitoring.estimate import LossModel
     from monitoring.evidence import Decision, Look
@@ -29,17 +32,26 @@ if TYPE_CHECKING:
 
 # Earlier windows whose state may come back.
 _STATES = 36
+# What a recorded decision leads to at once; a retraining waits for its lap.
+After = Callable[[Seen, "Look", Entry], None]
 
 
 class Pass:
-    """One pass over a champion's windows."""
+    """One pass over a champion's windows, or several, of which each looks at what is new since the one before."""
 
-    def __init__(self, production: Production, console: Console) -> None:
-        self._production, self._console = production, console
+    def __init__(self, production: Production, console: Console, after: After) -> None:
+        self._production, self._console, self._after = production, console, after
         self._project = production.project
         self._engine, self._name = self._project.ledger, self._project.name
         self._limits = Limits.of(self._project.settings)
         self._models: dict[Columns, LossModel] = {}
+        self._mine = self._kept()
+        self._read: dict[str, tuple[Seen, Look]] = {}
+
+    def again(self, production: Production) -> tuple[Seen, Entry] | None:
+        """The same champion a while later."""
+        self._production = production
+        return self.run()
 
     def run(self) -> tuple[Seen, Entry] | None:
         """Look at what is new, in the order of time, and decide after each new look; the news of it. None: there are no rows."""
@@ -49,13 +61,15 @@ class Pass:
         decided = {made.window for made in decisions.listed(self._engine, self._name) if made.version == version}
         for place in places:
             self._console.working(f"window from {place.start[:10]}")
-            count = self._production.count(place)
+            count, before = self._production.count(place), self._mine.get(place.start)
             seen = self._looked(count)
             if seen is None and place.start not in decided:  # a pass was killed between its look and its decision
-                seen = self._seen(place.start)
+                seen = self._mine.get(place.start)
             if seen is not None:
-                entries.append(self._decide(seen, newest=place is places[-1]))
-        known = {s.start: s for s in windows.of(self._engine, self._name, self._production.champion.version)}
+                # Of labels that came late is decided now; of a window that nobody looked at in time, as if somebody had.
+                late = before is not None and before.closed
+                entries.append(self._decide(seen, newest=late or place is places[-1]))
+        known = self._mine
         if not known:
             return None
         newest = known[max(known)]
@@ -68,21 +82,29 @@ class Pass:
         seen = newest if acted is None else known.get(acted.window, newest)
         if acted is None:
             seen = next((known[start] for start in sorted(known, reverse=True) if _speaks(known[start])), newest)
-        return seen, acted or self._last(seen) or last
+        return seen, acted or last_about(self._engine, self._name, seen) or last
 
-    def _last(self, seen: Seen) -> Entry | None:
-        """The last decision about a window."""
-        made = decisions.listed(self._engine, self._name)
-        return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
-
-    def _seen(self, start: str) -> Seen | None:
-        """What the ledger holds of the champion's window that begins there."""
+    def _kept(self) -> dict[str, Seen]:
+        """The champion's windows that were looked at, by their start, in the order of time."""
         mine = windows.of(self._engine, self._name, self._production.champion.version)
-        return next((seen for seen in mine if seen.start == start), None)
+        return {seen.start: seen for seen in mine}
+
+    def _earlier(self, start: str) -> list[Seen]:
+        """Those before the one that begins there."""
+        return [seen for at, seen in sorted(self._mine.items()) if at < start]
+
+    def _found(self, seen: Seen) -> Look:
+        """What a look found, read from its record once."""
+        from monitoring import looking
+
+        known = self._read.get(seen.start)
+        if known is None or known[0] is not seen:
+            known = self._read[seen.start] = seen, looking.from_json(seen.look)
+        return known[1]
 
     def _looked(self, count: Count) -> Seen | None:
         """The window after a look at it; None: it was looked at as it is, or it is too early for another look."""
-        place, before = count.place, self._seen(count.place.start)
+        place, before = count.place, self._mine.get(count.place.start)
         if before is not None and before.mark == count.mark and before.closed == place.closed:
             return None
         fresh = before is None or due(
@@ -91,14 +113,18 @@ class Pass:
         if not fresh and not place.closed:
             return None
         seen = self._look(count, before, fresh)
-        return seen if windows.save(self._engine, self._name, seen, before) else None
+        if not windows.save(self._engine, self._name, seen, before):
+            self._mine = self._kept()  # another process looked meanwhile
+            return None
+        self._mine[seen.start] = seen
+        return seen
 
     def _look(self, count: Count, before: Seen | None, fresh: bool) -> Seen:
         from monitoring import looking
         from monitoring.evidence import Stretch
 
         place, settings = count.place, self._project.settings
-        looks = 0 if before is None else before.looks
+        looks = self._production.looked if before is None else before.looks
         frame = self._production.frame(count)
         labelled = int(frame[settings.problem.target].notna().sum())
         version, columns = self._production.champion.version, self._production.columns(count.origin)
@@ -148,29 +174,18 @@ class Pass:
 
         Such a run is one change that goes on; a state comes back only where another lay between.
         """
-        mine = windows.of(self._engine, self._name, self._production.champion.version)
-        past = [s for s in mine if s.closed and s.end <= start]
+        past = [s for s in self._earlier(start) if s.closed and s.end <= start]
         while past and past[-1].look["drift"]["alarm"]:
             past.pop()
         return past[-_STATES:]
 
     def _decide(self, seen: Seen, newest: bool) -> Entry:
-        """Decide after a look, put it on record, and do at once what is not a lap's."""
-        from monitoring import looking
-
-        look = looking.from_json(seen.look)
-        now = self._production.now
+        """Decide after a look, put it on record, and do at once what no lap has to do."""
+        look, now = self._found(seen), self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
         self._mended(look)
-        decision = decide(look, self._history(seen, at), self._limits, at)
-        entry = self._record(seen, look, decision, at)
-        found = decision.action != "wait" or look.drift.alarm
-        drawn = self._draw(seen, look) if look.drift.alarm else None
-        report = self.report(seen)
-        acting.act(self._project, entry, self._console)
-        if found:
-            acting.tell_mlflow(self._project, seen, look, entry, [Path(p) for p in (report, drawn) if p is not None])
-        notifying.after_look(self._project, look, entry)
+        entry = self._record(seen, look, decide(look, self._history(seen, at), self._limits, at), at)
+        self._after(seen, look, entry)
         return entry
 
     def _record(self, seen: Seen, look: Look, decision: Decision, at: str) -> Entry:
@@ -192,6 +207,12 @@ class Pass:
                 decisions.close(self._engine, one.id, "done", "mended")
 
     @cached_property
+    def _errors(self) -> tuple[float | None, float | None]:
+        from flows import probation
+
+        return probation.errors(self._production)
+
+    @cached_property
     def _challengers(self) -> Challengers:
         from flows.challengers import Challengers
 
@@ -199,13 +220,12 @@ class Pass:
 
     def _history(self, seen: Seen, at: str) -> History:
         from flows import probation
-        from monitoring import looking
 
-        earlier = [s for s in windows.of(self._engine, self._name, seen.version) if s.start < seen.start]
+        earlier = self._earlier(seen.start)
         made = decisions.listed(self._engine, self._name, acting=True)
-        of_mean, of_window = probation.errors(self._production)
+        of_mean, of_window = self._errors
         return History(
-            looks=tuple(looking.from_json(s.look) for s in earlier),
+            looks=tuple(self._found(s) for s in earlier),
             made=tuple(
                 Made(d.action, d.at, d.state, d.version, d.note, tuple(d.evidence.get("columns", ()))) for d in made
             ),
@@ -217,43 +237,11 @@ class Pass:
             advice=self._challengers.advice(at) if self._limits.policy == "regret" else None,
         )
 
-    def _draw(self, seen: Seen, look: Look) -> Path:
-        """Evidently's page of all distributions, beside the look's own."""
-        from monitoring import evidently, frames
 
-        self._console.working("draw")
-        place = Place(seen.start, seen.end, seen.closed)
-        frame = self._production.frame(self._production.count(place))
-        stored = frame[frame[frames.STORED]].drop(columns=[frames.STORED, frames.KNOWN]).reset_index(drop=True)
-        problem, path = self._project.settings.problem, self._page(seen, "-distributions")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        evidently.report(
-            self._production.record,
-            stored,
-            self._production.columns(seen.origin),
-            target=problem.target,
-            time=problem.time if problem.time in self._production.record else None,
-            seed=self._project.settings.split.seed,
-            path=path,
-            drift=look.drift,
-        )
-        return path
-
-    def _page(self, seen: Seen, more: str = "") -> Path:
-        return self._project.home / FOLDER / "reports" / f"{seen.version}-{seen.start[:19].replace(':', '')}{more}.html"
-
-    def report(self, seen: Seen) -> str:
-        """Write a look's page; where."""
-        from monitoring import looking, report
-
-        path, drawn = self._page(seen), self._page(seen, "-distributions")
-        last = self._last(seen)
-        mine = windows.of(self._engine, self._name, seen.version)
-        earlier = [looking.from_json(s.look) for s in mine if s.start < seen.start]
-        hidden = self._production.hidden if seen.origin == "ledger" else ()
-        beside = drawn.name if drawn.exists() else None
-        report.write(path, looking.from_json(seen.look), last, self._name, seen.origin, hidden, earlier, beside)
-        return str(path)
+def last_about(engine: sa.Engine, project: str, seen: Seen) -> Entry | None:
+    """The last decision about a window."""
+    made = decisions.listed(engine, project)
+    return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
 
 
 def _speaks(seen: Seen) -> bool:

@@ -44,7 +44,11 @@ class Count:
 
 
 class Production:
-    """Rows since the champion was taught. Imports pandas only where rows are asked for."""
+    """Rows since the champion was taught. Imports pandas only where rows are asked for. `looked`: so many looks a window has had
+    that nobody remembers.
+    """
+
+    looked = 0
 
     def __init__(
         self, project: Project, champion: Version, promotion: Promotion, clock: Clock, console: Console
@@ -106,8 +110,8 @@ class Production:
         inside = sum(place.start <= t < place.end for t in self.source.times)
         if rows < _FEW and inside > rows:
             known_now = sum(place.start <= t < place.end for t in self.source.labelled)
-            return Count(place, "source", inside, known_now, _mark(place, "source", inside, known_now))
-        return Count(place, "ledger", rows, labelled, _mark(place, "ledger", rows, labelled, known))
+            return Count(place, "source", inside, known_now, mark(place, "source", inside, known_now))
+        return Count(place, "ledger", rows, labelled, mark(place, "ledger", rows, labelled, known))
 
     def frame(self, count: Count) -> pd.DataFrame:
         """A window's rows, with the record's columns (monitoring/frames.py)."""
@@ -137,6 +141,18 @@ class Production:
     def record(self) -> pd.DataFrame:
         """The champion's held-out rows with its predictions. Raises InputError where it has none."""
         return record(self.project, self.champion)
+
+    def learnable(self) -> pd.DataFrame:
+        """The labelled rows that a lap would learn from now, those whose labels came back among them."""
+        from tasks import ingest
+
+        settings = self.project.settings
+        if not settings.data.local or (settings.data.feedback and self.state["labels"][0]):
+            self.source.fetch()
+        with ingest.scratch(self.project.root) as folder:
+            ingest.write(self.project.root, settings, folder / "table.parquet", folder)
+            frame = read_parquet(folder / "table.parquet")
+        return frame[frame[settings.problem.target].notna()]
 
     @cached_property
     def before(self) -> pd.DataFrame | None:
@@ -177,5 +193,6 @@ class Production:
         return float(whole[len(whole) // 2]) if whole else None
 
 
-def _mark(place: Place, *facts: Any) -> str:
+def mark(place: Place, *facts: Any) -> str:
+    """What changes with a window's rows and labels."""
     return hashlib.sha256(repr((place, facts)).encode()).hexdigest()[:32]

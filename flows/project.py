@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Project:
     """The project in `root`, the folder of params.yaml."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: Settings | None = None) -> None:
         self.root = root.resolve()
-        self.settings: Settings = params.load(root / params.PARAMS)
+        self.settings: Settings = settings or params.load(root / params.PARAMS)
         self.home = self.root / ".windvane"
 
     @property

@@ -9,6 +9,17 @@ import warnings
 
 def hush() -> None:
     """Call before Prefect and MLflow are imported: they read these at their import."""
+    mute()
+    import prefect  # noqa: F401  sets up its loggers
+
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.startswith("prefect") and isinstance(logger, logging.Logger):
+            logger.handlers = [handler for handler in logger.handlers if "Console" not in type(handler).__name__]
+    logging.getLogger("prefect").propagate = False
+
+
+def mute() -> None:
+    """The same where Prefect takes no part: it is not imported."""
     os.environ.setdefault("PREFECT_LOGGING_COLORS", "false")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -19,12 +30,6 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    import prefect  # noqa: F401  sets up its loggers
-
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if name.startswith("prefect") and isinstance(logger, logging.Logger):
-            logger.handlers = [handler for handler in logger.handlers if "Console" not in type(handler).__name__]
-    logging.getLogger("prefect").propagate = False
 
 
 def flush() -> None:

@@ -14,7 +14,7 @@ from flows.lap import Lap
 from ledger import openings, versions
 from serving import stored
 from serving.agreement import Pace
-from tasks import artifacts, evaluation, features, problems, tables, thresholds, trials
+from tasks import artifacts, evaluation, features, label_shift, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
 from tasks.estimators import Spec, fit
@@ -24,6 +24,8 @@ from tasks.smoke import Tester
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tasks.settings import Settings
 
 # Rows stored with the model: what the smoke test predicts again.
 SAMPLE_ROWS = 20
@@ -92,10 +94,12 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
     if lap.depth == "refit":
         champion = versions.champion(lap.project.ledger, lap.project.name)
         assert champion is not None
-        spec = Spec.from_json(champion.facts["spec"])
+        before = Spec.from_json(champion.facts["spec"])
+        spec, said = refit(settings, lesson.kind, taught_rows(lesson), before, labels=lap.remedy == "labels")
         found = searching.only(
             spec, settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, lesson.cores, show
         )
+        found = replace(found, notes=(*found.notes, *said))
     else:
         journal = lesson.root / "journal.log"
         found = searching.search(
@@ -106,6 +110,25 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
         lap.console.say(f"  note: {note}")
     tables.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
     return found
+
+
+def refit(
+    settings: Settings, kind: problems.Kind, rows: pd.DataFrame, spec: Spec, *, labels: bool
+) -> tuple[Spec, tuple[str, ...]]:
+    """The champion's configuration for a refit on these (n) rows, with what label drift asks for (`labels`), and that in words.
+
+    Once it follows the newest rows' classes it goes on to, until a search: without weights all of the past would count again.
+    """
+    time = settings.problem.time
+    if spec.balance.newest is None and not labels:
+        return spec, ()
+    if kind.continuous or time is None:
+        return spec, (
+            "label drift, and a plain refit: rows are weighted for classes, and where problem.time says which are new",
+        )
+    window = str(settings.monitor.window)
+    now = label_shift.shares(kind.truth(rows[settings.problem.target]), rows[time], settings.monitor.cut)
+    return replace(spec, balance=replace(spec.balance, newest=window)), (label_shift.said(now, window),)
 
 
 def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
@@ -160,7 +183,7 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
 
 def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:
     problem, seed = lap.project.settings.problem, lap.project.settings.split.seed
-    return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group)
+    return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group, problem.time)
 
 
 def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from flows import acting, notifying
 from flows.console import Console
 from flows.deploying import champion_or_complain
 from flows.looks import Pass, plain
+from flows.pages import Pages
 from flows.production import Production
 from flows.project import Project
 from flows.source import FOLDER, kept
@@ -41,9 +42,9 @@ def watch(
         told: dict[str, Any] = known["told"]
         console.say("  nothing new since the last look")
     else:
-        one = Pass(production, console)
-        found = one.run()
-        told = _nothing(production) if found is None else _told(*found, production, one.report(found[0]))
+        pages = Pages(production, console)
+        found = Pass(production, console, pages.after).run()
+        told = _nothing(production) if found is None else _told(*found, production, pages.report(found[0]))
         until = min((p.end for p in production.places() if not p.closed), default=_EVER)
         write_json({"state": production.state, "until": until, "told": told}, path)
     _say(told, console)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # An error of a prediction beyond so many expected ones counts as this many: one odd row must not be a concept.
 _LARGEST = 4.0
 _CLASSES = 5
+# No row is surer than this to be of the window: its odds are a number.
+_SURE = 1 - 1e-12
 # More rows of a window are sampled, by what they hold.
 _MOST = 20_000
 
@@ -39,7 +41,7 @@ class Clues:
     P(y | x); inputs given labels P(x | y), and given the champion's answer, which stands for labels that have not come.
 
     labelled: rows whose labels have come and count (0: too few, and three contrasts are empty). seasons: the window beside
-    each known state.
+    each known state. classes: labels are classes, not numbers.
     """
 
     rows: int
@@ -52,6 +54,7 @@ class Clues:
     given_answers: Contrast
     broken: tuple[Break, ...]
     seasons: tuple[Season, ...]
+    classes: bool
 
 
 def gather(
@@ -93,6 +96,7 @@ def gather(
         by_answer,
         broken,
         tuple(states.season(state, seen, own, thin) for state in known),
+        not kind.continuous,
     )
 
 
@@ -153,7 +157,8 @@ def _with_labels(
     rows = np.concatenate([np.ones(len(record), dtype=bool), came])
     sides = Sides(answers.parts(record, problem), answers.parts(late, problem), (len(record), len(late)))
     some = Features(found.values[rows], found.names)
-    odds = told[rows] / (1 - told[rows]) * came.mean()
+    sure = np.minimum(told[rows], _SURE)
+    odds = sure / (1 - sure) * came.mean()
     truth = [kind.truth(side[problem.target]) for side in (record, late)]
     answer = np.concatenate([_number(made[0]), _number(made[1])[came]])
     if kind.continuous:

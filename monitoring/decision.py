@@ -9,11 +9,13 @@ from dataclasses import replace
 from statistics import NormalDist
 
 from monitoring.evidence import Decision, Depth, Look, Remedy
-from monitoring.limits import History, Limits, Probation
+from monitoring.limits import History, Limits, Made, Probation
 from monitoring.staleness import moment, share_of_window, staleness, standard_error, usable
 
 OPEN = ("recorded", "told", "claimed")
 ACKNOWLEDGED = "acknowledged"
+# Windows between two laps, however often the gate has refused: a shift that comes meanwhile must not wait for ever.
+_LONGEST_PAUSE = 8
 
 
 def decide(look: Look, history: History, limits: Limits, now: str) -> Decision:
@@ -164,7 +166,24 @@ def _forbidden(look: Look, history: History, limits: Limits, now: str) -> str | 
         ]
         if len(spent) >= limits.budget.laps:
             return f"budget: {len(spent)} retrainings since {min(spent)[:10]} (retrain.budget)"
-    return None
+    return _after_refusals(look, history, laps)
+
+
+def _after_refusals(look: Look, history: History, laps: list[Made]) -> str | None:
+    """Each lap that the gate refuses doubles the windows until the next: hardly more rows would be judged again, and refused again,
+    or pass at last because they were asked so often (exponential back-off).
+    """
+    refused = [one.at for one in laps if one.state == "done" and one.version == look.version]
+    if len(refused) < 2:
+        return None
+    pause = min(2 ** (len(refused) - 1), _LONGEST_PAUSE)
+    since = sum(seen.stretch.end > refused[-1] for seen in (*history.looks, look))
+    if since >= pause:
+        return None
+    return (
+        f"the gate has refused {len(refused)} laps of this champion's, the last on {refused[-1][:10]}: the next comes "
+        f"{pause} windows after it"
+    )
 
 
 def _seen(look: Look) -> str:

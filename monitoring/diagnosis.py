@@ -43,6 +43,9 @@ class Prices:
     unlabelled: float = 2.0  # label drift where no label tells it from data drift
     slack: float = 1.5
     trust: float = 0.9
+    trust_classes: float = (
+        0.7  # the same for classes, of which a label says less: fitted on a table that the prices had not seen
+    )
     usual: float = 1.0  # not fitted: most windows of production are unchanged, those of the benchmark are not
     slips: float = 0.03
 
@@ -137,7 +140,8 @@ def shares(clues: Clues, prices: Prices = PRICES) -> dict[Change, float]:
     """How likely each explanation is, adding up to 1."""
     against = misfits(clues, prices)
     least = min(against.values())
-    weights = {change: exp(-prices.trust * min(nats - least, _MOST)) for change, nats in against.items()}
+    trust = prices.trust_classes if clues.classes else prices.trust
+    weights = {change: exp(-trust * min(nats - least, _MOST)) for change, nats in against.items()}
     total = sum(weights.values())
     return {change: (1 - prices.slips) * w / total + prices.slips / len(weights) for change, w in weights.items()}
 

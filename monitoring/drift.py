@@ -17,6 +17,7 @@ from monitoring.evidence import Drift, Finding
 from monitoring.measures import Scorer
 from monitoring.seasons import Usual
 from monitoring.sides import Compared
+from tasks.estimators import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,11 +51,9 @@ def measure(
     if min(sizes) < FEWEST:
         few = f"too few rows to say: {sizes[1]:,} in the window, {sizes[0]:,} in the reference; {FEWEST} of each are needed"
         return Drift(False, None, None, None, level, (), *sizes, few)
-    from threadpoolctl import threadpool_limits
-
     past = reference.iloc[:0] if history is None or time is None else history
     # Small products: a second thread only waits, and next to a busy neighbour it waits long.
-    with threadpool_limits(limits=1):
+    with one_thread():
         return _compared(past, reference, window, columns, target, time, level, seed, hurry)
 
 

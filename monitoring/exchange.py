@@ -100,7 +100,9 @@ class Exchange:
         """So many exchanges: what the window's side would hold."""
         if self._blocks is None:
             fewer = min(self.reference, self.window)
-            rows = [self._rng.permutation(self.reference + self.window)[:fewer] for _ in range(times)]
+            # Not a permutation of all rows: that costs what the larger side has.
+            both = self.reference + self.window
+            rows = [self._rng.choice(both, fewer, replace=False, shuffle=False) for _ in range(times)]
             drawn = self._of_rows(self.before + np.stack(rows))
             return drawn if fewer == self.window else self.rest(drawn)
         counts, cross, size, taken = self._blocks

@@ -49,7 +49,7 @@ class Scorer:
 
     def learn(self, sides: Sums) -> None:
         """The usual size, spread and skewness of every distance, from exchanges."""
-        found = self._shaped(sides, self.exchange.rest(sides))
+        found = self.shaped(sides, self.exchange.rest(sides))
         self._centre, self._spread = found.mean(axis=0), found.std(axis=0)
         centred = (found - self._centre) / np.maximum(self._spread, 1e-300)
         self._skew = np.clip((centred**3).mean(axis=0), 0.2, 6)
@@ -59,38 +59,41 @@ class Scorer:
 
         `slack` (measures,): so many times the variance that exchanges show is usual for each measure.
         """
-        return self._scores(sides, self.exchange.rest(sides), self._counted, slack)
+        rest = self.exchange.rest(sides)
+        return self.scores(self.shaped(sides, rest), self._counts(sides, rest, self._counted), slack)
 
-    def of_past(self, side: Sums, rest: Sums, slack: Floats | float = 1.0) -> Floats:
-        """(1, measures) scores of two samples of which neither is the window."""
+    def counts_of_past(self, side: Sums, rest: Sums) -> Floats:
+        """(draws, measures that count) scores of two samples of which neither is the window; all draws are of one total."""
         numbers, categories = self._counted
         counted = (
             numbers.among((side.numbers + rest.numbers)[0]),
             categories.among((side.categories + rest.categories)[0]),
         )
-        return self._scores(side, rest, counted, slack)
+        return self._counts(side, rest, counted)
 
-    def spread_of_past(self, side: Sums, rest: Sums) -> Floats:
-        """(measures,) squared distance of two samples in units of what exchanges show: 1 on average if chance alone moves it."""
-        shaped = self._shaped(side, rest)[0] / np.maximum(self._centre, 1e-12)
-        scores = self.of_past(side, rest)[0, len(shaped) :]
-        return np.concatenate([shaped, 2 * np.maximum(scores, 0) ** 2])
+    def spread(self, shaped: Floats, counts: Floats) -> Floats:
+        """(draws, measures) squared distances of two samples in units of what exchanges show: 1 on average if chance alone moves
+        them.
+        """
+        return np.concatenate([shaped / np.maximum(self._centre, 1e-12), 2 * np.maximum(counts, 0) ** 2], axis=1)
 
-    def _scores(self, sides: Sums, rest: Sums, counted: tuple[Counted, Counted], slack: Floats | float) -> Floats:
+    def scores(self, shaped: Floats, counts: Floats, slack: Floats | float) -> Floats:
+        """(draws, measures) scores from what shaped() and counting give; `slack`: (measures,) or (draws, measures)."""
         shape = 8 / self._skew**2
-        slack = np.broadcast_to(slack, len(self.measures))
+        slack = np.broadcast_to(slack, (len(shaped), len(self.measures)))
         cut = len(shape)
         spread = np.maximum(self._spread, 1e-12 + 1e-9 * self._centre)
-        found = self._shaped(sides, rest) / slack[:cut]
-        at = np.maximum(shape + np.sqrt(2 * shape) * (found - self._centre) / spread, 0)
+        at = np.maximum(shape + np.sqrt(2 * shape) * (shaped / slack[:, :cut] - self._centre) / spread, 0)
         # A chi-square with three moments of the null (Imhof, Biometrika 48 (1961)), made normal (Wilson & Hilferty, PNAS 17 (1931)).
         scores = ((at / shape) ** (1 / 3) - (1 - 2 / (9 * shape))) / np.sqrt(2 / (9 * shape))
-        counts = np.concatenate(
+        return np.concatenate([np.minimum(scores, CAP), counts / np.sqrt(slack[:, cut:])], axis=1)
+
+    def _counts(self, sides: Sums, rest: Sums, counted: tuple[Counted, Counted]) -> Floats:
+        return np.concatenate(
             [counted[0](sides.numbers, rest.numbers), counted[1](sides.categories, rest.categories)], axis=1
         )
-        return np.concatenate([np.minimum(scores, CAP), counts / np.sqrt(slack[cut:])], axis=1)
 
-    def _shaped(self, sides: Sums, rest: Sums) -> Floats:
+    def shaped(self, sides: Sums, rest: Sums) -> Floats:
         """(draws, measures) squared distances of distributions and correlations: their null is close to a chi-square."""
         both = distances.shares(rest.numbers[..., :-2]), distances.shares(sides.numbers[..., :-2])
         apart = np.cumsum(both[0] - both[1], axis=-1)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitoring.exchange import Sums
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from monitoring.distances import Floats
-    from monitoring.exchange import Sums
     from monitoring.measures import Scorer
 
 # Fewer earlier stretches than this say nothing of what is usual; more than the other are not looked at.
@@ -53,24 +54,38 @@ def _against_past(scorer: Scorer, count: int) -> tuple[Floats, Floats]:
 
     Each is allowed the variance that the others show, so that a stretch is judged as the window is.
     """
-    pairs = list(_pairs(scorer, count))
-    spread = np.stack([scorer.spread_of_past(side, rest) for side, rest, _ in pairs])
+    pairs = _pairs(scorer, count)
+    shaped, counts = _measured(scorer, pairs)
+    spread = scorer.spread(shaped, counts)
     # Nobody predicted on rows from before the reference.
     guessed = np.array([m.aspect == "prediction" for m in scorer.measures])
     known = np.stack([np.full(len(guessed), True) if own else ~guessed for *_, own in pairs])
     spread = np.where(known, spread, 0)
-    sums, counts = spread.sum(axis=0), known.sum(axis=0)
-    common = max(float(np.median(sums / np.maximum(counts, 1))), 1.0)
+    sums, counts_of = spread.sum(axis=0), known.sum(axis=0)
+    common = max(float(np.median(sums / np.maximum(counts_of, 1))), 1.0)
 
     def slack(sums: Floats, counts: Floats) -> Floats:
         # No measure is steadier than chance.
         return np.maximum((_PRIOR * common + sums) / (_PRIOR + counts), 1.0)
 
-    past = [
-        np.where(known[i], scorer.of_past(side, rest, slack(sums - spread[i], counts - known[i]))[0], -np.inf)
-        for i, (side, rest, _) in enumerate(pairs)
-    ]
-    return np.stack(past), scorer(scorer.exchange.observed, slack(sums, counts))[0]
+    slacks = slack(sums - spread, counts_of - known)
+    past = np.where(known, scorer.scores(shaped, counts, slacks), -np.inf)
+    return past, scorer(scorer.exchange.observed, slack(sums, counts_of))[0]
+
+
+def _measured(scorer: Scorer, pairs: list[tuple[Sums, Sums, bool]]) -> tuple[Floats, Floats]:
+    """Squared distances (k, measures) and scores of counts (k, measures) of pairs, those within the reference first: these share
+    one total, and so the odds of counts.
+    """
+    own = [(side, rest) for side, rest, inside in pairs if inside]
+    groups = ([own] if own else []) + [[(side, rest)] for side, rest, inside in pairs if not inside]
+    counts = [scorer.counts_of_past(*(_joined(one) for one in zip(*group, strict=True))) for group in groups]
+    both = (_joined(one) for one in zip(*((side, rest) for side, rest, _ in pairs), strict=True))
+    return scorer.shaped(*both), np.concatenate(counts)
+
+
+def _joined(sums: Sequence[Sums]) -> Sums:
+    return Sums(*(np.concatenate([getattr(s, name) for s in sums]) for name in ("numbers", "categories", "cross")))
 
 
 def _pairs(scorer: Scorer, count: int) -> list[tuple[Sums, Sums, bool]]:

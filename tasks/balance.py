@@ -27,10 +27,13 @@ _MISSING = -2.0
 
 @dataclass(frozen=True)
 class Balance:
-    """How a configuration treats rare classes: `treatment` of the training rows, metric that `threshold` is tuned for."""
+    """How a configuration treats classes: `treatment` of rare ones in the training rows, metric that `threshold` is tuned for,
+    and the window whose `newest` rows say how frequent classes are (tasks/label_shift.py); None: as in the training rows.
+    """
 
     treatment: str | None = None
     threshold: str | None = None
+    newest: str | None = None
 
 
 AS_THEY_CAME = Balance()
@@ -74,8 +77,14 @@ class Balanced(ClassifierMixin, BaseEstimator):
         self.power_, self.shifts_ = 1.0, np.zeros(len(self.classes_))
         return self
 
-    def calibrate(self, proba: NDArray[Any], y: NDArray[Any]) -> None:
-        """Learn to temper from what like models said (n, k) of rows that they had not seen, and their labels (n,).
+    def expect(self, weights: dict[Any, float]) -> None:
+        """Say probabilities for a world in which rows of each class are so many times as frequent as in the training rows."""
+        factors = self.factors_ / np.array([weights[c] for c in self.classes_.tolist()])
+        self.factors_ = factors / factors.max()
+
+    def calibrate(self, proba: NDArray[Any], y: NDArray[Any], counts: NDArray[Any]) -> None:
+        """Learn to temper from what like models said (n, k) of rows that they had not seen, their labels (n,), and how much
+        each row counts (n,), 1 on average.
 
         Likeliest power and shift per class of p ** power * exp(shift): Platt scaling for two classes, vector scaling
         with one temperature for more (Guo et al., ICML 2017). The power is positive, so ranks of two classes stay.
@@ -88,9 +97,9 @@ class Balanced(ClassifierMixin, BaseEstimator):
 
         def cost(v: NDArray[Any]) -> tuple[float, NDArray[Any]]:
             power, found = np.exp(v[0]), log_softmax(np.exp(v[0]) * logs + np.append(0.0, v[1:]), axis=1)
-            off = np.exp(found) - hit
+            off = counts[:, None] * (np.exp(found) - hit)
             slopes = [power * (off * logs).sum(axis=1).mean(), *off.mean(axis=0)[1:]]
-            return -float(found[hit].sum()) / len(y), np.array(slopes)
+            return -float((counts * found[hit]).sum()) / len(y), np.array(slopes)
 
         bounds = [(-POWER, POWER), *[(-SHIFT, SHIFT)] * (len(self.classes_) - 1)]
         best = minimize(cost, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds).x

@@ -52,6 +52,7 @@ class Bench:
     cores: int
     metric: Metric
     group: str | None = None
+    time: str | None = None
 
     @property
     def truth(self) -> NDArray[Any]:
@@ -89,7 +90,9 @@ class Bench:
 
     def _fold(self, spec: Spec, train: NDArray[Any], validation: NDArray[Any], final: bool) -> Scores:
         taught = self.frame.iloc[train]
-        model = estimators.fit(spec, self.kind, self.columns, taught, self.target, self.seed, self.cores, self.group)
+        model = estimators.fit(
+            spec, self.kind, self.columns, taught, self.target, self.seed, self.cores, self.group, self.time
+        )
         shown = taught.iloc[np.linspace(0, len(train) - 1, min(len(train), TRAIN_ROWS)).astype(int)]
         sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
         return Scores(sides[0], sides[1], final, estimators.unsettled(model))
@@ -115,7 +118,7 @@ def bench(
     else:
         frame, folds = train, _folds(settings, kind, train)
     metric = kind.metrics[problem.headline]
-    return Bench(kind, columns, problem.target, frame, tuple(folds), seed, cores, metric, problem.group)
+    return Bench(kind, columns, problem.target, frame, tuple(folds), seed, cores, metric, problem.group, problem.time)
 
 
 def _folds(settings: Settings, kind: Kind, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:

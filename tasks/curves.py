@@ -126,7 +126,9 @@ class Scorer:
         if frame[self.target].nunique() < 2:
             return None
         problem, seed, spec = self.settings.problem, self.settings.split.seed, spec.seen_by(self.metric)
-        return estimators.fit(spec, self.kind, self.columns, frame, self.target, seed, self.cores, problem.group)
+        return estimators.fit(
+            spec, self.kind, self.columns, frame, self.target, seed, self.cores, problem.group, problem.time
+        )
 
     def point(self, at: float, model: Any | None, fitted: pd.DataFrame) -> Point:
         """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation side."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from tasks import thresholds
+from tasks import label_shift, thresholds, watch_settings
 from tasks.balance import AS_THEY_CAME, Balance, Balanced
 from tasks.errors import InputError
 from tasks.features import Columns, conform, transformer
@@ -32,7 +34,7 @@ TRUSTED: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Spec:
-    """A configuration: a candidate's name, all its hyperparameters, and how it treats rare classes."""
+    """A configuration: a candidate's name, all its hyperparameters, and how it treats classes."""
 
     candidate: str
     params: dict[str, Value]
@@ -41,6 +43,8 @@ class Spec:
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the ledger and MLflow; without a treatment as versions before it wrote it."""
         content = asdict(self)
+        if self.balance.newest is None:
+            del content["balance"]["newest"]
         return content if self.balance != AS_THEY_CAME else {k: v for k, v in content.items() if k != "balance"}
 
     @classmethod
@@ -89,6 +93,7 @@ def fit(
     seed: int,
     cores: int,
     group: str | None = None,
+    time: str | None = None,
 ) -> Any:
     """The pipeline fitted on every row of `frame`: it holds the columns and the target, which is nowhere missing.
 
@@ -96,36 +101,60 @@ def fit(
     not learned from. Convergence warnings are not shown: unsettled() tells. spec.balance costs a fit for each of
     thresholds.FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
     treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
+    spec.balance.newest needs `time`: rows count as label_shift.weights() has it.
     """
-    pipeline = _fitted(spec, kind, columns, frame, target, seed, cores)
-    truth = kind.truth(frame[target])
-    parts = (
-        thresholds.folds(truth, None if group is None else frame[group], seed) if spec.balance != AS_THEY_CAME else None
-    )
+    truth, rule = kind.truth(frame[target]), spec.balance
+    counts = None if rule.newest is None else _counts(truth, frame, rule.newest, time)
+    pipeline = _fitted(spec, kind, columns, frame, target, seed, cores, counts)
+    folded = rule.treatment is not None or rule.threshold is not None
+    parts = thresholds.folds(truth, None if group is None else frame[group], seed) if folded else None
     if parts is None:
         return pipeline
     held = np.empty((len(truth), len(pipeline.classes_)))
     for taught, rest in parts:
-        model = _fitted(spec, kind, columns, frame.iloc[taught], target, seed, cores)
+        model = _fitted(spec, kind, columns, frame.iloc[taught], target, seed, cores, counts)
         with one_thread():
             held[rest] = model.predict_proba(conform(frame.iloc[rest], columns, "training rows"))
+    each = np.ones(len(truth)) if counts is None else np.array([counts[c] for c in truth.tolist()])
     if isinstance(last := pipeline[-1], Balanced):
-        last.calibrate(held, truth)
+        last.calibrate(held, truth, each)
         held = last.tempered(held)
-    return thresholds.tuned(pipeline, held, truth, spec.balance.threshold)
+    return thresholds.tuned(pipeline, held, truth, rule.threshold, each)
 
 
-def _fitted(spec: Spec, kind: Kind, columns: Columns, frame: pd.DataFrame, target: str, seed: int, cores: int) -> Any:
-    """One fit: build(), settled for these rows."""
+def _counts(truth: Any, frame: pd.DataFrame, newest: str, time: str | None) -> dict[Any, float]:
+    """How much a row of each class counts, so that the classes are as frequent as in the newest window."""
+    if time is None:
+        raise ValueError("classes are to be as frequent as in the newest rows, and there is no time to tell them by")
+    return label_shift.weights(truth, label_shift.shares(truth, frame[time], watch_settings.window(newest)))
+
+
+def _fitted(
+    spec: Spec,
+    kind: Kind,
+    columns: Columns,
+    frame: pd.DataFrame,
+    target: str,
+    seed: int,
+    cores: int,
+    counts: dict[Any, float] | None,
+) -> Any:
+    """One fit: build(), settled for these rows; rows of a class count as `counts` says."""
     from sklearn.exceptions import ConvergenceWarning
 
     inputs = conform(frame, columns, "training rows")
     truth = kind.truth(frame[target])
     pipeline = build(spec, kind, columns.filled(inputs), seed, cores)
     settle(innermost(pipeline), truth)
+    treated, more = isinstance(pipeline[-1], Balanced), {}
+    if counts is not None and not treated:
+        # Rows, not class_weight: boosting looks that up by its own codes of the classes.
+        more["model__sample_weight"] = np.array([counts[c] for c in truth.tolist()])
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        pipeline.fit(inputs, truth)
+        pipeline.fit(inputs, truth, **more)
+    if counts is not None and treated:
+        pipeline[-1].expect(counts)  # its treatment has the rows weighted already
     model = innermost(pipeline)
     if "n_jobs" in model.get_params(deep=False):
         # Threads add up a forest's trees in the order in which they come; one thread gives the same sum each time.
@@ -139,9 +168,17 @@ def one_thread() -> AbstractContextManager[Any]:
     The threads of a boosting stage wait for each other in a spin, which beside any neighbour costs many times what they
     bring (docs/decisions.md has the figures).
     """
-    from threadpoolctl import threadpool_limits
+    return cast("AbstractContextManager[Any]", _libraries(len(sys.modules)).limit(limits=1))
 
-    return cast("AbstractContextManager[Any]", threadpool_limits(limits=1))
+
+@lru_cache(1)
+def _libraries(_modules: int) -> Any:
+    """The loaded thread pools. Finding them reads what the process has mapped, milliseconds each time; none can have come
+    while no module was imported.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def unsettled(pipeline: Any) -> str | None:

@@ -110,7 +110,7 @@ def held_out(
         )
     taught = pd.concat([train, validation], ignore_index=True) if len(validation) else train
     problem, seed = settings.problem, settings.split.seed
-    model = estimators.fit(spec, kind, columns, taught, problem.target, seed, cores, problem.group)
+    model = estimators.fit(spec, kind, columns, taught, problem.target, seed, cores, problem.group, problem.time)
     constant = baseline(kind, kind.truth(taught[problem.target]), problem.headline)
     rows = open_test()
     if not len(rows):

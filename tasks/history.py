@@ -62,21 +62,25 @@ def recent(rows: pd.DataFrame, chosen: Settings) -> pd.DataFrame:
     keep, window, time = chosen.retrain.trailing, chosen.monitor.cut, chosen.problem.time
     if keep is None or time is None or not len(rows):
         return rows
-    times = rows[time]
-    if window.rows is not None:
-        wanted = times.rank(method="max", ascending=False) <= keep * window.rows
-    else:
-        newest = times.max()
-        if hasattr(newest, "to_pydatetime"):
-            wanted = times > later(newest.to_pydatetime(warn=False).replace(tzinfo=UTC), window, -keep).replace(
-                tzinfo=None
-            )
-        else:  # a number that only orders the rows counts in seconds, as in the ledger
-            whole = window.span or timedelta(days=365.25 / 12) * (window.months or 1)
-            wanted = times > newest - keep * whole.total_seconds()
+    wanted = newest(rows[time], window, keep)
     if wanted.sum() < _LEAST:
         raise InputError(
             f"retrain.history: {chosen.retrain.history} leaves {int(wanted.sum())} rows to learn from. Name more windows, or "
             "write expanding"
         )
-    return rows[wanted.to_numpy()].reset_index(drop=True)
+    return rows[wanted].reset_index(drop=True)
+
+
+def newest(times: pd.Series, window: Window, windows: int) -> NDArray[np.bool_]:
+    """Which of the moments (n,) lie in the last so many windows, counted back from the newest."""
+    import numpy as np
+
+    if window.rows is not None:
+        wanted = times.rank(method="max", ascending=False) <= windows * window.rows
+    elif hasattr(last := times.max(), "to_pydatetime"):
+        moment = last.to_pydatetime(warn=False).replace(tzinfo=UTC)
+        wanted = times > later(moment, window, -windows).replace(tzinfo=None)
+    else:  # a number that only orders the rows counts in seconds, as in the ledger
+        whole = window.span or timedelta(days=365.25 / 12) * (window.months or 1)
+        wanted = times > last - windows * whole.total_seconds()
+    return np.asarray(wanted, dtype=np.bool_)

@@ -33,16 +33,17 @@ def folds(truth: NDArray[Any], group: pd.Series | None, seed: int) -> list[tuple
     return found if all(len(np.unique(truth[fit])) == len(classes) for fit, _ in found) else None
 
 
-def best(is_it: NDArray[np.bool_], score: NDArray[Any], metric: str) -> float:
-    """The threshold with the highest `metric` (f1, accuracy) on rows (n,) of which `score` is the probability.
+def best(is_it: NDArray[np.bool_], score: NDArray[Any], metric: str, counts: NDArray[Any]) -> float:
+    """The threshold with the highest `metric` (f1, accuracy) on rows (n,) of which `score` is the probability, and which count
+    so much each.
 
     Every cut between two different scores is tried, the strictest first among equals; half-way between the two.
     """
     order = np.argsort(-score, kind="stable")
-    ranked, hits = score[order], np.cumsum(is_it[order])
+    ranked, hits, called = score[order], np.cumsum((counts * is_it)[order]), np.cumsum(counts[order])
     ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    hits, called, there = np.append(0, hits[ends]), np.append(0, ends + 1), int(is_it.sum())
-    value = 2 * hits / (called + there) if metric == "f1" else hits + (len(is_it) - there) - (called - hits)
+    hits, called, there = np.append(0, hits[ends]), np.append(0, called[ends]), float(hits[-1])
+    value = 2 * hits / (called + there) if metric == "f1" else hits - there - (called - hits)
     at = int(np.argmax(value))
     if at == 0:
         return float(np.nextafter(ranked[0], 2.0))
@@ -50,16 +51,16 @@ def best(is_it: NDArray[np.bool_], score: NDArray[Any], metric: str) -> float:
     return float((ranked[after - 1] + ranked[after]) / 2) if after < len(ranked) else float(ranked[-1])
 
 
-def tuned(pipeline: Any, held: NDArray[Any], truth: NDArray[Any], metric: str | None) -> Any:
+def tuned(pipeline: Any, held: NDArray[Any], truth: NDArray[Any], metric: str | None, counts: NDArray[Any]) -> Any:
     """The fitted pipeline, calling by the threshold best for `metric` on probabilities (n, k) of rows that fits had not
-    seen; as it is without a metric or with more than two classes."""
+    seen, counting so much each (n,); as it is without a metric or with more than two classes."""
     from tasks.problems.classification import positive
 
     classes = pipeline.classes_
     if metric is None or len(classes) != 2:
         return pipeline
     at = positive(classes)
-    return fixed(pipeline, best(truth == classes[at], held[:, at], metric), at)
+    return fixed(pipeline, best(truth == classes[at], held[:, at], metric, counts), at)
 
 
 def fixed(pipeline: Any, threshold: float, positive: int) -> Any:

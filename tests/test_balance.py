@@ -122,9 +122,9 @@ def test_a_threshold_is_chosen_on_rows_that_its_fits_had_not_seen(
     scored: list[int] = []
     plain = thresholds.best
 
-    def best(is_it: Any, score: Any, metric: str) -> float:
+    def best(is_it: Any, score: Any, *more: Any) -> float:
         scored.append(len(score))
-        return plain(is_it, score, metric)
+        return plain(is_it, score, *more)
 
     monkeypatch.setattr(thresholds, "best", best)
     estimators.fit(Spec("linear", {}, Balance(None, "f1")), KIND, COLUMNS, frame[:450], "y", 0, 1, group)
@@ -281,7 +281,7 @@ def test_no_other_threshold_does_better_on_the_same_rows(rows: list[tuple[bool, 
         said = problems.Predictions(called, proba, np.arange(2))
         return KIND.metrics[metric].score(is_it.astype(int), said, None)
 
-    chosen = at(thresholds.best(is_it, score, metric))
+    chosen = at(thresholds.best(is_it, score, metric, np.ones(len(is_it))))
     assert chosen == pytest.approx(max(at(t) for t in [*np.unique(score), 1.5]))
 
 

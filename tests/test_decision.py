@@ -247,6 +247,21 @@ def test_skipped_laps_cost_neither_budget_nor_rest() -> None:
     assert decide(look(0.9), History(made=skipped), LIMITS, NOW).action == "retrain"
 
 
+@pytest.mark.parametrize(("refused", "pause"), [(1, 1), (2, 2), (3, 4), (4, 8), (6, 8)])
+def test_each_refused_lap_doubles_the_windows_until_the_next(refused: int, pause: int) -> None:
+    laps = tuple(made(at=month(1)) for _ in range(refused))
+    for windows in range(1, pause + 2):
+        seen = tuple(look(0.9, 1, closed=True) for _ in range(windows - 1))
+        said = decide(look(0.9, 1), History(seen, laps), LIMITS, NOW)
+        assert said.action == ("wait" if windows < pause else "retrain")
+        assert (f"refused {refused} laps" in said.reason) == (windows < pause)
+
+
+def test_laps_of_another_champion_ask_for_no_pause() -> None:
+    laps = tuple(made(at=month(1), version=7) for _ in range(5))
+    assert decide(look(0.9, 1), History(made=laps), LIMITS, NOW).action == "retrain"
+
+
 def test_the_same_evidence_gives_the_same_decision() -> None:
     one = decide(look(0.9, alarm=True), History((look(0.2, 3),)), LIMITS, NOW)
     assert one == decide(look(0.9, alarm=True), History((look(0.2, 3),)), LIMITS, NOW)

@@ -229,6 +229,15 @@ def test_long_runs_and_few_points_in_time_are_said() -> None:
     assert "points in time" not in ask(evidence(0, 1200, kind="time")).reason
 
 
+def test_few_rows_in_time_are_judged_more_strictly_and_say_so() -> None:
+    few, many = ask(evidence(0, 150, kind="time")), ask(evidence(0, 600, kind="time"))
+    assert (few.confidence, many.confidence) == (pytest.approx(0.975), 0.95)
+    assert "97.5 % bound" in few.reason
+    assert "judged more strictly" in few.reason
+    assert "more strictly" not in many.reason
+    assert ask(evidence(0, 150)).confidence == 0.95, "rows without an order have no long runs"
+
+
 def test_a_constant_gain_on_every_row_is_superior() -> None:
     one = evidence(0)
     assert ask(replace(one, challenger=one.reference - 0.01)).accepted
@@ -349,10 +358,11 @@ def bench() -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("rows", [0, 300])
 @pytest.mark.parametrize("number", range(8))
-def test_wrong_promotions_stay_below_alpha(bench: ModuleType, number: int) -> None:
+def test_wrong_promotions_stay_below_alpha(bench: ModuleType, number: int, rows: int) -> None:
     world = bench.worlds()[number]
-    line = bench.wrong(world, max(300, world.holds_from), 400, np.random.default_rng(number))
+    line = bench.wrong(world, max(rows, world.sizes[0]), 400, np.random.default_rng(number))
     assert bench.breaches(line) == []
     assert line.same_naive.count > 140, "the simulation can tell a gate from none"
 

@@ -349,6 +349,37 @@ def test_a_champion_that_turns_worse_is_rolled_back_in_its_probation_and_stays_s
     assert int(client.get_model_version_by_alias(NAME, "champion").version) == 1
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"search__candidates": ["tree"], "search__manual": [{"candidate": "tree", "max_depth": 1}]},
+        {"problem__ignore": ["size"]},
+    ],
+    ids=["a stump", "without its best column"],
+)
+def test_a_challenger_made_worse_on_purpose_never_serves(
+    project: Folder, prefect_server: str, tmp_path: Path, spoilt: dict[str, Any]
+) -> None:
+    project.set(search__method="manual" if "search__manual" in spoilt else "bayesian", **spoilt)
+    env = {"PREFECT_API_URL": prefect_server}
+    made = project.train(env=env)
+    assert (made["version"], made["verdict"]) == (2, "refused"), made["reason"]
+    engine, asked, answered = ledger(project), tmp_path / "asked.csv", tmp_path / "answered.csv"
+    # Nor by the watch: its pass finds the champion that was there, and judges it alone.
+    hand_in(engine, NAME, serve(project, stream("2025-07-01", 14, seed=1)))
+    assert look(project, prefect_server)["version"] == 1
+    stream("2025-07-15", 2).drop(columns="price").to_csv(asked, index=False)
+    scored = project.run("score", str(asked), str(answered), "--json", env=env)
+    assert scored.json["version"] == 1, scored.err
+    assert versions.champion(engine, NAME).version == 1  # type: ignore[union-attr]
+    assert versions.last_promotion(engine, NAME).to_version == 1  # type: ignore[union-attr]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.path}/.windvane/mlflow.db")
+    aliases = {a: int(client.get_model_version_by_alias(NAME, a).version) for a in ("champion", "challenger")}
+    assert aliases == {"champion": 1, "challenger": 2}
+
+
 def test_a_decision_that_was_told_and_never_begun_is_carried_out_by_the_next_look(
     project: Folder, prefect_server: str
 ) -> None:

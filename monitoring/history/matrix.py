@@ -131,7 +131,8 @@ def teach(settings: Settings, spec: Spec, rows: pd.DataFrame) -> tuple[Any, Colu
     # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
     columns = features.columns(settings, profile.of(rows))
     kind, seed = problems.of(problem.kind), settings.split.seed
-    return estimators.fit(spec, kind, columns, rows, problem.target, seed, 1, problem.group), columns
+    pipeline = estimators.fit(spec, kind, columns, rows, problem.target, seed, 1, problem.group, problem.time)
+    return pipeline, columns
 
 
 def losses(settings: Settings, pipeline: Any, columns: Columns, rows: pd.DataFrame) -> NDArray[np.float64]:

@@ -1,0 +1,106 @@
+"""What does `windvane replay` cost beside a bare loop? `python -m benchmarks.replay_loop [--runs N]` prints processor and wall seconds.
+
+40 windows over 60,000 rows of bikeshare (WINDVANE_DATA names the folder of the tables), a small gradient boosting. First the replay, which
+looks at every window, decides, judges and promotes; then scikit-learn alone on a ready array of floats repeats each of its fits and
+predictions, on as many rows, in the same order. Drawing and MLflow are left out on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from sklearn.pipeline import Pipeline
+
+from benchmarks.replay_changes import project as as_project
+from benchmarks.streams import SMALL, STREAMS, job
+from flows import replay
+from flows.console import Silent
+from flows.project import Project
+from flows.replay import Asked
+from monitoring.history.matrix import Job
+from monitoring.history.story import Story
+from monitoring.history.windows import cut
+from tasks import estimators, features, problems, profile
+
+ROWS, WINDOWS = 60_000, 40
+# (whether a fit, on how many rows)
+Work = list[tuple[bool, int]]
+
+
+def project(folder: Path) -> tuple[Project, Job]:
+    """The stream as a project, and as a lap would read it."""
+    whole = job(next(s for s in STREAMS if s.name == "bikeshare"), "expanding")
+    rows = whole.cut.rows.iloc[:ROWS]
+    made = as_project(folder, whole.settings, rows, ROWS // WINDOWS)
+    return made, Job(cut(rows, "ts", ROWS // WINDOWS), whole.settings, SMALL, None)
+
+
+def ours(at: Project) -> tuple[Story, Work]:
+    """A replay, and what it fitted and predicted."""
+    work: Work = []
+
+    def noted(fit: bool, place: int, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            work.append((fit, len(arguments[place])))
+            return function(*arguments, **more)
+
+        return call
+
+    with (
+        mock.patch.object(estimators, "fit", noted(True, 3, estimators.fit)),
+        mock.patch.object(Pipeline, "predict", noted(False, 1, Pipeline.predict)),
+    ):
+        return replay.told(at, Asked(), Silent(), SMALL), work
+
+
+def bare(history: Job, work: Work) -> None:
+    """The same fits and predictions."""
+    rows, kind = history.cut.rows, problems.of(history.settings.problem.kind)
+    columns = features.columns(history.settings, profile.of(rows))
+    pipeline = estimators.build(SMALL, kind, columns, 0, 1)
+    inputs = pipeline[:-1].fit_transform(features.conform(rows, columns, "rows"), rows["count"])
+    truth = rows["count"].to_numpy(dtype="float64")
+    learner: Any = None
+    with estimators.one_thread():
+        for fit, count in work:
+            if fit:
+                learner = estimators.build(SMALL, kind, columns, 0, 1)[-1].fit(inputs[:count], truth[:count])
+            else:
+                learner.predict(inputs[-count:])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    chosen = parser.parse_args()
+    took: dict[str, list[tuple[float, float]]] = {"bare loop": [], "replay": []}
+    with tempfile.TemporaryDirectory() as folder:
+        at, history = project(Path(folder))
+        story, work = ours(at)  # and everything is imported
+        for _ in range(chosen.runs):
+            for name, run in (("bare loop", lambda: bare(history, work)), ("replay", lambda: ours(at))):
+                began = time.process_time(), time.perf_counter()
+                run()
+                took[name].append((time.process_time() - began[0], time.perf_counter() - began[1]))
+    fits = sum(fit for fit, _ in work)
+    print(
+        f"{len(story.chapters)} windows played, {fits} fits, {len(work) - fits} predictions; {story.ours.retrains} retrainings, "
+        f"{story.ours.refused} refused\n"
+    )
+    print("| | processor s | beside the loop | wall s | beside the loop |\n|---|---|---|---|---|")
+    medians = {name: [statistics.median(one) for one in zip(*runs, strict=True)] for name, runs in took.items()}
+    for name, (processor, wall) in medians.items():
+        loop = medians["bare loop"]
+        print(f"| {name} | {processor:.1f} | {processor / loop[0]:.2f} x | {wall:.1f} | {wall / loop[1]:.2f} x |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What people and MLflow are shown of a look, and what is done at once after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows import acting, notifying
+from flows.console import Console
+from flows.looks import last_about
+from flows.production import Production
+from flows.source import FOLDER
+from ledger import windows
+from ledger.decisions import Entry
+from ledger.windows import Seen
+from monitoring.windows import Place
+
+if TYPE_CHECKING:
+    from monitoring.evidence import Look
+
+
+class Pages:
+    """The pages of a champion's looks."""
+
+    def __init__(self, production: Production, console: Console) -> None:
+        self._production, self._console = production, console
+        self._project = production.project
+
+    def after(self, seen: Seen, look: Look, entry: Entry) -> None:
+        """Draw, act, and tell, in this order, once a decision is on record."""
+        drawn = self._draw(seen, look) if look.drift.alarm else None
+        report = self.report(seen)
+        acting.act(self._project, entry, self._console)
+        if entry.action != "wait" or look.drift.alarm:
+            acting.tell_mlflow(self._project, seen, look, entry, [Path(p) for p in (report, drawn) if p is not None])
+        notifying.after_look(self._project, look, entry)
+
+    def report(self, seen: Seen) -> str:
+        """Write a look's page; where."""
+        from monitoring import looking, report
+
+        engine, name = self._project.ledger, self._project.name
+        path, drawn = self._page(seen), self._page(seen, "-distributions")
+        mine = windows.of(engine, name, seen.version)
+        earlier = [looking.from_json(s.look) for s in mine if s.start < seen.start]
+        hidden = self._production.hidden if seen.origin == "ledger" else ()
+        beside, last = drawn.name if drawn.exists() else None, last_about(engine, name, seen)
+        report.write(path, looking.from_json(seen.look), last, name, seen.origin, hidden, earlier, beside)
+        return str(path)
+
+    def _draw(self, seen: Seen, look: Look) -> Path:
+        """Evidently's page of all distributions, beside the look's own."""
+        from monitoring import evidently, frames
+
+        self._console.working("draw")
+        place = Place(seen.start, seen.end, seen.closed)
+        frame = self._production.frame(self._production.count(place))
+        stored = frame[frame[frames.STORED]].drop(columns=[frames.STORED, frames.KNOWN]).reset_index(drop=True)
+        problem, path = self._project.settings.problem, self._page(seen, "-distributions")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        evidently.report(
+            self._production.record,
+            stored,
+            self._production.columns(seen.origin),
+            target=problem.target,
+            time=problem.time if problem.time in self._production.record else None,
+            seed=self._project.settings.split.seed,
+            path=path,
+            drift=look.drift,
+        )
+        return path
+
+    def _page(self, seen: Seen, more: str = "") -> Path:
+        return self._project.home / FOLDER / "reports" / f"{seen.version}-{seen.start[:19].replace(':', '')}{more}.html"
