@@ -51,7 +51,7 @@ class Pass:
     def again(self, production: Production) -> tuple[Seen, Entry] | None:
         """The same champion a while later."""
         self._production = production
-        vars(self).pop("_challengers", None)  # they know the rows and windows of then
+        self.__dict__.pop("_challengers", None)  # they have seen the rows of the production before
         return self.run()
 
     def run(self) -> tuple[Seen, Entry] | None:
