@@ -56,9 +56,12 @@ class Challengers:
         reference = float(self._production.record[LOSS].mean())
         if not reference > 0:
             return Advice(False, "the champion's own record has no loss, and a lap no price")
-        # Challengers stand on every so many windows of the calendar, so that those of earlier champions serve the next ones.
-        every = range(0, labelled[-1] + 1, regret.cadence(retrain.cost))
-        models = [k for k in every[1:] if k != self._born][-MOST:]
+        # Each champion had a challenger every so many windows; those of the earlier ones stand for the past.
+        every, models, begin = regret.cadence(retrain.cost), list[int](), 0
+        for group in self._lineage:
+            models += range(begin + every, begin + len(group), every)
+            begin += len(group)
+        models = [k for k in models if k <= labelled[-1]][-MOST:]
         # By the number of labelled windows before it: of several the newest, and the champion before all.
         taught = {int(np.searchsorted(labelled, k)): k for k in [*models, self._born]}
         order = sorted(taught)

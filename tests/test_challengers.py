@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from flows.challengers import Challengers
 from ledger import decisions, store, versions
+from ledger.moments import moment
 from monitoring.decision import decide
+from monitoring.history import matrix
 from monitoring.history.challengers import Shelf
 from monitoring.history.past import Advice
 from monitoring.history.windows import Cut
 from monitoring.limits import History
 from tasks import settings
 from tasks.errors import InputError
+from tasks.scores import LOSS
 from tests.conftest import quick_project
 from tests.test_decision import FORBIDDEN, LIMITS, NOW, look
 from tests.test_history import CHOSEN, SPEC, table
@@ -89,8 +97,6 @@ def shelf(folder: Path) -> tuple[Shelf, list[str]]:
 
 
 def test_a_challengers_losses_are_those_of_the_matrix(tmp_path: Path) -> None:
-    from monitoring.history import matrix
-
     made, (one, _) = cut(), shelf(tmp_path)
     found = one.challenger(made, made.digests(), 2)
     whole = np.arange(0, len(made.rows) + 1, 20)  # the same rows in windows of 20: window 2 begins at the ninth
@@ -160,6 +166,87 @@ def test_a_window_without_labels_has_no_loss(tmp_path: Path) -> None:
     assert np.isnan(found).tolist() == [True, False, False, True, False, False]
 
 
+def asked(folder: Path, rows: pd.DataFrame, born: int = 4, windows: int = 14, chosen: Any = CHOSEN) -> Challengers:
+    """Challengers of a champion taught on the first 100 rows and `born` windows of 20, asked about the windows from there on."""
+    from dataclasses import asdict
+
+    pipeline, columns = matrix.teach(CHOSEN, SPEC, rows.iloc[: 100 + 20 * born])
+    facts = {"spec": SPEC.to_json(), "columns": asdict(columns), "taught_until": "any"}
+    home = SimpleNamespace(settings=chosen, home=folder, model=lambda champion: pipeline)
+    record = pd.DataFrame({LOSS: [0.5, 0.7]})
+    champion = SimpleNamespace(version=3, facts=facts)
+    made = Challengers(SimpleNamespace(project=home, champion=champion, record=record), SimpleNamespace(working=print))  # type: ignore[arg-type]
+    starts = [moment(t) for t in rows["t"].iloc[100::20].tolist()[: windows + 1]]
+    places = list(itertools.pairwise(starts))
+    vars(made).update(_rows=rows[rows["y"].notna()].reset_index(drop=True), _lineage=[places[:born], places[born:]])
+    return made
+
+
+def ends(rows: pd.DataFrame) -> list[str]:
+    """The ends of the fourteen windows."""
+    return [moment(t) for t in rows["t"].iloc[120::20].tolist()[:14]]
+
+
+def numbered(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(t=np.arange(len(rows), dtype=float))
+
+
+@pytest.mark.parametrize("time", [lambda rows: rows, numbered], ids=["dates", "numbers"])
+def test_advice_knows_nothing_of_what_comes_later(tmp_path: Path, time: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    rows = time(table(400))
+    other = rows.copy()
+    other.loc[300:, ["x", "y"]] = np.random.default_rng(3).normal(5, 20, (100, 2))
+    one, two = asked(tmp_path / "one", rows), asked(tmp_path / "two", other)
+    told = [(one.advice(at), two.advice(at)) for at in ends(rows)]
+    assert all(a == b for a, b in told[:10])
+    assert any(a != b for a, b in told[10:])
+    # Asked window by window or all at once, in one process or another: the same.
+    again = asked(tmp_path / "one", rows)
+    assert [again.advice(at) for at in reversed(ends(rows))] == [a for a, _ in reversed(told)]
+    fresh = asked(tmp_path / "three", rows.iloc[:301])
+    assert [fresh.advice(at) for at in ends(rows)[:10]] == [a for a, _ in told[:10]]
+
+
+def test_the_turn_of_a_slope_is_advised_to_be_learned(tmp_path: Path) -> None:
+    rows = table(400)  # the slope turns at row 200, in the champion's second window
+    told = asked(tmp_path, rows, born=4)
+    advised = [told.advice(at).retrain for at in ends(rows)]
+    assert not any(advised[:5])
+    assert any(advised[5:8])
+
+
+def test_labels_that_are_late_by_their_delay_are_not_looked_at(tmp_path: Path) -> None:
+    rows = table(400)
+    monitor = CHOSEN.monitor.model_copy(update={"label_delay": "20h"})  # a window's time
+    late = asked(tmp_path / "late", rows, chosen=CHOSEN.model_copy(update={"monitor": monitor}))
+    prompt = asked(tmp_path / "prompt", rows)
+    assert [late.advice(at) for at in ends(rows)[5:]] == [prompt.advice(at) for at in ends(rows)[4:-1]]
+
+
+def test_windows_without_labels_count_as_if_they_were_not_there(tmp_path: Path) -> None:
+    rows = table(400)
+    rows.loc[200:239, "y"] = np.nan  # two windows of the champion
+    told = asked(tmp_path, rows)
+    assert [told.advice(at) for at in ends(rows)[5:7]] == [told.advice(ends(rows)[4])] * 2
+    assert any(told.advice(at).retrain for at in ends(rows)[7:11])
+    rows.loc[180:, "y"] = np.nan
+    assert "no labelled rows of a whole window since version 3" in asked(tmp_path, rows).advice(ends(rows)[-1]).reason
+
+
+def test_without_a_price_any_saving_is_worth_a_lap_and_without_a_loss_none_is(tmp_path: Path) -> None:
+    rows = table(400)
+    free = CHOSEN.model_copy(update={"retrain": CHOSEN.retrain.model_copy(update={"cost": 0.0})})
+    assert asked(tmp_path, rows, chosen=free).advice(ends(rows)[8]).retrain
+    perfect = asked(tmp_path, rows)
+    perfect._production.record[LOSS] = 0.0
+    assert not perfect.advice(ends(rows)[8]).retrain
+
+
+def test_other_policies_import_none_of_it() -> None:
+    code = "import sys, flows.looks; sys.exit('flows.challengers' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def sales(start: str, days: int, slope: float = 3.0, seed: int = 0) -> pd.DataFrame:
     """Prices that follow size and age, eight a day; `slope`: what a size is worth."""
     rng, rows = np.random.default_rng(seed), days * 8
@@ -204,9 +291,7 @@ def test_a_growing_table_is_taught_again_once_challengers_show_what_that_saves(
     def kept() -> dict[str, int]:
         return {p.name: p.stat().st_mtime_ns for p in home.rglob("challengers/*/*.skops")}
 
-    assert "no labelled rows of a whole window" in grows(sales("2025-06-30", 5, seed=1))["reason"]
-    assert kept() == {}
-    calm = grows(sales("2025-07-05", 12, seed=2))  # two weeks are over, and a third has begun
+    calm = grows(sales("2025-06-30", 17, seed=2))  # two weeks are over, and a third has begun
     assert (calm["decision"], len(kept())) == ("wait", 1), calm
     before = kept()
     open_ = grows(sales("2025-07-17", 2, seed=3))

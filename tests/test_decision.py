@@ -195,7 +195,7 @@ def test_the_depth_follows_the_diagnosis(remedy: str, how: tuple[str, str]) -> N
     assert (said.action, said.depth, said.remedy) == ("retrain", *how)
 
 
-@pytest.mark.parametrize("policy", ["staleness", "performance", "drift", "schedule", "never"])
+@pytest.mark.parametrize("policy", ["staleness", "regret", "performance", "drift", "schedule", "never"])
 def test_broken_data_stop_everything_until_mended_or_acknowledged(policy: Any) -> None:
     limits = replace(LIMITS, policy=policy)
     broken = look(0.9, alarm=True, change="broken data", remedy="person")

@@ -313,6 +313,16 @@ def test_new_rows_of_the_source_are_watched_where_the_ledger_has_none(project: F
     assert said["window"]["rows"] == said["window"]["labelled"] > 0
 
 
+def test_labels_that_came_back_teach_challengers_and_judge_them(project: Folder, prefect_server: str) -> None:
+    project.set(retrain__policy="regret")
+    told = serve(project, stream("2025-07-01", 20, seed=6))
+    assert "no labelled rows of a whole window" in look(project, prefect_server)["reason"]
+    hand_in(ledger(project), NAME, told)
+    said = look(project, prefect_server)
+    assert "retraining 1 window ago would have saved" in said["reason"], said
+    assert len(list((project.path / ".windvane").rglob("challengers/*/*.skops"))) == 1
+
+
 def test_a_champion_that_turns_worse_is_rolled_back_in_its_probation_and_stays_so(
     project: Folder, prefect_server: str
 ) -> None:
