@@ -29,8 +29,8 @@ LEVEL = 0.01
 DATA = Path(os.environ.get("WINDVANE_DATA", "data"))
 # The rule of stable years.
 MEAN, SHARE = 0.25, 0.05
-# Orders of cycles, and windows looked at in each.
-ORDERS, EACH = 60, 3
+# Windows looked at in each order of cycles.
+EACH = 3
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,12 @@ def _names(spoke: list[str]) -> str:
     return ", ".join(f"{n} {spoke.count(n)}" for n in sorted(set(spoke), key=lambda n: -spoke.count(n))[:5])
 
 
-def tables(work: Work) -> None:
+def tables(work: Work, orders: int) -> None:
     """Print all three."""
     _stable_years(work)
-    print(f"\n## Real streams, whole cycles in random order ({ORDERS} orders, {EACH} windows of each)\n")
+    print(f"\n## Real streams, whole cycles in random order ({orders} orders, {EACH} windows of each)\n")
     print("| table | windows | cycles | alarms, % (95 % over orders) | spoke |\n|---|---|---|---|---|")
-    asked = list(product(SHORT, range(ORDERS)))
+    asked = list(product(SHORT, range(orders)))
     found = list(zip(asked, work.each(order, asked), strict=True))
     for one in SHORT:
         rates = np.array([rate for (stream, _), (rate, _) in found if stream == one])
