@@ -51,6 +51,12 @@ class Round:
     ended: str
     wrong: tuple[str, ...]
 
+    @property
+    def line(self) -> str:
+        """The table's row."""
+        wrong = "; ".join(self.wrong) or "-"
+        return f"| {self.victim} | {self.after} | {self.claimed} | {self.claims} | {self.ended} | {wrong} |"
+
 
 def prepare(path: Path) -> Folder:
     """A small table with a day a row, laps of few seconds, and a decision to retrain for every window."""
@@ -199,6 +205,7 @@ class Field:
         return tuple(wrong)
 
 
+HEAD = "| killed | after s | claimed or skipped after s | claims | ended | wrong |\n|---|---|---|---|---|---|"
 FINISHED = "select count(*) from laps where state = 'finished'"
 PROMOTED = "select count(*) from promotions"
 
@@ -213,9 +220,11 @@ def trial(kills: int, seed: int, folder: Folder) -> tuple[list[Round], tuple[str
         first = field.round("nobody", 0.0)
         length = time.monotonic() - began
         rounds = [first]
+        print(f"{HEAD}\n{first.line}", flush=True)  # as they come: a run that is cut short has told what it saw
         for number in range(kills):
             victim = VICTIMS[(number + seed) % len(VICTIMS)]
             rounds.append(field.round(victim, draw.uniform(0.0, length)))
+            print(rounds[-1].line, flush=True)
         time.sleep(2)
         return rounds, field.left()
 
@@ -228,11 +237,7 @@ def main() -> int:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         rounds, left = trial(chosen.kills, chosen.seed, prepare(Path(name) / "project"))
-    print(f"\nseed {chosen.seed}\n\n| killed | after s | claimed or skipped after s | claims | ended | wrong |")
-    print("|---|---|---|---|---|---|")
-    for r in rounds:
-        print(f"| {r.victim} | {r.after} | {r.claimed} | {r.claims} | {r.ended} | {'; '.join(r.wrong) or '-'} |")
-    print(f"\nleft: {'; '.join(left) or 'nothing'}")
+    print(f"\nleft: {'; '.join(left) or 'nothing'}; seed {chosen.seed}")
     return int(bool(left) or any(r.wrong for r in rounds))
 
 

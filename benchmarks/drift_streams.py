@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from benchmarks.pieces import Work
 from monitoring import drift, evidently
 from tasks.features import Columns
 
@@ -29,8 +29,8 @@ LEVEL = 0.01
 DATA = Path(os.environ.get("WINDVANE_DATA", "data"))
 # The rule of stable years.
 MEAN, SHARE = 0.25, 0.05
-# Orders of cycles, and windows looked at in each.
-ORDERS, EACH = 60, 3
+# Windows looked at in each order of cycles.
+EACH = 3
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,8 @@ def _alike(before: pd.DataFrame, after: pd.DataFrame, one: Stream) -> bool:
     return max(moved) <= MEAN and all(s.abs().max() <= SHARE for s in shares)  # fmt: skip
 
 
-def year(asked: tuple[Stream, int]) -> tuple[list[bool], list[str]]:
+def year(one: Stream, which: int) -> tuple[list[bool], list[str]]:
     """Of each window of a stable year: does it alarm; and the columns that spoke."""
-    one, which = asked
     frame = one.rows()
     ages = which - frame["ts"].dt.year
     return _looked(one, frame[ages == 1], frame[ages == 0], frame[ages > 1])
@@ -121,9 +120,8 @@ def _looked(
     return alarms, spoke
 
 
-def order(asked: tuple[Stream, int]) -> tuple[float, list[str]]:
+def order(one: Stream, seed: int) -> tuple[float, list[str]]:
     """The share of alarms among EACH later windows, with whole cycles in random order, and the columns that spoke."""
-    one, seed = asked
     frame, rng, length = one.rows(), np.random.default_rng(seed), pd.Timedelta(one.cycle)
     number = (frame["ts"] - frame["ts"].min().normalize()) // length
     whole = int(number.max())  # the last one may be cut short
@@ -162,41 +160,36 @@ def _names(spoke: list[str]) -> str:
     return ", ".join(f"{n} {spoke.count(n)}" for n in sorted(set(spoke), key=lambda n: -spoke.count(n))[:5])
 
 
-def tables(jobs: int) -> None:
+def tables(work: Work, orders: int) -> None:
     """Print all three."""
-    with ProcessPoolExecutor(jobs) as pool:
-        asked = [(one, which) for one in YEARS for which in stable(one)]
-        years = dict(zip(asked, pool.map(year, asked), strict=True))
-        print(f"\n## Real streams, stable years (promised {LEVEL:.0%})\n")
-        print("| table | target | windows | stable years | alarms, % | spoke |\n|---|---|---|---|---|---|")
-        for one in YEARS:
-            own = {which: found for (stream, which), found in years.items() if stream == one}
-            alarms, spoke = [a for f, _ in own.values() for a in f], [n for _, f in own.values() for n in f]
-            named = ", ".join(map(str, own)) or "none"
-            print(
-                f"| {one.file} | {one.target or '-'} | {len(alarms)} of {one.window} | {named} | {exact(alarms)} | {_names(spoke)} |"
-            )
-        all_ = [a for alarms, _ in years.values() for a in alarms]
-        print(f"\nAll: {sum(all_)} of {len(all_)}, {exact(all_)} %.")
-        print(f"\n## Real streams, whole cycles in random order ({ORDERS} orders, {EACH} windows of each)\n")
-        print("| table | windows | cycles | alarms, % (95 % over orders) | spoke |\n|---|---|---|---|---|")
-        orders = list(product(SHORT, range(ORDERS)))
-        for one, found in _grouped(zip(orders, pool.map(order, orders), strict=True)).items():
-            rates = np.array([rate for rate, _ in found])
-            half = stats.t.ppf(0.975, len(rates) - 1) * rates.std(ddof=1) / np.sqrt(len(rates))
-            shown = (
-                f"{100 * rates.mean():.1f} ({100 * max(rates.mean() - half, 0):.1f}-{100 * (rates.mean() + half):.1f})"
-            )
-            print(f"| {one.file} | {one.window} | {one.cycle} | {shown} | {_names([n for _, f in found for n in f])} |")
-        print("\n## Short streams in the order of the clock: no stretch that the rule would call unchanged\n")
-        print("| table | windows | alarms, % | preset, % | spoke |\n|---|---|---|---|---|")
-        for one, (alarms, spoke, said) in zip(SHORT, pool.map(clock, SHORT), strict=True):
-            where, shares = f"{len(alarms)} of {one.window} from {one.later}", f"{exact(alarms)} | {exact(said)}"
-            print(f"| {one.file} | {where} | {shares} | {_names(spoke)} |")
+    _stable_years(work)
+    print(f"\n## Real streams, whole cycles in random order ({orders} orders, {EACH} windows of each)\n")
+    print("| table | windows | cycles | alarms, % (95 % over orders) | spoke |\n|---|---|---|---|---|")
+    asked = list(product(SHORT, range(orders)))
+    found = list(zip(asked, work.each(order, asked), strict=True))
+    for one in SHORT:
+        rates = np.array([rate for (stream, _), (rate, _) in found if stream == one])
+        spoke = [n for (stream, _), (_, names) in found for n in names if stream == one]
+        half = stats.t.ppf(0.975, len(rates) - 1) * rates.std(ddof=1) / np.sqrt(len(rates))
+        low, high = max(rates.mean() - half, 0), rates.mean() + half
+        shown = f"{100 * rates.mean():.1f} ({100 * low:.1f}-{100 * high:.1f})"
+        print(f"| {one.file} | {one.window} | {one.cycle} | {shown} | {_names(spoke)} |")
+    print("\n## Short streams in the order of the clock: no stretch that the rule would call unchanged\n")
+    print("| table | windows | alarms, % | preset, % | spoke |\n|---|---|---|---|---|")
+    for one, (alarms, spoke, said) in zip(SHORT, work.each(clock, [(one,) for one in SHORT]), strict=True):
+        where, shares = f"{len(alarms)} of {one.window} from {one.later}", f"{exact(alarms)} | {exact(said)}"
+        print(f"| {one.file} | {where} | {shares} | {_names(spoke)} |")
 
 
-def _grouped(found: object) -> dict[Stream, list[tuple[float, list[str]]]]:
-    groups: dict[Stream, list[tuple[float, list[str]]]] = {}
-    for (one, _), result in found:  # type: ignore[attr-defined]
-        groups.setdefault(one, []).append(result)
-    return groups
+def _stable_years(work: Work) -> None:
+    asked = [(one, which) for one in YEARS for which in stable(one)]
+    years = dict(zip(asked, work.each(year, asked), strict=True))
+    print(f"\n## Real streams, stable years (promised {LEVEL:.0%})\n")
+    print("| table | target | windows | stable years | alarms, % | spoke |\n|---|---|---|---|---|---|")
+    for one in YEARS:
+        own = {which: found for (stream, which), found in years.items() if stream == one}
+        alarms, spoke = [a for f, _ in own.values() for a in f], [n for _, f in own.values() for n in f]
+        windows, named = f"{len(alarms)} of {one.window}", ", ".join(map(str, own)) or "none"
+        print(f"| {one.file} | {one.target or '-'} | {windows} | {named} | {exact(alarms)} | {_names(spoke)} |")
+    all_ = [a for alarms, _ in years.values() for a in alarms]
+    print(f"\nAll: {sum(all_)} of {len(all_)}, {exact(all_)} %.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from monitoring import calibration, cells, counted, distances, drift, exchange, measures, rows, sides
+from monitoring import calibration, cells, counted, distances, drift, exchange, measures, rows, seasons, sides
 
-# Kept results are those of this code, and of no other (seasons play a part only where there is time).
+# Kept results are those of this code, and of no other.
 MEASURED = (calibration, cells, counted, distances, drift, exchange, measures, rows, sides)
 Cell = TypeVar("Cell", bound=tuple[Any, ...])
 # Windows in a piece.
@@ -41,23 +41,28 @@ class Work:
                 found[cell] = np.add(found.get(cell, 0), piece.result())
         return {cell: [int(n) for n in counts] for cell, counts in found.items()}
 
-    def _piece(self, play: Callable[..., list[int]], asked: tuple[Hashable, ...]) -> list[int]:
+    def each(self, play: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """What play(*piece) found for each, in order: plain values. Where there is time, seasons play a part."""
+        with ProcessPoolExecutor(self.jobs) as pool:
+            waiting = [pool.submit(self._piece, play, piece, True) for piece in pieces]
+            return [piece.result() for piece in waiting]
+
+    def _piece(self, play: Callable[..., Any], asked: tuple[Any, ...], timed: bool = False) -> Any:
         if self.kept is None:
             return play(*asked)
-        path = self.kept / f"{_mark(play.__name__, asked)}.json"
+        path = self.kept / f"{_mark(timed, play.__name__, asked)}.json"
         if path.exists():
-            counts: list[int] = json.loads(path.read_text())["counts"]
-            return counts
+            return json.loads(path.read_text())["counts"]
         counts = play(*asked)
         self.kept.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps({"asked": asked, "counts": counts}))
+        part.write_text(json.dumps({"asked": asked, "counts": counts}, default=repr))
         part.replace(path)
         return counts
 
 
-def _mark(*what: Any) -> str:
+def _mark(timed: bool, *what: Any) -> str:
     digest = hashlib.sha256(repr(what).encode())
-    for module in MEASURED:
+    for module in (*MEASURED, seasons) if timed else MEASURED:
         digest.update(Path(str(module.__file__)).read_bytes())
     return f"{what[0]}-{digest.hexdigest()[:16]}"

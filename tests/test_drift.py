@@ -259,6 +259,21 @@ def test_measures_have_a_score_each() -> None:
     assert np.all(np.abs(shaped.std(axis=0) - 1) < 0.4)
 
 
+@pytest.mark.parametrize(("reference", "window"), [(900, 60), (3000, 40)])
+def test_the_presets_verdict_is_the_presets(reference: int, window: int) -> None:
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    numbers, categories = ["size", "income", "rooms"], ["pool", "town"]
+    sides = rows(reference, 0), rows(window, 1)
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
+    given = [Dataset.from_pandas(side[numbers + categories], data_definition=definition) for side in sides]
+    told = Report([DataDriftPreset()]).run(given[1], given[0]).dict()["metrics"]
+    counted = next(m for m in told if "DriftedColumnsCount" in m["metric_name"])["value"]
+    said = evidently.preset_says(*sides, numbers, categories)
+    assert said == (counted["share"] >= 0.5, counted["count"])
+
+
 def test_evidently_is_imported_for_a_report_alone() -> None:
     code = "import sys, monitoring.drift, monitoring.evidently; sys.exit('evidently' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -352,10 +352,10 @@ def test_a_champion_that_turns_worse_is_rolled_back_in_its_probation_and_stays_s
 @pytest.mark.parametrize(
     "spoilt",
     [
-        {"search__candidates": ["tree"], "search__manual": [{"candidate": "tree", "max_depth": 1}]},
+        {"search__candidates": ["tree"], "search__manual": [{"candidate": "tree", "max_depth": 2}]},
         {"problem__ignore": ["size"]},
     ],
-    ids=["a stump", "without its best column"],
+    ids=["two cuts", "without its best column"],
 )
 def test_a_challenger_made_worse_on_purpose_never_serves(
     project: Folder, prefect_server: str, tmp_path: Path, spoilt: dict[str, Any]
