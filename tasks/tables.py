@@ -113,6 +113,22 @@ def ends(path: Path) -> dict[str, Ends]:
     }
 
 
+def words(path: Path, names: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """The different words of columns of few, from the dictionaries in which each row group lists its own: the cells, a
+    number each, are not turned into words.
+    """
+    import pyarrow.parquet as pq
+
+    found: dict[str, set[str]] = {name: set() for name in names}
+    with pq.ParquetFile(path, read_dictionary=list(names)) as file:
+        for group in range(file.num_row_groups if names else 0):
+            columns = file.read_row_group(group, columns=list(names))
+            for name, listed in found.items():
+                for chunk in columns[name].chunks:
+                    listed.update(chunk.dictionary.to_pylist())
+    return {name: frozenset(listed) for name, listed in found.items()}
+
+
 def rows(path: Path) -> int:
     """Number of rows of a Parquet file."""
     import pyarrow.parquet as pq
