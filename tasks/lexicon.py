@@ -61,10 +61,12 @@ class Lexicon:
 
     def learn(self, different: pl.Series) -> None:
         """Know these words too, unless they are many, or one is long: then none is looked up any more."""
+        import polars as pl
+
         if self._full:
             return
         known = self._known
-        words = different if known is None else known.different.append(different).unique(maintain_order=True)
+        words = different if known is None else pl.concat([known.different, different]).unique(maintain_order=True)
         if known is not None and len(words) == len(known.different):
             return
         fits = len(words) <= MOST and (words.str.len_bytes() <= _INLINE).all()

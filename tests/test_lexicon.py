@@ -54,6 +54,19 @@ def test_few_words_are_known_from_the_second_batch_on_also_in_a_slice(number: in
     assert seen.read(pl.Series("sort", ["kind 0", None])) is None
 
 
+def test_words_that_come_later_are_known_too_and_those_before_stay_as_they_were() -> None:
+    seen, batches = Lexicon(), [[None], ["a", "b"], ["b", "c", "a"], ["c"]]
+    for batch in batches:
+        seen.learn(keys.words(pl.Series(batch, dtype=pl.String)).different)
+        before = seen.read(pl.Series(["b"]))
+    later = pl.Series(["c", "a", "b"] * 5)
+    known = seen.read(later)
+    assert known is not None
+    assert before is not None
+    same(known, later)
+    assert (known.different.to_list(), before.different.to_list()) == (["a", "b", "c"], ["a", "b", "c"])
+
+
 @pytest.mark.parametrize("more", [["much longer than twelve bytes"], [f"w{i}" for i in range(lexicon.MOST)]])
 def test_long_words_and_many_words_are_not_looked_up(more: list[str]) -> None:
     seen, few = Lexicon(), pl.Series(["a", "b"])
