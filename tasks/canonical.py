@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks import dates, keys, numerals
 from tasks.delimited import MISSING
+from tasks.lexicon import Lexicon
 
 if TYPE_CHECKING:
     import polars as pl
@@ -183,15 +184,15 @@ def cell(meaning: Meaning | None) -> pl.DataType:
     return types.get(meaning.kind, pl.String()) if meaning else pl.String()
 
 
-def read(cells: pl.Series, meaning: Meaning, *, text: bool) -> pl.Series | keys.Words:
-    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing. Raises polars' errors, or
-    ValueError, where a cell does not fit.
+def read(cells: pl.Series, meaning: Meaning, *, text: bool, lexicon: Lexicon) -> pl.Series | keys.Words:
+    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing; `lexicon`: that of the
+    column, from batch to batch. Raises polars' errors, or ValueError, where a cell does not fit.
     """
     import polars as pl
 
     kind = cells.dtype
     if kind in (pl.String, pl.Categorical, pl.Enum):
-        return _of_words(cells.cast(pl.String), meaning, text)
+        return _of_words(cells.cast(pl.String), meaning, text, lexicon)
     if meaning.kind == "none":
         return _nothing(cells)
     if meaning.kind == "text":
@@ -205,11 +206,11 @@ def read(cells: pl.Series, meaning: Meaning, *, text: bool) -> pl.Series | keys.
     return cells.cast(pl.Int64 if meaning.kind == "int" else pl.Boolean)
 
 
-def _of_words(cells: pl.Series, meaning: Meaning, text: bool) -> pl.Series | keys.Words:
+def _of_words(cells: pl.Series, meaning: Meaning, text: bool, lexicon: Lexicon) -> pl.Series | keys.Words:
     import polars as pl
 
     if meaning.kind == "text":
-        return _words(cells, text, meaning.form)
+        return lexicon.read(cells) or _words(cells, text, meaning.form, lexicon)
     if meaning.kind == "date":
         read = dates.parse(cells, meaning.form or dates.ISO)
         if read.null_count() > cells.null_count():
@@ -226,12 +227,15 @@ def _of_words(cells: pl.Series, meaning: Meaning, text: bool) -> pl.Series | key
     return cells.cast(pl.Int64) if meaning.kind == "int" else _without_nan(cells.cast(pl.Float64))
 
 
-def _words(cells: pl.Series, text: bool, form: str | None) -> keys.Words:
-    """Words, in a text file without blanks around them: only the different ones are looked at."""
+def _words(cells: pl.Series, text: bool, form: str | None, lexicon: Lexicon) -> keys.Words:
+    """Words, in a text file without blanks around them: only the different ones are looked at. `lexicon` learns those
+    that stay as they are.
+    """
     import polars as pl
 
     found = keys.words(cells)
     if _plain_words(found.different):
+        lexicon.learn(found.different)
         return found
     if form != ANY and found.different.str.contains(_NUL, literal=True).any():
         raise ValueError(f"column {cells.name!r} holds NUL")

@@ -17,6 +17,7 @@ from tasks import canonical, codes, declared, delimited, keys, tables
 from tasks.canonical import Meaning, Slip
 from tasks.errors import InputError
 from tasks.json_lines import Slips, mixed
+from tasks.lexicon import Lexicon
 from tasks.readers import Cells, damaged
 
 if TYPE_CHECKING:
@@ -91,8 +92,13 @@ def write(reading: Reading, target: Path, keyed: Keyed) -> None:
     if keyed:
         schema[tables.ROW] = pl.Int64()
 
+    known = {name: Lexicon() for name in names}
+
     def canonically(batch: pl.DataFrame) -> pl.DataFrame:
-        cells = {name: canonical.read(batch[name], m, text=reading.text) for name, m in reading.meanings.items()}
+        cells = {
+            name: canonical.read(batch[name], meaning, text=reading.text, lexicon=known[name])
+            for name, meaning in reading.meanings.items()
+        }
         columns = [cell.values if isinstance(cell, keys.Words) else cell for cell in cells.values()]
         if keyed:
             row = keys.joined([cells[name] for name in sorted(key)], len(batch))

@@ -21,11 +21,14 @@ _EXACT = 2**53
 
 @dataclass(frozen=True)
 class Words:
-    """A column of words, and by its different ones: (n,) places in `different`; a place past these: no value."""
+    """A column of words, and by its different ones: (n,) places in `different`; a place past these: no value.
+    `hashes`: of_words() of `different`, where they are known.
+    """
 
     values: pl.Series
     codes: NDArray[np.int64]
     different: pl.Series
+    hashes: NDArray[np.uint64] | None = None
 
 
 def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -104,7 +107,8 @@ def _hash(column: pl.Series | Words, bits: NDArray[np.uint64], spare: NDArray[np
     if isinstance(column, pl.Series) and column.dtype == pl.String:
         column = words(column)
     if isinstance(column, Words):
-        np.take(_of_words(column.different), column.codes, out=bits)
+        hashes = of_words(column.different) if column.hashes is None else column.hashes
+        hashes.take(column.codes, out=bits, mode="clip")
         return
     if column.dtype.is_temporal():
         bits[:] = column.to_numpy().view(np.uint64)
@@ -139,7 +143,7 @@ def _filled(column: pl.Series) -> NDArray[Any]:
     return filled
 
 
-def _of_words(different: pl.Series) -> NDArray[np.uint64]:
+def of_words(different: pl.Series) -> NDArray[np.uint64]:
     """One hash for each word, and one more for no value."""
     import numpy as np
     import pandas as pd

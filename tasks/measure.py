@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks import tables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     import polars as pl
 
@@ -49,11 +51,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of a scan beforehand: its rows, some of them (evenly spaced), and the ends of its columns."""
+    """What is known of a scan beforehand: its rows, some of them (evenly spaced), and the file that holds just these rows,
+    if a stage wrote one: it states what its columns hold.
+    """
 
     rows: int
     sample: pl.DataFrame
-    ends: dict[str, tables.Ends] | None
+    file: Path | None
 
 
 def lazy(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
@@ -76,13 +80,14 @@ def counts(scan: pl.LazyFrame, look: Look | None = None) -> tuple[int, tuple[Cou
 
     schema = {name: kind for name, kind in scan.collect_schema().items() if name != tables.ROW}
     rows = look.rows if look else int(scan.select(pl.len()).collect(engine="streaming").item())
-    ends = look.ends if look and look.ends else _ends(scan, schema)
+    file = look.file if look else None
+    ends = tables.ends(file) if file else _ends(scan, schema)
     listed: dict[str, frozenset[str]] = {}
     if rows <= EXACT_ROWS:
         distinct = _single(scan, {name: pl.col(name).drop_nulls().n_unique() for name in schema})
     else:
         sample = look.sample if look else spread(scan, rows, MANY)
-        distinct, listed = _distinct(scan, schema, ends, rows, sample)
+        distinct, listed = _distinct(scan, schema, ends, rows, sample, file)
     found = [
         replace(_counts(scan, name, kind, rows, ends[name], distinct[name]), values=listed.get(name))
         for name, kind in schema.items()
@@ -126,7 +131,12 @@ def _ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, tables.Ends]:
 
 
 def _distinct(
-    scan: pl.LazyFrame, schema: dict[str, Any], ends: dict[str, tables.Ends], rows: int, sample: pl.DataFrame
+    scan: pl.LazyFrame,
+    schema: dict[str, Any],
+    ends: dict[str, tables.Ends],
+    rows: int,
+    sample: pl.DataFrame,
+    file: Path | None,
 ) -> tuple[dict[str, int], dict[str, frozenset[str]]]:
     """Different values of each column of many rows, an estimate where the sample has more than FEW; few words by name."""
     import polars as pl
@@ -145,15 +155,19 @@ def _distinct(
             found[name] = seen
         else:
             few.append(name)
+    words = tuple(name for name in few if shape(schema[name]) == "words")
+    listed = tables.words(file, words) if file else {}
+    few = [name for name in few if name not in listed]
     # One scan a column, side by side: a scan of one column keeps one core busy.
     scans = [scan.select(pl.col(name).drop_nulls()).group_by(name).agg() for name in few]
-    different = dict(zip(few, pl.collect_all(scans, engine="streaming"), strict=True))
-    found |= {name: len(values) for name, values in different.items()}
-    listed = {n: frozenset(v[n]) for n, v in different.items() if shape(schema[n]) == "words" and len(v) <= FEW}
-    for name, estimate in _single(scan, {name: pl.col(name).approx_n_unique() for name in many}).items():
+    scans += [scan.select(pl.col(name).approx_n_unique()) for name in many]
+    got = dict(zip([*few, *many], pl.collect_all(scans, engine="streaming"), strict=True))
+    listed |= {name: frozenset(got[name][name]) for name in few if name in words}
+    found |= {name: len(values) for name, values in listed.items()} | {name: len(got[name]) for name in few}
+    for name in many:
         # HyperLogLog counts a missing value as one more.
-        found[name] = min(estimate - (ends[name].missing > 0), rows - ends[name].missing)
-    return found, listed
+        found[name] = min(got[name].item() - (ends[name].missing > 0), rows - ends[name].missing)
+    return found, {name: values for name, values in listed.items() if len(values) <= FEW}
 
 
 def _counts(scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: tables.Ends, distinct: int) -> Counts:

@@ -101,7 +101,8 @@ def _lowest(
 
 def _by_time(time: pd.Series, chosen: settings.Settings, taught_until: Time) -> Sides:
     split, file, rows = chosen.split, chosen.data.source, len(time)
-    times = _in_order(time.to_numpy())
+    moments = time.to_numpy()
+    times = _in_order(moments)
     second = _after(times, 0)
     if second == rows or _after(times, second) == rows:
         raise InputError(
@@ -118,8 +119,8 @@ def _by_time(time: pd.Series, chosen: settings.Settings, taught_until: Time) -> 
     cut_test = _nearest(times, _after(times, floor), rows, rows - wanted_test)
     cut_validation = _nearest(times, floor, cut_test, cut_test - wanted_validation)
     # Time by time, not place by place: the rows may stand in another order.
-    test = (time >= times[cut_test]).to_numpy()
-    train = (time < times[cut_validation]).to_numpy()
+    test = moments >= times[cut_test]
+    train = moments < times[cut_validation]
     return Sides(train, ~(train | test), test, until, reason)
 
 

@@ -67,19 +67,19 @@ def scan(path: Path) -> pl.LazyFrame:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a Parquet file that a stage wrote."""
+    """Read a Parquet file that a stage wrote, to look at: the frame's values are not to be set."""
     rows = scan(path)
-    return pandas((rows.select(columns) if columns else rows).collect(), gaps(path))
+    return pandas((rows.select(columns) if columns else rows).collect(engine="streaming"), gaps(path), shared=True)
 
 
-def pandas(frame: pl.DataFrame, missing: Mapping[str, int]) -> pd.DataFrame:
+def pandas(frame: pl.DataFrame, missing: Mapping[str, int], *, shared: bool = False) -> pd.DataFrame:
     """Rows of a table as models take them. `missing`: gaps in the whole table's columns, by which true/false keeps
-    its type (bool, or boolean with gaps) in any part of it.
+    its type (bool, or boolean with gaps) in any part of it. `shared`: values stay where they are, if they can.
     """
     import polars as pl
 
     dtypes = {name: "boolean" if missing[name] else "bool" for name, kind in frame.schema.items() if kind == pl.Boolean}
-    return frame.to_pandas().astype(dtypes)
+    return frame.to_pandas(split_blocks=shared).astype(dtypes)
 
 
 def gaps(path: Path) -> dict[str, int]:
@@ -111,6 +111,22 @@ def ends(path: Path) -> dict[str, Ends]:
         name: Ends(missing[name], min(lows, default=None), max(highs, default=None))
         for name, (lows, highs) in found.items()
     }
+
+
+def words(path: Path, names: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """The different words of columns of few, from the dictionaries in which each row group lists its own: the cells, a
+    number each, are not turned into words.
+    """
+    import pyarrow.parquet as pq
+
+    found: dict[str, set[str]] = {name: set() for name in names}
+    with pq.ParquetFile(path, read_dictionary=list(names)) as file:
+        for group in range(file.num_row_groups if names else 0):
+            columns = file.read_row_group(group, columns=list(names))
+            for name, listed in found.items():
+                for chunk in columns[name].chunks:
+                    listed.update(chunk.dictionary.to_pylist())
+    return {name: frozenset(listed) for name, listed in found.items()}
 
 
 def rows(path: Path) -> int:

@@ -7,6 +7,7 @@ data/digest.json, data/findings.json, data/report.html. Leaves file trouble to i
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,8 +53,8 @@ def run(root: Path, chosen: settings.Settings) -> None:
     """
 
     accepted, table = digest.read(root / digest.ACCEPTED), root / profile.TABLE
-    # Ingest writes no NaN: nothing need be made missing, and the file states what its ends are.
-    e = _evidence(tables.scan(table), chosen, contract.load(root / contract.SCHEMA), accepted, tables.ends(table))
+    # Ingest writes no NaN: nothing need be made missing, and the file states what it holds.
+    e = _evidence(tables.scan(table), chosen, contract.load(root / contract.SCHEMA), accepted, table)
     seen = _seen(e)
     page = report.Page(chosen, seen.digest, accepted, seen.findings, seen.sample)
     try:
@@ -124,37 +125,39 @@ def _evidence(
     chosen: settings.Settings,
     agreed: contract.Contract | None,
     accepted: Digest | None,
-    ends: dict[str, tables.Ends] | None = None,
+    file: Path | None = None,
 ) -> Evidence:
-    """All that the checks look at. `ends`: of the columns of `whole`, where they are known."""
+    """All that the checks look at. `file`: where `whole` lies, if a stage wrote it."""
     import polars as pl
 
-    problem, file = chosen.problem, chosen.data.source
+    problem, source = chosen.problem, chosen.data.source
     present = tuple(name for name in whole.collect_schema() if name != tables.ROW)
     # Ignored columns that no frame can hold were left out by ingest.
     wanted = tuple((key, name) for key, name in profile.named(problem) if key != "problem.ignore")
-    profile.require(wanted, present, file)
+    profile.require(wanted, present, source)
 
     target = pl.col(problem.target)
     rows, without = whole.select(pl.len().alias("rows"), target.null_count().alias("without")).collect().row(0)
     if rows == without:
         raise InputError(
-            f"problem.target: {file}: column {problem.target!r} is empty in all {rows} rows. Name another "
+            f"problem.target: {source}: column {problem.target!r} is empty in all {rows} rows. Name another "
             "column, or add the labels"
         )
     labelled = whole.filter(target.is_not_null()) if without else whole
     # Read once: what tells few values from many holds the sample that all other checks look at, and what tells copies.
     bucket = likeness.bucket(whole, [name for name in present if name != problem.id], rows)
     many, alike = measure.drawn(whole, rows, measure.MANY if rows > measure.EXACT_ROWS else measure.SAMPLE, bucket)
-    known = measure.Look(rows - without, many.filter(target.is_not_null()), None if without else ends)
-    taught, counts = measure.counts(labelled, known)
+    known = measure.Look(rows - without, many.filter(target.is_not_null()), None if without else file)
+    with ThreadPoolExecutor(1) as beside:
+        compared = beside.submit(likeness.twins, alike.filter(target.is_not_null()), known.rows, problem.id)
+        taught, counts = measure.counts(labelled, known)
+        twins = compared.result()
     found = profile.counted(taught, counts, profile.row_key(problem, present))
     seen = features({c.name: c for c in found.columns}, chosen)
     sampled = measure.spread(many.lazy(), len(many))
     sample = sampled.filter(target.is_not_null())
     watched = tuple(c.name for c in found.columns if c.name not in problem.ignore and c.name != problem.id)
     named = {c.name: c for c in counts}
-    twins = likeness.twins(alike.filter(target.is_not_null()), taught, problem.id)
     now = digest.of(found, sample, problem.time, watched, {repeated.NOTE: twins.near})
     new = digest.newer(accepted, now, sample, problem.time, LEAST_NEW) if accepted else now
     return Evidence(

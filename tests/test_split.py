@@ -208,6 +208,27 @@ def test_same_rows_same_bytes(texas: Path) -> None:
     assert not list(texas.rglob("*.part"))
 
 
+@pytest.mark.parametrize("id", [None, "name"])
+def test_the_record_tells_any_other_table(tmp_path: Path, id: str | None) -> None:
+    table = houses(120).assign(name=[f"h{i}" for i in range(120)])
+    mine = chosen("t.csv", id=id)
+
+    def recorded(changed: pd.DataFrame) -> str:
+        changed.to_csv(tmp_path / "t.csv", index=False)
+        ingest.run(tmp_path, mine)
+        split.run(tmp_path, mine)
+        return str(tables.read_json(tmp_path / split.SPLIT / split.RECORD)["table"])
+
+    first = recorded(table)
+    cell = table.copy()
+    cell.loc[7, "size"] += 1
+    label = table.copy()
+    label.loc[7, "price"] = None
+    others = [cell, label, table.rename(columns={"size": "sizes"}), table.iloc[::-1], table.assign(more=1)]
+    assert len({first, *map(recorded, others)}) == 6
+    assert recorded(table) == first
+
+
 def test_the_test_side_is_sealed(texas: Path) -> None:
     for permit in (None, "please", split.Permit("")):
         with pytest.raises(SealedError, match="sealed"):

@@ -28,13 +28,13 @@ COMPARED = 200_000
 # A part is chosen by at least so many columns, whose values make so many different hashes to each bucket; how many
 # values a column has shows in the first rows.
 LEAST, BUCKET, FIRST = 3, 10_000, 10_000
+_PLACE = "_place in the table"
 
 
 def find(
     frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame, sides: NDArray[np.uint8], chosen: Settings
 ) -> Iterator[Finding]:
     """Findings on a split. `frame`: the n rows of data/table.parquet in their order; `sides`: (n,), 0 for no label."""
-    import numpy as np
     import polars as pl
 
     from tasks.measure import lazy
@@ -43,19 +43,17 @@ def find(
     hidden = {problem.id, problem.time, tables.ROW, *problem.ignore}
     scan = frame if isinstance(frame, pl.LazyFrame) else lazy(frame)
     names = [name for name in scan.collect_schema() if name not in hidden]
-    contents, places = _part(scan, names, len(sides))
-    if len(np.unique(contents)) > len(contents) / 2:  # rows that say little agree by chance
-        share = _shared(contents, sides[places])
-        if share > LIMIT:
-            yield Finding(
-                "overlap",
-                "warn",
-                None,
-                share,
-                LIMIT,
-                f"{about}{share:.1%} of the rows that judge also stand, in all that a model sees, among those that teach: the "
-                "score flatters. Delete the copies in the source, or name problem.group so that they stay on one side",
-            )
+    share = _alike(scan, names, sides)
+    if share > LIMIT:
+        yield Finding(
+            "overlap",
+            "warn",
+            None,
+            share,
+            LIMIT,
+            f"{about}{share:.1%} of the rows that judge also stand, in all that a model sees, among those that teach: the "
+            "score flatters. Delete the copies in the source, or name problem.group so that they stay on one side",
+        )
     # Under a split by time a group goes on: what is asked is how it does later.
     if problem.group and chosen.split.strategy != "time":
         groups = scan.select(pl.col(problem.group).hash(seed=0)).collect(engine="streaming")
@@ -72,18 +70,35 @@ def find(
             )
 
 
-def _part(scan: pl.LazyFrame, names: list[str], rows: int) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-    """Hashes of the content of the rows that are compared, and the places of these rows: up to COMPARED all.
+def _alike(scan: pl.LazyFrame, names: list[str], sides: NDArray[np.uint8]) -> float:
+    """Share of the judging rows whose named cells all stand in a row that teaches too; 0 where rows say little.
 
-    Of more, those whose values in a few columns fall into one bucket, as those of alike rows do: to hash every cell
-    would cost as much as all the rest of the split.
+    Up to COMPARED rows all are compared. Of more, those whose values in a few columns fall into one bucket, as those of
+    alike rows do. Rows that are alike in all columns are so in these few: only where that holds for too many, the other
+    columns are read, which costs as much as all the rest of the split.
     """
-    every, place = -(-rows // COMPARED), "_place in the table"
-    scan = scan.with_row_index(place)
+    import numpy as np
+
+    every = -(-len(sides) // COMPARED)
+    scan = scan.with_row_index(_PLACE)
     if every > 1:
-        scan = scan.filter(_content(_telling(scan, names, every * BUCKET)) % every == 0)
-    kept = scan.select(place, _content(names)).collect(engine="streaming")
-    return kept["content"].to_numpy(), kept[place].to_numpy()
+        told = _content(_telling(scan, names, every * BUCKET))
+        if _shared(*_sided(scan, told, told % every == 0, sides)) <= LIMIT:
+            return 0.0
+        hashes, kept = _sided(scan, _content(names), told % every == 0, sides)
+    else:
+        hashes, kept = _sided(scan, _content(names), None, sides)
+    # Rows that say little agree by chance.
+    return _shared(hashes, kept) if len(np.unique(hashes)) > len(hashes) / 2 else 0.0
+
+
+def _sided(
+    scan: pl.LazyFrame, content: pl.Expr, within: pl.Expr | None, sides: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Hashes of the content of the rows `within` (None: all), and their sides."""
+    rows = scan if within is None else scan.filter(within)
+    kept = rows.select(_PLACE, content).collect(engine="streaming")
+    return kept["content"].to_numpy(), sides[kept[_PLACE].to_numpy()]
 
 
 def _telling(scan: pl.LazyFrame, names: list[str], wanted: int) -> list[str]:
