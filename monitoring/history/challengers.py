@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +54,10 @@ class Shelf:
         def model() -> tuple[Any, Columns]:
             nonlocal kept
             stored = path.with_suffix(".skops")
-            if kept and (pipeline := artifacts.take(stored, kept["sha256"])) is not None:
-                return pipeline, Columns(**{k: tuple(v) for k, v in kept["columns"].items()})
+            if kept:
+                with suppress(LookupError):  # gone or damaged: taught again
+                    pipeline = _taken(stored, kept["sha256"])
+                    return pipeline, Columns(**{k: tuple(v) for k, v in kept["columns"].items()})
             self._teaching(cut.starts[window])
             taught = history.recent(cut.rows.iloc[:rows], self._settings)
             most = self._settings.data.max_rows
@@ -93,6 +97,18 @@ class Shelf:
         found = np.full(cut.count, np.nan)
         found[filled] = [known[digests[k]] for k in filled]
         return found
+
+
+@lru_cache(maxsize=64)
+def _taken(stored: Path, sha256: str) -> Any:
+    """A stored challenger. Reading one costs more than all that it is asked, and where history is played each is asked often.
+
+    Raises LookupError, which is not remembered, where it is gone or damaged.
+    """
+    pipeline = artifacts.take(stored, sha256)
+    if pipeline is None:
+        raise LookupError(stored)
+    return pipeline
 
 
 def _family(settings: Settings, spec: Spec) -> str:
