@@ -45,7 +45,7 @@ def usual(scorers: Sequence[Scorer], level: float) -> Usual | int:
     found = [_against_past(scorer, count) for scorer in scorers]
     largest = np.concatenate([past for past, _ in found], axis=1).max(axis=1)
     scores = np.concatenate([seen for _, seen in found])
-    limit, p = _beyond(largest, float(scores.max()), level)
+    limit, p = beyond(largest, float(scores.max()), level)
     return Usual(scores, limit, p, count)
 
 
@@ -94,7 +94,7 @@ def _pairs(scorer: Scorer, count: int) -> list[tuple[Sums, Sums, bool]]:
     return [(side, exchange.rest(side, kept) if own else kept, own) for side, own in exchange.earlier(count)]
 
 
-def _beyond(largest: Floats, seen: float, level: float) -> tuple[float, float]:
+def beyond(largest: Floats, seen: float, level: float) -> tuple[float, float]:
     """The limit for one more value like `largest` (k,), and the place of `seen` among them.
 
     Maxima follow Gumbel's law; the error of their mean and spread widens it as Student's t does for one more value of a normal

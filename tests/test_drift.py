@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from monitoring import calibration, cells, distances, drift, evidently
+from monitoring import calibration, cells, distances, drift, evidently, seasons
 from monitoring.evidence import Drift, Finding
 from monitoring.exchange import Exchange
 from monitoring.measures import Scorer
@@ -146,6 +146,21 @@ def test_columns_that_rise_with_the_clock_are_left_out_and_told() -> None:
     found = measured(table[:1800], table[1800:], time="at")
     assert not found.alarm
     assert "rooms" in str(found.note)
+
+
+@pytest.mark.parametrize("stretches", [12, 40])
+def test_the_limit_holds_where_largest_scores_hang_together(stretches: int) -> None:
+    """Largest of eight scores, each of which keeps nine tenths of itself from stretch to stretch: as the years do, or weeks."""
+    rng, memory, beyond = np.random.default_rng(1), 0.9, 0
+    for _ in range(500):
+        scores = rng.standard_normal((8, stretches + 40))
+        for t in range(1, scores.shape[1]):
+            scores[:, t] = memory * scores[:, t - 1] + np.sqrt(1 - memory**2) * scores[:, t]
+        largest = np.abs(scores).max(axis=0)
+        limit, p = seasons.beyond(largest[:stretches], float(largest[-1]), 0.01)
+        assert (p <= 0.01) == (largest[-1] >= limit)
+        beyond += largest[-1] > limit
+    assert stats.binomtest(beyond, 500, 0.01, alternative="greater").pvalue > 0.01
 
 
 def test_a_season_seen_before_is_no_drift_and_one_never_seen_is() -> None:
