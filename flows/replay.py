@@ -6,10 +6,8 @@ functions of production, on what was known at the time (flows/rehearsal.py).
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import acting, relearning, retelling
@@ -26,7 +24,7 @@ from monitoring import looking
 from monitoring.history.story import Chapter, Story, cause
 from monitoring.history.stream import beginning, stream
 from monitoring.windows import Place
-from tasks import estimators, problems
+from tasks import estimators, ingest, problems
 from tasks import settings as params
 from tasks.errors import InputError
 from tasks.estimators import Spec
@@ -63,8 +61,9 @@ def told(project: Project, asked: Asked, console: Console, spec: Spec | None = N
     begin = beginning(known, settings, asked.since)
     champion = None if spec else versions.champion(project.ledger, project.name)
     first = spec or (FIRST if champion is None else Spec.from_json(champion.facts["spec"]))
-    with tempfile.TemporaryDirectory(prefix="windvane-replay-") as scratch:
-        past = Rehearsal(project, settings, known, Path(scratch))
+    # Swept by the next command that needs such a folder, whoever killed this one.
+    with ingest.scratch(project.root) as scratch:
+        past = Rehearsal(project, settings, known, scratch)
         with leases.hold(past.ledger, past.name, "windvane replay", lambda _: None) as lease, estimators.one_thread():
             story = play(past, lease, begin, first, asked.search, console)
         past.ledger.dispose()
