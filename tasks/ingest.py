@@ -7,7 +7,6 @@ tasks/conversion.py, row keys to tasks/keys.py, and whether the table can teach 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tasks import conversion, dates, ordering, profile, raw, readers, settings, sources, tables
-from tasks.errors import InputError, WindvaneError, several
+from tasks import conversion, dates, ordering, profile, raw, readers, settings, sources, stage, tables
+from tasks.errors import InputError, several
 from tasks.readers import Cells
 
 if TYPE_CHECKING:
@@ -203,15 +202,5 @@ def _no_time(origin: Origin, scan: pl.LazyFrame, kind: Any) -> str:
     return f"holds words that are no dates, such as {first}"
 
 
-def main() -> int:
-    """`python -m tasks.ingest`: the DVC stage."""
-    try:
-        run(Path(), settings.load())
-    except WindvaneError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+if __name__ == "__main__":  # the DVC stage
+    stage.main(run)

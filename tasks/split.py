@@ -7,15 +7,14 @@ and which rows of a large side are used to tasks/sampling.py.
 from __future__ import annotations
 
 import hashlib
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks import history, profile, sampling, settings, tables
+from tasks import history, profile, sampling, settings, stage, tables
 from tasks.checks import overlap
-from tasks.errors import SealedError, WindvaneError
+from tasks.errors import SealedError
 from tasks.partition import Sides, Time, divide
 
 if TYPE_CHECKING:
@@ -175,15 +174,5 @@ def _rows(root: Path, chosen: settings.Settings, codes: tuple[int, ...]) -> pd.D
     return tables.pandas(frame, tables.gaps(table))
 
 
-def main() -> int:
-    """`python -m tasks.split`: the DVC stage."""
-    try:
-        run(Path(), settings.load())
-    except WindvaneError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+if __name__ == "__main__":  # the DVC stage
+    stage.main(run)

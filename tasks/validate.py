@@ -6,18 +6,17 @@ data/digest.json, data/findings.json, data/report.html. Leaves file trouble to i
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import contract, digest, findings, likeness, measure, profile, report, settings, tables
+from tasks import contract, digest, findings, likeness, measure, profile, report, settings, stage, tables
 from tasks.checks import Evidence, Family, columns, leakage, past, target, values
 from tasks.checks import contract as agreement
 from tasks.checks import rows as repeated
 from tasks.digest import Digest
-from tasks.errors import InputError, WindvaneError
+from tasks.errors import InputError
 from tasks.findings import Finding
 from tasks.profile import Column, Profile
 
@@ -165,15 +164,5 @@ def _evidence(
     )
 
 
-def main() -> int:
-    """`python -m tasks.validate`: the DVC stage."""
-    try:
-        run(Path(), settings.load())
-    except WindvaneError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+if __name__ == "__main__":  # the DVC stage
+    stage.main(run)
