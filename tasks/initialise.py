@@ -34,6 +34,9 @@ _FOLDS = 5
 # A class with less than a quarter of the commonest one's rows (of two: under a fifth of all) is rare. Then log loss and
 # accuracy are nearly perfect for a model that never calls it, and whoever made the table most likely looks for it.
 _RARE = 0.25
+# What production is cut into, in days, by what the table shows of its pace.
+_SPANS = {"1d": 1.0, "7d": 7.0, "1mo": 30.4}
+_WINDOWS, _WINDOW_ROWS = 24, 50
 
 
 def named(table: str, query: str | None, key: str | None) -> Data:
@@ -169,12 +172,34 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
         "split": {**_defaults(settings.Split), "strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None},
         "search": search,
         "gate": _defaults(settings.Gate),
-        "monitor": _defaults(Monitor),
+        "monitor": {**_defaults(Monitor), "window": _window(look, problem["time"], notes)},
         "retrain": _defaults(Retrain),
         "serve": _defaults(Serve),
         "ledger": _defaults(Ledger),
         "schedule": _defaults(Schedule),
     }
+
+
+def _window(look: roles.Look, time: str | None, notes: list[str]) -> str | int:
+    """The longest span of which the table holds _WINDOWS, with _WINDOW_ROWS rows in a usual one; of numbers, which no calendar
+    divides, so many rows.
+    """
+    rows = len(look.frame)
+    if time is None:
+        return str(Monitor().window)
+    known = look.sample[time].dropna()
+    if known.dtype.kind != "M":
+        few = max(_WINDOW_ROWS, int(float(f"{rows / (2 * _WINDOWS):.1g}")))
+        notes.append(f"watches windows of {few:,} rows")
+        return few
+    days = (known.max() - known.min()).total_seconds() / 86_400
+    wide = {name: days / length for name, length in _SPANS.items() if rows * length >= _WINDOW_ROWS * days} or {
+        "1mo": days / _SPANS["1mo"]
+    }
+    many = [name for name, count in wide.items() if count >= _WINDOWS]
+    chosen = many[-1] if many else next(iter(wide))
+    notes.append(f"watches windows of {chosen}: about {rows / max(wide[chosen], 1):,.0f} rows each")
+    return chosen
 
 
 def _rare(look: roles.Look) -> str | None:

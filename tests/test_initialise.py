@@ -51,6 +51,33 @@ def test_texas_house_prices_are_proposed_as_they_are_shipped() -> None:
     assert any("'volume': is empty where the target is" in line for line in proposal.assumptions)
 
 
+@pytest.mark.parametrize(
+    ("days", "a_day", "window"),
+    [
+        (20, 500, "1d"),
+        (60, 500, "1d"),
+        (60, 20, "7d"),
+        (400, 20, "7d"),
+        (60, 1, "1mo"),
+        (1000, 20, "1mo"),
+        (1000, 1, "1mo"),
+    ],
+)
+def test_the_window_follows_the_pace_of_the_table(days: int, a_day: int, window: str, tmp_path: Path) -> None:
+    at = pd.date_range("2024-01-01", periods=days * a_day, freq=pd.Timedelta(days=1) / a_day)
+    x = np.random.default_rng(0).normal(size=len(at))
+    pd.DataFrame({"at": at.floor("s"), "x": x, "y": 2 * x}).to_csv(path := tmp_path / "t.csv", index=False)
+    proposal = proposed(path, "y", time="at")
+    assert proposal.params["monitor"]["window"] == window
+    assert any(f"windows of {window}" in line for line in proposal.assumptions)
+
+
+def test_numbers_for_times_make_windows_of_rows(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=20_000)
+    pd.DataFrame({"n": range(20_000), "x": x, "y": 2 * x}).to_csv(path := tmp_path / "t.csv", index=False)
+    assert proposed(path, "y", time="n").params["monitor"]["window"] == 400
+
+
 FLIGHTS = {
     "late15": ("classification", ["air_time", "arr_delay", "cancelled", "dep_delay"]),
     "cancelled": ("classification", ["air_time", "arr_delay", "dep_delay", "late15"]),
