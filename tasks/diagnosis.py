@@ -82,8 +82,8 @@ def diagnose(e: Evidence) -> Diagnosis:
     gap = train - validation
     noise = _noise(e)
     figures = (
-        f"{e.metric} {e.train:.4g} on training rows, where the baseline has {own:.4g}, and {e.validation:.4g} on "
-        f"validation rows, where it has {e.baseline:.4g}: the model {_taken(train)} of the baseline's error where it "
+        f"{e.metric} {_figure(e.train)} on training rows, where the baseline has {_figure(own)}, and {_figure(e.validation)} on "
+        f"validation rows, where it has {_figure(e.baseline)}: the model {_taken(train)} of the baseline's error where it "
         f"learned and {_taken(validation)} where it did not"
     )
     if gap > max(GAP, noise or 0.0):
@@ -125,7 +125,7 @@ def _variance(e: Evidence, figures: str, gap: float) -> Diagnosis:
 def _bias(e: Evidence, figures: str, train: float) -> Diagnosis:
     because = figures
     if _misses_goal(e):
-        because += f"; even the training rows miss the goal of {e.goal:.4g}"
+        because += f"; even the training rows miss the goal of {_figure(e.goal)}"
     adjust = "Allow more complexity, train longer, or bring columns that know more about the target."
     if train < LITTLE_LEARNED:
         adjust += " More rows alone will not help."
@@ -186,3 +186,8 @@ def _taken(share: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+def _figure(value: float | None) -> str:
+    assert value is not None  # a skill was made from it
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
