@@ -11,7 +11,7 @@ from flows.project import Project
 from flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
 from ledger import versions
 from ledger.versions import Version
-from tasks import estimators, features, gate, problems
+from tasks import estimators, features, gate, history, problems
 from tasks.gate import Evidence, Verdict
 from tasks.scores import BASELINE_LOSS, LOSS
 from tasks.tables import ROW, read_parquet, write_parquet
@@ -138,7 +138,16 @@ def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataF
     problem, seed = settings.problem, settings.split.seed
     rows = taught_rows(taught)
     model = estimators.fit(
-        spec, taught.kind, taught.columns, rows, problem.target, seed, cores(), problem.group, problem.time
+        spec,
+        taught.kind,
+        taught.columns,
+        rows,
+        problem.target,
+        seed,
+        cores(),
+        problem.group,
+        problem.time,
+        history.combined(settings),
     )
     lap.fitted(1)
     return losses(problem, model, taught.columns, record)

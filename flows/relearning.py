@@ -113,9 +113,10 @@ class _Lesson:
         return features.columns(self.past.settings, profile.of(self.come))
 
     def fit(self, spec: Spec, taught: pd.DataFrame) -> Any:
-        problem, seed = self.past.settings.problem, self.past.settings.split.seed
+        settings = self.past.settings
+        problem, seed, recent = settings.problem, settings.split.seed, history.combined(settings)
         return estimators.fit(
-            spec, self.kind, self.columns, taught, problem.target, seed, cores(), problem.group, problem.time
+            spec, self.kind, self.columns, taught, problem.target, seed, cores(), problem.group, problem.time, recent
         )
 
     def again(self, champion: Version, owed: Entry | None) -> Spec:

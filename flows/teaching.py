@@ -14,7 +14,7 @@ from flows.lap import Lap
 from ledger import openings, versions
 from serving import stored
 from serving.agreement import Pace
-from tasks import artifacts, evaluation, features, label_shift, problems, tables, thresholds, trials
+from tasks import artifacts, evaluation, features, history, label_shift, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
 from tasks.estimators import Spec, fit
@@ -182,8 +182,11 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
 
 
 def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:
-    problem, seed = lap.project.settings.problem, lap.project.settings.split.seed
-    return fit(spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group, problem.time)
+    settings = lap.project.settings
+    problem, seed, recent = settings.problem, settings.split.seed, history.combined(settings)
+    return fit(
+        spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group, problem.time, recent
+    )
 
 
 def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tasks import estimators
+from tasks import estimators, history
 from tasks.errors import InputError
 from tasks.estimators import Spec
 from tasks.features import Columns, conform
+from tasks.history import Recent
 from tasks.problems import Kind, Metric
 from tasks.settings import Settings
 
@@ -53,6 +54,7 @@ class Bench:
     metric: Metric
     group: str | None = None
     time: str | None = None
+    recent: Recent | None = None
 
     @property
     def truth(self) -> NDArray[Any]:
@@ -91,7 +93,16 @@ class Bench:
     def _fold(self, spec: Spec, train: NDArray[Any], validation: NDArray[Any], final: bool) -> Scores:
         taught = self.frame.iloc[train]
         model = estimators.fit(
-            spec, self.kind, self.columns, taught, self.target, self.seed, self.cores, self.group, self.time
+            spec,
+            self.kind,
+            self.columns,
+            taught,
+            self.target,
+            self.seed,
+            self.cores,
+            self.group,
+            self.time,
+            self.recent,
         )
         shown = taught.iloc[np.linspace(0, len(train) - 1, min(len(train), TRAIN_ROWS)).astype(int)]
         sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
@@ -118,7 +129,8 @@ def bench(
     else:
         frame, folds = train, _folds(settings, kind, train)
     metric = kind.metrics[problem.headline]
-    return Bench(kind, columns, problem.target, frame, tuple(folds), seed, cores, metric, problem.group, problem.time)
+    group, time, recent = problem.group, problem.time, history.combined(settings)
+    return Bench(kind, columns, problem.target, frame, tuple(folds), seed, cores, metric, group, time, recent)
 
 
 def _folds(settings: Settings, kind: Kind, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:

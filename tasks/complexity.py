@@ -30,7 +30,8 @@ def complexity_curve(scorer: Scorer, spec: Spec, model: Any | None, whole: Point
     candidate = scorer.kind.candidates[spec.candidate]
     if model is None:
         return None
-    if hasattr(estimators.innermost(model), "staged_predict"):
+    models = estimators.innermost(model)
+    if len(models) == 1 and hasattr(models[0], "staged_predict"):
         return _stages(scorer, model)
     if candidate.complexity is None:
         return None
@@ -75,7 +76,7 @@ def _stages(scorer: Scorer, model: Any) -> Curve:
 
 
 def _staged(scorer: Scorer, model: Any, frame: pd.DataFrame) -> list[tuple[float, float | None]]:
-    inner, last = estimators.innermost(model), model[-1]
+    inner, last = estimators.innermost(model)[0], model[-1]
     x = model[:-1].transform(features.conform(frame, scorer.columns, "the training side"))
     truth = scorer.kind.truth(frame[scorer.target])
     stages = int(getattr(inner, "n_iter_", 0) or inner.get_params().get("max_iter", 100))

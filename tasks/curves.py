@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from tasks import estimators, features
+from tasks import estimators, features, history
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,16 @@ class Scorer:
             return None
         problem, seed, spec = self.settings.problem, self.settings.split.seed, spec.seen_by(self.metric)
         return estimators.fit(
-            spec, self.kind, self.columns, frame, self.target, seed, self.cores, problem.group, problem.time
+            spec,
+            self.kind,
+            self.columns,
+            frame,
+            self.target,
+            seed,
+            self.cores,
+            problem.group,
+            problem.time,
+            history.combined(self.settings),
         )
 
     def point(self, at: float, model: Any | None, fitted: pd.DataFrame) -> Point:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks import curves, estimators, features
+from tasks import curves, estimators, features, history
 from tasks.bootstrap import bootstrap
 from tasks.complexity import complexity_curve
 from tasks.diagnosis import Diagnosis, Evidence, diagnose, skill
@@ -110,7 +110,10 @@ def held_out(
         )
     taught = pd.concat([train, validation], ignore_index=True) if len(validation) else train
     problem, seed = settings.problem, settings.split.seed
-    model = estimators.fit(spec, kind, columns, taught, problem.target, seed, cores, problem.group, problem.time)
+    recent = history.combined(settings)
+    model = estimators.fit(
+        spec, kind, columns, taught, problem.target, seed, cores, problem.group, problem.time, recent
+    )
     constant = baseline(kind, kind.truth(taught[problem.target]), problem.headline)
     rows = open_test()
     if not len(rows):

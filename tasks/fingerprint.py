@@ -30,7 +30,9 @@ def of(
         "search": settings.search.model_dump() if depth == "search" else spec,
         "depth": depth,
         "remedy": remedy or depth,
-        "history": (settings.retrain.history, settings.monitor.window) if settings.retrain.trailing else None,
+        "history": (settings.retrain.history, settings.monitor.window)
+        if settings.retrain.history != "expanding"
+        else None,
         "code": code(),
         "libraries": libraries(),
     }

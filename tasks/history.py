@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 _MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
 # Fewer rows teach nothing (tasks/partition.py).
 _LEAST = 20
+
+
+@dataclass(frozen=True)
+class Recent:
+    """The last `windows` windows of rows, which teach a second model beside the one of all rows (retrain.history: combined:N)."""
+
+    windows: int
+    window: Window
+
+    def among(self, times: pd.Series) -> NDArray[np.bool_]:
+        """Which of the moments (n,) lie in them, counted back from the newest."""
+        return newest(times, self.window, self.windows)
 
 
 def begin(moment: datetime, window: Window) -> datetime:
@@ -69,6 +82,12 @@ def recent(rows: pd.DataFrame, chosen: Settings) -> pd.DataFrame:
             "write expanding"
         )
     return rows[wanted].reset_index(drop=True)
+
+
+def combined(chosen: Settings) -> Recent | None:
+    """The windows whose rows teach a second model, by retrain.history; None: there is none."""
+    windows = chosen.retrain.combined
+    return None if windows is None else Recent(windows, chosen.monitor.cut)
 
 
 def newest(times: pd.Series, window: Window, windows: int) -> NDArray[np.bool_]:

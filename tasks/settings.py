@@ -169,9 +169,13 @@ class Settings(Section):
             )
         if s.folds is not None and s.strategy != "kfold":
             raise ValueError("split.folds: counts only with split.strategy kfold. Set it to null, or choose kfold")
-        if self.retrain.trailing is not None and s.strategy != "time":
+        if self.retrain.history != "expanding" and s.strategy != "time":
             raise ValueError(
-                "retrain.history: trailing windows need split.strategy time. Choose it, or write expanding"
+                f"retrain.history: {self.retrain.history} needs split.strategy time. Choose it, or write expanding"
+            )
+        if self.retrain.combined is not None and self.search.imbalance is not None:
+            raise ValueError(
+                f"retrain.history: {self.retrain.history} does not go with search.imbalance. Set that to null, or write expanding"
             )
         if self.retrain.policy == "regret" and p.time is None:
             raise ValueError("retrain.policy: regret needs problem.time. Name the time column, or choose staleness")

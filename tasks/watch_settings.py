@@ -122,9 +122,10 @@ class Retrain(BaseModel):
     @field_validator("history")
     @classmethod
     def _reach(cls, value: str) -> str:
-        if value != "expanding" and not re.fullmatch(r"trailing:[1-9]\d{0,3}", value):
+        if value != "expanding" and not re.fullmatch(r"(trailing|combined):[1-9]\d{0,3}", value):
             raise ValueError(
-                f"{value!r} is unknown. Write expanding (all rows teach) or trailing:N (those of the last N windows)"
+                f"{value!r} is unknown. Write expanding (all rows teach), trailing:N (those of the last N windows) or "
+                "combined:N (the mean of both)"
             )
         return value
 
@@ -143,8 +144,17 @@ class Retrain(BaseModel):
 
     @property
     def trailing(self) -> int | None:
-        """Windows whose rows teach; None: all rows."""
-        return None if self.history == "expanding" else int(self.history.partition(":")[2])
+        """Windows whose rows alone teach; None: all rows do."""
+        return self._windows("trailing")
+
+    @property
+    def combined(self) -> int | None:
+        """Windows whose rows teach a second model; None: there is none."""
+        return self._windows("combined")
+
+    def _windows(self, word: str) -> int | None:
+        name, _, count = self.history.partition(":")
+        return int(count) if name == word else None
 
     @property
     def rest(self) -> timedelta:

@@ -118,7 +118,9 @@ def _family(settings: Settings, spec: Spec) -> str:
         "problem": settings.problem.model_dump(),
         "seed": settings.split.seed,
         "max_rows": settings.data.max_rows,
-        "history": (settings.retrain.history, settings.monitor.window) if settings.retrain.trailing else None,
+        "history": (settings.retrain.history, settings.monitor.window)
+        if settings.retrain.history != "expanding"
+        else None,
         "code": [
             fingerprint.code(),
             *(hashlib.sha256(p.read_bytes()).hexdigest() for p in (Path(__file__), Path(matrix.__file__))),

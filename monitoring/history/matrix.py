@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitoring.history.windows import Cut
-from tasks import estimators, features, fingerprint, problems, profile, tables
+from tasks import estimators, features, fingerprint, history, problems, profile, tables
 from tasks.errors import InputError
 from tasks.estimators import Spec
 from tasks.settings import Settings
@@ -131,7 +131,8 @@ def teach(settings: Settings, spec: Spec, rows: pd.DataFrame) -> tuple[Any, Colu
     # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
     columns = features.columns(settings, profile.of(rows))
     kind, seed = problems.of(problem.kind), settings.split.seed
-    pipeline = estimators.fit(spec, kind, columns, rows, problem.target, seed, 1, problem.group, problem.time)
+    recent = history.combined(settings)
+    pipeline = estimators.fit(spec, kind, columns, rows, problem.target, seed, 1, problem.group, problem.time, recent)
     return pipeline, columns
 
 
