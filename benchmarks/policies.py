@@ -1,8 +1,12 @@
 """When to retrain? `python -m benchmarks.policies [--half fixed|reported|unseen] [--no-drift] [STREAM ...]` prints each policy's total
 cost over the cheapest schedule in hindsight; `--price` what share of a search's processor time teaching a challenger takes.
 
+The optimum is over refits of one history, expanding or trailing by as many windows as the first quarter, and heads each table.
+`combined` is regret with retrain.history combined: the mean of a model of all rows and one of the trailing windows, over the same
+optimum, and in the last table over its own too; a challenger is two fits then, and pays half as much again.
+
 Total: the sum of the champion's mean losses over the windows, and for each retraining `cost` times the champion's mean loss per window
-on its own held-out rows. Histories: expanding, and trailing by as many windows as the first quarter. `drift` retrains when
+on its own held-out rows. `drift` retrains when
 Evidently's preset says that half of the columns or more drifted, at its defaults. `regret` is the project's own, its challengers
 free, or priced at 2 and 5 % of a lap each. Losses are kept in --kept.
 """
@@ -25,8 +29,13 @@ from monitoring.history.matrix import Matrix
 COSTS = (0.1, 0.5, 2.0)
 HISTORIES = ("expanding", "trailing")
 FEES = (0.0, 0.02, 0.05)
+# The second model of a combined challenger is taught on as many windows as the first quarter: half of all, taking one with another.
+TWICE = 1.5
+# The table of streams is of these.
+SHOWN = ("regret, challengers at 2%", "combined, challengers at 2%", "combined over its own optimum")
 
-Play = Callable[[Matrix, float, playing.Alarm | None], playing.Played]
+# (the ruler's matrix, that of the combined history, cost, drift alarm)
+Play = Callable[[Matrix, Matrix, float, playing.Alarm | None], playing.Played]
 
 
 def players(drift: bool) -> dict[str, Play]:
@@ -36,41 +45,49 @@ def players(drift: bool) -> dict[str, Play]:
         del plain["drift"]
 
     def simple(policy: policies.Policy) -> Play:
-        return lambda m, cost, alarm: playing.play(m, policy, cost, alarm=alarm)
+        return lambda m, _, cost, alarm: playing.play(m, policy, cost, alarm=alarm)
 
-    def own(fee: float) -> Play:
+    def own(fee: float, combined: bool) -> Play:
         policy = policies.known()["regret"]
-        return lambda m, cost, _: playing.play(m, policy, cost, fee=fee)
+        return lambda m, both, cost, _: playing.play(both if combined else m, policy, cost, fee=fee)
 
     found = {name: simple(policy) for name, policy in plain.items()}
-    found["best period, in hindsight"] = lambda m, cost, _: schedule.best_period(m, cost)[1]
-    return found | {
-        f"regret, challengers at {fee:.0%}" if fee else "regret, challengers free": own(fee) for fee in FEES
-    }
+    found["best period, in hindsight"] = lambda m, _, cost, __: schedule.best_period(m, cost)[1]
+    for fee in FEES:
+        said = f"challengers at {fee:.0%}" if fee else "challengers free"
+        found |= {f"regret, {said}": own(fee, False), f"combined, {said}": own(fee * TWICE, True)}
+    return found
 
 
 def ratios(
     stream: Stream, kept: Path, play: dict[str, Play], cores: int, drift: bool
 ) -> dict[tuple[str, str, float], float]:
     """(policy, history, cost) -> total over the optimum's."""
-    found = {}
+    found, made = {}, {history: _matrix(stream, history, kept, cores) for history in (*HISTORIES, "combined")}
+    both = made["combined"][1]
     for history in HISTORIES:
-        asked = job(stream, history)
-        began = time.monotonic()
-        played = matrix.build(asked, kept, cores)
-        print(
-            f"{stream.name}, {history}: {played.windows} windows of {int(np.median(np.diff(asked.cut.edges))):,} rows, "
-            f"played from {played.first} on; {time.monotonic() - began:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        asked, played = made[history]
         alarm = alarms.preset(asked, kept / f"drift-{stream.name}-{history}.json") if drift else None
         for cost in COSTS:
             best = schedule.optimum(played, cost)
             for name, one in play.items():
-                found[name, history, cost] = one(played, cost, alarm).total / best.total
+                found[name, history, cost] = one(played, both, cost, alarm).total / best.total
             found["retrainings of the optimum", history, cost] = float(len(best.retrained))
+            ours = play["combined, challengers at 2%"](played, both, cost, alarm)
+            found["combined over its own optimum", history, cost] = ours.total / schedule.optimum(both, cost).total
     return found
+
+
+def _matrix(stream: Stream, history: str, kept: Path, cores: int) -> tuple[matrix.Job, Matrix]:
+    began, asked = time.monotonic(), job(stream, history)
+    played = matrix.build(asked, kept, cores)
+    print(
+        f"{stream.name}, {history}: {played.windows} windows of {int(np.median(np.diff(asked.cut.edges))):,} rows, "
+        f"played from {played.first} on; {time.monotonic() - began:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    return asked, played
 
 
 def show(found: dict[str, dict[tuple[str, str, float], float]], names: list[str]) -> None:
@@ -85,12 +102,10 @@ def show(found: dict[str, dict[tuple[str, str, float], float]], names: list[str]
             cells = [[one[name, h, c] for one in found.values() for h in chosen] for c in COSTS]
             said = " | ".join(f"{np.mean(v):.2f} | {max(v):.2f}" for v in cells)
             print(f"| {name} | {said} | {np.mean(cells):.3f} |")
-    print(
-        f"\n| stream, history | {' | '.join(f'cost {c:g}' for c in COSTS)} | retrainings of the optimum |\n|---|---|---|---|---|"
-    )
+    print(f"\n| stream, history | {' | '.join(SHOWN)} | retrainings of the optimum |\n|---{'|---' * (len(SHOWN) + 1)}|")
     for stream, one in found.items():
         for history in HISTORIES:
-            own = " | ".join(f"{one[names[-2], history, c]:.3f}" for c in COSTS)
+            own = " | ".join(", ".join(f"{one[name, history, c]:.3f}" for c in COSTS) for name in SHOWN)
             best = ", ".join(f"{one['retrainings of the optimum', history, c]:.0f}" for c in COSTS)
             print(f"| {stream}, {history} | {own} | {best} |")
 

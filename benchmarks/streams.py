@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.reading import labelled
-from monitoring.history.matrix import Job, first_window, trailing
+from monitoring.history.matrix import Job, first_window
+from monitoring.history.matrix import job as cut_job
 from monitoring.history.windows import cut
 from tasks import initialise, settings
 from tasks.estimators import Spec
@@ -135,7 +136,8 @@ UNSEEN = (
 
 
 def job(stream: Stream, history: str) -> Job:
-    """The stream as a lap would read it, cut into windows. history: expanding, or trailing: as many windows as the first quarter."""
+    """The stream as a lap would read it, cut into windows. history: expanding, or trailing or combined: as many windows as the first
+    quarter."""
     with tempfile.TemporaryDirectory() as scratch:
         if stream.read is None:
             path = Path(os.environ.get("WINDVANE_DATA", "data")) / f"{stream.table}.parquet"
@@ -149,5 +151,5 @@ def job(stream: Stream, history: str) -> Job:
         chosen = settings.parse(dict(proposal.params))
         rows, _ = labelled(chosen)
     made = cut(rows.sort_values(stream.time, kind="stable").iloc[:: stream.thin], stream.time, stream.window)
-    windows = trailing("expanding" if history == "expanding" else f"trailing:{first_window(made.count)}")
-    return Job(made, chosen, SMALL, windows)
+    by = history if history == "expanding" else f"{history}:{first_window(made.count)}"
+    return cut_job(made, chosen, SMALL, stream.window, by)

@@ -64,8 +64,8 @@ def run(
     delay = _delay(cut, settings.monitor.delay) if delay is None else delay
     built: dict[str, Matrix] = {}
     ringing: dict[str, Alarms] = {}
-    for history in _histories(settings, first):
-        asked = matrix.Job(cut, settings, spec, matrix.trailing(history))
+    for history in _histories(settings, spec, first):
+        asked = matrix.job(cut, settings, spec, window, history)
         built[history] = matrix.build(
             asked,
             project.home / "history",
@@ -101,12 +101,14 @@ def _alarms(asked: matrix.Job, project: Project, console: Console) -> Alarms:
     }
 
 
-def _histories(settings: Settings, first: int) -> list[str]:
-    """All rows, and the last windows where a lap can be taught so: as many as the first quarter has, in whole dozens if there are,
-    so that longer windows hold them too.
+def _histories(settings: Settings, spec: Spec, first: int) -> list[str]:
+    """All rows, the last windows, and both, where a lap can be taught so: as many windows as the first quarter has, in whole dozens
+    if there are, so that longer windows hold them too.
     """
     whole = first - first % 12 if first >= 12 else first
-    return ["expanding", f"trailing:{whole}"] if settings.split.strategy == "time" else ["expanding"]
+    words = ["trailing"] if spec.balance.treatment or settings.search.imbalance else ["trailing", "combined"]
+    by_time = settings.split.strategy == "time"
+    return ["expanding", *(f"{word}:{whole}" for word in words if by_time)]
 
 
 def _apply(path: Path, chosen: dict[str, Any], console: Console) -> dict[str, Any]:

@@ -107,6 +107,17 @@ class Monitor(BaseModel):
         return durations.parse(self.label_delay, none=True)
 
 
+def history(value: str) -> tuple[str, int | None]:
+    """The word of `retrain.history` and its windows, None for `expanding`. Raises ValueError."""
+    found = re.fullmatch(r"expanding|(trailing|combined):([1-9]\d{0,3})", value)
+    if found is None:
+        raise ValueError(
+            f"{value!r} is unknown. Write expanding (all rows teach), trailing:N (those of the last N windows) or "
+            "combined:N (the mean of both)"
+        )
+    return (value, None) if found[1] is None else (found[1], int(found[2]))
+
+
 class Retrain(BaseModel):
     """When a lap is worth it, what it learns from, and how often there may be one."""
 
@@ -122,11 +133,7 @@ class Retrain(BaseModel):
     @field_validator("history")
     @classmethod
     def _reach(cls, value: str) -> str:
-        if value != "expanding" and not re.fullmatch(r"(trailing|combined):[1-9]\d{0,3}", value):
-            raise ValueError(
-                f"{value!r} is unknown. Write expanding (all rows teach), trailing:N (those of the last N windows) or "
-                "combined:N (the mean of both)"
-            )
+        history(value)
         return value
 
     @field_validator("cooldown")
@@ -145,16 +152,14 @@ class Retrain(BaseModel):
     @property
     def trailing(self) -> int | None:
         """Windows whose rows alone teach; None: all rows do."""
-        return self._windows("trailing")
+        word, windows = history(self.history)
+        return windows if word == "trailing" else None
 
     @property
     def combined(self) -> int | None:
         """Windows whose rows teach a second model; None: there is none."""
-        return self._windows("combined")
-
-    def _windows(self, word: str) -> int | None:
-        name, _, count = self.history.partition(":")
-        return int(count) if name == word else None
+        word, windows = history(self.history)
+        return windows if word == "combined" else None
 
     @property
     def rest(self) -> timedelta:

@@ -50,11 +50,16 @@ def test_longer_windows_lie_on_the_calendar_and_a_last_one_that_may_not_be_over_
 
 
 def test_as_many_windows_as_teach_must_be_whole_longer_ones() -> None:
-    groups, rows = np.arange(60) // 4, np.full(60, 10)
-    assert lengths.coarser(drifting(60, 15, 0, trailing=10), groups, rows, 4) is None
-    made = lengths.coarser(drifting(60, 15, 0, trailing=12), groups, rows, 4)
-    assert made is not None
-    assert made.trailing == 3
+    base = {"trailing:10": drifting(60, 15, 0, trailing=10), "combined:12": drifting(60, 15, 0)}
+    cut = windows.cut(table(1200), "t", 20)
+    tried = lengths.compare(base, cut, "20", 0.5, time="t")
+    histories = {one.window: {r.history for r in one.found.results} for one in tried}
+    assert histories == {
+        "20": {"trailing:10", "combined:12"},
+        "40": {"trailing:5", "combined:6"},
+        "60": {"combined:4"},
+        "80": {"combined:3"},
+    }
 
 
 @pytest.mark.parametrize(("window", "many", "said"), [("1mo", 3, "3mo"), ("36h", 2, "72h"), ("500", 4, "2000")])
@@ -150,7 +155,7 @@ def noisy(rows: pd.DataFrame, begin: int) -> pd.DataFrame:
     return other
 
 
-@pytest.fixture(scope="module", params=[None, 6], ids=["expanding", "trailing"])
+@pytest.fixture(scope="module", params=["expanding", "trailing:6", "combined:6"])
 def audited(request: pytest.FixtureRequest) -> tuple[Matrix, Matrix]:
     """The matrices of a table, and of one whose rows from window 20 on are noise: columns, classes of words and target."""
     rows = table(600)

@@ -35,8 +35,8 @@ def table(rows: int = 400, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame({"t": at, "x": x, "word": rng.choice(["a", "b"], rows), "y": slope * x})
 
 
-def job(rows: pd.DataFrame, trailing: int | None = None, window: str | int = 20) -> Job:
-    return Job(windows.cut(rows, "t", window), CHOSEN, SPEC, trailing)
+def job(rows: pd.DataFrame, history: str = "expanding", window: str | int = 20) -> Job:
+    return matrix.job(windows.cut(rows, "t", window), CHOSEN, SPEC, window, history)
 
 
 def drifting(windows_: int, first: int, seed: int, trailing: int | None = None) -> Matrix:
@@ -97,7 +97,7 @@ def test_cells_are_fitted_once_and_again_only_where_rows_changed(
         return fit(asked, model)
 
     monkeypatch.setattr(matrix, "row", counting)
-    asked = job(table(), trailing=5)
+    asked = job(table(), "trailing:5")
     first = matrix.build(asked, tmp_path, cores=1)
     assert fitted
     fitted.clear()
@@ -106,7 +106,7 @@ def test_cells_are_fitted_once_and_again_only_where_rows_changed(
     np.testing.assert_array_equal(first.losses, again.losses)
     changed = table()
     changed.loc[changed.index[-25], "y"] += 1.0  # in the last window but one
-    other = matrix.build(job(changed, trailing=5), tmp_path, cores=1)
+    other = matrix.build(job(changed, "trailing:5"), tmp_path, cores=1)
     assert fitted, "losses on the changed window are new"
     np.testing.assert_array_equal(first.losses[5:18, :18], other.losses[5:18, :18])
 
@@ -235,13 +235,6 @@ def test_playing_is_deterministic() -> None:
     plays = [playing.play(made, policies.known()["regret"], 0.5, fee=0.02) for _ in range(2)]
     assert plays[0].decided == plays[1].decided
     np.testing.assert_array_equal(plays[0].by_window, plays[1].by_window)
-
-
-def test_histories_are_named() -> None:
-    assert matrix.trailing("expanding") is None
-    assert matrix.trailing("trailing:12") == 12
-    with pytest.raises(InputError, match=r"retrain\.history"):
-        matrix.trailing("trailing:0")
 
 
 def test_a_recommendation_never_sees_the_part_that_reports_it() -> None:

@@ -52,9 +52,12 @@ def compare(
     for many in MULTIPLES:
         groups = together(cut, window, many, time)
         longer = {}
-        for one in base.values():
+        for name, one in base.items():
+            word, windows = watch_settings.history(name)
+            if windows is not None and windows % many:
+                continue
             if (found := coarser(one, groups, np.diff(cut.edges), many)) is not None:
-                longer["expanding" if found.trailing is None else f"trailing:{found.trailing}"] = found
+                longer[word if windows is None else f"{word}:{windows // many}"] = found
         if longer:
             late = math.ceil(delay / many)
             made.append(Length(multiple(window, many), cost / many, backtest.compare(longer, cost / many, delay=late)))
@@ -84,11 +87,9 @@ def together(cut: Cut, window: str, many: int, time: str) -> NDArray[np.int64]:
 
 def coarser(one: Matrix, groups: NDArray[np.int64], rows: NDArray[np.int64], many: int) -> Matrix | None:
     """Losses by longer windows: a model taught before one is the model taught before the first window in it, and its loss there
-    the mean over the rows of all. groups, rows: (windows,) of each window. None where too little history is left, or where so
-    many windows as teach are no whole number of longer ones.
+    the mean over the rows of all. groups, rows: (windows,) of each window; so many windows as teach must be a whole number of
+    longer ones. None where too little history is left.
     """
-    if one.trailing is not None and one.trailing % many:
-        return None
     begins = np.concatenate([[0], np.flatnonzero(np.diff(groups)) + 1])
     if one.windows - begins[-1] < many:  # the last may not be over
         begins, end = begins[:-1], int(begins[-1])

@@ -19,7 +19,6 @@ import numpy as np
 
 from monitoring.history.windows import Cut
 from tasks import estimators, features, fingerprint, history, problems, profile, tables
-from tasks.errors import InputError
 from tasks.estimators import Spec
 from tasks.settings import Settings
 
@@ -63,13 +62,20 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Job:
-    """What a row of the matrix needs: which rows teach, with which configuration."""
+    """What a row of the matrix needs: which rows teach, with which configuration. See job()."""
 
     cut: Cut
     settings: Settings
     spec: Spec
     trailing: int | None
     sample: int | None = None
+
+
+def job(cut: Cut, settings: Settings, spec: Spec, window: str | int, history: str) -> Job:
+    """By windows as the rows were cut, and a history as retrain.history has it, whatever `settings` say. Raises ValueError."""
+    monitor = settings.monitor.model_copy(update={"window": window})
+    retrain = settings.retrain.model_copy(update={"history": history})
+    return Job(cut, settings.model_copy(update={"monitor": monitor, "retrain": retrain}), spec, retrain.trailing)
 
 
 def first_window(windows: int) -> int:
@@ -178,6 +184,7 @@ def _name(job: Job, digests: Sequence[str], model: int) -> str:
         "spec": job.spec.to_json(),
         "problem": job.settings.problem.model_dump(),
         "seed": job.settings.split.seed,
+        "combined": job.settings.retrain.combined and [job.settings.retrain.combined, job.settings.monitor.window],
         "sample": job.sample and [job.sample, model],
         "code": [fingerprint.code(), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()],
         "libraries": fingerprint.libraries(),
@@ -190,13 +197,3 @@ def _read(kept: Path | None, name: str) -> dict[str, Any]:
     if kept is None or not (path := kept / f"{name}.json").exists():
         return {}
     return dict(tables.read_json(path))
-
-
-def trailing(history: str) -> int | None:
-    """Windows that teach under `expanding` (None: all) or `trailing:N`. Raises InputError for anything else."""
-    if history == "expanding":
-        return None
-    name, _, count = history.partition(":")
-    if name == "trailing" and count.isdigit() and int(count) > 0:
-        return int(count)
-    raise InputError(f"retrain.history: {history!r} is neither expanding nor trailing:N (N windows). Write one of them")
