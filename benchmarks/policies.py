@@ -23,14 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.streams import STREAMS, UNSEEN, Stream, job
-from monitoring.history import alarms, matrix, playing, policies, schedule
+from monitoring.history import alarms, backtest, matrix, playing, policies, schedule
 from monitoring.history.matrix import Matrix
 
 COSTS = (0.1, 0.5, 2.0)
 HISTORIES = ("expanding", "trailing")
 FEES = (0.0, 0.02, 0.05)
-# The second model of a combined challenger is taught on as many windows as the first quarter: half of all, taking one with another.
-TWICE = 1.5
 # The table of streams is of these.
 SHOWN = ("regret, challengers at 2%", "combined, challengers at 2%", "combined over its own optimum")
 
@@ -55,7 +53,7 @@ def players(drift: bool) -> dict[str, Play]:
     found["best period, in hindsight"] = lambda m, _, cost, __: schedule.best_period(m, cost)[1]
     for fee in FEES:
         said = f"challengers at {fee:.0%}" if fee else "challengers free"
-        found |= {f"regret, {said}": own(fee, False), f"combined, {said}": own(fee * TWICE, True)}
+        found |= {f"regret, {said}": own(fee, False), f"combined, {said}": own(fee * backtest.TWICE, True)}
     return found
 
 

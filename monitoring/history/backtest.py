@@ -19,6 +19,9 @@ from tasks.watch_settings import Policy as Choice
 CHOOSING = 0.5
 # A challenger's price as a share of a lap's (benchmarks/policies.py --price).
 FEE = 0.02
+# What a combined challenger costs beside a plain one: its second model is taught on as many windows as the first quarter, which are half
+# of all that came, taking one moment with another.
+TWICE = 1.5
 # Name of a policy -> the drift alarm at which it retrains.
 Alarms = Mapping[str, playing.Alarm]
 # Among policies this close to the best one, as a share of its total, the first named is taken: the difference is chance.
@@ -66,16 +69,19 @@ def compare(
         early, late = halves(matrix)
         period, _ = schedule.best_period(early, cost, delay)
         ringing = (alarms or {}).get(history, {})
+        fee = FEE * (TWICE if history.startswith("combined") else 1)
         every = {name: policy for name, policy in policies.known().items() if not policy.drift}
         every |= {name: Policy(policies.drifted, drift=True) for name in ringing}
         every[f"every {period} windows"] = Policy(policies.periodic(period))
         best = [schedule.optimum(part, cost, delay) for part in (early, late)]
         for name, policy in every.items():
             alarm = ringing.get(name)
-            chose, later = (played(part, policy, cost, delay, alarm) for part in (early, late))
+            chose, later = (played(part, policy, cost, delay, alarm, fee) for part in (early, late))
             ratios = chose.total / best[0].total, later.total / best[1].total
             bounds, rate = interval(later, best[1]), chose.total / len(chose.by_window)
-            results.append(Result(name, history, *ratios, *bounds, rate, played(matrix, policy, cost, delay, alarm)))
+            results.append(
+                Result(name, history, *ratios, *bounds, rate, played(matrix, policy, cost, delay, alarm, fee))
+            )
     able = [result for result in results if result.name in get_args(Choice)]
     least = min(result.rate for result in able)
     recommended = next(result for result in able if result.rate <= least * (1 + ALIKE))
@@ -83,9 +89,11 @@ def compare(
     return Backtest(tuple(results), oracle, recommended)
 
 
-def played(matrix: Matrix, policy: Policy, cost: float, delay: int, alarm: playing.Alarm | None) -> Played:
+def played(
+    matrix: Matrix, policy: Policy, cost: float, delay: int, alarm: playing.Alarm | None, fee: float = FEE
+) -> Played:
     """With challengers at their price."""
-    return playing.play(matrix, policy, cost, delay=delay, fee=FEE, alarm=alarm)
+    return playing.play(matrix, policy, cost, delay=delay, fee=fee, alarm=alarm)
 
 
 def interval(one: Played, best: Played, draws: int = 1000) -> tuple[float | None, float | None]:
