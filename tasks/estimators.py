@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from tasks import label_shift, thresholds, watch_settings
+from tasks import combining, label_shift, thresholds, watch_settings
 from tasks.balance import AS_THEY_CAME, Balance, Balanced
 from tasks.combining import CombinedClassifier, CombinedRegressor
 from tasks.errors import InputError
@@ -21,7 +21,6 @@ from tasks.settling import settle
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from tasks.history import Recent
 
@@ -64,9 +63,9 @@ class Spec:
         return self if metric.calls else replace(self, balance=replace(self.balance, threshold=None))
 
 
-def build(spec: Spec, kind: Kind, columns: Columns, seed: int, cores: int, *, combined: bool = False) -> Any:
-    """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` says so, from
-    balanced classes if spec.balance does, and twice if it is `combined`. The threshold is not part of it: fit() adds it.
+def build(spec: Spec, kind: Kind, columns: Columns, seed: int, cores: int) -> Any:
+    """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` says so, and
+    from balanced classes if spec.balance does. The threshold is not part of it: fit() adds it.
 
     `cores` bounds the threads of forests here, of all else in fit(). Raises InputError on an unknown candidate.
     """
@@ -79,8 +78,6 @@ def build(spec: Spec, kind: Kind, columns: Columns, seed: int, cores: int, *, co
         raise InputError(f"search.candidates: {spec.candidate!r} is not known to {kind.name}. Choose from {known}")
     params = {**candidate.defaults, **spec.params}
     model = candidate.build(params, seed, cores)
-    if combined:
-        model = _combined(model, CombinedRegressor if kind.continuous else CombinedClassifier)
     if params.get("log_target"):
         # Numpy's own functions, because skops stores them by name.
         model = TransformedTargetRegressor(model, func=np.log, inverse_func=np.exp, check_inverse=False)
@@ -90,15 +87,6 @@ def build(spec: Spec, kind: Kind, columns: Columns, seed: int, cores: int, *, co
         model = Balanced(model, spec.balance.treatment, codes, seed)
     features = transformer(columns, scaled=candidate.scaled, continuous=kind.continuous, seed=seed)
     return Pipeline([("features", features), ("model", model)])
-
-
-def _combined(model: Any, wrapper: type[CombinedRegressor | CombinedClassifier]) -> Any:
-    """Wrapped inside what changes its target, so that both models learn the same one."""
-    from sklearn.compose import TransformedTargetRegressor
-
-    if isinstance(model, TransformedTargetRegressor):
-        return model.set_params(regressor=_combined(model.regressor, wrapper))
-    return wrapper(model)
 
 
 def fit(
@@ -119,8 +107,8 @@ def fit(
     not learned from. Convergence warnings are not shown: unsettled() tells. spec.balance costs a fit for each of
     thresholds.FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
     treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
-    spec.balance.newest needs `time`: rows count as label_shift.weights() has it. `recent` needs it too: which of the rows
-    teach a second model (tasks/combining.py). Raises InputError where classes are treated as well.
+    spec.balance.newest needs `time`: rows count as label_shift.weights() has it. So does `recent`: the rows that teach a
+    second pipeline, both of which are one then (tasks/combining.py). Raises InputError where classes are treated as well.
     """
     truth, rule = kind.truth(frame[target]), spec.balance
     if recent is not None and rule.treatment is not None:
@@ -129,18 +117,28 @@ def fit(
             "expanding or trailing:N, or search anew with `windvane train --depth search`"
         )
     counts = None if rule.newest is None else _counts(truth, frame, rule.newest, time)
-    newest = None if recent is None else recent.among(frame[time])
-    pipeline = _fitted(spec, kind, columns, frame, target, seed, cores, counts, newest)
+
+    def model(rows: pd.DataFrame) -> Any:
+        every = _fitted(spec, kind, columns, rows, target, seed, cores, counts)
+        if recent is None:
+            return every
+        newest = rows[recent.among(rows[time])]
+        known = kind.truth(newest[target])
+        if len(newest) == len(rows) or not combining.teaches(known, kind.continuous):
+            return every
+        again = None if rule.newest is None else _counts(known, newest, rule.newest, time)
+        return combining.combined([every, _fitted(spec, kind, columns, newest, target, seed, cores, again)])
+
+    pipeline = model(frame)
     folded = rule.treatment is not None or rule.threshold is not None
     parts = thresholds.folds(truth, None if group is None else frame[group], seed) if folded else None
     if parts is None:
         return pipeline
     held = np.empty((len(truth), len(pipeline.classes_)))
     for taught, rest in parts:
-        part = None if newest is None else newest[taught]
-        model = _fitted(spec, kind, columns, frame.iloc[taught], target, seed, cores, counts, part)
+        apart = model(frame.iloc[taught])
         with one_thread():
-            held[rest] = model.predict_proba(conform(frame.iloc[rest], columns, "training rows"))
+            held[rest] = apart.predict_proba(conform(frame.iloc[rest], columns, "training rows"))
     each = np.ones(len(truth)) if counts is None else np.array([counts[c] for c in truth.tolist()])
     if isinstance(last := pipeline[-1], Balanced):
         last.calibrate(held, truth, each)
@@ -164,31 +162,27 @@ def _fitted(
     seed: int,
     cores: int,
     counts: dict[Any, float] | None,
-    newest: NDArray[np.bool_] | None,
 ) -> Any:
-    """One fit: build(), settled for these rows; rows of a class count as `counts` says, those of `newest` teach twice."""
+    """One fit: build(), settled for these rows; rows of a class count as `counts` says."""
     from sklearn.exceptions import ConvergenceWarning
 
     inputs = conform(frame, columns, "training rows")
     truth = kind.truth(frame[target])
-    pipeline = build(spec, kind, columns.filled(inputs), seed, cores, combined=newest is not None)
-    for model in innermost(pipeline):
-        settle(model, truth)
+    pipeline = build(spec, kind, columns.filled(inputs), seed, cores)
+    settle(innermost(pipeline)[0], truth)
     treated, more = isinstance(pipeline[-1], Balanced), {}
     if counts is not None and not treated:
         # Rows, not class_weight: boosting looks that up by its own codes of the classes.
         more["model__sample_weight"] = np.array([counts[c] for c in truth.tolist()])
-    if newest is not None:
-        more["model__recent"] = newest
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         pipeline.fit(inputs, truth, **more)
     if counts is not None and treated:
         pipeline[-1].expect(counts)  # its treatment has the rows weighted already
-    for model in innermost(pipeline):
-        if "n_jobs" in model.get_params(deep=False):
-            # Threads add up a forest's trees in the order in which they come; one thread gives the same sum each time.
-            model.set_params(n_jobs=None)
+    (model,) = innermost(pipeline)
+    if "n_jobs" in model.get_params(deep=False):
+        # Threads add up a forest's trees in the order in which they come; one thread gives the same sum each time.
+        model.set_params(n_jobs=None)
     return pipeline
 
 
@@ -222,20 +216,17 @@ def unsettled(pipeline: Any) -> str | None:
 
 
 def innermost(pipeline: Any) -> list[Any]:
-    """The algorithm itself, inside what changes its target, its rows or its calls; fitted if the pipeline is, and then two
-    where two are combined.
+    """The algorithm itself, inside what changes its target, its rows or its calls; fitted if the pipeline is. Several of a
+    combined pipeline.
     """
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.frozen import FrozenEstimator
     from sklearn.model_selection import FixedThresholdClassifier
 
     model = pipeline.named_steps["model"]
-    combined = CombinedRegressor | CombinedClassifier
-    while isinstance(
-        model, TransformedTargetRegressor | FixedThresholdClassifier | FrozenEstimator | Balanced | combined
-    ):
-        if isinstance(model, combined) and hasattr(model, "estimators_"):
-            return list(model.estimators_)
+    while isinstance(model, TransformedTargetRegressor | FixedThresholdClassifier | FrozenEstimator | Balanced):
         name = "regressor" if isinstance(model, TransformedTargetRegressor) else "estimator"
         model = getattr(model, f"{name}_", getattr(model, name))
+    if isinstance(model, CombinedClassifier | CombinedRegressor):
+        return [inner for part in model.models for inner in innermost(part)]
     return [model]

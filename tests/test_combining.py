@@ -13,7 +13,7 @@ from test_estimators import EVERY
 
 from tasks import estimators, history, problems, settings, thresholds
 from tasks.balance import Balance
-from tasks.combining import LEAST, CombinedClassifier
+from tasks.combining import LEAST
 from tasks.errors import InputError
 from tasks.estimators import TRUSTED, Spec
 from tasks.features import Columns, conform
@@ -41,6 +41,11 @@ def fitted(kind: str, name: str, frame: pd.DataFrame, recent: Recent | None, **p
     return estimators.fit(Spec(name, params), problems.of(kind), COLUMNS, frame, "y", 0, 2, time="ts", recent=recent)
 
 
+def parts(model: Any) -> list[Any]:
+    """Of all rows, and of the newest."""
+    return list(model[-1].models)
+
+
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_one_is_taught_by_all_rows_the_other_by_the_newest_alone_and_both_are_stored(kind: str, name: str) -> None:
     k, frame = problems.of(kind), table(kind)
@@ -55,28 +60,19 @@ def test_one_is_taught_by_all_rows_the_other_by_the_newest_alone_and_both_are_st
     other = frame.copy()
     before = ~TEN_DAYS.among(frame["ts"])
     other.loc[before, "y"] = other.loc[before, "y"].sample(frac=1, random_state=1).to_numpy()
-    if name != "linear" or kind == "classification":  # linear regression scales its target by all rows
-        x = model[:-1].transform(inputs)
-        (old, new), (changed, same) = (estimators.innermost(m) for m in (model, fitted(kind, name, other, TEN_DAYS)))
-        assert np.array_equal(new.predict(x), same.predict(x))
-        assert name == "dummy" or not np.array_equal(old.predict(x), changed.predict(x))
+    (old, new), (changed, same) = (parts(m) for m in (model, fitted(kind, name, other, TEN_DAYS)))
+    assert np.array_equal(new.predict(inputs), same.predict(inputs))
+    assert name == "dummy" or not np.array_equal(old.predict(inputs), changed.predict(inputs))
 
 
 @pytest.mark.parametrize("params", [{}, {"log_target": True}], ids=["plain", "log"])
 @pytest.mark.parametrize("name", ["linear", "boosting"])
-def test_the_mean_of_both_lies_between_them(name: str, params: dict[str, Any]) -> None:
+def test_it_says_the_mean_of_what_each_of_them_says(name: str, params: dict[str, Any]) -> None:
     frame = table("regression")
     inputs = conform(frame.tail(200), COLUMNS, "x")
-    every, mean = (fitted("regression", name, frame, recent, **params).predict(inputs) for recent in (None, TEN_DAYS))
-    errors = [float(np.abs(said - frame["y"].tail(200)).mean()) for said in (every, mean)]
-    assert errors[1] < 0.9 * errors[0] if name == "linear" else errors[1] < 1.2 * errors[0]
-    model = fitted("regression", name, frame, TEN_DAYS, **params)
-    combined = model[-1]
-    while not hasattr(combined, "estimators_"):
-        combined = combined.regressor_
-    x = model[:-1].transform(inputs)
-    one, two = (part.predict(x) for part in combined.estimators_)
-    np.testing.assert_allclose(combined.predict(x), (one + two) / 2)
+    mean, every = (fitted("regression", name, frame, recent, **params) for recent in (TEN_DAYS, None))
+    newest = fitted("regression", name, frame[TEN_DAYS.among(frame["ts"])], None, **params)
+    np.testing.assert_array_equal(mean.predict(inputs), (every.predict(inputs) + newest.predict(inputs)) / 2)
 
 
 def test_a_class_that_the_newest_rows_do_not_hold_keeps_half_of_its_probability() -> None:
@@ -85,28 +81,24 @@ def test_a_class_that_the_newest_rows_do_not_hold_keeps_half_of_its_probability(
     model = fitted("classification", "linear", frame, TEN_DAYS)
     inputs = conform(frame, COLUMNS, "x")
     proba = model.predict_proba(inputs)
-    first, second = model[-1].estimators_
+    first, second = parts(model)
     assert list(second.classes_) == ["low", "mid"]
     at = list(model.classes_).index("high")
     np.testing.assert_allclose(proba.sum(axis=1), 1.0)
-    np.testing.assert_allclose(proba[:, at], first.predict_proba(model[:-1].transform(inputs))[:, at] / 2)
+    np.testing.assert_allclose(proba[:, at], first.predict_proba(inputs)[:, at] / 2)
 
 
 @pytest.mark.parametrize("newest", ["all", "few", "one class"])
 def test_newest_rows_that_cannot_teach_leave_the_model_of_all_rows(newest: str) -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(200, 1)), np.repeat(["a", "b"], 100)
-    recent = np.zeros(200, dtype=bool)
-    recent[
-        {"all": slice(None), "few": slice(100 - LEAST // 2, 100 + LEAST // 2 - 1), "one class": slice(100, None)}[
-            newest
-        ]
-    ] = True
-    model = CombinedClassifier(LogisticRegression()).fit(x, y, recent)
-    assert len(model.estimators_) == 1
-    np.testing.assert_array_equal(model.predict_proba(x), LogisticRegression().fit(x, y).predict_proba(x))
+    frame = table("classification")
+    recent = {"all": Recent(99, TEN_DAYS.window), "few": Recent(LEAST - 1, window("1h"))}.get(newest, TEN_DAYS)
+    if newest == "one class":
+        frame.loc[TEN_DAYS.among(frame["ts"]), "y"] = "low"
+    alone = fitted("classification", "linear", frame, recent)
+    assert len(estimators.innermost(alone)) == 1
+    inputs = conform(frame, COLUMNS, "x")
+    said, plain = (m.predict_proba(inputs) for m in (alone, fitted("classification", "linear", frame, None)))
+    np.testing.assert_array_equal(said, plain)
 
 
 @pytest.mark.parametrize(
