@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from serving import trees
 from serving.compile_columns import columns_of
-from serving.trees import CannotCompile, Tree
+from serving.parts import Part, combined
+from serving.trees import CannotCompile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,18 +29,6 @@ class Compiled:
     trees: bytes | None
 
 
-@dataclass(frozen=True)
-class _Model:
-    """The last step: raw outputs, what makes predictions of them, and whether inputs are rounded to single precision."""
-
-    form: str
-    numbers: dict[str, Any]
-    trees: list[Tree] = field(default_factory=list)
-    targets: int = 1
-    link: str = "none"
-    single: bool = False
-
-
 def compile(pipeline: Any, columns: Sequence[str]) -> Compiled:
     """The compiled form of a fitted Pipeline(features, model) of tasks/estimators.py; columns: the signature's order.
 
@@ -47,8 +36,34 @@ def compile(pipeline: Any, columns: Sequence[str]) -> Compiled:
     """
     if type(pipeline).__name__ != "Pipeline" or list(pipeline.named_steps) != ["features", "model"]:
         raise CannotCompile(f"a {type(pipeline).__name__} of {list(getattr(pipeline, 'named_steps', []))} is not known")
-    recipes, order = columns_of(pipeline.named_steps["features"], list(columns))
     model, call, bent = _classifier(pipeline.named_steps["model"])
+    if type(model).__module__ == "tasks.combining":
+        if pipeline.named_steps["features"] != "passthrough":
+            raise CannotCompile("pipelines are combined behind features that are not known")
+        classes = [np.asarray(getattr(part, "classes_", [])).tolist() for part in model.models]
+        if any(other != classes[0] for other in classes[1:]):
+            raise CannotCompile("the newest rows do not hold all classes, so its parts know different ones")
+        parts = [_part(part.named_steps["features"], part.named_steps["model"], columns) for part in model.models]
+        made = combined(parts)
+    else:
+        made = _part(pipeline.named_steps["features"], model, columns)
+    recipe = {
+        "form": made.form,
+        "columns": made.columns,
+        "width": made.width,
+        "single": made.single,
+        "model": made.numbers,
+        "link": made.link,
+        "back": made.back,
+        "bent": bent,
+        "call": call,
+    } | ({} if made.of is None else {"of": made.of})
+    return Compiled(recipe, trees.onnx_bytes(made.trees, made.width, made.targets) if made.trees else None)
+
+
+def _part(features: Any, model: Any, columns: Sequence[str]) -> Part:
+    """Features and the model behind them, without what stands around a classifier."""
+    recipes, order = columns_of(features, list(columns))
     model, back = _unwrapped(model)
     read = _MODELS.get(type(model).__name__)
     if read is None or not type(model).__module__.startswith("sklearn."):
@@ -59,18 +74,7 @@ def compile(pipeline: Any, columns: Sequence[str]) -> Compiled:
         numbers["weights"] = np.atleast_2d(numbers["weights"])[:, order].tolist()
     elif made.trees and order != list(range(len(order))):
         raise CannotCompile("its trees read scaled inputs")
-    recipe = {
-        "form": made.form,
-        "columns": recipes,
-        "width": len(order),
-        "single": made.single,
-        "model": numbers,
-        "link": made.link,
-        "back": back,
-        "bent": bent,
-        "call": call,
-    }
-    return Compiled(recipe, trees.onnx_bytes(made.trees, len(order), made.targets) if made.trees else None)
+    return replace(made, columns=recipes, width=len(order), numbers=numbers, back=back)
 
 
 def _classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any]]]:
@@ -116,29 +120,30 @@ def _unwrapped(model: Any) -> tuple[Any, list[list[Any]]]:
     return model, back
 
 
-def _dummy(model: Any) -> _Model:
+def _dummy(model: Any) -> Part:
     if hasattr(model, "class_prior_"):
         if model.strategy != "prior":
             raise CannotCompile("a dummy that draws by chance cannot be compiled")
-        return _Model("constant", {"value": np.asarray(model.class_prior_).tolist()}, link="shares")
-    return _Model("constant", {"value": np.ravel(model.constant_).tolist()})
+        return Part("constant", {"value": np.asarray(model.class_prior_).tolist()}, link="shares")
+    return Part("constant", {"value": np.ravel(model.constant_).tolist()})
 
 
-def _linear(model: Any) -> _Model:
+def _linear(model: Any) -> Part:
     link = "none"
     if hasattr(model, "classes_"):
         link = "softmax" if len(model.classes_) > 2 else "logistic"
     intercept = np.atleast_1d(model.intercept_).tolist()
-    return _Model("linear", {"weights": model.coef_, "intercept": intercept}, link=link)
+    return Part("linear", {"weights": model.coef_, "intercept": intercept}, link=link)
 
 
-def _forest(model: Any) -> _Model:
+def _forest(model: Any) -> Part:
     members = getattr(model, "estimators_", [model])
     read = [trees.of_sklearn(m.tree_, _leaves(m)) for m in members]
     targets = read[0].weights.shape[1]
     link = "shares" if hasattr(model, "classes_") else "none"
     # Divided at the end, as scikit-learn does: trees that are all sure then say 1 exactly, not 1 - 1e-16.
-    return _Model("trees", {"baseline": [0.0] * targets, "divide": len(members)}, read, targets, link, single=True)
+    numbers = {"baseline": [0.0] * targets, "divide": len(members)}
+    return Part("trees", numbers, read, targets, link, single=True)
 
 
 def _leaves(member: Any) -> NDArray[np.float64]:
@@ -147,13 +152,13 @@ def _leaves(member: Any) -> NDArray[np.float64]:
     return values[:, 1:] if hasattr(member, "classes_") and values.shape[1] == 2 else values
 
 
-def _boosting(model: Any) -> _Model:
+def _boosting(model: Any) -> Part:
     targets = model.n_trees_per_iteration_
     if getattr(model, "_preprocessor", None) is not None:
         raise CannotCompile("its trees split native categories")
     read = [trees.of_boosting(p, k) for step in model._predictors for k, p in enumerate(step)]
     link = "none" if not hasattr(model, "classes_") else "softmax" if targets > 1 else "logistic"
-    return _Model("trees", {"baseline": np.ravel(model._baseline_prediction).tolist()}, read, targets, link)
+    return Part("trees", {"baseline": np.ravel(model._baseline_prediction).tolist()}, read, targets, link)
 
 
 _MODELS = {

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Columns = Sequence[Sequence["Plain"]]
 
 
+Raw = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
+
+
 @dataclass(frozen=True)
 class Answer:
     """Predictions of n rows: numbers or classes, and for k classes their probabilities (n, k)."""
@@ -49,9 +52,12 @@ class Compiled:
         self._encoders = [(part["column"], encoder(part)) for part in recipe["columns"]]
         self._width = int(recipe["width"])
         self._single = bool(recipe["single"])
-        self._raw = _RAW[self.form](recipe["model"], trees)
+        combined = self.form == "combined"
+        self._raw = _RAW[recipe["of"] if combined else self.form](recipe["model"], trees)
         self._link = _LINKS[recipe["link"]]
-        self._back = [_BACK[name](*numbers) for name, *numbers in recipe["back"]]
+        # The steps back to the target for each part; all but combined models are of one.
+        backs = recipe["back"] if combined else [recipe["back"]]
+        self._backs = [[_BACK[name](*numbers) for name, *numbers in back] for back in backs]
         self._bent = [_BENT[name](*numbers) for name, *numbers in recipe["bent"]]
         self.call: tuple[float, int] | None = None if recipe["call"] is None else tuple(recipe["call"])
         self._classes = None if classes is None else list(classes)
@@ -60,12 +66,11 @@ class Compiled:
         """See Engine. Rows of the same values get the same answer, alone or in company, to the last bits of a float."""
         raw = self._raw(self.matrix(columns))
         if self._classes is None:
-            values = raw[:, 0]
             with np.errstate(over="ignore"):  # exp of a number far out is infinite, as in scikit-learn
-                for back in self._back:
-                    values = back(values)
-            return Answer(values.tolist())
-        proba = self._link(raw)
+                values = [_through(raw[:, part], back) for part, back in enumerate(self._backs)]
+            return Answer(_mean(values).tolist())
+        parts = [raw] if len(self._backs) == 1 else np.split(raw, len(self._backs), axis=1)
+        proba = _mean([self._link(part) for part in parts])
         for bend in self._bent:
             proba = bend(proba)
         classes = self._classes
@@ -106,9 +111,17 @@ class Compiled:
         return inputs
 
 
-_FAR = -700.0  # exp(710) overflows
+def _through(values: NDArray[np.float64], back: list[Raw]) -> NDArray[np.float64]:
+    for step in back:
+        values = step(values)
+    return values
 
-Raw = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
+
+def _mean(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return parts[0] if len(parts) == 1 else np.asarray(np.mean(parts, axis=0))
+
+
+_FAR = -700.0  # exp(710) overflows
 
 
 def _constant(model: dict[str, Any], _trees: bytes | None) -> Raw:

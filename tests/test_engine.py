@@ -29,7 +29,9 @@ from tasks import settings as params
 from tasks.balance import Balance
 from tasks.estimators import Spec
 from tasks.features import Columns, conform
+from tasks.history import Recent
 from tasks.problems import Predictions
+from tasks.watch_settings import window
 
 TABLES: dict[str, dict[str, Any]] = {
     "txhousing.parquet": {"kind": "regression", "target": "median", "time": "ts", "ignore": ["volume"]},
@@ -61,6 +63,48 @@ def test_every_candidate_agrees_on_every_column_type(kind: str, name: str) -> No
         said = made.compiled.predict(made.sample)
         theirs = Predictions(np.array(made.expected.values), made.expected.proba)
         assert agreement.compare(said, theirs).accepted
+
+
+TWO_DAYS = Recent(2, window("1d"))
+
+
+def by_hours(kind: str) -> pd.DataFrame:
+    """Rows of every column type in time, each class among the newest."""
+    frame = taught(kind)
+    return frame.assign(ts=pd.date_range("2024-01-01", periods=len(frame), freq="h"))
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_combined_pipelines_are_compiled_into_one_form(kind: str, name: str) -> None:
+    k, frame = problems.of(kind), by_hours(kind)
+    inputs = conform(frame, ALL, "x")
+    for spec in variants(kind, name):
+        model = estimators.fit(Spec(name, spec), k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS)
+        assert len(estimators.innermost(model)) == 2
+        made = form(model, kind, ALL, inputs)
+        assert made.compiled is not None, made.why
+        assert made.compiled.form == "combined"
+        assert "0 of" in made.why
+
+
+def test_combined_pipelines_call_by_their_threshold() -> None:
+    frame, k = by_hours("classification"), problems.of("classification")
+    frame["y"] = np.where(frame["y"] == "high", "yes", "no")
+    spec = Spec("boosting", {"max_iter": 20}, Balance(None, "f1"))
+    model = estimators.fit(spec, k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS)
+    made = form(model, "classification", ALL, conform(frame, ALL, "x"))
+    assert isinstance(made.compiled, Compiled), made.why
+    assert made.compiled.call is not None
+
+
+def test_parts_that_know_different_classes_are_answered_by_scikit_learn() -> None:
+    frame, k = by_hours("classification"), problems.of("classification")
+    frame.loc[TWO_DAYS.among(frame["ts"]) & (frame["y"] == "high"), "y"] = "mid"
+    model = estimators.fit(Spec("linear", {}), k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS)
+    made = form(model, "classification", ALL, conform(frame, ALL, "x"))
+    assert made.compiled is None
+    assert "different" in made.why
+    assert made.expected.proba is not None
 
 
 @pytest.mark.slow
