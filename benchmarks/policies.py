@@ -53,7 +53,7 @@ def players(drift: bool) -> dict[str, Play]:
     found["best period, in hindsight"] = lambda m, _, cost, __: schedule.best_period(m, cost)[1]
     for fee in FEES:
         said = f"challengers at {fee:.0%}" if fee else "challengers free"
-        found |= {f"regret, {said}": own(fee, False), f"combined, {said}": own(fee * backtest.TWICE, True)}
+        found |= {f"regret, {said}": own(fee, False), f"combined, {said}": own(fee * backtest.BOTH, True)}
     return found
 
 

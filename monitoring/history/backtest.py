@@ -21,7 +21,7 @@ CHOOSING = 0.5
 FEE = 0.02
 # What a combined challenger costs beside a plain one: its second model is taught on as many windows as the first quarter, which are half
 # of all that came, taking one moment with another.
-TWICE = 1.5
+BOTH = 1.5
 # Name of a policy -> the drift alarm at which it retrains.
 Alarms = Mapping[str, playing.Alarm]
 # Among policies this close to the best one, as a share of its total, the first named is taken: the difference is chance.
@@ -69,7 +69,7 @@ def compare(
         early, late = halves(matrix)
         period, _ = schedule.best_period(early, cost, delay)
         ringing = (alarms or {}).get(history, {})
-        fee = FEE * (TWICE if history.startswith("combined") else 1)
+        fee = FEE * (BOTH if history.startswith("combined") else 1)
         every = {name: policy for name, policy in policies.known().items() if not policy.drift}
         every |= {name: Policy(policies.drifted, drift=True) for name in ringing}
         every[f"every {period} windows"] = Policy(policies.periodic(period))
