@@ -253,8 +253,8 @@ def backtest(window: str | None, cost: float | None, delay: int | None, apply: b
     """Play several retraining policies over the table's own history and say which to use.
 
     The champion's configuration is taught before every window and scored on all later ones; a policy sees only what was known
-    at the time. Taught on all rows, and with split.strategy time also on the last windows, and on both (combined). Compared with
-    the cheapest schedule in hindsight; chosen on the first half of the history, reported on the rest.
+    at the time. Taught on all rows, and with split.strategy time also on the last windows, and on both (unless rare classes are
+    treated). Compared with the cheapest schedule in hindsight; chosen on the first half of the history, reported on the rest.
     Windows twice to four times as long are tried too, at the same price of a lap, without another fit.
     """
     from flows import commands

@@ -17,7 +17,7 @@ from serving.agreement import Pace
 from tasks import artifacts, evaluation, features, history, label_shift, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
-from tasks.estimators import Spec, fit
+from tasks.estimators import Spec, fit, innermost
 from tasks.evaluation_files import write_evaluation
 from tasks.profile import read
 from tasks.smoke import Tester
@@ -168,6 +168,9 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
         taught = splitting.final_rows(lesson.root, settings, splitting.Permit(lesson.mark))
         model = _fitted(lap, lesson, spec, taught)
         lap.fitted(1)
+    if settings.retrain.combined is not None and len(innermost(model)) == 1:
+        why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to teach"
+        lap.console.say(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
     if (threshold := thresholds.of(model)) is not None and lap.run_id is not None:
         lap.project.tracker.log(lap.run_id, params={"served.threshold": threshold})
     folder = lesson.root / "model"

@@ -21,6 +21,7 @@ from tasks.settling import settle
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from tasks.history import Recent
 
@@ -108,35 +109,35 @@ def fit(
     thresholds.FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
     treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
     spec.balance.newest needs `time`: rows count as label_shift.weights() has it. So does `recent`: the rows that teach a
-    second pipeline, both of which are one then (tasks/combining.py). Raises InputError where classes are treated as well.
+    second pipeline, both of which are one then (tasks/combining.py); under a treatment, and where these rows cannot teach,
+    all rows teach alone.
     """
     truth, rule = kind.truth(frame[target]), spec.balance
-    if recent is not None and rule.treatment is not None:
-        raise InputError(
-            f"retrain.history: combined does not go with a configuration that treats rare classes ({rule.treatment}). Write "
-            "expanding or trailing:N, or search anew with `windvane train --depth search`"
-        )
     counts = None if rule.newest is None else _counts(truth, frame, rule.newest, time)
 
-    def model(rows: pd.DataFrame) -> Any:
-        every = _fitted(spec, kind, columns, rows, target, seed, cores, counts)
-        if recent is None:
-            return every
-        newest = rows[recent.among(rows[time])]
-        known = kind.truth(newest[target])
-        if len(newest) == len(rows) or not combining.teaches(known, kind.continuous):
-            return every
-        again = None if rule.newest is None else _counts(known, newest, rule.newest, time)
-        return combining.combined([every, _fitted(spec, kind, columns, newest, target, seed, cores, again)])
+    # Told from all rows: the folds below must hold the same ones back, not the newest of what they have.
+    newest = np.zeros(len(frame), dtype=bool)
+    if recent is not None and rule.treatment is None:
+        newest = recent.among(frame[time])
 
-    pipeline = model(frame)
+    def model(at: NDArray[Any]) -> Any:
+        rows, last = frame.iloc[at], frame.iloc[at[newest[at]]]
+        every = _fitted(spec, kind, columns, rows, target, seed, cores, counts)
+        known = kind.truth(last[target]) if len(last) else truth[:0]
+        alone = len(last) == len(rows) or not combining.teaches(known, kind.continuous)
+        if alone or not columns.filled(conform(last, columns, "training rows")).names:
+            return every
+        again = None if rule.newest is None else _counts(known, last, rule.newest, time)
+        return combining.combined([every, _fitted(spec, kind, columns, last, target, seed, cores, again)])
+
+    pipeline = model(np.arange(len(frame)))
     folded = rule.treatment is not None or rule.threshold is not None
     parts = thresholds.folds(truth, None if group is None else frame[group], seed) if folded else None
     if parts is None:
         return pipeline
     held = np.empty((len(truth), len(pipeline.classes_)))
     for taught, rest in parts:
-        apart = model(frame.iloc[taught])
+        apart = model(taught)
         with one_thread():
             held[rest] = apart.predict_proba(conform(frame.iloc[rest], columns, "training rows"))
     each = np.ones(len(truth)) if counts is None else np.array([counts[c] for c in truth.tolist()])

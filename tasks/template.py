@@ -56,7 +56,7 @@ _COMMENTS = {
     "webhook": "told when the state changes, as Slack has it; a secret: ${NAME}",
     "policy": "staleness | regret | performance | drift | schedule | never",
     "cost": "of a lap, in mean losses of one window",
-    "history": "expanding: all rows teach | trailing:N: the last N windows' | combined:N: the mean of both",
+    "history": "expanding: all rows teach | trailing:N: the last N windows do | combined:N: two models, their mean",
     "cooldown": "so long after a retraining there is no other",
     "budget": "at most so many retrainings in so long; null: no limit",
     "probation": "windows in which a new champion that does worse is rolled back",

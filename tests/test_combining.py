@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+import yaml
+from click.testing import CliRunner
 from test_estimators import EVERY
 
-from tasks import estimators, history, problems, settings, thresholds
+from flows.cli import main
+from tasks import curves, estimators, history, problems, settings, thresholds
 from tasks.balance import Balance
 from tasks.combining import LEAST
 from tasks.errors import InputError
@@ -117,12 +122,41 @@ def test_a_threshold_and_the_newest_classes_go_with_it(balance: Balance) -> None
     assert losses[1] < 0.8 * losses[0]
 
 
-def test_treated_classes_do_not_go_with_it() -> None:
-    spec = Spec("linear", {}, Balance("smote"))
-    with pytest.raises(InputError, match=r"retrain\.history: combined .*smote.*expanding"):
-        estimators.fit(
-            spec, problems.of("classification"), COLUMNS, table("classification"), "y", 0, 1, time="ts", recent=TEN_DAYS
-        )
+@pytest.mark.parametrize("recent", [Recent(9, window(100)), Recent(3, window(100)), TEN_DAYS], ids=str)
+def test_folds_tune_on_what_serves(recent: Recent, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[pd.DataFrame] = []
+    fit = estimators._fitted
+
+    def told(spec: Spec, kind: Any, columns: Columns, rows: pd.DataFrame, *rest: Any) -> Any:
+        taught.append(rows)
+        return fit(spec, kind, columns, rows, *rest)
+
+    monkeypatch.setattr(estimators, "_fitted", told)
+    frame, spec = table("classification"), Spec("linear", {}, Balance(None, "f1"))
+    frame["y"] = np.where(frame["y"] == "high", "yes", "no")
+    estimators.fit(spec, problems.of("classification"), COLUMNS, frame, "y", 0, 1, time="ts", recent=recent)
+    newest = set(frame.index[recent.among(frame["ts"])])
+    (every, second), *folds = [taught[i : i + 2] for i in range(0, len(taught), 2)]
+    assert (len(every), set(second.index)) == (len(frame), newest)
+    assert len(folds) == thresholds.FOLDS
+    for rows, last in folds:
+        assert set(last.index) == newest & set(rows.index)
+
+
+def test_under_a_treatment_all_rows_teach_alone() -> None:
+    spec, frame = Spec("linear", {}, Balance("weights")), table("classification")
+    k, inputs = problems.of("classification"), conform(frame, COLUMNS, "x")
+    one, other = (
+        estimators.fit(spec, k, COLUMNS, frame, "y", 0, 1, time="ts", recent=recent) for recent in (TEN_DAYS, None)
+    )
+    np.testing.assert_array_equal(one.predict_proba(inputs), other.predict_proba(inputs))
+
+
+@pytest.mark.parametrize("name", ["linear", "boosting"])
+def test_newest_rows_without_any_value_teach_nothing(name: str) -> None:
+    frame = table("regression")
+    frame.loc[TEN_DAYS.among(frame["ts"]), ["x", "word"]] = None
+    assert len(estimators.innermost(fitted("regression", name, frame, TEN_DAYS))) == 1
 
 
 def test_settings_say_what_it_needs() -> None:
@@ -148,9 +182,47 @@ def test_a_lap_teaches_promotes_and_answers_with_it(project: Folder) -> None:
     said = project.train()
     assert said["verdict"] == "promoted"
     (engine,) = (project.path / ".windvane" / "artifacts" / said["run_id"]).rglob("engine.json")
-    recipe = json.loads(engine.read_text(encoding="utf-8"))
-    assert recipe["agreement"]["accepted"] is True
+    content = json.loads(engine.read_text(encoding="utf-8"))
+    assert content["compiled"]["form"] == "combined"
+    assert content["agreement"]["accepted"] is True
     assert project.train()["verdict"] == "unchanged"
-    project.set(retrain__history="expanding")
-    again = project.train("--depth", "refit")
-    assert again["verdict"] != "unchanged", "another history is another model"
+    project.set(retrain__history="combined:1", monitor__window=10)
+    again = project.run("train", "--depth", "refit", "--json")
+    assert again.json["verdict"] != "unchanged", "another history is another model"
+    assert "no second model of the newest windows (combined:1)" in again.err
+
+
+PROJECT = """
+project: turning
+problem: {kind: regression, target: y, time: ts}
+data: {source: t.csv}
+split: {strategy: time}
+search: {candidates: [linear, tree], trials: 2}
+monitor: {window: 1d}
+retrain: {policy: schedule, history: "combined:3", cooldown: 0d, budget: null}
+"""
+
+
+def test_every_fit_of_a_replay_is_told_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Recent | None] = []
+    fit = estimators.fit
+
+    def spy(*given: Any, **named: Any) -> Any:
+        told.append(inspect.signature(fit).bind(*given, **named).arguments.get("recent"))
+        return fit(*given, **named)
+
+    monkeypatch.setattr(estimators, "fit", spy)
+    monkeypatch.chdir(tmp_path)
+    table("regression").to_csv("t.csv", index=False)
+    Path("params.yaml").write_text(PROJECT, encoding="utf-8")
+    done = CliRunner().invoke(main, ["replay", "--search", "--from", "2024-02-14", "--json"])
+    assert done.exit_code == 0, done.output
+    assert len(told) > 10
+    assert set(told) == {Recent(3, window("1d"))}
+
+
+def test_curves_are_of_what_serves() -> None:
+    chosen = settings.parse(yaml.safe_load(PROJECT))
+    frame = table("regression")
+    scorer = curves.Scorer(chosen, problems.of("regression"), COLUMNS, curves.Sides(frame, frame.tail(50), True, ()), 1)
+    assert len(estimators.innermost(scorer.fit(Spec("linear", {}), frame))) == 2

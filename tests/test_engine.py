@@ -84,7 +84,7 @@ def test_combined_pipelines_are_compiled_into_one_form(kind: str, name: str) -> 
         made = form(model, kind, ALL, inputs)
         assert made.compiled is not None, made.why
         assert made.compiled.form == "combined"
-        assert "0 of" in made.why
+        assert ": 0 of" in made.why
 
 
 def test_combined_pipelines_call_by_their_threshold() -> None:
