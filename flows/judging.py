@@ -11,7 +11,7 @@ from flows.project import Project
 from flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
 from ledger import versions
 from ledger.versions import Version
-from tasks import estimators, features, gate, history, problems
+from tasks import estimators, features, gate, problems
 from tasks.gate import Evidence, Verdict
 from tasks.scores import BASELINE_LOSS, LOSS
 from tasks.tables import ROW, read_parquet, write_parquet
@@ -135,22 +135,9 @@ def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataF
     spec = estimators.Spec.from_json(champion.facts["spec"])
     if champion.facts["spec"] == challenger.facts["spec"]:
         return record[LOSS].to_numpy(dtype="float64")  # the same configuration on the same rows is the same model
-    problem, seed = settings.problem, settings.split.seed
-    rows = taught_rows(taught)
-    model = estimators.fit(
-        spec,
-        taught.kind,
-        taught.columns,
-        rows,
-        problem.target,
-        seed,
-        cores(),
-        problem.group,
-        problem.time,
-        history.combined(settings),
-    )
+    model = estimators.taught(settings, spec, taught.kind, taught.columns, taught_rows(taught), cores())
     lap.fitted(1)
-    return losses(problem, model, taught.columns, record)
+    return losses(settings.problem, model, taught.columns, record)
 
 
 def _how(bench: Bench, rows: pd.DataFrame, challenger: Version, against: Version | None) -> list[str]:

@@ -113,11 +113,7 @@ class _Lesson:
         return features.columns(self.past.settings, profile.of(self.come))
 
     def fit(self, spec: Spec, taught: pd.DataFrame) -> Any:
-        settings = self.past.settings
-        problem, seed, recent = settings.problem, settings.split.seed, history.combined(settings)
-        return estimators.fit(
-            spec, self.kind, self.columns, taught, problem.target, seed, cores(), problem.group, problem.time, recent
-        )
+        return estimators.taught(self.past.settings, spec, self.kind, self.columns, taught, cores())
 
     def again(self, champion: Version, owed: Entry | None) -> Spec:
         """The champion's configuration, as a real lap refits it."""

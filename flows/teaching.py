@@ -14,10 +14,10 @@ from flows.lap import Lap
 from ledger import openings, versions
 from serving import stored
 from serving.agreement import Pace
-from tasks import artifacts, evaluation, features, history, label_shift, problems, tables, thresholds, trials
+from tasks import artifacts, estimators, evaluation, features, label_shift, problems, tables, thresholds, trials
 from tasks import search as searching
 from tasks import split as splitting
-from tasks.estimators import Spec, fit, innermost
+from tasks.estimators import Spec
 from tasks.evaluation_files import write_evaluation
 from tasks.profile import read
 from tasks.smoke import Tester
@@ -168,7 +168,7 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
         taught = splitting.final_rows(lesson.root, settings, splitting.Permit(lesson.mark))
         model = _fitted(lap, lesson, spec, taught)
         lap.fitted(1)
-    if settings.retrain.combined is not None and len(innermost(model)) == 1:
+    if settings.retrain.combined is not None and len(estimators.innermost(model)) == 1:
         why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to teach"
         lap.console.say(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
     if (threshold := thresholds.of(model)) is not None and lap.run_id is not None:
@@ -185,11 +185,7 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
 
 
 def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:
-    settings = lap.project.settings
-    problem, seed, recent = settings.problem, settings.split.seed, history.combined(settings)
-    return fit(
-        spec, lesson.kind, lesson.columns, rows, problem.target, seed, lesson.cores, problem.group, problem.time, recent
-    )
+    return estimators.taught(lap.project.settings, spec, lesson.kind, lesson.columns, rows, lesson.cores)
 
 
 def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:

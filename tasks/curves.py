@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from tasks import estimators, features, history
+from tasks import estimators, features
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,19 +125,8 @@ class Scorer:
         """
         if frame[self.target].nunique() < 2:
             return None
-        problem, seed, spec = self.settings.problem, self.settings.split.seed, spec.seen_by(self.metric)
-        return estimators.fit(
-            spec,
-            self.kind,
-            self.columns,
-            frame,
-            self.target,
-            seed,
-            self.cores,
-            problem.group,
-            problem.time,
-            history.combined(self.settings),
-        )
+        spec = spec.seen_by(self.metric)
+        return estimators.taught(self.settings, spec, self.kind, self.columns, frame, self.cores)
 
     def point(self, at: float, model: Any | None, fitted: pd.DataFrame) -> Point:
         """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation side."""

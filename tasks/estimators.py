@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from tasks import combining, label_shift, thresholds, watch_settings
+from tasks import combining, history, label_shift, thresholds, watch_settings
 from tasks.balance import AS_THEY_CAME, Balance, Balanced
 from tasks.combining import CombinedClassifier, CombinedRegressor
 from tasks.errors import InputError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.history import Recent
+    from tasks.settings import Settings
 
 # What skops does not trust by itself and our pipelines hold; whoever loads a model trusts these and nothing else.
 TRUSTED: tuple[str, ...] = (
@@ -145,6 +146,12 @@ def fit(
         last.calibrate(held, truth, each)
         held = last.tempered(held)
     return thresholds.tuned(pipeline, held, truth, rule.threshold, each)
+
+
+def taught(settings: Settings, spec: Spec, kind: Kind, columns: Columns, rows: pd.DataFrame, cores: int) -> Any:
+    """fit() on these rows as params.yaml has it."""
+    problem, seed, recent = settings.problem, settings.split.seed, history.combined(settings)
+    return fit(spec, kind, columns, rows, problem.target, seed, cores, problem.group, problem.time, recent)
 
 
 def _counts(truth: Any, frame: pd.DataFrame, newest: str, time: str | None) -> dict[Any, float]:

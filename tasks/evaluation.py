@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks import curves, estimators, features, history
+from tasks import curves, estimators, features
 from tasks.bootstrap import bootstrap
 from tasks.complexity import complexity_curve
 from tasks.diagnosis import Diagnosis, Evidence, diagnose, skill
@@ -109,11 +109,8 @@ def held_out(
             f"{settings.data.source}: column {taken[0]!r} has a name that Windvane writes itself. Rename it"
         )
     taught = pd.concat([train, validation], ignore_index=True) if len(validation) else train
-    problem, seed = settings.problem, settings.split.seed
-    recent = history.combined(settings)
-    model = estimators.fit(
-        spec, kind, columns, taught, problem.target, seed, cores, problem.group, problem.time, recent
-    )
+    problem = settings.problem
+    model = estimators.taught(settings, spec, kind, columns, taught, cores)
     constant = baseline(kind, kind.truth(taught[problem.target]), problem.headline)
     rows = open_test()
     if not len(rows):

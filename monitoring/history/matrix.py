@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitoring.history.windows import Cut
-from tasks import estimators, features, fingerprint, history, problems, profile, tables
+from tasks import estimators, features, fingerprint, problems, profile, tables
 from tasks.estimators import Spec
 from tasks.settings import Settings
 
@@ -133,13 +133,9 @@ def row(job: Job, model: int) -> NDArray[np.float64]:
 
 def teach(settings: Settings, spec: Spec, rows: pd.DataFrame) -> tuple[Any, Columns]:
     """The configuration's pipeline fitted on labelled rows, and the columns that it reads."""
-    problem = settings.problem
     # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
     columns = features.columns(settings, profile.of(rows))
-    kind, seed = problems.of(problem.kind), settings.split.seed
-    recent = history.combined(settings)
-    pipeline = estimators.fit(spec, kind, columns, rows, problem.target, seed, 1, problem.group, problem.time, recent)
-    return pipeline, columns
+    return estimators.taught(settings, spec, problems.of(settings.problem.kind), columns, rows, 1), columns
 
 
 def losses(settings: Settings, pipeline: Any, columns: Columns, rows: pd.DataFrame) -> NDArray[np.float64]:
