@@ -54,10 +54,9 @@ class Compiled:
         self._single = bool(recipe["single"])
         combined = self.form == "combined"
         self._raw = _RAW[recipe["of"] if combined else self.form](recipe["model"], trees)
-        self._link = _LINKS[recipe["link"]]
-        # The steps back to the target for each part; all but combined models are of one.
-        backs = recipe["back"] if combined else [recipe["back"]]
-        self._backs = [[_BACK[name](*numbers) for name, *numbers in back] for back in backs]
+        link, backs = _LINKS[recipe["link"]], recipe["back"] if combined else [recipe["back"]]
+        self._link = _mean_of_shares(link, len(backs)) if combined else link
+        self._back = _mean_of_values([[_BACK[name](*numbers) for name, *numbers in back] for back in backs])
         self._bent = [_BENT[name](*numbers) for name, *numbers in recipe["bent"]]
         self.call: tuple[float, int] | None = None if recipe["call"] is None else tuple(recipe["call"])
         self._classes = None if classes is None else list(classes)
@@ -67,10 +66,8 @@ class Compiled:
         raw = self._raw(self.matrix(columns))
         if self._classes is None:
             with np.errstate(over="ignore"):  # exp of a number far out is infinite, as in scikit-learn
-                values = [_through(raw[:, part], back) for part, back in enumerate(self._backs)]
-            return Answer(_mean(values).tolist())
-        parts = [raw] if len(self._backs) == 1 else np.split(raw, len(self._backs), axis=1)
-        proba = _mean([self._link(part) for part in parts])
+                return Answer(self._back(raw).tolist())
+        proba = self._link(raw)
         for bend in self._bent:
             proba = bend(proba)
         classes = self._classes
@@ -111,14 +108,23 @@ class Compiled:
         return inputs
 
 
-def _through(values: NDArray[np.float64], back: list[Raw]) -> NDArray[np.float64]:
-    for step in back:
-        values = step(values)
-    return values
+def _mean_of_values(backs: list[list[Raw]]) -> Raw:
+    """Each raw output (n, parts) through the steps back to the target, and the mean of the parts (n,)."""
+
+    def one(raw: NDArray[np.float64], part: int) -> NDArray[np.float64]:
+        values = raw[:, part]
+        for step in backs[part]:
+            values = step(values)
+        return values
+
+    if len(backs) == 1:
+        return lambda raw: one(raw, 0)
+    return lambda raw: np.asarray(np.mean([one(raw, part) for part in range(len(backs))], axis=0))
 
 
-def _mean(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return parts[0] if len(parts) == 1 else np.asarray(np.mean(parts, axis=0))
+def _mean_of_shares(link: Raw, parts: int) -> Raw:
+    """The mean of the probabilities that the parts, side by side in the raw outputs, each give."""
+    return lambda raw: np.asarray(np.mean([link(part) for part in np.split(raw, parts, axis=1)], axis=0))
 
 
 _FAR = -700.0  # exp(710) overflows
