@@ -30,6 +30,9 @@ def mute() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    # About its own type hints, at its import. It hides them itself, but not from a thread that fits a model meanwhile: what
+    # `warnings` hides for a while is not kept by thread.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.types")
 
 
 def flush() -> None:
