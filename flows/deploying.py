@@ -43,6 +43,7 @@ def register(lap: Lap, lesson: Lesson, built: Built, spec: Spec, summary: dict[s
         taught_until=None if built.taught_until is None else str(built.taught_until),
         facts={
             "spec": spec.to_json(),
+            "history": settings.retrain.history,
             "columns": asdict(lesson.columns),
             "taught_until": built.taught_until,
             "sides": sides(lap, lesson),

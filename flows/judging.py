@@ -11,7 +11,7 @@ from flows.project import Project
 from flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
 from ledger import versions
 from ledger.versions import Version
-from tasks import estimators, features, gate, problems
+from tasks import estimators, features, gate, problems, split
 from tasks.gate import Evidence, Verdict
 from tasks.scores import BASELINE_LOSS, LOSS
 from tasks.tables import ROW, read_parquet, write_parquet
@@ -129,13 +129,17 @@ def losses(problem: Problem, model: Any, columns: features.Columns, rows: pd.Dat
 
 
 def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataFrame) -> NDArray[np.float64]:
-    """The champion's configuration, fitted on the rows that the challenger's evaluation was fitted on."""
-    taught = lesson(lap, challenger.data_version, challenger.fingerprint)
+    """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
     settings = lap.project.settings
-    spec = estimators.Spec.from_json(champion.facts["spec"])
-    if champion.facts["spec"] == challenger.facts["spec"]:
+    history = champion.facts.get("history", settings.retrain.history)  # versions before this fact: as now
+    if champion.facts["spec"] == challenger.facts["spec"] and history == settings.retrain.history:
         return record[LOSS].to_numpy(dtype="float64")  # the same configuration on the same rows is the same model
-    model = estimators.taught(settings, spec, taught.kind, taught.columns, taught_rows(taught), cores())
+    taught = lesson(lap, challenger.data_version, challenger.fingerprint)
+    theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
+    train, validation = split.sides(taught.root, theirs)
+    rows = taught_rows(replace(taught, train=train, validation=validation))
+    spec = estimators.Spec.from_json(champion.facts["spec"])
+    model = estimators.taught(theirs, spec, taught.kind, taught.columns, rows, cores())
     lap.fitted(1)
     return losses(settings.problem, model, taught.columns, record)
 

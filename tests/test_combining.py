@@ -189,6 +189,7 @@ def test_a_lap_teaches_promotes_and_answers_with_it(project: Folder) -> None:
     project.set(retrain__history="combined:1", monitor__window=10)
     again = project.run("train", "--depth", "refit", "--json")
     assert again.json["verdict"] != "unchanged", "another history is another model"
+    assert "0.0 % better" not in again.json["reason"], "and is held against the one before it"
     assert "no second model of the newest windows (combined:1)" in again.err
 
 
