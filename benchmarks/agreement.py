@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import orjson
 
-from serving import agreement, asking, stored
-from serving.compile import compile
-from serving.engine import Answer, Compiled
-from serving.signature import Input, Signature
-from tasks import estimators, features, ingest, problems, profile, settings, tables
-from tasks.estimators import Spec
+from windvane.serving import agreement, asking, stored
+from windvane.serving.compile import compile
+from windvane.serving.engine import Answer, Compiled
+from windvane.serving.signature import Input, Signature
+from windvane.tasks import estimators, features, ingest, problems, profile, settings, tables
+from windvane.tasks.estimators import Spec
 
 TABLES: dict[str, dict[str, Any]] = {
     "king_county_houses.parquet": {"kind": "regression", "target": "price", "time": "ts"},

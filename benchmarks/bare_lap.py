@@ -16,10 +16,10 @@ import pandas as pd
 from mlflow.models import infer_signature
 
 from benchmarks.reading import labelled
-from tasks import estimators, evaluation, features, partition, problems, settings
-from tasks.evaluation_files import metrics, write_evaluation
-from tasks.fingerprint import libraries
-from tasks.search import search
+from windvane.tasks import estimators, evaluation, features, partition, problems, settings
+from windvane.tasks.evaluation_files import metrics, write_evaluation
+from windvane.tasks.fingerprint import libraries
+from windvane.tasks.search import search
 
 
 def main() -> None:

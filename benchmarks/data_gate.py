@@ -22,11 +22,11 @@ import polars as pl
 import yaml
 
 from benchmarks.planted import KINDS, TABLES, TUNED_KINDS, TUNED_TABLES, Clean, canonical, problem
-from tasks import contract, contract_template, features, inspection, measure, problems, settings, validate
-from tasks.checks import overlap
-from tasks.digest import Digest
-from tasks.findings import Finding
-from tasks.settings import Settings
+from windvane.tasks import contract, contract_template, features, inspection, measure, problems, settings, validate
+from windvane.tasks.checks import overlap
+from windvane.tasks.digest import Digest
+from windvane.tasks.findings import Finding
+from windvane.tasks.settings import Settings
 
 STEPS = 20
 FIRST = 0.4

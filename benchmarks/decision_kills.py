@@ -27,12 +27,12 @@ import pandas as pd
 import psutil
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.supervisor import answers
-from ledger import decisions, leases, store
-from ledger.decisions import Entry
-from ledger.leases import Holder
 from tests.conftest import Folder
 from tests.standing_up import Up, standing, until
+from windvane.flows.supervisor import answers
+from windvane.ledger import decisions, leases, store
+from windvane.ledger.decisions import Entry
+from windvane.ledger.leases import Holder
 
 VICTIMS = ("prefect", "runner", "monitor", "lap")
 # What the issue allows from being up again to a lap that lives, or a reason why there is none.

@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import injections
 from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Table
-from monitoring import answers, clues, diagnosis, drift, estimate
-from monitoring.clues import Clues
-from monitoring.diagnosis import PRICES, Prices
-from monitoring.evidence import Change, Quality
-from tasks import estimators, problems
+from windvane.monitoring import answers, clues, diagnosis, drift, estimate
+from windvane.monitoring.clues import Clues
+from windvane.monitoring.diagnosis import PRICES, Prices
+from windvane.monitoring.evidence import Change, Quality
+from windvane.tasks import estimators, problems
 
 SEEDS = (0, 1, 2, 3, 4)
 LEVEL = 0.01  # of drift's false alarms

@@ -27,8 +27,8 @@ from scipy import stats
 
 from benchmarks import drift_streams
 from benchmarks.pieces import Work
-from monitoring import drift, evidently
-from tasks.features import Columns
+from windvane.monitoring import drift, evidently
+from windvane.tasks.features import Columns
 
 LEVEL = 0.01
 SIZES, WIDTHS, REFERENCES = (30, 100, 300, 1000, 10_000), (5, 16, 50), (1000, 20_000)

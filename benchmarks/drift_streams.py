@@ -22,8 +22,8 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.pieces import Work
-from monitoring import drift, evidently
-from tasks.features import Columns
+from windvane.monitoring import drift, evidently
+from windvane.tasks.features import Columns
 
 LEVEL = 0.01
 DATA = Path(os.environ.get("WINDVANE_DATA", "data"))

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reading import labelled
-from tasks import estimators, features, initialise, problems, settings
-from tasks.estimators import Spec
+from windvane.tasks import estimators, features, initialise, problems, settings
+from windvane.tasks.estimators import Spec
 
 TABLES = {
     "txhousing": "median",

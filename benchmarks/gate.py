@@ -22,8 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tasks.gate import Evidence, Rule, compare, judge, passes
-from tasks.paired import Blocks, Floats, blocks
+from windvane.tasks.gate import Evidence, Rule, compare, judge, passes
+from windvane.tasks.paired import Blocks, Floats, blocks
 
 MARGIN = 0.01
 SIZES = (30, 100, 300, 1000, 5000)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.reading import labelled
-from tasks import estimators, features, initialise, problems, settings
-from tasks.balance import AS_THEY_CAME, Balance
-from tasks.estimators import Spec
-from tasks.problems import Predictions
+from windvane.tasks import estimators, features, initialise, problems, settings
+from windvane.tasks.balance import AS_THEY_CAME, Balance
+from windvane.tasks.estimators import Spec
+from windvane.tasks.problems import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def judged(
     job: Job, candidate: str, balance: Balance, train: pd.DataFrame, test: pd.DataFrame, seed: int
 ) -> Predictions:
     """What a fit says of the rows that judge, its classes as 0 and 1 (1: the positive one)."""
-    from tasks.problems.classification import positive
+    from windvane.tasks.problems.classification import positive
 
     kind, cores = problems.of("classification"), len(os.sched_getaffinity(0))
     spec = Spec(candidate, {}, balance)
@@ -98,7 +98,7 @@ def gaps(
 
 def compare(job: Job, candidate: str, seeds: int, rows: int) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Print a row per treatment; the differences by treatment and metric."""
-    from tasks.problems.classification import positive
+    from windvane.tasks.problems.classification import positive
 
     kind, target = problems.of("classification"), job.chosen.problem.target
     truths: list[Any] = []

@@ -21,7 +21,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks import contract, contract_template, digest, ingest, profile, settings, split, tables, validate, versioning
+from windvane.tasks import (
+    contract,
+    contract_template,
+    digest,
+    ingest,
+    profile,
+    settings,
+    split,
+    tables,
+    validate,
+    versioning,
+)
 
 CHUNK = 1_000_000
 STAGES = ("ingest", "validate", "split")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monitoring import states
-from monitoring.evidence import Change
-from monitoring.states import State
-from tasks import estimators, problems
-from tasks.features import FEW, Columns
-from tasks.scores import BASELINE_LOSS, LOSS, PREDICTION, PROBABILITY
-from tasks.settings import Problem
+from windvane.monitoring import states
+from windvane.monitoring.evidence import Change
+from windvane.monitoring.states import State
+from windvane.tasks import estimators, problems
+from windvane.tasks.features import FEW, Columns
+from windvane.tasks.scores import BASELINE_LOSS, LOSS, PREDICTION, PROBABILITY
+from windvane.tasks.settings import Problem
 
 CAUSES: tuple[Change, ...] = ("none", "broken data", "data drift", "label drift", "concept drift", "seasonal return")
 STRENGTHS = ("weak", "middle", "strong")
@@ -89,7 +89,7 @@ class Base:
 
     def answered(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows with the champion's answers, as production would have them."""
-        from tasks import features
+        from windvane.tasks import features
 
         kind = problems.of(self.table.kind)
         made = kind.predict(self.champion, features.conform(rows, self.columns, self.table.file))

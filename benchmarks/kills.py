@@ -22,10 +22,10 @@ from pathlib import Path
 
 import yaml
 
-from flows import server
+from windvane.flows import server
 
 ROOT = Path(__file__).parent.parent
-TRAIN = [sys.executable, "-m", "flows.cli", "train", "--json"]
+TRAIN = [sys.executable, "-m", "windvane.flows.cli", "train", "--json"]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.reading import labelled
-from tasks import estimators, features, initialise, partition, problems, settings
-from tasks.search import search
+from windvane.tasks import estimators, features, initialise, partition, problems, settings
+from windvane.tasks.search import search
 
 ROOT = Path(__file__).parent.parent
 

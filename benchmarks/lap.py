@@ -24,7 +24,7 @@ from pathlib import Path
 
 import yaml
 
-from flows import server
+from windvane.flows import server
 
 ROOT = Path(__file__).parent.parent
 # About a minute of fitting on two cores: the default table, searched longer.
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--long", action="store_true", help="a job with about a minute of fitting")
     chosen = parser.parse_args()
-    train = [sys.executable, "-m", "flows.cli", "train", "--json"]
+    train = [sys.executable, "-m", "windvane.flows.cli", "train", "--json"]
     bare = [sys.executable, str(ROOT / "benchmarks" / "bare_lap.py")]
     kinds = [
         "bare script",

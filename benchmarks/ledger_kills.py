@@ -21,10 +21,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ledger import store
-from ledger.predictions import Prediction
-from ledger.schema import predictions
-from ledger.writer import Writer
+from windvane.ledger import store
+from windvane.ledger.predictions import Prediction
+from windvane.ledger.schema import predictions
+from windvane.ledger.writer import Writer
 
 PROJECT = "kills"
 

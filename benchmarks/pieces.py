@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from monitoring import calibration, cells, counted, distances, drift, exchange, measures, rows, seasons, sides
+from windvane.monitoring import calibration, cells, counted, distances, drift, exchange, measures, rows, seasons, sides
 
 # Kept results are those of this code, and of no other.
 MEASURED = (calibration, cells, counted, distances, drift, exchange, measures, rows, sides)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks import settings
+from windvane.tasks import settings
 
 ROWS = 50_000
 

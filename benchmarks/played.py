@@ -19,10 +19,10 @@ from typing import Any
 
 import pandas as pd
 
-from ledger import decisions, store, windows
-from ledger.decisions import Entry
 from tests.conftest import ROOT, Folder
 from tests.standing_up import Up, standing, until
+from windvane.ledger import decisions, store, windows
+from windvane.ledger.decisions import Entry
 
 TARGET, TIME = "median", "ts"
 # What only names the time of a row is never as it was.

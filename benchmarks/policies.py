@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.streams import STREAMS, UNSEEN, Stream, job
-from monitoring.history import alarms, backtest, matrix, playing, policies, schedule
-from monitoring.history.matrix import Matrix
+from windvane.monitoring.history import alarms, backtest, matrix, playing, policies, schedule
+from windvane.monitoring.history.matrix import Matrix
 
 COSTS = (0.1, 0.5, 2.0)
 HISTORIES = ("expanding", "trailing")
@@ -113,8 +113,8 @@ def price(stream: Stream) -> tuple[float, float, str]:
     import resource
     import tempfile
 
-    from tasks import estimators, features, problems, profile
-    from tasks.search import search
+    from windvane.tasks import estimators, features, problems, profile
+    from windvane.tasks.search import search
 
     def used() -> float:
         both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks import features, ingest, settings, tables, validate
+from windvane.tasks import features, ingest, settings, tables, validate
 
 
 def labelled(chosen: settings.Settings) -> tuple[pd.DataFrame, features.Columns]:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ledger import moments, predictions, store
-from ledger.committing import Committer
-from ledger.predictions import Prediction
-from ledger.privacy import Privacy
-from ledger.schema import predictions as table
-from ledger.writer import Writer
+from windvane.ledger import moments, predictions, store
+from windvane.ledger.committing import Committer
+from windvane.ledger.predictions import Prediction
+from windvane.ledger.privacy import Privacy
+from windvane.ledger.schema import predictions as table
+from windvane.ledger.writer import Writer
 
 WAITERS = 16
 INPUTS = {f"column_{i}": 1.5 * i for i in range(12)} | {"city": "San Antonio", "listed": "2026-01-31", "garage": None}

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.streams import SMALL, STREAMS, job
-from monitoring.history import backtest, matrix
-from monitoring.history.matrix import Job
-from monitoring.history.windows import cut
-from tasks import estimators, features, problems, profile
+from windvane.monitoring.history import backtest, matrix
+from windvane.monitoring.history.matrix import Job
+from windvane.monitoring.history.windows import cut
+from windvane.tasks import estimators, features, problems, profile
 
 ROWS, WINDOWS = 60_000, 40
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 import yaml
 
 from benchmarks.streams import SMALL, STREAMS, job
-from flows import replay
-from flows.console import Silent
-from flows.project import Project
-from flows.replay import Asked
-from tasks.settings import Settings
+from windvane.flows import replay
+from windvane.flows.console import Silent
+from windvane.flows.project import Project
+from windvane.flows.replay import Asked
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from monitoring.history.story import Story
+    from windvane.monitoring.history.story import Story
 
 TABLES = ("txhousing", "avocados", "king_county", "parking", "bikeshare")
 ROWS, WINDOWS = 6_000, 40

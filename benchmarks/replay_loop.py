@@ -20,14 +20,14 @@ from sklearn.pipeline import Pipeline
 
 from benchmarks.replay_changes import project as as_project
 from benchmarks.streams import SMALL, STREAMS, job
-from flows import replay
-from flows.console import Silent
-from flows.project import Project
-from flows.replay import Asked
-from monitoring.history.matrix import Job
-from monitoring.history.story import Story
-from monitoring.history.windows import cut
-from tasks import estimators, features, problems, profile
+from windvane.flows import replay
+from windvane.flows.console import Silent
+from windvane.flows.project import Project
+from windvane.flows.replay import Asked
+from windvane.monitoring.history.matrix import Job
+from windvane.monitoring.history.story import Story
+from windvane.monitoring.history.windows import cut
+from windvane.tasks import estimators, features, problems, profile
 
 ROWS, WINDOWS = 60_000, 40
 # (whether a fit, on how many rows)

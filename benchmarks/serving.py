@@ -49,7 +49,9 @@ def project(folder: Path) -> Path:
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["search"] |= {"candidates": ["boosting"], "trials": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    subprocess.run([sys.executable, "-m", "flows.cli", "train", "--json"], cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "windvane.flows.cli", "train", "--json"], cwd=folder, check=True, capture_output=True
+    )
     (engine,) = (folder / ".windvane" / "artifacts").rglob("engine.json")
     return engine.parent
 
@@ -120,11 +122,11 @@ def _busy(process: psutil.Process) -> float:
 
 def bare(port: int) -> None:
     """Our service without the ledger; run in the project's folder."""
-    from flows.project import Project
-    from ledger.privacy import Privacy
-    from serving import keys, server
-    from serving.asking import Roles
-    from tasks.serve_settings import Rollout
+    from windvane.flows.project import Project
+    from windvane.ledger.privacy import Privacy
+    from windvane.serving import keys, server
+    from windvane.serving.asking import Roles
+    from windvane.tasks.serve_settings import Rollout
 
     own = Project(Path.cwd())
     known = keys.read(None)
@@ -151,7 +153,7 @@ def plain(model: str, port: int) -> None:
     import uvicorn
     from fastapi import FastAPI
 
-    from tasks import artifacts
+    from windvane.tasks import artifacts
 
     folder = Path(model)
     pipeline = artifacts.load(folder, artifacts.sha256(folder / artifacts.MANIFEST))
@@ -186,7 +188,7 @@ def services(model: Path) -> dict[str, list[str]]:
     mlflow = ["models", "serve", "-m", str(model), "--env-manager", "local", "--host", "127.0.0.1", "--port"]
     return {
         OURS: [*me, "bare"],
-        RECORDED: [sys.executable, "-m", "flows.cli", "serve", "--port"],
+        RECORDED: [sys.executable, "-m", "windvane.flows.cli", "serve", "--port"],
         "FastAPI + scikit-learn": [*me, "plain", str(model)],
         MLFLOW: [sys.executable, "-m", "mlflow", *mlflow],
     }

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.reading import labelled
-from monitoring.history.matrix import Job, first_window
-from monitoring.history.matrix import job as cut_job
-from monitoring.history.windows import cut
-from tasks import initialise, settings
-from tasks.estimators import Spec
+from windvane.monitoring.history.matrix import Job, first_window
+from windvane.monitoring.history.matrix import job as cut_job
+from windvane.monitoring.history.windows import cut
+from windvane.tasks import initialise, settings
+from windvane.tasks.estimators import Spec
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,7 +25,7 @@ def main() -> None:
 
     from served import PROJECT, ROW, Site, made_project, serving
 
-    from ledger import versions
+    from windvane.ledger import versions
 
     with tempfile.TemporaryDirectory() as name:
         folder = made_project(Path(name))

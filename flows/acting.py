@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from flows import standing
-from flows.console import Console
-from flows.project import Project
-from ledger import decisions, leases, versions, windows
-from ledger.decisions import Entry
-from ledger.versions import ChampionMoved
-from ledger.windows import Seen
+from windvane.flows import standing
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.ledger import decisions, leases, versions, windows
+from windvane.ledger.decisions import Entry
+from windvane.ledger.versions import ChampionMoved
+from windvane.ledger.windows import Seen
 
 if TYPE_CHECKING:
-    from monitoring.evidence import Look
+    from windvane.monitoring.evidence import Look
 
 Retrained = Literal["done", "queued", "no"]
 # (project, version, cause, reason): makes it champion, and records that.
@@ -26,7 +26,7 @@ POLL = 1.0
 
 
 def _by_hand(project: Project, version: int, cause: str, reason: str) -> object:
-    from flows import deploying
+    from windvane.flows import deploying
 
     return deploying.by_hand(project, version, cause, reason)
 
@@ -48,7 +48,7 @@ def finish_what_was_begun(project: Project, console: Console) -> None:
             _roll_back(project, entry, console)
     last = versions.last_promotion(project.ledger, project.name)
     if last is not None and not last.told and leases.living(project.ledger, project.name) is None:
-        from flows.deploying import reconcile
+        from windvane.flows.deploying import reconcile
 
         reconcile(project)
 
@@ -64,7 +64,7 @@ def retrain(project: Project, console: Console, wait: bool) -> Retrained:
         if wait:
             return _awaited(project, owed, console)
         return "queued"
-    from flows import flying
+    from windvane.flows import flying
 
     decisions.tell(project.ledger, owed.id)
     flying.fly(project, "watch", "refit", console, decision=owed.id)
@@ -73,7 +73,7 @@ def retrain(project: Project, console: Console, wait: bool) -> Retrained:
 
 def _announce(project: Project, owed: Entry, console: Console) -> None:
     """Tell the automation. Where that fails the reconciler finds the decision in the ledger."""
-    from flows import quiet, schedule, server
+    from windvane.flows import quiet, schedule, server
 
     with server.running(project.home / "prefect"):
         quiet.hush()

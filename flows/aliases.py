@@ -1,13 +1,13 @@
-"""MLflow's aliases put right by a process of its own: `python -m flows.aliases ROOT`. The ledger knows already."""
+"""MLflow's aliases put right by a process of its own: `python -m windvane.flows.aliases ROOT`. The ledger knows already."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from flows.deploying import tell_last
-from flows.project import Project
-from tasks.errors import WindvaneError
+from windvane.flows.deploying import tell_last
+from windvane.flows.project import Project
+from windvane.tasks.errors import WindvaneError
 
 
 def main() -> int:

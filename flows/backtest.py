@@ -9,26 +9,26 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import backtold
-from flows.console import Console
-from flows.project import Project
-from ledger import versions
-from ledger.moments import moment
-from monitoring.history import lengths, matrix, windows
-from monitoring.history.backtest import Alarms
-from monitoring.history.lengths import Length
-from tasks import amending, fetch, ingest, tables
-from tasks.errors import InputError
-from tasks.estimators import Spec
-from tasks.settings import PARAMS
+from windvane.flows import backtold
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.ledger import versions
+from windvane.ledger.moments import moment
+from windvane.monitoring.history import lengths, matrix, windows
+from windvane.monitoring.history.backtest import Alarms
+from windvane.monitoring.history.lengths import Length
+from windvane.tasks import amending, fetch, ingest, tables
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import Spec
+from windvane.tasks.settings import PARAMS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from monitoring.history.matrix import Matrix
-    from monitoring.history.playing import Played
-    from monitoring.history.windows import Cut
-    from tasks.settings import Settings
+    from windvane.monitoring.history.matrix import Matrix
+    from windvane.monitoring.history.playing import Played
+    from windvane.monitoring.history.windows import Cut
+    from windvane.tasks.settings import Settings
 
 # Taught where no champion says with what: strong at its defaults on most tables.
 FIRST = Spec("boosting", {})
@@ -87,7 +87,7 @@ def run(
 
 def _alarms(asked: matrix.Job, project: Project, console: Console) -> Alarms:
     """The project's own drift alarm, by its name in retrain.policy, and Evidently's preset; remembered beside the fits."""
-    from monitoring.history import alarms
+    from windvane.monitoring.history import alarms
 
     folder = project.home / "history"
     level = project.settings.monitor.false_alarms

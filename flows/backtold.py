@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.console import Console, table
-from monitoring.history.backtest import Backtest, Result
-from monitoring.history.lengths import Length
-from tasks import tables
-from tasks.estimators import Spec
+from windvane.flows.console import Console, table
+from windvane.monitoring.history.backtest import Backtest, Result
+from windvane.monitoring.history.lengths import Length
+from windvane.tasks import tables
+from windvane.tasks.estimators import Spec
 
 
 def same(found: Backtest) -> list[Result]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from prefect import flow
 
-from flows import scoring
-from flows.console import Console
-from flows.project import Project
+from windvane.flows import scoring
+from windvane.flows.console import Console
+from windvane.flows.project import Project
 
 
 @flow(name="score", flow_run_name="{target}", persist_result=False, retries=2, retry_delay_seconds=60)

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from flows.console import Console
-from flows.production import Production
-from ledger import versions, windows
-from monitoring import frames
-from monitoring.history import regret
-from monitoring.history.challengers import Shelf
-from monitoring.history.past import Advice, Past
-from monitoring.history.windows import Cut
-from tasks import tables
-from tasks.estimators import Spec
-from tasks.scores import LOSS
+from windvane.flows.console import Console
+from windvane.flows.production import Production
+from windvane.ledger import versions, windows
+from windvane.monitoring import frames
+from windvane.monitoring.history import regret
+from windvane.monitoring.history.challengers import Shelf
+from windvane.monitoring.history.past import Advice, Past
+from windvane.monitoring.history.windows import Cut
+from windvane.tasks import tables
+from windvane.tasks.estimators import Spec
+from windvane.tasks.scores import LOSS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

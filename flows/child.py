@@ -37,9 +37,9 @@ def follow_parent() -> None:
 def main(role: str, *arguments: str) -> int:
     """Be one of the services, until told to stop."""
     follow_parent()
-    from flows.console import Console
-    from flows.project import Project
-    from tasks.errors import WindvaneError
+    from windvane.flows.console import Console
+    from windvane.flows.project import Project
+    from windvane.tasks.errors import WindvaneError
 
     try:
         project = Project(Path.cwd())
@@ -47,15 +47,15 @@ def main(role: str, *arguments: str) -> int:
             # Opening the store first makes it, under its lock: the server's own start would race with others' for that.
             project.tracker.show("127.0.0.1", int(arguments[0]))
         elif role == "service":
-            from flows import serving
+            from windvane.flows import serving
 
             serving.serve(project, None, None, Console())
         elif role == "runner":
-            from flows import schedule
+            from windvane.flows import schedule
 
             schedule.run(project, "events" if arguments == ("events",) else "wall")
         elif role == "lap":
-            from flows import flying
+            from windvane.flows import flying
 
             flying.fly(project, "owed", "search", Console(), decision=arguments[0])
     except WindvaneError as e:

@@ -50,8 +50,8 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
     )
     @functools.wraps(work)
     def run(as_json: bool, **options: Any) -> None:
-        from flows.console import Console
-        from tasks.errors import WindvaneError
+        from windvane.flows.console import Console
+        from windvane.tasks.errors import WindvaneError
 
         # Read when OpenMP is loaded; docs/decisions.md says what two threads cost.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -90,7 +90,7 @@ def init(table: str, id_: str | None, console: Any, **options: Any) -> Any:
       windvane init 's3://bucket/houses/' --target price
       windvane init 'postgresql://me:${PASSWORD}@host/db' --query 'SELECT * FROM houses' --key id --target price
     """
-    from flows import commands
+    from windvane.flows import commands
 
     options["id"] = id_
     return commands.init(table, options, console)
@@ -100,7 +100,7 @@ def init(table: str, id_: str | None, console: Any, **options: Any) -> Any:
 @_command
 def check(console: Any) -> Any:
     """Say what is wrong with params.yaml, the source and the services, and what to do."""
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.check(Path.cwd(), console)
 
@@ -123,7 +123,7 @@ def train(depth: str, cause: str, trial_runs: bool, console: Any) -> Any:
 
     A lap with nothing changed says so in a second. A killed lap goes on where it was. Two at once: the second waits.
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.train(Path.cwd(), cause, depth, trial_runs, console)
 
@@ -139,7 +139,7 @@ def score(source: Path, target: Path, log: bool, console: Any) -> Any:
     Of any size: a piece is in memory at a time, and after a kill the same command goes on where it was. OUT appears whole
     or not at all.
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.score(Path.cwd(), source, target, log, console)
 
@@ -153,7 +153,7 @@ def labels(file: Path, console: Any) -> Any:
     All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
     latest `at` counts, in whatever order they arrive.
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.labels(Path.cwd(), file, console)
 
@@ -170,7 +170,7 @@ def monitor(wait: bool, acknowledge: bool, console: Any) -> Any:
     The same data again is no new look. What broke is a person's matter: mend it, or
       windvane monitor --acknowledge
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.monitor(Path.cwd(), wait, acknowledge, console)
 
@@ -187,7 +187,7 @@ def serve(host: str | None, port: int | None, console: Any) -> Any:
       curl -s localhost:8000/invocations -H 'Content-Type: application/json' \\
         -d '{"dataframe_records": [{"size": 100, "town": "Ulm"}]}'
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.serve(Path.cwd(), host, port, console)
 
@@ -207,7 +207,7 @@ def up(clock: str, console: Any) -> Any:
     Starts and watches them, starts again what dies, and stops all of it on Ctrl-C. What MLFLOW_TRACKING_URI and
     PREFECT_API_URL name as running elsewhere is used, not started. With --json the object is printed once all is ready.
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.up(Path.cwd(), clock, console)
 
@@ -225,7 +225,7 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
       windvane erase --id 4711
       windvane erase --where customer=7
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.erase(Path.cwd(), ids, where, console)
 
@@ -257,7 +257,7 @@ def backtest(window: str | None, cost: float | None, delay: int | None, apply: b
     treated). Compared with the cheapest schedule in hindsight; chosen on the first half of the history, reported on the rest.
     Windows twice to four times as long are tried too, at the same price of a lap, without another fit.
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.backtest(Path.cwd(), window, cost, delay, apply, drift, console)
 
@@ -284,16 +284,26 @@ def replay(console: Any, **options: Any) -> Any:
       windvane replay --policy drift --window 7d   # what if
       windvane replay --from 2010-01-01 --delay 14d
     """
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.replay(Path.cwd(), options, console)
+
+
+@main.command()
+@click.argument("name", type=click.Choice(["ingest", "validate", "split"]))
+@_command
+def stage(name: str, console: Any) -> Any:
+    """Run one stage of dvc.yaml: what `dvc repro` calls. A lap runs the stages by itself."""
+    from windvane.tasks import stage as stages
+
+    stages.run(name, Path.cwd())
 
 
 @main.command()
 @_command
 def status(console: Any) -> Any:
     """Which version serves and why, how the last lap ended, what the watch saw last, and what runs next."""
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.status(Path.cwd(), console)
 
@@ -303,7 +313,7 @@ def status(console: Any) -> Any:
 @_command
 def promote(version: int, console: Any) -> Any:
     """Make VERSION the champion by hand. Its bytes and answers are checked first; the ledger keeps who it replaced."""
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.promote(Path.cwd(), version, console)
 
@@ -312,7 +322,7 @@ def promote(version: int, console: Any) -> Any:
 @_command
 def rollback(console: Any) -> Any:
     """Put back the champion before this one."""
-    from flows import commands
+    from windvane.flows import commands
 
     return commands.rollback(Path.cwd(), console)
 

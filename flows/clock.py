@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from cronsim import CronSim
 
-from flows.project import Project
-from flows.standing import Clock
-from ledger import predictions
+from windvane.flows.project import Project
+from windvane.flows.standing import Clock
+from windvane.ledger import predictions
 
 
 def present(project: Project, clock: Clock) -> datetime | None:

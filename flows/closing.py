@@ -10,9 +10,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowR
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed
 
-from flows.lap import Lap
-from ledger import laps
-from ledger.laps import Lap as Ended
+from windvane.flows.lap import Lap
+from windvane.ledger import laps
+from windvane.ledger.laps import Lap as Ended
 
 SETTLE_SECONDS = 20
 

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flows.console import Console
-from flows.project import Project
-from tasks.errors import InputError
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.tasks.errors import InputError
 
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
     """One lap, by hand."""
-    from flows import flying
+    from windvane.flows import flying
 
     outcome = flying.fly(
         Project(root), cause, "refit" if depth == "refit" else "search", console, trial_runs=trial_runs
@@ -24,9 +24,9 @@ def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console
 
 def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
-    from flows import data, fetching
-    from tasks import contract, digest, fetch, initialise, template, versioning
-    from tasks.tables import write_json
+    from windvane.flows import data, fetching
+    from windvane.tasks import contract, digest, fetch, initialise, template, versioning
+    from windvane.tasks.tables import write_json
 
     root = Path.cwd()
     chosen = initialise.named(table, options.pop("query"), options.pop("key"))
@@ -48,7 +48,7 @@ def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any
 
 def check(root: Path, console: Console) -> dict[str, Any]:
     """Everything that can be known to be wrong before a lap."""
-    from tasks.errors import WindvaneError
+    from windvane.tasks.errors import WindvaneError
 
     problems: list[str] = []
     try:
@@ -69,21 +69,21 @@ def check(root: Path, console: Console) -> dict[str, Any]:
 
 def score(root: Path, source: Path, target: Path, log: bool, console: Console) -> dict[str, Any]:
     """The champion's predictions for a file."""
-    from flows import scoring
+    from windvane.flows import scoring
 
     return scoring.score(Project(root), source, target, log, console)
 
 
 def labels(root: Path, file: Path, console: Console) -> dict[str, Any]:
     """Ground truth for predictions, from a file."""
-    from flows import labelling
+    from windvane.flows import labelling
 
     return labelling.labels(Project(root), file, console)
 
 
 def monitor(root: Path, wait: bool, acknowledge: bool, console: Console) -> dict[str, Any]:
     """One look at production, and what follows from it."""
-    from flows.watch import watch
+    from windvane.flows.watch import watch
 
     project = Project(root)
     os.chdir(project.root)
@@ -92,42 +92,42 @@ def monitor(root: Path, wait: bool, acknowledge: bool, console: Console) -> dict
 
 def serve(root: Path, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
     """The scoring service, until it is stopped."""
-    from flows import serving
+    from windvane.flows import serving
 
     return serving.serve(Project(root), host, port, console)
 
 
 def up(root: Path, clock: str, console: Console) -> None:
     """All services, until stopped."""
-    from flows import up
+    from windvane.flows import up
 
     up.up(Project(root), "events" if clock == "events" else "wall", console)
 
 
 def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
     """Forget one subject."""
-    from flows import erasing
+    from windvane.flows import erasing
 
     return erasing.erase(Project(root), ids, where, console)
 
 
 def replay(root: Path, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """The table's own history through the whole loop."""
-    from flows import replay
+    from windvane.flows import replay
 
     return replay.run(Project(root), replay.Asked(**options), console)
 
 
 def status(root: Path, console: Console) -> dict[str, Any]:
     """Champion, last lap, last promotion."""
-    from flows import status
+    from windvane.flows import status
 
     return status.status(Project(root), console)
 
 
 def promote(root: Path, version: int, console: Console) -> dict[str, Any]:
     """Move the champion by hand."""
-    from flows import deploying
+    from windvane.flows import deploying
 
     move = deploying.by_hand(Project(root), version, "manual")
     console.say(f"  version {move.to_version} serves (before: {move.from_version or 'none'})")
@@ -136,8 +136,8 @@ def promote(root: Path, version: int, console: Console) -> dict[str, Any]:
 
 def rollback(root: Path, console: Console) -> dict[str, Any]:
     """Put back the champion before this one."""
-    from flows import deploying
-    from ledger import versions
+    from windvane.flows import deploying
+    from windvane.ledger import versions
 
     project = Project(root)
     champion = deploying.champion_or_complain(project)
@@ -153,8 +153,8 @@ def rollback(root: Path, console: Console) -> dict[str, Any]:
 
 def _source(project: Project) -> None:
     """The first two stages, with nothing left behind."""
-    from flows import data
-    from tasks import contract, digest, fetch, ingest, privacy, tables, validate
+    from windvane.flows import data
+    from windvane.tasks import contract, digest, fetch, ingest, privacy, tables, validate
 
     settings = project.settings
     if not settings.data.local:
@@ -175,7 +175,7 @@ def _services(project: Project) -> None:
     if project.tracking_uri is not None:
         _ = project.tracker
     if url := os.environ.get("PREFECT_API_URL"):
-        from flows.server import Server
+        from windvane.flows.server import Server
 
         Server(url.rstrip("/"), None, None).wait()
 
@@ -184,8 +184,8 @@ def backtest(
     root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Console
 ) -> dict[str, Any]:
     """Retraining policies over the table's own history."""
-    from flows import backtest as playing
-    from flows.teaching import cores
+    from windvane.flows import backtest as playing
+    from windvane.flows.teaching import cores
 
     project = Project(root)
     return playing.run(project, window, cost, delay, apply, drift, cores(), console)

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.lap import Lap, nothing_new
-from flows.outcome import Outcome
-from flows.project import Project
-from ledger import versions
-from tasks import contract, contract_template, findings, privacy, tables, template, versioning
-from tasks import ingest as ingesting
-from tasks import split as splitting
-from tasks import validate as validating
-from tasks.digest import ACCEPTED, DIGEST
-from tasks.errors import InputError
-from tasks.profile import TABLE, Profile, read, require
-from tasks.settings import Settings
-from tasks.tables import read_json, write_json
+from windvane.flows.lap import Lap, nothing_new
+from windvane.flows.outcome import Outcome
+from windvane.flows.project import Project
+from windvane.ledger import versions
+from windvane.tasks import contract, contract_template, findings, privacy, tables, template, versioning
+from windvane.tasks import ingest as ingesting
+from windvane.tasks import split as splitting
+from windvane.tasks import validate as validating
+from windvane.tasks.digest import ACCEPTED, DIGEST
+from windvane.tasks.errors import InputError
+from windvane.tasks.profile import TABLE, Profile, read, require
+from windvane.tasks.settings import Settings
+from windvane.tasks.tables import read_json, write_json
 
 TAUGHT = Path("data/taught_until.json")
 PROFILE = Path("data/profile.json")

@@ -6,19 +6,19 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from flows.project import Project
-from ledger import openings, versions
-from ledger.store import now
-from ledger.versions import Promotion, Version
-from tasks import artifacts, registry
-from tasks.errors import Corrupted, InputError, WindvaneError
-from tasks.smoke import Tester
-from tasks.tables import read_json, write_json
+from windvane.flows.project import Project
+from windvane.ledger import openings, versions
+from windvane.ledger.store import now
+from windvane.ledger.versions import Promotion, Version
+from windvane.tasks import artifacts, registry
+from windvane.tasks.errors import Corrupted, InputError, WindvaneError
+from windvane.tasks.smoke import Tester
+from windvane.tasks.tables import read_json, write_json
 
 if TYPE_CHECKING:
-    from flows.lap import Lap
-    from flows.teaching import Built, Lesson
-    from tasks.estimators import Spec
+    from windvane.flows.lap import Lap
+    from windvane.flows.teaching import Built, Lesson
+    from windvane.tasks.estimators import Spec
 
 # The version's row for the ledger, stored with its run before it is registered: a kill in between loses nothing.
 FACTS = "version.json"
@@ -85,7 +85,7 @@ def _recorded(lap: Lap, version: Version) -> Version:
 
 def sides(lap: Lap, lesson: Lesson) -> dict[str, Any]:
     """What decides on which side a row stands: two versions with equal sides never taught each other's test rows."""
-    from tasks.profile import read
+    from windvane.tasks.profile import read
 
     split, problem = lap.project.settings.split, lap.project.settings.problem
     key = read(lesson.root / "data" / "profile.json").key

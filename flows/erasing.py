@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from flows.console import Console
-from flows.project import Project
-from tasks.errors import InputError, Outage
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.tasks.errors import InputError, Outage
 
 
 def erase(project: Project, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
@@ -16,8 +16,8 @@ def erase(project: Project, ids: tuple[str, ...], where: str | None, console: Co
         raise InputError("erase: say whose rows: either --id ID (several times), or --where COLUMN=VALUE")
     from sqlalchemy.exc import DBAPIError
 
-    from ledger import retention
-    from tasks import statements
+    from windvane.ledger import retention
+    from windvane.tasks import statements
 
     try:
         if where is None:

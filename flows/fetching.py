@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.lap import Lap
-from ledger import feedback
-from tasks import fetch as fetching
-from tasks import raw, versioning
-from tasks.data_settings import Data
+from windvane.flows.lap import Lap
+from windvane.ledger import feedback
+from windvane.tasks import fetch as fetching
+from windvane.tasks import raw, versioning
+from windvane.tasks.data_settings import Data
 
 
 def fetch(lap: Lap) -> None:

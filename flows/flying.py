@@ -6,11 +6,11 @@ import os
 from contextlib import nullcontext
 from typing import Any
 
-from flows import fetching, sharing
-from flows import lap as laps
-from flows.console import Console
-from flows.outcome import Outcome
-from flows.project import Project
+from windvane.flows import fetching, sharing
+from windvane.flows import lap as laps
+from windvane.flows.console import Console
+from windvane.flows.outcome import Outcome
+from windvane.flows.project import Project
 
 
 def fly(
@@ -37,7 +37,7 @@ def fly(
                     laps.finish(lap, outcome)
                 console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
                 return outcome
-            from flows import server
+            from windvane.flows import server
 
             with laps.recorded(lap), server.running(project.home / "prefect") as prefect:
                 console.working("start")
@@ -50,14 +50,14 @@ def fly(
 
 def _fly(lap: Any, prefect: Any) -> Outcome:
     """Run the flow. The server boots while everything heavy is imported."""
-    from flows import loading, quiet
+    from windvane.flows import loading, quiet
 
     with loading.all_stays():
         quiet.hush()
         import prefect as framework
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        from flows import closing, training
+        from windvane.flows import closing, training
     loading.load(lap.project, enough=prefect.answers)
     prefect.wait()
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.lap import Lap
-from flows.teaching import Lesson
-from tasks import contract, digest, findings, inspection, measure, profile, report, split, tables
-from tasks.errors import InputError
-from tasks.findings import Finding
-from tasks.tables import read_json
+from windvane.flows.lap import Lap
+from windvane.flows.teaching import Lesson
+from windvane.tasks import contract, digest, findings, inspection, measure, profile, report, split, tables
+from windvane.tasks.errors import InputError
+from windvane.tasks.findings import Finding
+from windvane.tasks.tables import read_json
 
 REPORT, FOUND = "report.html", "findings.json"
 

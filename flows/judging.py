@@ -6,22 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from flows.lap import Depth, Lap
-from flows.project import Project
-from flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
-from ledger import versions
-from ledger.versions import Version
-from tasks import estimators, features, gate, problems, split
-from tasks.gate import Evidence, Verdict
-from tasks.scores import BASELINE_LOSS, LOSS
-from tasks.tables import ROW, read_parquet, write_parquet
+from windvane.flows.lap import Depth, Lap
+from windvane.flows.project import Project
+from windvane.flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
+from windvane.ledger import versions
+from windvane.ledger.versions import Version
+from windvane.tasks import estimators, features, gate, problems, split
+from windvane.tasks.gate import Evidence, Verdict
+from windvane.tasks.scores import BASELINE_LOSS, LOSS
+from windvane.tasks.tables import ROW, read_parquet, write_parquet
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.settings import Problem, Settings
+    from windvane.tasks.settings import Problem, Settings
 
 
 @dataclass(frozen=True)

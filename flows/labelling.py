@@ -6,17 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.console import Console
-from flows.project import Project
-from tasks.errors import Outage
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.tasks.errors import Outage
 
 
 def labels(project: Project, file: Path, console: Console) -> dict[str, Any]:
     """Record the statements of `file`: matched, unmatched, duplicates, changed."""
     from sqlalchemy.exc import DBAPIError
 
-    from ledger.labels import hand_in
-    from tasks import label_files
+    from windvane.ledger.labels import hand_in
+    from windvane.tasks import label_files
 
     console.working(f"reading {file}")
     statements = label_files.read(file, project.settings.problem.kind)

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from flows import notifying
-from flows.console import Console
-from flows.outcome import Outcome, of_version
-from flows.project import Project
-from ledger import decisions, laps, leases, retention, versions
-from ledger.decisions import Entry
-from ledger.versions import Version
-from tasks import fingerprint, versioning
-from tasks.errors import InputError
+from windvane.flows import notifying
+from windvane.flows.console import Console
+from windvane.flows.outcome import Outcome, of_version
+from windvane.flows.project import Project
+from windvane.ledger import decisions, laps, leases, retention, versions
+from windvane.ledger.decisions import Entry
+from windvane.ledger.versions import Version
+from windvane.tasks import fingerprint, versioning
+from windvane.tasks.errors import InputError
 
 Depth = Literal["search", "refit"]
 CURRENT: ContextVar[Lap | None] = ContextVar("CURRENT", default=None)

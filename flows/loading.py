@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from flows.project import Project
+from windvane.flows.project import Project
 
 # What teaching needs in any case. Imported by one thread, before steps run side by side and would each begin to.
 HEAVY = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")

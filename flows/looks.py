@@ -11,24 +11,24 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from flows.console import Console
-from flows.production import Count, Production
-from ledger import decisions, windows
-from ledger.decisions import AlreadyOpen, Entry
-from ledger.store import now as wall
-from ledger.windows import Seen
-from monitoring.decision import decide
-from monitoring.limits import History, Limits, Made
-from monitoring.windows import due, level
+from windvane.flows.console import Console
+from windvane.flows.production import Count, Production
+from windvane.ledger import decisions, windows
+from windvane.ledger.decisions import AlreadyOpen, Entry
+from windvane.ledger.store import now as wall
+from windvane.ledger.windows import Seen
+from windvane.monitoring.decision import decide
+from windvane.monitoring.limits import History, Limits, Made
+from windvane.monitoring.windows import due, level
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from flows.challengers import Challengers
-    from monitoring.estimate import LossModel
-    from monitoring.evidence import Decision, Look
-    from monitoring.looking import Reference
-    from tasks.features import Columns
+    from windvane.flows.challengers import Challengers
+    from windvane.monitoring.estimate import LossModel
+    from windvane.monitoring.evidence import Decision, Look
+    from windvane.monitoring.looking import Reference
+    from windvane.tasks.features import Columns
 
 # Earlier windows whose state may come back.
 _STATES = 36
@@ -96,7 +96,7 @@ class Pass:
 
     def _found(self, seen: Seen) -> Look:
         """What a look found, read from its record once."""
-        from monitoring import looking
+        from windvane.monitoring import looking
 
         known = self._read.get(seen.start)
         if known is None or known[0] is not seen:
@@ -121,8 +121,8 @@ class Pass:
         return seen
 
     def _look(self, count: Count, before: Seen | None, fresh: bool) -> Seen:
-        from monitoring import looking
-        from monitoring.evidence import Stretch
+        from windvane.monitoring import looking
+        from windvane.monitoring.evidence import Stretch
 
         place, settings = count.place, self._project.settings
         looks = self._production.looked if before is None else before.looks
@@ -156,10 +156,10 @@ class Pass:
         )
 
     def _reference(self, start: str, columns: Columns) -> Reference:
-        from monitoring import estimate
-        from monitoring.looking import Reference
-        from monitoring.states import State
-        from tasks import problems
+        from windvane.monitoring import estimate
+        from windvane.monitoring.looking import Reference
+        from windvane.monitoring.states import State
+        from windvane.tasks import problems
 
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window
@@ -209,18 +209,18 @@ class Pass:
 
     @cached_property
     def _errors(self) -> tuple[float | None, float | None]:
-        from flows import probation
+        from windvane.flows import probation
 
         return probation.errors(self._production)
 
     @cached_property
     def _challengers(self) -> Challengers:
-        from flows.challengers import Challengers
+        from windvane.flows.challengers import Challengers
 
         return Challengers(self._production, self._console)
 
     def _history(self, seen: Seen, at: str) -> History:
-        from flows import probation
+        from windvane.flows import probation
 
         earlier = self._earlier(seen.start)
         made = decisions.listed(self._engine, self._name, acting=True)

@@ -8,11 +8,11 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.console import Console
-from flows.project import Project
-from flows.standing import Clock
-from flows.watch import watch
-from ledger import versions
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.flows.standing import Clock
+from windvane.flows.watch import watch
+from windvane.ledger import versions
 
 
 @flow(name="monitor", persist_result=False, validate_parameters=False)

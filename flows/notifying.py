@@ -11,15 +11,15 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
-from flows.outcome import Outcome
-from flows.project import Project
-from ledger import notices
-from ledger.decisions import Entry
-from tasks.data_settings import expand
-from tasks.errors import InputError
+from windvane.flows.outcome import Outcome
+from windvane.flows.project import Project
+from windvane.ledger import notices
+from windvane.ledger.decisions import Entry
+from windvane.tasks.data_settings import expand
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
-    from monitoring.evidence import Look
+    from windvane.monitoring.evidence import Look
 
 _SECONDS, _TRIES, _PAUSE = 5.0, 3, 0.5
 

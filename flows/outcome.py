@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows.console import number, table
+from windvane.flows.console import number, table
 
 if TYPE_CHECKING:
-    from ledger.versions import Version
+    from windvane.ledger.versions import Version
 
 
 @dataclass(frozen=True)

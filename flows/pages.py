@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import acting, notifying
-from flows.console import Console
-from flows.looks import last_about
-from flows.production import Production
-from flows.source import FOLDER
-from ledger import windows
-from ledger.decisions import Entry
-from ledger.windows import Seen
-from monitoring.windows import Place
+from windvane.flows import acting, notifying
+from windvane.flows.console import Console
+from windvane.flows.looks import last_about
+from windvane.flows.production import Production
+from windvane.flows.source import FOLDER
+from windvane.ledger import windows
+from windvane.ledger.decisions import Entry
+from windvane.ledger.windows import Seen
+from windvane.monitoring.windows import Place
 
 if TYPE_CHECKING:
-    from monitoring.evidence import Look
+    from windvane.monitoring.evidence import Look
 
 
 class Pages:
@@ -37,7 +37,7 @@ class Pages:
 
     def report(self, seen: Seen) -> str:
         """Write a look's page; where."""
-        from monitoring import looking, report
+        from windvane.monitoring import looking, report
 
         engine, name = self._project.ledger, self._project.name
         path, drawn = self._page(seen), self._page(seen, "-distributions")
@@ -50,7 +50,7 @@ class Pages:
 
     def _draw(self, seen: Seen, look: Look) -> Path:
         """Evidently's page of all distributions, beside the look's own."""
-        from monitoring import evidently, frames
+        from windvane.monitoring import evidently, frames
 
         self._console.working("draw")
         place = Place(seen.start, seen.end, seen.closed)

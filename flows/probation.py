@@ -8,11 +8,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flows.production import Production
-from ledger import decisions, versions, windows
-from ledger.versions import Version
-from ledger.windows import Seen
-from monitoring.limits import Limits, Probation
+from windvane.flows.production import Production
+from windvane.ledger import decisions, versions, windows
+from windvane.ledger.versions import Version
+from windvane.ledger.windows import Seen
+from windvane.monitoring.limits import Limits, Probation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,10 +48,10 @@ def errors(production: Production) -> tuple[float | None, float | None]:
 
     None each where it cannot be told; the second needs five windows on the calendar.
     """
-    from ledger.moments import moment
-    from tasks import history
-    from tasks.resampling import FEWEST, spread, units
-    from tasks.scores import LOSS
+    from windvane.ledger.moments import moment
+    from windvane.tasks import history
+    from windvane.tasks.resampling import FEWEST, spread, units
+    from windvane.tasks.scores import LOSS
 
     record, settings = production.record, production.project.settings
     loss = record[LOSS].to_numpy(dtype="float64")
@@ -70,11 +70,11 @@ def _compared(production: Production, seen: list[Seen], old: Version, level: flo
     """New against old on the labelled rows of some windows; and what a row saved, in mean losses of the old one's record."""
     import pandas as pd
 
-    from monitoring import answers
-    from monitoring.windows import Place
-    from tasks import problems
-    from tasks.gate import MIN_ROWS
-    from tasks.paired import MIN_BLOCKS, paired
+    from windvane.monitoring import answers
+    from windvane.monitoring.windows import Place
+    from windvane.tasks import problems
+    from windvane.tasks.gate import MIN_ROWS
+    from windvane.tasks.paired import MIN_BLOCKS, paired
 
     problem = production.project.settings.problem
     kind = problems.of(problem.kind)
@@ -100,9 +100,9 @@ def _old_losses(
     production: Production, frame: pd.DataFrame, old: Version, kind: Any
 ) -> tuple[NDArray[np.float64] | None, str]:
     """What the old version would have lost on the same rows; None where their inputs are not all stored."""
-    from monitoring import frames
-    from tasks.errors import InputError
-    from tasks.features import conform
+    from windvane.monitoring import frames
+    from windvane.tasks.errors import InputError
+    from windvane.tasks.features import conform
 
     project, problem = production.project, production.project.settings.problem
     columns = frames.columns_of(old.facts, ())
@@ -122,8 +122,8 @@ def _old_losses(
 def _against_record(
     production: Production, frame: pd.DataFrame, new: NDArray[np.float64], old: Version, how: str
 ) -> tuple[Probation, float | None]:
-    from monitoring import answers, quality
-    from tasks.scores import LOSS
+    from windvane.monitoring import answers, quality
+    from windvane.tasks.scores import LOSS
 
     problem = production.project.settings.problem
     record = production.project.record(old)
@@ -137,7 +137,7 @@ def _against_record(
 
 
 def _own_loss(production: Production, version: Version) -> float:
-    from tasks.scores import LOSS
+    from windvane.tasks.scores import LOSS
 
     return float(production.project.record(version)[LOSS].mean())
 

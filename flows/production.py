@@ -13,20 +13,20 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from flows.console import Console
-from flows.project import Project
-from flows.source import Source, record
-from flows.standing import Clock
-from ledger import labels, predictions, windows
-from ledger.moments import moment
-from ledger.versions import Promotion, Version
-from monitoring.windows import Place, after, by_rows, present, spans
-from tasks.tables import read_parquet
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.flows.source import Source, record
+from windvane.flows.standing import Clock
+from windvane.ledger import labels, predictions, windows
+from windvane.ledger.moments import moment
+from windvane.ledger.versions import Promotion, Version
+from windvane.monitoring.windows import Place, after, by_rows, present, spans
+from windvane.tasks.tables import read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.features import Columns
+    from windvane.tasks.features import Columns
 
 # With fewer rows of a window in the ledger, the source's are taken if it has more: a few trials are no traffic.
 _FEW = 20
@@ -115,7 +115,7 @@ class Production:
 
     def frame(self, count: Count) -> pd.DataFrame:
         """A window's rows, with the record's columns (monitoring/frames.py)."""
-        from monitoring import frames
+        from windvane.monitoring import frames
 
         place, problem = count.place, self.project.settings.problem
         if count.origin == "ledger":
@@ -126,7 +126,7 @@ class Production:
 
     def columns(self, origin: str) -> Columns:
         """The columns that can be compared: those that the ledger drops or hashes cannot."""
-        from monitoring import frames
+        from windvane.monitoring import frames
 
         return frames.columns_of(self.champion.facts, self.hidden if origin == "ledger" else ())
 
@@ -144,7 +144,7 @@ class Production:
 
     def learnable(self) -> pd.DataFrame:
         """The labelled rows that a lap would learn from now, those whose labels came back among them."""
-        from tasks import ingest
+        from windvane.tasks import ingest
 
         settings = self.project.settings
         if not settings.data.local or (settings.data.feedback and self.state["labels"][0]):
@@ -157,8 +157,8 @@ class Production:
     @cached_property
     def before(self) -> pd.DataFrame | None:
         """Rows of the table from before the record: what seasons do. None where there is no time, or no table."""
-        from monitoring import frames
-        from tasks.profile import TABLE
+        from windvane.monitoring import frames
+        from windvane.tasks.profile import TABLE
 
         time, path = self.project.settings.problem.time, self.project.root / TABLE
         if time is None or not path.exists() or time not in self.record:
@@ -183,7 +183,7 @@ class Production:
             return float(done[len(done) // 2])
         if time is None:
             return None
-        from tasks import history
+        from windvane.tasks import history
 
         counts: dict[str, int] = {}
         for value in self.record[time].tolist():

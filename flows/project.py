@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from tasks import settings as params
-from tasks.errors import Outage
-from tasks.settings import Settings
+from windvane.tasks import settings as params
+from windvane.tasks.errors import Outage
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
     import sqlalchemy as sa
 
-    from ledger.privacy import Privacy
-    from ledger.versions import Version
-    from tasks.tracking import Tracker
+    from windvane.ledger.privacy import Privacy
+    from windvane.ledger.versions import Version
+    from windvane.tasks.tracking import Tracker
 
 
 class Project:
@@ -39,7 +39,7 @@ class Project:
         """The ledger, migrated. Raises Outage when it cannot be reached."""
         from sqlalchemy.exc import SQLAlchemyError
 
-        from ledger import store
+        from windvane.ledger import store
 
         url = os.environ.get("WINDVANE_LEDGER_URL") or f"sqlite:///{self.home / 'ledger.db'}"
         try:
@@ -53,12 +53,12 @@ class Project:
     @cached_property
     def privacy(self) -> Privacy:
         """What of a request the ledger may keep. Raises InputError for a column that neither schema.yaml nor the champion knows."""
-        from ledger import versions
-        from tasks import privacy
+        from windvane.ledger import versions
+        from windvane.tasks import privacy
 
         if not (self.settings.ledger.drop or self.settings.ledger.hash):
             return privacy.of(self.settings, self.home)
-        from tasks import contract
+        from windvane.tasks import contract
 
         champion, agreed = versions.champion(self.ledger, self.name), contract.load(self.root / contract.SCHEMA)
         known = {name for names in champion.facts["columns"].values() for name in names} if champion else set()
@@ -69,7 +69,7 @@ class Project:
     @cached_property
     def tracker(self) -> Tracker:
         """MLflow, at MLFLOW_TRACKING_URI or in .windvane/."""
-        from tasks.tracking import Tracker
+        from windvane.tasks.tracking import Tracker
 
         return Tracker(self.name, self.home, self.tracking_uri)
 
@@ -90,7 +90,7 @@ class Project:
 
     def fetch(self, uri: str) -> Path:
         """A local path with the content of what `relative` returned."""
-        from tasks.tracking import local
+        from windvane.tasks.tracking import local
 
         return local(uri, self.home / "downloads", self.tracking_uri) if "://" in uri else self.root / uri
 
@@ -100,9 +100,9 @@ class Project:
 
     def record(self, version: Version) -> pd.DataFrame:
         """A version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
-        from tasks.artifacts import sha256
-        from tasks.errors import Corrupted
-        from tasks.tables import read_parquet
+        from windvane.tasks.artifacts import sha256
+        from windvane.tasks.errors import Corrupted
+        from windvane.tasks.tables import read_parquet
 
         path = self.artifact(version, "record.parquet")
         if sha256(path) != version.record_sha256:
@@ -113,6 +113,6 @@ class Project:
 
     def model(self, version: Version) -> Any:
         """A version's fitted pipeline, its bytes checked first. Raises Corrupted."""
-        from tasks.artifacts import load
+        from windvane.tasks.artifacts import load
 
         return load(self.fetch(version.model_uri), version.manifest_sha256)

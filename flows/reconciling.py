@@ -20,10 +20,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Scheduled
 
-from flows.closing import crash
-from flows.project import Project
-from ledger import decisions, laps, leases
-from ledger.moments import make_id
+from windvane.flows.closing import crash
+from windvane.flows.project import Project
+from windvane.ledger import decisions, laps, leases
+from windvane.ledger.moments import make_id
 
 # A run that a runner has taken begins within seconds, or never.
 PENDING = timedelta(minutes=1)
@@ -84,7 +84,7 @@ class Owed:
                 decisions.claim(engine, lease, entry.id, make_id())  # one too many: it ends there
             return f"given up: {entry.claims} laps of one decision died"
         # It lives no longer than this process, and in a group of its own: it ends that group when it ends.
-        command = [sys.executable, "-m", "flows.child", "lap", entry.id]
+        command = [sys.executable, "-P", "-m", "windvane.flows.child", "lap", entry.id]
         self._lap = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         return f"process {self._lap.pid} began the lap that was owed"
 

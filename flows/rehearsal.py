@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from flows.console import Console
-from flows.production import Count, Production, mark
-from flows.project import Project
-from ledger import store, versions
-from ledger.versions import Promotion, Version
-from monitoring.history.stream import Stream
-from monitoring.windows import Place
-from tasks import fetch, ingest, tables
+from windvane.flows.console import Console
+from windvane.flows.production import Count, Production, mark
+from windvane.flows.project import Project
+from windvane.ledger import store, versions
+from windvane.ledger.versions import Promotion, Version
+from windvane.monitoring.history.stream import Stream
+from windvane.monitoring.windows import Place
+from windvane.tasks import fetch, ingest, tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.settings import Settings
+    from windvane.tasks.settings import Settings
 
 
 class Rehearsal(Project):
@@ -69,8 +69,8 @@ class Rehearsal(Project):
 
     def answered(self, version: Version, place: Place) -> pd.DataFrame:
         """A window's rows with what a version says of them, and with their labels, whenever these come."""
-        from monitoring import frames
-        from tasks import problems
+        from windvane.monitoring import frames
+        from windvane.tasks import problems
 
         key = (version.version, place.start, place.end)
         if key not in self._answered:
@@ -84,8 +84,8 @@ class Rehearsal(Project):
 
     def loss(self, version: Version, place: Place) -> float:
         """A version's mean loss on a window's labelled rows; NaN without any."""
-        from monitoring import answers
-        from tasks import problems
+        from windvane.monitoring import answers
+        from windvane.tasks import problems
 
         problem, frame = self.settings.problem, self.answered(version, place)
         frame = frame[answers.labelled(frame, problem.target)]
@@ -95,7 +95,7 @@ class Rehearsal(Project):
 
     def reference(self, version: Version) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """A version's record as looks want it, and the rows from before it."""
-        from monitoring import frames
+        from windvane.monitoring import frames
 
         if version.version not in self._references:
             columns, time = frames.columns_of(version.facts, ()), str(self.settings.problem.time)

@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flows import judging
-from flows.lap import Depth
-from flows.rehearsal import Rehearsal
-from flows.teaching import JUDGED_BEFORE, cores, refit
-from ledger import decisions, versions
-from ledger.decisions import Entry
-from ledger.leases import Lease
-from ledger.store import now
-from ledger.versions import Judgement, Version
-from monitoring.history.story import Ending
-from tasks import estimators, evaluation, features, history, problems, profile, sampling, search
-from tasks import partition as parting
-from tasks import split as splitting
-from tasks.errors import InputError
-from tasks.estimators import Spec
-from tasks.scores import LOSS
-from tasks.tables import ROW
+from windvane.flows import judging
+from windvane.flows.lap import Depth
+from windvane.flows.rehearsal import Rehearsal
+from windvane.flows.teaching import JUDGED_BEFORE, cores, refit
+from windvane.ledger import decisions, versions
+from windvane.ledger.decisions import Entry
+from windvane.ledger.leases import Lease
+from windvane.ledger.store import now
+from windvane.ledger.versions import Judgement, Version
+from windvane.monitoring.history.story import Ending
+from windvane.tasks import estimators, evaluation, features, history, problems, profile, sampling, search
+from windvane.tasks import partition as parting
+from windvane.tasks import split as splitting
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import Spec
+from windvane.tasks.scores import LOSS
+from windvane.tasks.tables import ROW
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.evaluation import HeldOut
-    from tasks.features import Columns
-    from tasks.gate import Verdict
-    from tasks.problems import Kind
+    from windvane.tasks.evaluation import HeldOut
+    from windvane.tasks.features import Columns
+    from windvane.tasks.gate import Verdict
+    from windvane.tasks.problems import Kind
 
 
 @dataclass(frozen=True)

@@ -10,28 +10,28 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flows import acting, relearning, retelling
-from flows.backtest import FIRST
-from flows.console import Console, Silent, number
-from flows.looks import Pass
-from flows.project import Project
-from flows.rehearsal import Played, Rehearsal, read
-from ledger import decisions, leases, versions
-from ledger.decisions import Entry
-from ledger.leases import Lease
-from ledger.windows import Seen
-from monitoring import looking
-from monitoring.history.story import Chapter, Story, cause
-from monitoring.history.stream import beginning, stream
-from monitoring.windows import Place
-from tasks import estimators, ingest, problems
-from tasks import settings as params
-from tasks.errors import InputError
-from tasks.estimators import Spec
-from tasks.scores import LOSS
+from windvane.flows import acting, relearning, retelling
+from windvane.flows.backtest import FIRST
+from windvane.flows.console import Console, Silent, number
+from windvane.flows.looks import Pass
+from windvane.flows.project import Project
+from windvane.flows.rehearsal import Played, Rehearsal, read
+from windvane.ledger import decisions, leases, versions
+from windvane.ledger.decisions import Entry
+from windvane.ledger.leases import Lease
+from windvane.ledger.windows import Seen
+from windvane.monitoring import looking
+from windvane.monitoring.history.story import Chapter, Story, cause
+from windvane.monitoring.history.stream import beginning, stream
+from windvane.monitoring.windows import Place
+from windvane.tasks import estimators, ingest, problems
+from windvane.tasks import settings as params
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import Spec
+from windvane.tasks.scores import LOSS
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from windvane.tasks.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from flows import quiet
-from flows.console import Console, table
-from flows.project import Project
-from monitoring.history.story import Chapter, Story
-from tasks.errors import Outage
+from windvane.flows import quiet
+from windvane.flows.console import Console, table
+from windvane.flows.project import Project
+from windvane.monitoring.history.story import Chapter, Story
+from windvane.tasks.errors import Outage
 
 FOLDER = Path(".windvane/history")
 
@@ -41,8 +41,8 @@ def _plain(chapter: Chapter) -> dict[str, Any]:
 
 
 def _draw(story: Story, folder: Path) -> tuple[Path, Path]:
-    from monitoring.history import page, picture
-    from tasks import sheets
+    from windvane.monitoring.history import page, picture
+    from windvane.tasks import sheets
 
     drawn, written = folder / "replay.png", folder / "replay.html"
     folder.mkdir(parents=True, exist_ok=True)

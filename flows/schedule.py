@@ -15,12 +15,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from flows import quiet
-from flows.clock import Ticks, present
-from flows.project import Project
-from flows.standing import Clock
-from flows.up import RUNNER
-from tasks.tables import write_json
+from windvane.flows import quiet
+from windvane.flows.clock import Ticks, present
+from windvane.flows.project import Project
+from windvane.flows.standing import Clock
+from windvane.flows.up import RUNNER
+from windvane.tasks.tables import write_json
 
 EVENT = "windvane.retrain"
 # Seconds: between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at
@@ -59,7 +59,7 @@ def deployments(project: Project, clock: Clock) -> list[Any]:
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
-    from flows import monitoring, training
+    from windvane.flows import monitoring, training
 
     def at(cron: str | None) -> Any:
         return Cron(cron, timezone="UTC") if cron is not None and clock == "wall" else None
@@ -92,7 +92,7 @@ def run(project: Project, clock: Clock) -> None:
 async def _run(project: Project, clock: Clock, made: list[Any]) -> None:
     from prefect.runner import Runner
 
-    from flows import reconciling
+    from windvane.flows import reconciling
 
     # On shutdown schedules stay as they are: what was missed is collapsed at the next start.
     runner = Runner(name=f"windvane-{project.name}", query_seconds=POLL, pause_on_shutdown=False, limit=AT_ONCE)
@@ -110,7 +110,7 @@ def _rounds(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
     import httpx
     from sqlalchemy.exc import SQLAlchemyError
 
-    from flows import reconciling
+    from windvane.flows import reconciling
 
     owed, due, asked = reconciling.Owed(project), 0.0, 0.0
     schedule = project.settings.schedule
@@ -133,7 +133,7 @@ def _rounds(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
 
 def _tick(ticks: Ticks, now: datetime, ids: dict[str, UUID]) -> None:
     """Begin what is due; while an earlier run of it is under way, it stays due."""
-    from flows import reconciling
+    from windvane.flows import reconciling
 
     for name in ticks.due(now):
         if not reconciling.begun(ids[name]):

@@ -16,22 +16,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.console import Console
-from flows.deploying import champion_or_complain
-from flows.project import Project
-from tasks import pieces
-from tasks.errors import InputError
-from tasks.tables import read_parquet, write_parquet, write_whole
+from windvane.flows.console import Console
+from windvane.flows.deploying import champion_or_complain
+from windvane.flows.project import Project
+from windvane.tasks import pieces
+from windvane.tasks.errors import InputError
+from windvane.tasks.tables import read_parquet, write_parquet, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from ledger.versions import Version
-    from ledger.writer import Writer
-    from serving.engine import Engine
-    from serving.signature import Signature
-    from tasks.problems import Predictions
+    from windvane.ledger.versions import Version
+    from windvane.ledger.writer import Writer
+    from windvane.serving.engine import Engine
+    from windvane.serving.signature import Signature
+    from windvane.tasks.problems import Predictions
 
 PREDICTION, VERSION = "prediction", "model_version"
 
@@ -73,7 +73,7 @@ class _Scorer:
     """Predicts pieces in their order; a piece that an earlier run finished is read instead."""
 
     def __init__(self, project: Project, version: Version, source: Path, work: Path, writer: Writer | None) -> None:
-        from tasks import features
+        from windvane.tasks import features
 
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
@@ -101,7 +101,7 @@ class _Scorer:
     def _predicted(self, table: pa.Table) -> pd.Series:
         import pandas as pd
 
-        from tasks.features import conform
+        from windvane.tasks.features import conform
 
         said = self._ask(conform(table.to_pandas(), self._columns, str(self._source)))
         if self._writer is not None:
@@ -110,11 +110,11 @@ class _Scorer:
 
     def _record(self, table: pa.Table, said: Predictions) -> None:
         """Into the ledger, durably. Ids that the table does not give are made from the file and the row's place."""
-        from ledger.predictions import BadPrediction, Prediction
-        from ledger.writer import GROUP
-        from serving.answering import outputs
-        from serving.engine import Answer
-        from tasks.statements import as_id
+        from windvane.ledger.predictions import BadPrediction, Prediction
+        from windvane.ledger.writer import GROUP
+        from windvane.serving.answering import outputs
+        from windvane.serving.engine import Answer
+        from windvane.tasks.statements import as_id
 
         problem, number = self._problem, self._version.version
         asked = [n for n in table.column_names if n in {*self._columns.names, problem.id, problem.time}]
@@ -137,12 +137,12 @@ class _Scorer:
 
 def _engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataFrame], Predictions]]:
     """The engine that is faster on large batches of this version, by name, and what asks it about a conformed frame."""
-    from tasks import artifacts, problems
+    from windvane.tasks import artifacts, problems
 
     kind = problems.of(version.facts["kind"])
     bulk = version.facts.get("bulk") or {}
     if bulk.get("engine") == "compiled":
-        from serving import stored
+        from windvane.serving import stored
 
         form = stored.read(artifacts.verify(project.fetch(version.model_uri), version.manifest_sha256))
         if form is not None and form.compiled is not None:
@@ -153,8 +153,8 @@ def _engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataF
 def _compiled(engine: Engine, signature: Signature, frame: pd.DataFrame) -> Predictions:
     import numpy as np
 
-    from serving.agreement import plain
-    from tasks.problems import Predictions
+    from windvane.serving.agreement import plain
+    from windvane.tasks.problems import Predictions
 
     said = engine.predict(plain(frame, signature))
     classes = None if signature.classes is None else np.array(signature.classes)
@@ -162,8 +162,8 @@ def _compiled(engine: Engine, signature: Signature, frame: pd.DataFrame) -> Pred
 
 
 def _durable(waiting: list[Any]) -> None:
-    from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
-    from tasks.errors import Outage
+    from windvane.ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
+    from windvane.tasks.errors import Outage
 
     try:
         for future in waiting:
@@ -173,7 +173,7 @@ def _durable(waiting: list[Any]) -> None:
 
 
 def _writer(project: Project) -> Writer:
-    from ledger.writer import Writer
+    from windvane.ledger.writer import Writer
 
     return Writer(project.ledger, project.name, project.privacy)
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from flows import standing
-from tasks.errors import Outage
-from tasks.tables import write_whole
+from windvane.flows import standing
+from windvane.tasks.errors import Outage
+from windvane.tasks.tables import write_whole
 
 # A fresh database takes 15-60 s to migrate on a loaded machine.
 BOOT_SECONDS = 180
@@ -87,7 +87,7 @@ def running(home: Path) -> Iterator[Server]:
         told = environment(home, url)
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server", str(listener.fileno())],
+                [sys.executable, "-P", "-m", "windvane.flows.server", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,

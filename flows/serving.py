@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.console import Console
-from flows.project import Project
-from tasks.errors import Outage
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.tasks.errors import Outage
 
 # Seconds that MLflow may take to be told of a rollback.
 TELLING = 120
@@ -19,9 +19,9 @@ TELLING = 120
 
 def serve(project: Project, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
     """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers."""
-    from serving import keys, server
-    from serving.asking import Roles
-    from tasks.statements import statement
+    from windvane.serving import keys, server
+    from windvane.serving.asking import Roles
+    from windvane.tasks.statements import statement
 
     settings = project.settings
     problem = settings.problem
@@ -51,7 +51,7 @@ def repair(root: Path) -> None:
 
     Raises WindvaneError where MLflow does not answer; the next lap tells it then.
     """
-    command = [sys.executable, "-m", "flows.aliases", str(root)]
+    command = [sys.executable, "-P", "-m", "windvane.flows.aliases", str(root)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TELLING, check=False)
     except subprocess.TimeoutExpired:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.lap import Lap
-from ledger import versions
-from tasks import versioning
-from tasks.data_settings import expand
-from tasks.errors import Outage
-from tasks.tables import read_json, write_json
+from windvane.flows.lap import Lap
+from windvane.ledger import versions
+from windvane.tasks import versioning
+from windvane.tasks.data_settings import expand
+from windvane.tasks.errors import Outage
+from windvane.tasks.tables import read_json, write_json
 
 STATE = "remote.json"
 

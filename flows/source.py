@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.console import Console
-from flows.project import Project
-from ledger.moments import moment
-from ledger.versions import Version
-from monitoring.windows import Place
-from tasks.errors import InputError
-from tasks.tables import read_json, read_parquet, write_json, write_parquet
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.ledger.moments import moment
+from windvane.ledger.versions import Version
+from windvane.monitoring.windows import Place
+from windvane.tasks.errors import InputError
+from windvane.tasks.tables import read_json, read_parquet, write_json, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def kept(path: Path) -> dict[str, Any] | None:
 
 def record(project: Project, champion: Version) -> pd.DataFrame:
     """The champion's held-out rows with its predictions, read as the pipeline reads them. Raises InputError without any."""
-    from monitoring import frames
+    from windvane.monitoring import frames
 
     try:
         rows = project.record(champion)
@@ -52,7 +52,7 @@ class Source:
     @cached_property
     def mark(self) -> str | None:
         """What the source is now, without reading it; None: no rows of it can be told to be new."""
-        from tasks import sources
+        from windvane.tasks import sources
 
         if self.project.settings.problem.time is None or self.champion.facts["taught_until"] is None:
             return None
@@ -67,8 +67,8 @@ class Source:
 
     def fetch(self) -> None:
         """The snapshot of a remote source, and of labels that came back, is brought up to date as a lap does it, and under its lease."""
-        from flows import fetching
-        from flows.lap import opened
+        from windvane.flows import fetching
+        from windvane.flows.lap import opened
 
         with opened(self.project, "watch", "refit", self._console) as lap:
             fetching.fetch(lap)
@@ -106,8 +106,8 @@ class Source:
         """The source's rows behind what the champion was taught, with what it says of them now."""
         import pandas as pd
 
-        from monitoring import frames
-        from tasks import ingest, problems
+        from windvane.monitoring import frames
+        from windvane.tasks import ingest, problems
 
         settings, time, until = (
             self.project.settings,

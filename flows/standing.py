@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ledger.leases import Holder
-from tasks.errors import InputError
-from tasks.tables import write_json
+from windvane.ledger.leases import Holder
+from windvane.tasks.errors import InputError
+from windvane.tasks.tables import write_json
 
 _FILE, _LOCK = "up.json", "up.lock"
 # Which clock the watch goes by: the wall's, or the newest moment among the events that the ledger has seen.

@@ -9,10 +9,10 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from flows import standing
-from flows.console import Console, number
-from flows.project import Project
-from ledger import decisions, laps, versions, windows
+from windvane.flows import standing
+from windvane.flows.console import Console, number
+from windvane.flows.project import Project
+from windvane.ledger import decisions, laps, versions, windows
 
 
 def status(project: Project, console: Console) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _next(project: Project, console: Console) -> dict[str, Any]:
 
 def _serving(project: Project, console: Console) -> Any:
     """What a running scoring service said last; None when none runs on this machine."""
-    from serving.state import read
+    from windvane.serving.state import read
 
     told = read(project.home / "serving")
     if told is not None:

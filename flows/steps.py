@@ -11,9 +11,9 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas.objects import State
 
-from flows import data, deploying, fetching, inspecting, judging, sharing, teaching
-from flows.lap import Lap
-from tasks.errors import Outage
+from windvane.flows import data, deploying, fetching, inspecting, judging, sharing, teaching
+from windvane.flows.lap import Lap
+from windvane.tasks.errors import Outage
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from flows import child
-from flows.standing import Standing
-from tasks.errors import InputError
+from windvane.flows import child
+from windvane.flows.standing import Standing
+from windvane.tasks.errors import InputError
 
 # Seconds: between two looks at what is not ready, and at what is; how long an answer may take.
 SOON, SELDOM, PATIENCE = 0.3, 5.0, 2.0

@@ -9,23 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from flows.console import number
-from flows.lap import Lap
-from ledger import openings, versions
-from serving import stored
-from serving.agreement import Pace
-from tasks import artifacts, estimators, evaluation, features, label_shift, problems, tables, thresholds, trials
-from tasks import search as searching
-from tasks import split as splitting
-from tasks.estimators import Spec
-from tasks.evaluation_files import write_evaluation
-from tasks.profile import read
-from tasks.smoke import Tester
+from windvane.flows.console import number
+from windvane.flows.lap import Lap
+from windvane.ledger import openings, versions
+from windvane.serving import stored
+from windvane.serving.agreement import Pace
+from windvane.tasks import (
+    artifacts,
+    estimators,
+    evaluation,
+    features,
+    label_shift,
+    problems,
+    tables,
+    thresholds,
+    trials,
+)
+from windvane.tasks import search as searching
+from windvane.tasks import split as splitting
+from windvane.tasks.estimators import Spec
+from windvane.tasks.evaluation_files import write_evaluation
+from windvane.tasks.profile import read
+from windvane.tasks.smoke import Tester
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.settings import Settings
+    from windvane.tasks.settings import Settings
 
 # Rows stored with the model: what the smoke test predicts again.
 SAMPLE_ROWS = 20
@@ -62,7 +72,7 @@ class Built:
 
 def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
     """The split sides to learn from, read from where DVC keeps them by their hash, not from the workspace."""
-    from tasks.versioning import pipeline
+    from windvane.tasks.versioning import pipeline
 
     root = lap.folder(mark)
     with pipeline(lap.project.root) as stages:

@@ -6,18 +6,18 @@ import subprocess
 from dataclasses import asdict
 from typing import Any
 
-from flows.console import number
-from flows.lap import Lap
-from flows.outcome import Candidate, Outcome, of_version
-from flows.teaching import Lesson
-from ledger import laps, versions
-from ledger.store import now
-from ledger.versions import Judgement, Promotion, Version
-from tasks import fingerprint, thresholds, versioning
-from tasks.evaluation import Evaluation, HeldOut
-from tasks.gate import Verdict
-from tasks.search import Found
-from tasks.settings import PARAMS, raw
+from windvane.flows.console import number
+from windvane.flows.lap import Lap
+from windvane.flows.outcome import Candidate, Outcome, of_version
+from windvane.flows.teaching import Lesson
+from windvane.ledger import laps, versions
+from windvane.ledger.store import now
+from windvane.ledger.versions import Judgement, Promotion, Version
+from windvane.tasks import fingerprint, thresholds, versioning
+from windvane.tasks.evaluation import Evaluation, HeldOut
+from windvane.tasks.gate import Verdict
+from windvane.tasks.search import Found
+from windvane.tasks.settings import PARAMS, raw
 
 
 def begin(lap: Lap, lesson: Lesson) -> None:

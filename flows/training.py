@@ -9,20 +9,20 @@ from prefect import flow
 from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
-from flows import loading, steps
-from flows.closing import close_abandoned
-from flows.console import Console
-from flows.data import nothing_to_learn
-from flows.deploying import adopted, reconcile
-from flows.lap import CURRENT, Depth, Lap, claimed, finish, opened, recorded, unchanged
-from flows.outcome import Outcome
-from flows.project import Project
-from flows.teaching import lesson
-from flows.telling import begin, conclude, summary
-from ledger import laps, versions
-from ledger.versions import Version
-from tasks.estimators import one_thread
-from tasks.smoke import Tester
+from windvane.flows import loading, steps
+from windvane.flows.closing import close_abandoned
+from windvane.flows.console import Console
+from windvane.flows.data import nothing_to_learn
+from windvane.flows.deploying import adopted, reconcile
+from windvane.flows.lap import CURRENT, Depth, Lap, claimed, finish, opened, recorded, unchanged
+from windvane.flows.outcome import Outcome
+from windvane.flows.project import Project
+from windvane.flows.teaching import lesson
+from windvane.flows.telling import begin, conclude, summary
+from windvane.ledger import laps, versions
+from windvane.ledger.versions import Version
+from windvane.tasks.estimators import one_thread
+from windvane.tasks.smoke import Tester
 
 
 @flow(name="lap", flow_run_name="{cause}", persist_result=False, validate_parameters=False)

@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows import child, server, standing, supervisor
-from flows.console import Console, Screen
-from flows.project import Project
-from flows.standing import Clock, Standing
-from flows.supervisor import Child, Service, Supervisor, answers
-from ledger.leases import Holder
-from serving import state
-from tasks.errors import InputError
-from tasks.tables import read_json
+from windvane.flows import child, server, standing, supervisor
+from windvane.flows.console import Console, Screen
+from windvane.flows.project import Project
+from windvane.flows.standing import Clock, Standing
+from windvane.flows.supervisor import Child, Service, Supervisor, answers
+from windvane.ledger.leases import Holder
+from windvane.serving import state
+from windvane.tasks.errors import InputError
+from windvane.tasks.tables import read_json
 
 LOOPBACK = "127.0.0.1"
 # Where people look for them; a port that is taken gives way to one of the next.
@@ -97,7 +97,7 @@ def _services(project: Project, clock: Clock, prefect: socket.socket) -> list[Se
         url = f"http://{LOOPBACK}:{_bind(prefect, PREFECT)}/api"
         told = dict(server.environment(home / "prefect", url))
         server.prepare(home / "prefect")
-        command = (sys.executable, "-m", "flows.server", str(prefect.fileno()))
+        command = (sys.executable, "-P", "-m", "windvane.flows.server", str(prefect.fileno()))
         orders = Service(
             "prefect",
             url.removesuffix("/api"),
@@ -132,7 +132,7 @@ def _tracking(project: Project, own: Mapping[str, str]) -> Service:
 
 
 def _role(name: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "flows.child", name, *arguments)
+    return (sys.executable, "-P", "-m", "windvane.flows.child", name, *arguments)
 
 
 def _bind(listener: socket.socket, port: int) -> int:
@@ -149,7 +149,7 @@ def _bind(listener: socket.socket, port: int) -> int:
 
 
 def _free(host: str, port: int) -> None:
-    from serving import keys, server
+    from windvane.serving import keys, server
 
     known = keys.read(os.environ.get(keys.VARIABLE))
     try:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows import acting, notifying
-from flows.console import Console
-from flows.deploying import champion_or_complain
-from flows.looks import Pass, plain
-from flows.pages import Pages
-from flows.production import Production
-from flows.project import Project
-from flows.source import FOLDER, kept
-from flows.standing import Clock
-from ledger import decisions, versions
-from ledger.decisions import Entry
-from ledger.windows import Seen
-from monitoring.decision import ACKNOWLEDGED
-from tasks.tables import write_json
+from windvane.flows import acting, notifying
+from windvane.flows.console import Console
+from windvane.flows.deploying import champion_or_complain
+from windvane.flows.looks import Pass, plain
+from windvane.flows.pages import Pages
+from windvane.flows.production import Production
+from windvane.flows.project import Project
+from windvane.flows.source import FOLDER, kept
+from windvane.flows.standing import Clock
+from windvane.ledger import decisions, versions
+from windvane.ledger.decisions import Entry
+from windvane.ledger.windows import Seen
+from windvane.monitoring.decision import ACKNOWLEDGED
+from windvane.tasks.tables import write_json
 
 _EVER = "9999"
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from ledger.leases import Lease, check
-from ledger.moments import make_id
-from ledger.schema import decisions
-from ledger.store import now, reading
+from windvane.ledger.leases import Lease, check
+from windvane.ledger.moments import make_id
+from windvane.ledger.schema import decisions
+from windvane.ledger.store import now, reading
 
 State = Literal["recorded", "told", "claimed", "done", "skipped"]
 OPEN = ("recorded", "told", "claimed")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import sqlalchemy as sa
 
-from ledger.labels import winning
-from ledger.schema import labels, predictions, versions
-from ledger.store import reading
+from windvane.ledger.labels import winning
+from windvane.ledger.schema import labels, predictions, versions
+from windvane.ledger.store import reading
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,9 +15,9 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from ledger.moments import moment
-from ledger.schema import labels, predictions
-from ledger.store import now, reading, upsert
+from windvane.ledger.moments import moment
+from windvane.ledger.schema import labels, predictions
+from windvane.ledger.store import now, reading, upsert
 
 # Ids per statement: SQLite takes at most 32,766 bound values.
 CHUNK = 5_000

@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.leases import Lease
-from ledger.schema import laps
-from ledger.store import now, reading
+from windvane.ledger.leases import Lease
+from windvane.ledger.schema import laps
+from windvane.ledger.store import now, reading
 
 
 @dataclass(frozen=True)

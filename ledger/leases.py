@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 import psutil
 import sqlalchemy as sa
 
-from ledger.schema import leases
-from ledger.store import now, reading, stamp
+from windvane.ledger.schema import leases
+from windvane.ledger.store import now, reading, stamp
 
 # A holder on another machine that has not been heard of for this long is taken for dead.
 EXPIRES = timedelta(seconds=60)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ledger.schema import notices
-from ledger.store import now, reading
+from windvane.ledger.schema import notices
+from windvane.ledger.store import now, reading
 
 # So often a notice is tried, then it is old news.
 MOST_TRIES = 20

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ledger.schema import judged_rows, openings
-from ledger.store import now
+from windvane.ledger.schema import judged_rows, openings
+from windvane.ledger.store import now
 
 # Rows per statement: SQLite takes at most 32,766 bound values.
 CHUNK = 10_000

@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from ledger.moments import moment
-from ledger.privacy import Privacy
-from ledger.schema import predictions
-from ledger.store import now, reading, upsert
+from windvane.ledger.moments import moment
+from windvane.ledger.privacy import Privacy
+from windvane.ledger.schema import predictions
+from windvane.ledger.store import now, reading, upsert
 
 ROLES = frozenset({"champion", "shadow", "canary"})
 LONGEST_ID = 200

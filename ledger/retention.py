@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from ledger.labels import chunks
-from ledger.privacy import HASHED, Privacy
-from ledger.schema import erasures, labels, predictions
-from ledger.store import now, reading, stamp
+from windvane.ledger.labels import chunks
+from windvane.ledger.privacy import HASHED, Privacy
+from windvane.ledger.schema import erasures, labels, predictions
+from windvane.ledger.store import now, reading, stamp
 
 # Rows per transaction when much is let go: a prediction that waits for it waits milliseconds.
 BATCH = 500

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.schema import HEAD
+from windvane.ledger.schema import HEAD
 
 # How long a writer waits for another before it gives up; a ledger transaction lasts milliseconds.
 BUSY_SECONDS = 60

@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger import decisions
-from ledger.leases import Lease, check
-from ledger.schema import judgements, promotions, versions
-from ledger.store import now, reading
+from windvane.ledger import decisions
+from windvane.ledger.leases import Lease, check
+from windvane.ledger.schema import judgements, promotions, versions
+from windvane.ledger.store import now, reading
 
 
 class ChampionMoved(RuntimeError):

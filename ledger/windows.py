@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.schema import labels, predictions, windows
-from ledger.store import reading, upsert
+from windvane.ledger.schema import labels, predictions, windows
+from windvane.ledger.store import reading, upsert
 
 # Before any moment: ledger text compares as time does.
 _FIRST = "0000"

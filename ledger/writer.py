@@ -20,10 +20,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger import predictions
-from ledger.committing import Committer
-from ledger.predictions import Prediction
-from ledger.privacy import Privacy
+from windvane.ledger import predictions
+from windvane.ledger.committing import Committer
+from windvane.ledger.predictions import Prediction
+from windvane.ledger.privacy import Privacy
 
 # Rows that may wait for the disk: some seconds' worth. Then whoever brings more waits, and after PATIENCE is sent away.
 ROOM = 20_000

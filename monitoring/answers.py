@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks import scores
-from tasks.scores import BASELINE_LOSS, LOSS, PREDICTION
+from windvane.tasks import scores
+from windvane.tasks.scores import BASELINE_LOSS, LOSS, PREDICTION
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.paired import Blocks
-    from tasks.problems import Kind, Predictions
-    from tasks.settings import Problem
+    from windvane.tasks.paired import Blocks
+    from windvane.tasks.problems import Kind, Predictions
+    from windvane.tasks.settings import Problem
 
 
 def labelled(frame: pd.DataFrame, target: str) -> NDArray[np.bool_]:
@@ -48,7 +48,7 @@ def record_losses(record: pd.DataFrame) -> NDArray[np.float64]:
 
 def parts(frame: pd.DataFrame, problem: Problem) -> tuple[Blocks, ...]:
     """How rows of a frame depend on each other: by time, by group, or not at all. The order of rows does not matter."""
-    from tasks.paired import Blocks, blocks
+    from windvane.tasks.paired import Blocks, blocks
 
     time = frame[problem.time].to_numpy() if problem.time is not None and problem.time in frame else None
     group = frame[problem.group].to_numpy() if problem.group is not None and problem.group in frame else None

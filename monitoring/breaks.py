@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import histograms
-from monitoring.inputs import Column
+from windvane.monitoring import histograms
+from windvane.monitoring.inputs import Column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

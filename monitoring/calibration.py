@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from monitoring.distances import Floats
-    from monitoring.evidence import Measure
-    from monitoring.measures import Scorer
+    from windvane.monitoring.distances import Floats
+    from windvane.monitoring.evidence import Measure
+    from windvane.monitoring.measures import Scorer
 
 # Exchanges that teach scores their scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
 # exchanges in a batch; and the least and most for the limit.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from monitoring.evidence import Aspect
+    from windvane.monitoring.evidence import Aspect
 
 # Between the tails of a number every cell holds this share of all rows; in the tails cells halve down to single rows.
 _SHARE = 1 / 16

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import answers, breaks, contrasts, domain, estimate, inputs, states
-from monitoring.breaks import Break
-from monitoring.contrasts import Contrast, Features, Sides
-from monitoring.states import Season, State
-from tasks.gate import MIN_ROWS
-from tasks.paired import MIN_BLOCKS, paired
-from tasks.resampling import quantile
+from windvane.monitoring import answers, breaks, contrasts, domain, estimate, inputs, states
+from windvane.monitoring.breaks import Break
+from windvane.monitoring.contrasts import Contrast, Features, Sides
+from windvane.monitoring.states import Season, State
+from windvane.tasks.gate import MIN_ROWS
+from windvane.tasks.paired import MIN_BLOCKS, paired
+from windvane.tasks.resampling import quantile
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from monitoring.estimate import LossModel
-    from tasks.features import Columns
-    from tasks.paired import Blocks
-    from tasks.problems import Kind, Predictions
-    from tasks.settings import Problem
+    from windvane.monitoring.estimate import LossModel
+    from windvane.tasks.features import Columns
+    from windvane.tasks.paired import Blocks
+    from windvane.tasks.problems import Kind, Predictions
+    from windvane.tasks.settings import Problem
 
 # An error of a prediction beyond so many expected ones counts as this many: one odd row must not be a concept.
 _LARGEST = 4.0

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring.inputs import Column
-from tasks.paired import MIN_BLOCKS, Blocks, Floats, paired
-from tasks.resampling import quantile
+from windvane.monitoring.inputs import Column
+from windvane.tasks.paired import MIN_BLOCKS, Blocks, Floats, paired
+from windvane.tasks.resampling import quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitoring.evidence import Measure
+from windvane.monitoring.evidence import Measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from monitoring.cells import Cells
-    from monitoring.distances import Floats
-    from monitoring.evidence import Aspect
+    from windvane.monitoring.cells import Cells
+    from windvane.monitoring.distances import Floats
+    from windvane.monitoring.evidence import Aspect
 
 # No score lies above: rarer than that cannot be told in double precision.
 CAP = 37.0

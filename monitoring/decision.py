@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from statistics import NormalDist
 
-from monitoring.evidence import Decision, Depth, Look, Remedy
-from monitoring.limits import History, Limits, Made, Probation
-from monitoring.staleness import moment, share_of_window, staleness, standard_error, usable
+from windvane.monitoring.evidence import Decision, Depth, Look, Remedy
+from windvane.monitoring.limits import History, Limits, Made, Probation
+from windvane.monitoring.staleness import moment, share_of_window, staleness, standard_error, usable
 
 OPEN = ("recorded", "told", "claimed")
 ACKNOWLEDGED = "acknowledged"

@@ -10,21 +10,21 @@ from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING
 
-from monitoring.breaks import LEAST, Break
-from monitoring.clues import Clues, gather
-from monitoring.contrasts import Contrast
-from monitoring.evidence import Change, Diagnosis, Drift, Quality, Remedy
-from tasks.estimators import one_thread
-from tasks.gate import MIN_ROWS
+from windvane.monitoring.breaks import LEAST, Break
+from windvane.monitoring.clues import Clues, gather
+from windvane.monitoring.contrasts import Contrast
+from windvane.monitoring.evidence import Change, Diagnosis, Drift, Quality, Remedy
+from windvane.tasks.estimators import one_thread
+from windvane.tasks.gate import MIN_ROWS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from monitoring.estimate import LossModel
-    from monitoring.states import Season, State
-    from tasks.features import Columns
-    from tasks.problems import Kind
-    from tasks.settings import Problem
+    from windvane.monitoring.estimate import LossModel
+    from windvane.monitoring.states import Season, State
+    from windvane.tasks.features import Columns
+    from windvane.tasks.problems import Kind
+    from windvane.tasks.settings import Problem
 
 
 @dataclass(frozen=True)

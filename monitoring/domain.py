@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring.inputs import teachable
-from tasks.estimators import one_thread
+from windvane.monitoring.inputs import teachable
+from windvane.tasks.estimators import one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

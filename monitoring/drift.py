@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import rows as looked_at
-from monitoring import seasons, sides, wording
-from monitoring.calibration import Calibrated, calibrate
-from monitoring.evidence import Drift, Finding
-from monitoring.measures import Scorer
-from monitoring.seasons import Usual
-from monitoring.sides import Compared
-from tasks.estimators import one_thread
+from windvane.monitoring import rows as looked_at
+from windvane.monitoring import seasons, sides, wording
+from windvane.monitoring.calibration import Calibrated, calibrate
+from windvane.monitoring.evidence import Drift, Finding
+from windvane.monitoring.measures import Scorer
+from windvane.monitoring.seasons import Usual
+from windvane.monitoring.sides import Compared
+from windvane.tasks.estimators import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from monitoring.rows import Rows
-    from tasks.features import Columns
+    from windvane.monitoring.rows import Rows
+    from windvane.tasks.features import Columns
 
 # Fewer rows on either side, and nothing is said.
 FEWEST = 20

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import answers, inputs
-from monitoring.evidence import Quality
-from tasks.estimators import one_thread
-from tasks.paired import MIN_BLOCKS, paired
-from tasks.resampling import quantile
-from tasks.scores import PREDICTION
+from windvane.monitoring import answers, inputs
+from windvane.monitoring.evidence import Quality
+from windvane.tasks.estimators import one_thread
+from windvane.tasks.paired import MIN_BLOCKS, paired
+from windvane.tasks.resampling import quantile
+from windvane.tasks.scores import PREDICTION
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.features import Columns
-    from tasks.problems import Kind, Predictions
-    from tasks.settings import Problem
+    from windvane.tasks.features import Columns
+    from windvane.tasks.problems import Kind, Predictions
+    from windvane.tasks.settings import Problem
 
 # Fewer rows teach no loss model that beats the mean; more bring nothing that a mean over a window would show.
 _FEWEST, _MOST = 100, 20_000

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitoring import sides
-from monitoring.sides import Compared
+from windvane.monitoring import sides
+from windvane.monitoring.sides import Compared
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
 
-    from monitoring.evidence import Drift
-    from tasks.features import Columns
+    from windvane.monitoring.evidence import Drift
+    from windvane.tasks.features import Columns
 
 # The measures that monitoring/distances.py resamples, by Evidently's names.
 NUMBERS, CATEGORIES = "wasserstein", "jensenshannon"

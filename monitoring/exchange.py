@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring.cells import MISSING, Cells
+from windvane.monitoring.cells import MISSING, Cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from monitoring.distances import Floats
+    from windvane.monitoring.distances import Floats
 
 # Up to so many rows of the smaller side change sides one by one. More do so in handfuls, which make about so many blocks of both
 # sides: summing rows costs more than finer blocks would tell.

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tasks.errors import InputError
-from tasks.features import Columns, conform
-from tasks.scores import LOSS, PREDICTION, PROBABILITY
+from windvane.tasks.errors import InputError
+from windvane.tasks.features import Columns, conform
+from windvane.tasks.scores import LOSS, PREDICTION, PROBABILITY
 
 if TYPE_CHECKING:
-    from ledger.labels import Judged
-    from tasks.problems import Kind
-    from tasks.settings import Problem
+    from windvane.ledger.labels import Judged
+    from windvane.tasks.problems import Kind
+    from windvane.tasks.settings import Problem
 
 # Whether a row's inputs are stored: of the others only answer and label are known.
 STORED = "_stored"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.features import Columns
+    from windvane.tasks.features import Columns
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def floats(frame: pd.DataFrame, name: str, *, boolean: bool = False) -> NDArray[
     """Values (n,) of a number or boolean, NaN where missing or not to be read."""
     import pandas as pd
 
-    from tasks import features
-    from tasks.errors import InputError
+    from windvane.tasks import features
+    from windvane.tasks.errors import InputError
 
     if name not in frame:
         return np.full(len(frame), np.nan)
@@ -114,7 +114,7 @@ def _by_frequency(values: NDArray[np.str_], but: set[str]) -> list[str]:
 
 def words(frame: pd.DataFrame, name: str) -> NDArray[np.str_]:
     """Values (n,) as text, "" where missing."""
-    from tasks import features
+    from windvane.tasks import features
 
     if name not in frame:
         return np.full(len(frame), "", dtype=str)

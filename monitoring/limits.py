@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from monitoring.evidence import Look
-from tasks.watch_settings import Budget, Policy
+from windvane.monitoring.evidence import Look
+from windvane.tasks.watch_settings import Budget, Policy
 
 if TYPE_CHECKING:
-    from monitoring.history.past import Advice
-    from tasks.settings import Settings
+    from windvane.monitoring.history.past import Advice
+    from windvane.tasks.settings import Settings
 
 
 @dataclass(frozen=True)

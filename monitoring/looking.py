@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from ledger.moments import moment
-from ledger.store import stamp
-from monitoring import diagnosis, drift, quality, states
-from monitoring.estimate import LossModel
-from monitoring.evidence import Drift, Look, Stretch
-from monitoring.frames import KNOWN, STORED
-from monitoring.states import State
-from tasks import history, problems
-from tasks.features import Columns
-from tasks.watch_settings import Window
+from windvane.ledger.moments import moment
+from windvane.ledger.store import stamp
+from windvane.monitoring import diagnosis, drift, quality, states
+from windvane.monitoring.estimate import LossModel
+from windvane.monitoring.evidence import Drift, Look, Stretch
+from windvane.monitoring.frames import KNOWN, STORED
+from windvane.monitoring.states import State
+from windvane.tasks import history, problems
+from windvane.tasks.features import Columns
+from windvane.tasks.watch_settings import Window
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.settings import Problem
+    from windvane.tasks.settings import Problem
 
 
 @dataclass(frozen=True)

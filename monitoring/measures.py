@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import distances
-from monitoring.counted import CAP, Counted
-from monitoring.evidence import Measure
+from windvane.monitoring import distances
+from windvane.monitoring.counted import CAP, Counted
+from windvane.monitoring.evidence import Measure
 
 if TYPE_CHECKING:
-    from monitoring.distances import Floats
-    from monitoring.exchange import Exchange, Sums
+    from windvane.monitoring.distances import Floats
+    from windvane.monitoring.exchange import Exchange, Sums
 
 # A column off its commonest value in fewer rows of the smaller side than this is scored by counting those rows.
 _COUNTED = 3.0

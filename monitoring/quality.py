@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import answers
-from monitoring.evidence import Quality
-from tasks.gate import MIN_ROWS
-from tasks.paired import MIN_BLOCKS, Blocks, paired
+from windvane.monitoring import answers
+from windvane.monitoring.evidence import Quality
+from windvane.tasks.gate import MIN_ROWS
+from windvane.tasks.paired import MIN_BLOCKS, Blocks, paired
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.problems import Kind
-    from tasks.settings import Problem
+    from windvane.tasks.problems import Kind
+    from windvane.tasks.settings import Problem
 
 _CONFIDENCE = 0.95
 

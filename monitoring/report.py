@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from monitoring.evidence import Finding, Look, Quality
-from tasks.report_style import CSS
-from tasks.tables import write_whole
+from windvane.monitoring.evidence import Finding, Look, Quality
+from windvane.tasks.report_style import CSS
+from windvane.tasks.tables import write_whole
 
 _LEVELS = {"wait": "pass", "retrain": "warn", "rollback": "stop", "stop": "stop"}
 _DONE = {

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import sides
-from monitoring.cells import read_dates
-from monitoring.exchange import Exchange
+from windvane.monitoring import sides
+from windvane.monitoring.cells import read_dates
+from windvane.monitoring.exchange import Exchange
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from monitoring.sides import Compared
+    from windvane.monitoring.sides import Compared
 
 # More rows than this of a side are sampled; with time, of which a reference holds many windows, more than the other.
 MOST, MOST_IN_TIME = 20_000, 100_000

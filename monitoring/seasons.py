@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring.exchange import Sums
+from windvane.monitoring.exchange import Sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from monitoring.distances import Floats
-    from monitoring.measures import Scorer
+    from windvane.monitoring.distances import Floats
+    from windvane.monitoring.measures import Scorer
 
 # Fewer earlier stretches than this say nothing of what is usual; more than the other are not looked at.
 FEWEST, MOST = 5, 200

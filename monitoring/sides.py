@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitoring import cells
-from monitoring.cells import Cells
-from monitoring.evidence import Finding
-from tasks.scores import PREDICTION, PROBABILITY
+from windvane.monitoring import cells
+from windvane.monitoring.cells import Cells
+from windvane.monitoring.evidence import Finding
+from windvane.tasks.scores import PREDICTION, PROBABILITY
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from monitoring.evidence import Aspect
-    from tasks.features import Columns
+    from windvane.monitoring.evidence import Aspect
+    from windvane.tasks.features import Columns
 
 # Of more classes than this the first ones' probabilities are compared.
 _CLASSES = 10

@@ -11,8 +11,8 @@ from datetime import datetime
 from math import inf, isfinite, sqrt
 from statistics import NormalDist, stdev
 
-from monitoring.evidence import Look, Quality
-from monitoring.limits import History, Limits
+from windvane.monitoring.evidence import Look, Quality
+from windvane.monitoring.limits import History, Limits
 
 # Quality's interval is one of 95 %.
 _WIDTH = 2 * NormalDist().inv_cdf(0.975)

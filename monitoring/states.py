@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitoring import answers, histograms, inputs
-from monitoring.histograms import Histogram
+from windvane.monitoring import answers, histograms, inputs
+from windvane.monitoring.histograms import Histogram
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.features import Columns
-    from tasks.problems import Kind
-    from tasks.settings import Problem
+    from windvane.tasks.features import Columns
+    from windvane.tasks.problems import Kind
+    from windvane.tasks.settings import Problem
 
 # Names under which answers, labels and losses are counted beside the inputs. Answers of another version are not compared.
 ANSWERS, LABELS, LOSSES = "_answers", "_labels", "_losses"

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ledger.moments import moment
-from ledger.store import stamp
-from tasks import history
-from tasks.watch_settings import Window
+from windvane.ledger.moments import moment
+from windvane.ledger.store import stamp
+from windvane.tasks import history
+from windvane.tasks.watch_settings import Window
 
 _STEP = timedelta(microseconds=1)
 

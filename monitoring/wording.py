@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitoring import distances, sides
+from windvane.monitoring import distances, sides
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from monitoring.evidence import Aspect, Measure
-    from monitoring.sides import Compared
+    from windvane.monitoring.evidence import Aspect, Measure
+    from windvane.monitoring.sides import Compared
 
 _QUIET = "as usual"
 

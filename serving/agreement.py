@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from serving.engine import Answer, Engine
-    from serving.signature import Plain, Signature
-    from tasks.problems import Predictions
+    from windvane.serving.engine import Answer, Engine
+    from windvane.serving.signature import Plain, Signature
+    from windvane.tasks.problems import Predictions
 
 # One row in so many may differ by more than CLOSE, relative; a class only where its lead is not more than CLOSE.
 ROWS = 10_000
@@ -172,7 +172,7 @@ def _word(i: int, rng: np.random.Generator) -> str:
 
 
 def _one(said: Predictions, i: int) -> Predictions:
-    from tasks.problems import Predictions
+    from windvane.tasks.problems import Predictions
 
     proba = None if said.proba is None else said.proba[i : i + 1]
     return Predictions(said.value[i : i + 1], proba, said.classes)

@@ -12,14 +12,14 @@ from typing import Any, Protocol
 
 import orjson
 
-from ledger.moments import make_ids
-from ledger.predictions import BadPrediction, Prediction
-from ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
-from serving.asking import Asked, Roles, read
-from serving.engine import Answer
-from serving.following import Following, Lineup, Serving
-from serving.signature import Refused
-from serving.stored import SCIKIT_LEARN
+from windvane.ledger.moments import make_ids
+from windvane.ledger.predictions import BadPrediction, Prediction
+from windvane.ledger.writer import LedgerClosed, LedgerFailed, LedgerFull
+from windvane.serving.asking import Asked, Roles, read
+from windvane.serving.engine import Answer
+from windvane.serving.following import Following, Lineup, Serving
+from windvane.serving.signature import Refused
+from windvane.serving.stored import SCIKIT_LEARN
 
 # Fewer rows than this are answered in the event loop itself: a thread would cost more than they do.
 FEW = 50

@@ -13,14 +13,14 @@ from typing import Any
 
 import orjson
 
-from serving.answering import Answering
-from serving.following import Following
-from serving.keys import Keys
-from serving.labelling import Labelling
-from serving.metering import Meters
-from serving.openapi import document
-from serving.signature import Refused
-from serving.telling import told
+from windvane.serving.answering import Answering
+from windvane.serving.following import Following
+from windvane.serving.keys import Keys
+from windvane.serving.labelling import Labelling
+from windvane.serving.metering import Meters
+from windvane.serving.openapi import document
+from windvane.serving.signature import Refused
+from windvane.serving.telling import told
 
 # Bytes of a body; seconds that its sender may take.
 LARGEST, PATIENCE = 16 * 1024 * 1024, 20.0

@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import orjson
 
-from ledger.moments import moment
-from serving.signature import Plain, Refused, Signature, shown
+from windvane.ledger.moments import moment
+from windvane.serving.signature import Plain, Refused, Signature, shown
 
 # As many as an answer in a second or two has room for; more is a matter for `windvane score`.
 MOST_ROWS = 10_000

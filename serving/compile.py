@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving import trees
-from serving.compile_columns import columns_of
-from serving.parts import Part, combined
-from serving.trees import CannotCompile
+from windvane.serving import trees
+from windvane.serving.compile_columns import columns_of
+from windvane.serving.parts import Part, combined
+from windvane.serving.trees import CannotCompile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,7 @@ def compile(pipeline: Any, columns: Sequence[str]) -> Compiled:
     if type(pipeline).__name__ != "Pipeline" or list(pipeline.named_steps) != ["features", "model"]:
         raise CannotCompile(f"a {type(pipeline).__name__} of {list(getattr(pipeline, 'named_steps', []))} is not known")
     model, call, bent = _classifier(pipeline.named_steps["model"])
-    if type(model).__module__ == "tasks.combining":
+    if type(model).__module__ == "windvane.tasks.combining":
         if pipeline.named_steps["features"] != "passthrough":
             raise CannotCompile("pipelines are combined behind features that are not known")
         classes = [np.asarray(getattr(part, "classes_", [])).tolist() for part in model.models]
@@ -91,7 +91,10 @@ def _classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any]]]:
             model = model.estimator_
         elif name == "sklearn.FrozenEstimator":
             model = model.estimator
-        elif type(model).__module__ == "tasks.balance" and {"factors_", "power_", "shifts_"} <= vars(model).keys():
+        elif (
+            type(model).__module__ == "windvane.tasks.balance"
+            and {"factors_", "power_", "shifts_"} <= vars(model).keys()
+        ):
             bent = [["divide", model.factors_.tolist()], *bent]
             if model.power_ != 1.0 or model.shifts_.any():
                 bent.insert(

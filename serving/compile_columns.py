@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.trees import CannotCompile
+from windvane.serving.trees import CannotCompile
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.signature import Plain
+    from windvane.serving.signature import Plain
 
 Floats = tuple[float, ...]
 Encoder = Callable[["Plain"], Floats]

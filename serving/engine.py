@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from serving.encoding import as_it_is, encoder
-from serving.signature import MANY
+from windvane.serving.encoding import as_it_is, encoder
+from windvane.serving.signature import MANY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from serving.signature import Plain
+    from windvane.serving.signature import Plain
 
 # n plain values per column of the signature, in its order.
 Columns = Sequence[Sequence["Plain"]]

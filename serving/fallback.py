@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.engine import Answer, Columns
-from serving.stored import SCIKIT_LEARN
+from windvane.serving.engine import Answer, Columns
+from windvane.serving.stored import SCIKIT_LEARN
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from serving.signature import Signature
+    from windvane.serving.signature import Signature
 
 
 class ScikitLearn:
@@ -20,7 +20,7 @@ class ScikitLearn:
     form = SCIKIT_LEARN
 
     def __init__(self, folder: Path, manifest_sha256: str, kind: str, signature: Signature) -> None:
-        from tasks import artifacts, problems
+        from windvane.tasks import artifacts, problems
 
         self._model = artifacts.load(folder, manifest_sha256)
         self._kind = problems.of(kind)

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ledger import versions
-from ledger.store import now, stamp
-from ledger.versions import Promotion
-from serving import state
-from serving.shelf import Loaded, Shelf
-from serving.trial import Trial
-from tasks.errors import WindvaneError
-from tasks.serve_settings import Rollout
+from windvane.ledger import versions
+from windvane.ledger.store import now, stamp
+from windvane.ledger.versions import Promotion
+from windvane.serving import state
+from windvane.serving.shelf import Loaded, Shelf
+from windvane.serving.trial import Trial
+from windvane.tasks.errors import WindvaneError
+from windvane.tasks.serve_settings import Rollout
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

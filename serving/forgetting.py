@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from ledger.retention import expire
+from windvane.ledger.retention import expire
 
 # Seconds after the start, when the first requests have been answered; seconds between two looks.
 FIRST, EVERY = 5.0, 86_400.0

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from tasks.errors import InputError
+from windvane.tasks.errors import InputError
 
 SCOPES = ("score", "label", "admin")
 VARIABLE = "WINDVANE_API_KEYS"

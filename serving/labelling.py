@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from ledger.labels import Statement, hand_in
-from serving.signature import Refused, shown
+from windvane.ledger.labels import Statement, hand_in
+from windvane.serving.signature import Refused, shown
 
 MOST_LABELS = 10_000
 _KEYS = {"id", "label", "at"}

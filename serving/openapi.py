@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.signature import Input, Signature
+from windvane.serving.signature import Input, Signature
 
 _TYPES: dict[str, list[str]] = {
     "number": ["number"],

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.trees import CannotCompile, Tree
+from windvane.serving.trees import CannotCompile, Tree
 
 
 @dataclass(frozen=True)

@@ -14,23 +14,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ledger.writer import Writer
-from serving import keys
-from serving.answering import Answering
-from serving.app import Service
-from serving.asking import Roles
-from serving.following import Following
-from serving.forgetting import Forgetting
-from serving.labelling import Check, Labelling
-from serving.metering import Meters
-from serving.shelf import Shelf
-from tasks.errors import InputError
-from tasks.serve_settings import Rollout
+from windvane.ledger.writer import Writer
+from windvane.serving import keys
+from windvane.serving.answering import Answering
+from windvane.serving.app import Service
+from windvane.serving.asking import Roles
+from windvane.serving.following import Following
+from windvane.serving.forgetting import Forgetting
+from windvane.serving.labelling import Check, Labelling
+from windvane.serving.metering import Meters
+from windvane.serving.shelf import Shelf
+from windvane.tasks.errors import InputError
+from windvane.tasks.serve_settings import Rollout
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from ledger.privacy import Privacy
+    from windvane.ledger.privacy import Privacy
 
 # Seconds that requests have to end once the service is told to stop.
 GRACE = 10

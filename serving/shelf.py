@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ledger.versions import Version
-from serving import stored
-from serving.engine import Engine
-from serving.signature import Input, Signature
-from tasks import artifacts
-from tasks.errors import Corrupted, WindvaneError
+from windvane.ledger.versions import Version
+from windvane.serving import stored
+from windvane.serving.engine import Engine
+from windvane.serving.signature import Input, Signature
+from windvane.tasks import artifacts
+from windvane.tasks.errors import Corrupted, WindvaneError
 
 KEPT = 4
 
@@ -80,7 +80,7 @@ class Shelf:
             shutil.rmtree(part, ignore_errors=True)
 
     def _fallback(self, folder: Path, version: Version, signature: Signature) -> Engine:
-        from serving.fallback import ScikitLearn
+        from windvane.serving.fallback import ScikitLearn
 
         return ScikitLearn(folder, version.manifest_sha256, version.facts["kind"], signature)
 
@@ -98,8 +98,8 @@ def _smoke(engine: Engine, form: stored.Form, version: int) -> None:
     """Have the engine answer the stored sample."""
     import numpy as np
 
-    from serving.agreement import compare
-    from tasks.problems import Predictions
+    from windvane.serving.agreement import compare
+    from windvane.tasks.problems import Predictions
 
     found = compare(engine.predict(form.sample), Predictions(np.array(form.expected.values), form.expected.proba))
     if found.differing or found.changed:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tasks.tables import write_json
+from windvane.tasks.tables import write_json
 
 _FILE = "state.json"
 

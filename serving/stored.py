@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from serving.engine import Answer, Columns, Compiled, Engine
-from serving.signature import Input, Signature, Type
+from windvane.serving.engine import Answer, Columns, Compiled, Engine
+from windvane.serving.signature import Input, Signature, Type
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from serving.agreement import Pace
-    from tasks import features
-    from tasks.problems import Kind
+    from windvane.serving.agreement import Pace
+    from windvane.tasks import features
+    from windvane.tasks.problems import Kind
 
 ENGINE, TREES = "engine.json", "engine.onnx"
 FORMAT = 1
@@ -55,9 +55,9 @@ def files(
     bent, seed: how many rows are made up, and by which chance. pace: is told what large batches cost.
     A form that does not agree is not stored; the reason is.
     """
-    from serving.agreement import agree, made_up
-    from serving.compile import compile
-    from serving.trees import CannotCompile
+    from windvane.serving.agreement import agree, made_up
+    from windvane.serving.compile import compile
+    from windvane.serving.trees import CannotCompile
 
     signature = Signature(_inputs(columns, taught), _classes(model))
     content: dict[str, Any] = {"format": FORMAT, "signature": _signature_json(signature), "agreement": None}
@@ -119,7 +119,7 @@ def _classes(model: Any) -> tuple[Any, ...] | None:
 
 
 def _sample(model: Any, kind: Kind, rows: pd.DataFrame, signature: Signature) -> dict[str, Any]:
-    from serving.agreement import plain
+    from windvane.serving.agreement import plain
 
     said = kind.predict(model, rows)
     proba = None if said.proba is None else said.proba.tolist()

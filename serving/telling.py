@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from serving.following import Following, Lineup, Serving
+from windvane.serving.following import Following, Lineup, Serving
 
 
 def told(following: Following) -> dict[str, Any]:

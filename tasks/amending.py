@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from tasks import settings
-from tasks.errors import InputError
-from tasks.tables import write_whole
+from windvane.tasks import settings
+from windvane.tasks.errors import InputError
+from windvane.tasks.tables import write_whole
 
 _BOM = "\ufeff"
 # `retrain.cost` -> 0.5

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import Corrupted
-from tasks.tables import write_json, write_whole
+from windvane.tasks.errors import Corrupted
+from windvane.tasks.tables import write_json, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def load(folder: Path, manifest_sha256: str) -> Any:
     content = verify(folder, manifest_sha256)
     from skops.io import loads
 
-    from tasks.estimators import TRUSTED
+    from windvane.tasks.estimators import TRUSTED
 
     return loads(content[MODEL], trusted=list(TRUSTED))
 
@@ -94,7 +94,7 @@ def take(path: Path, digest: str) -> Any | None:
         return None
     from skops.io import loads
 
-    from tasks.estimators import TRUSTED
+    from windvane.tasks.estimators import TRUSTED
 
     return loads(content, trusted=list(TRUSTED))
 
@@ -110,8 +110,8 @@ def save(
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
-    from tasks.estimators import TRUSTED
-    from tasks.fingerprint import libraries
+    from windvane.tasks.estimators import TRUSTED
+    from windvane.tasks.fingerprint import libraries
 
     mlflow.sklearn.save_model(
         model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.digest import numbers
+from windvane.tasks.digest import numbers
 
 if TYPE_CHECKING:
     import numpy as np

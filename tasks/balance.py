@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
-from tasks.settling import settle
+from windvane.tasks.settling import settle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tasks import estimators, history
-from tasks.errors import InputError
-from tasks.estimators import Spec
-from tasks.features import Columns, conform
-from tasks.history import Recent
-from tasks.problems import Kind, Metric
-from tasks.settings import Settings
+from windvane.tasks import estimators, history
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import Spec
+from windvane.tasks.features import Columns, conform
+from windvane.tasks.history import Recent
+from windvane.tasks.problems import Kind, Metric
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 from typing import TYPE_CHECKING, Any
 
-from tasks.resampling import CONFIDENCE, FEWEST, Interval, Units, draws, quantile
+from windvane.tasks.resampling import CONFIDENCE, FEWEST, Interval, Units, draws, quantile
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tasks.problems import Kind, Predictions
+    from windvane.tasks.problems import Kind, Predictions
 
 # Rows times bootstrap samples: bounds the time on large records.
 BUDGET = 30_000_000
@@ -101,7 +101,7 @@ def _cells(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predic
     """One row per cell of the confusion (true class, sure prediction), and each row's cell: all that accuracy needs."""
     import numpy as np
 
-    from tasks.problems.classification import positions
+    from windvane.tasks.problems.classification import positions
 
     classes = np.asarray(made.classes)
     known, code = np.unique(truth, return_inverse=True)
@@ -118,7 +118,7 @@ def _ranked(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predi
     """
     import numpy as np
 
-    from tasks.problems.classification import positive
+    from windvane.tasks.problems.classification import positive
 
     classes = list(np.asarray(made.classes))
     numbers = np.arange(len(classes))

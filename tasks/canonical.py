@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import dates, keys, numerals
-from tasks.delimited import MISSING
-from tasks.lexicon import Lexicon
+from windvane.tasks import dates, keys, numerals
+from windvane.tasks.delimited import MISSING
+from windvane.tasks.lexicon import Lexicon
 
 if TYPE_CHECKING:
     import polars as pl

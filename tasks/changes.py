@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.origins.files import scan
-from tasks.raw import Changes
+from windvane.tasks.origins.files import scan
+from windvane.tasks.raw import Changes
 
 if TYPE_CHECKING:
     import polars as pl

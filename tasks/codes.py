@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tasks import delimited, numerals
-from tasks.delimited import Dialect
+from windvane.tasks import delimited, numerals
+from windvane.tasks.delimited import Dialect
 
 _BLOCK = 1 << 21
 

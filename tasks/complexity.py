@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tasks import estimators, features, thresholds
-from tasks.balance import Balanced
-from tasks.curves import Curve, Point, Scorer, evenly
-from tasks.problems import Candidate, Choice, Int, Predictions
+from windvane.tasks import estimators, features, thresholds
+from windvane.tasks.balance import Balanced
+from windvane.tasks.curves import Curve, Point, Scorer, evenly
+from windvane.tasks.problems import Candidate, Choice, Int, Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.estimators import Spec
+    from windvane.tasks.estimators import Spec
 
 STAGES = 20
 STAGE_ROWS = 2_000
@@ -97,7 +97,7 @@ def _staged(scorer: Scorer, model: Any, frame: pd.DataFrame) -> list[tuple[float
 
 def _called(model: Any, stage: Any) -> Predictions:
     """A stage's probabilities as the whole model would give and call them."""
-    from tasks.problems.classification import positive
+    from windvane.tasks.problems.classification import positive
 
     last, threshold = model[-1], thresholds.of(model)
     balanced = last if threshold is None else last.estimator.estimator

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import Field, StrictBool, StrictStr, ValidationError, field_validator, model_validator
 
-from tasks import settings
-from tasks.errors import InputError
-from tasks.profile import Type
-from tasks.settings import Section
+from windvane.tasks import settings
+from windvane.tasks.errors import InputError
+from windvane.tasks.profile import Type
+from windvane.tasks.settings import Section
 
 SCHEMA = "schema.yaml"
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tasks import measure, profile, tables
-from tasks.profile import Column, Profile
-from tasks.settings import Problem
-from tasks.template import scalar
+from windvane.tasks import measure, profile, tables
+from windvane.tasks.profile import Column, Profile
+from windvane.tasks.settings import Problem
+from windvane.tasks.template import scalar
 
 if TYPE_CHECKING:
     import polars as pl

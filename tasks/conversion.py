@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import canonical, codes, declared, delimited, keys, tables
-from tasks.canonical import Meaning, Slip
-from tasks.errors import InputError
-from tasks.json_lines import Slips, mixed
-from tasks.lexicon import Lexicon
-from tasks.readers import Cells, damaged
+from windvane.tasks import canonical, codes, declared, delimited, keys, tables
+from windvane.tasks.canonical import Meaning, Slip
+from windvane.tasks.errors import InputError
+from windvane.tasks.json_lines import Slips, mixed
+from windvane.tasks.lexicon import Lexicon
+from windvane.tasks.readers import Cells, damaged
 
 if TYPE_CHECKING:
     import polars as pl

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from tasks import estimators, features
+from windvane.tasks import estimators, features
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.estimators import Spec
-    from tasks.features import Columns
-    from tasks.problems import Kind, Predictions
-    from tasks.settings import Settings
+    from windvane.tasks.estimators import Spec
+    from windvane.tasks.features import Columns
+    from windvane.tasks.problems import Kind, Predictions
+    from windvane.tasks.settings import Settings
 
 # Fitting more rows than this would make the curves dearer than the lap; predicting is cheaper, and needs fewer rows.
 MOST_TRAIN = 20_000

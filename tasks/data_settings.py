@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from tasks.errors import InputError
+from windvane.tasks.errors import InputError
 
 # ${NAME} comes from the environment; $${NAME} is ${NAME} itself.
 _ENV = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

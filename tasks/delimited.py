@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import InputError
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import tables
-from tasks.profile import Profile, Type
+from windvane.tasks import tables
+from windvane.tasks.profile import Profile, Type
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from tasks import combining, history, label_shift, thresholds, watch_settings
-from tasks.balance import AS_THEY_CAME, Balance, Balanced
-from tasks.combining import CombinedClassifier, CombinedRegressor
-from tasks.errors import InputError
-from tasks.features import Columns, conform, transformer
-from tasks.problems import Kind, Metric, Value
-from tasks.settling import settle
+from windvane.tasks import combining, history, label_shift, thresholds, watch_settings
+from windvane.tasks.balance import AS_THEY_CAME, Balance, Balanced
+from windvane.tasks.combining import CombinedClassifier, CombinedRegressor
+from windvane.tasks.errors import InputError
+from windvane.tasks.features import Columns, conform, transformer
+from windvane.tasks.problems import Kind, Metric, Value
+from windvane.tasks.settling import settle
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.history import Recent
-    from tasks.settings import Settings
+    from windvane.tasks.history import Recent
+    from windvane.tasks.settings import Settings
 
 # What skops does not trust by itself and our pipelines hold; whoever loads a model trusts these and nothing else.
 TRUSTED: tuple[str, ...] = (
@@ -32,10 +32,10 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.model_selection._split.KFold",
     "sklearn.tree._tree.Tree",
-    "tasks.balance.Balanced",
-    "tasks.combining.CombinedClassifier",
-    "tasks.combining.CombinedRegressor",
-    "tasks.features.DateParts",
+    "windvane.tasks.balance.Balanced",
+    "windvane.tasks.combining.CombinedClassifier",
+    "windvane.tasks.combining.CombinedRegressor",
+    "windvane.tasks.features.DateParts",
 )
 
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks import curves, estimators, features
-from tasks.bootstrap import bootstrap
-from tasks.complexity import complexity_curve
-from tasks.diagnosis import Diagnosis, Evidence, diagnose, skill
-from tasks.errors import InputError
-from tasks.importance import Importance, importance
-from tasks.resampling import Interval, mean, units
-from tasks.scores import (
+from windvane.tasks import curves, estimators, features
+from windvane.tasks.bootstrap import bootstrap
+from windvane.tasks.complexity import complexity_curve
+from windvane.tasks.diagnosis import Diagnosis, Evidence, diagnose, skill
+from windvane.tasks.errors import InputError
+from windvane.tasks.importance import Importance, importance
+from windvane.tasks.resampling import Interval, mean, units
+from windvane.tasks.scores import (
     BASELINE_LOSS,
     LOSS,
     PREDICTION,
@@ -29,16 +29,16 @@ from tasks.scores import (
     predictions,
     scores,
 )
-from tasks.slices import Slice, worst_slices
+from windvane.tasks.slices import Slice, worst_slices
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.estimators import Spec
-    from tasks.features import Columns
-    from tasks.problems import Kind, Predictions
-    from tasks.settings import Settings
+    from windvane.tasks.estimators import Spec
+    from windvane.tasks.features import Columns
+    from windvane.tasks.problems import Kind, Predictions
+    from windvane.tasks.settings import Settings
 
 DUMMY = "dummy"
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.

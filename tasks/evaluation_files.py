@@ -9,17 +9,17 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.sheets import save
-from tasks.tables import write_json, write_whole
+from windvane.tasks.sheets import save
+from windvane.tasks.tables import write_json, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from tasks.evaluation import Evaluation
-    from tasks.problems import Kind
-    from tasks.search import Found
-    from tasks.settings import Settings
+    from windvane.tasks.evaluation import Evaluation
+    from windvane.tasks.problems import Kind
+    from windvane.tasks.search import Found
+    from windvane.tasks.settings import Settings
 
 
 def write_evaluation(
@@ -34,8 +34,8 @@ def write_evaluation(
 
     With `found`, the ladder and the search are drawn too. Returns the paths; each file is whole.
     """
-    from tasks.importance import Importance
-    from tasks.slices import Slice
+    from windvane.tasks.importance import Importance
+    from windvane.tasks.slices import Slice
 
     write_json(evaluation.to_json(), folder / "evaluation.json")
     write_json(metrics(evaluation), folder / "metrics.json")
@@ -63,7 +63,7 @@ def pictures(
     settings: Settings, kind: Kind, evaluation: Evaluation, record: pd.DataFrame, found: Found | None
 ) -> Iterable[tuple[str, Figure]]:
     """(name, figure): those that every kind shares, then those that tasks/plots_<kind>.py brings."""
-    from tasks import plots
+    from windvane.tasks import plots
 
     metric, target = kind.metrics[evaluation.metric], settings.problem.target
     if found is not None:
@@ -75,7 +75,9 @@ def pictures(
     if evaluation.slices:
         yield "slices", plots.slices(evaluation.slices, evaluation.loss_name, target)
     if len(record):
-        yield from importlib.import_module(f"tasks.plots_{kind.name}").figures(kind, record, settings.problem).items()
+        yield from (
+            importlib.import_module(f"windvane.tasks.plots_{kind.name}").figures(kind, record, settings.problem).items()
+        )
 
 
 def metrics(evaluation: Evaluation) -> dict[str, float]:

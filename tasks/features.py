@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from tasks import tables
-from tasks.errors import InputError
+from windvane.tasks import tables
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tasks.profile import Profile
-    from tasks.settings import Settings
+    from windvane.tasks.profile import Profile
+    from windvane.tasks.settings import Settings
 
 # Categories up to this many values get an input each; beyond, the mean target of each value says as much in one input.
 FEW = 20

@@ -12,9 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data_settings import DATABASES, Data, Revealed, reveal
-from tasks.errors import InputError
-from tasks.raw import FOLDER, Changes, Part, Record, Staging, staged
+from windvane.tasks.data_settings import DATABASES, Data, Revealed, reveal
+from windvane.tasks.errors import InputError
+from windvane.tasks.raw import FOLDER, Changes, Part, Record, Staging, staged
 
 if TYPE_CHECKING:
     import polars as pl
@@ -81,7 +81,7 @@ def answers(root: Path, data: Data) -> None:
     """See that a source answers, without fetching it. Raises InputError or Outage that says what to do."""
     source = reveal(data)
     if source.kind == "http":
-        from tasks.origins import web
+        from windvane.tasks.origins import web
 
         web.answers(source)
     elif source.kind in DATABASES:
@@ -91,13 +91,13 @@ def answers(root: Path, data: Data) -> None:
 
 
 def _database(source: Revealed) -> Any:
-    from tasks.origins import databases, ducks
+    from windvane.tasks.origins import databases, ducks
 
     return ducks if source.kind == "duckdb" else databases
 
 
 def _files(source: Revealed, root: Path) -> Any:
-    from tasks.origins import globs, objects
+    from windvane.tasks.origins import globs, objects
 
     return (globs if source.kind == "glob" else objects).Files(source, root)
 
@@ -119,7 +119,7 @@ def _fetched(source: Revealed, root: Path, staging: Staging, ids: tuple[str | No
 
 def _rows(source: Revealed, root: Path, staging: Staging, known: Record | None) -> Record:
     """A database: with data.key only rows from the watermark on, less those that are held; else all."""
-    from tasks.origins.rows import Rows
+    from windvane.tasks.origins.rows import Rows
 
     key, growing = source.data.key, None
     if known is not None and source.data.refresh == "incremental" and known.watermark is not None:
@@ -147,7 +147,7 @@ def _boundary(root: Path, record: Record, key: str) -> pl.DataFrame:
 
 
 def _web(source: Revealed, staging: Staging, known: Record | None) -> Record:
-    from tasks.origins import web
+    from windvane.tasks.origins import web
 
     ask = known.etag if known is not None and source.data.refresh == "incremental" else None
     answer = web.read(source, staging, ask)
@@ -173,7 +173,7 @@ def _listed(source: Revealed, root: Path, staging: Staging, known: Record | None
 
 
 def _copied(origin: Any, staging: Staging, file: Any) -> Part:
-    from tasks.origins.files import rows, suffix
+    from windvane.tasks.origins.files import rows, suffix
 
     path = staging.path(str(suffix(file.name)))
     origin.copy(file, path)
@@ -196,7 +196,7 @@ def _record(source: Revealed, before: Record | None, facts: dict[str, Any]) -> R
 
 def _compared(record: Record, known: Record, staging: Staging, ids: list[str]) -> Record:
     """The record with what changed; the known one itself when the rows are the same, whatever else differs."""
-    from tasks import changes
+    from windvane.tasks import changes
 
     if [part.sha256 for part in record.own] == [part.sha256 for part in known.own]:
         return known
@@ -213,8 +213,8 @@ def _with_feedback(record: Record, staging: Staging, labelled: Labelled) -> tupl
         return record, ()
     import polars as pl
 
-    from ledger.feedback import LABELLED
-    from tasks.origins.rows import Rows
+    from windvane.ledger.feedback import LABELLED
+    from windvane.tasks.origins.rows import Rows
 
     into, until = Rows(staging, "feedback"), record.feedback_until or ""
     for batch in chain([first], batches):

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tasks import tables
-from tasks.errors import InputError, several
+from windvane.tasks import tables
+from windvane.tasks.errors import InputError, several
 
 FINDINGS = Path("data/findings.json")
 

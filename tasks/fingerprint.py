@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.settings import Settings
+from windvane.tasks.settings import Settings
 
 # Libraries whose release can change a fitted model. Their installed versions count, not those of constraints.txt:
 # an installation without the constraints is another environment.

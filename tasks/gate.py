@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import WindvaneError
-from tasks.paired import MIN_BLOCKS, Blocks, Bound, Floats, absent, blocks, paired
+from windvane.tasks.errors import WindvaneError
+from windvane.tasks.paired import MIN_BLOCKS, Blocks, Bound, Floats, absent, blocks, paired
 
 Rule = Literal["superior", "not_worse"]
 

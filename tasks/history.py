@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tasks.errors import InputError
-from tasks.watch_settings import Window
+from windvane.tasks.errors import InputError
+from windvane.tasks.watch_settings import Window
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.settings import Settings
+    from windvane.tasks.settings import Settings
 
 # Days and weeks are counted from a Monday.
 _MONDAY = datetime(1970, 1, 5, tzinfo=UTC)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks import features
-from tasks.resampling import Units, mean
+from windvane.tasks import features
+from windvane.tasks.resampling import Units, mean
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.features import Columns
-    from tasks.problems import Kind
-    from tasks.settings import Settings
+    from windvane.tasks.features import Columns
+    from windvane.tasks.problems import Kind
+    from windvane.tasks.settings import Settings
 
 REPEATS = 3
 MOST_ROWS = 1_000

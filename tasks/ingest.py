@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tasks import conversion, dates, ordering, profile, raw, readers, settings, sources, stage, tables
-from tasks.errors import InputError, several
-from tasks.readers import Cells
+from windvane.tasks import conversion, dates, ordering, profile, raw, readers, settings, sources, tables
+from windvane.tasks.errors import InputError, several
+from windvane.tasks.readers import Cells
 
 if TYPE_CHECKING:
     import polars as pl
@@ -200,7 +200,3 @@ def _no_time(origin: Origin, scan: pl.LazyFrame, kind: Any) -> str:
     if len(dates.forms(values.drop_nulls().head(1000))) > 1:
         return f"does not say which of day and month comes first: {first}"
     return f"holds words that are no dates, such as {first}"
-
-
-if __name__ == "__main__":  # the DVC stage
-    stage.main(run)

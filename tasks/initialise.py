@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from tasks import contract_template, ingest, plan, profile, readers, roles, settings, sources, tables
-from tasks.data_settings import Data, literal
-from tasks.errors import InputError
-from tasks.ledger_settings import Ledger
-from tasks.profile import Column
-from tasks.serve_settings import Serve
-from tasks.template import Proposal, render, write
-from tasks.watch_settings import Monitor, Retrain, Schedule
+from windvane.tasks import contract_template, ingest, plan, profile, readers, roles, settings, sources, tables
+from windvane.tasks.data_settings import Data, literal
+from windvane.tasks.errors import InputError
+from windvane.tasks.ledger_settings import Ledger
+from windvane.tasks.profile import Column
+from windvane.tasks.serve_settings import Serve
+from windvane.tasks.template import Proposal, render, write
+from windvane.tasks.watch_settings import Monitor, Retrain, Schedule
 
 if TYPE_CHECKING:
     import pandas as pd

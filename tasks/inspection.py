@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks import estimators
-from tasks.errors import InputError
-from tasks.estimators import Spec
-from tasks.features import Columns, conform
-from tasks.findings import Finding, Level
-from tasks.problems import Kind, Value
-from tasks.settings import Settings
+from windvane.tasks import estimators
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import Spec
+from windvane.tasks.features import Columns, conform
+from windvane.tasks.findings import Finding, Level
+from windvane.tasks.problems import Kind, Value
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np

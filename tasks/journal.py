@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.errors import Corrupted
-from tasks.problems import Dimension, Float, Int, Metric, Value
+from windvane.tasks.errors import Corrupted
+from windvane.tasks.problems import Dimension, Float, Int, Metric, Value
 
 State = Literal["complete", "pruned", "failed"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import delimited, tables
-from tasks.errors import InputError
+from windvane.tasks import delimited, tables
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl

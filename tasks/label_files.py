@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from ledger.labels import Statement
-from tasks import statements
-from tasks.errors import InputError
-from tasks.settings import Kind
+from windvane.ledger.labels import Statement
+from windvane.tasks import statements
+from windvane.tasks.errors import InputError
+from windvane.tasks.settings import Kind
 
 COLUMNS = ("id", "label", "at")
 _LINES = (".jsonl", ".ndjson", ".json")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks import history
+from windvane.tasks import history
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.watch_settings import Window
+    from windvane.tasks.watch_settings import Window
 
 # A window of fewer rows tells too little of shares: then so many of the newest rows count. And so many rows as all are come on
 # top, so that a class which the newest rows happen to miss never counts nothing.

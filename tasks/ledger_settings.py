@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tasks import durations
+from windvane.tasks import durations
 
 
 class Ledger(BaseModel):

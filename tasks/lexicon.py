@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks import keys
+from windvane.tasks import keys
 
 if TYPE_CHECKING:
     import numpy as np

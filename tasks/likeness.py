@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks import tables
+from windvane.tasks import tables
 
 if TYPE_CHECKING:
     import numpy as np

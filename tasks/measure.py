@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks import tables
+from windvane.tasks import tables
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks import tables
+from windvane.tasks import tables
 
 # Rows in memory at once while a large table is sorted.
 CHUNK = 1_000_000

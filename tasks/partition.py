@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks import keys, settings, tables
-from tasks.errors import InputError
+from windvane.tasks import keys, settings, tables
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

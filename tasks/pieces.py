@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.errors import InputError
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa

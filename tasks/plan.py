@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tasks.errors import InputError
-from tasks.journal import Trial
-from tasks.problems import Candidate, Choice, Dimension, Kind, Metric, Value
-from tasks.settings import Settings
+from windvane.tasks.errors import InputError
+from windvane.tasks.journal import Trial
+from windvane.tasks.problems import Candidate, Choice, Dimension, Kind, Metric, Value
+from windvane.tasks.settings import Settings
 
 BASELINE = "dummy"
 LOG = "log_target"

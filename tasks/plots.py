@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.sheets import BLUE, GREY, INK, MARKERS, ORANGE, SERIES, SOFT, VERMILION, numbers, sheet
+from windvane.tasks.sheets import BLUE, GREY, INK, MARKERS, ORANGE, SERIES, SOFT, VERMILION, numbers, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tasks.curves import Curve
-    from tasks.evaluation import Evaluation
-    from tasks.importance import Importance
-    from tasks.problems import Metric
-    from tasks.search import Found
-    from tasks.slices import Slice
+    from windvane.tasks.curves import Curve
+    from windvane.tasks.evaluation import Evaluation
+    from windvane.tasks.importance import Importance
+    from windvane.tasks.problems import Metric
+    from windvane.tasks.search import Found
+    from windvane.tasks.slices import Slice
 
 MOST_BARS = 15
 

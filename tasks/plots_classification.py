@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.problems.classification import positive
-from tasks.scores import Calibration, Confusion, calibration, class_name, confusion, predictions
-from tasks.sheets import BLUE, GREY, INK, MARKERS, SERIES, sheet
+from windvane.tasks.problems.classification import positive
+from windvane.tasks.scores import Calibration, Confusion, calibration, class_name, confusion, predictions
+from windvane.tasks.sheets import BLUE, GREY, INK, MARKERS, SERIES, sheet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from tasks.problems import Kind, Predictions
-    from tasks.settings import Problem
+    from windvane.tasks.problems import Kind, Predictions
+    from windvane.tasks.settings import Problem
 
 # More classes than these cannot be told apart in a picture; the most frequent are shown.
 MOST_CLASSES = 12

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.scores import PREDICTION
-from tasks.sheets import BLUE, INK, MOST_POINTS, ORANGE, numbers, sheet
+from windvane.tasks.scores import PREDICTION
+from windvane.tasks.sheets import BLUE, INK, MOST_POINTS, ORANGE, numbers, sheet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from tasks.problems import Kind
-    from tasks.settings import Problem
+    from windvane.tasks.problems import Kind
+    from windvane.tasks.settings import Problem
 
 STEPS = 40
 

@@ -8,9 +8,9 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
-from ledger.privacy import Privacy
-from tasks.errors import InputError
-from tasks.settings import Settings
+from windvane.ledger.privacy import Privacy
+from windvane.tasks.errors import InputError
+from windvane.tasks.settings import Settings
 
 KEY = "WINDVANE_LEDGER_KEY"
 _FILE = "ledger.key"

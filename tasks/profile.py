@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tasks import measure, tables
-from tasks.errors import InputError
-from tasks.settings import Problem
+from windvane.tasks import measure, tables
+from windvane.tasks.errors import InputError
+from windvane.tasks.settings import Problem
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import InputError, Outage
-from tasks.tables import read_json, write_json
+from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.tables import read_json, write_json
 
 FOLDER = Path("data/raw")
 RECORD = FOLDER / "origin.json"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import checksums, delimited, json_lines, signatures, sources, tables
-from tasks.delimited import Dialect
-from tasks.errors import InputError
+from windvane.tasks import checksums, delimited, json_lines, signatures, sources, tables
+from windvane.tasks.delimited import Dialect
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.tracking import Tracker
+from windvane.tasks.tracking import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tasks.errors import InputError
-from tasks.plan import FEW, LOG, Trials
+from windvane.tasks.errors import InputError
+from windvane.tasks.plan import FEW, LOG, Trials
 
 if TYPE_CHECKING:
-    from tasks.balance import Balance
-    from tasks.bench import Bench
-    from tasks.problems import Kind
-    from tasks.settings import Settings
+    from windvane.tasks.balance import Balance
+    from windvane.tasks.bench import Bench
+    from windvane.tasks.problems import Kind
+    from windvane.tasks.settings import Settings
 
 
 def told(settings: Settings, bench: Bench, balance: Balance, trials: Trials, log: bool) -> Iterator[str]:

@@ -10,13 +10,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import association, measure, tables
-from tasks import report_charts as charts
-from tasks import report_text as say
-from tasks.digest import Digest, apart, gap
-from tasks.findings import Finding
-from tasks.report_style import CSS
-from tasks.settings import Settings
+from windvane.tasks import association, measure, tables
+from windvane.tasks import report_charts as charts
+from windvane.tasks import report_text as say
+from windvane.tasks.digest import Digest, apart, gap
+from windvane.tasks.findings import Finding
+from windvane.tasks.report_style import CSS
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from tasks import measure
-from tasks.digest import Summary
+from windvane.tasks import measure
+from windvane.tasks.digest import Summary
 
 WIDTH, HEIGHT = 240, 64
 BINS = 30

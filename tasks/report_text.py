@@ -6,8 +6,8 @@ import datetime as dt
 from html import escape
 from urllib.parse import urlsplit
 
-from tasks import report_charts as charts
-from tasks.digest import Summary
+from windvane.tasks import report_charts as charts
+from windvane.tasks.digest import Summary
 
 
 def address(source: str) -> str:

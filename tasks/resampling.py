@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.settings import Problem
+    from windvane.tasks.settings import Problem
 
 CONFIDENCE = 0.95
 # Fewer units than this and the spread between them says nothing reliable.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import leaks, tables
-from tasks.errors import InputError
-from tasks.profile import Column
+from windvane.tasks import leaks, tables
+from windvane.tasks.errors import InputError
+from windvane.tasks.profile import Column
 
 if TYPE_CHECKING:
     import pandas as pd

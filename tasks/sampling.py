@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks import keys, settings, tables
+from windvane.tasks import keys, settings, tables
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from tasks.bootstrap import bootstrap
-from tasks.resampling import Interval, units
+from windvane.tasks.bootstrap import bootstrap
+from windvane.tasks.resampling import Interval, units
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.problems import Kind, Predictions
-    from tasks.settings import Settings
+    from windvane.tasks.problems import Kind, Predictions
+    from windvane.tasks.settings import Settings
 
 PREDICTION, LOSS, BASELINE_LOSS, PROBABILITY = "_prediction", "_loss", "_baseline_loss", "_p_"
 
@@ -55,7 +55,7 @@ def predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
     """The predictions that a record holds; classes have the type of `truth` (n,)."""
     import numpy as np
 
-    from tasks.problems import Predictions
+    from windvane.tasks.problems import Predictions
 
     value = record[PREDICTION].to_numpy()
     # Whatever the table's own columns are called, these stand behind the last one that Windvane always writes.
@@ -112,7 +112,7 @@ def calibration(truth: NDArray[Any], made: Predictions) -> Calibration | None:
     """
     import numpy as np
 
-    from tasks.problems.classification import positive
+    from windvane.tasks.problems.classification import positive
 
     if made.proba is None or made.classes is None or not len(truth):
         return None

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import plan, remarks
-from tasks.balance import AS_THEY_CAME, Balance
-from tasks.bench import Bench, Scores, bench
-from tasks.errors import InputError
-from tasks.estimators import Spec
-from tasks.journal import Journal, Proposal, State, Trial
-from tasks.plan import BASELINE, Try
-from tasks.problems import Kind, Metric, Value
-from tasks.settings import Settings
+from windvane.tasks import plan, remarks
+from windvane.tasks.balance import AS_THEY_CAME, Balance
+from windvane.tasks.bench import Bench, Scores, bench
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import Spec
+from windvane.tasks.journal import Journal, Proposal, State, Trial
+from windvane.tasks.plan import BASELINE, Try
+from windvane.tasks.problems import Kind, Metric, Value
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.features import Columns
+    from windvane.tasks.features import Columns
 
 # A configuration at which this many processes ended is not tried again: it is likely what ends them (memory).
 _DEATHS = 5

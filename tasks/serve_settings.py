@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tasks import durations
+from windvane.tasks import durations
 
 _HOW = "Write direct, shadow:1d, canary:10% or canary:10%:6h"
 

@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tasks.data_settings import Data, expand
-from tasks.errors import InputError
-from tasks.ledger_settings import Ledger
-from tasks.serve_settings import Serve
-from tasks.watch_settings import Monitor, Retrain, Schedule
+from windvane.tasks.data_settings import Data, expand
+from windvane.tasks.errors import InputError
+from windvane.tasks.ledger_settings import Ledger
+from windvane.tasks.serve_settings import Serve
+from windvane.tasks.watch_settings import Monitor, Retrain, Schedule
 
 PARAMS = "params.yaml"
 # Kept as written, and replaced only while they are used (tasks/data_settings.py): they may hold secrets.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.tables import write_whole
+from windvane.tasks.tables import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tasks.errors import InputError
+from windvane.tasks.errors import InputError
 
 _HEAD = 1 << 16
 _UNZIP = "Unpack it, and name the table in it; of a workbook, save the sheet as CSV (UTF-8)"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.resampling import CONFIDENCE, FEWEST, Units, by_row, quantile, spread
+from windvane.tasks.resampling import CONFIDENCE, FEWEST, Units, by_row, quantile, spread
 
 if TYPE_CHECKING:
     import numpy as np

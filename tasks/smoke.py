@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tasks.errors import Corrupted, WindvaneError
+from windvane.tasks.errors import Corrupted, WindvaneError
 
 # Loading a model and answering twenty rows takes seconds; a process that needs minutes hangs.
 TIMEOUT = 300
@@ -20,7 +20,7 @@ class Tester:
 
     def __init__(self) -> None:
         pipe = subprocess.PIPE
-        command = [sys.executable, "-m", "tasks.smoke"]
+        command = [sys.executable, "-P", "-m", "windvane.tasks.smoke"]
         self._process = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
 
     def test(self, folder: Path, manifest_sha256: str) -> None:
@@ -44,7 +44,7 @@ def check(folder: Path, manifest_sha256: str) -> None:
     import numpy as np
     import pandas as pd
 
-    from tasks.artifacts import SAMPLE, load, verify
+    from windvane.tasks.artifacts import SAMPLE, load, verify
 
     sample = pd.read_parquet(io.BytesIO(verify(folder, manifest_sha256)[SAMPLE]))
     expected = sample.pop("_prediction").to_numpy()
@@ -64,7 +64,7 @@ def main() -> int:
     import pandas as pd  # noqa: F401
     import skops.io  # noqa: F401
 
-    import tasks.features  # noqa: F401
+    import windvane.tasks.features  # noqa: F401
 
     told = sys.stdin.read()
     if not told:

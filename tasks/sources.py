@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks import raw
-from tasks.data_settings import Data, expand
-from tasks.errors import InputError
+from windvane.tasks import raw
+from windvane.tasks.data_settings import Data, expand
+from windvane.tasks.errors import InputError
 
 # Endings of tables, and of how they may be packed.
 CSV, JSON, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks import history, profile, sampling, settings, stage, tables
-from tasks.checks import overlap
-from tasks.errors import SealedError
-from tasks.partition import Sides, Time, divide
+from windvane.tasks import history, profile, sampling, settings, tables
+from windvane.tasks.checks import overlap
+from windvane.tasks.errors import SealedError
+from windvane.tasks.partition import Sides, Time, divide
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,7 +172,3 @@ def _rows(root: Path, chosen: settings.Settings, codes: tuple[int, ...]) -> pd.D
     rows = pl.concat([tables.scan(table), pl.LazyFrame({SIDE: wanted})], how="horizontal")
     frame = rows.filter(pl.col(SIDE)).drop(SIDE).collect(engine="streaming")
     return tables.pandas(frame, tables.gaps(table))
-
-
-if __name__ == "__main__":  # the DVC stage
-    stage.main(run)

@@ -1,19 +1,17 @@
-"""A stage of dvc.yaml as a command of its own, such as `python -m tasks.ingest`. Owns its exit status; knows no stage."""
+"""The stages of dvc.yaml by name, for `windvane stage NAME`: what `dvc repro` calls. A lap runs them in its own process."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from tasks import settings
-from tasks.errors import WindvaneError
+from windvane.tasks import settings
+
+NAMES = ("ingest", "validate", "split")
 
 
-def main(work: Callable[[Path, settings.Settings], None]) -> None:
-    """Do the work of a stage in this folder, as its params.yaml says; whatever is wrong goes to standard error, in words."""
-    try:
-        work(Path(), settings.load())
-    except WindvaneError as e:
-        print(e, file=sys.stderr)
-        raise SystemExit(e.exit_code) from None
+def run(name: str, root: Path) -> None:
+    """Do the work of a stage in this folder, as its params.yaml says. Raises WindvaneError."""
+    from windvane.tasks import ingest, split, validate
+
+    work = {"ingest": ingest.run, "validate": validate.run, "split": split.run}[name]
+    work(root, settings.load(root / settings.PARAMS))

@@ -11,10 +11,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ledger.labels import LONGEST_LABEL, Statement
-from ledger.moments import NUMBER, moment
-from ledger.predictions import BadPrediction, check_id
-from tasks.settings import Kind
+from windvane.ledger.labels import LONGEST_LABEL, Statement
+from windvane.ledger.moments import NUMBER, moment
+from windvane.ledger.predictions import BadPrediction, check_id
+from windvane.tasks.settings import Kind
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 

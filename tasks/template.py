@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tasks import settings, tables
+from windvane.tasks import settings, tables
 
 _COMMENT_AT = 33
 _MOST = 110

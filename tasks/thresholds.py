@@ -54,7 +54,7 @@ def best(is_it: NDArray[np.bool_], score: NDArray[Any], metric: str, counts: NDA
 def tuned(pipeline: Any, held: NDArray[Any], truth: NDArray[Any], metric: str | None, counts: NDArray[Any]) -> Any:
     """The fitted pipeline, calling by the threshold best for `metric` on probabilities (n, k) of rows that fits had not
     seen, counting so much each (n,); as it is without a metric or with more than two classes."""
-    from tasks.problems.classification import positive
+    from windvane.tasks.problems.classification import positive
 
     classes = pipeline.classes_
     if metric is None or len(classes) != 2:

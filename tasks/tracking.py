@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from tasks.errors import Outage
+from windvane.tasks.errors import Outage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

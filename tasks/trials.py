@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.plan import BASELINE
-from tasks.sheets import save
-from tasks.tables import write_whole
+from windvane.tasks.plan import BASELINE
+from windvane.tasks.sheets import save
+from windvane.tasks.tables import write_whole
 
 if TYPE_CHECKING:
-    from tasks.problems import Metric
-    from tasks.search import Found
+    from windvane.tasks.problems import Metric
+    from windvane.tasks.search import Found
 
 
 def write(folder: Path, found: Found, metric: Metric, target: str) -> Path:
     """Write trials.csv (a row per trial: state, scores, seconds, hyperparameters), and a plot where there are several."""
     import pandas as pd
 
-    from tasks import plots
+    from windvane.tasks import plots
 
     trials = [trial for result in found.results for trial in result.trials]
     rows = [

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import contract, digest, findings, likeness, measure, profile, report, settings, stage, tables
-from tasks.checks import Evidence, Family, columns, leakage, past, target, values
-from tasks.checks import contract as agreement
-from tasks.checks import rows as repeated
-from tasks.digest import Digest
-from tasks.errors import InputError
-from tasks.findings import Finding
-from tasks.profile import Column, Profile
+from windvane.tasks import contract, digest, findings, likeness, measure, profile, report, settings, tables
+from windvane.tasks.checks import Evidence, Family, columns, leakage, past, target, values
+from windvane.tasks.checks import contract as agreement
+from windvane.tasks.checks import rows as repeated
+from windvane.tasks.digest import Digest
+from windvane.tasks.errors import InputError
+from windvane.tasks.findings import Finding
+from windvane.tasks.profile import Column, Profile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +162,3 @@ def _evidence(
     return Evidence(
         chosen, whole, labelled, rows, found, named, sample, sampled, seen, twins, agreed, accepted, now, new
     )
-
-
-if __name__ == "__main__":  # the DVC stage
-    stage.main(run)

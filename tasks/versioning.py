@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import InputError, Outage
-from tasks.tables import write_whole
+import windvane
+from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.tables import write_whole
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -24,7 +25,7 @@ SPLIT = "split"
 # What the ingest stage may depend on: the local source, and what was fetched from another (tasks/raw.py).
 INPUTS = ("${data.source}", "data/raw")
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
-TEMPLATE = Path(__file__).parent.parent / PIPELINE
+TEMPLATE = Path(windvane.__file__).parent / PIPELINE
 CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tasks import durations
+from windvane.tasks import durations
 
 Policy = Literal["staleness", "regret", "performance", "drift", "schedule", "never"]
 _ENV = re.compile(r"\$\{\w+\}")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks import problems
-from tasks.estimators import Spec
-from tasks.features import Columns
-from tasks.problems import Kind
-from tasks.settings import Settings, parse
+from windvane.tasks import problems
+from windvane.tasks.estimators import Spec
+from windvane.tasks.features import Columns
+from windvane.tasks.problems import Kind
+from windvane.tasks.settings import Settings, parse
 
 COLUMNS = Columns(numbers=("a", "b"), low=("region",))
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger import predictions
-from ledger.predictions import Prediction
-from ledger.privacy import Privacy
-from ledger.store import upsert
+from windvane.ledger import predictions
+from windvane.ledger.predictions import Prediction
+from windvane.ledger.privacy import Privacy
+from windvane.ledger.store import upsert
 
 
 def answer(id: str, **more: Any) -> Prediction:

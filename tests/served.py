@@ -20,23 +20,23 @@ import pandas as pd
 import skops.io
 import sqlalchemy as sa
 
-from ledger import store, versions
-from ledger.labels import Statement
-from ledger.schema import versions as versions_table
-from ledger.writer import Writer
-from serving import stored
-from serving.answering import Answering, Recorder
-from serving.app import Service
-from serving.asking import Roles
-from serving.following import Following
-from serving.keys import Keys
-from serving.labelling import Labelling
-from serving.metering import Meters
-from serving.shelf import Shelf
-from tasks import artifacts, estimators, problems
-from tasks.estimators import Spec
-from tasks.features import Columns, conform
 from tests.conftest import Folder
+from windvane.ledger import store, versions
+from windvane.ledger.labels import Statement
+from windvane.ledger.schema import versions as versions_table
+from windvane.ledger.writer import Writer
+from windvane.serving import stored
+from windvane.serving.answering import Answering, Recorder
+from windvane.serving.app import Service
+from windvane.serving.asking import Roles
+from windvane.serving.following import Following
+from windvane.serving.keys import Keys
+from windvane.serving.labelling import Labelling
+from windvane.serving.metering import Meters
+from windvane.serving.shelf import Shelf
+from windvane.tasks import artifacts, estimators, problems
+from windvane.tasks.estimators import Spec
+from windvane.tasks.features import Columns, conform
 
 PROJECT = "houses"
 COLUMNS = Columns(("size",), ("garden",), ("town",), (), ("day",))
@@ -184,7 +184,7 @@ def made_project(path: Path) -> Folder:
 @contextmanager
 def serving(folder: Folder, *arguments: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`windvane serve` on a free port, in a process of its own."""
-    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-X", "importtime", "-m", "windvane.flows.cli", "serve", "--port", "0", *arguments]
     log = folder.path / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=folder.path, env=folder.environment(env), stderr=out, text=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from tasks import raw, settings
-from tasks.data_settings import Data
+from windvane.tasks import raw, settings
+from windvane.tasks.data_settings import Data
 
 
 def data(**section: Any) -> Data:

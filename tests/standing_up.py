@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import psutil
 
-from flows import child
 from tests.conftest import Folder
+from windvane.flows import child
 
 # A loaded machine needs a minute for Prefect's first start.
 READY_SECONDS = 240
@@ -84,7 +84,7 @@ def standing(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
     """`windvane up --json`, ready; stopped at the end, and nothing of it is left."""
     folder.set(serve__port=free_port())
     log = folder.path / "up.log"
-    command = [sys.executable, "-m", "flows.cli", "up", "--json", *arguments]
+    command = [sys.executable, "-m", "windvane.flows.cli", "up", "--json", *arguments]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, cwd=folder.path, env=folder.environment(env), stdout=subprocess.PIPE, stderr=out, text=True

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import ingest, settings, tables
+from windvane.tasks import ingest, settings, tables
 
 
 def chosen(source: str = "table.csv", split: dict[str, Any] | None = None, **problem: Any) -> settings.Settings:

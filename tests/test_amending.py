@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 
-from tasks import settings
-from tasks.amending import amend
-from tasks.errors import InputError
 from tests.conftest import ROOT
+from windvane.tasks import settings
+from windvane.tasks.amending import amend
+from windvane.tasks.errors import InputError
 
 HEAD = "project: p\nproblem: {kind: regression, target: y, time: t}\ndata: {source: t.csv}\nsplit: {strategy: time}\n"
 WANTED: dict[str, Any] = {

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as trying
 from hypothesis import strategies as st
 
-from tasks import canonical, codes, conversion, ingest, ordering, profile, sampling, settings, split, tables
-from tasks.delimited import Dialect
-from tasks.errors import InputError
 from tests.tables_for_tests import chosen, houses, ingested
+from windvane.tasks import canonical, codes, conversion, ingest, ordering, profile, sampling, settings, split, tables
+from windvane.tasks.delimited import Dialect
+from windvane.tasks.errors import InputError
 
 # Cells of one column beside a price of 0, 1, 2, ...; dtype, values and the sum of the row keys, as the first version of
 # ingest gave them, which read whole tables with pandas. Keys must never change, or rows change sides.
@@ -207,7 +207,7 @@ def test_a_code_is_seen_wherever_it_stands(
 
 def test_what_a_killed_ingest_left_is_deleted_and_what_a_living_one_uses_is_not(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from tasks import ingest\n"
+        "import sys, time; from pathlib import Path; from windvane.tasks import ingest\n"
         f"with ingest.scratch(Path({str(tmp_path)!r})) as folder:\n"
         "    (folder / 'half').write_bytes(b'x'); print(folder.name, flush=True); time.sleep(600)"
     )
@@ -373,7 +373,7 @@ def test_a_table_is_the_same_to_the_byte_on_any_number_of_cores(tmp_path: Path) 
     made = []
     for threads in ("1", "3"):
         code = (
-            "from pathlib import Path; from tasks import ingest, tables; from tests.tables_for_tests import chosen; "
+            "from pathlib import Path; from windvane.tasks import ingest, tables; from tests.tables_for_tests import chosen; "
             f"tables.ROW_GROUP = 3000; ingest.run(Path({str(tmp_path)!r}), chosen('t.csv', time='day'))"
         )
         subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "POLARS_MAX_THREADS": threads})

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from flows.cli import main
-from monitoring.history import alarms, backtest, lengths, matrix, playing, policies, schedule, windows
-from monitoring.history.matrix import Matrix
-from tasks import settings
 from tests.test_history import NAMED, drifting, job, table
+from windvane.flows.cli import main
+from windvane.monitoring.history import alarms, backtest, lengths, matrix, playing, policies, schedule, windows
+from windvane.monitoring.history.matrix import Matrix
+from windvane.tasks import settings
 
 
 def test_longer_windows_have_the_losses_that_fits_by_longer_windows_have() -> None:

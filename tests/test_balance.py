@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from tasks import balance, bench, estimators, problems, search, settings, thresholds
-from tasks.balance import AS_THEY_CAME, Balance
-from tasks.errors import InputError
-from tasks.estimators import TRUSTED, Spec
-from tasks.features import Columns, conform
 from tests.conftest import Folder
+from windvane.tasks import balance, bench, estimators, problems, search, settings, thresholds
+from windvane.tasks.balance import AS_THEY_CAME, Balance
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import TRUSTED, Spec
+from windvane.tasks.features import Columns, conform
 
 KIND = problems.of("classification")
 COLUMNS = Columns(("a", "b", "n"), low=("c",))

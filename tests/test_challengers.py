@@ -16,21 +16,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.challengers import Challengers
-from ledger import decisions, store, versions
-from ledger.moments import moment
-from monitoring.decision import decide
-from monitoring.history import matrix
-from monitoring.history.challengers import Shelf
-from monitoring.history.past import Advice
-from monitoring.history.windows import Cut
-from monitoring.limits import History
-from tasks import settings
-from tasks.errors import InputError
-from tasks.scores import LOSS
 from tests.conftest import quick_project
 from tests.test_decision import FORBIDDEN, LIMITS, NOW, look
 from tests.test_history import CHOSEN, SPEC, table
+from windvane.flows.challengers import Challengers
+from windvane.ledger import decisions, store, versions
+from windvane.ledger.moments import moment
+from windvane.monitoring.decision import decide
+from windvane.monitoring.history import matrix
+from windvane.monitoring.history.challengers import Shelf
+from windvane.monitoring.history.past import Advice
+from windvane.monitoring.history.windows import Cut
+from windvane.monitoring.limits import History
+from windvane.tasks import settings
+from windvane.tasks.errors import InputError
+from windvane.tasks.scores import LOSS
 
 REGRET = replace(LIMITS, policy="regret")
 YES, NO = Advice(True, "a challenger shows it", 0.8), Advice(False, "no challenger shows it", 0.1)
@@ -243,7 +243,7 @@ def test_without_a_price_any_saving_is_worth_a_lap_and_without_a_loss_none_is(tm
 
 
 def test_other_policies_import_none_of_it() -> None:
-    code = "import sys, flows.looks; sys.exit('flows.challengers' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, windvane.flows.looks; sys.exit('windvane.flows.challengers' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

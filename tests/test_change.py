@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring import breaks, estimate, histograms, inputs, quality, states
-from monitoring.diagnosis import diagnose, remedy
-from monitoring.evidence import Diagnosis, Drift, Finding, Quality
-from monitoring.states import State
-from tasks.features import Columns
 from tests.watched import COLUMNS, answered, kind_of, problem, rows, watched
+from windvane.monitoring import breaks, estimate, histograms, inputs, quality, states
+from windvane.monitoring.diagnosis import diagnose, remedy
+from windvane.monitoring.evidence import Diagnosis, Drift, Finding, Quality
+from windvane.monitoring.states import State
+from windvane.tasks.features import Columns
 
 KINDS = ("regression", "classification")
 MOVED = Drift(True, 9.0, 3.0, 0.001, 0.01, (), 1500, 800)

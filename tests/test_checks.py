@@ -12,13 +12,23 @@ import polars as pl
 import pytest
 import yaml
 
-from tasks import contract, contract_template, digest, findings, inspection, likeness, measure, problems, validate
-from tasks import features as featuring
-from tasks.checks import overlap
-from tasks.contract import Contract
-from tasks.errors import InputError
-from tasks.findings import Finding
 from tests.tables_for_tests import chosen, houses
+from windvane.tasks import (
+    contract,
+    contract_template,
+    digest,
+    findings,
+    inspection,
+    likeness,
+    measure,
+    problems,
+    validate,
+)
+from windvane.tasks import features as featuring
+from windvane.tasks.checks import overlap
+from windvane.tasks.contract import Contract
+from windvane.tasks.errors import InputError
+from windvane.tasks.findings import Finding
 
 ROWS = 2000
 GOOD = houses(ROWS).assign(rooms=np.random.default_rng(2).integers(1, 9, ROWS).astype(float))

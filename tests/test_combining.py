@@ -15,16 +15,16 @@ import yaml
 from click.testing import CliRunner
 from test_estimators import EVERY
 
-from flows.cli import main
-from tasks import curves, estimators, history, problems, settings, thresholds
-from tasks.balance import Balance
-from tasks.combining import LEAST
-from tasks.errors import InputError
-from tasks.estimators import TRUSTED, Spec
-from tasks.features import Columns, conform
-from tasks.history import Recent
-from tasks.watch_settings import window
 from tests.conftest import Folder
+from windvane.flows.cli import main
+from windvane.tasks import curves, estimators, history, problems, settings, thresholds
+from windvane.tasks.balance import Balance
+from windvane.tasks.combining import LEAST
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import TRUSTED, Spec
+from windvane.tasks.features import Columns, conform
+from windvane.tasks.history import Recent
+from windvane.tasks.watch_settings import window
 
 COLUMNS = Columns(numbers=("x",), booleans=(), low=("word",), high=(), dates=())
 TEN_DAYS = Recent(10, window("1d"))

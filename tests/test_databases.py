@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-from tasks import fetch, raw
-from tasks.errors import InputError, Outage
 from tests.postgres_server import Postgres
 from tests.sources_for_tests import data, held, state
+from windvane.tasks import fetch, raw
+from windvane.tasks.errors import InputError, Outage
 
 TABLE = "CREATE TABLE sales (id INTEGER, moment TIMESTAMP, price DOUBLE PRECISION, town VARCHAR(20))"
 

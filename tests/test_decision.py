@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from monitoring.decision import ACKNOWLEDGED, decide
-from monitoring.evidence import Diagnosis, Drift, Finding, Look, Quality, Stretch
-from monitoring.limits import History, Limits, Made, Probation
-from monitoring.staleness import staleness
-from tasks.watch_settings import Budget
+from windvane.monitoring.decision import ACKNOWLEDGED, decide
+from windvane.monitoring.evidence import Diagnosis, Drift, Finding, Look, Quality, Stretch
+from windvane.monitoring.limits import History, Limits, Made, Probation
+from windvane.monitoring.staleness import staleness
+from windvane.tasks.watch_settings import Budget
 
 NOW = "2026-06-01T00:00:00.000000+00:00"
 
@@ -275,6 +275,7 @@ def test_a_decision_needs_no_heavy_import() -> None:
     import subprocess
     import sys
 
-    code = "import monitoring.decision, monitoring.windows, sys; print([m for m in ('pandas', 'numpy', 'sqlalchemy') if m in sys.modules])"
+    rooms = "windvane.monitoring.decision, windvane.monitoring.windows"
+    code = f"import {rooms}, sys; print([m for m in ('pandas', 'numpy', 'sqlalchemy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['sqlalchemy']")  # ledger's text of moments comes from beside its store

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.diagnosis import GAP, LITTLE_LEARNED, NOISE, STILL_RISING, Evidence, diagnose, skill
+from windvane.tasks.diagnosis import GAP, LITTLE_LEARNED, NOISE, STILL_RISING, Evidence, diagnose, skill
 
 # A baseline of 100 makes a score of s a skill of 1 - s / 100.
 GOOD = Evidence("mae", False, train=10.0, validation=15.0, baseline=100.0, rows=1_000, slope=0.0, noise=2.0)

@@ -15,12 +15,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from monitoring import calibration, cells, distances, drift, evidently, seasons
-from monitoring.evidence import Drift, Finding
-from monitoring.exchange import Exchange
-from monitoring.measures import Scorer
-from tasks.features import Columns
 from tests.conftest import ROOT
+from windvane.monitoring import calibration, cells, distances, drift, evidently, seasons
+from windvane.monitoring.evidence import Drift, Finding
+from windvane.monitoring.exchange import Exchange
+from windvane.monitoring.measures import Scorer
+from windvane.tasks.features import Columns
 
 COLUMNS = Columns(numbers=("size", "income", "rooms"), booleans=("pool",), low=("town",))
 
@@ -290,7 +290,7 @@ def test_the_presets_verdict_is_the_presets(reference: int, window: int) -> None
 
 
 def test_evidently_is_imported_for_a_report_alone() -> None:
-    code = "import sys, monitoring.drift, monitoring.evidently; sys.exit('evidently' in sys.modules)"
+    code = "import sys, windvane.monitoring.drift, windvane.monitoring.evidently; sys.exit('evidently' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

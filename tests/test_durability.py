@@ -13,14 +13,14 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks import ledger_kills
-from ledger import laps, leases, store
-from ledger.writer import Writer
 from tests.conftest import ROOT, missing
 from tests.ledgers import answer
+from windvane.ledger import laps, leases, store
+from windvane.ledger.writer import Writer
 
 RECORD = """
 import asyncio, os, sys
-from ledger import committing, store, writer
+from windvane.ledger import committing, store, writer
 from tests.ledgers import answer
 if {careless}:
     def careless(engine, *more, durable=committing.durable):
@@ -122,8 +122,8 @@ def test_two_processes_record_at_once_also_the_same(url: str) -> None:
 
 FULL = """
 import resource, sys
-from ledger import store
-from ledger.writer import LedgerFailed, Writer
+from windvane.ledger import store
+from windvane.ledger.writer import LedgerFailed, Writer
 from tests.ledgers import answer
 writer = Writer(store.connect("sqlite:///{file}"), "p")
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -19,19 +19,19 @@ from test_balance import fitted, rare
 from test_estimators import EVERY, taught
 from test_features import ALL
 
-from serving import agreement, stored
-from serving.compile import compile
-from serving.engine import Answer, Compiled, _logistic
-from serving.signature import Input, Signature
-from serving.trees import CannotCompile
-from tasks import estimators, features, problems, profile
-from tasks import settings as params
-from tasks.balance import Balance
-from tasks.estimators import Spec
-from tasks.features import Columns, conform
-from tasks.history import Recent
-from tasks.problems import Predictions
-from tasks.watch_settings import window
+from windvane.serving import agreement, stored
+from windvane.serving.compile import compile
+from windvane.serving.engine import Answer, Compiled, _logistic
+from windvane.serving.signature import Input, Signature
+from windvane.serving.trees import CannotCompile
+from windvane.tasks import estimators, features, problems, profile
+from windvane.tasks import settings as params
+from windvane.tasks.balance import Balance
+from windvane.tasks.estimators import Spec
+from windvane.tasks.features import Columns, conform
+from windvane.tasks.history import Recent
+from windvane.tasks.problems import Predictions
+from windvane.tasks.watch_settings import window
 
 TABLES: dict[str, dict[str, Any]] = {
     "txhousing.parquet": {"kind": "regression", "target": "median", "time": "ts", "ignore": ["volume"]},

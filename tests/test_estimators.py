@@ -8,11 +8,11 @@ import pytest
 import skops.io
 from test_features import ALL, table
 
-from tasks import estimators, problems
-from tasks.balance import Balance
-from tasks.errors import InputError
-from tasks.estimators import TRUSTED, Spec
-from tasks.features import Columns, conform
+from windvane.tasks import estimators, problems
+from windvane.tasks.balance import Balance
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import TRUSTED, Spec
+from windvane.tasks.features import Columns, conform
 
 EVERY = [(kind, name) for kind in ("regression", "classification") for name in problems.of(kind).candidates]
 
@@ -49,7 +49,9 @@ def test_every_trusted_type_is_needed() -> None:
     balanced = Spec("linear", {}, Balance("weights"))
     model = estimators.fit(balanced, problems.of("classification"), ALL, taught("classification"), "y", 0, 1)
     needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
-    combined = {f"tasks.combining.Combined{kind}" for kind in ("Classifier", "Regressor")}  # tests/test_combining.py
+    combined = {
+        f"windvane.tasks.combining.Combined{kind}" for kind in ("Classifier", "Regressor")
+    }  # tests/test_combining.py
     assert needed | combined == set(TRUSTED)
 
 

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from tasks import (
+from windvane.tasks import (
     bootstrap,
     complexity,
     curves,
@@ -30,10 +30,10 @@ from tasks import (
     slices,
     thresholds,
 )
-from tasks.balance import Balance
-from tasks.errors import InputError
-from tasks.evaluation_files import write_evaluation
-from tasks.problems import Metric, Predictions
+from windvane.tasks.balance import Balance
+from windvane.tasks.errors import InputError
+from windvane.tasks.evaluation_files import write_evaluation
+from windvane.tasks.problems import Metric, Predictions
 
 KINDS = [("regression", "y"), ("classification", "class"), ("classification", "flag")]
 

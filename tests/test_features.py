@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import features, profile, settings
-from tasks.errors import InputError
-from tasks.features import Columns, DateParts, conform
+from windvane.tasks import features, profile, settings
+from windvane.tasks.errors import InputError
+from windvane.tasks.features import Columns, DateParts, conform
 
 ALL = Columns(("n",), ("b",), ("c",), ("h",), ("d",))
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving import state, stored
-from serving.following import Following
-from serving.shelf import KEPT, Shelf
-from tasks.errors import WindvaneError
 from tests.conftest import Folder
 from tests.served import PROJECT, ROW, Client, Site, houses, made_project, serving, taught, writer
+from windvane.serving import state, stored
+from windvane.serving.following import Following
+from windvane.serving.shelf import KEPT, Shelf
+from windvane.tasks.errors import WindvaneError
 
 
 @pytest.fixture
@@ -286,8 +286,8 @@ def test_mlflows_own_clients_work_unchanged(folder: Folder) -> None:
 @pytest.mark.slow
 def test_no_answered_prediction_is_lost_to_a_kill(folder: Folder) -> None:
     """Three kills; `WINDVANE_KILLS=100 pytest -s` asks for more, and shows how much was at stake."""
-    from ledger import store
-    from ledger.labels import resolved
+    from windvane.ledger import store
+    from windvane.ledger.labels import resolved
 
     answered: list[str] = []
     for _ in range(int(os.environ.get("WINDVANE_KILLS", "3"))):

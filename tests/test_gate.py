@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import WindvaneError
-from tasks.gate import MIN_ROWS, Evidence, Rule, Verdict, judge, resolve
-from tasks.paired import MIN_BLOCKS, blocks, paired
+from windvane.tasks.errors import WindvaneError
+from windvane.tasks.gate import MIN_ROWS, Evidence, Rule, Verdict, judge, resolve
+from windvane.tasks.paired import MIN_BLOCKS, blocks, paired
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES: tuple[Rule, ...] = ("superior", "not_worse")
@@ -389,6 +389,6 @@ def test_the_benchmark_runs_as_named() -> None:
 
 
 def test_the_gate_starts_without_heavy_libraries() -> None:
-    code = "import sys, tasks.gate; print([m for m in ('pandas', 'sklearn', 'scipy') if m in sys.modules])"
+    code = "import sys, windvane.tasks.gate; print([m for m in ('pandas', 'sklearn', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ledger import store
-from ledger.labels import Statement, hand_in, resolved
-from tasks import label_files, privacy, settings, statements
-from tasks.errors import InputError
 from tests.conftest import ROOT, Folder
 from tests.ledgers import answer, put
+from windvane.ledger import store
+from windvane.ledger.labels import Statement, hand_in, resolved
+from windvane.tasks import label_files, privacy, settings, statements
+from windvane.tasks.errors import InputError
 
 NAME = "texas-house-prices"
 

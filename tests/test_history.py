@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 
-from monitoring.history import matrix, playing, policies, regret, schedule, windows
-from monitoring.history.matrix import Job, Matrix
-from monitoring.history.past import Past
-from tasks import settings
-from tasks.errors import InputError
-from tasks.estimators import Spec
+from windvane.monitoring.history import matrix, playing, policies, regret, schedule, windows
+from windvane.monitoring.history.matrix import Job, Matrix
+from windvane.monitoring.history.past import Past
+from windvane.tasks import settings
+from windvane.tasks.errors import InputError
+from windvane.tasks.estimators import Spec
 
 CHOSEN = settings.parse(
     {"project": "p", "problem": {"kind": "regression", "target": "y", "time": "t"}, "data": {"source": "t.csv"}}
@@ -73,7 +73,7 @@ def test_too_few_windows_name_the_remedy() -> None:
 
 
 def test_a_cell_is_the_loss_of_a_fit_on_rows_before(tmp_path: Path) -> None:
-    from tasks import estimators, features, problems, profile
+    from windvane.tasks import estimators, features, problems, profile
 
     asked = job(table())
     made = matrix.build(asked, tmp_path, cores=1)
@@ -238,7 +238,7 @@ def test_playing_is_deterministic() -> None:
 
 
 def test_a_recommendation_never_sees_the_part_that_reports_it() -> None:
-    from monitoring.history import backtest
+    from windvane.monitoring.history import backtest
 
     made = drifting(80, 20, seed=5)
     middle = 20 + round(backtest.CHOOSING * 60)
@@ -250,7 +250,7 @@ def test_a_recommendation_never_sees_the_part_that_reports_it() -> None:
 
 
 def test_a_stable_stream_is_recommended_to_be_left_alone() -> None:
-    from monitoring.history import backtest
+    from windvane.monitoring.history import backtest
 
     losses = 1 + 0.05 * np.broadcast_to(np.random.default_rng(2).random(60), (60, 60))
     assert backtest.compare({"expanding": Matrix(losses.copy(), 15, None)}, 0.5).recommended.name == "never"
@@ -261,7 +261,7 @@ def test_backtest_says_which_policy_to_use(tmp_path: Path) -> None:
 
     from click.testing import CliRunner
 
-    from flows.cli import main
+    from windvane.flows.cli import main
 
     rows = table(400).drop(columns="word")
     rows.to_csv(tmp_path / "t.csv", index=False)
@@ -284,7 +284,7 @@ def test_backtest_says_which_policy_to_use(tmp_path: Path) -> None:
 def test_backtest_without_a_time_names_the_key(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from flows.cli import main
+    from windvane.flows.cli import main
 
     (tmp_path / "params.yaml").write_text(
         "project: still\nproblem: {kind: regression, target: y}\ndata: {source: t.csv}\n", encoding="utf-8"
@@ -300,7 +300,7 @@ def test_backtest_without_a_time_names_the_key(tmp_path: Path) -> None:
 def test_history_is_cut_where_production_is(text: str) -> None:
     from datetime import UTC
 
-    from tasks import history, watch_settings
+    from windvane.tasks import history, watch_settings
 
     window = watch_settings.window(text)
     times = pd.Series(pd.date_range("1968-11-03", "2026-02-01", freq="7h"))
@@ -322,8 +322,8 @@ def test_backtest_takes_from_params_yaml_what_is_not_said_and_recommends_what_it
 
     from click.testing import CliRunner
 
-    from flows.cli import main
-    from tasks.watch_settings import Policy
+    from windvane.flows.cli import main
+    from windvane.tasks.watch_settings import Policy
 
     table(400).drop(columns="word").to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "params.yaml").write_text(

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import settings
-from tasks.errors import SealedError
 from tests.conftest import ROOT
+from windvane.tasks import settings
+from windvane.tasks.errors import SealedError
 
 ROOMS = ("flows", "tasks", "ledger", "monitoring", "serving")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
@@ -36,7 +36,7 @@ def test_nobody_but_the_evaluation_opens_the_test_side() -> None:
 
 
 def test_the_test_side_stays_shut_without_a_permit(tmp_path: Path) -> None:
-    from tasks import split
+    from windvane.tasks import split
 
     with pytest.raises(SealedError):
         split.open_test(tmp_path, None, None)  # type: ignore[arg-type]
@@ -45,7 +45,10 @@ def test_the_test_side_stays_shut_without_a_permit(tmp_path: Path) -> None:
 def imported_by(*arguments: str) -> set[str]:
     """Top-level packages that a command imports."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "flows.cli", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-X", "importtime", "-m", "windvane.flows.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
@@ -57,12 +60,12 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
 
 
 def test_what_tells_prefect_does_not_import_it_before_the_server_is_named() -> None:
-    code = "import sys, flows.acting, flows.schedule, flows.server; sys.exit('prefect' in sys.modules)"
+    code = "import sys, windvane.flows.acting, windvane.flows.schedule, windvane.flows.server; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_command_of_the_program_stands_in_the_docs() -> None:
-    from flows.cli import main
+    from windvane.flows.cli import main
 
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     for name, command in main.commands.items():

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import ingest, keys, profile, settings, tables
-from tasks.errors import InputError
 from tests.tables_for_tests import chosen, every_type, houses, ingested
+from windvane.tasks import ingest, keys, profile, settings, tables
+from windvane.tasks.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from tasks import ingest, initialise, settings, split, validate
-from tasks.errors import InputError
 from tests.tables_for_tests import every_type, houses
+from windvane.tasks import ingest, initialise, settings, split, validate
+from windvane.tasks.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 

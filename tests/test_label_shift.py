@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from ledger import decisions, store, versions
-from ledger.decisions import Entry
-from tasks import estimators, label_shift, problems, watch_settings
-from tasks.balance import Balance
-from tasks.estimators import Spec
-from tasks.features import Columns, conform
 from tests.conftest import quick_project
+from windvane.ledger import decisions, store, versions
+from windvane.ledger.decisions import Entry
+from windvane.tasks import estimators, label_shift, problems, watch_settings
+from windvane.tasks.balance import Balance
+from windvane.tasks.estimators import Spec
+from windvane.tasks.features import Columns, conform
 
 KIND = problems.of("classification")
 COLUMNS = Columns(("a", "b"), low=("c",))

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger import store
-from ledger.labels import HandedIn, Statement, hand_in, resolved
-from ledger.moments import moment
 from tests.ledgers import answer, put
+from windvane.ledger import store
+from windvane.ledger.labels import HandedIn, Statement, hand_in, resolved
+from windvane.ledger.moments import moment
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -406,12 +406,12 @@ def test_a_secret_from_the_environment_is_logged_nowhere(project: Folder, prefec
 
 
 def test_a_lap_lets_go_of_what_the_ledger_has_kept_long_enough(copied: Folder) -> None:
-    from flows import lap as laps
-    from flows.console import Console
-    from flows.outcome import Outcome
-    from flows.project import Project
-    from ledger.labels import resolved
     from tests.ledgers import answer, put
+    from windvane.flows import lap as laps
+    from windvane.flows.console import Console
+    from windvane.flows.outcome import Outcome
+    from windvane.flows.project import Project
+    from windvane.ledger.labels import resolved
 
     project = Project(copied.path)
     put(project.ledger, project.name, answer("old"), received="2001-01-01T00:00:00.000000+00:00")
@@ -425,10 +425,10 @@ def test_a_lap_lets_go_of_what_the_ledger_has_kept_long_enough(copied: Folder) -
 def test_mlflow_is_told_of_a_rollback_by_a_process_of_its_own(copied: Folder) -> None:
     from mlflow import MlflowClient
 
-    from flows.project import Project
-    from flows.serving import repair
-    from ledger import versions
-    from tasks.errors import Outage
+    from windvane.flows.project import Project
+    from windvane.flows.serving import repair
+    from windvane.ledger import versions
+    from windvane.tasks.errors import Outage
 
     project = Project(copied.path)
     client = MlflowClient(f"sqlite:///{copied.path}/.windvane/mlflow.db")

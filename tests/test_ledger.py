@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import laps, leases, openings, store, versions
-from ledger.schema import metadata
-from ledger.versions import Judgement, Version
+from windvane.ledger import laps, leases, openings, store, versions
+from windvane.ledger.schema import metadata
+from windvane.ledger.versions import Judgement, Version
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -51,12 +51,12 @@ def test_migrations_make_exactly_the_tables_of_the_schema(engine: sa.Engine) -> 
 def test_a_known_ledger_is_opened_without_alembic(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     store.connect(url).dispose()
-    code = f"import sys; from ledger import store; store.connect({url!r}); assert 'alembic' not in sys.modules"
+    code = f"import sys; from windvane.ledger import store; store.connect({url!r}); assert 'alembic' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_processes_that_start_at_once_on_a_new_ledger_all_find_it(tmp_path: Path) -> None:
-    code = f"from ledger import store, laps; laps.newest(store.connect('sqlite:///{tmp_path}/new/ledger.db'), 'p')"
+    code = f"from windvane.ledger import store, laps; laps.newest(store.connect('sqlite:///{tmp_path}/new/ledger.db'), 'p')"
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [process.wait(60) for process in started] == [0, 0, 0, 0]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import keys, lexicon, tables
-from tasks.lexicon import Lexicon
+from windvane.tasks import keys, lexicon, tables
+from windvane.tasks.lexicon import Lexicon
 
 # Short and long, of few bytes and of many, one the beginning of another; eleven, twelve and thirteen bytes.
 WORDS = ["a", "b", "ab", "ä", "abcd", "abcde", "elevenbytes", "twelve bytes"]

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring import answers, estimate, quality
 from tests.watched import COLUMNS, answered, kind_of, problem, rows, watched
+from windvane.monitoring import answers, estimate, quality
 
 KINDS = ("regression", "classification")
 

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger import decisions, laps, leases, notices, store, windows
-from ledger.decisions import AlreadyOpen, Entry
-from ledger.leases import Lease, LeaseLost
-from ledger.windows import Seen
+from windvane.ledger import decisions, laps, leases, notices, store, windows
+from windvane.ledger.decisions import AlreadyOpen, Entry
+from windvane.ledger.leases import Lease, LeaseLost
+from windvane.ledger.windows import Seen
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -16,12 +16,12 @@ import pytest
 from evaluation_rows import Case, case
 from PIL import Image
 
-from tasks import evaluation, plots, plots_classification, plots_regression, problems, sheets
-from tasks.evaluation_files import pictures, write_evaluation
-from tasks.importance import Importance
-from tasks.journal import Trial
-from tasks.search import Found, Result
-from tasks.slices import Slice
+from windvane.tasks import evaluation, plots, plots_classification, plots_regression, problems, sheets
+from windvane.tasks.evaluation_files import pictures, write_evaluation
+from windvane.tasks.importance import Importance
+from windvane.tasks.journal import Trial
+from windvane.tasks.search import Found, Result
+from windvane.tasks.slices import Slice
 
 ROOT = Path(__file__).parent.parent
 
@@ -169,7 +169,7 @@ def test_many_and_long_names_are_cut() -> None:
 
 def test_importing_the_pictures_draws_on_no_matplotlib_and_drawing_on_no_pyplot() -> None:
     code = (
-        "import sys; from tasks import plots, plots_regression, plots_classification, evaluation_files, sheets\n"
+        "import sys; from windvane.tasks import plots, plots_regression, plots_classification, evaluation_files, sheets\n"
         "assert 'matplotlib' not in sys.modules\n"
         "sheets.sheet('a', 'b')[0].draw_without_rendering()\n"
         "assert 'matplotlib.pyplot' not in sys.modules"

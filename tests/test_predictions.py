@@ -14,11 +14,11 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from ledger import moments, store
-from ledger.predictions import BadPrediction, Prediction
-from ledger.schema import predictions
-from ledger.writer import HELD_UP, HERE, LedgerClosed, LedgerFailed, LedgerFull, Writer
 from tests.ledgers import answer
+from windvane.ledger import moments, store
+from windvane.ledger.predictions import BadPrediction, Prediction
+from windvane.ledger.schema import predictions
+from windvane.ledger.writer import HELD_UP, HERE, LedgerClosed, LedgerFailed, LedgerFull, Writer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import problems
-from tasks.problems import Choice, Float, Int, Predictions
-from tasks.problems import classification as c
-from tasks.problems import regression as r
-from tasks.settings import METRICS
+from windvane.tasks import problems
+from windvane.tasks.problems import Choice, Float, Int, Predictions
+from windvane.tasks.problems import classification as c
+from windvane.tasks.problems import regression as r
+from windvane.tasks.settings import METRICS
 
 
 @pytest.mark.parametrize("name", ["regression", "classification"])

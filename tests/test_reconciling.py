@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from flows import acting
-from flows.clock import Ticks
-from flows.console import Console
-from flows.project import Project
-from flows.reconciling import ON_ITS_WAY, Owed
-from ledger import decisions, leases, versions
-from ledger.decisions import Entry
-from ledger.moments import make_id
-from ledger.schema import decisions as table
-from ledger.store import now, stamp
-from ledger.versions import Version
 from tests.conftest import quick_project
+from windvane.flows import acting
+from windvane.flows.clock import Ticks
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.flows.reconciling import ON_ITS_WAY, Owed
+from windvane.ledger import decisions, leases, versions
+from windvane.ledger.decisions import Entry
+from windvane.ledger.moments import make_id
+from windvane.ledger.schema import decisions as table
+from windvane.ledger.store import now, stamp
+from windvane.ledger.versions import Version
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from flows.cli import main
-from flows.console import Silent
-from flows.project import Project
-from flows.replay import Asked
-from flows.replay import told as told_of
-from ledger.moments import moment
-from monitoring.history.story import Story
-from tasks.watch_settings import Policy
+from windvane.flows.cli import main
+from windvane.flows.console import Silent
+from windvane.flows.project import Project
+from windvane.flows.replay import Asked
+from windvane.flows.replay import told as told_of
+from windvane.ledger.moments import moment
+from windvane.monitoring.history.story import Story
+from windvane.tasks.watch_settings import Policy
 
 WINDOW, WINDOWS = 60, 16
 
@@ -103,7 +103,7 @@ def test_a_rise_is_learned_and_the_picture_and_the_page_tell_why(tmp_path: Path)
 
 @pytest.mark.slow
 def test_what_serves_is_not_touched_and_the_ledger_knows_nothing_of_it(tmp_path: Path) -> None:
-    from ledger import decisions, store, versions
+    from windvane.ledger import decisions, store, versions
 
     write(tmp_path, table(), retrain__policy="schedule")
     story = played(tmp_path, since="2024-01-20")

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from flows import replay
-from flows.console import Silent
-from flows.project import Project
-from flows.replay import Asked
-from ledger import decisions, store
 from tests.conftest import ROOT, Folder
 from tests.standing_up import Up, standing, until
+from windvane.flows import replay
+from windvane.flows.console import Silent
+from windvane.flows.project import Project
+from windvane.flows.replay import Asked
+from windvane.ledger import decisions, store
 
 pytestmark = pytest.mark.slow
 ROWS, DAYS, TAUGHT, RISES = 60, 14, 8, 9

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import report, validate
-from tasks.data_settings import Data
 from tests.tables_for_tests import chosen, houses
+from windvane.tasks import report, validate
+from windvane.tasks.data_settings import Data
 
 HOSTILE = '<script>alert("1")</script>\n&amp; "quote" \' </style><img src=x onerror=y>'
 DRAWN = {

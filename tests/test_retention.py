@@ -13,17 +13,17 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from ledger import feedback, leases, store, versions
-from ledger.labels import Statement, hand_in, resolved
-from ledger.predictions import predictions as table
-from ledger.privacy import HASHED, Privacy
-from ledger.retention import Removed, erase, erase_subject, expire
-from ledger.schema import erasures
-from ledger.schema import labels as statements
-from ledger.versions import Version
-from ledger.writer import Writer
-from serving import forgetting
 from tests.ledgers import answer, put
+from windvane.ledger import feedback, leases, store, versions
+from windvane.ledger.labels import Statement, hand_in, resolved
+from windvane.ledger.predictions import predictions as table
+from windvane.ledger.privacy import HASHED, Privacy
+from windvane.ledger.retention import Removed, erase, erase_subject, expire
+from windvane.ledger.schema import erasures
+from windvane.ledger.schema import labels as statements
+from windvane.ledger.versions import Version
+from windvane.ledger.writer import Writer
+from windvane.serving import forgetting
 
 KEY = b"a key that only this test knows"
 

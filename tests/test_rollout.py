@@ -12,16 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger import versions
-from ledger.labels import resolved
-from serving.engine import Answer
-from serving.following import Following
-from serving.shelf import Shelf
-from serving.trial import ENOUGH, FAILURES, Trial
-from tasks import settings
-from tasks.errors import InputError, Outage
-from tasks.serve_settings import Rollout, rollout
 from tests.served import PROJECT, ROW, Client, Site, writer
+from windvane.ledger import versions
+from windvane.ledger.labels import resolved
+from windvane.serving.engine import Answer
+from windvane.serving.following import Following
+from windvane.serving.shelf import Shelf
+from windvane.serving.trial import ENOUGH, FAILURES, Trial
+from windvane.tasks import settings
+from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.serve_settings import Rollout, rollout
 
 SHADOW, CANARY = rollout("shadow:1d"), rollout("canary:50%")
 

@@ -10,14 +10,14 @@ import pytest
 import sqlalchemy as sa
 from served import COLUMNS, PROJECT, Site, houses, made_project, taught
 
-from flows import scoring
-from flows.console import Console
-from flows.project import Project
-from ledger.labels import resolved
-from ledger.schema import versions
-from tasks import pieces
-from tasks.errors import InputError, WindvaneError
-from tasks.features import conform
+from windvane.flows import scoring
+from windvane.flows.console import Console
+from windvane.flows.project import Project
+from windvane.ledger.labels import resolved
+from windvane.ledger.schema import versions
+from windvane.tasks import pieces
+from windvane.tasks.errors import InputError, WindvaneError
+from windvane.tasks.features import conform
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(root: Path) -> None:
 def test_the_flow_scores_as_the_command_does(root: Path, prefect_server: str) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows import batch
+    from windvane.flows import batch
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         said = batch.score(str(root), "in.parquet", "out.csv")

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import plan, problems, search, settings
-from tasks.errors import Corrupted, InputError
-from tasks.estimators import Spec
-from tasks.features import Columns
-from tasks.search import Found, Progress
+from windvane.tasks import plan, problems, search, settings
+from windvane.tasks.errors import Corrupted, InputError
+from windvane.tasks.estimators import Spec
+from windvane.tasks.features import Columns
+from windvane.tasks.search import Found, Progress
 
 COLUMNS = Columns(("a", "b"), low=("c",))
 KIND = problems.of("regression")
@@ -241,7 +241,7 @@ def test_a_killed_search_goes_on_with_its_trials(tmp_path: Path) -> None:
 
 
 def test_a_trial_under_way_at_the_kill_is_proposed_again_and_given_up_in_the_end(tmp_path: Path) -> None:
-    from tasks.journal import Journal
+    from windvane.tasks.journal import Journal
 
     tree = plan.spaces(KIND, log=False)["tree"]
     seen = []

@@ -13,13 +13,13 @@ import httpx
 import pandas as pd
 import pytest
 
-from ledger.labels import resolved
-from ledger.predictions import Prediction
-from ledger.writer import LedgerFull
-from serving import keys
-from serving.asking import MOST_ROWS, Roles
-from tasks.errors import InputError
 from tests.served import PROJECT, ROW, Client, Site, houses, writer
+from windvane.ledger.labels import resolved
+from windvane.ledger.predictions import Prediction
+from windvane.ledger.writer import LedgerFull
+from windvane.serving import keys
+from windvane.serving.asking import MOST_ROWS, Roles
+from windvane.tasks.errors import InputError
 
 ROWS = json.loads(houses(40).drop(columns=["price", "dear"]).to_json(orient="records", date_format="iso"))
 COMPLETE = {**ROW, "size": 90}
@@ -219,7 +219,7 @@ def test_paths_methods_and_sizes_have_limits(client: Client) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.app.PATIENCE", 0.05)
+    monkeypatch.setattr("windvane.serving.app.PATIENCE", 0.05)
 
     async def slow() -> AsyncIterator[bytes]:
         yield b"{"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks import ingest, raw, settings
 from tests.conftest import ROOT, Folder, quick_project
 from tests.storage_server import Storage
 from tests.test_lap import ledger
+from windvane.tasks import ingest, raw, settings
 
 pytestmark = pytest.mark.slow
 

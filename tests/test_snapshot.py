@@ -13,14 +13,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows import commands, fetching
-from flows.console import Console
-from ledger.feedback import LABELLED
-from tasks import fetch, ingest, raw, settings, tables, versioning
-from tasks.errors import InputError, Outage
 from tests.conftest import ROOT
 from tests.sources_for_tests import data, held
 from tests.test_databases import TABLE, sqlite
+from windvane.flows import commands, fetching
+from windvane.flows.console import Console
+from windvane.ledger.feedback import LABELLED
+from windvane.tasks import fetch, ingest, raw, settings, tables, versioning
+from windvane.tasks.errors import InputError, Outage
 
 INSERT = "INSERT INTO sales VALUES (?, ?, ?, ?)"
 ROWS = [(i, f"2024-01-{i:02d}", i * 1.5, "Ulm") for i in range(1, 21)]
@@ -41,7 +41,7 @@ def growing(tmp_path: Path) -> dict[str, Any]:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tasks import fetch
+from windvane.tasks import fetch
 from tests.sources_for_tests import data
 left, rename = int(sys.argv[1]), os.replace
 def replace(*names):

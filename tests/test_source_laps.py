@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from tasks import raw
 from tests.conftest import ROOT, Folder, quick_project
 from tests.postgres_server import Postgres
+from windvane.tasks import raw
 
 pytestmark = pytest.mark.slow
 SECRET = "hunter2hunter2"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import ingest, keys, partition, profile, split, tables
-from tasks import settings as params
-from tasks.errors import InputError, SealedError
 from tests.tables_for_tests import chosen, houses
+from windvane.tasks import ingest, keys, partition, profile, split, tables
+from windvane.tasks import settings as params
+from windvane.tasks.errors import InputError, SealedError
 
 ROOT = Path(__file__).parent.parent
 

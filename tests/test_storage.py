@@ -14,11 +14,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks import fetch, raw, versioning
-from tasks.errors import InputError, Outage
 from tests.conftest import ROOT
 from tests.sources_for_tests import data, state
 from tests.storage_server import Storage
+from windvane.tasks import fetch, raw, versioning
+from windvane.tasks.errors import InputError, Outage
 
 ROWS = pl.DataFrame({"x": [1, 2, 3], "town": ["Ulm", None, "Bonn"]})
 

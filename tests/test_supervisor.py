@@ -13,16 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import child, standing, supervisor
-from flows.standing import Standing
-from flows.supervisor import Service, Supervisor
-from ledger.leases import Holder
-from tasks.errors import InputError
+from windvane.flows import child, standing, supervisor
+from windvane.flows.standing import Standing
+from windvane.flows.supervisor import Service, Supervisor
+from windvane.ledger.leases import Holder
+from windvane.tasks.errors import InputError
 
 # A service with a process of its own below it, as MLflow's server has one; it says where both are, and that it is ready.
 SERVICE = """
 import os, subprocess, sys, time
-from flows.child import follow_parent
+from windvane.flows.child import follow_parent
 follow_parent()
 below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 with open(sys.argv[1] + ".part", "w") as said:
@@ -34,10 +34,10 @@ time.sleep(600)
 PARENT = """
 import sys, time
 from pathlib import Path
-from flows import standing
-from flows.standing import Standing
-from flows.supervisor import Supervisor
-from ledger.leases import Holder
+from windvane.flows import standing
+from windvane.flows.standing import Standing
+from windvane.flows.supervisor import Supervisor
+from windvane.ledger.leases import Holder
 from tests.test_supervisor import service
 home = Path(sys.argv[1])
 with standing.alone(home):

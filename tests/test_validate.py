@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import findings, ingest, measure, profile, report, validate
-from tasks.errors import InputError
-from tasks.findings import Finding
-from tasks.profile import Profile
 from tests.tables_for_tests import chosen, houses
+from windvane.tasks import findings, ingest, measure, profile, report, validate
+from windvane.tasks.errors import InputError
+from windvane.tasks.findings import Finding
+from windvane.tasks.profile import Profile
 
 
 def checked(table: pd.DataFrame, tmp_path: Path, **problem: Any) -> tuple[Profile, tuple[Finding, ...]]:

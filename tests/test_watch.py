@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from ledger import decisions, notices, store, versions, windows
-from ledger.labels import Statement, hand_in
-from ledger.predictions import Prediction
 from tests.conftest import Folder, quick_project
 from tests.ledgers import put
+from windvane.ledger import decisions, notices, store, versions, windows
+from windvane.ledger.labels import Statement, hand_in
+from windvane.ledger.predictions import Prediction
 
 pytestmark = pytest.mark.slow
 NAME = "towns"
@@ -83,9 +83,9 @@ def ledger(folder: Folder) -> sa.Engine:
 
 def serve(folder: Folder, rows: pd.DataFrame, version: int = 1, hide: bool = False) -> list[Statement]:
     """What the scoring service records of these rows, with a version's own answers; the labels that will come."""
-    from flows.project import Project
-    from tasks import privacy
-    from tasks.features import Columns, conform
+    from windvane.flows.project import Project
+    from windvane.tasks import privacy
+    from windvane.tasks.features import Columns, conform
 
     project = Project(folder.path)
     made = versions.numbered(project.ledger, NAME, version)
@@ -383,7 +383,7 @@ def test_a_challenger_made_worse_on_purpose_never_serves(
 def test_a_decision_that_was_told_and_never_begun_is_carried_out_by_the_next_look(
     project: Folder, prefect_server: str
 ) -> None:
-    from ledger.decisions import Entry
+    from windvane.ledger.decisions import Entry
 
     engine = ledger(project)
     rows = pd.concat([stream("2025-01-01", 181), stream("2025-07-01", 30, seed=8)])

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.decisions import Entry
-from monitoring import report
-from monitoring.evidence import Diagnosis
 from tests.test_decision import look, quality
+from windvane.ledger.decisions import Entry
+from windvane.monitoring import report
+from windvane.monitoring.evidence import Diagnosis
 
 ENTRY = Entry("houses", 1, "2026-05-01", "2026-06-01", "wait", "nothing moved", known_until="2026-05-20T10:00:00")
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import fetch, raw
-from tasks.data_settings import Data
-from tasks.errors import InputError, Outage
-from tasks.origins import network
 from tests.sources_for_tests import Web, data, send, state, web
+from windvane.tasks import fetch, raw
+from windvane.tasks.data_settings import Data
+from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.origins import network
 
 ROWS = [{"id": i, "x": i / 2, "town": "Ulm"} for i in range(1, 8)]
 

@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import labels, store, windows
-from ledger.labels import Statement
-from ledger.moments import moment
-from ledger.privacy import Privacy
-from monitoring import frames
-from monitoring.windows import after, by_rows, due, level, present, spans
-from tasks import history
-from tasks.errors import InputError
-from tasks.features import Columns
-from tasks.watch_settings import Window, window
 from tests.ledgers import answer, put
 from tests.tables_for_tests import chosen, houses
+from windvane.ledger import labels, store, windows
+from windvane.ledger.labels import Statement
+from windvane.ledger.moments import moment
+from windvane.ledger.privacy import Privacy
+from windvane.monitoring import frames
+from windvane.monitoring.windows import after, by_rows, due, level, present, spans
+from windvane.tasks import history
+from windvane.tasks.errors import InputError
+from windvane.tasks.features import Columns
+from windvane.tasks.watch_settings import Window, window
 
 MONTH = Window(months=1)
 
@@ -208,7 +208,7 @@ def test_counts_tell_when_a_label_comes_late(tmp_path: Path) -> None:
 
 
 def test_trailing_history_keeps_the_rows_of_the_last_windows() -> None:
-    from tasks import settings
+    from windvane.tasks import settings
 
     whole = houses(200)
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monitoring import estimate
-from monitoring.estimate import LossModel
-from tasks import problems
-from tasks.features import Columns
-from tasks.problems import Kind
-from tasks.scores import BASELINE_LOSS, LOSS, PREDICTION, PROBABILITY
-from tasks.settings import Problem
+from windvane.monitoring import estimate
+from windvane.monitoring.estimate import LossModel
+from windvane.tasks import problems
+from windvane.tasks.features import Columns
+from windvane.tasks.problems import Kind
+from windvane.tasks.scores import BASELINE_LOSS, LOSS, PREDICTION, PROBABILITY
+from windvane.tasks.settings import Problem
 
 COLUMNS = Columns(numbers=("size", "age", "rooms"), booleans=("garden",), low=("town",))
 TOWNS = {"Ulm": 0.0, "Bonn": 40.0, "Kiel": -30.0, "Jena": 15.0}

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitoring.history import matrix
-from monitoring.history.matrix import Job
-from monitoring.history.playing import Alarm
-from tasks import features, profile, tables
+from windvane.monitoring.history import matrix
+from windvane.monitoring.history.matrix import Job
+from windvane.monitoring.history.playing import Alarm
+from windvane.tasks import features, profile, tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.features import Columns
+    from windvane.tasks.features import Columns
 
 # More rows make Evidently's preset slower, and its distances no other.
 MOST = 2000
@@ -29,7 +29,7 @@ Rings = Callable[["pd.DataFrame", "pd.DataFrame", "pd.DataFrame", "Columns"], bo
 
 def calibrated(job: Job, level: float, kept: Path, report: Callable[[], None] = lambda: None) -> Alarm:
     """The project's own alarm at this level, on the features alone: what models say of past windows is not kept."""
-    from monitoring import drift
+    from windvane.monitoring import drift
 
     time, seed = job.settings.problem.time, job.settings.split.seed
 
@@ -43,7 +43,7 @@ def calibrated(job: Job, level: float, kept: Path, report: Callable[[], None] = 
 
 def preset(job: Job, kept: Path, report: Callable[[], None] = lambda: None) -> Alarm:
     """Evidently's preset at its defaults: half of the columns or more."""
-    from monitoring import evidently
+    from windvane.monitoring import evidently
 
     def rings(_: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: Columns) -> bool:
         sides = [side.iloc[:: max(1, len(side) // MOST)] for side in (reference, window)]

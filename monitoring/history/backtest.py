@@ -8,12 +8,12 @@ from typing import get_args
 
 import numpy as np
 
-from monitoring.history import playing, policies, schedule
-from monitoring.history.matrix import Matrix
-from monitoring.history.playing import Played
-from monitoring.history.policies import Policy
-from tasks import resampling
-from tasks.watch_settings import Policy as Choice
+from windvane.monitoring.history import playing, policies, schedule
+from windvane.monitoring.history.matrix import Matrix
+from windvane.monitoring.history.playing import Played
+from windvane.monitoring.history.policies import Policy
+from windvane.tasks import resampling
+from windvane.tasks.watch_settings import Policy as Choice
 
 # The share of the windows played on which a policy is chosen.
 CHOOSING = 0.5

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitoring.history import matrix
-from monitoring.history.windows import Cut
-from tasks import artifacts, fingerprint, history, tables
-from tasks.estimators import Spec
-from tasks.features import Columns
-from tasks.settings import Settings
+from windvane.monitoring.history import matrix
+from windvane.monitoring.history.windows import Cut
+from windvane.tasks import artifacts, fingerprint, history, tables
+from windvane.tasks.estimators import Spec
+from windvane.tasks.features import Columns
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

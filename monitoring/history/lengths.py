@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring.history import backtest, matrix
-from monitoring.history.backtest import Alarms, Backtest
-from monitoring.history.matrix import Matrix
-from monitoring.history.windows import FEWEST, Cut
-from tasks import history, watch_settings
+from windvane.monitoring.history import backtest, matrix
+from windvane.monitoring.history.backtest import Alarms, Backtest
+from windvane.monitoring.history.matrix import Matrix
+from windvane.monitoring.history.windows import FEWEST, Cut
+from windvane.tasks import history, watch_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitoring.history.windows import Cut
-from tasks import estimators, features, fingerprint, problems, profile, tables
-from tasks.estimators import Spec
-from tasks.settings import Settings
+from windvane.monitoring.history.windows import Cut
+from windvane.tasks import estimators, features, fingerprint, problems, profile, tables
+from windvane.tasks.estimators import Spec
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tasks.features import Columns
+    from windvane.tasks.features import Columns
 
 # The share of the windows that teach the first champion, and of a champion's windows that are its held-out record.
 FIRST, HELD_OUT = 0.25, 0.15

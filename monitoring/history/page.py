@@ -6,9 +6,9 @@ import base64
 from html import escape
 from pathlib import Path
 
-from monitoring.history.story import Chapter, Story
-from tasks.report_style import CSS
-from tasks.tables import write_whole
+from windvane.monitoring.history.story import Chapter, Story
+from windvane.tasks.report_style import CSS
+from windvane.tasks.tables import write_whole
 
 _LEVELS = {"promoted": "pass", "refused": "warn", "skipped": "warn", None: "stop"}
 _MORE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from monitoring.history.story import Chapter, Story
-from tasks.sheets import BLUE, GREY, INK, PURPLE, SOFT, VERMILION, numbers, sheet
+from windvane.monitoring.history.story import Chapter, Story
+from windvane.tasks.sheets import BLUE, GREY, INK, PURPLE, SOFT, VERMILION, numbers, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring.history.matrix import Matrix
-from monitoring.history.past import Advice, Past
-from monitoring.history.policies import Policy
+from windvane.monitoring.history.matrix import Matrix
+from windvane.monitoring.history.past import Advice, Past
+from windvane.monitoring.history.policies import Policy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitoring.history import regret
-from monitoring.history.past import Advice, Past
+from windvane.monitoring.history import regret
+from windvane.monitoring.history.past import Advice, Past
 
 # Standard deviations of its own record by which a champion's loss must rise.
 ALARMING = 3.0

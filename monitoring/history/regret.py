@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring.history.past import Advice, Past
+from windvane.monitoring.history.past import Advice, Past
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitoring.history.matrix import Matrix
-from monitoring.history.past import Advice
-from monitoring.history.playing import Played, play
-from monitoring.history.policies import Policy, periodic
+from windvane.monitoring.history.matrix import Matrix
+from windvane.monitoring.history.past import Advice
+from windvane.monitoring.history.playing import Played, play
+from windvane.monitoring.history.policies import Policy, periodic
 
 
 def follow(matrix: Matrix, schedule: tuple[int, ...], cost: float, delay: int = 0) -> Played:

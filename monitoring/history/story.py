@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
-from monitoring.evidence import Look
+from windvane.monitoring.evidence import Look
 
 Ending = Literal["promoted", "refused", "skipped"]
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ledger.moments import moment
-from ledger.store import stamp
-from monitoring.history import matrix, windows
-from monitoring.windows import Place, by_rows, spans
-from tasks import history
-from tasks.errors import InputError
+from windvane.ledger.moments import moment
+from windvane.ledger.store import stamp
+from windvane.monitoring.history import matrix, windows
+from windvane.monitoring.windows import Place, by_rows, spans
+from windvane.tasks import history
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.settings import Settings
-    from tasks.watch_settings import Window
+    from windvane.tasks.settings import Settings
+    from windvane.tasks.watch_settings import Window
 
 
 @dataclass(frozen=True)

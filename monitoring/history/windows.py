@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tasks import history, watch_settings
-from tasks.errors import InputError
+from windvane.tasks import history, watch_settings
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

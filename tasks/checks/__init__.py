@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract import Contract
-from tasks.digest import Digest
-from tasks.findings import Finding
-from tasks.likeness import Twins
-from tasks.measure import Counts
-from tasks.profile import Profile
-from tasks.settings import Problem, Settings
+from windvane.tasks.contract import Contract
+from windvane.tasks.digest import Digest
+from windvane.tasks.findings import Finding
+from windvane.tasks.likeness import Twins
+from windvane.tasks.measure import Counts
+from windvane.tasks.profile import Profile
+from windvane.tasks.settings import Problem, Settings
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tasks import measure
-from tasks.checks import Evidence, shown
-from tasks.findings import Finding
+from windvane.tasks import measure
+from windvane.tasks.checks import Evidence, shown
+from windvane.tasks.findings import Finding
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from tasks.measure import Counts
+    from windvane.tasks.measure import Counts
 
 CHECKS = {
     "empty": "columns without a value",

@@ -7,9 +7,9 @@ import difflib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tasks.checks import Evidence, shown
-from tasks.contract import Column, Contract
-from tasks.findings import Finding, Level
+from windvane.tasks.checks import Evidence, shown
+from windvane.tasks.contract import Column, Contract
+from windvane.tasks.findings import Finding, Level
 
 if TYPE_CHECKING:
     pass

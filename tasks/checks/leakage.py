@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tasks import leaks
-from tasks.checks import Evidence
-from tasks.findings import Finding, Level
+from windvane.tasks import leaks
+from windvane.tasks.checks import Evidence
+from windvane.tasks.findings import Finding, Level
 
 CHECKS = {"leak": "a column that alone gives the target away"}
 # Rows looked at: a giveaway shows in few.

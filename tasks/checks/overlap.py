@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tasks import tables
-from tasks.findings import Finding
-from tasks.settings import Settings
+from windvane.tasks import tables
+from windvane.tasks.findings import Finding
+from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ def find(
     """Findings on a split. `frame`: the n rows of data/table.parquet in their order; `sides`: (n,), 0 for no label."""
     import polars as pl
 
-    from tasks.measure import lazy
+    from windvane.tasks.measure import lazy
 
     problem, about = chosen.problem, "about " if len(sides) > COMPARED else ""
     hidden = {problem.id, problem.time, tables.ROW, *problem.ignore}

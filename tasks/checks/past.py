@@ -9,10 +9,10 @@ import difflib
 import math
 from collections.abc import Iterator
 
-from tasks import measure
-from tasks.checks import Evidence, shown
-from tasks.digest import Summary, apart, gap
-from tasks.findings import Finding, Level
+from windvane.tasks import measure
+from windvane.tasks.checks import Evidence, shown
+from windvane.tasks.digest import Summary, apart, gap
+from windvane.tasks.findings import Finding, Level
 
 CHECKS = {
     "scale": "columns in another unit",

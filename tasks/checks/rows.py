@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tasks.checks import Evidence
-from tasks.findings import Finding
+from windvane.tasks.checks import Evidence
+from windvane.tasks.findings import Finding
 
 CHECKS = {
     "duplicates": "rows that repeat another",

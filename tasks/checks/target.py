@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tasks.checks import Evidence, shown
-from tasks.checks.columns import LARGEST, too_large
-from tasks.findings import Finding
+from windvane.tasks.checks import Evidence, shown
+from windvane.tasks.checks.columns import LARGEST, too_large
+from windvane.tasks.findings import Finding
 
 if TYPE_CHECKING:
     import polars as pl

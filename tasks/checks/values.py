@@ -6,9 +6,9 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tasks.checks import Evidence
-from tasks.digest import numbers, seconds
-from tasks.findings import Finding, Level
+from windvane.tasks.checks import Evidence
+from windvane.tasks.digest import numbers, seconds
+from windvane.tasks.findings import Finding, Level
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,10 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data_settings import Revealed
-from tasks.errors import InputError, Outage
-from tasks.origins.rows import BATCH, Rows, frame
-from tasks.raw import Mark
+from windvane.tasks.data_settings import Revealed
+from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.origins.rows import BATCH, Rows, frame
+from windvane.tasks.raw import Mark
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

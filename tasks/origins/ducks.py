@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data_settings import Revealed
-from tasks.errors import InputError, Outage
-from tasks.origins.databases import bound, mark, plain, renamed, statement, too_long
-from tasks.origins.rows import BATCH, Rows, check_names
-from tasks.raw import Mark
+from windvane.tasks.data_settings import Revealed
+from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.origins.databases import bound, mark, plain, renamed, statement, too_long
+from windvane.tasks.origins.rows import BATCH, Rows, check_names
+from windvane.tasks.raw import Mark
 
 if TYPE_CHECKING:
     import duckdb

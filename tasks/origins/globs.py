@@ -6,9 +6,9 @@ import glob
 import shutil
 from pathlib import Path
 
-from tasks.data_settings import Revealed
-from tasks.errors import InputError
-from tasks.origins.files import Listed, endings, suffix
+from windvane.tasks.data_settings import Revealed
+from windvane.tasks.errors import InputError
+from windvane.tasks.origins.files import Listed, endings, suffix
 
 
 class Files:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.data_settings import Revealed
-from tasks.errors import InputError, Outage
+from windvane.tasks.data_settings import Revealed
+from windvane.tasks.errors import InputError, Outage
 
 if TYPE_CHECKING:
     import httpx

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.data_settings import Revealed
-from tasks.errors import InputError, Outage
-from tasks.origins.files import Listed, endings, suffix
+from windvane.tasks.data_settings import Revealed
+from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.origins.files import Listed, endings, suffix
 
 _ATTEMPTS = 3
 _CONNECT_SECONDS = 10

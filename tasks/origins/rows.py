@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from tasks.errors import InputError
-from tasks.raw import Part, Staging
+from windvane.tasks.errors import InputError
+from windvane.tasks.raw import Part, Staging
 
 if TYPE_CHECKING:
     import polars as pl

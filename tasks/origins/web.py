@@ -10,11 +10,11 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks.data_settings import Paging, Revealed
-from tasks.errors import InputError
-from tasks.origins.files import endings, rows, suffix
-from tasks.origins.network import Network
-from tasks.raw import Part, Staging
+from windvane.tasks.data_settings import Paging, Revealed
+from windvane.tasks.errors import InputError
+from windvane.tasks.origins.files import endings, rows, suffix
+from windvane.tasks.origins.network import Network
+from windvane.tasks.raw import Part, Staging
 
 if TYPE_CHECKING:
     import httpx

@@ -162,7 +162,7 @@ class Kind:
 
 def of(kind: str) -> Kind:
     """The kind that `problem.kind` names. Imports its file, and only that one."""
-    return cast("Kind", importlib.import_module(f"tasks.problems.{kind}").KIND)
+    return cast("Kind", importlib.import_module(f"windvane.tasks.problems.{kind}").KIND)
 
 
 def _spaced(low: float, high: float, log: bool, points: int) -> list[float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.problems import Predictions
+from windvane.tasks.problems import Predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

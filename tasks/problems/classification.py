@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks import thresholds
-from tasks.problems import Candidate, Choice, Dimension, Float, Int, Kind, Metric, Predictions
-from tasks.problems.class_metrics import (
+from windvane.tasks import thresholds
+from windvane.tasks.problems import Candidate, Choice, Dimension, Float, Int, Kind, Metric, Predictions
+from windvane.tasks.problems.class_metrics import (
     CLIP,
     accuracy,
     average_precision,
@@ -27,7 +27,7 @@ from tasks.problems.class_metrics import (
     roc_auc,
     truth,
 )
-from tasks.problems.spaces import BOOSTING, FOREST, TREE
+from windvane.tasks.problems.spaces import BOOSTING, FOREST, TREE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.problems import Candidate, Choice, Dimension, Float, Int, Kind, Metric, Predictions
-from tasks.problems.spaces import BOOSTING, FOREST, TREE
+from windvane.tasks.problems import Candidate, Choice, Dimension, Float, Int, Kind, Metric, Predictions
+from windvane.tasks.problems.spaces import BOOSTING, FOREST, TREE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.problems import Dimension, Float, Int
+from windvane.tasks.problems import Dimension, Float, Int
 
 # 32 levels cut a million rows down to single ones: it stands for "no limit", and is one a person can read.
 TREE: dict[str, Dimension] = {

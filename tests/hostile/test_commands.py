@@ -33,7 +33,7 @@ def write(project: Folder, case: Case) -> None:
 
 @pytest.mark.slow
 def test_train_refuses_and_goes_on(empty: Folder, prefect_server: str) -> None:
-    from ledger import store, versions
+    from windvane.ledger import store, versions
 
     env = {"PREFECT_API_URL": prefect_server}
     for name in CHOSEN:

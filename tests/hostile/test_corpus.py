@@ -11,8 +11,6 @@ from types import FrameType
 import pytest
 from click.testing import CliRunner
 
-from flows.cli import main
-from tasks import report, settings, split, validate
 from tests.hostile import (
     corpus_encoding,
     corpus_formats,
@@ -28,6 +26,8 @@ from tests.hostile import (
 )
 from tests.hostile.case import Case
 from tests.hostile.verdicts import MADE, OUTPUTS, judged, lying, params, shown
+from windvane.flows.cli import main
+from windvane.tasks import report, settings, split, validate
 
 THEMES = (
     corpus_encoding,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tasks import (
+from tests.hostile.case import Case, Verdict
+from windvane.tasks import (
     contract,
     contract_template,
     digest,
@@ -26,8 +27,7 @@ from tasks import (
     template,
     validate,
 )
-from tasks.errors import InputError
-from tests.hostile.case import Case, Verdict
+from windvane.tasks.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
