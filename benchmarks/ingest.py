@@ -150,7 +150,10 @@ def _dvc(folder: Path, mine: settings.Settings) -> float:
             pipeline.run(name, timed)
         added += time.perf_counter() - started
     linked = os.stat(folder / profile.TABLE).st_nlink > 1
-    print(f"data/table.parquet is {'a link into' if linked else 'a copy of what lies in'} DVC's cache", file=sys.stderr)
+    print(
+        f".windvane/data/table.parquet is {'a link into' if linked else 'a copy of what lies in'} DVC's cache",
+        file=sys.stderr,
+    )
     return added - work
 
 

@@ -42,7 +42,7 @@ class Killed:
 def prepare(folder: Path) -> None:
     """The default project with a search of a few seconds."""
     (folder / "data").mkdir(parents=True)
-    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
+    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv"):
         shutil.copy(ROOT / name, folder / name)
     content = yaml.safe_load((folder / "params.yaml").read_text())
     content["search"] |= {"trials": 6, "candidates": ["linear", "tree", "boosting"]}

@@ -44,7 +44,7 @@ class Run:
 def project(folder: Path, used: Path | None, long: bool) -> Path:
     """The default project in `folder`; with `used`, on the stores that an earlier project of another name left."""
     (folder / "data").mkdir(parents=True)
-    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
+    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv"):
         shutil.copy(ROOT / name, folder / name)
     content = yaml.safe_load((folder / "params.yaml").read_text())
     content["project"] = folder.name
@@ -52,7 +52,7 @@ def project(folder: Path, used: Path | None, long: bool) -> Path:
         content[section].update(values)
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     if used is not None:
-        shutil.copytree(used, folder / ".windvane")
+        shutil.copytree(used, folder / ".windvane", ignore=shutil.ignore_patterns("data"))
     return folder
 
 

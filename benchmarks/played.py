@@ -48,7 +48,7 @@ def prepare(path: Path, table: Path, until_: str, **changes: Any) -> Folder:
     """A project that learns the rows of a table before a moment, with a quick search."""
     folder = Folder(path)
     (path / "data").mkdir(parents=True)
-    for name in ("params.yaml", "dvc.yaml", "data/taught_until.json"):
+    for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, path / name)
     rows = pd.read_csv(table)
     rows[rows[TIME] < until_].to_csv(path / "data" / "txhousing.csv", index=False)

@@ -44,7 +44,7 @@ class Measured:
 def project(folder: Path) -> Path:
     """A taught project; its model's folder."""
     (folder / "data").mkdir()
-    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
+    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv"):
         shutil.copy(ROOT / name, folder / name)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["search"] |= {"candidates": ["boosting"], "trials": 1}

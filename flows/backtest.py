@@ -20,6 +20,7 @@ from windvane.monitoring.history.lengths import Length
 from windvane.tasks import amending, fetch, ingest, tables
 from windvane.tasks.errors import InputError
 from windvane.tasks.estimators import Spec
+from windvane.tasks.places import HOME
 from windvane.tasks.settings import PARAMS
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 # Taught where no champion says with what: strong at its defaults on most tables.
 FIRST = Spec("boosting", {})
-PICTURE = Path(".windvane/history/backtest.png")
+PICTURE = HOME / "history" / "backtest.png"
 
 
 def run(

@@ -24,9 +24,8 @@ def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console
 
 def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
-    from windvane.flows import data, fetching
-    from windvane.tasks import contract, digest, fetch, initialise, template, versioning
-    from windvane.tasks.tables import write_json
+    from windvane.flows import fetching
+    from windvane.tasks import contract, fetch, initialise, stage, template, versioning
 
     root = Path.cwd()
     chosen = initialise.named(table, options.pop("query"), options.pop("key"))
@@ -36,9 +35,7 @@ def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any
     proposal = initialise.propose(chosen, **options)
     written = [*initialise.write(proposal, root), template.place(root, contract.SCHEMA, proposal.schema)]
     written += versioning.prepare(root)
-    for path, nothing in ((data.TAUGHT, {"taught_until": None}), (digest.ACCEPTED, None)):
-        if not (root / path).exists():
-            write_json(nothing, root / path)
+    stage.place_inputs(root)
     fetching.follow(root, chosen, fetched.record)
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")

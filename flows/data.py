@@ -16,16 +16,17 @@ from windvane.tasks import split as splitting
 from windvane.tasks import validate as validating
 from windvane.tasks.digest import ACCEPTED, DIGEST
 from windvane.tasks.errors import InputError
+from windvane.tasks.places import DATA
 from windvane.tasks.profile import TABLE, Profile, read, require
 from windvane.tasks.settings import Settings
 from windvane.tasks.tables import read_json, write_json
 
-TAUGHT = Path("data/taught_until.json")
-PROFILE = Path("data/profile.json")
+TAUGHT = DATA / "taught_until.json"
+PROFILE = DATA / "profile.json"
 
 
 def ingest(lap: Lap) -> None:
-    """Source -> data/table.parquet."""
+    """Source -> table.parquet."""
     _run(lap, "ingest", ingesting.run)
 
 
@@ -109,7 +110,7 @@ def accepted(project: Project) -> Any:
     newest = versions.newest(project.ledger, project.name)
     if newest is None or not newest.facts.get("digest"):
         return None
-    return read_json(project.artifact(newest, DIGEST.as_posix()))
+    return read_json(project.artifact(newest, f"data/{DIGEST.name}"))
 
 
 def tell_accepted(lap: Lap) -> None:

@@ -85,10 +85,10 @@ def _recorded(lap: Lap, version: Version) -> Version:
 
 def sides(lap: Lap, lesson: Lesson) -> dict[str, Any]:
     """What decides on which side a row stands: two versions with equal sides never taught each other's test rows."""
-    from windvane.tasks.profile import read
+    from windvane.tasks.profile import PROFILE, read
 
     split, problem = lap.project.settings.split, lap.project.settings.problem
-    key = read(lesson.root / "data" / "profile.json").key
+    key = read(lesson.root / PROFILE).key
     return {**split.model_dump(exclude={"folds"}), "group": problem.group, "key": list(key)}
 
 

@@ -14,7 +14,7 @@ from windvane.tasks.data_settings import Data
 
 
 def fetch(lap: Lap) -> None:
-    """Source -> data/raw, unless this lap did so already. Imports neither scikit-learn, MLflow nor Prefect."""
+    """Source -> raw, unless this lap did so already. Imports neither scikit-learn, MLflow nor Prefect."""
     if lap.fetched:
         return
     project = lap.project

@@ -11,6 +11,7 @@ from windvane.flows import lap as laps
 from windvane.flows.console import Console
 from windvane.flows.outcome import Outcome
 from windvane.flows.project import Project
+from windvane.tasks.places import HOME
 
 
 def fly(
@@ -43,7 +44,7 @@ def fly(
                 console.working("start")
                 outcome = _fly(lap, prefect)
     console.say(outcome.text())
-    store = project.tracking_uri or "sqlite:///.windvane/mlflow.db"
+    store = project.tracking_uri or f"sqlite:///{HOME}/mlflow.db"
     console.say(f"  look: mlflow ui --backend-store-uri {store}")
     return outcome
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 
 from windvane.tasks import settings as params
 from windvane.tasks.errors import Outage
+from windvane.tasks.places import HOME
 from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Project:
     def __init__(self, root: Path, settings: Settings | None = None) -> None:
         self.root = root.resolve()
         self.settings: Settings = settings or params.load(root / params.PARAMS)
-        self.home = self.root / ".windvane"
+        self.home = self.root / HOME
 
     @property
     def name(self) -> str:

@@ -12,8 +12,9 @@ from windvane.flows.console import Console, table
 from windvane.flows.project import Project
 from windvane.monitoring.history.story import Chapter, Story
 from windvane.tasks.errors import Outage
+from windvane.tasks.places import HOME
 
-FOLDER = Path(".windvane/history")
+FOLDER = HOME / "history"
 
 
 def tell(project: Project, story: Story, console: Console) -> dict[str, Any]:

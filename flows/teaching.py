@@ -29,7 +29,7 @@ from windvane.tasks import search as searching
 from windvane.tasks import split as splitting
 from windvane.tasks.estimators import Spec
 from windvane.tasks.evaluation_files import write_evaluation
-from windvane.tasks.profile import read
+from windvane.tasks.profile import PROFILE, read
 from windvane.tasks.smoke import Tester
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
         stages.materialise(root)
     settings = lap.project.settings
     train, validation = splitting.sides(root, settings)
-    columns = features.columns(settings, read(root / "data" / "profile.json"))
+    columns = features.columns(settings, read(root / PROFILE))
     kind, sampled = problems.of(settings.problem.kind), splitting.sampled(root, settings)
     return Lesson(mark, data_version, root, train, validation, columns, kind, cores(), sampled)
 

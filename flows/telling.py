@@ -16,6 +16,7 @@ from windvane.ledger.versions import Judgement, Promotion, Version
 from windvane.tasks import fingerprint, thresholds, versioning
 from windvane.tasks.evaluation import Evaluation, HeldOut
 from windvane.tasks.gate import Verdict
+from windvane.tasks.places import DATA, HOME
 from windvane.tasks.search import Found
 from windvane.tasks.settings import PARAMS, raw
 
@@ -48,7 +49,7 @@ def begin(lap: Lap, lesson: Lesson) -> None:
     tracker.log(lap.run_id, params={**written, **rows, **_prefixed("library", fingerprint.libraries())})
     tracker.store(lap.run_id, project.root / PARAMS)
     for name in ("profile.json", "digest.json", "split/split.json"):
-        tracker.store(lap.run_id, lesson.root / "data" / name, "data")
+        tracker.store(lap.run_id, lesson.root / DATA / name, "data")
     with versioning.pipeline(project.root) as stages:
         tracker.write(lap.run_id, stages.lock_text(), versioning.LOCK)
 
@@ -179,12 +180,7 @@ def _git(lap: Lap) -> tuple[str, str]:
     commit = ask("rev-parse", "HEAD")
     if not commit:
         return "", ""
-    own = (
-        ":(exclude)dvc.lock",
-        ":(exclude)data/taught_until.json",
-        ":(exclude)data/accepted.json",
-        ":(exclude)data/.gitignore",
-    )
+    own = (":(exclude)dvc.lock", f":(exclude){HOME}")
     return commit, str(bool(ask("status", "--porcelain", "--", ".", *own))).lower()
 
 

@@ -1,4 +1,4 @@
-"""A table in a few kilobytes: what the next table is compared with, and what the report draws. Owns data/digest.json.
+"""A table in a few kilobytes: what the next table is compared with, and what the report draws. Owns digest.json.
 
 Shares and quantiles come from a sample of evenly spaced rows; missing, different and extreme values from all rows.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windvane.tasks import tables
+from windvane.tasks.places import DATA
 from windvane.tasks.profile import Profile, Type
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-DIGEST = Path("data/digest.json")
+DIGEST = DATA / "digest.json"
 # The digest of the last accepted table, handed to validate as a file: what it read from a ledger would not be pure.
-ACCEPTED = Path("data/accepted.json")
+ACCEPTED = DATA / "accepted.json"
 
 # A hundred steps: two distributions of one table's size differ by more than their rounding.
 STEPS = 100
@@ -61,7 +62,7 @@ class Digest:
     notes: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of data/digest.json."""
+        """The content of digest.json."""
         return asdict(self)
 
 

@@ -46,7 +46,7 @@ class Fetched:
 
 
 def run(root: Path, data: Data, id: str | None = None, labelled: Labelled | None = None) -> Fetched:
-    """Bring data/raw up to the source. Nothing there moves when the source holds what the snapshot holds.
+    """Bring raw up to the source. Nothing there moves when the source holds what the snapshot holds.
 
     `id`: the column that tells rows apart when all are read again (problem.id).
 
@@ -55,7 +55,7 @@ def run(root: Path, data: Data, id: str | None = None, labelled: Labelled | None
     source = reveal(data)
     if source.kind == "local" and not (labelled and data.feedback):
         return Fetched(False, 0, 0, None)
-    (root / FOLDER).parent.mkdir(exist_ok=True)
+    (root / FOLDER).parent.mkdir(parents=True, exist_ok=True)
     with staged(root) as staging:
         before = staging.before
         if source.kind == "local":

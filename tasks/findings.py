@@ -1,6 +1,6 @@
 """What a look at the data found: one record per finding, and how findings stop a lap or are accepted by a person.
 
-Owns data/findings.json; knows nothing of how anything is found (tasks/checks/).
+Owns findings.json; knows nothing of how anything is found (tasks/checks/).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Literal
 
 from windvane.tasks import tables
 from windvane.tasks.errors import InputError, several
+from windvane.tasks.places import DATA
 
-FINDINGS = Path("data/findings.json")
+FINDINGS = DATA / "findings.json"
 
 Level = Literal["pass", "warn", "stop"]
 _ORDER = {"stop": 0, "warn": 1, "pass": 2}

@@ -1,4 +1,4 @@
-"""Stage 1: the source becomes data/table.parquet, in canonical types, in time order, with a key for every row.
+"""Stage 1: the source becomes table.parquet, in canonical types, in time order, with a key for every row.
 
 Owns how files join and the time column. Leaves which files there are to tasks/sources.py, one file to
 tasks/conversion.py, row keys to tasks/keys.py, and whether the table can teach to tasks/validate.py.
@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from windvane.tasks import conversion, dates, ordering, profile, raw, readers, settings, sources, tables
 from windvane.tasks.errors import InputError, several
+from windvane.tasks.places import DATA
 from windvane.tasks.readers import Cells
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Origin:
 
 
 def run(root: Path, chosen: settings.Settings) -> None:
-    """Read data.source below `root` and write data/table.parquet. Raises InputError naming file, column, line,
+    """Read data.source below `root` and write table.parquet. Raises InputError naming file, column, line,
     remedy.
     """
     with scratch(root) as folder:
@@ -62,10 +63,11 @@ def scratch(root: Path) -> Iterator[Path]:
     """A folder for what must be written to be read in a stream, beside the data: a temporary folder may lie in memory."""
     from filelock import FileLock
 
-    folder = root / "data" / f".scratch-{uuid4().hex[:8]}"
+    folder = root / DATA / f".scratch-{uuid4().hex[:8]}"
     made = not folder.parent.exists()
-    if not made and not folder.parent.is_dir():
-        raise InputError(f"{folder.parent}: is a file, where Windvane needs a folder. Rename it")
+    for place in (folder.parent.parent, folder.parent):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place}: is a file, where Windvane needs a folder. Rename it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     # Held first, and by the system: whoever is killed lets go.

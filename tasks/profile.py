@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from windvane.tasks import measure, tables
 from windvane.tasks.errors import InputError
+from windvane.tasks.places import DATA
 from windvane.tasks.settings import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-TABLE = Path("data/table.parquet")
-PROFILE = Path("data/profile.json")
+TABLE = DATA / "table.parquet"
+PROFILE = DATA / "profile.json"
 
 Type = Literal["number", "boolean", "category", "date", "text"]
 
@@ -57,7 +58,7 @@ class Profile:
     columns: tuple[Column, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of data/profile.json."""
+        """The content of profile.json."""
         return {
             "rows": self.rows,
             "key": list(self.key),

@@ -1,4 +1,4 @@
-"""data/raw: what was fetched from a source, as parts that are only added, and the record of where they came from.
+"""The folder raw: what was fetched from a source, as parts that are only added, and the record of where they came from.
 
 Owns the folder and its record; leaves reading the source to tasks/origins/, and what to read to tasks/fetch.py. The record
 is renamed into place last: a kill at any moment leaves the snapshot before.
@@ -19,13 +19,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.places import DATA, HOME
 from windvane.tasks.tables import read_json, write_json
 
-FOLDER = Path("data/raw")
+FOLDER = DATA / "raw"
 RECORD = FOLDER / "origin.json"
-# Parts are first written here, so that data/raw changes only when a fetch has come to its end.
-STAGING = Path(".windvane/fetch")
-# Only files with such a name are ever deleted: people keep files of their own in data/raw.
+# Parts are first written here, so that raw changes only when a fetch has come to its end.
+STAGING = HOME / "fetch"
+# Only files with such a name are ever deleted: people keep files of their own in raw.
 _PART = re.compile(r"part-\d{6}\.")
 _WAIT = 60.0
 
@@ -120,7 +121,7 @@ def labelled_rows(root: Path) -> int:
 
 
 class Staging:
-    """Parts on their way into data/raw. Opened by `staged`, under a lock."""
+    """Parts on their way into raw. Opened by `staged`, under a lock."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -148,12 +149,12 @@ class Staging:
         return Part(path=place, rows=rows, bytes=path.stat().st_size, sha256=digest, read=moment, **facts)
 
     def found(self, part: Part) -> Path:
-        """A part's file: staged, or in data/raw already."""
+        """A part's file: staged, or in raw already."""
         staged = self.root / STAGING / Path(part.path).name
         return staged if staged.exists() else self.root / part.path
 
     def commit(self, record: Record) -> Record:
-        """Move the parts into data/raw, then put the record in place, then delete parts that it no longer names."""
+        """Move the parts into raw, then put the record in place, then delete parts that it no longer names."""
         folder = self.root / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         ignore = folder / ".gitignore"

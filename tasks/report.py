@@ -15,13 +15,14 @@ from windvane.tasks import report_charts as charts
 from windvane.tasks import report_text as say
 from windvane.tasks.digest import Digest, apart, gap
 from windvane.tasks.findings import Finding
+from windvane.tasks.places import DATA
 from windvane.tasks.report_style import CSS
 from windvane.tasks.settings import Settings
 
 if TYPE_CHECKING:
     import polars as pl
 
-REPORT = Path("data/report.html")
+REPORT = DATA / "report.html"
 # Columns in the square of associations, and in a list of bars: more cannot be read.
 SQUARE, LIST = 22, 20
 # Rows of the table of changes.

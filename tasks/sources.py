@@ -14,6 +14,7 @@ from pathlib import Path
 from windvane.tasks import raw
 from windvane.tasks.data_settings import Data, expand
 from windvane.tasks.errors import InputError
+from windvane.tasks.places import HOME
 
 # Endings of tables, and of how they may be packed.
 CSV, JSON, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
@@ -36,9 +37,9 @@ def files(root: Path, data: Data) -> tuple[Path, ...]:
             )
         return (*(root / part.path for part in record.own), *labelled)
     path = root / expand(data.source, "data.source")
-    if os.path.realpath(path) in {os.path.realpath(root / own) for own in ("data", "data/table.parquet")}:
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root / HOME)):
         raise InputError(
-            f"data.source: {path}: is where Windvane itself writes what it has read. Put your table beside it, as "
+            f"data.source: {path}: is where Windvane itself writes what it has read. Put your table outside of {HOME}, as "
             "data/houses.csv, and name that"
         )
     return (*(_inside(path) if path.is_dir() else (path,)), *labelled)

@@ -1,6 +1,6 @@
 """Stage 3: which rows teach, which tune, which judge. Owns that record and the seal on the test side.
 
-The rows themselves stay in data/table.parquet and are read through it. Leaves the strategies to tasks/partition.py,
+The rows themselves stay in table.parquet and are read through it. Leaves the strategies to tasks/partition.py,
 and which rows of a large side are used to tasks/sampling.py.
 """
 
@@ -16,16 +16,17 @@ from windvane.tasks import history, profile, sampling, settings, tables
 from windvane.tasks.checks import overlap
 from windvane.tasks.errors import SealedError
 from windvane.tasks.partition import Sides, Time, divide
+from windvane.tasks.places import DATA
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-SPLIT = Path("data/split")
-TAUGHT_UNTIL = Path("data/taught_until.json")
+SPLIT = DATA / "split"
+TAUGHT_UNTIL = DATA / "taught_until.json"
 SIDES, RECORD = "sides.parquet", "split.json"
-# What the column `side` says of the row at the same place in data/table.parquet; 0: it has no label.
+# What the column `side` says of the row at the same place in table.parquet; 0: it has no label.
 SIDE = "side"
 TRAIN, VALIDATION, TEST = 1, 2, 3
 
@@ -38,7 +39,7 @@ class Permit:
 
 
 def run(root: Path, chosen: settings.Settings) -> None:
-    """Give each row of data/table.parquet that has a label a side; write sides.parquet and split.json to data/split."""
+    """Give each row of table.parquet that has a label a side; write sides.parquet and split.json to split."""
     import numpy as np
     import polars as pl
 
@@ -58,7 +59,7 @@ def run(root: Path, chosen: settings.Settings) -> None:
             side[labelled] = codes
         tables.write_whole(root / SPLIT / SIDES, lambda part: tables.sink(pl.LazyFrame({SIDE: side}), part))
         found = [asdict(finding) for finding in overlap.find(tables.scan(table), side, chosen)]
-        # The hash of the rows: DVC's hash of data/split stands for both, rows and sides.
+        # The hash of the rows: DVC's hash of split stands for both, rows and sides.
         record = {"table": content.result(), **_record(frame, chosen, parted), "findings": found}
     tables.write_json(record, root / SPLIT / RECORD)
 
@@ -152,7 +153,7 @@ def sampled(root: Path, chosen: settings.Settings) -> str | None:
 
 def _require(permit: Permit) -> None:
     if not isinstance(permit, Permit) or not permit.fingerprint:
-        raise SealedError("data/split: the test side is sealed. Only the evaluation opens it, with the ledger's permit")
+        raise SealedError("split: the test side is sealed. Only the evaluation opens it, with the ledger's permit")
 
 
 def _rows(root: Path, chosen: settings.Settings, codes: tuple[int, ...]) -> pd.DataFrame:

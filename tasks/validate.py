@@ -1,7 +1,7 @@
 """Stage 2: may this table teach? Stops it with everything that is wrong at once, or describes it.
 
-Owns the order of the checks (each family stands in tasks/checks/) and the stage's files: data/profile.json,
-data/digest.json, data/findings.json, data/report.html. Leaves file trouble to ingest, and which rows judge to split.
+Owns the order of the checks (each family stands in tasks/checks/) and the stage's files: profile.json,
+digest.json, findings.json, report.html. Leaves file trouble to ingest, and which rows judge to split.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from windvane.tasks.checks import rows as repeated
 from windvane.tasks.digest import Digest
 from windvane.tasks.errors import InputError
 from windvane.tasks.findings import Finding
+from windvane.tasks.places import HOME
 from windvane.tasks.profile import Column, Profile
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ FAMILIES = (
     Family(past.CHECKS, past.find, "past"),
 )
 # The page of a table that was refused: for people, and no output of the stage, which has none then.
-STOPPED = Path(".windvane/stopped.html")
+STOPPED = HOME / "stopped.html"
 # So many newer rows are compared by themselves with the last accepted table.
 LEAST_NEW = 500
 
@@ -46,7 +47,7 @@ class Seen:
 
 
 def run(root: Path, chosen: settings.Settings) -> None:
-    """Check data/table.parquet below `root` against schema.yaml and data/accepted.json; write what was seen.
+    """Check table.parquet below `root` against schema.yaml and accepted.json; write what was seen.
 
     Raises one InputError that lists all that stops, and keeps the page of such a table at STOPPED.
     """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import windvane
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.places import DATA
 from windvane.tasks.tables import write_whole
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ PIPELINE = "dvc.yaml"
 LOCK = "dvc.lock"
 SPLIT = "split"
 # What the ingest stage may depend on: the local source, and what was fetched from another (tasks/raw.py).
-INPUTS = ("${data.source}", "data/raw")
+INPUTS = ("${data.source}", (DATA / "raw").as_posix())
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
 TEMPLATE = Path(windvane.__file__).parent / PIPELINE
 CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'

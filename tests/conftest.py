@@ -127,7 +127,7 @@ def quick_project(path: Path) -> Folder:
 
     folder = Folder(path)
     (folder.path / "data").mkdir(parents=True)
-    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
+    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv"):
         shutil.copy(ROOT / name, folder.path / name)
     folder.set(search__trials=3, search__candidates=["linear", "tree", "boosting"])
     return folder

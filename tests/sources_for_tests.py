@@ -29,7 +29,7 @@ def held(root: Path) -> pl.DataFrame:
 
 
 def state(root: Path) -> dict[str, bytes]:
-    """Every file below data/raw with its bytes."""
+    """Every file below .windvane/data/raw with its bytes."""
     folder = root / raw.FOLDER
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*"))} if folder.exists() else {}
 

@@ -23,6 +23,7 @@ from tests.tables_for_tests import chosen, houses, ingested
 from windvane.tasks import canonical, codes, conversion, ingest, ordering, profile, sampling, settings, split, tables
 from windvane.tasks.delimited import Dialect
 from windvane.tasks.errors import InputError
+from windvane.tasks.places import DATA
 
 # Cells of one column beside a price of 0, 1, 2, ...; dtype, values and the sum of the row keys, as the first version of
 # ingest gave them, which read whole tables with pandas. Keys must never change, or rows change sides.
@@ -221,10 +222,10 @@ def test_what_a_killed_ingest_left_is_deleted_and_what_a_living_one_uses_is_not(
     try:
         killed.kill()
         killed.wait()
-        assert {left, used} <= {path.name for path in (tmp_path / "data").iterdir()}
+        assert {left, used} <= {path.name for path in (tmp_path / DATA).iterdir()}
         houses().to_csv(tmp_path / "t.csv", index=False)
         ingest.run(tmp_path, chosen("t.csv"))
-        assert {path.name for path in (tmp_path / "data").iterdir()} == {used, f"{used}.lock", "table.parquet"}
+        assert {path.name for path in (tmp_path / DATA).iterdir()} == {used, f"{used}.lock", "table.parquet"}
     finally:
         living.kill()
         living.wait()
@@ -292,24 +293,24 @@ def test_files_that_differ_widen_fill_up_or_are_named(folder: Path) -> None:
 
 
 def test_a_record_of_origin_lists_the_parts(tmp_path: Path) -> None:
-    (tmp_path / "data/raw").mkdir(parents=True)
-    (tmp_path / "data/raw/2.csv").write_text("price,size\n1,2\n")
-    (tmp_path / "data/raw/1.csv").write_text("price,size\n3,4\n")
+    (tmp_path / ".windvane/data/raw").mkdir(parents=True)
+    (tmp_path / ".windvane/data/raw/2.csv").write_text("price,size\n1,2\n")
+    (tmp_path / ".windvane/data/raw/1.csv").write_text("price,size\n3,4\n")
     parts = [
         {
-            "path": f"data/raw/{name}",
+            "path": f".windvane/data/raw/{name}",
             "rows": 1,
-            "bytes": (tmp_path / "data/raw" / name).stat().st_size,
+            "bytes": (tmp_path / ".windvane/data/raw" / name).stat().st_size,
             "sha256": "",
             "read": "",
         }
         for name in ("2.csv", "1.csv")
     ]
     record = {"kind": "bucket", "where": "s3://bucket/houses.csv", "identity": "", "parts": parts}
-    tables.write_json(record, tmp_path / "data/raw/origin.json")
+    tables.write_json(record, tmp_path / ".windvane/data/raw/origin.json")
     ingest.run(tmp_path, chosen("s3://bucket/houses.csv"))
     assert tables.read_parquet(tmp_path / profile.TABLE)["price"].tolist() == [1, 3]
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["raw", "table.parquet"]
+    assert sorted(p.name for p in (tmp_path / DATA).iterdir()) == ["raw", "table.parquet"]
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(1, 20))

@@ -116,7 +116,7 @@ def test_one_class_is_refused(project: Folder) -> None:
     assert "city" in ran.out + ran.err
 
 
-@pytest.mark.parametrize("line", ["      - data/findings.json\n", "      - data/accepted.json\n"])
+@pytest.mark.parametrize("line", ["      - .windvane/data/findings.json\n", "      - .windvane/data/accepted.json\n"])
 def test_a_dvc_yaml_of_an_older_version_is_refused_with_the_remedy(project: Folder, line: str) -> None:
     path = project.path / "dvc.yaml"
     text = path.read_text()

@@ -122,7 +122,12 @@ def test_the_data_page_stands_with_the_run_and_is_linked_from_prefect(
 
     client = MlflowClient(f"sqlite:///{folder.path}/.windvane/mlflow.db")
     kept = {item.path for item in client.list_artifacts(said["run_id"], "data")}
-    assert {"data/report.html", "data/findings.json", "data/digest.json", "data/profile.json"} <= kept
+    assert {
+        "data/report.html",
+        "data/findings.json",
+        "data/digest.json",
+        "data/profile.json",
+    } <= kept
     assert "This table may teach" in client.get_run(said["run_id"]).data.tags["windvane.data"]
     found = httpx.post(f"{prefect_server}/artifacts/filter", json={"artifacts": {"key": {"any_": ["data"]}}}).json()
     (mine,) = [artifact for artifact in found if said["run_id"] in artifact["data"]]

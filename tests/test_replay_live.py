@@ -49,7 +49,6 @@ def folders(tmp_path: Path) -> tuple[Folder, Folder]:
         folder = Folder(tmp_path / name)
         (folder.path / "data").mkdir(parents=True)
         shutil.copy(ROOT / "dvc.yaml", folder.path)
-        shutil.copy(ROOT / "data" / "taught_until.json", folder.path / "data")
         rows.to_csv(folder.path / "data" / "t.csv", index=False)
         (folder.path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         made.append(folder)

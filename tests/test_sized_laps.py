@@ -13,6 +13,7 @@ from tests.conftest import ROOT, Folder, quick_project
 from tests.storage_server import Storage
 from tests.test_lap import ledger
 from windvane.tasks import ingest, raw, settings
+from windvane.tasks.profile import TABLE
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ def parts() -> list[bytes]:
 
 
 def rows(folder: Folder) -> pd.DataFrame:
-    return pd.read_parquet(folder.path / "data" / "table.parquet")
+    return pd.read_parquet(folder.path / TABLE)
 
 
 def test_a_lap_on_a_sample_says_so_and_one_on_all_rows_does_not(folder: Folder, prefect_server: str) -> None:

@@ -1,4 +1,4 @@
-"""data/raw and its record: killed at any moment, fetched twice at once, with labels from production; and dvc.yaml beside."""
+"""The folder raw and its record: killed at any moment, fetched twice at once, with labels from production; and dvc.yaml beside."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_part_that_is_gone_or_cut_makes_the_next_fetch_read_all(tmp_path: Path
     assert fetch.run(tmp_path, data(**growing)).new == 20
     assert held(tmp_path).height == 20
     (tmp_path / raw.RECORD).write_text("{")
-    with pytest.raises(InputError, match="Delete the folder data/raw"):
+    with pytest.raises(InputError, match=r"Delete the folder \.windvane/data/raw"):
         fetch.run(tmp_path, data(**growing))
 
 
@@ -138,7 +138,7 @@ def batches(*rows: tuple[str, int, float]) -> Any:
 def ingested(root: Path, section: dict[str, Any]) -> pl.DataFrame:
     problem = {"kind": "regression", "target": "price", "id": "id"}
     ingest.run(root, settings.parse({"project": "p", "problem": problem, "data": section}))
-    return pl.read_parquet(root / "data/table.parquet")
+    return pl.read_parquet(root / ".windvane/data/table.parquet")
 
 
 def test_labelled_rows_are_added_and_lose_to_the_sources_own(tmp_path: Path, growing: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ def test_labelled_rows_join_a_local_file_and_stay_when_all_is_read_again(
     done = fetch.run(tmp_path, data(**local), "id", batches(("2024-03-02", 2, 7.0), ("2024-03-02", 3, 7.0)))
     assert ingested(tmp_path, local).select("id", "price").rows() == [(1, 1.5), (2, 2.5), (3, 7.0)]
     fetching.follow(tmp_path, data(**local), done.record)
-    assert "- ${data.source}\n      - data/raw\n" in (tmp_path / "dvc.yaml").read_text()
+    assert "- ${data.source}\n      - .windvane/data/raw\n" in (tmp_path / "dvc.yaml").read_text()
 
 
 def test_dvc_yaml_follows_the_source_and_keeps_what_people_wrote(tmp_path: Path) -> None:
@@ -184,15 +184,18 @@ def test_dvc_yaml_follows_the_source_and_keeps_what_people_wrote(tmp_path: Path)
         original.replace("      - ${data.source}\n", "      - ${data.source}   # mine\n      - extra.txt\n") + "# end\n"
     )
     (tmp_path / "dvc.yaml").write_text(mine)
-    versioning.depend(tmp_path, ["data/raw"])
-    assert (tmp_path / "dvc.yaml").read_text() == mine.replace("${data.source}", "data/raw")
-    versioning.depend(tmp_path, ["${data.source}", "data/raw"])
-    assert "- ${data.source}\n      - data/raw   # mine\n      - extra.txt\n" in (tmp_path / "dvc.yaml").read_text()
+    versioning.depend(tmp_path, [".windvane/data/raw"])
+    assert (tmp_path / "dvc.yaml").read_text() == mine.replace("${data.source}", ".windvane/data/raw")
+    versioning.depend(tmp_path, ["${data.source}", ".windvane/data/raw"])
+    assert (
+        "- ${data.source}\n      - .windvane/data/raw   # mine\n      - extra.txt\n"
+        in (tmp_path / "dvc.yaml").read_text()
+    )
     versioning.depend(tmp_path, ["${data.source}"])
-    assert (tmp_path / "dvc.yaml").read_text().count("data/raw") == 0
+    assert (tmp_path / "dvc.yaml").read_text().count(".windvane/data/raw") == 0
     own = original.replace("${data.source}", "elsewhere.csv")
     (tmp_path / "dvc.yaml").write_text(own)
-    versioning.depend(tmp_path, ["data/raw"])
+    versioning.depend(tmp_path, [".windvane/data/raw"])
     assert (tmp_path / "dvc.yaml").read_text() == own
 
 
@@ -205,7 +208,7 @@ def test_init_reads_a_database(tmp_path: Path, growing: dict[str, Any], monkeypa
     assert (said["rows"], said["columns"]) == (20, 4)
     chosen = settings.load().data
     assert (chosen.source, chosen.query, chosen.key) == (table, "SELECT * FROM sales", "id")
-    assert "- data/raw\n" in (tmp_path / "dvc.yaml").read_text()
+    assert "- .windvane/data/raw\n" in (tmp_path / "dvc.yaml").read_text()
     assert not fetch.run(tmp_path, chosen).moved
     with pytest.raises(InputError, match="query: is missing"):
         commands.init(table, {**given, "query": None}, Console())

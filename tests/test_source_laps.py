@@ -35,7 +35,10 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 
 def version(folder: Folder) -> dict[str, bytes]:
-    return {"table": (folder.path / "data/table.parquet").read_bytes(), **kept(folder.path / "data/split")}
+    return {
+        "table": (folder.path / ".windvane/data/table.parquet").read_bytes(),
+        **kept(folder.path / ".windvane/data/split"),
+    }
 
 
 def test_a_growing_table_in_postgresql(
@@ -69,7 +72,7 @@ def test_a_growing_table_in_postgresql(
     assert [part.rows for part in record.parts] == [first]
     assert "up to date" in folder.dvc("status")
     assert folder.dvc("repro").count("didn't change") == 3
-    assert "- data/raw\n" in (folder.path / "dvc.yaml").read_text()
+    assert "- .windvane/data/raw\n" in (folder.path / "dvc.yaml").read_text()
     assert kept(folder.path / "shared")
     git(folder, "add", "-A", ".")
     git(folder, "commit", "-qm", "first")

@@ -161,10 +161,11 @@ def test_a_glob_copies_what_changed(tmp_path: Path) -> None:
 def test_a_dvc_remote_in_storage_takes_what_is_missing(storage: Storage, tmp_path: Path) -> None:
     root = tmp_path / "project"
     (root / "data").mkdir(parents=True)
-    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv", "data/taught_until.json"):
+    (root / ".windvane/data").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv"):
         shutil.copy(ROOT / name, root / name)
     with versioning.pipeline(root) as stages:
-        stages.run("ingest", lambda: ROWS.write_parquet(root / "data/table.parquet"))
+        stages.run("ingest", lambda: ROWS.write_parquet(root / ".windvane/data/table.parquet"))
         hashes = stages.hashes()
     remote = "s3://bucket/shared"
     versioning.push(root, remote, remote, hashes)

@@ -34,7 +34,7 @@ _PLACE = "_place in the table"
 def find(
     frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame, sides: NDArray[np.uint8], chosen: Settings
 ) -> Iterator[Finding]:
-    """Findings on a split. `frame`: the n rows of data/table.parquet in their order; `sides`: (n,), 0 for no label."""
+    """Findings on a split. `frame`: the n rows of table.parquet in their order; `sides`: (n,), 0 for no label."""
     import polars as pl
 
     from windvane.tasks.measure import lazy

@@ -44,7 +44,7 @@ def folder_of_one_bad(path: Path) -> None:
 
 def data_is_a_file(path: Path) -> None:
     path.write_bytes(GOOD)
-    (path.parent / "data").write_bytes(b"notes")
+    (path.parent / ".windvane").write_bytes(b"notes")
 
 
 def own_folder(path: Path) -> None:
@@ -76,7 +76,7 @@ CASES = (
         "stop",
         ("data.source",),
         "the source would be replaced by what was made from it",
-        file="data/table.parquet",
+        file=".windvane/data/table.parquet",
     ),
     Case(
         "our data folder is a file",
@@ -84,7 +84,14 @@ CASES = (
         "stop",
         ("Rename",),
         "no place for the table; the file stays as it is",
-        names="data",
+        names=".windvane",
     ),
-    Case("our own folder as source", own_folder, "stop", ("data.source",), "our outputs are no input", file="data"),
+    Case(
+        "our own folder as source",
+        own_folder,
+        "stop",
+        ("data.source",),
+        "our outputs are no input",
+        file=".windvane/data",
+    ),
 )

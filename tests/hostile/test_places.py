@@ -62,7 +62,7 @@ def test_no_permission(file: str, shut: str, project: Path) -> None:
     source.parent.mkdir()
     FILES[file](source)
     closed = source if shut == "file" else source.parent
-    for path in (project / "data", project / "data" / "split"):
+    for path in (project / ".windvane", project / ".windvane/data", project / ".windvane/data/split"):
         path.chmod(0o777)
     closed.chmod(0o000)
     before = lying(project)
