@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
+from windvane.tasks import secret
 from windvane.tasks import settings as params
 from windvane.tasks.errors import Outage
 from windvane.tasks.places import HOME
@@ -34,6 +35,11 @@ class Project:
     def name(self) -> str:
         """`project` of params.yaml: names the experiment, the registered model, and the rows in the ledger."""
         return self.settings.project
+
+    @cached_property
+    def secret(self) -> str:
+        """The project's own secret: every server that Windvane starts for it asks for it."""
+        return secret.of(self.home)
 
     @cached_property
     def ledger(self) -> sa.Engine:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
-import secrets
 from collections.abc import Collection
 from pathlib import Path
 
 from windvane.ledger.privacy import Privacy
+from windvane.tasks import secret
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings import Settings
 
@@ -52,25 +52,5 @@ def _key(home: Path) -> bytes:
             f"ledger.hash: whoever writes to a shared ledger must hash alike. Set {KEY} to the same secret everywhere: "
             "openssl rand -hex 32"
         )
-    path = home / _FILE
-    if not path.exists():
-        _make(path)
-    return bytes.fromhex(path.read_text(encoding="ascii"))
-
-
-def _make(path: Path) -> None:
-    """A new key, readable by its owner alone. Of several processes that make one at once, the first wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as f:
-            f.write(secrets.token_hex(32))
-            f.flush()
-            os.fsync(f.fileno())
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            return
-    finally:
-        part.unlink()
+    remedy = "Restore it from a backup: values hashed with it are found by no other"
+    return bytes.fromhex(secret.kept(home / _FILE, remedy))
