@@ -137,6 +137,9 @@ class Guard:
             await _refuse(scope, send, 403, f"{reason}\n")
         elif scope["type"] == "http" and path == PROOF:
             await prove(self._lock, scope, send)
+        elif scope["type"] == "http" and reads and (rest := self._by_link(scope)) is not None:
+            # Also with a cookie: the application must not see the secret, and show or pass on its address.
+            await self._let_in(path, rest, send)
         elif self._lock.opens(headers):
             if self._hands_on is not None:
                 headers = [(name, value) for name, value in headers if name.lower() != b"authorization"]
@@ -145,8 +148,6 @@ class Guard:
             await self._app(scope, receive, _guarded(send) if scope["type"] == "http" else send)
         elif scope["type"] == "http" and reads and path in self._everyone:
             await self._app(scope, receive, _guarded(send))
-        elif scope["type"] == "http" and reads and (rest := self._by_link(scope)) is not None:
-            await self._let_in(path, rest, send)
         elif scope["type"] == "websocket" and path in self._self_checking:
             await self._app(scope, _in_time(receive), send)
         else:
