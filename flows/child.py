@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 GRACE = 10
 # In the environment of every child and of all that it starts: whose they are, by the project's home.
 MARK = "WINDVANE_UP"
+# And the secret that `up` was started with: `windvane secret --renew` counts from its next start on.
+SECRET = "WINDVANE_UP_SECRET"
 
 
 def follow_parent() -> None:
@@ -35,21 +38,29 @@ def follow_parent() -> None:
 
 
 def main(role: str, *arguments: str) -> int:
-    """Be one of the services, until told to stop."""
+    """Be one of the services, until told to stop. Those that listen are handed the number of a bound socket."""
     follow_parent()
     from windvane.flows.console import Console
     from windvane.flows.project import Project
+    from windvane.serving import guard
+    from windvane.tasks import telemetry
     from windvane.tasks.errors import WindvaneError
 
+    telemetry.switch_off()
     try:
         project = Project(Path.cwd())
+        lock = guard.Lock.of(project.home, os.environ.get(SECRET))
         if role == "mlflow":
+            listener = socket.socket(fileno=int(arguments[0]))
             # Opening the store first makes it, under its lock: the server's own start would race with others' for that.
-            project.tracker.show("127.0.0.1", int(arguments[0]))
+            pages = project.tracker.pages(project.home / "artifacts")
+            guarded = guard.Guard(pages, lock, guard.port_of(listener), everyone=("/health",))
+            guard.serving(guarded).run(sockets=[listener])
         elif role == "service":
             from windvane.flows import serving
 
-            serving.serve(project, None, None, Console())
+            inherited = socket.socket(fileno=int(arguments[0]))
+            serving.serve(project, None, None, Console(), inherited, lock)
         elif role == "runner":
             from windvane.flows import schedule
 

@@ -51,8 +51,10 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(work)
     def run(as_json: bool, **options: Any) -> None:
         from windvane.flows.console import Console
+        from windvane.tasks import telemetry
         from windvane.tasks.errors import WindvaneError
 
+        telemetry.switch_off()
         # Read when OpenMP is loaded; docs/decisions.md says what two threads cost.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         try:
@@ -210,6 +212,21 @@ def up(clock: str, console: Any) -> Any:
     from windvane.flows import commands
 
     return commands.up(Path.cwd(), clock, console)
+
+
+@main.command()
+@click.option(
+    "--renew", is_flag=True, help="A new one; what runs keeps the old one until `windvane up` is started again."
+)
+@_command
+def secret(renew: bool, console: Any) -> Any:
+    """Print the links that open MLflow's and Prefect's pages, and the project's secret, which every program needs for them.
+
+    It lies in .windvane/secret, readable by its owner alone. Whoever has it can run code on this machine.
+    """
+    from windvane.flows import commands
+
+    return commands.secret(Path.cwd(), renew, console)
 
 
 @main.command()

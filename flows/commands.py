@@ -101,6 +101,13 @@ def up(root: Path, clock: str, console: Console) -> None:
     up.up(Project(root), "events" if clock == "events" else "wall", console)
 
 
+def secret(root: Path, renew: bool, console: Console) -> dict[str, Any]:
+    """Who may use the servers that run here."""
+    from windvane.flows import access
+
+    return access.show(Project(root), renew, console)
+
+
 def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
     """Forget one subject."""
     from windvane.flows import erasing

@@ -6,6 +6,8 @@ import logging
 import os
 import warnings
 
+from windvane.tasks import telemetry
+
 
 def hush() -> None:
     """Call before Prefect and MLflow are imported: they read these at their import."""
@@ -21,9 +23,7 @@ def hush() -> None:
 def mute() -> None:
     """The same where Prefect takes no part: it is not imported."""
     os.environ.setdefault("PREFECT_LOGGING_COLORS", "false")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    telemetry.switch_off()
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("mlflow", "alembic", "matplotlib", "sqlalchemy"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -11,14 +12,26 @@ from typing import Any
 
 from windvane.flows.console import Console
 from windvane.flows.project import Project
+from windvane.serving import guard
+from windvane.serving.guard import Lock
 from windvane.tasks.errors import Outage
 
 # Seconds that MLflow may take to be told of a rollback.
 TELLING = 120
 
 
-def serve(project: Project, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
-    """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers."""
+def serve(
+    project: Project,
+    host: str | None,
+    port: int | None,
+    console: Console,
+    inherited: socket.socket | None = None,
+    lock: Lock | None = None,
+) -> dict[str, Any]:
+    """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers.
+
+    `windvane up` hands down a bound socket, and the lock by which it knows the service again.
+    """
     from windvane.serving import keys, server
     from windvane.serving.asking import Roles
     from windvane.tasks.statements import statement
@@ -26,7 +39,9 @@ def serve(project: Project, host: str | None, port: int | None, console: Console
     settings = project.settings
     problem = settings.problem
     known = keys.read(os.environ.get(keys.VARIABLE))
-    listening = server.listen(host or settings.serve.host, settings.serve.port if port is None else port, known)
+    listening = inherited or server.listen(
+        host or settings.serve.host, settings.serve.port if port is None else port, known
+    )
     at, number = listening.getsockname()[:2]
     console.say(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
     server.run(
@@ -42,6 +57,7 @@ def serve(project: Project, host: str | None, port: int | None, console: Console
         settings.serve.rolls_out,
         settings.ledger.keeps,
         partial(repair, project.root),
+        front=(lambda service: service) if lock is None else partial(guard.proving, lock=lock),
     )
     return {"host": at, "port": number}
 

@@ -24,11 +24,14 @@ Clock = Literal["wall", "events"]
 
 @dataclass(frozen=True)
 class Standing:
-    """`holder` runs `up`. `prefect` is its API's address; `services` are addresses by name; `children` process and birth by name."""
+    """`holder` runs `up`. `prefect` is the API's address, and `starts_prefect` whether `up` runs it, behind the project's secret;
+    `services` are addresses by name; `children` process and birth by name.
+    """
 
     holder: Holder
     clock: Clock = "wall"
     prefect: str | None = None
+    starts_prefect: bool = False
     services: Mapping[str, str | None] = field(default_factory=dict)
     children: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 

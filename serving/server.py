@@ -21,6 +21,7 @@ from windvane.serving.app import Service
 from windvane.serving.asking import Roles
 from windvane.serving.following import Following
 from windvane.serving.forgetting import Forgetting
+from windvane.serving.guard import App
 from windvane.serving.labelling import Check, Labelling
 from windvane.serving.metering import Meters
 from windvane.serving.shelf import Shelf
@@ -53,11 +54,13 @@ def run(
     keep: timedelta | None = None,
     tell: Callable[[], None] | None = None,
     recorded: bool = True,
+    front: Callable[[Service], App] = lambda service: service,
 ) -> None:
     """Serve until SIGINT or SIGTERM; answers that are on their way are finished.
 
     folder: where local copies of versions lie. listening: from listen(). keep: how long predictions are kept; None: for ever.
     tell: has MLflow told of a rollback by itself. recorded False: only to measure what recording costs.
+    front: what stands between the server and the service.
     """
     _log_as_json()
     writer = Writer(engine, project, privacy) if recorded else None
@@ -71,7 +74,7 @@ def run(
         log.info("listening", extra={"facts": {"host": host, "port": port}})
         if forgetting is not None:
             forgetting.start()
-        _serve(service, listening)
+        _serve(front(service), listening)
     finally:
         if forgetting is not None:
             forgetting.stop()
@@ -81,7 +84,7 @@ def run(
         log.info("stopped", extra={"facts": {}})
 
 
-def _serve(service: Service, listening: socket.socket) -> None:
+def _serve(service: App, listening: socket.socket) -> None:
     import uvicorn
 
     # What was made at start lives as long as the process: the collector need not look at it for each young object.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,13 +106,26 @@ class Tracker:
         """Where the run's artifact `at` lies, as a URI."""
         return f"{self.client.get_run(run).info.artifact_uri.rstrip('/')}/{at}"
 
-    def show(self, host: str, port: int) -> None:
-        """Serve MLflow's pages on this store until told to stop. One worker: a person looks at them, and laps go to the store itself."""
-        from mlflow.cli import cli
+    def pages(self, files: Path) -> Any:
+        """MLflow's server on this store, pages and API, as an ASGI application for one process. `files`: what is uploaded through it."""
+        # What `mlflow server` tells its workers. In this process, since the worker would not inherit the bound socket.
+        from mlflow.server import constants
 
-        options = ["--backend-store-uri", self.uri, "--host", host, "--port", str(port), "--workers", "1"]
-        options += ["--uvicorn-opts", "--log-level warning"]
-        cli(["server", *options], standalone_mode=False)
+        told = {
+            constants.BACKEND_STORE_URI_ENV_VAR: self.uri,
+            constants.REGISTRY_STORE_URI_ENV_VAR: self.uri,
+            constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+            constants.ARTIFACTS_DESTINATION_ENV_VAR: files.resolve().as_uri(),
+            constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ENABLE_WORKSPACES": "false",
+        }
+        os.environ.update(told)
+        from mlflow.server.fastapi_app import app
+        from mlflow.server.handlers import initialize_backend_stores
+
+        initialize_backend_stores(self.uri, self.uri, "mlflow-artifacts:/")
+        return app
 
     def url(self, run: str) -> str:
         """Where a person finds the run once the MLflow UI is up, without host and port."""

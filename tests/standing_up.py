@@ -48,7 +48,8 @@ class Up:
     def wait(self) -> None:
         """Until all is ready."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        with _alarm(self.process):
+            line = self.process.stdout.readline()
         assert line, self.words()
         self.told = json.loads(line)
 
@@ -59,6 +60,16 @@ class Up:
         """The process that runs a service now: another one after it died."""
         content = json.loads((self.folder.path / ".windvane" / "up.json").read_text())
         return int(content["children"][name][0])
+
+    @property
+    def secret(self) -> str:
+        """The project's secret."""
+        return (self.folder.path / ".windvane" / "secret").read_text()
+
+    def ask(self, name: str, method: str, path: str, **more: Any) -> httpx.Response:
+        """A request to MLflow or Prefect, with the secret."""
+        key = {"Authorization": f"Bearer {self.secret}"}
+        return httpx.request(method, self.address(name) + path, timeout=60, headers=key, **more)
 
     def service(self, method: str, path: str, **more: Any) -> httpx.Response:
         return httpx.request(method, self.address("service") + path, timeout=60, **more)
@@ -80,19 +91,17 @@ def mine(folder: Folder) -> list[psutil.Process]:
 
 
 @contextmanager
-def standing(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
-    """`windvane up --json`, ready; stopped at the end, and nothing of it is left."""
+def begun(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
+    """`windvane up --json`, started, perhaps not ready; stopped at the end, and nothing of it is left."""
     folder.set(serve__port=free_port())
     log = folder.path / "up.log"
-    command = [sys.executable, "-m", "windvane.flows.cli", "up", "--json", *arguments]
+    command = [sys.executable, "-P", "-m", "windvane.flows.cli", "up", "--json", *arguments]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, cwd=folder.path, env=folder.environment(env), stdout=subprocess.PIPE, stderr=out, text=True
         )
     up = Up(folder, process, log)
     try:
-        with _alarm(process):
-            up.wait()
         yield up
     except BaseException:
         print(up.words())
@@ -103,6 +112,14 @@ def standing(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
         assert process.stdout is not None
         process.stdout.close()
     until(lambda: not mine(folder), 30, "a process outlived `up`")
+
+
+@contextmanager
+def standing(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
+    """`windvane up --json`, ready."""
+    with begun(folder, *arguments, **env) as up:
+        up.wait()
+        yield up
 
 
 @contextmanager
