@@ -7,9 +7,7 @@ however the parent ends: it watches the pipe that the parent holds open.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,19 +15,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from windvane.flows import standing
+from windvane.flows import prefect_database, standing
+from windvane.tasks import faults, places
 from windvane.tasks.errors import Outage
-from windvane.tasks.tables import write_whole
 
 # A fresh database takes 15-60 s to migrate on a loaded machine.
 BOOT_SECONDS = 180
 STOP_SECONDS = 20
-DATABASE = "prefect.db"
 
 
 @dataclass
@@ -39,7 +35,6 @@ class Server:
     url: str
     process: subprocess.Popen[bytes] | None
     log: Path | None
-    fresh: Path | None = None
 
     def answers(self) -> bool:
         """Whether the API is up."""
@@ -54,12 +49,12 @@ class Server:
                     f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL"
                 )
             if self.process.poll() is not None or time.monotonic() > deadline:
+                if self.log is not None and faults.no_room(self.log):
+                    raise faults.disk_full(self.log.parent)
                 raise Outage(
                     f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
                 )
             time.sleep(0.05)
-        if self.fresh is not None and not _template().exists():
-            _keep(self.fresh)
 
 
 @contextmanager
@@ -78,7 +73,7 @@ def running(home: Path) -> Iterator[Server]:
         with _told(environment(home, up.prefect)):
             yield Server(up.prefect, None, None)
         return
-    fresh = prepare(home)
+    prefect_database.prepare(home)
     log = home / "server.log"
     # The child binds nothing itself: with the socket open from the start the port cannot be taken meanwhile.
     with socket.socket() as listener:
@@ -97,7 +92,7 @@ def running(home: Path) -> Iterator[Server]:
             )
     try:
         with _told(told):
-            yield Server(url, process, log, home / DATABASE if fresh else None)
+            yield Server(url, process, log)
     finally:
         assert process.stdin is not None
         process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: nobody has to wait for that
@@ -112,34 +107,6 @@ def _told(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def prepare(home: Path) -> bool:
-    """Make the server's home, with a migrated database where one is at hand; whether the database is a new one."""
-    home.mkdir(parents=True, exist_ok=True)
-    fresh = not (home / DATABASE).exists()
-    if fresh and _template().exists():
-        shutil.copy(_template(), home / DATABASE)
-    return fresh
-
-
-def _template() -> Path:
-    """An empty, migrated database of the installed Prefect: spares each further new project half of its boot."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "windvane" / f"prefect-{version('prefect')}.db"
-
-
-def _keep(database: Path) -> None:
-    """Keep a new database as template. VACUUM INTO, since a copied file lacks what still stands in its write-ahead log."""
-
-    def vacuum(part: Path) -> None:
-        with closing(sqlite3.connect(database)) as connection:
-            connection.execute("VACUUM INTO ?", (str(part),))
-
-    try:
-        write_whole(_template(), vacuum)
-    except (OSError, sqlite3.Error):
-        return  # a cache that cannot be written costs time, nothing else
 
 
 def environment(home: Path, url: str) -> Mapping[str, str]:
@@ -165,10 +132,12 @@ def healthy(url: str) -> bool:
 
 def serve(descriptor: int) -> None:
     """The child: Prefect's API and UI on an already bound socket, until standard input closes."""
+    places.keep_private()
     listener = socket.socket(fileno=descriptor)
     import uvicorn
     from prefect.server.api.server import create_app
 
+    prefect_database.complete(Path(os.environ["PREFECT_HOME"]))
     server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning", timeout_graceful_shutdown=3))
 
     def follow_parent() -> None:

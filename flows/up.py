@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windvane.flows import child, server, standing, supervisor
+from windvane.flows import child, prefect_database, server, standing, supervisor
 from windvane.flows.console import Console, Screen
 from windvane.flows.project import Project
 from windvane.flows.standing import Clock, Standing
@@ -21,7 +22,7 @@ from windvane.flows.supervisor import Child, Service, Supervisor, answers
 from windvane.ledger.leases import Holder
 from windvane.serving import state
 from windvane.tasks.errors import InputError
-from windvane.tasks.tables import read_json
+from windvane.tasks.tables import read_cache
 
 LOOPBACK = "127.0.0.1"
 # Where people look for them; a port that is taken gives way to one of the next.
@@ -96,7 +97,7 @@ def _services(project: Project, clock: Clock, prefect: socket.socket) -> list[Se
         # Bound here for as long as `up` runs: while the server is started again, requests wait instead of failing.
         url = f"http://{LOOPBACK}:{_bind(prefect, PREFECT)}/api"
         told = dict(server.environment(home / "prefect", url))
-        server.prepare(home / "prefect")
+        prefect_database.prepare(home / "prefect")
         command = (sys.executable, "-P", "-m", "windvane.flows.server", str(prefect.fileno()))
         orders = Service(
             "prefect",
@@ -160,11 +161,22 @@ def _free(host: str, port: int) -> None:
 
 def _beats(home: Path, pid: int | None) -> bool:
     """Whether the runner has set up its deployments and looked round lately."""
-    try:
-        said = read_json(home / "up" / RUNNER)
-    except (FileNotFoundError, ValueError):
-        return False
-    return bool(said["pid"] == pid and time.time() - said["at"] < BEAT)
+    said = _said(home)
+    return said is not None and said.pid == pid and time.time() - said.at < BEAT
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """What the runner last said: its process, when (seconds since the epoch), and what it does when."""
+
+    pid: int
+    at: float
+    does: Mapping[str, str]
+
+
+def _said(home: Path) -> _Beat | None:
+    """The runner's last word; None where there is none, or it is damaged: it speaks again in a moment."""
+    return read_cache(home / "up" / RUNNER, lambda c: _Beat(int(c["pid"]), float(c["at"]), dict(c["does"])))
 
 
 def _rows(project: Project, watched: Supervisor) -> list[dict[str, Any]]:
@@ -186,8 +198,8 @@ def _more(project: Project, name: str) -> str:
             else f"version {told['version']}"
         )
     if name == "runner":
-        said = read_json(project.home / "up" / RUNNER)
-        return "; ".join(f"{what}: {when}" for what, when in said["does"].items())
+        said = _said(project.home)
+        return "; ".join(f"{what}: {when}" for what, when in said.does.items()) if said is not None else ""
     return ""
 
 

@@ -15,13 +15,13 @@ from windvane.flows.looks import Pass, plain
 from windvane.flows.pages import Pages
 from windvane.flows.production import Production
 from windvane.flows.project import Project
-from windvane.flows.source import FOLDER, kept
+from windvane.flows.source import FOLDER
 from windvane.flows.standing import Clock
 from windvane.ledger import decisions, versions
 from windvane.ledger.decisions import Entry
 from windvane.ledger.windows import Seen
 from windvane.monitoring.decision import ACKNOWLEDGED
-from windvane.tasks.tables import write_json
+from windvane.tasks.tables import read_cache, write_json
 
 _EVER = "9999"
 
@@ -37,9 +37,9 @@ def watch(
     acting.finish_what_was_begun(project, console)
     production = Production(project, champion, promotion, clock, console)
     path = project.home / FOLDER / "last.json"
-    known = kept(path)
-    if known is not None and known["state"] == plain(production.state) and production.now < known["until"]:
-        told: dict[str, Any] = known["told"]
+    known = read_cache(path, lambda c: (c["state"], str(c["until"]), _checked(c["told"])))
+    if known is not None and known[0] == plain(production.state) and production.now < known[1]:
+        told: dict[str, Any] = known[2]
         console.say("  nothing new since the last look")
     else:
         pages = Pages(production, console)
@@ -51,6 +51,18 @@ def watch(
     told = {**told, "retrained": acting.retrain(project, console, wait)}
     notifying.send(project)
     return told
+
+
+def _checked(told: Any) -> dict[str, Any]:
+    """What a look came to, as it was kept. Raises KeyError or TypeError where it is damaged."""
+    whole = {name: told[name] for name in ("quality", "diagnosis", "decision", "reason", "report", "version")}
+    whole["window"] = {name: told["window"][name] for name in ("rows", "from", "to")}
+    whole["drift"] = {
+        **dict(told["drift"]),
+        "alarm": bool(told["drift"]["alarm"]),
+        "columns": list(told["drift"]["columns"]),
+    }
+    return {**told, **whole}
 
 
 def _nothing(production: Production) -> dict[str, Any]:
