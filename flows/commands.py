@@ -65,6 +65,7 @@ def check(root: Path, console: Console) -> dict[str, Any]:
                 problems.append(str(known))
             if problems and look is _disk:
                 break  # whatever writes would say the same
+    problems = list(dict.fromkeys(problems))
     for problem in problems:
         console.say(f"  {problem}")
     console.say("  something to mend" if problems else "  all well; next: windvane train")

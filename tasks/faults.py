@@ -116,8 +116,8 @@ def damaged_file(path: Path) -> str:
     from windvane.ledger import sqlite_files
 
     copies = sqlite_files.copies(path)
-    instead = f"or from the copy {copies[0].name} beside it" if copies else "Windvane has taken no copy of it itself"
-    return f"{path}: is damaged, and nothing was changed in it. Restore it from a backup, {instead}; then run the command again"
+    instead = f"or from the copy {copies[0].name} beside it" if copies else "Windvane itself took no copy"
+    return f"{path}: is damaged; nothing was changed in it. Restore it from a backup ({instead}), then run the command again"
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:

@@ -39,9 +39,8 @@ def mode_for(path: Path) -> int:
 
 def as_the_user_wants(path: Path) -> None:
     """Give a file or folder that a library made outside of .windvane the mode that the user's umask gives."""
-    umask = int(os.environ.get(_UMASK, "77"), 8)
-    if path.exists() and path.stat().st_uid == os.geteuid():
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+    if _UMASK in os.environ and path.exists() and path.stat().st_uid == os.geteuid():
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~int(os.environ[_UMASK], 8))
 
 
 def repair(root: Path) -> None:
