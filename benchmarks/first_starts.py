@@ -135,7 +135,7 @@ class Bench:
         phase = "ended before" if done else f"after {lines[-1]!r}" if lines else "before the first step"
         wrong = self._next(store, home, templates)
         shutil.rmtree(home, ignore_errors=True)
-        return Cell(f"kill {store}{'' if templates else ' without template'}", phase, f"{after:.2f} s", wrong)
+        return Cell(f"kill {_called(store, templates)}", phase, f"{after:.2f} s", wrong)
 
     def full(self, store: str, templates: bool, share: float) -> Cell:
         """A first start on a disk that has a share of the room it needs, and the next one when it has been enlarged."""
@@ -151,7 +151,7 @@ class Bench:
             subprocess.run(["mount", "-o", f"remount,size={ROOMY}", place], check=True)
             wrong += self._next(store, home, templates)
         phase = "had room" if status == 0 else "full, and said so" if not wrong else "full"
-        return Cell(f"disk {store}{'' if templates else ' without template'}", phase, size, tuple(wrong))
+        return Cell(f"disk {_called(store, templates)}", phase, size, tuple(wrong))
 
     def race(self, number: int) -> Cell:
         """PROCESSES first starts of all stores at once in one new project."""
@@ -217,6 +217,10 @@ HISTORY = (
 )
 
 
+def _called(store: str, templates: bool) -> str:
+    return store if templates or store == "ledger" else f"{store} without template"
+
+
 def database(store: str, home: Path) -> Path:
     """Where a store's file lies."""
     names = {"ledger": "ledger.db", "mlflow": "mlflow.db", "upgrade": "mlflow.db", "prefect": "prefect/prefect.db"}
@@ -240,14 +244,11 @@ def start(store: str, home: Path) -> None:
         from windvane.tasks.tracking import Tracker
 
         tracker = Tracker("p", home, None)
-        tracker.end(tracker.start("run", "lap", {}))
-        tracker.client.delete_run(tracker.client.search_runs([tracker.experiment])[0].info.run_id)
-        with closing(sqlite3.connect(home / "mlflow.db")) as db:  # so that history can be compared
-            db.execute("pragma busy_timeout = 20000")
-            db.execute(
-                "delete from tags where run_uuid in (select run_uuid from runs where lifecycle_stage = 'deleted')"
-            )
-            db.execute("delete from runs where lifecycle_stage = 'deleted'")
+        run = tracker.start("run", "lap", {})
+        tracker.end(run)
+        with closing(sqlite3.connect(home / "mlflow.db", timeout=20)) as db:  # so that history can be compared
+            db.execute("delete from tags where run_uuid = ?", (run,))
+            db.execute("delete from runs where run_uuid = ?", (run,))
             db.commit()
 
 
@@ -316,7 +317,7 @@ def _fork(work: Callable[[], None], trace: Path | None, cache: Path, said: Path 
         os.dup2(out, 2)
         work()
         status = 0
-    except BaseException as e:
+    except BaseException as e:  # noqa: BLE001 - a child says whatever ended it
         from windvane.tasks import faults
 
         known = faults.explain(e, Path("home"))
