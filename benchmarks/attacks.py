@@ -1,6 +1,6 @@
 """What each server of a project answers to whoever should get nothing: a table of attacks, each with the answer it got.
 
-`python -m benchmarks.attacks [--senders 2000]`: a small project, one lap, `windvane up`, and then, from another process on the same machine:
+`python -m benchmarks.attacks [--senders 2000]`: a small project, one lap, `windvane up`, and then from another process:
 every route of every server (found in the applications themselves, so that a new one is not forgotten) without the secret, with a
 wrong one, under a foreign name and from a foreign page; the known attacks on Prefect's API, on labels and on MLflow's store; paths
 that leave their folder; bodies and headers that never end. Exit status 1 if one of them got in or put a server out of work.

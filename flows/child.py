@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from windvane.tasks import faults, places
+
 # Seconds between the request to end and the end.
 GRACE = 10
 # In the environment of every child and of all that it starts: whose they are, by the project's home.
@@ -39,6 +41,7 @@ def follow_parent() -> None:
 
 def main(role: str, *arguments: str) -> int:
     """Be one of the services, until told to stop. Those that listen are handed the number of a bound socket."""
+    places.keep_private()
     follow_parent()
     from windvane.flows.console import Console
     from windvane.flows.project import Project
@@ -72,6 +75,11 @@ def main(role: str, *arguments: str) -> int:
     except WindvaneError as e:
         print(f"windvane: {e}", file=sys.stderr)
         return e.exit_code
+    except Exception as e:
+        if (known := faults.explain(e, Path.cwd() / places.HOME)) is None:
+            raise
+        print(f"windvane: {known}", file=sys.stderr)
+        return known.exit_code
     return 0
 
 

@@ -62,6 +62,13 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
         except WindvaneError as e:
             click.echo(f"windvane: {e}", err=True)
             sys.exit(e.exit_code)
+        except Exception as e:
+            from windvane.tasks import faults, places
+
+            if (known := faults.explain(e, Path.cwd() / places.HOME)) is None:
+                raise
+            click.echo(f"windvane: {known}", err=True)
+            sys.exit(known.exit_code)
         except KeyboardInterrupt:
             click.echo("windvane: stopped by you. What was finished is kept; run the command again to go on", err=True)
             sys.exit(130)
@@ -346,6 +353,9 @@ def rollback(console: Any) -> Any:
 
 def program() -> None:
     """What `windvane` runs: the commands, in a process of their own."""
+    from windvane.tasks.places import keep_private
+
+    keep_private()
     try:
         main()
     except SystemExit as end:

@@ -45,6 +45,7 @@ def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any
 
 def check(root: Path, console: Console) -> dict[str, Any]:
     """Everything that can be known to be wrong before a lap."""
+    from windvane.tasks import faults
     from windvane.tasks.errors import WindvaneError
 
     problems: list[str] = []
@@ -53,11 +54,18 @@ def check(root: Path, console: Console) -> dict[str, Any]:
     except WindvaneError as e:
         problems.append(str(e))
     else:
-        for look in (_source, _services):
+        for look in (_disk, _source, _ledger, _tracking, _orders):
             try:
                 look(project)
             except WindvaneError as e:
                 problems.append(str(e))
+            except Exception as e:
+                if (known := faults.explain(e, project.home)) is None:
+                    raise
+                problems.append(str(known))
+            if problems and look is _disk:
+                break  # whatever writes would say the same
+    problems = list(dict.fromkeys(problems))
     for problem in problems:
         console.say(f"  {problem}")
     console.say("  something to mend" if problems else "  all well; next: windvane train")
@@ -174,14 +182,38 @@ def _source(project: Project) -> None:
         validate.check(scan, settings, agreed, accepted)
 
 
-def _services(project: Project) -> None:
+def _disk(project: Project) -> None:
+    """Whether a lap may write what it writes, and has room for it."""
+    from windvane.tasks import faults
+
+    faults.writable(project.root)
+    faults.writable(project.home)
+
+
+def _ledger(project: Project) -> None:
+    from windvane.flows import opening
+
     _ = project.ledger
+    opening.sound(project)
+
+
+def _tracking(project: Project) -> None:
+    """MLflow's store: of a server it is asked, the project's own is read without MLflow."""
+    from windvane.tasks import mlflow_store
+
     if project.tracking_uri is not None:
         _ = project.tracker
+    else:
+        mlflow_store.sound(project.home / mlflow_store.FILE)
+
+
+def _orders(_project: Project) -> None:
     if url := os.environ.get("PREFECT_API_URL"):
+        from windvane.flows import admission
         from windvane.flows.server import Server
 
         Server(url.rstrip("/"), None, None).wait()
+        admission.ask(url)
 
 
 def backtest(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from windvane.flows.project import Project
 from windvane.ledger import openings, versions
+from windvane.ledger.failpoints import reached
 from windvane.ledger.store import now
 from windvane.ledger.versions import Promotion, Version
 from windvane.tasks import artifacts, registry
 from windvane.tasks.errors import Corrupted, InputError, WindvaneError
 from windvane.tasks.smoke import Tester
-from windvane.tasks.tables import read_json, write_json
+from windvane.tasks.tables import read_record, write_json
 
 if TYPE_CHECKING:
     from windvane.flows.lap import Lap
@@ -59,11 +60,15 @@ def register(lap: Lap, lesson: Lesson, built: Built, spec: Spec, summary: dict[s
         },
         registered=now(),
     )
+    reached("register: begin")
     tracker.store(run, built.folder, "model")
     tracker.store(run, lesson.root / "record.parquet")
+    reached("register: model stored")
     write_json(asdict(version), lesson.root / FACTS)
     tracker.store(run, lesson.root / FACTS)
+    reached("register: facts stored")
     number = registry.register(tracker, run, source, lesson.mark, built.manifest_sha256)
+    reached("register: in MLflow")
     return _recorded(lap, replace(version, version=number))
 
 
@@ -73,13 +78,15 @@ def adopted(lap: Lap, mark: str) -> Version | None:
     if found is None:
         return None
     address = lap.project.tracker.address(str(found.run_id), FACTS)
-    content = read_json(lap.project.fetch(lap.project.relative(address)))
-    return _recorded(lap, Version(**{**content, "version": int(found.version)}))
+    path = lap.project.fetch(lap.project.relative(address))
+    return _recorded(lap, read_record(path, lambda c: Version(**{**c, "version": int(found.version)})))
 
 
 def _recorded(lap: Lap, version: Version) -> Version:
     versions.add(lap.project.ledger, lap.lease, version)
+    reached("register: in the ledger")
     registry.point(lap.project.tracker, registry.CHALLENGER, version.version)
+    reached("register: challenger")
     return version
 
 
@@ -100,10 +107,14 @@ def promote(lap: Lap, move: Promotion) -> None:
 def tell(project: Project, move: Promotion) -> None:
     """Tell MLflow what the ledger has recorded: `champion` points to the version that serves."""
     tracker = project.tracker
+    reached("promote: begin")
     registry.point(tracker, registry.CHAMPION, move.to_version)
+    reached("promote: champion")
     if registry.alias(tracker, registry.CHALLENGER) == move.to_version:
         registry.point(tracker, registry.CHALLENGER, None)
+    reached("promote: aliases")
     versions.told(project.ledger, project.name, move)
+    reached("promote: recorded")
 
 
 def tell_last(project: Project) -> None:

@@ -58,9 +58,11 @@ def _fly(lap: Any, prefect: Any) -> Outcome:
         import prefect as framework
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        from windvane.flows import closing, training
+        from windvane.flows import admission, closing, training
     loading.load(lap.project, enough=prefect.answers)
     prefect.wait()
+    if prefect.process is None:
+        admission.ask(prefect.url)
     try:
         # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
         # second after the flow.

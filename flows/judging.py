@@ -10,6 +10,7 @@ from windvane.flows.lap import Depth, Lap
 from windvane.flows.project import Project
 from windvane.flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
 from windvane.ledger import versions
+from windvane.ledger.failpoints import reached
 from windvane.ledger.versions import Version
 from windvane.tasks import estimators, features, gate, problems, split
 from windvane.tasks.gate import Evidence, Verdict
@@ -36,6 +37,7 @@ class Bench:
 def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
     """The gate's verdict on a registered version, and the champion that it was compared with."""
     lap.console.working("judge")
+    reached("judge: begin")
     record = lap.project.record(challenger)
     against = opponent(lap, challenger)
     bench = _remembered(lap, challenger, against, record)
@@ -47,7 +49,9 @@ def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
             record,
             lambda: _refitted(lap, challenger, cast("Version", against), record),
         )
+    reached("judge: compared")
     _remember(lap, challenger, against, record, bench)
+    reached("judge: remembered")
     told = verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
     return told, against.version if against else None
 

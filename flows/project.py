@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from windvane.tasks import secret
+from windvane.tasks import places, secret
 from windvane.tasks import settings as params
-from windvane.tasks.errors import Outage
 from windvane.tasks.places import HOME
 from windvane.tasks.settings import Settings
 
@@ -30,6 +29,7 @@ class Project:
         self.root = root.resolve()
         self.settings: Settings = settings or params.load(root / params.PARAMS)
         self.home = self.root / HOME
+        places.repair(self.root)
 
     @property
     def name(self) -> str:
@@ -43,19 +43,10 @@ class Project:
 
     @cached_property
     def ledger(self) -> sa.Engine:
-        """The ledger, migrated. Raises Outage when it cannot be reached."""
-        from sqlalchemy.exc import SQLAlchemyError
+        """The ledger, migrated. Raises what flows/opening.py says of one that cannot be opened."""
+        from windvane.flows import opening
 
-        from windvane.ledger import store
-
-        url = os.environ.get("WINDVANE_LEDGER_URL") or f"sqlite:///{self.home / 'ledger.db'}"
-        try:
-            return store.connect(url)
-        except (SQLAlchemyError, OSError) as e:
-            where = "WINDVANE_LEDGER_URL" if "WINDVANE_LEDGER_URL" in os.environ else self.home / "ledger.db"
-            raise Outage(
-                f"{where}: the ledger does not answer ({type(e).__name__}). Start its server, or mend the address"
-            ) from e
+        return opening.ledger(self)
 
     @cached_property
     def privacy(self) -> Privacy:

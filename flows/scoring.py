@@ -21,7 +21,7 @@ from windvane.flows.deploying import champion_or_complain
 from windvane.flows.project import Project
 from windvane.tasks import pieces
 from windvane.tasks.errors import InputError
-from windvane.tasks.tables import read_parquet, write_parquet, write_whole
+from windvane.tasks.tables import read_frame_cache, write_parquet, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,8 +86,9 @@ class _Scorer:
         import pyarrow as pa
 
         kept = self._work / f"{self._piece:06d}.parquet"
-        if kept.exists():
-            said = read_parquet(kept)[PREDICTION]
+        found = read_frame_cache(kept)
+        if found is not None and list(found) == [PREDICTION] and len(found) == table.num_rows:
+            said = found[PREDICTION]
             self.found += len(said)
         else:
             said = self._predicted(table)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,22 +17,19 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from windvane.flows import standing
+from windvane.flows import prefect_database, standing
 from windvane.serving import guard
 from windvane.serving.guard import App, Lock, Message, Receive, Scope, Send
-from windvane.tasks import telemetry
+from windvane.tasks import faults, places, telemetry
 from windvane.tasks.errors import Outage
-from windvane.tasks.tables import write_whole
 
 # A fresh database takes 15-60 s to migrate on a loaded machine.
 BOOT_SECONDS = 180
 STOP_SECONDS = 20
-DATABASE = "prefect.db"
 # The only paths of Prefect's that need no secret: whether the server lives.
 EVERYONE = ("/api/health", "/api/ready")
 # Sockets whose clients bring the secret in their first message and in no header. Prefect itself asks for it there.
@@ -48,7 +43,6 @@ class Server:
     url: str
     process: subprocess.Popen[bytes] | None
     log: Path | None
-    fresh: Path | None = None
     lock: Lock | None = None
 
     def answers(self) -> bool:
@@ -69,6 +63,8 @@ class Server:
             late = time.monotonic() > deadline
             if self.process is not None:
                 if late or self.process.poll() is not None:
+                    if self.log is not None and faults.no_room(self.log):
+                        raise faults.disk_full(self.log.parent)
                     raise Outage(
                         f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
                     )
@@ -81,8 +77,6 @@ class Server:
                     f"the Prefect server of `windvane up` at {self.url} does not answer. Start `windvane up` again"
                 )
             time.sleep(0.05)
-        if self.fresh is not None and not _template().exists():
-            _keep(self.fresh)
 
 
 @contextmanager
@@ -105,7 +99,7 @@ def running(home: Path) -> Iterator[Server]:
         with _told(environment(home, up.prefect, lock) if own else {"PREFECT_API_URL": up.prefect}):
             yield Server(up.prefect, None, None, lock=lock if own else None)
         return
-    fresh = prepare(home)
+    prefect_database.prepare(home)
     log = home / "server.log"
     # The child binds nothing itself: with the socket open from the start the port cannot be taken meanwhile.
     with socket.socket() as listener:
@@ -124,7 +118,7 @@ def running(home: Path) -> Iterator[Server]:
             )
     try:
         with _told(told):
-            yield Server(url, process, log, home / DATABASE if fresh else None, lock)
+            yield Server(url, process, log, lock)
     finally:
         assert process.stdin is not None
         process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: nobody has to wait for that
@@ -139,34 +133,6 @@ def _told(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def prepare(home: Path) -> bool:
-    """Make the server's home, with a migrated database where one is at hand; whether the database is a new one."""
-    home.mkdir(parents=True, exist_ok=True)
-    fresh = not (home / DATABASE).exists()
-    if fresh and _template().exists():
-        shutil.copy(_template(), home / DATABASE)
-    return fresh
-
-
-def _template() -> Path:
-    """An empty, migrated database of the installed Prefect: spares each further new project half of its boot."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "windvane" / f"prefect-{version('prefect')}.db"
-
-
-def _keep(database: Path) -> None:
-    """Keep a new database as template. VACUUM INTO, since a copied file lacks what still stands in its write-ahead log."""
-
-    def vacuum(part: Path) -> None:
-        with closing(sqlite3.connect(database)) as connection:
-            connection.execute("VACUUM INTO ?", (str(part),))
-
-    try:
-        write_whole(_template(), vacuum)
-    except (OSError, sqlite3.Error):
-        return  # a cache that cannot be written costs time, nothing else
 
 
 def environment(home: Path, url: str, lock: Lock) -> Mapping[str, str]:
@@ -264,11 +230,13 @@ async def _settings(app: App, scope: Scope, receive: Receive, send: Send) -> Non
 
 def serve(descriptor: int) -> None:
     """The child: Prefect's API and UI on an already bound socket, until standard input closes."""
+    places.keep_private()
     telemetry.switch_off()
     listener = socket.socket(fileno=descriptor)
     from prefect.server.api.server import create_app
 
     home = Path(os.environ["PREFECT_HOME"])
+    prefect_database.complete(home)
     server = guard.serving(guarded(create_app(), home, guard.port_of(listener)))
 
     def follow_parent() -> None:

@@ -88,8 +88,8 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
     """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then."""
     done = lesson.root / "found.json"
     adapter = TypeAdapter(searching.Found)
-    if done.exists():
-        return adapter.validate_json(done.read_bytes())
+    if (known := tables.read_cache(done, adapter.validate_python)) is not None:
+        return known  # damaged, it is found again from the journal
     settings = lap.project.settings
 
     def show(progress: searching.Progress) -> None:

@@ -11,6 +11,7 @@ from windvane.flows.lap import Lap
 from windvane.flows.outcome import Candidate, Outcome, of_version
 from windvane.flows.teaching import Lesson
 from windvane.ledger import laps, versions
+from windvane.ledger.failpoints import reached
 from windvane.ledger.store import now
 from windvane.ledger.versions import Judgement, Promotion, Version
 from windvane.tasks import fingerprint, thresholds, versioning
@@ -116,7 +117,9 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
     judgement = Judgement(
         challenger.version, against, fingerprint.gate(project.settings), verdict.accepted, kept, now()
     )
+    reached("judge: decided")
     versions.decide(engine, lap.lease, judgement, move, lap.id)
+    reached("judge: in the ledger")
     tracker = project.tracker
     tracker.log(
         challenger.run_id,
@@ -127,6 +130,7 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
         },
     )
     tracker.end(challenger.run_id)
+    reached("judge: told")
     return outcome, move
 
 

@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windvane.flows import access, child, server, standing, supervisor
+from windvane.flows import access, child, prefect_database, server, standing, supervisor
 from windvane.flows.console import Console, Screen
 from windvane.flows.project import Project
 from windvane.flows.standing import Clock, Standing
@@ -23,7 +24,7 @@ from windvane.serving import guard, state
 from windvane.serving.guard import Lock
 from windvane.tasks import telemetry
 from windvane.tasks.errors import InputError
-from windvane.tasks.tables import read_json
+from windvane.tasks.tables import read_cache
 
 LOOPBACK = "127.0.0.1"
 # Where people look for them, unless `ports` says where; a port that is taken gives way to one of the next.
@@ -116,7 +117,7 @@ def _services(project: Project, clock: Clock, lock: Lock, sockets: ExitStack) ->
         listener = _bound("prefect", project.settings.ports.prefect, sockets)
         page = f"http://{LOOPBACK}:{guard.port_of(listener)}"
         told = dict(server.environment(home / "prefect", f"{page}/api", lock))
-        server.prepare(home / "prefect")
+        prefect_database.prepare(home / "prefect")
         orders = Service(
             "prefect",
             page,
@@ -207,11 +208,22 @@ def _ways_in(watched: Supervisor, lock: Lock, shown: bool) -> list[str]:
 
 def _beats(home: Path, pid: int | None) -> bool:
     """Whether the runner has set up its deployments and looked round lately."""
-    try:
-        said = read_json(home / "up" / RUNNER)
-    except (FileNotFoundError, ValueError):
-        return False
-    return bool(said["pid"] == pid and time.time() - said["at"] < BEAT)
+    said = _said(home)
+    return said is not None and said.pid == pid and time.time() - said.at < BEAT
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """What the runner last said: its process, when (seconds since the epoch), and what it does when."""
+
+    pid: int
+    at: float
+    does: Mapping[str, str]
+
+
+def _said(home: Path) -> _Beat | None:
+    """The runner's last word; None where there is none, or it is damaged: it speaks again in a moment."""
+    return read_cache(home / "up" / RUNNER, lambda c: _Beat(int(c["pid"]), float(c["at"]), dict(c["does"])))
 
 
 def _rows(project: Project, watched: Supervisor) -> list[dict[str, Any]]:
@@ -233,8 +245,8 @@ def _more(project: Project, name: str) -> str:
             else f"version {told['version']}"
         )
     if name == "runner":
-        said = read_json(project.home / "up" / RUNNER)
-        return "; ".join(f"{what}: {when}" for what, when in said["does"].items())
+        said = _said(project.home)
+        return "; ".join(f"{what}: {when}" for what, when in said.does.items()) if said is not None else ""
     return ""
 
 

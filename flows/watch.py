@@ -15,14 +15,14 @@ from windvane.flows.looks import Pass, plain
 from windvane.flows.pages import Pages
 from windvane.flows.production import Production
 from windvane.flows.project import Project
-from windvane.flows.source import FOLDER, kept
+from windvane.flows.source import FOLDER
 from windvane.flows.standing import Clock
 from windvane.ledger import decisions, versions
 from windvane.ledger.decisions import Entry
 from windvane.ledger.versions import Version
 from windvane.ledger.windows import Seen
 from windvane.monitoring.decision import ACKNOWLEDGED
-from windvane.tasks.tables import write_json
+from windvane.tasks.tables import read_cache, write_json
 
 _EVER = "9999"
 _LOCK = "watch.lock"
@@ -62,9 +62,9 @@ def _look(project: Project, champion: Version, console: Console, clock: Clock, a
     acting.finish_what_was_begun(project, console)
     production = Production(project, champion, promotion, clock, console)
     path = project.home / FOLDER / "last.json"
-    known = kept(path)
-    if known is not None and known["state"] == plain(production.state) and production.now < known["until"]:
-        told: dict[str, Any] = known["told"]
+    known = read_cache(path, lambda c: (c["state"], str(c["until"]), _checked(c["told"])))
+    if known is not None and known[0] == plain(production.state) and production.now < known[1]:
+        told: dict[str, Any] = known[2]
         console.say("  nothing new since the last look")
         return told
     pages = Pages(production, console)
@@ -77,6 +77,18 @@ def _look(project: Project, champion: Version, console: Console, clock: Clock, a
     until = min((p.end for p in production.places() if not p.closed), default=_EVER)
     write_json({"state": production.state, "until": until, "told": told}, path)
     return told
+
+
+def _checked(told: Any) -> dict[str, Any]:
+    """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged."""
+    whole = {name: told[name] for name in ("quality", "diagnosis", "decision", "reason", "report", "version")}
+    whole["window"] = {name: told["window"][name] for name in ("rows", "from", "to")}
+    whole["drift"] = {
+        **dict(told["drift"]),
+        "alarm": bool(told["drift"]["alarm"]),
+        "columns": list(told["drift"]["columns"]),
+    }
+    return {**told, **whole}
 
 
 def _nothing(version: int, reason: str) -> dict[str, Any]:

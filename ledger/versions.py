@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from windvane.ledger import decisions
+from windvane.ledger.failpoints import reached
 from windvane.ledger.leases import Lease, check
 from windvane.ledger.schema import judgements, promotions, versions
 from windvane.ledger.store import now, reading
@@ -137,6 +138,7 @@ def decide(engine: sa.Engine, lease: Lease, judgement: Judgement, move: Promotio
         db.execute(sa.insert(judgements).values(project=lease.project, **vars(judgement)))
         if move is not None:
             _move(db, lease.project, move)
+        reached("promote: before commit")
         note = f"{'promoted' if judgement.accepted else 'refused'}: {judgement.verdict.get('reason', '')}"
         decisions.settle(db, lease, lap, "done", note, judgement.version if move is not None else None)
 

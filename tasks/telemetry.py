@@ -12,6 +12,8 @@ OFF: Mapping[str, str] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DVC_NO_ANALYTICS": "1",
+    # ONNX Runtime sends events to its makers since 1.29, also on Linux; only this, set before its import, stops all of them.
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 
 

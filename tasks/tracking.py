@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from windvane.tasks.errors import Outage
+from windvane.tasks import faults, mlflow_store
+from windvane.tasks.errors import Corrupted, Outage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,19 +32,25 @@ class Tracker:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.project = project
         self.uri = uri or f"sqlite:///{(home / 'mlflow.db').resolve()}"
         location = None if uri else (home / "artifacts").resolve().as_uri()
         try:
             # Two processes that create the store at once break it for good, so one does it under a lock.
             with FileLock(home / "mlflow.lock"):
+                if uri is None:
+                    mlflow_store.ready(home / mlflow_store.FILE, _note)
                 self.client: MlflowClient = MlflowClient(self.uri)
                 found = self.client.get_experiment_by_name(project)
                 self.experiment: str = (
                     found.experiment_id if found else self.client.create_experiment(project, location)
                 )
-        except (MlflowException, SQLAlchemyError) as e:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as e:
+            if uri is None:
+                raise faults.explain(e, home) or Corrupted(
+                    f"{home / mlflow_store.FILE}: MLflow cannot open its store ({_first_line(e)}). Restore it from a backup"
+                ) from e
             raise Outage(
                 f"MLflow at {self.uri} does not answer: {_first_line(e)}. Start it, or unset MLFLOW_TRACKING_URI"
             ) from e
@@ -144,6 +153,11 @@ def local(uri: str, into: Path, tracking_uri: str | None = None) -> Path:
 
     into.mkdir(parents=True, exist_ok=True)
     return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into), tracking_uri=tracking_uri))
+
+
+def _note(text: str) -> None:
+    """A line for whoever sits before the screen: a store is opened where no console is at hand."""
+    print(f"  note: {text}", file=sys.stderr, flush=True)
 
 
 def _first_line(error: Exception) -> str:

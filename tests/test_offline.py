@@ -18,7 +18,14 @@ from tests.standing_up import standing, until
 pytestmark = pytest.mark.slow
 
 # What a library reads to find out that it is only being tested, and then keeps quiet as it would not for a user.
-QUIETING = ("CI", "PYTEST_CURRENT_TEST", "GITHUB_ACTIONS", "DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY")
+QUIETING = (
+    "CI",
+    "PYTEST_CURRENT_TEST",
+    "GITHUB_ACTIONS",
+    "DO_NOT_TRACK",
+    "ORT_DISABLE_TELEMETRY",
+    "MLFLOW_DISABLE_TELEMETRY",
+)
 # What a program writes when it wanted to reach something and could not.
 ATTEMPTS = re.compile(
     r"network is unreachable|temporary failure in name resolution|name or service not known|getaddrinfo|"
@@ -87,9 +94,9 @@ def test_the_whole_loop_asks_nothing_of_the_internet(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from tests import test_offline as t; t.loop(t.Folder(Path(sys.argv[1])))"
     )
     strace = f"strace --seccomp-bpf -f -qq -o {traced} -e trace=connect,sendto,sendmsg,sendmmsg -e signal=none"
+    shell = ["unshare", "-rn", "sh", "-c", f'ip link set lo up && exec {strace} "$@"', "sh"]
     done = subprocess.run(
-        ["unshare", "-rn", "sh", "-c", f'ip link set lo up && exec {strace} "$@"', "sh", sys.executable, "-c", code]
-        + [str(table.parent.parent)],
+        [*shell, sys.executable, "-c", code, str(table.parent.parent)],
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k not in QUIETING} | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
