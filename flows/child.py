@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+from windvane.tasks import library_environment
+
 # Seconds between the request to end and the end.
 GRACE = 10
 # In the environment of every child and of all that it starts: whose they are, by the project's home.
@@ -37,6 +39,7 @@ def follow_parent() -> None:
 def main(role: str, *arguments: str) -> int:
     """Be one of the services, until told to stop."""
     follow_parent()
+    library_environment.prepare()
     from windvane.flows.console import Console
     from windvane.flows.project import Project
     from windvane.tasks.errors import WindvaneError
