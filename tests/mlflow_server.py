@@ -83,6 +83,11 @@ class MlflowServer:
         keys = (ADMIN, ADMIN_PASSWORD) if self.auth else None
         return httpx.post(f"{self.url}/api/{path}", json=content, auth=keys, timeout=30, trust_env=False)
 
+    def get(self, path: str, **query: str) -> httpx.Response:
+        """A GET of its REST API, as its administrator."""
+        keys = (ADMIN, ADMIN_PASSWORD) if self.auth else None
+        return httpx.get(f"{self.url}/api/{path}", params=query, auth=keys, timeout=30, trust_env=False)
+
     def delete(self, path: str, **content: Any) -> httpx.Response:
         """A DELETE of its REST API, as its administrator."""
         keys = (ADMIN, ADMIN_PASSWORD) if self.auth else None
