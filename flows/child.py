@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from windvane.tasks import faults, places
+from windvane.tasks import faults, library_environment, places
 
 # Seconds between the request to end and the end.
 GRACE = 10
@@ -43,13 +43,12 @@ def main(role: str, *arguments: str) -> int:
     """Be one of the services, until told to stop. Those that listen are handed the number of a bound socket."""
     places.keep_private()
     follow_parent()
+    library_environment.prepare()
     from windvane.flows.console import Console
     from windvane.flows.project import Project
     from windvane.serving import guard
-    from windvane.tasks import telemetry
     from windvane.tasks.errors import WindvaneError
 
-    telemetry.switch_off()
     try:
         project = Project(Path.cwd())
         lock = guard.Lock.of(project.home, os.environ.get(SECRET))

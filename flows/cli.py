@@ -51,10 +51,10 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(work)
     def run(as_json: bool, **options: Any) -> None:
         from windvane.flows.console import Console
-        from windvane.tasks import telemetry
+        from windvane.tasks import library_environment
         from windvane.tasks.errors import WindvaneError
 
-        telemetry.switch_off()
+        library_environment.prepare()
         # Read when OpenMP is loaded; docs/decisions.md says what two threads cost.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         try:

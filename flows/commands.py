@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windvane.flows.console import Console
 from windvane.flows.project import Project
-from windvane.tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from windvane.flows.deploying import Moved
 
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def check(root: Path, console: Console) -> dict[str, Any]:
     else:
         for look in (_disk, _source, _ledger, _tracking, _orders):
             try:
-                look(project)
+                look(project, console)
             except WindvaneError as e:
                 problems.append(str(e))
             except Exception as e:
@@ -141,29 +143,28 @@ def promote(root: Path, version: int, console: Console) -> dict[str, Any]:
     """Move the champion by hand."""
     from windvane.flows import deploying
 
-    move = deploying.by_hand(Project(root), version, "manual")
-    console.say(f"  version {move.to_version} serves (before: {move.from_version or 'none'})")
-    return {"from": move.from_version, "to": move.to_version}
+    moved = deploying.by_hand(Project(root), version, "manual")
+    console.say(f"  version {moved.move.to_version} serves (before: {moved.move.from_version or 'none'})")
+    return _moved(moved, console)
 
 
 def rollback(root: Path, console: Console) -> dict[str, Any]:
     """Put back the champion before this one."""
     from windvane.flows import deploying
-    from windvane.ledger import versions
 
-    project = Project(root)
-    champion = deploying.champion_or_complain(project)
-    earlier = versions.before(project.ledger, project.name, champion.version)
-    if earlier is None:
-        raise InputError(
-            f"version {champion.version} was the first champion: there is none to go back to. Nothing was changed"
-        )
-    move = deploying.by_hand(project, earlier, "rollback")
-    console.say(f"  version {move.to_version} serves again (before: {move.from_version})")
-    return {"from": move.from_version, "to": move.to_version}
+    moved = deploying.back(Project(root))
+    console.say(f"  version {moved.move.to_version} serves again (before: {moved.move.from_version})")
+    return _moved(moved, console)
 
 
-def _source(project: Project) -> None:
+def _moved(moved: Moved, console: Console) -> dict[str, Any]:
+    """A promotion for --json; what MLflow could not be told is a note: the promotion is done."""
+    if moved.note is not None:
+        console.say(f"  note: {moved.note}")
+    return {"from": moved.move.from_version, "to": moved.move.to_version}
+
+
+def _source(project: Project, _: Console) -> None:
     """The first two stages, with nothing left behind."""
     from windvane.flows import data
     from windvane.tasks import contract, digest, fetch, ingest, privacy, tables, validate
@@ -182,7 +183,7 @@ def _source(project: Project) -> None:
         validate.check(scan, settings, agreed, accepted)
 
 
-def _disk(project: Project) -> None:
+def _disk(project: Project, _: Console) -> None:
     """Whether a lap may write what it writes, and has room for it."""
     from windvane.tasks import faults
 
@@ -190,24 +191,24 @@ def _disk(project: Project) -> None:
     faults.writable(project.home)
 
 
-def _ledger(project: Project) -> None:
+def _ledger(project: Project, _: Console) -> None:
     from windvane.flows import opening
 
-    _ = project.ledger
+    _engine = project.ledger
     opening.sound(project)
 
 
-def _tracking(project: Project) -> None:
-    """MLflow's store: of a server it is asked, the project's own is read without MLflow."""
+def _tracking(project: Project, console: Console) -> None:
+    """MLflow's store: a server is asked, the project's own is read without MLflow."""
     from windvane.tasks import mlflow_store
 
-    if project.tracking_uri is not None:
-        _ = project.tracker
-    else:
+    if project.tracking_uri is None:
         mlflow_store.sound(project.home / mlflow_store.FILE)
+    elif (note := project.tracker.try_out()) is not None:
+        console.say(f"  note: {note}")
 
 
-def _orders(_project: Project) -> None:
+def _orders(_project: Project, _: Console) -> None:
     if url := os.environ.get("PREFECT_API_URL"):
         from windvane.flows import admission
         from windvane.flows.server import Server

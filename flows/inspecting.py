@@ -72,7 +72,7 @@ def tell_prefect(lap: Lap, whole: tuple[Finding, ...]) -> None:
     from prefect.artifacts import create_markdown_artifact
 
     assert lap.run_id is not None
-    address = lap.project.tracker.address(lap.run_id, f"data/{REPORT}")
+    address = lap.project.tracker.page(lap.run_id, f"data/{REPORT}")
     told = [f for f in whole if f.level != "pass"]
     rows = [f"| {f.level} | {_cell(f.check)} | {_cell(f.column or '')} | {_cell(f.message)} |" for f in told]
     table = ["| | check | column | |", "|---|---|---|---|", *rows] if rows else []

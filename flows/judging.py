@@ -13,6 +13,7 @@ from windvane.ledger import versions
 from windvane.ledger.failpoints import reached
 from windvane.ledger.versions import Version
 from windvane.tasks import estimators, features, gate, problems, split
+from windvane.tasks.errors import WindvaneError
 from windvane.tasks.gate import Evidence, Verdict
 from windvane.tasks.scores import BASELINE_LOSS, LOSS
 from windvane.tasks.tables import ROW, read_parquet, write_parquet
@@ -38,7 +39,12 @@ def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
     """The gate's verdict on a registered version, and the champion that it was compared with."""
     lap.console.working("judge")
     reached("judge: begin")
-    record = lap.project.record(challenger)
+    try:
+        record = lap.project.record(challenger)
+    except FileNotFoundError as e:
+        raise WindvaneError(
+            f"version {challenger.version} cannot be judged: its held-out predictions are gone ({e}). Restore them from a backup"
+        ) from None
     against = opponent(lap, challenger)
     bench = _remembered(lap, challenger, against, record)
     if bench is None:

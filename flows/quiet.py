@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 
-from windvane.tasks import telemetry
+from windvane.tasks import library_environment
 
 
 def hush() -> None:
@@ -22,10 +21,7 @@ def hush() -> None:
 
 def mute() -> None:
     """The same where Prefect takes no part: it is not imported."""
-    os.environ.setdefault("PREFECT_LOGGING_COLORS", "false")
-    telemetry.switch_off()
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    library_environment.prepare()
     for name in ("mlflow", "alembic", "matplotlib", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)

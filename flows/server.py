@@ -24,7 +24,7 @@ from pathlib import Path
 from windvane.flows import prefect_database, standing
 from windvane.serving import guard
 from windvane.serving.guard import App, Lock, Message, Receive, Scope, Send
-from windvane.tasks import faults, places, telemetry
+from windvane.tasks import faults, library_environment, places
 from windvane.tasks.errors import Outage
 
 # A fresh database takes 15-60 s to migrate on a loaded machine.
@@ -146,7 +146,7 @@ def environment(home: Path, url: str, lock: Lock) -> Mapping[str, str]:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{page},{page.replace('127.0.0.1', 'localhost')}",
         # Where the address is missing, an error is better than a server that nobody knows of.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        **telemetry.OFF,
+        **library_environment.OFF,
     }
 
 
@@ -231,7 +231,7 @@ async def _settings(app: App, scope: Scope, receive: Receive, send: Send) -> Non
 def serve(descriptor: int) -> None:
     """The child: Prefect's API and UI on an already bound socket, until standard input closes."""
     places.keep_private()
-    telemetry.switch_off()
+    library_environment.prepare()
     listener = socket.socket(fileno=descriptor)
     from prefect.server.api.server import create_app
 

@@ -15,6 +15,7 @@ from windvane.ledger.failpoints import reached
 from windvane.ledger.store import now
 from windvane.ledger.versions import Judgement, Promotion, Version
 from windvane.tasks import fingerprint, thresholds, versioning
+from windvane.tasks.errors import WindvaneError
 from windvane.tasks.evaluation import Evaluation, HeldOut
 from windvane.tasks.gate import Verdict
 from windvane.tasks.places import DATA, HOME
@@ -120,16 +121,16 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
     reached("judge: decided")
     versions.decide(engine, lap.lease, judgement, move, lap.id)
     reached("judge: in the ledger")
-    tracker = project.tracker
-    tracker.log(
-        challenger.run_id,
-        tags={
-            "windvane.verdict": outcome.verdict,
-            "windvane.reason": reason,
-            "windvane.version": str(challenger.version),
-        },
-    )
-    tracker.end(challenger.run_id)
+    tags = {
+        "windvane.verdict": outcome.verdict,
+        "windvane.reason": reason,
+        "windvane.version": str(challenger.version),
+    }
+    try:
+        project.tracker.log(challenger.run_id, tags=tags)
+        project.tracker.end(challenger.run_id)
+    except WindvaneError as e:  # the ledger has the verdict
+        lap.console.say(f"  note: the run in MLflow has no verdict: {e}")
     reached("judge: told")
     return outcome, move
 

@@ -22,7 +22,7 @@ from windvane.flows.supervisor import Child, Service, Supervisor
 from windvane.ledger.leases import Holder
 from windvane.serving import guard, state
 from windvane.serving.guard import Lock
-from windvane.tasks import telemetry
+from windvane.tasks import library_environment
 from windvane.tasks.errors import InputError
 from windvane.tasks.tables import read_cache
 
@@ -106,7 +106,7 @@ def _services(project: Project, clock: Clock, lock: Lock, sockets: ExitStack) ->
         "PYTHONSAFEPATH": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
-        **telemetry.OFF,
+        **library_environment.OFF,
     }
     shared = os.environ.get("PREFECT_API_URL")
     if shared:

@@ -83,6 +83,21 @@ def newest(engine: sa.Engine, project: str) -> Version | None:
     return _version(engine, project, versions.c.version == last)
 
 
+def listed(engine: sa.Engine, project: str) -> tuple[Version, ...]:
+    """All registered versions, by number."""
+    wanted = [versions.c[name] for name in Version.__dataclass_fields__]
+    query = sa.select(*wanted).where(versions.c.project == project).order_by(versions.c.version)
+    with engine.connect() as db:
+        return tuple(Version(**row) for row in db.execute(query).mappings())
+
+
+def champions(engine: sa.Engine, project: str) -> tuple[int, ...]:
+    """The versions that have served, each once, the last one first."""
+    query = sa.select(promotions.c.to_version).where(promotions.c.project == project).order_by(promotions.c.id.desc())
+    with engine.connect() as db:
+        return tuple(dict.fromkeys(db.scalars(query)))
+
+
 def champion(engine: sa.Engine, project: str) -> Version | None:
     """The version that serves: the ledger's last promotion is the truth. None when nothing was ever promoted."""
     last = last_promotion(engine, project)

@@ -22,7 +22,7 @@ from tests.conftest import Folder, missing, quick_project
 from tests.standing_up import Up, begun, mine, until
 from windvane.serving import guard
 from windvane.serving.guard import Lock
-from windvane.tasks import telemetry
+from windvane.tasks import library_environment
 
 pytestmark = pytest.mark.slow
 
@@ -222,7 +222,7 @@ def test_the_secret_stands_in_no_log_and_on_no_command_line(two: tuple[Up, Up], 
 
 
 def test_no_process_sends_usage_statistics_or_imports_from_the_folder(two: tuple[Up, Up]) -> None:
-    wanted = {**telemetry.OFF, "PYTHONSAFEPATH": "1"}
+    wanted = {**library_environment.OFF, "PYTHONSAFEPATH": "1"}
     processes = mine(two[0].folder)
     assert len(processes) >= 4
     for process in processes:
