@@ -20,13 +20,15 @@ TELLING = 120
 def serve(project: Project, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
     """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers."""
     from windvane.serving import keys, server
+    from windvane.serving.access import Names
     from windvane.serving.asking import Roles
     from windvane.tasks.statements import statement
 
     settings = project.settings
     problem = settings.problem
-    known = keys.read(os.environ.get(keys.VARIABLE))
-    listening = server.listen(host or settings.serve.host, settings.serve.port if port is None else port, known)
+    known = keys.read(os.environ.get(keys.VARIABLE), project.secret)
+    address = host or settings.serve.host
+    listening = server.listen(address, settings.serve.port if port is None else port, known)
     at, number = listening.getsockname()[:2]
     console.say(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
     server.run(
@@ -36,11 +38,13 @@ def serve(project: Project, host: str | None, port: int | None, console: Console
         project.fetch,
         listening,
         known,
+        Names(address, settings.serve.hosts),
         Roles(problem.id, problem.time),
         project.privacy,
         partial(statement, problem.kind),
         settings.serve.rolls_out,
         settings.ledger.keeps,
+        settings.serve.most_memory,
         partial(repair, project.root),
     )
     return {"host": at, "port": number}
