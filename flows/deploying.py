@@ -68,6 +68,7 @@ def register(lap: Lap, lesson: Lesson, built: Built, spec: Spec, summary: dict[s
             "time": settings.problem.time,
             "summary": summary,
             "bulk": built.bulk,
+            "memory": built.memory.to_json(),
             # The run keeps what its table looked like: the next one is compared with it.
             "digest": True,
         },

@@ -33,15 +33,15 @@ def serve(
     `windvane up` hands down a bound socket, and the lock by which it knows the service again.
     """
     from windvane.serving import keys, server
+    from windvane.serving.access import Names
     from windvane.serving.asking import Roles
     from windvane.tasks.statements import statement
 
     settings = project.settings
     problem = settings.problem
-    known = keys.read(os.environ.get(keys.VARIABLE))
-    listening = inherited or server.listen(
-        host or settings.serve.host, settings.serve.port if port is None else port, known
-    )
+    known = keys.read(os.environ.get(keys.VARIABLE), project.secret)
+    address = host or settings.serve.host
+    listening = inherited or server.listen(address, settings.serve.port if port is None else port, known)
     at, number = listening.getsockname()[:2]
     console.say(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
     server.run(
@@ -51,11 +51,13 @@ def serve(
         project.fetch,
         listening,
         known,
+        Names(address, settings.serve.hosts),
         Roles(problem.id, problem.time),
         project.privacy,
         partial(statement, problem.kind),
         settings.serve.rolls_out,
         settings.ledger.keeps,
+        settings.serve.most_memory,
         partial(repair, project.root),
         front=(lambda service: service) if lock is None else partial(guard.proving, lock=lock),
     )

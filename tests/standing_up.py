@@ -17,6 +17,7 @@ import psutil
 
 from tests.conftest import Folder
 from windvane.flows import child
+from windvane.tasks import secret
 
 # A loaded machine needs a minute for Prefect's first start.
 READY_SECONDS = 240
@@ -72,7 +73,8 @@ class Up:
         return httpx.request(method, self.address(name) + path, timeout=60, headers=key, **more)
 
     def service(self, method: str, path: str, **more: Any) -> httpx.Response:
-        return httpx.request(method, self.address("service") + path, timeout=60, **more)
+        headers = {"authorization": f"Bearer {secret.of(self.folder.path / '.windvane')}"}
+        return httpx.request(method, self.address("service") + path, headers=headers, timeout=60, **more)
 
     def words(self) -> str:
         """What it said, and the ends of its services' logs: for whoever reads that a test failed."""
