@@ -22,12 +22,11 @@ def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console
     return outcome.to_json()
 
 
-def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
+def init(root: Path, table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
     from windvane.flows import fetching
     from windvane.tasks import contract, fetch, initialise, stage, template, versioning
 
-    root = Path.cwd()
     chosen = initialise.named(table, options.pop("query"), options.pop("key"))
     fetched = fetch.run(root, chosen, options["id"])
     if fetched.moved:
