@@ -319,6 +319,15 @@ def status(root: Path, console: Any) -> Any:
 
 
 @main.command()
+@_command
+def versions(root: Path, console: Any) -> Any:
+    """Every version with its verdict, its metric, why and when it was made, and who serves."""
+    from windvane.flows import commands
+
+    return commands.versions(root, console)
+
+
+@main.command()
 @click.argument("version", type=int)
 @_command
 def promote(root: Path, version: int, console: Any) -> Any:
@@ -335,6 +344,31 @@ def rollback(root: Path, console: Any) -> Any:
     from windvane.flows import commands
 
     return commands.rollback(root, console)
+
+
+@main.command()
+@click.option(
+    "--versions",
+    "keep",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Keep model files of so many of the newest versions, and of so many champions; else retention.versions.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would go, and delete nothing.")
+@_command
+def clean(root: Path, keep: int | None, dry_run: bool, console: Any) -> Any:
+    """Delete what refused and old versions left, and caches that were not used for a month.
+
+    Never what serves or can be rolled back to, nor any record, verdict, prediction or label. A version whose model files
+    went is listed by `windvane versions`, and cannot be promoted again. Waits for a lap that runs.
+
+    \b
+      windvane clean --dry-run
+      windvane clean --versions 10
+    """
+    from windvane.flows import commands
+
+    return commands.clean(root, keep, dry_run, console)
 
 
 def program() -> None:

@@ -177,6 +177,7 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
         "serve": _defaults(Serve),
         "ledger": _defaults(Ledger),
         "schedule": _defaults(Schedule),
+        "retention": _defaults(settings.Retention),
     }
 
 

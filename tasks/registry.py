@@ -58,3 +58,8 @@ def point(tracker: Tracker, name: str, version: int | None) -> None:
         tracker.client.delete_registered_model_alias(tracker.project, name)
     else:
         tracker.client.set_registered_model_alias(tracker.project, name, str(version))
+
+
+def describe(tracker: Tracker, version: int, text: str) -> None:
+    """Set a version's description, as MLflow's page of it shows."""
+    tracker.client.update_model_version(tracker.project, str(version), description=text)

@@ -132,5 +132,51 @@ def local(uri: str, into: Path, tracking_uri: str | None = None) -> Path:
     return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into), tracking_uri=tracking_uri))
 
 
+def delete(uri: str, tracking_uri: str | None = None) -> str | None:
+    """Delete all that lies at an artifact's URI, through MLflow; why it was left, where its store cannot or does not."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        get_artifact_repository(uri, tracking_uri=tracking_uri).delete_artifacts()
+    except NotImplementedError:
+        return "MLflow cannot delete in this kind of store"
+    except (MlflowException, OSError, *_clients_errors()) as e:
+        return _first_line(e)
+    return None
+
+
+def size(uri: str, tracking_uri: str | None = None) -> int:
+    """Bytes of all that lies at an artifact's URI, as its store says. Raises Outage."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        store = get_artifact_repository(uri, tracking_uri=tracking_uri)
+        folders, found = [""], 0
+        while folders:
+            for item in store.list_artifacts(folders.pop() or None):
+                if item.is_dir:
+                    folders.append(item.path)
+                else:
+                    found += item.file_size or 0
+    except (MlflowException, OSError, *_clients_errors()) as e:
+        raise Outage(
+            f"{uri}: the store of model files does not answer ({_first_line(e)}). Start it, then run again"
+        ) from e
+    return found
+
+
+def _clients_errors() -> tuple[type[Exception], ...]:
+    """What the clients of S3 and HTTP raise on their own, where they are installed."""
+    from requests.exceptions import RequestException
+
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return (RequestException,)
+    return (RequestException, BotoCoreError, ClientError)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
