@@ -162,7 +162,8 @@ def _delete(project: Project, lease: Lease, cleaned: Cleaned) -> None:
         else:
             cleaned.left.append({"place": item.place, "why": why})
     numbers = [item.version for item in cleaned.deleted if item.version is not None]
-    if numbers:
+    # Where there is no store yet, none is made for this.
+    if numbers and (project.tracking_uri is not None or (project.home / "mlflow.db").exists()):
         from windvane.tasks import registry
 
         for number in numbers:
@@ -258,11 +259,11 @@ def _size(path: Path) -> int:
 
 def _unused(path: Path, seconds: float) -> bool:
     """Whether nothing in it was written for so long."""
-    newest = path.lstat().st_mtime
+    written = []
     for one in _files(path):
         with suppress(FileNotFoundError):
-            newest = max(newest, one.stat().st_mtime)
-    return time.time() - newest > seconds
+            written.append(one.stat().st_mtime)
+    return time.time() - max(written, default=path.lstat().st_mtime) > seconds
 
 
 def megabytes(size: int) -> str:
