@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +30,7 @@ def all_or_nothing(root: Path) -> Iterator[None]:
     Raises InputError in place of an OSError: what could not be written, and why.
     """
     before = {name: path.read_bytes() if (path := root / name).is_file() else None for name in _WRITTEN}
-    copies, folders = set(root.glob("*.yaml.bak*")), {name for name in _FOLDERS if (root / name).is_dir()}
+    copies = set(root.glob("*.yaml.bak*"))
     try:
         yield
     except BaseException as e:
@@ -38,9 +39,8 @@ def all_or_nothing(root: Path) -> Iterator[None]:
         for name, content in before.items():
             _restore(root / name, content)
         for name in _FOLDERS:
-            if name not in folders:
-                with suppress(OSError):  # it was not made, or something else lies in it by now
-                    (root / name).rmdir()
+            with suppress(OSError):  # not there, or not empty
+                (root / name).rmdir()
         if isinstance(e, OSError):
             where, why = e.filename2 or e.filename or root, e.strerror or type(e).__name__
             raise InputError(
@@ -83,7 +83,7 @@ def untrack(root: Path) -> InputError:
     line = "" if not _missing(root) else f" && echo {IGNORED} >> .gitignore"
     return InputError(
         f"{root / HOME}: is tracked by git, and with it data, models, predictions and secrets. Take it out of git (the files "
-        f"stay), then commit: cd {root} && git rm -r -q --cached {HOME}{line}"
+        f"stay), then commit: cd {shlex.quote(str(root))} && git rm -r -q --cached {HOME}{line}"
     )
 
 
