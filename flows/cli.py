@@ -14,6 +14,8 @@ import click
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+_PROJECT = "The project's folder, or its params.yaml; else the nearest one from here upwards."
+
 
 class _InOrder(click.Group):
     """Commands in the order of their definition: that of a project's life."""
@@ -37,28 +39,33 @@ def main() -> None:
       windvane train                             # table -> deployed champion
       windvane score new.csv scored.csv          # predictions of the champion
 
-    Every command takes --json: one JSON object on standard output, everything for people on standard error.
-    Exit status: 0 done, 2 your input needs mending, 1 anything else.
+    Commands find the project from any folder below it; --project names another. Every command takes --json: one
+    JSON object on standard output, everything for people on standard error.
+    Exit status: 0 done, 2 your input is at fault, 1 anything else, 130 stopped by you.
     """
 
 
 def _command(work: Callable[..., Any]) -> Callable[..., None]:
-    """Adds --json, and turns errors into one message and an exit status."""
+    """Adds --project and --json, finds the project's folder (`root`), and turns errors into one message and an exit status."""
 
+    @click.option("--project", type=click.Path(path_type=Path), default=None, help=_PROJECT)
     @click.option(
         "--json", "as_json", is_flag=True, help="One JSON object on standard output, the rest on standard error."
     )
     @functools.wraps(work)
-    def run(as_json: bool, **options: Any) -> None:
+    def run(project: Path | None, as_json: bool, **options: Any) -> None:
         from windvane.flows.console import Console
-        from windvane.tasks import library_environment
+        from windvane.tasks import library_environment, project_folder
         from windvane.tasks.errors import WindvaneError
 
         library_environment.prepare()
         # Read when OpenMP is loaded; docs/decisions.md says what two threads cost.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        # Processes that libraries start here must not import what lies in the user's folder.
+        os.environ["PYTHONSAFEPATH"] = "1"
         try:
-            content = work(console=Console(as_json), **options)
+            root, options = project_folder.enter(project, options, new=work.__name__ == "init")
+            content = work(root=root, console=Console(as_json), **options)
         except WindvaneError as e:
             click.echo(f"windvane: {e}", err=True)
             sys.exit(e.exit_code)
@@ -81,7 +88,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 
 
 @main.command()
-@click.argument("table")
+@click.argument("table", metavar="TABLE")
 @click.option("--target", required=True, help="The column to predict.")
 @click.option("--time", default=None, help="When a row was observed: then splits follow time. Guessed if left out.")
 @click.option("--id", "id_", default=None, help="A column that names a row for good.")
@@ -90,7 +97,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--query", default=None, help="The rows of a database, as SQL.")
 @click.option("--key", default=None, help="A growing column of a database: later only what is new is read.")
 @_command
-def init(table: str, id_: str | None, console: Any, **options: Any) -> Any:
+def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:
     """Look at TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
 
     \b
@@ -102,16 +109,16 @@ def init(table: str, id_: str | None, console: Any, **options: Any) -> Any:
     from windvane.flows import commands
 
     options["id"] = id_
-    return commands.init(table, options, console)
+    return commands.init(root, table, options, console)
 
 
 @main.command()
 @_command
-def check(console: Any) -> Any:
+def check(root: Path, console: Any) -> Any:
     """Say what is wrong with params.yaml, the source and the services, and what to do."""
     from windvane.flows import commands
 
-    return commands.check(Path.cwd(), console)
+    return commands.check(root, console)
 
 
 @main.command()
@@ -127,14 +134,14 @@ def check(console: Any) -> Any:
 )
 @click.option("--trial-runs", is_flag=True, help="A run in MLflow for every trial too, below its candidate.")
 @_command
-def train(depth: str, cause: str, trial_runs: bool, console: Any) -> Any:
+def train(root: Path, depth: str, cause: str, trial_runs: bool, console: Any) -> Any:
     """One lap: ingest, validate, split, search, evaluate, gate, register, deploy.
 
     A lap with nothing changed says so in a second. A killed lap goes on where it was. Two at once: the second waits.
     """
     from windvane.flows import commands
 
-    return commands.train(Path.cwd(), cause, depth, trial_runs, console)
+    return commands.train(root, cause, depth, trial_runs, console)
 
 
 @main.command()
@@ -142,7 +149,7 @@ def train(depth: str, cause: str, trial_runs: bool, console: Any) -> Any:
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--log", is_flag=True, help="Record every prediction in the ledger, as the scoring service does.")
 @_command
-def score(source: Path, target: Path, log: bool, console: Any) -> Any:
+def score(root: Path, source: Path, target: Path, log: bool, console: Any) -> Any:
     """Predictions of the champion for the rows of IN, written to OUT (CSV or Parquet, by their endings).
 
     Of any size: a piece is in memory at a time, and after a kill the same command goes on where it was. OUT appears whole
@@ -150,13 +157,13 @@ def score(source: Path, target: Path, log: bool, console: Any) -> Any:
     """
     from windvane.flows import commands
 
-    return commands.score(Path.cwd(), source, target, log, console)
+    return commands.score(root, source, target, log, console)
 
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_command
-def labels(file: Path, console: Any) -> Any:
+def labels(root: Path, file: Path, console: Any) -> Any:
     """Hand in ground truth that arrived later: FILE has columns id, label, and at (when it became known) if you like.
 
     All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
@@ -164,14 +171,14 @@ def labels(file: Path, console: Any) -> Any:
     """
     from windvane.flows import commands
 
-    return commands.labels(Path.cwd(), file, console)
+    return commands.labels(root, file, console)
 
 
 @main.command()
 @click.option("--wait", is_flag=True, help="Wait for the lap that the automation of `windvane up` starts.")
 @click.option("--acknowledge", is_flag=True, help="The data that looked broken are right as they are: go on with them.")
 @_command
-def monitor(wait: bool, acknowledge: bool, console: Any) -> Any:
+def monitor(root: Path, wait: bool, acknowledge: bool, console: Any) -> Any:
     """Look at the newest window of production, decide, and teach again if that is worth it.
 
     \b
@@ -181,14 +188,14 @@ def monitor(wait: bool, acknowledge: bool, console: Any) -> Any:
     """
     from windvane.flows import commands
 
-    return commands.monitor(Path.cwd(), wait, acknowledge, console)
+    return commands.monitor(root, wait, acknowledge, console)
 
 
 @main.command()
 @click.option("--host", default=None, help="Instead of serve.host of params.yaml.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of serve.port; 0: a free one.")
 @_command
-def serve(host: str | None, port: int | None, console: Any) -> Any:
+def serve(root: Path, host: str | None, port: int | None, console: Any) -> Any:
     """Answer over HTTP with the champion, and with the next one as soon as it is promoted. Ctrl-C stops.
 
     \b
@@ -198,7 +205,7 @@ def serve(host: str | None, port: int | None, console: Any) -> Any:
     """
     from windvane.flows import commands
 
-    return commands.serve(Path.cwd(), host, port, console)
+    return commands.serve(root, host, port, console)
 
 
 @main.command()
@@ -210,7 +217,7 @@ def serve(host: str | None, port: int | None, console: Any) -> Any:
     help="events: the watch's present is the newest event that the ledger has seen, so that history can be played.",
 )
 @_command
-def up(clock: str, console: Any) -> Any:
+def up(root: Path, clock: str, console: Any) -> Any:
     """Everything at once: MLflow UI, Prefect server and UI, scoring service, schedules, the drift automation.
 
     Starts and watches them, starts again what dies, and stops all of it on Ctrl-C. What MLFLOW_TRACKING_URI and
@@ -218,7 +225,7 @@ def up(clock: str, console: Any) -> Any:
     """
     from windvane.flows import commands
 
-    return commands.up(Path.cwd(), clock, console)
+    return commands.up(root, clock, console)
 
 
 @main.command()
@@ -226,14 +233,14 @@ def up(clock: str, console: Any) -> Any:
     "--renew", is_flag=True, help="A new one; what runs keeps the old one until `windvane up` is started again."
 )
 @_command
-def secret(renew: bool, console: Any) -> Any:
+def secret(root: Path, renew: bool, console: Any) -> Any:
     """Print the links that open MLflow's and Prefect's pages, and the project's secret, which every program needs for them.
 
     It lies in .windvane/secret, readable by its owner alone. Whoever has it can run code on this machine.
     """
     from windvane.flows import commands
 
-    return commands.secret(Path.cwd(), renew, console)
+    return commands.secret(root, renew, console)
 
 
 @main.command()
@@ -242,7 +249,7 @@ def secret(renew: bool, console: Any) -> Any:
     "--where", default=None, metavar="COLUMN=VALUE", help="Every id whose input was so, also where it is hashed."
 )
 @_command
-def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
+def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Any) -> Any:
     """Erase what the ledger holds of one subject: predictions and labels. It cannot be undone.
 
     \b
@@ -251,7 +258,7 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
     """
     from windvane.flows import commands
 
-    return commands.erase(Path.cwd(), ids, where, console)
+    return commands.erase(root, ids, where, console)
 
 
 @main.command()
@@ -273,7 +280,9 @@ def erase(ids: tuple[str, ...], where: str | None, console: Any) -> Any:
 )
 @click.option("--drift", is_flag=True, help="Play policies that need drift alarms, too: takes minutes the first time.")
 @_command
-def backtest(window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Any) -> Any:
+def backtest(
+    root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Any
+) -> Any:
     """Play several retraining policies over the table's own history and say which to use.
 
     The champion's configuration is taught before every window and scored on all later ones; a policy sees only what was known
@@ -283,7 +292,7 @@ def backtest(window: str | None, cost: float | None, delay: int | None, apply: b
     """
     from windvane.flows import commands
 
-    return commands.backtest(Path.cwd(), window, cost, delay, apply, drift, console)
+    return commands.backtest(root, window, cost, delay, apply, drift, console)
 
 
 @main.command()
@@ -296,7 +305,7 @@ def backtest(window: str | None, cost: float | None, delay: int | None, apply: b
 @click.option("--cost", type=float, default=None, help="Of a lap, in windows' losses; else retrain.cost.")
 @click.option("--search", is_flag=True, help="Search anew where a real lap would; else every lap is a refit.")
 @_command
-def replay(console: Any, **options: Any) -> Any:
+def replay(root: Path, console: Any, **options: Any) -> Any:
     """See on your own table whether, when and why Windvane would have retrained, and what that would have saved.
 
     Plays the table through the whole loop in the order of time: a champion is taught on the first quarter; then, window by window,
@@ -310,45 +319,79 @@ def replay(console: Any, **options: Any) -> Any:
     """
     from windvane.flows import commands
 
-    return commands.replay(Path.cwd(), options, console)
+    return commands.replay(root, options, console)
 
 
 @main.command()
 @click.argument("name", type=click.Choice(["ingest", "validate", "split"]))
 @_command
-def stage(name: str, console: Any) -> Any:
+def stage(root: Path, name: str, console: Any) -> Any:
     """Run one stage of dvc.yaml: what `dvc repro` calls. A lap runs the stages by itself."""
     from windvane.tasks import stage as stages
 
-    stages.run(name, Path.cwd())
+    stages.run(name, root)
 
 
 @main.command()
 @_command
-def status(console: Any) -> Any:
+def status(root: Path, console: Any) -> Any:
     """Which version serves and why, how the last lap ended, what the watch saw last, and what runs next."""
     from windvane.flows import commands
 
-    return commands.status(Path.cwd(), console)
+    return commands.status(root, console)
+
+
+@main.command()
+@_command
+def versions(root: Path, console: Any) -> Any:
+    """Every version with its verdict, its metric, why and when it was made, and who serves."""
+    from windvane.flows import commands
+
+    return commands.versions(root, console)
 
 
 @main.command()
 @click.argument("version", type=int)
 @_command
-def promote(version: int, console: Any) -> Any:
+def promote(root: Path, version: int, console: Any) -> Any:
     """Make VERSION the champion by hand. Its bytes and answers are checked first; the ledger keeps who it replaced."""
     from windvane.flows import commands
 
-    return commands.promote(Path.cwd(), version, console)
+    return commands.promote(root, version, console)
 
 
 @main.command()
 @_command
-def rollback(console: Any) -> Any:
+def rollback(root: Path, console: Any) -> Any:
     """Put back the champion before this one."""
     from windvane.flows import commands
 
-    return commands.rollback(Path.cwd(), console)
+    return commands.rollback(root, console)
+
+
+@main.command()
+@click.option(
+    "--versions",
+    "keep",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Keep model files of so many of the newest versions, and of so many champions; else retention.versions.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would go, and delete nothing.")
+@_command
+def clean(root: Path, keep: int | None, dry_run: bool, console: Any) -> Any:
+    """Delete what refused and old versions left, and caches that were not used for a month.
+
+    Never what serves or can be rolled back to, nor any record, verdict, prediction or label. A version whose model files
+    went is listed by `windvane versions`, and cannot be promoted again. Waits for a lap that runs.
+
+    \b
+      windvane clean --dry-run
+      windvane clean --versions 10
+    """
+    from windvane.flows import commands
+
+    return commands.clean(root, keep, dry_run, console)
 
 
 def program() -> None:

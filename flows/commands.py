@@ -24,24 +24,31 @@ def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console
     return outcome.to_json()
 
 
-def init(table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
+def init(root: Path, table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
     from windvane.flows import fetching
-    from windvane.tasks import contract, fetch, initialise, stage, template, versioning
+    from windvane.tasks import contract, fetch, initialise, project_files, stage, template, versioning
 
-    root = Path.cwd()
     chosen = initialise.named(table, options.pop("query"), options.pop("key"))
     fetched = fetch.run(root, chosen, options["id"])
     if fetched.moved:
         console.say(f"  {fetched.text()}")
     proposal = initialise.propose(chosen, **options)
-    written = [*initialise.write(proposal, root), template.place(root, contract.SCHEMA, proposal.schema)]
-    written += versioning.prepare(root)
-    stage.place_inputs(root)
-    fetching.follow(root, chosen, fetched.record)
+    with project_files.all_or_nothing(root):
+        written = [template.place(root, contract.SCHEMA, proposal.schema), *versioning.prepare(root)]
+        written += [".gitignore"] if project_files.ignore(root) else []
+        stage.place_inputs(root)
+        fetching.follow(root, chosen, fetched.record)
+        # Last: a folder with it is a project.
+        written = [*initialise.write(proposal, root), *written]
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")
     console.say(f"  wrote {', '.join(str(name) for name in written)}; look through them, then: windvane train")
+    console.say(
+        f"  commit them, and dvc.lock after a lap; .gitignore keeps {project_files.IGNORED} (data, models, secrets) out"
+    )
+    if project_files.tracked(root):
+        console.say(f"  note: {project_files.untrack(root)}")
     return {"kind": proposal.kind, "rows": proposal.rows, "columns": proposal.columns, "params": proposal.params}
 
 
@@ -56,7 +63,7 @@ def check(root: Path, console: Console) -> dict[str, Any]:
     except WindvaneError as e:
         problems.append(str(e))
     else:
-        for look in (_disk, _source, _ledger, _tracking, _orders):
+        for look in (_disk, _files, _source, _ledger, _tracking, _orders):
             try:
                 look(project, console)
             except WindvaneError as e:
@@ -139,6 +146,21 @@ def status(root: Path, console: Console) -> dict[str, Any]:
     return status.status(Project(root), console)
 
 
+def versions(root: Path, console: Console) -> dict[str, Any]:
+    """Every version, and who serves."""
+    from windvane.flows import version_list
+
+    return version_list.list_versions(Project(root), console)
+
+
+def clean(root: Path, keep: int | None, dry_run: bool, console: Console) -> dict[str, Any]:
+    """Delete what old versions left behind."""
+    from windvane.flows import cleaning, quiet
+
+    quiet.mute()
+    return cleaning.clean(Project(root), keep, dry_run, console)
+
+
 def promote(root: Path, version: int, console: Console) -> dict[str, Any]:
     """Move the champion by hand."""
     from windvane.flows import deploying
@@ -162,6 +184,14 @@ def _moved(moved: Moved, console: Console) -> dict[str, Any]:
     if moved.note is not None:
         console.say(f"  note: {moved.note}")
     return {"from": moved.move.from_version, "to": moved.move.to_version}
+
+
+def _files(project: Project, _: Console) -> None:
+    """Whether git holds what it must not."""
+    from windvane.tasks import project_files
+
+    if project_files.tracked(project.root):
+        raise project_files.untrack(project.root)
 
 
 def _source(project: Project, _: Console) -> None:

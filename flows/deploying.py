@@ -96,6 +96,15 @@ def adopted(lap: Lap, mark: str) -> Version | None:
     return _recorded(lap, read_record(path, lambda c: Version(**{**c, "version": int(found.version)})))
 
 
+def deleted(version: Version) -> InputError:
+    """What is said of a lap that comes to a version whose model files are gone."""
+    moment = "" if version.collected is None else version.collected[:10]
+    return InputError(
+        f"data, params and code are those of version {version.version}, whose model files were deleted on {moment}, as "
+        "retention.versions asks. Change split.seed to train a new version from them"
+    )
+
+
 def _recorded(lap: Lap, version: Version) -> Version:
     versions.add(lap.project.ledger, lap.lease, version)
     reached("register: in the ledger")
@@ -168,7 +177,12 @@ def by_hand(project: Project, number: int, cause: str, reason: str | None = None
     version = versions.numbered(project.ledger, project.name, number)
     if version is None:
         raise InputError(
-            f"version {number} of {project.name} was never registered. `windvane status` lists those there are"
+            f"version {number} of {project.name} was never registered. `windvane versions` lists those there are"
+        )
+    if version.collected is not None:
+        raise InputError(
+            f"version {number} of {project.name} cannot serve: its model files were deleted on {version.collected[:10]}, as "
+            "retention.versions asks. Promote one whose files `windvane versions` lists as kept, or run `windvane train`"
         )
     last = versions.last_promotion(project.ledger, project.name)
     serving = None if last is None else last.to_version

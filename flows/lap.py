@@ -197,3 +197,7 @@ def finish(lap: Lap, outcome: Outcome) -> None:
         notifying.after_lap(lap.project, outcome)
     if keep is not None:
         retention.expire(engine, lap.project.name, keep)
+    if (versions_kept := lap.project.settings.retention.versions) is not None:
+        from windvane.flows import cleaning
+
+        cleaning.after_lap(lap.project, lap.lease, versions_kept, lap.console)

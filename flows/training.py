@@ -13,7 +13,7 @@ from windvane.flows import loading, steps
 from windvane.flows.closing import close_abandoned
 from windvane.flows.console import Console
 from windvane.flows.data import nothing_to_learn
-from windvane.flows.deploying import adopted, reconcile
+from windvane.flows.deploying import adopted, deleted, reconcile
 from windvane.flows.lap import CURRENT, Depth, Lap, claimed, finish, opened, recorded, unchanged
 from windvane.flows.outcome import Outcome
 from windvane.flows.project import Project
@@ -59,6 +59,8 @@ def _run(lap: Lap) -> Outcome:
         loading.load(lap.project)
         mark = lap.fingerprint(data_version)
         challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
+        if challenger is not None and challenger.collected is not None:
+            raise deleted(challenger)
         outcome = decide(lap, challenger or teach(lap, data_version, mark))
         lap.clear(mark)
     if lap.project.settings.data.remote is not None:

@@ -71,6 +71,13 @@ def newest(engine: sa.Engine, project: str) -> Lap | None:
     return None if row is None else Lap(**row)
 
 
+def causes(engine: sa.Engine, project: str) -> dict[str, str]:
+    """Why each lap ran, by the id of its run in MLflow."""
+    query = sa.select(laps.c.mlflow_run, laps.c.cause).where(laps.c.project == project, laps.c.mlflow_run.is_not(None))
+    with reading(engine) as db:
+        return {row.mlflow_run: row.cause for row in db.execute(query.order_by(laps.c.started))}
+
+
 def _columns() -> sa.Select[Any]:
     wanted = ("id", "cause", "state", "started", "ended", "mlflow_run", "prefect_run", "outcome")
     return sa.select(*(laps.c[name] for name in wanted))

@@ -33,6 +33,12 @@ class Version:
     facts: dict[str, Any]
     registered: str
 
+    @property
+    def collected(self) -> str | None:
+        """When its model files were deleted (flows/cleaning.py); None: they are there, and it may serve."""
+        moment: str | None = self.facts.get("collected")
+        return moment
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -84,7 +90,7 @@ def newest(engine: sa.Engine, project: str) -> Version | None:
 
 
 def listed(engine: sa.Engine, project: str) -> tuple[Version, ...]:
-    """All registered versions, by number."""
+    """Every version, in the order of their numbers."""
     wanted = [versions.c[name] for name in Version.__dataclass_fields__]
     query = sa.select(*wanted).where(versions.c.project == project).order_by(versions.c.version)
     with engine.connect() as db:
@@ -93,9 +99,37 @@ def listed(engine: sa.Engine, project: str) -> tuple[Version, ...]:
 
 def champions(engine: sa.Engine, project: str) -> tuple[int, ...]:
     """The versions that have served, each once, the last one first."""
-    query = sa.select(promotions.c.to_version).where(promotions.c.project == project).order_by(promotions.c.id.desc())
+    return tuple(dict.fromkeys(move.to_version for move in reversed(moves(engine, project))))
+
+
+def verdicts(engine: sa.Engine, project: str) -> dict[int, Judgement]:
+    """The newest verdict on each version that was judged."""
+    wanted = ("version", "against", "gate", "accepted", "verdict", "judged")
+    query = sa.select(*(judgements.c[name] for name in wanted)).where(judgements.c.project == project)
     with engine.connect() as db:
-        return tuple(dict.fromkeys(db.scalars(query)))
+        return {row["version"]: Judgement(**row) for row in db.execute(query.order_by(judgements.c.id)).mappings()}
+
+
+def moves(engine: sa.Engine, project: str) -> tuple[Promotion, ...]:
+    """Every promotion, the oldest first."""
+    wanted = [promotions.c[name] for name in Promotion.__dataclass_fields__]
+    query = sa.select(*wanted).where(promotions.c.project == project).order_by(promotions.c.id)
+    with engine.connect() as db:
+        return tuple(Promotion(**row) for row in db.execute(query).mappings())
+
+
+def collect(engine: sa.Engine, lease: Lease, version: int, at: str | None) -> bool:
+    """Record that a version's model files are deleted from now on, or with None that they are there; False: it serves by now."""
+    key = (versions.c.project == lease.project, versions.c.version == version)
+    with engine.begin() as db:
+        check(db, lease)
+        _lock_promotions(db)
+        last = _last(db, lease.project)
+        if last is not None and version in (last.from_version, last.to_version):
+            return False
+        facts: dict[str, Any] = db.execute(sa.select(versions.c.facts).where(*key)).scalar_one()
+        db.execute(sa.update(versions).where(*key).values(facts={**facts, "collected": at}))
+    return True
 
 
 def champion(engine: sa.Engine, project: str) -> Version | None:
@@ -165,13 +199,24 @@ def promote(engine: sa.Engine, project: str, move: Promotion) -> None:
 
 
 def _move(db: sa.Connection, project: str, move: Promotion) -> None:
-    if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
-        db.execute(sa.text("LOCK TABLE promotions IN SHARE ROW EXCLUSIVE MODE"))
+    _lock_promotions(db)
     last = _last(db, project)
     serving = None if last is None else last.to_version
     if serving != move.from_version:
         raise ChampionMoved(f"version {serving} was promoted meanwhile. Run the command again to compare with it")
+    facts = db.scalar(
+        sa.select(versions.c.facts).where(versions.c.project == project, versions.c.version == move.to_version)
+    )
+    if facts is not None and facts.get("collected") is not None:
+        raise ChampionMoved(
+            f"the model files of version {move.to_version} were deleted meanwhile. Promote another version"
+        )
     db.execute(sa.insert(promotions).values(project=project, **vars(move)))
+
+
+def _lock_promotions(db: sa.Connection) -> None:
+    if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
+        db.execute(sa.text("LOCK TABLE promotions IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def promotion(from_version: int | None, to_version: int, cause: str, reason: str) -> Promotion:

@@ -179,6 +179,7 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
         "ledger": _defaults(Ledger),
         "schedule": _defaults(Schedule),
         "ports": _defaults(Ports),
+        "retention": _defaults(settings.Retention),
     }
 
 

@@ -118,3 +118,14 @@ def point(tracker: Tracker, name: str, version: int | None) -> None:
         tracker.client.delete_registered_model_alias(tracker.project, name)
     else:
         tracker.client.set_registered_model_alias(tracker.project, name, str(version))
+
+
+def describe(tracker: Tracker, version: int, text: str) -> None:
+    """Set a version's description, as MLflow's page of it shows; nothing where somebody has deleted it there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tracker.client.update_model_version(tracker.project, str(version), description=text)
+    except MlflowException as e:
+        if e.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise

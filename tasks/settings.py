@@ -122,6 +122,12 @@ class Gate(Section):
     slices: tuple[str, ...] = ()
 
 
+class Retention(Section):
+    """How long what versions left behind is kept."""
+
+    versions: int | None = Field(None, ge=1)
+
+
 class Settings(Section):
     """The whole of params.yaml."""
 
@@ -137,6 +143,7 @@ class Settings(Section):
     ledger: Ledger = Ledger()
     schedule: Schedule = Schedule()
     ports: Ports = Ports()
+    retention: Retention = Retention()
 
     @field_validator("project")
     @classmethod
@@ -200,7 +207,7 @@ def raw(path: Path) -> dict[str, Any]:
         content = read_yaml(path)
     except FileNotFoundError:
         raise InputError(
-            f"{path}: not found. Run `windvane init TABLE --target COLUMN` here, or change to the project's folder"
+            f"{path}: not found. Run `windvane init TABLE --target COLUMN` here, or name a project's folder with --project"
         ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no settings. Run `windvane init TABLE --target COLUMN` to write one")

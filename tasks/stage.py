@@ -10,7 +10,7 @@ from windvane.tasks.split import TAUGHT_UNTIL
 from windvane.tasks.tables import write_json
 
 # What a lap says to stages about earlier laps, as it stands before the first.
-_BEFORE_THE_FIRST_LAP = {TAUGHT_UNTIL: {"taught_until": None}, ACCEPTED: None}
+BEFORE_THE_FIRST_LAP = {TAUGHT_UNTIL: {"taught_until": None}, ACCEPTED: None}
 
 
 def run(name: str, root: Path) -> None:
@@ -24,6 +24,6 @@ def run(name: str, root: Path) -> None:
 
 def place_inputs(root: Path) -> None:
     """Write the files through which laps speak to stages, where there are none yet."""
-    for path, content in _BEFORE_THE_FIRST_LAP.items():
+    for path, content in BEFORE_THE_FIRST_LAP.items():
         if not (root / path).exists():
             write_json(content, root / path)

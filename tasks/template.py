@@ -64,6 +64,7 @@ _COMMENTS = {
     "monitor": "cron, UTC: looks at the newest window while `windvane up` runs",
     "slices": "columns in none of whose values the challenger may be clearly worse",
     "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
+    "versions": "model files of so many of the newest versions are kept, and of so many champions; null: of all",
     "sample": "share of predictions whose inputs are kept; id, time, version and output always are",
     "drop": "columns of a request that are not stored",
     "hash": "columns that are stored only as a keyed hash",

@@ -228,6 +228,36 @@ def _note(text: str) -> None:
     print(f"  note: {text}", file=sys.stderr, flush=True)
 
 
+def delete(uri: str, tracking_uri: str | None = None) -> str | None:
+    """Delete all that lies at an artifact's URI, through MLflow; why it was left, where its store cannot or does not."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        with in_words(tracking_uri or uri):
+            get_artifact_repository(uri, tracking_uri=tracking_uri).delete_artifacts()
+    except NotImplementedError:
+        return "MLflow cannot delete in this kind of store"
+    except WindvaneError as e:
+        return str(e)
+    return None
+
+
+def size(uri: str, tracking_uri: str | None = None) -> int:
+    """Bytes of all that lies at an artifact's URI, as its store says. Raises Outage or InputError."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with in_words(tracking_uri or uri):
+        store = get_artifact_repository(uri, tracking_uri=tracking_uri)
+        folders, found = [""], 0
+        while folders:
+            for item in store.list_artifacts(folders.pop() or None):
+                if item.is_dir:
+                    folders.append(item.path)
+                else:
+                    found += item.file_size or 0
+    return found
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import windvane
-from windvane.tasks import faults, places
+from windvane.tasks import faults, places, project_files
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.places import DATA
 from windvane.tasks.tables import write_whole
@@ -137,6 +137,7 @@ def pipeline(root: Path) -> Iterator[Pipeline]:
     """The project's stages, read once and locked against other DVC commands while in use."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
+    from dvc.output import OutputAlreadyTrackedError
     from dvc.repo import Repo
 
     for name in ("dvc", "dvc_data", "dvc_objects"):  # DVC sets levels when it is imported
@@ -152,6 +153,8 @@ def pipeline(root: Path) -> Iterator[Pipeline]:
         raise Outage(
             f"{root / PIPELINE}: another DVC command is at work in this folder. Wait for it to end, then run again"
         ) from None
+    except OutputAlreadyTrackedError as e:
+        raise project_files.untrack(root.resolve()) from e
     except DvcException as e:
         if (known := faults.explain(e, root)) is not None:
             raise known from e
@@ -174,7 +177,12 @@ class Pipeline:
         """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes."""
         for name, wanted in _template().items():
             stage = self._stages.get(name)
-            named = {file.fs_path for file in (*stage.deps, *stage.outs)} if stage else set()
+            if stage is None:
+                raise InputError(
+                    f"{self._root / PIPELINE}: has no stage {name}. Add the stages that `windvane init` writes in an empty "
+                    f"folder, or rename this {PIPELINE}: the next lap writes one"
+                )
+            named = {file.fs_path for file in (*stage.deps, *stage.outs)}
             for file in (*wanted["deps"], *wanted["outs"]):
                 if file not in INPUTS and os.fspath(self._root / file) not in named:
                     raise InputError(

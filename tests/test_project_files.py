@@ -1,0 +1,150 @@
+"""What `init` writes: all or nothing, and what git is to hold of it."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Folder
+from tests.served import houses
+from windvane.tasks import project_files
+from windvane.tasks.errors import InputError
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=A User", "-c", "user.email=user@example.org"]
+    return subprocess.run(["git", *identity, *arguments], cwd=root, capture_output=True, text=True, check=True).stdout
+
+
+def hashes(root: Path) -> dict[str, str]:
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """A folder with a table."""
+    houses(120).drop(columns=["dear"]).to_csv(tmp_path / "houses.csv", index=False)
+    return Folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "/.windvane/\n"),
+        (b"", "/.windvane/\n"),
+        (b"*.tmp", "*.tmp\n/.windvane/\n"),
+        (b"*.tmp\r\n", "*.tmp\r\n/.windvane/\n"),
+        (b"# gr\xfc\xdfe\n", "# gr\udcfc\udcdfe\n/.windvane/\n"),
+        (b"!.windvane/keep\n", "!.windvane/keep\n/.windvane/\n"),
+    ],
+)
+def test_one_line_is_added_once(before: bytes | None, after: str, tmp_path: Path) -> None:
+    path = tmp_path / ".gitignore"
+    if before is not None:
+        path.write_bytes(before)
+    assert project_files.ignore(tmp_path)
+    assert path.read_bytes() == after.encode("utf-8", errors="surrogateescape")
+    assert not project_files.ignore(tmp_path)
+
+
+@pytest.mark.parametrize("known", [".windvane", "/.windvane", ".windvane/", "  /.windvane/ "])
+def test_a_line_that_does_it_already_is_enough(known: str, tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text(f"{known}\n")
+    assert not project_files.ignore(tmp_path)
+
+
+def init(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`windvane init` in this process."""
+    from windvane.flows import commands
+    from windvane.flows.console import Silent
+
+    monkeypatch.chdir(root)
+    given = {"target": "price", "time": None, "id": None, "kind": None, "ignore": (), "query": None, "key": None}
+    commands.init(root, "houses.csv", given, Silent())
+
+
+@pytest.mark.parametrize("wrong", ["dvc.yaml", "schema.yaml", ".dvc", ".gitignore", "params.yaml"])
+def test_init_writes_all_or_nothing(wrong: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder.path / wrong
+    if wrong == ".dvc":
+        place.write_text("a file where a folder must be")
+    else:
+        place.mkdir()
+        (place / "mine").write_text("x")
+    before = hashes(folder.path)
+    with pytest.raises(InputError, match=f"{wrong}.*cannot be written.*Nothing was changed"):
+        init(folder.path, monkeypatch)
+    assert hashes(folder.path) == before
+    assert sorted(path.name for path in folder.path.iterdir()) == sorted({"houses.csv", wrong})
+
+
+def test_a_failed_init_puts_an_older_project_back(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    init(folder.path, monkeypatch)
+    (folder.path / "params.yaml").write_text((folder.path / "params.yaml").read_text() + "\n# mine\n")
+    before = hashes(folder.path)
+
+    def full(*_: object) -> None:
+        (folder.path / "dvc.yaml").unlink()
+        raise OSError(28, "No space left on device", str(folder.path / "params.yaml"))
+
+    from windvane.tasks import initialise
+
+    (folder.path / "schema.yaml").write_text("# mine\n")
+    before = hashes(folder.path)
+    monkeypatch.setattr(initialise, "write", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        init(folder.path, monkeypatch)
+    assert hashes(folder.path) == before
+
+
+def test_what_is_to_be_committed_is_all_that_git_sees(folder: Folder) -> None:
+    git(folder.path, "init", "-q")
+    git(folder.path, "add", "houses.csv")
+    ran = folder.run("init", "houses.csv", "--target", "price")
+    assert ran.status == 0, ran.err
+    assert "  commit them, and dvc.lock after a lap; " in ran.out
+    seen = {line[3:] for line in git(folder.path, "status", "--porcelain", "-uall").splitlines() if line[0] == "?"}
+    assert seen == set(project_files.COMMITTED)
+    for name in project_files.COMMITTED:
+        assert name in ran.out
+
+
+def test_check_says_how_to_take_windvane_out_of_git(folder: Folder) -> None:
+    git(folder.path, "init", "-q")
+    assert folder.run("init", "houses.csv", "--target", "price").status == 0
+    (folder.path / ".gitignore").unlink()
+    git(folder.path, "add", "-A")
+    ran = folder.run("check", "--json")
+    assert ran.status == 2
+    (said,) = ran.json["problems"]
+    assert "is tracked by git" in said
+    subprocess.run(said.rpartition("then commit: ")[2], shell=True, check=True)
+    assert folder.run("check", "--json").json == {"ok": True, "problems": []}
+    assert (folder.path / ".gitignore").read_text() == "/.windvane/\n"
+
+
+@pytest.mark.slow
+def test_a_lap_over_outputs_that_git_tracks_says_the_right_remedy(folder: Folder, prefect_server: str) -> None:
+    env = {"PREFECT_API_URL": prefect_server}
+    assert folder.run("init", "houses.csv", "--target", "price").status == 0
+    folder.set(search__trials=2, search__candidates=["linear", "tree"])
+    (folder.path / ".gitignore").unlink()
+    folder.train(env=env)
+    git(folder.path, "init", "-q")
+    git(folder.path, "add", "-A", "-f")
+    git(folder.path, "commit", "-qm", "all of it")
+    folder.set(split__seed=1)
+    ran = folder.run("train", env=env)
+    assert (ran.status, ran.err.count("windvane: "), ran.err.count("Traceback")) == (2, 1, 0), ran.err
+    assert "is tracked by git" in ran.err
+    assert "delete it and run" not in ran.err
+    subprocess.run(ran.err.strip().rpartition("then commit: ")[2], shell=True, check=True)
+    git(folder.path, "add", ".gitignore")
+    git(folder.path, "commit", "-qm", "out of git")
+    assert folder.train(env=env)["verdict"] in ("promoted", "refused")
+    seen = git(folder.path, "status", "--porcelain", "-uall").splitlines()
+    assert [line for line in seen if ".windvane" in line] == []
