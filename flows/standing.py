@@ -37,13 +37,21 @@ class Standing:
 
 
 def read(home: Path) -> Standing | None:
-    """What the last `up` of this project wrote, whether it still runs or not; None where there never was one."""
+    """What the last `up` of this project wrote, whether it still runs or not; None where there never was one.
+
+    Raises InputError where the file holds something else.
+    """
+    path = home / _FILE
     try:
-        content: dict[str, Any] = json.loads((home / _FILE).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        children = {name: (int(pid), float(born)) for name, (pid, born) in content["children"].items()}
+        return Standing(**{**content, "holder": Holder(**content["holder"]), "children": children})
     except FileNotFoundError:
         return None
-    children = {name: (int(pid), float(born)) for name, (pid, born) in content["children"].items()}
-    return Standing(**{**content, "holder": Holder(**content["holder"]), "children": children})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(
+            f"{path}: is not what `windvane up` of this version wrote. Stop `windvane up` if it runs, and delete the file"
+        ) from None
 
 
 def running(home: Path) -> Standing | None:

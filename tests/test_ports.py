@@ -23,13 +23,18 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
-@pytest.mark.parametrize("value", [0, -1, 65536, "5000", 5000.5, True, [5000], "${PORT}"])
+@pytest.mark.parametrize("value", [0, -1, 65536, "web", 5000.5, True, [5000], "${PORT}"])
 @pytest.mark.parametrize("name", ["mlflow", "prefect"])
 def test_what_is_no_port_is_refused_with_its_path(project: Folder, name: str, value: Any) -> None:
     project.set(ports={name: value})
-    ran = project.run("status", env={"PORT": "5000"})
+    ran = project.run("status", env={"PORT": "0"})
     assert ran.status == 2
     assert f"ports.{name}" in ran.err
+
+
+def test_a_port_may_come_from_the_environment(project: Folder, taken: int) -> None:
+    project.set(ports={"mlflow": "${PORT}"})
+    assert f"ports.mlflow: port {taken}" in project.run("up", env={"PORT": str(taken)}).err
 
 
 def test_an_unknown_service_is_refused(project: Folder) -> None:
