@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.conftest import Folder, missing, quick_project
+from tests.conftest import missing, quick_project
 from tests.standing_up import Up, begun, mine, until
 from windvane.serving import guard
 from windvane.serving.guard import Credentials
@@ -331,12 +331,3 @@ def test_a_page_from_elsewhere_can_do_nothing_with_a_persons_cookie(browser: Any
     until(lambda: statuses, 30, "the browser's request is answered")
     assert set(statuses) == {403}
     context.close()
-
-
-def test_a_new_secret_counts_from_the_next_start(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    shutil.copy(Path(__file__).parent.parent / "params.yaml", tmp_path / "params.yaml")
-    first = folder.run("secret", "--json").json["secret"]
-    ran = folder.run("secret", "--renew", "--json")
-    assert ran.json["secret"] != first
-    assert folder.run("secret", "--json").json == ran.json
