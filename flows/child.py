@@ -51,18 +51,18 @@ def main(role: str, *arguments: str) -> int:
 
     try:
         project = Project(Path.cwd())
-        lock = guard.Lock.of(project.home, os.environ.get(SECRET))
+        credentials = guard.Credentials.of(project.home, os.environ.get(SECRET))
         if role == "mlflow":
             listener = socket.socket(fileno=int(arguments[0]))
-            # Opening the store first makes it, under its lock: the server's own start would race with others' for that.
+            # Opening the store first makes it, under its credentials: the server's own start would race with others' for that.
             pages = project.tracker.pages(project.home / "artifacts")
-            guarded = guard.Guard(pages, lock, guard.port_of(listener), everyone=("/health",))
-            guard.serving(guarded).run(sockets=[listener])
+            guarded = guard.Guard(pages, credentials, guard.port_of(listener), open_paths=("/health",))
+            guard.make_server(guarded).run(sockets=[listener])
         elif role == "service":
             from windvane.flows import serving
 
             inherited = socket.socket(fileno=int(arguments[0]))
-            serving.serve(project, None, None, Console(), inherited, lock)
+            serving.serve(project, None, None, Console(), inherited, credentials)
         elif role == "runner":
             from windvane.flows import schedule
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from windvane.flows import prefect_database, standing
 from windvane.serving import guard
-from windvane.serving.guard import App, Lock, Message, Receive, Scope, Send
+from windvane.serving.guard import App, Credentials, Message, Receive, Scope, Send
 from windvane.tasks import faults, library_environment, places
 from windvane.tasks.errors import Outage
 
@@ -31,30 +31,30 @@ from windvane.tasks.errors import Outage
 BOOT_SECONDS = 180
 STOP_SECONDS = 20
 # The only paths of Prefect's that need no secret: whether the server lives.
-EVERYONE = ("/api/health", "/api/ready")
+OPEN_PATHS = ("/api/health", "/api/ready")
 # Sockets whose clients bring the secret in their first message and in no header. Prefect itself asks for it there.
-SELF_CHECKING = ("/api/events/out", "/api/logs/out")
+SELF_AUTHENTICATING = ("/api/events/out", "/api/logs/out")
 
 
 @dataclass
 class Server:
-    """A Prefect API: somebody else's (no process, no lock), that of `windvane up`, or our own child."""
+    """A Prefect API: somebody else's (no process, no credentials), that of `windvane up`, or our own child."""
 
     url: str
     process: subprocess.Popen[bytes] | None
     log: Path | None
-    lock: Lock | None = None
+    credentials: Credentials | None = None
 
     def answers(self) -> bool:
         """Whether the API is up. Raises Outage where another server answers than the one that should."""
-        if self.lock is None:
+        if self.credentials is None:
             return healthy(self.url)
-        proven = guard.proven(self.url, self.lock)
-        if proven is False:
+        ours = guard.check_identity(self.url, self.credentials)
+        if ours is False:
             raise Outage(
                 f"the server at {self.url} does not know this project's secret. If it was renewed, start `windvane up` again"
             )
-        return proven is True
+        return ours is True
 
     def wait(self) -> None:
         """Return once the API answers. Raises Outage when it died or never comes up."""
@@ -68,7 +68,7 @@ class Server:
                     raise Outage(
                         f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
                     )
-            elif self.lock is None:
+            elif self.credentials is None:
                 raise Outage(
                     f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL"
                 )
@@ -93,11 +93,11 @@ def running(home: Path) -> Iterator[Server]:
         # Somebody else's: it is asked with what the environment holds for it, never with the project's secret.
         yield Server(shared, None, None)
         return
-    lock = Lock.of(home.parent)
+    credentials = Credentials.of(home.parent)
     if up is not None and up.prefect is not None:
         # Two servers on one database would both keep its schedules.
-        with _told(environment(home, up.prefect, lock) if own else {"PREFECT_API_URL": up.prefect}):
-            yield Server(up.prefect, None, None, lock=lock if own else None)
+        with _told(environment(home, up.prefect, credentials) if own else {"PREFECT_API_URL": up.prefect}):
+            yield Server(up.prefect, None, None, credentials=credentials if own else None)
         return
     prefect_database.prepare(home)
     log = home / "server.log"
@@ -105,7 +105,7 @@ def running(home: Path) -> Iterator[Server]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{guard.port_of(listener)}/api"
-        told = environment(home, url, lock)
+        told = environment(home, url, credentials)
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "windvane.flows.server", str(listener.fileno())],
@@ -118,7 +118,7 @@ def running(home: Path) -> Iterator[Server]:
             )
     try:
         with _told(told):
-            yield Server(url, process, log, lock)
+            yield Server(url, process, log, credentials)
     finally:
         assert process.stdin is not None
         process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: nobody has to wait for that
@@ -135,14 +135,14 @@ def _told(values: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def environment(home: Path, url: str, lock: Lock) -> Mapping[str, str]:
+def environment(home: Path, url: str, credentials: Credentials) -> Mapping[str, str]:
     """What Prefect reads at its import, in the server and in whoever uses it. Holds the secret: never for a command line."""
     page = url.removesuffix("/api")
     return {
         "PREFECT_HOME": str(home.resolve()),
         "PREFECT_API_URL": url,
-        "PREFECT_API_AUTH_STRING": lock.basic,
-        "PREFECT_SERVER_API_AUTH_STRING": lock.basic,
+        "PREFECT_API_AUTH_STRING": credentials.basic,
+        "PREFECT_SERVER_API_AUTH_STRING": credentials.basic,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{page},{page.replace('127.0.0.1', 'localhost')}",
         # Where the address is missing, an error is better than a server that nobody knows of.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
@@ -166,12 +166,14 @@ def answers(url: str) -> bool:
 
 def guarded(app: App, home: Path, port: int) -> App:
     """Prefect's application behind the guard. `home`: its own, below .windvane; the environment holds the secret."""
-    lock = Lock.of(home.parent, os.environ["PREFECT_SERVER_API_AUTH_STRING"].partition(":")[2])
-    basic = "Basic " + b64encode(lock.basic.encode()).decode()
-    return guard.Guard(_without_login(app, lock), lock, port, EVERYONE, SELF_CHECKING, hands_on=basic)
+    credentials = Credentials.of(home.parent, os.environ["PREFECT_SERVER_API_AUTH_STRING"].partition(":")[2])
+    basic = "Basic " + b64encode(credentials.basic.encode()).decode()
+    return guard.Guard(
+        _without_login(app, credentials), credentials, port, OPEN_PATHS, SELF_AUTHENTICATING, inner_authorization=basic
+    )
 
 
-def _without_login(app: App, lock: Lock) -> App:
+def _without_login(app: App, credentials: Credentials) -> App:
     """Prefect's own check must not ask a person again whom the guard has let in.
 
     Its page asks /ui-settings whether to show a login form, and where the API is: under the name by which the page was opened. A socket's
@@ -179,12 +181,12 @@ def _without_login(app: App, lock: Lock) -> App:
     """
 
     async def asked_once(scope: Scope, receive: Receive, send: Send) -> None:
-        if not scope.get(guard.LET_IN):
+        if not scope.get(guard.AUTHENTICATED):
             await app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await app(scope, _with_token(receive, lock.basic), send)
+            await app(scope, _with_token(receive, credentials.basic), send)
         elif scope["path"] == "/ui-settings":
-            await _settings(app, scope, receive, send)
+            await _ui_settings(app, scope, receive, send)
         else:
             await app(scope, receive, send)
 
@@ -207,7 +209,7 @@ def _with_token(receive: Receive, token: str) -> Receive:
     return receives
 
 
-async def _settings(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _ui_settings(app: App, scope: Scope, receive: Receive, send: Send) -> None:
     started: list[Message] = []
     body = bytearray()
 
@@ -237,7 +239,7 @@ def serve(descriptor: int) -> None:
 
     home = Path(os.environ["PREFECT_HOME"])
     prefect_database.complete(home)
-    server = guard.serving(guarded(create_app(), home, guard.port_of(listener)))
+    server = guard.make_server(guarded(create_app(), home, guard.port_of(listener)))
 
     def follow_parent() -> None:
         sys.stdin.buffer.read()

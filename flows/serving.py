@@ -13,7 +13,7 @@ from typing import Any
 from windvane.flows.console import Console
 from windvane.flows.project import Project
 from windvane.serving import guard
-from windvane.serving.guard import Lock
+from windvane.serving.guard import Credentials
 from windvane.tasks.errors import Outage
 
 # Seconds that MLflow may take to be told of a rollback.
@@ -26,11 +26,11 @@ def serve(
     port: int | None,
     console: Console,
     inherited: socket.socket | None = None,
-    lock: Lock | None = None,
+    credentials: Credentials | None = None,
 ) -> dict[str, Any]:
     """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers.
 
-    `windvane up` hands down a bound socket, and the lock by which it knows the service again.
+    `windvane up` hands down a bound socket, and the credentials by which it knows the service again.
     """
     from windvane.serving import keys, server
     from windvane.serving.access import Names
@@ -59,7 +59,9 @@ def serve(
         settings.ledger.keeps,
         settings.serve.most_memory,
         partial(repair, project.root),
-        front=(lambda service: service) if lock is None else partial(guard.proving, lock=lock),
+        front=(lambda service: service)
+        if credentials is None
+        else partial(guard.with_identity, credentials=credentials),
     )
     return {"host": at, "port": number}
 

@@ -55,7 +55,7 @@ class Child:
         self.born = 0.0
         self.ready = False
         self.deaths = 0
-        self.said = ""
+        self.last_line = ""
         self._probes = probes
         self._probe: Future[bool] | None = None
         self._begin = self._look = 0.0
@@ -73,7 +73,7 @@ class Child:
             return "ready"
         if self.process is None and self.deaths:
             times = "" if self.deaths == 1 else f" {self.deaths} times"
-            return f"died{times}, started again (see {self.log.path.name}): {self.said}"
+            return f"died{times}, started again (see {self.log.path.name}): {self.last_line}"
         return "waiting" if self.process is None and self.service.command is not None else "starting"
 
     @property
@@ -128,9 +128,9 @@ class Child:
     def _died(self, status: int) -> None:
         self.kill()
         self.log.drain()
-        self.said = self.log.last_words()
+        self.last_line = self.log.last_words()
         if status == WRONG_INPUT:
-            raise InputError(self.said)
+            raise InputError(self.last_line)
         # What an earlier process was asked says nothing of the next.
         self.process, self.ready, self._probe = None, False, None
         self.deaths += 1

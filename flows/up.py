@@ -21,7 +21,7 @@ from windvane.flows.standing import Clock, Standing
 from windvane.flows.supervisor import Child, Service, Supervisor
 from windvane.ledger.leases import Holder
 from windvane.serving import guard, state
-from windvane.serving.guard import Lock
+from windvane.serving.guard import Credentials
 from windvane.tasks import library_environment
 from windvane.tasks.errors import InputError
 from windvane.tasks.tables import read_cache
@@ -41,8 +41,8 @@ def up(project: Project, clock: Clock, console: Console) -> None:
         left = supervisor.sweep(standing.read(project.home), project.home)
         if left:
             console.say(f"  note: ended {left} processes that an earlier `windvane up` left behind when it was killed")
-        lock = Lock.of(project.home)
-        services = _services(project, clock, lock, sockets)
+        credentials = Credentials.of(project.home)
+        services = _services(project, clock, credentials, sockets)
         me = Holder.me("windvane up")
         by_name = {s.name: s for s in services}
         url, own = by_name["runner"].environment["PREFECT_API_URL"], by_name["prefect"].command is not None
@@ -55,7 +55,7 @@ def up(project: Project, clock: Clock, console: Console) -> None:
         watched = Supervisor(services, project.home / "up", told)
         try:
             told(watched.children)
-            _watch(project, watched, stopping, clock, lock, console)
+            _watch(project, watched, stopping, clock, credentials, console)
         finally:
             console.say("  stopping")
             watched.stop()
@@ -64,7 +64,7 @@ def up(project: Project, clock: Clock, console: Console) -> None:
 
 
 def _watch(
-    project: Project, watched: Supervisor, stopping: list[int], clock: Clock, lock: Lock, console: Console
+    project: Project, watched: Supervisor, stopping: list[int], clock: Clock, credentials: Credentials, console: Console
 ) -> None:
     screen, told = Screen(console), False
     while not stopping:
@@ -73,7 +73,7 @@ def _watch(
         if watched.ready and not told:
             told = True
             events = "; the clock is that of the events" if clock == "events" else ""
-            screen.say("\n".join([f"  all ready; Ctrl-C stops{events}", *_ways_in(watched, lock, console.live)]))
+            screen.say("\n".join([f"  all ready; Ctrl-C stops{events}", *_links(watched, credentials, console.live)]))
             if console.json:
                 print(json.dumps(_facts(project, watched, clock)), flush=True)
         time.sleep(STEP)
@@ -92,7 +92,7 @@ def _until_told() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _services(project: Project, clock: Clock, lock: Lock, sockets: ExitStack) -> list[Service]:
+def _services(project: Project, clock: Clock, credentials: Credentials, sockets: ExitStack) -> list[Service]:
     """In the order of the table. What the environment names as running elsewhere is used, not started.
 
     Each port is bound here for as long as `up` runs and handed down: nobody else can take it, and while a server is started
@@ -101,7 +101,7 @@ def _services(project: Project, clock: Clock, lock: Lock, sockets: ExitStack) ->
     home = project.home
     own = {
         child.MARK: str(home),
-        child.SECRET: lock.secret,
+        child.SECRET: credentials.secret,
         # The project's folder is the user's: a tasks.py or prefect.py in it is not imported.
         "PYTHONSAFEPATH": "1",
         "OMP_NUM_THREADS": "1",
@@ -114,40 +114,40 @@ def _services(project: Project, clock: Clock, lock: Lock, sockets: ExitStack) ->
         orders = Service("prefect", url.removesuffix("/api"), lambda _: server.healthy(url))
         told = {"PREFECT_API_URL": url}
     else:
-        listener = _bound("prefect", project.settings.ports.prefect, sockets)
+        listener = _listen("prefect", project.settings.ports.prefect, sockets)
         page = f"http://{LOOPBACK}:{guard.port_of(listener)}"
-        told = dict(server.environment(home / "prefect", f"{page}/api", lock))
+        told = dict(server.environment(home / "prefect", f"{page}/api", credentials))
         prefect_database.prepare(home / "prefect")
         orders = Service(
             "prefect",
             page,
-            lambda _: guard.proven(page, lock) is True,
+            lambda _: guard.check_identity(page, credentials) is True,
             (sys.executable, "-P", "-m", "windvane.flows.server", str(listener.fileno())),
             own | told,
             hands=(listener.fileno(),),
         )
     own |= told
     return [
-        _tracking(project, own, lock, sockets),
+        _tracking(project, own, credentials, sockets),
         orders,
-        _scoring(project, own, lock, sockets),
+        _scoring(project, own, credentials, sockets),
         Service(
             "runner", None, lambda pid: _beats(home, pid), _role("runner", clock), own, after=("mlflow", "prefect")
         ),
     ]
 
 
-def _tracking(project: Project, own: Mapping[str, str], lock: Lock, sockets: ExitStack) -> Service:
+def _tracking(project: Project, own: Mapping[str, str], credentials: Credentials, sockets: ExitStack) -> Service:
     uri = project.tracking_uri
     if uri is not None and uri.startswith("http"):
         health = f"{uri.rstrip('/')}/health"
         return Service("mlflow", uri, lambda _: server.answers(health))
-    listener = _bound("mlflow", project.settings.ports.mlflow, sockets)
+    listener = _listen("mlflow", project.settings.ports.mlflow, sockets)
     url = f"http://{LOOPBACK}:{guard.port_of(listener)}"
-    return _ours("mlflow", url, listener, own, lock)
+    return _guarded("mlflow", url, listener, own, credentials)
 
 
-def _scoring(project: Project, own: Mapping[str, str], lock: Lock, sockets: ExitStack) -> Service:
+def _scoring(project: Project, own: Mapping[str, str], credentials: Credentials, sockets: ExitStack) -> Service:
     from windvane.serving import keys
     from windvane.serving import server as scoring
 
@@ -158,20 +158,29 @@ def _scoring(project: Project, own: Mapping[str, str], lock: Lock, sockets: Exit
         raise InputError(str(e).replace("with --port", "with serve.port in params.yaml")) from None
     sockets.enter_context(listener)
     host = LOOPBACK if serve.host in ("0.0.0.0", "::") else serve.host
-    return _ours("service", f"http://{f'[{host}]' if ':' in host else host}:{serve.port}", listener, own, lock)
+    return _guarded(
+        "service", f"http://{f'[{host}]' if ':' in host else host}:{serve.port}", listener, own, credentials
+    )
 
 
-def _ours(name: str, url: str, listener: socket.socket, own: Mapping[str, str], lock: Lock) -> Service:
+def _guarded(name: str, url: str, listener: socket.socket, own: Mapping[str, str], credentials: Credentials) -> Service:
     """A child on a socket that is held here. What answers there must prove that it is this project's."""
     number = listener.fileno()
-    return Service(name, url, lambda _: guard.proven(url, lock) is True, _role(name, str(number)), own, hands=(number,))
+    return Service(
+        name,
+        url,
+        lambda _: guard.check_identity(url, credentials) is True,
+        _role(name, str(number)),
+        own,
+        hands=(number,),
+    )
 
 
 def _role(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "windvane.flows.child", name, *arguments)
 
 
-def _bound(name: str, wanted: int | None, sockets: ExitStack) -> socket.socket:
+def _listen(name: str, wanted: int | None, sockets: ExitStack) -> socket.socket:
     """A socket that listens on the wanted port of loopback; without a wish on the usual one, or one of the next, or any.
 
     Raises InputError when the wanted one is taken.
@@ -192,7 +201,7 @@ def _bound(name: str, wanted: int | None, sockets: ExitStack) -> socket.socket:
     )
 
 
-def _ways_in(watched: Supervisor, lock: Lock, shown: bool) -> list[str]:
+def _links(watched: Supervisor, credentials: Credentials, shown: bool) -> list[str]:
     """How a person opens the pages. The links hold the secret: on a terminal only, never in a log."""
     pages = {
         name: one.service.address
@@ -203,7 +212,7 @@ def _ways_in(watched: Supervisor, lock: Lock, shown: bool) -> list[str]:
         return []
     if not shown:
         return ["  MLflow's and Prefect's pages ask for the project's secret: windvane secret"]
-    return [f"  open {line}" for line in access.links(pages, lock)]
+    return [f"  open {line}" for line in access.links(pages, credentials)]
 
 
 def _beats(home: Path, pid: int | None) -> bool:

@@ -26,9 +26,9 @@ from windvane.tasks import secret
 
 USER = "windvane"
 # Answered by the guard itself, to everybody: a nonce's keyed hash, which proves whose server this is and tells nothing else.
-PROOF = "/windvane-health"
+IDENTITY_PATH = "/windvane-health"
 # In the scope of a request that was let in by the secret or the cookie.
-LET_IN = "windvane.let_in"
+AUTHENTICATED = "windvane.authenticated"
 # What a page may load: its own server's content, nothing from elsewhere. MLflow's and Prefect's pages hold inline scripts and styles.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
@@ -51,14 +51,14 @@ Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
-class Lock:
+class Credentials:
     """A project's secret, and what is derived from it. `cookie` names the browser's session: another project has another."""
 
     secret: str = field(repr=False)
     cookie: str
 
     @classmethod
-    def of(cls, home: Path, known: str | None = None) -> Lock:
+    def of(cls, home: Path, known: str | None = None) -> Credentials:
         """That of the project whose .windvane is `home`; `known`: the secret that `windvane up` was started with."""
         name = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
         return cls(known or secret.of(home), f"windvane-{name}")
@@ -81,7 +81,7 @@ class Lock:
         """The address that opens a page in a person's browser."""
         return f"{address.rstrip('/')}/?secret={self.secret}"
 
-    def opens(self, headers: Headers) -> bool:
+    def accept(self, headers: Headers) -> bool:
         """Whether the headers bring the secret, or the session cookie."""
         sent = values(headers, b"authorization")
         scheme, _, credentials = (sent[0] if len(sent) == 1 else b"").partition(b" ")
@@ -89,10 +89,10 @@ class Lock:
             return hmac.compare_digest(credentials.strip(), self.secret.encode())
         if scheme.lower() == b"basic":
             try:
-                told = base64.b64decode(credentials.strip(), validate=True)
+                decoded = base64.b64decode(credentials.strip(), validate=True)
             except binascii.Error:
                 return False
-            return hmac.compare_digest(told, self.basic.encode())
+            return hmac.compare_digest(decoded, self.basic.encode())
         name = f"{self.cookie}=".encode()
         cookies = [part.strip() for line in values(headers, b"cookie") for part in line.split(b";")]
         return any(
@@ -106,26 +106,26 @@ class Lock:
 
 
 class Guard:
-    """`app` behind `lock`, on `port`. `everyone`: paths whose GET needs no secret; `self_checking`: web sockets that ask for it
-    themselves, in their first message; `hands_on`: the Authorization header that the application sees of those who were let in.
+    """`app` behind `credentials`, on `port`.
+
+    open_paths: their GET needs no secret. self_authenticating: web sockets that ask for it themselves, in their first message.
+    inner_authorization: the Authorization header that the application sees of requests that were let in.
     """
 
     def __init__(
         self,
         app: App,
-        lock: Lock,
+        credentials: Credentials,
         port: int,
-        everyone: Iterable[str] = (),
-        self_checking: Iterable[str] = (),
-        hands_on: str | None = None,
-        hosts: Iterable[str] = (),
+        open_paths: Iterable[str] = (),
+        self_authenticating: Iterable[str] = (),
+        inner_authorization: str | None = None,
     ) -> None:
-        self._app, self._lock = app, lock
-        names = {"127.0.0.1", "localhost", "[::1]", *hosts}
-        self._hosts = {f"{name}:{port}".lower().encode() for name in names}
+        self._app, self._credentials = app, credentials
+        self._hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost", "[::1]")}
         self._origins = {b"http://" + host for host in self._hosts}
-        self._everyone, self._self_checking = frozenset(everyone), frozenset(self_checking)
-        self._hands_on = None if hands_on is None else hands_on.encode()
+        self._open_paths, self._self_authenticating = frozenset(open_paths), frozenset(self_authenticating)
+        self._inner_authorization = None if inner_authorization is None else inner_authorization.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the application's own start and end."""
@@ -135,20 +135,20 @@ class Guard:
         headers, path, reads = scope["headers"], scope["path"], scope.get("method") in ("GET", "HEAD")
         if (reason := self._foreign(headers)) is not None:
             await _refuse(scope, send, 403, f"{reason}\n")
-        elif scope["type"] == "http" and path == PROOF:
-            await prove(self._lock, scope, send)
+        elif scope["type"] == "http" and path == IDENTITY_PATH:
+            await answer_identity(self._credentials, scope, send)
         elif scope["type"] == "http" and reads and (rest := self._by_link(scope)) is not None:
             # Also with a cookie: the application must not see the secret, and show or pass on its address.
             await self._let_in(path, rest, send)
-        elif self._lock.opens(headers):
-            if self._hands_on is not None:
+        elif self._credentials.accept(headers):
+            if self._inner_authorization is not None:
                 headers = [(name, value) for name, value in headers if name.lower() != b"authorization"]
-                headers.append((b"authorization", self._hands_on))
-            scope = {**scope, "headers": headers, LET_IN: True}
+                headers.append((b"authorization", self._inner_authorization))
+            scope = {**scope, "headers": headers, AUTHENTICATED: True}
             await self._app(scope, receive, _guarded(send) if scope["type"] == "http" else send)
-        elif scope["type"] == "http" and reads and path in self._everyone:
+        elif scope["type"] == "http" and reads and path in self._open_paths:
             await self._app(scope, receive, _guarded(send))
-        elif scope["type"] == "websocket" and path in self._self_checking:
+        elif scope["type"] == "websocket" and path in self._self_authenticating:
             await self._app(scope, _in_time(receive), send)
         else:
             await _refuse(
@@ -170,13 +170,13 @@ class Guard:
     def _by_link(self, scope: Scope) -> str | None:
         """The query without the secret, if that opens; else None."""
         query = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        told = [value for name, value in query if name == "secret"]
-        if len(told) != 1 or not hmac.compare_digest(told[0].encode(), self._lock.secret.encode()):
+        given = [value for name, value in query if name == "secret"]
+        if len(given) != 1 or not hmac.compare_digest(given[0].encode(), self._credentials.secret.encode()):
             return None
         return urlencode([pair for pair in query if pair[0] != "secret"])
 
     async def _let_in(self, path: str, query: str, send: Send) -> None:
-        cookie = f"{self._lock.cookie}={self._lock.session}; Path=/; HttpOnly; SameSite=Strict"
+        cookie = f"{self._credentials.cookie}={self._credentials.session}; Path=/; HttpOnly; SameSite=Strict"
         # One slash only: with two it would be another host's address.
         to = quote("/" + path.lstrip("/\\")) + (f"?{query}" if query else "")
         headers = [(b"location", to.encode()), (b"set-cookie", cookie.encode()), (b"referrer-policy", b"no-referrer")]
@@ -185,43 +185,43 @@ class Guard:
         await send({"type": "http.response.body", "body": b""})
 
 
-def proving(app: App, lock: Lock) -> App:
+def with_identity(app: App, credentials: Credentials) -> App:
     """`app` as it is, but that it can prove whose it is."""
 
-    async def proves(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == PROOF:
-            await prove(lock, scope, send)
+    async def identified(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == IDENTITY_PATH:
+            await answer_identity(credentials, scope, send)
         else:
             await app(scope, receive, send)
 
-    return proves
+    return identified
 
 
-async def prove(lock: Lock, scope: Scope, send: Send) -> None:
+async def answer_identity(credentials: Credentials, scope: Scope, send: Send) -> None:
     """Answer a nonce with its proof."""
     nonce = scope.get("query_string", b"").decode("latin-1").removeprefix("nonce=")
     if not _NONCE.fullmatch(nonce):
         await _refuse(scope, send, 400, "nonce: 32 hexadecimal digits.\n")
         return
-    await _answer(send, 200, lock.proof(nonce))
+    await _answer(send, 200, credentials.proof(nonce))
 
 
-def proven(address: str, lock: Lock) -> bool | None:
+def check_identity(address: str, credentials: Credentials) -> bool | None:
     """Whether a server of this project answers there; None where nothing answers. The secret is not sent."""
     to, nonce = urlsplit(address), secrets.token_hex(16)
     # Not urllib: a proxy of the environment has no part in this.
     connection = http.client.HTTPConnection(to.hostname or "", to.port or 80, timeout=PROBE_SECONDS)
     try:
-        connection.request("GET", f"{PROOF}?nonce={nonce}")
+        connection.request("GET", f"{IDENTITY_PATH}?nonce={nonce}")
         answer = connection.getresponse()
-        return answer.status == 200 and hmac.compare_digest(answer.read(64), lock.proof(nonce).encode())
+        return answer.status == 200 and hmac.compare_digest(answer.read(64), credentials.proof(nonce).encode())
     except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
 
 
-def serving(app: App) -> Any:
+def make_server(app: App) -> Any:
     """uvicorn's server for a guarded application. It logs no request: a link holds the secret."""
     import uvicorn
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Ports(BaseModel):
@@ -16,3 +16,10 @@ class Ports(BaseModel):
 
     mlflow: Port | None = None
     prefect: Port | None = None
+
+    @field_validator("mlflow", "prefect", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("is no port. Write a number from 1 to 65535, or null")
+        return value

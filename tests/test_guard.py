@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from windvane.serving import guard
-from windvane.serving.guard import Guard, Lock
+from windvane.serving.guard import Credentials, Guard
 
 PORT = 4200
 OWN = f"http://127.0.0.1:{PORT}"
@@ -37,8 +37,8 @@ class Behind:
 
 
 @pytest.fixture
-def lock(tmp_path: Path) -> Lock:
-    return Lock.of(tmp_path)
+def credentials(tmp_path: Path) -> Credentials:
+    return Credentials.of(tmp_path)
 
 
 @pytest.fixture
@@ -47,8 +47,15 @@ def behind() -> Behind:
 
 
 @pytest.fixture
-def guarded(lock: Lock, behind: Behind) -> Guard:
-    return Guard(behind, lock, PORT, everyone=("/health",), self_checking=("/out",), hands_on="Basic inner")
+def guarded(credentials: Credentials, behind: Behind) -> Guard:
+    return Guard(
+        behind,
+        credentials,
+        PORT,
+        open_paths=("/health",),
+        self_authenticating=("/out",),
+        inner_authorization="Basic inner",
+    )
 
 
 def ask(app: Any, path: str = "/", method: str = "GET", base: str = OWN, **headers: str) -> httpx.Response:
@@ -65,18 +72,18 @@ def basic(user: str, password: str) -> str:
 
 
 def test_the_secret_opens_in_three_ways_and_the_application_sees_its_own_header(
-    guarded: Guard, lock: Lock, behind: Behind
+    guarded: Guard, credentials: Credentials, behind: Behind
 ) -> None:
-    cookie = f"other=1; {lock.cookie}={lock.session}"
+    cookie = f"other=1; {credentials.cookie}={credentials.session}"
     ways = (
-        {"authorization": f"Bearer {lock.secret}"},
-        {"authorization": basic("windvane", lock.secret)},
+        {"authorization": f"Bearer {credentials.secret}"},
+        {"authorization": basic("windvane", credentials.secret)},
         {"cookie": cookie},
     )
     for way in ways:
         assert ask(guarded, **way).text == "inside"
         assert guard.values(behind.seen[-1]["headers"], b"authorization") == [b"Basic inner"]
-        assert behind.seen[-1][guard.LET_IN] is True
+        assert behind.seen[-1][guard.AUTHENTICATED] is True
 
 
 @pytest.mark.parametrize(
@@ -103,16 +110,16 @@ def test_all_else_is_refused_before_its_body_is_read(guarded: Guard, behind: Beh
 
 
 def test_another_user_another_projects_cookie_and_two_credentials_do_not_open(
-    guarded: Guard, lock: Lock, behind: Behind, tmp_path: Path
+    guarded: Guard, credentials: Credentials, behind: Behind, tmp_path: Path
 ) -> None:
-    other = Lock.of(tmp_path / "other")
-    assert other.cookie != lock.cookie
-    assert ask(guarded, authorization=basic("admin", lock.secret)).status_code == 401
+    other = Credentials.of(tmp_path / "other")
+    assert other.cookie != credentials.cookie
+    assert ask(guarded, authorization=basic("admin", credentials.secret)).status_code == 401
     assert ask(guarded, cookie=f"{other.cookie}={other.session}").status_code == 401
-    assert ask(guarded, cookie=f"{lock.cookie}={other.session}").status_code == 401
-    assert ask(guarded, cookie=f"{lock.cookie}={lock.secret}").status_code == 401
-    both = [(b"authorization", f"Bearer {lock.secret}".encode()), (b"authorization", b"Bearer x")]
-    assert not lock.opens(both)
+    assert ask(guarded, cookie=f"{credentials.cookie}={other.session}").status_code == 401
+    assert ask(guarded, cookie=f"{credentials.cookie}={credentials.secret}").status_code == 401
+    both = [(b"authorization", f"Bearer {credentials.secret}".encode()), (b"authorization", b"Bearer x")]
+    assert not credentials.accept(both)
     assert behind.seen == []
 
 
@@ -120,17 +127,17 @@ def test_another_user_another_projects_cookie_and_two_credentials_do_not_open(
     "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "127.0.0.1:4201", "0.0.0.0:4200", ""]
 )
 def test_a_name_that_is_not_its_own_is_refused_even_with_the_secret(
-    guarded: Guard, lock: Lock, behind: Behind, host: str
+    guarded: Guard, credentials: Credentials, behind: Behind, host: str
 ) -> None:
-    for path in ("/", "/health", f"/?secret={lock.secret}", guard.PROOF):
-        answer = ask(guarded, path, host=host, authorization=f"Bearer {lock.secret}")
+    for path in ("/", "/health", f"/?secret={credentials.secret}", guard.IDENTITY_PATH):
+        answer = ask(guarded, path, host=host, authorization=f"Bearer {credentials.secret}")
         assert (answer.status_code, behind.seen) == (403, [])
         assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", f"localhost:{PORT}", f"LOCALHOST:{PORT}", f"[::1]:{PORT}"])
-def test_its_own_names_are_answered(guarded: Guard, lock: Lock, host: str) -> None:
-    assert ask(guarded, host=host, authorization=f"Bearer {lock.secret}").status_code == 200
+def test_its_own_names_are_answered(guarded: Guard, credentials: Credentials, host: str) -> None:
+    assert ask(guarded, host=host, authorization=f"Bearer {credentials.secret}").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -145,59 +152,61 @@ def test_its_own_names_are_answered(guarded: Guard, lock: Lock, host: str) -> No
     ],
 )
 def test_a_page_from_elsewhere_is_refused_even_with_the_cookie(
-    guarded: Guard, lock: Lock, behind: Behind, headers: dict[str, str]
+    guarded: Guard, credentials: Credentials, behind: Behind, headers: dict[str, str]
 ) -> None:
-    cookie = f"{lock.cookie}={lock.session}"
+    cookie = f"{credentials.cookie}={credentials.session}"
     assert ask(guarded, "/", "POST", cookie=cookie, **headers).status_code == 403
     assert ask(guarded, "/health", **headers).status_code == 403
     assert behind.seen == []
 
 
-def test_its_own_page_and_a_click_on_a_link_elsewhere_are_not_foreign(guarded: Guard, lock: Lock) -> None:
-    cookie = f"{lock.cookie}={lock.session}"
+def test_its_own_page_and_a_click_on_a_link_elsewhere_are_not_foreign(guarded: Guard, credentials: Credentials) -> None:
+    cookie = f"{credentials.cookie}={credentials.session}"
     assert ask(guarded, "/", "POST", cookie=cookie, origin=OWN, sec_fetch_site="same-origin").status_code == 200
     assert ask(guarded, sec_fetch_site="cross-site", sec_fetch_mode="navigate", cookie=cookie).status_code == 200
 
 
 def test_the_named_paths_answer_everybody_to_get_alone(guarded: Guard, behind: Behind) -> None:
     assert ask(guarded, "/health").text == "inside"
-    assert guard.LET_IN not in behind.seen[0]
+    assert guard.AUTHENTICATED not in behind.seen[0]
     for method, path in (("POST", "/health"), ("GET", "/health/"), ("GET", "//health"), ("GET", "/health/../api")):
         assert ask(guarded, OWN + path, method).status_code == 401
 
 
-def test_a_link_becomes_a_cookie_and_an_address_without_the_secret(guarded: Guard, lock: Lock, behind: Behind) -> None:
-    for headers in ({}, {"cookie": f"{lock.cookie}={lock.session}"}):
-        answer = ask(guarded, f"/runs?a=1&secret={lock.secret}&b=%26", **headers)
+def test_a_link_becomes_a_cookie_and_an_address_without_the_secret(
+    guarded: Guard, credentials: Credentials, behind: Behind
+) -> None:
+    for headers in ({}, {"cookie": f"{credentials.cookie}={credentials.session}"}):
+        answer = ask(guarded, f"/runs?a=1&secret={credentials.secret}&b=%26", **headers)
         assert (answer.status_code, answer.headers["location"]) == (303, "/runs?a=1&b=%26")
         cookie = answer.headers["set-cookie"]
-        assert cookie == f"{lock.cookie}={lock.session}; Path=/; HttpOnly; SameSite=Strict"
-        assert lock.secret not in str(answer.headers)
+        assert cookie == f"{credentials.cookie}={credentials.session}; Path=/; HttpOnly; SameSite=Strict"
+        assert credentials.secret not in str(answer.headers)
         assert answer.headers["referrer-policy"] == "no-referrer"
     assert behind.seen == []
-    assert ask(guarded, f"{OWN}//evil.example/?secret={lock.secret}").headers["location"] == "/evil.example/"
-    for wrong in ("", "0" * 64, "é", f"{lock.secret}&secret={lock.secret}"):
+    assert ask(guarded, f"{OWN}//evil.example/?secret={credentials.secret}").headers["location"] == "/evil.example/"
+    for wrong in ("", "0" * 64, "é", f"{credentials.secret}&secret={credentials.secret}"):
         assert ask(guarded, f"/?secret={wrong}").status_code == 401
-    assert ask(guarded, f"/?secret={lock.secret}", "POST").status_code == 401
+    assert ask(guarded, f"/?secret={credentials.secret}", "POST").status_code == 401
 
 
 def test_pages_load_nothing_from_elsewhere_and_keep_what_the_application_says_of_itself(
-    guarded: Guard, lock: Lock
+    guarded: Guard, credentials: Credentials
 ) -> None:
-    headers = ask(guarded, authorization=f"Bearer {lock.secret}").headers
+    headers = ask(guarded, authorization=f"Bearer {credentials.secret}").headers
     assert "default-src 'self'" in headers["content-security-policy"]
     assert "http" not in headers["content-security-policy"]
     assert headers.get_list("x-frame-options") == ["DENY"]
 
 
-def test_only_the_projects_own_server_proves_itself(lock: Lock, tmp_path: Path, behind: Behind) -> None:
-    other = Lock.of(tmp_path / "other")
-    app = guard.proving(behind, lock)
+def test_only_the_projects_own_server_proves_itself(credentials: Credentials, tmp_path: Path, behind: Behind) -> None:
+    other = Credentials.of(tmp_path / "other")
+    app = guard.with_identity(behind, credentials)
     nonce = "0123456789abcdef" * 2
-    assert ask(app, f"{guard.PROOF}?nonce={nonce}").text == lock.proof(nonce) != other.proof(nonce)
-    assert lock.proof(nonce) != lock.session
+    assert ask(app, f"{guard.IDENTITY_PATH}?nonce={nonce}").text == credentials.proof(nonce) != other.proof(nonce)
+    assert credentials.proof(nonce) != credentials.session
     for wrong in ("", nonce[:-1], nonce.upper(), f"{nonce}0", "session"):
-        assert ask(app, f"{guard.PROOF}?nonce={wrong}").status_code == 400
+        assert ask(app, f"{guard.IDENTITY_PATH}?nonce={wrong}").status_code == 400
     assert ask(app, "/invocations").text == "inside"
     assert [scope["path"] for scope in behind.seen] == ["/invocations"]
 
@@ -230,15 +239,15 @@ def stranger() -> Iterator[tuple[str, list[bytes]]]:
 
 
 def test_a_stranger_on_the_port_is_not_healthy_and_is_sent_no_secret(
-    lock: Lock, stranger: tuple[str, list[bytes]]
+    credentials: Credentials, stranger: tuple[str, list[bytes]]
 ) -> None:
     address, sent = stranger
-    assert guard.proven(address, lock) is False
+    assert guard.check_identity(address, credentials) is False
     assert sent
-    assert not [one for one in sent if lock.secret.encode() in one or lock.session.encode() in one]
+    assert not [one for one in sent if credentials.secret.encode() in one or credentials.session.encode() in one]
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        assert guard.proven(f"http://127.0.0.1:{guard.port_of(nobody)}", lock) is None
+        assert guard.check_identity(f"http://127.0.0.1:{guard.port_of(nobody)}", credentials) is None
 
 
 def talk(app: Any, path: str, headers: dict[str, str], *messages: dict[str, Any]) -> list[dict[str, Any]]:
@@ -261,11 +270,11 @@ def talk(app: Any, path: str, headers: dict[str, str], *messages: dict[str, Any]
     return sent
 
 
-def test_sockets_need_the_secret_too(guarded: Guard, lock: Lock, behind: Behind) -> None:
+def test_sockets_need_the_secret_too(guarded: Guard, credentials: Credentials, behind: Behind) -> None:
     refused = [{"type": "websocket.close", "code": 1008}]
     hello = {"type": "websocket.receive", "text": "hello"}
     assert talk(guarded, "/in", {}, hello) == refused
-    own = {"authorization": f"Bearer {lock.secret}"}
+    own = {"authorization": f"Bearer {credentials.secret}"}
     assert talk(guarded, "/in", {**own, "origin": "https://evil.example"}, hello) == refused
     assert talk(guarded, "/out", {"origin": "https://evil.example"}, hello) == refused
     assert talk(guarded, "/out", {"host": "evil.example"}, hello) == refused

@@ -23,13 +23,18 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
-@pytest.mark.parametrize("value", [0, -1, 65536, "5000", 5000.5, True, [5000], "${PORT}"])
+@pytest.mark.parametrize("value", [0, -1, 65536, "web", 5000.5, True, [5000], "${PORT}"])
 @pytest.mark.parametrize("name", ["mlflow", "prefect"])
 def test_what_is_no_port_is_refused_with_its_path(project: Folder, name: str, value: Any) -> None:
     project.set(ports={name: value})
-    ran = project.run("status", env={"PORT": "5000"})
+    ran = project.run("status", env={"PORT": "0"})
     assert ran.status == 2
     assert f"ports.{name}" in ran.err
+
+
+def test_a_port_may_come_from_the_environment(project: Folder, taken: int) -> None:
+    project.set(ports={"mlflow": "${PORT}"})
+    assert f"ports.mlflow: port {taken}" in project.run("up", env={"PORT": str(taken)}).err
 
 
 def test_an_unknown_service_is_refused(project: Folder) -> None:
@@ -59,11 +64,11 @@ def test_a_taken_port_of_the_service_is_told_by_its_key(project: Folder, taken: 
 def test_without_a_wish_a_taken_port_gives_way_to_another(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(up.PORTS, "mlflow", taken)
     with ExitStack() as sockets:
-        first, second = (up._bound("mlflow", None, sockets).getsockname()[1] for _ in range(2))
+        first, second = (up._listen("mlflow", None, sockets).getsockname()[1] for _ in range(2))
         assert len({taken, first, second}) == 3
         # And it is held from then on, also against whoever asks for it by its number.
         with pytest.raises(InputError, match=rf"ports\.prefect: port {first}"):
-            up._bound("prefect", first, sockets)
+            up._listen("prefect", first, sockets)
 
 
 def test_a_chosen_port_that_is_free_is_taken() -> None:
@@ -71,4 +76,4 @@ def test_a_chosen_port_that_is_free_is_taken() -> None:
         probe.bind(("127.0.0.1", 0))
         free = probe.getsockname()[1]
     with ExitStack() as sockets:
-        assert up._bound("prefect", free, sockets).getsockname() == ("127.0.0.1", free)
+        assert up._listen("prefect", free, sockets).getsockname() == ("127.0.0.1", free)

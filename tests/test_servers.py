@@ -18,10 +18,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.conftest import Folder, missing, quick_project
+from tests.conftest import missing, quick_project
 from tests.standing_up import Up, begun, mine, until
 from windvane.serving import guard
-from windvane.serving.guard import Lock
+from windvane.serving.guard import Credentials
 from windvane.tasks import library_environment
 
 pytestmark = pytest.mark.slow
@@ -102,10 +102,10 @@ def test_each_of_two_that_boot_together_shows_its_own(two: tuple[Up, Up]) -> Non
         assert addresses[0][name] != addresses[1][name]
     for up, other in (two, two[::-1]):
         home = up.folder.path / ".windvane"
-        lock, foreign = Lock.of(home), Lock.of(other.folder.path / ".windvane")
+        credentials, foreign = Credentials.of(home), Credentials.of(other.folder.path / ".windvane")
         for name in ("mlflow", "prefect", "service"):
-            assert guard.proven(up.address(name), lock) is True
-            assert guard.proven(up.address(name), foreign) is False
+            assert guard.check_identity(up.address(name), credentials) is True
+            assert guard.check_identity(up.address(name), foreign) is False
         found = up.ask("mlflow", "GET", "/api/2.0/mlflow/experiments/search", params={"max_results": 10}).json()
         assert {one["name"] for one in found["experiments"]} == {"Default", up.told["project"]}
 
@@ -185,9 +185,9 @@ def test_a_server_answers_under_its_own_names_alone(two: tuple[Up, Up], name: st
 
 
 def test_sockets_of_prefect_ask_for_the_secret(two: tuple[Up, Up]) -> None:
-    up, lock = two[0], Lock.of(two[0].folder.path / ".windvane")
+    up, credentials = two[0], Credentials.of(two[0].folder.path / ".windvane")
     at = f"ws{up.address('prefect')[4:]}/api/events/out"
-    own = {"Authorization": f"Bearer {lock.secret}"}
+    own = {"Authorization": f"Bearer {credentials.secret}"}
     for headers in ({"Origin": "https://evil.example"}, {**own, "Origin": "https://evil.example"}):
         with pytest.raises(InvalidStatus, match="403"), connect(at, additional_headers=headers):
             pass
@@ -198,8 +198,10 @@ def test_sockets_of_prefect_ask_for_the_secret(two: tuple[Up, Up]) -> None:
             return str(socket.recv(timeout=30))
 
     # Prefect's own client brings it in the first message, a page in its cookie.
-    assert "auth_success" in hello(lock.basic)
-    assert "auth_success" in hello("", Cookie=f"{lock.cookie}={lock.session}", Origin=up.address("prefect"))
+    assert "auth_success" in hello(credentials.basic)
+    assert "auth_success" in hello(
+        "", Cookie=f"{credentials.cookie}={credentials.session}", Origin=up.address("prefect")
+    )
     for wrong in ("", "windvane:" + "0" * 64):
         with pytest.raises(ConnectionClosed):
             hello(wrong)
@@ -269,38 +271,38 @@ def browser() -> Iterator[Any]:
 def test_a_person_opens_both_pages_with_one_link_and_nothing_comes_from_elsewhere(
     browser: Any, two: tuple[Up, Up], run: dict[str, Any]
 ) -> None:
-    up, lock = two[0], Lock.of(two[0].folder.path / ".windvane")
+    up, credentials = two[0], Credentials.of(two[0].folder.path / ".windvane")
     mlflow, prefect = up.address("mlflow"), up.address("prefect")
     context = browser.new_context()
     page, asked, refused = context.new_page(), [], []
     page.on("request", asked.append)
     page.on("response", lambda answer: refused.append(answer.url) if answer.status in (401, 403) else None)
-    page.goto(lock.link(mlflow))
+    page.goto(credentials.link(mlflow))
     assert page.url.startswith(mlflow)
     page.goto(f"{mlflow}/#/experiments")
     page.get_by_text(up.told["project"]).first.wait_for()
-    page.goto(lock.link(prefect))
+    page.goto(credentials.link(prefect))
     page.goto(f"{prefect}/v2/runs")
     page.get_by_text(run["name"]).first.wait_for()
     page.goto(f"{prefect}/v2/runs/flow-run/{run['id']}")
     page.get_by_text("Completed").first.wait_for()
-    page.goto(f"{prefect.replace('127.0.0.1', 'localhost')}/?secret={lock.secret}")
+    page.goto(f"{prefect.replace('127.0.0.1', 'localhost')}/?secret={credentials.secret}")
     page.get_by_text("Flow Runs").first.wait_for()
     assert refused == []
     hosts = {request.url.split("/")[2] for request in asked if request.url.startswith("http")}
     assert hosts <= {at.split("/")[2] for at in (mlflow, prefect, prefect.replace("127.0.0.1", "localhost"))}
     # It goes into one address of each link, and from there nowhere: no page's script sees it.
-    assert {request.url for request in asked if lock.secret in request.url} == {
-        lock.link(at) for at in (mlflow, prefect, prefect.replace("127.0.0.1", "localhost"))
+    assert {request.url for request in asked if credentials.secret in request.url} == {
+        credentials.link(at) for at in (mlflow, prefect, prefect.replace("127.0.0.1", "localhost"))
     }
-    assert not [request for request in asked if lock.secret in str(request.headers)]
+    assert not [request for request in asked if credentials.secret in str(request.headers)]
     context.close()
 
 
 def test_another_projects_link_opens_nothing_here(browser: Any, two: tuple[Up, Up]) -> None:
     context = browser.new_context()
     page = context.new_page()
-    page.goto(Lock.of(two[1].folder.path / ".windvane").link(two[1].address("mlflow")))
+    page.goto(Credentials.of(two[1].folder.path / ".windvane").link(two[1].address("mlflow")))
     assert len(context.cookies(two[0].address("mlflow"))) == 1  # to a browser a port is no other host
     for name in ("mlflow", "prefect"):
         answer = context.request.get(two[0].address(name))
@@ -313,7 +315,7 @@ def test_a_page_from_elsewhere_can_do_nothing_with_a_persons_cookie(browser: Any
     up = two[0]
     context = browser.new_context()
     page = context.new_page()
-    page.goto(Lock.of(up.folder.path / ".windvane").link(up.address("prefect")))
+    page.goto(Credentials.of(up.folder.path / ".windvane").link(up.address("prefect")))
     # Another port of this computer is the same site to a browser: cookies go along.
     page.goto(up.address("service") + "/version")
     at = f"{up.address('prefect')}/api/deployments/filter"
@@ -329,12 +331,3 @@ def test_a_page_from_elsewhere_can_do_nothing_with_a_persons_cookie(browser: Any
     until(lambda: statuses, 30, "the browser's request is answered")
     assert set(statuses) == {403}
     context.close()
-
-
-def test_a_new_secret_counts_from_the_next_start(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    shutil.copy(Path(__file__).parent.parent / "params.yaml", tmp_path / "params.yaml")
-    first = folder.run("secret", "--json").json["secret"]
-    ran = folder.run("secret", "--renew", "--json")
-    assert ran.json["secret"] != first
-    assert folder.run("secret", "--json").json == ran.json

@@ -132,7 +132,8 @@ def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) 
     def hangs(_: int | None) -> bool:
         return let_go.wait(600)
 
-    hanging = Service("hanging", None, hangs, (sys.executable, "-c", "import time; time.sleep(600)"))
+    code = "import time\nfrom windvane.flows.child import follow_parent\nfollow_parent()\ntime.sleep(600)"
+    hanging = Service("hanging", None, hangs, (sys.executable, "-c", code))
     watched = Supervisor([hanging, service(tmp_path, "two")], tmp_path / "up", lambda _: None)
     until(lambda: watched.children["two"].ready, watched.step)
     assert not watched.children["hanging"].ready
@@ -191,3 +192,10 @@ def test_a_second_one_is_told_who_runs_already(tmp_path: Path) -> None:
         raise AssertionError("two at once")
     parent.kill()
     parent.wait()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"holder": 1, "children": {}}', '{"children": 1}'])
+def test_a_spoilt_file_of_the_last_up_is_named_with_what_to_do(tmp_path: Path, content: str) -> None:
+    (tmp_path / "up.json").write_text(content)
+    with pytest.raises(InputError, match=r"up\.json: .* delete the file"):
+        standing.running(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -407,3 +408,22 @@ def test_no_rows_and_no_champion_are_answers(project: Folder, empty: Folder, pre
     ran = fresh.run("monitor", "--json")
     assert ran.status == 2
     assert "windvane train" in ran.err
+
+
+def test_while_a_pass_looks_another_ends_at_once_and_says_so(project: Folder) -> None:
+    from filelock import FileLock
+
+    looking = FileLock(project.path / ".windvane" / "watch.lock")
+    with looking:
+        ran = project.run("monitor", "--json")
+        assert (ran.status, ran.json["decision"], ran.json["retrained"]) == (0, "wait", "no")
+        assert "another pass" in ran.json["reason"]
+        assert ran.json["reason"] in ran.err
+        assert not (project.path / ".windvane" / "watch" / "last.json").exists()
+        # What a person acknowledges is not lost: that waits for the other one.
+        waiting = project.start("monitor", "--json", "--acknowledge")
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=5)
+    out, err = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, err
+    assert "another pass" not in json.loads(out)["reason"]
