@@ -26,9 +26,7 @@ def enabled_without() -> dict[str, str]:
 
 @pytest.mark.parametrize("library", ASKED)
 def test_every_library_is_switched_off(library: str) -> None:
-    code = (
-        f"from windvane.tasks import telemetry; telemetry.switch_off()\n{ASKED[library]}\nimport sys; sys.exit(not off)"
-    )
+    code = f"from windvane.tasks import library_environment; library_environment.prepare()\n{ASKED[library]}\nimport sys; sys.exit(not off)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=enabled_without(), capture_output=True, text=True, check=False
     )
