@@ -49,7 +49,7 @@ class Server:
                     f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL"
                 )
             if self.process.poll() is not None or time.monotonic() > deadline:
-                if self.log is not None and faults.no_room(self.log):
+                if self.log is not None and (faults.no_room(self.log) or faults.says_full(self.log)):
                     raise faults.disk_full(self.log.parent)
                 raise Outage(
                     f"the Prefect server did not start; its last words are in {self.log}. Run the command again"

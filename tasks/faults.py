@@ -102,6 +102,15 @@ def no_room(place: Path) -> bool:
         return False
 
 
+def says_full(log: Path) -> bool:
+    """Whether the end of a log, of a process that died, says that a disk is full."""
+    try:
+        words = log.read_bytes()[-100_000:].decode("utf-8", "replace").lower()
+    except OSError:
+        return False
+    return any(word in words for word in _FULL)
+
+
 def _which(home: Path) -> str:
     """Name the damaged one of a project's databases, and what to do."""
     from windvane.ledger import sqlite_files
