@@ -24,6 +24,8 @@ def mute() -> None:
     library_environment.prepare()
     for name in ("mlflow", "alembic", "matplotlib", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A full disk comes with a traceback there, and is raised as well: the sentence for it is enough.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     # About its own type hints, at its import. It hides them itself, but not from a thread that fits a model meanwhile: what

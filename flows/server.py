@@ -63,7 +63,7 @@ class Server:
             late = time.monotonic() > deadline
             if self.process is not None:
                 if late or self.process.poll() is not None:
-                    if self.log is not None and faults.no_room(self.log):
+                    if self.log is not None and (faults.no_room(self.log) or faults.says_full(self.log)):
                         raise faults.disk_full(self.log.parent)
                     raise Outage(
                         f"the Prefect server did not start; its last words are in {self.log}. Run the command again"

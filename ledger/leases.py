@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -134,7 +134,8 @@ def _try(engine: sa.Engine, project: str, me: Holder) -> int | Holder | None:
 
 def _beat(engine: sa.Engine, project: str, token: int, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT):
-        with engine.begin() as db:
+        # A full disk, or a server that is away: the next beat tries again, and one who takes over meanwhile is found by the token.
+        with suppress(sa.exc.OperationalError), engine.begin() as db:
             expires = stamp(datetime.now(UTC) + EXPIRES)
             db.execute(
                 sa.update(leases).where(leases.c.project == project, leases.c.token == token).values(expires=expires)

@@ -69,20 +69,20 @@ def explain(error: BaseException, place: Path) -> WindvaneError | None:
 
 
 def writable(folder: Path) -> None:
-    """For `check`: make and delete a file of LITTLE_ROOM_BYTES in a folder. Raises what explain() makes of it."""
+    """For `check`: whether files can be made in a folder, and LITTLE_ROOM_BYTES are free. Raises what explain() makes of it."""
     if not folder.exists():
         folder = folder.parent
     trial = folder / f".windvane-{secrets.token_hex(4)}.part"
     try:
-        if shutil.disk_usage(folder).free < LITTLE_ROOM_BYTES:
-            raise WindvaneError(
-                f"{folder}: the disk has less than {LITTLE_ROOM_BYTES // 1_000_000} MB left. Free some space: a lap needs more"
-            )
         trial.write_bytes(b" ")
     except OSError as e:
         raise explain(OSError(e.errno, e.strerror, str(folder)), folder) or e from e
     finally:
         trial.unlink(missing_ok=True)
+    if shutil.disk_usage(folder).free < LITTLE_ROOM_BYTES:
+        raise WindvaneError(
+            f"{folder}: the disk has less than {LITTLE_ROOM_BYTES // 1_000_000} MB left. Free some space: a lap needs more"
+        )
 
 
 def disk_full(place: Path) -> WindvaneError:
@@ -100,6 +100,15 @@ def no_room(place: Path) -> bool:
         return shutil.disk_usage(place).free < NO_ROOM_BYTES
     except OSError:
         return False
+
+
+def says_full(log: Path) -> bool:
+    """Whether the end of a log, of a process that died, says that a disk is full."""
+    try:
+        words = log.read_bytes()[-100_000:].decode("utf-8", "replace").lower()
+    except OSError:
+        return False
+    return any(word in words for word in _FULL)
 
 
 def _which(home: Path) -> str:

@@ -46,11 +46,20 @@ def as_the_user_wants(path: Path) -> None:
 def repair(root: Path) -> None:
     """Close the folders of a project that an earlier version left open to others: whoever cannot enter reads nothing in them."""
     for folder in (root / HOME, root / ".dvc" / "cache", root / ".dvc" / "tmp"):
-        if folder.is_dir() and folder.stat().st_mode & 0o077 and folder.stat().st_uid == os.geteuid():
+        if not (folder.is_dir() and _open(folder) and folder.stat().st_uid == os.geteuid()):
+            continue
+        try:
             folder.chmod(0o700)
-            for path in folder.rglob("*") if folder.name == HOME.name else ():
+        except OSError:  # a disk that is read-only: whatever writes next says so
+            continue
+        if folder.name == HOME.name and not _open(folder):  # some disks know no modes
+            for path in folder.rglob("*"):
                 if not path.is_symlink():
                     path.chmod(path.stat().st_mode & ~0o077)
+
+
+def _open(path: Path) -> bool:
+    return bool(path.stat().st_mode & 0o077)
 
 
 def cache() -> Path:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windvane.ledger import laps, leases, openings, store, versions
@@ -170,6 +170,7 @@ def test_the_test_side_opens_once_and_a_cut_off_opening_is_counted(engine: sa.En
     assert openings.judged_before(engine, project, [1, 2, 3, 4]) == {1: 1, 2: 1, 3: 1}
 
 
+@settings(deadline=None)
 @given(st.lists(st.sets(st.integers(-(2**63), 2**63 - 1), max_size=30), max_size=5))
 def test_each_row_is_counted_once_per_opening(sides: list[set[int]]) -> None:
     engine, project = store.connect("sqlite://"), uuid4().hex
