@@ -162,8 +162,8 @@ def by_hand(project: Project, number: int, cause: str, reason: str | None = None
     serving = None if last is None else last.to_version
     if serving == number:
         raise InputError(f"version {number} of {project.name} serves already. Nothing was changed")
-    silent = _refuse_gone(project, version, serving)
-    with closing(Tester()) as tester:
+    with closing(Tester()) as tester:  # imports while MLflow is asked
+        silent = _refuse_gone(project, version, serving)
         tester.test(project.stored(version), version.manifest_sha256)
     move = versions.promotion(serving, number, cause, reason or f"{cause} by a person")
     versions.promote(project.ledger, project.name, move)
