@@ -188,9 +188,9 @@ def by_hand(project: Project, number: int, cause: str, reason: str | None = None
     serving = None if last is None else last.to_version
     if serving == number:
         raise InputError(f"version {number} of {project.name} serves already. Nothing was changed")
-    silent = _refuse_gone(project, version, serving)
-    with closing(Tester()) as tester:
-        tester.test(project.fetch(version.model_uri, version.manifest_sha256), version.manifest_sha256)
+    with closing(Tester()) as tester:  # imports while MLflow is asked
+        silent = _refuse_gone(project, version, serving)
+        tester.test(project.stored(version), version.manifest_sha256)
     move = versions.promotion(serving, number, cause, reason or f"{cause} by a person")
     versions.promote(project.ledger, project.name, move)
     if silent is not None:
@@ -259,8 +259,8 @@ def _adopted(project: Project, last: Promotion, pointed: int | None) -> str:
     if version is None:
         return _put_back(project, last, pointed)
     try:
-        artifacts.verify(project.fetch(version.model_uri, version.manifest_sha256), version.manifest_sha256)
-    except (Corrupted, FileNotFoundError) as e:
+        artifacts.verify(project.stored(version), version.manifest_sha256)
+    except Corrupted as e:
         note = f"the alias champion was moved to version {pointed}, whose bytes are not those recorded: put back. {e}"
         return f"{note}{_also(tell(project, last))}"
     move = versions.promotion(last.to_version, version.version, "adopted", "the alias was moved by hand in MLflow")

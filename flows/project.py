@@ -112,8 +112,19 @@ class Project:
             )
         return read_parquet(path)
 
+    def stored(self, version: Version) -> Path:
+        """The local folder of a version's model, its bytes yet to be checked. Raises Corrupted where the store has it no more."""
+        from windvane.tasks.errors import Corrupted
+
+        try:
+            return self.fetch(version.model_uri, version.manifest_sha256)
+        except FileNotFoundError as e:
+            raise Corrupted(
+                f"version {version.version}: {e}. Restore its run's artifacts from a backup, or serve another version"
+            ) from None
+
     def model(self, version: Version) -> Any:
         """A version's fitted pipeline, its bytes checked first. Raises Corrupted."""
         from windvane.tasks.artifacts import load
 
-        return load(self.fetch(version.model_uri, version.manifest_sha256), version.manifest_sha256)
+        return load(self.stored(version), version.manifest_sha256)

@@ -145,8 +145,7 @@ def _engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataF
     if bulk.get("engine") == "compiled":
         from windvane.serving import stored
 
-        folder = project.fetch(version.model_uri, version.manifest_sha256)
-        form = stored.read(artifacts.verify(folder, version.manifest_sha256, stored.FILES))
+        form = stored.read(artifacts.verify(project.stored(version), version.manifest_sha256, stored.FILES))
         if form is not None and form.compiled is not None:
             return "compiled", partial(_compiled, form.compiled, form.signature)
     return "scikit-learn", partial(kind.predict, project.model(version))

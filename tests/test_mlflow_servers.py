@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -140,38 +139,6 @@ def server(request: pytest.FixtureRequest, keys: Storage, tmp_path_factory: pyte
     running.kill()
 
 
-@pytest.fixture(scope="module")
-def taught(keys: Storage, tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Site]:
-    """A project with two versions on a server whose files can be copied: the second serves. Tests take copies of all of it."""
-    folder = tmp_path_factory.mktemp("faults")
-    running = MlflowServer(folder / "mlflow", f"sqlite:///{folder}/mlflow/mlflow.db", f"{folder}/mlflow/files").start()
-    running.wait()
-    made = site(folder / "project", running, prefect_server)
-    try:
-        assert made.well("train")["verdict"] == "promoted"
-        with_more(made, 60)
-        made.well("train", "--depth", "refit")
-        if made.champion == 1:
-            assert made.well("promote", "2") == {"from": 1, "to": 2}
-        yield made
-    finally:
-        running.kill()
-
-
-@pytest.fixture
-def fault(taught: Site, tmp_path: Path) -> Iterator[Site]:
-    """A copy of that project on a server of its own, which may be killed and whose versions may be deleted."""
-    taught.server.kill()
-    shutil.copytree(taught.server.folder, tmp_path / "mlflow")
-    shutil.copytree(taught.path, tmp_path / "project")
-    old, new = str(taught.server.folder), str(tmp_path / "mlflow")
-    running = MlflowServer(tmp_path / "mlflow", f"sqlite:///{new}/mlflow.db", f"{new}/files").start()
-    assert old != new
-    running.wait()
-    yield Site(tmp_path / "project", running, taught.env["PREFECT_API_URL"])
-    running.kill()
-
-
 def with_more(folder: Site, days: int, shift: float = 0.0) -> None:
     """The table, and as many days more."""
     table = pd.concat([stream("2025-01-01", 120), stream("2025-05-01", days, seed=1, shift=shift)])
@@ -243,111 +210,69 @@ def test_a_user_who_may_only_read_is_told_so_by_check(
     assert "grant EDIT" in ran.err
 
 
-def test_scoring_and_serving_need_neither_mlflow_nor_its_server_once_a_copy_is_at_hand(fault: Site) -> None:
-    stream("2025-08-01", 5).drop(columns="price").to_csv(fault.path / "new.csv", index=False)
-    fault.forget()
-    fault.well("score", "new.csv", "first.csv")
-    with serving(fault, **fault.env) as (_, _port):
+def test_an_outage_is_one_sentence_and_nothing_is_lost_by_it(
+    keys: Storage, tmp_path: Path, prefect_server: str
+) -> None:
+    folder = tmp_path / "mlflow"
+    server = MlflowServer(folder, f"sqlite:///{folder}/mlflow.db", f"{folder}/files").start()
+    server.wait()
+    project = site(tmp_path / "project", server, prefect_server)
+    try:
+        assert project.well("train")["verdict"] == "promoted"
+        _in_the_middle_of_a_lap(project)
+        _while_it_scores_and_serves(project)
+        _while_it_goes_back(project)
+    finally:
+        server.kill()
+
+
+def _in_the_middle_of_a_lap(project: Site) -> None:
+    with_more(project, 60)
+    project.set(search__trials=8, search__candidates=["linear", "boosting"])
+    process = project.start("train", env=project.env)
+    laps = project.path / ".windvane" / "laps"
+    _until(process, lambda: list(laps.glob("*/journal.log")))
+    project.server.kill()
+    _, err = process.communicate(timeout=400)
+    assert process.returncode == 1, err
+    (said,) = [line for line in err.splitlines() if line.startswith("windvane: ")]
+    assert f"MLflow at {project.server.url} does not answer" in said
+    assert "Traceback" not in err
+    project.server.start().wait()
+    assert project.well("train")["version"] == 2
+    if project.champion == 1:
+        project.well("promote", "2")
+    found = project.server.post("2.0/mlflow/runs/search", experiment_ids=["1"], max_results=100).json()["runs"]
+    assert "RUNNING" not in {run["info"]["status"] for run in found}
+
+
+def _while_it_scores_and_serves(project: Site) -> None:
+    stream("2025-08-01", 5).drop(columns="price").to_csv(project.path / "new.csv", index=False)
+    project.forget()
+    project.well("score", "new.csv", "first.csv")
+    with serving(project, **project.env):
         pass
-    fault.server.kill()
-    ran = fault.run("score", "new.csv", "second.csv", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    project.server.kill()
+    ran = project.run("score", "new.csv", "second.csv", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert ran.status == 0, ran.err
     imported = {line.rsplit("|", 1)[-1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
     assert "mlflow" not in imported
-    assert (fault.path / "first.csv").read_bytes() == (fault.path / "second.csv").read_bytes()
-    with serving(fault, **fault.env) as (process, port):
+    assert (project.path / "first.csv").read_bytes() == (project.path / "second.csv").read_bytes()
+    with serving(project, **project.env) as (_, port):
         assert httpx.get(f"http://127.0.0.1:{port}/model", timeout=60).json()["version"] == 2
-        process.send_signal(signal.SIGTERM)
 
 
-def test_a_version_deleted_in_mlflow_is_never_put_back_however_often_it_is_tried(fault: Site) -> None:
-    fault.server.delete("2.0/mlflow/model-versions/delete", name=NAME, version="1")
+def _while_it_goes_back(project: Site) -> None:
+    """A script that tries again does not go one further back, and the next lap tells MLflow."""
     for _ in range(2):
-        said = fault.refused("rollback", status=2)
-        assert "version 1 was deleted in MLflow. Nothing was changed; `windvane train` makes a new one" in said
-        assert "version 1 was deleted in MLflow" in fault.refused("promote", "1", status=2)
-        assert (fault.champion, fault.alias) == (2, 2)
-    assert "was never registered" in fault.refused("promote", "7", status=2)
-
-
-def test_a_rollback_during_an_outage_moves_once_and_the_next_lap_tells_mlflow(fault: Site) -> None:
-    fault.server.kill()
-    ran = fault.run("rollback", "--json")
-    assert (ran.status, ran.json) == (0, {"from": 2, "to": 1})
-    assert "follows at the next lap" in ran.err
-    again = fault.run("rollback", "--json")  # a script that tries again
-    assert (again.status, again.json) == (0, {"from": 2, "to": 1})
-    assert fault.champion == 1
-    fault.server.start().wait()
-    assert fault.alias == 2
-    fault.run("train")
-    assert fault.alias == fault.champion
-
-
-def test_a_registered_model_deleted_whole_is_registered_again(fault: Site) -> None:
-    fault.server.delete("2.0/mlflow/registered-models/delete", name=NAME)
-    assert fault.alias is None
-    fault.set(gate__confidence=0.6)
-    ran = fault.run("train")
-    assert ran.status == 0, ran.err
-    assert "its 2 versions were registered again from the ledger" in ran.err
-    assert fault.alias == fault.champion
-    assert fault.well("rollback") == {"from": 2, "to": 1}
-
-
-def test_a_champion_deleted_in_mlflow_serves_on_and_laps_say_so(fault: Site) -> None:
-    fault.server.delete("2.0/mlflow/model-versions/delete", name=NAME, version="2")
-    fault.set(gate__confidence=0.6)
-    ran = fault.run("train")
-    assert ran.status == 0, ran.err
-    assert "version 2 serves, but was deleted in MLflow" in ran.err
-    assert fault.champion == 2
-    assert fault.well("train")["verdict"] == "unchanged"
-
-
-def test_a_deleted_experiment_is_named_with_its_remedy(fault: Site) -> None:
-    fault.server.post("2.0/mlflow/experiments/delete", experiment_id="1").raise_for_status()
-    fault.set(search__trials=2)
-    said = fault.refused("train", status=2)
-    assert "was deleted in MLflow" in said
-    assert "mlflow experiments restore --experiment-id 1" in said
-    assert "mlflow experiments restore --experiment-id 1" in fault.run("check").err
-    fault.server.post("2.0/mlflow/experiments/restore", experiment_id="1").raise_for_status()
-    assert fault.run("train").status == 0
-
-
-def test_an_outage_in_the_middle_of_a_lap_is_one_sentence_and_the_next_run_goes_on(fault: Site) -> None:
-    fault.set(search__trials=6, search__candidates=["linear", "tree", "boosting"])
-    process = fault.start("train", env=fault.env)
-    laps = fault.path / ".windvane" / "laps"
-    _until(process, lambda: list(laps.glob("*/journal.log")))
-    fault.server.kill()
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 1, err
-    (said,) = [line for line in err.splitlines() if line.startswith("windvane: ")]
-    assert f"MLflow at {fault.server.url} does not answer" in said
-    assert "Traceback" not in err
-    fault.server.start().wait()
-    again = fault.well("train")
-    assert again["version"] == 3
-    states = fault.server.post("2.0/mlflow/runs/search", experiment_ids=["1"], max_results=100).json()["runs"]
-    assert "RUNNING" not in {run["info"]["status"] for run in states}
-
-
-def test_a_version_that_was_registered_and_never_judged_is_judged_by_the_next_lap(fault: Site) -> None:
-    fault.set(search__trials=4)
-    process = fault.start("train", env=fault.env)
-    _until(
-        process, lambda: fault.server.get("2.0/mlflow/model-versions/get", name=NAME, version="3").status_code == 200
-    )
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    after = fault.well("train")
-    assert (after["version"], after["fits"]) == (3, 0)
-    assert after["verdict"] in ("promoted", "refused", "unchanged")
-    runs = fault.server.get("2.0/mlflow/runs/get", run_id=after["run_id"]).json()["run"]
-    assert runs["info"]["status"] in ("FINISHED", "KILLED")
-    assert "windvane.verdict" in {tag["key"] for tag in runs["data"]["tags"]}
+        ran = project.run("rollback", "--json")
+        assert (ran.status, ran.json) == (0, {"from": 2, "to": 1})
+        assert "follows at the next lap" in ran.err
+        assert project.champion == 1
+    project.server.start().wait()
+    assert project.alias == 2
+    assert project.run("train").status == 0
+    assert project.alias == project.champion
 
 
 def _until(process: subprocess.Popen[str], true: Any) -> None:
@@ -356,21 +281,3 @@ def _until(process: subprocess.Popen[str], true: Any) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def test_a_certificate_that_nobody_knows_names_its_variable() -> None:
-    import ssl
-
-    import requests
-
-    from windvane.tasks.errors import InputError
-    from windvane.tasks.store_errors import in_words
-
-    with pytest.raises(InputError, match="MLFLOW_TRACKING_SERVER_CERT_PATH"), in_words("https://mlflow.example"):
-        raise requests.exceptions.SSLError(ssl.SSLCertVerificationError("[SSL: CERTIFICATE_VERIFY_FAILED]"))
-
-
-def test_a_password_in_an_address_is_not_shown() -> None:
-    from windvane.tasks.addresses import shown
-
-    assert shown("postgresql+psycopg://me:secret@host:5432/db?password=x") == "postgresql+psycopg://host:5432/db"
