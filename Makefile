@@ -1,12 +1,15 @@
-# The two commands of the README. Everything happens in .venv; delete it to begin anew.
+# The README's commands. Everything happens in .venv; delete it to begin anew.
 PYTHON ?= python3
 BIN := .venv/bin
 
 train: $(BIN)/windvane      ## table -> deployed champion
 	$(BIN)/windvane train
 
-test: $(BIN)/windvane       ## all tests
-	$(BIN)/pytest
+test: $(BIN)/windvane       ## tests of the parts, against real databases and files; minutes
+	$(BIN)/pytest -m "not slow"
+
+slow: $(BIN)/windvane       ## tests of the whole: laps, servers, browser, kills, the wheel
+	$(BIN)/pytest -m slow
 
 check: $(BIN)/windvane      ## lint, types, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -17,4 +20,4 @@ $(BIN)/windvane: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: train test check
+.PHONY: train test slow check

@@ -29,7 +29,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from tests.conftest import Folder
 from tests.standing_up import Up, standing, until
-from windvane.flows.supervisor import answers
+from windvane.flows.server import answers
 from windvane.ledger import decisions, leases, store
 from windvane.ledger.decisions import Entry
 from windvane.ledger.leases import Holder
@@ -194,7 +194,7 @@ class Field:
     def left(self) -> tuple[str, ...]:
         """What still runs in Prefect or MLflow when nothing does."""
         wrong = []
-        with SyncPrefectClient(self.up.address("prefect") + "/api") as client:
+        with SyncPrefectClient(self.up.address("prefect") + "/api", auth_string=f"windvane:{self.up.secret}") as client:
             runs = [*client.read_flow_runs(limit=200), *client.read_task_runs(limit=200)]
         stuck = [run for run in runs if run.state is not None and run.state.type.value in ("PENDING", "RUNNING")]
         if stuck:

@@ -125,6 +125,7 @@ def bare(port: int) -> None:
     from windvane.flows.project import Project
     from windvane.ledger.privacy import Privacy
     from windvane.serving import keys, server
+    from windvane.serving.access import Names
     from windvane.serving.asking import Roles
     from windvane.tasks.serve_settings import Rollout
 
@@ -139,6 +140,7 @@ def bare(port: int) -> None:
         own.fetch,
         listening,
         known,
+        Names("127.0.0.1"),
         Roles(),
         Privacy(),
         lambda *_: None,  # type: ignore[arg-type, return-value]

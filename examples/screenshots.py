@@ -7,7 +7,6 @@ Needs `pip install playwright` beside Windvane, a Chromium (yours with --browser
     windvane train
     python examples/screenshots.py . http://127.0.0.1:5000 http://127.0.0.1:4200 docs/images --browser /usr/bin/chromium
 
-Prefect's pages ask the address that its server was told: start it on another port with PREFECT_SERVER_API_PORT, not only --port.
 Look at every picture before you commit it.
 """
 
@@ -102,6 +101,9 @@ def main() -> None:
         context = browser.new_context(color_scheme="light", timezone_id="UTC", locale="en-GB")
         context.add_init_script(QUIET)
         page, http = context.new_page(), context.request
+        secret = (told.project / ".windvane" / "secret").read_text(encoding="ascii")
+        for address in (mlflow, prefect):
+            page.goto(f"{address}/?secret={secret}")  # the browser keeps a cookie, also for `http`
 
         experiment, parent, lap, children = newest_lap(http, mlflow, name)
         runs = f"runs={quote(json.dumps(children))}&experiments={quote(json.dumps([experiment]))}"

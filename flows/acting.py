@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from windvane.flows import standing
 from windvane.flows.console import Console
+from windvane.flows.deploying import VersionGone
 from windvane.flows.project import Project
 from windvane.ledger import decisions, leases, versions, windows
 from windvane.ledger.decisions import Entry
 from windvane.ledger.versions import ChampionMoved
 from windvane.ledger.windows import Seen
+from windvane.tasks.errors import WindvaneError
 
 if TYPE_CHECKING:
     from windvane.monitoring.evidence import Look
@@ -50,7 +52,10 @@ def finish_what_was_begun(project: Project, console: Console) -> None:
     if last is not None and not last.told and leases.living(project.ledger, project.name) is None:
         from windvane.flows.deploying import reconcile
 
-        reconcile(project)
+        try:
+            reconcile(project)
+        except WindvaneError as e:
+            console.say(f"  note: the alias in MLflow follows later: {e}")
 
 
 def retrain(project: Project, console: Console, wait: bool) -> Retrained:
@@ -116,6 +121,10 @@ def _roll_back(project: Project, entry: Entry, console: Console, put_back: PutBa
         put_back(project, earlier, "probation", entry.reason)
     except ChampionMoved:
         decisions.close(engine, entry.id, "skipped", "the champion has changed since")
+        return
+    except VersionGone as e:
+        decisions.close(engine, entry.id, "skipped", str(e))
+        console.say(f"  note: version {entry.version} goes on, though {entry.reason}: {e}")
         return
     decisions.close(engine, entry.id, "done", f"version {earlier} serves again")
     console.say(f"  version {earlier} serves again: {entry.reason}")

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from windvane.flows.deploying import tell_last
 from windvane.flows.project import Project
+from windvane.tasks import library_environment
 from windvane.tasks.errors import WindvaneError
+from windvane.tasks.places import keep_private
 
 
 def main() -> int:
     """Tell MLflow of the project's last promotion; 1, and why on standard error, where that fails."""
+    keep_private()
+    library_environment.prepare()
     try:
         tell_last(Project(Path(sys.argv[1])))
     except WindvaneError as e:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from pathlib import Path
 
+from windvane.tasks import faults, library_environment, places
+
 # Seconds between the request to end and the end.
 GRACE = 10
 # In the environment of every child and of all that it starts: whose they are, by the project's home.
 MARK = "WINDVANE_UP"
+# And the secret that `up` was started with: `windvane secret --renew` counts from its next start on.
+SECRET = "WINDVANE_UP_SECRET"
 
 
 def follow_parent() -> None:
@@ -35,21 +40,29 @@ def follow_parent() -> None:
 
 
 def main(role: str, *arguments: str) -> int:
-    """Be one of the services, until told to stop."""
+    """Be one of the services, until told to stop. Those that listen are handed the number of a bound socket."""
+    places.keep_private()
     follow_parent()
+    library_environment.prepare()
     from windvane.flows.console import Console
     from windvane.flows.project import Project
+    from windvane.serving import guard
     from windvane.tasks.errors import WindvaneError
 
     try:
         project = Project(Path.cwd())
+        lock = guard.Lock.of(project.home, os.environ.get(SECRET))
         if role == "mlflow":
+            listener = socket.socket(fileno=int(arguments[0]))
             # Opening the store first makes it, under its lock: the server's own start would race with others' for that.
-            project.tracker.show("127.0.0.1", int(arguments[0]))
+            pages = project.tracker.pages(project.home / "artifacts")
+            guarded = guard.Guard(pages, lock, guard.port_of(listener), everyone=("/health",))
+            guard.serving(guarded).run(sockets=[listener])
         elif role == "service":
             from windvane.flows import serving
 
-            serving.serve(project, None, None, Console())
+            inherited = socket.socket(fileno=int(arguments[0]))
+            serving.serve(project, None, None, Console(), inherited, lock)
         elif role == "runner":
             from windvane.flows import schedule
 
@@ -61,6 +74,11 @@ def main(role: str, *arguments: str) -> int:
     except WindvaneError as e:
         print(f"windvane: {e}", file=sys.stderr)
         return e.exit_code
+    except Exception as e:
+        if (known := faults.explain(e, Path.cwd() / places.HOME)) is None:
+            raise
+        print(f"windvane: {known}", file=sys.stderr)
+        return known.exit_code
     return 0
 
 

@@ -55,9 +55,10 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(work)
     def run(project: Path | None, as_json: bool, **options: Any) -> None:
         from windvane.flows.console import Console
-        from windvane.tasks import project_folder
+        from windvane.tasks import library_environment, project_folder
         from windvane.tasks.errors import WindvaneError
 
+        library_environment.prepare()
         # Read when OpenMP is loaded; docs/decisions.md says what two threads cost.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         # Processes that libraries start here must not import what lies in the user's folder.
@@ -68,6 +69,13 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
         except WindvaneError as e:
             click.echo(f"windvane: {e}", err=True)
             sys.exit(e.exit_code)
+        except Exception as e:
+            from windvane.tasks import faults, places
+
+            if (known := faults.explain(e, Path.cwd() / places.HOME)) is None:
+                raise
+            click.echo(f"windvane: {known}", err=True)
+            sys.exit(known.exit_code)
         except KeyboardInterrupt:
             click.echo("windvane: stopped by you. What was finished is kept; run the command again to go on", err=True)
             sys.exit(130)
@@ -218,6 +226,21 @@ def up(root: Path, clock: str, console: Any) -> Any:
     from windvane.flows import commands
 
     return commands.up(root, clock, console)
+
+
+@main.command()
+@click.option(
+    "--renew", is_flag=True, help="A new one; what runs keeps the old one until `windvane up` is started again."
+)
+@_command
+def secret(root: Path, renew: bool, console: Any) -> Any:
+    """Print the links that open MLflow's and Prefect's pages, and the project's secret, which every program needs for them.
+
+    It lies in .windvane/secret, readable by its owner alone. Whoever has it can run code on this machine.
+    """
+    from windvane.flows import commands
+
+    return commands.secret(root, renew, console)
 
 
 @main.command()
@@ -373,6 +396,9 @@ def clean(root: Path, keep: int | None, dry_run: bool, console: Any) -> Any:
 
 def program() -> None:
     """What `windvane` runs: the commands, in a process of their own."""
+    from windvane.tasks.places import keep_private
+
+    keep_private()
     try:
         main()
     except SystemExit as end:

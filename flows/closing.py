@@ -26,7 +26,7 @@ def close_abandoned(lap: Lap) -> None:
     """Close what a killed lap left `running`, in Prefect, MLflow and the ledger, the ledger last."""
     for dead in laps.abandoned(lap.project.ledger, lap.lease):
         lap.console.say(
-            f"  note: the lap that began {dead.started[:19]}Z was killed; its runs are closed, its finished work is kept"
+            f"  note: the lap that began {dead.started[:19]}Z was cut off; its runs are closed, its finished work is kept"
         )
         _crash_in_prefect(dead)
         lap.project.tracker.abandon(dead.id)

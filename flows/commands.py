@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windvane.flows.console import Console
 from windvane.flows.project import Project
-from windvane.tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from windvane.flows.deploying import Moved
 
 
 def train(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def init(root: Path, table: str, options: dict[str, Any], console: Console) -> d
 
 def check(root: Path, console: Console) -> dict[str, Any]:
     """Everything that can be known to be wrong before a lap."""
+    from windvane.tasks import faults
     from windvane.tasks.errors import WindvaneError
 
     problems: list[str] = []
@@ -60,11 +63,18 @@ def check(root: Path, console: Console) -> dict[str, Any]:
     except WindvaneError as e:
         problems.append(str(e))
     else:
-        for look in (_files, _source, _services):
+        for look in (_disk, _files, _source, _ledger, _tracking, _orders):
             try:
-                look(project)
+                look(project, console)
             except WindvaneError as e:
                 problems.append(str(e))
+            except Exception as e:
+                if (known := faults.explain(e, project.home)) is None:
+                    raise
+                problems.append(str(known))
+            if problems and look is _disk:
+                break  # whatever writes would say the same
+    problems = list(dict.fromkeys(problems))
     for problem in problems:
         console.say(f"  {problem}")
     console.say("  something to mend" if problems else "  all well; next: windvane train")
@@ -108,6 +118,13 @@ def up(root: Path, clock: str, console: Console) -> None:
     up.up(Project(root), "events" if clock == "events" else "wall", console)
 
 
+def secret(root: Path, renew: bool, console: Console) -> dict[str, Any]:
+    """Who may use the servers that run here."""
+    from windvane.flows import access
+
+    return access.show(Project(root), renew, console)
+
+
 def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
     """Forget one subject."""
     from windvane.flows import erasing
@@ -148,29 +165,28 @@ def promote(root: Path, version: int, console: Console) -> dict[str, Any]:
     """Move the champion by hand."""
     from windvane.flows import deploying
 
-    move = deploying.by_hand(Project(root), version, "manual")
-    console.say(f"  version {move.to_version} serves (before: {move.from_version or 'none'})")
-    return {"from": move.from_version, "to": move.to_version}
+    moved = deploying.by_hand(Project(root), version, "manual")
+    console.say(f"  version {moved.move.to_version} serves (before: {moved.move.from_version or 'none'})")
+    return _moved(moved, console)
 
 
 def rollback(root: Path, console: Console) -> dict[str, Any]:
     """Put back the champion before this one."""
     from windvane.flows import deploying
-    from windvane.ledger import versions
 
-    project = Project(root)
-    champion = deploying.champion_or_complain(project)
-    earlier = versions.before(project.ledger, project.name, champion.version)
-    if earlier is None:
-        raise InputError(
-            f"version {champion.version} was the first champion: there is none to go back to. Nothing was changed"
-        )
-    move = deploying.by_hand(project, earlier, "rollback")
-    console.say(f"  version {move.to_version} serves again (before: {move.from_version})")
-    return {"from": move.from_version, "to": move.to_version}
+    moved = deploying.back(Project(root))
+    console.say(f"  version {moved.move.to_version} serves again (before: {moved.move.from_version})")
+    return _moved(moved, console)
 
 
-def _files(project: Project) -> None:
+def _moved(moved: Moved, console: Console) -> dict[str, Any]:
+    """A promotion for --json; what MLflow could not be told is a note: the promotion is done."""
+    if moved.note is not None:
+        console.say(f"  note: {moved.note}")
+    return {"from": moved.move.from_version, "to": moved.move.to_version}
+
+
+def _files(project: Project, _: Console) -> None:
     """Whether git holds what it must not."""
     from windvane.tasks import project_files
 
@@ -178,7 +194,7 @@ def _files(project: Project) -> None:
         raise project_files.untrack(project.root)
 
 
-def _source(project: Project) -> None:
+def _source(project: Project, _: Console) -> None:
     """The first two stages, with nothing left behind."""
     from windvane.flows import data
     from windvane.tasks import contract, digest, fetch, ingest, privacy, tables, validate
@@ -197,14 +213,38 @@ def _source(project: Project) -> None:
         validate.check(scan, settings, agreed, accepted)
 
 
-def _services(project: Project) -> None:
-    _ = project.ledger
-    if project.tracking_uri is not None:
-        _ = project.tracker
+def _disk(project: Project, _: Console) -> None:
+    """Whether a lap may write what it writes, and has room for it."""
+    from windvane.tasks import faults
+
+    faults.writable(project.root)
+    faults.writable(project.home)
+
+
+def _ledger(project: Project, _: Console) -> None:
+    from windvane.flows import opening
+
+    _engine = project.ledger
+    opening.sound(project)
+
+
+def _tracking(project: Project, console: Console) -> None:
+    """MLflow's store: a server is asked, the project's own is read without MLflow."""
+    from windvane.tasks import mlflow_store
+
+    if project.tracking_uri is None:
+        mlflow_store.sound(project.home / mlflow_store.FILE)
+    elif (note := project.tracker.try_out()) is not None:
+        console.say(f"  note: {note}")
+
+
+def _orders(_project: Project, _: Console) -> None:
     if url := os.environ.get("PREFECT_API_URL"):
+        from windvane.flows import admission
         from windvane.flows.server import Server
 
         Server(url.rstrip("/"), None, None).wait()
+        admission.ask(url)
 
 
 def backtest(

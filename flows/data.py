@@ -10,16 +10,16 @@ from windvane.flows.lap import Lap, nothing_new
 from windvane.flows.outcome import Outcome
 from windvane.flows.project import Project
 from windvane.ledger import versions
-from windvane.tasks import contract, contract_template, findings, privacy, tables, template, versioning
+from windvane.tasks import contract, contract_template, digest, findings, privacy, tables, template, versioning
 from windvane.tasks import ingest as ingesting
 from windvane.tasks import split as splitting
 from windvane.tasks import validate as validating
 from windvane.tasks.digest import ACCEPTED, DIGEST
-from windvane.tasks.errors import InputError
+from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.places import DATA
 from windvane.tasks.profile import TABLE, Profile, read, require
 from windvane.tasks.settings import Settings
-from windvane.tasks.tables import read_json, write_json
+from windvane.tasks.tables import read_cache, read_record, write_json
 
 TAUGHT = DATA / "taught_until.json"
 PROFILE = DATA / "profile.json"
@@ -36,7 +36,7 @@ def validate(lap: Lap) -> None:
     proposed = _propose_contract(lap)
     with versioning.pipeline(root) as stages:
         moved = stages.changed("validate")
-    before = read_json(root / ACCEPTED) if (root / ACCEPTED).exists() else None
+    before = _handed(root / ACCEPTED)
     if moved:
         tell_accepted(lap)
     try:
@@ -79,20 +79,20 @@ def nothing_to_learn(lap: Lap) -> Outcome | None:
     if lap.decision is None or champion is None:
         return None
     try:
-        before = read_json(lap.project.artifact(champion, "data/split.json"))
+        known, _, table = read_record(lap.project.artifact(champion, "data/split.json"), _labelled)
     except FileNotFoundError:
         return None
-    now = read_json(lap.project.root / splitting.SPLIT / splitting.RECORD)
-    if now["table"] == before["table"]:
+    rows, times, now = read_record(lap.project.root / splitting.SPLIT / splitting.RECORD, _labelled)
+    if now == table:
         return nothing_new(lap, champion)
-
-    def labelled(record: dict[str, Any]) -> tuple[int, list[Any]]:
-        sides = [record[name] for name in ("train", "validation", "test")]
-        return sum(side["rows"] for side in sides), sorted(str(side["to"]) for side in sides)
-
-    (rows, times), (known, _) = labelled(now), labelled(before)
     until = champion.facts["taught_until"]
     return nothing_new(lap, champion) if rows <= known and until is not None and times[-1] <= str(until) else None
+
+
+def _labelled(record: Any) -> tuple[int, list[str], str]:
+    """Of split.json: how many rows have a label, where each side ends in time, and the hash of the table."""
+    sides = [record[name] for name in ("train", "validation", "test")]
+    return sum(int(side["rows"]) for side in sides), sorted(str(side["to"]) for side in sides), record["table"]
 
 
 def _propose_contract(lap: Lap) -> bool:
@@ -110,14 +110,19 @@ def accepted(project: Project) -> Any:
     newest = versions.newest(project.ledger, project.name)
     if newest is None or not newest.facts.get("digest"):
         return None
-    return read_json(project.artifact(newest, f"data/{DIGEST.name}"))
+    try:
+        path = project.artifact(newest, f"data/{DIGEST.name}")
+        return read_record(path, lambda c: c if digest.from_json(c) else None)
+    except FileNotFoundError as e:
+        raise WindvaneError(
+            f"what the table of version {newest.version} looked like is gone ({e}). Restore the run's artifacts from a backup"
+        ) from None
 
 
 def tell_accepted(lap: Lap) -> None:
     """Hand the validate stage, as a file, what the last accepted table was like."""
     content, path = accepted(lap.project), lap.project.root / ACCEPTED
-    if not path.exists() or read_json(path) != content:
-        write_json(content, path)
+    _hand(content, path)
 
 
 def tell_taught_until(lap: Lap) -> None:
@@ -125,8 +130,17 @@ def tell_taught_until(lap: Lap) -> None:
     champion = versions.champion(lap.project.ledger, lap.project.name)
     content = {"taught_until": champion.facts["taught_until"] if champion else None}
     path = lap.project.root / TAUGHT
-    if not path.exists() or read_json(path) != content:
+    _hand(content, path)
+
+
+def _hand(content: Any, path: Path) -> None:
+    if read_cache(path, lambda known: (known,)) != (content,):
         write_json(content, path)
+
+
+def _handed(path: Path) -> Any:
+    """What a stage was handed last; None where that was nothing, or is damaged: the ledger has it, and it is handed out again."""
+    return read_cache(path, lambda content: content)
 
 
 def _run(lap: Lap, name: str, work: Callable[[Path, Settings], None]) -> None:

@@ -11,6 +11,7 @@ from windvane.flows import lap as laps
 from windvane.flows.console import Console
 from windvane.flows.outcome import Outcome
 from windvane.flows.project import Project
+from windvane.tasks import addresses
 from windvane.tasks.places import HOME
 
 
@@ -44,8 +45,10 @@ def fly(
                 console.working("start")
                 outcome = _fly(lap, prefect)
     console.say(outcome.text())
-    store = project.tracking_uri or f"sqlite:///{HOME}/mlflow.db"
-    console.say(f"  look: mlflow ui --backend-store-uri {store}")
+    uri = project.tracking_uri
+    at = "" if uri is None else addresses.shown(uri)
+    look = at if at.startswith("http") else f"mlflow ui --backend-store-uri {at or f'sqlite:///{HOME}/mlflow.db'}"
+    console.say(f"  look: {look}")
     return outcome
 
 
@@ -58,9 +61,11 @@ def _fly(lap: Any, prefect: Any) -> Outcome:
         import prefect as framework
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        from windvane.flows import closing, training
+        from windvane.flows import admission, closing, training
     loading.load(lap.project, enough=prefect.answers)
     prefect.wait()
+    if prefect.process is None:
+        admission.ask(prefect.url)
     try:
         # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
         # second after the flow.

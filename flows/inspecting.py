@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from windvane.flows.lap import Lap
 from windvane.flows.teaching import Lesson
 from windvane.tasks import contract, digest, findings, inspection, measure, profile, report, split, tables
 from windvane.tasks.errors import InputError
 from windvane.tasks.findings import Finding
-from windvane.tasks.tables import read_json
+from windvane.tasks.tables import read_record
 
 REPORT, FOUND = "report.html", "findings.json"
 
@@ -23,7 +24,7 @@ def inspect(lap: Lap, lesson: Lesson) -> None:
     if not (folder / FOUND).exists():  # a lap that goes on after a kill has looked already
         agreed = contract.load(lap.project.root / contract.SCHEMA)
         before = findings.read(lesson.root / findings.FINDINGS)
-        sides = tuple(Finding(**f) for f in read_json(lesson.root / split.SPLIT / split.RECORD).get("findings", ()))
+        sides = read_record(lesson.root / split.SPLIT / split.RECORD, _of_sides)
         seen = inspection.inspect(settings, lesson.kind, lesson.columns, lesson.train, lesson.cores)
         seen = findings.accepted((*sides, *_new(seen, before)), agreed.accept if agreed else ())
         whole = findings.accepted((*before, *seen), ())
@@ -41,6 +42,11 @@ def inspect(lap: Lap, lesson: Lesson) -> None:
     except InputError as e:
         lap.stopped = e
         raise
+
+
+def _of_sides(record: Any) -> tuple[Finding, ...]:
+    """What split found about the sides."""
+    return tuple(Finding(**f) for f in record.get("findings", ()))
 
 
 def _new(seen: tuple[Finding, ...], before: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -66,7 +72,7 @@ def tell_prefect(lap: Lap, whole: tuple[Finding, ...]) -> None:
     from prefect.artifacts import create_markdown_artifact
 
     assert lap.run_id is not None
-    address = lap.project.tracker.address(lap.run_id, f"data/{REPORT}")
+    address = lap.project.tracker.page(lap.run_id, f"data/{REPORT}")
     told = [f for f in whole if f.level != "pass"]
     rows = [f"| {f.level} | {_cell(f.check)} | {_cell(f.column or '')} | {_cell(f.message)} |" for f in told]
     table = ["| | check | column | |", "|---|---|---|---|", *rows] if rows else []

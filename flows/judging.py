@@ -10,8 +10,10 @@ from windvane.flows.lap import Depth, Lap
 from windvane.flows.project import Project
 from windvane.flows.teaching import JUDGED_BEFORE, cores, lesson, taught_rows
 from windvane.ledger import versions
+from windvane.ledger.failpoints import reached
 from windvane.ledger.versions import Version
 from windvane.tasks import estimators, features, gate, problems, split
+from windvane.tasks.errors import WindvaneError
 from windvane.tasks.gate import Evidence, Verdict
 from windvane.tasks.scores import BASELINE_LOSS, LOSS
 from windvane.tasks.tables import ROW, read_parquet, write_parquet
@@ -36,7 +38,13 @@ class Bench:
 def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
     """The gate's verdict on a registered version, and the champion that it was compared with."""
     lap.console.working("judge")
-    record = lap.project.record(challenger)
+    reached("judge: begin")
+    try:
+        record = lap.project.record(challenger)
+    except FileNotFoundError as e:
+        raise WindvaneError(
+            f"version {challenger.version} cannot be judged: its held-out predictions are gone ({e}). Restore them from a backup"
+        ) from None
     against = opponent(lap, challenger)
     bench = _remembered(lap, challenger, against, record)
     if bench is None:
@@ -47,7 +55,9 @@ def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
             record,
             lambda: _refitted(lap, challenger, cast("Version", against), record),
         )
+    reached("judge: compared")
     _remember(lap, challenger, against, record, bench)
+    reached("judge: remembered")
     told = verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
     return told, against.version if against else None
 

@@ -23,7 +23,7 @@ from windvane.ledger import decisions, laps, leases, retention, versions
 from windvane.ledger.decisions import Entry
 from windvane.ledger.versions import Version
 from windvane.tasks import fingerprint, versioning
-from windvane.tasks.errors import InputError
+from windvane.tasks.errors import InputError, WindvaneError
 
 Depth = Literal["search", "refit"]
 CURRENT: ContextVar[Lap | None] = ContextVar("CURRENT", default=None)
@@ -173,10 +173,18 @@ def recorded(lap: Lap) -> Iterator[None]:
     except BaseException as e:
         if isinstance(e, InputError):  # trying again mends no table: what was decided ends here, and a person is told
             decisions.finish(engine, lap.lease, lap.id, "skipped", f"the lap stopped: {e}")
-        laps.end(engine, lap.id, "failed")
-        if lap.run_id is not None:
-            lap.project.tracker.abandon(lap.id)
+        if lap.run_id is None or _runs_closed(lap):
+            laps.end(engine, lap.id, "failed")
         raise
+
+
+def _runs_closed(lap: Lap) -> bool:
+    """Whether the lap's runs in MLflow could be closed. False: it answers no more, and the next lap closes this one and them."""
+    try:
+        lap.project.tracker.abandon(lap.id)
+    except WindvaneError:
+        return False
+    return True
 
 
 def finish(lap: Lap, outcome: Outcome) -> None:

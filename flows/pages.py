@@ -14,6 +14,7 @@ from windvane.ledger import windows
 from windvane.ledger.decisions import Entry
 from windvane.ledger.windows import Seen
 from windvane.monitoring.windows import Place
+from windvane.tasks.errors import WindvaneError
 
 if TYPE_CHECKING:
     from windvane.monitoring.evidence import Look
@@ -25,6 +26,7 @@ class Pages:
     def __init__(self, production: Production, console: Console) -> None:
         self._production, self._console = production, console
         self._project = production.project
+        self._away = False
 
     def after(self, seen: Seen, look: Look, entry: Entry) -> None:
         """Draw, act, and tell, in this order, once a decision is on record."""
@@ -32,8 +34,18 @@ class Pages:
         report = self.report(seen)
         acting.act(self._project, entry, self._console)
         if entry.action != "wait" or look.drift.alarm:
-            acting.tell_mlflow(self._project, seen, look, entry, [Path(p) for p in (report, drawn) if p is not None])
+            self._log(seen, look, entry, [Path(p) for p in (report, drawn) if p is not None])
         notifying.after_look(self._project, look, entry)
+
+    def _log(self, seen: Seen, look: Look, entry: Entry, pages: list[Path]) -> None:
+        """A run in MLflow, as long as that answers: looks and decisions stand in the ledger without it."""
+        if self._away:
+            return
+        try:
+            acting.tell_mlflow(self._project, seen, look, entry, pages)
+        except WindvaneError as e:
+            self._away = True
+            self._console.say(f"  note: looks of this pass are not in MLflow: {e}")
 
     def report(self, seen: Seen) -> str:
         """Write a look's page; where."""

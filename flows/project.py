@@ -6,11 +6,9 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
 
-from windvane.tasks import secret
+from windvane.tasks import addresses, places, secret
 from windvane.tasks import settings as params
-from windvane.tasks.errors import Outage
 from windvane.tasks.places import HOME
 from windvane.tasks.settings import Settings
 
@@ -30,6 +28,7 @@ class Project:
         self.root = root.resolve()
         self.settings: Settings = settings or params.load(root / params.PARAMS)
         self.home = self.root / HOME
+        places.repair(self.root)
 
     @property
     def name(self) -> str:
@@ -43,19 +42,10 @@ class Project:
 
     @cached_property
     def ledger(self) -> sa.Engine:
-        """The ledger, migrated. Raises Outage when it cannot be reached."""
-        from sqlalchemy.exc import SQLAlchemyError
+        """The ledger, migrated. Raises what flows/opening.py says of one that cannot be opened."""
+        from windvane.flows import opening
 
-        from windvane.ledger import store
-
-        url = os.environ.get("WINDVANE_LEDGER_URL") or f"sqlite:///{self.home / 'ledger.db'}"
-        try:
-            return store.connect(url)
-        except (SQLAlchemyError, OSError) as e:
-            where = "WINDVANE_LEDGER_URL" if "WINDVANE_LEDGER_URL" in os.environ else self.home / "ledger.db"
-            raise Outage(
-                f"{where}: the ledger does not answer ({type(e).__name__}). Start its server, or mend the address"
-            ) from e
+        return opening.ledger(self)
 
     @cached_property
     def privacy(self) -> Privacy:
@@ -85,25 +75,29 @@ class Project:
         """MLFLOW_TRACKING_URI, or None for the project's own store."""
         return os.environ.get("MLFLOW_TRACKING_URI") or None
 
-    def relative(self, uri: str) -> str:
-        """A URI as the ledger keeps it: relative to the project where it lies inside, so that the folder may move."""
-        parsed = urlparse(uri)
-        path = Path(unquote(parsed.path))
-        return (
-            path.relative_to(self.root).as_posix()
-            if parsed.scheme == "file" and path.is_relative_to(self.root)
-            else uri
-        )
+    def relative(self, address: str) -> str:
+        """An artifact's address as the ledger keeps it: relative to the project where it lies inside, so that the folder may move."""
+        path = addresses.on_disk(address)
+        inside = path is not None and path.is_absolute() and path.is_relative_to(self.root)
+        return path.relative_to(self.root).as_posix() if path is not None and inside else address
 
-    def fetch(self, uri: str) -> Path:
-        """A local path with the content of what `relative` returned."""
-        from windvane.tasks.tracking import local
+    def absolute(self, address: str) -> str:
+        """What `relative` returned, as MLflow knows it."""
+        path = addresses.on_disk(address)
+        return address if path is None else (self.root / path).as_uri()
 
-        return local(uri, self.home / "downloads", self.tracking_uri) if "://" in uri else self.root / uri
+    def fetch(self, address: str, digest: str | None = None) -> Path:
+        """A local path with the content of what `relative` returned. digest: the sha256 that a downloaded copy must have."""
+        path = addresses.on_disk(address)
+        if path is not None:
+            return self.root / path
+        from windvane.tasks.downloads import fetched
 
-    def artifact(self, version: Version, name: str) -> Path:
+        return fetched(address, self.home / "downloads", self.tracking_uri, digest)
+
+    def artifact(self, version: Version, name: str, digest: str | None = None) -> Path:
         """An artifact of the run that made a version, as a local path."""
-        return self.fetch(version.model_uri.rsplit("/", 1)[0] + "/" + name)
+        return self.fetch(addresses.join(addresses.parent(version.model_uri), name), digest)
 
     def record(self, version: Version) -> pd.DataFrame:
         """A version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
@@ -111,7 +105,7 @@ class Project:
         from windvane.tasks.errors import Corrupted
         from windvane.tasks.tables import read_parquet
 
-        path = self.artifact(version, "record.parquet")
+        path = self.artifact(version, "record.parquet", version.record_sha256)
         if sha256(path) != version.record_sha256:
             raise Corrupted(
                 f"{path}: the held-out predictions of version {version.version} were changed. Restore the file from a backup"
@@ -122,4 +116,4 @@ class Project:
         """A version's fitted pipeline, its bytes checked first. Raises Corrupted."""
         from windvane.tasks.artifacts import load
 
-        return load(self.fetch(version.model_uri), version.manifest_sha256)
+        return load(self.fetch(version.model_uri, version.manifest_sha256), version.manifest_sha256)

@@ -11,8 +11,9 @@ from windvane.flows import quiet
 from windvane.flows.console import Console, table
 from windvane.flows.project import Project
 from windvane.monitoring.history.story import Chapter, Story
-from windvane.tasks.errors import Outage
+from windvane.tasks.errors import WindvaneError
 from windvane.tasks.places import HOME
+from windvane.tasks.tracking import Tracker
 
 FOLDER = HOME / "history"
 
@@ -78,10 +79,13 @@ def _log(project: Project, story: Story, files: tuple[Path, ...], console: Conso
     """A run in the project's experiment; None, and said, where MLflow does not answer."""
     quiet.mute()
     try:
-        tracker = project.tracker
-    except Outage as e:
+        return _logged(project.tracker, story, files)
+    except WindvaneError as e:
         console.say(f"  note: not in MLflow: {e}")
         return None
+
+
+def _logged(tracker: Tracker, story: Story, files: tuple[Path, ...]) -> str:
     note = f"**{story.verdict()}**\n\n{len(story.chapters)} windows of {story.window}. Picture and page: Artifacts, `replay/`."
     run = tracker.start(f"replay: {story.policy}", f"replay-{uuid4().hex}", {"mlflow.note.content": note})
     figures = {

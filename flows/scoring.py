@@ -21,7 +21,7 @@ from windvane.flows.deploying import champion_or_complain
 from windvane.flows.project import Project
 from windvane.tasks import pieces
 from windvane.tasks.errors import InputError
-from windvane.tasks.tables import read_parquet, write_parquet, write_whole
+from windvane.tasks.tables import read_frame_cache, write_parquet, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,8 +86,9 @@ class _Scorer:
         import pyarrow as pa
 
         kept = self._work / f"{self._piece:06d}.parquet"
-        if kept.exists():
-            said = read_parquet(kept)[PREDICTION]
+        found = read_frame_cache(kept)
+        if found is not None and list(found) == [PREDICTION] and len(found) == table.num_rows:
+            said = found[PREDICTION]
             self.found += len(said)
         else:
             said = self._predicted(table)
@@ -144,7 +145,8 @@ def _engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataF
     if bulk.get("engine") == "compiled":
         from windvane.serving import stored
 
-        form = stored.read(artifacts.verify(project.fetch(version.model_uri), version.manifest_sha256))
+        folder = project.fetch(version.model_uri, version.manifest_sha256)
+        form = stored.read(artifacts.verify(folder, version.manifest_sha256, stored.FILES))
         if form is not None and form.compiled is not None:
             return "compiled", partial(_compiled, form.compiled, form.signature)
     return "scikit-learn", partial(kind.predict, project.model(version))

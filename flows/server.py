@@ -1,4 +1,4 @@
-"""The project's own Prefect server on loopback, for as long as a command needs it.
+"""The project's own Prefect server on loopback, for as long as a command needs it, behind the project's secret.
 
 Never Prefect's ephemeral server: it loses task runs. The server is a child that ends when its parent does,
 however the parent ends: it watches the pipe that the parent holds open.
@@ -6,60 +6,77 @@ however the parent ends: it watches the pipe that the parent holds open.
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from windvane.flows import standing
+from windvane.flows import prefect_database, standing
+from windvane.serving import guard
+from windvane.serving.guard import App, Lock, Message, Receive, Scope, Send
+from windvane.tasks import faults, library_environment, places
 from windvane.tasks.errors import Outage
-from windvane.tasks.tables import write_whole
 
 # A fresh database takes 15-60 s to migrate on a loaded machine.
 BOOT_SECONDS = 180
 STOP_SECONDS = 20
-DATABASE = "prefect.db"
+# The only paths of Prefect's that need no secret: whether the server lives.
+EVERYONE = ("/api/health", "/api/ready")
+# Sockets whose clients bring the secret in their first message and in no header. Prefect itself asks for it there.
+SELF_CHECKING = ("/api/events/out", "/api/logs/out")
 
 
 @dataclass
 class Server:
-    """A Prefect API: somebody else's (no process), or our own child."""
+    """A Prefect API: somebody else's (no process, no lock), that of `windvane up`, or our own child."""
 
     url: str
     process: subprocess.Popen[bytes] | None
     log: Path | None
-    fresh: Path | None = None
+    lock: Lock | None = None
 
     def answers(self) -> bool:
-        """Whether the API is up."""
-        return healthy(self.url)
+        """Whether the API is up. Raises Outage where another server answers than the one that should."""
+        if self.lock is None:
+            return healthy(self.url)
+        proven = guard.proven(self.url, self.lock)
+        if proven is False:
+            raise Outage(
+                f"the server at {self.url} does not know this project's secret. If it was renewed, start `windvane up` again"
+            )
+        return proven is True
 
     def wait(self) -> None:
         """Return once the API answers. Raises Outage when it died or never comes up."""
         deadline = time.monotonic() + BOOT_SECONDS
         while not self.answers():
-            if self.process is None:
+            late = time.monotonic() > deadline
+            if self.process is not None:
+                if late or self.process.poll() is not None:
+                    if self.log is not None and faults.no_room(self.log):
+                        raise faults.disk_full(self.log.parent)
+                    raise Outage(
+                        f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
+                    )
+            elif self.lock is None:
                 raise Outage(
                     f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL"
                 )
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            elif late:
                 raise Outage(
-                    f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
+                    f"the Prefect server of `windvane up` at {self.url} does not answer. Start `windvane up` again"
                 )
             time.sleep(0.05)
-        if self.fresh is not None and not _template().exists():
-            _keep(self.fresh)
 
 
 @contextmanager
@@ -69,22 +86,26 @@ def running(home: Path) -> Iterator[Server]:
     Sets the environment that Prefect reads at its import, so enter before importing it. The server boots
     while the caller imports; call wait() before the first flow.
     """
-    shared = os.environ.get("PREFECT_API_URL")
-    if shared:
-        yield Server(shared.rstrip("/"), None, None)
+    shared = (os.environ.get("PREFECT_API_URL") or "").rstrip("/")
+    up = standing.running(home.parent)
+    own = up is not None and up.starts_prefect
+    if shared and not (up is not None and own and shared == up.prefect):
+        # Somebody else's: it is asked with what the environment holds for it, never with the project's secret.
+        yield Server(shared, None, None)
         return
-    if (up := standing.running(home.parent)) is not None and up.prefect is not None:
+    lock = Lock.of(home.parent)
+    if up is not None and up.prefect is not None:
         # Two servers on one database would both keep its schedules.
-        with _told(environment(home, up.prefect)):
-            yield Server(up.prefect, None, None)
+        with _told(environment(home, up.prefect, lock) if own else {"PREFECT_API_URL": up.prefect}):
+            yield Server(up.prefect, None, None, lock=lock if own else None)
         return
-    fresh = prepare(home)
+    prefect_database.prepare(home)
     log = home / "server.log"
     # The child binds nothing itself: with the socket open from the start the port cannot be taken meanwhile.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        told = environment(home, url)
+        url = f"http://127.0.0.1:{guard.port_of(listener)}/api"
+        told = environment(home, url, lock)
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "windvane.flows.server", str(listener.fileno())],
@@ -97,7 +118,7 @@ def running(home: Path) -> Iterator[Server]:
             )
     try:
         with _told(told):
-            yield Server(url, process, log, home / DATABASE if fresh else None)
+            yield Server(url, process, log, lock)
     finally:
         assert process.stdin is not None
         process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: nobody has to wait for that
@@ -114,62 +135,109 @@ def _told(values: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def prepare(home: Path) -> bool:
-    """Make the server's home, with a migrated database where one is at hand; whether the database is a new one."""
-    home.mkdir(parents=True, exist_ok=True)
-    fresh = not (home / DATABASE).exists()
-    if fresh and _template().exists():
-        shutil.copy(_template(), home / DATABASE)
-    return fresh
-
-
-def _template() -> Path:
-    """An empty, migrated database of the installed Prefect: spares each further new project half of its boot."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "windvane" / f"prefect-{version('prefect')}.db"
-
-
-def _keep(database: Path) -> None:
-    """Keep a new database as template. VACUUM INTO, since a copied file lacks what still stands in its write-ahead log."""
-
-    def vacuum(part: Path) -> None:
-        with closing(sqlite3.connect(database)) as connection:
-            connection.execute("VACUUM INTO ?", (str(part),))
-
-    try:
-        write_whole(_template(), vacuum)
-    except (OSError, sqlite3.Error):
-        return  # a cache that cannot be written costs time, nothing else
-
-
-def environment(home: Path, url: str) -> Mapping[str, str]:
-    """What Prefect reads at its import, in the server and in whoever uses it."""
+def environment(home: Path, url: str, lock: Lock) -> Mapping[str, str]:
+    """What Prefect reads at its import, in the server and in whoever uses it. Holds the secret: never for a command line."""
+    page = url.removesuffix("/api")
     return {
         "PREFECT_HOME": str(home.resolve()),
         "PREFECT_API_URL": url,
+        "PREFECT_API_AUTH_STRING": lock.basic,
+        "PREFECT_SERVER_API_AUTH_STRING": lock.basic,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{page},{page.replace('127.0.0.1', 'localhost')}",
         # Where the address is missing, an error is better than a server that nobody knows of.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
+        **library_environment.OFF,
     }
 
 
 def healthy(url: str) -> bool:
-    """Whether the API answers."""
+    """Whether somebody else's API answers."""
+    return answers(f"{url}/health")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200. Nothing of the project's is sent."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, ValueError):
         return False
+
+
+def guarded(app: App, home: Path, port: int) -> App:
+    """Prefect's application behind the guard. `home`: its own, below .windvane; the environment holds the secret."""
+    lock = Lock.of(home.parent, os.environ["PREFECT_SERVER_API_AUTH_STRING"].partition(":")[2])
+    basic = "Basic " + b64encode(lock.basic.encode()).decode()
+    return guard.Guard(_without_login(app, lock), lock, port, EVERYONE, SELF_CHECKING, hands_on=basic)
+
+
+def _without_login(app: App, lock: Lock) -> App:
+    """Prefect's own check must not ask a person again whom the guard has let in.
+
+    Its page asks /ui-settings whether to show a login form, and where the API is: under the name by which the page was opened. A socket's
+    first message gets the secret, which a page does not have.
+    """
+
+    async def asked_once(scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope.get(guard.LET_IN):
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await app(scope, _with_token(receive, lock.basic), send)
+        elif scope["path"] == "/ui-settings":
+            await _settings(app, scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return asked_once
+
+
+def _with_token(receive: Receive, token: str) -> Receive:
+    async def receives() -> Message:
+        message = await receive()
+        text = message.get("text")
+        if message["type"] == "websocket.receive" and text and len(text) < 10_000 and '"auth"' in text:
+            try:
+                content = json.loads(text)
+            except ValueError:
+                return message
+            if isinstance(content, dict) and content.get("type") == "auth":
+                return {**message, "text": json.dumps({**content, "token": token})}
+        return message
+
+    return receives
+
+
+async def _settings(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    started: list[Message] = []
+    body = bytearray()
+
+    async def collect(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            started.append(message)
+        else:
+            body.extend(message.get("body", b""))
+
+    plain = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]
+    await app({**scope, "headers": plain}, receive, collect)
+    content = bytes(body)
+    if started[0]["status"] == 200:
+        host = guard.values(plain, b"host")[0].decode()
+        content = json.dumps({**json.loads(content), "auth": None, "api_url": f"http://{host}/api"}).encode()
+    headers = [(name, value) for name, value in started[0]["headers"] if name.lower() != b"content-length"]
+    await send({**started[0], "headers": [*headers, (b"content-length", str(len(content)).encode())]})
+    await send({"type": "http.response.body", "body": content})
 
 
 def serve(descriptor: int) -> None:
     """The child: Prefect's API and UI on an already bound socket, until standard input closes."""
+    places.keep_private()
+    library_environment.prepare()
     listener = socket.socket(fileno=descriptor)
-    import uvicorn
     from prefect.server.api.server import create_app
 
-    server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning", timeout_graceful_shutdown=3))
+    home = Path(os.environ["PREFECT_HOME"])
+    prefect_database.complete(home)
+    server = guard.serving(guarded(create_app(), home, guard.port_of(listener)))
 
     def follow_parent() -> None:
         sys.stdin.buffer.read()

@@ -9,9 +9,19 @@ from windvane.ledger import versions
 from windvane.tasks import versioning
 from windvane.tasks.data_settings import expand
 from windvane.tasks.errors import Outage
-from windvane.tasks.tables import read_json, write_json
+from windvane.tasks.tables import read_cache, write_json
 
 STATE = "remote.json"
+
+
+def _state(content: Any) -> dict[str, Any]:
+    """What was pushed, and what is to be; made again without it: what is there already is passed over."""
+    remote, pushed, pending = (content[name] for name in ("remote", "pushed", "pending"))
+    return {
+        "remote": str(remote),
+        "pushed": [str(v) for v in pushed],
+        "pending": {k: list(v) for k, v in pending.items()},
+    }
 
 
 def push(lap: Lap) -> None:
@@ -19,7 +29,7 @@ def push(lap: Lap) -> None:
     remote, path = lap.project.settings.data.remote, lap.project.home / STATE
     if remote is None:
         return
-    known = read_json(path) if path.exists() else {}
+    known = read_cache(path, _state) or {}
     if known.get("remote") != remote:
         known = {"remote": remote, "pushed": [], "pending": {}}
     pushed: list[str] = known["pushed"]

@@ -13,7 +13,7 @@ from windvane.ledger.moments import moment
 from windvane.ledger.versions import Version
 from windvane.monitoring.windows import Place
 from windvane.tasks.errors import InputError
-from windvane.tasks.tables import read_json, read_parquet, write_json, write_parquet
+from windvane.tasks.tables import read_cache, read_frame_cache, read_parquet, write_json, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,10 +24,7 @@ FOLDER = "watch"
 
 def kept(path: Path) -> dict[str, Any] | None:
     """What the watch has kept there; None: nothing, or it is damaged, and is made again."""
-    try:
-        return dict(read_json(path))
-    except (FileNotFoundError, ValueError):
-        return None
+    return read_cache(path, dict)
 
 
 def record(project: Project, champion: Version) -> pd.DataFrame:
@@ -87,7 +84,7 @@ class Source:
     def _described(self) -> dict[str, Any]:
         """The source's new rows in a few words: their times. Read from the table only when the source has changed."""
         path = self._folder / f"source-{self.champion.version}.json"
-        if (known := kept(path)) is not None and known["mark"] == self.mark:
+        if (known := kept(path)) is not None and known.get("mark") == self.mark and self._kept_rows is not None:
             return known
         made = self._predicted()
         problem = self.project.settings.problem
@@ -97,6 +94,10 @@ class Source:
         told = {"mark": self.mark, "times": times, "labelled": labelled}
         write_json(told, path)
         return told
+
+    @property
+    def _kept_rows(self) -> pd.DataFrame | None:
+        return read_frame_cache(self._folder / f"source-{self.champion.version}.parquet")
 
     @property
     def _folder(self) -> Path:
@@ -131,6 +132,7 @@ class Source:
         """Those of a window, as monitoring/frames.py makes them."""
         import pandas as pd
 
-        made = read_parquet(self._folder / f"source-{self.champion.version}.parquet")
+        made = self._kept_rows
+        assert made is not None  # places are made from what was described
         times = pd.Series([moment(v) for v in made[self.project.settings.problem.time].tolist()], index=made.index)
         return made[(times >= place.start) & (times < place.end)].reset_index(drop=True)

@@ -6,7 +6,6 @@ ends), the file says who and where.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from windvane.ledger.leases import Holder
-from windvane.tasks.errors import InputError
-from windvane.tasks.tables import write_json
+from windvane.tasks.errors import Corrupted, InputError
+from windvane.tasks.tables import read_cache, write_json
 
 _FILE, _LOCK = "up.json", "up.lock"
 # Which clock the watch goes by: the wall's, or the newest moment among the events that the ledger has seen.
@@ -24,29 +23,51 @@ Clock = Literal["wall", "events"]
 
 @dataclass(frozen=True)
 class Standing:
-    """`holder` runs `up`. `prefect` is its API's address; `services` are addresses by name; `children` process and birth by name."""
+    """`holder` runs `up`. `prefect` is the API's address, and `starts_prefect` whether `up` runs it, behind the project's secret;
+    `services` are addresses by name; `children` process and birth by name.
+    """
 
     holder: Holder
     clock: Clock = "wall"
     prefect: str | None = None
+    starts_prefect: bool = False
     services: Mapping[str, str | None] = field(default_factory=dict)
     children: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
 def read(home: Path) -> Standing | None:
-    """What the last `up` of this project wrote, whether it still runs or not; None where there never was one."""
-    try:
-        content: dict[str, Any] = json.loads((home / _FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    """What the last `up` of this project wrote, whether it still runs or not; None where there never was one, or it is damaged."""
+    return read_cache(home / _FILE, _standing)
+
+
+def _standing(content: Any) -> Standing:
     children = {name: (int(pid), float(born)) for name, (pid, born) in content["children"].items()}
-    return Standing(**{**content, "holder": Holder(**content["holder"]), "children": children})
+    services = {str(name): address for name, address in content["services"].items()}
+    holder = Holder(**content["holder"])
+    if not (isinstance(holder.pid, int) and isinstance(holder.born, int | float) and isinstance(holder.host, str)):
+        raise TypeError("no process holds it")
+    return Standing(**{**content, "holder": holder, "children": children, "services": services})
 
 
 def running(home: Path) -> Standing | None:
     """What stands now; None while no `up` of this project runs on this machine."""
     standing = read(home)
+    if standing is None and (home / _FILE).exists() and _held(home):
+        raise Corrupted(
+            f"{home / _FILE}: is damaged while `windvane up` runs. Stop that with Ctrl-C and start it again"
+        )
     return standing if standing is not None and standing.holder.alive() else None
+
+
+def _held(home: Path) -> bool:
+    """Whether an `up` has the lock."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(home / _LOCK).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def write(home: Path, standing: Standing) -> None:

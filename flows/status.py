@@ -13,6 +13,7 @@ from windvane.flows import standing
 from windvane.flows.console import Console, number
 from windvane.flows.project import Project
 from windvane.ledger import decisions, laps, versions, windows
+from windvane.tasks import addresses
 
 
 def status(project: Project, console: Console) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def status(project: Project, console: Console) -> dict[str, Any]:
         console.say(f"  up: {', '.join(f'{name} {at}' for name, at in stands.items())}; process {up.holder.pid}")
     services = {
         "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
-        "mlflow": stands.get("mlflow") or project.tracking_uri or str(project.home / "mlflow.db"),
+        "mlflow": stands.get("mlflow") or addresses.shown(project.tracking_uri or str(project.home / "mlflow.db")),
         "prefect": stands.get("prefect") or os.environ.get("PREFECT_API_URL") or "started by each lap",
         "serving": _serving(project, console),
     }

@@ -9,9 +9,8 @@ import os
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,11 @@ from pathlib import Path
 import psutil
 
 from windvane.flows import child
+from windvane.flows.logs import Log
 from windvane.flows.standing import Standing
 from windvane.tasks.errors import InputError
 
-# Seconds: between two looks at what is not ready, and at what is; how long an answer may take.
+# Seconds: between two looks at what is not ready, and at what is; how long an end by force may take.
 SOON, SELDOM, PATIENCE = 0.3, 5.0, 2.0
 # Ready for that long, and its earlier deaths are forgotten; silent for that long, and it is taken for dead.
 STEADY, SILENT = 60.0, 120.0
@@ -48,13 +48,16 @@ class Service:
 class Child:
     """A service and the process that runs it now."""
 
-    def __init__(self, service: Service, log: Path) -> None:
+    def __init__(self, service: Service, log: Log, probes: ThreadPoolExecutor) -> None:
         self.service = service
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
         self.born = 0.0
         self.ready = False
         self.deaths = 0
+        self.said = ""
+        self._probes = probes
+        self._probe: Future[bool] | None = None
         self._begin = self._look = 0.0
         self._since = self._heard = 0.0
 
@@ -69,7 +72,8 @@ class Child:
         if self.ready:
             return "ready"
         if self.process is None and self.deaths:
-            return f"died, started again (see {self.log.name})"
+            times = "" if self.deaths == 1 else f" {self.deaths} times"
+            return f"died{times}, started again (see {self.log.path.name}): {self.said}"
         return "waiting" if self.process is None and self.service.command is not None else "starting"
 
     @property
@@ -80,7 +84,8 @@ class Child:
     def start(self) -> None:
         """Start the process; its words go to the log."""
         assert self.service.command is not None
-        with self.log.open("ab") as out:
+        out = self.log.begin()
+        try:
             self.process = subprocess.Popen(
                 self.service.command,
                 stdin=subprocess.PIPE,
@@ -90,6 +95,8 @@ class Child:
                 pass_fds=self.service.hands,
                 start_new_session=True,
             )
+        finally:
+            os.close(out)
         self.born = psutil.Process(self.process.pid).create_time()
         self._heard = time.monotonic()
         self._look = 0.0
@@ -103,8 +110,12 @@ class Child:
         now = time.monotonic()
         if self.process is not None and (status := self.process.poll()) is not None:
             self._died(status)
-        elif now >= self._look and (self.process is not None or self.service.command is None):
-            well = self.service.healthy(self.pid)
+        elif self._probe is None:
+            if now >= self._look and (self.process is not None or self.service.command is None):
+                # In a thread: while one hangs, the others and Ctrl-C must not wait for it.
+                self._probe = self._probes.submit(self.service.healthy, self.pid)
+        elif self._probe.done():
+            well, self._probe = self._probe.result(), None
             if well:
                 self._heard = now
                 self._since = self._since if self.ready else now
@@ -116,9 +127,12 @@ class Child:
 
     def _died(self, status: int) -> None:
         self.kill()
+        self.log.drain()
+        self.said = self.log.last_words()
         if status == WRONG_INPUT:
-            raise InputError(last_words(self.log))
-        self.process, self.ready = None, False
+            raise InputError(self.said)
+        # What an earlier process was asked says nothing of the next.
+        self.process, self.ready, self._probe = None, False, None
         self.deaths += 1
         self._begin = time.monotonic() + min(LONGEST, 2.0 ** (self.deaths - 1))
 
@@ -141,10 +155,9 @@ class Supervisor:
 
     def __init__(self, services: list[Service], logs: Path, told: Callable[[Mapping[str, Child]], None]) -> None:
         logs.mkdir(parents=True, exist_ok=True)
-        self.children = {s.name: Child(s, logs / f"{s.name}.log") for s in services}
+        self._probes = ThreadPoolExecutor(len(services), thread_name_prefix="probe")
+        self.children = {s.name: Child(s, Log(logs / f"{s.name}.log"), self._probes) for s in services}
         self._told = told
-        for one in self.children.values():
-            one.log.unlink(missing_ok=True)
 
     @property
     def ready(self) -> bool:
@@ -172,6 +185,8 @@ class Supervisor:
                     with suppress(subprocess.TimeoutExpired):
                         one.process.wait(max(0.0, deadline - time.monotonic()))
                     one.kill()
+                    one.log.drain()
+        self._probes.shutdown(wait=False, cancel_futures=True)
 
 
 def sweep(standing: Standing | None, home: Path) -> int:
@@ -204,18 +219,3 @@ def _belongs(process: psutil.Process, groups: set[int], home: Path) -> bool:
         return os.getpgid(process.pid) in groups and process.environ().get(child.MARK) == str(home)
     except (psutil.Error, OSError):
         return False
-
-
-def answers(url: str) -> bool:
-    """Whether a GET is answered with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
-
-
-def last_words(log: Path) -> str:
-    """The last line of a log that says something."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("windvane: ") if lines else f"it ended without a word; {log} is empty"

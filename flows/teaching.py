@@ -11,9 +11,11 @@ from pydantic import TypeAdapter
 
 from windvane.flows.console import number
 from windvane.flows.lap import Lap
+from windvane.flows.project import Project
 from windvane.ledger import openings, versions
 from windvane.serving import stored
 from windvane.serving.agreement import Pace
+from windvane.serving.weigh import Weight, weigh
 from windvane.tasks import (
     artifacts,
     estimators,
@@ -21,6 +23,7 @@ from windvane.tasks import (
     features,
     label_shift,
     problems,
+    sizes,
     tables,
     thresholds,
     trials,
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
     from windvane.tasks.settings import Settings
 
+# Bytes of a scoring service without a model, about.
+EMPTY_SCORER = 100_000_000
 # Rows stored with the model: what the smoke test predicts again.
 SAMPLE_ROWS = 20
 # The record's column that tells how many earlier laps each row has judged.
@@ -68,6 +73,8 @@ class Built:
     taught_until: str | float | None
     # Which engine answers large batches sooner, as measured; None where there is no compiled form.
     bulk: dict[str, Any] | None
+    # What the scorer needs for it.
+    memory: Weight
 
 
 def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
@@ -88,8 +95,8 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
     """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then."""
     done = lesson.root / "found.json"
     adapter = TypeAdapter(searching.Found)
-    if done.exists():
-        return adapter.validate_json(done.read_bytes())
+    if (known := tables.read_cache(done, adapter.validate_python)) is not None:
+        return known  # damaged, it is found again from the journal
     settings = lap.project.settings
 
     def show(progress: searching.Progress) -> None:
@@ -191,7 +198,27 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     engine = stored.files(model, lesson.kind, lesson.columns, inputs, asked, settings.split.seed, pace=pace)
     bulk = pace.to_json() if stored.is_compiled(engine) else None
     digest = artifacts.save(model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name, engine)
-    return Built(folder, digest, splitting.taught_until(taught, settings), bulk)
+    memory = weigh(folder, digest, lesson.kind.name)
+    lap.console.say(
+        f"  memory in the scoring service: {sizes.shown(memory.kept)}, while it is loaded {sizes.shown(memory.peak)}"
+    )
+    if (heavy := too_heavy(lap.project, memory)) is not None:
+        lap.console.say(f"  note: {heavy}")
+    return Built(folder, digest, splitting.taught_until(taught, settings), bulk, memory)
+
+
+def too_heavy(project: Project, memory: Weight) -> str | None:
+    """Why the scoring service will not load a version beside the champion, in words; None: as far as one can tell it will."""
+    most = project.settings.serve.most_memory
+    champion = versions.champion(project.ledger, project.name)
+    beside = (champion.facts.get("memory") or {}).get("kept", 0) if champion is not None else 0
+    if most is None or EMPTY_SCORER + beside + memory.peak <= most:
+        return None
+    return (
+        f"serve.memory is {sizes.shown(most)}, and the service takes about {sizes.shown(EMPTY_SCORER + beside)} before it loads "
+        "this version: it will refuse it and keep the one before. Raise serve.memory, or choose smaller models in "
+        "search.candidates"
+    )
 
 
 def _fitted(lap: Lap, lesson: Lesson, spec: Spec, rows: pd.DataFrame) -> Any:

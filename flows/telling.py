@@ -11,9 +11,11 @@ from windvane.flows.lap import Lap
 from windvane.flows.outcome import Candidate, Outcome, of_version
 from windvane.flows.teaching import Lesson
 from windvane.ledger import laps, versions
+from windvane.ledger.failpoints import reached
 from windvane.ledger.store import now
 from windvane.ledger.versions import Judgement, Promotion, Version
 from windvane.tasks import fingerprint, thresholds, versioning
+from windvane.tasks.errors import WindvaneError
 from windvane.tasks.evaluation import Evaluation, HeldOut
 from windvane.tasks.gate import Verdict
 from windvane.tasks.places import DATA, HOME
@@ -116,17 +118,20 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
     judgement = Judgement(
         challenger.version, against, fingerprint.gate(project.settings), verdict.accepted, kept, now()
     )
+    reached("judge: decided")
     versions.decide(engine, lap.lease, judgement, move, lap.id)
-    tracker = project.tracker
-    tracker.log(
-        challenger.run_id,
-        tags={
-            "windvane.verdict": outcome.verdict,
-            "windvane.reason": reason,
-            "windvane.version": str(challenger.version),
-        },
-    )
-    tracker.end(challenger.run_id)
+    reached("judge: in the ledger")
+    tags = {
+        "windvane.verdict": outcome.verdict,
+        "windvane.reason": reason,
+        "windvane.version": str(challenger.version),
+    }
+    try:
+        project.tracker.log(challenger.run_id, tags=tags)
+        project.tracker.end(challenger.run_id)
+    except WindvaneError as e:  # the ledger has the verdict
+        lap.console.say(f"  note: the run in MLflow has no verdict: {e}")
+    reached("judge: told")
     return outcome, move
 
 

@@ -21,6 +21,7 @@ from windvane.flows.teaching import lesson
 from windvane.flows.telling import begin, conclude, summary
 from windvane.ledger import laps, versions
 from windvane.ledger.versions import Version
+from windvane.tasks.errors import WindvaneError
 from windvane.tasks.estimators import one_thread
 from windvane.tasks.smoke import Tester
 
@@ -102,5 +103,8 @@ def decide(lap: Lap, challenger: Version) -> Outcome:
     verdict, against = steps.judge(lap, challenger)
     outcome, move = conclude(lap, challenger, verdict, against)
     if move is not None:
-        steps.promote(lap, move)
+        try:
+            steps.promote(lap, move)
+        except WindvaneError as e:  # the promotion is done: the ledger has it
+            lap.console.say(f"  note: the alias in MLflow follows at the next lap: {e}")
     return outcome

@@ -9,23 +9,26 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windvane.flows import child, server, standing, supervisor
+from windvane.flows import access, child, prefect_database, server, standing, supervisor
 from windvane.flows.console import Console, Screen
 from windvane.flows.project import Project
 from windvane.flows.standing import Clock, Standing
-from windvane.flows.supervisor import Child, Service, Supervisor, answers
+from windvane.flows.supervisor import Child, Service, Supervisor
 from windvane.ledger.leases import Holder
-from windvane.serving import state
+from windvane.serving import guard, state
+from windvane.serving.guard import Lock
+from windvane.tasks import library_environment
 from windvane.tasks.errors import InputError
-from windvane.tasks.tables import read_json
+from windvane.tasks.tables import read_cache
 
 LOOPBACK = "127.0.0.1"
-# Where people look for them; a port that is taken gives way to one of the next.
-MLFLOW, PREFECT, NEXT = 5000, 4200, 50
+# Where people look for them, unless `ports` says where; a port that is taken gives way to one of the next.
+PORTS, NEXT = {"mlflow": 5000, "prefect": 4200}, 50
 # Seconds between two looks; after which the runner, which looks every minute, is taken for hanging.
 STEP, BEAT = 0.25, 180
 RUNNER = "runner.json"
@@ -34,23 +37,25 @@ RUNNER = "runner.json"
 def up(project: Project, clock: Clock, console: Console) -> None:
     """Everything at once, until SIGINT or SIGTERM. With `--json`: one object on standard output once all is ready."""
     _ = project.ledger  # an outage of what everything stands on is told at once
-    with standing.alone(project.home), _until_told() as stopping, socket.socket() as prefect:
+    with standing.alone(project.home), _until_told() as stopping, ExitStack() as sockets:
         left = supervisor.sweep(standing.read(project.home), project.home)
         if left:
             console.say(f"  note: ended {left} processes that an earlier `windvane up` left behind when it was killed")
-        services = _services(project, clock, prefect)
+        lock = Lock.of(project.home)
+        services = _services(project, clock, lock, sockets)
         me = Holder.me("windvane up")
-        url = next(s.environment["PREFECT_API_URL"] for s in services if s.name == "runner")
+        by_name = {s.name: s for s in services}
+        url, own = by_name["runner"].environment["PREFECT_API_URL"], by_name["prefect"].command is not None
         addresses = {s.name: s.address for s in services}
 
         def told(children: Mapping[str, Child]) -> None:
             alive = {name: (one.pid, one.born) for name, one in children.items() if one.pid is not None}
-            standing.write(project.home, Standing(me, clock, url, addresses, alive))
+            standing.write(project.home, Standing(me, clock, url, own, addresses, alive))
 
         watched = Supervisor(services, project.home / "up", told)
         try:
             told(watched.children)
-            _watch(project, watched, stopping, clock, console)
+            _watch(project, watched, stopping, clock, lock, console)
         finally:
             console.say("  stopping")
             watched.stop()
@@ -58,14 +63,17 @@ def up(project: Project, clock: Clock, console: Console) -> None:
             console.say("  stopped")
 
 
-def _watch(project: Project, watched: Supervisor, stopping: list[int], clock: Clock, console: Console) -> None:
+def _watch(
+    project: Project, watched: Supervisor, stopping: list[int], clock: Clock, lock: Lock, console: Console
+) -> None:
     screen, told = Screen(console), False
     while not stopping:
         watched.step()
         screen.show(_rows(project, watched))
         if watched.ready and not told:
             told = True
-            screen.say("  all ready; Ctrl-C stops" + ("; the clock is that of the events" if clock == "events" else ""))
+            events = "; the clock is that of the events" if clock == "events" else ""
+            screen.say("\n".join([f"  all ready; Ctrl-C stops{events}", *_ways_in(watched, lock, console.live)]))
             if console.json:
                 print(json.dumps(_facts(project, watched, clock)), flush=True)
         time.sleep(STEP)
@@ -84,87 +92,138 @@ def _until_told() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _services(project: Project, clock: Clock, prefect: socket.socket) -> list[Service]:
-    """In the order of the table. What the environment names as running elsewhere is used, not started."""
-    home, own = project.home, {child.MARK: str(project.home), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+def _services(project: Project, clock: Clock, lock: Lock, sockets: ExitStack) -> list[Service]:
+    """In the order of the table. What the environment names as running elsewhere is used, not started.
+
+    Each port is bound here for as long as `up` runs and handed down: nobody else can take it, and while a server is started
+    again, requests wait instead of failing.
+    """
+    home = project.home
+    own = {
+        child.MARK: str(home),
+        child.SECRET: lock.secret,
+        # The project's folder is the user's: a tasks.py or prefect.py in it is not imported.
+        "PYTHONSAFEPATH": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        **library_environment.OFF,
+    }
     shared = os.environ.get("PREFECT_API_URL")
     if shared:
         url = shared.rstrip("/")
-        orders = Service("prefect", url.removesuffix("/api"), lambda _: answers(f"{url}/health"))
+        orders = Service("prefect", url.removesuffix("/api"), lambda _: server.healthy(url))
         told = {"PREFECT_API_URL": url}
     else:
-        # Bound here for as long as `up` runs: while the server is started again, requests wait instead of failing.
-        url = f"http://{LOOPBACK}:{_bind(prefect, PREFECT)}/api"
-        told = dict(server.environment(home / "prefect", url))
-        server.prepare(home / "prefect")
-        command = (sys.executable, "-P", "-m", "windvane.flows.server", str(prefect.fileno()))
+        listener = _bound("prefect", project.settings.ports.prefect, sockets)
+        page = f"http://{LOOPBACK}:{guard.port_of(listener)}"
+        told = dict(server.environment(home / "prefect", f"{page}/api", lock))
+        prefect_database.prepare(home / "prefect")
         orders = Service(
             "prefect",
-            url.removesuffix("/api"),
-            lambda _: server.healthy(url),
-            command,
+            page,
+            lambda _: guard.proven(page, lock) is True,
+            (sys.executable, "-P", "-m", "windvane.flows.server", str(listener.fileno())),
             own | told,
-            hands=(prefect.fileno(),),
+            hands=(listener.fileno(),),
         )
     own |= told
-    serve = project.settings.serve
-    at = f"http://{LOOPBACK if serve.host in ('0.0.0.0', '::') else serve.host}:{serve.port}"
-    _free(serve.host, serve.port)
     return [
-        _tracking(project, own),
+        _tracking(project, own, lock, sockets),
         orders,
-        Service("service", at, lambda _: answers(f"{at}/version"), _role("service"), own),
+        _scoring(project, own, lock, sockets),
         Service(
             "runner", None, lambda pid: _beats(home, pid), _role("runner", clock), own, after=("mlflow", "prefect")
         ),
     ]
 
 
-def _tracking(project: Project, own: Mapping[str, str]) -> Service:
+def _tracking(project: Project, own: Mapping[str, str], lock: Lock, sockets: ExitStack) -> Service:
     uri = project.tracking_uri
     if uri is not None and uri.startswith("http"):
-        return Service("mlflow", uri, lambda _: answers(f"{uri.rstrip('/')}/health"))
-    with socket.socket() as probe:
-        port = _bind(probe, MLFLOW)
-    url = f"http://{LOOPBACK}:{port}"
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return Service("mlflow", url, lambda _: answers(f"{url}/health"), _role("mlflow", str(port)), {**own, **quiet})
+        health = f"{uri.rstrip('/')}/health"
+        return Service("mlflow", uri, lambda _: server.answers(health))
+    listener = _bound("mlflow", project.settings.ports.mlflow, sockets)
+    url = f"http://{LOOPBACK}:{guard.port_of(listener)}"
+    return _ours("mlflow", url, listener, own, lock)
+
+
+def _scoring(project: Project, own: Mapping[str, str], lock: Lock, sockets: ExitStack) -> Service:
+    from windvane.serving import keys
+    from windvane.serving import server as scoring
+
+    serve = project.settings.serve
+    try:
+        listener = scoring.listen(serve.host, serve.port, keys.read(os.environ.get(keys.VARIABLE)))
+    except InputError as e:
+        raise InputError(str(e).replace("with --port", "with serve.port in params.yaml")) from None
+    sockets.enter_context(listener)
+    host = LOOPBACK if serve.host in ("0.0.0.0", "::") else serve.host
+    return _ours("service", f"http://{f'[{host}]' if ':' in host else host}:{serve.port}", listener, own, lock)
+
+
+def _ours(name: str, url: str, listener: socket.socket, own: Mapping[str, str], lock: Lock) -> Service:
+    """A child on a socket that is held here. What answers there must prove that it is this project's."""
+    number = listener.fileno()
+    return Service(name, url, lambda _: guard.proven(url, lock) is True, _role(name, str(number)), own, hands=(number,))
 
 
 def _role(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "windvane.flows.child", name, *arguments)
 
 
-def _bind(listener: socket.socket, port: int) -> int:
-    """Bind to a port of loopback, or to one of the next if it is taken, or to any; which one."""
+def _bound(name: str, wanted: int | None, sockets: ExitStack) -> socket.socket:
+    """A socket that listens on the wanted port of loopback; without a wish on the usual one, or one of the next, or any.
+
+    Raises InputError when the wanted one is taken.
+    """
+    listener = sockets.enter_context(socket.socket())
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for one in (*range(port, port + NEXT), 0):
+    usual = PORTS[name]
+    for port in (*range(usual, usual + NEXT), 0) if wanted is None else (wanted,):
         try:
-            listener.bind((LOOPBACK, one))
+            listener.bind((LOOPBACK, port))
             listener.listen(512)
         except OSError:
             continue
-        return int(listener.getsockname()[1])
-    raise AssertionError("the system always has a free port")
+        return listener
+    raise InputError(
+        f"params.yaml: ports.{name}: port {wanted} cannot be used: another program has it, or it is not allowed. "
+        f"Choose another, or write null: then it is {usual} or the next free one"
+    )
 
 
-def _free(host: str, port: int) -> None:
-    from windvane.serving import keys, server
-
-    known = keys.read(os.environ.get(keys.VARIABLE))
-    try:
-        server.listen(host, port, known).close()
-    except InputError as e:
-        raise InputError(str(e).replace("with --port", "with serve.port in params.yaml")) from None
+def _ways_in(watched: Supervisor, lock: Lock, shown: bool) -> list[str]:
+    """How a person opens the pages. The links hold the secret: on a terminal only, never in a log."""
+    pages = {
+        name: one.service.address
+        for name, one in watched.children.items()
+        if name in PORTS and one.service.command is not None and one.service.address is not None
+    }
+    if not pages:
+        return []
+    if not shown:
+        return ["  MLflow's and Prefect's pages ask for the project's secret: windvane secret"]
+    return [f"  open {line}" for line in access.links(pages, lock)]
 
 
 def _beats(home: Path, pid: int | None) -> bool:
     """Whether the runner has set up its deployments and looked round lately."""
-    try:
-        said = read_json(home / "up" / RUNNER)
-    except (FileNotFoundError, ValueError):
-        return False
-    return bool(said["pid"] == pid and time.time() - said["at"] < BEAT)
+    said = _said(home)
+    return said is not None and said.pid == pid and time.time() - said.at < BEAT
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """What the runner last said: its process, when (seconds since the epoch), and what it does when."""
+
+    pid: int
+    at: float
+    does: Mapping[str, str]
+
+
+def _said(home: Path) -> _Beat | None:
+    """The runner's last word; None where there is none, or it is damaged: it speaks again in a moment."""
+    return read_cache(home / "up" / RUNNER, lambda c: _Beat(int(c["pid"]), float(c["at"]), dict(c["does"])))
 
 
 def _rows(project: Project, watched: Supervisor) -> list[dict[str, Any]]:
@@ -186,8 +245,8 @@ def _more(project: Project, name: str) -> str:
             else f"version {told['version']}"
         )
     if name == "runner":
-        said = read_json(project.home / "up" / RUNNER)
-        return "; ".join(f"{what}: {when}" for what, when in said["does"].items())
+        said = _said(project.home)
+        return "; ".join(f"{what}: {when}" for what, when in said.does.items()) if said is not None else ""
     return ""
 
 

@@ -15,48 +15,83 @@ from windvane.flows.looks import Pass, plain
 from windvane.flows.pages import Pages
 from windvane.flows.production import Production
 from windvane.flows.project import Project
-from windvane.flows.source import FOLDER, kept
+from windvane.flows.source import FOLDER
 from windvane.flows.standing import Clock
 from windvane.ledger import decisions, versions
 from windvane.ledger.decisions import Entry
+from windvane.ledger.versions import Version
 from windvane.ledger.windows import Seen
 from windvane.monitoring.decision import ACKNOWLEDGED
-from windvane.tasks.tables import write_json
+from windvane.tasks.tables import read_cache, write_json
 
 _EVER = "9999"
+_LOCK = "watch.lock"
 
 
 def watch(
     project: Project, console: Console, *, clock: Clock = "wall", wait: bool = False, acknowledge: bool = False
 ) -> dict[str, Any]:
-    """One pass over what is new; what it saw, decided and did."""
-    champion, promotion = champion_or_complain(project), versions.last_promotion(project.ledger, project.name)
-    assert promotion is not None
-    if acknowledge:
-        _acknowledge(project, console)
-    acting.finish_what_was_begun(project, console)
-    production = Production(project, champion, promotion, clock, console)
-    path = project.home / FOLDER / "last.json"
-    known = kept(path)
-    if known is not None and known["state"] == plain(production.state) and production.now < known["until"]:
-        told: dict[str, Any] = known["told"]
-        console.say("  nothing new since the last look")
-    else:
-        pages = Pages(production, console)
-        found = Pass(production, console, pages.after).run()
-        told = _nothing(production) if found is None else _told(*found, production, pages.report(found[0]))
-        until = min((p.end for p in production.places() if not p.closed), default=_EVER)
-        write_json({"state": production.state, "until": until, "told": told}, path)
+    """One pass over what is new; what it saw, decided and did. While another one looks, it ends at once and says so."""
+    from filelock import FileLock, Timeout
+
+    champion = champion_or_complain(project)
+    lock = FileLock(project.home / _LOCK)
+    try:
+        # What a person acknowledges must not be lost: that waits.
+        lock.acquire(timeout=-1 if acknowledge else 0)
+    except Timeout:
+        told = _nothing(champion.version, "another pass looks at production already; it sees the same rows")
+        _say(told, console)
+        return {**told, "retrained": "no"}
+    try:
+        told = _look(project, champion, console, clock, acknowledge)
+    finally:
+        lock.release()
     _say(told, console)
     told = {**told, "retrained": acting.retrain(project, console, wait)}
     notifying.send(project)
     return told
 
 
-def _nothing(production: Production) -> dict[str, Any]:
-    champion = production.champion
-    until = f" until {champion.taught_until}" if champion.taught_until else ""
-    reason = f"no rows yet since version {champion.version} was taught{until}"
+def _look(project: Project, champion: Version, console: Console, clock: Clock, acknowledge: bool) -> dict[str, Any]:
+    """What is to be seen and decided, at most once at a time."""
+    promotion = versions.last_promotion(project.ledger, project.name)
+    assert promotion is not None
+    if acknowledge:
+        _acknowledge(project, console)
+    acting.finish_what_was_begun(project, console)
+    production = Production(project, champion, promotion, clock, console)
+    path = project.home / FOLDER / "last.json"
+    known = read_cache(path, lambda c: (c["state"], str(c["until"]), _checked(c["told"])))
+    if known is not None and known[0] == plain(production.state) and production.now < known[1]:
+        told: dict[str, Any] = known[2]
+        console.say("  nothing new since the last look")
+        return told
+    pages = Pages(production, console)
+    found = Pass(production, console, pages.after).run()
+    if found is None:
+        taught = f" until {champion.taught_until}" if champion.taught_until else ""
+        told = _nothing(champion.version, f"no rows yet since version {champion.version} was taught{taught}")
+    else:
+        told = _told(*found, production, pages.report(found[0]))
+    until = min((p.end for p in production.places() if not p.closed), default=_EVER)
+    write_json({"state": production.state, "until": until, "told": told}, path)
+    return told
+
+
+def _checked(told: Any) -> dict[str, Any]:
+    """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged."""
+    whole = {name: told[name] for name in ("quality", "diagnosis", "decision", "reason", "report", "version")}
+    whole["window"] = {name: told["window"][name] for name in ("rows", "from", "to")}
+    whole["drift"] = {
+        **dict(told["drift"]),
+        "alarm": bool(told["drift"]["alarm"]),
+        "columns": list(told["drift"]["columns"]),
+    }
+    return {**told, **whole}
+
+
+def _nothing(version: int, reason: str) -> dict[str, Any]:
     empty = {"rows": 0, "from": None, "to": None}
     return {
         "window": empty,
@@ -66,7 +101,7 @@ def _nothing(production: Production) -> dict[str, Any]:
         "decision": "wait",
         "reason": reason,
         "report": None,
-        "version": champion.version,
+        "version": version,
     }
 
 

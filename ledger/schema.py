@@ -18,8 +18,10 @@ from sqlalchemy import (
     text,
 )
 
-# The newest migration: compared with the database's own at every start, so that Alembic is imported only when they differ.
-HEAD = "0003"
+# The migrations. The newest is compared with the database's own at every start, so that Alembic is imported only when they
+# differ; one that is not among them was written by a newer Windvane.
+REVISIONS = ("0001", "0002", "0003")
+HEAD = REVISIONS[-1]
 
 metadata = MetaData()
 

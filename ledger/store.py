@@ -1,8 +1,12 @@
-"""Opening the ledger: one engine for SQLite or PostgreSQL, brought to the newest migration before first use."""
+"""Opening the ledger: one engine for SQLite or PostgreSQL, brought to the newest migration before first use.
+
+A new SQLite ledger is made whole and renamed into place; one with history is copied before it is upgraded, and the upgrade is
+one transaction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from windvane.ledger.schema import HEAD
+from windvane.ledger import sqlite_files
+from windvane.ledger.failpoints import reached
+from windvane.ledger.schema import HEAD, REVISIONS
 
 # How long a writer waits for another before it gives up; a ledger transaction lasts milliseconds.
 BUSY_SECONDS = 60
@@ -28,17 +34,37 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def connect(url: str) -> sa.Engine:
-    """An engine on the ledger at `url` (`sqlite:///path` or `postgresql+psycopg://…`), migrated to HEAD."""
-    engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    if engine.dialect.name == "sqlite":
-        if engine.url.database:
-            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-        sa.event.listen(engine, "connect", _tune_sqlite)
-        sa.event.listen(engine, "begin", _begin_sqlite)
-    if _revision(engine) != HEAD:
-        _migrate(engine)
+class NewerLedger(RuntimeError):
+    """The ledger was brought to a migration that this version of Windvane does not know. `revision`: which."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(f"migration {revision} is not known")
+        self.revision = revision
+
+
+def connect(url: str, upgraded: Callable[[Path], None] = lambda _: None) -> sa.Engine:
+    """An engine on the ledger at `url` (`sqlite:///path` or `postgresql+psycopg://…`), migrated to HEAD.
+
+    upgraded: is given the copy that was taken of an SQLite ledger before its upgrade. Raises NewerLedger, and what the driver
+    raises.
+    """
+    engine = _engine(url)
+    path = _path(engine)
+    if path is not None and sqlite_files.contents(path) is None:
+        _make(path)
+    if (revision := _revision(engine)) != HEAD:
+        _upgrade(engine, path, revision, upgraded)
     return engine
+
+
+def exists(url: str) -> bool:
+    """Whether there is a ledger at `url`, of whatever migration. Raises what the driver raises."""
+    engine = _engine(url)
+    path = _path(engine)
+    try:
+        return sqlite_files.contents(path) is not None if path is not None else _revision(engine) is not None
+    finally:
+        engine.dispose()
 
 
 @contextmanager
@@ -79,6 +105,58 @@ def _revision(engine: sa.Engine) -> str | None:
         return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
 
 
+def _engine(url: str) -> sa.Engine:
+    engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _tune_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _path(engine: sa.Engine) -> Path | None:
+    """Where an SQLite ledger lies; None for another, and for one in memory."""
+    if engine.dialect.name != "sqlite" or engine.url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(engine.url.database))
+
+
+def _make(path: Path) -> None:
+    """A new ledger, whole or not at all; of several processes that start at once, one makes it."""
+    from filelock import FileLock
+
+    def work(part: Path) -> None:
+        engine = _engine(f"sqlite:///{part}")
+        try:
+            with engine.connect() as connection:
+                connection.connection.cursor().execute("PRAGMA journal_mode=WAL")
+            _migrate(engine)
+        finally:
+            engine.dispose()
+
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if sqlite_files.contents(path) is None:
+            sqlite_files.make(path, work)
+
+
+def _upgrade(engine: sa.Engine, path: Path | None, revision: str | None, upgraded: Callable[[Path], None]) -> None:
+    """Bring a ledger that is there to HEAD, where it lies: others may have it open. Of SQLite a copy is taken first."""
+    if revision is not None and revision not in REVISIONS:
+        raise NewerLedger(revision)
+    if path is None:
+        _migrate(engine)
+        return
+    from filelock import FileLock
+
+    with FileLock(f"{path}.lock"):
+        if (revision := _revision(engine)) == HEAD:
+            return
+        copy = None if revision is None else sqlite_files.copy_beside(path, HEAD)
+        _migrate(engine)
+    if copy is not None:
+        upgraded(copy)
+
+
 def _migrate(engine: sa.Engine) -> None:
     """Bring the tables to HEAD in one transaction; of several processes that start at once, one does it."""
     from alembic import command
@@ -86,14 +164,9 @@ def _migrate(engine: sa.Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    if engine.dialect.name == "sqlite" and engine.url.database:
-        from filelock import FileLock
-
-        # Changing the journal mode ignores busy_timeout, so it needs a lock of its own.
-        with FileLock(f"{engine.url.database}.lock"), engine.connect() as connection:
-            connection.connection.cursor().execute("PRAGMA journal_mode=WAL")
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(7283947)"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        reached("ledger: before commit")

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from windvane.ledger import decisions
+from windvane.ledger.failpoints import reached
 from windvane.ledger.leases import Lease, check
 from windvane.ledger.schema import judgements, promotions, versions
 from windvane.ledger.store import now, reading
@@ -96,6 +97,11 @@ def listed(engine: sa.Engine, project: str) -> tuple[Version, ...]:
         return tuple(Version(**row) for row in db.execute(query).mappings())
 
 
+def champions(engine: sa.Engine, project: str) -> tuple[int, ...]:
+    """The versions that have served, each once, the last one first."""
+    return tuple(dict.fromkeys(move.to_version for move in reversed(moves(engine, project))))
+
+
 def verdicts(engine: sa.Engine, project: str) -> dict[int, Judgement]:
     """The newest verdict on each version that was judged."""
     wanted = ("version", "against", "gate", "accepted", "verdict", "judged")
@@ -181,6 +187,7 @@ def decide(engine: sa.Engine, lease: Lease, judgement: Judgement, move: Promotio
         db.execute(sa.insert(judgements).values(project=lease.project, **vars(judgement)))
         if move is not None:
             _move(db, lease.project, move)
+        reached("promote: before commit")
         note = f"{'promoted' if judgement.accepted else 'refused'}: {judgement.verdict.get('reason', '')}"
         decisions.settle(db, lease, lap, "done", note, judgement.version if move is not None else None)
 

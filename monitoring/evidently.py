@@ -13,6 +13,7 @@ import numpy as np
 
 from windvane.monitoring import sides
 from windvane.monitoring.sides import Compared
+from windvane.tasks import library_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,8 +185,8 @@ def _page(snapshot: Any) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Its telemetry asks before it is imported; its warnings speak of libraries, not of data."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    """Its usage statistics ask before it is imported; its warnings speak of libraries, not of data."""
+    library_environment.prepare()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield

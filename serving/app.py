@@ -1,4 +1,4 @@
-"""The service as an ASGI application: routes, keys, limits and errors. What is answered to whom; not how it is predicted."""
+"""The service as an ASGI application: routes, who may use them, limits and errors. What is answered to whom; not how it is predicted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
+from windvane.serving.access import Names
 from windvane.serving.answering import Answering
 from windvane.serving.following import Following
 from windvane.serving.keys import Keys
@@ -22,8 +23,11 @@ from windvane.serving.openapi import document
 from windvane.serving.signature import Refused
 from windvane.serving.telling import told
 
-# Bytes of a body; seconds that its sender may take.
+# Bytes of a body; seconds that its sender may take; bytes of all bodies that are held at once.
 LARGEST, PATIENCE = 16 * 1024 * 1024, 20.0
+HELD = 256 * 1024 * 1024
+# Requests with a body at once; more are told to come again.
+CROWD = 2_000
 JSON, _TEXT = b"application/json", b"text/plain; charset=utf-8"
 _POLICY = (
     b"content-security-policy",
@@ -58,19 +62,34 @@ class _Gone(Exception):
     """The client left before its request was whole."""
 
 
+# When a path asks for a key: never, where there are any (WINDVANE_API_KEYS), always.
+Guard = Literal["never", "keyed", "always"]
+# Asked by whatever watches over the process, under whatever name it knows it.
+PROBES = ("/ping", "/health")
+
+
 class Service:
-    """One project's scoring service."""
+    """One project's scoring service. crowd: requests with a body at once."""
 
     def __init__(
-        self, answering: Answering, labelling: Labelling, following: Following, meters: Meters, keys: Keys
+        self,
+        answering: Answering,
+        labelling: Labelling,
+        following: Following,
+        meters: Meters,
+        keys: Keys,
+        names: Names,
+        crowd: int = CROWD,
     ) -> None:
         self._answering, self._labelling, self._following = answering, labelling, following
-        self._meters, self._keys = meters, keys
-        any_key, open_to_all = (None, True), (None, False)
-        # Per path and method: who answers, the scope that a key needs, and whether it needs one at all.
-        self._routes: dict[str, dict[str, tuple[Any, str | None, bool]]] = {
-            "/invocations": {"POST": (self._invocations, "score", True)},
-            "/labels": {"POST": (self._labels, "label", True)},
+        self._meters, self._keys, self._names, self._crowd = meters, keys, names, crowd
+        self._held = self._working = 0
+        any_key: tuple[str | None, Guard] = (None, "keyed")
+        open_to_all: tuple[str | None, Guard] = (None, "never")
+        # Per path and method: who answers, the scope that a key needs, and when it needs one.
+        self._routes: dict[str, dict[str, tuple[Any, str | None, Guard]]] = {
+            "/invocations": {"POST": (self._invocations, "score", "keyed")},
+            "/labels": {"POST": (self._labels, "label", "always")},
             "/model": {"GET": (self._model, *any_key)},
             "/metrics": {"GET": (self._metrics, *any_key)},
             "/ping": {"GET": (self._ping, *open_to_all)},
@@ -115,16 +134,25 @@ class Service:
             log.info("refused", extra={"facts": facts})
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
-        methods = self._routes.get(scope["path"])
+        path = scope["path"]
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if path not in PROBES:
+            self._admit(scope, headers)
+        methods = self._routes.get(path)
         if methods is None:
             raise Refused("there is nothing at this path; /docs says what there is", 404)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method not in methods:
             raise Refused(f"this path takes {', '.join(methods)}", 405)
-        work, needed, guarded = methods[method]
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        if guarded and self._keys.scopes:
+        work, needed, guard = methods[method]
+        if guard == "always" or (guard == "keyed" and self._keys.scopes):
             allowed = self._keys.allows(_key(headers), needed)
+            if allowed is None and guard == "always":
+                raise Refused(
+                    f"the key is missing or not known: send the project's secret, or a key with the scope {needed}, "
+                    "as `Authorization: Bearer KEY`",
+                    401,
+                )
             if not allowed:
                 raise (
                     Refused("the key is missing or not known", 401)
@@ -134,16 +162,78 @@ class Service:
         response: Response = await work(headers, receive)
         return response
 
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Raise Refused for whoever asks under a name that is not the service's, or from a page that is not."""
+        host, server = headers.get(b"host", b""), scope.get("server")
+        if len(headers) != len(scope["headers"]) and sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            raise Refused("a request has one Host header")
+        if not self._names.known(host, server[0] if server else None):
+            raise Refused("this service is not asked under this name: serve.hosts in params.yaml lists its names", 403)
+        origin = headers.get(b"origin")
+        if origin is not None and not self._names.own_page(origin, host):
+            raise Refused("a page of another site may not use this service", 403)
+
     async def _invocations(self, headers: dict[bytes, bytes], receive: Receive) -> Response:
-        body = await _body(headers, receive)
-        kind = headers.get(b"content-type", b"").decode("latin-1")
-        said = await self._answering.answer(body, kind)
-        self._meters.rows.labels(str(said.version), said.role).inc(said.rows)
-        return Response(said.body)
+        async def answer(body: bytes) -> Response:
+            said = await self._answering.answer(body, headers.get(b"content-type", b"").decode("latin-1"))
+            self._meters.rows.labels(str(said.version), said.role).inc(said.rows)
+            return Response(said.body)
+
+        return await self._taken(headers, receive, answer)
 
     async def _labels(self, headers: dict[bytes, bytes], receive: Receive) -> Response:
-        done = await self._labelling.hand_in(await _body(headers, receive))
-        return Response(orjson.dumps(done))
+        # Of the content types that a page may send anywhere without asking first, JSON is none.
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON:
+            raise Refused("Content-Type must be application/json", 415)
+
+        async def hand_in(body: bytes) -> Response:
+            return Response(orjson.dumps(await self._labelling.hand_in(body)))
+
+        return await self._taken(headers, receive, hand_in)
+
+    async def _taken(
+        self, headers: dict[bytes, bytes], receive: Receive, work: Callable[[bytes], Awaitable[Response]]
+    ) -> Response:
+        """The answer to a whole body. Raises Refused where there are too many at once, of which only whole ones count."""
+        body = await self._body(headers, receive)
+        try:
+            if self._working >= self._crowd:
+                raise Refused(f"{self._crowd:,} requests are being answered already. Try again later", 503)
+            self._working += 1
+            try:
+                return await work(body)
+            finally:
+                self._working -= 1
+        finally:
+            self._held -= len(body)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body, which counts as held from now on. Raises Refused when it is too large or too slow."""
+        if headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > LARGEST:
+            raise _too_large()
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Gone
+                    piece: bytes = message.get("body", b"")
+                    size += len(piece)
+                    self._held += len(piece)
+                    if size > LARGEST:
+                        raise _too_large()
+                    if self._held > HELD:
+                        raise Refused("too many large bodies at once. Try again later", 503)
+                    if not message.get("more_body"):
+                        return b"".join((*pieces, piece)) if pieces else piece
+                    pieces.append(piece)
+        except BaseException as e:
+            self._held -= size
+            if isinstance(e, TimeoutError):
+                raise Refused(f"the body did not arrive within {PATIENCE:g} seconds", 408) from None
+            raise
 
     async def _model(self, _headers: dict[bytes, bytes], _receive: Receive) -> Response:
         content = told(self._following)
@@ -185,37 +275,6 @@ def _key(headers: dict[bytes, bytes]) -> str | None:
     given = headers.get(b"authorization", b"").decode("latin-1")
     word, _, key = given.partition(" ")
     return key.strip() if word.lower() == "bearer" else headers.get(b"x-api-key", b"").decode("latin-1") or None
-
-
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    """The whole body. Raises Refused when it is too large or too slow."""
-    if headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > LARGEST:
-        raise _too_large()
-    try:
-        first = await receive()
-        if first["type"] == "http.disconnect":
-            raise _Gone
-        if not first.get("more_body"):
-            whole: bytes = first.get("body", b"")
-            return whole
-        async with asyncio.timeout(PATIENCE):
-            return await _rest(first.get("body", b""), receive)
-    except TimeoutError:
-        raise Refused(f"the body did not arrive within {PATIENCE:g} seconds", 408) from None
-
-
-async def _rest(first: bytes, receive: Receive) -> bytes:
-    pieces, size = [first], len(first)
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        if size > LARGEST:
-            raise _too_large()
-        if not message.get("more_body"):
-            return b"".join(pieces)
 
 
 def _too_large() -> Refused:

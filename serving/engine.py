@@ -147,6 +147,8 @@ def _trees(model: dict[str, Any], trees: bytes | None) -> Raw:
     # Requests are small and many: threads of one session would only wait for each other.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(trees, options, providers=["CPUExecutionProvider"])
+    # It keeps the file's bytes to begin anew with other providers, of which there are none: megabytes for each version.
+    session._model_bytes = None
     baseline = np.array(model["baseline"], dtype="float64")
     if (divide := float(model.get("divide", 1))) != 1:
         return lambda inputs: session.run(None, {"inputs": inputs})[0] / divide + baseline

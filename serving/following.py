@@ -19,6 +19,7 @@ from windvane.ledger.versions import Promotion
 from windvane.serving import state
 from windvane.serving.shelf import Loaded, Shelf
 from windvane.serving.trial import Trial
+from windvane.serving.weigh import give_back
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.serve_settings import Rollout
 
@@ -93,6 +94,8 @@ class Following:
         self.refusal: Refusal | None = None
         self.unreachable: str | None = None
         self._try_again = 0.0
+        # A version was replaced since the last look: what it had may be given back now.
+        self._replaced = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
 
@@ -149,6 +152,7 @@ class Following:
         until = None if wanted.until is None else stamp(wanted.until)
         role = "champion" if challenger is None else self._rollout.way
         self.lineup = Lineup(champion, challenger, role, self._rollout.share, until)
+        self._replaced = lineup is not None
         before = None if lineup is None else lineup.champion.number
         facts = {"version": champion.number, "before": before, "engine": champion.loaded.engine.form}
         facts |= {} if challenger is None else {"beside": challenger.number, "role": role, "until": until}
@@ -216,6 +220,9 @@ class Following:
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY):
+            if self._replaced:
+                self._replaced = False
+                give_back()
             self.look()
 
 

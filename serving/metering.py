@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
+    from windvane.serving.connections import Crowd
     from windvane.serving.following import Following
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -25,6 +27,14 @@ class Meters:
         refused = Gauge("windvane_refused_version", "The champion that was refused here; 0: none", registry=registry)
         refused.set_function(lambda: following.refusal.version if following.refusal else 0)
         self._answers: dict[tuple[str, int], Counter] = {}
+
+    def watch(self, crowd: Crowd) -> None:
+        """Count connections, too: those that are open, and those that were cut because they sent too slowly or were too many."""
+        opened = Gauge("windvane_connections", "Connections that are open", registry=self._registry)
+        opened.set_function(lambda: crowd.open)
+        cut = Gauge("windvane_connections_cut", "Connections cut so far", ["why"], registry=self._registry)
+        for why in ("slow head", "unread answer", "crowded"):
+            cut.labels(why).set_function(partial(crowd.cut.__getitem__, why))
 
     def answered(self, path: str, code: int) -> None:
         """Count an answer; path: one of the service's own, so that strangers cannot make up label values."""

@@ -48,7 +48,10 @@ def document(signature: Signature | None) -> dict[str, Any]:
             "/invocations": {
                 "post": _post("Predictions for rows, in MLflow's scoring protocol", body, _answer(), csv=True)
             },
-            "/labels": {"post": _post("Ground truth for predictions, by their ids", labels, _counts())},
+            "/labels": {
+                "post": _post("Ground truth for predictions, by their ids: always with a key", labels, _counts())
+                | {"security": [{"key": []}, {"header": []}]}
+            },
             "/model": {"get": _get("Which version serves, since when, and what it may be asked", "application/json")},
             "/metrics": {"get": _get("Prometheus metrics", "text/plain")},
             "/ping": {"get": _get("200 while a version serves", "text/plain")},
@@ -57,9 +60,12 @@ def document(signature: Signature | None) -> dict[str, Any]:
         },
         "components": {
             "schemas": {"row": row, "fault": _fault()},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"header": []}],
     }
 
 
@@ -139,5 +145,5 @@ def _get(summary: str, kind: str) -> dict[str, Any]:
     done = {"description": "done", "content": _content(kind, {})}
     return {
         "summary": summary,
-        "responses": {"200": done, "503": {**done, "description": "no version serves"}} | _faults(401),
+        "responses": {"200": done, "503": {**done, "description": "no version serves"}} | _faults(401, 403),
     }

@@ -11,16 +11,20 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windvane.ledger.writer import Writer
 from windvane.serving import keys
+from windvane.serving.access import Names
 from windvane.serving.answering import Answering
-from windvane.serving.app import Service
+from windvane.serving.app import CROWD, Service
 from windvane.serving.asking import Roles
+from windvane.serving.connections import Connection, Crowd, room
 from windvane.serving.following import Following
 from windvane.serving.forgetting import Forgetting
+from windvane.serving.guard import App
 from windvane.serving.labelling import Check, Labelling
 from windvane.serving.metering import Meters
 from windvane.serving.shelf import Shelf
@@ -34,8 +38,6 @@ if TYPE_CHECKING:
 
 # Seconds that requests have to end once the service is told to stop.
 GRACE = 10
-# Requests at once; more are told to come again.
-CROWD = 2_000
 log = logging.getLogger("windvane.serving")
 
 
@@ -46,32 +48,48 @@ def run(
     fetch: Callable[[str], Path],
     listening: socket.socket,
     known: keys.Keys,
+    names: Names,
     roles: Roles,
     privacy: Privacy,
     check: Check,
     rollout: Rollout,
     keep: timedelta | None = None,
+    memory: int | None = None,
     tell: Callable[[], None] | None = None,
     recorded: bool = True,
+    front: Callable[[Service], App] = lambda service: service,
 ) -> None:
     """Serve until SIGINT or SIGTERM; answers that are on their way are finished.
 
-    folder: where local copies of versions lie. listening: from listen(). keep: how long predictions are kept; None: for ever.
+    folder: where local copies of versions lie. listening: from listen(), or handed over; names: what it is asked under.
+    keep: how long predictions are kept; None: for ever. memory: bytes that loading a version may bring the process to; None: any.
     tell: has MLflow told of a rollback by itself. recorded False: only to measure what recording costs.
+    front: what stands between the server and the service.
     """
     _log_as_json()
     writer = Writer(engine, project, privacy) if recorded else None
-    following = Following(engine, project, Shelf(folder, fetch), rollout, tell)
+    following = Following(engine, project, Shelf(folder, fetch, memory), rollout, tell)
     forgetting = None if keep is None else Forgetting(engine, project, keep)
     try:
         following.start()
         answering = Answering(following, writer, roles)
-        service = Service(answering, Labelling(engine, project, check), following, Meters(following), known)
+        crowd, meters = Crowd(room()), Meters(following)
+        meters.watch(crowd)
+        service = Service(
+            answering,
+            Labelling(engine, project, check),
+            following,
+            meters,
+            known,
+            names,
+            # A quarter of the connections is never at work: there is one to let go for whoever comes, a probe for one.
+            min(CROWD, crowd.most * 3 // 4),
+        )
         host, port = listening.getsockname()[:2]
         log.info("listening", extra={"facts": {"host": host, "port": port}})
         if forgetting is not None:
             forgetting.start()
-        _serve(service, listening)
+        _serve(front(service), crowd, listening)
     finally:
         if forgetting is not None:
             forgetting.stop()
@@ -81,7 +99,7 @@ def run(
         log.info("stopped", extra={"facts": {}})
 
 
-def _serve(service: Service, listening: socket.socket) -> None:
+def _serve(service: App, crowd: Crowd, listening: socket.socket) -> None:
     import uvicorn
 
     # What was made at start lives as long as the process: the collector need not look at it for each young object.
@@ -90,7 +108,7 @@ def _serve(service: Service, listening: socket.socket) -> None:
     config = uvicorn.Config(
         service,
         loop="uvloop",
-        http="httptools",
+        http=partial(Connection, crowd),
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -98,7 +116,6 @@ def _serve(service: Service, listening: socket.socket) -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CROWD,
         timeout_graceful_shutdown=GRACE,
     )
     # uvicorn ends gracefully and then sends itself the signal again, which must not keep the ledger's writer from its end.

@@ -1,4 +1,4 @@
-"""Versions on the service's own disk: `.windvane/serving/<version>/`, a copy of the stored model, checked before it is opened.
+"""Versions on the service's own disk: `.windvane/serving/<version>/`, a copy of what answers, checked before it is opened.
 
 With a copy at hand the service starts and goes back to an earlier version without MLflow. The newest few are kept.
 """
@@ -13,10 +13,10 @@ from typing import Any
 from uuid import uuid4
 
 from windvane.ledger.versions import Version
-from windvane.serving import stored
+from windvane.serving import stored, weigh
 from windvane.serving.engine import Engine
 from windvane.serving.signature import Input, Signature
-from windvane.tasks import artifacts
+from windvane.tasks import artifacts, sizes
 from windvane.tasks.errors import Corrupted, WindvaneError
 
 KEPT = 4
@@ -33,43 +33,79 @@ class Loaded:
 
 
 class Shelf:
-    """The copies in `folder`; fetch: a version's address -> a local folder with its files (may need MLflow)."""
+    """The copies in `folder`; fetch: a version's address -> a local folder with its files (may need MLflow).
 
-    def __init__(self, folder: Path, fetch: Callable[[str], Path]) -> None:
-        self.folder, self._fetch = folder, fetch
+    memory: bytes that loading a version may bring this process to; None: any.
+    """
+
+    def __init__(self, folder: Path, fetch: Callable[[str], Path], memory: int | None = None) -> None:
+        self.folder, self._fetch, self._memory = folder, fetch, memory
 
     def load(self, version: Version) -> Loaded:
         """A version, checked and tried. Raises Corrupted, Outage, or what else WindvaneError says."""
         content = self._content(version)
-        folder = self.folder / str(version.version)
-        form = stored.read(content)
-        if form is None:
-            signature = _told(version)
-            engine = self._fallback(folder, version, signature)
-            return Loaded(version, signature, engine, "stored without a compiled form: scikit-learn answers")
-        engine = form.compiled or self._fallback(folder, version, form.signature)
-        _smoke(engine, form, version.version)
-        return Loaded(version, form.signature, engine, form.why)
+        folder, kind = self.folder / str(version.version), version.facts["kind"]
+        self._fits(version, folder, content)
+        try:
+            form = stored.read(content)
+            content.clear()
+            if form is None:
+                signature = _told(version)
+                engine = _fallback(folder, version.manifest_sha256, kind, signature)
+                return Loaded(version, signature, engine, "stored without a compiled form: scikit-learn answers")
+            engine = _tried(form, folder, version.manifest_sha256, kind)
+            return Loaded(version, form.signature, engine, form.why)
+        finally:
+            weigh.give_back()
 
     def _content(self, version: Version) -> dict[str, bytes]:
-        """The copy's files, equal to the manifest; fetched first where there is no good copy."""
-        copy = self.folder / str(version.version)
+        """What a version's engine is made of, equal to the manifest; fetched first where there is no good copy.
+
+        The pipeline itself, which is larger, is copied only where scikit-learn must answer.
+        """
+        copy, digest = self.folder / str(version.version), version.manifest_sha256
         if copy.exists():
             try:
-                return artifacts.verify(copy, version.manifest_sha256)
+                content = artifacts.take_files(copy, digest, stored.FILES)
+                if not stored.is_compiled(content):
+                    artifacts.verify(copy, digest)
+                return content
             except Corrupted:
                 shutil.rmtree(copy)
+        part = self.folder / f".{version.version}.{uuid4().hex[:8]}.part"
         try:
             source = self._fetch(version.model_uri)
-            artifacts.verify(source, version.manifest_sha256)
-            part = self.folder / f".{version.version}.{uuid4().hex[:8]}.part"
-            shutil.copytree(source, part)
+            content = artifacts.verify(source, digest, stored.FILES)
+            if stored.is_compiled(content):
+                part.mkdir(parents=True)
+                shutil.copyfile(source / artifacts.MANIFEST, part / artifacts.MANIFEST)
+                for name, of in content.items():
+                    (part / name).write_bytes(of)
+            else:
+                shutil.copytree(source, part)
+                artifacts.verify(part, digest)
         except OSError as e:
             raise WindvaneError(f"version {version.version} cannot be fetched: {e}. Is the store there?") from e
-        content = artifacts.verify(part, version.manifest_sha256)
         part.rename(copy)
         self._tidy(version.version)
         return content
+
+    def _fits(self, version: Version, folder: Path, content: dict[str, bytes]) -> None:
+        """Raise WindvaneError for a version whose loading would take more memory than there may be."""
+        if self._memory is None:
+            return
+        known = version.facts.get("memory")
+        if known is None and stored.ENGINE not in content:
+            return  # stored without an engine's files, and not weighed when it was built
+        kind = version.facts["kind"]
+        weight = weigh.weigh(folder, version.manifest_sha256, kind) if known is None else weigh.Weight(**known)
+        has = weigh.now()
+        if has + weight.peak > self._memory:
+            raise WindvaneError(
+                f"version {version.version} takes {sizes.shown(weight.peak)} of memory while it is loaded, and the service has "
+                f"{sizes.shown(has)} already: more than serve.memory allows ({sizes.shown(self._memory)}). Raise serve.memory, "
+                "train a smaller model, or start the service again, which then loads this version alone"
+            )
 
     def _tidy(self, newest: int) -> None:
         """Delete copies beyond the newest few, and what a kill left half done."""
@@ -79,10 +115,25 @@ class Shelf:
         for part in self.folder.glob(".*.part"):
             shutil.rmtree(part, ignore_errors=True)
 
-    def _fallback(self, folder: Path, version: Version, signature: Signature) -> Engine:
-        from windvane.serving.fallback import ScikitLearn
 
-        return ScikitLearn(folder, version.manifest_sha256, version.facts["kind"], signature)
+def opened(folder: Path, manifest_sha256: str, kind: str) -> Engine:
+    """The engine of a stored version, tried, outside the service. Raises Corrupted."""
+    form = stored.read(artifacts.take_files(folder, manifest_sha256, stored.FILES))
+    if form is None:
+        raise Corrupted(f"{folder}: holds no {stored.ENGINE} of this release")
+    return _tried(form, folder, manifest_sha256, kind)
+
+
+def _tried(form: stored.Form, folder: Path, manifest_sha256: str, kind: str) -> Engine:
+    engine = form.compiled or _fallback(folder, manifest_sha256, kind, form.signature)
+    _smoke(engine, form, folder.name)
+    return engine
+
+
+def _fallback(folder: Path, manifest_sha256: str, kind: str, signature: Signature) -> Engine:
+    from windvane.serving.fallback import ScikitLearn
+
+    return ScikitLearn(folder, manifest_sha256, kind, signature)
 
 
 def _told(version: Version) -> Signature:
@@ -94,7 +145,7 @@ def _told(version: Version) -> Signature:
     return Signature(tuple(Input(name, kind, True) for name, kind in named), classes and tuple(classes))  # type: ignore[arg-type]
 
 
-def _smoke(engine: Engine, form: stored.Form, version: int) -> None:
+def _smoke(engine: Engine, form: stored.Form, version: str) -> None:
     """Have the engine answer the stored sample."""
     import numpy as np
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from windvane.tasks.tables import write_json
+from windvane.tasks.tables import read_cache, write_json
 
 _FILE = "state.json"
 
@@ -26,8 +25,16 @@ def read(folder: Path) -> dict[str, Any] | None:
     """What a service of this folder said, if its process still runs on this machine; else None."""
     import psutil
 
-    try:
-        told: dict[str, Any] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return told if psutil.pid_exists(int(told["pid"])) else None
+    told = read_cache(folder / _FILE, _told)
+    return told if told is not None and psutil.pid_exists(told["pid"]) else None
+
+
+def _told(content: Any) -> dict[str, Any]:
+    """What write() wrote; what is damaged is written again with the next version that serves."""
+    version, refused = content["version"], content["refused"]
+    return {
+        "pid": int(content["pid"]),
+        "version": None if version is None else int(version),
+        "since": content["since"],
+        "refused": None if refused is None else dict(refused),
+    }

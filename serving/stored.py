@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from windvane.tasks.problems import Kind
 
 ENGINE, TREES = "engine.json", "engine.onnx"
+FILES = (ENGINE, TREES)
 FORMAT = 1
 # Rows of the smoke test; rows that a compiled form is judged on, at most, and as many made up.
 SAMPLE_ROWS = 20
@@ -80,8 +81,11 @@ def files(
 
 
 def is_compiled(written: Mapping[str, bytes]) -> bool:
-    """Whether files() found a compiled form that agrees."""
-    return json.loads(written[ENGINE])["compiled"] is not None
+    """Whether there is a compiled form that agrees, as files() wrote it and read() knows it."""
+    if ENGINE not in written:
+        return False
+    told = json.loads(written[ENGINE])
+    return told["format"] == FORMAT and told["compiled"] is not None
 
 
 def read(content: Mapping[str, bytes]) -> Form | None:

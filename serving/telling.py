@@ -38,6 +38,7 @@ def _serving(current: Serving) -> dict[str, Any]:
         "test": summary.get("test"),
         "interval": summary.get("interval"),
         "engine": {"form": current.loaded.engine.form, "why": current.loaded.why},
+        "memory": version.facts.get("memory"),
         "signature": {
             "inputs": [asdict(column) for column in signature.inputs],
             "classes": signature.classes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 MODEL = "model.skops"
 SAMPLE = "sample.parquet"
+_ADVICE = "Restore the folder from a backup, or `windvane rollback` to serve the version before"
 
 
 def sha256(path: Path) -> str:
@@ -40,43 +41,70 @@ def seal(folder: Path) -> str:
     return sha256(folder / MANIFEST)
 
 
-def verify(folder: Path, manifest_sha256: str) -> dict[str, bytes]:
-    """The folder's files, read once and each equal to its recorded hash.
-
-    Raises Corrupted naming the first file that is gone, was changed, or was added.
-    """
-    advice = "Restore the folder from a backup, or `windvane rollback` to serve the version before"
+def recorded(folder: Path, manifest_sha256: str) -> dict[str, str]:
+    """The sha256 of each file of the folder by name, as its manifest records them. Raises Corrupted for another manifest."""
     manifest = folder / MANIFEST
     try:
         text = manifest.read_bytes()
     except OSError:
-        raise Corrupted(f"{manifest}: is gone. {advice}") from None
+        raise Corrupted(f"{manifest}: is gone. {_ADVICE}") from None
     if hashlib.sha256(text).hexdigest() != manifest_sha256:
-        raise Corrupted(f"{manifest}: is not the manifest that the ledger recorded. {advice}")
-    recorded: dict[str, str] = json.loads(text)["files"]
+        raise Corrupted(f"{manifest}: is not the manifest that the ledger recorded. {_ADVICE}")
+    files: dict[str, str] = json.loads(text)["files"]
+    return files
+
+
+def verify(folder: Path, manifest_sha256: str, wanted: Collection[str] = ()) -> dict[str, bytes]:
+    """The content of the files in `wanted` that there are, once every file of the folder was found equal to its recorded hash.
+
+    The others are read piece by piece. Raises Corrupted naming the first file that is gone, was changed, or was added.
+    """
+    files = recorded(folder, manifest_sha256)
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
-    if strange := present - set(recorded):
-        raise Corrupted(f"{folder / min(strange)}: was added after the model was stored. {advice}")
+    if strange := present - set(files):
+        raise Corrupted(f"{folder / min(strange)}: was added after the model was stored. {_ADVICE}")
     content: dict[str, bytes] = {}
-    for name, digest in recorded.items():
+    for name, digest in files.items():
         if name not in present:
-            raise Corrupted(f"{folder / name}: is gone. {advice}")
-        content[name] = (folder / name).read_bytes()
-        if hashlib.sha256(content[name]).hexdigest() != digest:
-            raise Corrupted(
-                f"{folder / name}: its bytes were changed after the model was stored; it is not opened. {advice}"
-            )
+            raise Corrupted(f"{folder / name}: is gone. {_ADVICE}")
+        if name in wanted:
+            content[name] = _read(folder / name, digest)
+        elif sha256(folder / name) != digest:
+            raise _changed(folder / name)
     return content
+
+
+def take_files(folder: Path, manifest_sha256: str, wanted: Collection[str]) -> dict[str, bytes]:
+    """The content of the files in `wanted` that the manifest knows, each equal to its recorded hash; the others are not opened.
+
+    Raises Corrupted.
+    """
+    files = recorded(folder, manifest_sha256)
+    return {name: _read(folder / name, files[name]) for name in wanted if name in files}
+
+
+def _read(path: Path, digest: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise Corrupted(f"{path}: is gone. {_ADVICE}") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _changed(path)
+    return content
+
+
+def _changed(path: Path) -> Corrupted:
+    return Corrupted(f"{path}: its bytes were changed after the model was stored; it is not opened. {_ADVICE}")
 
 
 def load(folder: Path, manifest_sha256: str) -> Any:
     """The model, from bytes that were checked first. Raises Corrupted."""
-    content = verify(folder, manifest_sha256)
+    content = verify(folder, manifest_sha256, [MODEL])[MODEL]
     from skops.io import loads
 
     from windvane.tasks.estimators import TRUSTED
 
-    return loads(content[MODEL], trusted=list(TRUSTED))
+    return loads(content, trusted=list(TRUSTED))
 
 
 def put(model: Any, path: Path) -> str:

@@ -187,7 +187,7 @@ def write(digest: Digest | None, path: Path) -> None:
 
 def read(path: Path) -> Digest | None:
     """What write() wrote; None also where the file is absent."""
-    return from_json(tables.read_json(path)) if path.exists() else None
+    return tables.read_record(path, from_json) if path.exists() else None
 
 
 def from_json(content: dict[str, Any] | None) -> Digest | None:

@@ -82,4 +82,4 @@ def write(findings: Iterable[Finding], path: Path) -> None:
 
 def read(path: Path) -> tuple[Finding, ...]:
     """What write() wrote."""
-    return tuple(Finding(**content) for content in tables.read_json(path))
+    return tables.read_record(path, lambda found: tuple(Finding(**content) for content in found))

@@ -16,6 +16,7 @@ from windvane.tasks import contract_template, ingest, plan, profile, readers, ro
 from windvane.tasks.data_settings import Data, literal
 from windvane.tasks.errors import InputError
 from windvane.tasks.ledger_settings import Ledger
+from windvane.tasks.port_settings import Ports
 from windvane.tasks.profile import Column
 from windvane.tasks.serve_settings import Serve
 from windvane.tasks.template import Proposal, render, write
@@ -177,6 +178,7 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
         "serve": _defaults(Serve),
         "ledger": _defaults(Ledger),
         "schedule": _defaults(Schedule),
+        "ports": _defaults(Ports),
         "retention": _defaults(settings.Retention),
     }
 

@@ -144,8 +144,8 @@ def _mend(path: Path) -> None:
             f.truncate(whole)
     try:
         for line in content[:whole].splitlines():
-            json.loads(line)
-    except ValueError as e:
+            json.loads(line)["op_code"]
+    except (ValueError, KeyError, TypeError, IndexError) as e:
         raise Corrupted(f"{path}: is not a search journal ({e}). Delete it; the search then starts anew") from e
 
 

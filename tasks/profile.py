@@ -68,11 +68,13 @@ class Profile:
 
 def read(path: Path) -> Profile:
     """The profile that validate wrote."""
-    content = tables.read_json(path)
-    return Profile(
-        rows=content["rows"],
-        key=tuple(content["key"]),
-        columns=tuple(_column_of(name, c) for name, c in content["columns"].items()),
+    return tables.read_record(
+        path,
+        lambda content: Profile(
+            rows=int(content["rows"]),
+            key=tuple(content["key"]),
+            columns=tuple(_column_of(name, c) for name, c in content["columns"].items()),
+        ),
     )
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.errors import Outage
 from windvane.tasks.places import DATA, HOME
-from windvane.tasks.tables import read_json, write_json
+from windvane.tasks.tables import read_record, write_json
 
 FOLDER = DATA / "raw"
 RECORD = FOLDER / "origin.json"
@@ -106,10 +106,7 @@ def read(root: Path) -> Record | None:
     path = root / RECORD
     if not path.exists():
         return None
-    try:
-        record = Record.model_validate(read_json(path))
-    except ValueError:
-        raise InputError(f"{path}: is damaged. Delete the folder {FOLDER}; the next lap fetches it again") from None
+    record = read_record(path, Record.model_validate, f"Delete the folder {FOLDER}; the next lap fetches it again")
     whole = all(_size(root / part.path) == part.bytes for part in record.parts)
     return record if whole else None
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from windvane.tasks.errors import WindvaneError
+from windvane.tasks.store_errors import NOT_THERE, THERE_ALREADY, Refused
 from windvane.tasks.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -15,20 +19,38 @@ FINGERPRINT_TAG = "windvane.fingerprint"
 MANIFEST_TAG = "windvane.manifest_sha256"
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What MLflow keeps of a version: the run that made it, where its model lies, what it was made from, and its manifest's sha256."""
+
+    run: str
+    source: str
+    fingerprint: str
+    manifest_sha256: str
+
+
 def register(tracker: Tracker, run: str, source: str, fingerprint: str, manifest_sha256: str) -> int:
     """Register a stored model, once per fingerprint however often it is tried; the version's number."""
-    from mlflow.exceptions import MlflowException
-
-    client, name = tracker.client, tracker.project
     if known := find(tracker, fingerprint, manifest_sha256):
         return int(known.version)
+    _name(tracker)
+    return _number(tracker, Entry(run, source, fingerprint, manifest_sha256))
+
+
+def _name(tracker: Tracker) -> None:
+    """Make the registered model, unless it is there."""
     try:
-        client.create_registered_model(name)
-    except MlflowException as e:
-        if e.error_code != "RESOURCE_ALREADY_EXISTS":
+        tracker.client.create_registered_model(tracker.project)
+    except Refused as e:
+        if e.code != THERE_ALREADY:
             raise
-    tags = {FINGERPRINT_TAG: fingerprint, MANIFEST_TAG: manifest_sha256}
-    return int(client.create_model_version(name, source, run, tags=tags, await_creation_for=0).version)
+
+
+def _number(tracker: Tracker, entry: Entry) -> int:
+    """Register one more version, whether or not it is known; its number."""
+    tags = {FINGERPRINT_TAG: entry.fingerprint, MANIFEST_TAG: entry.manifest_sha256}
+    create = tracker.client.create_model_version
+    return int(create(tracker.project, entry.source, entry.run, tags=tags, await_creation_for=0).version)
 
 
 def find(tracker: Tracker, fingerprint: str, manifest_sha256: str | None = None) -> ModelVersion | None:
@@ -40,14 +62,52 @@ def find(tracker: Tracker, fingerprint: str, manifest_sha256: str | None = None)
     return None
 
 
+def holds(tracker: Tracker, version: int, manifest_sha256: str) -> bool:
+    """Whether MLflow has this version, and it is the one with this manifest. False: somebody deleted it there."""
+    try:
+        found = tracker.client.get_model_version(tracker.project, str(version))
+    except Refused as e:
+        if e.code != NOT_THERE:
+            raise
+        return False
+    return bool(found.tags.get(MANIFEST_TAG) == manifest_sha256)
+
+
+def is_there(tracker: Tracker) -> bool:
+    """Whether MLflow has the registered model at all."""
+    try:
+        tracker.client.get_registered_model(tracker.project)
+    except Refused as e:
+        if e.code != NOT_THERE:
+            raise
+        return False
+    return True
+
+
+def restore(tracker: Tracker, known: Mapping[int, Entry]) -> None:
+    """Register versions again under their numbers, after the whole registered model was deleted.
+
+    MLflow counts from 1: the numbers between are taken, and given up again. Raises WindvaneError where it counts otherwise.
+    """
+    _name(tracker)
+    filler = next(iter(known.values()))
+    for wanted in range(1, max(known) + 1):
+        number = _number(tracker, known.get(wanted, filler))
+        if number != wanted:
+            raise WindvaneError(
+                f"the registered model {tracker.project} was deleted in MLflow, and its versions cannot be registered again: MLflow "
+                f"gives number {number} where {wanted} is next. Restore MLflow's database from a backup"
+            )
+        if wanted not in known:
+            tracker.client.delete_model_version(tracker.project, str(number))
+
+
 def alias(tracker: Tracker, name: str) -> int | None:
     """The version that an alias points to, or None when there is no such alias."""
-    from mlflow.exceptions import MlflowException
-
     try:
         return int(tracker.client.get_model_version_by_alias(tracker.project, name).version)
-    except MlflowException as e:
-        if e.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+    except Refused as e:
+        if e.code in (NOT_THERE, "INVALID_PARAMETER_VALUE"):
             return None
         raise
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from windvane.tasks.data_settings import Data, expand
 from windvane.tasks.errors import InputError
 from windvane.tasks.ledger_settings import Ledger
+from windvane.tasks.port_settings import Ports
 from windvane.tasks.serve_settings import Serve
 from windvane.tasks.watch_settings import Monitor, Retrain, Schedule
 
@@ -141,6 +142,7 @@ class Settings(Section):
     serve: Serve = Serve()
     ledger: Ledger = Ledger()
     schedule: Schedule = Schedule()
+    ports: Ports = Ports()
     retention: Retention = Retention()
 
     @field_validator("project")

@@ -46,7 +46,7 @@ def check(folder: Path, manifest_sha256: str) -> None:
 
     from windvane.tasks.artifacts import SAMPLE, load, verify
 
-    sample = pd.read_parquet(io.BytesIO(verify(folder, manifest_sha256)[SAMPLE]))
+    sample = pd.read_parquet(io.BytesIO(verify(folder, manifest_sha256, [SAMPLE])[SAMPLE]))
     expected = sample.pop("_prediction").to_numpy()
     answered = np.asarray(load(folder, manifest_sha256).predict(sample))
     same = (

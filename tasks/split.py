@@ -49,7 +49,9 @@ def run(root: Path, chosen: settings.Settings) -> None:
         whole = tables.read_parquet(table, _columns(chosen, unlabelled := tables.gaps(table)[chosen.problem.target]))
         labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
-        parted = divide(frame, chosen, tables.read_json(path)["taught_until"] if path.exists() else None)
+        again = "Delete it: the next lap writes it again"
+        until = tables.read_record(path, lambda c: c["taught_until"], again) if path.exists() else None
+        parted = divide(frame, chosen, until)
         codes = np.zeros(len(frame), dtype=np.uint8)
         for code, rows in ((TRAIN, parted.train), (VALIDATION, parted.validation), (TEST, parted.test)):
             codes[rows] = code
@@ -146,8 +148,8 @@ def final_rows(root: Path, chosen: settings.Settings, permit: Permit) -> pd.Data
 
 def sampled(root: Path, chosen: settings.Settings) -> str | None:
     """That the rows which teach or judge are a sample, in words; None: they are all there are."""
-    record = tables.read_json(root / SPLIT / RECORD)
-    rows = {name: record[name]["rows"] for name in ("train", "validation", "test")}
+    sides = ("train", "validation", "test")
+    rows = tables.read_record(root / SPLIT / RECORD, lambda c: {name: int(c[name]["rows"]) for name in sides})
     return sampling.said(rows, chosen)
 
 

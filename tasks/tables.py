@@ -7,13 +7,20 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
+
+from windvane.tasks.errors import Corrupted
+from windvane.tasks.places import mode_for
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+T = TypeVar("T")
+
+# What to do about a file that only a backup holds.
+RESTORE = "Restore it from a backup"
 # The one column that ingest adds: a stable 64-bit key of the row (see tasks/ingest.py).
 ROW = "_row"
 # Rows of a group in a Parquet file: as many columns of as many rows are in memory at once.
@@ -41,7 +48,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def put(part: Path, path: Path) -> None:
-    """Rename a file, written whole on the same disk, into place, once it surely lies there."""
+    """Rename a file, written whole on the same disk, into place, once it surely lies there. Below .windvane it is its owner's
+    alone, elsewhere it has the mode that the user's files have.
+    """
+    part.chmod(mode_for(path))
     with part.open("rb+") as f:
         os.fsync(f.fileno())
     os.replace(part, path)
@@ -70,6 +80,17 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a Parquet file that a stage wrote, to look at: the frame's values are not to be set."""
     rows = scan(path)
     return pandas((rows.select(columns) if columns else rows).collect(engine="streaming"), gaps(path), shared=True)
+
+
+def read_frame_cache(path: Path) -> pd.DataFrame | None:
+    """As read_parquet(), of rows that can be made again: None where there is no such file, or it is damaged."""
+    import polars as pl
+    import pyarrow as pa
+
+    try:
+        return read_parquet(path) if path.exists() else None
+    except (OSError, ValueError, pl.exceptions.PolarsError, pa.ArrowException):
+        return None
 
 
 def pandas(frame: pl.DataFrame, missing: Mapping[str, int], *, shared: bool = False) -> pd.DataFrame:
@@ -146,6 +167,26 @@ def write_json(content: Any, path: Path) -> None:
     )
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that a stage wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, remedy: str = RESTORE) -> Any:
+    """Read a JSON file that Windvane wrote. Raises FileNotFoundError, and Corrupted with the remedy for any other content."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise Corrupted(f"{path}: is damaged ({e}). {remedy}") from e
+
+
+def read_record(path: Path, make: Callable[[Any], T], remedy: str = RESTORE) -> T:
+    """What `make` makes of a JSON file that Windvane wrote. Raises FileNotFoundError, and Corrupted where it cannot be made."""
+    content = read_json(path, remedy)
+    try:
+        return make(content)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
+        raise Corrupted(f"{path}: is damaged ({type(e).__name__}: {e}). {remedy}") from e
+
+
+def read_cache(path: Path, make: Callable[[Any], T]) -> T | None:
+    """As read_record(), of what can be made again: None where there is no such file, or it is damaged."""
+    try:
+        return read_record(path, make)
+    except (FileNotFoundError, Corrupted):
+        return None

@@ -68,6 +68,8 @@ _COMMENTS = {
     "sample": "share of predictions whose inputs are kept; id, time, version and output always are",
     "drop": "columns of a request that are not stored",
     "hash": "columns that are stored only as a keyed hash",
+    "mlflow": "of MLflow's pages, with `windvane up`; null: 5000, or the next free one",
+    "prefect": "of Prefect's pages; null: 4200, or the next free one",
 }
 
 

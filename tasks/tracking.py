@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+import sqlite3
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from typing import Any
+from uuid import uuid4
 
-from windvane.tasks.errors import Outage
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from windvane.tasks import addresses, faults, library_environment, mlflow_store
+from windvane.tasks.errors import Corrupted, InputError, WindvaneError
+from windvane.tasks.store_errors import THERE_ALREADY, Refused, in_words
 
 # MLflow refuses longer values.
 LONGEST_PARAM = 6000
@@ -23,32 +25,54 @@ class Tracker:
     """One project's experiment in one MLflow store. `uri` None: SQLite and files in `home`."""
 
     def __init__(self, project: str, home: Path, uri: str | None) -> None:
+        library_environment.prepare()
         from filelock import FileLock
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
 
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.project = project
         self.uri = uri or f"sqlite:///{(home / 'mlflow.db').resolve()}"
         location = None if uri else (home / "artifacts").resolve().as_uri()
+        self._own = uri is None
+        # Where a run's artifacts lie, as MLflow said when it began.
+        self._roots: dict[str, str] = {}
         try:
             # Two processes that create the store at once break it for good, so one does it under a lock.
             with FileLock(home / "mlflow.lock"):
-                self.client: MlflowClient = MlflowClient(self.uri)
-                found = self.client.get_experiment_by_name(project)
-                self.experiment: str = (
-                    found.experiment_id if found else self.client.create_experiment(project, location)
-                )
-        except (MlflowException, SQLAlchemyError) as e:
-            raise Outage(
-                f"MLflow at {self.uri} does not answer: {_first_line(e)}. Start it, or unset MLFLOW_TRACKING_URI"
+                if uri is None:
+                    mlflow_store.ready(home / mlflow_store.FILE, _note)
+                with in_words(self.uri, self._own):
+                    self.client: Any = _Client(MlflowClient(self.uri), self.uri, self._own)
+                self.experiment: str = self._found(location)
+        except (sqlite3.Error, OSError, WindvaneError) as e:
+            if uri is not None or isinstance(e, InputError):
+                raise
+            raise faults.explain(e.__cause__ or e, home) or Corrupted(
+                f"{home / mlflow_store.FILE}: MLflow cannot open its store ({_first_line(e)}). Restore it from a backup"
             ) from e
+
+    def _found(self, location: str | None) -> str:
+        """The experiment's id; made where there is none. Raises InputError where somebody deleted it in MLflow."""
+        found = self.client.get_experiment_by_name(self.project)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(self.project, location))
+            except Refused as e:
+                found = self.client.get_experiment_by_name(self.project)  # another machine was faster
+                if e.code != THERE_ALREADY or found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"the experiment {self.project} was deleted in MLflow, and with it the runs whose models serve. Restore it: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id} (or begin anew with another `project`)"
+            )
+        return str(found.experiment_id)
 
     def start(self, name: str, lap: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """Begin a run; its id. A child names its parent."""
         nested = {"mlflow.parentRunId": parent} if parent else {}
         run = self.client.create_run(self.experiment, tags={LAP_TAG: lap, **nested, **tags}, run_name=name)
+        self._roots[run.info.run_id] = run.info.artifact_uri
         return str(run.info.run_id)
 
     def log(
@@ -103,55 +127,126 @@ class Tracker:
 
     def address(self, run: str, at: str) -> str:
         """Where the run's artifact `at` lies, as a URI."""
-        return f"{self.client.get_run(run).info.artifact_uri.rstrip('/')}/{at}"
+        if run not in self._roots:
+            self._roots[run] = self.client.get_run(run).info.artifact_uri
+        return addresses.join(self._roots[run], at)
 
-    def show(self, host: str, port: int) -> None:
-        """Serve MLflow's pages on this store until told to stop. One worker: a person looks at them, and laps go to the store itself."""
-        from mlflow.cli import cli
+    def try_out(self) -> str | None:
+        """Do what a lap will have to be allowed to: write in the experiment; write, read and delete an artifact of a few bytes.
 
-        options = ["--backend-store-uri", self.uri, "--host", host, "--port", str(port), "--workers", "1"]
-        options += ["--uvicorn-opts", "--log-level warning"]
-        cli(["server", *options], standalone_mode=False)
+        What could not be deleted, in words, or None. Raises InputError or Outage that says what to set.
+        """
+        import tempfile
+
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self.client.set_experiment_tag(self.experiment, "windvane.project", self.project)
+        place, content = self.client.get_experiment(self.experiment).artifact_location, uuid4().hex
+        name = f"windvane-check-{content[:8]}.txt"
+        with tempfile.TemporaryDirectory() as folder, in_words(self.uri, self._own):
+            store, sent = get_artifact_repository(place, tracking_uri=self.uri), Path(folder) / name
+            sent.write_text(content, encoding="ascii")
+            store.log_artifact(str(sent))
+            sent.unlink()
+            came = Path(store.download_artifacts(name, folder)).read_text(encoding="ascii")
+            if came != content:
+                raise InputError(f"{place}: does not give back what was written there. Mend MLflow's artifact store")
+        try:
+            with in_words(self.uri, self._own):
+                store.delete_artifacts(name)
+        except WindvaneError as e:
+            return f"{name} was left in {place}, for it could not be deleted: {e}"
+        return None
+
+    def pages(self, files: Path) -> Any:
+        """MLflow's server on this store, pages and API, as an ASGI application for one process. `files`: what is uploaded through it."""
+        # What `mlflow server` tells its workers. In this process, since the worker would not inherit the bound socket.
+        from mlflow.server import constants
+
+        told = {
+            constants.BACKEND_STORE_URI_ENV_VAR: self.uri,
+            constants.REGISTRY_STORE_URI_ENV_VAR: self.uri,
+            constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+            constants.ARTIFACTS_DESTINATION_ENV_VAR: files.resolve().as_uri(),
+            constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ENABLE_WORKSPACES": "false",
+        }
+        os.environ.update(told)
+        from mlflow.server.fastapi_app import app
+        from mlflow.server.handlers import initialize_backend_stores
+
+        initialize_backend_stores(self.uri, self.uri, "mlflow-artifacts:/")
+        return app
 
     def url(self, run: str) -> str:
         """Where a person finds the run once the MLflow UI is up, without host and port."""
         return f"#/experiments/{self.experiment}/runs/{run}"
 
+    def page(self, run: str, at: str) -> str:
+        """Where a person finds the run's artifact `at`: on the server's pages, where there is one."""
+        if not self.uri.startswith("http"):
+            return self.address(run, at)
+        return f"{addresses.shown(self.uri).rstrip('/')}/{self.url(run)}/artifacts/{at}"
 
-def local(uri: str, into: Path, tracking_uri: str | None = None) -> Path:
-    """A local path with an artifact's content: the file itself where the store is a folder, else a download.
 
-    Does not import MLflow for a folder: scoring starts in a fraction of the time.
-    """
-    parsed = urlparse(uri)
-    if parsed.scheme in ("", "file"):
-        return Path(unquote(parsed.path))
+class _Client:
+    """MLflow's client, whose methods raise errors of ours."""
+
+    def __init__(self, client: Any, where: str, own: bool) -> None:
+        self._client, self._where, self._own = client, where, own
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            with in_words(self._where, self._own):
+                return method(*arguments, **more)
+
+        return call
+
+
+def download(address: str, into: Path, tracking_uri: str | None) -> Path:
+    """An artifact, a file or a folder, in an existing empty folder; where. Raises FileNotFoundError where there is none."""
+    library_environment.prepare()
     import mlflow.artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    into.mkdir(parents=True, exist_ok=True)
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into), tracking_uri=tracking_uri))
+    where = tracking_uri or address
+    try:
+        with in_words(where):
+            return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(into), tracking_uri=tracking_uri))
+    except (WindvaneError, FileNotFoundError) as e:
+        # Some stores say "internal error" of what is not there: only the list of what lies beside it can tell.
+        if isinstance(e, FileNotFoundError) or _gone(address, where, tracking_uri, get_artifact_repository):
+            raise FileNotFoundError(f"{address}: is not in MLflow's artifact store") from e
+        raise
+
+
+def _note(text: str) -> None:
+    """A line for whoever sits before the screen: a store is opened where no console is at hand."""
+    print(f"  note: {text}", file=sys.stderr, flush=True)
 
 
 def delete(uri: str, tracking_uri: str | None = None) -> str | None:
     """Delete all that lies at an artifact's URI, through MLflow; why it was left, where its store cannot or does not."""
-    from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     try:
-        get_artifact_repository(uri, tracking_uri=tracking_uri).delete_artifacts()
+        with in_words(tracking_uri or uri):
+            get_artifact_repository(uri, tracking_uri=tracking_uri).delete_artifacts()
     except NotImplementedError:
         return "MLflow cannot delete in this kind of store"
-    except (MlflowException, OSError, *_clients_errors()) as e:
-        return _first_line(e)
+    except WindvaneError as e:
+        return str(e)
     return None
 
 
 def size(uri: str, tracking_uri: str | None = None) -> int:
-    """Bytes of all that lies at an artifact's URI, as its store says. Raises Outage."""
-    from mlflow.exceptions import MlflowException
+    """Bytes of all that lies at an artifact's URI, as its store says. Raises Outage or InputError."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    try:
+    with in_words(tracking_uri or uri):
         store = get_artifact_repository(uri, tracking_uri=tracking_uri)
         folders, found = [""], 0
         while folders:
@@ -160,23 +255,20 @@ def size(uri: str, tracking_uri: str | None = None) -> int:
                     folders.append(item.path)
                 else:
                     found += item.file_size or 0
-    except (MlflowException, OSError, *_clients_errors()) as e:
-        raise Outage(
-            f"{uri}: the store of model files does not answer ({_first_line(e)}). Start it, then run again"
-        ) from e
     return found
-
-
-def _clients_errors() -> tuple[type[Exception], ...]:
-    """What the clients of S3 and HTTP raise on their own, where they are installed."""
-    from requests.exceptions import RequestException
-
-    try:
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        return (RequestException,)
-    return (RequestException, BotoCoreError, ClientError)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _gone(address: str, where: str, tracking_uri: str | None, repository: Any) -> bool:
+    name = address.rstrip("/").rpartition("/")[2]
+    try:
+        with in_words(where):
+            listed = repository(addresses.parent(address), tracking_uri=tracking_uri).list_artifacts()
+    except Refused:
+        return True
+    except WindvaneError:
+        return False
+    return all(item.path.rpartition("/")[2] != name for item in listed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import windvane
-from windvane.tasks import project_files
+from windvane.tasks import faults, places, project_files
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.places import DATA
 from windvane.tasks.tables import write_whole
@@ -38,6 +38,8 @@ def prepare(root: Path) -> tuple[str, ...]:
     missing = {name: text for name, text in wanted.items() if not (root / name).exists()}
     for name, text in missing.items():
         write_whole(root / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+    if ".dvc/config" in missing:
+        places.as_the_user_wants(root / ".dvc")  # git's, and so everybody's; what is private lies in folders of its own
     _tell_about_git(root)
     return tuple(missing)
 
@@ -143,6 +145,9 @@ def pipeline(root: Path) -> Iterator[Pipeline]:
     prepare(root)
     try:
         with Repo(os.fspath(root.resolve())) as repo, repo.lock:
+            if not repo.config["cache"].get("shared"):
+                # DVC's own is 0444, and what lies in the workspace is a link to it.
+                repo.cache.local.CACHE_MODE = 0o400
             yield Pipeline(repo, root.resolve())
     except LockError:
         raise Outage(
@@ -151,6 +156,8 @@ def pipeline(root: Path) -> Iterator[Pipeline]:
     except OutputAlreadyTrackedError as e:
         raise project_files.untrack(root.resolve()) from e
     except DvcException as e:
+        if (known := faults.explain(e, root)) is not None:
+            raise known from e
         raise InputError(
             f"{root / PIPELINE}: {_first_line(e)}. Mend it, or delete it and run `windvane init` again"
         ) from e
@@ -216,6 +223,7 @@ class Pipeline:
         stage.save(run_cache=False)
         stage.commit()
         stage.dump(update_pipeline=False)
+        places.as_the_user_wants(self._root / LOCK)
 
     def version(self) -> str | None:
         """The data version: DVC's hash of the split data, as dvc.lock holds it. None before the first lap."""

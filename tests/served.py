@@ -26,11 +26,13 @@ from windvane.ledger.labels import Statement
 from windvane.ledger.schema import versions as versions_table
 from windvane.ledger.writer import Writer
 from windvane.serving import stored
+from windvane.serving.access import Names
 from windvane.serving.answering import Answering, Recorder
 from windvane.serving.app import Service
 from windvane.serving.asking import Roles
 from windvane.serving.following import Following
 from windvane.serving.keys import Keys
+from windvane.serving.keys import read as known
 from windvane.serving.labelling import Labelling
 from windvane.serving.metering import Meters
 from windvane.serving.shelf import Shelf
@@ -39,6 +41,9 @@ from windvane.tasks.estimators import Spec
 from windvane.tasks.features import Columns, conform
 
 PROJECT = "houses"
+SECRET = "5ec2e7" * 10
+# What whoever hands in labels sends.
+OPEN = {"authorization": f"Bearer {SECRET}"}
 COLUMNS = Columns(("size",), ("garden",), ("town",), (), ("day",))
 ROW = {"size": 100.0, "garden": True, "town": "Ulm", "day": "2020-05-01"}
 
@@ -95,6 +100,7 @@ class Site:
     def add(self, number: int, folder: Path, kind: str = "regression", **more: Any) -> versions.Version:
         """Seal and record a folder as a version; `more` facts than all have."""
         facts = {"kind": kind, "target": "price", "metric": "mae", "columns": asdict(COLUMNS)}
+        facts |= {"memory": {"peak": 30_000_000, "kept": 10_000_000}}
         facts |= {**more, "summary": {"chosen": "boosting", "test": 1.0, "interval": [0.5, 1.5]}}
         digest = artifacts.seal(folder)
         version = versions.Version(number, f"f{number}", "r", str(folder), digest, "x", "d", None, facts, store.now())
@@ -135,7 +141,9 @@ class Client:
     ) -> None:
         labelling = Labelling(site.ledger, PROJECT, lambda id, label, at: Statement(str(id), label, at))
         answering = Answering(following, recorder, roles or Roles())
-        self.service = Service(answering, labelling, following, Meters(following), keys or Keys({}))
+        self.service = Service(
+            answering, labelling, following, Meters(following), keys or known(None, SECRET), Names("service")
+        )
 
     def session(self) -> httpx.AsyncClient:
         """A client for several requests."""

@@ -17,6 +17,7 @@ import psutil
 
 from tests.conftest import Folder
 from windvane.flows import child
+from windvane.tasks import secret
 
 # A loaded machine needs a minute for Prefect's first start.
 READY_SECONDS = 240
@@ -48,7 +49,8 @@ class Up:
     def wait(self) -> None:
         """Until all is ready."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        with _alarm(self.process):
+            line = self.process.stdout.readline()
         assert line, self.words()
         self.told = json.loads(line)
 
@@ -60,8 +62,19 @@ class Up:
         content = json.loads((self.folder.path / ".windvane" / "up.json").read_text())
         return int(content["children"][name][0])
 
+    @property
+    def secret(self) -> str:
+        """The project's secret."""
+        return (self.folder.path / ".windvane" / "secret").read_text()
+
+    def ask(self, name: str, method: str, path: str, **more: Any) -> httpx.Response:
+        """A request to MLflow or Prefect, with the secret."""
+        key = {"Authorization": f"Bearer {self.secret}"}
+        return httpx.request(method, self.address(name) + path, timeout=60, headers=key, **more)
+
     def service(self, method: str, path: str, **more: Any) -> httpx.Response:
-        return httpx.request(method, self.address("service") + path, timeout=60, **more)
+        headers = {"authorization": f"Bearer {secret.of(self.folder.path / '.windvane')}"}
+        return httpx.request(method, self.address("service") + path, headers=headers, timeout=60, **more)
 
     def words(self) -> str:
         """What it said, and the ends of its services' logs: for whoever reads that a test failed."""
@@ -80,19 +93,17 @@ def mine(folder: Folder) -> list[psutil.Process]:
 
 
 @contextmanager
-def standing(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
-    """`windvane up --json`, ready; stopped at the end, and nothing of it is left."""
+def begun(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
+    """`windvane up --json`, started, perhaps not ready; stopped at the end, and nothing of it is left."""
     folder.set(serve__port=free_port())
     log = folder.path / "up.log"
-    command = [sys.executable, "-m", "windvane.flows.cli", "up", "--json", *arguments]
+    command = [sys.executable, "-P", "-m", "windvane.flows.cli", "up", "--json", *arguments]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, cwd=folder.path, env=folder.environment(env), stdout=subprocess.PIPE, stderr=out, text=True
         )
     up = Up(folder, process, log)
     try:
-        with _alarm(process):
-            up.wait()
         yield up
     except BaseException:
         print(up.words())
@@ -103,6 +114,14 @@ def standing(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
         assert process.stdout is not None
         process.stdout.close()
     until(lambda: not mine(folder), 30, "a process outlived `up`")
+
+
+@contextmanager
+def standing(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
+    """`windvane up --json`, ready."""
+    with begun(folder, *arguments, **env) as up:
+        up.wait()
+        yield up
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 from benchmarks import played
@@ -52,9 +51,8 @@ def test_a_shift_is_noticed_and_the_service_swaps_and_without_one_nothing_is_ret
         until(lambda: "AUTOMATION" in completed(folder), what="the automation's run is over")
         # MLflow names what caused the lap.
         query = "name=texas-house-prices"
-        runs = httpx.post(
-            up.address("mlflow") + "/api/2.0/mlflow/runs/search", json={"experiment_ids": ["1"]}, params=query
-        )
+        asked = "/api/2.0/mlflow/runs/search"
+        runs = up.ask("mlflow", "POST", asked, json={"experiment_ids": ["1"]}, params=query)
         names = [run["info"]["run_name"] for run in runs.json()["runs"]]
         assert any(name.startswith("watch: ") for name in names), names
         assert entry.reason

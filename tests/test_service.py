@@ -13,7 +13,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from tests.served import PROJECT, ROW, Client, Site, houses, writer
+from tests.served import OPEN, PROJECT, ROW, Client, Site, houses, writer
 from windvane.ledger.labels import resolved
 from windvane.ledger.predictions import Prediction
 from windvane.ledger.writer import LedgerFull
@@ -273,7 +273,7 @@ def test_what_is_answered_is_in_the_ledger_with_its_id_time_and_version(site: Si
     assert kept["a-1"].output == {"prediction": said["predictions"][0]}
     assert (kept["7"].version, kept["7"].role) == (1, "champion")
     labels = [{"id": "a-1", "label": 250.5}, {"id": "unknown", "label": 1, "at": "2026-01-01T00:00:00.000000+00:00"}]
-    assert client.ask("POST", "/labels", json=labels).json() == {
+    assert client.ask("POST", "/labels", json=labels, headers=OPEN).json() == {
         "matched": 1,
         "unmatched": 1,
         "duplicates": 0,
@@ -286,7 +286,7 @@ def test_what_is_answered_is_in_the_ledger_with_its_id_time_and_version(site: Si
     "body", [b"", b"{}", b"[1]", b'[{"id": "x"}]', b'[{"id": "x", "label": 1, "<b>": 2}]', b"[" * 9999]
 )
 def test_bad_labels_are_refused(client: Client, body: bytes) -> None:
-    response = client.ask("POST", "/labels", content=body)
+    response = client.ask("POST", "/labels", content=body, headers={**OPEN, "content-type": "application/json"})
     assert response.status_code == 400
     assert "<b>" not in response.text
 

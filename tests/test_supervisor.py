@@ -113,7 +113,31 @@ def test_a_service_that_keeps_dying_is_started_ever_more_seldom(tmp_path: Path) 
         until(lambda deaths=deaths: one.deaths == deaths, watched.step)  # type: ignore[misc]
         waits.append(one.begins_in)
     assert waits[0] < waits[1] < waits[2]
-    assert "worn out" in supervisor.last_words(one.log)
+    assert "worn out" in one.log.last_words()
+
+
+def test_what_keeps_dying_says_how_often_and_why(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "raise SystemExit('worn out')")
+    watched = Supervisor([Service("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
+    one = watched.children["one"]
+    until(lambda: one.deaths == 2, watched.step)
+    assert one.state == "died 2 times, started again (see one.log): worn out"
+
+
+def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) -> None:
+    import threading
+
+    let_go = threading.Event()
+
+    def hangs(_: int | None) -> bool:
+        return let_go.wait(600)
+
+    hanging = Service("hanging", None, hangs, (sys.executable, "-c", "import time; time.sleep(600)"))
+    watched = Supervisor([hanging, service(tmp_path, "two")], tmp_path / "up", lambda _: None)
+    until(lambda: watched.children["two"].ready, watched.step)
+    assert not watched.children["hanging"].ready
+    watched.stop()
+    let_go.set()
 
 
 def test_what_another_start_would_not_mend_is_told(tmp_path: Path) -> None:

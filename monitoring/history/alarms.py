@@ -60,7 +60,7 @@ def preset(job: Job, kept: Path, report: Callable[[], None] = lambda: None) -> A
 
 
 def _remembered(job: Job, name: str, kept: Path, rings: Rings, report: Callable[[], None]) -> Alarm:
-    known = dict(tables.read_json(kept)) if kept.exists() else {}
+    known = tables.read_cache(kept, dict) or {}
     digests = job.cut.digests()
 
     def alarm(model: int, window: int) -> bool:

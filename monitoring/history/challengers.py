@@ -132,7 +132,12 @@ def _family(settings: Settings, spec: Spec) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     """What is kept of a model; {} if nothing is, or it is damaged, and is made again."""
-    try:
-        return dict(tables.read_json(path))
-    except (FileNotFoundError, ValueError):
-        return {}
+    return tables.read_cache(path, _whole) or {}
+
+
+def _whole(content: Any) -> dict[str, Any]:
+    losses = {str(window): float(loss) for window, loss in content["losses"].items()}
+    if "sha256" not in content:
+        return {"losses": losses}
+    columns = {k: list(v) for k, v in content["columns"].items()}
+    return {"rows": int(content["rows"]), "sha256": str(content["sha256"]), "columns": columns, "losses": losses}

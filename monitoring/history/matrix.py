@@ -189,7 +189,7 @@ def _name(job: Job, digests: Sequence[str], model: int) -> str:
 
 
 def _read(kept: Path | None, name: str) -> dict[str, Any]:
-    """Losses by window digest, {} if none are kept."""
-    if kept is None or not (path := kept / f"{name}.json").exists():
+    """Losses by window digest, {} if none are kept, or they are damaged."""
+    if kept is None:
         return {}
-    return dict(tables.read_json(path))
+    return tables.read_cache(kept / f"{name}.json", lambda c: {str(k): float(v) for k, v in c.items()}) or {}
