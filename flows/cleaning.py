@@ -21,6 +21,7 @@ from windvane.ledger.leases import Lease
 from windvane.ledger.store import now
 from windvane.ledger.versions import Promotion, Version
 from windvane.serving.shelf import KEPT as SERVING_COPIES
+from windvane.tasks import addresses, downloads
 from windvane.tasks.errors import Outage
 
 DAY_SECONDS = 86_400
@@ -117,7 +118,7 @@ def find(project: Project, keep: int | None) -> Iterator[Item]:
     yield from _copies(project, {*champions, *(moves[-1:] and [moves[-1].from_version])})
     finished = {one.fingerprint for one in known if one.version in judged}
     yield from _each(project, "laps", "work folder of a lap that has ended", lambda path: path.name in finished)
-    yield from _each(project, "downloads", "download", lambda path: _unused(path, DOWNLOAD_SECONDS))
+    yield from _downloads(project, [one for one in known if one.version in champions])
     yield from _each(
         project, "scoring", "pieces of a `windvane score` that was stopped", lambda path: _unused(path, CACHE_SECONDS)
     )
@@ -173,8 +174,8 @@ def _delete(project: Project, lease: Lease, cleaned: Cleaned) -> None:
 def _model_files(project: Project, version: Version) -> Item | None:
     """A version's model files where they are still there; of a store elsewhere only once: asking it costs seconds."""
     uri = version.model_uri
-    if "://" not in uri:
-        path = project.root / uri
+    if (path := addresses.on_disk(uri)) is not None:
+        path = project.root / path
         return Item(_named(version), uri, _size(path), version.version) if path.exists() else None
     if version.collected is not None:
         return None
@@ -188,8 +189,8 @@ def _named(version: Version) -> str:
 
 
 def _remove_model(project: Project, item: Item) -> str | None:
-    if "://" not in item.place:
-        return _remove(project.root / item.place)
+    if (path := addresses.on_disk(item.place)) is not None:
+        return _remove(project.root / path)
     from windvane.tasks import tracking
 
     return tracking.delete(item.place, project.tracking_uri)
@@ -214,6 +215,17 @@ def _copies(project: Project, wanted: set[int | None]) -> Iterator[Item]:
         part = path.name.startswith(".") and path.suffix == ".part" and _unused(path, DOWNLOAD_SECONDS)
         if old or part:
             yield _item(project, "the service's copy", path)
+
+
+def _downloads(project: Project, serving: list[Version]) -> Iterator[Item]:
+    """Copies of artifacts that lie elsewhere, but for the models and held-out rows of the champions that the service keeps too."""
+    folder = project.home / "downloads"
+    addressed = [one.model_uri for one in serving]
+    addressed += [addresses.join(addresses.parent(one), "record.parquet") for one in addressed]
+    wanted = {downloads.place_of(one, folder).name for one in addressed}
+    for path in _entries(project, "downloads"):
+        if path.name not in wanted and path.suffix != ".lock" and _unused(path, DOWNLOAD_SECONDS):
+            yield _item(project, "copy of what lies in MLflow", path)
 
 
 def _caches(project: Project, champion: int | None) -> Iterator[Item]:

@@ -137,9 +137,13 @@ def _told(values: Mapping[str, str]) -> Iterator[None]:
 
 def environment(home: Path, url: str, credentials: Credentials) -> Mapping[str, str]:
     """What Prefect reads at its import, in the server and in whoever uses it. Holds the secret: never for a command line."""
-    page = url.removesuffix("/api")
+    page, home = url.removesuffix("/api"), home.resolve()
     return {
-        "PREFECT_HOME": str(home.resolve()),
+        "PREFECT_HOME": str(home),
+        # Prefect also reads .env, prefect.toml and pyproject.toml where it runs, which is the user's folder: what there names
+        # another server, or another account with it, counts less than these.
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "PREFECT_API_KEY": "",
         "PREFECT_API_URL": url,
         "PREFECT_API_AUTH_STRING": credentials.basic,
         "PREFECT_SERVER_API_AUTH_STRING": credentials.basic,
@@ -235,9 +239,10 @@ def serve(descriptor: int) -> None:
     places.keep_private()
     library_environment.prepare()
     listener = socket.socket(fileno=descriptor)
+    home = Path(os.environ["PREFECT_HOME"])
+    os.chdir(home)  # before Prefect is imported: it would follow files in the user's folder
     from prefect.server.api.server import create_app
 
-    home = Path(os.environ["PREFECT_HOME"])
     prefect_database.complete(home)
     server = guard.make_server(guarded(create_app(), home, guard.port_of(listener)))
 

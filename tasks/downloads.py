@@ -22,8 +22,8 @@ def fetched(address: str, folder: Path, tracking_uri: str | None, digest: str | 
     Raises FileNotFoundError where the store has no such artifact, and what tasks/store_errors.py says. A copy that is wrong even when it is
     new is handed over as it is: whoever knows what it should be refuses it.
     """
-    mark = hashlib.sha256(address.encode()).hexdigest()[:_NAME_LETTERS]
-    place = folder / mark
+    place = place_of(address, folder)
+    mark = place.name
     if (found := _only(place)) is not None and intact(found, digest):
         return found
     from filelock import FileLock
@@ -47,6 +47,11 @@ def fetched(address: str, folder: Path, tracking_uri: str | None, digest: str | 
     if found is None:
         raise FileNotFoundError(f"{address}: is empty in MLflow's artifact store")
     return found
+
+
+def place_of(address: str, folder: Path) -> Path:
+    """Where in `folder` the copy of an artifact lies, if there is one."""
+    return folder / hashlib.sha256(address.encode()).hexdigest()[:_NAME_LETTERS]
 
 
 def intact(path: Path, digest: str | None) -> bool:

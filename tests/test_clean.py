@@ -190,6 +190,23 @@ def test_caches_go_by_age_and_records_never(many: Many) -> None:
     assert told["freed"] == 8 * 1000
 
 
+def test_copies_of_the_champions_artifacts_stay_however_old(many: Many) -> None:
+    from windvane.tasks import addresses, downloads
+
+    folder = many.root / ".windvane" / "downloads"
+    with many.site.ledger.begin() as db:
+        db.exec_driver_sql("UPDATE versions SET model_uri = 'mlflow-artifacts:/1/r' || version || '/artifacts/model'")
+    kept, gone = [], []
+    for number, into in ((5, kept), (3, kept), (2, gone)):
+        model = f"mlflow-artifacts:/1/r{number}/artifacts/model"
+        for address in (model, addresses.join(addresses.parent(model), "record.parquet")):
+            into.append(old(downloads.place_of(address, folder) / "x", 90))
+    lock = old(folder / "abc.lock", 90)
+    cleaned(many, None)
+    assert [path for path in [*kept, lock] if not path.exists()] == []
+    assert [path for path in gone if path.exists()] == []
+
+
 def test_a_file_that_is_linked_elsewhere_frees_nothing(many: Many) -> None:
     work = many.root / ".windvane" / "laps" / "f4"
     work.mkdir(parents=True)

@@ -81,11 +81,11 @@ class Installed(Folder):
         return ran.json
 
 
-def table(path: Path, rows: int = 400) -> None:
-    """A price a day for some thirteen months."""
+def table(path: Path, rows: int = 1200) -> None:
+    """Three prices a day for some thirteen months."""
     rng = np.random.default_rng(0)
     size = rng.normal(100, 20, rows).round()
-    days = pd.date_range("2023-01-01", periods=rows, freq="D").strftime("%Y-%m-%d")
+    days = pd.date_range("2023-01-01", periods=rows // 3, freq="D").strftime("%Y-%m-%d").repeat(3)
     frame = pd.DataFrame({"day": days, "size": size, "town": rng.choice(["Ulm", "Bonn"], rows)})
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.assign(price=(3 * size + rng.normal(0, 15, rows)).round(2)).to_csv(path, index=False)
@@ -93,7 +93,7 @@ def table(path: Path, rows: int = 400) -> None:
 
 def tour(folder: Installed, source: str) -> None:
     """Everything that a user does, one command after the other."""
-    assert folder.json("init", source, "--target", "price")["rows"] == 400
+    assert folder.json("init", source, "--target", "price")["rows"] == 1200
     folder.set(search__trials=2, search__candidates=["linear", "tree"], schedule__monitor=None)
     checked = folder.json("check")
     assert checked == {"ok": True, "problems": []}
