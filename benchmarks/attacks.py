@@ -126,13 +126,16 @@ def mlflow_routes() -> list[tuple[str, str]]:
 
 def service_routes() -> list[tuple[str, str]]:
     """Every route of the scoring service."""
-    from windvane.serving.app import ROUTES
+    from windvane.serving.app import Service
 
-    return sorted((method, path) for path, methods in ROUTES.items() for method in methods)
+    return sorted(Service(*[None] * 6).routes)  # type: ignore[arg-type]
 
 
 def _flat(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     for route in routes:
+        if hasattr(route, "original_router"):  # FastAPI keeps an included router as it is
+            yield from _flat(route.original_router.routes, prefix + route.include_context.prefix)
+            continue
         path = prefix + re.sub(r"\{[^}]*\}", str(uuid4()), getattr(route, "path", ""))
         inner = getattr(route, "routes", None) or getattr(getattr(route, "app", None), "routes", None)
         if inner:
@@ -391,7 +394,7 @@ def _listening(pid: int) -> list[int]:
 
 def targets(up: Up) -> tuple[Target, Target, Target]:
     """Prefect, MLflow and the scoring service of a running `windvane up`."""
-    from windvane.flows.server import EVERYONE as PREFECT_OPEN
+    from windvane.flows.server import OPEN_PATHS as PREFECT_OPEN
 
     return (
         Target("prefect", up.address("prefect"), prefect_routes(), frozenset({*PREFECT_OPEN, "/windvane-health"})),

@@ -100,6 +100,11 @@ class Service:
             "/": {"GET": (_page("page.html"), *open_to_all)},
         }
 
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """Every (method, path) that is answered."""
+        return [(method, path) for path, methods in self._routes.items() for method in methods]
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: one HTTP request."""
         if scope["type"] != "http":

@@ -112,6 +112,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**given)
         self._crowd = crowd
         self._unparsed = 0
+        self._upgraded = False
         # The other side's address; None: this machine's own, or not known.
         self.peer: str | None = None
 
@@ -129,7 +130,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes came: uvicorn parses them, and what is still missing is waited for so long and no longer."""
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._upgraded or self.transport.is_closing():
             return
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
@@ -148,6 +149,12 @@ class Connection(HttpToolsProtocol):
         self._crowd.idle.pop(self, None)
         self._unparsed = 0
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the connection is a web socket, which may be silent for as long as it likes."""
+        self._upgraded = True
+        self._crowd.leave(self)
+        super().handle_websocket_upgrade()
 
     def on_message_complete(self) -> None:
         """A request is whole."""

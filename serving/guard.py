@@ -18,6 +18,7 @@ import socket
 from asyncio import timeout
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -222,11 +223,20 @@ def check_identity(address: str, credentials: Credentials) -> bool | None:
 
 
 def make_server(app: App) -> Any:
-    """uvicorn's server for a guarded application. It logs no request: a link holds the secret."""
+    """uvicorn's server for a guarded application. It logs no request: a link holds the secret. Slow senders hold up nobody."""
     import uvicorn
 
+    from windvane.serving.connections import Connection, Crowd, room
+
     return uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3)
+        uvicorn.Config(
+            app,
+            http=partial(Connection, Crowd(room())),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
     )
 
 
