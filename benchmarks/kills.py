@@ -91,7 +91,7 @@ def _wrong(folder: Path, url: str) -> list[str]:
         wrong.append("a fingerprint is registered twice")
     from prefect.client.orchestration import SyncPrefectClient
 
-    with SyncPrefectClient(url) as client:
+    with SyncPrefectClient(url, auth_string=os.environ["PREFECT_API_AUTH_STRING"]) as client:
         runs = [*client.read_flow_runs(limit=200), *client.read_task_runs(limit=200)]
     if any(run.state is None or not run.state.is_final() for run in runs):
         wrong.append("a run still runs in Prefect")

@@ -53,7 +53,7 @@ def ledger(folder: Folder, query: str) -> list[Any]:
 def prefect_client(url: str) -> Iterator[Any]:
     from prefect.client.orchestration import SyncPrefectClient
 
-    with SyncPrefectClient(url) as client:
+    with SyncPrefectClient(url, auth_string=os.environ["PREFECT_API_AUTH_STRING"]) as client:
         yield client
 
 
@@ -129,7 +129,9 @@ def test_the_data_page_stands_with_the_run_and_is_linked_from_prefect(
         "data/profile.json",
     } <= kept
     assert "This table may teach" in client.get_run(said["run_id"]).data.tags["windvane.data"]
-    found = httpx.post(f"{prefect_server}/artifacts/filter", json={"artifacts": {"key": {"any_": ["data"]}}}).json()
+    user, _, password = os.environ["PREFECT_API_AUTH_STRING"].partition(":")
+    wanted = {"artifacts": {"key": {"any_": ["data"]}}}
+    found = httpx.post(f"{prefect_server}/artifacts/filter", json=wanted, auth=(user, password)).json()
     (mine,) = [artifact for artifact in found if said["run_id"] in artifact["data"]]
     assert "data/report.html" in mine["data"]
     assert mine["flow_run_id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +129,12 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(root: Path) -> None:
 
 @pytest.mark.slow
 def test_the_flow_scores_as_the_command_does(root: Path, prefect_server: str) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     from windvane.flows import batch
 
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
+    key = os.environ["PREFECT_API_AUTH_STRING"]
+    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_AUTH_STRING: key}):
         said = batch.score(str(root), "in.parquet", "out.csv")
     assert (said["rows"], said["version"]) == (300, 1)
     assert len(pd.read_csv(root / "out.csv")) == 300
