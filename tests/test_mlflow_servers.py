@@ -249,6 +249,8 @@ def _in_the_middle_of_a_lap(project: Site) -> None:
 def _while_it_scores_and_serves(project: Site) -> None:
     stream("2025-08-01", 5).drop(columns="price").to_csv(project.path / "new.csv", index=False)
     project.forget()
+    project.well("promote", "1")  # which has a copy from now on
+    project.well("promote", "2")
     project.well("score", "new.csv", "first.csv")
     with serving(project, **project.env):
         pass
