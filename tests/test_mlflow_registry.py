@@ -103,7 +103,7 @@ def test_a_registered_model_deleted_whole_is_registered_again(project: Folder, p
     project.set(gate__confidence=0.9)
     ran = project.run("train", env={"PREFECT_API_URL": prefect_server})
     assert ran.status == 0, ran.err
-    assert "its 2 versions were registered again from the ledger" in ran.err
+    assert "its 2 versions were registered again from the ledger" in ran.out
     assert alias(project) == champion(project) == 2
     assert project.run("rollback", "--json").json == {"from": 2, "to": 1}
 
@@ -115,7 +115,7 @@ def test_a_champion_deleted_in_mlflow_serves_on_and_laps_say_so(project: Folder,
     project.set(gate__confidence=0.9)
     ran = project.run("train", env=env)
     assert ran.status == 0, ran.err
-    assert "version 2 serves, but was deleted in MLflow" in ran.err
+    assert "version 2 serves, but was deleted in MLflow" in ran.out
     assert champion(project) == 2
     assert project.train(env=env)["verdict"] == "unchanged"
 
@@ -128,7 +128,7 @@ def test_an_alias_on_a_version_of_somebody_else_is_put_back(project: Folder, pre
     project.set(gate__confidence=0.9)
     ran = project.run("train", env={"PREFECT_API_URL": prefect_server})
     assert ran.status == 0, ran.err
-    assert "version 3, which the ledger does not know: put back to version 2" in ran.err
+    assert "version 3, which the ledger does not know: put back to version 2" in ran.out
     assert alias(project) == 2
 
 

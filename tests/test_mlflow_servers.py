@@ -182,17 +182,17 @@ def _knows_its_user(project: Site) -> None:
     """Without, and with wrong credentials: one sentence that names the variables, beforehand and at the lap."""
     none = {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""}
     wrong = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": "wrong"}
-    assert "asks for credentials. Set MLFLOW_TRACKING_USERNAME" in project.run("check", env=none).err
-    assert "does not accept these credentials. Mend MLFLOW_TRACKING_USERNAME" in project.run("check", env=wrong).err
+    assert "asks for credentials. Set MLFLOW_TRACKING_USERNAME" in project.run("check", env=none).out
+    assert "does not accept these credentials. Mend MLFLOW_TRACKING_USERNAME" in project.run("check", env=wrong).out
     assert "MLFLOW_TRACKING_USERNAME" in project.refused("rollback", status=2, env=wrong)
     assert project.champion == 2
     if not project.server.proxied:
         gone = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
         ran = project.run("check", env=gone)
         assert ran.status == 2
-        assert "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in ran.err
+        assert "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in ran.out
         away = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-        assert "artifact store" in project.run("check", env=away).err
+        assert "artifact store" in project.run("check", env=away).out
 
 
 def test_a_user_who_may_only_read_is_told_so_by_check(
@@ -206,8 +206,8 @@ def test_a_user_who_may_only_read_is_told_so_by_check(
     project.set(project="theirs")
     ran = project.run("check")
     assert ran.status == 2
-    assert "does not allow this" in ran.err
-    assert "grant EDIT" in ran.err
+    assert "does not allow this" in ran.out
+    assert "grant EDIT" in ran.out
 
 
 def test_an_outage_is_one_sentence_and_nothing_is_lost_by_it(
@@ -249,6 +249,8 @@ def _in_the_middle_of_a_lap(project: Site) -> None:
 def _while_it_scores_and_serves(project: Site) -> None:
     stream("2025-08-01", 5).drop(columns="price").to_csv(project.path / "new.csv", index=False)
     project.forget()
+    project.well("promote", "1")  # which has a copy from now on
+    project.well("promote", "2")
     project.well("score", "new.csv", "first.csv")
     with serving(project, **project.env):
         pass
