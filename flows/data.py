@@ -110,7 +110,9 @@ def accepted(project: Project) -> Any:
     newest = versions.newest(project.ledger, project.name)
     if newest is None or not newest.facts.get("digest"):
         return None
-    return read_record(project.artifact(newest, f"data/{DIGEST.name}"), lambda c: c if digest.from_json(c) else None)
+    kept = "Restore it from a backup, or delete it: the next table is then compared with none"
+    path = project.artifact(newest, f"data/{DIGEST.name}")
+    return read_record(path, lambda c: c if digest.from_json(c) else None, kept) if path.exists() else None
 
 
 def tell_accepted(lap: Lap) -> None:
