@@ -23,6 +23,10 @@ def ask(url: str) -> None:
         raise Outage(
             f"PREFECT_API_URL: {url} answers {e.response.status_code}. Is it a Prefect API? Its address ends in /api"
         ) from e
+    except ValueError as e:  # no JSON, or another's
+        raise Outage(
+            f"PREFECT_API_URL: what answers at {url} is no Prefect API. Correct the address: it ends in /api"
+        ) from e
     except httpx.HTTPError as e:
         raise Outage(
             f"PREFECT_API_URL: the Prefect server at {url} does not answer ({e}). Start it, or correct the address"

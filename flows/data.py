@@ -15,7 +15,7 @@ from windvane.tasks import ingest as ingesting
 from windvane.tasks import split as splitting
 from windvane.tasks import validate as validating
 from windvane.tasks.digest import ACCEPTED, DIGEST
-from windvane.tasks.errors import InputError, WindvaneError
+from windvane.tasks.errors import InputError
 from windvane.tasks.places import DATA
 from windvane.tasks.profile import TABLE, Profile, read, require
 from windvane.tasks.settings import Settings
@@ -110,13 +110,12 @@ def accepted(project: Project) -> Any:
     newest = versions.newest(project.ledger, project.name)
     if newest is None or not newest.facts.get("digest"):
         return None
+    kept = "Restore it from a backup, or delete it: the next table is then compared with none"
     try:
         path = project.artifact(newest, f"data/{DIGEST.name}")
-        return read_record(path, lambda c: c if digest.from_json(c) else None)
-    except FileNotFoundError as e:
-        raise WindvaneError(
-            f"what the table of version {newest.version} looked like is gone ({e}). Restore the run's artifacts from a backup"
-        ) from None
+        return read_record(path, lambda c: c if digest.from_json(c) else None, kept)
+    except FileNotFoundError:
+        return None
 
 
 def tell_accepted(lap: Lap) -> None:

@@ -33,11 +33,11 @@ APART = ("ledger.db", "mlflow.db")
 
 
 @pytest.fixture(scope="module")
-def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lived_in(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Path:
     """A project in which everything was done once."""
     project = quick_project(tmp_path_factory.mktemp("junk") / "project")
     project.set(search__trials=1, search__candidates=["linear"])
-    project.train()
+    assert project.run("train", env={"PREFECT_API_URL": prefect_server}, timeout=900).status == 0
     with standing(project) as up:
         assert up.service("GET", "/ping").status_code == 200
         kept = {p.relative_to(project.path): p.read_bytes() for p in written(project.path)}
@@ -92,7 +92,7 @@ def test_junk_ends_no_command_in_a_traceback_and_loses_no_promotion(
     lines = (root / "data" / "txhousing.csv").read_text().splitlines()
     (root / "data" / "txhousing.csv").write_text("\n".join(lines[:-40]) + "\n")
     for command in ("check", "status", "monitor", "train"):
-        ran = project.run(command, env=env)
+        ran = project.run(command, env=env, timeout=900)
         assert "Traceback" not in ran.err + ran.out, f"{command}: {ran.err[-3000:]}"
         if ran.status not in (0, 2 if command == "check" else 0):
             assert ran.err.strip().splitlines()[-1].startswith("windvane: "), ran.err
@@ -116,6 +116,6 @@ def test_without_its_mlflow_store_a_project_says_what_is_gone(
         "\n".join((root / "data" / "txhousing.csv").read_text().splitlines()[:-40]) + "\n"
     )
     for command in ("status", "train"):
-        ran = Folder(root).run(command, env={"PREFECT_API_URL": prefect_server})
+        ran = Folder(root).run(command, env={"PREFECT_API_URL": prefect_server}, timeout=900)
         assert "Traceback" not in ran.err, ran.err[-3000:]
     assert promotions(root)[: len(before)] == before

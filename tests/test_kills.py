@@ -1,4 +1,4 @@
-"""A small seeded part of benchmarks/kills.py: kill -9 at random moments, and what the next lap finds."""
+"""Small seeded parts of benchmarks/kills.py and first_starts.py: kill -9 at random and at named moments, and what the next lap finds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import kills
+from benchmarks import first_starts, kills
 
 pytestmark = pytest.mark.slow
 
@@ -15,3 +15,11 @@ def test_after_a_kill_the_next_lap_ends_well_and_nothing_is_left(tmp_path: Path,
     rounds = kills.trial(2, seed=1, folder=tmp_path / "project", url=prefect_server)
     assert [k.wrong for k in rounds] == [(), ()]
     assert {k.verdict for k in rounds} <= {"promoted", "refused", "unchanged"}
+
+
+@pytest.mark.parametrize("point", ["register: in MLflow", "promote: before commit", "promote: champion"])
+def test_after_a_kill_at_a_named_point_a_version_is_judged_and_promoted_once(
+    tmp_path: Path, prefect_server: str, point: str
+) -> None:
+    cell = first_starts.Laps(tmp_path / "project", prefect_server).killed(point)
+    assert (cell.phase, cell.wrong) == (f"after {point!r}", ())

@@ -39,9 +39,12 @@ def open_to_others(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_lap_scores_and_everything_that_stands_are_private_and_the_users_files_are_the_users(project: Folder) -> None:
+def test_a_lap_scores_and_everything_that_stands_are_private_and_the_users_files_are_the_users(
+    project: Folder, prefect_server: str
+) -> None:
     with umask(0o000):
-        project.train()
+        lap = project.run("train", env={"PREFECT_API_URL": prefect_server}, timeout=900)
+        assert lap.status == 0, lap.err
         with standing(project) as up:
             assert up.service("GET", "/ping").status_code == 200
             assert open_to_others(project.path / ".windvane") == {}
