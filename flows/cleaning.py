@@ -22,7 +22,7 @@ from windvane.ledger.store import now
 from windvane.ledger.versions import Promotion, Version
 from windvane.serving.shelf import KEPT as SERVING_COPIES
 from windvane.tasks import addresses, downloads
-from windvane.tasks.errors import Outage
+from windvane.tasks.errors import WindvaneError
 
 DAY_SECONDS = 86_400
 # Unused for so long, what only saves time may go. A download is used within minutes.
@@ -92,7 +92,7 @@ def after_lap(project: Project, lease: Lease, keep: int, console: Console) -> No
     try:
         cleaned = Cleaned(list(find(project, keep)))
         _delete(project, lease, cleaned)
-    except Outage as e:  # the lap is over and recorded
+    except WindvaneError as e:  # the lap is over and recorded
         console.say(f"  note: nothing was cleaned up: {e}")
         return
     numbers = ", ".join(str(item.version) for item in cleaned.deleted if item.version is not None)
@@ -167,8 +167,13 @@ def _delete(project: Project, lease: Lease, cleaned: Cleaned) -> None:
     if numbers and (project.tracking_uri is not None or (project.home / "mlflow.db").exists()):
         from windvane.tasks import registry
 
-        for number in numbers:
-            registry.describe(project.tracker, number, "The model files were deleted by Windvane (retention.versions).")
+        try:
+            for number in numbers:
+                registry.describe(
+                    project.tracker, number, "The model files were deleted by Windvane (retention.versions)."
+                )
+        except WindvaneError as e:  # the files are gone and the ledger knows it: nothing is to be repeated
+            cleaned.left.append({"place": "the versions' descriptions in MLflow", "why": str(e)})
 
 
 def _model_files(project: Project, version: Version) -> Item | None:

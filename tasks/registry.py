@@ -122,10 +122,8 @@ def point(tracker: Tracker, name: str, version: int | None) -> None:
 
 def describe(tracker: Tracker, version: int, text: str) -> None:
     """Set a version's description, as MLflow's page of it shows; nothing where somebody has deleted it there."""
-    from mlflow.exceptions import MlflowException
-
     try:
         tracker.client.update_model_version(tracker.project, str(version), description=text)
-    except MlflowException as e:
-        if e.error_code != "RESOURCE_DOES_NOT_EXIST":
+    except Refused as e:
+        if e.code != NOT_THERE:
             raise

@@ -36,12 +36,41 @@ def prepare(root: Path) -> tuple[str, ...]:
     wanted = {PIPELINE: TEMPLATE.read_text(encoding="utf-8"), ".dvcignore": "", ".dvc/config": CONFIG}
     wanted[".dvc/.gitignore"] = "/config.local\n/tmp\n/cache\n"
     missing = {name: text for name, text in wanted.items() if not (root / name).exists()}
+    if (
+        PIPELINE not in missing
+        and (both := _with_our_stages((root / PIPELINE).read_text(encoding="utf-8"))) is not None
+    ):
+        missing[PIPELINE] = both
     for name, text in missing.items():
         write_whole(root / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     if ".dvc/config" in missing:
         places.as_the_user_wants(root / ".dvc")  # git's, and so everybody's; what is private lies in folders of its own
     _tell_about_git(root)
     return tuple(missing)
+
+
+def _with_our_stages(text: str) -> str | None:
+    """A dvc.yaml of the user's own pipeline with our stages behind theirs; None: it has some of ours, or another form."""
+    import yaml
+
+    try:
+        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:  # DVC will say what is wrong with it
+        return None
+    ours = TEMPLATE.read_text(encoding="utf-8").partition("stages:\n")[2].splitlines()
+    if node is None:
+        return f"{text.rstrip()}\nstages:\n".lstrip() + "\n".join(ours) + "\n"
+    if not isinstance(node, yaml.MappingNode) or node.flow_style:
+        return None
+    stages = next((value for key, value in node.value if key.value == "stages"), None)
+    if stages is None:
+        return f"{text.rstrip()}\nstages:\n" + "\n".join(ours) + "\n"
+    known = {key.value for key, _ in stages.value} if isinstance(stages, yaml.MappingNode) else set()
+    if not known or stages.flow_style or known & set(_template()):
+        return None
+    indent, end = " " * stages.value[0][0].start_mark.column, stages.end_mark.index
+    before = text[:end].rstrip()
+    return before + "\n" + "\n".join(indent + line[2:] for line in ours) + "\n" + text[len(before) :].lstrip("\n")
 
 
 def _tell_about_git(root: Path) -> None:
@@ -169,7 +198,9 @@ class Pipeline:
     def __init__(self, repo: Repo, root: Path) -> None:
         self._root = root
         self._repo = repo
-        graph_order = [stage for stage in repo.index.stages if getattr(stage, "name", None)]
+        # Others may stand beside ours, in this dvc.yaml or in one of a folder below.
+        own, file = _template(), os.fspath(root / PIPELINE)
+        graph_order = [s for s in repo.index.stages if getattr(s, "name", None) in own and os.fspath(s.path) == file]
         self._stages: dict[str, PipelineStage] = {stage.name: stage for stage in _in_order(graph_order)}
         self._complete()
 
@@ -179,8 +210,8 @@ class Pipeline:
             stage = self._stages.get(name)
             if stage is None:
                 raise InputError(
-                    f"{self._root / PIPELINE}: has no stage {name}. Add the stages that `windvane init` writes in an empty "
-                    f"folder, or rename this {PIPELINE}: the next lap writes one"
+                    f"{self._root / PIPELINE}: has no stage {name}. Rename stages of your own that are called "
+                    f"{', '.join(_template())}: then the next lap adds those that it needs"
                 )
             named = {file.fs_path for file in (*stage.deps, *stage.outs)}
             for file in (*wanted["deps"], *wanted["outs"]):

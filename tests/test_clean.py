@@ -217,6 +217,52 @@ def test_a_file_that_is_linked_elsewhere_frees_nothing(many: Many) -> None:
     assert kept.exists()
 
 
+def test_a_lap_collects_at_its_end_what_retention_does_not_keep(many: Many) -> None:
+    from types import SimpleNamespace
+
+    from windvane.flows.console import Silent
+    from windvane.flows.lap import Lap, finish
+    from windvane.ledger import laps
+
+    for retention, kept in ((None, {1, 2, 3, 4, 5, 6}), (1, {3, 5, 6})):
+        many.folder.set(retention__versions=retention)
+        with leases.hold(many.site.ledger, PROJECT, "a test", lambda holder: None) as lease:
+            lap = Lap(Project(many.root), lease, "a test", "search", Silent())
+            laps.start(many.site.ledger, lease, lap.id, "a test")
+            finish(lap, SimpleNamespace(to_json=dict, verdict="refused"))  # type: ignore[arg-type]
+        assert many.kept() == kept
+
+
+@pytest.mark.slow
+def test_model_files_on_a_server_of_mlflows_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.mlflow_server import MlflowServer
+    from windvane.tasks import tracking
+
+    (tmp_path / "project").mkdir()
+    many = Many(tmp_path / "project")
+    many.lap(2, accepted=False)
+    many.lap(3, accepted=False)
+    server = MlflowServer(tmp_path / "server", f"sqlite:///{tmp_path}/mlflow.db", (tmp_path / "store").as_uri()).start()
+    try:
+        server.wait()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        tracker = Project(many.root).tracker
+        run = tracker.start("a lap", "lap-2", {})
+        tracker.store(run, many.model(2), "model")
+        address = tracker.address(run, "model")
+        tracker.client.create_registered_model(PROJECT)
+        tracker.client.create_model_version(PROJECT, address, run)
+        with many.site.ledger.begin() as db:
+            db.exec_driver_sql(f"UPDATE versions SET model_uri = '{address}', run_id = '{run}' WHERE version = 2")
+        size = sum(path.stat().st_size for path in many.model(2).iterdir())
+        assert tracking.size(address, server.url) == size
+        told = cleaned(many, 1)
+        assert (told["versions"], told["left"], told["freed"]) == ([2], [], size)
+        assert tracker.client.list_artifacts(run, "model") == []
+    finally:
+        server.kill()
+
+
 def test_it_waits_for_a_lap_that_runs(many: Many) -> None:
     work = many.root / ".windvane" / "laps" / "f4"
     old(work / "journal.log", 0)

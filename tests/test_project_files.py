@@ -148,3 +148,65 @@ def test_a_lap_over_outputs_that_git_tracks_says_the_right_remedy(folder: Folder
     assert folder.train(env=env)["verdict"] in ("promoted", "refused")
     seen = git(folder.path, "status", "--porcelain", "-uall").splitlines()
     assert [line for line in seen if ".windvane" in line] == []
+
+
+OWN = """# my pipeline
+stages:
+    prepare:
+        cmd: echo 1 > out
+        outs: [out]   # mine
+"""
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        OWN,
+        OWN + "\nplots:\n  - out\n",
+        "plots:\n  - out\n",
+        "# nothing yet\n",
+        "",
+        OWN.replace("    ", "  ").rstrip("\n"),
+    ],
+)
+def test_stages_join_a_pipeline_of_the_users(own: str, tmp_path: Path) -> None:
+    import yaml
+
+    from windvane.tasks import versioning
+
+    path = tmp_path / "dvc.yaml"
+    path.write_text(own)
+    assert "dvc.yaml" in versioning.prepare(tmp_path)
+    text = path.read_text()
+    mine, both = yaml.safe_load(own) or {}, yaml.safe_load(text)
+    assert list(both["stages"]) == [*mine.get("stages", {}), "ingest", "validate", "split"]
+    assert {name: both["stages"][name] for name in mine.get("stages", {})} == mine.get("stages", {})
+    assert both.get("plots") == mine.get("plots")
+    ours = yaml.safe_load(versioning.TEMPLATE.read_text())["stages"]
+    assert {name: both["stages"][name] for name in ours} == ours
+    assert [line for line in own.splitlines() if line.strip() and line not in text.splitlines()] == []
+    assert "dvc.yaml" not in versioning.prepare(tmp_path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("own", ["stages:\n  split:\n    cmd: echo\n", "stages: {a: {cmd: b}}\n", "- a\n", "a: [\n"])
+def test_a_pipeline_that_cannot_be_joined_stays_as_it_is(own: str, tmp_path: Path) -> None:
+    from windvane.tasks import versioning
+
+    (tmp_path / "dvc.yaml").write_text(own)
+    versioning.prepare(tmp_path)
+    assert (tmp_path / "dvc.yaml").read_text() == own
+
+
+def test_stages_of_other_pipelines_are_no_part_of_a_lap(tmp_path: Path) -> None:
+    from windvane.tasks import versioning
+
+    (tmp_path / "dvc.yaml").write_text("stages:\n  prepare:\n    cmd: echo 1 > out\n    outs: [out]\n")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "dvc.yaml").write_text("stages:\n  split:\n    cmd: echo 1 > out\n    outs: [out]\n")
+    params = "project: x\nproblem: {kind: regression, target: y}\ndata: {source: t.csv}\nsplit: {seed: 0}\n"
+    (tmp_path / "params.yaml").write_text(params)
+    (tmp_path / "t.csv").write_text("y\n1\n")
+    with versioning.pipeline(tmp_path) as stages:
+        assert stages.names == ("ingest", "validate", "split")
+        assert (stages.version(), stages.hashes()) == (None, [])

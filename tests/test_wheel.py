@@ -76,7 +76,7 @@ class Installed(Folder):
 
     def json(self, *arguments: str) -> dict[str, Any]:
         """What a command that must end well says."""
-        ran = self.run(*arguments, "--json")
+        ran = self.run(*arguments, "--json", timeout=900)
         assert ran.status == 0, ran.err
         return ran.json
 
