@@ -104,3 +104,10 @@ def test_figures_in_the_docs_name_the_command_that_prints_them() -> None:
         for block in re.split(r"\n(?=#)", path.read_text(encoding="utf-8")):
             if re.search(r"\d(?:\.\d+)? ?(?:s|ms|%|x)\b", block) and "|" in block:
                 assert "`" in block, f"{path.name}: a table of figures without its command: {block[:80]}"
+
+
+def test_every_test_that_security_md_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) > 15
+    for file, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), f"{file}::{name}"
