@@ -12,7 +12,6 @@ from windvane.flows.console import Console
 from windvane.flows.outcome import Outcome
 from windvane.flows.project import Project
 from windvane.tasks import addresses
-from windvane.tasks.places import HOME
 
 
 def fly(
@@ -45,10 +44,9 @@ def fly(
                 console.working("start")
                 outcome = _fly(lap, prefect)
     console.say(outcome.text())
-    uri = project.tracking_uri
-    at = "" if uri is None else addresses.shown(uri)
-    look = at if at.startswith("http") else f"mlflow ui --backend-store-uri {at or f'sqlite:///{HOME}/mlflow.db'}"
-    console.say(f"  look: {look}")
+    # Not `mlflow ui`: that would serve the store to everybody, without the project's secret.
+    at = addresses.shown(project.tracking_uri or "")
+    console.say(f"  runs, models and reports: {at if at.startswith('http') else 'windvane up'}")
     return outcome
 
 

@@ -91,7 +91,7 @@ def test_services_start_in_their_order_and_all_stop(tmp_path: Path, watched: Sup
     until(lambda: watched.ready, watched.step)
     pids = processes(tmp_path, "one") + processes(tmp_path, "two")
     watched.stop()
-    assert gone(pids)
+    until(lambda: gone(pids))
 
 
 def test_what_dies_is_started_again_with_its_whole_group(tmp_path: Path, watched: Supervisor) -> None:
@@ -100,7 +100,7 @@ def test_what_dies_is_started_again_with_its_whole_group(tmp_path: Path, watched
     os.kill(first[0], signal.SIGKILL)
     until(lambda: not watched.ready, watched.step)
     until(lambda: watched.ready, watched.step)
-    assert gone(first)
+    until(lambda: gone(first))
     assert processes(tmp_path, "one")[0] != first[0]
     watched.stop()
 
@@ -188,6 +188,7 @@ def test_what_was_left_behind_is_found_and_nothing_else(tmp_path: Path) -> None:
 def test_a_second_one_is_told_who_runs_already(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
     processes(tmp_path, "one")
+    until(lambda: standing.read(tmp_path) is not None)  # the child may be faster than who started it
     with pytest.raises(InputError, match=f"process {parent.pid}"), standing.alone(tmp_path):
         raise AssertionError("two at once")
     parent.kill()
@@ -195,7 +196,6 @@ def test_a_second_one_is_told_who_runs_already(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"holder": 1, "children": {}}', '{"children": 1}'])
-def test_a_spoilt_file_of_the_last_up_is_named_with_what_to_do(tmp_path: Path, content: str) -> None:
+def test_a_spoilt_file_of_the_last_up_says_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "up.json").write_text(content)
-    with pytest.raises(InputError, match=r"up\.json: .* delete the file"):
-        standing.running(tmp_path)
+    assert standing.running(tmp_path) is None
