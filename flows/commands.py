@@ -54,7 +54,7 @@ def check(root: Path, console: Console) -> dict[str, Any]:
     except WindvaneError as e:
         problems.append(str(e))
     else:
-        for look in (_disk, _source, _ledger, _tracking, _orders):
+        for look in (_disk, _source, _ledger, _champion, _tracking, _orders):
             try:
                 look(project)
             except WindvaneError as e:
@@ -188,6 +188,16 @@ def _ledger(project: Project) -> None:
 
     _ = project.ledger
     opening.sound(project)
+
+
+def _champion(project: Project) -> None:
+    """Whether the files of the version that serves are those that were recorded; elsewhere than here they are not fetched for it."""
+    from windvane.ledger import versions
+    from windvane.tasks import artifacts
+
+    champion = versions.champion(project.ledger, project.name)
+    if champion is not None and "://" not in champion.model_uri:
+        artifacts.verify(project.fetch(champion.model_uri), champion.manifest_sha256)
 
 
 def _tracking(project: Project) -> None:
