@@ -63,7 +63,7 @@ def check(root: Path, console: Console) -> dict[str, Any]:
     except WindvaneError as e:
         problems.append(str(e))
     else:
-        for look in (_disk, _files, _source, _ledger, _tracking, _orders):
+        for look in (_disk, _files, _source, _ledger, _champion, _tracking, _orders):
             try:
                 look(project, console)
             except WindvaneError as e:
@@ -226,6 +226,16 @@ def _ledger(project: Project, _: Console) -> None:
 
     _engine = project.ledger
     opening.sound(project)
+
+
+def _champion(project: Project, _: Console) -> None:
+    """Whether the files of the version that serves are those that were recorded; elsewhere than here they are not fetched for it."""
+    from windvane.ledger import versions
+    from windvane.tasks import addresses, artifacts
+
+    champion = versions.champion(project.ledger, project.name)
+    if champion is not None and (folder := addresses.on_disk(project.absolute(champion.model_uri))) is not None:
+        artifacts.verify(folder, champion.manifest_sha256)
 
 
 def _tracking(project: Project, console: Console) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from windvane.flows.console import number
@@ -49,7 +51,8 @@ def begin(lap: Lap, lesson: Lesson) -> None:
     # Values as params.yaml has them: what ${NAME} brings from the environment is never logged.
     written = _flat(project.settings.model_dump()) | _flat(raw(project.root / PARAMS))
     tracker.log(lap.run_id, params={**written, **rows, **_prefixed("library", fingerprint.libraries())})
-    tracker.store(lap.run_id, project.root / PARAMS)
+    # MLflow copies a file with its mode, and this one is open to others.
+    tracker.store(lap.run_id, Path(shutil.copyfile(project.root / PARAMS, lesson.root / PARAMS)))
     for name in ("profile.json", "digest.json", "split/split.json"):
         tracker.store(lap.run_id, lesson.root / DATA / name, "data")
     with versioning.pipeline(project.root) as stages:
