@@ -76,6 +76,9 @@ def test_a_compiled_form_that_agreed_stands_beside_the_model(taught: tuple[Folde
     told = json.loads(engine.read_text(encoding="utf-8"))
     assert told["agreement"]["accepted"] is True
     assert "engine.json" in (engine.parent / "manifest.json").read_text(encoding="utf-8")
+    ((facts,),) = ledger(folder, "SELECT facts FROM versions")
+    memory = json.loads(facts)["memory"]
+    assert 0 < memory["kept"] <= memory["peak"] < 500_000_000
 
 
 def test_the_engine_for_large_batches_is_measured_and_used(copied: Folder) -> None:
