@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from windvane.ledger.moments import moment
 from windvane.ledger.schema import labels, predictions
-from windvane.ledger.store import now, reading, upsert
+from windvane.ledger.store import among, now, reading, upsert
 
-# Ids per statement: SQLite takes at most 32,766 bound values.
+# Ids per statement: as many are in memory at a time.
 CHUNK = 5_000
 LONGEST_LABEL = 200
 
@@ -94,7 +94,7 @@ def _predicted(engine: sa.Engine, project: str, pieces: list[Sequence[str]]) -> 
     """Those of the ids that have a prediction. Looked up before the lock is taken, which predictions wait for too."""
     mine = sa.select(predictions.c.id).where(predictions.c.project == project)
     with reading(engine) as db:
-        return {id for ids in pieces for id in db.scalars(mine.where(predictions.c.id.in_(ids)))}
+        return {id for ids in pieces for id in db.scalars(mine.where(among(engine.dialect, predictions.c.id, ids)))}
 
 
 def _hand_in(
@@ -103,7 +103,7 @@ def _hand_in(
     """One chunk: (at or nothing, label's text) per id, against what the ledger holds of these ids."""
     stated: dict[str, set[tuple[str, str]]] = {id: set() for id in given}
     mine = sa.select(labels.c.id, labels.c.at, labels.c.label).where(labels.c.project == new["project"])
-    for id, at, text in db.execute(mine.where(labels.c.id.in_(list(given)))):
+    for id, at, text in db.execute(mine.where(among(db.dialect, labels.c.id, list(given)))):
         stated[id].add((at, text))
     rows, total, changed, matched = list[dict[str, Any]](), 0, 0, 0
     for id, pairs in given.items():
@@ -176,5 +176,5 @@ def _text(label: float | str) -> str:
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Ids in pieces that fit into one statement."""
+    """Ids in pieces, a statement each."""
     return (ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK))

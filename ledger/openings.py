@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from windvane.ledger.schema import judged_rows, openings
-from windvane.ledger.store import now
+from windvane.ledger.store import among, now
 
-# Rows per statement: SQLite takes at most 32,766 bound values.
+# Rows per statement, so that no lock is held for long.
 CHUNK = 10_000
 
 
@@ -58,11 +58,13 @@ def close_side(engine: sa.Engine, project: str, fingerprint: str, record_sha256:
         for chunk in _chunks(unique):
             known = set(
                 db.scalars(
-                    sa.select(judged_rows.c.row).where(judged_rows.c.project == project, judged_rows.c.row.in_(chunk))
+                    sa.select(judged_rows.c.row).where(
+                        judged_rows.c.project == project, among(db.dialect, judged_rows.c.row, chunk)
+                    )
                 )
             )
             if known:
-                mine = (judged_rows.c.project == project, judged_rows.c.row.in_(sorted(known)))
+                mine = (judged_rows.c.project == project, among(db.dialect, judged_rows.c.row, sorted(known)))
                 db.execute(sa.update(judged_rows).where(*mine).values(times=judged_rows.c.times + 1))
             if new := [{"project": project, "row": row, "times": 1} for row in chunk if row not in known]:
                 db.execute(sa.insert(judged_rows), new)
@@ -76,7 +78,9 @@ def judged_before(engine: sa.Engine, project: str, rows: Sequence[int]) -> dict[
             query = sa.select(judged_rows.c.row, judged_rows.c.times)
             found.update(
                 (r, t)
-                for r, t in db.execute(query.where(judged_rows.c.project == project, judged_rows.c.row.in_(chunk)))
+                for r, t in db.execute(
+                    query.where(judged_rows.c.project == project, among(db.dialect, judged_rows.c.row, chunk))
+                )
             )
     return found
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from windvane.ledger.labels import chunks
 from windvane.ledger.privacy import HASHED, Privacy
 from windvane.ledger.schema import erasures, labels, predictions
-from windvane.ledger.store import now, reading, stamp
+from windvane.ledger.store import among, now, reading, stamp
 
 # Rows per transaction when much is let go: a prediction that waits for it waits milliseconds.
 BATCH = 500
@@ -103,4 +103,4 @@ def _erase(engine: sa.Engine, project: str, ids: list[str], by: str) -> Removed:
 
 def _erase_from(db: sa.Connection, table: sa.Table, project: str, ids: list[str]) -> int:
     mine = sa.delete(table).where(table.c.project == project)
-    return sum(db.execute(mine.where(table.c.id.in_(chunk))).rowcount for chunk in chunks(ids))
+    return sum(db.execute(mine.where(among(db.dialect, table.c.id, chunk))).rowcount for chunk in chunks(ids))
