@@ -202,8 +202,10 @@ def _champion(project: Project) -> None:
 
 def _tracking(project: Project) -> None:
     """MLflow's store: of a server it is asked, the project's own is read without MLflow."""
+    from windvane.flows import opening
     from windvane.tasks import mlflow_store
 
+    opening.no_store_is_missed(project)
     if project.tracking_uri is not None:
         _ = project.tracker
     else:
