@@ -240,8 +240,10 @@ def _champion(project: Project, _: Console) -> None:
 
 def _tracking(project: Project, console: Console) -> None:
     """MLflow's store: a server is asked, the project's own is read without MLflow."""
+    from windvane.flows import opening
     from windvane.tasks import mlflow_store
 
+    opening.no_store_is_missed(project)
     if project.tracking_uri is None:
         mlflow_store.sound(project.home / mlflow_store.FILE)
     elif (note := project.tracker.try_out()) is not None:

@@ -92,6 +92,21 @@ def _none_is_missed(project: Project) -> None:
         )
 
 
+def no_store_is_missed(project: Project) -> None:
+    """Before the project's own MLflow store is opened: where the ledger has a champion there was one. Raises WindvaneError."""
+    from windvane.ledger import versions
+
+    path = project.home / mlflow_store.FILE
+    if project.tracking_uri is not None or (path.exists() and path.stat().st_size):
+        return
+    last = versions.last_promotion(project.ledger, project.name)
+    if last is not None:
+        raise WindvaneError(
+            f"{path}: MLflow's store is gone, though the ledger holds version {last.to_version} of {project.name} as champion. "
+            f"Restore it from a backup, or set MLFLOW_TRACKING_URI where it was; or to begin anew on purpose, delete {FILE} too"
+        )
+
+
 def _said(project: Project, url: str, error: Exception) -> WindvaneError:
     if url.startswith("sqlite"):
         path = Path(url.removeprefix("sqlite:///"))

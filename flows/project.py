@@ -66,8 +66,10 @@ class Project:
     @cached_property
     def tracker(self) -> Tracker:
         """MLflow, at MLFLOW_TRACKING_URI or in .windvane/."""
+        from windvane.flows import opening
         from windvane.tasks.tracking import Tracker
 
+        opening.no_store_is_missed(self)
         return Tracker(self.name, self.home, self.tracking_uri)
 
     @property
