@@ -113,6 +113,8 @@ class Connection(HttpToolsProtocol):
         self._crowd = crowd
         self._unparsed = 0
         self._upgraded = False
+        # Between the head of a request and the end of its body, which may still come when the answer has gone.
+        self._in_message = False
         # The other side's address; None: this machine's own, or not known.
         self.peer: str | None = None
 
@@ -129,14 +131,16 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: uvicorn parses them, and what is still missing is waited for so long and no longer."""
+        in_head = not self._in_message
         super().data_received(data)
         if self._upgraded or self.transport.is_closing():
             return
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
+            # The next head, or what is left of a body whose answer has gone already.
             self._crowd.idle.pop(self, None)
             self._crowd.heads.setdefault(self, self.loop.time())
-            self._unparsed += len(data)
+            self._unparsed += len(data) if in_head and not self._in_message else 0
             if self._unparsed > HEAD_BYTES:
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
@@ -147,7 +151,7 @@ class Connection(HttpToolsProtocol):
         """A head is whole."""
         self._crowd.heads.pop(self, None)
         self._crowd.idle.pop(self, None)
-        self._unparsed = 0
+        self._unparsed, self._in_message = 0, True
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
@@ -158,6 +162,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is whole."""
+        self._in_message = False
+        self._unparsed = 0
         self._crowd.bodies.pop(self, None)
         super().on_message_complete()
 
