@@ -111,7 +111,9 @@ def gaps(path: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
         for column in (group.column(i) for i in range(meta.num_columns)):
-            counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + column.statistics.null_count
+            # Nothing is stated of a column without a single value.
+            missing = column.num_values if column.statistics is None else column.statistics.null_count
+            counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + missing
     return counts
 
 
@@ -124,7 +126,7 @@ def ends(path: Path) -> dict[str, Ends]:
     for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
         for column in (group.column(i) for i in range(meta.num_columns)):
             # Long words are cut short in a statement.
-            if column.physical_type != "BYTE_ARRAY" and column.statistics.has_min_max:
+            if column.physical_type != "BYTE_ARRAY" and column.statistics is not None and column.statistics.has_min_max:
                 lows, highs = found[column.path_in_schema]
                 lows.append(column.statistics.min)
                 highs.append(column.statistics.max)
