@@ -26,7 +26,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -306,6 +306,10 @@ def _fork(work: Callable[[], None], trace: Path | None, cache: Path, said: Path 
     sys.stdout.flush()
     child = os.fork()
     if child:
+        with suppress(
+            PermissionError, ProcessLookupError
+        ):  # whoever comes first: a kill may be earlier than the child's own call
+            os.setpgid(child, child)
         return child
     status = 1
     try:
@@ -461,7 +465,7 @@ def main() -> int:
     parser.add_argument("--kept", type=Path, default=ROOT / ".windvane" / "first_starts.jsonl")
     chosen = parser.parse_args()
     kept, cells = Kept(chosen.kept), list[Cell]()
-    with tempfile.TemporaryDirectory(prefix="first-starts-") as name:
+    with tempfile.TemporaryDirectory(prefix="first-starts-", ignore_cleanup_errors=True) as name:
         cells += _stores(Path(name), chosen, kept)
         if chosen.failpoints:
             cells += _laps(Path(name), chosen, kept)

@@ -388,3 +388,13 @@ def test_nothing_stays_behind_when_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be unpacked"):
         ingest.run(tmp_path, chosen("t.csv.gz"))
     assert [p.name for p in tmp_path.rglob("*")] == ["t.csv.gz"]
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_columns_without_a_single_value_are_read_back(tmp_path: Path, rows: int) -> None:
+    """Their row groups state nothing; the source's new rows are such a frame where there are none."""
+    frame = pd.DataFrame({"size": [1.0, 2.0], "sold": [True, False], "nothing": [None, None]}).iloc[:rows]
+    tables.write_parquet(frame, tmp_path / "t.parquet")
+    assert tables.gaps(tmp_path / "t.parquet") == {"size": 0, "sold": 0, "nothing": rows}
+    assert tables.read_parquet(tmp_path / "t.parquet").dtypes["sold"] == "bool"
+    assert tables.ends(tmp_path / "t.parquet")["nothing"].missing == rows
