@@ -64,10 +64,11 @@ def scratch(root: Path) -> Iterator[Path]:
     from filelock import FileLock
 
     folder = root / DATA / f".scratch-{uuid4().hex[:8]}"
-    made = not folder.parent.exists()
-    for place in (folder.parent.parent, folder.parent):
+    places = (folder.parent, folder.parent.parent)
+    for place in places:
         if place.exists() and not place.is_dir():
             raise InputError(f"{place}: is a file, where Windvane needs a folder. Rename it")
+    made = [place for place in places if not place.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     # Held first, and by the system: whoever is killed lets go.
@@ -78,8 +79,9 @@ def scratch(root: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
-            if made and not any(folder.parent.iterdir()):
-                folder.parent.rmdir()
+            for place in made:
+                if not any(place.iterdir()):
+                    place.rmdir()
 
 
 def _sweep(data: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_copy_is_downloaded_once_and_versions_do_not_mix(store: Store, tmp_pat
     for _ in range(2):
         for address, digest, content in ((one, first, b"one"), (two, second, b"two")):
             found = downloads.fetched(address, tmp_path / "copies", None, digest)
-            assert artifacts.verify(found, digest)["model.skops"] == content
+            assert artifacts.verify(found, digest, ["model.skops"])["model.skops"] == content
     assert store.fetched == [one, two]
 
 
@@ -80,7 +80,7 @@ def test_a_damaged_copy_is_downloaded_again(store: Store, tmp_path: Path) -> Non
     found = downloads.fetched(address, tmp_path / "copies", None)
     (found / "model.skops").write_bytes(b"bad")
     for given in (None, digest):
-        assert artifacts.verify(downloads.fetched(address, tmp_path / "copies", None, given), digest)
+        assert artifacts.verify(downloads.fetched(address, tmp_path / "copies", None, given), digest, ["model.skops"])
     assert store.fetched == [address] * 2
 
 

@@ -20,7 +20,7 @@ from windvane.flows import commands, fetching
 from windvane.flows.console import Console
 from windvane.ledger.feedback import LABELLED
 from windvane.tasks import fetch, ingest, raw, settings, tables, versioning
-from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.errors import Corrupted, InputError, Outage
 
 INSERT = "INSERT INTO sales VALUES (?, ?, ?, ?)"
 ROWS = [(i, f"2024-01-{i:02d}", i * 1.5, "Ulm") for i in range(1, 21)]
@@ -90,7 +90,7 @@ def test_a_part_that_is_gone_or_cut_makes_the_next_fetch_read_all(tmp_path: Path
     assert fetch.run(tmp_path, data(**growing)).new == 20
     assert held(tmp_path).height == 20
     (tmp_path / raw.RECORD).write_text("{")
-    with pytest.raises(InputError, match=r"Delete the folder \.windvane/data/raw"):
+    with pytest.raises(Corrupted, match=r"Delete the folder \.windvane/data/raw"):
         fetch.run(tmp_path, data(**growing))
 
 
@@ -204,11 +204,11 @@ def test_init_reads_a_database(tmp_path: Path, growing: dict[str, Any], monkeypa
     monkeypatch.setenv("FILE", "sales.db")
     given: dict[str, Any] = {"target": "price", "time": None, "id": "id", "kind": None, "ignore": (), "key": "id"}
     table = "sqlite:///${FILE}"
-    said = commands.init(table, {**given, "query": "SELECT * FROM sales"}, Console())
+    said = commands.init(tmp_path, table, {**given, "query": "SELECT * FROM sales"}, Console())
     assert (said["rows"], said["columns"]) == (20, 4)
     chosen = settings.load().data
     assert (chosen.source, chosen.query, chosen.key) == (table, "SELECT * FROM sales", "id")
     assert "- .windvane/data/raw\n" in (tmp_path / "dvc.yaml").read_text()
     assert not fetch.run(tmp_path, chosen).moved
     with pytest.raises(InputError, match="query: is missing"):
-        commands.init(table, {**given, "query": None}, Console())
+        commands.init(tmp_path, table, {**given, "query": None}, Console())
