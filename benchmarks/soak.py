@@ -213,11 +213,20 @@ async def play(up: Up, load: Load, over: asyncio.Event, number: int, labels: boo
     names = [name for name in seen[-1].memory if name != PASSING and all(name in minute.memory for minute in seen)]
     judged = [verdict(name, [minute.memory[name] for minute in seen]) for name in names]
     print("\n".join(said for _, said in judged))
+    passes = {state: count_passes(up, state) for state in ("COMPLETED", "FAILED", "CRASHED")}
+    print("monitoring passes: " + ", ".join(f"{count} {state.lower()}" for state, count in passes.items()))
     asked, failed = sum(minute.requests for minute in seen), sum(minute.failed for minute in seen)
     print(
         f"{asked:,} requests, {failed} failed; {1e6 * (seen[-1].ledger - seen[0].ledger) / max(1, asked):.0f} bytes of ledger each"
     )
-    return 1 if any(grows for grows, _ in judged) or failed else 0
+    spoilt = failed + passes["FAILED"] + passes["CRASHED"] or not passes["COMPLETED"]
+    return 1 if any(grows for grows, _ in judged) or spoilt else 0
+
+
+def count_passes(up: Up, state: str) -> int:
+    """Monitoring passes that ended so."""
+    wanted = {"flows": {"name": {"any_": ["monitor"]}}, "flow_runs": {"state": {"type": {"any_": [state]}}}}
+    return int(up.ask("prefect", "POST", "/api/flow_runs/count", json=wanted).json())
 
 
 def table(up: Up, load: Load, number: int, labels: bool) -> list[Minute]:
