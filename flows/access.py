@@ -8,7 +8,7 @@ from typing import Any
 from windvane.flows import standing
 from windvane.flows.console import Console
 from windvane.flows.project import Project
-from windvane.serving.guard import USER, Credentials
+from windvane.serving.guard import USER, Credentials, check_identity
 from windvane.tasks import secret
 
 _NAMES = {"mlflow": "MLflow", "prefect": "Prefect"}
@@ -17,6 +17,18 @@ _NAMES = {"mlflow": "MLflow", "prefect": "Prefect"}
 def links(addresses: Mapping[str, str], credentials: Credentials) -> list[str]:
     """A line per page that a person may open."""
     return [f"{_NAMES[name]:<8} {credentials.link(address)}" for name, address in addresses.items()]
+
+
+def outdated(project: Project) -> str | None:
+    """What to do where a running `windvane up` has another secret than the project by now; None where all is well."""
+    up = standing.running(project.home)
+    address = None if up is None or not up.starts_prefect else up.services.get("prefect")
+    if up is None or address is None or check_identity(address, Credentials.of(project.home)) is not False:
+        return None
+    return (
+        f"`windvane up` (process {up.holder.pid}) still has the secret from before `windvane secret --renew`, and other commands "
+        "cannot use its servers. Stop it with Ctrl-C and start it again"
+    )
 
 
 def show(project: Project, renew: bool, console: Console) -> dict[str, Any]:
@@ -31,8 +43,17 @@ def show(project: Project, renew: bool, console: Console) -> dict[str, Any]:
                 "until it is started again"
             )
     credentials = Credentials.of(project.home)
+    old = None if renew else outdated(project)
+    if old is not None:
+        console.say(f"  note: {old}")
     if not console.json:
-        own = {} if up is None or renew else {n: a for n, a in up.services.items() if n in up.children and n in _NAMES}
+        if up is None:
+            console.say("  no page is open: start `windvane up`")
+        own = (
+            {}
+            if up is None or renew or old is not None
+            else {n: a for n, a in up.services.items() if n in up.children and n in _NAMES}
+        )
         for line in links({name: address for name, address in own.items() if address is not None}, credentials):
             console.say(f"  open {line}")
         console.say(f"  user {USER}, password {credentials.secret}")

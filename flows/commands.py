@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from windvane.flows.console import Console
 from windvane.flows.project import Project
+from windvane.tasks.errors import InputError, WindvaneError
 
 if TYPE_CHECKING:
     from windvane.flows.deploying import Moved
@@ -55,7 +56,6 @@ def init(root: Path, table: str, options: dict[str, Any], console: Console) -> d
 def check(root: Path, console: Console) -> dict[str, Any]:
     """Everything that can be known to be wrong before a lap."""
     from windvane.tasks import faults
-    from windvane.tasks.errors import WindvaneError
 
     problems: list[str] = []
     try:
@@ -63,7 +63,7 @@ def check(root: Path, console: Console) -> dict[str, Any]:
     except WindvaneError as e:
         problems.append(str(e))
     else:
-        for look in (_disk, _files, _source, _ledger, _champion, _tracking, _orders):
+        for look in (_disk, _files, _source, _ledger, _champion, _tracking, _orders, _up):
             try:
                 look(project, console)
             except WindvaneError as e:
@@ -257,6 +257,16 @@ def _orders(_project: Project, _: Console) -> None:
 
         Server(url.rstrip("/"), None, None).wait()
         admission.ask(url)
+
+
+def _up(project: Project, _: Console) -> None:
+    """Whether the scoring service may listen where it should, and a running `windvane up` has the project's secret."""
+    from windvane.flows import access
+    from windvane.serving import keys
+
+    keys.guard(project.settings.serve.host, keys.read(os.environ.get(keys.VARIABLE)))
+    if (wrong := access.outdated(project)) is not None:
+        raise InputError(wrong)
 
 
 def backtest(

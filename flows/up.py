@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -32,6 +33,7 @@ PORTS, NEXT = {"mlflow": 5000, "prefect": 4200}, 50
 # Seconds between two looks; after which the runner, which looks every minute, is taken for hanging.
 STEP, BEAT = 0.25, 180
 RUNNER = "runner.json"
+TEMPORARY = "tmp"
 
 
 def up(project: Project, clock: Clock, console: Console) -> None:
@@ -41,6 +43,9 @@ def up(project: Project, clock: Clock, console: Console) -> None:
         left = supervisor.sweep(standing.read(project.home), project.home)
         if left:
             console.say(f"  note: ended {left} processes that an earlier `windvane up` left behind when it was killed")
+        # Prefect's runner keeps its work in the system's temporary folder, under a name that all accounts share.
+        shutil.rmtree(project.home / TEMPORARY, ignore_errors=True)
+        (project.home / TEMPORARY).mkdir(mode=0o700)
         credentials = Credentials.of(project.home)
         services = _services(project, clock, credentials, sockets)
         me = Holder.me("windvane up")
@@ -104,6 +109,7 @@ def _services(project: Project, clock: Clock, credentials: Credentials, sockets:
         child.SECRET: credentials.secret,
         # The project's folder is the user's: a tasks.py or prefect.py in it is not imported.
         "PYTHONSAFEPATH": "1",
+        "TMPDIR": str(home / TEMPORARY),
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
         **library_environment.OFF,

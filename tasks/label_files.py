@@ -62,13 +62,14 @@ def _named(path: Path, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: column {name!r} stands twice. Keep one of them")
-        if name not in COLUMNS:
-            near = difflib.get_close_matches(name.strip().lower(), COLUMNS, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}?" if near else "Keep id, label and at"
-            raise InputError(f"{path}: labels have no column {name[:60]!r}. {hint}")
+        if name not in COLUMNS and (near := difflib.get_close_matches(name.strip().lower(), COLUMNS, n=1, cutoff=0.5)):
+            raise InputError(f"{path}: labels have no column {name[:60]!r}. Did you mean {near[0]!r}?")
     for name in COLUMNS[:2]:
         if name not in names:
-            raise InputError(f"{path}: has no column {name!r}, only {', '.join(names) or 'nothing'}. Add it")
+            raise InputError(f"{path}: has no column {name!r}, only {', '.join(map(repr, names)) or 'nothing'}. Add it")
+    for name in names:
+        if name not in COLUMNS:
+            raise InputError(f"{path}: labels have no column {name[:60]!r}. Keep id, label and at")
 
 
 def _csv(path: Path) -> Iterator[_Row]:

@@ -21,6 +21,10 @@ def check(source: Path, target: Path) -> None:
     for path in (source, target):
         if path.suffix.lower() not in FORMATS:
             raise InputError(f"{path}: is neither CSV nor Parquet. Let its name end in .csv or .parquet")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target}: is the file that is scored. Name another for the predictions")
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: there is no folder {target.parent}. Make it first, or name another place")
     if not source.exists():
         raise InputError(
             f"{source}: not found. Name a CSV or Parquet file with the columns that the model was taught on"

@@ -155,6 +155,13 @@ class Settings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         p, s = self.problem, self.split
+        ports = {"serve.port": self.serve.port, "ports.mlflow": self.ports.mlflow, "ports.prefect": self.ports.prefect}
+        for name, port in ports.items():
+            other = next(
+                (key for key, number in ports.items() if key != name and number == port and port is not None), None
+            )
+            if other is not None and name != "serve.port":
+                raise ValueError(f"{name}: {port} is {other} too. Choose another, or null")
         if s.strategy == "time" and p.time is None:
             raise ValueError(
                 "split.strategy: time needs problem.time. Name the time column, or choose stratified, random, group or kfold"

@@ -77,3 +77,20 @@ def test_a_chosen_port_that_is_free_is_taken() -> None:
         free = probe.getsockname()[1]
     with ExitStack() as sockets:
         assert up._listen("prefect", free, sockets).getsockname() == ("127.0.0.1", free)
+
+
+@pytest.mark.parametrize(("mlflow", "prefect", "named"), [(8000, None, "ports.mlflow"), (4321, 4321, "ports.prefect")])
+def test_two_of_one_port_are_found_before_anything_starts(
+    project: Folder, mlflow: int, prefect: int | None, named: str
+) -> None:
+    project.set(serve__port=8000, ports={"mlflow": mlflow, "prefect": prefect})
+    ran = project.run("check", "--json")
+    assert ran.status == 2
+    assert any(named in problem and str(mlflow) in problem for problem in ran.json["problems"])
+
+
+def test_check_says_that_others_could_reach_the_service_without_a_key(project: Folder) -> None:
+    project.set(serve__host="0.0.0.0")
+    ran = project.run("check", "--json")
+    assert ran.status == 2
+    assert any("serve.host" in problem and "WINDVANE_API_KEYS" in problem for problem in ran.json["problems"])

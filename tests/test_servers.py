@@ -224,7 +224,9 @@ def test_the_secret_stands_in_no_log_and_on_no_command_line(two: tuple[Up, Up], 
 
 
 def test_no_process_sends_usage_statistics_or_imports_from_the_folder(two: tuple[Up, Up]) -> None:
-    wanted = {**library_environment.OFF, "PYTHONSAFEPATH": "1"}
+    # In the system's temporary folder, which all accounts share, another one's files could stand in the way.
+    temporary = str(two[0].folder.path.resolve() / ".windvane" / "tmp")
+    wanted = {**library_environment.OFF, "PYTHONSAFEPATH": "1", "TMPDIR": temporary}
     processes = mine(two[0].folder)
     assert len(processes) >= 4
     for process in processes:
