@@ -165,7 +165,8 @@ def test_a_version_that_was_registered_and_never_judged_is_judged_by_the_next_la
     process.kill()
     process.communicate()
     after = project.train(env=env)
-    assert (after["version"], after["fits"]) == (3, 0)
+    # No more than the champion's configuration, on the rows that the two are compared on.
+    assert (after["version"], after["fits"]) in ((3, 0), (3, 1))
     with sqlite3.connect(project.path / ".windvane" / "ledger.db") as db:
         assert db.execute("select count(*) from judgements where version = 3").fetchone() == (1,)
 
