@@ -195,11 +195,10 @@ def _knows_its_user(project: Site) -> None:
         assert "artifact store" in project.run("check", env=away).out
 
 
+@pytest.mark.parametrize("server", [name for name, (_, _, users) in SERVERS.items() if users], indirect=True)
 def test_a_user_who_may_only_read_is_told_so_by_check(
     server: MlflowServer, tmp_path: Path, prefect_server: str
 ) -> None:
-    if not server.auth:
-        pytest.skip("this server has no users")
     answer = server.post("2.0/mlflow/experiments/create", name="theirs")
     assert answer.status_code == 200, answer.text
     project = site(tmp_path / "project", server, prefect_server)
