@@ -9,7 +9,10 @@ test: $(BIN)/windvane       ## tests of the parts, against real databases and fi
 	$(BIN)/pytest -m "not slow"
 
 slow: $(BIN)/windvane       ## tests of the whole: laps, servers, browser, kills, the wheel
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not trial"
+
+trials: $(BIN)/windvane     ## the slow tests of which only a part runs in `make slow`
+	$(BIN)/pytest -m trial
 
 check: $(BIN)/windvane      ## lint, types, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -20,4 +23,4 @@ $(BIN)/windvane: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: train test slow check
+.PHONY: train test slow trials check

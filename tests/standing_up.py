@@ -73,7 +73,7 @@ class Up:
         return httpx.request(method, self.address(name) + path, timeout=60, headers=key, **more)
 
     def service(self, method: str, path: str, **more: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {secret.of(self.folder.path / '.windvane')}"}
+        headers = {"authorization": f"Bearer {secret.of(self.folder.path / '.windvane')}", **more.pop("headers", {})}
         return httpx.request(method, self.address("service") + path, headers=headers, timeout=60, **more)
 
     def words(self) -> str:

@@ -59,10 +59,11 @@ def loop(folder: Folder) -> None:
         ran = folder.run(*arguments)
         assert ran.status == 0, (arguments, ran.err)
     with standing(folder) as up:
-        row = dict(next(csv.DictReader(rows)))
-        asked = {name: row[name] for name in up.service("GET", "/model").json()["inputs"]}
-        answer = up.service("POST", "/invocations", json={"dataframe_records": [asked]})
-        assert answer.status_code in (200, 400), answer.text
+        inputs = [column["name"] for column in up.service("GET", "/model").json()["signature"]["inputs"]]
+        row = list(csv.DictReader(rows))[-1]
+        body = ",".join(inputs) + "\n" + ",".join(row[name] for name in inputs) + "\n"
+        answer = up.service("POST", "/invocations", content=body.encode(), headers={"Content-Type": "text/csv"})
+        assert answer.status_code == 200, answer.text
         last = folder.path / ".windvane" / "watch" / "last.json"
         before = last.stat().st_mtime_ns
         assert folder.run("monitor", "--acknowledge").status == 0
