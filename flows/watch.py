@@ -82,7 +82,9 @@ def _look(project: Project, champion: Version, console: Console, clock: Clock, a
 def _checked(told: Any) -> dict[str, Any]:
     """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged."""
     whole = {name: told[name] for name in ("quality", "diagnosis", "decision", "reason", "report", "version")}
-    whole["window"] = {name: told["window"][name] for name in ("rows", "from", "to")}
+    whole["window"] = {**dict(told["window"]), **{name: told["window"][name] for name in ("rows", "from", "to")}}
+    if whole["window"]["rows"]:
+        whole["window"] |= {name: told["window"][name] for name in ("closed", "labelled")}
     whole["drift"] = {
         **dict(told["drift"]),
         "alarm": bool(told["drift"]["alarm"]),

@@ -56,6 +56,7 @@ def test_a_growing_table_in_postgresql(
         search__trials=1,
     )
     git(folder, "init", "-q")
+    (folder.path / ".gitignore").write_text("/.windvane/\n")  # as `windvane init` writes it
     env = {"PREFECT_API_URL": prefect_server, "DB_PASSWORD": SECRET}
     said: list[str] = []
 
