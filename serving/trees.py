@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 # Operators of opset 5 of ai.onnx.ml take and give doubles; those of opset 3 give single floats but let a leaf hold a
 # value for each of several classes.
 _OPSET_DOUBLE, _OPSET_SHARES = 5, 3
-# Nodes of one operator: while ONNX Runtime loads one it takes some 300 bytes a node and keeps 70, and batches go faster over
-# trees that fit a processor's cache. Measured on a forest of 2.5 million nodes: benchmarks/README.md.
+# Nodes of one operator: while ONNX Runtime loads one, it takes several times what it keeps. How little a large forest in such
+# parts takes is held by tests/test_memory.py.
 MOST_NODES = 100_000
 
 
