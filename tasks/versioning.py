@@ -27,7 +27,8 @@ SPLIT = "split"
 # What the ingest stage may depend on: the local source, and what was fetched from another (tasks/raw.py).
 INPUTS = ("${data.source}", (DATA / "raw").as_posix())
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
-TEMPLATE = Path(windvane.__file__).parent / PIPELINE
+# Not under the name that DVC looks for: in a checkout it would be a second pipeline.
+TEMPLATE = Path(windvane.__file__).parent / "pipeline.yaml"
 CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
 
 
