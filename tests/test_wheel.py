@@ -171,7 +171,7 @@ def test_the_wheel_holds_windvane_alone_with_its_papers(wheel: Path) -> None:
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"windvane", f"{wheel.name.split('-py3')[0]}.dist-info"}
-    assert {"windvane/dvc.yaml", "windvane/py.typed", "windvane/serving/page.html"} <= set(names)
+    assert {"windvane/pipeline.yaml", "windvane/py.typed", "windvane/serving/page.html"} <= set(names)
     assert papers == {name: (ROOT / name).read_bytes() for name in ("LICENSE", "NOTICE")}
     assert "License-Expression: Apache-2.0" in metadata
 
