@@ -1,0 +1,73 @@
+"""What developers rely on beside the code: hooks, CI, coverage, and pages that name what is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+
+
+def valid(workflow: Path) -> bool:
+    """By GitHub's schema, which the package brings along."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def targets(text: str) -> list[str]:
+    """What a script calls make for."""
+    return re.findall(r"^make (\w+)$", text, re.MULTILINE)
+
+
+def read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_the_workflow_is_one_by_githubs_schema(tmp_path: Path) -> None:
+    assert valid(WORKFLOW)
+    broken = tmp_path / "ci.yml"
+    broken.write_text(WORKFLOW.read_text(encoding="utf-8").replace("runs-on:", "run-on:"), encoding="utf-8")
+    assert not valid(broken)
+
+
+def test_the_workflow_runs_the_steps_of_the_script() -> None:
+    job = read_yaml(WORKFLOW)["jobs"]["ci"]
+    assert job["steps"][-1]["run"] == "make ${{ matrix.target }}"
+    assert job["strategy"]["matrix"]["target"] == targets((ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+
+
+def test_hooks_are_what_make_check_runs_and_need_no_network() -> None:
+    (repository,) = read_yaml(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert repository["repo"] == "local"
+    hooks = repository["hooks"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+    recipe = re.search(r"^check:.*\n\t(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert recipe is not None
+    checks = [" ".join(part.replace("$(BIN)/", "").replace(" .", "").split()) for part in recipe.group(1).split("&&")]
+    hooked = [hook["entry"].removeprefix(".venv/bin/").replace(" --force-exclude", "") for hook in hooks]
+    assert hooked == checks
+
+
+def test_coverage_counts_every_room() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["coverage"]["run"]
+    rooms = {path.name for path in (ROOT / "windvane").iterdir() if path.is_symlink() and path.is_dir()}
+    assert set(config["source"]) == rooms
+
+
+@pytest.mark.parametrize("heading", ["Added", "Changed", "Fixed", "Security", "Removed"])
+def test_the_changelog_keeps_its_form(heading: str) -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = text.split("\n## ")
+    assert sections[1].startswith("[Unreleased]")
+    found = re.findall(r"^### (\w+)$", sections[1], re.MULTILINE)
+    assert heading in found
+    assert len(found) == len(set(found))
