@@ -71,3 +71,59 @@ def test_the_changelog_keeps_its_form(heading: str) -> None:
     found = re.findall(r"^### (\w+)$", sections[1], re.MULTILINE)
     assert heading in found
     assert len(found) == len(set(found))
+
+
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "benchmarks").rglob("*.md"),
+    *(ROOT / "examples").rglob("*.md"),
+]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes one of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
+
+
+def test_links_in_pages_lead_somewhere() -> None:
+    dead = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", text):
+            name, _, part = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE) if part else []
+            if not file.exists() or (part and part not in map(anchor, headings)):
+                dead.append(f"{page.relative_to(ROOT)}: {target}")
+    assert dead == []
+
+
+def test_decisions_have_one_form() -> None:
+    assert len(DECISIONS) > 100
+    for page in DECISIONS:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert re.fullmatch(rf"# {int(page.stem[:4])}\. \S.*", lines[0]), page.name
+        assert re.fullmatch(r"- Date: \d{4}-\d\d-\d\d", lines[2]), page.name
+        assert re.fullmatch(r"- Status: (accepted|superseded)", lines[3]), page.name
+        headings = [line for line in lines if line.startswith("## ")]
+        assert headings == ["## Context", "## Decision", "## Consequences"], page.name
+
+
+def test_the_index_lists_every_decision_as_it_is() -> None:
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| \[(.*)\]\((.*)\) \| (\S+) \| (\w+) \|$", index, re.MULTILINE)
+    assert sorted(int(row[0]) for row in rows) == list(range(1, len(DECISIONS) + 1))
+    for number, title, file, date, status in rows:
+        head = (ROOT / "docs" / "decisions" / file).read_text(encoding="utf-8").splitlines()[:4]
+        assert head == [f"# {number}. {title}", "", f"- Date: {date}", f"- Status: {status}"]
+
+
+def test_every_benchmark_stands_in_the_table_and_every_page_is_linked() -> None:
+    table = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        if "__main__" in script.read_text(encoding="utf-8"):
+            assert f"benchmarks/{script.name}" in table or f"benchmarks.{script.stem}" in table, script.name
+    for page in (ROOT / "benchmarks" / "docs").glob("*.md"):
+        assert f"(docs/{page.name})" in table
