@@ -81,6 +81,8 @@ PAGES = [
 ]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 
+GUIDES = ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md"]
+
 
 def anchor(heading: str) -> str:
     """As GitHub makes one of a heading."""
@@ -98,6 +100,17 @@ def test_links_in_pages_lead_somewhere() -> None:
             if not file.exists() or (part and part not in map(anchor, headings)):
                 dead.append(f"{page.relative_to(ROOT)}: {target}")
     assert dead == []
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_paths_in_guides_are_there(guide: str) -> None:
+    text = re.sub(r"^```.*?^```", "", (ROOT / guide).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    named = {word.split("::")[0] for word in re.findall(r"`([\w.][\w./-]*/[\w./:-]*)`", text)}
+    assert len(named) > 10
+    # What lies in a project's own folder is made when it runs.
+    assert [path for path in sorted(named) if not path.startswith(".windvane/") and not (ROOT / path).exists()] == []
+    tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert all(f"def {name}(" in (ROOT / file).read_text(encoding="utf-8") for file, name in tests)
 
 
 def test_decisions_have_one_form() -> None:
