@@ -1,4 +1,7 @@
-"""The steps of a lap as Prefect tasks: one table of names, retries and timeouts. Their order stands in flows/training.py."""
+"""The steps of a lap as Prefect tasks: one table of names, retries and timeouts.
+
+Their order stands in flows/training.py.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas.objects import State
 
-from windvane.flows import data, deploying, fetching, inspecting, judging, sharing, teaching
-from windvane.flows.lap import Lap
+from windvane.flows import model_promotion
+from windvane.flows.lap import data_steps, gate_step, model_steps
+from windvane.flows.lap.context import LapContext
 from windvane.tasks.errors import Outage
 
 
 @dataclass(frozen=True)
-class Policy:
+class StepPolicy:
     """How one step is run: seconds before it is given up, and how often an outage is tried again."""
 
     work: Callable[..., Any]
@@ -26,38 +30,38 @@ class Policy:
     wait: tuple[float, ...] = (2, 10, 60)
 
 
-HOUR = 3600.0
-TABLE: dict[str, Policy] = {
+HOUR_SECONDS = 3600.0
+STEP_POLICIES: dict[str, StepPolicy] = {
     # Only a source may meet an outage; reading, validating and splitting files on disk cannot.
-    "fetch": Policy(fetching.fetch, timeout=12 * HOUR, retries=3),
-    "ingest": Policy(data.ingest, timeout=4 * HOUR),
-    "validate": Policy(data.validate, timeout=HOUR),
-    "split": Policy(data.split, timeout=HOUR),
-    "inspect": Policy(inspecting.inspect, timeout=HOUR),
+    "fetch": StepPolicy(data_steps.run_fetch_step, timeout=12 * HOUR_SECONDS, retries=3),
+    "ingest": StepPolicy(data_steps.run_ingest_step, timeout=4 * HOUR_SECONDS),
+    "validate": StepPolicy(data_steps.run_validate_step, timeout=HOUR_SECONDS),
+    "split": StepPolicy(data_steps.run_split_step, timeout=HOUR_SECONDS),
+    "inspect": StepPolicy(model_steps.run_inspect_step, timeout=HOUR_SECONDS),
     # The search keeps its own time (search.timeout) and its own journal; this only catches a fit that hangs.
-    "search": Policy(teaching.search, timeout=24 * HOUR),
-    "evaluate": Policy(teaching.evaluate, timeout=4 * HOUR),
-    "build": Policy(teaching.build, timeout=4 * HOUR),
-    "smoke": Policy(teaching.smoke, timeout=600),
-    "explain": Policy(teaching.explain, timeout=4 * HOUR),
-    "register": Policy(deploying.register, timeout=HOUR, retries=3),
-    "judge": Policy(judging.judge, timeout=4 * HOUR),
-    "promote": Policy(deploying.promote, timeout=600, retries=3),
+    "search": StepPolicy(model_steps.run_search_step, timeout=24 * HOUR_SECONDS),
+    "evaluate": StepPolicy(model_steps.run_evaluate_step, timeout=4 * HOUR_SECONDS),
+    "build": StepPolicy(model_steps.run_build_step, timeout=4 * HOUR_SECONDS),
+    "smoke": StepPolicy(model_steps.run_smoke_step, timeout=600),
+    "explain": StepPolicy(model_steps.run_explain_step, timeout=4 * HOUR_SECONDS),
+    "register": StepPolicy(model_promotion.run_register_step, timeout=HOUR_SECONDS, retries=3),
+    "judge": StepPolicy(gate_step.run_judge_step, timeout=4 * HOUR_SECONDS),
+    "promote": StepPolicy(model_promotion.run_promote_step, timeout=600, retries=3),
     # An outage here is a warning, and the next lap's business.
-    "push": Policy(sharing.push, timeout=4 * HOUR),
+    "push": StepPolicy(data_steps.run_push_step, timeout=4 * HOUR_SECONDS),
 }
 
 
-def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
+def _is_outage(_task: Any, _run: Any, state: State[Any]) -> bool:
     """Only an outage may pass by itself; wrong input stays wrong."""
     return isinstance(state.result(raise_on_failure=False), Outage)
 
 
-def _step(name: str) -> Any:
-    policy = TABLE[name]
+def _make_step(name: str) -> Any:
+    policy = STEP_POLICIES[name]
 
     @functools.wraps(policy.work)
-    def timed(lap: Lap, *arguments: Any) -> Any:
+    def timed(lap: LapContext, *arguments: Any) -> Any:
         began = time.monotonic()
         try:
             return policy.work(lap, *arguments)
@@ -69,7 +73,7 @@ def _step(name: str) -> Any:
         name=name,
         retries=policy.retries,
         retry_delay_seconds=list(policy.wait[: policy.retries]) or None,
-        retry_condition_fn=_worth_retrying if policy.retries else None,
+        retry_condition_fn=_is_outage if policy.retries else None,
         timeout_seconds=policy.timeout,
         # What passes between steps is frames and models: they stay in memory, and DVC, MLflow and the ledger keep them.
         persist_result=False,
@@ -77,7 +81,9 @@ def _step(name: str) -> Any:
     )
 
 
-fetch, ingest, validate, split = (_step(name) for name in ("fetch", "ingest", "validate", "split"))
-inspect = _step("inspect")
-search, evaluate, build, smoke, explain = (_step(name) for name in ("search", "evaluate", "build", "smoke", "explain"))
-register, judge, promote, push = (_step(name) for name in ("register", "judge", "promote", "push"))
+fetch, ingest, validate, split = (_make_step(name) for name in ("fetch", "ingest", "validate", "split"))
+inspect = _make_step("inspect")
+search, evaluate, build, smoke, explain = (
+    _make_step(name) for name in ("search", "evaluate", "build", "smoke", "explain")
+)
+register, judge, promote, push = (_make_step(name) for name in ("register", "judge", "promote", "push"))

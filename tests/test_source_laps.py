@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from tests.conftest import ROOT, Folder, quick_project
 from tests.postgres_server import Postgres
-from windvane.tasks import raw
+from windvane.tasks.sources import snapshot
 
 pytestmark = pytest.mark.slow
 SECRET = "hunter2hunter2"
@@ -68,7 +68,7 @@ def test_a_growing_table_in_postgresql(
 
     # The first lap: all rows, promoted, and its data pushed.
     assert train()["verdict"] == "promoted"
-    record = raw.read(folder.path)
+    record = snapshot.read_snapshot(folder.path)
     assert record is not None
     assert [part.rows for part in record.parts] == [first]
     assert "up to date" in folder.dvc("status")
@@ -89,7 +89,7 @@ def test_a_growing_table_in_postgresql(
     mortal_postgres.kill()
     ran = folder.run("train", "--json", env=env)
     said.extend([ran.out, ran.err])
-    assert (ran.status, raw.read(folder.path)) == (1, record)
+    assert (ran.status, snapshot.read_snapshot(folder.path)) == (1, record)
     assert "Start the database" in ran.err
     assert "Traceback" not in ran.err
     ran = folder.run("check", "--json", env=env)
@@ -105,7 +105,7 @@ def test_a_growing_table_in_postgresql(
     again = train()
     assert again["version"] == 2
     assert "warning: data.remote: file/below" in said[-1]
-    grown = raw.read(folder.path)
+    grown = snapshot.read_snapshot(folder.path)
     assert grown is not None
     assert [part.rows for part in grown.parts] == [first, len(whole) - first]
     assert (grown.parts[0], grown.parts[1].first) == (record.parts[0], first)

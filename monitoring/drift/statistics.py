@@ -1,0 +1,180 @@
+"""Test statistics of two samples: Wasserstein, Kolmogorov-Smirnov and Jensen-Shannon distances on bin counts, and
+exact tests of counted rows. Knows no limit.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from windvane.monitoring.records import DriftMeasure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+    from numpy.typing import NDArray
+
+    from windvane.monitoring.drift.binning import BinnedColumn
+
+    # MOVED
+    from windvane.monitoring.records import DriftAspect
+
+
+def normalize_counts(counts: Floats) -> Floats:
+    """Counts (..., cells) as shares of their sum; all zero where there is nothing to share."""
+    return counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+
+
+def compute_wasserstein(apart: Floats, gaps: Floats) -> Floats:
+    """Area between two distribution functions: `apart` (..., cells) is how far they are apart at each cell's upper edge,
+    `gaps` (..., cells) the length along which they stay so.
+    """
+    return np.asarray((np.abs(apart) * gaps).sum(axis=-1))
+
+
+def compute_kolmogorov_smirnov(apart: Floats) -> Floats:
+    """The largest difference (...,) between two distribution functions, or any other cells (..., cells)."""
+    return np.asarray(np.abs(apart).max(axis=-1, initial=0))
+
+
+def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
+    """The Jensen-Shannon distance (...,) of two sets of shares (..., cells): the root of the divergence."""
+    from scipy.special import xlogy
+
+    middle = (one + other) / 2
+    gained = (xlogy(one, one) + xlogy(other, other)) / 2 - xlogy(middle, middle)
+    return np.sqrt(np.maximum(gained.sum(axis=-1), 0))
+
+
+def compute_number_distances(reference: Floats, window: Floats) -> tuple[float, float]:
+    """Wasserstein (in standard deviations of `reference` (n,)) and Kolmogorov-Smirnov distance to `window` (m,), at full
+    resolution; nothing missing.
+    """
+    values = np.unique(np.concatenate([reference, window]))
+    below = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in (reference, window)]
+    apart = below[0] - below[1]
+    # The floor is Evidently's.
+    scale = max(float(np.std(reference)), 0.001)
+    return float(compute_wasserstein(apart, np.diff(values, append=values[-1]))) / scale, float(
+        compute_kolmogorov_smirnov(apart)
+    )
+
+
+# No score lies above: rarer than that cannot be told in double precision.
+MAX_SCORE = 37.0
+
+
+class CountTests:
+    """Columns (cells) of one kind. Counts come as (draws, columns, cells + 2): the last two are missing and unreadable."""
+
+    def __init__(self, group: list[BinnedColumn], total: Floats, drawn: int, off: set[str]) -> None:
+        """`total` (columns, cells + 2): counts of both samples together; `drawn` rows of them are the window's.
+
+        `off`: columns that are nearly constant, whose rows off the commonest value are counted.
+        """
+        self._group, self._drawn = group, drawn
+        picked: list[tuple[DriftMeasure, int, NDArray[np.int64]]] = []
+        for i, cells in enumerate(group):
+            for aspect, how, places in _list_counted_aspects(cells, total[i], cells.name in off):
+                if 0 < total[i, places].sum() < total[i].sum():
+                    picked.append((DriftMeasure(cells.name, aspect, how), i, places))
+        self._picked = [(i, places) for _, i, places in picked]
+        self.measures = [measure for measure, *_ in picked]
+        for cells in group:
+            named: DriftAspect = "range" if cells.kind == "number" else "new categories"
+            new = named if cells.aspect in ("numbers", "categories") else cells.aspect
+            self.measures.append(DriftMeasure(cells.name, new, named))
+        self._tabulate(total)
+
+    def among(self, total: Floats) -> CountTests:
+        """The same measures of as many rows drawn from another total."""
+        other = copy(self)
+        other._tabulate(total)
+        return other
+
+    def _tabulate(self, total: Floats) -> None:
+        rows = round(float(total[:1].sum()))
+        self._share = self._drawn / max(rows, 1)
+        self._tables = [
+            _score_hypergeometric(rows, round(float(total[i, places].sum())), self._drawn) for i, places in self._picked
+        ]
+
+    def __call__(self, window: Floats, rest: Floats) -> Floats:
+        """(draws, measures) scores."""
+        found = [
+            table[np.clip(np.rint(window[:, i, places].sum(axis=-1)).astype(np.int64), 0, len(table) - 1)]
+            for (i, places), table in zip(self._picked, self._tables, strict=True)
+        ]
+        new = self._new(window, rest)
+        numeric = bool(self._group) and self._group[0].kind == "number"
+        scores = _score_range(new, self._share) if numeric else self._score_new(new, window[0] + rest[0])
+        return np.column_stack([*found, *scores.T]) if self.measures else np.zeros((len(window), 0))
+
+    def _new(self, window: Floats, rest: Floats) -> Floats:
+        """(draws, columns): rows of the window in categories that the rest has not, or beyond one end of all that it has."""
+        inside, outside = window[..., :-2], rest[..., :-2]
+        if self._group and self._group[0].kind == "category":
+            single = _stack_category_rows(self._group, inside.shape[-1])
+            return np.asarray(np.where((single == 1) | ((outside == 0) & (single > 0)), inside, 0).sum(axis=-1))
+        ends = [
+            np.where(np.cumsum(outside[..., ::side], axis=-1) > 0, 0, inside[..., ::side]).sum(axis=-1)
+            for side in (1, -1)
+        ]
+        return np.maximum(*ends)
+
+    def _score_new(self, new: Floats, total: Floats) -> Floats:
+        """Scores of `new` (draws, columns). A category of c rows lies wholly in the window with a chance of share ** c.
+
+        Poisson, over-dispersed because the rows of a category come at once.
+        """
+        from scipy.special import gammainc, ndtri
+
+        single = _stack_category_rows(self._group, total.shape[-1] - 2)
+        whole = np.where(single > 0, self._share**single, 0)
+        mean = (whole * total[:, :-2]).sum(axis=-1)
+        variance = (whole * (1 - whole) * total[:, :-2] * np.maximum(single, 1)).sum(axis=-1)
+        spread = np.maximum(variance / np.maximum(mean, 1e-300), 1)
+        tail = gammainc(np.maximum(new, 1e-3) / spread, np.maximum(mean, 1e-9) / spread)
+        return np.asarray(np.where(new > 0, np.minimum(-ndtri(np.clip(tail, 1e-300, 1 - 1e-3)), MAX_SCORE), -3.0))
+
+
+def _list_counted_aspects(
+    cells: BinnedColumn, total: Floats, off: bool
+) -> list[tuple[DriftAspect, str, NDArray[np.int64]]]:
+    found: list[tuple[DriftAspect, str, NDArray[np.int64]]] = [("type", "unreadable", np.array([len(total) - 1]))]
+    if cells.aspect != "target":  # which labels have come says nothing about the world
+        found.append(("missing", "missing", np.array([len(total) - 2])))
+    if off:
+        common = int(total[: cells.size].argmax()) if cells.size else 0
+        found.append((cells.aspect, "off", np.flatnonzero(np.arange(cells.size) != common)))
+    return found
+
+
+def _stack_category_rows(group: list[BinnedColumn], width: int) -> Floats:
+    return np.stack([np.pad(c.single, (0, width - c.size)) for c in group] or [np.zeros(width)])
+
+
+def _score_hypergeometric(rows: int, count: int, drawn: int) -> Floats:
+    """Scores (count + 1,) of finding so many of `count` marked rows among `drawn` of `rows`: too many or too few."""
+    from scipy.special import gammaln, ndtri
+
+    def ways(n: Any, k: Any) -> Any:
+        return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+
+    found = np.arange(max(0, count - rows + drawn), min(count, drawn) + 1)
+    chance = np.exp(ways(count, found) + ways(rows - count, drawn - found) - ways(rows, drawn))
+    # Each tail is summed from its thin end.
+    tail = np.minimum(np.cumsum(chance), np.cumsum(chance[::-1])[::-1])
+    table = np.full(count + 1, MAX_SCORE)
+    table[found] = np.minimum(-ndtri(np.clip(2 * tail, 1e-300, 1 - 1e-3)), MAX_SCORE)
+    return table
+
+
+def _score_range(beyond: Floats, share: float) -> Floats:
+    """So many rows beyond one end of the reference have a chance of share ** rows; there are two ends."""
+    from scipy.special import ndtri_exp
+
+    return np.minimum(-ndtri_exp(np.minimum(np.log(2) + beyond * np.log(share), -1e-3)), MAX_SCORE)

@@ -1,0 +1,230 @@
+"""The report page of a window: what changed and what was decided, then the evidence.
+
+Measures nothing; Evidently's page stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from windvane.monitoring.records import DriftFinding, PerformanceResult, WindowAssessment
+from windvane.tasks.io import write_whole
+from windvane.tasks.reports.style import PAGE_CSS
+
+_ACTION_LEVELS = {"wait": "pass", "retrain": "warn", "rollback": "stop", "stop": "stop"}
+_ACTION_TEXTS = {
+    "wait": "Nothing is taught again",
+    "retrain": "The model is taught again",
+    "rollback": "The version before serves again",
+    "stop": "Nothing is taught until a person has looked",
+}
+# Findings shown: those that speak, and then the loudest of the rest.
+_MAX_QUIET_FINDINGS = 12
+_WIDTH, _HEIGHT = 1040, 130
+_EXTRA_CSS = """
+.meter { min-width:220px } .meter em { width:96px } .loss { width:100%; height:auto } .loss rect { fill:var(--now); opacity:.8 }
+.loss rect.over { fill:var(--then) } .loss rect.here { opacity:1 } .loss rect.guess { opacity:.35 }
+.loss line { stroke:var(--ink); stroke-width:1.2; stroke-dasharray:5 4 } .loss text { font-size:11px; fill:var(--soft) }
+.facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(200px,1fr)); gap:14px; margin-top:18px }
+
+.facts .card b { display:block; font-size:20px; font-weight:600; letter-spacing:-.01em }
+.facts .card span { color:var(--soft); font-size:13px }
+"""
+
+
+def write_window_report(
+    path: Path,
+    look: WindowAssessment,
+    decision: Any,
+    project: str,
+    origin: str,
+    left_out: Sequence[str] = (),
+    earlier: Sequence[WindowAssessment] = (),
+    beside: str | None = None,
+) -> None:
+    """Write the page of a look and its decision (ledger.decisions.DecisionRecord, or None), whole or not at all.
+
+    earlier: the champion's windows before, for the picture of its loss. beside: the name of Evidently's page next to this one.
+    """
+    text = render_window_report(look, decision, project, origin, left_out, earlier, beside)
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def render_window_report(
+    look: WindowAssessment,
+    decision: Any,
+    project: str,
+    origin: str,
+    left_out: Sequence[str] = (),
+    earlier: Sequence[WindowAssessment] = (),
+    beside: str | None = None,
+) -> str:
+    """The page as text; see write()."""
+    level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
+    if level == "pass" and look.drift.alarm:
+        level = "warn"
+    parts = [
+        f'<header class="{level}"><h1>{escape(project)}: version {look.version} in production, {_format_extent(look)}</h1>',
+        f'<p class="verdict">{escape(describe_change(look, earlier))}</p>',
+        f'<p class="verdict">{escape(describe_decision(decision))}</p></header>',
+        f'<div class="facts">{_render_facts(look, decision)}</div>',
+        _render_losses((*earlier, look)),
+        _render_findings(look),
+        _render_notes(look, origin, left_out, beside),
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(project)}: watch</title>'
+    body = f"<main>{''.join(parts)}<footer>Windvane</footer></main>"
+    return f'<!doctype html><html lang="en"><head>{head}<style>{PAGE_CSS}{_EXTRA_CSS}</style></head><body>{body}</body></html>'
+
+
+def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] = ()) -> str:
+    """The first sentence: what changed, and since when: the first of the windows in a row in which something had."""
+    drift, diagnosis, since = look.drift, look.diagnosis, look.stretch.start[:10]
+    if drift.statistic is None and not drift.alarm:
+        return f"Too few rows to say whether anything changed since {since}."
+    if not drift.alarm and diagnosis.change == "none":
+        return f"Nothing has changed that {drift.rows:,} rows since {since} could show."
+    for one in reversed(earlier):
+        if not one.drift.alarm and one.diagnosis.change == "none":
+            break
+        since = one.stretch.start[:10]
+    if diagnosis.change == "none":
+        loud = [f"{_name_column(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
+        return f"Drift since {since}: {'; '.join(loud)}."
+    names = ", ".join(_name_column(name) for name in (drift.columns or diagnosis.columns)[:3])
+    what = diagnosis.change[:1].upper() + diagnosis.change[1:]
+    return f"{what} ({diagnosis.sure:.0%} sure) since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
+
+
+def describe_decision(decision: Any) -> str:
+    """The second sentence: what was decided, and why."""
+    if decision is None:
+        return "Nothing has been decided yet."
+    known = f" Labels were known up to {decision.known_until[:16]}Z." if decision.known_until else ""
+    return f"{_ACTION_TEXTS[decision.action]}: {decision.reason.rstrip('.')}.{known}"
+
+
+def _format_extent(look: WindowAssessment) -> str:
+    s = look.stretch
+    return f"{s.start[:10]} to {s.end[:10]}{'' if s.closed else ' (not over yet)'}"
+
+
+def _render_facts(look: WindowAssessment, decision: Any) -> str:
+    s, drift = look.stretch, look.drift
+    cards = [(f"{s.rows:,} rows", f"{s.labelled:,} of them with a label")]
+    if drift.statistic is not None:
+        chance = f"p {drift.p:.2g}" if drift.p is not None else "no p"
+        cards.append(
+            ("alarm" if drift.alarm else "no alarm", f"drift: {chance}, of unchanged windows {drift.level:.2g} alarm")
+        )
+    quality = look.quality if look.quality.loss is not None else look.estimate
+    if quality is not None and quality.loss is not None:
+        cards.append(_describe_performance(quality))
+    if decision is not None and decision.gain is not None and decision.cost is not None:
+        said = f"expected of a retraining; a lap costs {decision.cost:g}"
+        if decision.realised is not None:
+            said += f"; it really was {decision.realised:+.2f}"
+        cards.append((f"{decision.gain:+.2f} windows' losses", said))
+    return "".join(f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in cards)
+
+
+def _describe_performance(quality: PerformanceResult) -> tuple[str, str]:
+    assert quality.excess is not None
+    share = quality.excess / quality.reference if quality.reference else 0.0
+    bounds = ""
+    if quality.low is not None and quality.high is not None and quality.reference:
+        bounds = f", 95 % {quality.low / quality.reference:+.0%} to {quality.high / quality.reference:+.0%}"
+    how = "estimated without labels" if quality.estimated else "loss against its own held-out rows"
+    return f"{share:+.1%} loss", f"{how}{bounds}"
+
+
+def _render_losses(looks: Sequence[WindowAssessment]) -> str:
+    """Mean loss per window as bars, over the line of the champion's own record."""
+    shown = [
+        (look, q)
+        for look in looks
+        if (q := _get_performance(look)) is not None and q.loss is not None and q.reference > 0
+    ]
+    if len(shown) < 2:
+        return ""
+    shares = [q.loss / q.reference for _, q in shown if q.loss is not None]
+    top = max(*shares, 1.2)
+    step = _WIDTH / len(shown)
+    bars = []
+    for i, ((look, quality), share) in enumerate(zip(shown, shares, strict=True)):
+        height = share / top * _HEIGHT
+        kind = " ".join(
+            ("over" if share > 1 else "", "guess" if quality.estimated else "", "here" if i == len(shown) - 1 else "")
+        )
+        said = (
+            f"{look.stretch.start[:10]}: {share:.2f} times its own record{', estimated' if quality.estimated else ''}"
+        )
+        bars.append(
+            f'<rect class="{kind}" x="{i * step:.1f}" y="{_HEIGHT - height:.1f}" width="{max(step - 3, 1):.1f}" height="{height:.1f}">'
+            f"<title>{escape(said)}</title></rect>"
+        )
+    level = _HEIGHT - _HEIGHT / top
+    ends = f'<text x="0" y="{_HEIGHT + 14}">{shown[0][0].stretch.start[:10]}</text>'
+    ends += f'<text x="{_WIDTH}" y="{_HEIGHT + 14}" text-anchor="end">{shown[-1][0].stretch.start[:10]}</text>'
+    line = f'<line x1="0" x2="{_WIDTH}" y1="{level:.1f}" y2="{level:.1f}"/>'
+    svg = f'<svg class="loss" viewBox="0 0 {_WIDTH} {_HEIGHT + 18}">{"".join(bars)}{line}{ends}</svg>'
+    said = "The dashed line is what this version promised on its own held-out rows; pale bars are estimates."
+    return f"<h2>Loss, window by window</h2><p>{said}</p>{svg}"
+
+
+def _get_performance(look: WindowAssessment) -> PerformanceResult | None:
+    return look.quality if look.quality.loss is not None else look.estimate
+
+
+def _render_findings(look: WindowAssessment) -> str:
+    loud = [f for f in look.drift.findings if f.alarm]
+    quiet = [f for f in look.drift.findings if not f.alarm][:_MAX_QUIET_FINDINGS]
+    if not loud and not quiet:
+        return ""
+    most = max((_compute_ratio(f) for f in (*loud, *quiet)), default=1.0)
+    rows = "".join(_render_finding(f, max(most, 1.5)) for f in (*loud, *quiet))
+    head = "<tr><th>column</th><th>what of it</th><th>distance, in limits</th><th></th></tr>"
+    said = f"{len(loud)} of {len(look.drift.findings)} speak. The mark is the limit: what lies left of it is what unchanged windows do."
+    return f"<h2>Column by column</h2><p>{said}</p><table>{head}{rows}</table>"
+
+
+def _render_finding(finding: DriftFinding, most: float) -> str:
+    times = _compute_ratio(finding)
+    bar = f'<b><u style="width:{min(times / most, 1):.1%}"></u><i style="left:{1 / most:.1%}"></i></b>'
+    bar = f'<div class="meter">{bar}<em>{times:.2f} x</em></div>'
+    level = f'<span class="level {"stop" if finding.alarm else "pass"}">{"alarm" if finding.alarm else "quiet"}</span>'
+    return (
+        f'<tr><td class="name">{escape(_name_column(finding.column))}</td><td class="check">{escape(finding.aspect)}</td><td>{bar}</td>'
+        f"<td>{level} {escape(finding.said)}</td></tr>"
+    )
+
+
+def _name_column(column: str) -> str:
+    return (
+        "the model's answer"
+        if column == "_prediction"
+        else f"P({column.removeprefix('_p_')})"
+        if column.startswith("_p_")
+        else column
+    )
+
+
+def _compute_ratio(finding: DriftFinding) -> float:
+    return min(max(finding.distance / finding.limit, 0.0), 99.0) if finding.limit > 0 else 99.0 * finding.alarm
+
+
+def _render_notes(look: WindowAssessment, origin: str, left_out: Sequence[str], beside: str | None) -> str:
+    rows = "predictions in the ledger" if origin == "ledger" else "the source's rows, as the champion predicts them now"
+    notes = [f"Rows: {rows}. Reference: {look.drift.reference_rows:,} held-out rows of version {look.version}."]
+    notes += [look.drift.note] if look.drift.note else []
+    notes += [f"Quality: {look.quality.how}."]
+    if look.estimate is not None:
+        notes.append(f"Estimate: {look.estimate.how}.")
+    if left_out:
+        notes.append(f"Left out, because the ledger does not keep them as they are: {', '.join(left_out)}.")
+    said = "".join(f"<p>{escape(note[:1].upper() + note[1:])}</p>" for note in notes)
+    link = f'<p><a href="{escape(beside)}">All distributions, drawn by Evidently</a></p>' if beside else ""
+    return f'<h2>How this was measured</h2><div class="fine">{said}{link}</div>'
