@@ -49,7 +49,7 @@ def run_init_command(root: Path, table: str, options: dict[str, Any], console: C
         project_files.write_stage_inputs(root)
         data_steps.declare_ingest_inputs(root, chosen, fetched.record)
         # Last: a folder with it is a project.
-        written = [*settings_proposal.write(proposal, root), *written]
+        written = [*yaml_files.write_params(proposal, root), *written]
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")
     console.say(f"  wrote {', '.join(str(name) for name in written)}; look through them, then: windvane train")

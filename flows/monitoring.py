@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from windvane.flows.model_promotion import VersionDeleted, require_champion
 from windvane.flows.services import up_state
-from windvane.flows.services.up_state import Clock
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import ChampionMoved, Version
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
 from windvane.monitoring.watch import notifications
+from windvane.monitoring.watch.event_clock import Clock
 from windvane.monitoring.watch.production import WATCH_FOLDER, Production
 from windvane.monitoring.watch.window_checks import MonitoringPass, copy_through_json, find_window_decision
 from windvane.monitoring.watch.windows import WindowSpan

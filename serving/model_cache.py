@@ -108,8 +108,9 @@ class ModelCache:
         has = read_process_memory()
         if has + weight.peak > self._memory:
             raise WindvaneError(
-                f"version {version.version} takes {serving_section.format_size(weight.peak)} of memory while it is loaded, and the service has "
-                f"{serving_section.format_size(has)} already: more than serve.memory allows ({serving_section.format_size(self._memory)}). Raise serve.memory, "
+                f"version {version.version} takes {serving_section.format_size(weight.peak)} of memory while it is loaded, "
+                f"and the service has {serving_section.format_size(has)} already: more than serve.memory allows "
+                f"({serving_section.format_size(self._memory)}). Raise serve.memory, "
                 "train a smaller model, or start the service again, which then loads this version alone"
             )
 

@@ -202,8 +202,8 @@ def find_ledger_address(project: Project) -> str:
     if not given.startswith(("postgresql+psycopg://", "sqlite:///")):
         scheme = given.partition(":")[0] if "://" in given else "none"
         raise InputError(
-            f"{LEDGER_URL_VARIABLE}: its scheme ({scheme}) is not one that a ledger can have. Write postgresql://USER:PASSWORD@HOST/DATABASE, "
-            "or sqlite:////PATH/ledger.db"
+            f"{LEDGER_URL_VARIABLE}: its scheme ({scheme}) is not one that a ledger can have. "
+            "Write postgresql://USER:PASSWORD@HOST/DATABASE, or sqlite:////PATH/ledger.db"
         )
     return given
 

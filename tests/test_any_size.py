@@ -213,7 +213,7 @@ def test_a_code_is_seen_wherever_it_stands(
 def test_what_a_killed_ingest_left_is_deleted_and_what_a_living_one_uses_is_not(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from windvane.tasks.ingest import ingestion\n"
-        f"with ingest.scratch(Path({str(tmp_path)!r})) as folder:\n"
+        f"with ingestion.open_scratch_folder(Path({str(tmp_path)!r})) as folder:\n"
         "    (folder / 'half').write_bytes(b'x'); print(folder.name, flush=True); time.sleep(600)"
     )
 
@@ -378,8 +378,9 @@ def test_a_table_is_the_same_to_the_byte_on_any_number_of_cores(tmp_path: Path) 
     made = []
     for threads in ("1", "3"):
         code = (
-            "from pathlib import Path; from windvane.tasks.ingest import ingestion; from windvane.tasks import io; from tests.tables_for_tests import chosen; "
-            f"tables.ROW_GROUP = 3000; ingest.run(Path({str(tmp_path)!r}), chosen('t.csv', time='day'))"
+            "from pathlib import Path; from windvane.tasks.ingest import ingestion; from windvane.tasks import io; "
+            "from tests.tables_for_tests import chosen; "
+            f"io.ROW_GROUP_ROWS = 3000; ingestion.run_ingest(Path({str(tmp_path)!r}), chosen('t.csv', time='day'))"
         )
         subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "POLARS_MAX_THREADS": threads})
         made.append((tmp_path / table_profile.TABLE_FILE).read_bytes())

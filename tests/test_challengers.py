@@ -246,7 +246,10 @@ def test_without_a_price_any_saving_is_worth_a_lap_and_without_a_loss_none_is(tm
 
 
 def test_other_policies_import_none_of_it() -> None:
-    code = "import sys, windvane.monitoring.watch.window_checks; sys.exit('windvane.monitoring.watch.challenger_losses' in sys.modules or 'numpy' in sys.modules)"
+    code = (
+        "import sys, windvane.monitoring.watch.window_checks\n"
+        "sys.exit('windvane.monitoring.watch.challenger_losses' in sys.modules or 'numpy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -60,7 +60,10 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
 
 
 def test_what_tells_prefect_does_not_import_it_before_the_server_is_named() -> None:
-    code = "import sys, windvane.flows.monitoring, windvane.flows.orchestration.deployments, windvane.flows.orchestration.server; sys.exit('prefect' in sys.modules)"
+    code = (
+        "import sys, windvane.flows.monitoring, windvane.flows.orchestration.deployments\n"
+        "import windvane.flows.orchestration.server; sys.exit('prefect' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

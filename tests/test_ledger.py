@@ -56,7 +56,8 @@ def test_a_known_ledger_is_opened_without_alembic(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_at_once_on_a_new_ledger_all_find_it(tmp_path: Path) -> None:
-    code = f"from windvane.ledger import database, laps; laps.find_newest_lap(database.connect_ledger('sqlite:///{tmp_path}/new/ledger.db'), 'p')"
+    connected = f"database.connect_ledger('sqlite:///{tmp_path}/new/ledger.db')"
+    code = f"from windvane.ledger import database, laps; laps.find_newest_lap({connected}, 'p')"
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [process.wait(60) for process in started] == [0, 0, 0, 0]
 

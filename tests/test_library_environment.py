@@ -30,7 +30,8 @@ def enabled_without() -> dict[str, str]:
 
 @pytest.mark.parametrize("library", ASKED)
 def test_every_library_is_switched_off(library: str) -> None:
-    code = f"from windvane.tasks import process_environment; process_environment.set_library_environment()\n{ASKED[library]}\nimport sys; sys.exit(not off)"
+    prepared = "from windvane.tasks import process_environment; process_environment.set_library_environment()"
+    code = f"{prepared}\n{ASKED[library]}\nimport sys; sys.exit(not off)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=enabled_without(), capture_output=True, text=True, check=False
     )

@@ -177,9 +177,9 @@ def test_many_and_long_names_are_cut() -> None:
 
 def test_importing_the_pictures_draws_on_no_matplotlib_and_drawing_on_no_pyplot() -> None:
     code = (
-        "import sys; from windvane.tasks.evaluation import plots, plots, plots, evaluation_files; from windvane.tasks.reports import style\n"
+        "import sys; from windvane.tasks.evaluation import plots, evaluation_files; from windvane.tasks.reports import style\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "sheets.sheet('a', 'b')[0].draw_without_rendering()\n"
+        "style.build_figure('a', 'b')[0].draw_without_rendering()\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=120)

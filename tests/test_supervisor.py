@@ -132,7 +132,7 @@ def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) 
     def hangs(_: int | None) -> bool:
         return let_go.wait(600)
 
-    code = "import time\nfrom windvane.flows.services.child_process import end_group_with_parent\nfollow_parent()\ntime.sleep(600)"
+    code = "import time\nfrom windvane.flows.services.child_process import end_group_with_parent\nend_group_with_parent()\ntime.sleep(600)"
     hanging = ServiceSpec("hanging", None, hangs, (sys.executable, "-c", code))
     watched = Supervisor([hanging, service(tmp_path, "two")], tmp_path / "up", lambda _: None)
     until(lambda: watched.children["two"].ready, watched.step)

@@ -217,7 +217,8 @@ def run_build_step(
     )
     memory = measure_model_memory(folder, digest, lesson.kind.name)
     lap.console.say(
-        f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, while it is loaded {serving_section.format_size(memory.peak)}"
+        f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "
+        f"while it is loaded {serving_section.format_size(memory.peak)}"
     )
     if (heavy := explain_memory_refusal(lap.project, memory)) is not None:
         lap.console.say(f"  note: {heavy}")
@@ -232,7 +233,8 @@ def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
     if most is None or EMPTY_SERVICE_BYTES + beside + memory.peak <= most:
         return None
     return (
-        f"serve.memory is {serving_section.format_size(most)}, and the service takes about {serving_section.format_size(EMPTY_SERVICE_BYTES + beside)} before it loads "
+        f"serve.memory is {serving_section.format_size(most)}, and the service takes about "
+        f"{serving_section.format_size(EMPTY_SERVICE_BYTES + beside)} before it loads "
         "this version: it will refuse it and keep the one before. Raise serve.memory, or choose smaller models in "
         "search.candidates"
     )

@@ -16,8 +16,7 @@ from uuid import UUID
 
 from windvane.flows.orchestration import libraries
 from windvane.flows.services.up import HEARTBEAT_FILE
-from windvane.flows.services.up_state import Clock
-from windvane.monitoring.watch.event_clock import CronTicks, read_event_clock
+from windvane.monitoring.watch.event_clock import Clock, CronTicks, read_event_clock
 from windvane.tasks.io import write_json
 from windvane.tasks.project import Project
 

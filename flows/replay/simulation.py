@@ -301,7 +301,7 @@ class _SimulatedTraining:
         rows = _join_rows(self.sides.train, self.sides.validation)
         return choose_refit_spec(self.past.settings, self.kind, rows, spec, labels=labels)[0]
 
-    def search(self, journal: Path) -> search.Found:
+    def search(self, journal: Path) -> model_search.SearchResult:
         train, validation = self.sides.train, self.sides.validation
         return model_search.search_models(
             self.past.settings,

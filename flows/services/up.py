@@ -20,8 +20,9 @@ from typing import Any
 from windvane.flows.orchestration import server
 from windvane.flows.services import child_process, supervisor, up_state
 from windvane.flows.services.supervisor import ServiceSpec, SupervisedProcess, Supervisor
-from windvane.flows.services.up_state import Clock, UpState
+from windvane.flows.services.up_state import UpState
 from windvane.ledger.laps import LeaseHolder
+from windvane.monitoring.watch.event_clock import Clock
 from windvane.serving import service_state
 from windvane.serving.http import auth_middleware
 from windvane.serving.http.auth_middleware import Credentials

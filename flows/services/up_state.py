@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from windvane.ledger.laps import LeaseHolder
+from windvane.monitoring.watch.event_clock import Clock
 from windvane.serving.http.auth_middleware import BASIC_AUTH_USER, Credentials, check_identity
 from windvane.tasks import project_secrets
 from windvane.tasks.console import Console
@@ -20,8 +21,6 @@ from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
 
 _STATE_FILE, _LOCK_FILE = "up.json", "up.lock"
-# Which clock the watch goes by: the wall's, or the newest moment among the events that the ledger has seen.
-Clock = Literal["wall", "events"]
 
 
 @dataclass(frozen=True)

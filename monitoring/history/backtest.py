@@ -256,7 +256,7 @@ def coarsen_matrix(one: LossMatrix, groups: NDArray[np.int64], rows: NDArray[np.
 # More rows make Evidently's preset slower, and its distances no other.
 MAX_PRESET_ROWS = 2000
 # (past, reference, window, columns) -> whether it alarms.
-DriftTest = Callable[["pd.DataFrame", "pd.DataFrame", "pd.DataFrame", "Columns"], bool]
+DriftTest = Callable[["pd.DataFrame", "pd.DataFrame", "pd.DataFrame", "FeatureColumns"], bool]
 
 
 def make_calibrated_alarm(

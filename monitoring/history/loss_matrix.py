@@ -91,8 +91,8 @@ def cut_into_windows(rows: pd.DataFrame, time: str, window: str | int) -> Window
         raise InputError(f"monitor.window: {window} is a duration, but problem.time is a number. Give a number of rows")
     if len(edges) - 1 < MIN_HISTORY_WINDOWS:
         raise InputError(
-            f"monitor.window: {window} cuts the table into {max(len(edges) - 1, 0)} full windows, and fewer than {MIN_HISTORY_WINDOWS} are no "
-            "history. Name a shorter window"
+            f"monitor.window: {window} cuts the table into {max(len(edges) - 1, 0)} full windows, and fewer than "
+            f"{MIN_HISTORY_WINDOWS} are no history. Name a shorter window"
         )
     starts = tuple(str(ordered[time].iloc[e]) for e in edges[:-1])
     return WindowedTable(ordered.iloc[: edges[-1]], edges, starts)
@@ -239,7 +239,7 @@ _worker_job: MatrixJob | None = None
 
 def _set_worker_job(job: MatrixJob) -> None:
     """In a worker: what all of its fits share, told once."""
-    global _job  # noqa: PLW0603
+    global _worker_job  # noqa: PLW0603
     _worker_job = job
 
 

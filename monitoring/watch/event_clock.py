@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Literal
 
 from cronsim import CronSim
 
-from windvane.flows.services.up_state import Clock
 from windvane.ledger import predictions
 from windvane.tasks.project import Project
+
+# Which clock monitoring follows: the wall's, or the newest moment among the events that the ledger has recorded.
+Clock = Literal["wall", "events"]
 
 
 def read_event_clock(project: Project, clock: Clock) -> datetime | None:

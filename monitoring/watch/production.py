@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windvane.flows.services.up_state import Clock
 from windvane.ledger import labels, predictions, windows
 from windvane.ledger.database import to_timestamp
 from windvane.ledger.versions import Promotion, Version
+from windvane.monitoring.watch.event_clock import Clock
 from windvane.monitoring.watch.windows import (
     WindowSpan,
     find_event_time,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Earlier windows whose state may come back.
 _MAX_KNOWN_STATES = 36
 # What a recorded decision leads to at once; a retraining waits for its lap.
-CheckFollowUp = Callable[[WindowRecord, "Look", DecisionRecord], None]
+CheckFollowUp = Callable[[WindowRecord, "WindowAssessment", DecisionRecord], None]
 
 
 class MonitoringPass:

@@ -102,7 +102,12 @@ def _unwrap_classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any
             if model.power_ != 1.0 or model.shifts_.any():
                 bent.insert(
                     1,
-                    ["temper", float(model.power_), model.shifts_.tolist(), sys.modules[type(model).__module__].LEAST],
+                    [
+                        "temper",
+                        float(model.power_),
+                        model.shifts_.tolist(),
+                        sys.modules[type(model).__module__].PROBABILITY_FLOOR,
+                    ],
                 )
             model = model.estimator_
         else:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 EncodedValue = tuple[float, ...]
-ValueEncoder = Callable[["Plain"], EncodedValue]
+ValueEncoder = Callable[["PlainValue"], EncodedValue]
 
 _EPOCH = datetime(1970, 1, 1)
 _DAY_MICROSECONDS = 86_400_000_000  # microseconds
@@ -117,7 +117,7 @@ _ENCODER_BUILDERS: dict[str, Callable[[dict[str, Any]], ValueEncoder]] = {
 
 
 # n plain values per column of the signature, in its order.
-PlainColumns = Sequence[Sequence["Plain"]]
+PlainColumns = Sequence[Sequence["PlainValue"]]
 
 
 RawFunction = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]

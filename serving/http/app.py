@@ -274,7 +274,9 @@ class ScoringApp:
 def _make_page_handler(name: str) -> Callable[[dict[bytes, bytes], AsgiReceive], Awaitable[HttpResponse]]:
     """Answers with a page that lies beside this file; a browser may let it talk to this service alone."""
     response = HttpResponse(
-        (Path(__file__).parent / name).read_bytes(), kind=b"text/html; charset=utf-8", more=(_SECURITY_POLICY_HEADER,)
+        (Path(__file__).parents[1] / name).read_bytes(),
+        kind=b"text/html; charset=utf-8",
+        more=(_SECURITY_POLICY_HEADER,),
     )
 
     async def page(_headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:

@@ -244,9 +244,9 @@ def _read_times(
     if place is not None:
         return [None if at is None else _to_datetime(at) for at in plain[place]]
     times = list(given.get(roles.time, [None] * rows))
-    for i, time in enumerate(times):
+    for i, moment in enumerate(times):
         try:
-            times[i] = None if time is None or time == "" else to_timestamp(time) and time
+            times[i] = None if moment is None or moment == "" else to_timestamp(moment) and moment
         except (ValueError, TypeError):
             raise RequestRefused(
                 f"column {quote_safely(roles.time)!r}, row {i + 1}: must be a moment, such as 2026-01-31T12:00:00Z"

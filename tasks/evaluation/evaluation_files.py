@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -63,7 +62,7 @@ def write_evaluation(
 def draw_plots(
     settings: Settings, kind: ProblemType, evaluation: ModelEvaluation, record: pd.DataFrame, found: SearchResult | None
 ) -> Iterable[tuple[str, Figure]]:
-    """(name, figure): those that every kind shares, then those that tasks/plots_<kind>.py brings."""
+    """(name, figure): those that every kind shares, then those of the problem type."""
     from windvane.tasks.evaluation import plots
 
     metric, target = kind.metrics[evaluation.metric], settings.problem.target
@@ -76,9 +75,7 @@ def draw_plots(
     if evaluation.slices:
         yield "slices", plots.draw_slices(evaluation.slices, evaluation.loss_name, target)
     if len(record):
-        yield from (
-            importlib.import_module(f"windvane.tasks.plots_{kind.name}").figures(kind, record, settings.problem).items()
-        )
+        yield from plots.PROBLEM_TYPE_PLOTS[kind.name](kind, record, settings.problem).items()
 
 
 def flatten_metrics(evaluation: ModelEvaluation) -> dict[str, float]:

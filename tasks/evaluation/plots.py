@@ -457,3 +457,6 @@ def _over_time(times: pd.Series, error: NDArray[np.float64], problem: ProblemSet
     ax.set_ylabel(f"residual of {problem.target}", fontsize=9)
     format_axes(ax.yaxis)
     return figure
+
+
+PROBLEM_TYPE_PLOTS = {"classification": draw_classification_plots, "regression": draw_regression_plots}

@@ -179,8 +179,6 @@ def _plain_reason(name: str, look: InspectedTable) -> str | None:
     return None
 
 
-__all__ = ["Proposal", "propose", "render", "write"]
-
 # Rows looked at, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
 PROPOSAL_SAMPLE_ROWS = 50_000
 # Keys of the data section that every params.yaml shows; the others only where they say something.

@@ -194,9 +194,7 @@ def _explain_database_error(error: sa.exc.SQLAlchemyError, source: RevealedData)
             f"data.query: {source.where}: wants to write ({words}). Write a SELECT: sources are only read"
         )
     if isinstance(error, sa.exc.OperationalError) and source.kind == "postgresql":
-        return Outage(
-            f"data.source: {source.where}: does not answer ({words}). Start the database, or mend the address"
-        )
+        return Outage(f"data.source: {source.where}: does not answer ({words}). Start the database, or fix the address")
     return InputError(f"data.query: {source.where}: {words}. Mend the query")
 
 
@@ -281,7 +279,8 @@ def _connect_duckdb(source: RevealedData, root: Path) -> Iterator[duckdb.DuckDBP
         raise build_timeout_error(source) from None
     except duckdb.IOException as e:
         raise Outage(
-            f"data.source: {source.where}: cannot be opened ({_describe_duckdb_error(e, source)}). Close the program that writes to it, or mend the address"
+            f"data.source: {source.where}: cannot be opened ({_describe_duckdb_error(e, source)}). "
+            "Close the program that writes to it, or fix the address"
         ) from None
     except duckdb.Error as e:
         raise InputError(f"data.query: {source.where}: {_describe_duckdb_error(e, source)}. Mend the query") from None

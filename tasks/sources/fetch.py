@@ -153,21 +153,18 @@ def probe_source(root: Path, data: DataSettings) -> None:
 
         http_source.probe_http(source)
     elif source.kind in DATABASE_KINDS:
-        _database(source).answers(source, root)
+        from windvane.tasks.sources import databases
+
+        probe = databases.probe_duckdb if source.kind == "duckdb" else databases.probe_database
+        probe(source, root)
     elif source.kind != "local":
         _files(source, root).listed()
-
-
-def _database(source: RevealedData) -> Any:
-    from windvane.tasks.sources import databases
-
-    return databases if source.kind == "duckdb" else databases
 
 
 def _files(source: RevealedData, root: Path) -> Any:
     from windvane.tasks.sources import table_files
 
-    return (table_files if source.kind == "glob" else table_files).Files(source, root)
+    return table_files.GlobFiles(source, root) if source.kind == "glob" else table_files.S3Files(source, root)
 
 
 def _fetch_record(
@@ -199,7 +196,10 @@ def _fetch_database(
     held = None if growing is None else _boundary(root, growing, str(key))
     into = NewRowsWriter(staging, source.where, key, held)
     after = growing.watermark if growing else None
-    mark = _database(source).read(source, root, after, into)
+    from windvane.tasks.sources import databases
+
+    read = databases.read_duckdb if source.kind == "duckdb" else databases.read_database
+    mark = read(source, root, after, into)
     parts = into.parts()
     if growing is not None:
         return growing.model_copy(update={"parts": growing.parts + parts, "watermark": mark}) if parts else growing

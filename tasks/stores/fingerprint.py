@@ -12,6 +12,8 @@ from typing import Any
 
 from windvane.tasks.settings.project_params import Settings
 
+# The folders of tasks/ that decide which rows a model learns from, and how: nothing in them draws, prints or stores.
+MODEL_CODE = ("ingest", "validate", "split", "models", "search")
 # Libraries whose release can change a fitted model. Their installed versions count, not those of constraints.txt:
 # an installation without the constraints is another environment.
 MODEL_LIBRARIES = (
@@ -57,11 +59,12 @@ def hash_gate_settings(settings: Settings) -> str:
 
 
 def hash_model_code() -> str:
-    """Hash of tasks/, the code that makes models; not of the commit, or an edit of the README would refit."""
-    folder = Path(__file__).parent
+    """Hash of the code that shapes a model; not of the commit, or an edit of the README would refit."""
+    folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name in MODEL_CODE:
+        for path in sorted((folder / name).rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

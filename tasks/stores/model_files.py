@@ -166,8 +166,8 @@ _NAME_LETTERS = 32
 def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, digest: str | None = None) -> Path:
     """The copy of an artifact (a file or a folder) in `folder`, whose bytes have the sha256 `digest` where one is recorded.
 
-    Raises FileNotFoundError where the store has no such artifact, and what tasks/stores/mlflow_store.py says. A copy that is wrong even when it is
-    new is handed over as it is: whoever knows what it should be refuses it.
+    Raises FileNotFoundError where the store has no such artifact, and what tasks/stores/mlflow_store.py says. A copy that is
+    wrong even when it is new is handed over as it is: the caller, who knows what it should be, refuses it.
     """
     place = locate_artifact_copy(address, folder)
     mark = place.name

@@ -163,7 +163,7 @@ def _column_json(c: ColumnProfile) -> dict[str, Any]:
 def _column_of(name: str, content: dict[str, Any]) -> ColumnProfile:
     return ColumnProfile(
         name,
-        cast("Type", content["type"]),
+        cast("ColumnType", content["type"]),
         content["missing"],
         content["distinct"],
         content["constant"],

@@ -13,9 +13,7 @@ from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.reports import data_report
 from windvane.tasks.settings import project_params
 from windvane.tasks.validate import findings, table_profile, table_schema, table_statistics
-from windvane.tasks.validate.checks import column_checks, drift_checks, target_checks
-from windvane.tasks.validate.checks import duplicate_checks as repeated
-from windvane.tasks.validate.checks import schema_checks as agreement
+from windvane.tasks.validate.checks import column_checks, drift_checks, duplicate_checks, schema_checks, target_checks
 from windvane.tasks.validate.findings import CheckFamily, CheckInput, TableFinding
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile, TableSummary
 
@@ -24,11 +22,12 @@ if TYPE_CHECKING:
     import polars as pl
 
 CHECK_FAMILIES = (
-    *(
-        CheckFamily(module.CHECKS, module.find)
-        for module in (target_checks, column_checks, column_checks, repeated, target_checks)
-    ),
-    CheckFamily(agreement.SCHEMA_CHECKS, agreement.find_schema_violations, "contract"),
+    CheckFamily(target_checks.TARGET_CHECKS, target_checks.find_target_faults),
+    CheckFamily(column_checks.COLUMN_CHECKS, column_checks.find_column_faults),
+    CheckFamily(column_checks.VALUE_CHECKS, column_checks.find_value_faults),
+    CheckFamily(duplicate_checks.DUPLICATE_CHECKS, duplicate_checks.find_duplicates),
+    CheckFamily(target_checks.LEAK_CHECKS, target_checks.find_leaks),
+    CheckFamily(schema_checks.SCHEMA_CHECKS, schema_checks.find_schema_violations, "contract"),
     CheckFamily(drift_checks.DRIFT_CHECKS, drift_checks.find_table_drift, "past"),
 )
 # The page of a table that was refused: for people, and no output of the stage, which has none then.
@@ -174,7 +173,7 @@ def _collect_check_input(
     watched = tuple(c.name for c in found.columns if c.name not in problem.ignore and c.name != problem.id)
     named = {c.name: c for c in counts}
     now = table_profile.summarize_table(
-        found, sample, problem.time, watched, {repeated.NEAR_DUPLICATES_NOTE: twins.near}
+        found, sample, problem.time, watched, {duplicate_checks.NEAR_DUPLICATES_NOTE: twins.near}
     )
     new = table_profile.summarize_newer_rows(accepted, now, sample, problem.time, MIN_NEW_ROWS) if accepted else now
     return CheckInput(

@@ -290,8 +290,6 @@ def predict_from_probabilities(
     return np.asarray(classes[np.where(proba[:, positive] >= threshold, positive, 1 - positive)])
 
 
-__all__ = ["CLIP", "KIND", "log_target", "positions", "positive", "predict", "truth"]
-
 _CLASS_FOREST_SPACE: dict[str, Hyperparameter] = {
     **FOREST_SPACE,
     # A leaf of one row says 0 or 1, which log loss punishes hard when wrong.
@@ -303,7 +301,7 @@ _CLASS_FOREST_SPACE: dict[str, Hyperparameter] = {
 def predict_classes(model: Any, X: Any) -> Predictions:
     """The class called per row (n,), with the probabilities (n, k) of the classes in training, sorted.
 
-    Called is the likeliest class, or of two the positive one from the model's own threshold on (tasks/models/problem_types/classification.py).
+    Called is the likeliest class, or of two the positive one from the model's own threshold on (`get_threshold`).
     """
     proba, classes, threshold = model.predict_proba(X), model.classes_, get_threshold(model)
     at = 0 if threshold is None else find_positive_class(classes)

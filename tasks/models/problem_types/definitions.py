@@ -162,7 +162,7 @@ class ProblemType:
 
 def load_problem_type(kind: str) -> ProblemType:
     """The kind that `problem.kind` names. Imports its file, and only that one."""
-    return cast("Kind", importlib.import_module(f"windvane.tasks.models.problem_types.definitions.{kind}").KIND)
+    return cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
 
 
 def _space_evenly(low: float, high: float, log: bool, points: int) -> list[float]:

@@ -80,7 +80,8 @@ def _find_silent_column(name: str, then: ColumnSummary, now: ColumnSummary, rows
         now.distinct,
         then.distinct,
         f"{name!r} {what} in the new rows; the last accepted table had "
-        f"{table_statistics.describe_distinct(then.distinct, rows)} different values. Has its source stopped? Mend it, or add it to problem.ignore",
+        f"{table_statistics.describe_distinct(then.distinct, rows)} different values. "
+        "Has its source stopped? Fix it, or add it to problem.ignore",
     )
 
 
