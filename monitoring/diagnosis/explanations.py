@@ -189,7 +189,7 @@ def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
     named = {
         "none": "inputs and labels are as on the champion's record",
         "data drift": "the inputs moved, and what follows from them did not",
-        "label drift": "labels became more or less frequent, and what they look like did not change",
+        "label drift": "labels became more or less frequent, and the inputs of each label did not change",
         "concept drift": "the same inputs have other labels than on the champion's record",
     }
     if change == "broken data":
@@ -202,5 +202,5 @@ def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
         return f"{said} ({clues.labelled:,} of {clues.rows:,} rows have labels)"
     blind = "without labels a concept drift cannot be seen"
     if change == "label drift":
-        blind = "without labels this is a guess from the answers, and a concept drift cannot be seen"
+        blind = "without labels this is a guess from the predictions, and a concept drift cannot be seen"
     return f"{said}; {blind}"

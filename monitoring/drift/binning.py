@@ -181,7 +181,7 @@ def find_absent_columns(
     found = []
     for column in wanted:
         if column.name in twice:
-            said = "the column stands twice in the window; the first one was looked at"
+            said = "the window has this column twice; the first one was compared"
             found.append(DriftFinding(column.name, "type", _CERTAIN_SCORE, 0.0, True, said))
         if column.name not in window and column.name in reference:
             found.append(

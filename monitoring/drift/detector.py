@@ -182,7 +182,7 @@ def sample_rows(
         kept = [part.sort_values(time, kind="stable").iloc[::every] for part in parts]
         kept[0] = kept[0].iloc[-MAX_TIMED_SAMPLE_ROWS:]
     notes = [
-        f"{len(k):,} of {len(p):,} rows of the {name} were looked at"
+        f"{len(k):,} of {len(p):,} rows of the {name} were compared"
         for name, p, k in zip(("past", "reference", "window"), parts, kept, strict=True)
         if len(k) < len(p)
     ]

@@ -44,21 +44,14 @@ def measure_window_loss(
     if len(known) < MIN_JUDGED_ROWS or len(own) < MIN_JUDGED_ROWS:
         few = share if len(known) < MIN_JUDGED_ROWS else f"a record of {len(own):,} rows"
         return PerformanceResult(
-            None,
-            reference,
-            None,
-            None,
-            len(known),
-            False,
-            f"{few}: fewer than {MIN_JUDGED_ROWS} say nothing",
-            known_until,
+            None, reference, None, None, len(known), False, f"{few}: at least {MIN_JUDGED_ROWS} are needed", known_until
         )
     loss = window_frames.compute_frame_losses(known, record, kind, problem)
     sides = (window_frames.form_frame_blocks(known, problem), window_frames.form_frame_blocks(record, problem))
     low, high = bound_mean_difference(loss, own, *sides)
     how = f"{share}; {_describe_blocks(sides[0])} against {_describe_blocks(sides[1])}"
     if low is None:
-        how += f": fewer than {MIN_BLOCKS} give no interval"
+        how += f": an interval needs at least {MIN_BLOCKS}"
     return PerformanceResult(float(loss.mean()), reference, low, high, len(known), False, how, known_until)
 
 

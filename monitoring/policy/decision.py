@@ -60,7 +60,7 @@ def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> De
     ):
         return Decision(
             "stop",
-            f"the data look broken: {diagnosis.why}. Nothing is learned from them until that is mended, or accepted with "
+            f"the data look broken: {diagnosis.why}. No training on them until that is fixed, or accepted with "
             "`windvane monitor --acknowledge`",
             remedy="person",
         )

@@ -54,7 +54,7 @@ def advise_by_regret(past: PolicyInput, fixed: RegretConstants = DEFAULT_CONSTAN
     """Retrain if what the best earlier retraining has saved, times its persistence, exceeds `share` of the price of a lap."""
     best = find_best_saving(past, fixed.caution)
     if best is None:
-        return PolicyAdvice(False, "no challenger has met labelled rows since the champion was taught")
+        return PolicyAdvice(False, "no challenger has met labelled rows since the champion was trained")
     age, back = past.known - past.born, past.known - best.since
     lasting = estimate_persistence(past, age, fixed, best.saved / back)
     worth = best.saved * lasting

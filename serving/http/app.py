@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version as installed
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -25,6 +24,7 @@ from windvane.serving.http.invocations import InvocationHandler
 from windvane.serving.http.openapi import build_openapi
 from windvane.serving.rollout import ChampionFollower, describe_rollout
 from windvane.serving.signature import RequestRefused, quote_safely
+from windvane.templates import render_page
 
 if TYPE_CHECKING:
     from windvane.serving.http.connections import ConnectionTracker
@@ -103,8 +103,8 @@ class ScoringApp:
             "/health": {"GET": (self._ping, *open_to_all)},
             "/version": {"GET": (self._version, *open_to_all)},
             "/openapi.json": {"GET": (self._openapi, *open_to_all)},
-            "/docs": {"GET": (_make_page_handler("docs.html"), *open_to_all)},
-            "/": {"GET": (_make_page_handler("page.html"), *open_to_all)},
+            "/docs": {"GET": (_make_page_handler("scoring_requests.html"), *open_to_all)},
+            "/": {"GET": (_make_page_handler("scoring_service.html"), *open_to_all)},
         }
 
     @property
@@ -271,16 +271,16 @@ class ScoringApp:
         return HttpResponse(orjson.dumps(build_openapi(None if current is None else current.loaded.signature)))
 
 
-def _make_page_handler(name: str) -> Callable[[dict[bytes, bytes], AsgiReceive], Awaitable[HttpResponse]]:
-    """Answers with a page that lies beside this file; a browser may let it talk to this service alone."""
-    response = HttpResponse(
-        (Path(__file__).parents[1] / name).read_bytes(),
-        kind=b"text/html; charset=utf-8",
-        more=(_SECURITY_POLICY_HEADER,),
-    )
+def _make_page_handler(template: str) -> Callable[[dict[bytes, bytes], AsgiReceive], Awaitable[HttpResponse]]:
+    """Answers with a page, which a browser may let talk to this service alone. It is made when it is first asked for."""
+    made: list[HttpResponse] = []
 
     async def page(_headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
-        return response
+        if not made:
+            # Aside: the import of Jinja2 takes longer than hundreds of predictions.
+            text = await asyncio.to_thread(render_page, template)
+            made.append(HttpResponse(text.encode(), kind=b"text/html; charset=utf-8", more=(_SECURITY_POLICY_HEADER,)))
+        return made[0]
 
     return page
 

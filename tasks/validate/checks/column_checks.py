@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from windvane.tasks.validate.table_statistics import ColumnCounts
 
 COLUMN_CHECKS = {
-    "empty": "columns without a value",
-    "infinite": "infinite numbers, or too large to compute with",
-    "constant": "columns with one value",
-    "text": "free text",
-    "identifier": "ids that look like something to learn from",
-    "mixed": "numbers and words in one column",
-    "formula": "cells that a spreadsheet would run",
-    "renamed": "one column under two names",
+    "empty": "no empty columns",
+    "infinite": "no numbers that are infinite or too large to compute with",
+    "constant": "no constant columns",
+    "text": "no free text",
+    "identifier": "no ids among the features",
+    "mixed": "no column mixes numbers and words",
+    "formula": "no cells that a spreadsheet would run",
+    "renamed": "no column under two names",
 }
 # An id is different in nearly every row...
 _ID_DISTINCT_SHARE = 0.98
@@ -71,7 +71,7 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
                 name,
                 counts.infinite,
                 0,
-                f"data.source: column {name!r} holds {counts.infinite} infinite values. Mend or empty these cells, "
+                f"data.source: column {name!r} holds {counts.infinite} infinite values. Fix or empty these cells, "
                 f"or add {name!r} to problem.ignore",
             )
         elif exceeds_largest_number(counts):
@@ -82,7 +82,7 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
                 max(-counts.low, counts.high),
                 LARGEST_NUMBER,
                 f"data.source: column {name!r} holds values from {counts.low:g} to {counts.high:g}, too large to compute "
-                f"with. Mend or empty these cells, or add {name!r} to problem.ignore",
+                f"with. Fix or empty these cells, or add {name!r} to problem.ignore",
             )
         elif counts.constant:
             text = f"{name!r} has the same value in every row: it is not learned from. Add it to problem.ignore"
@@ -195,9 +195,9 @@ def _example(values: pl.Series) -> str:
 
 
 VALUE_CHECKS = {
-    "sentinel": "numbers such as -999 that stand for a missing value",
-    "dates": "dates that cannot be, such as 1900-01-01 or 9999-12-31",
-    "date_words": "dates as words, because the order of day and month cannot be told",
+    "sentinel": "no numbers such as -999 that mean a missing value",
+    "dates": "no placeholder dates such as 1900-01-01 or 9999-12-31",
+    "date_words": "no dates with an unclear order of day and month",
 }
 # Written by programs where nothing was known.
 _MISSING_CODES = (-1.0, *(sign * float("9" * digits) for digits in range(2, 10) for sign in (-1, 1)))
@@ -235,7 +235,7 @@ def _date_words(words: pl.Series, name: str) -> Iterator[TableFinding]:
     share = float(words.str.contains(_DATE_WORD).mean() or 0.0)  # type: ignore[arg-type]
     if share >= _MOST:
         text = (
-            f"{name!r} holds dates whose order of day and month cannot be told, such as {words[0]!r}, so it is read as "
+            f"{name!r} holds dates with an unclear order of day and month, such as {words[0]!r}, so it is read as "
             "words. Write dates as 2024-12-31"
         )
         yield TableFinding("date_words", "warn", name, share, _MOST, text)
@@ -319,7 +319,7 @@ def _dates(e: CheckInput, name: str) -> Iterator[TableFinding]:
             cells,
             0,
             f"{prefix}column {name!r} holds {cells} dates that cannot be, such as {end:%Y-%m-%d}, while most lie between "
-            f"{_on(early)} and {_on(late)}. Mend these cells, or empty them where the date is not known",
+            f"{_on(early)} and {_on(late)}. Fix these cells, or empty them where the date is not known",
         )
 
 

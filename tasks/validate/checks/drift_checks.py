@@ -14,11 +14,11 @@ from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFind
 from windvane.tasks.validate.table_profile import ColumnSummary, measure_quantile_distance, measure_share_distance
 
 DRIFT_CHECKS = {
-    "scale": "columns in another unit",
-    "silent": "columns that stopped speaking",
-    "renamed": "values under another name",
-    "gaps": "more missing values than before",
-    "drift": "is it representative of the last accepted table",
+    "scale": "no column in another unit",
+    "silent": "no column became constant or empty",
+    "renamed": "no values under another name",
+    "gaps": "no more missing values than before",
+    "drift": "the newest rows resemble the last accepted table",
 }
 # The chance of one false alarm of drift in a table whose rows are drawn alike, shared among all columns.
 FALSE_ALARM_RATE = 0.01

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DUPLICATE_CHECKS = {
-    "duplicates": "rows that repeat another",
-    "near_duplicates": "rows that nearly repeat another",
+    "duplicates": "no row repeats another",
+    "near_duplicates": "no row nearly repeats another",
 }
 # A few alike rows are life, and what the last accepted table had is its way.
 NEAR_DUPLICATE_SHARE = 0.005
@@ -56,8 +56,8 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
 
 
 OVERLAP_CHECKS = {
-    "overlap": "no row stands both where it teaches and where it judges",
-    "group_overlap": "no group does",
+    "overlap": "no row is both a training row and a held-out row",
+    "group_overlap": "no group is in both",
 }
 # As the split stage numbers the sides of a row.
 TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
@@ -91,8 +91,8 @@ def find_overlap(
             None,
             share,
             MAX_OVERLAP_SHARE,
-            f"{about}{share:.1%} of the rows that judge also stand, in all that a model sees, among those that teach: the "
-            "score flatters. Delete the copies in the source, or name problem.group so that they stay on one side",
+            f"{about}{share:.1%} of the held-out rows equal a training row in all that a model sees: the score "
+            "flatters. Delete the copies in the source, or name problem.group so that they stay on one side",
         )
     # Under a split by time a group goes on: what is asked is how it does later.
     if problem.group and chosen.split.strategy != "time":

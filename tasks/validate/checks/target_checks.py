@@ -140,7 +140,7 @@ def _codes(values: pd.Series) -> tuple[NDArray[np.intp], Any]:
     return cast("NDArray[np.intp]", codes), names
 
 
-LEAK_CHECKS = {"leak": "a column that alone gives the target away"}
+LEAK_CHECKS = {"leak": "no column that alone gives the target away"}
 # Rows looked at: a giveaway shows in few.
 LEAK_SAMPLE_ROWS = 10_000
 # From here on there is hardly a row that the column does not decide.
@@ -182,9 +182,9 @@ TARGET_CHECKS = {
     "target": "a target that can be learned",
     "classes": "enough rows of every class",
     "balance": "classes of comparable size",
-    "label": "rows without a label",
+    "label": "every row has a label",
     "roles": "id and group are complete, ids are unique",
-    "features": "columns to learn from",
+    "features": "features to train on",
 }
 # Fewer rows leave a test side whose mean loss says nothing: 15 % of 50 are 7 rows.
 MIN_LABELLED_ROWS = 50
@@ -227,7 +227,7 @@ def find_target_faults(e: CheckInput) -> Iterator[TableFinding]:
             e.problem.target,
             gone / e.rows,
             0.0,
-            f"{gone} of {e.rows} rows have no label ({e.problem.target!r} is empty): they neither teach nor judge. Add "
+            f"{gone} of {e.rows} rows have no label ({e.problem.target!r} is empty): they are not used. Add "
             "the labels if you have them",
         )
 
@@ -255,11 +255,11 @@ def _check_amounts(target: str, e: CheckInput) -> Iterator[TableFinding]:
         text = f"{target} holds {what}, not numbers. Set problem.kind: classification, or name a number"
         yield _stop("target", name, what, "number", text)
     elif counts.infinite:
-        text = f"{target} holds {counts.infinite} infinite values. Mend or empty these cells"
+        text = f"{target} holds {counts.infinite} infinite values. Fix or empty these cells"
         yield _stop("infinite", name, counts.infinite, 0, text)
     elif exceeds_largest_number(counts):
         text = (
-            f"{target} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. Mend or empty these "
+            f"{target} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. Fix or empty these "
             "cells"
         )
         yield _stop("infinite", name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
@@ -284,7 +284,7 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
             distinct,
             MAX_TARGET_CLASSES,
             f"{target} has {distinct} different values in {rows} rows; at most {MAX_TARGET_CLASSES} classes, "
-            f"each in several rows, can be told apart. {remedy}",
+            f"each in several rows, can be distinguished. {remedy}",
         )
         return
     counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")
