@@ -149,7 +149,13 @@ def test_a_value_that_is_missing_is_an_error_and_no_gap() -> None:
 
 
 def test_jinja_is_imported_only_when_a_page_is_asked_for() -> None:
-    modules = "windvane.serving.http.app, windvane.tasks.reports.data_report, windvane.monitoring.watch.report, windvane.monitoring.history.replay_report"
+    pages = (
+        "serving.http.app",
+        "tasks.reports.data_report",
+        "monitoring.watch.report",
+        "monitoring.history.replay_report",
+    )
+    modules = ", ".join(f"windvane.{name}" for name in pages)
     code = f"import sys, {modules}; assert 'jinja2' not in sys.modules"
     code += "; from windvane.templates import render_page; render_page('scoring_service.html'); assert 'jinja2' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

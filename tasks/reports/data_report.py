@@ -265,7 +265,10 @@ def render_data_report(page: DataReport) -> str:
     missing = _render_missing(page)
     return render_page(
         "data_report.html",
-        text=text,
+        describe_check=describe_check,
+        format_figure=format_figure,
+        strip_message_key=strip_message_key,
+        format_count=format_count,
         percent=format_percent,
         project=page.chosen.project,
         source=strip_address(page.chosen.data.source),
