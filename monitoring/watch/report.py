@@ -5,11 +5,13 @@ Measures nothing; Evidently's page stands beside it.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from windvane.monitoring.drift.detector import shown_name
 from windvane.monitoring.records import DriftFinding, PerformanceResult, WindowAssessment
 from windvane.tasks.io import write_whole
 from windvane.tasks.reports.style import PAGE_CSS
@@ -30,6 +32,7 @@ _EXTRA_CSS = """
 .loss line { stroke:var(--ink); stroke-width:1.2; stroke-dasharray:5 4 } .loss text { font-size:11px; fill:var(--soft) }
 .facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(200px,1fr)); gap:14px; margin-top:18px }
 
+.evidently { width:100%; height:92vh; border:1px solid var(--faint); border-radius:8px; background:#fff }
 .facts .card b { display:block; font-size:20px; font-weight:600; letter-spacing:-.01em }
 .facts .card span { color:var(--soft); font-size:13px }
 """
@@ -43,13 +46,13 @@ def write_window_report(
     origin: str,
     left_out: Sequence[str] = (),
     earlier: Sequence[WindowAssessment] = (),
-    beside: str | None = None,
+    evidently: Path | None = None,
 ) -> None:
     """Write the page of a look and its decision (ledger.decisions.DecisionRecord, or None), whole or not at all.
 
-    earlier: the champion's windows before, for the picture of its loss. beside: the name of Evidently's page next to this one.
+    earlier: the champion's windows before, for the picture of its loss. evidently: where keep() put the report, if it did.
     """
-    text = render_window_report(look, decision, project, origin, left_out, earlier, beside)
+    text = render_window_report(look, decision, project, origin, left_out, earlier, evidently)
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
@@ -60,11 +63,11 @@ def render_window_report(
     origin: str,
     left_out: Sequence[str] = (),
     earlier: Sequence[WindowAssessment] = (),
-    beside: str | None = None,
+    evidently: Path | None = None,
 ) -> str:
     """The page as text; see write()."""
     level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
-    if level == "pass" and look.drift.alarm:
+    if level == "pass" and look.drift.alarm is not False:
         level = "warn"
     parts = [
         f'<header class="{level}"><h1>{escape(project)}: version {look.version} in production, {_format_extent(look)}</h1>',
@@ -73,7 +76,8 @@ def render_window_report(
         f'<div class="facts">{_render_facts(look, decision)}</div>',
         _render_losses((*earlier, look)),
         _render_findings(look),
-        _render_notes(look, origin, left_out, beside),
+        _render_notes(look, origin, left_out),
+        _report(evidently),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(project)}: watch</title>'
     body = f"<main>{''.join(parts)}<footer>Windvane</footer></main>"
@@ -83,6 +87,8 @@ def render_window_report(
 def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] = ()) -> str:
     """The first sentence: what changed, and since when: the first of the windows in a row in which something had."""
     drift, diagnosis, since = look.drift, look.diagnosis, look.stretch.start[:10]
+    if drift.alarm is None:
+        return f"{_capital(str(drift.note)).rstrip('.')}."
     if drift.statistic is None and not drift.alarm:
         return f"Too few rows to say whether anything changed since {since}."
     if not drift.alarm and diagnosis.change == "none":
@@ -92,9 +98,9 @@ def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] 
             break
         since = one.stretch.start[:10]
     if diagnosis.change == "none":
-        loud = [f"{_name_column(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
+        loud = [f"{shown_name(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
         return f"Drift since {since}: {'; '.join(loud)}."
-    names = ", ".join(_name_column(name) for name in (drift.columns or diagnosis.columns)[:3])
+    names = ", ".join(shown_name(name) for name in (drift.columns or diagnosis.columns)[:3])
     what = diagnosis.change[:1].upper() + diagnosis.change[1:]
     return f"{what} ({diagnosis.sure:.0%} sure) since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
 
@@ -115,6 +121,8 @@ def _format_extent(look: WindowAssessment) -> str:
 def _render_facts(look: WindowAssessment, decision: Any) -> str:
     s, drift = look.stretch, look.drift
     cards = [(f"{s.rows:,} rows", f"{s.labelled:,} of them with a label")]
+    if drift.alarm is None:
+        cards.append(("cannot tell", "drift: the report failed"))
     if drift.statistic is not None:
         chance = f"p {drift.p:.2g}" if drift.p is not None else "no p"
         cards.append(
@@ -197,18 +205,8 @@ def _render_finding(finding: DriftFinding, most: float) -> str:
     bar = f'<div class="meter">{bar}<em>{times:.2f} x</em></div>'
     level = f'<span class="level {"stop" if finding.alarm else "pass"}">{"alarm" if finding.alarm else "quiet"}</span>'
     return (
-        f'<tr><td class="name">{escape(_name_column(finding.column))}</td><td class="check">{escape(finding.aspect)}</td><td>{bar}</td>'
+        f'<tr><td class="name">{escape(shown_name(finding.column))}</td><td class="check">{escape(finding.aspect)}</td><td>{bar}</td>'
         f"<td>{level} {escape(finding.said)}</td></tr>"
-    )
-
-
-def _name_column(column: str) -> str:
-    return (
-        "the model's answer"
-        if column == "_prediction"
-        else f"P({column.removeprefix('_p_')})"
-        if column.startswith("_p_")
-        else column
     )
 
 
@@ -216,7 +214,32 @@ def _compute_ratio(finding: DriftFinding) -> float:
     return min(max(finding.distance / finding.limit, 0.0), 99.0) if finding.limit > 0 else 99.0 * finding.alarm
 
 
-def _render_notes(look: WindowAssessment, origin: str, left_out: Sequence[str], beside: str | None) -> str:
+def _report(kept: Path | None) -> str:
+    """Evidently's report as a part of the page: in a frame, so that neither's styles reach the other, and its scripts not ours."""
+    if kept is None or not kept.exists():
+        return ""
+    content = escape(gzip.decompress(kept.read_bytes()).decode())
+    said = "Its tests gave the alarm: the thresholds are limits that unchanged windows rarely exceed. Numbers are shown in cells."
+    frame = (
+        f'<iframe class="evidently" sandbox="allow-scripts" title="Evidently\'s report" srcdoc="{content}"></iframe>'
+    )
+    return f"<h2>Evidently's report</h2><p>{said}</p>{frame}"
+
+
+def keep(path: Path, content: str | None) -> None:
+    """Keep Evidently's report (HTML), whole or not at all; None: let an older one go."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    packed = gzip.compress(content.encode("utf-8", "replace"), mtime=0)
+    write_whole(path, lambda part: part.write_bytes(packed))
+
+
+def _capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
+
+
+def _render_notes(look: WindowAssessment, origin: str, left_out: Sequence[str]) -> str:
     rows = "predictions in the ledger" if origin == "ledger" else "the source's rows, as the champion predicts them now"
     notes = [f"Rows: {rows}. Reference: {look.drift.reference_rows:,} held-out rows of version {look.version}."]
     notes += [look.drift.note] if look.drift.note else []
@@ -225,6 +248,5 @@ def _render_notes(look: WindowAssessment, origin: str, left_out: Sequence[str], 
         notes.append(f"Estimate: {look.estimate.how}.")
     if left_out:
         notes.append(f"Left out, because the ledger does not keep them as they are: {', '.join(left_out)}.")
-    said = "".join(f"<p>{escape(note[:1].upper() + note[1:])}</p>" for note in notes)
-    link = f'<p><a href="{escape(beside)}">All distributions, drawn by Evidently</a></p>' if beside else ""
-    return f'<h2>How this was measured</h2><div class="fine">{said}{link}</div>'
+    said = "".join(f"<p>{escape(_capital(note))}</p>" for note in notes)
+    return f'<h2>How this was measured</h2><div class="fine">{said}</div>'
