@@ -75,6 +75,7 @@ LAP_CODE = (
     "flows/model_promotion.py",
     "flows/lap/gate_step.py",
     "flows/lap/run_records.py",
+    "flows/steps.py",
     "flows/training.py",
 )
 PROCESSES = 8

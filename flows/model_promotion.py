@@ -48,8 +48,7 @@ def run_register_step(
     lap: LapContext, lesson: TrainingData, built: BuiltModel, spec: ModelConfiguration, summary: dict[str, Any]
 ) -> Version:
     """Store the model in MLflow and register it as challenger, once per fingerprint."""
-    tracker, settings, run = lap.project.tracker, lap.project.settings, lap.run_id
-    assert run is not None
+    tracker, settings, run = lap.project.tracker, lap.project.settings, lesson.run
     opening = versions.find_opening(lap.project.ledger, lap.project.name, lesson.mark)
     assert opening is not None
     assert opening.record_sha256 is not None
@@ -94,7 +93,23 @@ def run_register_step(
     return _record_version(lap, replace(version, version=number))
 
 
-def adopt_registered_version(lap: LapContext, mark: str) -> Version | None:
+def registered(lap: LapContext, mark: str) -> Version | None:
+    """The version of this fingerprint, which needs no second fit; None: it is still to be made.
+
+    Raises InputError where its model files were deleted.
+    """
+    version = versions.find_version_by_fingerprint(lap.project.ledger, lap.project.name, mark) or _left_by_a_kill(
+        lap, mark
+    )
+    if version is not None and version.collected is not None:
+        raise InputError(
+            f"data, params and code are those of version {version.version}, whose model files were deleted on "
+            f"{version.collected[:10]}, as retention.versions asks. Change split.seed to train a new version from them"
+        )
+    return version
+
+
+def _left_by_a_kill(lap: LapContext, mark: str) -> Version | None:
     """A version that was registered by a lap that was killed before it could tell the ledger; else None."""
     found = mlflow_client.find_registered_version(lap.project.tracker, mark)
     if found is None:
@@ -102,15 +117,6 @@ def adopt_registered_version(lap: LapContext, mark: str) -> Version | None:
     address = lap.project.tracker.address(str(found.run_id), VERSION_RECORD_FILE)
     path = lap.project.fetch(lap.project.relative(address))
     return _record_version(lap, read_record(path, lambda c: Version(**{**c, "version": int(found.version)})))
-
-
-def explain_deleted_version(version: Version) -> InputError:
-    """What is said of a lap that comes to a version whose model files are gone."""
-    moment = "" if version.collected is None else version.collected[:10]
-    return InputError(
-        f"data, params and code are those of version {version.version}, whose model files were deleted on {moment}, as "
-        "retention.versions asks. Change split.seed to train a new version from them"
-    )
 
 
 def _record_version(lap: LapContext, version: Version) -> Version:

@@ -20,9 +20,8 @@ from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
 from windvane.monitoring.watch import notifications
 from windvane.monitoring.watch.event_clock import Clock
-from windvane.monitoring.watch.production import WATCH_FOLDER, Production
+from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
 from windvane.monitoring.watch.window_checks import MonitoringPass, copy_through_json, find_window_decision
-from windvane.monitoring.watch.windows import WindowSpan
 from windvane.tasks.console import Console
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.io import read_cache, write_json
@@ -192,73 +191,48 @@ class CheckReporter:
         self._away = False
 
     def after(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord) -> None:
-        """Draw, act, and tell, in this order, once a decision is on record."""
-        drawn = self._draw(seen, look) if look.drift.alarm else None
+        """Write the page, act, and tell, in this order, once a decision is on record."""
         report = self.report(seen)
         act_on_decision(self._project, entry, self._console)
-        if entry.action != "wait" or look.drift.alarm:
-            self._log(seen, look, entry, [Path(p) for p in (report, drawn) if p is not None])
+        if entry.action != "wait" or look.drift.alarm is not False:
+            self._log(seen, look, entry, Path(report))
         notifications.notify_of_check(self._project, look, entry)
 
-    def _log(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, pages: list[Path]) -> None:
+    def _log(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
         """A run in MLflow, as long as that answers: looks and decisions stand in the ledger without it."""
         if self._away:
             return
         try:
-            log_check_run(self._project, seen, look, entry, pages)
+            log_check_run(self._project, seen, look, entry, [page])
         except WindvaneError as e:
             self._away = True
             self._console.say(f"  note: looks of this pass are not in MLflow: {e}")
 
     def report(self, seen: WindowRecord) -> str:
-        """Write a look's page; where."""
+        """Write a look's page, with Evidently's report behind ours; where. Pages before it that had nothing to say let theirs go."""
+        mine = windows.list_windows(self._project.ledger, self._project.name, seen.version)
+        for earlier in mine:
+            kept = report_path(self._project, earlier.version, earlier.start)
+            if earlier.start < seen.start and earlier.look["drift"]["alarm"] is False and kept.exists():
+                kept.unlink()
+                self._write(earlier, mine)
+        return str(self._write(seen, mine))
+
+    def _write(self, seen: WindowRecord, mine: tuple[WindowRecord, ...]) -> Path:
         from windvane.monitoring.watch import assessment, report
 
-        engine, name = self._project.ledger, self._project.name
-        path, drawn = self._page(seen), self._page(seen, "-distributions")
-        mine = windows.list_windows(engine, name, seen.version)
-        earlier = [assessment.decode_assessment(s.look) for s in mine if s.start < seen.start]
-        hidden = self._production.hidden if seen.origin == "ledger" else ()
-        beside, last = drawn.name if drawn.exists() else None, find_window_decision(engine, name, seen)
+        path = page_path(self._project, seen.version, seen.start)
         report.write_window_report(
-            path, assessment.decode_assessment(seen.look), last, name, seen.origin, hidden, earlier, beside
-        )
-        return str(path)
-
-    def _draw(self, seen: WindowRecord, look: WindowAssessment) -> Path:
-        """Evidently's page of all distributions, beside the look's own."""
-        from windvane.monitoring import window_frames
-        from windvane.monitoring.drift import evidently
-
-        self._console.working("draw")
-        place = WindowSpan(seen.start, seen.end, seen.closed)
-        frame = self._production.frame(self._production.count(place))
-        stored = (
-            frame[frame[window_frames.INPUTS_STORED_COLUMN]]
-            .drop(columns=[window_frames.INPUTS_STORED_COLUMN, window_frames.LABEL_KNOWN_COLUMN])
-            .reset_index(drop=True)
-        )
-        problem, path = self._project.settings.problem, self._page(seen, "-distributions")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        evidently.write_evidently_report(
-            self._production.record,
-            stored,
-            self._production.columns(seen.origin),
-            target=problem.target,
-            time=problem.time if problem.time in self._production.record else None,
-            seed=self._project.settings.split.seed,
-            path=path,
-            drift=look.drift,
+            path,
+            assessment.decode_assessment(seen.look),
+            find_window_decision(self._project.ledger, self._project.name, seen),
+            self._project.name,
+            seen.origin,
+            self._production.hidden if seen.origin == "ledger" else (),
+            [assessment.decode_assessment(s.look) for s in mine if s.start < seen.start],
+            report_path(self._project, seen.version, seen.start),
         )
         return path
-
-    def _page(self, seen: WindowRecord, more: str = "") -> Path:
-        return (
-            self._project.home
-            / WATCH_FOLDER
-            / "reports"
-            / f"{seen.version}-{seen.start[:19].replace(':', '')}{more}.html"
-        )
 
 
 _END_OF_TIME = "9999"
@@ -302,7 +276,8 @@ def _check_and_decide(
     production = Production(project, champion, promotion, clock, console)
     path = project.home / WATCH_FOLDER / "last.json"
     known = read_cache(path, lambda c: (c["state"], str(c["until"]), _validate_kept_result(c["told"])))
-    if known is not None and known[0] == copy_through_json(production.state) and production.now < known[1]:
+    same = known is not None and known[0] == copy_through_json(production.state) and production.now < known[1]
+    if known is not None and same and known[2]["drift"]["alarm"] is not None:
         told: dict[str, Any] = known[2]
         console.say("  nothing new since the last look")
         return told
@@ -326,7 +301,7 @@ def _validate_kept_result(told: Any) -> dict[str, Any]:
         whole["window"] |= {name: told["window"][name] for name in ("closed", "labelled")}
     whole["drift"] = {
         **dict(told["drift"]),
-        "alarm": bool(told["drift"]["alarm"]),
+        "alarm": None if told["drift"]["alarm"] is None else bool(told["drift"]["alarm"]),
         "columns": list(told["drift"]["columns"]),
     }
     return {**told, **whole}

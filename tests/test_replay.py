@@ -17,6 +17,7 @@ from windvane.cli.main import main
 from windvane.flows.replay.history_replay import ReplayOptions
 from windvane.flows.replay.history_replay import replay_table as told_of
 from windvane.ledger.database import to_timestamp
+from windvane.monitoring.drift import detector
 from windvane.monitoring.history.replay_report import ReplayResult
 from windvane.tasks.console import SilentConsole
 from windvane.tasks.project import Project
@@ -137,6 +138,16 @@ def test_what_cannot_be_played_is_said_in_a_sentence(
     assert done.exit_code == 2, done.output
     assert said in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.slow
+def test_history_is_played_by_our_own_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a replay draws no report")
+
+    monkeypatch.setattr(detector, "report", refused)
+    write(tmp_path, table())
+    assert any(chapter.alarm for chapter in played(tmp_path).chapters)
 
 
 @pytest.mark.slow

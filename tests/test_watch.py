@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -19,9 +21,11 @@ import sqlalchemy as sa
 
 from tests.conftest import Folder, quick_project
 from tests.ledgers import put
+from tests.test_drift_report import break_distances
 from windvane.ledger import database, decisions, versions, windows
 from windvane.ledger.labels import LabelStatement, record_labels
 from windvane.ledger.predictions import Prediction
+from windvane.tasks.console import SilentConsole
 
 pytestmark = pytest.mark.slow
 NAME = "towns"
@@ -112,6 +116,25 @@ def look(folder: Folder, server: str, **env: str) -> dict[str, Any]:
     ran = folder.run("monitor", "--json", env={"PREFECT_API_URL": server, **env})
     assert ran.status == 0, ran.err
     return ran.json
+
+
+class Heard(SilentConsole):
+    """A console that keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = list[str]()
+
+    def say(self, text: str = "") -> None:
+        self.lines.append(text)
+
+
+def passed(folder: Folder) -> dict[str, Any]:
+    """A pass in this process, where parts of it can be replaced."""
+    from windvane.flows.monitoring import monitor_production
+    from windvane.tasks.project import Project
+
+    return monitor_production(Project(folder.path), SilentConsole())
 
 
 class Hook:
@@ -282,6 +305,70 @@ def test_without_any_labels_the_policy_of_drift_begins_a_lap_that_finds_nothing_
     assert versions.find_champion(ledger(project), NAME).version == 1  # type: ignore[union-attr]
 
 
+def test_the_page_is_evidentlys_report_behind_ours_and_alarms_without_our_distances(
+    project: Folder, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, where our distances raise: a live pass over a plain shift. And a quiet window lets its report go."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    serve(project, stream("2025-07-01", 6, a_day=20, seed=1))
+    break_distances(monkeypatch)
+    quiet = passed(project)
+    assert quiet["drift"]["alarm"] is False
+    assert "<iframe" in Path(quiet["report"]).read_text(encoding="utf-8")
+    serve(project, larger(14).assign(at=lambda rows: rows["at"] + pd.Timedelta(days=6)))
+    said = passed(project)
+    assert said["drift"]["alarm"] is True
+    assert "size" in said["drift"]["columns"]
+    assert "RuntimeError: this distance is broken" in said["drift"]["note"]
+    page = Path(said["report"]).read_text(encoding="utf-8")
+    ours, report = page.split("<iframe", 1)
+    assert "since 2025-07-07" in ours.split("</header>")[0]
+    theirs = html.unescape(report.split('srcdoc="', 1)[1].split('"', 1)[0])
+    assert "Drift in column 'size'" in theirs
+    assert "town: rows of categories that the reference has not" in theirs
+    assert theirs.count("The drift detection method is Wasserstein distance (normed)") >= 3
+    assert not re.search(r"""<(script|link)[^>]+(src|href)=["'](https?:)?//""", theirs)
+    # Two pages for an alarm that goes on, and none for what was quiet before it.
+    reports = sorted(p.name for p in (project.path / ".windvane" / "watch" / "reports").iterdir())
+    kept = [name for name in reports if name.endswith(".gz")]
+    assert [name.replace(".report.gz", ".html") for name in kept] == [n for n in reports if n.endswith(".html")][1:]
+    assert "<iframe" not in Path(quiet["report"]).read_text(encoding="utf-8")
+
+
+def test_a_report_that_fails_is_no_quiet_window(
+    project: Folder, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so with its reason, in the answer, the record and the status; the next pass tries again; nothing is spent."""
+    from windvane.cli.status import show_status
+    from windvane.monitoring.drift import evidently
+    from windvane.tasks.project import Project
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    serve(project, stream("2025-07-01", 6, a_day=20, seed=5, shift=40))
+    with monkeypatch.context() as broken:
+        broken.setattr(evidently, "_run_report", lambda *_: 1 / 0)
+        said = passed(project)
+        assert (said["drift"]["alarm"], said["drift"]["columns"], said["decision"]) == (None, [], "wait")
+        reason = "cannot tell whether anything moved: its report failed: ZeroDivisionError: division by zero"
+        assert reason in said["drift"]["note"]
+        assert reason in said["reason"]
+        assert "Cannot tell whether anything moved" in Path(said["report"]).read_text(encoding="utf-8")
+        made = decisions.list_decisions(ledger(project), NAME)
+        assert passed(project) == said
+        assert decisions.list_decisions(ledger(project), NAME) == made
+    (seen,) = windows.list_windows(ledger(project), NAME, 1)
+    assert (seen.looks, seen.look["drift"]["alarm"]) == (0, None)
+    console = Heard()
+    shown = show_status(Project(project.path), console)["last_window"]
+    assert (shown["alarm"], reason in shown["note"]) == (None, True)
+    assert any(reason in line for line in console.lines)
+    assert decisions.list_notices(ledger(project), NAME)[-1].state == "cannot tell"
+    mended = passed(project)
+    assert mended["drift"]["alarm"] is True
+    (seen,) = windows.list_windows(ledger(project), NAME, 1)
+    assert (seen.looks, seen.look["drift"]["alarm"]) == (1, True)
+
+
 def test_data_that_broke_stop_the_watch_until_a_person_has_looked(project: Folder, prefect_server: str) -> None:
     project.set(retrain__policy="drift")
     silent = stream("2025-07-01", 13, seed=9).assign(age=np.nan)
@@ -405,6 +492,16 @@ def test_a_decision_that_was_told_and_never_begun_is_carried_out_by_the_next_loo
     assert ended is not None
     assert (said["retrained"], ended.state, ended.claims) == ("done", "done", 1)
     assert versions.find_newest_version(engine, NAME).version == 2  # type: ignore[union-attr]
+
+
+def test_too_few_rows_need_no_report(project: Folder, prefect_server: str) -> None:
+    serve(project, stream("2025-07-01", 2))
+    ran = project.run("monitor", "--json", env={"PREFECT_API_URL": prefect_server, "PYTHONPROFILEIMPORTTIME": "1"})
+    assert ran.json["drift"]["alarm"] is False
+    assert "too few rows" in ran.json["drift"]["note"]
+    imported = {line.rsplit("|", 1)[-1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
+    assert "pandas" in imported
+    assert "evidently" not in imported
 
 
 def test_no_rows_and_no_champion_are_answers(project: Folder, empty: Folder, prefect_server: str) -> None:

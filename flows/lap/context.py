@@ -6,11 +6,10 @@ Opens, claims, records and ends a lap. Imports nothing heavy.
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -26,52 +25,31 @@ from windvane.tasks.project import Project
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 LapDepth = Literal["search", "refit"]
-CURRENT_LAP: ContextVar[LapContext | None] = ContextVar("CURRENT", default=None)
 
 
+@dataclass(frozen=True, eq=False)
 class LapContext:
-    """A lap that holds the project's lease."""
+    """A lap that holds the project's lease.
 
-    def __init__(self, project: Project, lease: laps.Lease, cause: str, depth: LapDepth, console: Console) -> None:
-        self.project = project
-        self.lease = lease
-        self.cause = cause
-        self.depth: LapDepth = depth
-        self.console = console
-        self.id = uuid4().hex
-        self.decision: DecisionRecord | None = None
-        self.begun = False
-        self.fits = 0
-        self._counting = threading.Lock()
-        self.run_id: str | None = None
-        self.trial_runs = False
-        self.fetched = False
-        # Why the rows must not be learned from: found beside the search, which ends at its next trial.
-        self.stopped: InputError | None = None
-        self.steps: dict[str, float] = {}
-        self._started = time.monotonic()
+    decision: what it carries out, from the ledger. trial_runs: a run in MLflow for each trial. on_record: the ledger knows that
+    it runs. started: by the monotonic clock, when it got its lease.
+    """
 
-    def fitted(self, models: int) -> None:
-        """Count fitted models; steps that run side by side both do."""
-        with self._counting:
-            self.fits += models
+    project: Project
+    lease: laps.Lease
+    cause: str
+    depth: LapDepth
+    console: Console
+    id: str = field(default_factory=lambda: uuid4().hex)
+    decision: DecisionRecord | None = None
+    trial_runs: bool = False
+    on_record: bool = False
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
         """Since the lap got its lease."""
-        return round(time.monotonic() - self._started, 2)
-
-    def fingerprint(self, data_version: str) -> str:
-        """What the version that this lap would make is made from."""
-        spec = None
-        if self.depth == "refit":
-            champion = versions.find_champion(self.project.ledger, self.project.name)
-            if champion is None:
-                raise InputError(
-                    "there is no champion whose configuration could be refitted. Run `windvane train` first"
-                )
-            spec = champion.facts["spec"]
-        return fingerprint.compute_fingerprint(self.project.settings, data_version, self.depth, spec, self.remedy)
+        return round(time.monotonic() - self.started, 2)
 
     @property
     def remedy(self) -> str | None:
@@ -82,9 +60,21 @@ class LapContext:
         """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
         return self.project.home / "laps" / mark
 
-    def clear(self, mark: str) -> None:
-        """Delete the work in progress: everything in it is now in MLflow and the ledger."""
-        shutil.rmtree(self.folder(mark), ignore_errors=True)
+
+def compute_fingerprint(lap: LapContext, data_version: str) -> str:
+    """The fingerprint of the version that this lap would make from a data version."""
+    spec = None
+    if lap.depth == "refit":
+        champion = versions.find_champion(lap.project.ledger, lap.project.name)
+        if champion is None:
+            raise InputError("there is no champion whose configuration could be refitted. Run `windvane train` first")
+        spec = champion.facts["spec"]
+    return fingerprint.compute_fingerprint(lap.project.settings, data_version, lap.depth, spec, lap.remedy)
+
+
+def clear(lap: LapContext, mark: str) -> None:
+    """Delete the work in progress: everything in it is now in MLflow and the ledger."""
+    shutil.rmtree(lap.folder(mark), ignore_errors=True)
 
 
 @contextmanager
@@ -95,25 +85,19 @@ def open_lap(project: Project, cause: str, depth: LapDepth, console: Console) ->
         console.say(f"waiting for {holder}")
 
     with laps.hold_lease(project.ledger, project.name, "windvane train", waiting) as lease:
-        lap = LapContext(project, lease, cause, depth, console)
-        token = CURRENT_LAP.set(lap)
-        try:
-            yield lap
-        finally:
-            CURRENT_LAP.reset(token)
+        yield LapContext(project, lease, cause, depth, console)
 
 
-def claim_lap_decision(lap: LapContext, decision: str | None) -> bool:
-    """Make the decision this lap's, with its depth and remedy; False: it has ended, and there is nothing to be done."""
+def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | None:
+    """The lap with the decision made its own, with its depth and remedy; None: it has ended, and there is nothing to be done."""
     if decision is None:
-        return True
+        return lap
     entry = decisions.claim_decision(lap.project.ledger, lap.lease, decision, lap.id)
     if entry is None:
         lap.console.say(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
-        return False
-    lap.decision, lap.cause = entry, f"watch: {entry.reason.split('; ')[0]}"[:200]
-    lap.depth = "search" if entry.depth == "search" else "refit"
-    return True
+        return None
+    cause = f"watch: {entry.reason.split('; ')[0]}"[:200]
+    return replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
 
 
 def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
@@ -132,7 +116,7 @@ def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
     champion = versions.find_champion(engine, name)
     if lap.decision is not None and champion is not None and champion.data_version == data_version:
         return make_no_new_rows_outcome(lap, champion)
-    version = versions.find_version_by_fingerprint(engine, name, lap.fingerprint(data_version))
+    version = versions.find_version_by_fingerprint(engine, name, compute_fingerprint(lap, data_version))
     if version is None:
         return None
     judgement = versions.find_judgement(
@@ -163,19 +147,20 @@ def _repeat_outcome(lap: LapContext, version: Version, reason: str, more: dict[s
 
 
 @contextmanager
-def track_lap(lap: LapContext) -> Iterator[None]:
-    """Begin and end the lap in the ledger: finished, or failed with its error; a killed lap stays `running`."""
-    if lap.begun:  # a decision's lap is on record from its first look on
-        yield
+def track_lap(lap: LapContext) -> Iterator[LapContext]:
+    """The lap on record: begun in the ledger, and ended there as failed with its error; a killed one stays `running`."""
+    if lap.on_record:  # a decision's lap is on record from its first look on
+        yield lap
         return
-    engine, lap.begun = lap.project.ledger, True
+    engine = lap.project.ledger
     laps.record_lap_start(engine, lap.lease, lap.id, lap.cause)
     try:
-        yield
+        yield replace(lap, on_record=True)
     except BaseException as e:
         if isinstance(e, InputError):  # trying again mends no table: what was decided ends here, and a person is told
             decisions.finish_claimed_decision(engine, lap.lease, lap.id, "skipped", f"the lap stopped: {e}")
-        if lap.run_id is None or _close_runs(lap):
+        known = laps.find_running_lap(engine, lap.project.name, lap.lease.token)
+        if known is None or known.mlflow_run is None or _close_runs(lap):
             laps.record_lap_end(engine, lap.id, "failed")
         raise
 

@@ -22,6 +22,7 @@ from windvane.tasks.settings.data_section import DataSettings, expand_variables
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.sources import fetch as fetching
 from windvane.tasks.sources import snapshot
+from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.split import data_split as splitting
 from windvane.tasks.stores import dvc_pipeline
 from windvane.tasks.validate import findings, table_profile, table_schema
@@ -36,10 +37,10 @@ from windvane.tasks.validate.table_profile import (
 )
 
 
-def run_fetch_step(lap: LapContext) -> None:
-    """Source -> raw, unless this lap did so already. Imports neither scikit-learn, MLflow nor Prefect."""
-    if lap.fetched:
-        return
+def run_fetch_step(lap: LapContext, known: FetchResult | None = None) -> FetchResult:
+    """Source -> raw; `known`: how that ended where this lap did so already. Imports neither scikit-learn, MLflow nor Prefect."""
+    if known is not None:
+        return known
     project = lap.project
 
     def labelled(since: str | None) -> Iterator[Any]:
@@ -51,7 +52,7 @@ def run_fetch_step(lap: LapContext) -> None:
     if fetched.moved:
         lap.console.say(f"  {fetched.text()}")
     declare_ingest_inputs(project.root, chosen.data, fetched.record)
-    lap.fetched = True
+    return fetched
 
 
 def declare_ingest_inputs(root: Path, data: DataSettings, record: snapshot.SnapshotRecord | None) -> None:
@@ -67,8 +68,15 @@ PROFILE_PATH = DATA_FOLDER / "profile.json"
 
 
 def run_ingest_step(lap: LapContext) -> None:
-    """Source -> table.parquet."""
-    _run_stage(lap, "ingest", ingesting.run_ingest)
+    """Source -> table.parquet. Where rows of production joined the source's, how many there are together is said."""
+    ran, root = _run_stage(lap, "ingest", ingesting.run_ingest), lap.project.root
+    if ran and snapshot.count_labelled_rows(root):
+        import polars as pl
+
+        rows = int(io.scan_parquet(root / TABLE_FILE).select(pl.len()).collect().item())
+        lap.console.say(
+            f"  {rows:,} rows in all, those of {lap.project.settings.data.where} and of production together"
+        )
 
 
 def run_validate_step(lap: LapContext) -> None:
@@ -189,12 +197,15 @@ def _read_stage_input(path: Path) -> Any:
     return read_cache(path, lambda content: content)
 
 
-def _run_stage(lap: LapContext, name: str, work: Callable[[Path, Settings], None]) -> None:
+def _run_stage(lap: LapContext, name: str, work: Callable[[Path, Settings], None]) -> bool:
+    """Run a stage if DVC says that it must; whether it did."""
     lap.console.working(name)
     root, settings = lap.project.root, lap.project.settings
     with dvc_pipeline.open_dvc_pipeline(root) as stages:
-        if stages.changed(name):
-            stages.run(name, lambda: work(root, settings))
+        if not stages.changed(name):
+            return False
+        stages.run(name, lambda: work(root, settings))
+        return True
 
 
 def _refuse_missing_columns(lap: LapContext, profile: TableProfile) -> None:
@@ -225,8 +236,11 @@ def _parse_remote_state(content: Any) -> dict[str, Any]:
     }
 
 
-def run_push_step(lap: LapContext) -> None:
-    """Push the champion's data, and what earlier laps could not push. Costs a look at a file when nothing is left to push."""
+def run_push_step(lap: LapContext, run_id: str | None) -> None:
+    """Push the champion's data, and what earlier laps could not push. Costs a look at a file when nothing is left to push.
+
+    run_id: the lap's run in MLflow, which is told; None: it has none.
+    """
     remote, path = lap.project.settings.data.remote, lap.project.home / REMOTE_STATE_FILE
     if remote is None:
         return
@@ -253,5 +267,5 @@ def run_push_step(lap: LapContext) -> None:
     else:
         said = f"pushed to {remote}"
         write_json({**known, "pushed": [*pushed, *pending], "pending": {}}, path)
-    if lap.run_id is not None:
-        lap.project.tracker.log(lap.run_id, tags={"windvane.push": said})
+    if run_id is not None:
+        lap.project.tracker.log(run_id, tags={"windvane.push": said})

@@ -30,16 +30,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """The gate's verdict, the version that the challenger was compared with (None: the baseline), and fits for the comparison."""
+
+    verdict: GateVerdict
+    against: int | None
+    fits: int = 0
+
+
+@dataclass(frozen=True)
 class ReferenceLosses:
     """The losses to compare with: per record row (n,), on which rows they count, and how they came about."""
 
     loss: NDArray[np.float64]
     common: NDArray[np.bool_]
     how: str
+    # Models fitted for it now.
+    fits: int = 0
 
 
-def run_judge_step(lap: LapContext, challenger: Version) -> tuple[GateVerdict, int | None]:
-    """The gate's verdict on a registered version, and the champion that it was compared with."""
+def run_judge_step(lap: LapContext, challenger: Version) -> Judged:
+    """The gate's verdict on a registered version."""
     lap.console.working("judge")
     hit_failpoint("judge: begin")
     try:
@@ -62,7 +73,7 @@ def run_judge_step(lap: LapContext, challenger: Version) -> tuple[GateVerdict, i
     _store_reference_losses(lap, challenger, against, record, bench)
     hit_failpoint("judge: remembered")
     told = make_verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
-    return told, against.version if against else None
+    return Judged(told, against.version if against else None, bench.fits)
 
 
 def make_verdict(
@@ -105,9 +116,11 @@ def compute_reference_losses(
     challenger: Version,
     against: Version | None,
     record: pd.DataFrame,
-    refitted: Callable[[], NDArray[np.float64]],
+    refitted: Callable[[], tuple[NDArray[np.float64], int]],
 ) -> ReferenceLosses:
-    """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows."""
+    """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows, and
+    how many models were fitted for them.
+    """
     import numpy as np
 
     if against is None:
@@ -121,11 +134,9 @@ def compute_reference_losses(
         return ReferenceLosses(
             compute_record_losses(problem, project.model(against), learned, record), common, "rows new to both"
         )
-    return ReferenceLosses(
-        refitted(),
-        np.ones(len(record), dtype=bool),
-        "both configurations refitted on the same rows, too few being new to both",
-    )
+    loss, fits = refitted()
+    how = "both configurations refitted on the same rows, too few being new to both"
+    return ReferenceLosses(loss, np.ones(len(record), dtype=bool), how, fits)
 
 
 def _find_unseen_rows(
@@ -156,22 +167,21 @@ def compute_record_losses(
 
 def _compute_refit_losses(
     lap: LapContext, challenger: Version, champion: Version, record: pd.DataFrame
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], int]:
     """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
     settings = lap.project.settings
     history = champion.facts.get("history", settings.retrain.history)  # versions before this fact: as now
     if champion.facts["spec"] == challenger.facts["spec"] and history == settings.retrain.history:
         return record[LOSS_COLUMN].to_numpy(
             dtype="float64"
-        )  # the same configuration on the same rows is the same model
+        ), 0  # the same configuration on the same rows is the same model
     taught = load_training_data(lap, challenger.data_version, challenger.fingerprint)
     theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
     train, validation = data_split.read_training_rows(taught.root, theirs)
     rows = join_training_rows(replace(taught, train=train, validation=validation))
     spec = model_pipeline.ModelConfiguration.from_json(champion.facts["spec"])
     model = model_pipeline.fit_with_settings(theirs, spec, taught.kind, taught.columns, rows, count_cores())
-    lap.fitted(1)
-    return compute_record_losses(settings.problem, model, taught.columns, record)
+    return compute_record_losses(settings.problem, model, taught.columns, record), 1
 
 
 def _describe_comparison(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,6 @@ from windvane.serving.compiled.agreement import EngineSpeed
 from windvane.serving.model_cache import ModelMemory, measure_model_memory
 from windvane.tasks import io
 from windvane.tasks.console import format_metric
-from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import evaluation_files, model_evaluation
 from windvane.tasks.evaluation.evaluation_files import write_evaluation
 from windvane.tasks.io import read_record
@@ -62,11 +63,27 @@ class TrainingData:
     cores: int
     # That the rows are a sample of those that could teach, in words; None: they are all of them.
     sampled: str | None = None
+    # The lap's run in MLflow; None: it has not begun, or it ended long ago.
+    run_id: str | None = None
+
+    @property
+    def run(self) -> str:
+        """The lap's run in MLflow, which has begun."""
+        assert self.run_id is not None
+        return self.run_id
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The chosen configuration on the test side, and how many models were fitted for that."""
+
+    held: model_evaluation.HeldOutRecord
+    fits: int
 
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A stored, sealed model, not yet registered."""
+    """A stored, sealed model, not yet registered; fits: how many models were fitted for it."""
 
     folder: Path
     manifest_sha256: str
@@ -75,6 +92,7 @@ class BuiltModel:
     bulk: dict[str, Any] | None
     # What the scorer needs for it.
     memory: ModelMemory
+    fits: int
 
 
 def load_training_data(lap: LapContext, data_version: str, mark: str) -> TrainingData:
@@ -94,17 +112,19 @@ def load_training_data(lap: LapContext, data_version: str, mark: str) -> Trainin
     return TrainingData(mark, data_version, root, train, validation, columns, kind, count_cores(), sampled)
 
 
-def run_search_step(lap: LapContext, lesson: TrainingData) -> searching.SearchResult:
-    """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then."""
+def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], None]) -> searching.SearchResult:
+    """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then.
+
+    check: asked after each trial; what it raises ends the search.
+    """
     done = lesson.root / "found.json"
     adapter = TypeAdapter(searching.SearchResult)
     if (known := io.read_cache(done, adapter.validate_python)) is not None:
-        return known  # damaged, it is found again from the journal
+        return replace(known, fits=0)  # damaged, it is found again from the journal
     settings = lap.project.settings
 
     def show(progress: searching.TrialProgress) -> None:
-        if lap.stopped is not None:
-            raise lap.stopped
+        check()
         scores = f"{format_metric(progress.validation)}, best {format_metric(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
         lap.console.working(
@@ -127,7 +147,6 @@ def run_search_step(lap: LapContext, lesson: TrainingData) -> searching.SearchRe
         found = searching.search_models(
             settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
         )
-    lap.fitted(found.fits)
     for note in found.notes:
         lap.console.say(f"  note: {note}")
     io.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
@@ -157,9 +176,7 @@ def choose_refit_spec(
     )
 
 
-def run_evaluate_step(
-    lap: LapContext, lesson: TrainingData, spec: ModelConfiguration
-) -> model_evaluation.HeldOutRecord:
+def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration) -> Evaluated:
     """Open the test side, once per fingerprint, and keep the predictions as the record."""
     lap.console.working("evaluate")
     engine, name, settings = lap.project.ledger, lap.project.name, lap.project.settings
@@ -168,8 +185,7 @@ def run_evaluate_step(
     if opening and opening.record_sha256 and path.exists() and model_files.hash_file(path) == opening.record_sha256:
         taught = join_training_rows(lesson)
         model = _fit_model(lap, lesson, spec, taught)
-        lap.fitted(1)
-        return model_evaluation.HeldOutRecord(io.read_parquet(path), model)
+        return Evaluated(model_evaluation.HeldOutRecord(io.read_parquet(path), model), 1)
 
     def open_test() -> pd.DataFrame:
         versions.open_test_split(engine, name, lesson.mark)
@@ -178,12 +194,11 @@ def run_evaluate_step(
     held = model_evaluation.predict_held_out(
         settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
     )
-    lap.fitted(2)
     earlier = versions.count_earlier_judgements(engine, name, held.record[io.ROW_KEY].tolist())
     held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
     io.write_parquet(held.record, path)
     versions.close_test_split(engine, name, lesson.mark, model_files.hash_file(path), held.record[io.ROW_KEY].tolist())
-    return held
+    return Evaluated(held, 2)
 
 
 def run_build_step(
@@ -192,17 +207,16 @@ def run_build_step(
     """The model that would serve: with time refitted on all rows up to the cutoff, else the one that was evaluated."""
     lap.console.working("build")
     settings = lap.project.settings
-    taught, model = join_training_rows(lesson), held.model
+    taught, model, fits = join_training_rows(lesson), held.model, 0
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
         taught = splitting.read_final_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
-        model = _fit_model(lap, lesson, spec, taught)
-        lap.fitted(1)
+        model, fits = _fit_model(lap, lesson, spec, taught), 1
     if settings.retrain.combined is not None and len(model_pipeline.unwrap_estimators(model)) == 1:
         why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to teach"
         lap.console.say(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
-    if (threshold := classification.get_threshold(model)) is not None and lap.run_id is not None:
-        lap.project.tracker.log(lap.run_id, params={"served.threshold": threshold})
+    if (threshold := classification.get_threshold(model)) is not None:
+        lap.project.tracker.log(lesson.run, params={"served.threshold": threshold})
     folder = lesson.root / "model"
     _empty_folder(folder)
     inputs = features.conform_frame(taught, lesson.columns, "training rows")
@@ -222,7 +236,7 @@ def run_build_step(
     )
     if (heavy := explain_memory_refusal(lap.project, memory)) is not None:
         lap.console.say(f"  note: {heavy}")
-    return BuiltModel(folder, digest, splitting.find_trained_until(taught, settings), bulk, memory)
+    return BuiltModel(folder, digest, splitting.find_trained_until(taught, settings), bulk, memory, fits)
 
 
 def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
@@ -253,6 +267,11 @@ def _select_parity_rows(lesson: TrainingData, taught: pd.DataFrame) -> pd.DataFr
     )
 
 
+def tester() -> AbstractContextManager[SmokeTester]:
+    """A process that will try the stored model, started early: it mostly imports."""
+    return closing(SmokeTester())
+
+
 def run_smoke_step(_: LapContext, built: BuiltModel, tester: SmokeTester) -> None:
     """Have a fresh process load the stored model, and compare its answers."""
     tester.test(built.folder, built.manifest_sha256)
@@ -263,8 +282,7 @@ def run_explain_step(
 ) -> model_evaluation.ModelEvaluation:
     """Scores with intervals, curves, the diagnosis of the fit, plots: into MLflow, beside one child run per candidate."""
     lap.console.working("explain")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, lap.run_id
-    assert run is not None
+    settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
     told = model_evaluation.evaluate_model(
         settings,
         lesson.kind,
@@ -291,7 +309,7 @@ def _log_candidate_run(
 ) -> None:
     """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
-    child = tracker.start(result.candidate, lap.id, {}, parent=lap.run_id)
+    child = tracker.start(result.candidate, lap.id, {}, parent=lesson.run)
     scores = {**_prefix_scores("validation", result.validation), **_prefix_scores("train", result.train)}
     tracker.log(
         child,
@@ -343,8 +361,7 @@ INSPECTION_REPORT_FILE, INSPECTION_FINDINGS_FILE = "report.html", "findings.json
 def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
     """All that was found in the data onto one page, stored with the run. Raises InputError when a model's look stops."""
     lap.console.working("inspect")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, lap.run_id
-    assert run is not None
+    settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
     folder = lesson.root / "inspection"
     if not (folder / INSPECTION_FINDINGS_FILE).exists():  # a lap that goes on after a kill has looked already
         agreed = table_schema.load_schema(lap.project.root / table_schema.SCHEMA_FILE)
@@ -358,15 +375,17 @@ def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
     whole = findings.read_findings(folder / INSPECTION_FINDINGS_FILE)
     tracker.store(run, folder, "data")
     tracker.log(run, tags={"windvane.data": data_report.describe_data_verdict(whole)})
-    publish_data_artifact(lap, whole)
+    publish_data_artifact(lap, run, whole)
     for finding in whole:
         if finding.check in model_checks.MODEL_CHECKS and finding.level == "warn":
             lap.console.say(f"  note: {finding.message}")
-    try:
-        findings.raise_for_stops(whole, settings.data.source)
-    except InputError as e:
-        lap.stopped = e
-        raise
+    findings.raise_for_stops(whole, settings.data.source)
+
+
+def refuse(lap: LapContext, lesson: TrainingData) -> None:
+    """Raise what the inspection raises of these rows, as soon as it has written down what it found."""
+    if (path := lesson.root / "inspection" / INSPECTION_FINDINGS_FILE).exists():
+        findings.raise_for_stops(findings.read_findings(path), lap.project.settings.data.source)
 
 
 def _parse_split_findings(record: Any) -> tuple[TableFinding, ...]:
@@ -394,12 +413,11 @@ def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[Table
     data_report.write_data_report(data_report.DataReport(lap.project.settings, now, then, whole, sample), path)
 
 
-def publish_data_artifact(lap: LapContext, whole: tuple[TableFinding, ...]) -> None:
+def publish_data_artifact(lap: LapContext, run_id: str, whole: tuple[TableFinding, ...]) -> None:
     """The verdict and what deserves a look, as an artifact of the Prefect run, with the way to the page."""
     from prefect.artifacts import create_markdown_artifact
 
-    assert lap.run_id is not None
-    address = lap.project.tracker.page(lap.run_id, f"data/{INSPECTION_REPORT_FILE}")
+    address = lap.project.tracker.page(run_id, f"data/{INSPECTION_REPORT_FILE}")
     told = [f for f in whole if f.level != "pass"]
     rows = [
         f"| {f.level} | {_escape_cell(f.check)} | {_escape_cell(f.column or '')} | {_escape_cell(f.message)} |"
@@ -407,7 +425,7 @@ def publish_data_artifact(lap: LapContext, whole: tuple[TableFinding, ...]) -> N
     ]
     table = ["| | check | column | |", "|---|---|---|---|", *rows] if rows else []
     link = address.replace(" ", "%20").replace(")", "%29")
-    page = f"[The data page]({link}), in MLflow under Artifacts, `data/{INSPECTION_REPORT_FILE}` of run `{lap.run_id}`."
+    page = f"[The data page]({link}), in MLflow under Artifacts, `data/{INSPECTION_REPORT_FILE}` of run `{run_id}`."
     text = "\n".join([f"**{data_report.describe_data_verdict(whole)}**", "", *table, "", page])
     create_markdown_artifact(text, key="data", description=data_report.describe_data_verdict(whole))
 

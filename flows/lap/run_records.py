@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from windvane.flows.lap.context import LapContext
+from windvane.flows.lap.gate_step import Judged
 from windvane.flows.lap.model_steps import TrainingData
 from windvane.ledger import laps, versions
 from windvane.ledger.database import now_timestamp
@@ -19,7 +21,6 @@ from windvane.ledger.versions import GateJudgement, Promotion, Version
 from windvane.tasks.console import format_metric
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.evaluation.model_evaluation import HeldOutRecord, ModelEvaluation
-from windvane.tasks.gate.promotion_gate import GateVerdict
 from windvane.tasks.io import DATA_FOLDER, STATE_FOLDER
 from windvane.tasks.lap_outcome import CandidateSummary, LapOutcome, describe_version_outcome
 from windvane.tasks.models.problem_types import classification
@@ -28,8 +29,8 @@ from windvane.tasks.settings.project_params import PARAMS_FILE, read_params
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 
-def start_lap_run(lap: LapContext, lesson: TrainingData) -> None:
-    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment."""
+def start_lap_run(lap: LapContext, lesson: TrainingData) -> TrainingData:
+    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment. The lesson with that run."""
     project, tracker = lap.project, lap.project.tracker
     commit, dirty = _read_git_state(lap)
     tags = {
@@ -44,8 +45,12 @@ def start_lap_run(lap: LapContext, lesson: TrainingData) -> None:
     }
     if lesson.sampled:
         lap.console.say(f"  note: {lesson.sampled}")
-    lap.run_id = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
-    laps.record_lap_runs(project.ledger, lap.id, mlflow_run=lap.run_id)
+    run = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
+    try:
+        laps.record_lap_runs(project.ledger, lap.id, mlflow_run=run)
+    except BaseException:  # whoever ends this lap would not know that there is a run to close
+        tracker.abandon(lap.id)
+        raise
     rows = {
         "rows_train": len(lesson.train),
         "rows_validation": len(lesson.validation),
@@ -55,19 +60,21 @@ def start_lap_run(lap: LapContext, lesson: TrainingData) -> None:
     written = _flatten_settings(project.settings.model_dump()) | _flatten_settings(
         read_params(project.root / PARAMS_FILE)
     )
-    tracker.log(lap.run_id, params={**written, **rows, **_prefix_names("library", fingerprint.list_model_libraries())})
+    tracker.log(run, params={**written, **rows, **_prefix_names("library", fingerprint.list_model_libraries())})
     # MLflow copies a file with its mode, and this one is open to others.
-    tracker.store(lap.run_id, Path(shutil.copyfile(project.root / PARAMS_FILE, lesson.root / PARAMS_FILE)))
+    tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, lesson.root / PARAMS_FILE)))
     for name in ("profile.json", "digest.json", "split/split.json"):
-        tracker.store(lap.run_id, lesson.root / DATA_FOLDER / name, "data")
+        tracker.store(run, lesson.root / DATA_FOLDER / name, "data")
     with dvc_pipeline.open_dvc_pipeline(project.root) as stages:
-        tracker.write(lap.run_id, stages.lock_text(), dvc_pipeline.LOCK_FILE)
+        tracker.write(run, stages.lock_text(), dvc_pipeline.LOCK_FILE)
+    return replace(lesson, run_id=run)
 
 
-def log_lap_summary(lap: LapContext, found: SearchResult, held: HeldOutRecord, told: ModelEvaluation) -> dict[str, Any]:
-    """Log what was found out; the part of it that every later command repeats."""
-    tracker, run = lap.project.tracker, lap.run_id
-    assert run is not None
+def log_lap_summary(
+    lap: LapContext, lesson: TrainingData, found: SearchResult, held: HeldOutRecord, told: ModelEvaluation, fits: int
+) -> dict[str, Any]:
+    """Log what was found out, by how many fitted models; the part of it that every later command repeats."""
+    tracker, run = lap.project.tracker, lesson.run
     metric = lap.project.settings.problem.headline
     figures: dict[str, float | None] = {f"test_{name}": score.value for name, score in told.scores.items()}
     for name, score in told.scores.items():
@@ -80,7 +87,7 @@ def log_lap_summary(lap: LapContext, found: SearchResult, held: HeldOutRecord, t
     tracker.log(
         run,
         params=chosen,
-        metrics={**figures, "fits": float(lap.fits)},
+        metrics={**figures, "fits": float(fits)},
         tags={"windvane.fit": told.diagnosis.name, "mlflow.note.content": _format_run_note(found, told, threshold)},
     )
     score = told.scores[metric]
@@ -98,9 +105,14 @@ def log_lap_summary(lap: LapContext, found: SearchResult, held: HeldOutRecord, t
 
 
 def record_lap_verdict(
-    lap: LapContext, challenger: Version, verdict: GateVerdict, against: int | None
-) -> tuple[LapOutcome, Promotion | None]:
-    """Record the verdict, and with it the promotion that follows; close the run; what to say."""
+    lap: LapContext, challenger: Version, judged: Judged, move: Promotion | None, fits: int, steps: Mapping[str, float]
+) -> LapOutcome:
+    """Record the verdict, with it the promotion that follows, and the end of the decision that the lap carries out; what to say.
+
+    move: the promotion; None: the challenger is refused, or serves already. fits: of models before the judgement, and steps:
+    seconds by name, both for the outcome.
+    """
+    verdict, against = judged.verdict, judged.against
     project, engine = lap.project, lap.project.ledger
     nth = versions.count_judgements(engine, project.name, challenger.version) + 1
     reason = verdict.reason + (f" (judgement {nth} of this version)" if nth > 1 else "")
@@ -108,11 +120,6 @@ def record_lap_verdict(
     serves = champion is not None and champion.version == challenger.version
     if serves and not verdict.accepted:
         reason += f". Version {challenger.version} serves already and keeps serving; `windvane rollback` would put back version {against}"
-    move = None
-    if verdict.accepted and not serves:
-        move = versions.make_promotion(
-            champion.version if champion else None, challenger.version, "lap", verdict.reason
-        )
     outcome = LapOutcome.from_json(
         {
             **describe_version_outcome(challenger),
@@ -121,8 +128,8 @@ def record_lap_verdict(
             "reason": reason,
             "champion": challenger.version if move or serves else champion.version if champion else None,
             "judgement": nth,
-            "fits": lap.fits,
-            "steps": dict(lap.steps),
+            "fits": fits + judged.fits,
+            "steps": dict(steps),
             "seconds": lap.seconds,
         }
     )
@@ -138,18 +145,23 @@ def record_lap_verdict(
     hit_failpoint("judge: decided")
     versions.record_judgement(engine, lap.lease, judgement, move, lap.id)
     hit_failpoint("judge: in the ledger")
+    return outcome
+
+
+def close_run(lap: LapContext, outcome: LapOutcome) -> None:
+    """Close the challenger's run in MLflow with the verdict that the ledger has."""
+    tracker = lap.project.tracker
     tags = {
         "windvane.verdict": outcome.verdict,
-        "windvane.reason": reason,
-        "windvane.version": str(challenger.version),
+        "windvane.reason": outcome.reason,
+        "windvane.version": str(outcome.version),
     }
     try:
-        project.tracker.log(challenger.run_id, tags=tags)
-        project.tracker.end(challenger.run_id)
+        tracker.log(outcome.run_id, tags=tags)
+        tracker.end(outcome.run_id)
     except WindvaneError as e:  # the ledger has the verdict
         lap.console.say(f"  note: the run in MLflow has no verdict: {e}")
     hit_failpoint("judge: told")
-    return outcome, move
 
 
 def _make_decision_tags(lap: LapContext) -> dict[str, str]:

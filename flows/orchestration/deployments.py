@@ -62,7 +62,7 @@ def make_deployments(project: Project, clock: Clock) -> list[Any]:
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
-    from windvane.flows import training
+    from windvane.flows import steps
     from windvane.flows.orchestration import scheduled_flows
 
     def at(cron: str | None) -> Any:
@@ -77,7 +77,7 @@ def make_deployments(project: Project, clock: Clock) -> list[Any]:
         parameters={"decision": "{{ event.payload.decision }}", "cause": "{{ event.payload.cause }}"},
     )
     more = {"tags": ["windvane"], "entrypoint_type": EntrypointType.MODULE_PATH}
-    lap = training.lap_flow.to_deployment(
+    lap = steps.lap.to_deployment(
         name, schedule=at(schedule.train), triggers=[retrain], parameters={"root": root}, **more
     )
     look = scheduled_flows.monitor_flow.to_deployment(

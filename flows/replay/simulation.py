@@ -5,42 +5,66 @@ afterwards. A simulated lap uses the rows, fits and gate of a real one, without 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import sqlalchemy as sa
 
-from windvane.flows.lap import gate_step
-from windvane.flows.lap.context import LapDepth
-from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, choose_refit_spec, count_cores
+from windvane.flows import model_promotion, training
+from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
+from windvane.flows.lap.context import (
+    LapContext,
+    LapDepth,
+    claim_lap_decision,
+    clear,
+    compute_fingerprint,
+    find_unchanged_outcome,
+    finish_lap,
+    make_no_new_rows_outcome,
+)
+from windvane.flows.lap.gate_step import Judged
+from windvane.flows.lap.model_steps import (
+    JUDGED_BEFORE_COLUMN,
+    Evaluated,
+    TrainingData,
+    choose_refit_spec,
+    count_cores,
+    join_training_rows,
+)
+from windvane.flows.lap.step_runner import Direct
+from windvane.flows.orchestration import libraries
 from windvane.ledger import database, decisions, versions
 from windvane.ledger.database import now_timestamp
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
-from windvane.ledger.versions import GateJudgement, Promotion, Version
+from windvane.ledger.versions import Promotion, Version
 from windvane.monitoring.history.arrivals import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
 from windvane.monitoring.watch.production import Production, WindowCount, hash_window_state
 from windvane.monitoring.watch.windows import WindowSpan
 from windvane.tasks import io
-from windvane.tasks.console import Console
+from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_evaluation
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest import ingestion
 from windvane.tasks.io import ROW_KEY
+from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
-from windvane.tasks.search import model_search
+from windvane.tasks.search import model_search as searching
 from windvane.tasks.sources import fetch
+from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.split import data_split as splitting
 from windvane.tasks.split import strategies, time_windows
 from windvane.tasks.split import strategies as parting
+from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
 
 if TYPE_CHECKING:
@@ -49,9 +73,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
-    from windvane.tasks.gate.promotion_gate import GateVerdict
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import ProblemType
     from windvane.tasks.settings.project_params import Settings
 
 
@@ -64,6 +85,8 @@ class SimulatedProject(Project):
         self.models: dict[int, Any] = {}
         self.records: dict[int, pd.DataFrame] = {}
         self.judged: Counter[int] = Counter()
+        # What a lap is working on, by fingerprint.
+        self.work: dict[str, Any] = {}
         self._answered: dict[tuple[int, str, str], pd.DataFrame] = {}
         self._references: dict[int, tuple[pd.DataFrame, pd.DataFrame | None]] = {}
 
@@ -147,6 +170,7 @@ class SimulatedProduction(Production):
     """
 
     looked = 1
+    measured_by_evidently = False
 
     def __init__(self, past: SimulatedProject, console: Console) -> None:
         self._past = past
@@ -220,203 +244,246 @@ class SimulatedLapResult:
     better: float | None = None
 
 
-@dataclass(frozen=True)
-class SimulatedSplit:
-    """Rows that teach, tune and judge, and all that teach in the end."""
-
-    train: pd.DataFrame
-    validation: pd.DataFrame
-    test: pd.DataFrame
-    final: pd.DataFrame
-
-
 def run_simulated_lap(
     past: SimulatedProject, lease: Lease, owed: DecisionRecord | None, depth: LapDepth, first: ModelConfiguration
 ) -> SimulatedLapResult:
-    """Teach on what is known at the rehearsal's present, judge, and promote or refuse. `owed`: what it carries out; None: the
+    """Train on what is known at the rehearsal's present, judge, and promote or refuse. `owed`: what it carries out; None: the
     first lap of all, whose configuration is `first` unless it searches.
     """
-    engine, id_ = past.ledger, uuid4().hex
+    one: LapContext | None = LapContext(past, lease, "replay", depth, SilentConsole())
     if owed is not None:
-        decisions.record_announcement(engine, owed.id)
-        claimed = decisions.claim_decision(engine, lease, owed.id, id_)
-        assert claimed is not None
-    champion = versions.find_champion(engine, past.name)
+        decisions.record_announcement(past.ledger, owed.id)
+        one = claim_lap_decision(one, owed.id) if one is not None else None
+    assert one is not None
+    one = replace(one, depth=depth, on_record=True)
     try:
-        come, rows = past.learned()
-        if champion is not None and _has_no_new_rows(rows, champion, past):
-            said = f"no new rows since version {champion.version} was taught"
-            decisions.finish_claimed_decision(engine, lease, id_, "skipped", f"no new rows: {said}")
-            return SimulatedLapResult("skipped", said)
-        taught = _SimulatedTraining(past, come, rows, _split_rows(past, rows, champion))
-        spec, fits = first if champion is None else taught.again(champion, owed), 1
-        if depth == "search":
-            found = taught.search(past.home / f"{id_}.log")
-            spec, fits = found.best.spec, found.fits + 1
-        challenger, held = _evaluate_challenger(taught, spec)
-        versions.record_version(engine, lease, challenger)
-        verdict = _judge_challenger(taught, challenger, champion, depth)
-        if verdict.accepted:  # only now is the model fitted that will serve: of the others nobody would ever ask
-            refits = past.settings.split.strategy == "time"
-            past.models[challenger.version] = taught.fit(spec, taught.sides.final) if refits else held.model
-            fits += refits
-        _record_verdict(past, lease, id_, challenger, verdict, champion)
+        outcome = training.run_lap(one, Direct(_Steps(past, first).instead()))
     except InputError as e:  # as in a real lap: what was decided ends here
-        decisions.finish_claimed_decision(engine, lease, id_, "skipped", f"the lap stopped: {e}")
-        if champion is None:
+        decisions.finish_claimed_decision(past.ledger, lease, one.id, "skipped", f"the lap stopped: {e}")
+        if owed is None:
             raise
         return SimulatedLapResult("skipped", f"the lap stopped: {e}")
-    better = None if verdict.too_few or not verdict.reference else (verdict.difference or 0.0) / verdict.reference
-    return SimulatedLapResult("promoted" if verdict.accepted else "refused", verdict.reason, fits, better)
+    finally:
+        past.work.clear()
+    if outcome.verdict == "unchanged":
+        return SimulatedLapResult("skipped", outcome.reason)
+    judged = versions.find_judgement(
+        past.ledger, past.name, outcome.version, fingerprint.hash_gate_settings(past.settings)
+    )
+    assert judged is not None
+    verdict = judged.verdict
+    better = (
+        None
+        if verdict["too_few"] or not verdict["reference"]
+        else (verdict["difference"] or 0.0) / verdict["reference"]
+    )
+    return SimulatedLapResult("promoted" if judged.accepted else "refused", verdict["reason"], outcome.fits, better)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SimulatedTraining(TrainingData):
+    """With the rows that judge, all that train the model that would serve, and all that have a label."""
+
+    test: pd.DataFrame
+    final: pd.DataFrame
+    rows: pd.DataFrame
 
 
 @dataclass(frozen=True)
-class _SimulatedTraining:
-    """What a challenger is taught from: all rows that have come, those with a label, and their sides."""
+class _Built:
+    """The evaluated model: the one that would serve is fitted only if it may (judge)."""
+
+    held: HeldOutRecord
+    fits: int = 0
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The stand-ins. What a real lap keeps in files, in the work folder and in MLflow, the rehearsal keeps in memory."""
 
     past: SimulatedProject
-    come: pd.DataFrame
-    rows: pd.DataFrame
-    sides: SimulatedSplit
+    first: ModelConfiguration
 
-    @cached_property
-    def kind(self) -> ProblemType:
-        return definitions.load_problem_type(self.past.settings.problem.kind)
-
-    @cached_property
-    def columns(self) -> FeatureColumns:
-        return features.select_feature_columns(self.past.settings, table_profile.profile_table(self.come))
-
-    def fit(self, spec: ModelConfiguration, taught: pd.DataFrame) -> Any:
-        return model_pipeline.fit_with_settings(
-            self.past.settings, spec, self.kind, self.columns, taught, count_cores()
+    def instead(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
+        """Step -> what is called in its place; the ledger's part is the same."""
+        idle: tuple[Callable[..., Any], ...] = (
+            training.repair,
+            find_unchanged_outcome,
+            data_steps.run_ingest_step,
+            data_steps.run_validate_step,
+            libraries.import_heavy_modules,
+            model_promotion.registered,
+            model_steps.run_inspect_step,
+            model_steps.run_smoke_step,
+            model_steps.run_explain_step,
+            run_records.close_run,
+            model_promotion.run_promote_step,
+            data_steps.run_push_step,
         )
+        return {
+            **dict.fromkeys(idle, _nothing),
+            data_steps.run_fetch_step: lambda *_: FetchResult(False, 0, 0, None),
+            data_steps.run_split_step: lambda _: "",
+            data_steps.find_no_new_rows_outcome: self.nothing_to_learn,
+            compute_fingerprint: self.fingerprint,
+            model_steps.load_training_data: self.lesson,
+            run_records.start_lap_run: lambda _, lesson: lesson,
+            model_steps.tester: nullcontext,
+            model_steps.run_search_step: self.search,
+            model_steps.run_evaluate_step: self.evaluate,
+            model_steps.run_build_step: lambda _lap, _lesson, _spec, held: _Built(held),
+            run_records.log_lap_summary: _summary,
+            model_promotion.run_register_step: self.register,
+            gate_step.run_judge_step: self.judge,
+            run_records.record_lap_verdict: run_records.record_lap_verdict,
+            clear: lambda _, mark: self.past.work.pop(mark),
+            finish_lap: _finish,
+        }
 
-    def again(self, champion: Version, owed: DecisionRecord | None) -> ModelConfiguration:
-        """The champion's configuration, as a real lap refits it."""
-        spec, labels = (
-            ModelConfiguration.from_json(champion.facts["spec"]),
-            owed is not None and owed.remedy == "labels",
+    def nothing_to_learn(self, lap: LapContext) -> LapOutcome | None:
+        """The end of a lap where no row is new to the champion; else None."""
+        rows, champion = self.past.learned()[1], versions.find_champion(self.past.ledger, self.past.name)
+        if champion is None or len(rows) > champion.facts["rows"]:
+            return None
+        until = str(splitting.find_trained_until(rows, self.past.settings))
+        return make_no_new_rows_outcome(lap, champion) if until <= str(champion.facts["taught_until"]) else None
+
+    def fingerprint(self, _: LapContext, __: str) -> str:
+        """A name of its own for each version."""
+        return f"rehearsal-{len(self.past.records) + 1}"
+
+    def lesson(self, _: LapContext, data_version: str, mark: str) -> _SimulatedTraining:
+        """The sides that a lap would cut of what has come, large ones sampled as it samples them."""
+        past, settings = self.past, self.past.settings
+        come, labelled = past.learned()
+        rows, champion = labelled.reset_index(drop=True), versions.find_champion(past.ledger, past.name)
+        parted = parting.split_rows(rows, settings, champion.facts["taught_until"] if champion else None)
+
+        def taken(side: pd.DataFrame, judging: bool) -> pd.DataFrame:
+            import polars as pl
+
+            most, side = strategies.choose_row_limit(settings, judging=judging), side.reset_index(drop=True)
+            if most is None or len(side) <= most:
+                return side
+            known = pl.from_pandas(side[strategies.list_sampling_columns(settings)])
+            return side.iloc[strategies.pick_rows(known, settings, most, newest=not judging)].reset_index(drop=True)
+
+        train = time_windows.select_recent_rows(taken(rows[parted.train], False), settings)
+        validation, test = taken(rows[parted.validation], True), taken(rows[parted.test], True)
+        columns, kind = (
+            features.select_feature_columns(settings, table_profile.profile_table(come)),
+            definitions.load_problem_type(settings.problem.kind),
         )
-        rows = _join_rows(self.sides.train, self.sides.validation)
-        return choose_refit_spec(self.past.settings, self.kind, rows, spec, labels=labels)[0]
+        by_time = settings.split.strategy == "time"
+        lesson = TrainingData(mark, data_version, past.home, train, validation, columns, kind, count_cores())
+        final = time_windows.select_recent_rows(taken(rows, False), settings) if by_time else join_training_rows(lesson)
+        past.work[mark] = _SimulatedTraining(**vars(lesson), test=test, final=final, rows=labelled)
+        return past.work[mark]
 
-    def search(self, journal: Path) -> model_search.SearchResult:
-        train, validation = self.sides.train, self.sides.validation
-        return model_search.search_models(
+    def search(self, lap: LapContext, lesson: _SimulatedTraining, _: Callable[[], None]) -> searching.SearchResult:
+        """A search as it is, or the configuration to refit, which nothing has to be fitted for."""
+        settings = self.past.settings
+        if lap.depth == "search":
+            journal = self.past.home / f"{lap.id}.log"
+            return searching.search_models(
+                settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, _nothing
+            )
+        champion, spec = versions.find_champion(self.past.ledger, self.past.name), self.first
+        if champion is not None:
+            before = ModelConfiguration.from_json(champion.facts["spec"])
+            spec, _said = choose_refit_spec(
+                settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
+            )
+        only = searching.CandidateResult(spec.candidate, spec, {}, {}, (), 0.0)
+        return searching.SearchResult((only,), only, None, 0)
+
+    def evaluate(self, _: LapContext, lesson: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
+        """The held-out record, with how often its rows have judged before."""
+        held = model_evaluation.predict_held_out(
             self.past.settings,
-            self.kind,
-            self.columns,
-            train,
-            validation,
-            journal,
-            count_cores(),
-            lambda progress: None,
+            lesson.kind,
+            lesson.columns,
+            spec,
+            lesson.train,
+            lesson.validation,
+            lambda: lesson.test,
+            lesson.cores,
+        )
+        keys = held.record[ROW_KEY].tolist()
+        held.record.insert(0, JUDGED_BEFORE_COLUMN, [self.past.judged[row] for row in keys])
+        self.past.judged.update(keys)
+        return Evaluated(held, 1)
+
+    def register(
+        self,
+        lap: LapContext,
+        lesson: _SimulatedTraining,
+        built: _Built,
+        spec: ModelConfiguration,
+        summary: dict[str, Any],
+    ) -> Version:
+        """A version in the rehearsal's ledger; its record and model in memory."""
+        past, settings = self.past, self.past.settings
+        until, number = splitting.find_trained_until(lesson.final, settings), len(past.records) + 1
+        facts = {
+            "spec": spec.to_json(),
+            "columns": asdict(lesson.columns),
+            "taught_until": until,
+            "sides": {**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
+            "metric": settings.problem.headline,
+            "kind": settings.problem.kind,
+            "rows": len(lesson.rows),
+            "summary": summary,
+        }
+        taught_until = None if until is None else str(until)
+        version = Version(
+            number, lesson.mark, lesson.mark, "", "", "", lesson.mark, taught_until, facts, now_timestamp()
+        )
+        past.records[number], past.models[number] = built.held.record, built.held.model
+        versions.record_version(past.ledger, lap.lease, version)
+        return version
+
+    def judge(self, lap: LapContext, challenger: Version) -> Judged:
+        """The gate's word, on the evidence of a real lap; and then the model that will serve."""
+        past, lesson, number = self.past, self.past.work[challenger.fingerprint], challenger.version
+        against, record = gate_step.find_opponent(lap, challenger), past.record(challenger)
+
+        def refitted() -> tuple[NDArray[np.float64], int]:
+            assert against is not None
+            if against.facts["spec"] == challenger.facts["spec"]:
+                return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
+            model = self._fit(lesson, ModelConfiguration.from_json(against.facts["spec"]), join_training_rows(lesson))
+            return gate_step.compute_record_losses(past.settings.problem, model, lesson.columns, record), 1
+
+        bench = gate_step.compute_reference_losses(past, challenger, against, record, refitted)
+        verdict, fits = gate_step.make_verdict(past.settings, lap.depth, record, bench, challenger, against), bench.fits
+        if not verdict.accepted:
+            del past.models[number]
+        elif past.settings.split.strategy == "time":  # only now: of the others nobody would ever ask
+            past.models[number] = self._fit(
+                lesson, ModelConfiguration.from_json(challenger.facts["spec"]), lesson.final
+            )
+            fits += 1
+        return Judged(verdict, None if against is None else against.version, fits)
+
+    def _fit(self, lesson: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
+        return model_pipeline.fit_with_settings(
+            self.past.settings, spec, lesson.kind, lesson.columns, rows, lesson.cores
         )
 
 
-def _has_no_new_rows(rows: pd.DataFrame, champion: Version, past: SimulatedProject) -> bool:
-    until = str(champion.facts["taught_until"])
-    return len(rows) <= champion.facts["rows"] and str(splitting.find_trained_until(rows, past.settings)) <= until
+def _nothing(*_: Any) -> None:
+    """A step that has nothing to do in a rehearsal."""
 
 
-def _split_rows(past: SimulatedProject, rows: pd.DataFrame, champion: Version | None) -> SimulatedSplit:
-    """The sides that a lap would cut, large ones sampled as it samples them."""
-    settings, rows = past.settings, rows.reset_index(drop=True)
-    parted = parting.split_rows(rows, settings, champion.facts["taught_until"] if champion else None)
-
-    def taken(side: pd.DataFrame, judging: bool) -> pd.DataFrame:
-        import polars as pl
-
-        most, side = strategies.choose_row_limit(settings, judging=judging), side.reset_index(drop=True)
-        if most is None or len(side) <= most:
-            return side
-        known = pl.from_pandas(side[strategies.list_sampling_columns(settings)])
-        return side.iloc[strategies.pick_rows(known, settings, most, newest=not judging)].reset_index(drop=True)
-
-    train = time_windows.select_recent_rows(taken(rows[parted.train], False), settings)
-    validation, test = taken(rows[parted.validation], True), taken(rows[parted.test], True)
-    if settings.split.strategy == "time":
-        return SimulatedSplit(train, validation, test, time_windows.select_recent_rows(taken(rows, False), settings))
-    return SimulatedSplit(train, validation, test, _join_rows(train, validation))
+def _summary(_lap: LapContext, _lesson: TrainingData, found: searching.SearchResult, *_: Any) -> dict[str, Any]:
+    """The part of an outcome that nobody reads here."""
+    return {"candidates": [], "chosen": found.best.candidate, "test": None, "interval": [None, None], "fit": ""}
 
 
-def _join_rows(train: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
-    """What the evaluated model is fitted on."""
-    import pandas as pd
-
-    return pd.concat([train, validation], ignore_index=True) if len(validation) else train
-
-
-def _evaluate_challenger(taught: _SimulatedTraining, spec: ModelConfiguration) -> tuple[Version, HeldOutRecord]:
-    """A challenger with its held-out record, not yet in the ledger."""
-    past, sides = taught.past, taught.sides
-    held = model_evaluation.predict_held_out(
-        past.settings,
-        taught.kind,
-        taught.columns,
-        spec,
-        sides.train,
-        sides.validation,
-        lambda: sides.test,
-        count_cores(),
-    )
-    keys = held.record[ROW_KEY].tolist()
-    held.record.insert(0, JUDGED_BEFORE_COLUMN, [past.judged[row] for row in keys])
-    past.judged.update(keys)
-    number = len(past.records) + 1
-    past.records[number] = held.record
-    until = splitting.find_trained_until(sides.final, past.settings)
-    return _make_version(past, number, spec, taught.columns, taught.rows, until), held
-
-
-def _judge_challenger(
-    taught: _SimulatedTraining, challenger: Version, champion: Version | None, depth: LapDepth
-) -> GateVerdict:
-    """The gate's word, on the evidence of a real lap."""
-    past = taught.past
-    record = past.record(challenger)
-
-    def refitted() -> NDArray[np.float64]:
-        assert champion is not None
-        if champion.facts["spec"] == challenger.facts["spec"]:
-            return record[LOSS_COLUMN].to_numpy(dtype="float64")
-        rows = _join_rows(taught.sides.train, taught.sides.validation)
-        model = taught.fit(ModelConfiguration.from_json(champion.facts["spec"]), rows)
-        return gate_step.compute_record_losses(past.settings.problem, model, taught.columns, record)
-
-    bench = gate_step.compute_reference_losses(past, challenger, champion, record, refitted)
-    return gate_step.make_verdict(past.settings, depth, record, bench, challenger, champion)
-
-
-def _record_verdict(
-    past: SimulatedProject, lease: Lease, id_: str, challenger: Version, verdict: GateVerdict, champion: Version | None
-) -> None:
-    """Into the ledger: the verdict, the promotion that follows, and the end of the decision."""
-    against = None if champion is None else champion.version
-    judgement = GateJudgement(
-        challenger.version, against, "rehearsal", verdict.accepted, verdict.to_json(), now_timestamp()
-    )
-    move = versions.make_promotion(against, challenger.version, "lap", verdict.reason) if verdict.accepted else None
-    versions.record_judgement(past.ledger, lease, judgement, move, id_)
-
-
-def _make_version(
-    past: SimulatedProject,
-    number: int,
-    spec: ModelConfiguration,
-    columns: FeatureColumns,
-    rows: pd.DataFrame,
-    until: parting.TimeValue,
-) -> Version:
-    settings = past.settings
-    facts = {
-        "spec": spec.to_json(),
-        "columns": asdict(columns),
-        "taught_until": until,
-        "sides": {**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
-        "kind": settings.problem.kind,
-        "rows": len(rows),
-    }
-    mark = f"rehearsal-{number}"
-    return Version(number, mark, mark, "", "", "", mark, None if until is None else str(until), facts, now_timestamp())
+def _finish(lap: LapContext, outcome: LapOutcome) -> None:
+    """The end of a decision for which there was nothing to learn."""
+    if lap.decision is not None:
+        decisions.finish_claimed_decision(
+            lap.project.ledger, lap.lease, lap.id, "skipped", f"no new rows: {outcome.reason}"
+        )

@@ -113,11 +113,12 @@ _PRIOR_WINDOWS = 4.0
 
 @dataclass(frozen=True)
 class SeasonalScores:
-    """`scores` (measures,) of the window, held against what is usual in `stretches` earlier ones; the largest score of an
-    unchanged window exceeds `limit` in a share `level` of cases; `p` is the place of this window's.
+    """`scores` (measures,) of the window, held against what is usual in `stretches` earlier ones: so many times (`slack`) the variance
+    of chance. The largest score of an unchanged window exceeds `limit` in a share `level` of cases; `p` is the place of this window's.
     """
 
     scores: Floats
+    slack: Floats
     limit: float
     p: float
     stretches: int
@@ -129,14 +130,14 @@ def score_against_past(scorers: Sequence[PermutationScorer], level: float) -> Se
     if count < MIN_EARLIER_WINDOWS:
         return count
     found = [_score_earlier_windows(scorer, count) for scorer in scorers]
-    largest = np.concatenate([past for past, _ in found], axis=1).max(axis=1)
-    scores = np.concatenate([seen for _, seen in found])
+    largest = np.concatenate([past for past, *_ in found], axis=1).max(axis=1)
+    scores = np.concatenate([seen for _, seen, _ in found])
     limit, p = extrapolate_limit(largest, float(scores.max()), level)
-    return SeasonalScores(scores, limit, p, count)
+    return SeasonalScores(scores, np.concatenate([slack for *_, slack in found]), limit, p, count)
 
 
-def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Floats, Floats]:
-    """Scores of `count` earlier stretches (count, measures) and of the window (measures,).
+def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Floats, Floats, Floats]:
+    """Scores of `count` earlier stretches (count, measures) and of the window (measures,), and the slack (measures,) that it has.
 
     Each is allowed the variance that the others show, so that a stretch is judged as the window is.
     """
@@ -156,7 +157,8 @@ def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Float
 
     slacks = slack(sums - spread, counts_of - known)
     past = np.where(known, scorer.scores(shaped, counts, slacks), -np.inf)
-    return past, scorer(scorer.exchange.observed, slack(sums, counts_of))[0]
+    allowed = slack(sums, counts_of)
+    return past, scorer(scorer.exchange.observed, allowed)[0], allowed
 
 
 def _measure_pairs(

@@ -11,25 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windvane.monitoring.drift import binning, calibration, statistics
+from windvane.monitoring.drift import binning, calibration, evidently, scipy_distances, statistics
 from windvane.monitoring.drift.binning import ComparedColumn, read_dates
 from windvane.monitoring.drift.calibration import CalibratedScores, SeasonalScores, calibrate_scores
-from windvane.monitoring.drift.permutation import PermutationScorer, RowPermutation
+from windvane.monitoring.drift.permutation import Demand, PermutationScorer, RowPermutation
 from windvane.monitoring.records import DriftFinding, DriftResult
+from windvane.tasks.evaluation.scores import PREDICTION_COLUMN, PROBABILITY_PREFIX
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    # MOVED
     from numpy.typing import NDArray
 
+    # MOVED
     from windvane.monitoring.drift.binning import ComparedColumn
+    from windvane.monitoring.drift.statistics import Distances, Floats
     from windvane.monitoring.records import DriftAspect, DriftMeasure
     from windvane.tasks.models.features import FeatureColumns
 
 # Fewer rows on either side, and nothing is said.
 MIN_DRIFT_ROWS = 20
+# Of what an error says at most so many characters are kept.
+_LONGEST = 300
 
 
 def detect_drift(
@@ -44,24 +47,120 @@ def detect_drift(
     history: pd.DataFrame | None = None,
     hurry: bool = False,
 ) -> DriftResult:
-    """Whether the window (m rows) differs from the reference (n rows) by more than a share `level` of unchanged windows do.
+    """Whether the window (m rows) differs from the reference (n rows) by more than a share `level` of unchanged windows do, by our
+    own distances: fast, for history that is played.
 
     Both hold the feature columns, and where known the prediction, probabilities, the target (NaN: no label yet) and `time`.
     `history`: rows of the same source from before the reference, for what seasons do; predictions need not be there.
     `hurry`: stop counting once the alarm is ruled out; the alarm is the same, limits are rough.
     """
-    sizes = (len(reference), len(window))
-    if min(sizes) < MIN_DRIFT_ROWS:
-        few = f"too few rows to say: {sizes[1]:,} in the window, {sizes[0]:,} in the reference; {MIN_DRIFT_ROWS} of each are needed"
-        return DriftResult(False, None, None, None, level, (), *sizes, few)
-    past = reference.iloc[:0] if history is None or time is None else history
-    # Small products: a second thread only waits, and next to a busy neighbour it waits long.
+    asked = _asked(reference, window, columns, target, time, level, seed, history)
+    if isinstance(asked, DriftResult):
+        return asked
     with limit_to_one_thread():
-        return _compare_samples(past, reference, window, columns, target, time, level, seed, hurry)
+        calibrated = _calibrated(asked, level, statistics, hurry=hurry)
+        values = np.concatenate([s.values() for s in calibrated.scorers])
+        return _drift(asked, calibrated, values, calibrated.alarms, True, asked.notes)
 
 
-def _compare_samples(
-    past: pd.DataFrame,
+def report(
+    reference: pd.DataFrame,
+    window: pd.DataFrame,
+    columns: FeatureColumns,
+    *,
+    target: str | None,
+    time: str | None,
+    level: float,
+    seed: int,
+    history: pd.DataFrame | None = None,
+) -> tuple[DriftResult, str | None]:
+    """The same, read from Evidently's report, which runs with our limits as its thresholds; and that report as an HTML page.
+
+    A report that fails leaves the alarm open, with the reason. None for a page: too few rows, or nothing that can be compared.
+    """
+    asked = _asked(reference, window, columns, target, time, level, seed, history)
+    if isinstance(asked, DriftResult):
+        return asked, None
+    notes = asked.notes
+    with limit_to_one_thread():
+        try:
+            try:
+                calibrated = _calibrated(asked, level, statistics)
+            except Exception as e:  # noqa: BLE001 (whatever is wrong with our distances must not silence the alarm)
+                calibrated = _calibrated(asked, level, scipy_distances)
+                notes = [*notes, f"limits were found by SciPy's distances, because the fast ones failed: {_named(e)}"]
+            read = evidently.write_evidently_report(
+                [s.exchange for s in calibrated.scorers],
+                [s.measures for s in calibrated.scorers],
+                calibrated.bounds(),
+                asked.broken,
+                calibrated.loudest,
+            )
+        except Exception as e:  # noqa: BLE001 (whatever fails there, the answer is that nobody can tell, with the reason)
+            said = f"cannot tell whether anything moved: its report failed: {_named(e)}"
+            certain = [f"{f.column}: {f.said}" for f in asked.broken]
+            return DriftResult(
+                None, None, None, None, level, (), *asked.sizes, "; ".join([said, *certain, *notes])
+            ), None
+        return _drift(asked, calibrated, read.values, read.alarms, read.broken, notes), read.page
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is compared: rows and columns that can be, the target if enough labels have come, and what is broken or left out."""
+
+    rows: SampledRows
+    wanted: list[ComparedColumn]
+    label: ComparedColumn | None
+    broken: list[DriftFinding]
+    sizes: tuple[int, int]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Scorers that know what is usual, and what their measures must exceed to speak."""
+
+    scorers: list[PermutationScorer]
+    found: CalibratedScores
+    usual: SeasonalScores | None
+    level: float
+    notes: list[str]
+
+    @property
+    def scores(self) -> Floats:
+        """(measures,) how far each moved: 1 is one standard deviation of unchanged windows."""
+        return self.found.scores if self.usual is None else self.usual.scores
+
+    @property
+    def limits(self) -> Floats:
+        """(measures,) the scores that they must exceed."""
+        return self.found.limits if self.usual is None else np.full(len(self.scores), self.usual.limit)
+
+    @property
+    def alarms(self) -> NDArray[np.bool_]:
+        """(measures,) which do."""
+        return self.found.alarms & (self.scores > self.limits) if self.usual is not None else self.found.alarms
+
+    @property
+    def loudest(self) -> list[str]:
+        """The columns, those first that seem to have moved most."""
+        return list(dict.fromkeys(self.found.measures[i].column for i in np.argsort(-self.scores, kind="stable")))
+
+    def bounds(self) -> tuple[Floats, Floats]:
+        """The same limits in Evidently's units: the least and the most (measures,) at which each is quiet."""
+        demands = [Demand(self.found.limits, np.ones(len(self.found.limits)))]
+        if self.usual is not None:
+            demands.append(Demand(self.limits, self.usual.slack))
+        ends = np.cumsum([len(s.measures) for s in self.scorers])[:-1]
+        parts = zip(
+            *(zip(np.split(d.limits, ends), np.split(d.slack, ends), strict=True) for d in demands), strict=True
+        )
+        found = [s.bounds([Demand(*one) for one in part]) for s, part in zip(self.scorers, parts, strict=True)]
+        return np.concatenate([low for low, _ in found]), np.concatenate([high for _, high in found])
+
+
+def _asked(
     reference: pd.DataFrame,
     window: pd.DataFrame,
     columns: FeatureColumns,
@@ -69,9 +168,14 @@ def _compare_samples(
     time: str | None,
     level: float,
     seed: int,
-    hurry: bool,
-) -> DriftResult:
+    history: pd.DataFrame | None,
+) -> _Asked | DriftResult:
+    """What to compare; a Drift where that says all there is to say."""
     sizes = (len(reference), len(window))
+    if min(sizes) < MIN_DRIFT_ROWS:
+        few = f"too few rows to say: {sizes[1]:,} in the window, {sizes[0]:,} in the reference; {MIN_DRIFT_ROWS} of each are needed"
+        return DriftResult(False, None, None, None, level, (), *sizes, few)
+    past = reference.iloc[:0] if history is None or time is None else history
     wanted = binning.list_compared_columns(reference, columns, time)
     broken = binning.find_absent_columns(reference, window, wanted)
     rows, notes = sample_rows(past, reference, window, time, seed)
@@ -79,23 +183,43 @@ def _compare_samples(
         rows, [c for c in wanted if c.name in rows.reference and c.name in rows.window]
     )
     label = _find_label_column(rows, target, wanted)
-    scorers = [PermutationScorer(build_permutation(rows, wanted))] if wanted else []
-    if label is not None:
-        scorers.append(PermutationScorer(build_permutation(rows.labelled(label.name), [label])))
-    if not any(scorer.measures for scorer in scorers):
+    if not wanted and label is None:
         return DriftResult(bool(broken), None, None, None, level, tuple(broken), *sizes, "no column can be compared")
+    return _Asked(rows, wanted, label, broken, sizes, notes + rising)
+
+
+def _calibrated(asked: _Asked, level: float, by: Distances, *, hurry: bool = False) -> _Limits:
+    """Limits for all measures, by exchanging rows."""
+    scorers = [PermutationScorer(build_permutation(asked.rows, asked.wanted), by)] if asked.wanted else []
+    if asked.label is not None:
+        labelled = asked.rows.labelled(asked.label.name)
+        scorers.append(PermutationScorer(build_permutation(labelled, [asked.label]), by))
     found = calibrate_scores(scorers, level, hurry=hurry)
-    usual = None if time is None else calibration.score_against_past(scorers, level)
-    notes += rising + ([] if usual is None else [_describe_seasons(usual)])
-    usual = usual if isinstance(usual, SeasonalScores) else None
-    words = FindingTexts(rows.reference, rows.window, [*wanted, *([label] if label else [])], time)
-    findings = sorted(
-        broken + _make_findings(found, usual, words), key=lambda f: (not f.alarm, -f.distance, f.column, f.aspect)
+    usual = None if asked.rows.time is None else calibration.score_against_past(scorers, level)
+    notes = [] if usual is None else [_describe_seasons(usual)]
+    return _Limits(scorers, found, usual if isinstance(usual, SeasonalScores) else None, level, notes)
+
+
+def _drift(
+    asked: _Asked, by: _Limits, values: Floats, alarms: NDArray[np.bool_], broken: bool, notes: list[str]
+) -> DriftResult:
+    """The verdict, of each measure's value and alarm (measures,)."""
+    rows, usual = asked.rows, by.usual
+    words = FindingTexts(
+        rows.reference, rows.window, [*asked.wanted, *([asked.label] if asked.label else [])], rows.time
     )
-    statistic, limit = (found.statistic, found.limit) if usual is None else (float(usual.scores.max()), usual.limit)
-    p = found.p if usual is None else max(found.p, usual.p)
-    alarm = any(f.alarm for f in findings)
-    return DriftResult(alarm, statistic, limit, p, level, tuple(findings), *sizes, "; ".join(notes) or None)
+    findings = sorted(
+        (asked.broken if broken else []) + _make_findings(by, values, alarms, words),
+        key=lambda f: (not f.alarm, -f.distance, f.column, f.aspect),
+    )
+    statistic, limit = (
+        (by.found.statistic, by.found.limit) if usual is None else (float(usual.scores.max()), usual.limit)
+    )
+    p = by.found.p if usual is None else max(by.found.p, usual.p)
+    said = "; ".join(notes + by.notes) or None
+    return DriftResult(
+        any(f.alarm for f in findings), statistic, limit, p, by.level, tuple(findings), *asked.sizes, said
+    )
 
 
 def _find_label_column(rows: SampledRows, target: str | None, wanted: list[ComparedColumn]) -> ComparedColumn | None:
@@ -110,20 +234,17 @@ def _find_label_column(rows: SampledRows, target: str | None, wanted: list[Compa
     return ComparedColumn(target, "target", "number" if number and not classes else "category")
 
 
-def _make_findings(found: CalibratedScores, usual: SeasonalScores | None, words: FindingTexts) -> list[DriftFinding]:
+def _make_findings(by: _Limits, values: Floats, alarms: NDArray[np.bool_], words: FindingTexts) -> list[DriftFinding]:
     """One finding per column and aspect: of its measures the one that says most."""
-    distances = found.scores if usual is None else usual.scores
-    limits = found.limits if usual is None else np.full(len(distances), usual.limit)
-    alarms = found.alarms if usual is None else found.alarms & (distances > usual.limit)
     loudest: dict[tuple[str, str], int] = {}
-    for i in np.lexsort((-distances / limits, ~alarms)):
-        measure = found.measures[i]
+    for i in np.lexsort((-by.scores / by.limits, ~alarms)):
+        measure = by.found.measures[i]
         loudest.setdefault((measure.column, measure.aspect), int(i))
     findings = []
     for i in loudest.values():
-        aspect, said = words.of(found.measures[i], speaks=bool(alarms[i]))
-        column = found.measures[i].column
-        findings.append(DriftFinding(column, aspect, float(distances[i]), float(limits[i]), bool(alarms[i]), said))
+        measure, alarm = by.found.measures[i], bool(alarms[i])
+        aspect, said = words.of(measure, float(values[i]), speaks=alarm)
+        findings.append(DriftFinding(measure.column, aspect, float(by.scores[i]), float(by.limits[i]), alarm, said))
     return findings
 
 
@@ -134,6 +255,12 @@ def _describe_seasons(usual: SeasonalScores | int) -> str:
         )
         return f"seasons are not part of 'unchanged': {there}"
     return f"held against {usual.stretches} earlier stretches as long as this one"
+
+
+def _named(error: Exception) -> str:
+    """An error in one line."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
 
 
 # More rows than this of a side are sampled; with time, of which a reference holds many windows, more than the other.
@@ -226,6 +353,18 @@ def _read_clock(rows: SampledRows) -> NDArray[np.float64] | None:
 
 
 _UNCHANGED_TEXT = "as usual"
+_DISTANCES = {
+    "wasserstein": "Wasserstein {:.3g} standard deviations",
+    "ks": "Kolmogorov-Smirnov {:.3g}",
+    "jensenshannon": "Jensen-Shannon {:.3g}",
+}
+
+
+def shown_name(column: str) -> str:
+    """What people read for a column of a record."""
+    if column == PREDICTION_COLUMN:
+        return "the prediction"
+    return f"P({column.removeprefix(PROBABILITY_PREFIX)})" if column.startswith(PROBABILITY_PREFIX) else column
 
 
 class FindingTexts:
@@ -237,8 +376,8 @@ class FindingTexts:
         self._parts, self._time = [reference, window], time
         self._wanted = {column.name: column for column in wanted}
 
-    def of(self, measure: DriftMeasure, *, speaks: bool) -> tuple[DriftAspect, str]:
-        """The finding's aspect (a column missing in all rows is silent) and its line."""
+    def of(self, measure: DriftMeasure, value: float, *, speaks: bool) -> tuple[DriftAspect, str]:
+        """The finding's aspect (a column missing in all rows is silent) and its line; `value` is what was measured."""
         if not speaks:
             return measure.aspect, _UNCHANGED_TEXT
         column = self._wanted[measure.column]
@@ -261,7 +400,8 @@ class FindingTexts:
                 if measure.how == "new categories"
                 else _describe_categories(before, after)
             )
-        return measure.aspect, said
+        named = _DISTANCES.get(measure.how)
+        return measure.aspect, said if named is None else f"{said}; {named.format(value)}"
 
     def _halves(self, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = len(self._parts[0])
@@ -302,12 +442,10 @@ def _describe_missing(gone: NDArray[np.bool_], rows: int) -> tuple[DriftAspect, 
 def _describe_numbers(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
     if not len(before) or not len(after):
         return "no values to compare"
-    moved, apart = statistics.compute_number_distances(before, after)
     low, middle, high = np.quantile(after, [0.1, 0.5, 0.9])
     was = np.quantile(before, [0.1, 0.5, 0.9])
     return (
-        f"median {middle:.4g} (80 % within {low:.4g} to {high:.4g}); before {was[1]:.4g} ({was[0]:.4g} to {was[2]:.4g}); "
-        f"Wasserstein {moved:.3g} standard deviations, Kolmogorov-Smirnov {apart:.3g}"
+        f"median {middle:.4g} (80 % within {low:.4g} to {high:.4g}); before {was[1]:.4g} ({was[0]:.4g} to {was[2]:.4g})"
     )
 
 
@@ -317,13 +455,7 @@ def _describe_categories(before: NDArray[Any], after: NDArray[Any]) -> str:
     was, now = (pd.Series(side).astype(str).value_counts(normalize=True) for side in (before, after))
     moved = now.sub(was, fill_value=0)
     most = moved.abs().idxmax()
-    names = moved.index
-    apart = statistics.compute_jensen_shannon(
-        was.reindex(names, fill_value=0).to_numpy(), now.reindex(names, fill_value=0).to_numpy()
-    )
-    return (
-        f"{most!r} is {now.get(most, 0):.1%} of rows; before {was.get(most, 0):.1%}; Jensen-Shannon {float(apart):.3g}"
-    )
+    return f"{most!r} is {now.get(most, 0):.1%} of rows; before {was.get(most, 0):.1%}"
 
 
 def _describe_new_categories(before: NDArray[Any], after: NDArray[Any]) -> str:

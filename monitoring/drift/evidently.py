@@ -5,69 +5,181 @@ Its import takes seconds, and only a report pays for it.
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windvane.monitoring.drift import binning
-from windvane.monitoring.drift.binning import ComparedColumn
+from windvane.monitoring.drift.binning import UNREADABLE_BIN, distinct
+from windvane.monitoring.drift.detector import shown_name
 from windvane.tasks import process_environment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
+    from numpy.typing import NDArray
 
-    from windvane.monitoring.records import DriftResult
-    from windvane.tasks.models.features import FeatureColumns
+    from windvane.monitoring.drift.binning import BinnedColumn
+    from windvane.monitoring.drift.permutation import RowPermutation
+    from windvane.monitoring.drift.statistics import Floats
+    from windvane.monitoring.records import DriftFinding, DriftMeasure
 
-# The measures that monitoring/drift/statistics.py resamples, by Evidently's names.
-NUMBER_METHOD, CATEGORY_METHOD = "wasserstein", "jensenshannon"
-# So many rows of a side are drawn: the page and its time grow with them.
-MAX_REPORT_ROWS = 5_000
-# Rarer categories are drawn as one.
-_MAX_CATEGORIES = 50
-_OTHER_CATEGORY = "(other)"
-# Thresholds with which Evidently says of a column what we say.
-_ALWAYS_THRESHOLD, _NEVER_THRESHOLD = 1e-12, 1e12
+# The measures that Evidently has, by its names; the others are ours (monitoring/drift/evidently_metrics.py).
+MEASURES = ("wasserstein", "jensenshannon")
+# Of more columns than this the others are measured by Evidently too, and not drawn: drawing takes nine tenths of the time.
+DRAWN = 50
+# What the names of columns end in that only our metrics read.
+_RANKS, _UNREADABLE = "\0ranks", "\0unreadable"
 
 
 @dataclass(frozen=True)
-class EvidentlyDistances:
-    """Evidently's distance of every column that it can take, and why it cannot take the others."""
+class Reported:
+    """What the report says: each measure's value and whether it lies beyond its limits (measures,); whether `broken` columns speak;
+    and the report as one HTML page that opens without a network.
+    """
 
-    distances: dict[str, float]
-    left_out: dict[str, str]
-    rows: tuple[int, int]
+    values: Floats
+    alarms: NDArray[np.bool_]
+    broken: bool
+    page: str
 
 
 def write_evidently_report(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    *,
-    target: str | None,
-    time: str | None,
-    seed: int,
-    path: Path,
-    drift: DriftResult | None = None,
-) -> EvidentlyDistances:
-    """Evidently's drift report as one page at `path` that opens without a network, and what it measured.
+    exchanges: Sequence[RowPermutation],
+    measures: Sequence[Sequence[DriftMeasure]],
+    bounds: tuple[Floats, Floats],
+    broken: Sequence[DriftFinding],
+    first: Sequence[str] = (),
+) -> Reported:
+    """Run Evidently's report on the rows of `exchanges`, as cells, and read it.
 
-    Frames as in monitoring.drift.detector.detect_drift, whose verdict `drift` the page repeats: its own thresholds would contradict it. A
-    column that Evidently cannot take is left out, with the reason. At most MOST rows of a side are drawn.
+    measures: those of each exchange; bounds: the least and the most (all measures,) at which each is quiet; broken: columns that are
+    gone from the window or stand there twice; first: columns in the order of the page; the first DRAWN are drawn.
+    Raises whatever Evidently raises, and ValueError where a test of the report gave no answer.
     """
     with _silence_evidently():
-        snapshot, left_out, rows = _run_report(reference, window, columns, target, time, seed, drift)
-        unfinished = path.with_name(f".{path.name}.part")
-        unfinished.write_text(_render_page(snapshot), encoding="utf-8")
-        os.replace(unfinished, path)
-        return EvidentlyDistances(_read_distances(snapshot), left_out, rows)
+        return _run_report(exchanges, measures, bounds, broken, first)
+
+
+def _run_report(
+    exchanges: Sequence[RowPermutation],
+    measures: Sequence[Sequence[DriftMeasure]],
+    bounds: tuple[Floats, Floats],
+    broken: Sequence[DriftFinding],
+    first: Sequence[str],
+) -> Reported:
+    from evidently import DataDefinition, Dataset, Report
+
+    from windvane.monitoring.drift.evidently_metrics import WindowMeasure
+
+    frame = _Frames(exchanges, broken)
+    asked, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
+    shown = [_metric(frame, *one, low, high, drawn) for one, low, high in zip(asked, *bounds, strict=True)]
+    gone = [
+        WindowMeasure(column=frame.names[f.column], how="columns", value=2 * (f.aspect == "type"), tests=_tests(1, 1))
+        for f in broken
+    ]
+    definition = DataDefinition(
+        numerical_columns=[frame.names[c.name] for e in exchanges for c in e.numbers],
+        categorical_columns=[frame.names[c.name] for e in exchanges for c in e.categories],
+    )
+    before, now = (Dataset.from_pandas(frame.side(i), data_definition=definition) for i in (0, 1))
+    places = {frame.names[column]: i for i, column in enumerate(first)}
+    wanted = sorted((one for one in (*gone, *shown) if one is not None), key=lambda one: places.get(one.column, -1))
+    snapshot = Report(wanted, include_tests=True).run(now, before)
+    found = [(0.0, False) if one is None else _read(snapshot, one) for one in shown]
+    return Reported(
+        np.array([value for value, _ in found]),
+        np.array([alarm for _, alarm in found], dtype=bool),
+        any(_read(snapshot, one)[1] for one in gone),
+        str(snapshot.get_html_str(as_iframe=False)),
+    )
+
+
+def _metric(
+    frame: _Frames, exchange: RowPermutation, measure: DriftMeasure, low: float, high: float, drawn: set[str]
+) -> Any:
+    """The report's metric for a measure. None: Evidently takes no column that has no value on one side, and so it is quiet."""
+    from evidently.metrics import ValueDrift
+
+    from windvane.monitoring.drift.evidently_metrics import WindowMeasure
+
+    cells, column = frame.cells[measure.column], frame.names[measure.column]
+    if measure.how in MEASURES:
+        known = [bool((part >= 0).any()) for part in _halves(exchange, cells.codes)]
+        if not all(known):
+            return None
+        if measure.column in drawn:  # Evidently calls a distance drift that reaches the threshold
+            return ValueDrift(column=column, method=measure.how, threshold=float(high))
+    more: dict[str, Any] = {}
+    if measure.how == "share":
+        more["rows"] = min(exchange.reference, exchange.window)
+    elif measure.how == "off":
+        more["value"] = _commonest(exchange, cells)
+    elif measure.how == "correlation":
+        others = [c.name for c in exchange.correlated if c.name != measure.column]
+        more["beside"] = [frame.names[name] + _RANKS for name in (measure.column, *others)]
+    elif measure.how in ("missing", "unreadable") and (cells.codes == UNREADABLE_BIN).any():
+        more["beside"] = [column + _UNREADABLE]
+    return WindowMeasure(column=column, how=measure.how, tests=_tests(low, high), **more)
+
+
+def _commonest(exchange: RowPermutation, cells: BinnedColumn) -> str | float:
+    codes = np.concatenate(_halves(exchange, cells.codes))
+    value = cells.stands_for[np.bincount(codes[codes >= 0], minlength=cells.size).argmax()]
+    return float(value) if cells.kind == "number" else str(value)
+
+
+def _tests(low: float, high: float) -> list[Any]:
+    from evidently.tests import gte, lte
+
+    return [lte(float(high))] + ([gte(float(low))] if np.isfinite(low) else [])
+
+
+def _read(snapshot: Any, metric: Any) -> tuple[float, bool]:
+    """A metric's value, and whether one of its tests failed."""
+    from evidently.legacy.tests.base_test import TestStatus
+
+    result = snapshot.metric_results[metric.metric_id]
+    states = {test.status for test in result.tests}
+    if not states or states - {TestStatus.SUCCESS, TestStatus.FAIL}:
+        raise ValueError(f"its test of {metric.column!r} gave no answer")
+    return float(result.value), TestStatus.FAIL in states
+
+
+class _Frames:
+    """The rows of exchanges as Evidently takes them: each value as what stands for its cell, and beside it what our metrics need."""
+
+    def __init__(self, exchanges: Sequence[RowPermutation], broken: Sequence[DriftFinding]) -> None:
+        self._exchanges = exchanges
+        self.cells = {c.name: c for e in exchanges for c in (*e.numbers, *e.categories)}
+        named = list(dict.fromkeys([*self.cells, *(f.column for f in broken)]))
+        self.names = dict(zip(named, distinct([shown_name(name) for name in named]), strict=True))
+
+    def side(self, which: int) -> pd.DataFrame:
+        """The rows of the reference (0) or of the window (1)."""
+        import pandas as pd
+
+        columns: dict[str, pd.Series] = {}
+        for exchange in self._exchanges:
+            for cells in (*exchange.numbers, *exchange.categories):
+                codes, name = _halves(exchange, cells.codes)[which], self.names[cells.name]
+                values = np.full(len(codes), np.nan, dtype=float if cells.kind == "number" else object)
+                values[codes >= 0] = cells.stands_for[codes[codes >= 0]]
+                columns[name] = pd.Series(values)
+                if (cells.codes == UNREADABLE_BIN).any():
+                    columns[name + _UNREADABLE] = pd.Series((codes == UNREADABLE_BIN).astype(float))
+            for cells, scores in zip(exchange.correlated, exchange.rank_scores.T, strict=True):
+                columns[self.names[cells.name] + _RANKS] = pd.Series(_halves(exchange, scores)[which])
+        return pd.DataFrame(columns)
+
+
+def _halves(exchange: RowPermutation, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of values (rows,) of an exchange those of the reference, and those of the window."""
+    cut = exchange.before + exchange.reference
+    return rows[exchange.before : cut], rows[cut:]
 
 
 def run_evidently_preset(
@@ -88,106 +200,6 @@ def run_evidently_preset(
             sides = [frame[name].replace([-np.inf, np.inf], np.nan).dropna() for frame in (reference, window)]
             drifted += get_stattest(*sides, kind, None)(*sides, kind, None).drifted
         return bool(drifted >= 0.5 * len(kinds)), int(drifted)
-
-
-def _run_report(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    target: str | None,
-    time: str | None,
-    seed: int,
-    drift: DriftResult | None,
-) -> tuple[Any, dict[str, str], tuple[int, int]]:
-    from evidently import Report
-    from evidently.presets import DataDriftPreset
-
-    wanted = binning.list_compared_columns(reference, columns, time)
-    if target is not None and target in reference and target in window:
-        known = reference[target].dtype.kind in "fiu"
-        classes = any(c.aspect == "prediction" and c.read == "category" for c in wanted)
-        wanted.append(ComparedColumn(target, "target", "number" if known and not classes else "category"))
-    parts = [_sample_report_rows(binning.drop_repeated_columns(frame), seed) for frame in (reference, window)]
-    sane, left_out = _prepare_frames(parts, wanted, time)
-    rows = (len(parts[0]), len(parts[1]))
-    numbers = [n for n in sane[0] if sane[0][n].dtype.kind == "f"]
-    categories = [n for n in sane[0] if n not in numbers]
-    definition = _definition(numbers, categories)
-    speaking = set() if drift is None else set(drift.columns)
-    thresholds = (
-        None
-        if drift is None
-        else {n: _ALWAYS_THRESHOLD if n in speaking else _NEVER_THRESHOLD for n in numbers + categories}
-    )
-    preset = DataDriftPreset(
-        num_method=NUMBER_METHOD,
-        cat_method=CATEGORY_METHOD,
-        per_column_threshold=thresholds,
-        drift_share=0.5 / max(len(numbers + categories), 1),  # one column is enough
-        include_tests=False,
-    )
-    current, before = _dataset(sane[1], definition), _dataset(sane[0], definition)
-    return Report([preset] if numbers or categories else []).run(current, before), left_out, rows
-
-
-def _prepare_frames(
-    parts: list[pd.DataFrame], wanted: list[ComparedColumn], time: str | None
-) -> tuple[list[pd.DataFrame], dict[str, str]]:
-    """Frames of floats and words that Evidently can take, and why the other columns are left out."""
-    import pandas as pd
-
-    frames: list[dict[str, Any]] = [{}, {}]
-    left_out = {}
-    for column in wanted:
-        if any(column.name not in part for part in parts):
-            left_out[column.name] = "not on both sides"
-            continue
-        values, _ = binning.read_compared_values(parts, column, time)
-        words = pd.Series(values) if column.read != "category" else _merge_rare_words(values)
-        halves = words[: len(parts[0])].reset_index(drop=True), words[len(parts[0]) :].reset_index(drop=True)
-        if any(not half.notna().any() for half in halves):
-            left_out[column.name] = "no value on one side"
-            continue
-        for frame, half in zip(frames, halves, strict=True):
-            frame[column.name] = half
-    return [pd.DataFrame(frame) for frame in frames], left_out
-
-
-def _merge_rare_words(values: pd.Series) -> pd.Series:
-    """Words, of which the rare ones are one."""
-    words = values.where(values.isna(), values.astype(str))
-    kept = words.value_counts().index[:_MAX_CATEGORIES]
-    return words.where(words.isna() | words.isin(kept), _OTHER_CATEGORY)
-
-
-def _sample_report_rows(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    if len(frame) <= MAX_REPORT_ROWS:
-        return frame
-    return frame.iloc[np.sort(np.random.default_rng(seed).choice(len(frame), MAX_REPORT_ROWS, replace=False))]
-
-
-def _definition(numbers: list[str], categories: list[str]) -> Any:
-    from evidently import DataDefinition
-
-    return DataDefinition(numerical_columns=numbers, categorical_columns=categories)
-
-
-def _dataset(frame: pd.DataFrame, definition: Any) -> Any:
-    from evidently import Dataset
-
-    return Dataset.from_pandas(frame, data_definition=definition)
-
-
-def _read_distances(snapshot: Any) -> dict[str, float]:
-    found = {}
-    for metric in snapshot.dict()["metrics"]:
-        if "ValueDrift" in metric["metric_name"]:
-            found[str(metric["config"]["column"])] = float(metric["value"])
-    return found
-
-
-def _render_page(snapshot: Any) -> str:
-    return str(snapshot.get_html_str(as_iframe=False))
 
 
 @contextmanager

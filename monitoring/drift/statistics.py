@@ -5,7 +5,7 @@ exact tests of counted rows. Knows no limit.
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.floating[Any]]
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import BinnedColumn
@@ -23,21 +25,29 @@ if TYPE_CHECKING:
     from windvane.monitoring.records import DriftAspect
 
 
-def normalize_counts(counts: Floats) -> Floats:
-    """Counts (..., cells) as shares of their sum; all zero where there is nothing to share."""
-    return counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+class Distances(Protocol):
+    """A module that measures: this one, or monitoring/drift/scipy_distances.py."""
+
+    def wasserstein(self, one: Floats, other: Floats, gaps: Floats) -> Floats:
+        """See wasserstein()."""
+
+    def kolmogorov(self, one: Floats, other: Floats) -> Floats:
+        """See kolmogorov()."""
+
+    def jensen_shannon(self, one: Floats, other: Floats) -> Floats:
+        """See jensen_shannon()."""
 
 
-def compute_wasserstein(apart: Floats, gaps: Floats) -> Floats:
-    """Area between two distribution functions: `apart` (..., cells) is how far they are apart at each cell's upper edge,
-    `gaps` (..., cells) the length along which they stay so.
+def compute_wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
+    """Area (...,) between the distribution functions of two sets of shares (..., cells); `gaps` (..., cells) is the length along which
+    they stay as they are at each cell's upper edge.
     """
-    return np.asarray((np.abs(apart) * gaps).sum(axis=-1))
+    return np.asarray((np.abs(np.cumsum(one - other, axis=-1)) * gaps).sum(axis=-1))
 
 
-def compute_kolmogorov_smirnov(apart: Floats) -> Floats:
-    """The largest difference (...,) between two distribution functions, or any other cells (..., cells)."""
-    return np.asarray(np.abs(apart).max(axis=-1, initial=0))
+def compute_kolmogorov_smirnov(one: Floats, other: Floats) -> Floats:
+    """The largest difference (...,) between the distribution functions of two sets of shares (..., cells)."""
+    return np.asarray(np.abs(np.cumsum(one - other, axis=-1)).max(axis=-1, initial=0))
 
 
 def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
@@ -47,20 +57,6 @@ def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
     middle = (one + other) / 2
     gained = (xlogy(one, one) + xlogy(other, other)) / 2 - xlogy(middle, middle)
     return np.sqrt(np.maximum(gained.sum(axis=-1), 0))
-
-
-def compute_number_distances(reference: Floats, window: Floats) -> tuple[float, float]:
-    """Wasserstein (in standard deviations of `reference` (n,)) and Kolmogorov-Smirnov distance to `window` (m,), at full
-    resolution; nothing missing.
-    """
-    values = np.unique(np.concatenate([reference, window]))
-    below = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in (reference, window)]
-    apart = below[0] - below[1]
-    # The floor is Evidently's.
-    scale = max(float(np.std(reference)), 0.001)
-    return float(compute_wasserstein(apart, np.diff(values, append=values[-1]))) / scale, float(
-        compute_kolmogorov_smirnov(apart)
-    )
 
 
 # No score lies above: rarer than that cannot be told in double precision.
@@ -96,7 +92,7 @@ class CountTests:
         return other
 
     def _tabulate(self, total: Floats) -> None:
-        rows = round(float(total[:1].sum()))
+        self._total, rows = total, round(float(total[:1].sum()))
         self._share = self._drawn / max(rows, 1)
         self._tables = [
             _score_hypergeometric(rows, round(float(total[i, places].sum())), self._drawn) for i, places in self._picked
@@ -104,14 +100,32 @@ class CountTests:
 
     def __call__(self, window: Floats, rest: Floats) -> Floats:
         """(draws, measures) scores."""
-        found = [
-            table[np.clip(np.rint(window[:, i, places].sum(axis=-1)).astype(np.int64), 0, len(table) - 1)]
-            for (i, places), table in zip(self._picked, self._tables, strict=True)
-        ]
-        new = self._new(window, rest)
+        return self._scores(self.count(window, rest))
+
+    def count(self, window: Floats, rest: Floats) -> Floats:
+        """(draws, measures) rows."""
+        found = [np.rint(window[:, i, places].sum(axis=-1)) for i, places in self._picked]
+        return np.column_stack([*found, *self._new(window, rest).T]) if self.measures else np.zeros((len(window), 0))
+
+    def bounds(self, demands: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+        """The fewest and the most rows (measures,) that miss a demand: a score's limit (measures,), and slack (measures,)."""
+        rows = np.arange(self._drawn + 1.0)
+        scores = self._scores(np.repeat(rows[:, None], len(self.measures), axis=1))
+        quiet = np.any([scores / np.sqrt(slack) <= limits for limits, slack in demands], axis=0)
+        some = quiet.any(axis=0)
+        # No number of rows is quiet: the fewest are more than the most.
+        first, last = quiet.argmax(axis=0), len(rows) - 1 - quiet[::-1].argmax(axis=0)
+        return np.where(some, first, 1.0), np.where(some, last, -1.0)
+
+    def _scores(self, counts: Floats) -> Floats:
+        """(draws, measures) scores of counts of the same shape."""
+        cut = len(self._picked)
+        places = np.clip(counts[:, :cut], 0, [len(table) - 1 for table in self._tables]).astype(np.int64)
+        found = [table[place] for table, place in zip(self._tables, places.T, strict=True)]
         numeric = bool(self._group) and self._group[0].kind == "number"
-        scores = _score_range(new, self._share) if numeric else self._score_new(new, window[0] + rest[0])
-        return np.column_stack([*found, *scores.T]) if self.measures else np.zeros((len(window), 0))
+        new = counts[:, cut:]
+        scores = _score_range(new, self._share) if numeric else self._score_new(new)
+        return np.column_stack([*found, *scores.T]) if self.measures else np.zeros((len(counts), 0))
 
     def _new(self, window: Floats, rest: Floats) -> Floats:
         """(draws, columns): rows of the window in categories that the rest has not, or beyond one end of all that it has."""
@@ -125,13 +139,14 @@ class CountTests:
         ]
         return np.maximum(*ends)
 
-    def _score_new(self, new: Floats, total: Floats) -> Floats:
+    def _score_new(self, new: Floats) -> Floats:
         """Scores of `new` (draws, columns). A category of c rows lies wholly in the window with a chance of share ** c.
 
         Poisson, over-dispersed because the rows of a category come at once.
         """
         from scipy.special import gammainc, ndtri
 
+        total = self._total
         single = _stack_category_rows(self._group, total.shape[-1] - 2)
         whole = np.where(single > 0, self._share**single, 0)
         mean = (whole * total[:, :-2]).sum(axis=-1)

@@ -268,9 +268,12 @@ def make_calibrated_alarm(
     time, seed = job.settings.problem.time, job.settings.split.seed
 
     def rings(past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> bool:
-        return detector.detect_drift(
-            reference, window, columns, target=None, time=time, level=level, seed=seed, history=past, hurry=True
-        ).alarm
+        return (
+            detector.detect_drift(
+                reference, window, columns, target=None, time=time, level=level, seed=seed, history=past, hurry=True
+            ).alarm
+            is True
+        )
 
     return _make_cached_alarm(job, f"calibrated-{level:g}", kept, rings, report)
 

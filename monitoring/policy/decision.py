@@ -68,9 +68,8 @@ def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> De
         one for one in history.made if one.action == "stop" and one.state in OPEN_STATES and one.version == look.version
     ]
     if stopped and look.drift.statistic is None:
-        return Decision(
-            "wait", f"the data looked broken {stopped[-1].at[:10]}, and too few rows have come since to say more"
-        )
+        since = "too few rows have come since to say more" if look.drift.alarm is not None else str(look.drift.note)
+        return Decision("wait", f"the data looked broken {stopped[-1].at[:10]}, and {since}")
     return None
 
 
@@ -93,6 +92,8 @@ def _apply_policy(look: WindowAssessment, history: DecisionHistory, limits: Deci
         return _decide_by_schedule(look, limits)
     if limits.policy == "regret":
         return _decide_by_regret(look, history)
+    if look.drift.alarm is None and (limits.policy == "drift" or look.quality.loss is None):
+        return Decision("wait", _summarize_findings(look))
     if look.drift.statistic is None and look.quality.loss is None:
         return Decision(
             "wait", f"too few rows to say: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"

@@ -5,9 +5,10 @@ Decides nothing, reads no ledger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -18,7 +19,8 @@ from windvane.monitoring.diagnosis.window_states import WindowState
 from windvane.monitoring.drift import detector
 from windvane.monitoring.performance import measured_loss
 from windvane.monitoring.performance.estimated_loss import LossModel
-from windvane.monitoring.records import DriftResult, WindowAssessment, WindowExtent
+from windvane.monitoring.records import ChangeDiagnosis, DriftResult, WindowAssessment, WindowExtent
+from windvane.monitoring.watch import report
 from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
@@ -55,10 +57,12 @@ def assess_window(
     seed: int,
     cut: WindowLength,
     drifted: DriftResult | None = None,
+    report_to: Path | None = None,
 ) -> tuple[WindowAssessment, WindowState | None]:
     """What a window (frame as monitoring/window_frames.py makes it) shows, and its state for later ones; None: too few rows.
 
     `drifted`: what an earlier look found, which stands: only labels have come since, and its false alarms are spent.
+    `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances say, and nothing is drawn.
     """
     kind, record = definitions.load_problem_type(problem.kind), reference.record
     known = window[LABEL_KNOWN_COLUMN].dropna()
@@ -69,24 +73,41 @@ def assess_window(
     )
     whole = window.drop(columns=[INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN]).reset_index(drop=True)
     time = problem.time if problem.time is not None and problem.time in record else None
-    found = drifted or detector.detect_drift(
-        record, stored, columns, target=problem.target, time=time, level=level, seed=seed, history=reference.before
-    )
+    found = drifted
+    if found is None:
+        by = detector.detect_drift if report_to is None else _reported(report_to)
+        found = by(
+            record, stored, columns, target=problem.target, time=time, level=level, seed=seed, history=reference.before
+        )
     measured = measured_loss.measure_window_loss(
         record, whole, kind, problem, known_until=max(known) if len(known) else None
     )
     model = reference.model
     expected = model.estimate(stored) if found.statistic is not None else None
     moving, name = _drop_constant_columns(record, columns, time, cut), stretch.start[:10]
-    told = explanations.diagnose_change(
-        record, stored, found, measured, model, moving, kind, problem, known_states=reference.states, seed=seed
-    )
+    if found.alarm is None:
+        told = ChangeDiagnosis("none", 0.0, (), str(found.note), "wait")
+    else:
+        told = explanations.diagnose_change(
+            record, stored, found, measured, model, moving, kind, problem, known_states=reference.states, seed=seed
+        )
     state = (
         window_states.build_window_state(stored, record, moving, kind, problem, name)
         if len(stored) >= detector.MIN_DRIFT_ROWS
         else None
     )
     return WindowAssessment(version, stretch, found, measured, expected, told), state
+
+
+def _reported(path: Path) -> Callable[..., DriftResult]:
+    """drift.measure() by Evidently's report, which is kept at `path`."""
+
+    def measured(*frames: Any, **options: Any) -> DriftResult:
+        found, page = detector.report(*frames, **options)
+        report.keep_evidently_report(path, page)
+        return found
+
+    return measured
 
 
 def _drop_constant_columns(

@@ -183,10 +183,11 @@ class WindowCount:
 
 class Production:
     """Rows since the champion was taught. Imports pandas only where rows are asked for. `looked`: so many looks a window has had
-    that nobody remembers.
+    that nobody remembers. `measured_by_evidently`: whether the drift alarm is read from Evidently's report, or from our own distances.
     """
 
     looked = 0
+    measured_by_evidently = True
 
     def __init__(
         self, project: Project, champion: Version, promotion: Promotion, clock: Clock, console: Console
@@ -339,6 +340,16 @@ class Production:
             counts[start] = counts.get(start, 0) + 1
         whole = sorted(counts[key] for key in sorted(counts)[1:-1] or sorted(counts))
         return float(whole[len(whole) // 2]) if whole else None
+
+
+def page_path(project: Project, version: int, start: str) -> Path:
+    """Where the page of a version's window lies."""
+    return project.home / WATCH_FOLDER / "reports" / f"{version}-{start[:19].replace(':', '')}.html"
+
+
+def report_path(project: Project, version: int, start: str) -> Path:
+    """Where Evidently's report of it is kept, for whenever the page is written again."""
+    return page_path(project, version, start).with_suffix(".report.gz")
 
 
 def hash_window_state(place: WindowSpan, *facts: Any) -> str:

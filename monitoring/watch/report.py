@@ -1,15 +1,17 @@
 """The report page of a window: what changed and what was decided, then the evidence.
 
-Measures nothing; Evidently's page stands beside it.
+Measures nothing; Evidently's report stands below our summary, in a frame.
 """
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from windvane.monitoring.drift.detector import shown_name
 from windvane.monitoring.records import DriftFinding, PerformanceResult, WindowAssessment
 from windvane.tasks.io import write_whole
 from windvane.templates import render_page
@@ -43,13 +45,13 @@ def write_window_report(
     origin: str,
     left_out: Sequence[str] = (),
     earlier: Sequence[WindowAssessment] = (),
-    beside: str | None = None,
+    evidently: Path | None = None,
 ) -> None:
     """Write the page of a monitoring check and its decision (ledger.decisions.DecisionRecord, or None), whole or not at all.
 
-    earlier: the champion's windows before, for the picture of its loss. beside: the name of Evidently's page next to this one.
+    earlier: the champion's windows before, for the picture of its loss. evidently: where keep_evidently_report() put the report, if it did.
     """
-    text = render_window_report(look, decision, project, origin, left_out, earlier, beside)
+    text = render_window_report(look, decision, project, origin, left_out, earlier, evidently)
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
@@ -60,11 +62,11 @@ def render_window_report(
     origin: str,
     left_out: Sequence[str] = (),
     earlier: Sequence[WindowAssessment] = (),
-    beside: str | None = None,
+    evidently: Path | None = None,
 ) -> str:
     """The page as text; see write()."""
     level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
-    if level == "pass" and look.drift.alarm:
+    if level == "pass" and look.drift.alarm is not False:
         level = "warn"
     losses, line = _render_losses((*earlier, look))
     alarms = [f for f in look.drift.findings if f.alarm]
@@ -84,16 +86,18 @@ def render_window_report(
         alarms=len(alarms),
         compared=len(look.drift.findings),
         scale=max([1.5, *map(_compute_ratio, findings)]),
-        named=_name_column,
+        named=shown_name,
         times=_compute_ratio,
         notes=_render_notes(look, origin, left_out),
-        beside=beside,
+        evidently=_read_kept_report(evidently),
     )
 
 
 def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] = ()) -> str:
     """The first sentence: what changed, and since when: the first window of the unbroken row in which something had."""
     drift, diagnosis, since = look.drift, look.diagnosis, look.stretch.start[:10]
+    if drift.alarm is None:
+        return f"{_capital(str(drift.note)).rstrip('.')}."
     if drift.statistic is None and not drift.alarm:
         return f"Too few rows since {since} to detect a change."
     if not drift.alarm and diagnosis.change == "none":
@@ -103,9 +107,9 @@ def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] 
             break
         since = one.stretch.start[:10]
     if diagnosis.change == "none":
-        loud = [f"{_name_column(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
+        loud = [f"{shown_name(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
         return f"Drift since {since}: {'; '.join(loud)}."
-    names = ", ".join(_name_column(name) for name in (drift.columns or diagnosis.columns)[:3])
+    names = ", ".join(shown_name(name) for name in (drift.columns or diagnosis.columns)[:3])
     what = diagnosis.change[:1].upper() + diagnosis.change[1:]
     return f"{what} ({diagnosis.sure:.0%} sure) since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
 
@@ -126,6 +130,8 @@ def _format_extent(look: WindowAssessment) -> str:
 def _render_facts(look: WindowAssessment, decision: Any) -> list[tuple[str, str]]:
     s, drift = look.stretch, look.drift
     cards = [(f"{s.rows:,} rows", f"{s.labelled:,} of them with a label")]
+    if drift.alarm is None:
+        cards.append(("cannot tell", "drift: the report failed"))
     if drift.statistic is not None:
         chance = f"p {drift.p:.2g}" if drift.p is not None else "no p"
         cards.append(("alarm" if drift.alarm else "no alarm", f"drift: {chance}; false alarm rate {drift.level:.2g}"))
@@ -176,18 +182,26 @@ def _get_performance(look: WindowAssessment) -> PerformanceResult | None:
     return look.quality if look.quality.loss is not None else look.estimate
 
 
-def _name_column(column: str) -> str:
-    return (
-        "the prediction"
-        if column == "_prediction"
-        else f"P({column.removeprefix('_p_')})"
-        if column.startswith("_p_")
-        else column
-    )
-
-
 def _compute_ratio(finding: DriftFinding) -> float:
     return min(max(finding.distance / finding.limit, 0.0), 99.0) if finding.limit > 0 else 99.0 * finding.alarm
+
+
+def _read_kept_report(kept: Path | None) -> str | None:
+    """Evidently's report as HTML; None: this check has none."""
+    return None if kept is None or not kept.exists() else gzip.decompress(kept.read_bytes()).decode()
+
+
+def keep_evidently_report(path: Path, content: str | None) -> None:
+    """Keep Evidently's report (HTML), whole or not at all; None: delete an older one."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    packed = gzip.compress(content.encode("utf-8", "replace"), mtime=0)
+    write_whole(path, lambda part: part.write_bytes(packed))
+
+
+def _capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
 
 
 def _render_notes(look: WindowAssessment, origin: str, left_out: Sequence[str]) -> list[str]:

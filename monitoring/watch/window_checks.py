@@ -17,7 +17,7 @@ from windvane.ledger.decisions import DecisionRecord, RetrainingAlreadyOpen
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import decide_action
 from windvane.monitoring.records import DecisionHistory, DecisionLimits, PastDecision
-from windvane.monitoring.watch.production import Production, WindowCount
+from windvane.monitoring.watch.production import Production, WindowCount, report_path
 from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
 
@@ -106,16 +106,24 @@ class MonitoringPass:
         return known[1]
 
     def _looked(self, count: WindowCount) -> WindowRecord | None:
-        """The window after a look at it; None: it was looked at as it is, or it is too early for another look."""
+        """The window after a look at it; None: it was looked at as it is, or it is too early for another look.
+
+        A look whose report failed is no look: the next pass tries again, and has nothing new to say where it fails as before.
+        """
         place, before = count.place, self._mine.get(count.place.start)
-        if before is not None and before.mark == count.mark and before.closed == place.closed:
+        failed = before is not None and before.look["drift"]["alarm"] is None
+        if before is not None and not failed and before.mark == count.mark and before.closed == place.closed:
             return None
-        fresh = before is None or is_check_due(
-            before.looks, before.look["drift"]["rows"], count.rows, before.closed, place.closed
+        fresh = (
+            before is None
+            or failed
+            or is_check_due(before.looks, before.look["drift"]["rows"], count.rows, before.closed, place.closed)
         )
         if not fresh and not place.closed:
             return None
         seen = self._look(count, before, fresh)
+        if failed and before is not None and _as_before(seen, before):
+            return None
         if not windows.save_window(self._engine, self._name, seen, before):
             self._mine = self._kept()  # another process looked meanwhile
             return None
@@ -142,7 +150,12 @@ class MonitoringPass:
             seed=settings.split.seed,
             cut=settings.monitor.cut,
             drifted=None if fresh or before is None else assessment.decode_assessment(before.look).drift,
+            report_to=report_path(self._project, version, place.start)
+            if self._production.measured_by_evidently
+            else None,
         )
+        # A report that failed has spent none of the window's false alarms.
+        spent = fresh and found.drift.alarm is not None
         return WindowRecord(
             version,
             place.start,
@@ -151,7 +164,7 @@ class MonitoringPass:
             len(frame),
             labelled,
             place.closed,
-            looks + fresh,
+            looks + spent,
             count.mark,
             assessment.encode_assessment(found, state),
             wall(),
@@ -180,7 +193,7 @@ class MonitoringPass:
         Such a run is one change that goes on; a state comes back only where another lay between.
         """
         past = [s for s in self._earlier(start) if s.closed and s.end <= start]
-        while past and past[-1].look["drift"]["alarm"]:
+        while past and past[-1].look["drift"]["alarm"] is not False:
             past.pop()
         return past[-_MAX_KNOWN_STATES:]
 
@@ -253,11 +266,17 @@ def find_window_decision(engine: sa.Engine, project: str, seen: WindowRecord) ->
     return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
 
 
+def _as_before(seen: WindowRecord, before: WindowRecord) -> bool:
+    """Whether a report failed as it did before, and no more came in the meantime than an open window is looked at again for."""
+    same = (seen.look["drift"]["note"], seen.labelled, seen.closed)
+    return same == (before.look["drift"]["note"], before.labelled, before.closed) and seen.rows < 2 * before.rows
+
+
 def _has_evidence(seen: WindowRecord) -> bool:
-    """Whether a window had rows enough to say anything, about drift or by its labels."""
+    """Whether a window had rows enough to say anything, about drift or by its labels; also that its report failed."""
     return bool(
         seen.look["drift"]["statistic"] is not None
-        or seen.look["drift"]["alarm"]
+        or seen.look["drift"]["alarm"] is not False
         or seen.look["quality"]["loss"] is not None
     )
 
