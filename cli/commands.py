@@ -107,7 +107,6 @@ def run_score_command(root: Path, source: Path, target: Path, log: bool, console
 
 def run_labels_command(root: Path, file: Path, console: Console) -> dict[str, Any]:
     """Ground truth for predictions, from a file."""
-    # MOVED
 
     return import_labels(Project(root), file, console)
 
@@ -144,7 +143,6 @@ def run_secret_command(root: Path, renew: bool, console: Console) -> dict[str, A
 
 def run_erase_command(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
     """Forget one subject."""
-    # MOVED
 
     return erase_from_ledger(Project(root), ids, where, console)
 

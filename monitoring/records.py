@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from windvane.tasks.settings.monitoring_section import LapBudget, PolicyName
 
 if TYPE_CHECKING:
-    # MOVED
     import numpy as np
     from numpy.typing import NDArray
 

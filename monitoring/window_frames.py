@@ -291,3 +291,10 @@ def form_frame_blocks(frame: pd.DataFrame, problem: ProblemSettings) -> tuple[Ro
     if time is None and group is None:
         return (RowBlocks("row", np.arange(len(frame), dtype=np.int64)),)
     return form_blocks(np.arange(len(frame), dtype=np.int64), time, group)
+
+
+def name_record_column(column: str) -> str:
+    """What people read for a column of a record."""
+    if column == PREDICTION_COLUMN:
+        return "the prediction"
+    return f"P({column.removeprefix(PROBABILITY_PREFIX)})" if column.startswith(PROBABILITY_PREFIX) else column

@@ -239,8 +239,6 @@ def print_model_memory(folder: str, manifest_sha256: str, kind: str) -> None:
     import onnxruntime  # noqa: F401
     import orjson  # noqa: F401
 
-    # MOVED
-
     before = read_process_memory()
     loaded = load_stored_engine(Path(folder), manifest_sha256, kind)
     peak = _read_peak_memory()

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from windvane.ledger.versions import Version
     from windvane.tasks.stores.mlflow_client import MlflowTracker
 
-    # MOVED
-
 
 class Project:
     """The project in `root`, the folder of params.yaml."""
@@ -52,7 +50,6 @@ class Project:
     @cached_property
     def ledger(self) -> sa.Engine:
         """The ledger, migrated. Raises what tasks/project.py says of one that cannot be opened."""
-        # MOVED
 
         return open_project_ledger(self)
 
@@ -78,7 +75,6 @@ class Project:
     @cached_property
     def tracker(self) -> MlflowTracker:
         """MLflow, at MLFLOW_TRACKING_URI or in .windvane/."""
-        # MOVED
         from windvane.tasks.stores.mlflow_client import MlflowTracker
 
         refuse_missing_mlflow_store(self)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.conftest import ROOT
-from windvane.monitoring.drift import binning, calibration, detector, evidently, statistics
+from windvane.monitoring.drift import binning, calibration, detector, distances, evidently
 from windvane.monitoring.drift.permutation import PermutationScorer, RowPermutation
 from windvane.monitoring.records import DriftFinding, DriftResult
 from windvane.tasks.models.features import FeatureColumns
@@ -222,8 +222,8 @@ def test_distances_on_cells_are_those_at_full_resolution(cut: int) -> None:
     moved = stats.wasserstein_distance(values[:2000], values[2000:])
     largest = stats.ks_2samp(values[:2000], values[2000:]).statistic
     rel = 1e-9 if cut else 0.25
-    assert float(statistics.compute_wasserstein(one, other, found.gaps)) * values.std() == pytest.approx(moved, rel=rel)
-    assert float(statistics.compute_kolmogorov_smirnov(one, other)) == pytest.approx(largest, rel=rel)
+    assert float(distances.compute_wasserstein(one, other, found.gaps)) * values.std() == pytest.approx(moved, rel=rel)
+    assert float(distances.compute_kolmogorov_smirnov(one, other)) == pytest.approx(largest, rel=rel)
 
 
 def test_exchanges_keep_rows_whole_and_sizes_as_they_are() -> None:

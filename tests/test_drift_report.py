@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.test_drift import COLUMNS, rows
-from windvane.monitoring.drift import binning, detector, evidently, scipy_distances, statistics
+from windvane.monitoring.drift import binning, detector, distances, evidently, scipy_distances
 from windvane.monitoring.records import DriftResult
 from windvane.tasks.models.features import FeatureColumns
 
@@ -154,13 +154,13 @@ def test_distances_are_evidentlys_on_the_rows_that_it_is_given(seed: int, cut: b
     towns = [rng.choice(list("abcdefg"), size, p=rng.dirichlet(np.ones(7))) for size in (n, m)]
     apart = jensenshannon_stat_test(*map(pd.Series, towns), ColumnType.Categorical, 0.1).drift_score
     counts = pd.DataFrame({i: pd.Series(t).value_counts() for i, t in enumerate(towns)}).fillna(0).to_numpy().T
-    for ours in (statistics, scipy_distances):
+    for ours in (distances, scipy_distances):
         one, other = (np.bincount(side, minlength=found.size) / len(side) for side in sides)
-        assert float(ours.wasserstein(one, other, found.gaps)) * unit == pytest.approx(theirs, rel=1e-9)
-        assert float(ours.kolmogorov(one, other)) == pytest.approx(
-            float(statistics.compute_kolmogorov_smirnov(one, other))
+        assert float(ours.compute_wasserstein(one, other, found.gaps)) * unit == pytest.approx(theirs, rel=1e-9)
+        assert float(ours.compute_kolmogorov_smirnov(one, other)) == pytest.approx(
+            float(distances.compute_kolmogorov_smirnov(one, other))
         )
-        said = ours.jensen_shannon(*(side / side.sum() for side in counts))
+        said = ours.compute_jensen_shannon(*(side / side.sum() for side in counts))
         assert float(said) == pytest.approx(float(apart), rel=1e-6)
 
 
@@ -170,10 +170,10 @@ def break_distances(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("this distance is broken")
 
-    found = [name for name, value in vars(statistics).items() if isinstance(value, FunctionType)]
-    assert {"wasserstein", "kolmogorov", "jensen_shannon"} <= set(found)
+    found = [name for name, value in vars(distances).items() if isinstance(value, FunctionType)]
+    assert {"compute_wasserstein", "compute_kolmogorov_smirnov", "compute_jensen_shannon"} <= set(found)
     for name in found:
-        monkeypatch.setattr(statistics, name, broken)
+        monkeypatch.setattr(distances, name, broken)
 
 
 @pytest.mark.parametrize("time", [None, "at"])

@@ -69,9 +69,7 @@ def monitoring_page(evil: str) -> str:
         diagnosis=ChangeDiagnosis("data drift", 0.9, (evil,), evil, "refit"),
     )
     entry = DecisionRecord(evil, 1, "2026-05-01", "2026-06-01", "retrain", evil, gain=0.8, cost=0.5, realised=0.6)
-    return monitoring_report.render_window_report(
-        one, entry, evil, "ledger", (evil,), [look(0.1, n) for n in (2, 3)], f"{evil}.html"
-    )
+    return monitoring_report.render_window_report(one, entry, evil, "ledger", (evil,), [look(0.1, n) for n in (2, 3)])
 
 
 def replay(evil: str) -> str:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from windvane.monitoring.drift.distances import Floats
     from windvane.monitoring.drift.permutation import PermutationScorer
-    from windvane.monitoring.drift.statistics import Floats
     from windvane.monitoring.records import DriftMeasure
 
 

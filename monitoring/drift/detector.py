@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windvane.monitoring.drift import binning, calibration, evidently, scipy_distances, statistics
+from windvane.monitoring.drift import binning, calibration, distances, evidently, scipy_distances
 from windvane.monitoring.drift.binning import ComparedColumn, read_dates
 from windvane.monitoring.drift.calibration import CalibratedScores, SeasonalScores, calibrate_scores
 from windvane.monitoring.drift.permutation import Demand, PermutationScorer, RowPermutation
 from windvane.monitoring.records import DriftFinding, DriftResult
-from windvane.tasks.evaluation.scores import PREDICTION_COLUMN, PROBABILITY_PREFIX
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    # MOVED
     from windvane.monitoring.drift.binning import ComparedColumn
-    from windvane.monitoring.drift.statistics import Distances, Floats
+    from windvane.monitoring.drift.distances import Distances, Floats
     from windvane.monitoring.records import DriftAspect, DriftMeasure
     from windvane.tasks.models.features import FeatureColumns
 
@@ -58,7 +56,7 @@ def detect_drift(
     if isinstance(asked, DriftResult):
         return asked
     with limit_to_one_thread():
-        calibrated = _calibrated(asked, level, statistics, hurry=hurry)
+        calibrated = _calibrated(asked, level, distances, hurry=hurry)
         values = np.concatenate([s.values() for s in calibrated.scorers])
         return _drift(asked, calibrated, values, calibrated.alarms, True, asked.notes)
 
@@ -85,7 +83,7 @@ def report(
     with limit_to_one_thread():
         try:
             try:
-                calibrated = _calibrated(asked, level, statistics)
+                calibrated = _calibrated(asked, level, distances)
             except Exception as e:  # noqa: BLE001 (whatever is wrong with our distances must not silence the alarm)
                 calibrated = _calibrated(asked, level, scipy_distances)
                 notes = [*notes, f"limits were found by SciPy's distances, because the fast ones failed: {_named(e)}"]
@@ -358,13 +356,6 @@ _DISTANCES = {
     "ks": "Kolmogorov-Smirnov {:.3g}",
     "jensenshannon": "Jensen-Shannon {:.3g}",
 }
-
-
-def shown_name(column: str) -> str:
-    """What people read for a column of a record."""
-    if column == PREDICTION_COLUMN:
-        return "the prediction"
-    return f"P({column.removeprefix(PROBABILITY_PREFIX)})" if column.startswith(PROBABILITY_PREFIX) else column
 
 
 class FindingTexts:

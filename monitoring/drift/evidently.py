@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windvane.monitoring.drift.binning import UNREADABLE_BIN, distinct
-from windvane.monitoring.drift.detector import shown_name
+from windvane.monitoring.window_frames import name_record_column
 from windvane.tasks import process_environment
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import BinnedColumn
+    from windvane.monitoring.drift.distances import Floats
     from windvane.monitoring.drift.permutation import RowPermutation
-    from windvane.monitoring.drift.statistics import Floats
     from windvane.monitoring.records import DriftFinding, DriftMeasure
 
 # The measures that Evidently has, by its names; the others are ours (monitoring/drift/evidently_metrics.py).
@@ -156,7 +156,7 @@ class _Frames:
         self._exchanges = exchanges
         self.cells = {c.name: c for e in exchanges for c in (*e.numbers, *e.categories)}
         named = list(dict.fromkeys([*self.cells, *(f.column for f in broken)]))
-        self.names = dict(zip(named, distinct([shown_name(name) for name in named]), strict=True))
+        self.names = dict(zip(named, distinct([name_record_column(name) for name in named]), strict=True))
 
     def side(self, which: int) -> pd.DataFrame:
         """The rows of the reference (0) or of the window (1)."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windvane.monitoring.drift import statistics
+from windvane.monitoring.drift import distances
 from windvane.monitoring.drift.binning import MISSING_BIN, BinnedColumn
-from windvane.monitoring.drift.statistics import MAX_SCORE, CountTests
+from windvane.monitoring.drift.count_tests import MAX_SCORE, CountTests
 from windvane.monitoring.records import DriftMeasure
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.drift.statistics import Distances, Floats
-    # MOVED
+    from windvane.monitoring.drift.distances import Distances, Floats
 
 # Up to so many rows of the smaller side change sides one by one. More do so in handfuls, which make about so many blocks of both
 # sides: summing rows costs more than finer blocks would tell.
@@ -221,7 +220,7 @@ class Demand:
 class PermutationScorer:
     """Exchanges -> scores (draws, measures). `learn` is shown exchanges that are not used for the limit."""
 
-    def __init__(self, exchange: RowPermutation, by: Distances = statistics) -> None:
+    def __init__(self, exchange: RowPermutation, by: Distances = distances) -> None:
         self.exchange, self._by = exchange, by
         numbers, categories = exchange.numbers, exchange.categories
         off = {c.name for c in numbers + categories if exchange.varies(c) < COUNTED}
@@ -333,9 +332,9 @@ class PermutationScorer:
         before, after = _shares(rest.numbers[..., :-2], sides.numbers[..., :-2])
         one, other = _shares(rest.categories[..., :-2], sides.categories[..., :-2])
         shaped = [
-            self._by.wasserstein(before, after, self._gaps[: before.shape[1]]),
-            self._by.kolmogorov(before, after),
-            self._by.jensen_shannon(one, other),
+            self._by.compute_wasserstein(before, after, self._gaps[: before.shape[1]]),
+            self._by.compute_kolmogorov_smirnov(before, after),
+            self._by.compute_jensen_shannon(one, other),
             np.abs((one - other) * self._weights).max(axis=-1, initial=0),
         ]
         found = [np.concatenate(shaped, axis=1)[:, self._kept]]

@@ -1,4 +1,4 @@
-"""The distances of monitoring/drift/statistics.py by SciPy, which Evidently calls too: one pair at a time, and so much slower.
+"""The distances of monitoring/drift/distances.py by SciPy, which Evidently calls too: one pair at a time, and so much slower.
 
 The live check finds its limits with these where the fast ones fail: a mistake there must not silence the alarm.
 """
@@ -12,11 +12,11 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from windvane.monitoring.drift.statistics import Floats
+    from windvane.monitoring.drift.distances import Floats
 
 
-def wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
-    """See monitoring.drift.statistics.wasserstein()."""
+def compute_wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
+    """See monitoring.drift.distances.compute_wasserstein()."""
     from scipy.stats import wasserstein_distance
 
     places = np.append(np.zeros_like(gaps[..., :1]), np.cumsum(gaps, axis=-1)[..., :-1], axis=-1)
@@ -24,13 +24,13 @@ def wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
     return _each(lambda a, b, at: float(wasserstein_distance(at, at, a, b)), one, other, places)
 
 
-def kolmogorov(one: Floats, other: Floats) -> Floats:
-    """See monitoring.drift.statistics.kolmogorov()."""
+def compute_kolmogorov_smirnov(one: Floats, other: Floats) -> Floats:
+    """See monitoring.drift.distances.compute_kolmogorov_smirnov()."""
     return _each(lambda a, b: float(np.abs(a.cumsum() - b.cumsum()).max()), one, other)
 
 
-def jensen_shannon(one: Floats, other: Floats) -> Floats:
-    """See monitoring.drift.statistics.jensen_shannon()."""
+def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
+    """See monitoring.drift.distances.compute_jensen_shannon()."""
     from scipy.spatial.distance import jensenshannon
 
     return np.nan_to_num(_each(lambda a, b: float(jensenshannon(a, b)), one, other))

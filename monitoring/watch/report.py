@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windvane.monitoring.drift.detector import shown_name
 from windvane.monitoring.records import DriftFinding, PerformanceResult, WindowAssessment
+from windvane.monitoring.window_frames import name_record_column
 from windvane.tasks.io import write_whole
 from windvane.templates import render_page
 
@@ -86,7 +86,7 @@ def render_window_report(
         alarms=len(alarms),
         compared=len(look.drift.findings),
         scale=max([1.5, *map(_compute_ratio, findings)]),
-        named=shown_name,
+        named=name_record_column,
         times=_compute_ratio,
         notes=_render_notes(look, origin, left_out),
         evidently=_read_kept_report(evidently),
@@ -107,9 +107,9 @@ def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] 
             break
         since = one.stretch.start[:10]
     if diagnosis.change == "none":
-        loud = [f"{shown_name(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
+        loud = [f"{name_record_column(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
         return f"Drift since {since}: {'; '.join(loud)}."
-    names = ", ".join(shown_name(name) for name in (drift.columns or diagnosis.columns)[:3])
+    names = ", ".join(name_record_column(name) for name in (drift.columns or diagnosis.columns)[:3])
     what = diagnosis.change[:1].upper() + diagnosis.change[1:]
     return f"{what} ({diagnosis.sure:.0%} sure) since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
 

@@ -279,7 +279,6 @@ def _compared(
     record: SnapshotRecord, known: SnapshotRecord, staging: SnapshotStaging, ids: list[str]
 ) -> SnapshotRecord:
     """The record with what changed; the known one itself when the rows are the same, whatever else differs."""
-    # MOVED
 
     if [part.sha256 for part in record.own] == [part.sha256 for part in known.own]:
         return known

@@ -257,8 +257,6 @@ def check_stored_model(folder: Path, manifest_sha256: str) -> None:
     import numpy as np
     import pandas as pd
 
-    # MOVED
-
     sample = pd.read_parquet(io.BytesIO(verify_folder(folder, manifest_sha256, [SAMPLE_FILE])[SAMPLE_FILE]))
     expected = sample.pop("_prediction").to_numpy()
     answered = np.asarray(load_model(folder, manifest_sha256).predict(sample))

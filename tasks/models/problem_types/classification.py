@@ -248,7 +248,6 @@ def tune_threshold(
 ) -> Any:
     """The fitted pipeline, calling by the threshold best for `metric` on probabilities (n, k) of rows that fits had not
     seen, counting so much each (n,); as it is without a metric or with more than two classes."""
-    # MOVED
 
     classes = pipeline.classes_
     if metric is None or len(classes) != 2:

@@ -1,62 +1,22 @@
-"""Test statistics of two samples: Wasserstein, Kolmogorov-Smirnov and Jensen-Shannon distances on bin counts, and
-exact tests of counted rows. Knows no limit.
-"""
+"""Exact tests of counted rows: missing, unreadable, new categories, range. Knows no limit."""
 
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from windvane.monitoring.records import DriftMeasure
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.floating[Any]]
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import BinnedColumn
-
-    # MOVED
+    from windvane.monitoring.drift.distances import Floats
     from windvane.monitoring.records import DriftAspect
-
-
-class Distances(Protocol):
-    """A module that measures: this one, or monitoring/drift/scipy_distances.py."""
-
-    def wasserstein(self, one: Floats, other: Floats, gaps: Floats) -> Floats:
-        """See wasserstein()."""
-
-    def kolmogorov(self, one: Floats, other: Floats) -> Floats:
-        """See kolmogorov()."""
-
-    def jensen_shannon(self, one: Floats, other: Floats) -> Floats:
-        """See jensen_shannon()."""
-
-
-def compute_wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
-    """Area (...,) between the distribution functions of two sets of shares (..., cells); `gaps` (..., cells) is the length along which
-    they stay as they are at each cell's upper edge.
-    """
-    return np.asarray((np.abs(np.cumsum(one - other, axis=-1)) * gaps).sum(axis=-1))
-
-
-def compute_kolmogorov_smirnov(one: Floats, other: Floats) -> Floats:
-    """The largest difference (...,) between the distribution functions of two sets of shares (..., cells)."""
-    return np.asarray(np.abs(np.cumsum(one - other, axis=-1)).max(axis=-1, initial=0))
-
-
-def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
-    """The Jensen-Shannon distance (...,) of two sets of shares (..., cells): the root of the divergence."""
-    from scipy.special import xlogy
-
-    middle = (one + other) / 2
-    gained = (xlogy(one, one) + xlogy(other, other)) / 2 - xlogy(middle, middle)
-    return np.sqrt(np.maximum(gained.sum(axis=-1), 0))
 
 
 # No score lies above: rarer than that cannot be told in double precision.
