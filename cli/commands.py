@@ -28,7 +28,6 @@ def run_train_command(root: Path, cause: str, depth: str, trial_runs: bool, cons
 
 def run_init_command(root: Path, table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
-    from windvane.flows.lap import data_steps
     from windvane.tasks import project_files
     from windvane.tasks.settings import settings_proposal, yaml_files
     from windvane.tasks.sources import fetch
@@ -47,7 +46,7 @@ def run_init_command(root: Path, table: str, options: dict[str, Any], console: C
         ]
         written += [".gitignore"] if project_files.ignore_state_folder(root) else []
         project_files.write_stage_inputs(root)
-        data_steps.declare_ingest_inputs(root, chosen, fetched.record)
+        fetch.declare_ingest_inputs(root, chosen, fetched.record)
         # Last: a folder with it is a project.
         written = [*yaml_files.write_params(proposal, root), *written]
     for line in proposal.assumptions:

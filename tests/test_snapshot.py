@@ -17,7 +17,6 @@ from tests.conftest import ROOT
 from tests.sources_for_tests import data, held
 from tests.test_databases import TABLE, sqlite
 from windvane.cli import commands
-from windvane.flows.lap import data_steps
 from windvane.ledger.labels import LABELLED_AT_COLUMN
 from windvane.tasks import io
 from windvane.tasks.console import Console
@@ -184,7 +183,7 @@ def test_labelled_rows_join_a_local_file_and_stay_when_all_is_read_again(
     assert not fetch.fetch_source(tmp_path, data(**local), "id", batches()).moved
     done = fetch.fetch_source(tmp_path, data(**local), "id", batches(("2024-03-02", 2, 7.0), ("2024-03-02", 3, 7.0)))
     assert ingested(tmp_path, local).select("id", "price").rows() == [(1, 1.5), (2, 2.5), (3, 7.0)]
-    data_steps.declare_ingest_inputs(tmp_path, data(**local), done.record)
+    fetch.declare_ingest_inputs(tmp_path, data(**local), done.record)
     assert "- ${data.source}\n      - .windvane/data/raw\n" in (tmp_path / "dvc.yaml").read_text()
 
 

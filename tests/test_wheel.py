@@ -25,7 +25,7 @@ from tests.standing_up import READY_SECONDS, free_port
 
 pytestmark = pytest.mark.slow
 
-ROOMS = ("flows", "tasks", "monitoring", "serving", "ledger", "templates")
+ROOMS = ("cli", "flows", "tasks", "monitoring", "serving", "ledger", "templates")
 # Whoever imports one of these gets a file of the user's instead of the library, and says so.
 TRAP = "raise SystemExit('a file of the user was imported: ' + __file__)\n"
 

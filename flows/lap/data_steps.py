@@ -5,12 +5,12 @@ Each stage runs only if DVC says that it must.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from windvane.flows.lap.context import LapContext, make_no_new_rows_outcome
-from windvane.ledger import labels, versions
+from windvane.ledger import versions
 from windvane.tasks import io, project_secrets
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.ingest import ingestion as ingesting
@@ -18,7 +18,7 @@ from windvane.tasks.io import DATA_FOLDER, read_cache, read_record, write_json
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
-from windvane.tasks.settings.data_section import DataSettings, expand_variables
+from windvane.tasks.settings.data_section import expand_variables
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.sources import fetch as fetching
 from windvane.tasks.sources import snapshot
@@ -38,29 +38,10 @@ from windvane.tasks.validate.table_profile import (
 
 
 def run_fetch_step(lap: LapContext, known: FetchResult | None = None) -> FetchResult:
-    """Source -> raw; `known`: how that ended where this lap did so already. Imports neither scikit-learn, MLflow nor Prefect."""
+    """Source -> snapshot; `known`: how that ended where this lap did so already."""
     if known is not None:
         return known
-    project = lap.project
-
-    def labelled(since: str | None) -> Iterator[Any]:
-        return labels.read_labelled_batches(project.ledger, project.name, since)
-
-    lap.console.working("fetch")
-    chosen = project.settings
-    fetched = fetching.fetch_source(project.root, chosen.data, chosen.problem.id, labelled)
-    if fetched.moved:
-        lap.console.say(f"  {fetched.text()}")
-    declare_ingest_inputs(project.root, chosen.data, fetched.record)
-    return fetched
-
-
-def declare_ingest_inputs(root: Path, data: DataSettings, record: snapshot.SnapshotRecord | None) -> None:
-    """Let the ingest stage depend on what it reads: the local source, the snapshot of another, or both."""
-    wanted = ["${data.source}"] if data.local else []
-    if not data.local or (record is not None and record.labelled):
-        wanted.append(snapshot.SNAPSHOT_FOLDER.as_posix())
-    dvc_pipeline.set_ingest_inputs(root, wanted)
+    return fetching.update_source_snapshot(lap.project, lap.console)
 
 
 TRAINED_UNTIL_PATH = DATA_FOLDER / "taught_until.json"

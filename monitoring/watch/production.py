@@ -79,11 +79,14 @@ class SourceRows:
 
     def fetch(self) -> None:
         """The snapshot of a remote source, and of labels that came back, is brought up to date as a lap does it, and under its lease."""
-        from windvane.flows.lap import data_steps
-        from windvane.flows.lap.context import open_lap
+        from windvane.ledger import laps
+        from windvane.tasks.sources import fetch
 
-        with open_lap(self.project, "watch", "refit", self._console) as lap:
-            data_steps.run_fetch_step(lap)
+        def waiting(holder: laps.LeaseHolder) -> None:
+            self._console.say(f"waiting for {holder}")
+
+        with laps.hold_lease(self.project.ledger, self.project.name, "windvane train", waiting):
+            fetch.update_source_snapshot(self.project, self._console)
 
     @cached_property
     def times(self) -> list[str]:

@@ -10,7 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
+from windvane.tasks.project import Project
 from windvane.tasks.settings.data_section import DATABASE_KINDS, DataSettings, RevealedData, reveal_secrets
 from windvane.tasks.sources.snapshot import (
     SNAPSHOT_FOLDER,
@@ -150,6 +152,35 @@ def fetch_source(
         new = None if None in counts else sum(n for n in counts if n is not None)
         record = staging.commit(record)
     return FetchResult(True, new, sum(part.rows or 0 for part in fresh), record)
+
+
+def update_source_snapshot(project: Project, console: Console) -> FetchResult:
+    """Bring the snapshot of a remote source, and of labels from production, up to date, and let ingest depend on it.
+
+    For the holder of the lease. Imports neither scikit-learn, MLflow nor Prefect.
+    """
+    from windvane.ledger import labels
+
+    def labelled(since: str | None) -> Iterator[Any]:
+        return labels.read_labelled_batches(project.ledger, project.name, since)
+
+    console.working("fetch")
+    settings = project.settings
+    fetched = fetch_source(project.root, settings.data, settings.problem.id, labelled)
+    if fetched.moved:
+        console.say(f"  {fetched.text()}")
+    declare_ingest_inputs(project.root, settings.data, fetched.record)
+    return fetched
+
+
+def declare_ingest_inputs(root: Path, data: DataSettings, record: SnapshotRecord | None) -> None:
+    """Let the ingest stage depend on what it reads: the local source, the snapshot of another, or both."""
+    from windvane.tasks.stores import dvc_pipeline
+
+    wanted = ["${data.source}"] if data.local else []
+    if not data.local or (record is not None and record.labelled):
+        wanted.append(SNAPSHOT_FOLDER.as_posix())
+    dvc_pipeline.set_ingest_inputs(root, wanted)
 
 
 def probe_source(root: Path, data: DataSettings) -> None:
