@@ -186,7 +186,7 @@ def update_newest_alias(project: Project) -> None:
 def promote_manually(project: Project, number: int, cause: str, reason: str | None = None) -> PromotionResult:
     """Make a version champion because a person (or, with a `reason`, the watch) says so. MLflow, bytes and answers are checked first.
 
-    Raises VersionGone where MLflow has it no more: nothing has moved then.
+    Raises VersionDeleted where MLflow has it no more: nothing has moved then.
     """
     version = versions.find_version(project.ledger, project.name, number)
     if version is None:
@@ -229,7 +229,7 @@ def roll_back_manually(project: Project) -> PromotionResult:
 
 
 def _refuse_deleted_version(project: Project, version: Version, serving: int | None) -> str | None:
-    """Raise VersionGone where MLflow has the version no more. MLflow's outage, in words, or None: a rollback need not wait for it."""
+    """Raise VersionDeleted where MLflow has the version no more. MLflow's outage, in words, or None: a rollback need not wait for it."""
     try:
         if mlflow_client.has_registered_version(project.tracker, version.version, version.manifest_sha256):
             return None

@@ -66,7 +66,7 @@ def record_decision(engine: sa.Engine, entry: DecisionRecord) -> DecisionRecord:
     """Put a decision on record, and return it with its id; one to wait is done at once, the others are open.
 
     Anything but waiting is decided once per version, window and action: a second time returns the first.
-    Raises AlreadyOpen for a retraining while another one is under way.
+    Raises RetrainingAlreadyOpen for a retraining while another one is under way.
     """
     new = {**vars(entry), "id": make_id(), "recorded": now_timestamp()}
     if entry.action == "wait":

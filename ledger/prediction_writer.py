@@ -156,7 +156,7 @@ class PredictionWriter:
     def submit(self, given: Sequence[Prediction]) -> Future[None]:
         """Queue predictions; the future ends when they are durable, or with what went wrong. All of them or none.
 
-        Blocks while the queue is full. Raises BadPrediction, LedgerFull, LedgerClosed.
+        Blocks while the queue is full. Raises InvalidPrediction, LedgerFull, LedgerClosed.
         """
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # what is queued is recorded: nobody can take it back

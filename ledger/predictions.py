@@ -39,7 +39,7 @@ class Prediction:
 
 
 def prepare_prediction_rows(project: str, given: Sequence[Prediction], privacy: PrivacyRules) -> list[tuple[Any, ...]]:
-    """Rows for `insert`, in its order of columns. Raises BadPrediction for what cannot be stored."""
+    """Rows for `insert`, in its order of columns. Raises InvalidPrediction for what cannot be stored."""
     received = now_timestamp()
     return [_prepare_row(project, one, privacy, received) for one in given]
 
@@ -61,7 +61,7 @@ def _prepare_row(project: str, one: Prediction, privacy: PrivacyRules, received:
 
 
 def check_prediction_id(id: str) -> None:
-    """Raise BadPrediction for an id that no database can hold."""
+    """Raise InvalidPrediction for an id that no database can hold."""
     if not isinstance(id, str) or not 0 < len(id) <= MAX_ID_CHARACTERS or "\0" in id:
         raise InvalidPrediction(f"an id is text of 1 to {MAX_ID_CHARACTERS} characters, not {str(id)[:40]!r}")
     try:

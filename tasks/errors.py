@@ -106,7 +106,7 @@ def explain_disk_error(error: BaseException, place: Path) -> WindvaneError | Non
 
 
 def check_writable(folder: Path) -> None:
-    """For `check`: whether files can be made in a folder, and LITTLE_ROOM_BYTES are free. Raises what explain() makes of it."""
+    """For `check`: whether files can be made in a folder, and MIN_FREE_BYTES are free. Raises what explain() makes of it."""
     if not folder.exists():
         folder = folder.parent
     trial = folder / f".windvane-{secrets.token_hex(4)}.part"

@@ -44,7 +44,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> app.ScoringApp:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines of moments."""
-    for name in ("HEAD_SECONDS", "UNREAD_SECONDS"):
+    for name in ("HEAD_TIMEOUT_SECONDS", "UNREAD_TIMEOUT_SECONDS"):
         monkeypatch.setattr(connections, name, 0.3)
     monkeypatch.setattr(connections, "SWEEP_INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(app, "BODY_TIMEOUT_SECONDS", 0.3)
@@ -251,7 +251,7 @@ def test_more_whole_requests_than_it_can_take_are_told_to_come_again(service: ap
         async def answer(self, body: bytes, content_type: str) -> Any:
             begun.set()
             await go.wait()
-            raise app.Refused("slow", 503)
+            raise app.RequestRefused("slow", 503)
 
     async def main() -> None:
         crowd = ConnectionTracker()

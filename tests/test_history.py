@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from windvane.monitoring.history import loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import LossMatrix, MatrixJob
 from windvane.monitoring.policy import regret
-from windvane.monitoring.records import PolicyInput
+from windvane.monitoring.records import PolicyAdvice, PolicyInput
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.settings import project_params
@@ -174,9 +174,9 @@ def test_no_policy_sees_the_future(name: str, seed: int, at: int, cost: float, d
 def test_labels_that_are_late_are_not_seen_earlier() -> None:
     made, seen = drifting(30, 8, seed=1), []
 
-    def watching(past: PolicyInput) -> simulation.Advice:
+    def watching(past: PolicyInput) -> PolicyAdvice:
         seen.append((past.now, past.known))
-        return simulation.Advice(past.now == 15, "")
+        return PolicyAdvice(past.now == 15, "")
 
     played = simulation.simulate_policy(made, simulation.RetrainingPolicy(watching), 0.5, delay=3)
     assert all(known == now - 3 for now, known in seen)

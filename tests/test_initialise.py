@@ -12,30 +12,31 @@ import yaml
 from tests.tables_for_tests import every_type, houses
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion
-from windvane.tasks.settings import project_params, settings_proposal
+from windvane.tasks.settings import project_params, settings_proposal, yaml_files
+from windvane.tasks.settings.yaml_files import SettingsProposal
 from windvane.tasks.split import data_split
 from windvane.tasks.validate import table_validation
 
 ROOT = Path(__file__).parent.parent
 
 
-def proposed(table: Path, target: str, **given: Any) -> settings_proposal.Proposal:
+def proposed(table: Path, target: str, **given: Any) -> SettingsProposal:
     """A proposal whose file says just what it says, and under which the stages run."""
     proposal = settings_proposal.propose_settings(table, target, **given)
-    read = yaml.safe_load(settings_proposal.render(proposal))
+    read = yaml.safe_load(yaml_files.render_params(proposal))
     assert read == proposal.params
     assert project_params.parse_settings(read).problem.target == target
     return proposal
 
 
-def runs(root: Path, proposal: settings_proposal.Proposal) -> None:
+def runs(root: Path, proposal: SettingsProposal) -> None:
     mine = project_params.parse_settings(proposal.params)
     ingestion.run_ingest(root, mine)
     table_validation.run_validation(root, mine)
     data_split.run_split(root, mine)
 
 
-def of(proposal: settings_proposal.Proposal) -> tuple[Any, ...]:
+def of(proposal: SettingsProposal) -> tuple[Any, ...]:
     problem = proposal.params["problem"]
     return proposal.kind, problem["time"], problem["id"], problem["ignore"], proposal.params["split"]["strategy"]
 
@@ -246,11 +247,11 @@ def test_mixed_columns_are_ignored_aloud_but_never_the_target(tmp_path: Path) ->
 def test_an_older_params_yaml_is_moved_aside_never_lost(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     proposal = proposed(ROOT / "data/txhousing.csv", "median")
-    assert settings_proposal.write(proposal, tmp_path) == ("params.yaml",)
+    assert yaml_files.write_params(proposal, tmp_path) == ("params.yaml",)
     assert project_params.load_settings(path).problem.target == "median"
-    assert settings_proposal.write(proposal, tmp_path) == ("params.yaml",)
+    assert yaml_files.write_params(proposal, tmp_path) == ("params.yaml",)
     for number, name in enumerate(["params.yaml.bak", "params.yaml.bak1"]):
         path.write_text(f"mine: {number}")
-        assert settings_proposal.write(proposal, tmp_path) == (f"params.yaml (the old one is kept as {name})",)
+        assert yaml_files.write_params(proposal, tmp_path) == (f"params.yaml (the old one is kept as {name})",)
         assert (tmp_path / name).read_text() == f"mine: {number}"
     assert {p.name for p in tmp_path.iterdir()} == {"params.yaml", "params.yaml.bak", "params.yaml.bak1"}

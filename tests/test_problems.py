@@ -99,7 +99,7 @@ def test_a_class_unseen_in_training_is_wrong_and_dear_but_no_crash() -> None:
     said = Predictions(np.array(["a", "b"]), np.array([[0.9, 0.1], [0.2, 0.8]]), np.array(["a", "b"]))
     truth = np.array(["a", "zebra"])
     assert c.accuracy(truth, said, None) == 0.5
-    assert c.loss(truth, said, "log_loss")[1] == pytest.approx(-math.log(c.CLIP))
+    assert c.compute_class_loss(truth, said, "log_loss")[1] == pytest.approx(-math.log(c.MIN_PROBABILITY))
 
 
 def test_average_precision_of_a_constant_is_the_share_and_nan_without_a_positive_row() -> None:
@@ -128,7 +128,7 @@ def test_roc_auc_is_nan_with_one_class_and_leaves_out_an_absent_one() -> None:
     [([0, 1], 1), ([False, True], 1), (["no", "yes"], 1), (["Yes", "nope"], 0), (["cat", "dog"], 1), (["1", "2"], 0)],
 )
 def test_the_positive_class_is_the_obvious_one_else_the_later(classes: list[Any], index: int) -> None:
-    assert c.positive(np.array(classes)) == index
+    assert c.find_positive_class(np.array(classes)) == index
 
 
 def test_a_dimension_says_what_it_takes() -> None:

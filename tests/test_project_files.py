@@ -91,11 +91,11 @@ def test_a_failed_init_puts_an_older_project_back(folder: Folder, monkeypatch: p
         (folder.path / "dvc.yaml").unlink()
         raise OSError(28, "No space left on device", str(folder.path / "params.yaml"))
 
-    from windvane.tasks.settings import settings_proposal
+    from windvane.tasks.settings import yaml_files
 
     (folder.path / "schema.yaml").write_text("# mine\n")
     before = hashes(folder.path)
-    monkeypatch.setattr(settings_proposal, "write", full)
+    monkeypatch.setattr(yaml_files, "write_params", full)
     with pytest.raises(InputError, match="No space left on device"):
         init(folder.path, monkeypatch)
     assert hashes(folder.path) == before

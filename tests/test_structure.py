@@ -10,26 +10,26 @@ from benchmarks import structure
 FILES = {
     "tasks/__init__.py": "",
     "tasks/io.py": "class Row:\n    pass\n\n\ndef read(path):\n    import json\n\n    return json.loads(path)\n",
-    "tasks/split/data_split.py": (
+    "tasks/split.py": (
         "from windvane.tasks import io\n"
-        "from windvane.tasks.gate.promotion_gate import judge_challenger\n"
+        "from windvane.tasks.gate import judge\n"
         "class Row:\n    pass\n"
         "def read(path):\n    return io.read(path), judge\n"
     ),
-    "tasks/gate/promotion_gate.py": "from . import split\ndef judge():\n    return split\ndef _read():\n    pass\n",
+    "tasks/gate.py": "from . import split\ndef judge():\n    return split\ndef _read():\n    pass\n",
     "flows/__init__.py": "",
-    "flows/lap/context.py": (
+    "flows/lap.py": (
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    import windvane.flows.steps\n"
         "class Lap:\n    def run(self, a, b, c, d, e, f, g):\n        pass\n"
     ),
     "flows/steps.py": (
-        "from windvane.flows.lap.context import LapContext\n"
+        "from windvane.flows.lap import Lap\n"
         "def wide(a, /, b, c, d, *args, e, f, **more):\n    pass\n"
         "def narrow(a, b, c, d, e, f, g):\n    return Lap\n"
         "@main.command()\n"
         "def typed(a, b, c, d, e, f, g, h, i):\n"
-        "    from windvane.tasks.gate import promotion_gate\n"
+        "    from windvane.tasks import gate\n"
         "    def inner():\n        import os\n"
     ),
 }

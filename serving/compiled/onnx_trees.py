@@ -90,7 +90,7 @@ def build_onnx_model(trees: list[TreeArrays], width: int, targets: int) -> bytes
 
 
 def _group_trees(trees: list[TreeArrays]) -> list[list[TreeArrays]]:
-    """The trees in their order, in groups of at most MOST_NODES nodes or a single tree."""
+    """The trees in their order, in groups of at most MAX_OPERATOR_NODES nodes or a single tree."""
     parts: list[list[TreeArrays]] = [[]]
     size = 0
     for tree in trees:

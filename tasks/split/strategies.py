@@ -85,7 +85,7 @@ def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> Split
 def _lowest(
     place: NDArray[np.float64], classes: NDArray[np.uint64] | None, share: float, least: int
 ) -> NDArray[np.bool_]:
-    """Rows placed below `share`; in any case the `least` lowest places, and the LEAST_PER_CLASS lowest of each class.
+    """Rows placed below `share`; in any case the `least` lowest places, and the MIN_SPLIT_CLASS_ROWS lowest of each class.
 
     Ranks count distinct places, so that rows of one key or group stay together. A new row can only raise the ranks of
     others: it never pulls one in.
