@@ -42,8 +42,8 @@ def test_every_command_switches_them_off_whatever_the_environment_says() -> None
     code = (
         "import os, sys\nfrom windvane.cli import main, commands\n"
         "sys.argv, names = [sys.argv[0]], sys.argv[1:]\n"
-        "commands.status = lambda *_: print({k: os.environ.get(k) for k in names})\n"
-        "cli.main(['status'], standalone_mode=False)"
+        "commands.run_status_command = lambda *_: print({k: os.environ.get(k) for k in names})\n"
+        "main.main(['status'], standalone_mode=False)"
     )
     environment = {**enabled_without(), "MLFLOW_DISABLE_TELEMETRY": "false"}
     done = subprocess.run(

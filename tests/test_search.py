@@ -222,7 +222,7 @@ import test_search as t
 def say(p):
     print(p.trial, flush=True)
 train, validation = t.table()[:200], t.table()[200:]
-t.search.search(t.parsed(trials=14), t.KIND, t.COLUMNS, train, validation, Path(sys.argv[1]) / "j.log", 1, say)
+t.model_search.search_models(t.parsed(trials=14), t.KIND, t.COLUMNS, train, validation, Path(sys.argv[1]) / "j.log", 1, say)
 """
 
 

@@ -245,7 +245,7 @@ def test_the_projects_commands_find_the_secret_and_a_foreign_server_gets_none(tw
     own, other = (f"{one.address('prefect')}/api" for one in (two[1], two[0]))
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom windvane.flows.orchestration import server\n"
-        "with server.running(Path('.windvane/prefect').resolve()) as prefect:\n"
+        "with server.use_prefect_server(Path('.windvane/prefect').resolve()) as prefect:\n"
         "    prefect.wait()\n    print(prefect.url, os.environ.get('PREFECT_API_AUTH_STRING'))"
     )
     for named, said in (({}, own), ({"PREFECT_API_URL": own}, own), ({"PREFECT_API_URL": other}, other)):

@@ -43,7 +43,7 @@ home = Path(sys.argv[1])
 with up_state.hold_up_lock(home):
     def told(children):
         alive = {name: (one.pid, one.born) for name, one in children.items()}
-        up_state.write_up_state(home, UpState(Holder.me("up"), children=alive))
+        up_state.write_up_state(home, UpState(LeaseHolder.me("up"), children=alive))
     watched = Supervisor([service(home, "one")], home / "up", told)
     while True:
         watched.step()
