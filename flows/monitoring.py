@@ -6,6 +6,7 @@ changed.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from windvane.tasks.project import Project
 if TYPE_CHECKING:
     from windvane.monitoring.records import WindowAssessment
 
+# The event in Prefect that starts the lap of a decision.
+RETRAIN_EVENT = "windvane.retrain"
 RetrainingState = Literal["done", "queued", "no"]
 # (project, version, cause, reason): makes it champion, and records that.
 RollbackAction = Callable[[Project, int, str, str], object]
@@ -88,14 +91,37 @@ def run_pending_retraining(project: Project, console: Console, wait: bool) -> Re
     return _read_retraining_state(project, owed)
 
 
+def make_resource_id(project: str) -> str:
+    """Whom an event is about."""
+    return f"windvane.project.{project}"
+
+
+def emit_retrain_event(project: str, decision: str, reason: str) -> None:
+    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken.
+
+    The environment must name the server before Prefect is imported (flows/orchestration/server.py), so it is imported here, not at the top.
+    """
+    from prefect.events import Event
+    from prefect.events.clients import get_events_client
+
+    async def emit() -> None:
+        # Each event is acknowledged before this returns.
+        async with get_events_client(reconnection_attempts=1, checkpoint_every=1) as client:
+            about = {"prefect.resource.id": make_resource_id(project), "prefect.resource.name": project}
+            payload = {"decision": decision, "reason": reason, "cause": f"watch: {reason}"[:200]}
+            await client.emit(Event(event=RETRAIN_EVENT, resource=about, payload=payload))
+
+    asyncio.run(emit())
+
+
 def _announce_decision(project: Project, owed: DecisionRecord, console: Console) -> None:
     """Tell the automation. Where that fails the reconciler finds the decision in the ledger."""
-    from windvane.flows.orchestration import deployments, libraries, server
+    from windvane.flows.orchestration import libraries, server
 
     with server.use_prefect_server(project.home / "prefect"):
         libraries.silence_prefect()
         try:
-            deployments.emit_retrain_event(project.name, owed.id, owed.reason)
+            emit_retrain_event(project.name, owed.id, owed.reason)
         except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler looks every minute)
             console.say(
                 f"  note: Prefect was not told ({type(e).__name__}); `windvane up` finds the decision within a minute"

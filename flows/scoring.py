@@ -18,7 +18,8 @@ from windvane.flows.model_promotion import require_champion
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
-from windvane.tasks.io import read_frame_cache, write_parquet, write_whole
+from windvane.tasks.ingest.table_io import read_frame_cache, write_parquet
+from windvane.tasks.io import write_whole
 from windvane.tasks.project import Project
 
 if TYPE_CHECKING:

@@ -112,7 +112,7 @@ class Project:
     def record(self, version: Version) -> pd.DataFrame:
         """A version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
         from windvane.tasks.errors import Corrupted
-        from windvane.tasks.io import read_parquet
+        from windvane.tasks.ingest.table_io import read_parquet
         from windvane.tasks.stores.model_files import hash_file
 
         path = self.artifact(version, "record.parquet", version.record_sha256)

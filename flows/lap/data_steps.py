@@ -11,9 +11,10 @@ from typing import Any
 
 from windvane.flows.lap.context import LapContext, make_no_new_rows_outcome
 from windvane.ledger import versions
-from windvane.tasks import io, project_secrets
+from windvane.tasks import project_secrets
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.ingest import ingestion as ingesting
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER, read_cache, read_record, write_json
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
@@ -54,7 +55,7 @@ def run_ingest_step(lap: LapContext) -> None:
     if ran and snapshot.count_labelled_rows(root):
         import polars as pl
 
-        rows = int(io.scan_parquet(root / TABLE_FILE).select(pl.len()).collect().item())
+        rows = int(table_io.scan_parquet(root / TABLE_FILE).select(pl.len()).collect().item())
         lap.console.say(
             f"  {rows:,} rows in all, those of {lap.project.settings.data.where} and of production together"
         )
@@ -136,7 +137,7 @@ def _propose_contract(lap: LapContext) -> bool:
     root = lap.project.root
     if (root / table_schema.SCHEMA_FILE).exists():
         return False
-    text = yaml_files.propose_schema(io.scan_parquet(root / TABLE_FILE), lap.project.settings.problem)
+    text = yaml_files.propose_schema(table_io.scan_parquet(root / TABLE_FILE), lap.project.settings.problem)
     yaml_files.write_user_file(root, table_schema.SCHEMA_FILE, text)
     return True
 

@@ -6,18 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from windvane.flows.lap.context import LapContext, LapDepth
-from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, count_cores, join_training_rows, load_training_data
+from windvane.flows.lap.context import LapContext
+from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, join_training_rows, load_training_data
 from windvane.ledger import versions
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.versions import Version
+from windvane.monitoring.records import LapDepth
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN
 from windvane.tasks.gate import promotion_gate
 from windvane.tasks.gate.promotion_gate import GateEvidence, GateVerdict
-from windvane.tasks.io import ROW_KEY, read_parquet, write_parquet
+from windvane.tasks.ingest.table_io import ROW_KEY, read_parquet, write_parquet
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.split import data_split
 

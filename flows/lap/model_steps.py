@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
@@ -20,10 +19,12 @@ from windvane.tasks import io
 from windvane.tasks.console import format_metric
 from windvane.tasks.evaluation import evaluation_files, model_evaluation
 from windvane.tasks.evaluation.evaluation_files import write_evaluation
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
 from windvane.tasks.models import class_balance, features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import classification, definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
 from windvane.tasks.search import model_search as searching
@@ -185,7 +186,7 @@ def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfigur
     if opening and opening.record_sha256 and path.exists() and model_files.hash_file(path) == opening.record_sha256:
         taught = join_training_rows(lesson)
         model = _fit_model(lap, lesson, spec, taught)
-        return Evaluated(model_evaluation.HeldOutRecord(io.read_parquet(path), model), 1)
+        return Evaluated(model_evaluation.HeldOutRecord(table_io.read_parquet(path), model), 1)
 
     def open_test() -> pd.DataFrame:
         versions.open_test_split(engine, name, lesson.mark)
@@ -194,10 +195,12 @@ def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfigur
     held = model_evaluation.predict_held_out(
         settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
     )
-    earlier = versions.count_earlier_judgements(engine, name, held.record[io.ROW_KEY].tolist())
-    held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
-    io.write_parquet(held.record, path)
-    versions.close_test_split(engine, name, lesson.mark, model_files.hash_file(path), held.record[io.ROW_KEY].tolist())
+    earlier = versions.count_earlier_judgements(engine, name, held.record[table_io.ROW_KEY].tolist())
+    held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[table_io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
+    table_io.write_parquet(held.record, path)
+    versions.close_test_split(
+        engine, name, lesson.mark, model_files.hash_file(path), held.record[table_io.ROW_KEY].tolist()
+    )
     return Evaluated(held, 2)
 
 
@@ -332,11 +335,6 @@ def _log_candidate_run(
     tracker.end(child)
 
 
-def count_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _prefix_scores(side: str, scores: Any) -> dict[str, float | None]:
     return {f"{side}_{name}": value for name, value in scores.items()}
 
@@ -402,7 +400,7 @@ def _drop_known_leaks(seen: tuple[TableFinding, ...], before: tuple[TableFinding
 def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
     import polars as pl
 
-    scan = io.scan_parquet(lesson.root / table_profile.TABLE_FILE).filter(
+    scan = table_io.scan_parquet(lesson.root / table_profile.TABLE_FILE).filter(
         pl.col(lap.project.settings.problem.target).is_not_null()
     )
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())

@@ -18,7 +18,7 @@ from windvane.monitoring.history.backtest import AlarmsByPolicy, BacktestResult,
 from windvane.tasks import io
 from windvane.tasks.console import Console, format_table
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.project import Project
@@ -215,8 +215,8 @@ def _read_labelled_rows(project: Project) -> pd.DataFrame:
     fetch.fetch_source(project.root, settings.data, settings.problem.id)
     with ingestion.open_scratch_folder(project.root) as folder:
         ingestion.write_table(project.root, settings, folder / "table.parquet", folder)
-        frame = io.read_parquet(folder / "table.parquet")
-    return frame[frame[settings.problem.target].notna()].drop(columns=io.ROW_KEY, errors="ignore")
+        frame = table_io.read_parquet(folder / "table.parquet")
+    return frame[frame[settings.problem.target].notna()].drop(columns=table_io.ROW_KEY, errors="ignore")
 
 
 def _count_delay_windows(cut: WindowedTable, late: timedelta) -> int:

@@ -18,7 +18,6 @@ from windvane.flows import model_promotion, training
 from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
 from windvane.flows.lap.context import (
     LapContext,
-    LapDepth,
     claim_lap_decision,
     clear,
     compute_fingerprint,
@@ -32,7 +31,6 @@ from windvane.flows.lap.model_steps import (
     Evaluated,
     TrainingData,
     choose_refit_spec,
-    count_cores,
     join_training_rows,
 )
 from windvane.flows.lap.step_runner import Direct
@@ -44,19 +42,20 @@ from windvane.ledger.laps import Lease
 from windvane.ledger.versions import Promotion, Version
 from windvane.monitoring.history.arrivals import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
+from windvane.monitoring.records import LapDepth
 from windvane.monitoring.watch.production import Production, WindowCount, hash_window_state
 from windvane.monitoring.watch.windows import WindowSpan
-from windvane.tasks import io
 from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_evaluation
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
-from windvane.tasks.ingest import ingestion
-from windvane.tasks.io import ROW_KEY
+from windvane.tasks.ingest import ingestion, table_io
+from windvane.tasks.ingest.table_io import ROW_KEY
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.search import model_search as searching
 from windvane.tasks.sources import fetch
@@ -231,7 +230,7 @@ def read_history_table(project: Project) -> pd.DataFrame:
     fetch.fetch_source(project.root, project.settings.data, project.settings.problem.id)
     with ingestion.open_scratch_folder(project.root) as folder:
         ingestion.write_table(project.root, project.settings, folder / "table.parquet", folder)
-        return io.read_parquet(folder / "table.parquet")
+        return table_io.read_parquet(folder / "table.parquet")
 
 
 @dataclass(frozen=True)

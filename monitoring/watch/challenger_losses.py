@@ -19,9 +19,9 @@ from windvane.monitoring.history.loss_matrix import WindowedTable
 from windvane.monitoring.policy import regret
 from windvane.monitoring.records import PolicyAdvice, PolicyInput
 from windvane.monitoring.watch.production import Production
-from windvane.tasks import io
 from windvane.tasks.console import Console
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
+from windvane.tasks.ingest import table_io
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ChallengerLosses:
     @cached_property
     def _rows(self) -> pd.DataFrame:
         """The labelled rows that a lap would learn from now, in the order of time."""
-        frame = self._production.learnable().drop(columns=io.ROW_KEY, errors="ignore")
+        frame = self._production.learnable().drop(columns=table_io.ROW_KEY, errors="ignore")
         return frame.sort_values(str(self._project.settings.problem.time), kind="stable").reset_index(drop=True)
 
     @cached_property

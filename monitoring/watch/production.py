@@ -25,7 +25,8 @@ from windvane.monitoring.watch.windows import (
 )
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
-from windvane.tasks.io import read_cache, read_frame_cache, read_parquet, write_json, write_parquet
+from windvane.tasks.ingest.table_io import read_frame_cache, read_parquet, write_parquet
+from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion, readers
+from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.search import search_plan
 from windvane.tasks.settings import project_params, yaml_files
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
@@ -50,11 +49,11 @@ class StoredTable:
 
     def __getitem__(self, name: str) -> pd.Series:
         """All values of a column."""
-        return io.read_parquet(self.path, [name])[name]
+        return table_io.read_parquet(self.path, [name])[name]
 
     def __len__(self) -> int:
         """Number of rows."""
-        return io.count_parquet_rows(self.path)
+        return table_io.count_parquet_rows(self.path)
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def _propose(
     params = _params(data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, look, notes)
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
     problem = project_params.parse_settings(params, "the proposal").problem
-    schema = yaml_files.propose_schema(io.scan_parquet(whole.path), problem)
+    schema = yaml_files.propose_schema(table_io.scan_parquet(whole.path), problem)
     reasons = {escape_variables(name): reason for name, reason in why.items()}
     return SettingsProposal(
         kind, len(whole), columns, params, tuple(notes), reasons, _describe_columns(look, kind, time), schema
@@ -266,9 +265,9 @@ def _spread(whole: StoredTable) -> pd.DataFrame:
     rows = len(whole)
     wanted = np.zeros(rows, dtype=bool)
     wanted[np.linspace(0, rows - 1, min(rows, PROPOSAL_SAMPLE_ROWS)).astype(np.int64)] = True
-    scan = pl.concat([io.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
+    scan = pl.concat([table_io.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
     frame = scan.filter(pl.col("_wanted")).drop("_wanted").collect(engine="streaming")
-    return io.convert_to_pandas(frame, io.count_missing(whole.path))
+    return table_io.convert_to_pandas(frame, table_io.count_missing(whole.path))
 
 
 def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str, ColumnProfile]:
