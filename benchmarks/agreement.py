@@ -28,7 +28,7 @@ from windvane.serving.http import invocations
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.models import features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import project_params
 from windvane.tasks.validate import table_profile
@@ -74,7 +74,11 @@ def table(file: str) -> None:
     bent = agreement.make_synthetic_rows(held, signature, 10_000, seed=0)
     for name in kind.candidates:
         model = model_pipeline.fit_pipeline(
-            ModelConfiguration(name, {}), kind, columns, frame.iloc[:half], problem.target, 0, os.cpu_count() or 1
+            ModelConfiguration(name, {}),
+            kind,
+            columns,
+            frame.iloc[:half],
+            FitOptions(problem.target, 0, os.cpu_count() or 1),
         )
         made = compile_pipeline(model, columns.names)
         engine = CompiledEngine(

@@ -34,7 +34,7 @@ from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.stores import model_files
 
@@ -71,7 +71,7 @@ def taught(number: int, candidate: str, kind: str, params: tuple[tuple[str, Any]
     frame, k = houses(), definitions.load_problem_type(kind)
     target = "price" if kind == "regression" else "dear"
     model = model_pipeline.fit_pipeline(
-        ModelConfiguration(candidate, dict(params)), k, COLUMNS, frame, target, number, 1
+        ModelConfiguration(candidate, dict(params)), k, COLUMNS, frame, FitOptions(target, number, 1)
     )
     inputs = conform_frame(frame, COLUMNS, "x")
     files = engine_files.build_engine_files(model, k, COLUMNS, inputs, inputs, 0, 300)

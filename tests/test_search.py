@@ -16,7 +16,7 @@ import pytest
 
 from windvane.tasks.errors import Corrupted, InputError
 from windvane.tasks.models.features import FeatureColumns
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.search import model_search, search_plan
 from windvane.tasks.search.model_search import SearchResult, TrialProgress
@@ -55,7 +55,7 @@ def run(s: project_params.Settings, journal: Path, frame: pd.DataFrame | None = 
     kind = definitions.load_problem_type(s.problem.kind)
     reports: list[TrialProgress] = given.pop("reports", [])
     return model_search.search_models(
-        s, kind, COLUMNS, frame[:cut], frame[cut:], journal / "j.log", 1, reports.append, **given
+        ModelTask(s, kind, COLUMNS, 1), frame[:cut], frame[cut:], journal / "j.log", reports.append, **given
     )
 
 
@@ -195,7 +195,7 @@ def test_only_scores_one_configuration_beside_the_baseline() -> None:
     frame = table()
     spec = ModelConfiguration("tree", {"max_depth": 4})
     found = model_search.score_single_configuration(
-        spec, parsed(), KIND, COLUMNS, frame[:200], frame[200:], 1, reports.append
+        ModelTask(parsed(), KIND, COLUMNS, 1), spec, frame[:200], frame[200:], reports.append
     )
     assert [r.candidate for r in found.results] == ["dummy", "tree"]
     assert (found.best.spec, found.fits, len(reports)) == (spec, 3, 3)

@@ -18,6 +18,7 @@ from windvane.tasks.gate import promotion_gate
 from windvane.tasks.gate.promotion_gate import GateEvidence, GateVerdict
 from windvane.tasks.ingest.table_io import ROW_KEY, read_parquet, write_parquet
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
@@ -182,7 +183,7 @@ def _compute_refit_losses(
     train, validation = data_split.read_training_rows(taught.root, theirs)
     rows = join_training_rows(replace(taught, train=train, validation=validation))
     spec = model_pipeline.ModelConfiguration.from_json(champion.facts["spec"])
-    model = model_pipeline.fit_with_settings(theirs, spec, taught.kind, taught.columns, rows, count_cores())
+    model = model_pipeline.fit_with_settings(ModelTask(theirs, taught.kind, taught.columns, count_cores()), spec, rows)
     return compute_record_losses(settings.problem, model, taught.columns, record), 1
 
 

@@ -22,7 +22,7 @@ from windvane.tasks.evaluation.evaluation_files import write_evaluation
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
 from windvane.tasks.models import class_balance, features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification, definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
@@ -72,6 +72,10 @@ class TrainingData:
         """The lap's run in MLflow, which has begun."""
         assert self.run_id is not None
         return self.run_id
+
+    def task(self, settings: Settings) -> ModelTask:
+        """What models are made for under these settings."""
+        return ModelTask(settings, self.kind, self.columns, self.cores)
 
 
 @dataclass(frozen=True)
@@ -139,15 +143,11 @@ def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], N
         spec, said = choose_refit_spec(
             settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
         )
-        found = searching.score_single_configuration(
-            spec, settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, lesson.cores, show
-        )
+        found = searching.score_single_configuration(lesson.task(settings), spec, lesson.train, lesson.validation, show)
         found = replace(found, notes=(*found.notes, *said))
     else:
         journal = lesson.root / "journal.log"
-        found = searching.search_models(
-            settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
-        )
+        found = searching.search_models(lesson.task(settings), lesson.train, lesson.validation, journal, show)
     for note in found.notes:
         lap.console.say(f"  note: {note}")
     io.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
@@ -192,9 +192,7 @@ def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfigur
         versions.open_test_split(engine, name, lesson.mark)
         return splitting.open_test_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
 
-    held = model_evaluation.predict_held_out(
-        settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
-    )
+    held = model_evaluation.predict_held_out(lesson.task(settings), spec, lesson.train, lesson.validation, open_test)
     earlier = versions.count_earlier_judgements(engine, name, held.record[table_io.ROW_KEY].tolist())
     held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[table_io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
     table_io.write_parquet(held.record, path)
@@ -258,7 +256,7 @@ def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
 
 
 def _fit_model(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
-    return model_pipeline.fit_with_settings(lap.project.settings, spec, lesson.kind, lesson.columns, rows, lesson.cores)
+    return model_pipeline.fit_with_settings(lesson.task(lap.project.settings), spec, rows)
 
 
 def _select_parity_rows(lesson: TrainingData, taught: pd.DataFrame) -> pd.DataFrame:
@@ -287,14 +285,7 @@ def run_explain_step(
     lap.console.working("explain")
     settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
     told = model_evaluation.evaluate_model(
-        settings,
-        lesson.kind,
-        lesson.columns,
-        found.best.spec,
-        lesson.train,
-        lesson.validation,
-        held.record,
-        lesson.cores,
+        lesson.task(settings), found.best.spec, lesson.train, lesson.validation, held.record
     )
     if lesson.sampled:
         told = replace(told, notes=(lesson.sampled, *told.notes))

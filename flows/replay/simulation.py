@@ -384,9 +384,7 @@ class _Steps:
         settings = self.past.settings
         if lap.depth == "search":
             journal = self.past.home / f"{lap.id}.log"
-            return searching.search_models(
-                settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, _nothing
-            )
+            return searching.search_models(lesson.task(settings), lesson.train, lesson.validation, journal, _nothing)
         champion, spec = versions.find_champion(self.past.ledger, self.past.name), self.first
         if champion is not None:
             before = ModelConfiguration.from_json(champion.facts["spec"])
@@ -399,14 +397,7 @@ class _Steps:
     def evaluate(self, _: LapContext, lesson: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
         """The held-out record, with how often its rows have judged before."""
         held = model_evaluation.predict_held_out(
-            self.past.settings,
-            lesson.kind,
-            lesson.columns,
-            spec,
-            lesson.train,
-            lesson.validation,
-            lambda: lesson.test,
-            lesson.cores,
+            lesson.task(self.past.settings), spec, lesson.train, lesson.validation, lambda: lesson.test
         )
         keys = held.record[ROW_KEY].tolist()
         held.record.insert(0, JUDGED_BEFORE_COLUMN, [self.past.judged[row] for row in keys])
@@ -466,9 +457,7 @@ class _Steps:
         return Judged(verdict, None if against is None else against.version, fits)
 
     def _fit(self, lesson: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
-        return model_pipeline.fit_with_settings(
-            self.past.settings, spec, lesson.kind, lesson.columns, rows, lesson.cores
-        )
+        return model_pipeline.fit_with_settings(lesson.task(self.past.settings), spec, rows)
 
 
 def _nothing(*_: Any) -> None:
