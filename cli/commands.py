@@ -297,10 +297,9 @@ def run_backtest_command(
 ) -> dict[str, Any]:
     """Retraining policies over the table's own history."""
     from windvane.flows.replay import policy_backtest as playing
-    from windvane.tasks.process_environment import count_cores
 
     project = Project(root)
-    return playing.backtest_table(project, window, cost, delay, apply, drift, count_cores(), console)
+    return playing.backtest_table(project, window, cost, delay, apply, drift, console)
 
 
 def import_labels(project: Project, file: Path, console: Console) -> dict[str, Any]:

@@ -248,8 +248,7 @@ class CheckReporter:
         from windvane.monitoring.watch import assessment, report
 
         path = page_path(self._project, seen.version, seen.start)
-        report.write_window_report(
-            path,
+        page = report.render_window_report(
             assessment.decode_assessment(seen.look),
             find_window_decision(self._project.ledger, self._project.name, seen),
             self._project.name,
@@ -258,6 +257,7 @@ class CheckReporter:
             [assessment.decode_assessment(s.look) for s in mine if s.start < seen.start],
             report_path(self._project, seen.version, seen.start),
         )
+        report.write_window_report(path, page)
         return path
 
 

@@ -123,29 +123,36 @@ def _record_chunk(
     return LabelCounts(matched, len(rows) - matched, total - len(rows), changed)
 
 
-def read_labelled_predictions(
-    engine: sa.Engine,
-    project: str,
-    until: Any = None,
-    since: Any = None,
-    *,
-    known: Any = None,
-    role: str = "champion",
-    version: int | None = None,
-    unlabelled: bool = False,
-    inputs: bool = True,
-) -> Iterator[LabelledPrediction]:
-    """Predictions from `since` (included) `until` (not) in their own time, each with its label, in the order of time.
+@dataclass(frozen=True)
+class PredictionQuery:
+    """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
     With `version`, what that one answered, in whichever role. With `known`, the join as it stood then: statements and
-    predictions received up to that moment. With `unlabelled`, also predictions without a label. Streams in pieces from one
-    snapshot, without `inputs` faster. Moments: as moments.moment().
+    predictions received up to that moment. With `unlabelled`, also predictions without a label. Without `inputs` it is faster.
     """
+
+    until: Any = None
+    since: Any = None
+    known: Any = None
+    role: str = "champion"
+    version: int | None = None
+    unlabelled: bool = False
+    inputs: bool = True
+
+
+def read_labelled_predictions(
+    engine: sa.Engine, project: str, wanted: PredictionQuery | None = None
+) -> Iterator[LabelledPrediction]:
+    """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot."""
+    wanted = wanted or PredictionQuery()
+    until, since, known = wanted.until, wanted.since, wanted.known
     p, query = (
         predictions.c,
-        _join_predictions(project, None if known is None else to_timestamp(known), unlabelled, inputs),
+        _join_predictions(project, None if known is None else to_timestamp(known), wanted.unlabelled, wanted.inputs),
     )
-    query = query.where(p.project == project, p.role == role if version is None else p.version == version)
+    query = query.where(
+        p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version
+    )
     if since is not None:
         query = query.where(p.time >= to_timestamp(since))
     if until is not None:

@@ -74,7 +74,7 @@ def taught(number: int, candidate: str, kind: str, params: tuple[tuple[str, Any]
         ModelConfiguration(candidate, dict(params)), k, COLUMNS, frame, FitOptions(target, number, 1)
     )
     inputs = conform_frame(frame, COLUMNS, "x")
-    files = engine_files.build_engine_files(model, k, COLUMNS, inputs, inputs, 0, 300)
+    files = engine_files.build_engine_files(model, k, COLUMNS, engine_files.ComparisonRows(inputs, inputs, 0, 300))
     return model, {model_files.MODEL_FILE: skops.io.dumps(model), **files}
 
 

@@ -46,7 +46,9 @@ TABLES: dict[str, dict[str, Any]] = {
 def form(model: Any, kind: str, columns: FeatureColumns, inputs: pd.DataFrame) -> engine_files.StoredEngine:
     """What is stored beside a model, read again."""
     read = engine_files.read_engine_files(
-        engine_files.build_engine_files(model, definitions.load_problem_type(kind), columns, inputs, inputs, 0, 1_000)
+        engine_files.build_engine_files(
+            model, definitions.load_problem_type(kind), columns, engine_files.ComparisonRows(inputs, inputs, 0, 1_000)
+        )
     )
     assert read is not None
     return read
@@ -298,14 +300,18 @@ def test_what_is_not_known_is_not_compiled_and_said() -> None:
 
 def test_the_stored_form_is_plain_json_that_says_how_well_it_agreed() -> None:
     model, _, inputs = boosted()
-    files = engine_files.build_engine_files(model, definitions.load_problem_type("regression"), ALL, inputs, inputs, 0)
+    files = engine_files.build_engine_files(
+        model, definitions.load_problem_type("regression"), ALL, engine_files.ComparisonRows(inputs, inputs, 0)
+    )
     told = json.loads(files[engine_files.ENGINE_FILE])
     assert told["agreement"]["rows"] > 10_000
     assert told["why"].startswith("compared with scikit-learn: 0 of 10,")
     assert told["agreement"]["accepted"] is True
     assert set(files) == {engine_files.ENGINE_FILE, engine_files.TREES_FILE}
     assert (
-        engine_files.build_engine_files(model, definitions.load_problem_type("regression"), ALL, inputs, inputs, 0)
+        engine_files.build_engine_files(
+            model, definitions.load_problem_type("regression"), ALL, engine_files.ComparisonRows(inputs, inputs, 0)
+        )
         == files
     )
 

@@ -159,7 +159,7 @@ def rows(
     engine = database.connect_ledger(f"sqlite:///{tmp_path / 'l.db'}")
     put(engine, "p", *given, privacy=privacy)
     labels.record_labels(engine, "p", told)
-    return labels.read_labelled_predictions(engine, "p", version=1, unlabelled=True)
+    return labels.read_labelled_predictions(engine, "p", labels.PredictionQuery(version=1, unlabelled=True))
 
 
 def test_a_frame_from_the_ledger_has_the_records_columns_and_types(tmp_path: Path) -> None:

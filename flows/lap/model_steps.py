@@ -224,7 +224,7 @@ def run_build_step(
     sample = inputs.tail(SMOKE_SAMPLE_ROWS)
     asked, pace = _select_parity_rows(lesson, inputs), EngineSpeed()
     engine = engine_files.build_engine_files(
-        model, lesson.kind, lesson.columns, inputs, asked, settings.split.seed, pace=pace
+        model, lesson.kind, lesson.columns, engine_files.ComparisonRows(inputs, asked, settings.split.seed), pace=pace
     )
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
     digest = model_files.save_model(

@@ -21,6 +21,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
 from windvane.tasks.settings.project_params import PARAMS_FILE
@@ -126,7 +127,6 @@ def backtest_table(
     delay: int | None,
     apply: bool,
     drift: bool,
-    cores: int,
     console: Console,
 ) -> dict[str, Any]:
     """Play the table's history; what is None is taken from params.yaml. Fits are kept in .windvane/history, beside the picture.
@@ -153,7 +153,7 @@ def backtest_table(
         built[history] = loss_matrix.build_loss_matrix(
             asked,
             project.home / "history",
-            cores,
+            count_cores(),
             lambda done, of, history=history: console.working(f"{history}: {done} of {of} models"),  # type: ignore[misc]
         )
         ringing[history] = _compute_alarms(asked, project, console) if drift else {}

@@ -270,7 +270,11 @@ class Production:
         if count.origin == "ledger":
             engine, name = self.project.ledger, self.project.name
             rows = labels.read_labelled_predictions(
-                engine, name, place.end, place.start, version=self.champion.version, unlabelled=True
+                engine,
+                name,
+                labels.PredictionQuery(
+                    until=place.end, since=place.start, version=self.champion.version, unlabelled=True
+                ),
             )
             return window_frames.build_ledger_frame(rows, self.columns("ledger"), self.record, problem)
         return self.source.rows(place)
