@@ -33,26 +33,30 @@ MIN_DRIFT_ROWS = 20
 _LONGEST = 300
 
 
-def detect_drift(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    *,
-    target: str | None,
-    time: str | None,
-    level: float,
-    seed: int,
-    history: pd.DataFrame | None = None,
-    hurry: bool = False,
-) -> DriftResult:
-    """Whether the window (m rows) differs from the reference (n rows) by more than a share `level` of unchanged windows do, by our
-    own distances: fast, for history that is played.
+@dataclass(frozen=True)
+class Comparison:
+    """A window (m rows) beside the reference (n rows), by these columns; `seed` draws the rows of large ones.
 
     Both hold the feature columns, and where known the prediction, probabilities, the target (NaN: no label yet) and `time`.
     `history`: rows of the same source from before the reference, for what seasons do; predictions need not be there.
+    """
+
+    reference: pd.DataFrame
+    window: pd.DataFrame
+    columns: FeatureColumns
+    target: str | None
+    time: str | None
+    seed: int
+    history: pd.DataFrame | None = None
+
+
+def detect_drift(compared: Comparison, level: float, *, hurry: bool = False) -> DriftResult:
+    """Whether the window differs from the reference by more than a share `level` of unchanged windows do, by our own distances: fast,
+    for history that is played.
+
     `hurry`: stop counting once the alarm is ruled out; the alarm is the same, limits are rough.
     """
-    asked = _asked(reference, window, columns, target, time, level, seed, history)
+    asked = _asked(compared, level)
     if isinstance(asked, DriftResult):
         return asked
     with limit_to_one_thread():
@@ -61,22 +65,12 @@ def detect_drift(
         return _drift(asked, calibrated, values, calibrated.alarms, True, asked.notes)
 
 
-def report(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    *,
-    target: str | None,
-    time: str | None,
-    level: float,
-    seed: int,
-    history: pd.DataFrame | None = None,
-) -> tuple[DriftResult, str | None]:
+def report(compared: Comparison, level: float) -> tuple[DriftResult, str | None]:
     """The same, read from Evidently's report, which runs with our limits as its thresholds; and that report as an HTML page.
 
     A report that fails leaves the alarm open, with the reason. None for a page: too few rows, or nothing that can be compared.
     """
-    asked = _asked(reference, window, columns, target, time, level, seed, history)
+    asked = _asked(compared, level)
     if isinstance(asked, DriftResult):
         return asked, None
     notes = asked.notes
@@ -158,29 +152,21 @@ class _Limits:
         return np.concatenate([low for low, _ in found]), np.concatenate([high for _, high in found])
 
 
-def _asked(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    target: str | None,
-    time: str | None,
-    level: float,
-    seed: int,
-    history: pd.DataFrame | None,
-) -> _Asked | DriftResult:
+def _asked(compared: Comparison, level: float) -> _Asked | DriftResult:
     """What to compare; a Drift where that says all there is to say."""
+    reference, window, time, history = compared.reference, compared.window, compared.time, compared.history
     sizes = (len(reference), len(window))
     if min(sizes) < MIN_DRIFT_ROWS:
         few = f"too few rows to say: {sizes[1]:,} in the window, {sizes[0]:,} in the reference; {MIN_DRIFT_ROWS} of each are needed"
         return DriftResult(False, None, None, None, level, (), *sizes, few)
     past = reference.iloc[:0] if history is None or time is None else history
-    wanted = binning.list_compared_columns(reference, columns, time)
+    wanted = binning.list_compared_columns(reference, compared.columns, time)
     broken = binning.find_absent_columns(reference, window, wanted)
-    rows, notes = sample_rows(past, reference, window, time, seed)
+    rows, notes = sample_rows(past, reference, window, time, compared.seed)
     wanted, rising = drop_rising_columns(
         rows, [c for c in wanted if c.name in rows.reference and c.name in rows.window]
     )
-    label = _find_label_column(rows, target, wanted)
+    label = _find_label_column(rows, compared.target, wanted)
     if not wanted and label is None:
         return DriftResult(bool(broken), None, None, None, level, tuple(broken), *sizes, "no column can be compared")
     return _Asked(rows, wanted, label, broken, sizes, notes + rising)

@@ -142,13 +142,13 @@ class MonitoringPass:
         found, state = assessment.assess_window(
             frame,
             self._reference(place.start, columns),
-            columns,
-            settings.problem,
-            version=version,
+            assessment.AssessmentRules(
+                settings.problem,
+                compute_check_level(settings.monitor.false_alarms, looks, place.closed),
+                settings.split.seed,
+                settings.monitor.cut,
+            ),
             stretch=WindowExtent(place.start, place.end, len(frame), labelled, place.closed),
-            level=compute_check_level(settings.monitor.false_alarms, looks, place.closed),
-            seed=settings.split.seed,
-            cut=settings.monitor.cut,
             drifted=None if fresh or before is None else assessment.decode_assessment(before.look).drift,
             report_to=report_path(self._project, version, place.start)
             if self._production.measured_by_evidently
@@ -185,7 +185,9 @@ class MonitoringPass:
 
         kept = [s.look["state"] for s in self._known(start)]
         known = [WindowState.from_json(content) for content in kept if content is not None]
-        return AssessmentReference(record, self._production.before, known, self._models[columns])
+        return AssessmentReference(
+            self._production.champion.version, columns, record, self._production.before, known, self._models[columns]
+        )
 
     def _known(self, start: str) -> list[WindowRecord]:
         """Closed windows whose state may come back, newest last: the champion's own, without those that alarm up to this one.
