@@ -77,8 +77,8 @@ def test_a_split_rule_and_a_metric_change_the_fingerprint(house: Path) -> None:
     known = {fingerprint.hash_model_code()}
     edits = (
         ("tasks/split/strategies.py", "MIN_SPLIT_ROWS = ", "MIN_SPLIT_ROWS = 1 + "),
-        ("tasks/models/problem_types/regression.py", "def ", "def _unused() -> None:\n    pass\n\n\ndef "),
-        ("tasks/models/problem_types/classification.py", "def ", "def _unused() -> None:\n    pass\n\n\ndef "),
+        ("tasks/models/problem_types/regression.py", "np.abs(truth", "np.square(truth"),
+        ("tasks/models/problem_types/classification.py", "2 * hits", "3 * hits"),
         ("tasks/ingest/table_io.py", "ROW_GROUP_ROWS = ", "ROW_GROUP_ROWS = 1 + "),
     )
     for path, before, after in edits:
