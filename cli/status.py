@@ -28,7 +28,7 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
     shown: dict[str, Any] | None = None
     if champion is not None and last is not None:
         age = datetime.now(UTC) - datetime.fromisoformat(last.promoted)
-        summary = champion.facts["summary"]
+        summary = champion.facts.summary
         shown = {
             "version": champion.version,
             "since": last.promoted,
@@ -38,7 +38,7 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
             "taught_until": champion.taught_until,
             "data_version": champion.data_version,
             "run_id": champion.run_id,
-            "metric": champion.facts["metric"],
+            "metric": champion.facts.metric,
             "test": summary["test"],
             "candidate": summary["chosen"],
         }
@@ -185,7 +185,7 @@ def _describe_version(
     serves: str | None,
     moves: tuple[Promotion, ...],
 ) -> dict[str, Any]:
-    summary = version.facts["summary"]
+    summary = version.facts.summary
     low, high = summary["interval"]
     told = {} if judgement is None else judgement.verdict.get("outcome", {})
     promoted = [move.promoted for move in moves if move.to_version == version.version]
@@ -195,7 +195,7 @@ def _describe_version(
         "verdict": None if judgement is None else "promoted" if judgement.accepted else "refused",
         "reason": told.get("reason") or (None if judgement is None else judgement.verdict.get("reason")),
         "candidate": summary["chosen"],
-        "metric": version.facts["metric"],
+        "metric": version.facts.metric,
         "value": summary["test"],
         "low": low,
         "high": high,

@@ -79,7 +79,7 @@ class _Scorer:
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
         self.engine, self._ask = _choose_engine(project, version)
-        self._columns = features.FeatureColumns(**{k: tuple(v) for k, v in version.facts["columns"].items()})
+        self._columns = features.FeatureColumns(**{k: tuple(v) for k, v in version.facts.columns.items()})
         self._piece = self.rows = self.found = 0
 
     def scored(self, table: pa.Table) -> pa.Table:
@@ -148,8 +148,8 @@ def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[p
     from windvane.tasks.models.problem_types import definitions
     from windvane.tasks.stores import model_files
 
-    kind = definitions.load_problem_type(version.facts["kind"])
-    bulk = version.facts.get("bulk") or {}
+    kind = definitions.load_problem_type(version.facts.kind)
+    bulk = version.facts.bulk or {}
     if bulk.get("engine") == "compiled":
         from windvane.serving.compiled import engine_files
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, split_chunks, to_timestamp
 from windvane.ledger.schema import labels, predictions, versions
+from windvane.ledger.versions import VersionFacts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -212,9 +213,10 @@ def read_labelled_batches(engine: sa.Engine, project: str, since: str | None) ->
         for rows in db.execute(_select_labelled_rows(project, since)).partitions():
             for version in sorted({row.version for row in rows}):
                 mine = versions.c.project == project, versions.c.version == version
-                facts: dict[str, Any] | None = db.scalar(sa.select(versions.c.facts).where(*mine))
-                if facts is None:
+                stored: dict[str, Any] | None = db.scalar(sa.select(versions.c.facts).where(*mine))
+                if stored is None:
                     continue
+                facts = VersionFacts.from_json(stored)
                 if held := _read_complete_rows(facts, (row for row in rows if row.version == version)):
                     yield _build_batch(facts, held)
 
@@ -233,43 +235,43 @@ def _select_labelled_rows(project: str, since: str | None) -> sa.Select[Any]:
     return (query if since is None else query.where(complete > since)).order_by(complete, p.id)
 
 
-def _read_complete_rows(facts: dict[str, Any], rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
+def _read_complete_rows(facts: VersionFacts, rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
     """Rows with the values of all columns that the version knows; those left out of which one is missing or hashed."""
     found = []
     for row in rows:
         inputs = orjson.loads(row.inputs)
         try:
             # A hashed value is an object, which no column can be read from.
-            values = {n: _VALUE_READERS[group](inputs[n]) for group, names in facts["columns"].items() for n in names}
+            values = {n: _VALUE_READERS[group](inputs[n]) for group, names in facts.columns.items() for n in names}
         except (KeyError, ValueError, TypeError, OverflowError):
             continue
         found.append((row, values))
     return found
 
 
-def _build_batch(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.RecordBatch:
+def _build_batch(facts: VersionFacts, held: list[tuple[Any, dict[str, Any]]]) -> pa.RecordBatch:
     import pyarrow as pa
 
     texts, types = pa.string(), {"numbers": pa.float64(), "booleans": pa.bool_(), "dates": pa.timestamp("us")}
     columns: dict[str, pa.Array] = {}
-    if facts.get("id"):
-        columns[facts["id"]] = pa.array([row.id for row, _ in held], texts)
-    if facts.get("time"):
-        columns[facts["time"]] = _build_time_column(facts, held)
-    for group, names in facts["columns"].items():
+    if facts.id:
+        columns[facts.id] = pa.array([row.id for row, _ in held], texts)
+    if facts.time:
+        columns[facts.time] = _build_time_column(facts, held)
+    for group, names in facts.columns.items():
         for name in names:
             columns[name] = pa.array([values[name] for _, values in held], types.get(group, texts))
-    columns[facts["target"]] = _build_target_column(facts["kind"], held)
+    columns[facts.target] = _build_target_column(facts.kind, held)
     columns[LABELLED_AT_COLUMN] = pa.array([row.complete for row, _ in held], texts)
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _build_time_column(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
+def _build_time_column(facts: VersionFacts, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
     """problem.time of each row; where it is a number that only orders the rows, one without it has none."""
     import pyarrow as pa
 
     times = [_parse_moment(row.time) for row, _ in held]
-    if isinstance(facts.get("taught_until"), int | float):
+    if isinstance(facts.taught_until, int | float):
         own = [row.time != row.received for row, _ in held]
         numbers = [
             (time - _EPOCH) / timedelta(seconds=1) if has else None for time, has in zip(times, own, strict=True)

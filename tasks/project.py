@@ -67,7 +67,7 @@ class Project:
             versions.find_champion(self.ledger, self.name),
             table_schema.load_schema(self.root / table_schema.SCHEMA_FILE),
         )
-        known = {name for names in champion.facts["columns"].values() for name in names} if champion else set()
+        known = champion.facts.column_names if champion else set()
         known |= set(agreed.columns) if agreed else set()
         # Before the first lap nothing is known, and nothing answered.
         return project_secrets.build_privacy_rules(self.settings, self.home, known or None)

@@ -25,6 +25,7 @@ from windvane.ledger import database, versions
 from windvane.ledger.labels import LabelStatement
 from windvane.ledger.prediction_writer import PredictionWriter
 from windvane.ledger.schema import versions as versions_table
+from windvane.ledger.versions import VersionFacts
 from windvane.serving.compiled import engine_files
 from windvane.serving.http.access_control import ApiKeys, HostNames
 from windvane.serving.http.access_control import parse_api_keys as known
@@ -104,10 +105,19 @@ class Site:
         facts |= {**more, "summary": {"chosen": "boosting", "test": 1.0, "interval": [0.5, 1.5]}}
         digest = model_files.seal_folder(folder)
         version = versions.Version(
-            number, f"f{number}", "r", str(folder), digest, "x", "d", None, facts, database.now_timestamp()
+            number,
+            f"f{number}",
+            "r",
+            str(folder),
+            digest,
+            "x",
+            "d",
+            None,
+            VersionFacts.from_json(facts),
+            database.now_timestamp(),
         )
         with self.ledger.begin() as db:
-            db.execute(sa.insert(versions_table).values(project=PROJECT, **vars(version)))
+            db.execute(sa.insert(versions_table).values(project=PROJECT, **version.to_json()))
         return version
 
     def promote(self, number: int) -> None:

@@ -153,7 +153,7 @@ def test_a_lap_that_answers_label_drift_says_so_and_goes_on_to(tmp_path: Path, p
         ended = decisions.find_decision(engine, made.id)
         assert ended.state == "done", ended.note
         version = versions.find_newest_version(engine, "visits")
-        assert version.facts["spec"]["balance"]["newest"] == "7d"
+        assert version.facts.spec["balance"]["newest"] == "7d"
         tags = MlflowClient(f"sqlite:///{folder.path}/.windvane/mlflow.db").get_run(version.run_id).data.tags
         assert tags["windvane.verdict"] == "promoted" or number, tags["windvane.reason"]
         assert "as in the newest window of labels (7d)" in tags["windvane.reason"]

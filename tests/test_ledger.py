@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from windvane.ledger import database, laps, versions
 from windvane.ledger.schema import metadata
-from windvane.ledger.versions import GateJudgement, Version
+from windvane.ledger.versions import GateJudgement, Version, VersionFacts
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -37,7 +37,9 @@ def quiet(_: laps.LeaseHolder) -> None:
 
 
 def version(number: int, mark: str = "f") -> Version:
-    return Version(number, f"{mark}{number}", "run", "uri", "m", "r", "d", None, {}, database.now_timestamp())
+    return Version(
+        number, f"{mark}{number}", "run", "uri", "m", "r", "d", None, VersionFacts(), database.now_timestamp()
+    )
 
 
 def test_migrations_make_exactly_the_tables_of_the_schema(engine: sa.Engine) -> None:

@@ -22,7 +22,7 @@ from windvane.ledger.retention import RemovedRows, erase_ids, erase_subject, exp
 from windvane.ledger.schema import erasures
 from windvane.ledger.schema import labels as statements
 from windvane.ledger.schema import predictions as table
-from windvane.ledger.versions import Version
+from windvane.ledger.versions import Version, VersionFacts
 from windvane.serving.http import server
 
 KEY = b"a key that only this test knows"
@@ -163,7 +163,11 @@ def register(engine: sa.Engine, project: str, **facts: Any) -> None:
     content = {"columns": COLUMNS, "target": "price", "kind": "regression", "id": "house", "time": "ts", **facts}
     with laps.hold_lease(engine, project, "lap", lambda _: None) as lease:
         versions.record_version(
-            engine, lease, Version(1, "f", "run", "uri", "m", "r", "d", None, content, database.now_timestamp())
+            engine,
+            lease,
+            Version(
+                1, "f", "run", "uri", "m", "r", "d", None, VersionFacts.from_json(content), database.now_timestamp()
+            ),
         )
 
 

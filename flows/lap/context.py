@@ -67,7 +67,7 @@ def compute_fingerprint(lap: LapContext, data_version: str) -> str:
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         if champion is None:
             raise InputError("there is no champion whose configuration could be refitted. Run `windvane train` first")
-        spec = champion.facts["spec"]
+        spec = champion.facts.spec
     return fingerprint.compute_fingerprint(lap.project.settings, data_version, lap.depth, spec, lap.remedy)
 
 

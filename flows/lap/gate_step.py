@@ -132,7 +132,7 @@ def compute_reference_losses(
         )
     problem = project.settings.problem
     common = _find_unseen_rows(challenger, against, record, problem.time)
-    learned = features.FeatureColumns(**{k: tuple(v) for k, v in against.facts["columns"].items()})
+    learned = features.FeatureColumns(**{k: tuple(v) for k, v in against.facts.columns.items()})
     if int(common.sum()) >= promotion_gate.MIN_JUDGED_ROWS and set(learned.names) <= set(record.columns):
         return ReferenceLosses(
             compute_record_losses(problem, project.model(against), learned, record), common, "rows new to both"
@@ -149,11 +149,11 @@ def _find_unseen_rows(
     import numpy as np
     import pandas as pd
 
-    mine, theirs = challenger.facts["sides"], champion.facts["sides"]
-    until = champion.facts["taught_until"]
+    mine, theirs = challenger.facts.sides, champion.facts.sides
+    until = champion.facts.taught_until
     if theirs["strategy"] != "time" and mine == theirs:
         return np.ones(len(record), dtype=bool)  # sticky sides: a test row was a test row then
-    if time is None or until is None or champion.facts["sides"]["strategy"] != "time":
+    if time is None or until is None or champion.facts.sides["strategy"] != "time":
         return np.zeros(len(record), dtype=bool)
     limit = pd.Timestamp(until) if isinstance(until, str) else until
     return (record[time] > limit).to_numpy(dtype=bool)
@@ -173,8 +173,8 @@ def _compute_refit_losses(
 ) -> tuple[NDArray[np.float64], int]:
     """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
     settings = lap.project.settings
-    history = champion.facts.get("history", settings.retrain.history)  # versions before this fact: as now
-    if champion.facts["spec"] == challenger.facts["spec"] and history == settings.retrain.history:
+    history = champion.facts.history or settings.retrain.history  # versions before this fact: as now
+    if champion.facts.spec == challenger.facts.spec and history == settings.retrain.history:
         return record[LOSS_COLUMN].to_numpy(
             dtype="float64"
         ), 0  # the same configuration on the same rows is the same model
@@ -182,7 +182,7 @@ def _compute_refit_losses(
     theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
     train, validation = data_split.read_training_rows(taught.root, theirs)
     rows = join_training_rows(replace(taught, train=train, validation=validation))
-    spec = model_pipeline.ModelConfiguration.from_json(champion.facts["spec"])
+    spec = model_pipeline.ModelConfiguration.from_json(champion.facts.spec)
     model = model_pipeline.fit_with_settings(ModelTask(theirs, taught.kind, taught.columns, count_cores()), spec, rows)
     return compute_record_losses(settings.problem, model, taught.columns, record), 1
 
@@ -193,7 +193,7 @@ def _describe_comparison(
     """Which rows judged, for the sentence of the verdict."""
     again = int((rows[JUDGED_BEFORE_COLUMN] > 0).sum())
     told = [f"compared with version {against.version} on {bench.how}"] if against else []
-    if (newest := challenger.facts["spec"].get("balance", {}).get("newest")) is not None:
+    if (newest := challenger.facts.spec.get("balance", {}).get("newest")) is not None:
         told.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
     return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
 

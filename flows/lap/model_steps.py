@@ -139,7 +139,7 @@ def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], N
     if lap.depth == "refit":
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         assert champion is not None
-        before = ModelConfiguration.from_json(champion.facts["spec"])
+        before = ModelConfiguration.from_json(champion.facts.spec)
         spec, said = choose_refit_spec(
             settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
         )
@@ -244,7 +244,7 @@ def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
     """Why the scoring service will not load a version beside the champion, in words; None: as far as one can tell it will."""
     most = project.settings.serve.most_memory
     champion = versions.find_champion(project.ledger, project.name)
-    beside = (champion.facts.get("memory") or {}).get("kept", 0) if champion is not None else 0
+    beside = (champion.facts.memory or {}).get("kept", 0) if champion is not None else 0
     if most is None or EMPTY_SERVICE_BYTES + beside + memory.peak <= most:
         return None
     return (

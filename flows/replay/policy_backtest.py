@@ -142,7 +142,7 @@ def backtest_table(
     if settings.problem.time is None:
         raise InputError("problem.time: a history needs an order. Name the column that says when a row was observed")
     champion = versions.find_champion(project.ledger, project.name)
-    spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts["spec"])
+    spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec)
     cut = loss_matrix.cut_into_windows(_read_labelled_rows(project), settings.problem.time, window)
     first = loss_matrix.find_first_window(cut.count)
     delay = _count_delay_windows(cut, settings.monitor.delay) if delay is None else delay

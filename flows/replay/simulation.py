@@ -39,7 +39,7 @@ from windvane.ledger import database, decisions, versions
 from windvane.ledger.database import now_timestamp
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
-from windvane.ledger.versions import Promotion, Version
+from windvane.ledger.versions import Promotion, Version, VersionFacts
 from windvane.monitoring.history.arrivals import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
 from windvane.monitoring.records import LapDepth
@@ -342,10 +342,10 @@ class _Steps:
     def nothing_to_learn(self, lap: LapContext) -> LapOutcome | None:
         """The end of a lap where no row is new to the champion; else None."""
         rows, champion = self.past.learned()[1], versions.find_champion(self.past.ledger, self.past.name)
-        if champion is None or len(rows) > champion.facts["rows"]:
+        if champion is None or len(rows) > champion.facts.rows:
             return None
         until = str(splitting.find_trained_until(rows, self.past.settings))
-        return make_no_new_rows_outcome(lap, champion) if until <= str(champion.facts["taught_until"]) else None
+        return make_no_new_rows_outcome(lap, champion) if until <= str(champion.facts.taught_until) else None
 
     def fingerprint(self, _: LapContext, __: str) -> str:
         """A name of its own for each version."""
@@ -356,7 +356,7 @@ class _Steps:
         past, settings = self.past, self.past.settings
         come, labelled = past.learned()
         rows, champion = labelled.reset_index(drop=True), versions.find_champion(past.ledger, past.name)
-        parted = parting.split_rows(rows, settings, champion.facts["taught_until"] if champion else None)
+        parted = parting.split_rows(rows, settings, champion.facts.taught_until if champion else None)
 
         def taken(side: pd.DataFrame, judging: bool) -> pd.DataFrame:
             import polars as pl
@@ -387,7 +387,7 @@ class _Steps:
             return searching.search_models(lesson.task(settings), lesson.train, lesson.validation, journal, _nothing)
         champion, spec = versions.find_champion(self.past.ledger, self.past.name), self.first
         if champion is not None:
-            before = ModelConfiguration.from_json(champion.facts["spec"])
+            before = ModelConfiguration.from_json(champion.facts.spec)
             spec, _said = choose_refit_spec(
                 settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
             )
@@ -415,16 +415,16 @@ class _Steps:
         """A version in the rehearsal's ledger; its record and model in memory."""
         past, settings = self.past, self.past.settings
         until, number = splitting.find_trained_until(lesson.final, settings), len(past.records) + 1
-        facts = {
-            "spec": spec.to_json(),
-            "columns": asdict(lesson.columns),
-            "taught_until": until,
-            "sides": {**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
-            "metric": settings.problem.headline,
-            "kind": settings.problem.kind,
-            "rows": len(lesson.rows),
-            "summary": summary,
-        }
+        facts = VersionFacts(
+            spec=spec.to_json(),
+            columns=asdict(lesson.columns),
+            taught_until=until,
+            sides={**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
+            metric=settings.problem.headline,
+            kind=settings.problem.kind,
+            rows=len(lesson.rows),
+            summary=summary,
+        )
         taught_until = None if until is None else str(until)
         version = Version(
             number, lesson.mark, lesson.mark, "", "", "", lesson.mark, taught_until, facts, now_timestamp()
@@ -440,9 +440,9 @@ class _Steps:
 
         def refitted() -> tuple[NDArray[np.float64], int]:
             assert against is not None
-            if against.facts["spec"] == challenger.facts["spec"]:
+            if against.facts.spec == challenger.facts.spec:
                 return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
-            model = self._fit(lesson, ModelConfiguration.from_json(against.facts["spec"]), join_training_rows(lesson))
+            model = self._fit(lesson, ModelConfiguration.from_json(against.facts.spec), join_training_rows(lesson))
             return gate_step.compute_record_losses(past.settings.problem, model, lesson.columns, record), 1
 
         bench = gate_step.compute_reference_losses(past, challenger, against, record, refitted)
@@ -450,9 +450,7 @@ class _Steps:
         if not verdict.accepted:
             del past.models[number]
         elif past.settings.split.strategy == "time":  # only now: of the others nobody would ever ask
-            past.models[number] = self._fit(
-                lesson, ModelConfiguration.from_json(challenger.facts["spec"]), lesson.final
-            )
+            past.models[number] = self._fit(lesson, ModelConfiguration.from_json(challenger.facts.spec), lesson.final)
             fits += 1
         return Judged(verdict, None if against is None else against.version, fits)
 

@@ -84,7 +84,7 @@ class ChallengerLosses:
     @cached_property
     def _shelf(self) -> ChallengerStore:
         spec, folder = (
-            ModelConfiguration.from_json(self._champion.facts["spec"]),
+            ModelConfiguration.from_json(self._champion.facts.spec),
             self._project.home / "history" / "challengers",
         )
         teaching = self._console.working
@@ -110,7 +110,7 @@ class ChallengerLosses:
             number := versions.find_previous_champion(engine, name, version.version)
         ) is not None and number not in seen:
             earlier = versions.find_version(engine, name, number)
-            if earlier is None or earlier.facts["spec"] != self._champion.facts["spec"]:
+            if earlier is None or earlier.facts.spec != self._champion.facts.spec:
                 break
             looked = [
                 (s.start, min(s.end, begin)) for s in windows.list_windows(engine, name, number) if s.start < begin
