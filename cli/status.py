@@ -11,6 +11,7 @@ from typing import Any
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.versions import GateJudgement, Promotion, Version
+from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.console import Console, format_metric, format_table
 from windvane.tasks.project import Project
 from windvane.tasks.stores import mlflow_store
@@ -89,11 +90,11 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
     seen = windows.find_newest_window(project.ledger, project.name)
     if seen is None:
         return None
-    alarm, note = seen.look["drift"]["alarm"], seen.look["drift"]["note"]
-    columns = list(dict.fromkeys(f["column"] for f in seen.look["drift"]["findings"] if f["alarm"]))
+    look = WindowAssessment.from_json(seen.look)
+    alarm, note, columns = look.drift.alarm, look.drift.note, list(look.drift.columns)
     console.say(
         f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
-        f"version {seen.version}: {note if alarm is None else seen.look['diagnosis']['change']}"
+        f"version {seen.version}: {note if alarm is None else look.diagnosis.change}"
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
     told = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}

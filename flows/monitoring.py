@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from windvane.flows.model_promotion import VersionDeleted, require_champion
 from windvane.flows.services import up_state
@@ -19,6 +20,7 @@ from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import ChampionMoved, Version
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
+from windvane.monitoring.records import WindowAssessment
 from windvane.monitoring.watch import notifications
 from windvane.monitoring.watch.event_clock import Clock
 from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
@@ -27,9 +29,6 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
-
-if TYPE_CHECKING:
-    from windvane.monitoring.records import WindowAssessment
 
 # The event in Prefect that starts the lap of a decision.
 RETRAIN_EVENT = "windvane.retrain"
@@ -239,26 +238,30 @@ class CheckReporter:
         mine = windows.list_windows(self._project.ledger, self._project.name, seen.version)
         for earlier in mine:
             kept = report_path(self._project, earlier.version, earlier.start)
-            if earlier.start < seen.start and earlier.look["drift"]["alarm"] is False and kept.exists():
+            if earlier.start < seen.start and kept.exists() and _is_quiet(earlier):
                 kept.unlink()
                 self._write(earlier, mine)
         return str(self._write(seen, mine))
 
     def _write(self, seen: WindowRecord, mine: tuple[WindowRecord, ...]) -> Path:
-        from windvane.monitoring.watch import assessment, report
+        from windvane.monitoring.watch import report
 
         path = page_path(self._project, seen.version, seen.start)
         page = report.render_window_report(
-            assessment.decode_assessment(seen.look),
+            WindowAssessment.from_json(seen.look),
             find_window_decision(self._project.ledger, self._project.name, seen),
             self._project.name,
             seen.origin,
             self._production.hidden if seen.origin == "ledger" else (),
-            [assessment.decode_assessment(s.look) for s in mine if s.start < seen.start],
+            [WindowAssessment.from_json(s.look) for s in mine if s.start < seen.start],
             report_path(self._project, seen.version, seen.start),
         )
         report.write_window_report(path, page)
         return path
+
+
+def _is_quiet(seen: WindowRecord) -> bool:
+    return WindowAssessment.from_json(seen.look).drift.alarm is False
 
 
 _END_OF_TIME = "9999"
@@ -348,7 +351,8 @@ def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
 
 
 def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Production, report: str) -> dict[str, Any]:
-    look = seen.look
+    look = WindowAssessment.from_json(seen.look)
+    quality = look.quality if look.quality.loss is not None or look.estimate is None else look.estimate
     hidden = [] if seen.origin == "source" else list(production.hidden)
     return {
         "window": {
@@ -359,18 +363,16 @@ def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Producti
             "labelled": seen.labelled,
         },
         "drift": {
-            "alarm": look["drift"]["alarm"],
-            "columns": list(dict.fromkeys(f["column"] for f in look["drift"]["findings"] if f["alarm"])),
-            "p": look["drift"]["p"],
-            "level": look["drift"]["level"],
-            "note": look["drift"]["note"],
+            "alarm": look.drift.alarm,
+            "columns": list(look.drift.columns),
+            "p": look.drift.p,
+            "level": look.drift.level,
+            "note": look.drift.note,
             "left_out": hidden,
         },
-        "quality": look["quality"]
-        if look["quality"]["loss"] is not None or look["estimate"] is None
-        else look["estimate"],
-        "diagnosis": look["diagnosis"]["change"],
-        "why": look["diagnosis"]["why"],
+        "quality": asdict(quality),
+        "diagnosis": look.diagnosis.change,
+        "why": look.diagnosis.why,
         "decision": entry.action,
         "reason": entry.reason,
         "known_until": entry.known_until,

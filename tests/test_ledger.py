@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -187,3 +188,14 @@ def test_each_row_is_counted_once_per_opening(sides: list[set[int]]) -> None:
     everything = sorted(set().union(*sides)) if sides else []
     expected = {row: sum(row in side for side in sides) for row in everything}
     assert versions.count_earlier_judgements(engine, project, everything) == expected
+
+
+def test_facts_come_back_from_the_ledger_as_they_were_and_only_few_have_more(engine: sa.Engine, project: str) -> None:
+    facts = VersionFacts(kind="regression", target="price", columns={"numbers": ["x"]}, taught_until=3.5, digest=True)
+    assert not {"rows", "classes", "collected"} & set(facts.to_json())
+    known = Version(**{**vars(version(1)), "facts": facts})
+    assert Version.from_json(json.loads(json.dumps(known.to_json()))) == known
+    with laps.hold_lease(engine, project, "test", quiet) as lease:
+        versions.record_version(engine, lease, known)
+    assert versions.find_version(engine, project, 1) == known
+    assert facts.column_names == {"x"}

@@ -22,7 +22,7 @@ from windvane.ledger.laps import Lease
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.history.arrivals import find_replay_start, order_arrivals
 from windvane.monitoring.history.replay_report import ReplayedWindow, ReplayResult, summarize_assessment
-from windvane.monitoring.watch import assessment
+from windvane.monitoring.records import WindowAssessment
 from windvane.monitoring.watch.window_checks import MonitoringPass
 from windvane.monitoring.watch.windows import WindowSpan
 from windvane.tasks.console import Console, SilentConsole, format_metric, format_table
@@ -240,7 +240,7 @@ def _replay_window(
     told: dict[str, Any] = {}
     if found is not None:
         seen, entry = found
-        look = assessment.decode_assessment(seen.look)
+        look = WindowAssessment.from_json(seen.look)
         told = {
             "action": entry.action,
             "reason": entry.reason,

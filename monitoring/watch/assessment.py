@@ -5,13 +5,11 @@ Decides nothing, reads no ledger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter
 
 from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.monitoring.diagnosis import explanations, window_states
@@ -135,8 +133,3 @@ def _drop_constant_columns(
 def encode_assessment(one: WindowAssessment, state: WindowState | None) -> dict[str, Any]:
     """For the ledger."""
     return {**one.to_json(), "state": None if state is None else state.to_json()}
-
-
-def decode_assessment(content: Mapping[str, Any]) -> WindowAssessment:
-    """The look that to_json() wrote."""
-    return TypeAdapter(WindowAssessment).validate_python({k: v for k, v in content.items() if k != "state"})
