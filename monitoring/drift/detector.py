@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import ComparedColumn
-    from windvane.monitoring.drift.distances import Distances, Floats
+    from windvane.monitoring.drift.distances import Distances
     from windvane.monitoring.records import DriftAspect, DriftMeasure
+    from windvane.tasks.gate.block_test import FloatArray
     from windvane.tasks.models.features import FeatureColumns
 
 # Fewer rows on either side, and nothing is said.
@@ -120,12 +121,12 @@ class _Limits:
     notes: list[str]
 
     @property
-    def scores(self) -> Floats:
+    def scores(self) -> FloatArray:
         """(measures,) how far each moved: 1 is one standard deviation of unchanged windows."""
         return self.found.scores if self.usual is None else self.usual.scores
 
     @property
-    def limits(self) -> Floats:
+    def limits(self) -> FloatArray:
         """(measures,) the scores that they must exceed."""
         return self.found.limits if self.usual is None else np.full(len(self.scores), self.usual.limit)
 
@@ -139,7 +140,7 @@ class _Limits:
         """The columns, those first that seem to have moved most."""
         return list(dict.fromkeys(self.found.measures[i].column for i in np.argsort(-self.scores, kind="stable")))
 
-    def bounds(self) -> tuple[Floats, Floats]:
+    def bounds(self) -> tuple[FloatArray, FloatArray]:
         """The same limits in Evidently's units: the least and the most (measures,) at which each is quiet."""
         demands = [Demand(self.found.limits, np.ones(len(self.found.limits)))]
         if self.usual is not None:
@@ -185,7 +186,7 @@ def _calibrated(asked: _Asked, level: float, by: Distances, *, hurry: bool = Fal
 
 
 def _drift(
-    asked: _Asked, by: _Limits, values: Floats, alarms: NDArray[np.bool_], broken: bool, notes: list[str]
+    asked: _Asked, by: _Limits, values: FloatArray, alarms: NDArray[np.bool_], broken: bool, notes: list[str]
 ) -> DriftResult:
     """The verdict, of each measure's value and alarm (measures,)."""
     rows, usual = asked.rows, by.usual
@@ -218,7 +219,9 @@ def _find_label_column(rows: SampledRows, target: str | None, wanted: list[Compa
     return ComparedColumn(target, "target", "number" if number and not classes else "category")
 
 
-def _make_findings(by: _Limits, values: Floats, alarms: NDArray[np.bool_], words: FindingTexts) -> list[DriftFinding]:
+def _make_findings(
+    by: _Limits, values: FloatArray, alarms: NDArray[np.bool_], words: FindingTexts
+) -> list[DriftFinding]:
     """One finding per column and aspect: of its measures the one that says most."""
     loudest: dict[tuple[str, str], int] = {}
     for i in np.lexsort((-by.scores / by.limits, ~alarms)):
