@@ -60,7 +60,7 @@ def test_every_trusted_type_is_needed() -> None:
     )
     needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
     combined = {
-        f"windvane.tasks.models.model_pipeline.Combined{kind}" for kind in ("Classifier", "Regressor")
+        f"windvane.tasks.models.model_pipeline.Averaged{kind}" for kind in ("Classifier", "Regressor")
     }  # tests/test_combining.py
     assert needed | combined == set(TRUSTED_TYPES)
 
