@@ -228,7 +228,7 @@ def _compile_numbers(fitted: Any, columns: list[str]) -> _ColumnRecipes:
 def _compile_dates(fitted: Any, columns: list[str]) -> _ColumnRecipes:
     steps = [step for _, step in fitted.steps] if hasattr(fitted, "steps") else [fitted]
     parts = steps[0]
-    if type(parts).__name__ != "DateParts":
+    if type(parts).__name__ != "DateEncoder":
         raise CannotCompile(f"dates through a {type(parts).__name__} are not known")
     widths = [1 + 2 * len(kept) for kept in parts.kept_]
     ends = np.cumsum(widths)
@@ -236,7 +236,7 @@ def _compile_dates(fitted: Any, columns: list[str]) -> _ColumnRecipes:
     if len(steps) == 1:
         scaled = [({"scale": None, "missing": [None] * len(own), "tail": []}, own) for own in owners]
     else:
-        imputer, scaler = _get_steps(fitted, "DateParts", "SimpleImputer", "StandardScaler")[1:]
+        imputer, scaler = _get_steps(fitted, "DateEncoder", "SimpleImputer", "StandardScaler")[1:]
         scaled = _compile_scaling(imputer, scaler, owners)
     return [
         ({"name": name, "as": "date", "origin": float(origin), "circles": list(kept), **recipe}, outputs)
