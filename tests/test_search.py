@@ -19,6 +19,7 @@ from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.search import model_search, search_plan
+from windvane.tasks.search.cross_validation import build_configuration_scorer
 from windvane.tasks.search.model_search import SearchResult, TrialProgress
 from windvane.tasks.settings import project_params
 
@@ -167,7 +168,7 @@ def test_folds_share_rows_by_group_and_class(tmp_path: Path) -> None:
     found = run(parsed(split=kfold), tmp_path)
     assert found.best.candidate == "tree"
     grouped = parsed({"group": "g"}, kfold)
-    for train, held in model_search.bench(grouped, KIND, COLUMNS, table(), table()[:0], 1).folds:
+    for train, held in build_configuration_scorer(ModelTask(grouped, KIND, COLUMNS, 1), table(), table()[:0]).folds:
         assert not set(table()["g"].iloc[train]) & set(table()["g"].iloc[held])
     frame = table().assign(y=lambda f: np.where(f["y"] > 2, "rare", "common"))
     classes = run(parsed({"kind": "classification"}, kfold, trials=2), tmp_path / "c", frame)
@@ -221,7 +222,8 @@ import test_search as t
 def say(p):
     print(p.trial, flush=True)
 train, validation = t.table()[:200], t.table()[200:]
-t.search.search(t.parsed(trials=14), t.KIND, t.COLUMNS, train, validation, Path(sys.argv[1]) / "j.log", 1, say)
+task = t.ModelTask(t.parsed(trials=14), t.KIND, t.COLUMNS, 1)
+t.model_search.search_models(task, train, validation, Path(sys.argv[1]) / "j.log", say)
 """
 
 
