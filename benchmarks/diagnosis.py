@@ -91,10 +91,14 @@ def look(table: Table, seed: int, strengths: Sequence[int]) -> list[Judged]:
             for labelled in (True, False) if strength == 1 else (True,):
                 window = case.window if labelled else case.window.assign(**{table.target: None})
                 moved = detector.detect_drift(
-                    cut.record, window, cut.columns, target=table.target, time=None, level=LEVEL, seed=0, hurry=True
+                    detector.Comparison(cut.record, window, cut.columns, target=table.target, time=None, seed=0),
+                    LEVEL,
+                    hurry=True,
                 )
                 with model_pipeline.limit_to_one_thread():
-                    seen = evidence.gather_evidence(cut.record, window, cut.columns, kind, problem, model, known, 0)
+                    seen = evidence.gather_evidence(
+                        evidence.DiagnosisCase(cut.record, window, cut.columns, kind, problem, model, known)
+                    )
                 seen = explanations.apply_drift_result(seen, moved)
                 quality = model.estimate(window)
                 found.append(Judged(table.name, seed, strength, cause, case.how, labelled, seen, quality, truth))

@@ -61,9 +61,8 @@ class Stream:
         self, reference: pd.DataFrame, window: pd.DataFrame, history: pd.DataFrame | None
     ) -> tuple[bool, tuple[str, ...]]:
         """Whether the window alarms, and the columns that speak."""
-        said = detector.detect_drift(
-            reference, window, self.columns, target=self.target, time="ts", level=LEVEL, seed=0, history=history, hurry=True
-        )  # fmt: skip
+        compared = detector.Comparison(reference, window, self.columns, self.target, "ts", 0, history)
+        said = detector.detect_drift(compared, LEVEL, hurry=True)
         return said.alarm, said.columns
 
 

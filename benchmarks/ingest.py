@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from windvane.tasks import io
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.settings import project_params, yaml_files
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import dvc_pipeline
@@ -83,7 +83,7 @@ def agree(root: Path, chosen: project_params.Settings) -> None:
     path = root / table_schema.SCHEMA_FILE
     if not path.exists():
         path.write_text(
-            yaml_files.propose_schema(io.scan_parquet(root / table_profile.TABLE_FILE), chosen.problem),
+            yaml_files.propose_schema(table_io.scan_parquet(root / table_profile.TABLE_FILE), chosen.problem),
             encoding="utf-8",
         )
 

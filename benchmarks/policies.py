@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.streams import STREAMS, UNSEEN, Stream, job
 from windvane.monitoring.history import backtest, loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import LossMatrix
+from windvane.tasks.models.model_pipeline import FitOptions, ModelTask
 
 COSTS = (0.1, 0.5, 2.0)
 HISTORIES = ("expanding", "trailing")
@@ -137,9 +138,11 @@ def price(stream: Stream) -> tuple[float, float, str]:
     began = used()
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal.log"
-        found = search_models(asked.settings, kind, columns, rows[:split], rows[split:], journal, 1, lambda _: None)
+        found = search_models(
+            ModelTask(asked.settings, kind, columns, 1), rows[:split], rows[split:], journal, lambda _: None
+        )
     searched = used() - began
-    model_pipeline.fit_pipeline(found.best.spec, kind, columns, rows, asked.settings.problem.target, 0, 1)
+    model_pipeline.fit_pipeline(found.best.spec, kind, columns, rows, FitOptions(asked.settings.problem.target, 0, 1))
     return searched, used() - began - searched, found.best.candidate
 
 

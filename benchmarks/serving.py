@@ -134,18 +134,19 @@ def bare(port: int) -> None:
     listening = server.open_listening_socket("127.0.0.1", port, known)
     home = own.home / "serving"
     server.run_service(
-        own.ledger,
-        own.name,
-        home,
-        own.fetch,
+        server.ServedProject(
+            own.ledger,
+            own.name,
+            home,
+            own.fetch,
+            IdTimeColumns(),
+            PrivacyRules(),
+            lambda *_: None,  # type: ignore[arg-type, return-value]
+        ),
+        server.ServingRules(RolloutRule(), recorded=False),
         listening,
         known,
         HostNames("127.0.0.1"),
-        IdTimeColumns(),
-        PrivacyRules(),
-        lambda *_: None,  # type: ignore[arg-type, return-value]
-        RolloutRule(),
-        recorded=False,
     )
 
 

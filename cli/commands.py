@@ -212,8 +212,8 @@ def _check_git(project: Project, _: Console) -> None:
 def _check_source(project: Project, _: Console) -> None:
     """The first two stages, with nothing left behind."""
     from windvane.flows.lap import data_steps
-    from windvane.tasks import io, project_secrets
-    from windvane.tasks.ingest import ingestion
+    from windvane.tasks import project_secrets
+    from windvane.tasks.ingest import ingestion, table_io
     from windvane.tasks.sources import fetch
     from windvane.tasks.validate import table_profile, table_schema, table_validation
 
@@ -226,7 +226,7 @@ def _check_source(project: Project, _: Console) -> None:
     with ingestion.open_scratch_folder(project.root) as folder:
         table = folder / "table.parquet"
         ingestion.write_table(project.root, settings, table, folder)
-        scan = io.scan_parquet(table)
+        scan = table_io.scan_parquet(table)
         project_secrets.check_private_columns(settings, scan.collect_schema().names())
         table_validation.check_table(scan, settings, agreed, accepted)
 
@@ -296,11 +296,10 @@ def run_backtest_command(
     root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Console
 ) -> dict[str, Any]:
     """Retraining policies over the table's own history."""
-    from windvane.flows.lap.model_steps import count_cores
     from windvane.flows.replay import policy_backtest as playing
 
     project = Project(root)
-    return playing.backtest_table(project, window, cost, delay, apply, drift, count_cores(), console)
+    return playing.backtest_table(project, window, cost, delay, apply, drift, console)
 
 
 def import_labels(project: Project, file: Path, console: Console) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.versions import GateJudgement, Promotion, Version
+from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.console import Console, format_metric, format_table
 from windvane.tasks.project import Project
 from windvane.tasks.stores import mlflow_store
@@ -28,7 +29,7 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
     shown: dict[str, Any] | None = None
     if champion is not None and last is not None:
         age = datetime.now(UTC) - datetime.fromisoformat(last.promoted)
-        summary = champion.facts["summary"]
+        summary = champion.facts.summary
         shown = {
             "version": champion.version,
             "since": last.promoted,
@@ -38,7 +39,7 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
             "taught_until": champion.taught_until,
             "data_version": champion.data_version,
             "run_id": champion.run_id,
-            "metric": champion.facts["metric"],
+            "metric": champion.facts.metric,
             "test": summary["test"],
             "candidate": summary["chosen"],
         }
@@ -89,11 +90,11 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
     seen = windows.find_newest_window(project.ledger, project.name)
     if seen is None:
         return None
-    alarm, note = seen.look["drift"]["alarm"], seen.look["drift"]["note"]
-    columns = list(dict.fromkeys(f["column"] for f in seen.look["drift"]["findings"] if f["alarm"]))
+    look = WindowAssessment.from_json(seen.look)
+    alarm, note, columns = look.drift.alarm, look.drift.note, list(look.drift.columns)
     console.say(
         f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
-        f"version {seen.version}: {note if alarm is None else seen.look['diagnosis']['change']}"
+        f"version {seen.version}: {note if alarm is None else look.diagnosis.change}"
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
     told = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
@@ -185,7 +186,7 @@ def _describe_version(
     serves: str | None,
     moves: tuple[Promotion, ...],
 ) -> dict[str, Any]:
-    summary = version.facts["summary"]
+    summary = version.facts.summary
     low, high = summary["interval"]
     told = {} if judgement is None else judgement.verdict.get("outcome", {})
     promoted = [move.promoted for move in moves if move.to_version == version.version]
@@ -195,7 +196,7 @@ def _describe_version(
         "verdict": None if judgement is None else "promoted" if judgement.accepted else "refused",
         "reason": told.get("reason") or (None if judgement is None else judgement.verdict.get("reason")),
         "candidate": summary["chosen"],
-        "metric": version.facts["metric"],
+        "metric": version.facts.metric,
         "value": summary["test"],
         "low": low,
         "high": high,

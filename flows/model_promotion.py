@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from windvane.ledger import versions
 from windvane.ledger.database import now_timestamp
 from windvane.ledger.failpoints import hit_failpoint
-from windvane.ledger.versions import Promotion, Version
+from windvane.ledger.versions import Promotion, Version, VersionFacts
 from windvane.tasks import process_environment
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import read_record, set_private_umask, write_json
@@ -62,30 +62,30 @@ def run_register_step(
         record_sha256=opening.record_sha256,
         data_version=lesson.data_version,
         taught_until=None if built.taught_until is None else str(built.taught_until),
-        facts={
-            "spec": spec.to_json(),
-            "history": settings.retrain.history,
-            "columns": asdict(lesson.columns),
-            "taught_until": built.taught_until,
-            "sides": describe_split_settings(lap, lesson),
-            "metric": settings.problem.headline,
-            "kind": settings.problem.kind,
-            "target": settings.problem.target,
-            "id": settings.problem.id,
-            "time": settings.problem.time,
-            "summary": summary,
-            "bulk": built.bulk,
-            "memory": built.memory.to_json(),
+        facts=VersionFacts(
+            spec=spec.to_json(),
+            history=settings.retrain.history,
+            columns=asdict(lesson.columns),
+            taught_until=built.taught_until,
+            sides=describe_split_settings(lap, lesson),
+            metric=settings.problem.headline,
+            kind=settings.problem.kind,
+            target=settings.problem.target,
+            id=settings.problem.id,
+            time=settings.problem.time,
+            summary=summary,
+            bulk=built.bulk,
+            memory=built.memory.to_json(),
             # The run keeps what its table looked like: the next one is compared with it.
-            "digest": True,
-        },
+            digest=True,
+        ),
         registered=now_timestamp(),
     )
     hit_failpoint("register: begin")
     tracker.store(run, built.folder, "model")
     tracker.store(run, lesson.root / "record.parquet")
     hit_failpoint("register: model stored")
-    write_json(asdict(version), lesson.root / VERSION_RECORD_FILE)
+    write_json(version.to_json(), lesson.root / VERSION_RECORD_FILE)
     tracker.store(run, lesson.root / VERSION_RECORD_FILE)
     hit_failpoint("register: facts stored")
     number = mlflow_client.register_model(tracker, run, source, lesson.mark, built.manifest_sha256)
@@ -116,7 +116,7 @@ def _left_by_a_kill(lap: LapContext, mark: str) -> Version | None:
         return None
     address = lap.project.tracker.address(str(found.run_id), VERSION_RECORD_FILE)
     path = lap.project.fetch(lap.project.relative(address))
-    return _record_version(lap, read_record(path, lambda c: Version(**{**c, "version": int(found.version)})))
+    return _record_version(lap, read_record(path, lambda c: replace(Version.from_json(c), version=int(found.version))))
 
 
 def _record_version(lap: LapContext, version: Version) -> Version:

@@ -6,10 +6,12 @@ changed.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from windvane.flows.model_promotion import VersionDeleted, require_champion
 from windvane.flows.services import up_state
@@ -18,6 +20,7 @@ from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import ChampionMoved, Version
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
+from windvane.monitoring.records import WindowAssessment
 from windvane.monitoring.watch import notifications
 from windvane.monitoring.watch.event_clock import Clock
 from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
@@ -27,9 +30,8 @@ from windvane.tasks.errors import WindvaneError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
 
-if TYPE_CHECKING:
-    from windvane.monitoring.records import WindowAssessment
-
+# The event in Prefect that starts the lap of a decision.
+RETRAIN_EVENT = "windvane.retrain"
 RetrainingState = Literal["done", "queued", "no"]
 # (project, version, cause, reason): makes it champion, and records that.
 RollbackAction = Callable[[Project, int, str, str], object]
@@ -88,14 +90,37 @@ def run_pending_retraining(project: Project, console: Console, wait: bool) -> Re
     return _read_retraining_state(project, owed)
 
 
+def make_resource_id(project: str) -> str:
+    """Whom an event is about."""
+    return f"windvane.project.{project}"
+
+
+def emit_retrain_event(project: str, decision: str, reason: str) -> None:
+    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken.
+
+    The environment must name the server before Prefect is imported (flows/orchestration/server.py), so it is imported here, not at the top.
+    """
+    from prefect.events import Event
+    from prefect.events.clients import get_events_client
+
+    async def emit() -> None:
+        # Each event is acknowledged before this returns.
+        async with get_events_client(reconnection_attempts=1, checkpoint_every=1) as client:
+            about = {"prefect.resource.id": make_resource_id(project), "prefect.resource.name": project}
+            payload = {"decision": decision, "reason": reason, "cause": f"watch: {reason}"[:200]}
+            await client.emit(Event(event=RETRAIN_EVENT, resource=about, payload=payload))
+
+    asyncio.run(emit())
+
+
 def _announce_decision(project: Project, owed: DecisionRecord, console: Console) -> None:
     """Tell the automation. Where that fails the reconciler finds the decision in the ledger."""
-    from windvane.flows.orchestration import deployments, libraries, server
+    from windvane.flows.orchestration import libraries, server
 
     with server.use_prefect_server(project.home / "prefect"):
         libraries.silence_prefect()
         try:
-            deployments.emit_retrain_event(project.name, owed.id, owed.reason)
+            emit_retrain_event(project.name, owed.id, owed.reason)
         except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler looks every minute)
             console.say(
                 f"  note: Prefect was not told ({type(e).__name__}); `windvane up` finds the decision within a minute"
@@ -213,26 +238,30 @@ class CheckReporter:
         mine = windows.list_windows(self._project.ledger, self._project.name, seen.version)
         for earlier in mine:
             kept = report_path(self._project, earlier.version, earlier.start)
-            if earlier.start < seen.start and earlier.look["drift"]["alarm"] is False and kept.exists():
+            if earlier.start < seen.start and kept.exists() and _is_quiet(earlier):
                 kept.unlink()
                 self._write(earlier, mine)
         return str(self._write(seen, mine))
 
     def _write(self, seen: WindowRecord, mine: tuple[WindowRecord, ...]) -> Path:
-        from windvane.monitoring.watch import assessment, report
+        from windvane.monitoring.watch import report
 
         path = page_path(self._project, seen.version, seen.start)
-        report.write_window_report(
-            path,
-            assessment.decode_assessment(seen.look),
+        page = report.render_window_report(
+            WindowAssessment.from_json(seen.look),
             find_window_decision(self._project.ledger, self._project.name, seen),
             self._project.name,
             seen.origin,
             self._production.hidden if seen.origin == "ledger" else (),
-            [assessment.decode_assessment(s.look) for s in mine if s.start < seen.start],
+            [WindowAssessment.from_json(s.look) for s in mine if s.start < seen.start],
             report_path(self._project, seen.version, seen.start),
         )
+        report.write_window_report(path, page)
         return path
+
+
+def _is_quiet(seen: WindowRecord) -> bool:
+    return WindowAssessment.from_json(seen.look).drift.alarm is False
 
 
 _END_OF_TIME = "9999"
@@ -322,7 +351,8 @@ def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
 
 
 def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Production, report: str) -> dict[str, Any]:
-    look = seen.look
+    look = WindowAssessment.from_json(seen.look)
+    quality = look.quality if look.quality.loss is not None or look.estimate is None else look.estimate
     hidden = [] if seen.origin == "source" else list(production.hidden)
     return {
         "window": {
@@ -333,18 +363,16 @@ def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Producti
             "labelled": seen.labelled,
         },
         "drift": {
-            "alarm": look["drift"]["alarm"],
-            "columns": list(dict.fromkeys(f["column"] for f in look["drift"]["findings"] if f["alarm"])),
-            "p": look["drift"]["p"],
-            "level": look["drift"]["level"],
-            "note": look["drift"]["note"],
+            "alarm": look.drift.alarm,
+            "columns": list(look.drift.columns),
+            "p": look.drift.p,
+            "level": look.drift.level,
+            "note": look.drift.note,
             "left_out": hidden,
         },
-        "quality": look["quality"]
-        if look["quality"]["loss"] is not None or look["estimate"] is None
-        else look["estimate"],
-        "diagnosis": look["diagnosis"]["change"],
-        "why": look["diagnosis"]["why"],
+        "quality": asdict(quality),
+        "diagnosis": look.diagnosis.change,
+        "why": look.diagnosis.why,
         "decision": entry.action,
         "reason": entry.reason,
         "known_until": entry.known_until,

@@ -18,7 +18,8 @@ from windvane.flows.model_promotion import require_champion
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
-from windvane.tasks.io import read_frame_cache, write_parquet, write_whole
+from windvane.tasks.ingest.table_io import read_frame_cache, write_parquet
+from windvane.tasks.io import write_whole
 from windvane.tasks.project import Project
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class _Scorer:
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
         self.engine, self._ask = _choose_engine(project, version)
-        self._columns = features.FeatureColumns(**{k: tuple(v) for k, v in version.facts["columns"].items()})
+        self._columns = features.FeatureColumns(**{k: tuple(v) for k, v in version.facts.columns.items()})
         self._piece = self.rows = self.found = 0
 
     def scored(self, table: pa.Table) -> pa.Table:
@@ -147,8 +148,8 @@ def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[p
     from windvane.tasks.models.problem_types import definitions
     from windvane.tasks.stores import model_files
 
-    kind = definitions.load_problem_type(version.facts["kind"])
-    bulk = version.facts.get("bulk") or {}
+    kind = definitions.load_problem_type(version.facts.kind)
+    bulk = version.facts.bulk or {}
     if bulk.get("engine") == "compiled":
         from windvane.serving.compiled import engine_files
 

@@ -20,10 +20,11 @@ from prefect.runtime import flow_run
 
 from windvane.flows import model_promotion
 from windvane.flows.lap import data_steps, gate_step, model_steps
-from windvane.flows.lap.context import LapContext, LapDepth, claim_lap_decision, open_lap, track_lap
+from windvane.flows.lap.context import LapContext, claim_lap_decision, open_lap, track_lap
 from windvane.flows.lap.step_runner import P, R, Runner, Running
 from windvane.flows.training import run_lap
 from windvane.ledger import laps
+from windvane.monitoring.records import LapDepth
 from windvane.tasks.console import Console
 from windvane.tasks.errors import Outage
 from windvane.tasks.lap_outcome import LapOutcome

@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from windvane.ledger import sqlite_files
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.schema import HEAD_REVISION, REVISIONS
+
+ValueT = TypeVar("ValueT")
 
 # How long a writer waits for another before it gives up; a ledger transaction lasts milliseconds.
 WRITE_BUSY_SECONDS = 60
@@ -104,6 +106,11 @@ def is_among(dialect: sa.Dialect, column: sa.ColumnElement[Any], values: Sequenc
     from sqlalchemy.dialects.postgresql import ARRAY
 
     return column == sa.func.any(sa.literal(list(values), ARRAY(column.type)))
+
+
+def split_chunks(values: Sequence[ValueT], size: int) -> Iterator[Sequence[ValueT]]:
+    """The values in pieces of at most `size`, a statement each."""
+    return (values[i : i + size] for i in range(0, len(values), size))
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import sqlalchemy as sa
 
-from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, to_timestamp
+from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, split_chunks, to_timestamp
 from windvane.ledger.schema import labels, predictions, versions
+from windvane.ledger.versions import VersionFacts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +82,7 @@ def record_labels(
     """
     given = sorted((s.id, s.at is None, s.at or "", _format_label(s.label)) for s in statements)
     by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
-    pieces = list(split_ids(list(by_id)))
+    pieces = list(split_chunks(list(by_id), LABEL_CHUNK_IDS))
     predicted = _find_predicted_ids(engine, project, pieces)
     done = LabelCounts()
     with engine.begin() as db:
@@ -123,29 +124,36 @@ def _record_chunk(
     return LabelCounts(matched, len(rows) - matched, total - len(rows), changed)
 
 
-def read_labelled_predictions(
-    engine: sa.Engine,
-    project: str,
-    until: Any = None,
-    since: Any = None,
-    *,
-    known: Any = None,
-    role: str = "champion",
-    version: int | None = None,
-    unlabelled: bool = False,
-    inputs: bool = True,
-) -> Iterator[LabelledPrediction]:
-    """Predictions from `since` (included) `until` (not) in their own time, each with its label, in the order of time.
+@dataclass(frozen=True)
+class PredictionQuery:
+    """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
     With `version`, what that one answered, in whichever role. With `known`, the join as it stood then: statements and
-    predictions received up to that moment. With `unlabelled`, also predictions without a label. Streams in pieces from one
-    snapshot, without `inputs` faster. Moments: as moments.moment().
+    predictions received up to that moment. With `unlabelled`, also predictions without a label. Without `inputs` it is faster.
     """
+
+    until: Any = None
+    since: Any = None
+    known: Any = None
+    role: str = "champion"
+    version: int | None = None
+    unlabelled: bool = False
+    inputs: bool = True
+
+
+def read_labelled_predictions(
+    engine: sa.Engine, project: str, wanted: PredictionQuery | None = None
+) -> Iterator[LabelledPrediction]:
+    """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot."""
+    wanted = wanted or PredictionQuery()
+    until, since, known = wanted.until, wanted.since, wanted.known
     p, query = (
         predictions.c,
-        _join_predictions(project, None if known is None else to_timestamp(known), unlabelled, inputs),
+        _join_predictions(project, None if known is None else to_timestamp(known), wanted.unlabelled, wanted.inputs),
     )
-    query = query.where(p.project == project, p.role == role if version is None else p.version == version)
+    query = query.where(
+        p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version
+    )
     if since is not None:
         query = query.where(p.time >= to_timestamp(since))
     if until is not None:
@@ -184,11 +192,6 @@ def _format_label(label: float | str) -> str:
     return orjson.dumps(label if isinstance(label, str) else float(label)).decode()
 
 
-def split_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Ids in pieces, a statement each."""
-    return (ids[i : i + LABEL_CHUNK_IDS] for i in range(0, len(ids), LABEL_CHUNK_IDS))
-
-
 # The column of each batch that says when a row's label came, as ledger text (ledger/database.py). It is no feature.
 LABELLED_AT_COLUMN = "_labelled"
 
@@ -210,9 +213,10 @@ def read_labelled_batches(engine: sa.Engine, project: str, since: str | None) ->
         for rows in db.execute(_select_labelled_rows(project, since)).partitions():
             for version in sorted({row.version for row in rows}):
                 mine = versions.c.project == project, versions.c.version == version
-                facts: dict[str, Any] | None = db.scalar(sa.select(versions.c.facts).where(*mine))
-                if facts is None:
+                stored: dict[str, Any] | None = db.scalar(sa.select(versions.c.facts).where(*mine))
+                if stored is None:
                     continue
+                facts = VersionFacts.from_json(stored)
                 if held := _read_complete_rows(facts, (row for row in rows if row.version == version)):
                     yield _build_batch(facts, held)
 
@@ -231,43 +235,43 @@ def _select_labelled_rows(project: str, since: str | None) -> sa.Select[Any]:
     return (query if since is None else query.where(complete > since)).order_by(complete, p.id)
 
 
-def _read_complete_rows(facts: dict[str, Any], rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
+def _read_complete_rows(facts: VersionFacts, rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
     """Rows with the values of all columns that the version knows; those left out of which one is missing or hashed."""
     found = []
     for row in rows:
         inputs = orjson.loads(row.inputs)
         try:
             # A hashed value is an object, which no column can be read from.
-            values = {n: _VALUE_READERS[group](inputs[n]) for group, names in facts["columns"].items() for n in names}
+            values = {n: _VALUE_READERS[group](inputs[n]) for group, names in facts.columns.items() for n in names}
         except (KeyError, ValueError, TypeError, OverflowError):
             continue
         found.append((row, values))
     return found
 
 
-def _build_batch(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.RecordBatch:
+def _build_batch(facts: VersionFacts, held: list[tuple[Any, dict[str, Any]]]) -> pa.RecordBatch:
     import pyarrow as pa
 
     texts, types = pa.string(), {"numbers": pa.float64(), "booleans": pa.bool_(), "dates": pa.timestamp("us")}
     columns: dict[str, pa.Array] = {}
-    if facts.get("id"):
-        columns[facts["id"]] = pa.array([row.id for row, _ in held], texts)
-    if facts.get("time"):
-        columns[facts["time"]] = _build_time_column(facts, held)
-    for group, names in facts["columns"].items():
+    if facts.id:
+        columns[facts.id] = pa.array([row.id for row, _ in held], texts)
+    if facts.time:
+        columns[facts.time] = _build_time_column(facts, held)
+    for group, names in facts.columns.items():
         for name in names:
             columns[name] = pa.array([values[name] for _, values in held], types.get(group, texts))
-    columns[facts["target"]] = _build_target_column(facts["kind"], held)
+    columns[facts.target] = _build_target_column(facts.kind, held)
     columns[LABELLED_AT_COLUMN] = pa.array([row.complete for row, _ in held], texts)
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _build_time_column(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
+def _build_time_column(facts: VersionFacts, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
     """problem.time of each row; where it is a number that only orders the rows, one without it has none."""
     import pyarrow as pa
 
     times = [_parse_moment(row.time) for row, _ in held]
-    if isinstance(facts.get("taught_until"), int | float):
+    if isinstance(facts.taught_until, int | float):
         own = [row.time != row.received for row, _ in held]
         numbers = [
             (time - _EPOCH) / timedelta(seconds=1) if has else None for time, has in zip(times, own, strict=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from windvane.ledger import decisions
-from windvane.ledger.database import is_among, now_timestamp, open_snapshot
+from windvane.ledger.database import is_among, now_timestamp, open_snapshot, split_chunks
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.laps import Lease, check_lease
 from windvane.ledger.schema import judged_rows, judgements, openings, promotions, versions
@@ -17,6 +17,50 @@ from windvane.ledger.schema import judged_rows, judgements, openings, promotions
 
 class ChampionMoved(RuntimeError):
     """The champion that a challenger was judged against no longer serves."""
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """What its lap knew of a version: the configuration, what it was trained on, and how it did. Empty: not written down.
+
+    columns: by group, as features.FeatureColumns has them. history: retrain.history. sides: the settings of the split.
+    taught_until: the newest row that it was fitted on. id, time: those of the problem. summary: what people see of it.
+    bulk: which engine answers large batches sooner. memory: what the scorer needs for it. digest: the run keeps what its table
+    looked like. rows: of a simulated lap. classes: where no engine's file says them. collected: when its model files were deleted.
+    """
+
+    kind: str = ""
+    target: str = ""
+    metric: str = ""
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    history: str | None = None
+    sides: dict[str, Any] = field(default_factory=dict)
+    taught_until: str | float | None = None
+    id: str | None = None
+    time: str | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    bulk: dict[str, Any] | None = None
+    memory: dict[str, int] | None = None
+    digest: bool = False
+    rows: int = 0
+    classes: Sequence[Any] | None = None
+    collected: str | None = None
+
+    @property
+    def column_names(self) -> set[str]:
+        """The columns that it learned from."""
+        return {name for names in self.columns.values() for name in names}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> VersionFacts:
+        """The facts that to_json() wrote; what else stands there is for others."""
+        return cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the ledger and MLflow. What few versions have is left out of the others."""
+        left_out = {name for name in ("rows", "classes", "collected") if not getattr(self, name)}
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -31,14 +75,22 @@ class Version:
     record_sha256: str
     data_version: str
     taught_until: str | None
-    facts: dict[str, Any]
+    facts: VersionFacts
     registered: str
 
     @property
     def collected(self) -> str | None:
         """When its model files were deleted (flows/cleanup.py); None: they are there, and it may serve."""
-        moment: str | None = self.facts.get("collected")
-        return moment
+        return self.facts.collected
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Version:
+        """The version that to_json() wrote, or that stands in the ledger."""
+        return cls(**{**content, "facts": VersionFacts.from_json(content["facts"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the ledger and MLflow."""
+        return {**vars(self), "facts": self.facts.to_json()}
 
 
 @dataclass(frozen=True)
@@ -71,7 +123,7 @@ def record_version(engine: sa.Engine, lease: Lease, version: Version) -> None:
         check_lease(db, lease)
         known = (versions.c.project == lease.project, versions.c.fingerprint == version.fingerprint)
         if db.execute(sa.select(versions.c.version).where(*known)).one_or_none() is None:
-            db.execute(sa.insert(versions).values(project=lease.project, **vars(version)))
+            db.execute(sa.insert(versions).values(project=lease.project, **version.to_json()))
 
 
 def find_version_by_fingerprint(engine: sa.Engine, project: str, fingerprint: str) -> Version | None:
@@ -95,7 +147,7 @@ def list_versions(engine: sa.Engine, project: str) -> tuple[Version, ...]:
     wanted = [versions.c[name] for name in Version.__dataclass_fields__]
     query = sa.select(*wanted).where(versions.c.project == project).order_by(versions.c.version)
     with engine.connect() as db:
-        return tuple(Version(**row) for row in db.execute(query).mappings())
+        return tuple(Version.from_json(dict(row)) for row in db.execute(query).mappings())
 
 
 def list_champions(engine: sa.Engine, project: str) -> tuple[int, ...]:
@@ -242,7 +294,7 @@ def _read_version(engine: sa.Engine, project: str, which: sa.ColumnElement[bool]
     wanted = [versions.c[name] for name in Version.__dataclass_fields__]
     with engine.connect() as db:
         row = db.execute(sa.select(*wanted).where(versions.c.project == project, which)).mappings().one_or_none()
-    return None if row is None else Version(**row)
+    return None if row is None else Version.from_json(dict(row))
 
 
 def _read_last_promotion(db: sa.Connection, project: str) -> Promotion | None:
@@ -301,7 +353,7 @@ def close_test_split(
         done = db.execute(sa.update(openings).where(*key).values(record_sha256=record_sha256, rows=len(rows)))
         if done.rowcount == 0:
             return
-        for chunk in _chunks(unique):
+        for chunk in split_chunks(unique, OPENING_CHUNK_ROWS):
             known = set(
                 db.scalars(
                     sa.select(judged_rows.c.row).where(
@@ -320,7 +372,7 @@ def count_earlier_judgements(engine: sa.Engine, project: str, rows: Sequence[int
     """How often each of these rows has judged a lap so far; rows that never did are left out."""
     found: dict[int, int] = {}
     with engine.connect() as db:
-        for chunk in _chunks(sorted(set(rows))):
+        for chunk in split_chunks(sorted(set(rows)), OPENING_CHUNK_ROWS):
             query = sa.select(judged_rows.c.row, judged_rows.c.times)
             found.update(
                 (r, t)
@@ -329,7 +381,3 @@ def count_earlier_judgements(engine: sa.Engine, project: str, rows: Sequence[int
                 )
             )
     return found
-
-
-def _chunks(rows: list[int]) -> list[list[int]]:
-    return [rows[i : i + OPENING_CHUNK_ROWS] for i in range(0, len(rows), OPENING_CHUNK_ROWS)]

@@ -4,6 +4,7 @@ made from, and the decision. No logic.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -142,6 +143,20 @@ class WindowAssessment:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> WindowAssessment:
+        """What to_json() wrote, as the ledger has it (there the window's state stands beside it)."""
+        drift, diagnosis, estimate = content["drift"], content["diagnosis"], content["estimate"]
+        findings = tuple(DriftFinding(**one) for one in drift["findings"])
+        return cls(
+            content["version"],
+            WindowExtent(**content["stretch"]),
+            DriftResult(**{**drift, "findings": findings}),
+            PerformanceResult(**content["quality"]),
+            None if estimate is None else PerformanceResult(**estimate),
+            ChangeDiagnosis(**{**diagnosis, "columns": tuple(diagnosis["columns"])}),
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from windvane.ledger.labels import LabelledPrediction
+    from windvane.ledger.versions import VersionFacts
     from windvane.tasks.gate.block_test import RowBlocks
     from windvane.tasks.models.features import FeatureColumns
     from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
@@ -31,12 +32,10 @@ INPUTS_STORED_COLUMN = "_stored"
 LABEL_KNOWN_COLUMN = "_known"
 
 
-def read_version_columns(facts: dict[str, Any], hidden: Iterable[str]) -> FeatureColumns:
+def read_version_columns(facts: VersionFacts, hidden: Iterable[str]) -> FeatureColumns:
     """The columns that a version learned from, without those that the ledger does not keep as they are."""
     gone = set(hidden)
-    return FeatureColumns(
-        **{group: tuple(n for n in names if n not in gone) for group, names in facts["columns"].items()}
-    )
+    return FeatureColumns(**{group: tuple(n for n in names if n not in gone) for group, names in facts.columns.items()})
 
 
 def build_ledger_frame(

@@ -50,7 +50,7 @@ class ModelCache:
     def load(self, version: Version) -> LoadedVersion:
         """A version, checked and tried. Raises Corrupted, Outage, or what else WindvaneError says."""
         content = self._content(version)
-        folder, kind = self.folder / str(version.version), version.facts["kind"]
+        folder, kind = self.folder / str(version.version), version.facts.kind
         self._fits(version, folder, content)
         try:
             form = engine_files.read_engine_files(content)
@@ -100,10 +100,10 @@ class ModelCache:
         """Raise WindvaneError for a version whose loading would take more memory than there may be."""
         if self._memory is None:
             return
-        known = version.facts.get("memory")
+        known = version.facts.memory
         if known is None and engine_files.ENGINE_FILE not in content:
             return  # stored without an engine's files, and not weighed when it was built
-        kind = version.facts["kind"]
+        kind = version.facts.kind
         weight = measure_model_memory(folder, version.manifest_sha256, kind) if known is None else ModelMemory(**known)
         has = read_process_memory()
         if has + weight.peak > self._memory:
@@ -151,9 +151,9 @@ def _load_scikit_learn_engine(
 
 def _make_signature_from_facts(version: Version) -> ModelSignature:
     """The signature as the ledger knows it: whether training saw missing values was not written down then."""
-    columns: dict[str, Any] = version.facts["columns"]
+    columns = version.facts.columns
     types = {"numbers": "number", "booleans": "boolean", "low": "category", "high": "category", "dates": "date"}
-    classes = version.facts.get("classes")
+    classes = version.facts.classes
     named = [(name, kind) for part, kind in types.items() for name in columns[part]]
     return ModelSignature(tuple(InputColumn(name, kind, True) for name, kind in named), classes and tuple(classes))  # type: ignore[arg-type]
 

@@ -311,7 +311,7 @@ def describe_rollout(following: ChampionFollower) -> dict[str, Any]:
 
 def _describe_champion(current: ServingVersion) -> dict[str, Any]:
     version, signature = current.loaded.version, current.loaded.signature
-    summary = version.facts.get("summary", {})
+    summary = version.facts.summary
     return {
         "version": version.version,
         "data_version": version.data_version,
@@ -320,14 +320,14 @@ def _describe_champion(current: ServingVersion) -> dict[str, Any]:
         "promoted": current.promoted,
         "cause": current.cause,
         "since": current.since,
-        "kind": version.facts["kind"],
-        "target": version.facts["target"],
+        "kind": version.facts.kind,
+        "target": version.facts.target,
         "candidate": summary.get("chosen"),
-        "metric": version.facts["metric"],
+        "metric": version.facts.metric,
         "test": summary.get("test"),
         "interval": summary.get("interval"),
         "engine": {"form": current.loaded.engine.form, "why": current.loaded.why},
-        "memory": version.facts.get("memory"),
+        "memory": version.facts.memory,
         "signature": {
             "inputs": [asdict(column) for column in signature.inputs],
             "classes": signature.classes,

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from windvane.tasks.errors import Corrupted
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
 
 STATE_FOLDER = Path(".windvane")
 # What DVC's stages write, and what is fetched for them to read.
@@ -79,19 +74,6 @@ T = TypeVar("T")
 
 # What to do about a file that only a backup holds.
 RESTORE_REMEDY = "Restore it from a backup"
-# The one column that ingest adds: a stable 64-bit key of the row (see tasks/ingest/ingestion.py).
-ROW_KEY = "_row"
-# Rows of a group in a Parquet file: as many columns of as many rows are in memory at once.
-ROW_GROUP_ROWS = 250_000
-
-
-@dataclass(frozen=True)
-class ColumnEnds:
-    """A column's missing values, and its lowest and highest value; None for words, and where it has no value."""
-
-    missing: int
-    low: Any
-    high: Any
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -113,110 +95,6 @@ def move_into_place(part: Path, path: Path) -> None:
     with part.open("rb+") as f:
         os.fsync(f.fileno())
     os.replace(part, path)
-
-
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame as Parquet, whole or not at all. Same frame, same bytes: DVC hashes it."""
-    write_whole(path, lambda part: frame.to_parquet(part, index=False, compression="zstd"))
-
-
-def sink_parquet(scan: pl.LazyFrame, path: Path) -> None:
-    """Write a stream of rows as Parquet, in their order. Same rows, same bytes, on any number of cores: the row groups
-    have a size of their own.
-    """
-    scan.sink_parquet(path, compression="lz4", row_group_size=ROW_GROUP_ROWS)
-
-
-def scan_parquet(path: Path) -> pl.LazyFrame:
-    """The rows of a Parquet file as a stream. Brackets and stars in a path are its own: no pattern."""
-    import polars as pl
-
-    return pl.scan_parquet(path, glob=False)
-
-
-def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a Parquet file that a stage wrote, to look at: the frame's values are not to be set."""
-    rows = scan_parquet(path)
-    return convert_to_pandas(
-        (rows.select(columns) if columns else rows).collect(engine="streaming"), count_missing(path), shared=True
-    )
-
-
-def read_frame_cache(path: Path) -> pd.DataFrame | None:
-    """As read_parquet(), of rows that can be made again: None where there is no such file, or it is damaged."""
-    import polars as pl
-    import pyarrow as pa
-
-    try:
-        return read_parquet(path) if path.exists() else None
-    except (OSError, ValueError, pl.exceptions.PolarsError, pa.ArrowException):
-        return None
-
-
-def convert_to_pandas(frame: pl.DataFrame, missing: Mapping[str, int], *, shared: bool = False) -> pd.DataFrame:
-    """Rows of a table as models take them. `missing`: gaps in the whole table's columns, by which true/false keeps
-    its type (bool, or boolean with gaps) in any part of it. `shared`: values stay where they are, if they can.
-    """
-    import polars as pl
-
-    dtypes = {name: "boolean" if missing[name] else "bool" for name, kind in frame.schema.items() if kind == pl.Boolean}
-    return frame.to_pandas(split_blocks=shared).astype(dtypes)
-
-
-def count_missing(path: Path) -> dict[str, int]:
-    """Missing values in each column of a Parquet file that a stage wrote, as its row groups state them."""
-    import pyarrow.parquet as pq
-
-    meta = pq.read_metadata(path)
-    counts: dict[str, int] = {}
-    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
-        for column in (group.column(i) for i in range(meta.num_columns)):
-            # Nothing is stated of a column without a single value.
-            missing = column.num_values if column.statistics is None else column.statistics.null_count
-            counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + missing
-    return counts
-
-
-def read_column_ends(path: Path) -> dict[str, ColumnEnds]:
-    """The ends of each column of a Parquet file that a stage wrote, as its row groups state them: nothing is read."""
-    import pyarrow.parquet as pq
-
-    meta, missing = pq.read_metadata(path), count_missing(path)
-    found: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in missing}
-    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
-        for column in (group.column(i) for i in range(meta.num_columns)):
-            # Long words are cut short in a statement.
-            if column.physical_type != "BYTE_ARRAY" and column.statistics is not None and column.statistics.has_min_max:
-                lows, highs = found[column.path_in_schema]
-                lows.append(column.statistics.min)
-                highs.append(column.statistics.max)
-    return {
-        name: ColumnEnds(missing[name], min(lows, default=None), max(highs, default=None))
-        for name, (lows, highs) in found.items()
-    }
-
-
-def read_distinct_words(path: Path, names: tuple[str, ...]) -> dict[str, frozenset[str]]:
-    """The different words of columns of few, from the dictionaries in which each row group lists its own: the cells, a
-    number each, are not turned into words.
-    """
-    import pyarrow.parquet as pq
-
-    found: dict[str, set[str]] = {name: set() for name in names}
-    with pq.ParquetFile(path, read_dictionary=list(names)) as file:
-        for group in range(file.num_row_groups if names else 0):
-            columns = file.read_row_group(group, columns=list(names))
-            for name, listed in found.items():
-                for chunk in columns[name].chunks:
-                    listed.update(chunk.dictionary.to_pylist())
-    return {name: frozenset(listed) for name, listed in found.items()}
-
-
-def count_parquet_rows(path: Path) -> int:
-    """Number of rows of a Parquet file."""
-    import pyarrow.parquet as pq
-
-    return int(pq.read_metadata(path).num_rows)
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -82,11 +82,11 @@ class LapOutcome:
 
 def describe_version_outcome(version: Version) -> dict[str, Any]:
     """The part of an Outcome that a registered version brings along, as plain values."""
-    summary = version.facts["summary"]
+    summary = version.facts.summary
     return {
         "run_id": version.run_id,
         "data_version": version.data_version,
-        "metric": version.facts["metric"],
+        "metric": version.facts.metric,
         **{name: summary[name] for name in ("candidates", "chosen", "test", "interval", "fit")},
         "version": version.version,
         "fingerprint": version.fingerprint,

@@ -67,7 +67,7 @@ class Project:
             versions.find_champion(self.ledger, self.name),
             table_schema.load_schema(self.root / table_schema.SCHEMA_FILE),
         )
-        known = {name for names in champion.facts["columns"].values() for name in names} if champion else set()
+        known = champion.facts.column_names if champion else set()
         known |= set(agreed.columns) if agreed else set()
         # Before the first lap nothing is known, and nothing answered.
         return project_secrets.build_privacy_rules(self.settings, self.home, known or None)
@@ -112,7 +112,7 @@ class Project:
     def record(self, version: Version) -> pd.DataFrame:
         """A version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
         from windvane.tasks.errors import Corrupted
-        from windvane.tasks.io import read_parquet
+        from windvane.tasks.ingest.table_io import read_parquet
         from windvane.tasks.stores.model_files import hash_file
 
         path = self.artifact(version, "record.parquet", version.record_sha256)

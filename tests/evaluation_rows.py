@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from windvane.tasks.models.features import FeatureColumns
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.models.problem_types.definitions import ProblemType
 from windvane.tasks.settings.project_params import Settings, parse_settings
@@ -28,6 +28,11 @@ class Case:
     train: pd.DataFrame
     validation: pd.DataFrame
     test: pd.DataFrame
+
+    @property
+    def task(self) -> ModelTask:
+        """On one core."""
+        return ModelTask(self.settings, self.kind, self.columns, 1)
 
 
 def rows(count: int, seed: int) -> pd.DataFrame:

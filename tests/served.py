@@ -25,6 +25,7 @@ from windvane.ledger import database, versions
 from windvane.ledger.labels import LabelStatement
 from windvane.ledger.prediction_writer import PredictionWriter
 from windvane.ledger.schema import versions as versions_table
+from windvane.ledger.versions import VersionFacts
 from windvane.serving.compiled import engine_files
 from windvane.serving.http.access_control import ApiKeys, HostNames
 from windvane.serving.http.access_control import parse_api_keys as known
@@ -34,7 +35,7 @@ from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.stores import model_files
 
@@ -71,10 +72,10 @@ def taught(number: int, candidate: str, kind: str, params: tuple[tuple[str, Any]
     frame, k = houses(), definitions.load_problem_type(kind)
     target = "price" if kind == "regression" else "dear"
     model = model_pipeline.fit_pipeline(
-        ModelConfiguration(candidate, dict(params)), k, COLUMNS, frame, target, number, 1
+        ModelConfiguration(candidate, dict(params)), k, COLUMNS, frame, FitOptions(target, number, 1)
     )
     inputs = conform_frame(frame, COLUMNS, "x")
-    files = engine_files.build_engine_files(model, k, COLUMNS, inputs, inputs, 0, 300)
+    files = engine_files.build_engine_files(model, k, COLUMNS, engine_files.ComparisonRows(inputs, inputs, 0, 300))
     return model, {model_files.MODEL_FILE: skops.io.dumps(model), **files}
 
 
@@ -104,10 +105,19 @@ class Site:
         facts |= {**more, "summary": {"chosen": "boosting", "test": 1.0, "interval": [0.5, 1.5]}}
         digest = model_files.seal_folder(folder)
         version = versions.Version(
-            number, f"f{number}", "r", str(folder), digest, "x", "d", None, facts, database.now_timestamp()
+            number,
+            f"f{number}",
+            "r",
+            str(folder),
+            digest,
+            "x",
+            "d",
+            None,
+            VersionFacts.from_json(facts),
+            database.now_timestamp(),
         )
         with self.ledger.begin() as db:
-            db.execute(sa.insert(versions_table).values(project=PROJECT, **vars(version)))
+            db.execute(sa.insert(versions_table).values(project=PROJECT, **version.to_json()))
         return version
 
     def promote(self, number: int) -> None:

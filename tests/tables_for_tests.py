@@ -13,8 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from windvane.tasks import io
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.settings import project_params
 
 
@@ -45,7 +44,7 @@ def ingested(path: Path, **problem: Any) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "table"
         ingestion.write_table(Path(), chosen(str(path), **problem), target, Path(folder))
-        return io.read_parquet(target)
+        return table_io.read_parquet(target)
 
 
 def every_type(path: Path, rows: int = 240) -> Path:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.tables_for_tests import chosen, houses, ingested
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import column_types, ingestion, parquet_writer, text_parsing
+from windvane.tasks.ingest import column_types, ingestion, parquet_writer, table_io, text_parsing
 from windvane.tasks.ingest.text_files import CsvDialect
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings import project_params
@@ -103,7 +103,7 @@ def test_cells_mean_what_they_always_did(
     frame = ingested(path)
     assert str(frame["x"].dtype) == dtype
     assert [None if pd.isna(v) else v for v in frame["x"]] == values
-    assert int(frame[io.ROW_KEY].to_numpy().sum()) == keys
+    assert int(frame[table_io.ROW_KEY].to_numpy().sum()) == keys
 
 
 WORDS = ["", "1", "2.5", "-0", "NA", "nan", " 7", "7 ", "true", "False", "x", '"q"', '"a,b"', 'i"n', "2020-01-05"]
@@ -287,7 +287,7 @@ def test_files_that_differ_widen_fill_up_or_are_named(folder: Path) -> None:
     assert frame["town"].isna().tolist() == [True, True, False, False, True]
     # A row keeps its key when another file joins.
     alone = ingested(folder / "b.csv")
-    assert frame[io.ROW_KEY].tolist()[2:4] == alone[io.ROW_KEY].tolist()
+    assert frame[table_io.ROW_KEY].tolist()[2:4] == alone[table_io.ROW_KEY].tolist()
     (folder / "d.csv").write_text("price,size,town\n5,large,Ulm\n")
     with pytest.raises(InputError, match=r"d\.csv: column 'size' mixes types: text here, numbers in .*a\.csv"):
         ingested(folder)
@@ -313,7 +313,7 @@ def test_a_record_of_origin_lists_the_parts(tmp_path: Path) -> None:
     record = {"kind": "bucket", "where": "s3://bucket/houses.csv", "identity": "", "parts": parts}
     io.write_json(record, tmp_path / ".windvane/data/raw/origin.json")
     ingestion.run_ingest(tmp_path, chosen("s3://bucket/houses.csv"))
-    assert io.read_parquet(tmp_path / table_profile.TABLE_FILE)["price"].tolist() == [1, 3]
+    assert table_io.read_parquet(tmp_path / table_profile.TABLE_FILE)["price"].tolist() == [1, 3]
     assert sorted(p.name for p in (tmp_path / DATA_FOLDER).iterdir()) == ["raw", "table.parquet"]
 
 
@@ -369,7 +369,7 @@ def test_without_time_a_sample_keeps_classes_and_grows_into_itself(large: Path) 
     assert len(train) == pytest.approx(1000, abs=40)
     assert (train["town"] == "Rom").sum() == (whole["town"] == "Rom").sum()
     more, _ = data_split.read_training_rows(large, limited(mine, 2000))
-    assert set(train[io.ROW_KEY]) < set(more[io.ROW_KEY]) < set(whole[io.ROW_KEY])
+    assert set(train[table_io.ROW_KEY]) < set(more[table_io.ROW_KEY]) < set(whole[table_io.ROW_KEY])
     assert "stratified by class" in str(data_split.describe_sampled_split(large, mine))
 
 
@@ -378,9 +378,9 @@ def test_a_table_is_the_same_to_the_byte_on_any_number_of_cores(tmp_path: Path) 
     made = []
     for threads in ("1", "3"):
         code = (
-            "from pathlib import Path; from windvane.tasks.ingest import ingestion; from windvane.tasks import io; "
+            "from pathlib import Path; from windvane.tasks.ingest import ingestion, table_io; "
             "from tests.tables_for_tests import chosen; "
-            f"io.ROW_GROUP_ROWS = 3000; ingestion.run_ingest(Path({str(tmp_path)!r}), chosen('t.csv', time='day'))"
+            f"table_io.ROW_GROUP_ROWS = 3000; ingestion.run_ingest(Path({str(tmp_path)!r}), chosen('t.csv', time='day'))"
         )
         subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "POLARS_MAX_THREADS": threads})
         made.append((tmp_path / table_profile.TABLE_FILE).read_bytes())
@@ -399,7 +399,7 @@ def test_nothing_stays_behind_when_a_file_is_refused(tmp_path: Path) -> None:
 def test_columns_without_a_single_value_are_read_back(tmp_path: Path, rows: int) -> None:
     """Their row groups state nothing; the source's new rows are such a frame where there are none."""
     frame = pd.DataFrame({"size": [1.0, 2.0], "sold": [True, False], "nothing": [None, None]}).iloc[:rows]
-    io.write_parquet(frame, tmp_path / "t.parquet")
-    assert io.count_missing(tmp_path / "t.parquet") == {"size": 0, "sold": 0, "nothing": rows}
-    assert io.read_parquet(tmp_path / "t.parquet").dtypes["sold"] == "bool"
-    assert io.read_column_ends(tmp_path / "t.parquet")["nothing"].missing == rows
+    table_io.write_parquet(frame, tmp_path / "t.parquet")
+    assert table_io.count_missing(tmp_path / "t.parquet") == {"size": 0, "sold": 0, "nothing": rows}
+    assert table_io.read_parquet(tmp_path / "t.parquet").dtypes["sold"] == "bool"
+    assert table_io.read_column_ends(tmp_path / "t.parquet")["nothing"].missing == rows

@@ -18,7 +18,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.models import class_balance, model_pipeline
 from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import TRUSTED_TYPES, ModelConfiguration
+from windvane.tasks.models.model_pipeline import TRUSTED_TYPES, FitOptions, ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification, definitions
 from windvane.tasks.search import cross_validation, model_search
 from windvane.tasks.settings import project_params
@@ -46,7 +46,7 @@ def rare(rows: int = 600, seed: int = 0, classes: int = 2) -> pd.DataFrame:
 def fitted(frame: pd.DataFrame, chosen: ClassBalance, candidate: str = "linear", **given: Any) -> Any:
     small = {"forest": {"n_estimators": 10}, "boosting": {"max_iter": 30}}.get(candidate, {})
     return model_pipeline.fit_pipeline(
-        ModelConfiguration(candidate, small, chosen), KIND, COLUMNS, frame, "y", 0, 1, **given
+        ModelConfiguration(candidate, small, chosen), KIND, COLUMNS, frame, FitOptions("y", 0, 1, **given)
     )
 
 
@@ -89,7 +89,7 @@ def test_no_row_made_from_the_other_side_is_fitted_on(
     frame, each = rare(), 1 + classification.THRESHOLD_FOLDS
     train, rest = (frame[:400], frame[400:]) if strategy == "stratified" else (frame, frame[:0])
     table = cross_validation.build_configuration_scorer(
-        parsed(strategy=strategy), KIND, FeatureColumns(("a", "b")), train, rest, 1
+        ModelTask(parsed(strategy=strategy), KIND, FeatureColumns(("a", "b")), 1), train, rest
     )
     list(table.score(ModelConfiguration("boosting", {"max_iter": 10}, ClassBalance(treatment)), look=False))
     assert len(drawn) == each * len(table.folds)
@@ -107,7 +107,9 @@ def test_a_copied_row_does_not_make_its_own_fold_look_easy() -> None:
     # Labels at random: whoever resamples before the split finds each rare row again, and scores far above chance.
     rng = np.random.default_rng(0)
     frame = rare(400).assign(y=np.where(rng.random(400) < 0.1, "yes", "no"))
-    table = cross_validation.build_configuration_scorer(parsed(strategy="kfold"), KIND, COLUMNS, frame, frame[:0], 1)
+    table = cross_validation.build_configuration_scorer(
+        ModelTask(parsed(strategy="kfold"), KIND, COLUMNS, 1), frame, frame[:0]
+    )
     *_, last = table.score(
         ModelConfiguration("tree", {"max_depth": 32, "min_samples_leaf": 1}, ClassBalance("oversample"))
     )
@@ -137,7 +139,11 @@ def test_a_threshold_is_chosen_on_rows_that_its_fits_had_not_seen(
 
     monkeypatch.setattr(classification, "find_best_threshold", best)
     model_pipeline.fit_pipeline(
-        ModelConfiguration("linear", {}, ClassBalance(None, "f1")), KIND, COLUMNS, frame[:450], "y", 0, 1, group
+        ModelConfiguration("linear", {}, ClassBalance(None, "f1")),
+        KIND,
+        COLUMNS,
+        frame[:450],
+        FitOptions("y", 0, 1, group=group),
     )
     assert scored == [450]
     assert fits.pop(0) == set(range(450))
@@ -155,7 +161,7 @@ def test_trials_tune_a_threshold_only_where_the_headline_sees_it(metric: str, mo
     monkeypatch.setattr(classification, "find_best_threshold", lambda *given: tuned.append(given) or 0.3)
     list(
         cross_validation.build_configuration_scorer(
-            parsed(metric=metric), KIND, COLUMNS, frame[:400], frame[400:], 1
+            ModelTask(parsed(metric=metric), KIND, COLUMNS, 1), frame[:400], frame[400:]
         ).score(ModelConfiguration("linear", {}, ClassBalance(None, "f1")))
     )
     assert len(tuned) == (metric == "f1")
@@ -217,7 +223,7 @@ def test_new_rows_hold_codes_flags_and_gaps_as_real_ones_do(
 @pytest.mark.parametrize("candidate", ["linear", "tree"])
 def test_smote_takes_any_mix_of_columns(columns: FeatureColumns, candidate: str) -> None:
     model = model_pipeline.fit_pipeline(
-        ModelConfiguration(candidate, {}, ClassBalance("smote")), KIND, columns, rare(), "y", 0, 1
+        ModelConfiguration(candidate, {}, ClassBalance("smote")), KIND, columns, rare(), FitOptions("y", 0, 1)
     )
     assert set(model.classes_) == {"no", "yes"}
 
@@ -270,7 +276,7 @@ def test_a_configuration_survives_json_and_older_ones_are_read() -> None:
 def test_a_refit_keeps_the_treatment_of_the_champion_whatever_params_yaml_says() -> None:
     spec, frame = ModelConfiguration("linear", {}, ClassBalance("weights", "f1")), rare(300)
     found = model_search.score_single_configuration(
-        spec, parsed(), KIND, COLUMNS, frame[:200], frame[200:], 1, lambda _: None
+        ModelTask(parsed(), KIND, COLUMNS, 1), spec, frame[:200], frame[200:], lambda _: None
     )
     assert found.best.spec == spec
     assert found.results[0].spec.balance == UNBALANCED

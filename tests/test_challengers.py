@@ -21,6 +21,7 @@ from tests.test_decision import FORBIDDEN, LIMITS, NOW, look
 from tests.test_history import CHOSEN, SPEC, table
 from windvane.ledger import database, decisions, versions
 from windvane.ledger.database import to_timestamp
+from windvane.ledger.versions import VersionFacts
 from windvane.monitoring.history import loss_matrix
 from windvane.monitoring.history.challenger_store import ChallengerStore
 from windvane.monitoring.history.loss_matrix import WindowedTable
@@ -172,7 +173,7 @@ def asked(folder: Path, rows: pd.DataFrame, born: int = 4, windows: int = 14, ch
     from dataclasses import asdict
 
     pipeline, columns = loss_matrix.fit_configuration(CHOSEN, SPEC, rows.iloc[: 100 + 20 * born])
-    facts = {"spec": SPEC.to_json(), "columns": asdict(columns), "taught_until": "any"}
+    facts = VersionFacts(spec=SPEC.to_json(), columns=asdict(columns), taught_until="any")
     home = SimpleNamespace(settings=chosen, home=folder, model=lambda champion: pipeline)
     record = pd.DataFrame({LOSS_COLUMN: [0.5, 0.7]})
     champion = SimpleNamespace(version=3, facts=facts)

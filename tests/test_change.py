@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.watched import COLUMNS, answered, kind_of, problem, rows, watched
 from windvane.monitoring import window_frames
 from windvane.monitoring.diagnosis import broken_columns, window_states
+from windvane.monitoring.diagnosis.evidence import DiagnosisCase
 from windvane.monitoring.diagnosis.explanations import choose_remedy, diagnose_change
 from windvane.monitoring.diagnosis.window_states import WindowState
 from windvane.monitoring.performance import estimated_loss, measured_loss
@@ -40,7 +41,9 @@ def say(
     seen["y"] = seen["y"].where(np.arange(len(seen)) < labelled * len(seen))
     measured = measured_loss.measure_window_loss(record, seen, kind_of(kind), problem(kind))
     return diagnose_change(
-        record, seen, drift, measured, model, columns, kind_of(kind), problem(kind), known_states=known, seed=0
+        DiagnosisCase(record, seen, columns, kind_of(kind), problem(kind), model, known_states=known, seed=0),
+        drift,
+        measured,
     )
 
 
@@ -119,7 +122,7 @@ def test_a_column_that_is_gone_or_unreadable_is_broken() -> None:
     for frame in (answered(window()).drop(columns="age"), answered(window()).assign(age="n/a")):
         known = measured_loss.measure_window_loss(record, frame, kind_of("regression"), problem("regression"))
         found = diagnose_change(
-            record, frame, MOVED, known, model, COLUMNS, kind_of("regression"), problem("regression")
+            DiagnosisCase(record, frame, COLUMNS, kind_of("regression"), problem("regression"), model), MOVED, known
         )
         assert (found.change, found.columns) == ("broken data", ("age",))
 
@@ -220,7 +223,9 @@ def test_the_order_of_rows_does_not_matter(seed: int, kind: str) -> None:
     ):
         model = estimated_loss.fit_loss_model(own, COLUMNS, kind_of(kind), problem(kind), 0)
         known = measured_loss.measure_window_loss(own, seen, kind_of(kind), problem(kind))
-        found.append(diagnose_change(own, seen, MOVED, known, model, COLUMNS, kind_of(kind), problem(kind)))
+        found.append(
+            diagnose_change(DiagnosisCase(own, seen, COLUMNS, kind_of(kind), problem(kind), model), MOVED, known)
+        )
     assert found[0].change == found[1].change
     assert found[0].sure == pytest.approx(found[1].sure, abs=1e-6)
 
@@ -259,7 +264,7 @@ def test_any_columns_end_in_an_answer(kind: str, name: str, labels: str) -> None
     model = estimated_loss.fit_loss_model(record, columns, kind_of(kind), problem(kind), 0)
     known = measured_loss.measure_window_loss(record, frame, kind_of(kind), problem(kind))
     drift = DriftResult(False, None, None, None, 0.01, (), 300, 150)
-    found = diagnose_change(record, frame, drift, known, model, columns, kind_of(kind), problem(kind))
+    found = diagnose_change(DiagnosisCase(record, frame, columns, kind_of(kind), problem(kind), model), drift, known)
     assert found.change == "none" or found.sure < 0.6, found
     assert 0 < found.sure < 1
 
@@ -275,7 +280,7 @@ def test_dependent_rows_speak_less_loudly() -> None:
     ]
     model = estimated_loss.fit_loss_model(many[0], COLUMNS, kind, chosen, 0)
     known = measured_loss.measure_window_loss(*many, kind, chosen)
-    found = diagnose_change(*many, MOVED, known, model, COLUMNS, kind, chosen)
+    found = diagnose_change(DiagnosisCase(*many, COLUMNS, kind, chosen, model), MOVED, known)
     assert found.change == "none", found
 
 

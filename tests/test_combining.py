@@ -22,7 +22,13 @@ from windvane.tasks.evaluation import model_inspection
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import MIN_SECOND_MODEL_ROWS, TRUSTED_TYPES, ModelConfiguration
+from windvane.tasks.models.model_pipeline import (
+    MIN_SECOND_MODEL_ROWS,
+    TRUSTED_TYPES,
+    FitOptions,
+    ModelConfiguration,
+    ModelTask,
+)
 from windvane.tasks.models.problem_types import classification, definitions
 from windvane.tasks.settings import project_params
 from windvane.tasks.settings.monitoring_section import parse_window_length
@@ -51,11 +57,7 @@ def fitted(kind: str, name: str, frame: pd.DataFrame, recent: RecentWindows | No
         definitions.load_problem_type(kind),
         COLUMNS,
         frame,
-        "y",
-        0,
-        2,
-        time="ts",
-        recent=recent,
+        FitOptions("y", 0, 2, time="ts", recent=recent),
     )
 
 
@@ -133,7 +135,11 @@ def test_a_threshold_and_the_newest_classes_go_with_it(balance: ClassBalance) ->
     losses = []
     for recent in (None, TEN_DAYS):
         model = model_pipeline.fit_pipeline(
-            ModelConfiguration("linear", {}, balance), k, COLUMNS, frame, "y", 0, 1, time="ts", recent=recent
+            ModelConfiguration("linear", {}, balance),
+            k,
+            COLUMNS,
+            frame,
+            FitOptions("y", 0, 1, time="ts", recent=recent),
         )
         losses.append(float(k.loss(truth, k.predict(model, inputs), "log_loss").mean()))
         assert (classification.get_threshold(model) is not None) == (balance.threshold is not None)
@@ -157,7 +163,11 @@ def test_folds_tune_on_what_serves(recent: RecentWindows, monkeypatch: pytest.Mo
     frame, spec = table("classification"), ModelConfiguration("linear", {}, ClassBalance(None, "f1"))
     frame["y"] = np.where(frame["y"] == "high", "yes", "no")
     model_pipeline.fit_pipeline(
-        spec, definitions.load_problem_type("classification"), COLUMNS, frame, "y", 0, 1, time="ts", recent=recent
+        spec,
+        definitions.load_problem_type("classification"),
+        COLUMNS,
+        frame,
+        FitOptions("y", 0, 1, time="ts", recent=recent),
     )
     newest = set(frame.index[recent.among(frame["ts"])])
     (every, second), *folds = [taught[i : i + 2] for i in range(0, len(taught), 2)]
@@ -171,7 +181,7 @@ def test_under_a_treatment_all_rows_teach_alone() -> None:
     spec, frame = ModelConfiguration("linear", {}, ClassBalance("weights")), table("classification")
     k, inputs = definitions.load_problem_type("classification"), conform_frame(frame, COLUMNS, "x")
     one, other = (
-        model_pipeline.fit_pipeline(spec, k, COLUMNS, frame, "y", 0, 1, time="ts", recent=recent)
+        model_pipeline.fit_pipeline(spec, k, COLUMNS, frame, FitOptions("y", 0, 1, time="ts", recent=recent))
         for recent in (TEN_DAYS, None)
     )
     np.testing.assert_array_equal(one.predict_proba(inputs), other.predict_proba(inputs))
@@ -251,10 +261,7 @@ def test_curves_are_of_what_serves() -> None:
     chosen = project_params.parse_settings(yaml.safe_load(PROJECT))
     frame = table("regression")
     scorer = model_inspection.CurveScorer(
-        chosen,
-        definitions.load_problem_type("regression"),
-        COLUMNS,
+        ModelTask(chosen, definitions.load_problem_type("regression"), COLUMNS, 1),
         model_inspection.CurveRows(frame, frame.tail(50), True, ()),
-        1,
     )
     assert len(model_pipeline.unwrap_estimators(scorer.fit(ModelConfiguration("linear", {}), frame))) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -305,3 +306,11 @@ def test_a_decision_needs_no_heavy_import() -> None:
     code = f"import {rooms}, sys; print([m for m in ('pandas', 'numpy', 'sqlalchemy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['sqlalchemy']")  # ledger's text of moments comes from beside its store
+
+
+def test_an_assessment_comes_back_from_json_as_it_was() -> None:
+    one = look(0.9, alarm=True)
+    found = DriftFinding("size", "numbers", 5.0, 4.0, True, "moved")
+    one = replace(one, drift=replace(one.drift, findings=(found,)))
+    for seen in (one, replace(one, estimate=replace(one.quality, estimated=True))):
+        assert WindowAssessment.from_json(json.loads(json.dumps({**seen.to_json(), "state": None}))) == seen

@@ -43,7 +43,8 @@ def rows(count: int, seed: int) -> pd.DataFrame:
 
 def measured(reference: pd.DataFrame, window: pd.DataFrame, **options: Any) -> DriftResult:
     chosen = {"target": "price", "time": None, "level": 0.01, "seed": 0, "hurry": True, **options}
-    return detector.detect_drift(reference, window, COLUMNS, **chosen)
+    level, hurry = chosen.pop("level"), chosen.pop("hurry")
+    return detector.detect_drift(detector.Comparison(reference, window, COLUMNS, **chosen), level, hurry=hurry)
 
 
 def speaking(found: DriftResult) -> set[tuple[str, str]]:
@@ -188,10 +189,10 @@ def test_neither_the_order_of_rows_nor_of_columns_matters(seed: int, window: int
     reference, later = table[:600], table[600:]
     shuffled = [f.sample(frac=1, random_state=seed)[list(reversed(f.columns))] for f in (reference, later)]
     turned = FeatureColumns(numbers=COLUMNS.numbers[::-1], booleans=COLUMNS.booleans, low=COLUMNS.low)
-    options: dict[str, Any] = {"target": "price", "time": None, "level": 0.05, "seed": 1, "hurry": True}
-    assert _same(
-        detector.detect_drift(reference, later, COLUMNS, **options), detector.detect_drift(*shuffled, turned, **options)
-    )
+    options: dict[str, Any] = {"target": "price", "time": None, "seed": 1}
+    straight = detector.Comparison(reference, later, COLUMNS, **options)
+    mixed = detector.Comparison(*shuffled, turned, **options)
+    assert _same(*(detector.detect_drift(one, 0.05, hurry=True) for one in (straight, mixed)))
 
 
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

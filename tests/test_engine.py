@@ -27,7 +27,7 @@ from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.models.problem_types.definitions import Predictions
 from windvane.tasks.settings import project_params as params
@@ -46,7 +46,9 @@ TABLES: dict[str, dict[str, Any]] = {
 def form(model: Any, kind: str, columns: FeatureColumns, inputs: pd.DataFrame) -> engine_files.StoredEngine:
     """What is stored beside a model, read again."""
     read = engine_files.read_engine_files(
-        engine_files.build_engine_files(model, definitions.load_problem_type(kind), columns, inputs, inputs, 0, 1_000)
+        engine_files.build_engine_files(
+            model, definitions.load_problem_type(kind), columns, engine_files.ComparisonRows(inputs, inputs, 0, 1_000)
+        )
     )
     assert read is not None
     return read
@@ -66,7 +68,10 @@ def test_every_candidate_agrees_on_every_column_type(kind: str, name: str) -> No
     inputs = conform_frame(frame, ALL, "x")
     for spec in variants(kind, name):
         made = form(
-            model_pipeline.fit_pipeline(ModelConfiguration(name, spec), k, ALL, frame, "y", 0, 1), kind, ALL, inputs
+            model_pipeline.fit_pipeline(ModelConfiguration(name, spec), k, ALL, frame, FitOptions("y", 0, 1)),
+            kind,
+            ALL,
+            inputs,
         )
         assert made.compiled is not None, made.why
         assert "0 of" in made.why
@@ -90,7 +95,7 @@ def test_combined_pipelines_are_compiled_into_one_form(kind: str, name: str) -> 
     inputs = conform_frame(frame, ALL, "x")
     for spec in variants(kind, name):
         model = model_pipeline.fit_pipeline(
-            ModelConfiguration(name, spec), k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS
+            ModelConfiguration(name, spec), k, ALL, frame, FitOptions("y", 0, 1, time="ts", recent=TWO_DAYS)
         )
         assert len(model_pipeline.unwrap_estimators(model)) == 2
         made = form(model, kind, ALL, inputs)
@@ -103,7 +108,7 @@ def test_combined_pipelines_call_by_their_threshold() -> None:
     frame, k = by_hours("classification"), definitions.load_problem_type("classification")
     frame["y"] = np.where(frame["y"] == "high", "yes", "no")
     spec = ModelConfiguration("boosting", {"max_iter": 20}, ClassBalance(None, "f1"))
-    model = model_pipeline.fit_pipeline(spec, k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS)
+    model = model_pipeline.fit_pipeline(spec, k, ALL, frame, FitOptions("y", 0, 1, time="ts", recent=TWO_DAYS))
     made = form(model, "classification", ALL, conform_frame(frame, ALL, "x"))
     assert isinstance(made.compiled, CompiledEngine), made.why
     assert made.compiled.call is not None
@@ -113,7 +118,7 @@ def test_parts_that_know_different_classes_are_answered_by_scikit_learn() -> Non
     frame, k = by_hours("classification"), definitions.load_problem_type("classification")
     frame.loc[TWO_DAYS.among(frame["ts"]) & (frame["y"] == "high"), "y"] = "mid"
     model = model_pipeline.fit_pipeline(
-        ModelConfiguration("linear", {}), k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS
+        ModelConfiguration("linear", {}), k, ALL, frame, FitOptions("y", 0, 1, time="ts", recent=TWO_DAYS)
     )
     made = form(model, "classification", ALL, conform_frame(frame, ALL, "x"))
     assert made.compiled is None
@@ -135,7 +140,7 @@ def test_every_candidate_agrees_on_real_tables(file: str, whole_table: Callable[
     inputs = conform_frame(frame, columns, file)
     for name in k.candidates:
         model = model_pipeline.fit_pipeline(
-            ModelConfiguration(name, {}), k, columns, frame.head(1_500), problem.target, 0, 1
+            ModelConfiguration(name, {}), k, columns, frame.head(1_500), FitOptions(problem.target, 0, 1)
         )
         made = form(model, problem.kind, columns, inputs.tail(1_500))
         assert made.compiled is not None, f"{name}: {made.why}"
@@ -144,7 +149,11 @@ def test_every_candidate_agrees_on_real_tables(file: str, whole_table: Callable[
 def boosted() -> tuple[Any, ModelSignature, pd.DataFrame]:
     frame = taught("regression")
     model = model_pipeline.fit_pipeline(
-        ModelConfiguration("boosting", {}), definitions.load_problem_type("regression"), ALL, frame, "y", 0, 1
+        ModelConfiguration("boosting", {}),
+        definitions.load_problem_type("regression"),
+        ALL,
+        frame,
+        FitOptions("y", 0, 1),
     )
     types = engine_files.list_input_types(ALL)
     return (
@@ -162,7 +171,11 @@ def test_a_threshold_decides_as_the_pipeline_does(threshold: float) -> None:
     frame = taught("classification")
     frame["y"] = np.where(frame["y"] == "high", "yes", "no")
     model = model_pipeline.fit_pipeline(
-        ModelConfiguration("forest", {}), definitions.load_problem_type("classification"), ALL, frame, "y", 0, 1
+        ModelConfiguration("forest", {}),
+        definitions.load_problem_type("classification"),
+        ALL,
+        frame,
+        FitOptions("y", 0, 1),
     )
     inner = FrozenEstimator(model.named_steps["model"])
     called = FixedThresholdClassifier(inner, threshold=threshold, pos_label="yes", response_method="predict_proba")
@@ -287,14 +300,18 @@ def test_what_is_not_known_is_not_compiled_and_said() -> None:
 
 def test_the_stored_form_is_plain_json_that_says_how_well_it_agreed() -> None:
     model, _, inputs = boosted()
-    files = engine_files.build_engine_files(model, definitions.load_problem_type("regression"), ALL, inputs, inputs, 0)
+    files = engine_files.build_engine_files(
+        model, definitions.load_problem_type("regression"), ALL, engine_files.ComparisonRows(inputs, inputs, 0)
+    )
     told = json.loads(files[engine_files.ENGINE_FILE])
     assert told["agreement"]["rows"] > 10_000
     assert told["why"].startswith("compared with scikit-learn: 0 of 10,")
     assert told["agreement"]["accepted"] is True
     assert set(files) == {engine_files.ENGINE_FILE, engine_files.TREES_FILE}
     assert (
-        engine_files.build_engine_files(model, definitions.load_problem_type("regression"), ALL, inputs, inputs, 0)
+        engine_files.build_engine_files(
+            model, definitions.load_problem_type("regression"), ALL, engine_files.ComparisonRows(inputs, inputs, 0)
+        )
         == files
     )
 

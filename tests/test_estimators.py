@@ -12,7 +12,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import TRUSTED_TYPES, ModelConfiguration
+from windvane.tasks.models.model_pipeline import TRUSTED_TYPES, FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 
 EVERY = [
@@ -33,7 +33,8 @@ def test_same_seed_same_model_and_skops_keeps_it(kind: str, name: str) -> None:
     k, frame = definitions.load_problem_type(kind), taught(kind)
     params = {"log_target": True} if "log_target" in k.candidates[name].space else {}
     models = [
-        model_pipeline.fit_pipeline(ModelConfiguration(name, params), k, ALL, frame, "y", 3, cores) for cores in (1, 2)
+        model_pipeline.fit_pipeline(ModelConfiguration(name, params), k, ALL, frame, FitOptions("y", 3, cores))
+        for cores in (1, 2)
     ]
     stored = skops.io.dumps(models[0])
     models.append(skops.io.loads(stored, trusted=list(TRUSTED_TYPES)))
@@ -50,12 +51,12 @@ def test_every_trusted_type_is_needed() -> None:
     needed: set[str] = set()
     for kind, name in EVERY:
         model = model_pipeline.fit_pipeline(
-            ModelConfiguration(name, {}), definitions.load_problem_type(kind), ALL, taught(kind), "y", 0, 1
+            ModelConfiguration(name, {}), definitions.load_problem_type(kind), ALL, taught(kind), FitOptions("y", 0, 1)
         )
         needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
     balanced = ModelConfiguration("linear", {}, ClassBalance("weights"))
     model = model_pipeline.fit_pipeline(
-        balanced, definitions.load_problem_type("classification"), ALL, taught("classification"), "y", 0, 1
+        balanced, definitions.load_problem_type("classification"), ALL, taught("classification"), FitOptions("y", 0, 1)
     )
     needed |= set(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
     combined = {
@@ -71,7 +72,7 @@ def test_every_trusted_type_is_needed() -> None:
 def test_labels_of_any_type(labels: list[object], name: str) -> None:
     k, frame = definitions.load_problem_type("classification"), table()
     frame["y"] = [labels[int(v > 0)] for v in frame["n"].fillna(0)]
-    model = model_pipeline.fit_pipeline(ModelConfiguration(name, {}), k, ALL, frame, "y", 0, 1)
+    model = model_pipeline.fit_pipeline(ModelConfiguration(name, {}), k, ALL, frame, FitOptions("y", 0, 1))
     assert k.scores(k.truth(frame["y"]), k.predict(model, conform_frame(frame, ALL, "x")))["accuracy"] > 0.9
 
 
@@ -79,7 +80,7 @@ def test_labels_of_any_type(labels: list[object], name: str) -> None:
 def test_columns_without_a_value_or_a_difference_do_no_harm(name: str) -> None:
     frame = taught("regression").assign(n=np.nan, c="same", d=pd.Timestamp("2024-01-01"))
     model = model_pipeline.fit_pipeline(
-        ModelConfiguration(name, {}), definitions.load_problem_type("regression"), ALL, frame, "y", 0, 1
+        ModelConfiguration(name, {}), definitions.load_problem_type("regression"), ALL, frame, FitOptions("y", 0, 1)
     )
     later = conform_frame(taught("regression"), ALL, "x")
     assert np.isfinite(model.predict(later)).all()
@@ -93,9 +94,7 @@ def test_a_class_of_one_row_does_not_stop_boosting() -> None:
         definitions.load_problem_type("classification"),
         ALL,
         frame,
-        "y",
-        0,
-        1,
+        FitOptions("y", 0, 1),
     )
     assert "once" in model.classes_
 
@@ -103,11 +102,17 @@ def test_a_class_of_one_row_does_not_stop_boosting() -> None:
 def test_a_linear_model_that_did_not_settle_says_so(recwarn: pytest.WarningsRecorder) -> None:
     frame = taught("classification")
     spec = ModelConfiguration("linear", {"l1_ratio": 1.0, "C": 100.0, "max_passes": 5, "tol": 1e-8})
-    model = model_pipeline.fit_pipeline(spec, definitions.load_problem_type("classification"), ALL, frame, "y", 0, 1)
+    model = model_pipeline.fit_pipeline(
+        spec, definitions.load_problem_type("classification"), ALL, frame, FitOptions("y", 0, 1)
+    )
     assert "5 iterations" in str(model_pipeline.explain_nonconvergence(model))
     assert not [w for w in recwarn if "converge" in str(w.message)]
     tree = model_pipeline.fit_pipeline(
-        ModelConfiguration("tree", {}), definitions.load_problem_type("classification"), ALL, frame, "y", 0, 1
+        ModelConfiguration("tree", {}),
+        definitions.load_problem_type("classification"),
+        ALL,
+        frame,
+        FitOptions("y", 0, 1),
     )
     assert model_pipeline.explain_nonconvergence(tree) is None
 

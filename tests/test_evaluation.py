@@ -30,9 +30,7 @@ KINDS = [("regression", "y"), ("classification", "class"), ("classification", "f
 
 
 def held(c: Case) -> model_evaluation.HeldOutRecord:
-    return model_evaluation.predict_held_out(
-        c.settings, c.kind, c.columns, c.spec, c.train, c.validation, lambda: c.test, 1
-    )
+    return model_evaluation.predict_held_out(c.task, c.spec, c.train, c.validation, lambda: c.test)
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, see: Callable[[pd.DataFrame], None]) -> None:
@@ -48,7 +46,7 @@ def spy(monkeypatch: pytest.MonkeyPatch, see: Callable[[pd.DataFrame], None]) ->
 
 def evaluated(c: Case) -> model_evaluation.ModelEvaluation:
     record = held(c).record
-    return model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    return model_evaluation.evaluate_model(c.task, c.spec, c.train, c.validation, record)
 
 
 # the seal, the record --------------------------------------------------------------------------------
@@ -63,7 +61,7 @@ def test_the_test_side_is_opened_once_and_last(monkeypatch: pytest.MonkeyPatch) 
         order.append("open")
         return c.test
 
-    model_evaluation.predict_held_out(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, open_test, 1)
+    model_evaluation.predict_held_out(c.task, c.spec, c.train, c.validation, open_test)
     assert order == ["fit", "open"]
 
 
@@ -77,7 +75,7 @@ def test_a_fit_that_fails_leaves_the_seal_whole() -> None:
 
     unknown = replace(c.spec, candidate="nonesuch")
     with pytest.raises(InputError):
-        model_evaluation.predict_held_out(c.settings, c.kind, c.columns, unknown, c.train, c.validation, open_test, 1)
+        model_evaluation.predict_held_out(c.task, unknown, c.train, c.validation, open_test)
     assert not opened
 
 
@@ -135,7 +133,7 @@ def test_a_threshold_moves_what_is_called_and_the_curves_end_where_the_model_is(
     assert threshold is not None
     assert classification.get_threshold(plain.model) is None
     assert ((found.record["_p_1"] >= threshold) == (found.record["_prediction"] == 1)).all()
-    told = model_evaluation.evaluate_model(c.settings, c.kind, c.columns, spec, c.train, c.validation, found.record, 1)
+    told = model_evaluation.evaluate_model(c.task, spec, c.train, c.validation, found.record)
     assert told.complexity is not None
     # The last stage is the whole model: its calls, by threshold and honest probabilities, score the same.
     assert told.complexity.points[-1].validation == pytest.approx(told.learning.points[-1].validation)
@@ -353,7 +351,7 @@ def test_three_test_rows(kind: str, target: str) -> None:
     c = case(kind, target)
     c = replace(c, test=c.test[:3])
     record = held(c).record
-    told = model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    told = model_evaluation.evaluate_model(c.task, c.spec, c.train, c.validation, record)
     assert told.loss.low is None
     assert told.slices == ()
 
@@ -374,7 +372,7 @@ def test_five_fits_at_most_and_all_outside_the_test_side(
     record = held(c).record
     fitted: list[int] = []
     spy(monkeypatch, lambda frame: fitted.append(len(frame)))
-    told = model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    told = model_evaluation.evaluate_model(c.task, c.spec, c.train, c.validation, record)
     assert len(fitted) <= 5
     assert sum(fitted) <= 4 * len(c.train)
     assert told.complexity is not None
@@ -389,7 +387,7 @@ def test_the_last_stage_of_boosting_is_the_model() -> None:
         spec = replace(c.spec, params={**c.spec.params, "log_target": log_target, "max_iter": 25})
         train, validation = (part.assign(y=part["y"].abs() + 1) for part in (c.train, c.validation))
         scorer = model_inspection.CurveScorer(
-            c.settings, c.kind, c.columns, model_inspection.sample_curve_rows(c.settings, train, validation, 0), 1
+            c.task, model_inspection.sample_curve_rows(c.settings, train, validation, 0)
         )
         with threadpool_limits(limits=1):
             learning, model = model_inspection.measure_learning_curve(scorer, spec, False)
@@ -404,7 +402,7 @@ def test_with_time_the_smaller_fits_keep_the_newest_rows(monkeypatch: pytest.Mon
     record = held(c).record
     fitted: list[pd.Series] = []
     spy(monkeypatch, lambda frame: fitted.append(frame["ts"]))
-    model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    model_evaluation.evaluate_model(c.task, c.spec, c.train, c.validation, record)
     quarter = fitted[0]
     assert len(quarter) == len(c.train) // 4
     assert quarter.max() == c.train["ts"].max()
@@ -414,9 +412,7 @@ def test_with_time_the_smaller_fits_keep_the_newest_rows(monkeypatch: pytest.Mon
 def test_rare_classes_are_in_every_fit() -> None:
     c = case("classification", "flag", count=2_000)
     rare = c.train.assign(flag=(np.arange(len(c.train)) % 200 == 0).astype(float))
-    scorer = model_inspection.CurveScorer(
-        c.settings, c.kind, c.columns, model_inspection.sample_curve_rows(c.settings, rare, c.validation, 0), 1
-    )
+    scorer = model_inspection.CurveScorer(c.task, model_inspection.sample_curve_rows(c.settings, rare, c.validation, 0))
     learning, _ = model_inspection.measure_learning_curve(scorer, c.spec, False)
     assert all(p.validation is not None for p in learning.points)
 
@@ -526,7 +522,7 @@ def test_confusion_counts() -> None:
 def test_files_are_written_and_read_back(tmp_path: Path) -> None:
     c = case(time=True)
     record = held(c).record
-    told = model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    told = model_evaluation.evaluate_model(c.task, c.spec, c.train, c.validation, record)
     written = write_evaluation(tmp_path, c.settings, c.kind, told, record)
     assert sorted(written) == sorted(tmp_path.iterdir())
     flat = json.loads((tmp_path / "metrics.json").read_text())

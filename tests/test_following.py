@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import Folder
 from tests.served import PROJECT, ROW, Client, Site, houses, made_project, serving, taught, writer
+from windvane.ledger.labels import PredictionQuery
 from windvane.serving import service_state
 from windvane.serving.compiled import engine_files
 from windvane.serving.model_cache import CACHED_VERSIONS, ModelCache
@@ -313,7 +314,9 @@ def test_no_answered_prediction_is_lost_to_a_kill(folder: Folder) -> None:
     kept = [
         one.id
         for one in read_labelled_predictions(
-            database.connect_ledger(f"sqlite:///{folder.path}/.windvane/ledger.db"), PROJECT, unlabelled=True
+            database.connect_ledger(f"sqlite:///{folder.path}/.windvane/ledger.db"),
+            PROJECT,
+            PredictionQuery(unlabelled=True),
         )
     ]
     print(f"{len(answered):,} answered, {len(set(answered) - set(kept))} of them lost, {len(kept):,} stored")

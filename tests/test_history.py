@@ -18,7 +18,7 @@ from windvane.monitoring.history.loss_matrix import LossMatrix, MatrixJob
 from windvane.monitoring.policy import regret
 from windvane.monitoring.records import PolicyAdvice, PolicyInput
 from windvane.tasks.errors import InputError
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.settings import project_params
 
 CHOSEN = project_params.parse_settings(
@@ -82,7 +82,7 @@ def test_a_cell_is_the_loss_of_a_fit_on_rows_before(tmp_path: Path) -> None:
     made = loss_matrix.build_loss_matrix(asked, tmp_path, cores=1)
     kind, taught = definitions.load_problem_type("regression"), asked.cut.before(8, None)
     columns = features.select_feature_columns(CHOSEN, table_profile.profile_table(taught))
-    model = model_pipeline.fit_pipeline(SPEC, kind, columns, taught, "y", CHOSEN.split.seed, 1)
+    model = model_pipeline.fit_pipeline(SPEC, kind, columns, taught, FitOptions("y", CHOSEN.split.seed, 1))
     window = asked.cut.window(13)
     said = kind.predict(model, features.conform_frame(window, columns, "x"))
     assert made.losses[8, 13] == pytest.approx(np.abs(window["y"] - said.value).mean())

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tables_for_tests import chosen, every_type, houses, ingested
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion, row_keys
+from windvane.tasks.ingest import ingestion, row_keys, table_io
 from windvane.tasks.settings import project_params
 from windvane.tasks.validate import table_profile
 
@@ -142,7 +141,7 @@ def test_a_bom_semicolons_and_blank_cells_are_read_in_silence(tmp_path: Path) ->
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffprice; size ;ok;note\n1;2.5;true;\n\n 2 ; ;False;"a\nb"\n3;NA;;x\n'.encode())
     frame = ingested(path)
-    assert list(frame.columns) == ["price", "size", "ok", "note", io.ROW_KEY]
+    assert list(frame.columns) == ["price", "size", "ok", "note", table_io.ROW_KEY]
     assert frame["price"].tolist() == [1, 2, 3]
     assert frame["size"].isna().tolist() == [False, True, True]
     assert str(frame["ok"].dtype) == "boolean"
@@ -236,7 +235,7 @@ def test_rows_follow_time_and_the_file_is_the_same_to_the_byte(tmp_path: Path) -
     table.to_csv(tmp_path / "t.csv", index=False)
     ingestion.run_ingest(tmp_path, chosen("t.csv", time="day"))
     first = (tmp_path / table_profile.TABLE_FILE).read_bytes()
-    assert io.read_parquet(tmp_path / table_profile.TABLE_FILE)["day"].is_monotonic_increasing
+    assert table_io.read_parquet(tmp_path / table_profile.TABLE_FILE)["day"].is_monotonic_increasing
     ingestion.run_ingest(tmp_path, chosen("t.csv", time="day"))
     assert (tmp_path / table_profile.TABLE_FILE).read_bytes() == first
 
@@ -246,7 +245,7 @@ def test_texas_house_prices_are_read_alike_from_both_formats(whole_table: Callab
     named = mine.model_dump()
     csv = ingested(ROOT / "data/txhousing.csv", **named)
     pd.testing.assert_frame_equal(csv, ingested(whole_table("txhousing.parquet"), **named))
-    assert len(csv) == csv[io.ROW_KEY].nunique() == 8602
+    assert len(csv) == csv[table_io.ROW_KEY].nunique() == 8602
     assert csv["median"].isna().sum() == 616
 
 
@@ -256,4 +255,4 @@ def test_duplicate_names_and_row_labels_in_parquet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'size' stands 2 times"):
         ingested(tmp_path / "t.parquet")
     houses(60).sample(frac=1, random_state=1).to_parquet(tmp_path / "t.parquet")
-    assert list(ingested(tmp_path / "t.parquet").columns) == ["day", "size", "town", "price", io.ROW_KEY]
+    assert list(ingested(tmp_path / "t.parquet").columns) == ["day", "size", "town", "price", table_io.ROW_KEY]

@@ -19,7 +19,7 @@ from windvane.ledger.decisions import DecisionRecord
 from windvane.tasks.models import class_balance, model_pipeline
 from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import monitoring_section
 
@@ -46,7 +46,7 @@ def taught(before: float = 0.1, after: float = 0.5) -> pd.DataFrame:
 
 
 def loss(spec: ModelConfiguration, rows: pd.DataFrame, newest: pd.DataFrame) -> float:
-    model = model_pipeline.fit_pipeline(spec, KIND, COLUMNS, rows, "y", 0, 1, time="ts")
+    model = model_pipeline.fit_pipeline(spec, KIND, COLUMNS, rows, FitOptions("y", 0, 1, time="ts"))
     said = KIND.predict(model, conform_frame(newest, COLUMNS, "x"))
     return float(KIND.loss(KIND.truth(newest["y"]), said, "log_loss").mean())
 
@@ -70,7 +70,9 @@ def test_where_no_share_moved_the_weights_cost_next_to_nothing() -> None:
 def test_a_threshold_is_tuned_for_the_newest_shares() -> None:
     spec = ModelConfiguration("linear", {}, ClassBalance(None, "accuracy"))
     plain, weighted = (
-        model_pipeline.fit_pipeline(replace(spec, balance=one), KIND, COLUMNS, taught(), "y", 0, 1, time="ts")
+        model_pipeline.fit_pipeline(
+            replace(spec, balance=one), KIND, COLUMNS, taught(), FitOptions("y", 0, 1, time="ts")
+        )
         for one in (spec.balance, replace(spec.balance, newest="14d"))
     )
     newest = played(3000, 0.5, 2, "2024-06-01")
@@ -119,7 +121,7 @@ def test_what_follows_the_newest_rows_is_written_down_and_read() -> None:
         "as versions before wrote it"
     )
     with pytest.raises(ValueError, match="no time"):
-        model_pipeline.fit_pipeline(spec, KIND, COLUMNS, taught(), "y", 0, 1)
+        model_pipeline.fit_pipeline(spec, KIND, COLUMNS, taught(), FitOptions("y", 0, 1))
 
 
 @pytest.mark.slow
@@ -151,7 +153,7 @@ def test_a_lap_that_answers_label_drift_says_so_and_goes_on_to(tmp_path: Path, p
         ended = decisions.find_decision(engine, made.id)
         assert ended.state == "done", ended.note
         version = versions.find_newest_version(engine, "visits")
-        assert version.facts["spec"]["balance"]["newest"] == "7d"
+        assert version.facts.spec["balance"]["newest"] == "7d"
         tags = MlflowClient(f"sqlite:///{folder.path}/.windvane/mlflow.db").get_run(version.run_id).data.tags
         assert tags["windvane.verdict"] == "promoted" or number, tags["windvane.reason"]
         assert "as in the newest window of labels (7d)" in tags["windvane.reason"]

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from tests.ledgers import answer, put
 from windvane.ledger import database
 from windvane.ledger.database import to_timestamp
-from windvane.ledger.labels import LabelCounts, LabelStatement, read_labelled_predictions, record_labels
+from windvane.ledger.labels import (
+    LabelCounts,
+    LabelStatement,
+    PredictionQuery,
+    read_labelled_predictions,
+    record_labels,
+)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -34,7 +40,7 @@ def project() -> str:
 
 
 def labels_of(engine: sa.Engine, project: str, **which: Any) -> dict[str, Any]:
-    return {judged.id: judged.label for judged in read_labelled_predictions(engine, project, **which)}
+    return {judged.id: judged.label for judged in read_labelled_predictions(engine, project, PredictionQuery(**which))}
 
 
 # Few ids, moments and labels, so that repeats, corrections and ties are the rule.
@@ -98,7 +104,9 @@ def test_a_label_waits_for_its_prediction_and_holds_for_every_answer(engine: sa.
     assert record_labels(engine, project, [LabelStatement("a", "late")]).unmatched == 1
     put(engine, project, answer("a"), answer("a", version=2), answer("a", role="shadow"))
     assert [(j.version, j.label) for j in read_labelled_predictions(engine, project)] == [(1, "late"), (2, "late")]
-    assert [(j.version, j.label) for j in read_labelled_predictions(engine, project, role="shadow")] == [(1, "late")]
+    assert [
+        (j.version, j.label) for j in read_labelled_predictions(engine, project, PredictionQuery(role="shadow"))
+    ] == [(1, "late")]
 
 
 def test_a_window_is_a_stretch_of_the_predictions_own_time(engine: sa.Engine, project: str) -> None:
@@ -106,17 +114,27 @@ def test_a_window_is_a_stretch_of_the_predictions_own_time(engine: sa.Engine, pr
     put(engine, project, *(answer(day, time=day) for day in days))
     record_labels(engine, project, [LabelStatement(day, "late") for day in days[1:]])
     window = {"since": "2026-01-01", "until": "2026-01-03"}
-    assert [j.id for j in read_labelled_predictions(engine, project, **window)] == ["2026-01-01", "2026-01-02"]
-    assert [j.id for j in read_labelled_predictions(engine, project, unlabelled=True)] == sorted(days)
-    assert [j.inputs for j in read_labelled_predictions(engine, project, inputs=False)] == [None, None]
+    assert [j.id for j in read_labelled_predictions(engine, project, PredictionQuery(**window))] == [
+        "2026-01-01",
+        "2026-01-02",
+    ]
+    assert [j.id for j in read_labelled_predictions(engine, project, PredictionQuery(unlabelled=True))] == sorted(days)
+    assert [j.inputs for j in read_labelled_predictions(engine, project, PredictionQuery(inputs=False))] == [None, None]
 
 
 def test_numbers_that_order_the_rows_are_times_too(engine: sa.Engine, project: str) -> None:
     put(
         engine, project, *(answer(n, time=time) for n, time in (("10", 10), ("9", 9), ("-1.5", -1.5), ("2015", "2015")))
     )
-    assert [j.id for j in read_labelled_predictions(engine, project, unlabelled=True)] == ["-1.5", "9", "10", "2015"]
-    assert [j.id for j in read_labelled_predictions(engine, project, since=9, until=2015, unlabelled=True)] == [
+    assert [j.id for j in read_labelled_predictions(engine, project, PredictionQuery(unlabelled=True))] == [
+        "-1.5",
+        "9",
+        "10",
+        "2015",
+    ]
+    assert [
+        j.id for j in read_labelled_predictions(engine, project, PredictionQuery(until=2015, since=9, unlabelled=True))
+    ] == [
         "9",
         "10",
     ]
@@ -124,7 +142,7 @@ def test_numbers_that_order_the_rows_are_times_too(engine: sa.Engine, project: s
 
 def test_a_long_read_holds_up_no_writer(engine: sa.Engine, project: str) -> None:
     put(engine, project, *(answer(str(n)) for n in range(3)))
-    reading = read_labelled_predictions(engine, project, unlabelled=True)
+    reading = read_labelled_predictions(engine, project, PredictionQuery(unlabelled=True))
     next(reading)
     put(engine, project, answer("later"))
     assert "later" not in {j.id for j in reading}

@@ -418,7 +418,7 @@ def test_a_secret_from_the_environment_is_logged_nowhere(project: Folder, prefec
 def test_a_lap_lets_go_of_what_the_ledger_has_kept_long_enough(copied: Folder) -> None:
     from tests.ledgers import answer, put
     from windvane.flows.lap import context as laps
-    from windvane.ledger.labels import read_labelled_predictions
+    from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
     from windvane.tasks.console import Console
     from windvane.tasks.lap_outcome import LapOutcome
     from windvane.tasks.project import Project
@@ -429,7 +429,9 @@ def test_a_lap_lets_go_of_what_the_ledger_has_kept_long_enough(copied: Folder) -
     (told,) = ledger(copied, "SELECT outcome FROM laps")
     with laps.open_lap(project, "test", "search", Console(False)) as lap, laps.track_lap(lap):
         laps.finish_lap(lap, LapOutcome.from_json(json.loads(told[0])))
-    assert [one.id for one in read_labelled_predictions(project.ledger, project.name, unlabelled=True)] == ["new"]
+    assert [
+        one.id for one in read_labelled_predictions(project.ledger, project.name, PredictionQuery(unlabelled=True))
+    ] == ["new"]
 
 
 def test_mlflow_is_told_of_a_rollback_by_a_process_of_its_own(copied: Folder) -> None:

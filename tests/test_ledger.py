@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from windvane.ledger import database, laps, versions
 from windvane.ledger.schema import metadata
-from windvane.ledger.versions import GateJudgement, Version
+from windvane.ledger.versions import GateJudgement, Version, VersionFacts
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -37,7 +38,9 @@ def quiet(_: laps.LeaseHolder) -> None:
 
 
 def version(number: int, mark: str = "f") -> Version:
-    return Version(number, f"{mark}{number}", "run", "uri", "m", "r", "d", None, {}, database.now_timestamp())
+    return Version(
+        number, f"{mark}{number}", "run", "uri", "m", "r", "d", None, VersionFacts(), database.now_timestamp()
+    )
 
 
 def test_migrations_make_exactly_the_tables_of_the_schema(engine: sa.Engine) -> None:
@@ -185,3 +188,14 @@ def test_each_row_is_counted_once_per_opening(sides: list[set[int]]) -> None:
     everything = sorted(set().union(*sides)) if sides else []
     expected = {row: sum(row in side for side in sides) for row in everything}
     assert versions.count_earlier_judgements(engine, project, everything) == expected
+
+
+def test_facts_come_back_from_the_ledger_as_they_were_and_only_few_have_more(engine: sa.Engine, project: str) -> None:
+    facts = VersionFacts(kind="regression", target="price", columns={"numbers": ["x"]}, taught_until=3.5, digest=True)
+    assert not {"rows", "classes", "collected"} & set(facts.to_json())
+    known = Version(**{**vars(version(1)), "facts": facts})
+    assert Version.from_json(json.loads(json.dumps(known.to_json()))) == known
+    with laps.hold_lease(engine, project, "test", quiet) as lease:
+        versions.record_version(engine, lease, known)
+    assert versions.find_version(engine, project, 1) == known
+    assert facts.column_names == {"x"}

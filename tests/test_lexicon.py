@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windvane.tasks import io
-from windvane.tasks.ingest import row_keys
+from windvane.tasks.ingest import row_keys, table_io
 from windvane.tasks.ingest.row_keys import WordLexicon
 
 # Short and long, of few bytes and of many, one the beginning of another; eleven, twelve and thirteen bytes.
@@ -90,6 +89,6 @@ def test_the_file_states_its_words_whatever_the_columns_are_called(tmp_path: Pat
     frame = pl.DataFrame({"a": few, "a.b": many, 'c"[0]': gaps, "none": pl.Series([None] * 700, dtype=pl.String)})
     frame.write_parquet(tmp_path / "t.parquet", row_group_size=200)
     expected = {name: frozenset(frame[name].drop_nulls().to_list()) for name in frame.columns}
-    assert io.read_distinct_words(tmp_path / "t.parquet", tuple(frame.columns)) == expected
-    assert io.read_distinct_words(tmp_path / "t.parquet", ("a",)) == {"a": expected["a"]}
-    assert io.read_distinct_words(tmp_path / "t.parquet", ()) == {}
+    assert table_io.read_distinct_words(tmp_path / "t.parquet", tuple(frame.columns)) == expected
+    assert table_io.read_distinct_words(tmp_path / "t.parquet", ("a",)) == {"a": expected["a"]}
+    assert table_io.read_distinct_words(tmp_path / "t.parquet", ()) == {}

@@ -48,12 +48,8 @@ def found(case_: Case, *scores: float | None) -> SearchResult:
 
 
 def judged(c: Case) -> tuple[model_evaluation.ModelEvaluation, pd.DataFrame]:
-    record = model_evaluation.predict_held_out(
-        c.settings, c.kind, c.columns, c.spec, c.train, c.validation, lambda: c.test, 1
-    ).record
-    return model_evaluation.evaluate_model(
-        c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1
-    ), record
+    record = model_evaluation.predict_held_out(c.task, c.spec, c.train, c.validation, lambda: c.test).record
+    return model_evaluation.evaluate_model(c.task, c.spec, c.train, c.validation, record), record
 
 
 def texts(figure: Any) -> str:

@@ -15,7 +15,7 @@ from windvane.ledger import decisions, laps, versions
 from windvane.ledger.database import format_timestamp, make_id, now_timestamp
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.schema import decisions as table
-from windvane.ledger.versions import Version
+from windvane.ledger.versions import Version, VersionFacts
 from windvane.monitoring.watch.event_clock import CronTicks
 from windvane.tasks.console import Console
 from windvane.tasks.project import Project
@@ -75,11 +75,10 @@ def test_a_rollback_that_was_killed_behind_its_promotion_counts_as_done(project:
     engine, name = project.ledger, project.name
     with laps.hold_lease(engine, name, "a lap", lambda _: None) as lease:
         for number in (1, 2):
-            facts: dict[str, object] = {}
             versions.record_version(
                 engine,
                 lease,
-                Version(number, f"mark {number}", "run", "m", "0", "0", "0", None, facts, now_timestamp()),
+                Version(number, f"mark {number}", "run", "m", "0", "0", "0", None, VersionFacts(), now_timestamp()),
             )
     moves = [versions.make_promotion(a, b, cause, "") for a, b, cause in ((None, 1, "lap"), (1, 2, "lap"))]
     for move in moves:

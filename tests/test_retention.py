@@ -15,14 +15,14 @@ import sqlalchemy as sa
 
 from tests.ledgers import answer, put
 from windvane.ledger import database, labels, laps, versions
-from windvane.ledger.labels import LabelStatement, read_labelled_predictions, record_labels
+from windvane.ledger.labels import LabelStatement, PredictionQuery, read_labelled_predictions, record_labels
 from windvane.ledger.prediction_writer import PredictionWriter
 from windvane.ledger.privacy import HASH_KEY, PrivacyRules
 from windvane.ledger.retention import RemovedRows, erase_ids, erase_subject, expire_predictions
 from windvane.ledger.schema import erasures
 from windvane.ledger.schema import labels as statements
 from windvane.ledger.schema import predictions as table
-from windvane.ledger.versions import Version
+from windvane.ledger.versions import Version, VersionFacts
 from windvane.serving.http import server
 
 KEY = b"a key that only this test knows"
@@ -131,7 +131,7 @@ def test_private_columns_never_reach_the_ledger(engine: sa.Engine, project: str)
     inputs = {"name": "Rosalind", "mail": "r@example.org", "x": 1}
     writer.submit([answer("a", inputs=inputs), answer("b", inputs={"mail": None, "x": 2})]).result(10)
     writer.close()
-    first, second = read_labelled_predictions(engine, project, unlabelled=True)
+    first, second = read_labelled_predictions(engine, project, PredictionQuery(unlabelled=True))
     assert first.inputs == {"mail": {HASH_KEY: privacy.hashed("mail", "r@example.org")}, "x": 1}
     assert second.inputs == {"mail": {HASH_KEY: None}, "x": 2}
 
@@ -140,7 +140,7 @@ def test_sampling_spares_inputs_and_nothing_else_and_a_repeat_stays_one(engine: 
     privacy = PrivacyRules(sample=0.25)
     for _ in range(2):
         put(engine, project, *(answer(str(i)) for i in range(400)), privacy=privacy)
-    found = list(read_labelled_predictions(engine, project, unlabelled=True))
+    found = list(read_labelled_predictions(engine, project, PredictionQuery(unlabelled=True)))
     assert len(found) == 400
     assert all(judged.output == {"prediction": 2.5} for judged in found)
     # 400 draws of 0.25: 100 +- 4 standard deviations of 8.7.
@@ -163,7 +163,11 @@ def register(engine: sa.Engine, project: str, **facts: Any) -> None:
     content = {"columns": COLUMNS, "target": "price", "kind": "regression", "id": "house", "time": "ts", **facts}
     with laps.hold_lease(engine, project, "lap", lambda _: None) as lease:
         versions.record_version(
-            engine, lease, Version(1, "f", "run", "uri", "m", "r", "d", None, content, database.now_timestamp())
+            engine,
+            lease,
+            Version(
+                1, "f", "run", "uri", "m", "r", "d", None, VersionFacts.from_json(content), database.now_timestamp()
+            ),
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.served import PROJECT, ROW, Client, Site, writer
 from windvane.ledger import versions
-from windvane.ledger.labels import read_labelled_predictions
+from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
 from windvane.serving.compiled.engine import EnginePredictions
 from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import MAX_CHALLENGER_FAILURES, MIN_LATENCY_REQUESTS, ChallengerTrial, ChampionFollower
@@ -78,7 +78,7 @@ def test_a_shadow_answers_nobody_but_stands_in_the_ledger(site: Site) -> None:
     said = client.run(lambda http: many(http, 20))
     recorder.close()
     assert {one["model_version"] for one in said} == {1}
-    shadow = list(read_labelled_predictions(site.ledger, PROJECT, role="shadow", unlabelled=True))
+    shadow = list(read_labelled_predictions(site.ledger, PROJECT, PredictionQuery(role="shadow", unlabelled=True)))
     assert {one.version for one in shadow} == {2}
     assert {one.id for one in shadow} == {one["ids"][0] for one in said}
     assert shadow[0].output["prediction"] == pytest.approx(site.says(2, [ROW])[0])
@@ -96,7 +96,7 @@ def test_a_canary_takes_its_share_and_each_answer_is_one_versions(site: Site) ->
         expected = site.says(number, [ROW])
         assert all(one["predictions"] == pytest.approx(expected) for one in said if one["model_version"] == number)
     roles = {
-        role: len(list(read_labelled_predictions(site.ledger, PROJECT, role=role, unlabelled=True)))
+        role: len(list(read_labelled_predictions(site.ledger, PROJECT, PredictionQuery(role=role, unlabelled=True))))
         for role in ("champion", "canary")
     }
     assert roles == {"champion": numbers.count(1), "canary": numbers.count(2)}

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from served import COLUMNS, PROJECT, Site, houses, made_project, taught
 
 from windvane.flows import scoring
-from windvane.ledger.labels import read_labelled_predictions
+from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
 from windvane.ledger.schema import versions
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, WindvaneError
@@ -69,7 +69,7 @@ def test_the_engine_that_was_measured_to_be_faster_scores_and_is_named(root: Pat
     said = score(root, "in.parquet", "out.parquet", log=True)
     assert (said["engine"], said["rows"]) == (engine, 300)
     assert pd.read_parquet(root / "out.parquet")["prediction"].tolist() == pytest.approx(expected(), rel=1e-9)
-    kept = read_labelled_predictions(Project(root).ledger, PROJECT, unlabelled=True)
+    kept = read_labelled_predictions(Project(root).ledger, PROJECT, PredictionQuery(unlabelled=True))
     assert sorted(one.output["prediction"] for one in kept) == pytest.approx(sorted(expected()))
 
 
@@ -85,7 +85,7 @@ def test_classes_are_scored_alike_by_both_engines(tmp_path: Path, engine: str) -
     assert score(folder.path, "in.parquet", "out.parquet", log=True)["engine"] == engine
     said = site.models[2].predict(conform_frame(houses(), COLUMNS, "x")).tolist()
     assert pd.read_parquet(folder.path / "out.parquet")["prediction"].tolist() == said
-    kept = list(read_labelled_predictions(site.ledger, PROJECT, unlabelled=True))
+    kept = list(read_labelled_predictions(site.ledger, PROJECT, PredictionQuery(unlabelled=True)))
     assert {one.output["prediction"] for one in kept} == {"yes", "no"}
     assert all(set(one.output["probabilities"]) == {"yes", "no"} for one in kept)
 
@@ -107,12 +107,12 @@ def test_what_was_stopped_goes_on_and_is_recorded_once(root: Path, monkeypatch: 
     said = score(root, "in.parquet", "out.parquet", log=True)
     assert (said["rows"], said["resumed"], said["logged"]) == (300, 120, True)
     assert pd.read_parquet(root / "out.parquet")["prediction"].tolist() == pytest.approx(expected(), rel=1e-12)
-    kept = list(read_labelled_predictions(Project(root).ledger, PROJECT, unlabelled=True))
+    kept = list(read_labelled_predictions(Project(root).ledger, PROJECT, PredictionQuery(unlabelled=True)))
     assert len(kept) == 300
     assert sorted(one.output["prediction"] for one in kept) == pytest.approx(sorted(expected()))
     again = score(root, "in.parquet", "out.parquet", log=True)
     assert again["resumed"] == 0
-    assert len(list(read_labelled_predictions(Project(root).ledger, PROJECT, unlabelled=True))) == 300
+    assert len(list(read_labelled_predictions(Project(root).ledger, PROJECT, PredictionQuery(unlabelled=True)))) == 300
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing_behind(root: Path) -> None:

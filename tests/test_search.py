@@ -16,7 +16,7 @@ import pytest
 
 from windvane.tasks.errors import Corrupted, InputError
 from windvane.tasks.models.features import FeatureColumns
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.search import model_search, search_plan
 from windvane.tasks.search.cross_validation import build_configuration_scorer
@@ -56,7 +56,7 @@ def run(s: project_params.Settings, journal: Path, frame: pd.DataFrame | None = 
     kind = definitions.load_problem_type(s.problem.kind)
     reports: list[TrialProgress] = given.pop("reports", [])
     return model_search.search_models(
-        s, kind, COLUMNS, frame[:cut], frame[cut:], journal / "j.log", 1, reports.append, **given
+        ModelTask(s, kind, COLUMNS, 1), frame[:cut], frame[cut:], journal / "j.log", reports.append, **given
     )
 
 
@@ -168,7 +168,7 @@ def test_folds_share_rows_by_group_and_class(tmp_path: Path) -> None:
     found = run(parsed(split=kfold), tmp_path)
     assert found.best.candidate == "tree"
     grouped = parsed({"group": "g"}, kfold)
-    for train, held in build_configuration_scorer(grouped, KIND, COLUMNS, table(), table()[:0], 1).folds:
+    for train, held in build_configuration_scorer(ModelTask(grouped, KIND, COLUMNS, 1), table(), table()[:0]).folds:
         assert not set(table()["g"].iloc[train]) & set(table()["g"].iloc[held])
     frame = table().assign(y=lambda f: np.where(f["y"] > 2, "rare", "common"))
     classes = run(parsed({"kind": "classification"}, kfold, trials=2), tmp_path / "c", frame)
@@ -196,7 +196,7 @@ def test_only_scores_one_configuration_beside_the_baseline() -> None:
     frame = table()
     spec = ModelConfiguration("tree", {"max_depth": 4})
     found = model_search.score_single_configuration(
-        spec, parsed(), KIND, COLUMNS, frame[:200], frame[200:], 1, reports.append
+        ModelTask(parsed(), KIND, COLUMNS, 1), spec, frame[:200], frame[200:], reports.append
     )
     assert [r.candidate for r in found.results] == ["dummy", "tree"]
     assert (found.best.spec, found.fits, len(reports)) == (spec, 3, 3)
@@ -222,7 +222,8 @@ import test_search as t
 def say(p):
     print(p.trial, flush=True)
 train, validation = t.table()[:200], t.table()[200:]
-t.model_search.search_models(t.parsed(trials=14), t.KIND, t.COLUMNS, train, validation, Path(sys.argv[1]) / "j.log", 1, say)
+task = t.ModelTask(t.parsed(trials=14), t.KIND, t.COLUMNS, 1)
+t.model_search.search_models(task, train, validation, Path(sys.argv[1]) / "j.log", say)
 """
 
 

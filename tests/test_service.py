@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.served import OPEN, PROJECT, ROW, Client, Site, houses, writer
-from windvane.ledger.labels import read_labelled_predictions
+from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
 from windvane.ledger.prediction_writer import LedgerFull
 from windvane.ledger.predictions import Prediction
 from windvane.serving.http import access_control
@@ -266,7 +266,7 @@ def test_what_is_answered_is_in_the_ledger_with_its_id_time_and_version(site: Si
     said = client.predict([{**ROW, "order": "a-1"}, {**ROW, "order": 7, "day": None}, {**ROW, "order": None}])
     assert said["ids"][:2] == ["a-1", "7"]
     recorder.close()
-    kept = {one.id: one for one in read_labelled_predictions(site.ledger, PROJECT, unlabelled=True)}
+    kept = {one.id: one for one in read_labelled_predictions(site.ledger, PROJECT, PredictionQuery(unlabelled=True))}
     assert set(said["ids"]) <= set(kept)
     assert kept["a-1"].time.startswith("2020-05-01T00:00:00")
     assert kept["a-1"].inputs == {**ROW, "order": "a-1"}

@@ -18,10 +18,9 @@ from tests.sources_for_tests import data, held
 from tests.test_databases import TABLE, sqlite
 from windvane.cli import commands
 from windvane.ledger.labels import LABELLED_AT_COLUMN
-from windvane.tasks import io
 from windvane.tasks.console import Console
 from windvane.tasks.errors import Corrupted, InputError, Outage
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.settings import project_params
 from windvane.tasks.sources import fetch, snapshot
 from windvane.tasks.stores import dvc_pipeline
@@ -161,7 +160,7 @@ def test_labelled_rows_are_added_and_lose_to_the_sources_own(tmp_path: Path, gro
     fetch.fetch_source(tmp_path, data(**growing), "id", batches(*first, ("2024-03-03", 101, 9.0)))
     table = ingested(tmp_path, growing)
     assert dict(zip(table["id"], table["price"], strict=True)) == {**{r[0]: r[2] for r in ROWS}, 100: 8.0, 101: 9.0}
-    assert io.ROW_KEY in table.columns
+    assert table_io.ROW_KEY in table.columns
 
 
 def test_labelled_rows_join_a_local_file_and_stay_when_all_is_read_again(

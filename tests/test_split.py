@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.tables_for_tests import chosen, houses
 from windvane.tasks import io
 from windvane.tasks.errors import InputError, SealedError
-from windvane.tasks.ingest import ingestion, row_keys
+from windvane.tasks.ingest import ingestion, row_keys, table_io
 from windvane.tasks.settings import project_params as params
 from windvane.tasks.split import data_split, strategies
 from windvane.tasks.validate import table_profile
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def keyed(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(**{io.ROW_KEY: row_keys.hash_rows(table, tuple(table.columns))})
+    return table.assign(**{table_io.ROW_KEY: row_keys.hash_rows(table, tuple(table.columns))})
 
 
 def side(table: pd.DataFrame, mine: params.Settings, taught_until: strategies.TimeValue = None) -> pd.Series:
@@ -72,7 +72,7 @@ def test_a_growing_table_never_moves_a_row_from_teaching_to_judging(name: str, s
         return
     assert (after <= before).all()
     # Who judges by share, not because a side was short, stays.
-    key = row_keys.hash_values(young["block"]) if "group" in name else young[io.ROW_KEY].to_numpy()
+    key = row_keys.hash_values(young["block"]) if "group" in name else young[table_io.ROW_KEY].to_numpy()
     place = row_keys.map_to_unit_interval(key, mine.split.seed)
     assert (after[place < mine.split.test] == 2).all()
     assert "kfold" in name or (after[place < mine.split.test + mine.split.validation] >= 1).all()
@@ -90,7 +90,7 @@ def test_sides_by_hash_do_not_move_at_all_once_there_are_enough_rows() -> None:
 def test_rows_of_one_key_or_group_stay_together() -> None:
     table = streets(500, 3, 20)
     for name, mine in STICKY.items():
-        together = "block" if "group" in name else io.ROW_KEY
+        together = "block" if "group" in name else table_io.ROW_KEY
         assert side(table, mine).groupby(table[together]).nunique().max() == 1, name
 
 
@@ -194,9 +194,9 @@ def test_texas_on_disk(texas: Path) -> None:
     assert data_split.find_trained_until(whole, mine) == "2015-07-01T00:00:00"
     by_key = mine.model_copy(update={"split": params.SplitSettings(strategy="random")})
     data_split.run_split(texas, by_key)
-    assert io.ROW_KEY in whole
-    assert not set(data_split.read_final_rows(texas, by_key, permit)[io.ROW_KEY]) & set(
-        data_split.open_test_rows(texas, by_key, permit)[io.ROW_KEY]
+    assert table_io.ROW_KEY in whole
+    assert not set(data_split.read_final_rows(texas, by_key, permit)[table_io.ROW_KEY]) & set(
+        data_split.open_test_rows(texas, by_key, permit)[table_io.ROW_KEY]
     )
 
 
@@ -242,7 +242,7 @@ def test_the_test_side_is_sealed(texas: Path) -> None:
 
 def test_kfold_leaves_validation_empty_and_keeps_its_columns(tmp_path: Path) -> None:
     table, mine = houses(120), setting("kfold")
-    io.write_parquet(keyed(table), tmp_path / table_profile.TABLE_FILE)
+    table_io.write_parquet(keyed(table), tmp_path / table_profile.TABLE_FILE)
     data_split.run_split(tmp_path, mine)
     train, validation = data_split.read_training_rows(tmp_path, mine)
     assert len(validation) == 0

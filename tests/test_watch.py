@@ -95,7 +95,7 @@ def serve(folder: Folder, rows: pd.DataFrame, version: int = 1, hide: bool = Fal
     project = Project(folder.path)
     made = versions.find_version(project.ledger, NAME, version)
     assert made is not None
-    columns = FeatureColumns(**{k: tuple(v) for k, v in made.facts["columns"].items()})
+    columns = FeatureColumns(**{k: tuple(v) for k, v in made.facts.columns.items()})
     said = project.model(made).predict(conform_frame(rows, columns, "a test"))
     inputs = rows.drop(columns=["price"]).assign(at=rows["at"].map(lambda t: t.isoformat())).to_dict("records")
     ids = [f"{version}-{t.isoformat()}" for t in rows["at"]]

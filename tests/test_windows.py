@@ -18,6 +18,7 @@ from windvane.ledger import database, labels, windows
 from windvane.ledger.database import to_timestamp
 from windvane.ledger.labels import LabelStatement
 from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.versions import VersionFacts
 from windvane.monitoring import window_frames
 from windvane.monitoring.watch.windows import (
     compute_check_level,
@@ -159,7 +160,7 @@ def rows(
     engine = database.connect_ledger(f"sqlite:///{tmp_path / 'l.db'}")
     put(engine, "p", *given, privacy=privacy)
     labels.record_labels(engine, "p", told)
-    return labels.read_labelled_predictions(engine, "p", version=1, unlabelled=True)
+    return labels.read_labelled_predictions(engine, "p", labels.PredictionQuery(version=1, unlabelled=True))
 
 
 def test_a_frame_from_the_ledger_has_the_records_columns_and_types(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_columns_that_the_ledger_does_not_keep_are_left_out_and_rows_without_inp
     inputs = {"x": 1.0, "new": True, "city": "Ulm", "day": "2026-01-01"}
     given = [answer(str(i), inputs=inputs) for i in range(50)]
     found = rows(tmp_path, *given, privacy=PrivacyRules(drop=frozenset({"x"}), sample=0.5))
-    facts = {"columns": {"numbers": ["x"], "booleans": ["new"], "low": ["city"], "high": [], "dates": ["day"]}}
+    facts = VersionFacts(columns={"numbers": ["x"], "booleans": ["new"], "low": ["city"], "high": [], "dates": ["day"]})
     columns = window_frames.read_version_columns(facts, ("x",))
     assert columns.names == ("new", "city", "day")
     frame = window_frames.build_ledger_frame(found, columns, record(), chosen(target="y").problem)

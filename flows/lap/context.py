@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 from windvane.ledger import decisions, laps, retention, versions
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import Version
+from windvane.monitoring.records import LapDepth
 from windvane.monitoring.watch import notifications
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.lap_outcome import LapOutcome, describe_version_outcome
 from windvane.tasks.project import Project
 from windvane.tasks.stores import dvc_pipeline, fingerprint
-
-LapDepth = Literal["search", "refit"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def compute_fingerprint(lap: LapContext, data_version: str) -> str:
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         if champion is None:
             raise InputError("there is no champion whose configuration could be refitted. Run `windvane train` first")
-        spec = champion.facts["spec"]
+        spec = champion.facts.spec
     return fingerprint.compute_fingerprint(lap.project.settings, data_version, lap.depth, spec, lap.remedy)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from windvane.flows.lap.context import LapContext, make_no_new_rows_outcome
 from windvane.ledger import versions
-from windvane.tasks import io, project_secrets
+from windvane.tasks import project_secrets
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.ingest import ingestion as ingesting
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER, read_cache, read_record, write_json
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
@@ -54,7 +55,7 @@ def run_ingest_step(lap: LapContext) -> None:
     if ran and snapshot.count_labelled_rows(root):
         import polars as pl
 
-        rows = int(io.scan_parquet(root / TABLE_FILE).select(pl.len()).collect().item())
+        rows = int(table_io.scan_parquet(root / TABLE_FILE).select(pl.len()).collect().item())
         lap.console.say(
             f"  {rows:,} rows in all, those of {lap.project.settings.data.where} and of production together"
         )
@@ -117,7 +118,7 @@ def find_no_new_rows_outcome(lap: LapContext) -> LapOutcome | None:
     )
     if now == table:
         return make_no_new_rows_outcome(lap, champion)
-    until = champion.facts["taught_until"]
+    until = champion.facts.taught_until
     return (
         make_no_new_rows_outcome(lap, champion)
         if rows <= known and until is not None and times[-1] <= str(until)
@@ -136,7 +137,7 @@ def _propose_contract(lap: LapContext) -> bool:
     root = lap.project.root
     if (root / table_schema.SCHEMA_FILE).exists():
         return False
-    text = yaml_files.propose_schema(io.scan_parquet(root / TABLE_FILE), lap.project.settings.problem)
+    text = yaml_files.propose_schema(table_io.scan_parquet(root / TABLE_FILE), lap.project.settings.problem)
     yaml_files.write_user_file(root, table_schema.SCHEMA_FILE, text)
     return True
 
@@ -144,7 +145,7 @@ def _propose_contract(lap: LapContext) -> bool:
 def read_accepted_digest(project: Project) -> Any:
     """The digest of the last accepted table, as its run keeps it: that of the newest registered version; None before."""
     newest = versions.find_newest_version(project.ledger, project.name)
-    if newest is None or not newest.facts.get("digest"):
+    if newest is None or not newest.facts.digest:
         return None
     kept = "Restore it from a backup, or delete it: the next table is then compared with none"
     try:
@@ -163,7 +164,7 @@ def write_accepted_digest(lap: LapContext) -> None:
 def write_trained_until(lap: LapContext) -> None:
     """Hand the split stage, as a file, up to where the champion was taught: what it read from a ledger would not be pure."""
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
-    content = {"taught_until": champion.facts["taught_until"] if champion else None}
+    content = {"taught_until": champion.facts.taught_until if champion else None}
     path = lap.project.root / TRAINED_UNTIL_PATH
     _write_stage_input(content, path)
 
@@ -194,7 +195,7 @@ def _refuse_missing_columns(lap: LapContext, profile: TableProfile) -> None:
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
     if champion is None:
         return
-    learned = [name for names in champion.facts["columns"].values() for name in names]
+    learned = [name for names in champion.facts.columns.values() for name in names]
     known = {column.name for column in profile.columns} | set(lap.project.settings.problem.ignore)
     for name in learned:
         if name not in known:

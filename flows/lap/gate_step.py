@@ -6,18 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from windvane.flows.lap.context import LapContext, LapDepth
-from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, count_cores, join_training_rows, load_training_data
+from windvane.flows.lap.context import LapContext
+from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, join_training_rows, load_training_data
 from windvane.ledger import versions
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.versions import Version
+from windvane.monitoring.records import LapDepth
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN
 from windvane.tasks.gate import promotion_gate
 from windvane.tasks.gate.promotion_gate import GateEvidence, GateVerdict
-from windvane.tasks.io import ROW_KEY, read_parquet, write_parquet
+from windvane.tasks.ingest.table_io import ROW_KEY, read_parquet, write_parquet
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import ModelTask
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.split import data_split
 
@@ -129,7 +132,7 @@ def compute_reference_losses(
         )
     problem = project.settings.problem
     common = _find_unseen_rows(challenger, against, record, problem.time)
-    learned = features.FeatureColumns(**{k: tuple(v) for k, v in against.facts["columns"].items()})
+    learned = features.FeatureColumns(**{k: tuple(v) for k, v in against.facts.columns.items()})
     if int(common.sum()) >= promotion_gate.MIN_JUDGED_ROWS and set(learned.names) <= set(record.columns):
         return ReferenceLosses(
             compute_record_losses(problem, project.model(against), learned, record), common, "rows new to both"
@@ -146,11 +149,11 @@ def _find_unseen_rows(
     import numpy as np
     import pandas as pd
 
-    mine, theirs = challenger.facts["sides"], champion.facts["sides"]
-    until = champion.facts["taught_until"]
+    mine, theirs = challenger.facts.sides, champion.facts.sides
+    until = champion.facts.taught_until
     if theirs["strategy"] != "time" and mine == theirs:
         return np.ones(len(record), dtype=bool)  # sticky sides: a test row was a test row then
-    if time is None or until is None or champion.facts["sides"]["strategy"] != "time":
+    if time is None or until is None or champion.facts.sides["strategy"] != "time":
         return np.zeros(len(record), dtype=bool)
     limit = pd.Timestamp(until) if isinstance(until, str) else until
     return (record[time] > limit).to_numpy(dtype=bool)
@@ -170,8 +173,8 @@ def _compute_refit_losses(
 ) -> tuple[NDArray[np.float64], int]:
     """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
     settings = lap.project.settings
-    history = champion.facts.get("history", settings.retrain.history)  # versions before this fact: as now
-    if champion.facts["spec"] == challenger.facts["spec"] and history == settings.retrain.history:
+    history = champion.facts.history or settings.retrain.history  # versions before this fact: as now
+    if champion.facts.spec == challenger.facts.spec and history == settings.retrain.history:
         return record[LOSS_COLUMN].to_numpy(
             dtype="float64"
         ), 0  # the same configuration on the same rows is the same model
@@ -179,8 +182,8 @@ def _compute_refit_losses(
     theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
     train, validation = data_split.read_training_rows(taught.root, theirs)
     rows = join_training_rows(replace(taught, train=train, validation=validation))
-    spec = model_pipeline.ModelConfiguration.from_json(champion.facts["spec"])
-    model = model_pipeline.fit_with_settings(theirs, spec, taught.kind, taught.columns, rows, count_cores())
+    spec = model_pipeline.ModelConfiguration.from_json(champion.facts.spec)
+    model = model_pipeline.fit_with_settings(ModelTask(theirs, taught.kind, taught.columns, count_cores()), spec, rows)
     return compute_record_losses(settings.problem, model, taught.columns, record), 1
 
 
@@ -190,7 +193,7 @@ def _describe_comparison(
     """Which rows judged, for the sentence of the verdict."""
     again = int((rows[JUDGED_BEFORE_COLUMN] > 0).sum())
     told = [f"compared with version {against.version} on {bench.how}"] if against else []
-    if (newest := challenger.facts["spec"].get("balance", {}).get("newest")) is not None:
+    if (newest := challenger.facts.spec.get("balance", {}).get("newest")) is not None:
         told.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
     return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
 

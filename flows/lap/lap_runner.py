@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windvane.flows import training
-from windvane.flows.lap.context import LapContext, LapDepth, claim_lap_decision, open_lap, track_lap
+from windvane.flows.lap.context import LapContext, claim_lap_decision, open_lap, track_lap
 from windvane.flows.lap.step_runner import Direct
 from windvane.flows.services import up_state
+from windvane.monitoring.records import LapDepth
 from windvane.tasks.console import Console
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project

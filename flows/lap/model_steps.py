@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
@@ -20,10 +19,12 @@ from windvane.tasks import io
 from windvane.tasks.console import format_metric
 from windvane.tasks.evaluation import evaluation_files, model_evaluation
 from windvane.tasks.evaluation.evaluation_files import write_evaluation
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
 from windvane.tasks.models import class_balance, features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification, definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
 from windvane.tasks.search import model_search as searching
@@ -71,6 +72,10 @@ class TrainingData:
         """The lap's run in MLflow, which has begun."""
         assert self.run_id is not None
         return self.run_id
+
+    def task(self, settings: Settings) -> ModelTask:
+        """What models are made for under these settings."""
+        return ModelTask(settings, self.kind, self.columns, self.cores)
 
 
 @dataclass(frozen=True)
@@ -134,19 +139,15 @@ def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], N
     if lap.depth == "refit":
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         assert champion is not None
-        before = ModelConfiguration.from_json(champion.facts["spec"])
+        before = ModelConfiguration.from_json(champion.facts.spec)
         spec, said = choose_refit_spec(
             settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
         )
-        found = searching.score_single_configuration(
-            spec, settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, lesson.cores, show
-        )
+        found = searching.score_single_configuration(lesson.task(settings), spec, lesson.train, lesson.validation, show)
         found = replace(found, notes=(*found.notes, *said))
     else:
         journal = lesson.root / "journal.log"
-        found = searching.search_models(
-            settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
-        )
+        found = searching.search_models(lesson.task(settings), lesson.train, lesson.validation, journal, show)
     for note in found.notes:
         lap.console.say(f"  note: {note}")
     io.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
@@ -185,19 +186,19 @@ def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfigur
     if opening and opening.record_sha256 and path.exists() and model_files.hash_file(path) == opening.record_sha256:
         taught = join_training_rows(lesson)
         model = _fit_model(lap, lesson, spec, taught)
-        return Evaluated(model_evaluation.HeldOutRecord(io.read_parquet(path), model), 1)
+        return Evaluated(model_evaluation.HeldOutRecord(table_io.read_parquet(path), model), 1)
 
     def open_test() -> pd.DataFrame:
         versions.open_test_split(engine, name, lesson.mark)
         return splitting.open_test_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
 
-    held = model_evaluation.predict_held_out(
-        settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
+    held = model_evaluation.predict_held_out(lesson.task(settings), spec, lesson.train, lesson.validation, open_test)
+    earlier = versions.count_earlier_judgements(engine, name, held.record[table_io.ROW_KEY].tolist())
+    held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[table_io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
+    table_io.write_parquet(held.record, path)
+    versions.close_test_split(
+        engine, name, lesson.mark, model_files.hash_file(path), held.record[table_io.ROW_KEY].tolist()
     )
-    earlier = versions.count_earlier_judgements(engine, name, held.record[io.ROW_KEY].tolist())
-    held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
-    io.write_parquet(held.record, path)
-    versions.close_test_split(engine, name, lesson.mark, model_files.hash_file(path), held.record[io.ROW_KEY].tolist())
     return Evaluated(held, 2)
 
 
@@ -223,7 +224,7 @@ def run_build_step(
     sample = inputs.tail(SMOKE_SAMPLE_ROWS)
     asked, pace = _select_parity_rows(lesson, inputs), EngineSpeed()
     engine = engine_files.build_engine_files(
-        model, lesson.kind, lesson.columns, inputs, asked, settings.split.seed, pace=pace
+        model, lesson.kind, lesson.columns, engine_files.ComparisonRows(inputs, asked, settings.split.seed), pace=pace
     )
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
     digest = model_files.save_model(
@@ -243,7 +244,7 @@ def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
     """Why the scoring service will not load a version beside the champion, in words; None: as far as one can tell it will."""
     most = project.settings.serve.most_memory
     champion = versions.find_champion(project.ledger, project.name)
-    beside = (champion.facts.get("memory") or {}).get("kept", 0) if champion is not None else 0
+    beside = (champion.facts.memory or {}).get("kept", 0) if champion is not None else 0
     if most is None or EMPTY_SERVICE_BYTES + beside + memory.peak <= most:
         return None
     return (
@@ -255,7 +256,7 @@ def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
 
 
 def _fit_model(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
-    return model_pipeline.fit_with_settings(lap.project.settings, spec, lesson.kind, lesson.columns, rows, lesson.cores)
+    return model_pipeline.fit_with_settings(lesson.task(lap.project.settings), spec, rows)
 
 
 def _select_parity_rows(lesson: TrainingData, taught: pd.DataFrame) -> pd.DataFrame:
@@ -284,14 +285,7 @@ def run_explain_step(
     lap.console.working("explain")
     settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
     told = model_evaluation.evaluate_model(
-        settings,
-        lesson.kind,
-        lesson.columns,
-        found.best.spec,
-        lesson.train,
-        lesson.validation,
-        held.record,
-        lesson.cores,
+        lesson.task(settings), found.best.spec, lesson.train, lesson.validation, held.record
     )
     if lesson.sampled:
         told = replace(told, notes=(lesson.sampled, *told.notes))
@@ -330,11 +324,6 @@ def _log_candidate_run(
         )
         tracker.end(run)
     tracker.end(child)
-
-
-def count_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prefix_scores(side: str, scores: Any) -> dict[str, float | None]:
@@ -402,7 +391,7 @@ def _drop_known_leaks(seen: tuple[TableFinding, ...], before: tuple[TableFinding
 def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
     import polars as pl
 
-    scan = io.scan_parquet(lesson.root / table_profile.TABLE_FILE).filter(
+    scan = table_io.scan_parquet(lesson.root / table_profile.TABLE_FILE).filter(
         pl.col(lap.project.settings.problem.target).is_not_null()
     )
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())

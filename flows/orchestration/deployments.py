@@ -14,13 +14,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from windvane.flows.monitoring import RETRAIN_EVENT, make_resource_id
 from windvane.flows.orchestration import libraries
-from windvane.flows.services.up import HEARTBEAT_FILE
+from windvane.flows.services.up_state import HEARTBEAT_FILE
 from windvane.monitoring.watch.event_clock import Clock, CronTicks, read_event_clock
 from windvane.tasks.io import write_json
 from windvane.tasks.project import Project
 
-RETRAIN_EVENT = "windvane.retrain"
 # Seconds: between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at
 # the played clock.
 RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS, PENDING_LAP_INTERVAL_SECONDS, CLOCK_INTERVAL_SECONDS = (
@@ -31,29 +31,6 @@ RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS, PENDING_LAP_INTERVAL_SECONDS, C
 )
 # Flow runs at once: a lap and a look at a window, and one more of each that waits for its turn.
 MAX_CONCURRENT_RUNS = 4
-
-
-def make_resource_id(project: str) -> str:
-    """Whom an event is about."""
-    return f"windvane.project.{project}"
-
-
-def emit_retrain_event(project: str, decision: str, reason: str) -> None:
-    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken.
-
-    The environment must name the server before Prefect is imported (flows/orchestration/server.py), so this file imports it nowhere else.
-    """
-    from prefect.events import Event
-    from prefect.events.clients import get_events_client
-
-    async def emit() -> None:
-        # Each event is acknowledged before this returns.
-        async with get_events_client(reconnection_attempts=1, checkpoint_every=1) as client:
-            about = {"prefect.resource.id": make_resource_id(project), "prefect.resource.name": project}
-            payload = {"decision": decision, "reason": reason, "cause": f"watch: {reason}"[:200]}
-            await client.emit(Event(event=RETRAIN_EVENT, resource=about, payload=payload))
-
-    asyncio.run(emit())
 
 
 def make_deployments(project: Project, clock: Clock) -> list[Any]:

@@ -22,7 +22,7 @@ from windvane.ledger.laps import Lease
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.history.arrivals import find_replay_start, order_arrivals
 from windvane.monitoring.history.replay_report import ReplayedWindow, ReplayResult, summarize_assessment
-from windvane.monitoring.watch import assessment
+from windvane.monitoring.records import WindowAssessment
 from windvane.monitoring.watch.window_checks import MonitoringPass
 from windvane.monitoring.watch.windows import WindowSpan
 from windvane.tasks.console import Console, SilentConsole, format_metric, format_table
@@ -157,7 +157,7 @@ def replay_table(
     known = order_arrivals(read_history_table(project), str(settings.problem.time), settings.monitor.delay)
     begin = find_replay_start(known, settings, asked.since)
     champion = None if spec else versions.find_champion(project.ledger, project.name)
-    first = spec or (DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts["spec"]))
+    first = spec or (DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec))
     # Swept by the next command that needs such a folder, whoever killed this one.
     with ingestion.open_scratch_folder(project.root) as scratch:
         past = SimulatedProject(project, settings, known, scratch)
@@ -196,7 +196,7 @@ def replay_windows(
         )
     name = definitions.load_problem_type(settings.problem.kind).loss_name(settings.problem.headline)
     dated = past.stream.rows[str(settings.problem.time)].dtype.kind == "M"
-    window, taught = str(settings.monitor.window), int(initial.facts["rows"])
+    window, taught = str(settings.monitor.window), initial.facts.rows
     return ReplayResult(past.name, settings.retrain.policy, name, window, dated, taught, tuple(chapters))
 
 
@@ -240,7 +240,7 @@ def _replay_window(
     told: dict[str, Any] = {}
     if found is not None:
         seen, entry = found
-        look = assessment.decode_assessment(seen.look)
+        look = WindowAssessment.from_json(seen.look)
         told = {
             "action": entry.action,
             "reason": entry.reason,

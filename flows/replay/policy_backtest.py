@@ -18,9 +18,10 @@ from windvane.monitoring.history.backtest import AlarmsByPolicy, BacktestResult,
 from windvane.tasks import io
 from windvane.tasks.console import Console, format_table
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
 from windvane.tasks.settings.project_params import PARAMS_FILE
@@ -126,7 +127,6 @@ def backtest_table(
     delay: int | None,
     apply: bool,
     drift: bool,
-    cores: int,
     console: Console,
 ) -> dict[str, Any]:
     """Play the table's history; what is None is taken from params.yaml. Fits are kept in .windvane/history, beside the picture.
@@ -142,7 +142,7 @@ def backtest_table(
     if settings.problem.time is None:
         raise InputError("problem.time: a history needs an order. Name the column that says when a row was observed")
     champion = versions.find_champion(project.ledger, project.name)
-    spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts["spec"])
+    spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec)
     cut = loss_matrix.cut_into_windows(_read_labelled_rows(project), settings.problem.time, window)
     first = loss_matrix.find_first_window(cut.count)
     delay = _count_delay_windows(cut, settings.monitor.delay) if delay is None else delay
@@ -153,7 +153,7 @@ def backtest_table(
         built[history] = loss_matrix.build_loss_matrix(
             asked,
             project.home / "history",
-            cores,
+            count_cores(),
             lambda done, of, history=history: console.working(f"{history}: {done} of {of} models"),  # type: ignore[misc]
         )
         ringing[history] = _compute_alarms(asked, project, console) if drift else {}
@@ -215,8 +215,8 @@ def _read_labelled_rows(project: Project) -> pd.DataFrame:
     fetch.fetch_source(project.root, settings.data, settings.problem.id)
     with ingestion.open_scratch_folder(project.root) as folder:
         ingestion.write_table(project.root, settings, folder / "table.parquet", folder)
-        frame = io.read_parquet(folder / "table.parquet")
-    return frame[frame[settings.problem.target].notna()].drop(columns=io.ROW_KEY, errors="ignore")
+        frame = table_io.read_parquet(folder / "table.parquet")
+    return frame[frame[settings.problem.target].notna()].drop(columns=table_io.ROW_KEY, errors="ignore")
 
 
 def _count_delay_windows(cut: WindowedTable, late: timedelta) -> int:

@@ -18,7 +18,6 @@ from windvane.flows import model_promotion, training
 from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
 from windvane.flows.lap.context import (
     LapContext,
-    LapDepth,
     claim_lap_decision,
     clear,
     compute_fingerprint,
@@ -32,7 +31,6 @@ from windvane.flows.lap.model_steps import (
     Evaluated,
     TrainingData,
     choose_refit_spec,
-    count_cores,
     join_training_rows,
 )
 from windvane.flows.lap.step_runner import Direct
@@ -41,22 +39,23 @@ from windvane.ledger import database, decisions, versions
 from windvane.ledger.database import now_timestamp
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
-from windvane.ledger.versions import Promotion, Version
+from windvane.ledger.versions import Promotion, Version, VersionFacts
 from windvane.monitoring.history.arrivals import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
+from windvane.monitoring.records import LapDepth
 from windvane.monitoring.watch.production import Production, WindowCount, hash_window_state
 from windvane.monitoring.watch.windows import WindowSpan
-from windvane.tasks import io
 from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_evaluation
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
-from windvane.tasks.ingest import ingestion
-from windvane.tasks.io import ROW_KEY
+from windvane.tasks.ingest import ingestion, table_io
+from windvane.tasks.ingest.table_io import ROW_KEY
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.search import model_search as searching
 from windvane.tasks.sources import fetch
@@ -231,7 +230,7 @@ def read_history_table(project: Project) -> pd.DataFrame:
     fetch.fetch_source(project.root, project.settings.data, project.settings.problem.id)
     with ingestion.open_scratch_folder(project.root) as folder:
         ingestion.write_table(project.root, project.settings, folder / "table.parquet", folder)
-        return io.read_parquet(folder / "table.parquet")
+        return table_io.read_parquet(folder / "table.parquet")
 
 
 @dataclass(frozen=True)
@@ -343,10 +342,10 @@ class _Steps:
     def nothing_to_learn(self, lap: LapContext) -> LapOutcome | None:
         """The end of a lap where no row is new to the champion; else None."""
         rows, champion = self.past.learned()[1], versions.find_champion(self.past.ledger, self.past.name)
-        if champion is None or len(rows) > champion.facts["rows"]:
+        if champion is None or len(rows) > champion.facts.rows:
             return None
         until = str(splitting.find_trained_until(rows, self.past.settings))
-        return make_no_new_rows_outcome(lap, champion) if until <= str(champion.facts["taught_until"]) else None
+        return make_no_new_rows_outcome(lap, champion) if until <= str(champion.facts.taught_until) else None
 
     def fingerprint(self, _: LapContext, __: str) -> str:
         """A name of its own for each version."""
@@ -357,7 +356,7 @@ class _Steps:
         past, settings = self.past, self.past.settings
         come, labelled = past.learned()
         rows, champion = labelled.reset_index(drop=True), versions.find_champion(past.ledger, past.name)
-        parted = parting.split_rows(rows, settings, champion.facts["taught_until"] if champion else None)
+        parted = parting.split_rows(rows, settings, champion.facts.taught_until if champion else None)
 
         def taken(side: pd.DataFrame, judging: bool) -> pd.DataFrame:
             import polars as pl
@@ -385,12 +384,10 @@ class _Steps:
         settings = self.past.settings
         if lap.depth == "search":
             journal = self.past.home / f"{lap.id}.log"
-            return searching.search_models(
-                settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, _nothing
-            )
+            return searching.search_models(lesson.task(settings), lesson.train, lesson.validation, journal, _nothing)
         champion, spec = versions.find_champion(self.past.ledger, self.past.name), self.first
         if champion is not None:
-            before = ModelConfiguration.from_json(champion.facts["spec"])
+            before = ModelConfiguration.from_json(champion.facts.spec)
             spec, _said = choose_refit_spec(
                 settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
             )
@@ -400,14 +397,7 @@ class _Steps:
     def evaluate(self, _: LapContext, lesson: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
         """The held-out record, with how often its rows have judged before."""
         held = model_evaluation.predict_held_out(
-            self.past.settings,
-            lesson.kind,
-            lesson.columns,
-            spec,
-            lesson.train,
-            lesson.validation,
-            lambda: lesson.test,
-            lesson.cores,
+            lesson.task(self.past.settings), spec, lesson.train, lesson.validation, lambda: lesson.test
         )
         keys = held.record[ROW_KEY].tolist()
         held.record.insert(0, JUDGED_BEFORE_COLUMN, [self.past.judged[row] for row in keys])
@@ -425,16 +415,16 @@ class _Steps:
         """A version in the rehearsal's ledger; its record and model in memory."""
         past, settings = self.past, self.past.settings
         until, number = splitting.find_trained_until(lesson.final, settings), len(past.records) + 1
-        facts = {
-            "spec": spec.to_json(),
-            "columns": asdict(lesson.columns),
-            "taught_until": until,
-            "sides": {**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
-            "metric": settings.problem.headline,
-            "kind": settings.problem.kind,
-            "rows": len(lesson.rows),
-            "summary": summary,
-        }
+        facts = VersionFacts(
+            spec=spec.to_json(),
+            columns=asdict(lesson.columns),
+            taught_until=until,
+            sides={**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
+            metric=settings.problem.headline,
+            kind=settings.problem.kind,
+            rows=len(lesson.rows),
+            summary=summary,
+        )
         taught_until = None if until is None else str(until)
         version = Version(
             number, lesson.mark, lesson.mark, "", "", "", lesson.mark, taught_until, facts, now_timestamp()
@@ -450,9 +440,9 @@ class _Steps:
 
         def refitted() -> tuple[NDArray[np.float64], int]:
             assert against is not None
-            if against.facts["spec"] == challenger.facts["spec"]:
+            if against.facts.spec == challenger.facts.spec:
                 return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
-            model = self._fit(lesson, ModelConfiguration.from_json(against.facts["spec"]), join_training_rows(lesson))
+            model = self._fit(lesson, ModelConfiguration.from_json(against.facts.spec), join_training_rows(lesson))
             return gate_step.compute_record_losses(past.settings.problem, model, lesson.columns, record), 1
 
         bench = gate_step.compute_reference_losses(past, challenger, against, record, refitted)
@@ -460,16 +450,12 @@ class _Steps:
         if not verdict.accepted:
             del past.models[number]
         elif past.settings.split.strategy == "time":  # only now: of the others nobody would ever ask
-            past.models[number] = self._fit(
-                lesson, ModelConfiguration.from_json(challenger.facts["spec"]), lesson.final
-            )
+            past.models[number] = self._fit(lesson, ModelConfiguration.from_json(challenger.facts.spec), lesson.final)
             fits += 1
         return Judged(verdict, None if against is None else against.version, fits)
 
     def _fit(self, lesson: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
-        return model_pipeline.fit_with_settings(
-            self.past.settings, spec, lesson.kind, lesson.columns, rows, lesson.cores
-        )
+        return model_pipeline.fit_with_settings(lesson.task(self.past.settings), spec, rows)
 
 
 def _nothing(*_: Any) -> None:

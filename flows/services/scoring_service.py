@@ -45,20 +45,24 @@ def run_scoring_service(
     at, number = listening.getsockname()[:2]
     console.say(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
     server.run_service(
-        project.ledger,
-        project.name,
-        project.home / "serving",
-        project.fetch,
+        server.ServedProject(
+            project.ledger,
+            project.name,
+            project.home / "serving",
+            project.fetch,
+            IdTimeColumns(problem.id, problem.time),
+            project.privacy,
+            partial(parse_label, problem.kind),
+        ),
+        server.ServingRules(
+            settings.serve.rolls_out,
+            settings.ledger.keeps,
+            settings.serve.most_memory,
+            partial(repair_aliases_elsewhere, project.root),
+        ),
         listening,
         known,
         HostNames(address, settings.serve.hosts),
-        IdTimeColumns(problem.id, problem.time),
-        project.privacy,
-        partial(parse_label, problem.kind),
-        settings.serve.rolls_out,
-        settings.ledger.keeps,
-        settings.serve.most_memory,
-        partial(repair_aliases_elsewhere, project.root),
         front=(lambda service: service)
         if credentials is None
         else partial(auth_middleware.add_identity_route, credentials=credentials),

@@ -20,7 +20,7 @@ from typing import Any
 from windvane.flows.orchestration import server
 from windvane.flows.services import child_process, supervisor, up_state
 from windvane.flows.services.supervisor import ServiceSpec, SupervisedProcess, Supervisor
-from windvane.flows.services.up_state import UpState
+from windvane.flows.services.up_state import HEARTBEAT_FILE, UpState
 from windvane.ledger.laps import LeaseHolder
 from windvane.monitoring.watch.event_clock import Clock
 from windvane.serving import service_state
@@ -37,7 +37,6 @@ LOOPBACK_ADDRESS = "127.0.0.1"
 DEFAULT_PORTS, PORT_ATTEMPTS = {"mlflow": 5000, "prefect": 4200}, 50
 # Seconds between two looks; after which the runner, which looks every minute, is taken for hanging.
 STEP_INTERVAL_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.25, 180
-HEARTBEAT_FILE = "runner.json"
 TEMPORARY_FOLDER = "tmp"
 
 

@@ -20,6 +20,8 @@ from windvane.tasks.errors import Corrupted, InputError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
 
+# What the runner writes every few seconds, below .windvane/up.
+HEARTBEAT_FILE = "runner.json"
 _STATE_FILE, _LOCK_FILE = "up.json", "up.lock"
 
 

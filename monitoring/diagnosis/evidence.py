@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,18 +59,29 @@ class ChangeEvidence:
     classes: bool
 
 
-def gather_evidence(
-    record: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    kind: ProblemType,
-    problem: ProblemSettings,
-    model: LossModel,
-    known: Sequence[WindowState],
-    seed: int,
-) -> ChangeEvidence:
-    """Look at a window (m rows) beside the champion's record (n rows), at most 20,000 of each; see Clues."""
-    record, window = record.iloc[model.at], window.iloc[estimated_loss.order_by_content(window)[:_MAX_WINDOW_ROWS]]
+@dataclass(frozen=True)
+class DiagnosisCase:
+    """A window (m rows) beside the champion's record (n rows); frames as in monitoring/window_frames.py.
+
+    model: what the record says a row costs (estimated_loss.fit_loss_model).
+    """
+
+    record: pd.DataFrame
+    window: pd.DataFrame
+    columns: FeatureColumns
+    kind: ProblemType
+    problem: ProblemSettings
+    model: LossModel
+    known_states: Sequence[WindowState] = ()
+    seed: int = 0
+
+
+def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
+    """Look at the rows of a case, at most 20,000 of each side; see ChangeEvidence."""
+    columns, kind, problem, model, seed = case.columns, case.kind, case.problem, case.model, case.seed
+    newest = estimated_loss.order_by_content(case.window)[:_MAX_WINDOW_ROWS]
+    case = replace(case, record=case.record.iloc[model.at], window=case.window.iloc[newest])
+    record, window = case.record, case.window
     thin = estimate_row_weight(record, window, model, problem)
     read = window_frames.pair_columns(record, window, columns)
     found = contrasts.build_contrast_features(read, len(record) + len(window))
@@ -91,7 +102,7 @@ def gather_evidence(
     labels = given = drifted = Contrast()
     came = window_frames.mask_labelled(window, problem.target)
     if came.sum() >= MIN_JUDGED_ROWS:
-        labels, drifted, given = _contrast_labelled_rows(record, window, came, found, told, made, kind, problem, model)
+        labels, drifted, given = _contrast_labelled_rows(case, came, found, told, made)
     seen, own = (window_states.read_state_values(side, record, columns, kind, problem) for side in (window, record))
     return ChangeEvidence(
         len(window),
@@ -103,7 +114,7 @@ def gather_evidence(
         given,
         by_answer,
         broken,
-        tuple(window_states.match_season(state, seen, own, thin) for state in known),
+        tuple(window_states.match_season(state, seen, own, thin) for state in case.known_states),
         not kind.continuous,
     )
 
@@ -162,17 +173,14 @@ def _build_prediction_basis(made: list[Predictions], kind: ProblemType) -> NDArr
 
 
 def _contrast_labelled_rows(
-    record: pd.DataFrame,
-    window: pd.DataFrame,
+    case: DiagnosisCase,
     came: NDArray[np.bool_],
     found: ContrastFeatures,
     told: NDArray[np.float64],
     made: list[Predictions],
-    kind: ProblemType,
-    problem: ProblemSettings,
-    model: LossModel,
 ) -> tuple[Contrast, Contrast, Contrast]:
     """P(y), P(y | x), P(x | y) from the rows whose labels have come."""
+    record, window, kind, problem, model = case.record, case.window, case.kind, case.problem, case.model
     late = window[came]
     rows = np.concatenate([np.ones(len(record), dtype=bool), came])
     sides = SampleBlocks(

@@ -4,26 +4,19 @@ explanations. Reads no table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING
 
 from windvane.monitoring.diagnosis.broken_columns import MIN_BREAK_NATS, BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast
-from windvane.monitoring.diagnosis.evidence import ChangeEvidence, gather_evidence
+from windvane.monitoring.diagnosis.evidence import ChangeEvidence, DiagnosisCase, gather_evidence
 from windvane.monitoring.records import ChangeDiagnosis, ChangeKind, DriftResult, PerformanceResult, Remedy
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
-    from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+    from windvane.monitoring.diagnosis.window_states import SeasonMatch
 
 
 @dataclass(frozen=True)
@@ -56,31 +49,19 @@ _MAX_NATS = 30.0
 _UNUSUAL_LOSS_NATS = 4.0
 
 
-def diagnose_change(
-    record: pd.DataFrame,
-    window: pd.DataFrame,
-    drift: DriftResult,
-    quality: PerformanceResult,
-    model: LossModel,
-    columns: FeatureColumns,
-    kind: ProblemType,
-    problem: ProblemSettings,
-    *,
-    known_states: Sequence[WindowState] = (),
-    seed: int = 0,
-) -> ChangeDiagnosis:
-    """Diagnose a window (m rows) against the champion's record (n rows); frames as in monitoring/window_frames.py.
+def diagnose_change(case: DiagnosisCase, drift: DriftResult, quality: PerformanceResult) -> ChangeDiagnosis:
+    """Diagnose a window against the champion's record.
 
-    drift says whether anything moved at all, at the promised rate of false alarms; quality what labels show; model what the
-    record says a row costs (estimate.fit). With fewer than 30 rows on a side: "none", not sure, and why.
+    drift says whether anything moved at all, at the promised rate of false alarms; quality what labels show. With fewer than 30 rows on
+    a side: "none", not sure, and why.
     """
-    fewest = min(len(record), len(window))
+    fewest = min(len(case.record), len(case.window))
     if fewest < MIN_JUDGED_ROWS:
         return ChangeDiagnosis(
             "none", 0.0, (), f"too few rows to say: {fewest:,}, and {MIN_JUDGED_ROWS} are needed", "wait"
         )
     with limit_to_one_thread():
-        clues = gather_evidence(record, window, columns, kind, problem, model, known_states, seed)
+        clues = gather_evidence(case)
     return conclude_diagnosis(apply_drift_result(clues, drift), quality)
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from windvane.monitoring.drift.distances import Floats
     from windvane.monitoring.drift.permutation import PermutationScorer
     from windvane.monitoring.records import DriftMeasure
+    from windvane.tasks.gate.block_test import FloatArray
 
 
 # Exchanges that teach scores their scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
@@ -38,8 +38,8 @@ class CalibratedScores:
     """
 
     measures: tuple[DriftMeasure, ...]
-    scores: Floats
-    limits: Floats
+    scores: FloatArray
+    limits: FloatArray
     alarms: NDArray[np.bool_]
     limit: float
     p: float
@@ -86,13 +86,13 @@ def calibrate_scores(scorers: Sequence[PermutationScorer], level: float, *, hurr
     )
 
 
-def _find_limit(largest: Floats, level: float) -> float:
+def _find_limit(largest: FloatArray, level: float) -> float:
     """What the window's largest score must exceed: fewer than level * (draws + 1) of `largest` (draws,) lie there or above."""
     rank = max(floor(round(level * (len(largest) + 1), 6)), 1)
     return float(np.partition(largest, len(largest) - rank)[len(largest) - rank])
 
 
-def _step_down(seen: Floats, null: Floats, level: float) -> tuple[Floats, NDArray[np.bool_]]:
+def _step_down(seen: FloatArray, null: FloatArray, level: float) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Each measure's limit (measures,), and which exceed theirs: what spoke is left out before the rest is looked at again."""
     open_, limits = np.ones(len(seen), dtype=bool), np.empty(len(seen))
     while open_.any():
@@ -117,8 +117,8 @@ class SeasonalScores:
     of chance. The largest score of an unchanged window exceeds `limit` in a share `level` of cases; `p` is the place of this window's.
     """
 
-    scores: Floats
-    slack: Floats
+    scores: FloatArray
+    slack: FloatArray
     limit: float
     p: float
     stretches: int
@@ -136,7 +136,7 @@ def score_against_past(scorers: Sequence[PermutationScorer], level: float) -> Se
     return SeasonalScores(scores, np.concatenate([slack for *_, slack in found]), limit, p, count)
 
 
-def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Floats, Floats, Floats]:
+def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Scores of `count` earlier stretches (count, measures) and of the window (measures,), and the slack (measures,) that it has.
 
     Each is allowed the variance that the others show, so that a stretch is judged as the window is.
@@ -151,7 +151,7 @@ def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Float
     sums, counts_of = spread.sum(axis=0), known.sum(axis=0)
     common = max(float(np.median(sums / np.maximum(counts_of, 1))), 1.0)
 
-    def slack(sums: Floats, counts: Floats) -> Floats:
+    def slack(sums: FloatArray, counts: FloatArray) -> FloatArray:
         # No measure is steadier than chance.
         return np.maximum((_PRIOR_WINDOWS * common + sums) / (_PRIOR_WINDOWS + counts), 1.0)
 
@@ -163,7 +163,7 @@ def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Float
 
 def _measure_pairs(
     scorer: PermutationScorer, pairs: list[tuple[SampleSums, SampleSums, bool]]
-) -> tuple[Floats, Floats]:
+) -> tuple[FloatArray, FloatArray]:
     """Squared distances (k, measures) and scores of counts (k, measures) of pairs, those within the reference first: these share
     one total, and so the odds of counts.
     """
@@ -186,7 +186,7 @@ def _list_pairs(scorer: PermutationScorer, count: int) -> list[tuple[SampleSums,
     return [(side, exchange.rest(side, kept) if own else kept, own) for side, own in exchange.earlier(count)]
 
 
-def extrapolate_limit(largest: Floats, seen: float, level: float) -> tuple[float, float]:
+def extrapolate_limit(largest: FloatArray, seen: float, level: float) -> tuple[float, float]:
     """The limit for one more value like `largest` (k,), and the place of `seen` among them.
 
     Maxima follow Gumbel's law; the error of their mean and spread widens it as Student's t does for one more value of a normal

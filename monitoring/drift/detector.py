@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import ComparedColumn
-    from windvane.monitoring.drift.distances import Distances, Floats
+    from windvane.monitoring.drift.distances import Distances
     from windvane.monitoring.records import DriftAspect, DriftMeasure
+    from windvane.tasks.gate.block_test import FloatArray
     from windvane.tasks.models.features import FeatureColumns
 
 # Fewer rows on either side, and nothing is said.
@@ -33,26 +34,30 @@ MIN_DRIFT_ROWS = 20
 _LONGEST = 300
 
 
-def detect_drift(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    *,
-    target: str | None,
-    time: str | None,
-    level: float,
-    seed: int,
-    history: pd.DataFrame | None = None,
-    hurry: bool = False,
-) -> DriftResult:
-    """Whether the window (m rows) differs from the reference (n rows) by more than a share `level` of unchanged windows do, by our
-    own distances: fast, for history that is played.
+@dataclass(frozen=True)
+class Comparison:
+    """A window (m rows) beside the reference (n rows), by these columns; `seed` draws the rows of large ones.
 
     Both hold the feature columns, and where known the prediction, probabilities, the target (NaN: no label yet) and `time`.
     `history`: rows of the same source from before the reference, for what seasons do; predictions need not be there.
+    """
+
+    reference: pd.DataFrame
+    window: pd.DataFrame
+    columns: FeatureColumns
+    target: str | None
+    time: str | None
+    seed: int
+    history: pd.DataFrame | None = None
+
+
+def detect_drift(compared: Comparison, level: float, *, hurry: bool = False) -> DriftResult:
+    """Whether the window differs from the reference by more than a share `level` of unchanged windows do, by our own distances: fast,
+    for history that is played.
+
     `hurry`: stop counting once the alarm is ruled out; the alarm is the same, limits are rough.
     """
-    asked = _asked(reference, window, columns, target, time, level, seed, history)
+    asked = _asked(compared, level)
     if isinstance(asked, DriftResult):
         return asked
     with limit_to_one_thread():
@@ -61,22 +66,12 @@ def detect_drift(
         return _drift(asked, calibrated, values, calibrated.alarms, True, asked.notes)
 
 
-def report(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    *,
-    target: str | None,
-    time: str | None,
-    level: float,
-    seed: int,
-    history: pd.DataFrame | None = None,
-) -> tuple[DriftResult, str | None]:
+def report(compared: Comparison, level: float) -> tuple[DriftResult, str | None]:
     """The same, read from Evidently's report, which runs with our limits as its thresholds; and that report as an HTML page.
 
     A report that fails leaves the alarm open, with the reason. None for a page: too few rows, or nothing that can be compared.
     """
-    asked = _asked(reference, window, columns, target, time, level, seed, history)
+    asked = _asked(compared, level)
     if isinstance(asked, DriftResult):
         return asked, None
     notes = asked.notes
@@ -126,12 +121,12 @@ class _Limits:
     notes: list[str]
 
     @property
-    def scores(self) -> Floats:
+    def scores(self) -> FloatArray:
         """(measures,) how far each moved: 1 is one standard deviation of unchanged windows."""
         return self.found.scores if self.usual is None else self.usual.scores
 
     @property
-    def limits(self) -> Floats:
+    def limits(self) -> FloatArray:
         """(measures,) the scores that they must exceed."""
         return self.found.limits if self.usual is None else np.full(len(self.scores), self.usual.limit)
 
@@ -145,7 +140,7 @@ class _Limits:
         """The columns, those first that seem to have moved most."""
         return list(dict.fromkeys(self.found.measures[i].column for i in np.argsort(-self.scores, kind="stable")))
 
-    def bounds(self) -> tuple[Floats, Floats]:
+    def bounds(self) -> tuple[FloatArray, FloatArray]:
         """The same limits in Evidently's units: the least and the most (measures,) at which each is quiet."""
         demands = [Demand(self.found.limits, np.ones(len(self.found.limits)))]
         if self.usual is not None:
@@ -158,29 +153,21 @@ class _Limits:
         return np.concatenate([low for low, _ in found]), np.concatenate([high for _, high in found])
 
 
-def _asked(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    target: str | None,
-    time: str | None,
-    level: float,
-    seed: int,
-    history: pd.DataFrame | None,
-) -> _Asked | DriftResult:
+def _asked(compared: Comparison, level: float) -> _Asked | DriftResult:
     """What to compare; a Drift where that says all there is to say."""
+    reference, window, time, history = compared.reference, compared.window, compared.time, compared.history
     sizes = (len(reference), len(window))
     if min(sizes) < MIN_DRIFT_ROWS:
         few = f"too few rows to say: {sizes[1]:,} in the window, {sizes[0]:,} in the reference; {MIN_DRIFT_ROWS} of each are needed"
         return DriftResult(False, None, None, None, level, (), *sizes, few)
     past = reference.iloc[:0] if history is None or time is None else history
-    wanted = binning.list_compared_columns(reference, columns, time)
+    wanted = binning.list_compared_columns(reference, compared.columns, time)
     broken = binning.find_absent_columns(reference, window, wanted)
-    rows, notes = sample_rows(past, reference, window, time, seed)
+    rows, notes = sample_rows(past, reference, window, time, compared.seed)
     wanted, rising = drop_rising_columns(
         rows, [c for c in wanted if c.name in rows.reference and c.name in rows.window]
     )
-    label = _find_label_column(rows, target, wanted)
+    label = _find_label_column(rows, compared.target, wanted)
     if not wanted and label is None:
         return DriftResult(bool(broken), None, None, None, level, tuple(broken), *sizes, "no column can be compared")
     return _Asked(rows, wanted, label, broken, sizes, notes + rising)
@@ -199,7 +186,7 @@ def _calibrated(asked: _Asked, level: float, by: Distances, *, hurry: bool = Fal
 
 
 def _drift(
-    asked: _Asked, by: _Limits, values: Floats, alarms: NDArray[np.bool_], broken: bool, notes: list[str]
+    asked: _Asked, by: _Limits, values: FloatArray, alarms: NDArray[np.bool_], broken: bool, notes: list[str]
 ) -> DriftResult:
     """The verdict, of each measure's value and alarm (measures,)."""
     rows, usual = asked.rows, by.usual
@@ -232,7 +219,9 @@ def _find_label_column(rows: SampledRows, target: str | None, wanted: list[Compa
     return ComparedColumn(target, "target", "number" if number and not classes else "category")
 
 
-def _make_findings(by: _Limits, values: Floats, alarms: NDArray[np.bool_], words: FindingTexts) -> list[DriftFinding]:
+def _make_findings(
+    by: _Limits, values: FloatArray, alarms: NDArray[np.bool_], words: FindingTexts
+) -> list[DriftFinding]:
     """One finding per column and aspect: of its measures the one that says most."""
     loudest: dict[tuple[str, str], int] = {}
     for i in np.lexsort((-by.scores / by.limits, ~alarms)):

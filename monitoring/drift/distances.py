@@ -7,42 +7,40 @@ live check reads Evidently's own, and tests hold the two against each other.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.floating[Any]]
+    from windvane.tasks.gate.block_test import FloatArray
 
 
 class Distances(Protocol):
     """A module that measures: this one, or monitoring/drift/scipy_distances.py."""
 
-    def compute_wasserstein(self, one: Floats, other: Floats, gaps: Floats) -> Floats:
+    def compute_wasserstein(self, one: FloatArray, other: FloatArray, gaps: FloatArray) -> FloatArray:
         """See compute_wasserstein()."""
 
-    def compute_kolmogorov_smirnov(self, one: Floats, other: Floats) -> Floats:
+    def compute_kolmogorov_smirnov(self, one: FloatArray, other: FloatArray) -> FloatArray:
         """See compute_kolmogorov_smirnov()."""
 
-    def compute_jensen_shannon(self, one: Floats, other: Floats) -> Floats:
+    def compute_jensen_shannon(self, one: FloatArray, other: FloatArray) -> FloatArray:
         """See compute_jensen_shannon()."""
 
 
-def compute_wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
+def compute_wasserstein(one: FloatArray, other: FloatArray, gaps: FloatArray) -> FloatArray:
     """Area (...,) between the distribution functions of two sets of shares (..., cells); `gaps` (..., cells) is the length along which
     they stay as they are at each cell's upper edge.
     """
     return np.asarray((np.abs(np.cumsum(one - other, axis=-1)) * gaps).sum(axis=-1))
 
 
-def compute_kolmogorov_smirnov(one: Floats, other: Floats) -> Floats:
+def compute_kolmogorov_smirnov(one: FloatArray, other: FloatArray) -> FloatArray:
     """The largest difference (...,) between the distribution functions of two sets of shares (..., cells)."""
     return np.asarray(np.abs(np.cumsum(one - other, axis=-1)).max(axis=-1, initial=0))
 
 
-def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
+def compute_jensen_shannon(one: FloatArray, other: FloatArray) -> FloatArray:
     """The Jensen-Shannon distance (...,) of two sets of shares (..., cells): the root of the divergence."""
     from scipy.special import xlogy
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.drift.distances import Floats
     from windvane.monitoring.drift.permutation import RowPermutation
     from windvane.monitoring.records import DriftFinding, DriftMeasure
+    from windvane.tasks.gate.block_test import FloatArray
 
 # The measures that Evidently has, by its names; the others are ours (monitoring/drift/evidently_metrics.py).
 MEASURES = ("wasserstein", "jensenshannon")
@@ -40,7 +40,7 @@ class Reported:
     and the report as one HTML page that opens without a network.
     """
 
-    values: Floats
+    values: FloatArray
     alarms: NDArray[np.bool_]
     broken: bool
     page: str
@@ -49,7 +49,7 @@ class Reported:
 def write_evidently_report(
     exchanges: Sequence[RowPermutation],
     measures: Sequence[Sequence[DriftMeasure]],
-    bounds: tuple[Floats, Floats],
+    bounds: tuple[FloatArray, FloatArray],
     broken: Sequence[DriftFinding],
     first: Sequence[str] = (),
 ) -> Reported:
@@ -66,7 +66,7 @@ def write_evidently_report(
 def _run_report(
     exchanges: Sequence[RowPermutation],
     measures: Sequence[Sequence[DriftMeasure]],
-    bounds: tuple[Floats, Floats],
+    bounds: tuple[FloatArray, FloatArray],
     broken: Sequence[DriftFinding],
     first: Sequence[str],
 ) -> Reported:

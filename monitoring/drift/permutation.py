@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.drift.distances import Distances, Floats
+    from windvane.monitoring.drift.distances import Distances
+    from windvane.tasks.gate.block_test import FloatArray
 
 # Up to so many rows of the smaller side change sides one by one. More do so in handfuls, which make about so many blocks of both
 # sides: summing rows costs more than finer blocks would tell.
@@ -40,9 +41,9 @@ class SampleSums:
     cross (draws, c, c): products of rank scores summed over rows, the first score being constant 1.
     """
 
-    numbers: Floats
-    categories: Floats
-    cross: Floats
+    numbers: FloatArray
+    categories: FloatArray
+    cross: FloatArray
 
 
 class RowPermutation:
@@ -165,7 +166,7 @@ class RowPermutation:
             columns.append(np.where(known, centred[np.maximum(cells.codes, 0)], 0).astype(np.float32))
         return np.column_stack(columns)
 
-    def _blocked(self, block: int, *, shuffled: bool) -> tuple[Floats, Floats, int, int]:
+    def _blocked(self, block: int, *, shuffled: bool) -> tuple[FloatArray, FloatArray, int, int]:
         """Sums of blocks: counts (blocks, length), cross (blocks, c * c), then c, and how many blocks make a window."""
         starts, window, order = [np.zeros(1, dtype=np.int64)], 0, [np.arange(0)]
         for first, length in ((0, self.reference), (self.reference, self.window)):
@@ -190,7 +191,7 @@ class RowPermutation:
         cross = np.stack([(part := self._scores[r]).T @ part for r in rows])
         return self._unpacked(counts.astype(np.float32), cross)
 
-    def _unpacked(self, counts: Floats, cross: Floats) -> SampleSums:
+    def _unpacked(self, counts: FloatArray, cross: FloatArray) -> SampleSums:
         cut = len(self.numbers) * self._widths[0]
         return SampleSums(
             counts[:, :cut].reshape(len(counts), len(self.numbers), self._widths[0]),
@@ -213,8 +214,8 @@ class Demand:
     (measures,).
     """
 
-    limits: Floats
-    slack: Floats
+    limits: FloatArray
+    slack: FloatArray
 
 
 class PermutationScorer:
@@ -250,7 +251,7 @@ class PermutationScorer:
         centred = (found - self._centre) / np.maximum(self._spread, 1e-300)
         self._skew = np.clip((centred**3).mean(axis=0), 0.2, 6)
 
-    def __call__(self, sides: SampleSums, slack: Floats | float = 1.0) -> Floats:
+    def __call__(self, sides: SampleSums, slack: FloatArray | float = 1.0) -> FloatArray:
         """(draws, measures) scores of what exchanges gave to the window's side.
 
         `slack` (measures,): so many times the variance that exchanges show is usual for each measure.
@@ -258,13 +259,13 @@ class PermutationScorer:
         rest = self.exchange.rest(sides)
         return self.scores(self.shaped(sides, rest), self._counts(sides, rest, self._counted), slack)
 
-    def values(self) -> Floats:
+    def values(self) -> FloatArray:
         """(measures,) the window in Evidently's units: distances, and numbers of rows."""
         seen, rest = self.exchange.observed, self.exchange.kept
         counts = [counted.count(*of) for counted, of in zip(self._counted, self._pairs(seen, rest), strict=True)]
         return np.concatenate([np.sqrt(self.shaped(seen, rest)[0]) * self._units(), *(c[0] for c in counts)])
 
-    def bounds(self, demands: Sequence[Demand]) -> tuple[Floats, Floats]:
+    def bounds(self, demands: Sequence[Demand]) -> tuple[FloatArray, FloatArray]:
         """The least and the most (measures,), in Evidently's units, at which a measure is quiet: one demand that it misses is enough."""
         cut = len(self._skew)
         most = np.max([self._distances_at(d.limits[:cut], d.slack[:cut]) for d in demands], axis=0) * self._units()
@@ -277,7 +278,7 @@ class PermutationScorer:
             highest.append(high)
         return np.concatenate(least), np.concatenate(highest)
 
-    def _distances_at(self, limits: Floats, slack: Floats) -> Floats:
+    def _distances_at(self, limits: FloatArray, slack: FloatArray) -> FloatArray:
         """Distances whose scores are these: scores() backwards."""
         shape = 8 / self._skew**2
         root = np.maximum(limits * np.sqrt(2 / (9 * shape)) + 1 - 2 / (9 * shape), 0)
@@ -285,7 +286,7 @@ class PermutationScorer:
         squared = slack * (self._centre + (shape * root**3 - shape) * spread / np.sqrt(2 * shape))
         return np.asarray(np.where(limits >= MAX_SCORE, NEVER, np.sqrt(np.maximum(squared, 0))))
 
-    def _units(self) -> Floats:
+    def _units(self) -> FloatArray:
         """(distances,) what one of ours is in Evidently's units: that divides by the standard deviation of the reference alone."""
         units = {c.name: c.scale / self._reference_spread(c) for c in self.exchange.numbers}
         cut = self.measures[: len(self._skew)]
@@ -295,7 +296,7 @@ class PermutationScorer:
         known = cells.codes[self.exchange.before :][: self.exchange.reference]
         return max(float(np.std(cells.stands_for[known[known >= 0]])) if (known >= 0).any() else 0.0, _EVIDENTLYS_FLOOR)
 
-    def counts_of_past(self, side: SampleSums, rest: SampleSums) -> Floats:
+    def counts_of_past(self, side: SampleSums, rest: SampleSums) -> FloatArray:
         """(draws, measures that count) scores of two samples of which neither is the window; all draws are of one total."""
         numbers, categories = self._counted
         counted = (
@@ -304,13 +305,13 @@ class PermutationScorer:
         )
         return self._counts(side, rest, counted)
 
-    def spread(self, shaped: Floats, counts: Floats) -> Floats:
+    def spread(self, shaped: FloatArray, counts: FloatArray) -> FloatArray:
         """(draws, measures) squared distances of two samples in units of what exchanges show: 1 on average if chance alone moves
         them.
         """
         return np.concatenate([shaped / np.maximum(self._centre, 1e-12), 2 * np.maximum(counts, 0) ** 2], axis=1)
 
-    def scores(self, shaped: Floats, counts: Floats, slack: Floats | float) -> Floats:
+    def scores(self, shaped: FloatArray, counts: FloatArray, slack: FloatArray | float) -> FloatArray:
         """(draws, measures) scores from what shaped() and counting give; `slack`: (measures,) or (draws, measures)."""
         shape = 8 / self._skew**2
         slack = np.broadcast_to(slack, (len(shaped), len(self.measures)))
@@ -321,13 +322,13 @@ class PermutationScorer:
         scores = ((at / shape) ** (1 / 3) - (1 - 2 / (9 * shape))) / np.sqrt(2 / (9 * shape))
         return np.concatenate([np.minimum(scores, MAX_SCORE), counts / np.sqrt(slack[:, cut:])], axis=1)
 
-    def _counts(self, sides: SampleSums, rest: SampleSums, counted: tuple[CountTests, CountTests]) -> Floats:
+    def _counts(self, sides: SampleSums, rest: SampleSums, counted: tuple[CountTests, CountTests]) -> FloatArray:
         return np.concatenate([one(*of) for one, of in zip(counted, self._pairs(sides, rest), strict=True)], axis=1)
 
-    def _pairs(self, sides: SampleSums, rest: SampleSums) -> list[tuple[Floats, Floats]]:
+    def _pairs(self, sides: SampleSums, rest: SampleSums) -> list[tuple[FloatArray, FloatArray]]:
         return [(sides.numbers, rest.numbers), (sides.categories, rest.categories)]
 
-    def shaped(self, sides: SampleSums, rest: SampleSums) -> Floats:
+    def shaped(self, sides: SampleSums, rest: SampleSums) -> FloatArray:
         """(draws, measures) squared distances of distributions and correlations: their null is close to a chi-square."""
         before, after = _shares(rest.numbers[..., :-2], sides.numbers[..., :-2])
         one, other = _shares(rest.categories[..., :-2], sides.categories[..., :-2])
@@ -345,21 +346,21 @@ class PermutationScorer:
         return np.concatenate(found, axis=1) ** 2
 
 
-def _shares(one: Floats, other: Floats) -> tuple[Floats, Floats]:
+def _shares(one: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Counts (..., cells) of two samples as shares of their sums; both 0 where one has no value: that is a matter of what is missing."""
     sums = [side.sum(axis=-1, keepdims=True, dtype=np.float64) for side in (one, other)]
     known = (sums[0] > 0) & (sums[1] > 0)
     return one * (known / np.maximum(sums[0], 1)), other * (known / np.maximum(sums[1], 1))
 
 
-def _compute_bin_weights(counts: Floats, rows: int) -> Floats:
+def _compute_bin_weights(counts: FloatArray, rows: int) -> FloatArray:
     """One over the standard deviation of a row's being in a cell (columns, cells); 0 where `rows` rows hold hardly any."""
     share = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
     common = np.minimum(share, 1 - share) * rows >= COUNTED
     return np.where(common, 1 / np.sqrt(np.maximum(share * (1 - share), 1e-9)), 0)
 
 
-def compute_correlations(cross: Floats) -> Floats:
+def compute_correlations(cross: FloatArray) -> FloatArray:
     """(draws, c, c) Fisher-transformed correlations of rank scores within one side."""
     rows = np.maximum(cross[:, :1, :1], 1)
     mean = cross[:, 1:, :1] / rows
@@ -368,7 +369,7 @@ def compute_correlations(cross: Floats) -> Floats:
     return np.asarray(np.arctanh(np.clip(covariance / (spread[:, :, None] * spread[:, None, :]), -0.999, 0.999)))
 
 
-def _find_largest_change(apart: Floats) -> Floats:
+def _find_largest_change(apart: FloatArray) -> FloatArray:
     """(draws, c) the pair of each column that moved most."""
     apart[:, np.arange(apart.shape[1]), np.arange(apart.shape[1])] = 0
     return np.asarray(apart.max(axis=-1))

@@ -12,10 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from windvane.monitoring.drift.distances import Floats
+    from windvane.tasks.gate.block_test import FloatArray
 
 
-def compute_wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
+def compute_wasserstein(one: FloatArray, other: FloatArray, gaps: FloatArray) -> FloatArray:
     """See monitoring.drift.distances.compute_wasserstein()."""
     from scipy.stats import wasserstein_distance
 
@@ -24,19 +24,19 @@ def compute_wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
     return _each(lambda a, b, at: float(wasserstein_distance(at, at, a, b)), one, other, places)
 
 
-def compute_kolmogorov_smirnov(one: Floats, other: Floats) -> Floats:
+def compute_kolmogorov_smirnov(one: FloatArray, other: FloatArray) -> FloatArray:
     """See monitoring.drift.distances.compute_kolmogorov_smirnov()."""
     return _each(lambda a, b: float(np.abs(a.cumsum() - b.cumsum()).max()), one, other)
 
 
-def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
+def compute_jensen_shannon(one: FloatArray, other: FloatArray) -> FloatArray:
     """See monitoring.drift.distances.compute_jensen_shannon()."""
     from scipy.spatial.distance import jensenshannon
 
     return np.nan_to_num(_each(lambda a, b: float(jensenshannon(a, b)), one, other))
 
 
-def _each(distance: Callable[..., float], one: Floats, other: Floats, *more: Floats) -> Floats:
+def _each(distance: Callable[..., float], one: FloatArray, other: FloatArray, *more: FloatArray) -> FloatArray:
     """`distance` of every pair of shares (cells,), in the shape of the rest; 0 where a side has nothing."""
     shape, found = one.shape[:-1], np.zeros(one.shape[:-1])
     for place in np.ndindex(*shape):

@@ -270,7 +270,9 @@ def make_calibrated_alarm(
     def rings(past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> bool:
         return (
             detector.detect_drift(
-                reference, window, columns, target=None, time=time, level=level, seed=seed, history=past, hurry=True
+                detector.Comparison(reference, window, columns, target=None, time=time, seed=seed, history=past),
+                level,
+                hurry=True,
             ).alarm
             is True
         )

@@ -20,7 +20,7 @@ import pandas as pd
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import monitoring_section
 from windvane.tasks.settings.project_params import Settings
@@ -208,7 +208,7 @@ def fit_configuration(settings: Settings, spec: ModelConfiguration, rows: pd.Dat
     # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
     columns = features.select_feature_columns(settings, table_profile.profile_table(rows))
     return model_pipeline.fit_with_settings(
-        settings, spec, definitions.load_problem_type(settings.problem.kind), columns, rows, 1
+        ModelTask(settings, definitions.load_problem_type(settings.problem.kind), columns, 1), spec, rows
     ), columns
 
 

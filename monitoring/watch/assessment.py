@@ -5,18 +5,18 @@ Decides nothing, reads no ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
 from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.monitoring.diagnosis import explanations, window_states
+from windvane.monitoring.diagnosis.evidence import DiagnosisCase
 from windvane.monitoring.diagnosis.window_states import WindowState
 from windvane.monitoring.drift import detector
+from windvane.monitoring.drift.detector import Comparison
 from windvane.monitoring.performance import measured_loss
 from windvane.monitoring.performance.estimated_loss import LossModel
 from windvane.monitoring.records import ChangeDiagnosis, DriftResult, WindowAssessment, WindowExtent
@@ -35,27 +35,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AssessmentReference:
-    """What a window is held against: the champion's record (n rows), rows from before it, states that are known, and what the
-    record says a row costs (monitoring/performance/estimated_loss.py).
+    """What a window is held against: the champion's version and its record (n rows), by these columns, rows from before it, states
+    that are known, and what the record says a row costs (monitoring/performance/estimated_loss.py).
     """
 
+    version: int
+    columns: FeatureColumns
     record: pd.DataFrame
     before: pd.DataFrame | None
     states: Sequence[WindowState]
     model: LossModel
 
 
+@dataclass(frozen=True)
+class AssessmentRules:
+    """How a window is assessed: the share of false alarms that this look may spend, the seed, and what windows are cut by."""
+
+    problem: ProblemSettings
+    level: float
+    seed: int
+    cut: WindowLength
+
+
 def assess_window(
     window: pd.DataFrame,
     reference: AssessmentReference,
-    columns: FeatureColumns,
-    problem: ProblemSettings,
+    rules: AssessmentRules,
     *,
-    version: int,
     stretch: WindowExtent,
-    level: float,
-    seed: int,
-    cut: WindowLength,
     drifted: DriftResult | None = None,
     report_to: Path | None = None,
 ) -> tuple[WindowAssessment, WindowState | None]:
@@ -64,7 +71,8 @@ def assess_window(
     `drifted`: what an earlier look found, which stands: only labels have come since, and its false alarms are spent.
     `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances say, and nothing is drawn.
     """
-    kind, record = definitions.load_problem_type(problem.kind), reference.record
+    problem, record, columns = rules.problem, reference.record, reference.columns
+    kind = definitions.load_problem_type(problem.kind)
     known = window[LABEL_KNOWN_COLUMN].dropna()
     stored = (
         window[window[INPUTS_STORED_COLUMN]]
@@ -75,39 +83,29 @@ def assess_window(
     time = problem.time if problem.time is not None and problem.time in record else None
     found = drifted
     if found is None:
-        by = detector.detect_drift if report_to is None else _reported(report_to)
-        found = by(
-            record, stored, columns, target=problem.target, time=time, level=level, seed=seed, history=reference.before
-        )
+        compared = Comparison(record, stored, columns, problem.target, time, rules.seed, reference.before)
+        if report_to is None:
+            found = detector.detect_drift(compared, rules.level)
+        else:
+            found, page = detector.report(compared, rules.level)
+            report.keep_evidently_report(report_to, page)
     measured = measured_loss.measure_window_loss(
         record, whole, kind, problem, known_until=max(known) if len(known) else None
     )
     model = reference.model
     expected = model.estimate(stored) if found.statistic is not None else None
-    moving, name = _drop_constant_columns(record, columns, time, cut), stretch.start[:10]
+    moving, name = _drop_constant_columns(record, columns, time, rules.cut), stretch.start[:10]
     if found.alarm is None:
         told = ChangeDiagnosis("none", 0.0, (), str(found.note), "wait")
     else:
-        told = explanations.diagnose_change(
-            record, stored, found, measured, model, moving, kind, problem, known_states=reference.states, seed=seed
-        )
+        case = DiagnosisCase(record, stored, moving, kind, problem, model, reference.states, rules.seed)
+        told = explanations.diagnose_change(case, found, measured)
     state = (
         window_states.build_window_state(stored, record, moving, kind, problem, name)
         if len(stored) >= detector.MIN_DRIFT_ROWS
         else None
     )
-    return WindowAssessment(version, stretch, found, measured, expected, told), state
-
-
-def _reported(path: Path) -> Callable[..., DriftResult]:
-    """drift.measure() by Evidently's report, which is kept at `path`."""
-
-    def measured(*frames: Any, **options: Any) -> DriftResult:
-        found, page = detector.report(*frames, **options)
-        report.keep_evidently_report(path, page)
-        return found
-
-    return measured
+    return WindowAssessment(reference.version, stretch, found, measured, expected, told), state
 
 
 def _drop_constant_columns(
@@ -135,8 +133,3 @@ def _drop_constant_columns(
 def encode_assessment(one: WindowAssessment, state: WindowState | None) -> dict[str, Any]:
     """For the ledger."""
     return {**one.to_json(), "state": None if state is None else state.to_json()}
-
-
-def decode_assessment(content: Mapping[str, Any]) -> WindowAssessment:
-    """The look that to_json() wrote."""
-    return TypeAdapter(WindowAssessment).validate_python({k: v for k, v in content.items() if k != "state"})

@@ -19,9 +19,9 @@ from windvane.monitoring.history.loss_matrix import WindowedTable
 from windvane.monitoring.policy import regret
 from windvane.monitoring.records import PolicyAdvice, PolicyInput
 from windvane.monitoring.watch.production import Production
-from windvane.tasks import io
 from windvane.tasks.console import Console
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
+from windvane.tasks.ingest import table_io
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ChallengerLosses:
     @cached_property
     def _shelf(self) -> ChallengerStore:
         spec, folder = (
-            ModelConfiguration.from_json(self._champion.facts["spec"]),
+            ModelConfiguration.from_json(self._champion.facts.spec),
             self._project.home / "history" / "challengers",
         )
         teaching = self._console.working
@@ -95,7 +95,7 @@ class ChallengerLosses:
     @cached_property
     def _rows(self) -> pd.DataFrame:
         """The labelled rows that a lap would learn from now, in the order of time."""
-        frame = self._production.learnable().drop(columns=io.ROW_KEY, errors="ignore")
+        frame = self._production.learnable().drop(columns=table_io.ROW_KEY, errors="ignore")
         return frame.sort_values(str(self._project.settings.problem.time), kind="stable").reset_index(drop=True)
 
     @cached_property
@@ -110,7 +110,7 @@ class ChallengerLosses:
             number := versions.find_previous_champion(engine, name, version.version)
         ) is not None and number not in seen:
             earlier = versions.find_version(engine, name, number)
-            if earlier is None or earlier.facts["spec"] != self._champion.facts["spec"]:
+            if earlier is None or earlier.facts.spec != self._champion.facts.spec:
                 break
             looked = [
                 (s.start, min(s.end, begin)) for s in windows.list_windows(engine, name, number) if s.start < begin

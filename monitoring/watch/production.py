@@ -25,7 +25,8 @@ from windvane.monitoring.watch.windows import (
 )
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
-from windvane.tasks.io import read_cache, read_frame_cache, read_parquet, write_json, write_parquet
+from windvane.tasks.ingest.table_io import read_frame_cache, read_parquet, write_parquet
+from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class SourceRows:
         """What the source is now, without reading it; None: no rows of it can be told to be new."""
         from windvane.tasks.sources import table_files
 
-        if self.project.settings.problem.time is None or self.champion.facts["taught_until"] is None:
+        if self.project.settings.problem.time is None or self.champion.facts.taught_until is None:
             return None
         if not self.project.settings.data.local:
             self.fetch()
@@ -138,7 +139,7 @@ class SourceRows:
         settings, time, until = (
             self.project.settings,
             self.project.settings.problem.time,
-            self.champion.facts["taught_until"],
+            self.champion.facts.taught_until,
         )
         with ingestion.open_scratch_folder(self.project.root) as folder:
             ingestion.write_table(self.project.root, settings, folder / "table.parquet", folder)
@@ -146,7 +147,7 @@ class SourceRows:
         limit = pd.Timestamp(until) if isinstance(until, str) else until
         new = rows[rows[time] > limit].sort_values(str(time), kind="stable")
         columns = window_frames.read_version_columns(self.champion.facts, ())
-        kind = definitions.load_problem_type(self.champion.facts["kind"])
+        kind = definitions.load_problem_type(self.champion.facts.kind)
         model = self.project.model(self.champion) if len(new) else None
         missing = [n for n in columns.names if n not in new]
         return window_frames.build_source_frame(
@@ -196,7 +197,7 @@ class Production:
         self, project: Project, champion: Version, promotion: Promotion, clock: Clock, console: Console
     ) -> None:
         self.project, self.champion, self._clock = project, champion, clock
-        taught = champion.facts["taught_until"]
+        taught = champion.facts.taught_until
         self.begin = find_first_window_start(taught, promotion.promoted)
         self.source = SourceRows(project, champion, console)
         self._traffic = windows.read_traffic(project.ledger, project.name, champion.version, self.begin)
@@ -269,7 +270,11 @@ class Production:
         if count.origin == "ledger":
             engine, name = self.project.ledger, self.project.name
             rows = labels.read_labelled_predictions(
-                engine, name, place.end, place.start, version=self.champion.version, unlabelled=True
+                engine,
+                name,
+                labels.PredictionQuery(
+                    until=place.end, since=place.start, version=self.champion.version, unlabelled=True
+                ),
             )
             return window_frames.build_ledger_frame(rows, self.columns("ledger"), self.record, problem)
         return self.source.rows(place)
@@ -284,7 +289,7 @@ class Production:
     def hidden(self) -> tuple[str, ...]:
         """Inputs that the ledger does not keep as they are."""
         kept = self.project.settings.ledger
-        learned = {name for names in self.champion.facts["columns"].values() for name in names}
+        learned = self.champion.facts.column_names
         return tuple(name for name in (*kept.drop, *kept.hash) if name in learned)
 
     @cached_property

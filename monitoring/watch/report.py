@@ -37,22 +37,9 @@ class WindowLoss:
     title: str
 
 
-def write_window_report(
-    path: Path,
-    look: WindowAssessment,
-    decision: Any,
-    project: str,
-    origin: str,
-    left_out: Sequence[str] = (),
-    earlier: Sequence[WindowAssessment] = (),
-    evidently: Path | None = None,
-) -> None:
-    """Write the page of a monitoring check and its decision (ledger.decisions.DecisionRecord, or None), whole or not at all.
-
-    earlier: the champion's windows before, for the picture of its loss. evidently: where keep_evidently_report() put the report, if it did.
-    """
-    text = render_window_report(look, decision, project, origin, left_out, earlier, evidently)
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+def write_window_report(path: Path, page: str) -> None:
+    """Write the page of a monitoring check, whole or not at all."""
+    write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
 
 
 def render_window_report(
@@ -64,7 +51,10 @@ def render_window_report(
     earlier: Sequence[WindowAssessment] = (),
     evidently: Path | None = None,
 ) -> str:
-    """The page as text; see write()."""
+    """The page of a monitoring check and its decision (ledger.decisions.DecisionRecord, or None), as text.
+
+    earlier: the champion's windows before, for the picture of its loss. evidently: where keep_evidently_report() put the report, if it did.
+    """
     level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
     if level == "pass" and look.drift.alarm is not False:
         level = "warn"

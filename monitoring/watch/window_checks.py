@@ -16,7 +16,7 @@ from windvane.ledger.database import now_timestamp as wall
 from windvane.ledger.decisions import DecisionRecord, RetrainingAlreadyOpen
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import decide_action
-from windvane.monitoring.records import DecisionHistory, DecisionLimits, PastDecision
+from windvane.monitoring.records import DecisionHistory, DecisionLimits, PastDecision, WindowAssessment
 from windvane.monitoring.watch.production import Production, WindowCount, report_path
 from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.monitoring.records import Decision, WindowAssessment
+    from windvane.monitoring.records import Decision
     from windvane.monitoring.watch.assessment import AssessmentReference
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
     from windvane.tasks.models.features import FeatureColumns
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Earlier windows whose state may come back.
 _MAX_KNOWN_STATES = 36
 # What a recorded decision leads to at once; a retraining waits for its lap.
-CheckFollowUp = Callable[[WindowRecord, "WindowAssessment", DecisionRecord], None]
+CheckFollowUp = Callable[[WindowRecord, WindowAssessment, DecisionRecord], None]
 
 
 class MonitoringPass:
@@ -84,7 +84,10 @@ class MonitoringPass:
         acted = next((e for e in reversed(entries) if e.action != "wait"), None)
         seen = newest if acted is None else known.get(acted.window, newest)
         if acted is None:
-            seen = next((known[start] for start in sorted(known, reverse=True) if _has_evidence(known[start])), newest)
+            seen = next(
+                (known[start] for start in sorted(known, reverse=True) if _has_evidence(self._found(known[start]))),
+                newest,
+            )
         return seen, acted or find_window_decision(self._engine, self._name, seen) or last
 
     def _kept(self) -> dict[str, WindowRecord]:
@@ -98,11 +101,9 @@ class MonitoringPass:
 
     def _found(self, seen: WindowRecord) -> WindowAssessment:
         """What a look found, read from its record once."""
-        from windvane.monitoring.watch import assessment
-
         known = self._read.get(seen.start)
         if known is None or known[0] is not seen:
-            known = self._read[seen.start] = seen, assessment.decode_assessment(seen.look)
+            known = self._read[seen.start] = seen, WindowAssessment.from_json(seen.look)
         return known[1]
 
     def _looked(self, count: WindowCount) -> WindowRecord | None:
@@ -111,24 +112,31 @@ class MonitoringPass:
         A look whose report failed is no look: the next pass tries again, and has nothing new to say where it fails as before.
         """
         place, before = count.place, self._mine.get(count.place.start)
-        failed = before is not None and before.look["drift"]["alarm"] is None
+        known = None if before is None else self._found(before).drift
+        failed = known is not None and known.alarm is None
         if before is not None and not failed and before.mark == count.mark and before.closed == place.closed:
             return None
         fresh = (
             before is None
+            or known is None
             or failed
-            or is_check_due(before.looks, before.look["drift"]["rows"], count.rows, before.closed, place.closed)
+            or is_check_due(before.looks, known.rows, count.rows, before.closed, place.closed)
         )
         if not fresh and not place.closed:
             return None
         seen = self._look(count, before, fresh)
-        if failed and before is not None and _as_before(seen, before):
+        if failed and before is not None and self._fails_as_before(seen, before):
             return None
         if not windows.save_window(self._engine, self._name, seen, before):
             self._mine = self._kept()  # another process looked meanwhile
             return None
         self._mine[seen.start] = seen
         return seen
+
+    def _fails_as_before(self, seen: WindowRecord, before: WindowRecord) -> bool:
+        """Whether a report failed as it did before, and no more came in the meantime than an open window is looked at again for."""
+        one, other = ((self._found(s).drift.note, s.labelled, s.closed) for s in (before, seen))
+        return one == other and seen.rows < 2 * before.rows
 
     def _look(self, count: WindowCount, before: WindowRecord | None, fresh: bool) -> WindowRecord:
         from windvane.monitoring.records import WindowExtent
@@ -142,14 +150,14 @@ class MonitoringPass:
         found, state = assessment.assess_window(
             frame,
             self._reference(place.start, columns),
-            columns,
-            settings.problem,
-            version=version,
+            assessment.AssessmentRules(
+                settings.problem,
+                compute_check_level(settings.monitor.false_alarms, looks, place.closed),
+                settings.split.seed,
+                settings.monitor.cut,
+            ),
             stretch=WindowExtent(place.start, place.end, len(frame), labelled, place.closed),
-            level=compute_check_level(settings.monitor.false_alarms, looks, place.closed),
-            seed=settings.split.seed,
-            cut=settings.monitor.cut,
-            drifted=None if fresh or before is None else assessment.decode_assessment(before.look).drift,
+            drifted=None if fresh or before is None else self._found(before).drift,
             report_to=report_path(self._project, version, place.start)
             if self._production.measured_by_evidently
             else None,
@@ -185,7 +193,9 @@ class MonitoringPass:
 
         kept = [s.look["state"] for s in self._known(start)]
         known = [WindowState.from_json(content) for content in kept if content is not None]
-        return AssessmentReference(record, self._production.before, known, self._models[columns])
+        return AssessmentReference(
+            self._production.champion.version, columns, record, self._production.before, known, self._models[columns]
+        )
 
     def _known(self, start: str) -> list[WindowRecord]:
         """Closed windows whose state may come back, newest last: the champion's own, without those that alarm up to this one.
@@ -193,7 +203,7 @@ class MonitoringPass:
         Such a run is one change that goes on; a state comes back only where another lay between.
         """
         past = [s for s in self._earlier(start) if s.closed and s.end <= start]
-        while past and past[-1].look["drift"]["alarm"] is not False:
+        while past and self._found(past[-1]).drift.alarm is not False:
             past.pop()
         return past[-_MAX_KNOWN_STATES:]
 
@@ -266,19 +276,9 @@ def find_window_decision(engine: sa.Engine, project: str, seen: WindowRecord) ->
     return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
 
 
-def _as_before(seen: WindowRecord, before: WindowRecord) -> bool:
-    """Whether a report failed as it did before, and no more came in the meantime than an open window is looked at again for."""
-    same = (seen.look["drift"]["note"], seen.labelled, seen.closed)
-    return same == (before.look["drift"]["note"], before.labelled, before.closed) and seen.rows < 2 * before.rows
-
-
-def _has_evidence(seen: WindowRecord) -> bool:
+def _has_evidence(look: WindowAssessment) -> bool:
     """Whether a window had rows enough to say anything, about drift or by its labels; also that its report failed."""
-    return bool(
-        seen.look["drift"]["statistic"] is not None
-        or seen.look["drift"]["alarm"] is not False
-        or seen.look["quality"]["loss"] is not None
-    )
+    return look.drift.statistic is not None or look.drift.alarm is not False or look.quality.loss is not None
 
 
 def _describe_training_rows(production: Production) -> list[Any]:

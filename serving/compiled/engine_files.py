@@ -41,25 +41,34 @@ class StoredEngine:
     expected: EnginePredictions
 
 
+@dataclass(frozen=True)
+class ComparisonRows:
+    """Conformed rows that a pipeline was fitted on (`taught`), and those on which forms of it are compared: `asked`, and
+    `made_up` more that chance makes of them by `seed`.
+    """
+
+    taught: pd.DataFrame
+    asked: pd.DataFrame
+    seed: int
+    made_up: int = SYNTHETIC_ROWS
+
+
 def build_engine_files(
     model: Any,
     kind: ProblemType,
     columns: features.FeatureColumns,
-    taught: pd.DataFrame,
-    asked: pd.DataFrame,
-    seed: int,
-    bent: int = SYNTHETIC_ROWS,
+    rows: ComparisonRows,
     pace: EngineSpeed | None = None,
 ) -> dict[str, bytes]:
-    """The files for a fitted pipeline. taught, asked: conformed rows that it was fitted on, and on which forms are compared.
+    """The files for a fitted pipeline. pace: is told what large batches cost.
 
-    bent, seed: how many rows are made up, and by which chance. pace: is told what large batches cost.
     A form that does not agree is not stored; the reason is.
     """
     from windvane.serving.compiled.agreement import make_synthetic_rows, measure_agreement
     from windvane.serving.compiled.compiler import compile_pipeline
     from windvane.serving.compiled.onnx_trees import CannotCompile
 
+    taught, asked = rows.taught, rows.asked
     signature = ModelSignature(_make_inputs(columns, taught), _read_classes(model))
     content: dict[str, Any] = {"format": ENGINE_FORMAT, "signature": _encode_signature(signature), "agreement": None}
     content |= {"compiled": None, **_make_sample(model, kind, taught.tail(STORED_SAMPLE_ROWS), signature)}
@@ -70,10 +79,15 @@ def build_engine_files(
         content["why"] = f"{e}: scikit-learn answers"
     else:
         engine = CompiledEngine(made.recipe, made.trees, signature.classes)
-        rows = asked.iloc[:: max(1, len(asked) // MAX_AGREEMENT_ROWS)]
-        found = measure_agreement(engine, model, kind.predict, rows, signature, pace)
+        compared = asked.iloc[:: max(1, len(asked) // MAX_AGREEMENT_ROWS)]
+        found = measure_agreement(engine, model, kind.predict, compared, signature, pace)
         found += measure_agreement(
-            engine, model, kind.predict, make_synthetic_rows(rows, signature, bent, seed), signature, pace
+            engine,
+            model,
+            kind.predict,
+            make_synthetic_rows(compared, signature, rows.made_up, rows.seed),
+            signature,
+            pace,
         )
         content |= {"agreement": found.to_json(), "why": f"compared with scikit-learn: {found}"}
         if found.accepted:

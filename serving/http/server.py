@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -43,43 +44,62 @@ SHUTDOWN_TIMEOUT_SECONDS = 10
 log = logging.getLogger("windvane.serving")
 
 
+@dataclass(frozen=True)
+class ServedProject:
+    """What is served: the project's ledger and name, where local copies of versions lie and how one is fetched, the columns of ids
+    and times, what of a prediction is stored, and how a label is checked.
+    """
+
+    ledger: sa.Engine
+    name: str
+    folder: Path
+    fetch: Callable[[str], Path]
+    roles: IdTimeColumns
+    privacy: PrivacyRules
+    check: LabelCheck
+
+
+@dataclass(frozen=True)
+class ServingRules:
+    """keep: how long predictions are kept; None: for ever. memory: bytes that loading a version may bring the process to; None: any.
+
+    tell: has MLflow told of a rollback by itself. recorded False: only to measure what recording costs.
+    """
+
+    rollout: RolloutRule
+    keep: timedelta | None = None
+    memory: int | None = None
+    tell: Callable[[], None] | None = None
+    recorded: bool = True
+
+
 def run_service(
-    engine: sa.Engine,
-    project: str,
-    folder: Path,
-    fetch: Callable[[str], Path],
+    served: ServedProject,
+    rules: ServingRules,
     listening: socket.socket,
     known: access_control.ApiKeys,
     names: HostNames,
-    roles: IdTimeColumns,
-    privacy: PrivacyRules,
-    check: LabelCheck,
-    rollout: RolloutRule,
-    keep: timedelta | None = None,
-    memory: int | None = None,
-    tell: Callable[[], None] | None = None,
-    recorded: bool = True,
     front: Callable[[ScoringApp], AsgiApp] = lambda service: service,
 ) -> None:
     """Serve until SIGINT or SIGTERM; answers that are on their way are finished.
 
-    folder: where local copies of versions lie. listening: from listen(), or handed over; names: what it is asked under.
-    keep: how long predictions are kept; None: for ever. memory: bytes that loading a version may bring the process to; None: any.
-    tell: has MLflow told of a rollback by itself. recorded False: only to measure what recording costs.
+    listening: from open_listening_socket(), or handed over; names: what it is asked under.
     front: what stands between the server and the service.
     """
     _log_as_json()
-    writer = PredictionWriter(engine, project, privacy) if recorded else None
-    following = ChampionFollower(engine, project, ModelCache(folder, fetch, memory), rollout, tell)
-    forgetting = None if keep is None else RetentionThread(engine, project, keep)
+    engine, project = served.ledger, served.name
+    writer = PredictionWriter(engine, project, served.privacy) if rules.recorded else None
+    models = ModelCache(served.folder, served.fetch, rules.memory)
+    following = ChampionFollower(engine, project, models, rules.rollout, rules.tell)
+    forgetting = None if rules.keep is None else RetentionThread(engine, project, rules.keep)
     try:
         following.start()
-        answering = InvocationHandler(following, writer, roles)
+        answering = InvocationHandler(following, writer, served.roles)
         crowd, meters = ConnectionTracker(find_connection_limit()), ServiceMetrics(following)
         meters.watch(crowd)
         service = ScoringApp(
             answering,
-            LabelHandler(engine, project, check),
+            LabelHandler(engine, project, served.check),
             following,
             meters,
             known,

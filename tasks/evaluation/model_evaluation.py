@@ -29,15 +29,14 @@ from windvane.tasks.evaluation.scores import (
     read_predictions,
 )
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import ModelTask
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from windvane.tasks.models.features import FeatureColumns
     from windvane.tasks.models.model_pipeline import ModelConfiguration
     from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
 
 BASELINE_CANDIDATE = "dummy"
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
@@ -86,14 +85,11 @@ class ModelEvaluation:
 
 
 def predict_held_out(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
+    task: ModelTask,
     spec: ModelConfiguration,
     train: pd.DataFrame,
     validation: pd.DataFrame,
     open_test: Callable[[], pd.DataFrame],
-    cores: int,
 ) -> HeldOutRecord:
     """Fit `spec` and the dummy on train and validation, then open the test side and predict it, once.
 
@@ -102,6 +98,7 @@ def predict_held_out(
     """
     import pandas as pd
 
+    settings, kind = task.settings, task.problem_type
     taken = [c for c in train.columns if c in (PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN)]
     if taken:
         raise InputError(
@@ -109,7 +106,7 @@ def predict_held_out(
         )
     taught = pd.concat([train, validation], ignore_index=True) if len(validation) else train
     problem = settings.problem
-    model = model_pipeline.fit_with_settings(settings, spec, kind, columns, taught, cores)
+    model = model_pipeline.fit_with_settings(task, spec, taught)
     constant = fit_baseline(kind, kind.truth(taught[problem.target]), problem.headline)
     rows = open_test()
     if not len(rows):
@@ -118,7 +115,7 @@ def predict_held_out(
         )
     truth = kind.truth(rows[problem.target])
     with model_pipeline.limit_to_one_thread():
-        made = kind.predict(model, features.conform_frame(rows, columns, "the test side"))
+        made = kind.predict(model, features.conform_frame(rows, task.columns, "the test side"))
     added: dict[str, Any] = {
         PREDICTION_COLUMN: made.value,
         LOSS_COLUMN: kind.loss(truth, made, problem.headline),
@@ -149,20 +146,18 @@ def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Calla
 
 
 def evaluate_model(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
+    task: ModelTask,
     spec: ModelConfiguration,
     train: pd.DataFrame,
     validation: pd.DataFrame,
     record: pd.DataFrame,
-    cores: int,
 ) -> ModelEvaluation:
     """Everything about `spec`: scores and slices from its record, curves, diagnosis and importance from the others.
 
     Costs at most five fits on at most 20,000 rows, together under four fits of the whole (tasks/evaluation/model_inspection.py), on at most
     `cores` threads. Slices are looked for by every column that teaches, time, group, and those named in gate.slices.
     """
+    settings, kind, columns = task.settings, task.problem_type, task.columns
     problem, seed = settings.problem, settings.split.seed
     loss, base = (record[name].to_numpy(dtype="float64") for name in (LOSS_COLUMN, BASELINE_LOSS_COLUMN))
     pieces = find_resampling_units(record, loss, problem)
@@ -171,7 +166,7 @@ def evaluate_model(
     looked = [*columns.names, *settings.gate.slices, *([problem.time] if problem.time else [])]
     sides = model_inspection.sample_curve_rows(settings, train, validation, seed)
     with model_pipeline.limit_to_one_thread():
-        fit = _examine_fit(settings, kind, columns, spec, sides, len(train), cores)
+        fit = _examine_fit(task, spec, sides, len(train))
     metric = kind.metrics[problem.headline]
     return ModelEvaluation(
         metric=metric.name,
@@ -205,16 +200,11 @@ class _FitFindings:
 
 
 def _examine_fit(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    spec: ModelConfiguration,
-    sides: model_inspection.CurveRows,
-    rows: int,
-    cores: int,
+    task: ModelTask, spec: ModelConfiguration, sides: model_inspection.CurveRows, rows: int
 ) -> _FitFindings:
+    settings, kind = task.settings, task.problem_type
     problem, seed = settings.problem, settings.split.seed
-    scorer = model_inspection.CurveScorer(settings, kind, columns, sides, cores)
+    scorer = model_inspection.CurveScorer(task, sides)
     metric = scorer.metric
     learning, model = model_inspection.measure_learning_curve(scorer, spec, sides.later)
     whole = learning.points[-1]
@@ -251,5 +241,5 @@ def _examine_fit(
         simpler=complexity.better(metric.greater_is_better) if complexity else None,
         own_baseline=scorer.score(known, constant(len(known))),
     )
-    leaned = measure_importance(settings, kind, columns, model, sides.validation, pieces, seed)
+    leaned = measure_importance(settings, kind, task.columns, model, sides.validation, pieces, seed)
     return _FitFindings(evidence, learning, complexity, leaned)

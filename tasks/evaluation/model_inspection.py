@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from windvane.tasks.evaluation.intervals import ResamplingUnits, estimate_mean
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.class_balance import BalancedClassifier
+from windvane.tasks.models.model_pipeline import ModelTask
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import CandidateModel, ChoiceSet, IntRange, Predictions
 
@@ -122,10 +123,9 @@ def _hold_out_fifth(train: pd.DataFrame, group: str | None, rng: np.random.Gener
 class CurveScorer:
     """Scores models on rows of both sides by the headline metric. One per evaluation; holds the converted rows."""
 
-    def __init__(
-        self, settings: Settings, kind: ProblemType, columns: FeatureColumns, sides: CurveRows, cores: int
-    ) -> None:
-        self.settings, self.kind, self.columns, self.cores = settings, kind, columns, cores
+    def __init__(self, task: ModelTask, sides: CurveRows) -> None:
+        self.task, self.settings, self.kind, self.columns = task, task.settings, task.problem_type, task.columns
+        settings, kind, columns = self.settings, self.kind, self.columns
         self.target = settings.problem.target
         self.metric = kind.metrics[settings.problem.headline]
         self.train, self.validation = sides.train, sides.validation
@@ -140,7 +140,7 @@ class CurveScorer:
         if frame[self.target].nunique() < 2:
             return None
         spec = spec.seen_by(self.metric)
-        return model_pipeline.fit_with_settings(self.settings, spec, self.kind, self.columns, frame, self.cores)
+        return model_pipeline.fit_with_settings(self.task, spec, frame)
 
     def point(self, at: float, model: Any | None, fitted: pd.DataFrame) -> CurvePoint:
         """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation side."""

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError, join_messages
-from windvane.tasks.ingest import parquet_writer, readers, text_parsing
+from windvane.tasks.ingest import parquet_writer, readers, table_io, text_parsing
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings import project_params
@@ -134,13 +134,13 @@ def _drop_fed_back_duplicates(table: Path, labelled: int, folder: Path) -> None:
     import numpy as np
     import polars as pl
 
-    keys = io.scan_parquet(table).select(io.ROW_KEY).collect()[io.ROW_KEY]
+    keys = table_io.scan_parquet(table).select(table_io.ROW_KEY).collect()[table_io.ROW_KEY]
     kept = np.ones(len(keys), dtype=bool)
     kept[-labelled:] = ~keys[-labelled:].is_in(keys[:-labelled].implode()).to_numpy()
     if kept.all():
         return
-    scan = pl.concat([io.scan_parquet(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
-    io.sink_parquet(scan.filter(pl.col("_kept")).drop("_kept"), folder / "kept.parquet")
+    scan = pl.concat([table_io.scan_parquet(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
+    table_io.sink_parquet(scan.filter(pl.col("_kept")).drop("_kept"), folder / "kept.parquet")
     (folder / "kept.parquet").replace(table)
 
 
@@ -165,28 +165,30 @@ def join_files(
     """Write all readable columns of the files, row after row in their order, in canonical types."""
     if len(opened) == 1:
         problems = parquet_writer.convert_file(opened[0], target, folder, ignore, keyed)
-        return JoinedFiles(problems, (io.count_parquet_rows(target),))
+        return JoinedFiles(problems, (table_io.count_parquet_rows(target),))
     problems = {}
     parts = tuple(folder / f"part-{number}.parquet" for number in range(len(opened)))
     for file, part in zip(opened, parts, strict=True):
         problems |= parquet_writer.convert_file(file, part, folder, ignore, None)
     if not problems:
         parquet_writer.concatenate_tables(tuple(file.path for file in opened), parts, target, keyed)
-    return JoinedFiles(problems, tuple(io.count_parquet_rows(part) for part in parts))
+    return JoinedFiles(problems, tuple(table_io.count_parquet_rows(part) for part in parts))
 
 
 def _check_time(origin: TableOrigin, table: Path, name: str) -> None:
     """Time is a date or a number, and every row has one."""
     import polars as pl
 
-    scan = io.scan_parquet(table).select(name)
+    scan = table_io.scan_parquet(table).select(name)
     kind = scan.collect_schema()[name]
-    if not (kind.is_temporal() or kind.is_numeric()) or io.count_missing(table)[name] == io.count_parquet_rows(table):
+    if not (kind.is_temporal() or kind.is_numeric()) or table_io.count_missing(table)[
+        name
+    ] == table_io.count_parquet_rows(table):
         raise InputError(
             f"problem.time: {origin.name}: column {name!r} {_no_time(origin, scan, kind)}. Write dates as 2024-12-31 or "
             "2024-12-31 23:59:00"
         )
-    missing = io.count_missing(table)[name]
+    missing = table_io.count_missing(table)[name]
     if missing:
         where = origin.where(scan.select(pl.col(name).is_null().arg_max()).collect().item())
         raise InputError(

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import column_types, row_keys, text_files, text_parsing
+from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, text_parsing
 from windvane.tasks.ingest.column_types import ColumnMeaning, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
 from windvane.tasks.ingest.row_keys import WordLexicon
@@ -67,7 +66,7 @@ def convert_file(
                 write_columns(reading, target, keyed)
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
                 break  # a cell below does not fit
-            counts = io.count_missing(target)  # whole numbers with a gap further down are floats
+            counts = table_io.count_missing(target)  # whole numbers with a gap further down are floats
             gaps = [name for name, meaning in reading.meanings.items() if meaning.kind == "int" and counts[name]]
             if gaps:
                 floats = dict.fromkeys(gaps, ColumnMeaning("float"))
@@ -95,7 +94,7 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
     key = tuple(name for name in keyed(names) if name in reading.meanings) if keyed else ()
     schema = {name: column_types.choose_canonical_type(meaning) for name, meaning in reading.meanings.items()}
     if keyed:
-        schema[io.ROW_KEY] = pl.Int64()
+        schema[table_io.ROW_KEY] = pl.Int64()
 
     known = {name: WordLexicon() for name in names}
 
@@ -107,13 +106,15 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
         columns = [cell.values if isinstance(cell, row_keys.EncodedWords) else cell for cell in cells.values()]
         if keyed:
             row = row_keys.combine_columns([cells[name] for name in sorted(key)], len(batch))
-            columns.append(pl.Series(io.ROW_KEY, row))
+            columns.append(pl.Series(table_io.ROW_KEY, row))
         return pl.DataFrame(columns)
 
     # All that was imported before is looked through at each collection of garbage, and a batch makes many small objects.
     gc.freeze()
     try:
-        io.sink_parquet(reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target)
+        table_io.sink_parquet(
+            reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target
+        )
     except OSError as e:
         if _FILE_SHRUNK in str(e):  # whoever asked looks at the file again, and says what is wrong with it now
             raise pl.exceptions.ComputeError("the file became shorter while it was read") from None
@@ -154,7 +155,7 @@ def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, 
     if file.dialect is not None:
         text = scratch / f"{len(list(scratch.iterdir()))}.text"
         text_files.rewrite_as_parquet(file.plain, file.dialect, text, file.path)
-        scan = io.scan_parquet(text)
+        scan = table_io.scan_parquet(text)
     try:
         reading = _find_meanings(file, scan, lambda name: scan.select(name).collect().to_series(), ignore, whole=True)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as e:
@@ -243,15 +244,15 @@ def _find_meaning_of_text(
 
 def _has_no_short_lines(file: FileCells, target: Path) -> bool:
     """Whether polars can have filled up no short line: these would leave gaps in the last column."""
-    if file.dialect is None or io.count_missing(target).get(file.names[-1], 1) == 0:
+    if file.dialect is None or table_io.count_missing(target).get(file.names[-1], 1) == 0:
         return True
-    return text_files.has_even_rows(file.plain, file.dialect, io.count_parquet_rows(target))
+    return text_files.has_even_rows(file.plain, file.dialect, table_io.count_parquet_rows(target))
 
 
 def _may_hold_codes(file: FileCells, reading: ReadingPlan, target: Path, zeros: bool) -> bool:
     """Whether among the numbers may stand codes, which are words. `zeros`: some cell begins with one that means something."""
     assert file.dialect is not None
-    ends = io.read_column_ends(target)
+    ends = table_io.read_column_ends(target)
     numbers = tuple(name for name, meaning in reading.meanings.items() if meaning.kind in ("int", "float"))
     # Whole numbers past int64, where there are gaps, were read as floats.
     far = any(ends[n].high is not None and max(-ends[n].low, ends[n].high) >= _INT64_LIMIT for n in numbers)
@@ -266,11 +267,11 @@ def concatenate_tables(files: tuple[Path, ...], parts: tuple[Path, ...], target:
     """
     import polars as pl
 
-    scans = [io.scan_parquet(part) for part in parts]
+    scans = [table_io.scan_parquet(part) for part in parts]
     types: dict[str, Any] = {}
     seen: dict[str, Path] = {}
     for file, part, scan in zip(files, parts, scans, strict=True):
-        gaps, rows = io.count_missing(part), io.count_parquet_rows(part)
+        gaps, rows = table_io.count_missing(part), table_io.count_parquet_rows(part)
         for name, kind in scan.collect_schema().items():
             if gaps[name] == rows:
                 continue
@@ -282,11 +283,11 @@ def concatenate_tables(files: tuple[Path, ...], parts: tuple[Path, ...], target:
             types[name] = kind if name not in types or types[name] == kind else pl.Float64()
             seen.setdefault(name, file)
     names = tuple(dict.fromkeys(name for scan in scans for name in scan.collect_schema()))
-    whole = [n for n in names if types.get(n) == pl.Int64 and any(io.count_missing(p).get(n, 1) for p in parts)]
+    whole = [n for n in names if types.get(n) == pl.Int64 and any(table_io.count_missing(p).get(n, 1) for p in parts)]
     types = {name: pl.Float64() if name in whole else types.get(name, pl.Float64()) for name in names}
     aligned = [
         scan.select(
-            pl.col(n).cast(kind) if n in scan.collect_schema() and (io.count_missing(part)[n] < io.count_parquet_rows(part))
+            pl.col(n).cast(kind) if n in scan.collect_schema() and (table_io.count_missing(part)[n] < table_io.count_parquet_rows(part))
             else pl.lit(None, kind).alias(n)
             for n, kind in types.items()
         )
@@ -311,12 +312,12 @@ def is_sorted_by_time(table: Path, time: str) -> bool:
     import polars as pl
 
     falls = (pl.col(time).diff().cast(pl.Int64) if _scan_times(table, time) else pl.col(time).diff()) < 0
-    return not io.scan_parquet(table).select(falls.any()).collect(engine="streaming").item()
+    return not table_io.scan_parquet(table).select(falls.any()).collect(engine="streaming").item()
 
 
 def _scan_times(table: Path, time: str) -> bool:
 
-    return io.scan_parquet(table).collect_schema()[time].is_temporal()
+    return table_io.scan_parquet(table).collect_schema()[time].is_temporal()
 
 
 def sort_by_time(table: Path, time: str, target: Path) -> None:
@@ -329,7 +330,7 @@ def sort_by_time(table: Path, time: str, target: Path) -> None:
     import polars as pl
     import pyarrow.parquet as pq
 
-    scan = io.scan_parquet(table)
+    scan = table_io.scan_parquet(table)
     times = scan.select(time).collect().to_series().sort()
     starts = np.unique(times.to_physical().gather_every(SORT_CHUNK_ROWS).to_numpy())
     schema = None
@@ -344,7 +345,7 @@ def sort_by_time(table: Path, time: str, target: Path) -> None:
             if writer is None:
                 schema = part.schema
                 writer = pq.ParquetWriter(target, schema, compression="lz4")
-            writer.write_table(part, row_group_size=io.ROW_GROUP_ROWS)
+            writer.write_table(part, row_group_size=table_io.ROW_GROUP_ROWS)
     finally:
         if writer is not None:
             writer.close()

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import text_files
+from windvane.tasks.ingest import table_io, text_files
 from windvane.tasks.ingest.text_files import CsvDialect
 from windvane.tasks.sources import table_files
 
@@ -136,7 +135,7 @@ def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
         verify_parquet_checksums(plain)
         if offsets:
             plain = _in_utc(plain, offsets, scratch)
-        scan = io.scan_parquet(plain).select(names)
+        scan = table_io.scan_parquet(plain).select(names)
         scan.collect_schema()
     except (FileNotFoundError, PermissionError):
         raise
@@ -185,7 +184,7 @@ def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
         ]
         schema = pa.schema(fields)
         with pq.ParquetWriter(target, schema, compression="lz4") as writer:
-            for batch in file.iter_batches(io.ROW_GROUP_ROWS // 4):
+            for batch in file.iter_batches(table_io.ROW_GROUP_ROWS // 4):
                 writer.write_batch(batch.cast(schema))
     return target
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 
 if TYPE_CHECKING:
     import polars as pl
@@ -252,7 +252,7 @@ def scan_json_lines(
         for chunk in _chunks(path, called):
             arrays = [pa.array([_convert_json_cell(row.get(f.name), f.type) for row in chunk], f.type) for f in schema]
             writer.write_table(pa.table(arrays, schema=schema))
-    return tuple(found), io.scan_parquet(target)
+    return tuple(found), table_io.scan_parquet(target)
 
 
 def _kinds(path: Path, called: Path) -> tuple[dict[str, Counter[str]], int]:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def select_feature_columns(settings: Settings, profile: TableProfile) -> Feature
     none is left.
     """
     problem = settings.problem
-    out = {problem.target, problem.id, io.ROW_KEY, *problem.ignore}
+    out = {problem.target, problem.id, table_io.ROW_KEY, *problem.ignore}
     if settings.split.strategy == "group":
         out.add(problem.group)
     seen = [c for c in profile.columns if c.name not in out and not c.constant and c.missing < profile.rows]

@@ -128,6 +128,28 @@ class ModelConfiguration:
         return self if metric.calls else replace(self, balance=replace(self.balance, threshold=None))
 
 
+@dataclass(frozen=True)
+class ModelTask:
+    """What models are made for: the settings, the problem's type, the columns that they learn from, and the cores that they may use."""
+
+    settings: Settings
+    problem_type: ProblemType
+    columns: FeatureColumns
+    cores: int
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How rows are fitted: the target's column and those of group and time, the seed, the cores, and the rows of a second model."""
+
+    target: str
+    seed: int
+    cores: int
+    group: str | None = None
+    time: str | None = None
+    recent: RecentWindows | None = None
+
+
 def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: FeatureColumns, seed: int, cores: int) -> Any:
     """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` says so, and
     from balanced classes if spec.balance does. The threshold is not part of it: fit() adds it.
@@ -155,16 +177,7 @@ def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: Feature
 
 
 def fit_pipeline(
-    spec: ModelConfiguration,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    frame: pd.DataFrame,
-    target: str,
-    seed: int,
-    cores: int,
-    group: str | None = None,
-    time: str | None = None,
-    recent: RecentWindows | None = None,
+    spec: ModelConfiguration, kind: ProblemType, columns: FeatureColumns, frame: pd.DataFrame, options: FitOptions
 ) -> Any:
     """The pipeline fitted on every row of `frame`: it holds the columns and the target, which is nowhere missing.
 
@@ -176,6 +189,7 @@ def fit_pipeline(
     second pipeline, both of which are one then (tasks/models/model_pipeline.py); under a treatment, and where these rows cannot teach,
     all rows teach alone.
     """
+    target, seed, time, recent = options.target, options.seed, options.time, options.recent
     truth, rule = kind.truth(frame[target]), spec.balance
     counts = None if rule.newest is None else _weigh_classes(truth, frame, rule.newest, time)
 
@@ -186,18 +200,20 @@ def fit_pipeline(
 
     def model(at: NDArray[Any]) -> Any:
         rows, last = frame.iloc[at], frame.iloc[at[newest[at]]]
-        every = _fit_once(spec, kind, columns, rows, target, seed, cores, counts)
+        every = _fit_once(spec, kind, columns, rows, options, counts)
         known = kind.truth(last[target]) if len(last) else truth[:0]
         alone = len(last) == len(rows) or not can_fit_second_model(known, kind.continuous)
         if alone or not columns.filled(conform_frame(last, columns, "training rows")).names:
             return every
         again = None if rule.newest is None else _weigh_classes(known, last, rule.newest, time)
-        return average_pipelines([every, _fit_once(spec, kind, columns, last, target, seed, cores, again)])
+        return average_pipelines([every, _fit_once(spec, kind, columns, last, options, again)])
 
     pipeline = model(np.arange(len(frame)))
     folded = rule.treatment is not None or rule.threshold is not None
     parts = (
-        classification.split_threshold_folds(truth, None if group is None else frame[group], seed) if folded else None
+        classification.split_threshold_folds(truth, None if options.group is None else frame[options.group], seed)
+        if folded
+        else None
     )
     if parts is None:
         return pipeline
@@ -213,17 +229,16 @@ def fit_pipeline(
     return classification.tune_threshold(pipeline, held, truth, rule.threshold, each)
 
 
-def fit_with_settings(
-    settings: Settings,
-    spec: ModelConfiguration,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    rows: pd.DataFrame,
-    cores: int,
-) -> Any:
-    """fit() on these rows as params.yaml has it."""
-    problem, seed, recent = settings.problem, settings.split.seed, time_windows.choose_recent_windows(settings)
-    return fit_pipeline(spec, kind, columns, rows, problem.target, seed, cores, problem.group, problem.time, recent)
+def fit_with_settings(task: ModelTask, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
+    """fit_pipeline() on these rows as params.yaml has it."""
+    return fit_pipeline(spec, task.problem_type, task.columns, rows, make_fit_options(task))
+
+
+def make_fit_options(task: ModelTask) -> FitOptions:
+    """How params.yaml has models fitted."""
+    settings = task.settings
+    problem, recent = settings.problem, time_windows.choose_recent_windows(settings)
+    return FitOptions(problem.target, settings.split.seed, task.cores, problem.group, problem.time, recent)
 
 
 def _weigh_classes(truth: Any, frame: pd.DataFrame, newest: str, time: str | None) -> dict[Any, float]:
@@ -240,17 +255,15 @@ def _fit_once(
     kind: ProblemType,
     columns: FeatureColumns,
     frame: pd.DataFrame,
-    target: str,
-    seed: int,
-    cores: int,
+    options: FitOptions,
     counts: dict[Any, float] | None,
 ) -> Any:
     """One fit: build(), settled for these rows; rows of a class count as `counts` says."""
     from sklearn.exceptions import ConvergenceWarning
 
     inputs = conform_frame(frame, columns, "training rows")
-    truth = kind.truth(frame[target])
-    pipeline = build_pipeline(spec, kind, columns.filled(inputs), seed, cores)
+    truth = kind.truth(frame[options.target])
+    pipeline = build_pipeline(spec, kind, columns.filled(inputs), options.seed, options.cores)
     adapt_to_row_count(unwrap_estimators(pipeline)[0], truth)
     treated, more = isinstance(pipeline[-1], BalancedClassifier), {}
     if counts is not None and not treated:

@@ -244,7 +244,7 @@ class ColumnCard:
 
 
 @dataclass(frozen=True)
-class ColumnAssociations:
+class AssociationSection:
     """Association of columns with the target, and of pairs: names, short names, and a square of Cramér's V."""
 
     with_target: list[ShareBar]
@@ -365,12 +365,12 @@ def _render_missing(page: DataReport) -> list[ShareBar]:
     return [draw_share(n, share, before[n].missing if n in before else None) for n, share in gaps]
 
 
-def _render_associations(page: DataReport) -> ColumnAssociations | None:
+def _render_associations(page: DataReport) -> AssociationSection | None:
     names = tuple(n for n in page.features if not page.now.columns[n].silent and page.now.columns[n].type != "text")
     if len(names) < 2 or page.chosen.problem.target not in names:
         return None
     with_target, found = association.measure_associations(page.sample, names, MAX_HEATMAP_COLUMNS)
-    return ColumnAssociations(
+    return AssociationSection(
         [draw_association(name, share) for name, share in list(with_target.items())[:MAX_LISTED_PAIRS]],
         found.names,
         [shorten_name(name) for name in found.names],

@@ -16,11 +16,9 @@ import pandas as pd
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.split import time_windows
-from windvane.tasks.split.time_windows import RecentWindows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,21 +48,16 @@ class ConfigurationScorer:
 
     kind: ProblemType
     columns: FeatureColumns
-    target: str
     frame: pd.DataFrame
     folds: tuple[tuple[NDArray[Any], NDArray[Any]], ...]
-    seed: int
-    cores: int
     metric: Metric
-    group: str | None = None
-    time: str | None = None
-    recent: RecentWindows | None = None
+    options: FitOptions
 
     @property
     def truth(self) -> NDArray[Any]:
         """The target of all training rows."""
         rows = np.unique(np.concatenate([train for train, _ in self.folds]))
-        return self.kind.truth(self.frame[self.target].iloc[rows])
+        return self.kind.truth(self.frame[self.options.target].iloc[rows])
 
     @property
     def looks_first(self) -> bool:
@@ -82,7 +75,7 @@ class ConfigurationScorer:
         spec = spec.seen_by(self.metric)
         if look and self.looks_first:
             train, validation = self.folds[0]
-            some = np.random.default_rng(self.seed).permutation(len(train))[: len(train) // FIRST_LOOK_DIVISOR]
+            some = np.random.default_rng(self.options.seed).permutation(len(train))[: len(train) // FIRST_LOOK_DIVISOR]
             yield self._fold(spec, train[np.sort(some)], validation, final=False)
         done: list[ConfigurationScores] = []
         for train, validation in self.folds:
@@ -98,18 +91,7 @@ class ConfigurationScorer:
         self, spec: ModelConfiguration, train: NDArray[Any], validation: NDArray[Any], final: bool
     ) -> ConfigurationScores:
         taught = self.frame.iloc[train]
-        model = model_pipeline.fit_pipeline(
-            spec,
-            self.kind,
-            self.columns,
-            taught,
-            self.target,
-            self.seed,
-            self.cores,
-            self.group,
-            self.time,
-            self.recent,
-        )
+        model = model_pipeline.fit_pipeline(spec, self.kind, self.columns, taught, self.options)
         shown = taught.iloc[np.linspace(0, len(train) - 1, min(len(train), MAX_SCORED_TRAIN_ROWS)).astype(int)]
         sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
         return ConfigurationScores(sides[0], sides[1], final, model_pipeline.explain_nonconvergence(model))
@@ -117,33 +99,24 @@ class ConfigurationScorer:
     def _scores(self, model: Any, side: pd.DataFrame) -> dict[str, float]:
         with model_pipeline.limit_to_one_thread():
             predictions = self.kind.predict(model, conform_frame(side, self.columns, "validation rows"))
-        return self.kind.scores(self.kind.truth(side[self.target]), predictions)
+        return self.kind.scores(self.kind.truth(side[self.options.target]), predictions)
 
 
-def build_configuration_scorer(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
-    cores: int,
-) -> ConfigurationScorer:
+def build_configuration_scorer(task: ModelTask, train: pd.DataFrame, validation: pd.DataFrame) -> ConfigurationScorer:
     """The one validation side, or (validation has 0 rows) folds of the training side.
 
     Folds keep whole groups together under problem.group, the share of classes in classification, and are drawn with
     split.seed. Raises InputError if there are fewer rows, groups or rows of each class than folds.
     """
-    seed, n, problem = settings.split.seed, len(train), settings.problem
+    settings, kind = task.settings, task.problem_type
+    n, problem = len(train), settings.problem
     if len(validation):
         frame = pd.concat([train, validation], ignore_index=True)
         folds = [(np.arange(n), np.arange(n, len(frame)))]
     else:
         frame, folds = train, _split_folds(settings, kind, train)
     metric = kind.metrics[problem.headline]
-    group, time, recent = problem.group, problem.time, time_windows.choose_recent_windows(settings)
-    return ConfigurationScorer(
-        kind, columns, problem.target, frame, tuple(folds), seed, cores, metric, group, time, recent
-    )
+    return ConfigurationScorer(kind, task.columns, frame, tuple(folds), metric, model_pipeline.make_fit_options(task))
 
 
 def _split_folds(settings: Settings, kind: ProblemType, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
-from windvane.tasks.models.model_pipeline import ModelConfiguration
-from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
+from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric
 from windvane.tasks.search import search_plan
 from windvane.tasks.search.cross_validation import ConfigurationScorer, ConfigurationScores, build_configuration_scorer
 from windvane.tasks.search.optuna_journal import OpenTrial, SearchTrial, SearchTrialState, TrialJournal
@@ -22,7 +22,6 @@ from windvane.tasks.settings.project_params import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from windvane.tasks.models.features import FeatureColumns
 
 # A configuration at which this many processes ended is not tried again: it is likely what ends them (memory).
 _MAX_PROCESS_DEATHS = 5
@@ -141,13 +140,10 @@ class _RunningSearch:
 
 
 def search_models(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
+    task: ModelTask,
     train: pd.DataFrame,
     validation: pd.DataFrame,
     journal: Path,
-    cores: int,
     report: Callable[[TrialProgress], None],
     clock: SecondsClock = time.monotonic,
 ) -> SearchResult:
@@ -159,9 +155,9 @@ def search_models(
     `journal` belongs to these data, settings and this code alone; trials in it are not done again. Nobody else may use
     it at the same time. Raises InputError if settings do not fit the table, or if no candidate can be judged.
     """
-    started = clock()
+    started, settings, kind = clock(), task.settings, task.problem_type
     balance = ClassBalance(settings.search.imbalance, settings.search.threshold)
-    measured = build_configuration_scorer(settings, kind, columns, train, validation, cores)
+    measured = build_configuration_scorer(task, train, validation)
     run = _RunningSearch(settings, measured, clock, search_plan.count_planned_trials(settings, kind), started, balance)
     log = kind.log_target(measured.truth)
     search_plan.refuse_log_candidates(settings, kind, measured)
@@ -181,20 +177,17 @@ def search_models(
 
 
 def score_single_configuration(
+    task: ModelTask,
     spec: ModelConfiguration,
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
     train: pd.DataFrame,
     validation: pd.DataFrame,
-    cores: int,
     report: Callable[[TrialProgress], None],
     clock: SecondsClock = time.monotonic,
 ) -> SearchResult:
     """The baseline and the given configuration, nothing tuned and nothing kept on disk: the depth `refit`."""
-    measured = build_configuration_scorer(settings, kind, columns, train, validation, cores)
-    run = _RunningSearch(settings, measured, clock, 1, clock(), spec.balance)
-    for step in (*search_plan.plan_baseline_trials(kind), PlannedTrial(spec.candidate, spec.params)):
+    measured = build_configuration_scorer(task, train, validation)
+    run = _RunningSearch(task.settings, measured, clock, 1, clock(), spec.balance)
+    for step in (*search_plan.plan_baseline_trials(task.problem_type), PlannedTrial(spec.candidate, spec.params)):
         trial = _run_trial(run, step, None)
         run.note(trial, resumed=False)
         report(run.progress(trial, resumed=False))

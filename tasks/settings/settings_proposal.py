@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion, readers
+from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.search import search_plan
 from windvane.tasks.settings import project_params, yaml_files
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
@@ -50,11 +49,11 @@ class StoredTable:
 
     def __getitem__(self, name: str) -> pd.Series:
         """All values of a column."""
-        return io.read_parquet(self.path, [name])[name]
+        return table_io.read_parquet(self.path, [name])[name]
 
     def __len__(self) -> int:
         """Number of rows."""
-        return io.count_parquet_rows(self.path)
+        return table_io.count_parquet_rows(self.path)
 
 
 @dataclass(frozen=True)
@@ -192,6 +191,17 @@ _SPANS = {"1d": 1.0, "7d": 7.0, "1mo": 30.4}
 _WINDOWS, _WINDOW_ROWS = 24, 50
 
 
+@dataclass(frozen=True)
+class NamedRoles:
+    """What the user has named; the rest is guessed."""
+
+    target: str
+    time: str | None
+    id: str | None
+    kind: str | None
+    ignore: tuple[str, ...]
+
+
 def parse_table_address(table: str, query: str | None, key: str | None) -> DataSettings:
     """A table as it is typed, as the data section for it. Raises InputError for an address that nothing here reads."""
     web = {"hosts": [urlsplit(table).hostname]} if table.startswith(("http://", "https://")) else None
@@ -227,32 +237,28 @@ def propose_settings(
             if name in problems:
                 raise InputError(problems[name])
         why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
-        return _propose(data, whole, len(names), target, time, id, kind, why, ignore)
+        return _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore), why)
 
 
 def _propose(
     data: DataSettings,
     whole: StoredTable,
     columns: int,
-    target: str,
-    time: str | None,
-    id: str | None,
-    kind: str | None,
+    given: NamedRoles,
     why: dict[str, str],
-    ignore: tuple[str, ...],
 ) -> SettingsProposal:
-
+    target = given.target
     sample = _spread(whole)
     look = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
     notes = [f"looked at {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
-    kind = kind or guess_problem_kind(look, notes)
-    time = time or guess_time_column(look, why, notes)
-    id = id or guess_id_column(look, {time, *why}, notes)
+    kind = given.kind or guess_problem_kind(look, notes)
+    time = given.time or guess_time_column(look, why, notes)
+    id = given.id or guess_id_column(look, {time, *why}, notes)
     why |= propose_ignored_columns(look, kind, {target, time, id, *why})
     params = _params(data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, look, notes)
-    notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
+    notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in given.ignore]
     problem = project_params.parse_settings(params, "the proposal").problem
-    schema = yaml_files.propose_schema(io.scan_parquet(whole.path), problem)
+    schema = yaml_files.propose_schema(table_io.scan_parquet(whole.path), problem)
     reasons = {escape_variables(name): reason for name, reason in why.items()}
     return SettingsProposal(
         kind, len(whole), columns, params, tuple(notes), reasons, _describe_columns(look, kind, time), schema
@@ -266,9 +272,9 @@ def _spread(whole: StoredTable) -> pd.DataFrame:
     rows = len(whole)
     wanted = np.zeros(rows, dtype=bool)
     wanted[np.linspace(0, rows - 1, min(rows, PROPOSAL_SAMPLE_ROWS)).astype(np.int64)] = True
-    scan = pl.concat([io.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
+    scan = pl.concat([table_io.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
     frame = scan.filter(pl.col("_wanted")).drop("_wanted").collect(engine="streaming")
-    return io.convert_to_pandas(frame, io.count_missing(whole.path))
+    return table_io.convert_to_pandas(frame, table_io.count_missing(whole.path))
 
 
 def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str, ColumnProfile]:

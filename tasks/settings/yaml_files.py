@@ -14,6 +14,7 @@ import yaml
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import write_whole
 from windvane.tasks.settings import project_params
 from windvane.tasks.settings.project_params import ProblemSettings
@@ -217,7 +218,7 @@ def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
     import polars as pl
 
     scan = table_statistics.scan_frame(frame).filter(pl.col(problem.target).is_not_null())
-    scan = scan.select(pl.exclude([io.ROW_KEY, *problem.ignore]))
+    scan = scan.select(pl.exclude([table_io.ROW_KEY, *problem.ignore]))
     found = table_profile.profile_table(scan)
     order = [name for name in scan.collect_schema() if name in {c.name for c in found.columns}]
     columns = {c.name: c for c in found.columns}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from windvane.tasks import io
 from windvane.tasks.errors import SealedError
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings import project_params
 from windvane.tasks.split import strategies, time_windows
@@ -45,7 +46,9 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
     table, path = root / table_profile.TABLE_FILE, root / TRAINED_UNTIL_FILE
     with ThreadPoolExecutor(1) as beside:
         content = beside.submit(_hash_table, table, chosen.problem)
-        whole = io.read_parquet(table, _columns(chosen, unlabelled := io.count_missing(table)[chosen.problem.target]))
+        whole = table_io.read_parquet(
+            table, _columns(chosen, unlabelled := table_io.count_missing(table)[chosen.problem.target])
+        )
         labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         again = "Delete it: the next lap writes it again"
@@ -60,9 +63,11 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
             side[labelled] = codes
         io.write_whole(
             root / SPLIT_FOLDER / SPLIT_CODES_FILE,
-            lambda part: io.sink_parquet(pl.LazyFrame({SPLIT_COLUMN: side}), part),
+            lambda part: table_io.sink_parquet(pl.LazyFrame({SPLIT_COLUMN: side}), part),
         )
-        found = [asdict(finding) for finding in duplicate_checks.find_overlap(io.scan_parquet(table), side, chosen)]
+        found = [
+            asdict(finding) for finding in duplicate_checks.find_overlap(table_io.scan_parquet(table), side, chosen)
+        ]
         # The hash of the rows: DVC's hash of split stands for both, rows and sides.
         record = {"table": content.result(), **_build_split_record(frame, chosen, parted), "findings": found}
     io.write_json(record, root / SPLIT_FOLDER / SPLIT_RECORD_FILE)
@@ -72,7 +77,7 @@ def _columns(chosen: project_params.Settings, unlabelled: int) -> list[str]:
     """The columns by which rows are parted: time needs no keys, and amounts that are all there part nothing."""
     problem, by_time = chosen.problem, chosen.split.strategy == "time"
     target = problem.target if unlabelled or problem.kind == "classification" else None
-    wanted = (target, problem.time, *((io.ROW_KEY, problem.group) if not by_time else ()))
+    wanted = (target, problem.time, *((table_io.ROW_KEY, problem.group) if not by_time else ()))
     return list(dict.fromkeys(name for name in wanted if name is not None))
 
 
@@ -83,9 +88,9 @@ def _hash_table(table: Path, problem: project_params.ProblemSettings) -> str:
     if problem.id is not None:
         with table.open("rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
-    scan = io.scan_parquet(table)
+    scan = table_io.scan_parquet(table)
     content = hashlib.sha256(repr(list(scan.collect_schema().items())).encode())
-    content.update(scan.select(io.ROW_KEY).collect(engine="streaming")[io.ROW_KEY].to_numpy().data)
+    content.update(scan.select(table_io.ROW_KEY).collect(engine="streaming")[table_io.ROW_KEY].to_numpy().data)
     return content.hexdigest()
 
 
@@ -180,6 +185,6 @@ def _rows(root: Path, chosen: project_params.Settings, codes: tuple[int, ...]) -
         places = np.flatnonzero(wanted)
         wanted[:] = False
         wanted[places[strategies.pick_rows(known, chosen, most, newest=TRAIN_CODE in codes)]] = True
-    rows = pl.concat([io.scan_parquet(table), pl.LazyFrame({SPLIT_COLUMN: wanted})], how="horizontal")
+    rows = pl.concat([table_io.scan_parquet(table), pl.LazyFrame({SPLIT_COLUMN: wanted})], how="horizontal")
     frame = rows.filter(pl.col(SPLIT_COLUMN)).drop(SPLIT_COLUMN).collect(engine="streaming")
-    return io.convert_to_pandas(frame, io.count_missing(table))
+    return table_io.convert_to_pandas(frame, table_io.count_missing(table))

@@ -8,9 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import row_keys
+from windvane.tasks.ingest import row_keys, table_io
 from windvane.tasks.settings import project_params
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> Split
 
     problem, split = chosen.problem, chosen.split
     grouped = problem.group is not None
-    key = row_keys.hash_values(frame[problem.group]) if grouped else frame[io.ROW_KEY].to_numpy()
+    key = row_keys.hash_values(frame[problem.group]) if grouped else frame[table_io.ROW_KEY].to_numpy()
     place = row_keys.map_to_unit_interval(key, split.seed)
     # Groups bring several classes: a guarantee per class would let one new row of a rare class pull a group that
     # taught to the judges.
@@ -218,7 +217,7 @@ _MIN_CLASS_SAMPLE_ROWS = 100
 
 def list_sampling_columns(chosen: project_params.Settings) -> list[str]:
     """The columns by which rows are picked."""
-    return [io.ROW_KEY, chosen.problem.target]
+    return [table_io.ROW_KEY, chosen.problem.target]
 
 
 def choose_row_limit(chosen: project_params.Settings, *, judging: bool) -> int | None:
@@ -259,7 +258,7 @@ def pick_rows(known: pl.DataFrame, chosen: project_params.Settings, most: int, *
     place = (
         np.arange(len(known), 0, -1)
         if by_time
-        else row_keys.map_to_unit_interval(known[io.ROW_KEY].to_numpy(), chosen.split.seed)
+        else row_keys.map_to_unit_interval(known[table_io.ROW_KEY].to_numpy(), chosen.split.seed)
     )
     order = np.argsort(place, kind="stable")
     if chosen.problem.kind != "classification":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, ProblemType
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import FindingLevel, TableFinding
@@ -104,7 +104,11 @@ def _cross_validate(
                 return None
             try:
                 model = model_pipeline.fit_pipeline(
-                    ModelConfiguration("boosting", _QUICK_MODEL_PARAMS), kind, columns, rows[teach], target, seed, cores
+                    ModelConfiguration("boosting", _QUICK_MODEL_PARAMS),
+                    kind,
+                    columns,
+                    rows[teach],
+                    FitOptions(target, seed, cores),
                 )
             except InputError:  # a column that is empty in these rows, and then none is left
                 return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings.project_params import ProblemSettings
 from windvane.tasks.validate import table_statistics
@@ -123,7 +124,7 @@ def choose_key_columns(problem: ProblemSettings, names: tuple[str, ...]) -> tupl
     """Columns that make a row's key: problem.id where there is one, else all. Then a row whose content changes is a
     new row.
     """
-    return (problem.id,) if problem.id else tuple(sorted(name for name in names if name != io.ROW_KEY))
+    return (problem.id,) if problem.id else tuple(sorted(name for name in names if name != table_io.ROW_KEY))
 
 
 def list_named_columns(problem: ProblemSettings) -> tuple[tuple[str, str], ...]:

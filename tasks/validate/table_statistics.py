@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from windvane.tasks import io
+from windvane.tasks.ingest import table_io
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,10 +82,10 @@ def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[in
     """
     import polars as pl
 
-    schema = {name: kind for name, kind in scan.collect_schema().items() if name != io.ROW_KEY}
+    schema = {name: kind for name, kind in scan.collect_schema().items() if name != table_io.ROW_KEY}
     rows = look.rows if look else int(scan.select(pl.len()).collect(engine="streaming").item())
     file = look.file if look else None
-    ends = io.read_column_ends(file) if file else _find_ends(scan, schema)
+    ends = table_io.read_column_ends(file) if file else _find_ends(scan, schema)
     listed: dict[str, frozenset[str]] = {}
     if rows <= EXACT_COUNT_ROWS:
         distinct = _compute_values(scan, {name: pl.col(name).drop_nulls().n_unique() for name in schema})
@@ -123,7 +123,7 @@ def _compute_values(scan: pl.LazyFrame, wanted: dict[Any, Any]) -> dict[Any, Any
     return dict(zip(wanted, scan.select(looks).collect(engine="streaming").row(0), strict=True)) if looks else {}
 
 
-def _find_ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, io.ColumnEnds]:
+def _find_ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, table_io.ColumnEnds]:
     import polars as pl
 
     wanted = {(name, "missing"): pl.col(name).null_count() for name in schema}
@@ -132,14 +132,15 @@ def _find_ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, io.Colum
             wanted |= {(name, "low"): pl.col(name).min(), (name, "high"): pl.col(name).max()}
     got = _compute_values(scan, wanted)
     return {
-        name: io.ColumnEnds(got[name, "missing"], got.get((name, "low")), got.get((name, "high"))) for name in schema
+        name: table_io.ColumnEnds(got[name, "missing"], got.get((name, "low")), got.get((name, "high")))
+        for name in schema
     }
 
 
 def _distinct(
     scan: pl.LazyFrame,
     schema: dict[str, Any],
-    ends: dict[str, io.ColumnEnds],
+    ends: dict[str, table_io.ColumnEnds],
     rows: int,
     sample: pl.DataFrame,
     file: Path | None,
@@ -162,7 +163,7 @@ def _distinct(
         else:
             few.append(name)
     words = tuple(name for name in few if get_value_shape(schema[name]) == "words")
-    listed = io.read_distinct_words(file, words) if file else {}
+    listed = table_io.read_distinct_words(file, words) if file else {}
     few = [name for name in few if name not in listed]
     # One scan a column, side by side: a scan of one column keeps one core busy.
     scans = [scan.select(pl.col(name).drop_nulls()).group_by(name).agg() for name in few]
@@ -176,7 +177,9 @@ def _distinct(
     return found, {name: values for name, values in listed.items() if len(values) <= FEW_DISTINCT_VALUES}
 
 
-def _counts(scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: io.ColumnEnds, distinct: int) -> ColumnCounts:
+def _counts(
+    scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: table_io.ColumnEnds, distinct: int
+) -> ColumnCounts:
     low, high, infinite = ends.low, ends.high, 0
     if kind.is_float() and low is not None and (math.isinf(low) or math.isinf(high)):
         infinite, low, high = _finite(scan, name)
@@ -272,10 +275,10 @@ def choose_comparable_rows(scan: pl.LazyFrame, names: list[str], rows: int) -> p
 
 def count_duplicate_rows(some: pl.DataFrame, rows: int, id: str | None) -> DuplicateRows:
     """Compares whole rows, all but the id. `some`: of a table of `rows` rows all, or a bucket()."""
-    names = tuple(sorted(name for name in some.columns if name not in (id, io.ROW_KEY)))
+    names = tuple(sorted(name for name in some.columns if name not in (id, table_io.ROW_KEY)))
     # The key of a row without an id is its content.
-    keyed = id is None and io.ROW_KEY in some.columns
-    exact = len(some) - (some[io.ROW_KEY] if keyed else some.select(names)).n_unique()
+    keyed = id is None and table_io.ROW_KEY in some.columns
+    exact = len(some) - (some[table_io.ROW_KEY] if keyed else some.select(names)).n_unique()
     share, how = measure_near_duplicates(some.select(names))
     return DuplicateRows(round(exact * rows / max(len(some), 1)), share, how)
 

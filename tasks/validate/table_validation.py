@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.reports import data_report
 from windvane.tasks.settings import project_params
@@ -58,7 +59,7 @@ def run_validation(root: Path, chosen: project_params.Settings) -> None:
     )
     # Ingest writes no NaN: nothing need be made missing, and the file states what it holds.
     e = _collect_check_input(
-        io.scan_parquet(table), chosen, table_schema.load_schema(root / table_schema.SCHEMA_FILE), accepted, table
+        table_io.scan_parquet(table), chosen, table_schema.load_schema(root / table_schema.SCHEMA_FILE), accepted, table
     )
     seen = _run_checks(e)
     page = data_report.DataReport(chosen, seen.digest, accepted, seen.findings, seen.sample)
@@ -136,7 +137,7 @@ def _collect_check_input(
     import polars as pl
 
     problem, source = chosen.problem, chosen.data.source
-    present = tuple(name for name in whole.collect_schema() if name != io.ROW_KEY)
+    present = tuple(name for name in whole.collect_schema() if name != table_io.ROW_KEY)
     # Ignored columns that no frame can hold were left out by ingest.
     wanted = tuple((key, name) for key, name in table_profile.list_named_columns(problem) if key != "problem.ignore")
     table_profile.require_columns(wanted, present, source)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from windvane.tasks import io
+from windvane.tasks.ingest import table_io
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import CheckInput, TableFinding
 
@@ -80,7 +80,7 @@ def find_overlap(
     from windvane.tasks.validate.table_statistics import scan_frame
 
     problem, about = chosen.problem, "about " if len(sides) > MAX_OVERLAP_ROWS else ""
-    hidden = {problem.id, problem.time, io.ROW_KEY, *problem.ignore}
+    hidden = {problem.id, problem.time, table_io.ROW_KEY, *problem.ignore}
     scan = frame if isinstance(frame, pl.LazyFrame) else scan_frame(frame)
     names = [name for name in scan.collect_schema() if name not in hidden]
     share = _measure_row_overlap(scan, names, sides)
