@@ -74,9 +74,9 @@ class LabelledPrediction:
 def record_labels(
     engine: sa.Engine, project: str, statements: Iterable[LabelStatement], source: str = "file"
 ) -> LabelCounts:
-    """Record statements, all of them or none, and say what came of them. An id without a prediction is kept for later.
+    """Record statements, all of them or none, and report what came of them. An id without a prediction is kept for later.
 
-    A repeated statement changes nothing; without `at` it is a repeat while the id's label is what it says. `source`:
+    A repeated statement changes nothing; without `at` it is a repeat while the id's label is the same. `source`:
     `file`, `service`, ... (16 characters).
     """
     given = sorted((s.id, s.at is None, s.at or "", _format_label(s.label)) for s in statements)
@@ -137,7 +137,7 @@ def read_labelled_predictions(
 ) -> Iterator[LabelledPrediction]:
     """Predictions from `since` (included) `until` (not) in their own time, each with its label, in the order of time.
 
-    With `version`, what that one answered, in whichever role. With `known`, the join as it stood then: statements and
+    With `version`, what that one predicted, in whichever role. With `known`, the join as it was then: statements and
     predictions received up to that moment. With `unlabelled`, also predictions without a label. Streams in pieces from one
     snapshot, without `inputs` faster. Moments: as moments.moment().
     """
@@ -277,7 +277,7 @@ def _build_time_column(facts: dict[str, Any], held: list[tuple[Any, dict[str, An
 
 
 def _build_target_column(kind: str, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
-    """Labels as the table has them: classes are numbers or true and false where the model answered so."""
+    """Labels as the table has them: classes are numbers or true and false where the model predicts so."""
     import pyarrow as pa
 
     said = [orjson.loads(row.label) for row, _ in held]

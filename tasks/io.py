@@ -32,7 +32,7 @@ def set_private_umask() -> None:
 
 def choose_file_mode(path: Path) -> int:
     """The mode of a file that is written at `path`: 0600 below .windvane; elsewhere that of the file which it replaces, or
-    what the user's own umask says.
+    the user's own umask.
     """
     if STATE_FOLDER.name in path.absolute().parts:
         return 0o600
@@ -52,7 +52,7 @@ def apply_user_umask(path: Path) -> None:
 
 
 def close_open_folders(root: Path) -> None:
-    """Close the folders of a project that an earlier version left open to others: whoever cannot enter reads nothing in them."""
+    """Close the folders of a project that an earlier version left open to others: an account that cannot enter reads nothing in them."""
     for folder in (root / STATE_FOLDER, root / ".dvc" / "cache", root / ".dvc" / "tmp"):
         if not (folder.is_dir() and _is_open_to_others(folder) and folder.stat().st_uid == os.geteuid()):
             continue
@@ -135,7 +135,7 @@ def scan_parquet(path: Path) -> pl.LazyFrame:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a Parquet file that a stage wrote, to look at: the frame's values are not to be set."""
+    """Read a Parquet file that a stage wrote, to inspect: the frame's values are not to be set."""
     rows = scan_parquet(path)
     return convert_to_pandas(
         (rows.select(columns) if columns else rows).collect(engine="streaming"), count_missing(path), shared=True

@@ -39,7 +39,7 @@ def make_resource_id(project: str) -> str:
 
 
 def emit_retrain_event(project: str, decision: str, reason: str) -> None:
-    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken.
+    """Notify Prefect that a decision to retrain is in the ledger. Raises whatever keeps the event from being taken.
 
     The environment must name the server before Prefect is imported (flows/orchestration/server.py), so this file imports it nowhere else.
     """
@@ -57,7 +57,7 @@ def emit_retrain_event(project: str, decision: str, reason: str) -> None:
 
 
 def make_deployments(project: Project, clock: Clock) -> list[Any]:
-    """The lap and the look at a window, under the project's name. With the events' clock the schedules are not Prefect's."""
+    """The lap and the check of a window, under the project's name. With the events' clock the schedules are not Prefect's."""
     from prefect.events import DeploymentEventTrigger
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
@@ -71,7 +71,7 @@ def make_deployments(project: Project, clock: Clock) -> list[Any]:
     schedule, name, root = project.settings.schedule, project.name, str(project.root)
     retrain = DeploymentEventTrigger(
         name=f"retrain {name}",
-        description="A decision to retrain, told by the watch, starts the lap that claims it.",
+        description="A decision to retrain, sent by monitoring, starts the lap that claims it.",
         expect={RETRAIN_EVENT},
         match={"prefect.resource.id": make_resource_id(name)},
         parameters={"decision": "{{ event.payload.decision }}", "cause": "{{ event.payload.cause }}"},
@@ -112,9 +112,9 @@ async def _run_prefect_runner(project: Project, clock: Clock, made: list[Any]) -
 
 
 def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
-    """What is owed, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
+    """What is pending, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
 
-    What does not answer now is asked again in the next round. Anything else ends this thread, and with it the signs of life.
+    What does not respond now is tried again in the next round. Anything else ends this thread, and with it the signs of life.
     """
     import httpx
     from sqlalchemy.exc import SQLAlchemyError
@@ -135,8 +135,8 @@ def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) 
             if clock == "events" and (now := read_event_clock(project, clock)) is not None:
                 _start_due_runs(ticks, now, ids)
         except (httpx.HTTPError, SQLAlchemyError) as e:
-            print(f"windvane: asked again in a moment: {e}", file=sys.stderr, flush=True)
-            _write_heartbeat(project, f"asked again in a moment: {type(e).__name__}")
+            print(f"windvane: tried again in a moment: {e}", file=sys.stderr, flush=True)
+            _write_heartbeat(project, f"tried again in a moment: {type(e).__name__}")
         time.sleep(CLOCK_INTERVAL_SECONDS)
 
 

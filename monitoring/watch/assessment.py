@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AssessmentReference:
     """What a window is held against: the champion's record (n rows), rows from before it, states that are known, and what the
-    record says a row costs (monitoring/performance/estimated_loss.py).
+    record predicts a row to cost (monitoring/performance/estimated_loss.py).
     """
 
     record: pd.DataFrame
@@ -61,8 +61,8 @@ def assess_window(
 ) -> tuple[WindowAssessment, WindowState | None]:
     """What a window (frame as monitoring/window_frames.py makes it) shows, and its state for later ones; None: too few rows.
 
-    `drifted`: what an earlier look found, which stands: only labels have come since, and its false alarms are spent.
-    `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances say, and nothing is drawn.
+    `drifted`: what an earlier check found, which counts: only labels have come since, and its false alarms are spent.
+    `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances decide, and nothing is drawn.
     """
     kind, record = definitions.load_problem_type(problem.kind), reference.record
     known = window[LABEL_KNOWN_COLUMN].dropna()
@@ -113,7 +113,7 @@ def _reported(path: Path) -> Callable[..., DriftResult]:
 def _drop_constant_columns(
     record: pd.DataFrame, columns: FeatureColumns, time: str | None, cut: WindowLength
 ) -> FeatureColumns:
-    """Without columns that stand still in most of the record's own windows, such as the month of a date: they always will."""
+    """Without columns that are constant in most of the record's own windows, such as the month of a date: they always will."""
     if time is None:
         return columns
     ordered = record.sort_values(time, kind="stable")
@@ -138,5 +138,5 @@ def encode_assessment(one: WindowAssessment, state: WindowState | None) -> dict[
 
 
 def decode_assessment(content: Mapping[str, Any]) -> WindowAssessment:
-    """The look that to_json() wrote."""
+    """The check that to_json() wrote."""
     return TypeAdapter(WindowAssessment).validate_python({k: v for k, v in content.items() if k != "state"})

@@ -61,12 +61,12 @@ def run_service(
     recorded: bool = True,
     front: Callable[[ScoringApp], AsgiApp] = lambda service: service,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; answers that are on their way are finished.
+    """Serve until SIGINT or SIGTERM; responses that are on their way are finished.
 
-    folder: where local copies of versions lie. listening: from listen(), or handed over; names: what it is asked under.
+    folder: where local copies of versions lie. listening: from listen(), or handed over; names: what it is reached under.
     keep: how long predictions are kept; None: for ever. memory: bytes that loading a version may bring the process to; None: any.
-    tell: has MLflow told of a rollback by itself. recorded False: only to measure what recording costs.
-    front: what stands between the server and the service.
+    tell: has MLflow notified of a rollback by itself. recorded False: only to measure what recording costs.
+    front: what is between the server and the service.
     """
     _log_as_json()
     writer = PredictionWriter(engine, project, privacy) if recorded else None
@@ -168,7 +168,7 @@ retention_log = logging.getLogger("windvane.serving")
 
 
 class RetentionThread:
-    """A thread of its own: a look reads all predictions, and deletes in short transactions that answers wait little for."""
+    """A thread of its own: a check reads all predictions, and deletes in short transactions that requests wait little for."""
 
     def __init__(self, engine: sa.Engine, project: str, keep: timedelta) -> None:
         self._engine, self._project, self._keep = engine, project, keep
@@ -181,11 +181,11 @@ class RetentionThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._stop.set()
 
     def look(self) -> None:
-        """Delete what is past its time. An outage is logged: the next look does it."""
+        """Delete what is past its time. An outage is logged: the next check does it."""
         try:
             removed = expire_predictions(self._engine, self._project, self._keep)
         except sa.exc.SQLAlchemyError as e:

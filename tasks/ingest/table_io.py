@@ -19,7 +19,7 @@ PIECE_FORMATS = (".csv", ".parquet")
 
 
 def check_piece_files(source: Path, target: Path) -> None:
-    """Raise InputError where a file is missing, or its name tells of no format that is read and written here."""
+    """Raise InputError where a file is missing, or its name gives no format that is read and written here."""
     for path in (source, target):
         if path.suffix.lower() not in PIECE_FORMATS:
             raise InputError(f"{path}: is neither CSV nor Parquet. Let its name end in .csv or .parquet")
@@ -29,7 +29,7 @@ def check_piece_files(source: Path, target: Path) -> None:
         raise InputError(f"{target}: there is no folder {target.parent}. Make it first, or name another place")
     if not source.exists():
         raise InputError(
-            f"{source}: not found. Name a CSV or Parquet file with the columns that the model was taught on"
+            f"{source}: not found. Name a CSV or Parquet file with the columns that the model was trained on"
         )
 
 

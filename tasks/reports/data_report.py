@@ -213,7 +213,7 @@ class DataReport:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Columns that stand on the page, target first."""
+        """Columns that are on the page, target first."""
         target = self.chosen.problem.target
         return (target, *(name for name in self.now.columns if name != target))
 
