@@ -196,7 +196,7 @@ def promote_manually(project: Project, number: int, cause: str, reason: str | No
     if version.collected is not None:
         raise InputError(
             f"version {number} of {project.name} cannot serve: its model files were deleted on {version.collected[:10]}, as "
-            "retention.versions asks. Promote one whose files `windvane versions` lists as kept, or run `windvane train`"
+            "retention.versions requires. Promote one whose files `windvane versions` lists as kept, or run `windvane train`"
         )
     last = versions.find_last_promotion(project.ledger, project.name)
     serving = None if last is None else last.to_version

@@ -57,7 +57,7 @@ def resolve_project(path: Path) -> Path:
 
 
 def _is_project(folder: Path) -> bool:
-    """Whether the folder's params.yaml is Windvane's. One that cannot be parsed is, where it looks so: then its fault is named."""
+    """Whether the folder's params.yaml is Windvane's. One that cannot be parsed is, where it resembles one: then its fault is named."""
     try:
         text = (folder / PROJECT_FILE).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):

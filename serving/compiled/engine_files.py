@@ -51,7 +51,7 @@ def build_engine_files(
     bent: int = SYNTHETIC_ROWS,
     pace: EngineSpeed | None = None,
 ) -> dict[str, bytes]:
-    """The files for a fitted pipeline. taught, asked: conformed rows that it was fitted on, and on which forms are compared.
+    """The files for a fitted pipeline. `taught`, `asked`: conformed rows that it was fitted on, and on which forms are compared.
 
     bent, seed: how many rows are made up, and by which chance. pace: is called with the cost of large batches.
     A form that does not agree is not stored; the reason is.

@@ -346,7 +346,7 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
 
 
 def _mark_threshold(ax: Axes, called: NDArray[np.bool_], is_it: NDArray[np.bool_]) -> None:
-    """Mark the point on the precision-recall curve at which the model calls: by its threshold, or the likelier class."""
+    """Draw the point on the precision-recall curve at which the model calls: by its threshold, or the likelier class."""
     if called.any():
         right = (called & is_it).sum()
         ax.plot(right / is_it.sum(), right / called.sum(), "*", color=INK, markersize=11, label="as called", zorder=4)

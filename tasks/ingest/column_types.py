@@ -87,7 +87,7 @@ class ColumnMeaning:
 
 
 class MixedTypesError(Exception):
-    """A column that cannot be read: it is mostly `what`, or (marked) numbers that read as words. `odd` marks the
+    """A column that cannot be read: it is mostly `what`, or (marked) numbers that read as words. `odd` flags the
     values, by row, that are not.
     """
 
