@@ -63,9 +63,14 @@ def find_words(text: str) -> list[str]:
 
 
 def read_sentences(path: Path) -> Iterator[tuple[int, str]]:
-    """All strings of a module that hold a space: messages, help texts, docstrings. Names of keys hold none."""
+    """All strings of a module that hold a space: messages (f-strings whole), help texts, docstrings. Names of keys hold none."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
+        if isinstance(node, ast.JoinedStr):
+            yield (
+                node.lineno,
+                "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values),
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
             yield node.lineno, node.value
 
 

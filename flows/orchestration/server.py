@@ -174,7 +174,7 @@ def check_prefect_access(url: str) -> None:
                 "PREFECT_API_AUTH_STRING (for Prefect Cloud PREFECT_API_KEY) to what it requires"
             ) from None
         raise Outage(
-            f"PREFECT_API_URL: {url} answers {e.response.status_code}. Is it a Prefect API? Its address ends in /api"
+            f"PREFECT_API_URL: {url} responds with {e.response.status_code}. Is it a Prefect API? Its address ends in /api"
         ) from e
     except ValueError as e:  # no JSON, or another's
         raise Outage(

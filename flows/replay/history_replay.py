@@ -50,7 +50,7 @@ def report_replay(project: Project, story: ReplayResult, console: Console) -> di
     _print_replay(story, console)
     console.working("log")
     run = _try_log_replay(project, story, (picture, page), console)
-    console.say(f"  look: {HISTORY_FOLDER / page.name}, its picture beside it")
+    console.say(f"  page: {HISTORY_FOLDER / page.name}, its picture beside it")
     return {
         "windows": len(story.chapters),
         "policies": {"never": vars(story.never), story.policy: vars(story.ours)},

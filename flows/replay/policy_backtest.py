@@ -166,7 +166,7 @@ def backtest_table(
     # The picture is of the windows that were asked for, whichever are recommended.
     draw_backtest_result(tried[0].found, cut.starts[first:], first, project.root / BACKTEST_PICTURE)
     print_backtest_result(tried, best, spec, cut.count - first, console)
-    console.say(f"  look: {BACKTEST_PICTURE}")
+    console.say(f"  picture: {BACKTEST_PICTURE}")
     content = _make_backtest_result(tried[0], best, cut.count - first)
     if apply:
         content["applied"] = _apply_recommendation(project.root / PARAMS_FILE, content["recommended"], console)

@@ -350,7 +350,7 @@ class _Steps:
 
     def fingerprint(self, _: LapContext, __: str) -> str:
         """A name of its own for each version."""
-        return f"rehearsal-{len(self.past.records) + 1}"
+        return f"simulated-{len(self.past.records) + 1}"
 
     def lesson(self, _: LapContext, data_version: str, mark: str) -> _SimulatedTraining:
         """The splits that a lap would cut of what has come, large ones sampled as it samples them."""

@@ -66,7 +66,7 @@ class ServiceLog:
                 break
             if line.strip():
                 return line.removeprefix("windvane: ")
-        return f"it ended without a word; {self.path} holds none"
+        return f"it ended without output; {self.path} holds none"
 
     def _read(self, pipe: int) -> None:
         with os.fdopen(pipe, "rb", buffering=0) as words:

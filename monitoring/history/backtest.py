@@ -131,7 +131,8 @@ def bound_cost_ratio(
     one: PolicySimulation, best: PolicySimulation, draws: int = 1000
 ) -> tuple[float | None, float | None]:
     """Bounds at 95 % of one's total over the best's: a bootstrap of blocks of windows, as long as the difference remembers
-    (tasks/evaluation/intervals.py). Both stay as they were played: it shows how much the ratio depends on single windows, not to the choice.
+    (tasks/evaluation/intervals.py). Both stay as they were played: the bounds show how much the ratio depends on single windows, not on
+    the choice.
     """
     own, least = one.by_window + one.paid, best.by_window + best.paid
     length = intervals.estimate_block_length(own - least)

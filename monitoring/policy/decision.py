@@ -118,7 +118,7 @@ def _decide_by_regret(look: WindowAssessment, history: DecisionHistory) -> Decis
     """What challengers show. It rests on windows that are over, so that few rows in the newest do not matter."""
     advice = history.advice
     if advice is None:
-        return Decision("wait", f"{_summarize_findings(look)}, but no challenger was trained")
+        return Decision("wait", f"{_summarize_findings(look)}, but no challenger was compared")
     if not advice.retrain:
         return Decision("wait", f"{_summarize_findings(look)}; {advice.reason}", gain=advice.gain)
     return Decision("retrain", f"{advice.reason}; {_summarize_findings(look)}", *_choose_depth(look), gain=advice.gain)

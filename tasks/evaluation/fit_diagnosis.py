@@ -95,7 +95,7 @@ def diagnose_fit(e: FitEvidence) -> FitDiagnosis:
         return FitDiagnosis(
             "too little data",
             f"{figures}, and that last figure is known only to ± {_percent(noise)}",
-            f"Collect more rows (about {ceil((noise / MAX_NOISE_SKILL) ** 2)} times as many would show), or split by kfold: these "
+            f"Collect more rows (about {ceil((noise / MAX_NOISE_SKILL) ** 2)} times as many), or split by kfold: these "
             "validation rows cannot separate a good fit from a bad one.",
         )
     if train < MIN_TRAIN_SKILL or _misses_goal(e):

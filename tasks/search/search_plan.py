@@ -232,7 +232,7 @@ def describe_search(
         yield f"{problem.target} is positive and skewed: its logarithm was tried too"
     if rows < SMALL_TABLE_ROWS:
         yield (
-            f"{rows:,} rows train, which is little: scores are known only roughly, and differences between candidates may be chance. "
+            f"{rows:,} training rows are few: scores are known only roughly, and differences between candidates may be chance. "
             "More rows help more than more trials; the diagnosis of the fit estimates how many"
         )
     if bench.looks_first:

@@ -129,7 +129,7 @@ def parse_history(value: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"expanding|(trailing|combined):([1-9]\d{0,3})", value)
     if found is None:
         raise ValueError(
-            f"{value!r} is unknown. Write expanding (all rows train), trailing:N (those of the last N windows) or "
+            f"{value!r} is unknown. Write expanding (all rows), trailing:N (those of the last N windows) or "
             "combined:N (the mean of both)"
         )
     return (value, None) if found[1] is None else (found[1], int(found[2]))

@@ -71,7 +71,7 @@ _COMMENTS = {
     "webhook": "notified when the state changes, in Slack's format; a secret: ${NAME}",
     "policy": "staleness | regret | performance | drift | schedule | never",
     "cost": "of a lap, in mean losses of one window",
-    "history": "expanding: all rows train | trailing:N: the last N windows do | combined:N: two models, their mean",
+    "history": "training rows: expanding: all | trailing:N: the last N windows | combined:N: two models, their mean",
     "cooldown": "so long after a retraining there is no other",
     "budget": "at most so many retrainings in so long; null: no limit",
     "probation": "windows in which a new champion that does worse is rolled back",
