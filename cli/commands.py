@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_train_command(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
-    """One lap, by hand."""
+    """One manual lap."""
     from windvane.flows.lap import lap_runner
 
     outcome = lap_runner.run_lap(
@@ -27,7 +27,7 @@ def run_train_command(root: Path, cause: str, depth: str, trial_runs: bool, cons
 
 
 def run_init_command(root: Path, table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Look at a table, write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
+    """Propose settings for a table: write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
     from windvane.tasks import project_files
     from windvane.tasks.settings import settings_proposal, yaml_files
     from windvane.tasks.sources import fetch
@@ -51,7 +51,7 @@ def run_init_command(root: Path, table: str, options: dict[str, Any], console: C
         written = [*yaml_files.write_params(proposal, root), *written]
     for line in proposal.assumptions:
         console.say(f"  assumed: {line}")
-    console.say(f"  wrote {', '.join(str(name) for name in written)}; look through them, then: windvane train")
+    console.say(f"  wrote {', '.join(str(name) for name in written)}; review them, then: windvane train")
     console.say(
         f"  commit them, and dvc.lock after a lap; .gitignore keeps {project_files.IGNORE_RULE} (data, models, secrets) out"
     )
@@ -93,7 +93,7 @@ def run_check_command(root: Path, console: Console) -> dict[str, Any]:
     problems = list(dict.fromkeys(problems))
     for problem in problems:
         console.say(f"  {problem}")
-    console.say("  something to mend" if problems else "  all well; next: windvane train")
+    console.say("  something to fix" if problems else "  all well; next: windvane train")
     return {"ok": not problems, "problems": problems}
 
 
@@ -111,7 +111,7 @@ def run_labels_command(root: Path, file: Path, console: Console) -> dict[str, An
 
 
 def run_monitor_command(root: Path, wait: bool, acknowledge: bool, console: Console) -> dict[str, Any]:
-    """One look at production, and what follows from it."""
+    """One check of production, and what follows from it."""
     from windvane.flows.monitoring import monitor_production
 
     project = Project(root)
@@ -177,7 +177,7 @@ def run_clean_command(root: Path, keep: int | None, dry_run: bool, console: Cons
 
 
 def run_promote_command(root: Path, version: int, console: Console) -> dict[str, Any]:
-    """Move the champion by hand."""
+    """Move the champion manually."""
     from windvane.flows import model_promotion
 
     moved = model_promotion.promote_manually(Project(root), version, "manual")
@@ -195,7 +195,7 @@ def run_rollback_command(root: Path, console: Console) -> dict[str, Any]:
 
 
 def _report_promotion(moved: PromotionResult, console: Console) -> dict[str, Any]:
-    """A promotion for --json; what MLflow could not be told is a note: the promotion is done."""
+    """A promotion for --json; what could not be updated in MLflow is a note: the promotion is done."""
     if moved.note is not None:
         console.say(f"  note: {moved.note}")
     return {"from": moved.move.from_version, "to": moved.move.to_version}
@@ -260,7 +260,7 @@ def _check_champion(project: Project, _: Console) -> None:
 
 
 def _check_mlflow(project: Project, console: Console) -> None:
-    """MLflow's store: a server is asked, the project's own is read without MLflow."""
+    """MLflow's store: a server is queried, the project's own is read without MLflow."""
     from windvane.tasks import project as opening
     from windvane.tasks.stores import mlflow_store
 
@@ -316,8 +316,8 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
         done = record_labels(project.ledger, project.name, statements)
     except DBAPIError as e:
         raise Outage(
-            f"the ledger did not take the labels ({e.orig}). Nothing of {file} was handed in: look at the ledger's disk or "
-            "server, then hand it in again"
+            f"the ledger did not take the labels ({e.orig}). Nothing of {file} was recorded: check the ledger's disk or "
+            "server, then send it again"
         ) from e
     console.say(
         f"  {done.matched:,} labels for predictions, {done.unmatched:,} that wait for theirs, {done.duplicates:,} known already; "
@@ -329,7 +329,7 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
 def erase_from_ledger(project: Project, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
     """Erase predictions and labels of these ids, or of every id whose input was so (`COLUMN=VALUE`); how many went."""
     if bool(ids) == bool(where):
-        raise InputError("erase: say whose rows: either --id ID (several times), or --where COLUMN=VALUE")
+        raise InputError("erase: name the rows: either --id ID (several times), or --where COLUMN=VALUE")
     from sqlalchemy.exc import DBAPIError
 
     from windvane.ledger import retention
@@ -348,8 +348,8 @@ def erase_from_ledger(project: Project, ids: tuple[str, ...], where: str | None,
     except ValueError as e:
         raise InputError(f"erase: {e}") from None
     except DBAPIError as e:
-        raise Outage(f"the ledger erased nothing ({e.orig}). Look at its disk or server, then run again") from e
+        raise Outage(f"the ledger erased nothing ({e.orig}). Check its disk or server, then run again") from e
     console.say(
-        f"  erased {removed.predictions:,} predictions and {removed.labels:,} labels; the ledger says when, not whose"
+        f"  erased {removed.predictions:,} predictions and {removed.labels:,} labels; the ledger keeps when, not whose"
     )
     return asdict(removed)

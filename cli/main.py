@@ -36,7 +36,7 @@ def main() -> None:
 
     \b
     A first lap on your own table:
-      windvane init houses.csv --target price    # writes params.yaml: look it through
+      windvane init houses.csv --target price    # writes params.yaml: review it
       windvane check                             # is everything there?
       windvane train                             # table -> deployed champion
       windvane score new.csv scored.csv          # predictions of the champion
@@ -100,7 +100,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--key", default=None, help="A growing column of a database: later only what is new is read.")
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:
-    """Look at TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
+    """Inspect TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
 
     \b
       windvane init houses.csv --target price
@@ -117,7 +117,7 @@ def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) 
 @main.command()
 @_command
 def check(root: Path, console: Any) -> Any:
-    """Say what is wrong with params.yaml, the source and the services, and what to do."""
+    """Report what is wrong with params.yaml, the source and the services, and what to do."""
     from windvane.cli import commands
 
     return commands.run_check_command(root, console)
@@ -132,14 +132,14 @@ def check(root: Path, console: Any) -> Any:
     help="search: algorithms and tuning anew; refit: the champion's configuration on newer rows.",
 )
 @click.option(
-    "--cause", default="by hand", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect."
+    "--cause", default="manual", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect."
 )
 @click.option("--trial-runs", is_flag=True, help="A run in MLflow for every trial too, below its candidate.")
 @_command
 def train(root: Path, depth: str, cause: str, trial_runs: bool, console: Any) -> Any:
     """One lap: ingest, validate, split, search, evaluate, gate, register, deploy.
 
-    A lap with nothing changed says so in a second. A killed lap goes on where it was. Two at once: the second waits.
+    A lap with nothing changed ends in a second. A killed lap goes on where it was. Two at once: the second waits.
     """
     from windvane.cli import commands
 
@@ -166,7 +166,7 @@ def score(root: Path, source: Path, target: Path, log: bool, console: Any) -> An
 @click.argument("file", type=click.Path(path_type=Path))
 @_command
 def labels(root: Path, file: Path, console: Any) -> Any:
-    """Hand in ground truth that arrived later: FILE has columns id, label, and at (when it became known) if you like.
+    """Record labels that arrived later: FILE has columns id, label, and at (when it became known) if you like.
 
     All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
     latest `at` counts, in whatever order they arrive.
@@ -178,14 +178,14 @@ def labels(root: Path, file: Path, console: Any) -> Any:
 
 @main.command()
 @click.option("--wait", is_flag=True, help="Wait for the lap that the automation of `windvane up` starts.")
-@click.option("--acknowledge", is_flag=True, help="The data that looked broken are right as they are: go on with them.")
+@click.option("--acknowledge", is_flag=True, help="The data that seemed broken are right as they are: go on with them.")
 @_command
 def monitor(root: Path, wait: bool, acknowledge: bool, console: Any) -> Any:
-    """Look at the newest window of production, decide, and teach again if that is worth it.
+    """Check the newest window of production, decide, and retrain if that is worth it.
 
     \b
     Rows come from the ledger's predictions, and where there are none from the source.
-    The same data again is no new look. What broke is a person's matter: mend it, or
+    The same data again is no new check. What broke is a person's matter: fix it, or
       windvane monitor --acknowledge
     """
     from windvane.cli import commands
@@ -198,7 +198,7 @@ def monitor(root: Path, wait: bool, acknowledge: bool, console: Any) -> Any:
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of serve.port; 0: a free one.")
 @_command
 def serve(root: Path, host: str | None, port: int | None, console: Any) -> Any:
-    """Answer over HTTP with the champion, and with the next one as soon as it is promoted. Ctrl-C stops.
+    """Predict over HTTP with the champion, and with the next one as soon as it is promoted. Ctrl-C stops.
 
     \b
       curl -s localhost:8000/model
@@ -238,7 +238,7 @@ def up(root: Path, clock: str, console: Any) -> Any:
 def secret(root: Path, renew: bool, console: Any) -> Any:
     """Print the links that open MLflow's and Prefect's pages, and the project's secret, which every program needs for them.
 
-    It lies in .windvane/secret, readable by its owner alone. Whoever has it can run code on this machine.
+    It lies in .windvane/secret, readable by its owner alone. Anyone who has it can run code on this machine.
     """
     from windvane.cli import commands
 
@@ -285,10 +285,10 @@ def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Any) -> 
 def backtest(
     root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Any
 ) -> Any:
-    """Play several retraining policies over the table's own history and say which to use.
+    """Play several retraining policies over the table's own history and report which to use.
 
-    The champion's configuration is taught before every window and scored on all later ones; a policy sees only what was known
-    at the time. Taught on all rows, and with split.strategy time also on the last windows, and on both (unless rare classes are
+    The champion's configuration is trained before every window and scored on all later ones; a policy sees only what was known
+    at the time. Trained on all rows, and with split.strategy time also on the last windows, and on both (unless rare classes are
     treated). Compared with the cheapest schedule in hindsight; chosen on the first half of the history, reported on the rest.
     Windows twice to four times as long are tried too, at the same price of a lap, without another fit.
     """
@@ -310,8 +310,8 @@ def backtest(
 def replay(root: Path, console: Any, **options: Any) -> Any:
     """See on your own table whether, when and why Windvane would have retrained, and what that would have saved.
 
-    Plays the table through the whole loop in the order of time: a champion is taught on the first quarter; then, window by window,
-    it answers, labels arrive, the watch looks and decides, and a new model is taught, judged, promoted or refused. Nothing is
+    Plays the table through the whole loop in the order of time: a champion is trained on the first quarter; then, window by window,
+    it predicts, labels arrive, monitoring checks and decides, and a new model is trained, judged, promoted or refused. Nothing is
     seen before its time. No servers, no waiting; what serves now is not touched.
 
     \b
@@ -356,7 +356,7 @@ def versions(root: Path, console: Any) -> Any:
 @click.argument("version", type=int)
 @_command
 def promote(root: Path, version: int, console: Any) -> Any:
-    """Make VERSION the champion by hand. Its bytes and answers are checked first; the ledger keeps who it replaced."""
+    """Make VERSION the champion manually. Its bytes and predictions are checked first; the ledger keeps who it replaced."""
     from windvane.cli import commands
 
     return commands.run_promote_command(root, version, console)

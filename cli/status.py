@@ -53,7 +53,7 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
         )
         console.say(
             f"    data version {champion.data_version}"
-            + (f", taught until {champion.taught_until}" if champion.taught_until else "")
+            + (f", trained until {champion.taught_until}" if champion.taught_until else "")
         )
     else:
         console.say("  no champion yet; next: windvane train")
@@ -86,7 +86,7 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
 
 
 def _show_last_window(project: Project, console: Console) -> dict[str, Any] | None:
-    """The window that was looked at last."""
+    """The window that was checked last."""
     seen = windows.find_newest_window(project.ledger, project.name)
     if seen is None:
         return None
@@ -113,7 +113,7 @@ def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | 
 
 
 def _show_next_runs(project: Project, console: Console) -> dict[str, Any]:
-    """What runs next by itself: what is owed, and the schedules, where `windvane up` runs."""
+    """What runs next by itself: what is pending, and the schedules, where `windvane up` runs."""
     from cronsim import CronSim
 
     up = up_state.read_running_up(project.home)
@@ -123,22 +123,22 @@ def _show_next_runs(project: Project, console: Console) -> dict[str, Any]:
         told[name] = None
         if up is not None and cron is not None:
             told[name] = cron if up.clock == "events" else next(CronSim(cron, datetime.now(UTC))).isoformat()
-    said = [f"a retraining is owed ({owed.state})"] if owed is not None else []
+    said = [f"a retraining is pending ({owed.state})"] if owed is not None else []
     said += [f"{name} {told[name]}" for name in ("monitor", "train") if told[name]]
     if up is None:
-        said.append("nothing by itself; windvane monitor looks now, windvane up looks on schedule")
+        said.append("nothing by itself; windvane monitor checks now, windvane up checks on schedule")
     console.say(f"  next: {'; '.join(said)}")
     return told
 
 
 def _show_service(project: Project, console: Console) -> Any:
-    """What a running scoring service said last; None when none runs on this machine."""
+    """The last state of a running scoring service; None when none runs on this machine."""
     from windvane.serving.service_state import read_service_state
 
     told = read_service_state(project.home / "serving")
     if told is not None:
         console.say(
-            f"  service: version {told['version']} answers since {str(told['since'])[:19]}Z, process {told['pid']}"
+            f"  service: version {told['version']} serving since {str(told['since'])[:19]}Z, process {told['pid']}"
         )
         if told["refused"]:
             console.say(f"    it refused version {told['refused']['version']}: {told['refused']['reason']}")
@@ -171,7 +171,7 @@ def show_versions(project: Project, console: Console) -> dict[str, Any]:
 
 
 def find_version_roles(known: tuple[Version, ...], moves: tuple[Promotion, ...]) -> dict[int, str]:
-    """Who is champion, and who challenger, as MLflow's aliases say: the newest version is that until it is promoted."""
+    """Who is champion, and who challenger, as MLflow's aliases show: the newest version is that until it is promoted."""
     found = {moves[-1].to_version: CHAMPION_ALIAS} if moves else {}
     newest = known[-1].version if known else None
     if newest is not None and newest not in {move.to_version for move in moves}:

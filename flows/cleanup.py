@@ -90,7 +90,7 @@ def clean_project(project: Project, keep: int | None, dry_run: bool, console: Co
 
 
 def clean_after_lap(project: Project, lease: Lease, keep: int, console: Console) -> None:
-    """The same at the end of a lap that has finished, told in one line where model files went."""
+    """The same at the end of a lap that has finished, reported in one line where model files went."""
     try:
         cleaned = CleanupResult(list(find_deletable_items(project, keep)))
         _delete(project, lease, cleaned)
@@ -187,7 +187,7 @@ def _delete(project: Project, lease: Lease, cleaned: CleanupResult) -> None:
 
 
 def _model_files(project: Project, version: Version) -> DeletableItem | None:
-    """A version's model files where they are still there; of a store elsewhere only once: asking it costs seconds."""
+    """A version's model files where they are still there; of a store elsewhere only once: querying it costs seconds."""
     uri = version.model_uri
     if (path := mlflow_store.find_local_path(uri)) is not None:
         path = project.root / path
@@ -226,7 +226,7 @@ def _remove(path: Path) -> str | None:
 
 
 def _copies(project: Project, wanted: set[int | None]) -> Iterator[DeletableItem]:
-    """The service's copies of versions that it will not be asked for. What a fetch just writes is left alone."""
+    """The service's copies of versions that it will not need. What a fetch just writes is left alone."""
     for path in _entries(project, "serving"):
         old = path.name.isdigit() and int(path.name) not in wanted
         part = path.name.startswith(".") and path.suffix == ".part" and _is_unused(path, DOWNLOAD_AGE_SECONDS)

@@ -38,7 +38,7 @@ class VersionDeleted(InputError):
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """A promotion that is done, and what of it MLflow could not be told (a sentence), or None."""
+    """A promotion that is done, and what of it could not be updated in MLflow (a sentence), or None."""
 
     move: Promotion
     note: str | None
@@ -104,13 +104,13 @@ def registered(lap: LapContext, mark: str) -> Version | None:
     if version is not None and version.collected is not None:
         raise InputError(
             f"data, params and code are those of version {version.version}, whose model files were deleted on "
-            f"{version.collected[:10]}, as retention.versions asks. Change split.seed to train a new version from them"
+            f"{version.collected[:10]}, as retention.versions requires. Change split.seed to train a new version from them"
         )
     return version
 
 
 def _left_by_a_kill(lap: LapContext, mark: str) -> Version | None:
-    """A version that was registered by a lap that was killed before it could tell the ledger; else None."""
+    """A version that was registered by a lap that was killed before it reached the ledger; else None."""
     found = mlflow_client.find_registered_version(lap.project.tracker, mark)
     if found is None:
         return None
@@ -128,7 +128,7 @@ def _record_version(lap: LapContext, version: Version) -> Version:
 
 
 def describe_split_settings(lap: LapContext, lesson: TrainingData) -> dict[str, Any]:
-    """What decides on which side a row stands: two versions with equal sides never taught each other's test rows."""
+    """What decides in which split a row is: two versions with equal splits never trained each other's test rows."""
     from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
 
     split, problem = lap.project.settings.split, lap.project.settings.problem
@@ -143,9 +143,9 @@ def run_promote_step(lap: LapContext, move: Promotion) -> None:
 
 
 def update_champion_alias(project: Project, move: Promotion) -> str | None:
-    """Tell MLflow what the ledger has recorded: `champion` points to the version that serves. What cannot be, in words, or None.
+    """Bring MLflow up to what the ledger has recorded: `champion` points to the version that serves. What cannot be, in words, or None.
 
-    Raises Outage, or InputError where MLflow lets us not: the next lap tells it then.
+    Raises Outage, or InputError where MLflow lets us not: the next lap updates it.
     """
     tracker, note = project.tracker, None
     hit_failpoint("promote: begin")
@@ -168,7 +168,7 @@ def update_champion_alias(project: Project, move: Promotion) -> str | None:
 
 
 def try_champion_alias(project: Project, move: Promotion) -> str | None:
-    """tell(), where an outage of MLflow is no more than a note: the promotion is done, and the ledger says so."""
+    """Bring MLflow up to date, where an outage of MLflow is no more than a note: the promotion is done, and the ledger has it."""
     try:
         return update_champion_alias(project, move)
     except WindvaneError as e:
@@ -176,7 +176,7 @@ def try_champion_alias(project: Project, move: Promotion) -> str | None:
 
 
 def update_newest_alias(project: Project) -> None:
-    """Tell MLflow of the newest promotion, and of any that comes meanwhile: two that tell at once end with the newer one."""
+    """Record the newest promotion in MLflow, and any that comes meanwhile: two writers at once end with the newer one."""
     told: str | None = None
     while (last := versions.find_last_promotion(project.ledger, project.name)) is not None and last.promoted != told:
         update_champion_alias(project, last)
@@ -184,7 +184,7 @@ def update_newest_alias(project: Project) -> None:
 
 
 def promote_manually(project: Project, number: int, cause: str, reason: str | None = None) -> PromotionResult:
-    """Make a version champion because a person (or, with a `reason`, the watch) says so. MLflow, bytes and answers are checked first.
+    """Make a version champion because a person (or, with a `reason`, monitoring) wants it. MLflow, bytes and predictions are checked first.
 
     Raises VersionDeleted where MLflow has it no more: nothing has moved then.
     """
@@ -196,7 +196,7 @@ def promote_manually(project: Project, number: int, cause: str, reason: str | No
     if version.collected is not None:
         raise InputError(
             f"version {number} of {project.name} cannot serve: its model files were deleted on {version.collected[:10]}, as "
-            "retention.versions asks. Promote one whose files `windvane versions` lists as kept, or run `windvane train`"
+            "retention.versions requires. Promote one whose files `windvane versions` lists as kept, or run `windvane train`"
         )
     last = versions.find_last_promotion(project.ledger, project.name)
     serving = None if last is None else last.to_version
@@ -213,7 +213,7 @@ def promote_manually(project: Project, number: int, cause: str, reason: str | No
 
 
 def roll_back_manually(project: Project) -> PromotionResult:
-    """Put back the champion before this one. A rollback that MLflow was never told of is told again instead: nothing moves twice."""
+    """Put back the champion before this one. A rollback that never reached MLflow is sent again instead: nothing moves twice."""
     champion = require_champion(project)
     last = versions.find_last_promotion(project.ledger, project.name)
     assert last is not None
@@ -277,14 +277,16 @@ def _adopt_moved_alias(project: Project, last: Promotion, pointed: int | None) -
     except Corrupted as e:
         note = f"the alias champion was moved to version {pointed}, whose bytes are not those recorded: put back. {e}"
         return f"{note}{_append_note(update_champion_alias(project, last))}"
-    move = versions.make_promotion(last.to_version, version.version, "adopted", "the alias was moved by hand in MLflow")
+    move = versions.make_promotion(
+        last.to_version, version.version, "adopted", "the alias was moved manually in MLflow"
+    )
     versions.record_promotion(project.ledger, project.name, move)
     versions.record_alias_update(project.ledger, project.name, move)
-    return f"version {version.version} was made champion by hand in MLflow: adopted and recorded"
+    return f"version {version.version} was made champion manually in MLflow: adopted and recorded"
 
 
 def _restore_alias(project: Project, last: Promotion, pointed: int | None) -> str:
-    """The alias points elsewhere: to where the ledger says, again."""
+    """The alias points elsewhere: to where the ledger has it, again."""
     if (note := update_champion_alias(project, last)) is not None:
         return note
     known = pointed is None or versions.find_version(project.ledger, project.name, pointed) is not None
@@ -328,7 +330,7 @@ def require_champion(project: Project) -> Version:
 
 
 def run_alias_repair() -> int:
-    """Tell MLflow of the project's last promotion; 1, and why on standard error, where that fails."""
+    """Record the project's last promotion in MLflow; 1, and why on standard error, where that fails."""
     set_private_umask()
     process_environment.set_library_environment()
     try:

@@ -1,6 +1,6 @@
 """`windvane monitor`: checks the newest windows, decides, acts, and reports.
 
-A check stands in the ledger before anything follows from it. Imports neither pandas nor Prefect where nothing has
+A check is in the ledger before anything follows from it. Imports neither pandas nor Prefect where nothing has
 changed.
 """
 
@@ -58,7 +58,7 @@ def act_on_decision(
 
 
 def finish_started_actions(project: Project, console: Console) -> None:
-    """Put a champion back that a killed pass had decided to put back, and tell MLflow what it has not been told."""
+    """Put a champion back that a killed pass had decided to put back, and bring MLflow up to date."""
     for entry in decisions.list_decisions(project.ledger, project.name, acting=True):
         if entry.action == "rollback" and entry.open:
             _roll_back_champion(project, entry, console)
@@ -73,7 +73,7 @@ def finish_started_actions(project: Project, console: Console) -> None:
 
 
 def run_pending_retraining(project: Project, console: Console, wait: bool) -> RetrainingState:
-    """See to it that the retraining that is owed takes place: through the automation where `up` runs, else here and now."""
+    """See to it that the pending retraining takes place: through the automation where `up` runs, else here and now."""
     owed = decisions.find_pending_retraining(project.ledger, project.name)
     if owed is None:
         return "no"
@@ -96,7 +96,7 @@ def make_resource_id(project: str) -> str:
 
 
 def emit_retrain_event(project: str, decision: str, reason: str) -> None:
-    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken.
+    """Notify Prefect that a decision to retrain is in the ledger. Raises whatever keeps the event from being taken.
 
     The environment must name the server before Prefect is imported (flows/orchestration/server.py), so it is imported here, not at the top.
     """
@@ -114,7 +114,7 @@ def emit_retrain_event(project: str, decision: str, reason: str) -> None:
 
 
 def _announce_decision(project: Project, owed: DecisionRecord, console: Console) -> None:
-    """Tell the automation. Where that fails the reconciler finds the decision in the ledger."""
+    """Notify the automation. Where that fails the reconciler finds the decision in the ledger."""
     from windvane.flows.orchestration import libraries, server
 
     with server.use_prefect_server(project.home / "prefect"):
@@ -123,7 +123,7 @@ def _announce_decision(project: Project, owed: DecisionRecord, console: Console)
             emit_retrain_event(project.name, owed.id, owed.reason)
         except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler looks every minute)
             console.say(
-                f"  note: Prefect was not told ({type(e).__name__}); `windvane up` finds the decision within a minute"
+                f"  note: Prefect was not notified ({type(e).__name__}); `windvane up` finds the decision within a minute"
             )
             return
     decisions.record_announcement(project.ledger, owed.id)
@@ -149,7 +149,7 @@ def _read_retraining_state(project: Project, owed: DecisionRecord) -> Retraining
 def _roll_back_champion(
     project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction = _promote_earlier_version
 ) -> None:
-    """Put the version before back. Told to MLflow; what keeps that from being told is repaired by the next lap or look."""
+    """Put the version before back. Recorded in MLflow; what keeps MLflow from being updated is repaired by the next lap or check."""
     engine, name = project.ledger, project.name
     champion = versions.find_champion(engine, name)
     earlier = versions.find_previous_champion(engine, name, entry.version)
@@ -175,7 +175,7 @@ def _roll_back_champion(
 def log_check_run(
     project: Project, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, pages: Sequence[Path]
 ) -> None:
-    """A run for a look that found something, with what caused it, its figures and its pages."""
+    """A run for a check that found something, with what caused it, its figures and its pages."""
     tracker = project.tracker
     said = ", ".join(look.drift.columns[:3])
     name = f"watch: {entry.action}: {look.diagnosis.change}" + (f" in {said}" if said else "")
@@ -208,7 +208,7 @@ def log_check_run(
 
 
 class CheckReporter:
-    """The pages of a champion's looks."""
+    """The pages of a champion's checks."""
 
     def __init__(self, production: Production, console: Console) -> None:
         self._production, self._console = production, console
@@ -216,7 +216,7 @@ class CheckReporter:
         self._away = False
 
     def after(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord) -> None:
-        """Write the page, act, and tell, in this order, once a decision is on record."""
+        """Write the page, act, and notify, in this order, once a decision is on record."""
         report = self.report(seen)
         act_on_decision(self._project, entry, self._console)
         if entry.action != "wait" or look.drift.alarm is not False:
@@ -224,17 +224,17 @@ class CheckReporter:
         notifications.notify_of_check(self._project, look, entry)
 
     def _log(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
-        """A run in MLflow, as long as that answers: looks and decisions stand in the ledger without it."""
+        """A run in MLflow, as long as that responds: checks and decisions are in the ledger without it."""
         if self._away:
             return
         try:
             log_check_run(self._project, seen, look, entry, [page])
         except WindvaneError as e:
             self._away = True
-            self._console.say(f"  note: looks of this pass are not in MLflow: {e}")
+            self._console.say(f"  note: checks of this pass are not in MLflow: {e}")
 
     def report(self, seen: WindowRecord) -> str:
-        """Write a look's page, with Evidently's report behind ours; where. Pages before it that had nothing to say let theirs go."""
+        """Write a check's page, with Evidently's report behind ours; where. Pages before it that had nothing to report let theirs go."""
         mine = windows.list_windows(self._project.ledger, self._project.name, seen.version)
         for earlier in mine:
             kept = report_path(self._project, earlier.version, earlier.start)
@@ -271,7 +271,7 @@ _LOCK_FILE = "watch.lock"
 def monitor_production(
     project: Project, console: Console, *, clock: Clock = "wall", wait: bool = False, acknowledge: bool = False
 ) -> dict[str, Any]:
-    """One pass over what is new; what it saw, decided and did. While another one looks, it ends at once and says so."""
+    """One pass over what is new; what it saw, decided and did. While another one checks, it ends at once and reports why."""
     from filelock import FileLock, Timeout
 
     champion = require_champion(project)
@@ -280,7 +280,7 @@ def monitor_production(
         # What a person acknowledges must not be lost: that waits.
         lock.acquire(timeout=-1 if acknowledge else 0)
     except Timeout:
-        told = _make_empty_result(champion.version, "another pass looks at production already; it sees the same rows")
+        told = _make_empty_result(champion.version, "another pass checks production already; it sees the same rows")
         _print_result(told, console)
         return {**told, "retrained": "no"}
     try:
@@ -308,13 +308,13 @@ def _check_and_decide(
     same = known is not None and known[0] == copy_through_json(production.state) and production.now < known[1]
     if known is not None and same and known[2]["drift"]["alarm"] is not None:
         told: dict[str, Any] = known[2]
-        console.say("  nothing new since the last look")
+        console.say("  nothing new since the last check")
         return told
     pages = CheckReporter(production, console)
     found = MonitoringPass(production, console, pages.after).run()
     if found is None:
         taught = f" until {champion.taught_until}" if champion.taught_until else ""
-        told = _make_empty_result(champion.version, f"no rows yet since version {champion.version} was taught{taught}")
+        told = _make_empty_result(champion.version, f"no rows yet since version {champion.version} was trained{taught}")
     else:
         told = _make_result(*found, production, pages.report(found[0]))
     until = min((p.end for p in production.places() if not p.closed), default=_END_OF_TIME)

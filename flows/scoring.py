@@ -133,18 +133,18 @@ class _Scorer:
             try:
                 id = f"{self._work.name}-{i}" if own is None else parse_label_id(own)
             except ValueError as e:
-                raise InputError(f"{self._source}: row {i + 1}, column {problem.id!r}: {e}. Mend the file") from None
+                raise InputError(f"{self._source}: row {i + 1}, column {problem.id!r}: {e}. Fix the file") from None
             given.append(Prediction(id, number, row, output, time=row.get(problem.time) if problem.time else None))
         assert self._writer is not None
         try:
             waiting = [self._writer.submit(given[at : at + GROUP_ROWS]) for at in range(0, len(given), GROUP_ROWS)]
         except InvalidPrediction as e:
-            raise InputError(f"{self._source}: {e}. Mend the file") from None
+            raise InputError(f"{self._source}: {e}. Fix the file") from None
         _wait_until_durable(waiting)
 
 
 def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataFrame], Predictions]]:
-    """The engine that is faster on large batches of this version, by name, and what asks it about a conformed frame."""
+    """The engine that is faster on large batches of this version, by name, and what predicts a conformed frame with it."""
     from windvane.tasks.models.problem_types import definitions
     from windvane.tasks.stores import model_files
 

@@ -1,6 +1,6 @@
 """The steps of a lap as Prefect tasks: one table of names, retries and timeouts.
 
-Their order stands in flows/training.py.
+Their order is in flows/training.py.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def lap(
 ) -> LapOutcome | None:
     """The deployment's lap, which a schedule or a decision of the watch starts.
 
-    `decision`: what it carries out, from the ledger, which then says depth and cause; None comes back where that has ended.
+    `decision`: what it carries out, from the ledger, which then gives depth and cause; None comes back where that has ended.
     """
     with open_lap(Project(Path(root)), cause, depth, Console()) as held:
         mine = claim_lap_decision(held, decision)

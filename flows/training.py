@@ -33,7 +33,7 @@ class Challenger:
 
 
 def run_lap(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> LapOutcome:
-    """One pass from the source to a decided model. `fetched`: by the command line, which looks before it starts Prefect."""
+    """One pass from the source to a decided model. `fetched`: by the command line, which checks before it starts Prefect."""
     run(repair, lap)
     _, outcome = look(lap, run, fetched)
     return train(lap, run) if outcome is None else end(lap, run, outcome)
@@ -56,7 +56,7 @@ def look(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> tu
 
 
 def train(lap: LapContext, run: Runner) -> LapOutcome:
-    """ingest -> validate -> split, each only if DVC says that it must; then a challenger, and what becomes of it."""
+    """ingest -> validate -> split, each only if DVC finds that its inputs changed; then a challenger, and what becomes of it."""
     from windvane.flows import model_promotion
     from windvane.flows.lap import data_steps
     from windvane.flows.orchestration import libraries
@@ -115,7 +115,7 @@ def refuse(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged)
     """A refused challenger does not serve: the champion serves on, or nothing does where there is none yet.
 
     The ledger keeps the verdict with its reason, and the decision that this lap carried out ends with it. The challenger stays
-    registered, and its run in MLflow says why: `windvane promote` may still let it serve, another gate judges it again without a
+    registered, and its run in MLflow explains why: `windvane promote` may still let it serve, another gate judges it again without a
     fit, and as long as nothing changes laps are `unchanged`. Its model files go with `windvane clean` or retention.versions.
     """
     from windvane.flows.lap import run_records
@@ -126,7 +126,7 @@ def refuse(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged)
 
 
 def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged) -> LapOutcome:
-    """An accepted challenger serves from the moment at which the ledger has verdict and promotion; then MLflow is told."""
+    """An accepted challenger serves from the moment at which the ledger has verdict and promotion; then MLflow is updated."""
     from windvane.flows import model_promotion
     from windvane.flows.lap import run_records
 
@@ -145,7 +145,7 @@ def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged
 
 
 def end(lap: LapContext, run: Runner, outcome: LapOutcome, run_id: str | None = None) -> LapOutcome:
-    """Push the data where data.remote asks for it, and close the lap in the ledger if it stands there."""
+    """Push the data where data.remote is set, and close the lap in the ledger if it is there."""
     if lap.project.settings.data.remote is not None:
         run(data_steps.run_push_step, lap, run_id)
     if lap.on_record:

@@ -84,7 +84,7 @@ def open_snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def build_upsert(dialect: sa.Dialect, table: sa.Table) -> Any:
-    """An insert that can be told what to do with rows that are there already: the two databases' common dialect."""
+    """An insert that can be given what to do with rows that are there already: the two databases' common dialect."""
     if dialect.name == "sqlite":
         from sqlalchemy.dialects import sqlite
 
@@ -206,7 +206,7 @@ _RANDOM_BYTES = 10
 
 
 def make_id() -> str:
-    """A new id, 32 hexadecimal digits: 48 bits of time, so that neighbours share a page, and 80 that nobody can guess."""
+    """A new id, 32 hexadecimal digits: 48 bits of time, so that neighbours share a page, and 80 that cannot be guessed."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(_RANDOM_BYTES).hex()}"
 
 

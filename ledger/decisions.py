@@ -87,7 +87,7 @@ def record_decision(engine: sa.Engine, entry: DecisionRecord) -> DecisionRecord:
 
 
 def record_announcement(engine: sa.Engine, id: str) -> None:
-    """Record that whoever acts on it has been told; a second time, or too late, changes nothing."""
+    """Record that the actor has been notified; a second time, or too late, changes nothing."""
     with engine.begin() as db:
         this = (decisions.c.id == id, decisions.c.state == "recorded")
         db.execute(sa.update(decisions).where(*this).values(state="told", told=now_timestamp()))
@@ -105,7 +105,7 @@ def claim_decision(engine: sa.Engine, lease: Lease, id: str, lap: str) -> Decisi
         if found is None or (found.state == "claimed" and found.token == lease.token and found.lap != lap):
             return None
         if found.claims >= MAX_CLAIMS and found.lap != lap:
-            note = f"given up: {found.claims} laps were killed over it. Look at their runs, then: windvane train"
+            note = f"given up: {found.claims} laps were killed over it. Inspect their runs, then: windvane train"
             db.execute(sa.update(decisions).where(*this).values(state="skipped", note=note, ended=now_timestamp()))
             return None
         new = {"state": "claimed", "lap": lap, "token": lease.token}
@@ -117,7 +117,7 @@ def claim_decision(engine: sa.Engine, lease: Lease, id: str, lap: str) -> Decisi
 def settle_claimed_decision(
     db: sa.Connection, lease: Lease, lap: str, state: Literal["done", "skipped"], note: str, made: int | None = None
 ) -> bool:
-    """In whoever's transaction: end the decision that this lap claimed; whether there was one. Call after leases.check()."""
+    """In the caller's transaction: end the decision that this lap claimed; whether there was one. Call after leases.check()."""
     c = decisions.c
     mine = (c.project == lease.project, c.state == "claimed", c.lap == lap, c.token == lease.token)
     new = {"state": state, "note": note, "made": made, "ended": now_timestamp()}
@@ -134,7 +134,7 @@ def finish_claimed_decision(
 
 
 def close_decision(engine: sa.Engine, id: str, state: Literal["done", "skipped"], note: str) -> bool:
-    """End a decision that no lap has to do with (a stop, a rollback, a retraining that nobody claimed); whether it was open."""
+    """End a decision that no lap has to do with (a stop, a rollback, a retraining that no lap claimed); whether it was open."""
     with engine.begin() as db:
         this = (decisions.c.id == id, decisions.c.state.in_(("recorded", "told")))
         done = db.execute(sa.update(decisions).where(*this).values(state=state, note=note, ended=now_timestamp()))
@@ -149,7 +149,7 @@ def record_realized_gain(engine: sa.Engine, id: str, gain: float) -> None:
 
 
 def find_pending_retraining(engine: sa.Engine, project: str) -> DecisionRecord | None:
-    """The retraining that is open: recorded, told or claimed. None: nothing is owed."""
+    """The retraining that is open: recorded, sent or claimed. None: nothing is pending."""
     with open_snapshot(engine) as db:
         return _find_open_retraining(db, project)
 
@@ -227,7 +227,7 @@ class Notice:
 
 
 def record_notice(engine: sa.Engine, project: str, state: str, text: str) -> bool:
-    """Record a change of state; False where the state is this one already. Nobody is told that all is well at the start."""
+    """Record a change of state; False where the state is this one already. No notice is sent that all is well at the start."""
     state = state[:100]
     with engine.begin() as db:
         if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
@@ -243,7 +243,7 @@ def record_notice(engine: sa.Engine, project: str, state: str, text: str) -> boo
 
 
 def list_unsent_notices(engine: sa.Engine, project: str) -> tuple[Notice, ...]:
-    """Notices that nobody has taken yet, oldest first."""
+    """Notices that have not been sent yet, oldest first."""
     c = notices.c
     return _read_notices(engine, c.project == project, c.told.is_(None), c.tries < MAX_NOTICE_TRIES)
 

@@ -75,9 +75,9 @@ class LabelledPrediction:
 def record_labels(
     engine: sa.Engine, project: str, statements: Iterable[LabelStatement], source: str = "file"
 ) -> LabelCounts:
-    """Record statements, all of them or none, and say what came of them. An id without a prediction is kept for later.
+    """Record statements, all of them or none, and report what came of them. An id without a prediction is kept for later.
 
-    A repeated statement changes nothing; without `at` it is a repeat while the id's label is what it says. `source`:
+    A repeated statement changes nothing; without `at` it is a repeat while the id's label is the same. `source`:
     `file`, `service`, ... (16 characters).
     """
     given = sorted((s.id, s.at is None, s.at or "", _format_label(s.label)) for s in statements)
@@ -128,7 +128,7 @@ def _record_chunk(
 class PredictionQuery:
     """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
-    With `version`, what that one answered, in whichever role. With `known`, the join as it stood then: statements and
+    With `version`, what that one predicted, in whichever role. With `known`, the join as it was then: statements and
     predictions received up to that moment. With `unlabelled`, also predictions without a label. Without `inputs` it is faster.
     """
 
@@ -281,7 +281,7 @@ def _build_time_column(facts: VersionFacts, held: list[tuple[Any, dict[str, Any]
 
 
 def _build_target_column(kind: str, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
-    """Labels as the table has them: classes are numbers or true and false where the model answered so."""
+    """Labels as the table has them: classes are numbers or true and false where the model predicts so."""
     import pyarrow as pa
 
     said = [orjson.loads(row.label) for row, _ in held]

@@ -32,7 +32,7 @@ class LeaseLost(RuntimeError):
 
 @dataclass(frozen=True)
 class LeaseHolder:
-    """Who holds a lease: enough to name it to a person, and to tell whether it still lives."""
+    """Who holds a lease: enough to name it to a person, and to check whether it still lives."""
 
     what: str
     host: str
@@ -46,7 +46,7 @@ class LeaseHolder:
         return cls(what, socket.gethostname(), os.getpid(), psutil.Process().create_time(), now_timestamp())
 
     def alive(self) -> bool:
-        """Whether the process still runs; on another host nobody can tell, so yes until the lease expires."""
+        """Whether the process still runs; on another host it is unknown, so yes until the lease expires."""
         if self.host != socket.gethostname():
             return True
         try:
@@ -70,7 +70,7 @@ class Lease:
 
 @contextmanager
 def hold_lease(engine: sa.Engine, project: str, what: str, waiting: Callable[[LeaseHolder], None]) -> Iterator[Lease]:
-    """Wait for the project's lease, keep it alive, give it back. `waiting` is told once for each holder waited for."""
+    """Wait for the project's lease, keep it alive, give it back. `waiting` is called once for each holder waited for."""
     me, waited = LeaseHolder.me(what), list[str]()
     while (taken := _try_lease(engine, project, me)) is None or isinstance(taken, LeaseHolder):
         if isinstance(taken, LeaseHolder) and str(taken) not in waited:
@@ -160,7 +160,7 @@ class LapRecord:
 
 
 def record_lap_start(engine: sa.Engine, lease: Lease, lap: str, cause: str) -> None:
-    """Record, before anything else is told, that a lap with this id begins."""
+    """Record, before anything else is notified, that a lap with this id begins."""
     with engine.begin() as db:
         db.execute(
             sa.insert(laps).values(

@@ -1,6 +1,6 @@
 """Group commit: predictions of many requests, durable by one transaction each time the disk is free.
 
-A request is answered only after the commit of its rows.
+A request gets its response only after the commit of its rows.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class LedgerFull(RuntimeError):
 
 
 class LedgerFailed(RuntimeError):
-    """The database did not take a group: disk full, no connection. Nothing of it is answered; it may be sent again."""
+    """The database did not take a group: disk full, no connection. No response is sent for it; it may be sent again."""
 
 
 class LedgerClosed(RuntimeError):
@@ -119,7 +119,7 @@ class LedgerClosed(RuntimeError):
 
 @dataclass(slots=True)
 class _QueuedRows:
-    """Rows of one request, and who must be told: a thread's future, or an event loop's."""
+    """Rows of one request, and who must be notified: a thread's future, or an event loop's."""
 
     rows: list[tuple[Any, ...]]
     future: Future[None] | asyncio.Future[None]
@@ -277,7 +277,7 @@ class PredictionWriter:
             return e
         where = self._engine.url.render_as_string(hide_password=True)
         failed = LedgerFailed(
-            f"the ledger at {where} did not record predictions ({str(e).strip()}). Look at its disk or server, then send them "
+            f"the ledger at {where} did not record predictions ({str(e).strip()}). Check its disk or server, then send them "
             "again"
         )
         failed.__cause__ = e

@@ -25,7 +25,7 @@ class InvalidPrediction(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One answer: `output` is the prediction with its probabilities, `inputs` the row as the model saw it.
+    """One prediction: `output` is the prediction with its probabilities, `inputs` the row as the model saw it.
 
     `time` is the row's problem.time (a date, ISO 8601 text or a number); None: the moment of receipt.
     """
@@ -83,7 +83,7 @@ def compile_prediction_insert(engine: sa.Engine) -> str:
 
 
 def _hash_content(*parts: bytes) -> int:
-    """64 bits of what was asked and answered: a signed whole number, as both databases have them."""
+    """64 bits of row and prediction: a signed whole number, as both databases have them."""
     digest = hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 

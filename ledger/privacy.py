@@ -39,7 +39,7 @@ class PrivacyRules:
     def hashed(self, column: str, value: Any) -> str | None:
         """The hash that is stored for a value of a column: 32 digits; missing stays missing.
 
-        BLAKE2b with the key, over column and value, so that nobody finds the value by trying all there are.
+        BLAKE2b with the key, over column and value, so that the value cannot be found by trying all there are.
         """
         if value is None or value != value:  # noqa: PLR0124 (NaN)
             return None

@@ -67,7 +67,7 @@ def erase_ids(engine: sa.Engine, project: str, ids: Iterable[str]) -> RemovedRow
 def erase_subject(engine: sa.Engine, project: str, column: str, value: Any, privacy: PrivacyRules) -> RemovedRows:
     """Erase every id with a prediction whose input `column` was `value`, stored plainly or hashed.
 
-    Raises ValueError for a column that is dropped: then only ids can say whose rows these are.
+    Raises ValueError for a column that is dropped: then only ids can name the rows these are.
     """
     if column in privacy.drop:
         raise ValueError(f"column {column!r} is not stored (ledger.drop). Name the subject's ids instead")

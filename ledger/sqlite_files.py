@@ -25,7 +25,7 @@ SQLITE_BUSY_SECONDS = 20
 
 @dataclass(frozen=True)
 class DatabaseContents:
-    """A database's tables, and the migration that it was brought to last; None where it does not say."""
+    """A database's tables, and the migration that it was brought to last; None where it does not name one."""
 
     tables: frozenset[str]
     revision: str | None
@@ -92,7 +92,7 @@ def create_database(path: Path, work: Callable[[Path], object]) -> None:
 
 
 def vacuum_into(source: Path, into: Path) -> None:
-    """Write a database's content, with what still stands in its write-ahead log, to an empty or missing file."""
+    """Write a database's content, with what still is in its write-ahead log, to an empty or missing file."""
     with open_database(source) as db:
         db.execute("VACUUM INTO ?", (str(into),))
 

@@ -25,8 +25,8 @@ class VersionFacts:
 
     columns: by group, as features.FeatureColumns has them. history: retrain.history. sides: the settings of the split.
     taught_until: the newest row that it was fitted on. id, time: those of the problem. summary: what people see of it.
-    bulk: which engine answers large batches sooner. memory: what the scorer needs for it. digest: the run keeps what its table
-    looked like. rows: of a simulated lap. classes: where no engine's file says them. collected: when its model files were deleted.
+    bulk: which engine predicts large batches sooner. memory: what the scorer needs for it. digest: the run keeps what its table
+    looked like. rows: of a simulated lap. classes: where no engine's file names them. collected: when its model files were deleted.
     """
 
     kind: str = ""
@@ -54,7 +54,7 @@ class VersionFacts:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> VersionFacts:
-        """The facts that to_json() wrote; what else stands there is for others."""
+        """The facts that to_json() wrote; what else is there is for others."""
         return cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Version:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Version:
-        """The version that to_json() wrote, or that stands in the ledger."""
+        """The version that to_json() wrote, or that is in the ledger."""
         return cls(**{**content, "facts": VersionFacts.from_json(content["facts"])})
 
     def to_json(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class GateJudgement:
 
 @dataclass(frozen=True)
 class Promotion:
-    """The champion moved; cause is lap, manual, rollback (by hand), probation (by the watch) or adopted."""
+    """The champion moved; cause is lap, manual, rollback (manual), probation (by monitoring) or adopted."""
 
     from_version: int | None
     to_version: int
@@ -192,13 +192,13 @@ def find_champion(engine: sa.Engine, project: str) -> Version | None:
 
 
 def find_last_promotion(engine: sa.Engine, project: str) -> Promotion | None:
-    """The newest promotion, or None. Asked every second by a service: it must not wait for writers, nor they for it."""
+    """The newest promotion, or None. Read every second by a service: it must not wait for writers, nor they for it."""
     with open_snapshot(engine) as db:
         return _read_last_promotion(db, project)
 
 
 def find_previous_champion(engine: sa.Engine, project: str, version: int) -> int | None:
-    """The champion that `version` took over from when it last rose by itself or by hand, not by being put back."""
+    """The champion that `version` took over from when it last rose by itself or manually, not by being put back."""
     query = sa.select(promotions.c.from_version).where(
         promotions.c.project == project,
         promotions.c.to_version == version,
@@ -233,7 +233,7 @@ def record_judgement(
     engine: sa.Engine, lease: Lease, judgement: GateJudgement, move: Promotion | None, lap: str = ""
 ) -> None:
     """Record a verdict and, in the same transaction, the promotion that follows from it, and the end of the decision that
-    the lap claimed: whatever happens afterwards, nobody carries it out again.
+    the lap claimed: whatever happens afterwards, it is never carried out again.
 
     Raises ChampionMoved when another version was promoted since the comparison, LeaseLost when the lap was overtaken.
     """
@@ -248,7 +248,7 @@ def record_judgement(
 
 
 def record_promotion(engine: sa.Engine, project: str, move: Promotion) -> None:
-    """Make a version champion by hand, without waiting for a lap that runs. Raises ChampionMoved."""
+    """Make a version champion manually, without waiting for a lap that runs. Raises ChampionMoved."""
     with engine.begin() as db:
         _insert_promotion(db, project, move)
 
@@ -280,7 +280,7 @@ def make_promotion(from_version: int | None, to_version: int, cause: str, reason
 
 
 def record_alias_update(engine: sa.Engine, project: str, move: Promotion) -> None:
-    """Record that MLflow's alias now says what this promotion says."""
+    """Record that MLflow's alias now is what this promotion made it."""
     this = (
         promotions.c.project == project,
         promotions.c.promoted == move.promoted,
@@ -310,7 +310,7 @@ OPENING_CHUNK_ROWS = 10_000
 
 @dataclass(frozen=True)
 class SplitOpening:
-    """The test side of one fingerprint: opened when, and the hash of the predictions that were stored then."""
+    """The test split of one fingerprint: opened when, and the hash of the predictions that were stored then."""
 
     fingerprint: str
     attempts: int
@@ -318,7 +318,7 @@ class SplitOpening:
 
 
 def find_opening(engine: sa.Engine, project: str, fingerprint: str) -> SplitOpening | None:
-    """The opening of this fingerprint, or None when its test side is still sealed."""
+    """The opening of this fingerprint, or None when its test split is still sealed."""
     query = sa.select(openings).where(openings.c.project == project, openings.c.fingerprint == fingerprint)
     with engine.connect() as db:
         row = db.execute(query).one_or_none()
@@ -326,7 +326,7 @@ def find_opening(engine: sa.Engine, project: str, fingerprint: str) -> SplitOpen
 
 
 def open_test_split(engine: sa.Engine, project: str, fingerprint: str) -> SplitOpening:
-    """Record, before it happens, that the test side is about to be opened.
+    """Record, before it happens, that the test split is about to be opened.
 
     An opening that was cut off before its record was stored may be repeated (the fit is deterministic) and is counted.
     """

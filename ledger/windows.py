@@ -18,7 +18,7 @@ _BEFORE_ALL_TIMES = "0000"
 
 @dataclass(frozen=True)
 class WindowRecord:
-    """A window of one version, as it was looked at last. `origin`: where its rows came from, `ledger` or `source`."""
+    """A window of one version, as it was checked last. `origin`: where its rows came from, `ledger` or `source`."""
 
     version: int
     start: str
@@ -46,7 +46,7 @@ class PredictionTraffic:
 
 
 def save_window(engine: sa.Engine, project: str, seen: WindowRecord, before: WindowRecord | None) -> bool:
-    """Keep a look; False, and nothing is kept, where another process looked since `before` was read."""
+    """Keep a check; False, and nothing is kept, where another process checked since `before` was read."""
     row = {"project": project, **vars(seen)}
     with engine.begin() as db:
         c = windows.c
@@ -58,7 +58,7 @@ def save_window(engine: sa.Engine, project: str, seen: WindowRecord, before: Win
 
 
 def record_window_run(engine: sa.Engine, project: str, seen: WindowRecord, run_id: str) -> None:
-    """Remember under which MLflow run a look can be found."""
+    """Remember under which MLflow run a check can be found."""
     c = windows.c
     with engine.begin() as db:
         this = (c.project == project, c.version == seen.version, c.start == seen.start)
@@ -66,7 +66,7 @@ def record_window_run(engine: sa.Engine, project: str, seen: WindowRecord, run_i
 
 
 def list_windows(engine: sa.Engine, project: str, version: int) -> tuple[WindowRecord, ...]:
-    """The windows of a version that were looked at, in the order of time."""
+    """The windows of a version that were checked, in the order of time."""
     wanted = [windows.c[name] for name in WindowRecord.__dataclass_fields__]
     query = sa.select(*wanted).where(windows.c.project == project, windows.c.version == version)
     with open_snapshot(engine) as db:
@@ -74,7 +74,7 @@ def list_windows(engine: sa.Engine, project: str, version: int) -> tuple[WindowR
 
 
 def find_newest_window(engine: sa.Engine, project: str) -> WindowRecord | None:
-    """The window that was looked at last, or None."""
+    """The window that was checked last, or None."""
     wanted = [windows.c[name] for name in WindowRecord.__dataclass_fields__]
     query = sa.select(*wanted).where(windows.c.project == project).order_by(windows.c.looked.desc()).limit(1)
     with open_snapshot(engine) as db:
@@ -83,7 +83,7 @@ def find_newest_window(engine: sa.Engine, project: str) -> WindowRecord | None:
 
 
 def read_traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> PredictionTraffic:
-    """What a version answered from `since` on (included)."""
+    """What a version predicted from `since` on (included)."""
     p = predictions.c
     mine = [p.project == project, p.version == version, p.time >= (since or _BEFORE_ALL_TIMES)]
     counted = sa.select(sa.func.count(), sa.func.min(p.time), sa.func.max(p.time), sa.func.max(p.received)).where(*mine)
@@ -118,7 +118,7 @@ def read_prediction_times(engine: sa.Engine, project: str, version: int, since: 
 
 
 def count_labels(engine: sa.Engine, project: str) -> tuple[int, str | None]:
-    """How many labels the ledger holds, and when the last came: what says that there are new ones."""
+    """How many labels the ledger holds, and when the last came: by which new ones are noticed."""
     query = sa.select(sa.func.count(), sa.func.max(labels.c.received)).where(labels.c.project == project)
     with open_snapshot(engine) as db:
         count, received = db.execute(query).one()

@@ -75,7 +75,7 @@ class DriftFinding:
 @dataclass(frozen=True)
 class DriftResult:
     """Has anything moved? `statistic` is the largest standardised distance of all, `limit` what it exceeds in a share
-    `level` of unchanged windows, `p` its place among them. None: that cannot be told, for a reason that `note` names. Then `alarm` is
+    `level` of unchanged windows, `p` its place among them. None: that is unknown, for a reason that `note` names. Then `alarm` is
     None where rows were enough and the report failed.
     """
 
@@ -120,7 +120,7 @@ class PerformanceResult:
 
 @dataclass(frozen=True)
 class ChangeDiagnosis:
-    """Which kind of change this is, how sure that is (0 to 1), the columns that speak for it, why, and what helps."""
+    """Which type of change this is, how sure that is (0 to 1), the columns that speak for it, why, and what helps."""
 
     change: ChangeKind
     sure: float
@@ -131,7 +131,7 @@ class ChangeDiagnosis:
 
 @dataclass(frozen=True)
 class WindowAssessment:
-    """All that one look at a window found: what a decision is made from, and what is remembered of it."""
+    """All that one check of a window found: what a decision is made from, and what is remembered of it."""
 
     version: int
     stretch: WindowExtent
@@ -146,7 +146,7 @@ class WindowAssessment:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> WindowAssessment:
-        """What to_json() wrote, as the ledger has it (there the window's state stands beside it)."""
+        """What to_json() wrote, as the ledger has it (there the window's state is beside it)."""
         drift, diagnosis, estimate = content["drift"], content["diagnosis"], content["estimate"]
         findings = tuple(DriftFinding(**one) for one in drift["findings"])
         return cls(
@@ -176,7 +176,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class DecisionLimits:
-    """What params.yaml says about retraining: sections retrain and monitor; `scheduled`: schedule.train starts laps."""
+    """What params.yaml sets about retraining: sections retrain and monitor; `scheduled`: schedule.train starts laps."""
 
     policy: PolicyName = "staleness"
     cost: float = 0.5
@@ -235,9 +235,9 @@ class DecisionHistory:
     """What happened before. looks: the champion's earlier windows, oldest first; made: decisions, oldest first.
 
     usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
-    window_error: by how much the means of windows differ there, for windows too short in time to say so themselves;
+    window_error: by how much the means of windows differ there, for windows too short in time to show it themselves;
     new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known);
-    advice: what retrain.policy regret says, losses and gain in mean losses of one window (None: another policy).
+    advice: what retrain.policy regret recommends, losses and gain in mean losses of one window (None: another policy).
     """
 
     looks: tuple[WindowAssessment, ...] = ()
@@ -254,8 +254,8 @@ class DecisionHistory:
 class PolicyInput:
     """What is known when window `now` begins.
 
-    taught: (m,) the windows before which champions and challengers were taught, rising. losses: (m, known) their mean losses per
-    row on windows 0 .. known - 1, NaN on windows before they were taught; known = now, or less where labels are late.
+    taught: (m,) the windows before which champions and challengers were trained, rising. losses: (m, known) their mean losses per
+    row on windows 0 .. known - 1, NaN on windows before they were trained; known = now, or less where labels are late.
     serving: the champion's place in `taught`; since: the window at which it began to serve. record: (h,) its mean losses on the
     windows of its own held-out rows. price: of a lap, in loss. alarm: whether a drift alarm rings on the latest window, where
     somebody measures one.
@@ -277,7 +277,7 @@ class PolicyInput:
 
     @property
     def born(self) -> int:
-        """The window before which the champion was taught."""
+        """The window before which the champion was trained."""
         return int(self.taught[self.serving])
 
     @property

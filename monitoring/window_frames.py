@@ -65,7 +65,7 @@ def build_ledger_frame(
 def build_source_frame(
     rows: pd.DataFrame, columns: FeatureColumns, record: pd.DataFrame, kind: ProblemType, model: Any
 ) -> pd.DataFrame:
-    """Rows of the table with what the champion (None: there are no rows) says now. Missing where it cannot read a column."""
+    """Rows of the table with what the champion (None: there are no rows) predicts now. Missing where it cannot read a column."""
     frame = read_like_record(rows.reset_index(drop=True), columns)
     frame[INPUTS_STORED_COLUMN] = True
     frame[LABEL_KNOWN_COLUMN] = np.nan
@@ -262,7 +262,7 @@ def mask_labelled(frame: pd.DataFrame, target: str) -> NDArray[np.bool_]:
 
 
 def read_frame_predictions(frame: pd.DataFrame, record: pd.DataFrame, kind: ProblemType, target: str) -> Predictions:
-    """Predictions (n,) of a frame; the record says which columns are probabilities, and what type classes have."""
+    """Predictions (n,) of a frame; the record names which columns are probabilities, and what type classes have."""
     names = list(record.columns[list(record.columns).index(BASELINE_LOSS_COLUMN) + 1 :])
     only = frame[[PREDICTION_COLUMN]].assign(**{BASELINE_LOSS_COLUMN: np.nan}).join(frame[names])
     return scores.read_predictions(only, kind.truth(record[target]))

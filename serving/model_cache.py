@@ -30,7 +30,7 @@ CACHED_VERSIONS = 4
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version that may answer: its record in the ledger, what it may be asked, its engine, and why it is that one."""
+    """A version that may serve: its record in the ledger, its signature, its engine, and why it is that one."""
 
     version: Version
     signature: ModelSignature
@@ -48,7 +48,7 @@ class ModelCache:
         self.folder, self._fetch, self._memory = folder, fetch, memory
 
     def load(self, version: Version) -> LoadedVersion:
-        """A version, checked and tried. Raises Corrupted, Outage, or what else WindvaneError says."""
+        """A version, checked and tried. Raises Corrupted, Outage, or another WindvaneError."""
         content = self._content(version)
         folder, kind = self.folder / str(version.version), version.facts.kind
         self._fits(version, folder, content)
@@ -58,7 +58,9 @@ class ModelCache:
             if form is None:
                 signature = _make_signature_from_facts(version)
                 engine = _load_scikit_learn_engine(folder, version.manifest_sha256, kind, signature)
-                return LoadedVersion(version, signature, engine, "stored without a compiled form: scikit-learn answers")
+                return LoadedVersion(
+                    version, signature, engine, "stored without a compiled form: scikit-learn predicts"
+                )
             engine = _load_tested_engine(form, folder, version.manifest_sha256, kind)
             return LoadedVersion(version, form.signature, engine, form.why)
         finally:
@@ -67,7 +69,7 @@ class ModelCache:
     def _content(self, version: Version) -> dict[str, bytes]:
         """What a version's engine is made of, equal to the manifest; fetched first where there is no good copy.
 
-        The pipeline itself, which is larger, is copied only where scikit-learn must answer.
+        The pipeline itself, which is larger, is copied only where scikit-learn must predict.
         """
         copy, digest = self.folder / str(version.version), version.manifest_sha256
         if copy.exists():
@@ -159,7 +161,7 @@ def _make_signature_from_facts(version: Version) -> ModelSignature:
 
 
 def _smoke_test_engine(engine: PredictionEngine, form: engine_files.StoredEngine, version: str) -> None:
-    """Have the engine answer the stored sample."""
+    """Have the engine predict the stored sample."""
     import numpy as np
 
     from windvane.serving.compiled.agreement import compare_predictions
@@ -170,7 +172,7 @@ def _smoke_test_engine(engine: PredictionEngine, form: engine_files.StoredEngine
     )
     if found.differing or found.changed:
         raise Corrupted(
-            f"version {version} answers otherwise than in training ({found}). Teach again with `windvane train`"
+            f"version {version} predicts otherwise than in training ({found}). Train again with `windvane train`"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which version answers: follows the ledger's champion, tries a challenger as shadow or canary beside it, goes back
+"""Which version serves: follows the ledger's champion, tries a challenger as shadow or canary beside it, goes back
 where it fails, and describes all this for GET /model.
 """
 
@@ -34,7 +34,7 @@ MAX_LATENCY_FACTOR, LATENCY_SLACK_SECONDS = 2.0, 0.005
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """One side: requests answered, failures, and the median seconds of the newest (None: too few)."""
+    """One side: requests served, failures, and the median seconds of the newest (None: too few)."""
 
     requests: int
     failures: int
@@ -98,7 +98,7 @@ log = logging.getLogger("windvane.serving")
 
 @dataclass(frozen=True)
 class ServingVersion:
-    """A version that answers, since when it does, and since when the ledger calls it champion."""
+    """A version that serves, since when it does, and since when the ledger calls it champion."""
 
     loaded: LoadedVersion
     since: str
@@ -122,7 +122,7 @@ class RefusedVersion:
 
 @dataclass(frozen=True)
 class ServingLineup:
-    """Who answers: the champion, and beside it a challenger while a rollout lasts (role shadow or canary, until when)."""
+    """Who serves: the champion, and beside it a challenger while a rollout lasts (role shadow or canary, until when)."""
 
     champion: ServingVersion
     challenger: ServingVersion | None = None
@@ -134,7 +134,7 @@ class ServingLineup:
 
 @dataclass(frozen=True)
 class _WantedVersions:
-    """What the ledger and the rollout ask for at a moment; challenger None: the champion alone."""
+    """What the ledger and the rollout require at a moment; challenger None: the champion alone."""
 
     champion: int
     challenger: int | None = None
@@ -142,7 +142,7 @@ class _WantedVersions:
 
 
 class ChampionFollower:
-    """`lineup` is replaced as a whole: whoever reads it once has everything of the versions in it."""
+    """`lineup` is replaced as a whole: a reader that takes it once has everything of the versions in it."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class ChampionFollower:
         rollout: RolloutRule | None = None,
         tell: Callable[[], None] | None = None,
     ) -> None:
-        """tell: has MLflow told of a rollback that happened here; may take long, and raises WindvaneError."""
+        """tell: has MLflow notified of a rollback that happened here; may take long, and raises WindvaneError."""
         self._engine, self._project, self._shelf, self._others = engine, project, shelf, tell
         self._rollout = rollout or RolloutRule()
         self.lineup: ServingLineup | None = None
@@ -187,7 +187,7 @@ class ChampionFollower:
         service_state.clear_service_state(self._shelf.folder)
 
     def look(self) -> None:
-        """One look at the ledger, and the swap if others should answer. Raises nothing that an outage causes."""
+        """One check of the ledger, and the swap if others should serve. Raises nothing that an outage causes."""
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
@@ -197,7 +197,7 @@ class ChampionFollower:
             if last is not None:
                 self._follow(last)
         except SQLAlchemyError as e:
-            self.unreachable = f"the ledger does not answer ({type(e).__name__})"
+            self.unreachable = f"the ledger does not respond ({type(e).__name__})"
 
     def _follow(self, last: Promotion) -> None:
         wanted, lineup = self._wanted(last), self.lineup
@@ -225,7 +225,7 @@ class ChampionFollower:
         self._tell()
 
     def _wanted(self, last: Promotion) -> _WantedVersions:
-        """A version that a lap promoted is rolled out; what a person moved, and what goes back, answers at once."""
+        """A version that a lap promoted is rolled out; what a person moved, and what goes back, serves at once."""
         until = datetime.fromisoformat(last.promoted) + self._rollout.lasting
         if (
             self._rollout.way == "direct"
@@ -278,7 +278,7 @@ class ChampionFollower:
             return None
 
     def _tell(self) -> None:
-        """What `windvane status` says."""
+        """What `windvane status` shows."""
         current = self.current
         number, since = (None, None) if current is None else (current.number, current.since)
         service_state.write_service_state(

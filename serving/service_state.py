@@ -15,17 +15,17 @@ _FILE = "state.json"
 
 
 def write_service_state(folder: Path, version: int | None, since: str | None, refused: dict[str, Any] | None) -> None:
-    """Say which version this process serves, since when, and which champion it refused."""
+    """Record which version this process serves, since when, and which champion it refused."""
     write_json({"pid": os.getpid(), "version": version, "since": since, "refused": refused}, folder / _FILE)
 
 
 def clear_service_state(folder: Path) -> None:
-    """Say that this process serves no more."""
+    """Record that this process serves no more."""
     (folder / _FILE).unlink(missing_ok=True)
 
 
 def read_service_state(folder: Path) -> dict[str, Any] | None:
-    """What a service of this folder said, if its process still runs on this machine; else None."""
+    """The state that a service of this folder recorded, if its process still runs on this machine; else None."""
     import psutil
 
     told = read_cache(folder / _FILE, _parse_service_state)

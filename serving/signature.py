@@ -56,7 +56,7 @@ _MISSING_CELLS = frozenset(
 
 
 class RequestRefused(Exception):
-    """A request that cannot be answered: its sender's fault. The text may be shown: it holds no value of the request."""
+    """A request that cannot be served: its sender's fault. The text may be shown: it holds no value of the request."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -121,7 +121,7 @@ class InputReader:
 
 
 def quote_safely(text: object, longest: int = 60) -> str:
-    """Something of a request as it may stand in an answer: short, printable, nothing that a browser would obey."""
+    """Something of a request as it may be in a response: short, printable, nothing that a browser would obey."""
     cut = str(text)[:longest]
     return html.escape("".join(c if c.isprintable() else "?" for c in cut)) + ("…" if len(str(text)) > longest else "")
 

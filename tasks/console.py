@@ -32,7 +32,7 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether what was said can be drawn anew: it goes to a terminal."""
+        """Whether the last line can be redrawn: it goes to a terminal."""
         return self._out.isatty()
 
     def write(self, text: str) -> None:
@@ -58,7 +58,7 @@ class Console:
 
 
 class SilentConsole(Console):
-    """Says nothing: for work that is shown in another way."""
+    """Prints nothing: for work that is shown in another way."""
 
     def say(self, text: str = "") -> None:
         """Nothing."""

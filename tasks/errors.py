@@ -1,4 +1,4 @@
-"""What can go wrong, and who must act: every message says what, where, and what to do next.
+"""What can go wrong, and who must act: every message states what, where, and what to do next.
 
 Also disk, permission and database errors in words.
 """
@@ -16,26 +16,26 @@ LISTED_MESSAGES = 5
 
 
 def join_messages(messages: Iterable[str]) -> str:
-    """Messages of one kind as one: the first SHOWN, and how many more there are."""
+    """Messages of one type as one: the first SHOWN, and how many more there are."""
     said = list(messages)
     more = [f"and {len(said) - LISTED_MESSAGES} more such columns"] if len(said) > LISTED_MESSAGES else []
     return "; ".join([*said[:LISTED_MESSAGES], *more])
 
 
 class WindvaneError(Exception):
-    """Base of all errors raised on purpose; its text is shown to the user as it stands."""
+    """Base of all errors raised on purpose; its text is shown to the user as it is."""
 
     exit_code = 1
 
 
 class InputError(WindvaneError):
-    """The user's input is at fault: one message that says what, where, and what to do."""
+    """The user's input is at fault: one message that states what, where, and what to do."""
 
     exit_code = 2
 
 
 class Outage(WindvaneError):
-    """A store or server that should answer does not. Never to be read as "there is none"."""
+    """A store or server that should respond does not. Never to be read as "there is none"."""
 
 
 class Corrupted(WindvaneError):
@@ -43,7 +43,7 @@ class Corrupted(WindvaneError):
 
 
 class SealedError(WindvaneError):
-    """The test side was opened a second time, or outside the evaluation."""
+    """The test split was opened a second time, or outside the evaluation."""
 
 
 # With less than this free, whatever failed had no room.
@@ -67,7 +67,7 @@ _DAMAGED = (
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or one behind it, says that a disk is full."""
+    """Whether an error, or one behind it, means that a disk is full."""
     return any(
         (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or _mentions(e, _FULL)
         for e in _list_causes(error)
@@ -75,13 +75,13 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_access_denied(error: BaseException) -> bool:
-    """Whether an error, or one behind it, says that something must not be written or read."""
+    """Whether an error, or one behind it, means that something must not be written or read."""
     codes = (errno.EROFS, errno.EACCES, errno.EPERM)
     return any((isinstance(e, OSError) and e.errno in codes) or _mentions(e, _CLOSED) for e in _list_causes(error))
 
 
 def is_database_damaged(error: BaseException) -> bool:
-    """Whether an error, or one behind it, says that an SQLite file is none, or none any more."""
+    """Whether an error, or one behind it, means that an SQLite file is none, or none any more."""
     return any(_mentions(e, _DAMAGED) for e in _list_causes(error))
 
 
@@ -140,7 +140,7 @@ def has_no_room(place: Path) -> bool:
 
 
 def log_reports_full_disk(log: Path) -> bool:
-    """Whether the end of a log, of a process that died, says that a disk is full."""
+    """Whether the end of a log, of a process that died, shows that a disk is full."""
     try:
         words = log.read_bytes()[-100_000:].decode("utf-8", "replace").lower()
     except OSError:

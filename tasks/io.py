@@ -27,7 +27,7 @@ def set_private_umask() -> None:
 
 def choose_file_mode(path: Path) -> int:
     """The mode of a file that is written at `path`: 0600 below .windvane; elsewhere that of the file which it replaces, or
-    what the user's own umask says.
+    the user's own umask.
     """
     if STATE_FOLDER.name in path.absolute().parts:
         return 0o600
@@ -47,7 +47,7 @@ def apply_user_umask(path: Path) -> None:
 
 
 def close_open_folders(root: Path) -> None:
-    """Close the folders of a project that an earlier version left open to others: whoever cannot enter reads nothing in them."""
+    """Close the folders of a project that an earlier version left open to others: an account that cannot enter reads nothing in them."""
     for folder in (root / STATE_FOLDER, root / ".dvc" / "cache", root / ".dvc" / "tmp"):
         if not (folder.is_dir() and _is_open_to_others(folder) and folder.stat().st_uid == os.geteuid()):
             continue

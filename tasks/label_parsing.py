@@ -29,7 +29,7 @@ _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 def parse_label(kind: ProblemKind, id: Any, label: Any, at: Any = None, written: bool = False) -> LabelStatement:
     """One statement from plain values. `written`: they are text from a file, where a number looks like a word.
 
-    Raises ValueError saying which of the three is wrong, and how.
+    Raises ValueError naming which of the three is wrong, and how.
     """
     moment_of = None if at is None or (written and not at.strip()) else _parse_label_time(at)
     return LabelStatement(
@@ -145,7 +145,7 @@ def read_label_file(path: Path, kind: ProblemKind) -> list[LabelStatement]:
             wrong, count = wrong or f"{row.where}: {e}", count + 1
     if count:
         more = f"; so have {count - 1:,} more" if count > 1 else ""
-        raise InputError(f"{path}: {wrong}{more}. Nothing was handed in: mend the file, then hand it in again")
+        raise InputError(f"{path}: {wrong}{more}. Nothing was recorded: fix the file, then send it again")
     return found
 
 
@@ -153,7 +153,7 @@ def _check_label_columns(path: Path, names: list[str]) -> None:
     """Raise unless these are the columns; one that is misspelt would be overlooked."""
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: column {name!r} stands twice. Keep one of them")
+            raise InputError(f"{path}: column {name!r} appears twice. Keep one of them")
         if name not in LABEL_COLUMNS and (
             near := difflib.get_close_matches(name.strip().lower(), LABEL_COLUMNS, n=1, cutoff=0.5)
         ):
@@ -191,13 +191,13 @@ def _csv(path: Path) -> Iterator[_Row]:
                 continue
             if len(cells) != len(names):
                 raise InputError(
-                    f"{path}: {where} has {len(cells)} cells where the header names {len(names)} columns. Mend it; a cell "
+                    f"{path}: {where} has {len(cells)} cells where the header names {len(names)} columns. Fix it; a cell "
                     f"that holds {delimiter!r} needs quotes around it"
                 )
             row = dict(zip(names, cells, strict=True))
             yield _Row(where, row["id"], row["label"], row.get("at"))
     except csv.Error as e:
-        raise InputError(f"{path}: line {last}: {e}. Mend that line") from None
+        raise InputError(f"{path}: line {last}: {e}. Fix that line") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -217,7 +217,7 @@ def _json(path: Path) -> Iterator[_Row]:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as e:
-            raise InputError(f"{path}: line {number} is broken JSON ({e.msg}). Mend or delete that line") from None
+            raise InputError(f"{path}: line {number} is broken JSON ({e.msg}). Fix or delete that line") from None
         if not isinstance(row, dict) or not {"id", "label"} <= set(row) <= set(LABEL_COLUMNS):
             raise InputError(
                 f'{path}: line {number} is no label. Write one a line: {{"id": "a", "label": 1}}, and "at" where it is known'

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CandidateSummary:
-    """A candidate and its headline metric on the validation side."""
+    """A candidate and its headline metric on the validation split."""
 
     name: str
     validation: float | None
@@ -23,7 +23,7 @@ class CandidateSummary:
 
 @dataclass(frozen=True)
 class LapOutcome:
-    """A lap's result; `test` is the headline metric on the test side, `interval` its 95 % bootstrap interval."""
+    """A lap's result; `test` is the headline metric on the test split, `interval` its 95 % bootstrap interval."""
 
     run_id: str
     data_version: str

@@ -23,7 +23,7 @@ _SECTION = re.compile(r"""^[\s{]*["']?(project|problem)["']?\s*:""", re.MULTILIN
 def enter_project(given: Path | None, typed: Mapping[str, Any], *, new: bool) -> tuple[Path, dict[str, Any]]:
     """Change to the project's folder; it, and `typed` with each path still naming what it named where it was typed.
 
-    given: what `--project` says; else it is looked for upwards, or is the present folder where the project is a `new` one.
+    given: the value of `--project`; else it is looked for upwards, or is the present folder where the project is a `new` one.
     Raises InputError where there is no such folder.
     """
     try:
@@ -57,7 +57,7 @@ def resolve_project(path: Path) -> Path:
 
 
 def _is_project(folder: Path) -> bool:
-    """Whether the folder's params.yaml is Windvane's. One that cannot be parsed is, where it looks so: then its fault is named."""
+    """Whether the folder's params.yaml is Windvane's. One that cannot be parsed is, where it resembles one: then its fault is named."""
     try:
         text = (folder / PROJECT_FILE).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):

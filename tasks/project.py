@@ -44,12 +44,12 @@ class Project:
 
     @cached_property
     def secret(self) -> str:
-        """The project's own secret: every server that Windvane starts for it asks for it."""
+        """The project's own secret: every server that Windvane starts for it requires it."""
         return project_secrets.read_project_secret(self.home)
 
     @cached_property
     def ledger(self) -> sa.Engine:
-        """The ledger, migrated. Raises what tasks/project.py says of one that cannot be opened."""
+        """The ledger, migrated. Raises what tasks/project.py names for one that cannot be opened."""
 
         return open_project_ledger(self)
 
@@ -110,7 +110,7 @@ class Project:
         return self.fetch(mlflow_store.join_address(mlflow_store.get_parent_address(version.model_uri), name), digest)
 
     def record(self, version: Version) -> pd.DataFrame:
-        """A version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
+        """A version's held-out rows with its predictions, as stored when the test split was opened. Raises Corrupted."""
         from windvane.tasks.errors import Corrupted
         from windvane.tasks.ingest.table_io import read_parquet
         from windvane.tasks.stores.model_files import hash_file
@@ -157,7 +157,7 @@ _REFUSED = (
 def open_project_ledger(project: Project) -> sa.Engine:
     """The project's ledger, migrated; made where there never was one.
 
-    Raises InputError for an address that names none, Outage for a server that does not answer, Corrupted for a damaged file, and
+    Raises InputError for an address that names none, Outage for a server that does not respond, Corrupted for a damaged file, and
     WindvaneError for one that a newer Windvane wrote, or that is gone while MLflow still holds its champion.
     """
     from sqlalchemy.exc import SQLAlchemyError
@@ -243,7 +243,7 @@ def _explain_ledger_error(project: Project, url: str, error: Exception) -> Windv
 
 def _explain_server_error(where: str, first: str, error: Exception) -> WindvaneError:
     kind: type[WindvaneError] = Outage
-    said = f"does not answer ({first}). Start its server, or correct the address"
+    said = f"does not respond ({first}). Start its server, or correct the address"
     if isinstance(error, ImportError):
         kind, said = (
             InputError,

@@ -19,7 +19,7 @@ FIRST_STAGE_INPUTS = {TRAINED_UNTIL_FILE: {"taught_until": None}, ACCEPTED_SUMMA
 
 
 def run_stage(name: str, root: Path) -> None:
-    """Do the work of a stage in this folder, as its params.yaml says. Raises WindvaneError."""
+    """Do the work of a stage in this folder, as its params.yaml sets. Raises WindvaneError."""
     from windvane.tasks.ingest import ingestion
     from windvane.tasks.split import data_split
     from windvane.tasks.validate import table_validation
@@ -112,7 +112,7 @@ def is_state_tracked(root: Path) -> bool:
 
 
 def explain_tracked_state(root: Path) -> InputError:
-    """What is said where git holds .windvane."""
+    """The message where git holds .windvane."""
     line = "" if not _missing(root) else f" && echo {IGNORE_RULE} >> .gitignore"
     return InputError(
         f"{root / STATE_FOLDER}: is tracked by git, and with it data, models, predictions and secrets. Take it out of git (the files "

@@ -20,7 +20,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 def read_project_secret(home: Path) -> str:
-    """The project's secret, 64 hexadecimal digits; made when it is first asked for. `home`: the project's .windvane."""
+    """The project's secret, 64 hexadecimal digits; made when it is first needed. `home`: the project's .windvane."""
     return read_or_create_secret(home / SECRET_FILE, "Make a new one: windvane secret --renew")
 
 
@@ -103,7 +103,7 @@ def _read_ledger_key(home: Path) -> bytes:
         return given.encode()
     if os.environ.get("WINDVANE_LEDGER_URL"):
         raise InputError(
-            f"ledger.hash: whoever writes to a shared ledger must hash alike. Set {LEDGER_KEY_VARIABLE} to the same secret everywhere: "
+            f"ledger.hash: all writers to a shared ledger must hash alike. Set {LEDGER_KEY_VARIABLE} to the same secret everywhere: "
             "openssl rand -hex 32"
         )
     remedy = "Restore it from a backup: values hashed with it are found by no other"

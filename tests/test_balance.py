@@ -281,7 +281,7 @@ def test_a_refit_keeps_the_treatment_of_the_champion_whatever_params_yaml_says()
     assert found.best.spec == spec
     assert found.results[0].spec.balance == UNBALANCED
     assert any("fitted with weights" in note for note in found.notes)
-    assert any("200 rows teach, which is little" in note for note in found.notes)
+    assert any("200 training rows are few" in note for note in found.notes)
 
 
 # thresholds ------------------------------------------------------------------------------------------

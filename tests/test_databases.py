@@ -275,7 +275,7 @@ def test_postgresql_killed_in_mid_read_leaves_the_snapshot_and_the_next_fetch_wo
     mortal_postgres.kill()
     reading.join()
     assert len(ended) == 1, "the server was killed too late: it had given all rows"
-    assert "does not answer" in str(ended[0])
+    assert "does not respond" in str(ended[0])
     assert "Start the database" in str(ended[0])
     assert state(tmp_path) == before
     with pytest.raises(Outage):
@@ -290,7 +290,7 @@ def test_a_server_that_is_not_there_is_an_outage_that_shows_no_password(
 ) -> None:
     monkeypatch.setenv("PASSWORD", "hunter2hunter2")
     section = data(source="postgresql://me:${PASSWORD}@127.0.0.1:9/db", query="SELECT 1 AS one")
-    with pytest.raises(Outage, match=r"postgresql://127\.0\.0\.1:9/db: does not answer") as caught:
+    with pytest.raises(Outage, match=r"postgresql://127\.0\.0\.1:9/db: does not respond") as caught:
         fetch.fetch_source(tmp_path, section)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None

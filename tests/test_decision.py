@@ -237,7 +237,7 @@ def test_broken_data_stop_everything_until_mended_or_acknowledged(policy: Any) -
 
 def test_a_stop_holds_while_too_few_rows_have_come_to_say_more() -> None:
     stopped = DecisionHistory(made=(made("stop", "told", at=month(4)),))
-    assert "looked broken" in decide_action(look(0.9, few=True), stopped, LIMITS, NOW).reason
+    assert "seemed broken" in decide_action(look(0.9, few=True), stopped, LIMITS, NOW).reason
     assert decide_action(look(0.9), stopped, LIMITS, NOW).action == "retrain"  # mended
 
 

@@ -226,7 +226,7 @@ def test_a_test_without_an_answer_is_no_quiet_one(monkeypatch: pytest.MonkeyPatc
         detector.Comparison(table[:200], table[200:], COLUMNS, target="price", time=None, seed=0), 0.01
     )
     assert found.alarm is None
-    assert "gave no answer" in str(found.note)
+    assert "gave no result" in str(found.note)
 
 
 def test_too_few_rows_and_nothing_to_compare_run_no_report(monkeypatch: pytest.MonkeyPatch) -> None:

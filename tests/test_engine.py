@@ -295,7 +295,7 @@ def test_what_is_not_known_is_not_compiled_and_said() -> None:
         compile_pipeline(model, ALL.names)
     made = form(model, "regression", ALL, inputs)
     assert made.compiled is None
-    assert "scikit-learn answers" in made.why
+    assert "scikit-learn predicts" in made.why
 
 
 def test_the_stored_form_is_plain_json_that_says_how_well_it_agreed() -> None:

@@ -49,7 +49,7 @@ def own_ledger(project: Folder) -> Path:
         ("mysql://me@host/db", 2, ("WINDVANE_LEDGER_URL", "scheme (mysql)", "postgresql://")),
         ("ledger", 2, ("WINDVANE_LEDGER_URL", "postgresql://")),
         ("postgresql://me:secret@127.0.0.1:99999/db", 2, ("cannot be read", "postgresql://")),
-        ("postgresql://me:secret@127.0.0.1:1/db", 1, ("does not answer", "Start its server")),
+        ("postgresql://me:secret@127.0.0.1:1/db", 1, ("does not respond", "Start its server")),
         ("sqlite:////nowhere/at/all\0/l.db", 2, ("WINDVANE_LEDGER_URL",)),
     ],
     ids=["scheme", "none", "port", "down", "path"],

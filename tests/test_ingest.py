@@ -37,7 +37,7 @@ BAD: dict[str, tuple[str, bytes, dict[str, object], list[str]]] = {
         "t.csv",
         lines(HEAD, *GOOD[:3], "", "2020-02-01,1,Ulm", *GOOD[4:]),
         {},
-        ["line 6", "3 cells", "4 columns", "Mend"],
+        ["line 6", "3 cells", "4 columns", "Fix"],
     ),
     "not UTF-8": (
         "t.csv",
@@ -99,7 +99,7 @@ BAD: dict[str, tuple[str, bytes, dict[str, object], list[str]]] = {
         "t.jsonl",
         lines('{"price": 1, "size": 2}', '{"price": 2, "size"', '{"price": 3, "size": 2}'),
         {},
-        ["line 2", "broken JSON", "Mend"],
+        ["line 2", "broken JSON", "Fix"],
     ),
     "JSON list": ("t.json", lines('[{"price": 1, "size": 2}]'), {}, ["line 1", "no JSON object", "one row a line"]),
     "mixed JSON": (
@@ -252,7 +252,7 @@ def test_texas_house_prices_are_read_alike_from_both_formats(whole_table: Callab
 def test_duplicate_names_and_row_labels_in_parquet(tmp_path: Path) -> None:
     twice = pa.table([pa.array([1]), pa.array([2]), pa.array([3])], names=["price", "size", "size"])
     pq.write_table(twice, tmp_path / "t.parquet")
-    with pytest.raises(InputError, match="'size' stands 2 times"):
+    with pytest.raises(InputError, match="'size' appears 2 times"):
         ingested(tmp_path / "t.parquet")
     houses(60).sample(frac=1, random_state=1).to_parquet(tmp_path / "t.parquet")
     assert list(ingested(tmp_path / "t.parquet").columns) == ["day", "size", "town", "price", table_io.ROW_KEY]

@@ -454,7 +454,7 @@ def test_mlflow_is_told_of_a_rollback_by_a_process_of_its_own(copied: Folder) ->
     assert last is not None
     assert last.told
     (copied.path / ".windvane" / "mlflow.db").write_bytes(b"not a database, but something else altogether")
-    with pytest.raises(Outage, match="The next lap tells it"):
+    with pytest.raises(Outage, match="The next lap updates it"):
         repair_aliases_elsewhere(copied.path)
 
 

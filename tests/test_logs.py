@@ -45,7 +45,7 @@ def test_what_a_crashed_process_said_outlives_the_next_start(tmp_path: Path) -> 
     again = ServiceLog(path)  # another `up`
     say(again, "")
     assert "out of memory" in path.read_text()
-    assert again.last_words() == f"it ended without a word; {path} holds none"
+    assert again.last_words() == f"it ended without output; {path} holds none"
 
 
 def test_only_the_owner_reads_it_and_the_bound_is_25_megabytes(tmp_path: Path) -> None:

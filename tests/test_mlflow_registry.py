@@ -232,7 +232,7 @@ def test_errors_of_servers_and_storage_name_the_variable_to_set() -> None:
     assert "Set MLFLOW_TRACKING_SERVER_CERT_PATH" in failing(certificate)
     assert "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in failing(aws.NoCredentialsError())
     assert "InputError" in failing(denied)
-    assert "Mend AWS_ACCESS_KEY_ID" in failing(boto3.exceptions.S3UploadFailedError(f"Failed to upload: {denied}"))
+    assert "Fix AWS_ACCESS_KEY_ID" in failing(boto3.exceptions.S3UploadFailedError(f"Failed to upload: {denied}"))
     assert "Set AWS_CA_BUNDLE" in failing(aws.SSLError(endpoint_url="https://s3", error="SSL validation failed"))
     assert "Outage" in failing(aws.EndpointConnectionError(endpoint_url="http://127.0.0.1:9"))
     assert "Outage" in failing(requests.exceptions.ConnectionError("[Errno 111] Connection refused"))

@@ -190,8 +190,8 @@ def _knows_its_user(project: Site) -> None:
     """Without, and with wrong credentials: one sentence that names the variables, beforehand and at the lap."""
     none = {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""}
     wrong = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": "wrong"}
-    assert "asks for credentials. Set MLFLOW_TRACKING_USERNAME" in project.run("check", env=none).out
-    assert "does not accept these credentials. Mend MLFLOW_TRACKING_USERNAME" in project.run("check", env=wrong).out
+    assert "requires credentials. Set MLFLOW_TRACKING_USERNAME" in project.run("check", env=none).out
+    assert "does not accept these credentials. Fix MLFLOW_TRACKING_USERNAME" in project.run("check", env=wrong).out
     assert "MLFLOW_TRACKING_USERNAME" in project.refused("rollback", status=2, env=wrong)
     assert project.champion == 2
     if not project.server.proxied:
@@ -243,7 +243,7 @@ def _in_the_middle_of_a_lap(project: Site) -> None:
     _, err = process.communicate(timeout=400)
     assert process.returncode == 1, err
     (said,) = [line for line in err.splitlines() if line.startswith("windvane: ")]
-    assert f"MLflow at {project.server.url} does not answer" in said
+    assert f"MLflow at {project.server.url} does not respond" in said
     assert "Traceback" not in err
     project.server.start().wait()
     assert project.well("train")["version"] == 2

@@ -45,7 +45,7 @@ def claim(project: Project, entry: DecisionRecord) -> None:
 
 
 def test_nothing_is_done_where_nothing_is_owed(project: Project) -> None:
-    assert PendingLapStarter(project).look() == "nothing is owed"
+    assert PendingLapStarter(project).look() == "nothing is pending"
 
 
 def test_an_event_has_time_to_become_a_lap(project: Project) -> None:
@@ -68,7 +68,7 @@ def test_a_decision_whose_laps_keep_dying_is_given_up_with_its_reason(project: P
     ended = decisions.find_decision(project.ledger, entry.id)
     assert ended is not None
     assert (ended.state, str(decisions.MAX_CLAIMS) in str(ended.note)) == ("skipped", True)
-    assert PendingLapStarter(project).look() == "nothing is owed"
+    assert PendingLapStarter(project).look() == "nothing is pending"
 
 
 def test_a_rollback_that_was_killed_behind_its_promotion_counts_as_done(project: Project) -> None:

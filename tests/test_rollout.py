@@ -128,7 +128,7 @@ def test_after_a_return_mlflow_is_told_and_need_not_answer(site: Site, outage: b
         assert last.to_version == 1  # the ledger knows first
         asked.set()
         if outage:
-            raise Outage("MLflow does not answer")
+            raise Outage("MLflow does not respond")
 
     following = ChampionFollower(site.ledger, PROJECT, ModelCache(site.root / "serving", Path), CANARY, tell)
     following.look()

@@ -182,7 +182,7 @@ def test_hopeless_trials_are_pruned_after_a_fold(tmp_path: Path) -> None:
     found = run(parsed(split={"strategy": "kfold", "folds": 3}, trials=25, candidates=["tree"]), tmp_path)
     pruned = [t for t in found.best.trials if t.state == "pruned"]
     assert {t.state for t in found.best.trials} == {"complete", "pruned"}
-    assert all(t.validation is None and "at first look" in str(t.note) for t in pruned)
+    assert all(t.validation is None and "at the first evaluation" in str(t.note) for t in pruned)
 
 
 def test_what_an_algorithm_cannot_take_fails_its_trials_and_no_more(tmp_path: Path) -> None:

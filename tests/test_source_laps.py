@@ -94,7 +94,7 @@ def test_a_growing_table_in_postgresql(
     assert "Traceback" not in ran.err
     ran = folder.run("check", "--json", env=env)
     assert ran.status == 2
-    assert "does not answer" in ran.json["problems"][0]
+    assert "does not respond" in ran.json["problems"][0]
     mortal_postgres.start()
     assert folder.run("check", "--json", env=env).status == 0
 

@@ -101,7 +101,7 @@ def test_a_storage_killed_in_mid_read_leaves_the_snapshot_and_the_next_fetch_wor
     reading.join()
     try:
         assert len(ended) == 1, "the server was killed too late: it had given the whole object"
-        assert "s3://bucket/in: the storage does not answer" in str(ended[0])
+        assert "s3://bucket/in: the storage does not respond" in str(ended[0])
         assert "AWS_ENDPOINT_URL" in str(ended[0])
         assert state(tmp_path) == before
         with pytest.raises(Outage):

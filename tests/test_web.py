@@ -141,7 +141,7 @@ def test_what_does_not_pass_is_an_outage_or_an_error(tmp_path: Path) -> None:
             fetch.fetch_source(tmp_path, asked(server))
         assert len(server.requests) == http_source.HTTP_ATTEMPTS
     with web(lambda request: send(request, b"", status=404)) as server:
-        with pytest.raises(InputError, match=r"answers 404"):
+        with pytest.raises(InputError, match=r"responds with 404"):
             fetch.fetch_source(tmp_path, asked(server))
         assert len(server.requests) == 1
     assert state(tmp_path) == {}
@@ -170,7 +170,7 @@ def test_a_connection_that_is_cut_leaves_the_snapshot_and_the_next_fetch_works(t
         assert len(server.requests) == 1 + http_source.HTTP_ATTEMPTS
         cut = False
         assert fetch.fetch_source(tmp_path, asked(server)).moved
-    with pytest.raises(Outage, match="does not answer"):
+    with pytest.raises(Outage, match="does not respond"):
         fetch.fetch_source(tmp_path, asked(server))
 
 
@@ -255,7 +255,7 @@ def test_which_addresses_are_asked(address: str, private: bool, asked: bool) -> 
 @pytest.mark.parametrize(
     ("body", "records", "said"),
     [
-        (b'{"rows": [{"x": 1}]}', None, "Lists stand at: rows"),
+        (b'{"rows": [{"x": 1}]}', None, "Lists are at: rows"),
         (b'{"rows": [{"x": 1}]}', "row", "at 'row'"),
         (b"[1, 2]", None, "no list of objects"),
         (b"[", None, "broken JSON"),

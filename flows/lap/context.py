@@ -52,7 +52,7 @@ class LapContext:
 
     @property
     def remedy(self) -> str | None:
-        """What the decision that this lap carries out wants done, where that is more than its depth says."""
+        """What the decision that this lap carries out wants done, where that is more than its depth implies."""
         return "labels" if self.decision is not None and self.decision.remedy == "labels" else None
 
     def folder(self, mark: str) -> Path:
@@ -78,7 +78,7 @@ def clear(lap: LapContext, mark: str) -> None:
 
 @contextmanager
 def open_lap(project: Project, cause: str, depth: LapDepth, console: Console) -> Iterator[LapContext]:
-    """Wait for the lease and hold it; whoever is waited for is named on the screen."""
+    """Wait for the lease and hold it; the holder is named on the screen."""
 
     def waiting(holder: laps.LeaseHolder) -> None:
         console.say(f"waiting for {holder}")
@@ -102,7 +102,7 @@ def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | No
 def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
     """The earlier outcome, when neither data, params, code nor gate have changed since; else None.
 
-    A look at DVC and the ledger only: imports neither scikit-learn, MLflow nor Prefect.
+    Reads DVC and the ledger only: imports neither scikit-learn, MLflow nor Prefect.
     """
     engine, name = lap.project.ledger, lap.project.name
     last = versions.find_last_promotion(engine, name)
@@ -133,7 +133,7 @@ def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
 
 def make_no_new_rows_outcome(lap: LapContext, champion: Version) -> LapOutcome:
     """The end of a lap that was to learn from what is new, where nothing is."""
-    reason = f"no new rows since version {champion.version} was taught"
+    reason = f"no new rows since version {champion.version} was trained"
     return _repeat_outcome(lap, champion, reason, {})
 
 
@@ -147,7 +147,7 @@ def _repeat_outcome(lap: LapContext, version: Version, reason: str, more: dict[s
 
 @contextmanager
 def track_lap(lap: LapContext) -> Iterator[LapContext]:
-    """The lap on record: begun in the ledger, and ended there as failed with its error; a killed one stays `running`."""
+    """The lap on record: started in the ledger, and ended there as failed with its error; a killed one stays `running`."""
     if lap.on_record:  # a decision's lap is on record from its first look on
         yield lap
         return
@@ -165,7 +165,7 @@ def track_lap(lap: LapContext) -> Iterator[LapContext]:
 
 
 def _close_runs(lap: LapContext) -> bool:
-    """Whether the lap's runs in MLflow could be closed. False: it answers no more, and the next lap closes this one and them."""
+    """Whether the lap's runs in MLflow could be closed. False: it no longer responds, and the next lap closes this one and them."""
     try:
         lap.project.tracker.abandon(lap.id)
     except WindvaneError:

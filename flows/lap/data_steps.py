@@ -1,6 +1,6 @@
 """The data steps of a lap: fetch, ingest, validate, split, and the push to the DVC remote.
 
-Each stage runs only if DVC says that it must.
+Each stage runs only if DVC finds that its inputs changed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PROFILE_PATH = DATA_FOLDER / "profile.json"
 
 
 def run_ingest_step(lap: LapContext) -> None:
-    """Source -> table.parquet. Where rows of production joined the source's, how many there are together is said."""
+    """Source -> table.parquet. Where rows of production joined the source's, how many there are together is printed."""
     ran, root = _run_stage(lap, "ingest", ingesting.run_ingest), lap.project.root
     if ran and snapshot.count_labelled_rows(root):
         import polars as pl
@@ -62,7 +62,7 @@ def run_ingest_step(lap: LapContext) -> None:
 
 
 def run_validate_step(lap: LapContext) -> None:
-    """Refuse a table that cannot teach; warn of what looks odd."""
+    """Refuse a table that cannot be trained on; warn of what seems odd."""
     root = lap.project.root
     proposed = _propose_contract(lap)
     with dvc_pipeline.open_dvc_pipeline(root) as stages:
@@ -79,7 +79,7 @@ def run_validate_step(lap: LapContext) -> None:
             (root / table_schema.SCHEMA_FILE).unlink()
         raise
     if proposed:
-        lap.console.say(f"  note: wrote {table_schema.SCHEMA_FILE}, what later tables are held to; look through it")
+        lap.console.say(f"  note: wrote {table_schema.SCHEMA_FILE}, what later tables are held to; review it")
     profile = read_profile(root / PROFILE_PATH)
     for finding in findings.read_findings(root / findings.FINDINGS_FILE):
         if finding.level == "warn":
@@ -92,7 +92,7 @@ def run_validate_step(lap: LapContext) -> None:
 
 
 def run_split_step(lap: LapContext) -> str:
-    """Say which rows teach, tune and judge; the data version."""
+    """Report which rows train, validate and test; the data version."""
     with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
         moved = stages.changed("split")
     if moved:  # the same rows keep the sides on which they were judged
@@ -162,7 +162,7 @@ def write_accepted_digest(lap: LapContext) -> None:
 
 
 def write_trained_until(lap: LapContext) -> None:
-    """Hand the split stage, as a file, up to where the champion was taught: what it read from a ledger would not be pure."""
+    """Hand the split stage, as a file, up to where the champion was trained: what it read from a ledger would not be pure."""
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
     content = {"taught_until": champion.facts.taught_until if champion else None}
     path = lap.project.root / TRAINED_UNTIL_PATH
@@ -180,7 +180,7 @@ def _read_stage_input(path: Path) -> Any:
 
 
 def _run_stage(lap: LapContext, name: str, work: Callable[[Path, Settings], None]) -> bool:
-    """Run a stage if DVC says that it must; whether it did."""
+    """Run a stage if DVC finds that its inputs changed; whether it did."""
     lap.console.working(name)
     root, settings = lap.project.root, lap.project.settings
     with dvc_pipeline.open_dvc_pipeline(root) as stages:
@@ -219,9 +219,9 @@ def _parse_remote_state(content: Any) -> dict[str, Any]:
 
 
 def run_push_step(lap: LapContext, run_id: str | None) -> None:
-    """Push the champion's data, and what earlier laps could not push. Costs a look at a file when nothing is left to push.
+    """Push the champion's data, and what earlier laps could not push. Costs a stat of a file when nothing is left to push.
 
-    run_id: the lap's run in MLflow, which is told; None: it has none.
+    run_id: the lap's run in MLflow, which is updated; None: it has none.
     """
     remote, path = lap.project.settings.data.remote, lap.project.home / REMOTE_STATE_FILE
     if remote is None:

@@ -87,7 +87,7 @@ def make_verdict(
     challenger: Version,
     against: Version | None,
 ) -> GateVerdict:
-    """What the gate says of a challenger's record (n rows) beside a bench."""
+    """The gate's verdict on a challenger's record (n rows) beside a bench."""
     rows, problem = record[bench.common], settings.problem
     evidence = GateEvidence(
         challenger=rows[LOSS_COLUMN].to_numpy(dtype="float64"),

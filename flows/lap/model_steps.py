@@ -52,7 +52,7 @@ JUDGED_BEFORE_COLUMN = "_judged_before"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a challenger is taught from: the split by its data version, and the work folder of the fingerprint."""
+    """What a challenger is trained on: the split by its data version, and the work folder of the fingerprint."""
 
     mark: str
     data_version: str
@@ -69,7 +69,7 @@ class TrainingData:
 
     @property
     def run(self) -> str:
-        """The lap's run in MLflow, which has begun."""
+        """The lap's run in MLflow, which has started."""
         assert self.run_id is not None
         return self.run_id
 
@@ -80,7 +80,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The chosen configuration on the test side, and how many models were fitted for that."""
+    """The chosen configuration on the test split, and how many models were fitted for that."""
 
     held: model_evaluation.HeldOutRecord
     fits: int
@@ -101,7 +101,7 @@ class BuiltModel:
 
 
 def load_training_data(lap: LapContext, data_version: str, mark: str) -> TrainingData:
-    """The split sides to learn from, read from where DVC keeps them by their hash, not from the workspace."""
+    """The splits to learn from, read from where DVC keeps them by their hash, not from the workspace."""
     from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
 
     root = lap.folder(mark)
@@ -118,9 +118,9 @@ def load_training_data(lap: LapContext, data_version: str, mark: str) -> Trainin
 
 
 def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], None]) -> searching.SearchResult:
-    """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then.
+    """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then.
 
-    check: asked after each trial; what it raises ends the search.
+    check: called after each trial; what it raises ends the search.
     """
     done = lesson.root / "found.json"
     adapter = TypeAdapter(searching.SearchResult)
@@ -157,7 +157,7 @@ def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], N
 def choose_refit_spec(
     settings: Settings, kind: definitions.ProblemType, rows: pd.DataFrame, spec: ModelConfiguration, *, labels: bool
 ) -> tuple[ModelConfiguration, tuple[str, ...]]:
-    """The champion's configuration for a refit on these (n) rows, with what label drift asks for (`labels`), and that in words.
+    """The champion's configuration for a refit on these (n) rows, with what label drift requires (`labels`), and that in words.
 
     Once it follows the newest rows' classes it goes on to, until a search: without weights all of the past would count again.
     """
@@ -166,7 +166,7 @@ def choose_refit_spec(
         return spec, ()
     if kind.continuous or time is None:
         return spec, (
-            "label drift, and a plain refit: rows are weighted for classes, and where problem.time says which are new",
+            "label drift, and a plain refit: rows are weighted for classes, and where problem.time shows which are new",
         )
     window = str(settings.monitor.window)
     now = class_balance.estimate_class_shares(
@@ -178,7 +178,7 @@ def choose_refit_spec(
 
 
 def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration) -> Evaluated:
-    """Open the test side, once per fingerprint, and keep the predictions as the record."""
+    """Open the test split, once per fingerprint, and keep the predictions as the record."""
     lap.console.working("evaluate")
     engine, name, settings = lap.project.ledger, lap.project.name, lap.project.settings
     path = lesson.root / "record.parquet"
@@ -214,7 +214,7 @@ def run_build_step(
         taught = splitting.read_final_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
         model, fits = _fit_model(lap, lesson, spec, taught), 1
     if settings.retrain.combined is not None and len(model_pipeline.unwrap_estimators(model)) == 1:
-        why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to teach"
+        why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to train on"
         lap.console.say(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
     if (threshold := classification.get_threshold(model)) is not None:
         lap.project.tracker.log(lesson.run, params={"served.threshold": threshold})
@@ -241,7 +241,7 @@ def run_build_step(
 
 
 def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
-    """Why the scoring service will not load a version beside the champion, in words; None: as far as one can tell it will."""
+    """Why the scoring service will not load a version beside the champion, in words; None: as far as is known it will."""
     most = project.settings.serve.most_memory
     champion = versions.find_champion(project.ledger, project.name)
     beside = (champion.facts.memory or {}).get("kept", 0) if champion is not None else 0
@@ -260,7 +260,7 @@ def _fit_model(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration, 
 
 
 def _select_parity_rows(lesson: TrainingData, taught: pd.DataFrame) -> pd.DataFrame:
-    """The validation rows, on which a compiled form is compared with the pipeline; with folds those that taught."""
+    """The validation rows, on which a compiled form is compared with the pipeline; with folds the training rows."""
     return (
         features.conform_frame(lesson.validation, lesson.columns, "validation rows")
         if len(lesson.validation)
@@ -274,7 +274,7 @@ def tester() -> AbstractContextManager[SmokeTester]:
 
 
 def run_smoke_step(_: LapContext, built: BuiltModel, tester: SmokeTester) -> None:
-    """Have a fresh process load the stored model, and compare its answers."""
+    """Have a fresh process load the stored model, and compare its predictions."""
     tester.test(built.folder, built.manifest_sha256)
 
 
@@ -348,7 +348,7 @@ INSPECTION_REPORT_FILE, INSPECTION_FINDINGS_FILE = "report.html", "findings.json
 
 
 def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
-    """All that was found in the data onto one page, stored with the run. Raises InputError when a model's look stops."""
+    """All that was found in the data onto one page, stored with the run. Raises InputError when a model's check stops."""
     lap.console.working("inspect")
     settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
     folder = lesson.root / "inspection"
@@ -378,12 +378,12 @@ def refuse(lap: LapContext, lesson: TrainingData) -> None:
 
 
 def _parse_split_findings(record: Any) -> tuple[TableFinding, ...]:
-    """What split found about the sides."""
+    """What the split stage found about the splits."""
     return tuple(TableFinding(**f) for f in record.get("findings", ()))
 
 
 def _drop_known_leaks(seen: tuple[TableFinding, ...], before: tuple[TableFinding, ...]) -> tuple[TableFinding, ...]:
-    """Without the columns of which validate said already that they give the target away."""
+    """Without the columns that validate reported already as giving the target away."""
     told = {f.column for f in before if (f.check == "leak" and f.level != "pass") or f.key.startswith("leak:")}
     return tuple(f for f in seen if f.check != "giveaway" or f.column is None or f.column not in told)
 
@@ -403,7 +403,7 @@ def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[Table
 
 
 def publish_data_artifact(lap: LapContext, run_id: str, whole: tuple[TableFinding, ...]) -> None:
-    """The verdict and what deserves a look, as an artifact of the Prefect run, with the way to the page."""
+    """The verdict and what needs attention, as an artifact of the Prefect run, with the way to the page."""
     from prefect.artifacts import create_markdown_artifact
 
     address = lap.project.tracker.page(run_id, f"data/{INSPECTION_REPORT_FILE}")

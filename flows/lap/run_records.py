@@ -30,7 +30,7 @@ from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 
 def start_lap_run(lap: LapContext, lesson: TrainingData) -> TrainingData:
-    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment. The lesson with that run."""
+    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment. Returns the training data with it."""
     project, tracker = lap.project, lap.project.tracker
     commit, dirty = _read_git_state(lap)
     tags = {
@@ -107,7 +107,7 @@ def log_lap_summary(
 def record_lap_verdict(
     lap: LapContext, challenger: Version, judged: Judged, move: Promotion | None, fits: int, steps: Mapping[str, float]
 ) -> LapOutcome:
-    """Record the verdict, with it the promotion that follows, and the end of the decision that the lap carries out; what to say.
+    """Record the verdict, with it the promotion that follows, and the end of the decision that the lap carries out; the message.
 
     move: the promotion; None: the challenger is refused, or serves already. fits: of models before the judgement, and steps:
     seconds by name, both for the outcome.
@@ -165,7 +165,7 @@ def close_run(lap: LapContext, outcome: LapOutcome) -> None:
 
 
 def _make_decision_tags(lap: LapContext) -> dict[str, str]:
-    """The decision that this lap carries out, for whoever finds its run."""
+    """The decision that this lap carries out, for anyone who finds its run."""
     one = lap.decision
     if one is None:
         return {}
@@ -219,7 +219,7 @@ def _read_git_state(lap: LapContext) -> tuple[str, str]:
 
 
 def _flatten_settings(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names, as a person would say them."""
+    """Nested settings as dotted names, as a person would write them."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         flat |= _flatten_settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -13,7 +13,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Running(Protocol[R_co]):
-    """A step that was begun and may run beside others."""
+    """A step that was started and may run beside others."""
 
     def result(self) -> R_co:
         """Wait for its end; what it returned. Raises what it raised."""
@@ -37,7 +37,7 @@ class Runner(ABC):
 class Direct(Runner):
     """One after the other, in this thread.
 
-    instead: what stands for each step where a lap is simulated; a step that is not in it is a KeyError. None: the steps themselves.
+    instead: what replaces each step where a lap is simulated; a step that is not in it is a KeyError. None: the steps themselves.
     """
 
     def __init__(self, instead: Mapping[Callable[..., Any], Callable[..., Any]] | None = None) -> None:

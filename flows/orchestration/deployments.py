@@ -34,7 +34,7 @@ MAX_CONCURRENT_RUNS = 4
 
 
 def make_deployments(project: Project, clock: Clock) -> list[Any]:
-    """The lap and the look at a window, under the project's name. With the events' clock the schedules are not Prefect's."""
+    """The lap and the check of a window, under the project's name. With the events' clock the schedules are not Prefect's."""
     from prefect.events import DeploymentEventTrigger
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
@@ -48,7 +48,7 @@ def make_deployments(project: Project, clock: Clock) -> list[Any]:
     schedule, name, root = project.settings.schedule, project.name, str(project.root)
     retrain = DeploymentEventTrigger(
         name=f"retrain {name}",
-        description="A decision to retrain, told by the watch, starts the lap that claims it.",
+        description="A decision to retrain, sent by monitoring, starts the lap that claims it.",
         expect={RETRAIN_EVENT},
         match={"prefect.resource.id": make_resource_id(name)},
         parameters={"decision": "{{ event.payload.decision }}", "cause": "{{ event.payload.cause }}"},
@@ -89,9 +89,9 @@ async def _run_prefect_runner(project: Project, clock: Clock, made: list[Any]) -
 
 
 def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
-    """What is owed, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
+    """What is pending, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
 
-    What does not answer now is asked again in the next round. Anything else ends this thread, and with it the signs of life.
+    What does not respond now is tried again in the next round. Anything else ends this thread, and with it the signs of life.
     """
     import httpx
     from sqlalchemy.exc import SQLAlchemyError
@@ -112,8 +112,8 @@ def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) 
             if clock == "events" and (now := read_event_clock(project, clock)) is not None:
                 _start_due_runs(ticks, now, ids)
         except (httpx.HTTPError, SQLAlchemyError) as e:
-            print(f"windvane: asked again in a moment: {e}", file=sys.stderr, flush=True)
-            _write_heartbeat(project, f"asked again in a moment: {type(e).__name__}")
+            print(f"windvane: tried again in a moment: {e}", file=sys.stderr, flush=True)
+            _write_heartbeat(project, f"tried again in a moment: {type(e).__name__}")
         time.sleep(CLOCK_INTERVAL_SECONDS)
 
 

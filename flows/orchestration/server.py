@@ -159,7 +159,7 @@ def _lock_database(home: Path) -> FileLock:
 
 
 def check_prefect_access(url: str) -> None:
-    """Ask something that needs credentials, as a lap will, with those that Prefect itself finds. Raises InputError, Outage."""
+    """Request something that needs credentials, as a lap will, with those that Prefect itself finds. Raises InputError, Outage."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -171,18 +171,18 @@ def check_prefect_access(url: str) -> None:
         if e.response.status_code in (401, 403):
             raise InputError(
                 f"PREFECT_API_URL: the Prefect server at {url} does not let this machine in ({e.response.status_code}). Set "
-                "PREFECT_API_AUTH_STRING (for Prefect Cloud PREFECT_API_KEY) to what it asks for"
+                "PREFECT_API_AUTH_STRING (for Prefect Cloud PREFECT_API_KEY) to what it requires"
             ) from None
         raise Outage(
-            f"PREFECT_API_URL: {url} answers {e.response.status_code}. Is it a Prefect API? Its address ends in /api"
+            f"PREFECT_API_URL: {url} responds with {e.response.status_code}. Is it a Prefect API? Its address ends in /api"
         ) from e
     except ValueError as e:  # no JSON, or another's
         raise Outage(
-            f"PREFECT_API_URL: what answers at {url} is no Prefect API. Correct the address: it ends in /api"
+            f"PREFECT_API_URL: what responds at {url} is no Prefect API. Correct the address: it ends in /api"
         ) from e
     except httpx.HTTPError as e:
         raise Outage(
-            f"PREFECT_API_URL: the Prefect server at {url} does not answer ({e}). Start it, or correct the address"
+            f"PREFECT_API_URL: the Prefect server at {url} does not respond ({e}). Start it, or correct the address"
         ) from e
 
 
@@ -205,7 +205,7 @@ class PrefectServer:
     credentials: Credentials | None = None
 
     def answers(self) -> bool:
-        """Whether the API is up. Raises Outage where another server answers than the one that should."""
+        """Whether the API is up. Raises Outage where another server responds than the one that should."""
         if self.credentials is None:
             return is_prefect_healthy(self.url)
         ours = auth_middleware.check_identity(self.url, self.credentials)
@@ -216,7 +216,7 @@ class PrefectServer:
         return ours is True
 
     def wait(self) -> None:
-        """Return once the API answers. Raises Outage when it died or never comes up."""
+        """Return once the API responds. Raises Outage when it died or never comes up."""
         deadline = time.monotonic() + BOOT_TIMEOUT_SECONDS
         while not self.answers():
             late = time.monotonic() > deadline
@@ -231,11 +231,11 @@ class PrefectServer:
                     )
             elif self.credentials is None:
                 raise Outage(
-                    f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL"
+                    f"PREFECT_API_URL: the Prefect server at {self.url} does not respond. Start it, or unset PREFECT_API_URL"
                 )
             elif late:
                 raise Outage(
-                    f"the Prefect server of `windvane up` at {self.url} does not answer. Start `windvane up` again"
+                    f"the Prefect server of `windvane up` at {self.url} does not respond. Start `windvane up` again"
                 )
             time.sleep(0.05)
 
@@ -299,7 +299,7 @@ def _set_environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def make_prefect_environment(home: Path, url: str, credentials: Credentials) -> Mapping[str, str]:
-    """What Prefect reads at its import, in the server and in whoever uses it. Holds the secret: never for a command line."""
+    """What Prefect reads at its import, in the server and in its clients. Holds the secret: never for a command line."""
     page, home = url.removesuffix("/api"), home.resolve()
     return {
         "PREFECT_HOME": str(home),
@@ -318,12 +318,12 @@ def make_prefect_environment(home: Path, url: str, credentials: Credentials) -> 
 
 
 def is_prefect_healthy(url: str) -> bool:
-    """Whether somebody else's API answers."""
+    """Whether somebody else's API responds."""
     return is_url_ok(f"{url}/health")
 
 
 def is_url_ok(url: str) -> bool:
-    """Whether a GET is answered with 200. Nothing of the project's is sent."""
+    """Whether a GET returns 200. Nothing of the project's is sent."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -346,10 +346,10 @@ def guard_prefect_app(app: AsgiApp, home: Path, port: int) -> AsgiApp:
 
 
 def _without_login(app: AsgiApp, credentials: Credentials) -> AsgiApp:
-    """Prefect's own check must not ask a person again whom the guard has let in.
+    """Prefect's own check must not require another login of a person whom the guard has let in.
 
-    Its page asks /ui-settings whether to show a login form, and where the API is: under the name by which the page was opened. A socket's
-    first message gets the secret, which a page does not have.
+    Its page requests /ui-settings whether to show a login form, and where the API is: under the name by which the page was
+    opened. A socket's first message gets the secret, which a page does not have.
     """
 
     async def asked_once(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:

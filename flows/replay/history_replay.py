@@ -44,13 +44,13 @@ HISTORY_FOLDER = STATE_FOLDER / "history"
 
 
 def report_replay(project: Project, story: ReplayResult, console: Console) -> dict[str, Any]:
-    """Say, draw and log a story; what of it is for machines."""
+    """Print, draw and log a story; what of it is for machines."""
     console.working("draw")
     picture, page = _write_replay_files(story, project.root / HISTORY_FOLDER)
     _print_replay(story, console)
     console.working("log")
     run = _try_log_replay(project, story, (picture, page), console)
-    console.say(f"  look: {HISTORY_FOLDER / page.name}, its picture beside it")
+    console.say(f"  page: {HISTORY_FOLDER / page.name}, its picture beside it")
     return {
         "windows": len(story.chapters),
         "policies": {"never": vars(story.never), story.policy: vars(story.ours)},
@@ -101,7 +101,7 @@ def _print_replay(story: ReplayResult, console: Console) -> None:
 
 
 def _try_log_replay(project: Project, story: ReplayResult, files: tuple[Path, ...], console: Console) -> str | None:
-    """A run in the project's experiment; None, and said, where MLflow does not answer."""
+    """A run in the project's experiment; None, and a note, where MLflow does not respond."""
     libraries.silence_libraries()
     try:
         return _log_replay(project.tracker, story, files)
@@ -142,7 +142,7 @@ class ReplayOptions:
 
 
 def replay_and_report(project: Project, asked: ReplayOptions, console: Console) -> dict[str, Any]:
-    """Play, draw, and say what it came to. Raises InputError."""
+    """Play, draw, and report the result. Raises InputError."""
     began = time.monotonic()
     story = replay_table(project, asked, console)
     return {**report_replay(project, story, console), "seconds": round(time.monotonic() - began, 2)}
@@ -173,7 +173,7 @@ def replay_table(
 def replay_windows(
     past: SimulatedProject, lease: Lease, begin: str, spec: ModelConfiguration, search: bool, console: Console
 ) -> ReplayResult:
-    """Teach the first champion on what is known at `begin`, and play on from there."""
+    """Train the first champion on what is known at `begin`, and play on from there."""
     settings = past.settings
     past.now = begin
     ticks = past.stream.places(settings.monitor.cut, begin, past.stream.times[-1])
@@ -181,7 +181,7 @@ def replay_windows(
         raise InputError(
             f"--from: no full window of {settings.monitor.window} lies behind {begin[:10]}. Name an earlier date"
         )
-    console.working("teach the first champion")
+    console.working("train the first champion")
     first = simulation.run_simulated_lap(past, lease, None, "search" if search else "refit", spec)
     if first.ending != "promoted":
         raise InputError(f"no model of the rows before {begin[:10]} may serve: {first.reason}. Name a later --from")
@@ -208,7 +208,7 @@ class _Watcher:
     passes: dict[int, MonitoringPass] = field(default_factory=dict)
 
     def look(self) -> tuple[WindowRecord, DecisionRecord] | None:
-        """One pass at the rehearsal's present."""
+        """One pass at the simulation's present."""
         production = SimulatedProduction(self.past, SILENT_CONSOLE)
         version = production.champion.version
         if version not in self.passes:
@@ -273,7 +273,9 @@ def _apply_options(project: Project, asked: ReplayOptions) -> Settings:
         content[section] = (content.get(section) or {}) | {k: v for k, v in values.items() if v is not None}
     settings = params.parse_settings(content, project.root / params.PARAMS_FILE)
     if settings.problem.time is None:
-        raise InputError("problem.time: a history needs an order. Name the column that says when a row was observed")
+        raise InputError(
+            "problem.time: a history needs an order. Name the column that has the time at which a row was observed"
+        )
     if settings.retrain.cost == 0:
         raise InputError("retrain.cost: 0 makes every retraining free, and there is nothing to weigh. Name --cost")
     return settings

@@ -140,7 +140,9 @@ def backtest_table(
     if cost == 0:
         raise InputError("retrain.cost: 0 makes every retraining free, and there is nothing to weigh. Name --cost")
     if settings.problem.time is None:
-        raise InputError("problem.time: a history needs an order. Name the column that says when a row was observed")
+        raise InputError(
+            "problem.time: a history needs an order. Name the column that has the time at which a row was observed"
+        )
     champion = versions.find_champion(project.ledger, project.name)
     spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec)
     cut = loss_matrix.cut_into_windows(_read_labelled_rows(project), settings.problem.time, window)
@@ -164,7 +166,7 @@ def backtest_table(
     # The picture is of the windows that were asked for, whichever are recommended.
     draw_backtest_result(tried[0].found, cut.starts[first:], first, project.root / BACKTEST_PICTURE)
     print_backtest_result(tried, best, spec, cut.count - first, console)
-    console.say(f"  look: {BACKTEST_PICTURE}")
+    console.say(f"  picture: {BACKTEST_PICTURE}")
     content = _make_backtest_result(tried[0], best, cut.count - first)
     if apply:
         content["applied"] = _apply_recommendation(project.root / PARAMS_FILE, content["recommended"], console)
@@ -188,7 +190,7 @@ def _compute_alarms(asked: loss_matrix.MatrixJob, project: Project, console: Con
 
 
 def _list_histories(settings: Settings, spec: ModelConfiguration, first: int) -> list[str]:
-    """All rows, the last windows, and both, where a lap can be taught so: as many windows as the first quarter has, in whole dozens
+    """All rows, the last windows, and both, where a lap can be trained so: as many windows as the first quarter has, in whole dozens
     if there are, so that longer windows hold them too.
     """
     whole = first - first % 12 if first >= 12 else first
@@ -205,7 +207,7 @@ def _apply_recommendation(path: Path, chosen: dict[str, Any], console: Console) 
     for key, (before, now) in changed.items():
         console.say(f"  {path.name}: {key} is {now} now ({'not there' if before is None else before} before)")
     if not changed:
-        console.say(f"  {path.name}: says so already; nothing changed")
+        console.say(f"  {path.name}: has these values already; nothing changed")
     return {key: list(values) for key, values in changed.items()}
 
 

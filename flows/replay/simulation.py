@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
 
 class SimulatedProject(Project):
-    """A project whose present is `now`, which whoever plays moves on. Its models and records live in memory."""
+    """A project whose present is `now`, which the player moves on. Its models and records live in memory."""
 
     def __init__(self, project: Project, settings: Settings, stream: RowArrivals, folder: Path) -> None:
         super().__init__(project.root, settings)
@@ -91,7 +91,7 @@ class SimulatedProject(Project):
 
     @cached_property
     def ledger(self) -> sa.Engine:
-        """A ledger like any other, but for one thing: whatever becomes of it, nobody waits for the disk."""
+        """A ledger like any other, but for one thing: it never waits for the disk."""
         engine = database.connect_ledger(f"sqlite:///{self.home / 'ledger.db'}")
         engine.dispose()
         sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
@@ -121,7 +121,7 @@ class SimulatedProject(Project):
         return champion, promotion
 
     def answered(self, version: Version, place: WindowSpan) -> pd.DataFrame:
-        """A window's rows with what a version says of them, and with their labels, whenever these come."""
+        """A window's rows with a version's predictions, and with their labels, whenever these come."""
         from windvane.monitoring import window_frames
         from windvane.tasks.models.problem_types import definitions
 
@@ -151,7 +151,7 @@ class SimulatedProject(Project):
         )
 
     def reference(self, version: Version) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """A version's record as looks want it, and the rows from before it."""
+        """A version's record as checks need it, and the rows from before it."""
         from windvane.monitoring import window_frames
 
         if version.version not in self._references:
@@ -164,7 +164,7 @@ class SimulatedProject(Project):
 
 
 class SimulatedProduction(Production):
-    """What production looks like at the rehearsal's present. Windows are looked at once they are over: of the looks at an open
+    """What production looks like at the simulation's present. Windows are checked once they are over: of the checks of an open
     one, which production has spent half of its false alarms on by then, none is played.
     """
 
@@ -177,7 +177,7 @@ class SimulatedProduction(Production):
 
     @cached_property
     def now(self) -> str:
-        """The rehearsal's present."""
+        """The simulation's present."""
         return self._past.now
 
     @cached_property
@@ -199,7 +199,7 @@ class SimulatedProduction(Production):
         return WindowCount(place, "source", rows, labelled, hash_window_state(place, "source", rows, labelled))
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
-        """A window's rows with the champion's answers, and the labels that have come."""
+        """A window's rows with the champion's predictions, and the labels that have come."""
         import numpy as np
 
         frame, problem = self._past.answered(self.champion, count.place), self.project.settings.problem
@@ -246,7 +246,7 @@ class SimulatedLapResult:
 def run_simulated_lap(
     past: SimulatedProject, lease: Lease, owed: DecisionRecord | None, depth: LapDepth, first: ModelConfiguration
 ) -> SimulatedLapResult:
-    """Train on what is known at the rehearsal's present, judge, and promote or refuse. `owed`: what it carries out; None: the
+    """Train on what is known at the simulation's present, judge, and promote or refuse. `owed`: what it carries out; None: the
     first lap of all, whose configuration is `first` unless it searches.
     """
     one: LapContext | None = LapContext(past, lease, "replay", depth, SilentConsole())
@@ -281,7 +281,7 @@ def run_simulated_lap(
 
 @dataclass(frozen=True, kw_only=True)
 class _SimulatedTraining(TrainingData):
-    """With the rows that judge, all that train the model that would serve, and all that have a label."""
+    """With the test rows, all that train the model that would serve, and all that have a label."""
 
     test: pd.DataFrame
     final: pd.DataFrame
@@ -298,7 +298,7 @@ class _Built:
 
 @dataclass(frozen=True)
 class _Steps:
-    """The stand-ins. What a real lap keeps in files, in the work folder and in MLflow, the rehearsal keeps in memory."""
+    """The stand-ins. What a real lap keeps in files, in the work folder and in MLflow, the simulated project keeps in memory."""
 
     past: SimulatedProject
     first: ModelConfiguration
@@ -349,10 +349,10 @@ class _Steps:
 
     def fingerprint(self, _: LapContext, __: str) -> str:
         """A name of its own for each version."""
-        return f"rehearsal-{len(self.past.records) + 1}"
+        return f"simulated-{len(self.past.records) + 1}"
 
     def lesson(self, _: LapContext, data_version: str, mark: str) -> _SimulatedTraining:
-        """The sides that a lap would cut of what has come, large ones sampled as it samples them."""
+        """The splits that a lap would cut of what has come, large ones sampled as it samples them."""
         past, settings = self.past, self.past.settings
         come, labelled = past.learned()
         rows, champion = labelled.reset_index(drop=True), versions.find_champion(past.ledger, past.name)
@@ -412,7 +412,7 @@ class _Steps:
         spec: ModelConfiguration,
         summary: dict[str, Any],
     ) -> Version:
-        """A version in the rehearsal's ledger; its record and model in memory."""
+        """A version in the simulated project's ledger; its record and model in memory."""
         past, settings = self.past, self.past.settings
         until, number = splitting.find_trained_until(lesson.final, settings), len(past.records) + 1
         facts = VersionFacts(
@@ -459,11 +459,11 @@ class _Steps:
 
 
 def _nothing(*_: Any) -> None:
-    """A step that has nothing to do in a rehearsal."""
+    """A step that has nothing to do in a simulated project."""
 
 
 def _summary(_lap: LapContext, _lesson: TrainingData, found: searching.SearchResult, *_: Any) -> dict[str, Any]:
-    """The part of an outcome that nobody reads here."""
+    """The part of an outcome that replay does not use."""
     return {"candidates": [], "chosen": found.best.candidate, "test": None, "interval": [None, None], "fit": ""}
 
 

@@ -43,7 +43,7 @@ def end_group_with_parent() -> None:
 
 
 def run_child_process(role: str, *arguments: str) -> int:
-    """Be one of the services, until told to stop. Those that listen are handed the number of a bound socket."""
+    """Be one of the services, until it is stopped. Those that listen are handed the number of a bound socket."""
     io.set_private_umask()
     end_group_with_parent()
     process_environment.set_library_environment()

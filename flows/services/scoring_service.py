@@ -28,7 +28,7 @@ def run_scoring_service(
     inherited: socket.socket | None = None,
     credentials: Credentials | None = None,
 ) -> dict[str, Any]:
-    """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers.
+    """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion predicts.
 
     `windvane up` hands down a bound socket, and the credentials by which it knows the service again.
     """
@@ -71,9 +71,9 @@ def run_scoring_service(
 
 
 def repair_aliases_elsewhere(root: Path) -> None:
-    """Tell MLflow who serves, in a process of its own: MLflow's import would hold up answers for seconds.
+    """Record in MLflow who serves, in a process of its own: MLflow's import would hold up responses for seconds.
 
-    Raises WindvaneError where MLflow does not answer; the next lap tells it then.
+    Raises WindvaneError where MLflow does not respond; the next lap updates it.
     """
     command = [sys.executable, "-P", "-m", "windvane.flows.model_promotion", str(root)]
     try:
@@ -82,7 +82,7 @@ def repair_aliases_elsewhere(root: Path) -> None:
         )
     except subprocess.TimeoutExpired:
         raise Outage(
-            f"MLflow was not told within {ALIAS_REPAIR_TIMEOUT_SECONDS} seconds. The next lap tells it"
+            f"MLflow was not updated within {ALIAS_REPAIR_TIMEOUT_SECONDS} seconds. The next lap updates it"
         ) from None
     if done.returncode != 0:
-        raise Outage(f"MLflow was not told: {done.stderr.strip()[-300:]}. The next lap tells it")
+        raise Outage(f"MLflow was not updated: {done.stderr.strip()[-300:]}. The next lap updates it")

@@ -31,7 +31,7 @@ DRAIN_TIMEOUT_SECONDS = 2.0
 
 
 class ServiceLog:
-    """One service's log, kept over starts and crashes: what the last process said before it died stays readable."""
+    """One service's log, kept over starts and crashes: what the last process wrote before it died stays readable."""
 
     def __init__(self, path: Path, file_bytes: int = LOG_FILE_BYTES, files: int = LOG_FILE_COUNT) -> None:
         self.path = path
@@ -40,7 +40,7 @@ class ServiceLog:
         self._reader: threading.Thread | None = None
 
     def begin(self) -> int:
-        """Say that a process starts; the pipe's end for its words, which the caller closes once it is started."""
+        """Log that a process starts; the pipe's end for its words, which the caller closes once it is started."""
         self.write(f"{START_LINE_PREFIX}{datetime.now(UTC).isoformat(timespec='seconds')} ==\n".encode())
         reads, writes = os.pipe()
         self._reader = threading.Thread(target=self._read, args=(reads,), name=f"log {self.path.name}", daemon=True)
@@ -48,7 +48,7 @@ class ServiceLog:
         return writes
 
     def drain(self) -> None:
-        """Wait until all that an ended process said is written; what it left behind may hold its pipe open longer."""
+        """Wait until everything an ended process wrote is written; what it left behind may hold its pipe open longer."""
         if self._reader is not None:
             self._reader.join(DRAIN_TIMEOUT_SECONDS)
 
@@ -59,14 +59,14 @@ class ServiceLog:
                 content = self._append(content)
 
     def last_words(self) -> str:
-        """The last line that the newest process said; what it was if that was nothing."""
+        """The last line that the newest process wrote; what it was if that was nothing."""
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
         for line in reversed(lines):
             if line.startswith(START_LINE_PREFIX):
                 break
             if line.strip():
                 return line.removeprefix("windvane: ")
-        return f"it ended without a word; {self.path} holds none"
+        return f"it ended without output; {self.path} holds none"
 
     def _read(self, pipe: int) -> None:
         with os.fdopen(pipe, "rb", buffering=0) as words:
@@ -176,7 +176,7 @@ class SupervisedProcess:
         return self.service.command is not None and self.process is None and time.monotonic() >= self._begin
 
     def watch(self) -> None:
-        """See whether it lives and answers. Raises InputError when it was given something wrong."""
+        """See whether it lives and responds. Raises InputError when it was given something wrong."""
         now = time.monotonic()
         if self.process is not None and (status := self.process.poll()) is not None:
             self._died(status)
@@ -221,7 +221,7 @@ class SupervisedProcess:
 
 
 class Supervisor:
-    """All children. `told` hears of every start, so that they can be found again after this process is killed."""
+    """All children. `told` is called at every start, so that they can be found again after this process is killed."""
 
     def __init__(
         self, services: list[ServiceSpec], logs: Path, told: Callable[[Mapping[str, SupervisedProcess]], None]
@@ -239,7 +239,7 @@ class Supervisor:
         return all(one.ready for one in self.children.values())
 
     def step(self) -> None:
-        """One look at each child, and the starts that are due."""
+        """One check of each child, and the starts that are due."""
         for one in self.children.values():
             if one.due() and all(self.children[name].ready for name in one.service.after):
                 one.start()
@@ -266,7 +266,7 @@ class Supervisor:
 def end_orphaned_processes(standing: UpState | None, home: Path) -> int:
     """End what an `up` that was killed left behind; how many processes that were.
 
-    Its children are known by process number and birth; what they started, by group and by the mark in its environment.
+    Its children are known by process number and birth; what they started, by group and by the tag in its environment.
     """
     groups = (
         set()

@@ -92,7 +92,7 @@ def _supervise_until_stopped(
 
 @contextmanager
 def _collect_stop_signals() -> Iterator[list[int]]:
-    """A list that fills when this process is told to stop: whatever step it is in comes to its end first."""
+    """A list that fills when this process is stopped: whatever step it is in comes to its end first."""
     told: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, lambda n, _frame: told.append(n)) for number in signals]
@@ -106,7 +106,7 @@ def _collect_stop_signals() -> Iterator[list[int]]:
 def _make_services(project: Project, clock: Clock, credentials: Credentials, sockets: ExitStack) -> list[ServiceSpec]:
     """In the order of the table. What the environment names as running elsewhere is used, not started.
 
-    Each port is bound here for as long as `up` runs and handed down: nobody else can take it, and while a server is started
+    Each port is bound here for as long as `up` runs and handed down: no other program can take it, and while a server is started
     again, requests wait instead of failing.
     """
     home = project.home
@@ -189,7 +189,7 @@ def _make_scoring_service(
 def _make_guarded_service(
     name: str, url: str, listener: socket.socket, own: Mapping[str, str], credentials: Credentials
 ) -> ServiceSpec:
-    """A child on a socket that is held here. What answers there must prove that it is this project's."""
+    """A child on a socket that is held here. What responds there must prove that it is this project's."""
     number = listener.fileno()
     return ServiceSpec(
         name,
@@ -236,19 +236,19 @@ def _format_links(watched: Supervisor, credentials: Credentials, shown: bool) ->
     if not pages:
         return []
     if not shown:
-        return ["  MLflow's and Prefect's pages ask for the project's secret: windvane secret"]
+        return ["  MLflow's and Prefect's pages require the project's secret: windvane secret"]
     return [f"  open {line}" for line in up_state.make_page_links(pages, credentials)]
 
 
 def _is_runner_alive(home: Path, pid: int | None) -> bool:
-    """Whether the runner has set up its deployments and looked round lately."""
+    """Whether the runner has set up its deployments and checked lately."""
     said = _read_heartbeat(home)
     return said is not None and said.pid == pid and time.time() - said.at < HEARTBEAT_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
 class _Heartbeat:
-    """What the runner last said: its process, when (seconds since the epoch), and what it does when."""
+    """The runner's last state: its process, when (seconds since the epoch), and what it does when."""
 
     pid: int
     at: float

@@ -1,6 +1,6 @@
 """The state of `windvane up`: who runs it, its addresses and child processes, and how people and programs get in.
 
-The lock beside the file says whether it runs; `windvane secret` prints the way in.
+The lock beside the file shows whether it runs; `windvane secret` prints the way in.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _parse_up_state(content: Any) -> UpState:
 
 
 def read_running_up(home: Path) -> UpState | None:
-    """What stands now; None while no `up` of this project runs on this machine."""
+    """What is running now; None while no `up` of this project runs on this machine."""
     standing = read_up_state(home)
     if standing is None and (home / _STATE_FILE).exists() and _is_up_locked(home):
         raise Corrupted(
@@ -75,13 +75,13 @@ def _is_up_locked(home: Path) -> bool:
 
 
 def write_up_state(home: Path, standing: UpState) -> None:
-    """Say what stands, before anybody relies on it."""
+    """Record what is running, before other commands rely on it."""
     content = {**vars(standing), "holder": vars(standing.holder)}
     write_json(content, home / _STATE_FILE)
 
 
 def clear_up_state(home: Path) -> None:
-    """Say that nothing stands any more."""
+    """Record that nothing is running any more."""
     (home / _STATE_FILE).unlink(missing_ok=True)
 
 
@@ -98,7 +98,7 @@ def hold_up_lock(home: Path) -> Iterator[None]:
         other = read_up_state(home)
         who = "another process" if other is None else str(other.holder)
         raise InputError(
-            f"{who} has everything up already. Look with `windvane status`, or stop it there with Ctrl-C first"
+            f"{who} has everything up already. See `windvane status`, or stop it there with Ctrl-C first"
         ) from None
     try:
         yield
@@ -157,5 +157,5 @@ def show_secret(project: Project, renew: bool, console: Console) -> dict[str, An
         console.say(
             "  for programs: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; PREFECT_API_AUTH_STRING as user:password"
         )
-        console.say("  whoever has it can run code here: share it with nobody. A new one: windvane secret --renew")
+        console.say("  anyone who has it can run code here: do not share it. A new one: windvane secret --renew")
     return {"secret": credentials.secret}

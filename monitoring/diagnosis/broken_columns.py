@@ -1,4 +1,4 @@
-"""Columns that look broken: silent, stuck, in another unit, or with a renamed category; and how strong the evidence
+"""Columns that seem broken: silent, stuck, in another unit, or with a renamed category; and how strong the evidence
 is.
 """
 
@@ -45,9 +45,9 @@ class BrokenColumn:
 def find_broken_columns(
     columns: tuple[PairedColumn, ...], thinned: float, stretch: NDArray[np.int64] | None = None
 ) -> tuple[BrokenColumn, ...]:
-    """Columns that look broken, the surest first. thinned: as how many rows each row counts (dependent ones for less).
+    """Columns that seem broken, the surest first. thinned: as how many rows each row counts (dependent ones for less).
 
-    stretch: (n,) the record's rows in stretches of time, if it has some: a month stands still for as long as a window lasts.
+    stretch: (n,) the record's rows in stretches of time, if it has some: a month is constant for as long as a window lasts.
     """
     found = []
     for column in columns:

@@ -1,5 +1,5 @@
 """Where record and window differ: inputs, labels, labels given inputs, inputs given labels; and the classifier that
-tells their rows apart. Concludes nothing.
+distinguishes their rows. Concludes nothing.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class SampleBlocks:
         return max(min([c for c in counts if c >= MIN_BLOCKS], default=min(self.rows)) - 1.0, 1.0)
 
     def nats(self, scores: FloatArray) -> FloatArray:
-        """What differences in standard errors say, before their number is paid for."""
+        """What differences in standard errors are worth, before their number is paid for."""
         return np.asarray((self.freedom + 1) / 2 * np.log1p(scores**2 / self.freedom))
 
     def split(self, both: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values of record and window that stand one below the other."""
+        """Values of record and window that are one below the other."""
         return both[: self.rows[0]], both[self.rows[0] :]
 
 
@@ -137,7 +137,7 @@ def build_class_basis(codes: NDArray[np.int64]) -> FloatArray:
 
 
 def contrast_inputs(found: ContrastFeatures, sides: SampleBlocks, domain: FloatArray | None) -> Contrast:
-    """P(x). domain: see Domain; its score tells of changes that no column shows alone."""
+    """P(x). domain: see Domain; its score shows changes that no column shows alone."""
     scored = sides.apart(*sides.split(found.values))
     one = _make_contrast(scored, found.names, sides)
     if domain is None or not len(found.names):
@@ -148,7 +148,7 @@ def contrast_inputs(found: ContrastFeatures, sides: SampleBlocks, domain: FloatA
 
 
 def contrast_inputs_given(found: ContrastFeatures, basis: FloatArray, sides: SampleBlocks) -> Contrast:
-    """P(x | what the basis holds): features freed of it, and of how it tells window from record (Frisch & Waugh)."""
+    """P(x | what the basis holds): features freed of it, and of how it separates window from record (Frisch & Waugh)."""
     free = remove_linear_part(found.values, basis)
     side = np.repeat([0.0, 1.0], sides.rows)
     told = side - remove_linear_part(side[:, None], basis)[:, 0]

@@ -1,4 +1,4 @@
-"""The evidence about the kind of a change, gathered from record and window before it is weighed (explanations.py)."""
+"""The evidence about the type of a change, gathered from record and window before it is weighed (explanations.py)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MAX_WINDOW_ROWS = 20_000
 @dataclass(frozen=True)
 class ChangeEvidence:
     """What moved, each in nats: inputs P(x), and what is left of that without broken columns; labels P(y); labels given inputs
-    P(y | x); inputs given labels P(x | y), and given the champion's answer, which stands for labels that have not come.
+    P(y | x); inputs given labels P(x | y), and given the champion's prediction, which represents labels that have not come.
 
     labelled: rows whose labels have come and count (0: too few, and three contrasts are empty). seasons: the window beside
     each known state. classes: labels are classes, not numbers.
@@ -63,7 +63,7 @@ class ChangeEvidence:
 class DiagnosisCase:
     """A window (m rows) beside the champion's record (n rows); frames as in monitoring/window_frames.py.
 
-    model: what the record says a row costs (estimated_loss.fit_loss_model).
+    model: what a row costs by the record (estimated_loss.fit_loss_model).
     """
 
     record: pd.DataFrame
@@ -77,7 +77,7 @@ class DiagnosisCase:
 
 
 def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
-    """Look at the rows of a case, at most 20,000 of each side; see ChangeEvidence."""
+    """Inspect the rows of a case, at most 20,000 of each side; see ChangeEvidence."""
     columns, kind, problem, model, seed = case.columns, case.kind, case.problem, case.model, case.seed
     newest = estimated_loss.order_by_content(case.window)[:_MAX_WINDOW_ROWS]
     case = replace(case, record=case.record.iloc[model.at], window=case.window.iloc[newest])
@@ -159,12 +159,12 @@ def _assign_folds(frame: pd.DataFrame, parts: tuple[RowBlocks, ...]) -> NDArray[
 
 
 def _get_prediction_number(made: Predictions) -> NDArray[np.float64]:
-    """The answer as one number: itself, or the last class's probability."""
+    """The prediction as one number: itself, or the last class's probability."""
     return np.asarray(made.value if made.proba is None else np.asarray(made.proba)[:, -1], dtype=np.float64)
 
 
 def _build_prediction_basis(made: list[Predictions], kind: ProblemType) -> NDArray[np.float64]:
-    """The answers of both sides as a basis: of a number, or of each class's probability."""
+    """The predictions of both sides as a basis: of a number, or of each class's probability."""
     if kind.continuous:
         return contrasts.build_number_basis(np.concatenate([m.value for m in made]))
     proba = np.concatenate([np.asarray(m.proba, dtype=np.float64) for m in made])

@@ -1,4 +1,4 @@
-"""Which kind of change a window shows, how sure that is, and what helps: the evidence is weighed against six
+"""Which type of change a window shows, how sure that is, and what helps: the evidence is weighed against six
 explanations. Reads no table.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExplanationPrices:
-    """What each explanation costs beforehand, in nats; how far nats are trusted; the share of errors whatever they say.
+    """What each explanation costs beforehand, in nats; how far nats are trusted; the share of errors in any case.
 
     Fitted on three tables by benchmarks/diagnosis.py --fit; the figures on three others are in benchmarks/docs/diagnosis.md.
     """
@@ -52,13 +52,13 @@ _UNUSUAL_LOSS_NATS = 4.0
 def diagnose_change(case: DiagnosisCase, drift: DriftResult, quality: PerformanceResult) -> ChangeDiagnosis:
     """Diagnose a window against the champion's record.
 
-    drift says whether anything moved at all, at the promised rate of false alarms; quality what labels show. With fewer than 30 rows on
+    drift: whether anything moved at all, at the promised rate of false alarms; quality what labels show. With fewer than 30 rows on
     a side: "none", not sure, and why.
     """
     fewest = min(len(case.record), len(case.window))
     if fewest < MIN_JUDGED_ROWS:
         return ChangeDiagnosis(
-            "none", 0.0, (), f"too few rows to say: {fewest:,}, and {MIN_JUDGED_ROWS} are needed", "wait"
+            "none", 0.0, (), f"too few rows to decide: {fewest:,}, and {MIN_JUDGED_ROWS} are needed", "wait"
         )
     with limit_to_one_thread():
         clues = gather_evidence(case)
@@ -81,7 +81,7 @@ def apply_drift_result(clues: ChangeEvidence, drift: DriftResult) -> ChangeEvide
 def weigh_explanations(clues: ChangeEvidence, prices: ExplanationPrices = FITTED_PRICES) -> dict[ChangeKind, float]:
     """What speaks against each explanation, in nats, its price included. An explanation that is out of reach is left out.
 
-    All that moved is told in two ways, P(x) P(y | x) and P(y) P(x | y). Data drift leaves P(y | x) as it was, label drift
+    All that moved is described in two ways, P(x) P(y | x) and P(y) P(x | y). Data drift leaves P(y | x) as it was, label drift
     P(x | y), concept drift moves P(y | x) and may leave P(x); whatever moved although it should not speaks against. The two
     ways are equal in truth, so the whole, and each missing part, is known twice; the mean is taken.
     """

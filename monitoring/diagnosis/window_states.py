@@ -100,7 +100,7 @@ def compute_mean_differences(
     """Differences (s,) of two samples' means in standard errors, from counts (c,) whose last cell is what is missing.
 
     ordered: of the cells' ranks, how far these are from the middle, and the missing; else of each cell's share. Where only the
-    mean moved this sees more than misfit(), which looks everywhere.
+    mean moved this sees more than misfit(), which compares everything.
     """
     a, b = one.sum(), other.sum()
     if not a or not b:
@@ -160,7 +160,7 @@ def build_window_state(
     problem: ProblemSettings,
     name: str,
 ) -> WindowState:
-    """Count a window's columns, answers, labels and losses, in cells that suit it and the record."""
+    """Count a window's columns, predictions, labels and losses, in cells that suit it and the record."""
     theirs = read_state_values(record, record, columns, kind, problem)
     found = []
     for key, own in read_state_values(frame, record, columns, kind, problem).items():
@@ -220,6 +220,6 @@ def match_season(
 
 
 def _find_largest_nats(scores: list[NDArray[np.float64]]) -> float:
-    """The largest difference in nats, less the price of having looked at all."""
+    """The largest difference in nats, less the price of having checked all."""
     every = np.concatenate([*scores, np.zeros(1)])
     return max(float((every**2).max() / 2 - np.log(len(every))), 0.0)

@@ -41,7 +41,7 @@ MISSING_BIN, UNREADABLE_BIN = -1, -2
 class BinnedColumn:
     """A column of reference and window (n + m rows): `codes` (n + m,) holds each row's cell, 0 .. size-1, or MISSING or
     UNREADABLE. Numbers: cells rise, and `gaps` (size,) is how far the distribution functions stay apart as at a cell's upper edge.
-    Categories: `single` (size,) says how many rows a category in this cell has; 0 where a cell holds several of many rows.
+    Categories: `single` (size,) holds how many rows a category in this cell has; 0 where a cell holds several of many rows.
     `stands_for` (size,) is what a report shows for each cell: the middle of a number's cell, the words of a category's.
     `scale`: the standard deviation in which gaps are counted.
     """
@@ -94,7 +94,7 @@ def _find_edge_ranks(rows: int) -> NDArray[np.int64]:
 
 
 def bin_categories(name: str, aspect: DriftAspect, values: pd.Series, unreadable: NDArray[np.bool_]) -> BinnedColumn:
-    """Cells of a category: values of both samples (n + m rows), missing where pandas says so."""
+    """Cells of a category: values of both samples (n + m rows), missing where pandas has it so."""
     import pandas as pd
 
     codes, found = pd.factorize(values)
@@ -177,7 +177,7 @@ class ComparedColumn:
 
 
 def list_compared_columns(reference: pd.DataFrame, columns: FeatureColumns, time: str | None) -> list[ComparedColumn]:
-    """The feature columns (without the clock) and the model's answers."""
+    """The feature columns (without the clock) and the model's predictions."""
     named = {
         "number": columns.numbers,
         "category": columns.booleans + columns.low + columns.high,
@@ -204,7 +204,7 @@ def drop_repeated_columns(frame: pd.DataFrame) -> pd.DataFrame:
 def find_absent_columns(
     reference: pd.DataFrame, window: pd.DataFrame, wanted: list[ComparedColumn]
 ) -> list[DriftFinding]:
-    """Columns that stand twice in the window, or are gone from it."""
+    """Columns that appear twice in the window, or are gone from it."""
     twice = set(window.columns[window.columns.duplicated()])
     found = []
     for column in wanted:

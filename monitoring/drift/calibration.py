@@ -93,7 +93,7 @@ def _find_limit(largest: FloatArray, level: float) -> float:
 
 
 def _step_down(seen: FloatArray, null: FloatArray, level: float) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Each measure's limit (measures,), and which exceed theirs: what spoke is left out before the rest is looked at again."""
+    """Each measure's limit (measures,), and which exceed theirs: what spoke is left out before the rest is checked again."""
     open_, limits = np.ones(len(seen), dtype=bool), np.empty(len(seen))
     while open_.any():
         limit = _find_limit(null[:, open_].max(axis=1), level)

@@ -24,7 +24,7 @@ MAX_SCORE = 37.0
 
 
 class CountTests:
-    """Columns (cells) of one kind. Counts come as (draws, columns, cells + 2): the last two are missing and unreadable."""
+    """Columns (cells) of one type. Counts come as (draws, columns, cells + 2): the last two are missing and unreadable."""
 
     def __init__(self, group: list[BinnedColumn], total: FloatArray, drawn: int, off: set[str]) -> None:
         """`total` (columns, cells + 2): counts of both samples together; `drawn` rows of them are the window's.

@@ -154,11 +154,11 @@ class _Limits:
 
 
 def _asked(compared: Comparison, level: float) -> _Asked | DriftResult:
-    """What to compare; a Drift where that says all there is to say."""
+    """What to compare; a Drift where the result is known already."""
     reference, window, time, history = compared.reference, compared.window, compared.time, compared.history
     sizes = (len(reference), len(window))
     if min(sizes) < MIN_DRIFT_ROWS:
-        few = f"too few rows to say: {sizes[1]:,} in the window, {sizes[0]:,} in the reference; {MIN_DRIFT_ROWS} of each are needed"
+        few = f"too few rows to decide: {sizes[1]:,} in the window, {sizes[0]:,} in the reference; {MIN_DRIFT_ROWS} of each are needed"
         return DriftResult(False, None, None, None, level, (), *sizes, few)
     past = reference.iloc[:0] if history is None or time is None else history
     wanted = binning.list_compared_columns(reference, compared.columns, time)
@@ -222,7 +222,7 @@ def _find_label_column(rows: SampledRows, target: str | None, wanted: list[Compa
 def _make_findings(
     by: _Limits, values: FloatArray, alarms: NDArray[np.bool_], words: FindingTexts
 ) -> list[DriftFinding]:
-    """One finding per column and aspect: of its measures the one that says most."""
+    """One finding per column and aspect: of its measures the strongest one."""
     loudest: dict[tuple[str, str], int] = {}
     for i in np.lexsort((-by.scores / by.limits, ~alarms)):
         measure = by.found.measures[i]
@@ -283,7 +283,7 @@ class SampledRows:
 def sample_rows(
     past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, time: str | None, seed: int
 ) -> tuple[SampledRows, list[str]]:
-    """The rows that are looked at. With time every k-th of all parts, so that stretches as long as the window stay so."""
+    """The rows that are compared. With time every k-th of all parts, so that stretches as long as the window stay so."""
     parts = [binning.drop_repeated_columns(frame) for frame in (past, reference, window)]
     if time is None:
         rng = np.random.default_rng(seed)
@@ -348,7 +348,7 @@ _DISTANCES = {
 
 
 class FindingTexts:
-    """Says what moved between two frames; looks at values only for what speaks."""
+    """Names what moved between two frames; reads values only for what speaks."""
 
     def __init__(
         self, reference: pd.DataFrame, window: pd.DataFrame, wanted: list[ComparedColumn], time: str | None

@@ -36,7 +36,7 @@ _RANKS, _UNREADABLE = "\0ranks", "\0unreadable"
 
 @dataclass(frozen=True)
 class Reported:
-    """What the report says: each measure's value and whether it lies beyond its limits (measures,); whether `broken` columns speak;
+    """What the report found: each measure's value and whether it lies beyond its limits (measures,); whether `broken` columns speak;
     and the report as one HTML page that opens without a network.
     """
 
@@ -56,8 +56,8 @@ def write_evidently_report(
     """Run Evidently's report on the rows of `exchanges`, as cells, and read it.
 
     measures: those of each exchange; bounds: the least and the most (all measures,) at which each is quiet; broken: columns that are
-    gone from the window or stand there twice; first: columns in the order of the page; the first DRAWN are drawn.
-    Raises whatever Evidently raises, and ValueError where a test of the report gave no answer.
+    gone from the window or appear twice there; first: columns in the order of the page; the first DRAWN are drawn.
+    Raises whatever Evidently raises, and ValueError where a test of the report gave no result.
     """
     with _silence_evidently():
         return _run_report(exchanges, measures, bounds, broken, first)
@@ -145,12 +145,12 @@ def _read(snapshot: Any, metric: Any) -> tuple[float, bool]:
     result = snapshot.metric_results[metric.metric_id]
     states = {test.status for test in result.tests}
     if not states or states - {TestStatus.SUCCESS, TestStatus.FAIL}:
-        raise ValueError(f"its test of {metric.column!r} gave no answer")
+        raise ValueError(f"its test of {metric.column!r} gave no result")
     return float(result.value), TestStatus.FAIL in states
 
 
 class _Frames:
-    """The rows of exchanges as Evidently takes them: each value as what stands for its cell, and beside it what our metrics need."""
+    """The rows of exchanges as Evidently takes them: each value as what represents its cell, and beside it what our metrics need."""
 
     def __init__(self, exchanges: Sequence[RowPermutation], broken: Sequence[DriftFinding]) -> None:
         self._exchanges = exchanges
@@ -185,10 +185,10 @@ def _halves(exchange: RowPermutation, rows: NDArray[Any]) -> tuple[NDArray[Any],
 def run_evidently_preset(
     reference: pd.DataFrame, window: pd.DataFrame, numbers: list[str], categories: list[str]
 ) -> tuple[bool, int]:
-    """What Evidently's preset, as it comes, says of two frames: drift (at least half of the columns), and how many columns.
+    """What Evidently's preset, as it comes, finds in two frames: drift (at least half of the columns), and how many columns.
 
     Its own tests of the columns, chosen as it chooses them, without its drawings, which take nine tenths of the time
-    (`tests/test_drift.py` holds the answers against the preset's own).
+    (`tests/test_drift.py` compares the results with the preset's own).
     """
     with _silence_evidently():
         from evidently.legacy.calculations.stattests import get_stattest
@@ -204,7 +204,7 @@ def run_evidently_preset(
 
 @contextmanager
 def _silence_evidently() -> Iterator[None]:
-    """Its usage statistics ask before it is imported; its warnings speak of libraries, not of data."""
+    """Its usage statistics start at its import; its warnings speak of libraries, not of data."""
     process_environment.set_library_environment()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")

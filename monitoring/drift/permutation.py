@@ -47,7 +47,7 @@ class SampleSums:
 
 
 class RowPermutation:
-    """Both samples as cells, and as many random exchanges of their rows as are asked for. Frozen once made."""
+    """Both samples as cells, and as many random exchanges of their rows as are requested. Frozen once made."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class RowPermutation:
     ) -> None:
         """The cells hold `before` rows of an earlier past, which are never exchanged, then `reference`, then `window` rows.
 
-        `run`: so many rows follow each other in a block. None: rows tell nothing of each other, and blocks are handfuls of
+        `run`: so many rows follow each other in a block. None: rows are independent, and blocks are handfuls of
         random rows that save time alone.
         """
         self.reference, self.window, self.before = reference, window, before

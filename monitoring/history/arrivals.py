@@ -37,7 +37,7 @@ class RowArrivals:
         return come, min(come, bisect_right(self.times, late))
 
     def between(self, start: str, end: str) -> slice:
-        """Where the rows from a moment (included) to another (not) stand."""
+        """Where the rows from a moment (included) to another (not) are."""
         return slice(bisect_left(self.times, start), bisect_left(self.times, end))
 
     def places(self, window: WindowLength, begin: str, now: str) -> list[WindowSpan]:
@@ -79,7 +79,7 @@ def find_replay_start(known: RowArrivals, settings: Settings, since: str | None)
             raise InputError(f"--from: {e}") from None
         if not known.times[0] < known.times[min(at, len(known.times) - 1)] or at == len(known.times):
             raise InputError(
-                f"--from: {since} leaves no rows before it to teach, or none after it to play: the table goes from "
+                f"--from: {since} leaves no rows before it to train on, or none after it to play: the table goes from "
                 f"{known.times[0][:10]} to {known.times[-1][:10]}. Name a date in between"
             )
     if settings.monitor.cut.rows is not None:

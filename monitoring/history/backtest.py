@@ -47,7 +47,7 @@ EQUAL_COST_SHARE = 0.01
 class PolicyResult:
     """A policy's total on the part that chose, and on the rest, both as ratios to the cheapest schedule in hindsight there.
 
-    low, high: bounds at 95 % of the ratio on the rest (None: too few windows to tell). rate: total per window where it chose.
+    low, high: bounds at 95 % of the ratio on the rest (None: too few windows). rate: total per window where it chose.
     """
 
     name: str
@@ -131,7 +131,8 @@ def bound_cost_ratio(
     one: PolicySimulation, best: PolicySimulation, draws: int = 1000
 ) -> tuple[float | None, float | None]:
     """Bounds at 95 % of one's total over the best's: a bootstrap of blocks of windows, as long as the difference remembers
-    (tasks/evaluation/intervals.py). Both stay as they were played: it says how much the ratio owes to single windows, not to the choice.
+    (tasks/evaluation/intervals.py). Both stay as they were played: the bounds show how much the ratio depends on single windows, not on
+    the choice.
     """
     own, least = one.by_window + one.paid, best.by_window + best.paid
     length = intervals.estimate_block_length(own - least)
@@ -148,7 +149,7 @@ def bound_cost_ratio(
 
 
 def split_matrix(matrix: LossMatrix) -> tuple[LossMatrix, LossMatrix]:
-    """The windows that choose a policy, and those after them with a champion taught at their beginning."""
+    """The windows that choose a policy, and those after them with a champion trained at their beginning."""
     middle = matrix.first + round(CHOOSING_SHARE * (matrix.windows - matrix.first))
     return replace(matrix, losses=matrix.losses[:middle, :middle]), replace(matrix, first=middle)
 
@@ -228,8 +229,8 @@ def group_windows(cut: WindowedTable, window: str, many: int, time: str) -> NDAr
 
 
 def coarsen_matrix(one: LossMatrix, groups: NDArray[np.int64], rows: NDArray[np.int64], many: int) -> LossMatrix | None:
-    """Losses by longer windows: a model taught before one is the model taught before the first window in it, and its loss there
-    the mean over the rows of all. groups, rows: (windows,) of each window; so many windows as teach must be a whole number of
+    """Losses by longer windows: a model trained before one is the model trained before the first window in it, and its loss there
+    the mean over the rows of all. groups, rows: (windows,) of each window; so many windows as train must be a whole number of
     longer ones. None where too little history is left.
     """
     begins = np.concatenate([[0], np.flatnonzero(np.diff(groups)) + 1])
@@ -262,7 +263,7 @@ DriftTest = Callable[["pd.DataFrame", "pd.DataFrame", "pd.DataFrame", "FeatureCo
 def make_calibrated_alarm(
     job: MatrixJob, level: float, kept: Path, report: Callable[[], None] = lambda: None
 ) -> DriftAlarm:
-    """The project's own alarm at this level, on the features alone: what models say of past windows is not kept."""
+    """The project's own alarm at this level, on the features alone: what models predict for past windows is not kept."""
     from windvane.monitoring.drift import detector
 
     time, seed = job.settings.problem.time, job.settings.split.seed

@@ -32,9 +32,9 @@ MAX_ROW_GROWTH_SHARE = 0.1
 
 
 class ChallengerStore:
-    """The challengers of one configuration, each named by the moment before which all labelled rows taught it.
+    """The challengers of one configuration, each named by the moment before which all labelled rows trained it.
 
-    `folder` may be deleted: they are taught again. teaching: told the moment before each fit.
+    `folder` may be deleted: they are retrained. teaching: called with the moment before each fit.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ChallengerStore:
         self._folder = folder / _hash_configuration(settings, spec)
 
     def challenger(self, cut: WindowedTable, digests: Sequence[str], window: int) -> NDArray[np.float64]:
-        """Mean loss per row of the challenger taught before a window, on each window of the cut: NaN before it, and where a
+        """Mean loss per row of the challenger trained before a window, on each window of the cut: NaN before it, and where a
         window has no row. digests: cut.digests().
         """
         path = self._folder / f"{cut.starts[window].replace(':', '')}.json"
@@ -101,7 +101,7 @@ class ChallengerStore:
         kept: Callable[[], dict[str, Any]],
         model: Callable[[], tuple[Any, FeatureColumns]],
     ) -> NDArray[np.float64]:
-        """Losses by window: those that are kept, and the others from the model, which is asked for only then."""
+        """Losses by window: those that are kept, and the others from the model, which is read only then."""
         filled = [k for k in range(window, cut.count) if cut.edges[k] < cut.edges[k + 1]]
         known = kept().get("losses", {})
         missing = [k for k in filled if digests[k] not in known]
@@ -120,7 +120,7 @@ class ChallengerStore:
 
 @lru_cache(maxsize=64)
 def _load_challenger(stored: Path, sha256: str) -> Any:
-    """A stored challenger. Reading one costs more than all that it is asked, and where history is played each is asked often.
+    """A stored challenger. Reading one costs more than all that it predicts, and where history is played each is used often.
 
     Raises LookupError, which is not remembered, where it is gone or damaged.
     """

@@ -104,8 +104,8 @@ FIRST_CHAMPION_SHARE, HELD_OUT_SHARE = 0.25, 0.15
 
 @dataclass(frozen=True)
 class LossMatrix:
-    """losses[i, j] (W, W): mean loss per row on window j of the model taught on rows before window i; NaN where j < i and for
-    models never needed. first: the first window that is played; its model is the first champion. trailing: windows that teach
+    """losses[i, j] (W, W): mean loss per row on window j of the model trained on rows before window i; NaN where j < i and for
+    models never needed. first: the first window that is played; its model is the first champion. trailing: windows that train
     (None: all before).
     """
 
@@ -119,8 +119,8 @@ class LossMatrix:
         return len(self.losses)
 
     def record(self, model: int) -> float:
-        """A champion's mean loss per window on its own held-out windows: those at the end of what taught it, scored by the same
-        configuration taught on what lies before them. It is known when the model is taught.
+        """A champion's mean loss per window on its own held-out windows: those at the end of its training data, scored by the same
+        configuration trained on what lies before them. It is known when the model is trained.
         """
         return float(self.held_out(model).mean())
 
@@ -132,7 +132,7 @@ class LossMatrix:
 
 @dataclass(frozen=True)
 class MatrixJob:
-    """What a row of the matrix needs: which rows teach, with which configuration. See job()."""
+    """What a row of the matrix needs: which rows train, with which configuration. See job()."""
 
     cut: WindowedTable
     settings: Settings
@@ -144,7 +144,7 @@ class MatrixJob:
 def make_matrix_job(
     cut: WindowedTable, settings: Settings, spec: ModelConfiguration, window: str | int, history: str
 ) -> MatrixJob:
-    """By windows as the rows were cut, and a history as retrain.history has it, whatever `settings` say. Raises ValueError."""
+    """By windows as the rows were cut, and a history as retrain.history has it, whatever `settings` hold. Raises ValueError."""
     monitor = settings.monitor.model_copy(update={"window": window})
     retrain = settings.retrain.model_copy(update={"history": history})
     return MatrixJob(cut, settings.model_copy(update={"monitor": monitor, "retrain": retrain}), spec, retrain.trailing)
@@ -166,7 +166,7 @@ def build_loss_matrix(
 ) -> LossMatrix:
     """The matrix of a history; rows found in the folder `kept` under their fingerprints are not fitted again.
 
-    Same arguments, same losses, whatever `cores` and `kept`. `report` is told (models done, of all) after each.
+    Same arguments, same losses, whatever `cores` and `kept`. `report` is called with (models done, of all) after each.
     """
     count, first = job.cut.count, find_first_window(job.cut.count)
     models = range(first - count_held_out_windows(first, job.trailing), count)
@@ -192,7 +192,7 @@ def build_loss_matrix(
 
 
 def compute_matrix_row(job: MatrixJob, model: int) -> NDArray[np.float64]:
-    """Mean loss per row of the model taught before window `model`, on each window from it on: (W - model,)."""
+    """Mean loss per row of the model trained before window `model`, on each window from it on: (W - model,)."""
     taught = job.cut.before(model, job.trailing)
     if job.sample is not None and len(taught) > job.sample:
         drawn = np.random.default_rng([job.settings.split.seed, model]).choice(len(taught), job.sample, replace=False)
@@ -238,7 +238,7 @@ _worker_job: MatrixJob | None = None
 
 
 def _set_worker_job(job: MatrixJob) -> None:
-    """In a worker: what all of its fits share, told once."""
+    """In a worker: what all of its fits share, sent once."""
     global _worker_job  # noqa: PLW0603
     _worker_job = job
 
@@ -249,7 +249,7 @@ def _compute_worker_row(model: int) -> NDArray[np.float64]:
 
 
 def _hash_model(job: MatrixJob, digests: Sequence[str], model: int) -> str:
-    """Fingerprint of a fitted model: the rows that teach it, configuration, problem, code and libraries."""
+    """Fingerprint of a fitted model: the training rows, configuration, problem, code and libraries."""
     first = 0 if job.trailing is None else max(0, model - job.trailing)
     matters = {
         "rows": digests[first:model],

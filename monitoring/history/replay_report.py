@@ -73,7 +73,7 @@ class ReplayResult:
 
     @property
     def told(self) -> tuple[ReplayedWindow, ...]:
-        """The windows of which a label came: the others cost nobody knows what."""
+        """The windows of which a label came: the others cost an unknown amount."""
         return tuple(c for c in self.chapters if isfinite(c.loss))
 
     @property
@@ -103,7 +103,7 @@ class ReplayResult:
 
 
 def summarize_assessment(look: WindowAssessment) -> str:
-    """What a look found, in a few words: what moved, and how the window's loss stands beside the champion's own record."""
+    """What a check found, in a few words: what moved, and how the window's loss compares with the champion's own record."""
     drift, quality, said = look.drift, look.quality, []
     if drift.alarm:
         kind = "drift" if look.diagnosis.change == "none" else look.diagnosis.change

@@ -23,8 +23,8 @@ ALARM_STANDARD_DEVIATIONS = 3.0
 
 @dataclass(frozen=True)
 class RetrainingPolicy:
-    """advise: what it says of a past. challengers: (cost in windows' losses) -> a challenger is taught every so many windows after
-    the champion; None: it needs none. drift: it must be told of drift alarms.
+    """advise: its advice on a past. challengers: (cost in windows' losses) -> a challenger is trained every so many windows after
+    the champion; None: it needs none. drift: it must be given drift alarms.
     """
 
     advise: Callable[[PolicyInput], PolicyAdvice]
@@ -137,10 +137,10 @@ def simulate_policy(
     fee: float = 0.0,
     alarm: DriftAlarm | None = None,
 ) -> PolicySimulation:
-    """Play on from the first champion. A retraining at window j is taught on rows before window j - delay, whose labels are known.
+    """Play on from the first champion. A retraining at window j is trained on rows before window j - delay, whose labels are known.
 
-    cost: of a lap, in the champion's mean losses per window on its own held-out rows. fee: what teaching a challenger costs, as a
-    share of a lap. delay: windows that labels take to come. alarm: for policies that ask for it.
+    cost: of a lap, in the champion's mean losses per window on its own held-out rows. fee: what training a challenger costs, as a
+    share of a lap. delay: windows that labels take to come. alarm: for policies that need it.
     """
     taught, serving, since = [matrix.first], 0, matrix.first
     every = policy.challengers(cost) if policy.challengers else None
@@ -188,7 +188,7 @@ def find_optimal_schedule(matrix: LossMatrix, cost: float, delay: int = 0) -> Po
     """The cheapest of all schedules in hindsight, by dynamic programming over the windows at which a champion begins.
 
     The oracle of Mahadevan & Mathioudakis (Knowledge-Based Systems, 2024): a shortest path, in O(W^2). It is over refits without
-    a gate, each deployed, and with the future known: nobody who has to decide in time can be sure to reach it.
+    a gate, each deployed, and with the future known: no policy that decides in time can be sure to reach it.
     """
     first, end = matrix.first, matrix.windows
     cheapest = np.full(end + 1, np.inf)  # from window j on, if a new champion begins there

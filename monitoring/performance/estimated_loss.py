@@ -38,9 +38,9 @@ LossPredictor = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 
 @dataclass(frozen=True)
 class LossModel:
-    """Expected losses. `see`: frame -> what the models look at; `folds`: one model per fold, fitted without it.
+    """Expected losses. `see`: frame -> what the models read; `folds`: one model per fold, fitted without it.
 
-    at: (n,) the record's rows that taught, by position; `record` (n,): the loss expected of each by the model that has not
+    at: (n,) the record's rows that were trained on, by position; `record` (n,): the loss expected of each by the model that has not
     seen it; `loss` (n,): what it really was.
     """
 
@@ -94,7 +94,7 @@ def fit_loss_model(
     """Learn from the champion's record what a row costs.
 
     Classes: its probabilities, calibrated on other folds (multinomial logistic regression on their logarithms: Platt, Advances
-    in Large Margin Classifiers, 1999), say how likely each class is, and so which loss to expect: confidence-based performance
+    in Large Margin Classifiers, 1999), show how likely each class is, and so which loss to expect: confidence-based performance
     estimation (NannyML's documentation; Garg et al., ICLR 2022, on its limits). Numbers: a boosted Poisson regression of the loss
     on inputs and prediction (direct loss estimation, ibid.), shrunk to the mean by the slope that its held-out rows show.
     """
@@ -124,7 +124,7 @@ def fit_loss_model(
 
 
 def order_by_content(frame: pd.DataFrame) -> NDArray[np.int64]:
-    """An order of rows that follows from what they hold: where they stood must not matter."""
+    """An order of rows that follows from what they hold, so that their place in the table does not matter."""
     import pandas as pd
 
     return np.argsort(pd.util.hash_pandas_object(frame, index=False).to_numpy(), kind="stable")

@@ -29,7 +29,7 @@ _MAX_PAUSE_WINDOWS = 8
 
 
 def decide_action(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
-    """What to do after a look, and why. `now`: the present in the events' own time, ledger text.
+    """What to do after a check, and why. `now`: the present in the events' own time, ledger text.
 
     Broken data comes first, then a champion that fails its probation, then the policy, then what forbids another lap.
     """
@@ -60,7 +60,7 @@ def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> De
     ):
         return Decision(
             "stop",
-            f"the data look broken: {diagnosis.why}. No training on them until that is fixed, or accepted with "
+            f"the data seem broken: {diagnosis.why}. No training on them until that is fixed, or accepted with "
             "`windvane monitor --acknowledge`",
             remedy="person",
         )
@@ -70,8 +70,8 @@ def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> De
         if one.action == "stop" and one.state in OPEN_DECISION_STATES and one.version == look.version
     ]
     if stopped and look.drift.statistic is None:
-        since = "too few rows have come since to say more" if look.drift.alarm is not None else str(look.drift.note)
-        return Decision("wait", f"the data looked broken {stopped[-1].at[:10]}, and {since}")
+        since = "too few rows have come since to decide" if look.drift.alarm is not None else str(look.drift.note)
+        return Decision("wait", f"the data seemed broken {stopped[-1].at[:10]}, and {since}")
     return None
 
 
@@ -98,7 +98,7 @@ def _apply_policy(look: WindowAssessment, history: DecisionHistory, limits: Deci
         return Decision("wait", _summarize_findings(look))
     if look.drift.statistic is None and look.quality.loss is None:
         return Decision(
-            "wait", f"too few rows to say: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
+            "wait", f"too few rows to decide: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
         )
     policy = {"staleness": _decide_by_staleness, "performance": _decide_by_performance, "drift": _decide_by_drift}[
         limits.policy
@@ -117,10 +117,10 @@ def _decide_by_schedule(look: WindowAssessment, limits: DecisionLimits) -> Decis
 
 
 def _decide_by_regret(look: WindowAssessment, history: DecisionHistory) -> Decision:
-    """What challengers show. It stands on windows that are over, so that few rows in the newest do not matter."""
+    """What challengers show. It rests on windows that are over, so that few rows in the newest do not matter."""
     advice = history.advice
     if advice is None:
-        return Decision("wait", f"{_summarize_findings(look)}, but no challenger was asked")
+        return Decision("wait", f"{_summarize_findings(look)}, but no challenger was compared")
     if not advice.retrain:
         return Decision("wait", f"{_summarize_findings(look)}; {advice.reason}", gain=advice.gain)
     return Decision("retrain", f"{advice.reason}; {_summarize_findings(look)}", *_choose_depth(look), gain=advice.gain)
@@ -202,7 +202,7 @@ def _find_obstacle(look: WindowAssessment, history: DecisionHistory, limits: Dec
 
 def _find_refusal_pause(look: WindowAssessment, history: DecisionHistory, laps: list[PastDecision]) -> str | None:
     """Each lap that the gate refuses doubles the windows until the next: hardly more rows would be judged again, and refused again,
-    or pass at last because they were asked so often (exponential back-off).
+    or pass at last because they were tried so often (exponential back-off).
     """
     refused = [one.at for one in laps if one.state == "done" and one.version == look.version]
     if len(refused) < 2:
@@ -218,7 +218,7 @@ def _find_refusal_pause(look: WindowAssessment, history: DecisionHistory, laps: 
 
 
 def _summarize_findings(look: WindowAssessment) -> str:
-    """What the look found, in a few words."""
+    """What the check found, in a few words."""
     drift, diagnosis = look.drift, look.diagnosis
     if drift.statistic is None:
         return drift.note or "too few rows to look for drift"

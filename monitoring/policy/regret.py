@@ -42,7 +42,7 @@ DEFAULT_CONSTANTS = RegretConstants()
 
 @dataclass(frozen=True)
 class RetrainingSaving:
-    """What the challenger taught before window `since` would have saved by now, had it served since: `saved`, in loss, less the
+    """What the challenger trained before window `since` would have saved by now, had it served since: `saved`, in loss, less the
     doubt about it.
     """
 
@@ -67,12 +67,12 @@ def advise_by_regret(past: PolicyInput, fixed: RegretConstants = DEFAULT_CONSTAN
 
 
 def choose_challenger_interval(cost: float, fixed: RegretConstants = DEFAULT_CONSTANTS) -> int:
-    """A challenger is taught each so many windows after the champion. cost: of a lap, in windows' losses."""
+    """A challenger is trained each so many windows after the champion. cost: of a lap, in windows' losses."""
     return max(1, round(fixed.cadence * sqrt(cost)))
 
 
 def find_best_saving(past: PolicyInput, caution: float) -> RetrainingSaving | None:
-    """The most that any challenger taught after the champion would have saved by now, less `caution` standard errors; None if no
+    """The most that any challenger trained after the champion would have saved by now, less `caution` standard errors; None if no
     challenger has met labelled rows.
     """
     champion, found = past.losses[past.serving], []
@@ -91,10 +91,10 @@ def estimate_persistence(
 
     1: a fresh model went on to save as much per window as the older one's recent excess. Less: what was out of date came back
     into its own (a season, a passing shock), or fresh models aged as fast. A regression through the origin, drawn towards 1 as
-    if by `prior` pasts that say so; pasts that overlap count as one.
+    if by `prior` pasts that show it; pasts that overlap count as one.
 
-    now: the excess per window that is judged. Where it is larger than those of the past, so are the pasts that say 1: what came of
-    small excesses tells little of a large one.
+    now: the excess per window that is judged. Where it is larger than those of the past, so are the pasts that show 1: what came of
+    small excesses shows little about a large one.
     """
     horizon = max(1, min(age, (past.known - int(past.taught[0])) // 3))
     served, losses = _compute_running_sums(past.losses), past.losses

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AssessmentReference:
     """What a window is held against: the champion's version and its record (n rows), by these columns, rows from before it, states
-    that are known, and what the record says a row costs (monitoring/performance/estimated_loss.py).
+    that are known, and what the record predicts a row to cost (monitoring/performance/estimated_loss.py).
     """
 
     version: int
@@ -49,7 +49,7 @@ class AssessmentReference:
 
 @dataclass(frozen=True)
 class AssessmentRules:
-    """How a window is assessed: the share of false alarms that this look may spend, the seed, and what windows are cut by."""
+    """How a window is assessed: the share of false alarms that this check may spend, the seed, and what windows are cut by."""
 
     problem: ProblemSettings
     level: float
@@ -68,8 +68,8 @@ def assess_window(
 ) -> tuple[WindowAssessment, WindowState | None]:
     """What a window (frame as monitoring/window_frames.py makes it) shows, and its state for later ones; None: too few rows.
 
-    `drifted`: what an earlier look found, which stands: only labels have come since, and its false alarms are spent.
-    `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances say, and nothing is drawn.
+    `drifted`: what an earlier check found, which counts: only labels have come since, and its false alarms are spent.
+    `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances decide, and nothing is drawn.
     """
     problem, record, columns = rules.problem, reference.record, reference.columns
     kind = definitions.load_problem_type(problem.kind)
@@ -111,7 +111,7 @@ def assess_window(
 def _drop_constant_columns(
     record: pd.DataFrame, columns: FeatureColumns, time: str | None, cut: WindowLength
 ) -> FeatureColumns:
-    """Without columns that stand still in most of the record's own windows, such as the month of a date: they always will."""
+    """Without columns that are constant in most of the record's own windows, such as the month of a date: they always will."""
     if time is None:
         return columns
     ordered = record.sort_values(time, kind="stable")

@@ -32,7 +32,7 @@ MAX_CHALLENGERS = 60
 
 
 class ChallengerLosses:
-    """Of one pass over a champion's windows. Rows are read and models taught when the first advice is asked for."""
+    """Of one pass over a champion's windows. Rows are read and models trained when the first advice is requested."""
 
     def __init__(self, production: Production, console: Console) -> None:
         self._production, self._console = production, console
@@ -49,7 +49,7 @@ class ChallengerLosses:
         labelled = np.flatnonzero(np.diff(self._cut.edges[: over + 1]) > 0) if over > self._born else np.array([])
         if not (labelled >= self._born).any():
             return PolicyAdvice(
-                False, f"no labelled rows of a whole window since version {self._champion.version} was taught"
+                False, f"no labelled rows of a whole window since version {self._champion.version} was trained"
             )
         reference = float(self._production.record[LOSS_COLUMN].mean())
         if not reference > 0:
@@ -69,7 +69,7 @@ class ChallengerLosses:
         return regret.advise_by_regret(past)
 
     def _of(self, window: int) -> NDArray[np.float64]:
-        """Losses of the model taught before a window, by window; the champion's if that is its first."""
+        """Losses of the model trained before a window, by window; the champion's if that is its first."""
         if window not in self._losses:
             self._losses[window] = (
                 self._shelf.champion(self._champion.version, self._cut, self._digests, window, self._model)
@@ -131,7 +131,7 @@ class ChallengerLosses:
 
     @cached_property
     def _cut(self) -> WindowedTable:
-        """All labelled rows, and where the windows begin among them; the rows before the first window only teach."""
+        """All labelled rows, and where the windows begin among them; the rows before the first window only train."""
         times = self._rows[str(self._project.settings.problem.time)]
         moments = [pd.Timestamp(text) for pair in self._places for text in (pair[0], pair[1])]
         dated = pd.api.types.is_datetime64_any_dtype(times)

@@ -29,14 +29,14 @@ def read_event_clock(project: Project, clock: Clock) -> datetime | None:
 
 
 class CronTicks:
-    """Schedules by the events' clock. However many ticks pass between two looks, one is due."""
+    """Schedules by the events' clock. However many ticks pass between two checks, one is due."""
 
     def __init__(self, crons: Mapping[str, str | None]) -> None:
         self._crons = {name: cron for name, cron in crons.items() if cron is not None}
         self._before: dict[str, datetime] = {}
 
     def due(self, now: datetime) -> tuple[str, ...]:
-        """The names whose schedule ticked since they were taken last; at the first look all of them."""
+        """The names whose schedule ticked since they were taken last; at the first check all of them."""
         return tuple(
             name
             for name, cron in self._crons.items()

@@ -25,7 +25,7 @@ _TIMEOUT_SECONDS, _MAX_ATTEMPTS, _PAUSE_SECONDS = 5.0, 3, 0.5
 
 
 def notify_of_check(project: Project, look: WindowAssessment, entry: DecisionRecord) -> None:
-    """What a look and its decision mean for the state."""
+    """What a check and its decision mean for the state."""
     if entry.action == "retrain" and not entry.open:
         return  # the lap has told
     if entry.action == "wait":
@@ -39,7 +39,7 @@ def notify_of_check(project: Project, look: WindowAssessment, entry: DecisionRec
     _add_notice(project, state, f"{_STATE_TEXTS.get(entry.action, state)}: {entry.reason}")
 
 
-_STATE_TEXTS = {"retrain": "teaching again", "stop": "stopped, a person is needed", "rollback": "rolled back"}
+_STATE_TEXTS = {"retrain": "retraining", "stop": "stopped, a person is needed", "rollback": "rolled back"}
 
 
 def notify_of_lap(project: Project, outcome: LapOutcome) -> None:
@@ -50,7 +50,7 @@ def notify_of_lap(project: Project, outcome: LapOutcome) -> None:
         text = f"version {outcome.version} was refused, version {outcome.champion} goes on: {outcome.reason}"
         _add_notice(project, f"refused {outcome.version}", text)
     else:
-        _add_notice(project, "nothing new", f"nothing was taught: {outcome.reason}")
+        _add_notice(project, "nothing new", f"nothing was trained: {outcome.reason}")
     send_notices(project)
 
 
@@ -59,7 +59,7 @@ def _add_notice(project: Project, state: str, text: str) -> None:
 
 
 def send_notices(project: Project) -> None:
-    """Send what has not been taken yet, oldest first. A webhook that does not answer is asked again at the next pass."""
+    """Send what has not been taken yet, oldest first. A webhook that does not respond is tried again at the next pass."""
     hook = project.settings.monitor.webhook
     if hook is None:
         return

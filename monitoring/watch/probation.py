@@ -1,5 +1,5 @@
 """The probation of a new champion: is it worse than the version it replaced would have been on the same rows?
-Afterwards the same comparison says what the retraining saved.
+Afterwards the same comparison shows what the retraining saved.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def compare_on_probation(production: Production, seen: WindowRecord, limits: Dec
 def estimate_reference_errors(production: Production) -> tuple[float | None, float | None]:
     """Of the champion's loss on its own held-out rows: the mean's standard error, and by how much windows differ there.
 
-    None each where it cannot be told; the second needs five windows on the calendar.
+    None each where it is unknown; the second needs five windows on the calendar.
     """
     from windvane.ledger.database import to_timestamp
     from windvane.tasks.evaluation.intervals import MIN_UNITS, estimate_standard_error, find_resampling_units

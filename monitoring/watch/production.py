@@ -57,14 +57,14 @@ def read_champion_record(project: Project, champion: Version) -> pd.DataFrame:
 
 
 class SourceRows:
-    """Rows that are new to a champion: with a time they can be told."""
+    """Rows that are new to a champion: with a time they can be found."""
 
     def __init__(self, project: Project, champion: Version, console: Console) -> None:
         self.project, self.champion, self._console = project, champion, console
 
     @cached_property
     def mark(self) -> str | None:
-        """What the source is now, without reading it; None: no rows of it can be told to be new."""
+        """What the source is now, without reading it; None: no rows of it can be shown to be new."""
         from windvane.tasks.sources import table_files
 
         if self.project.settings.problem.time is None or self.champion.facts.taught_until is None:
@@ -129,7 +129,7 @@ class SourceRows:
         return self.project.home / WATCH_FOLDER
 
     def _predicted(self) -> pd.DataFrame:
-        """The source's rows behind what the champion was taught, with what it says of them now."""
+        """The source's rows behind the champion's training data, with what it predicts for them now."""
         import pandas as pd
 
         from windvane.monitoring import window_frames
@@ -176,7 +176,7 @@ _MIN_LEDGER_ROWS = 20
 
 @dataclass(frozen=True)
 class WindowCount:
-    """A window's rows, from where, how many have a label, and a mark that changes with them."""
+    """A window's rows, from where, how many have a label, and a hash that changes with them."""
 
     place: WindowSpan
     origin: str
@@ -186,8 +186,8 @@ class WindowCount:
 
 
 class Production:
-    """Rows since the champion was taught. Imports pandas only where rows are asked for. `looked`: so many looks a window has had
-    that nobody remembers. `measured_by_evidently`: whether the drift alarm is read from Evidently's report, or from our own distances.
+    """Rows since the champion was trained. Imports pandas only where rows are requested. `looked`: so many checks a window has had
+    that were not recorded. `measured_by_evidently`: whether the drift alarm is read from Evidently's report, or from our own distances.
     """
 
     looked = 0
@@ -204,7 +204,7 @@ class Production:
 
     @cached_property
     def state(self) -> dict[str, Any]:
-        """All that a look depends on, but the clock: the same again is no new look."""
+        """All that a check depends on, but the clock: the same again is no new check."""
         params = self.project.settings
         told = params.model_dump_json(include={"problem", "monitor", "retrain", "ledger", "data"})
         return {

@@ -1,6 +1,6 @@
 """The report page of a window: what changed and what was decided, then the evidence.
 
-Measures nothing; Evidently's report stands below our summary, in a frame.
+Measures nothing; Evidently's report is below our summary, in a frame.
 """
 
 from __future__ import annotations

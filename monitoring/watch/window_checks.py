@@ -37,7 +37,7 @@ CheckFollowUp = Callable[[WindowRecord, WindowAssessment, DecisionRecord], None]
 
 
 class MonitoringPass:
-    """One pass over a champion's windows, or several, of which each looks at what is new since the one before."""
+    """One pass over a champion's windows, or several, of which each checks what is new since the one before."""
 
     def __init__(self, production: Production, console: Console, after: CheckFollowUp) -> None:
         self._production, self._console, self._after = production, console, after
@@ -55,7 +55,7 @@ class MonitoringPass:
         return self.run()
 
     def run(self) -> tuple[WindowRecord, DecisionRecord] | None:
-        """Look at what is new, in the order of time, and decide after each new look; the news of it. None: there are no rows."""
+        """Check what is new, in the order of time, and decide after each new check; the news of it. None: there are no rows."""
         places = self._production.places()
         entries = list[DecisionRecord]()
         version = self._production.champion.version
@@ -91,7 +91,7 @@ class MonitoringPass:
         return seen, acted or find_window_decision(self._engine, self._name, seen) or last
 
     def _kept(self) -> dict[str, WindowRecord]:
-        """The champion's windows that were looked at, by their start, in the order of time."""
+        """The champion's windows that were checked, by their start, in the order of time."""
         mine = windows.list_windows(self._engine, self._name, self._production.champion.version)
         return {seen.start: seen for seen in mine}
 
@@ -100,16 +100,16 @@ class MonitoringPass:
         return [seen for at, seen in sorted(self._mine.items()) if at < start]
 
     def _found(self, seen: WindowRecord) -> WindowAssessment:
-        """What a look found, read from its record once."""
+        """What a check found, read from its record once."""
         known = self._read.get(seen.start)
         if known is None or known[0] is not seen:
             known = self._read[seen.start] = seen, WindowAssessment.from_json(seen.look)
         return known[1]
 
     def _looked(self, count: WindowCount) -> WindowRecord | None:
-        """The window after a look at it; None: it was looked at as it is, or it is too early for another look.
+        """The window after a check of it; None: it was checked as it is, or it is too early for another check.
 
-        A look whose report failed is no look: the next pass tries again, and has nothing new to say where it fails as before.
+        A check whose report failed is no check: the next pass tries again, and has nothing new to report where it fails as before.
         """
         place, before = count.place, self._mine.get(count.place.start)
         known = None if before is None else self._found(before).drift
@@ -134,7 +134,7 @@ class MonitoringPass:
         return seen
 
     def _fails_as_before(self, seen: WindowRecord, before: WindowRecord) -> bool:
-        """Whether a report failed as it did before, and no more came in the meantime than an open window is looked at again for."""
+        """Whether a report failed as it did before, and no more came in the meantime than an open window is checked again for."""
         one, other = ((self._found(s).drift.note, s.labelled, s.closed) for s in (before, seen))
         return one == other and seen.rows < 2 * before.rows
 
@@ -208,7 +208,7 @@ class MonitoringPass:
         return past[-_MAX_KNOWN_STATES:]
 
     def _decide(self, seen: WindowRecord, newest: bool) -> DecisionRecord:
-        """Decide after a look, put it on record, and do at once what no lap has to do."""
+        """Decide after a check, put it on record, and do at once what no lap has to do."""
         look, now = self._found(seen), self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
         self._mended(look)
@@ -223,7 +223,7 @@ class MonitoringPass:
             decision.action == "stop"
             and (owed := decisions.find_pending_retraining(self._engine, self._name)) is not None
         ):
-            decisions.close_decision(self._engine, owed.id, "skipped", "the data look broken")
+            decisions.close_decision(self._engine, owed.id, "skipped", "the data seem broken")
         try:
             return decisions.record_decision(self._engine, entry)
         except RetrainingAlreadyOpen as e:
@@ -277,7 +277,7 @@ def find_window_decision(engine: sa.Engine, project: str, seen: WindowRecord) ->
 
 
 def _has_evidence(look: WindowAssessment) -> bool:
-    """Whether a window had rows enough to say anything, about drift or by its labels; also that its report failed."""
+    """Whether a window had rows enough to report anything, about drift or by its labels; also that its report failed."""
     return look.drift.statistic is not None or look.drift.alarm is not False or look.quality.loss is not None
 
 

@@ -25,7 +25,7 @@ class WindowSpan:
 
 
 def find_first_window_start(taught_until: str | float | None, promoted: str) -> str:
-    """Where a champion's windows begin: just behind what it was taught, else when it was promoted. Ledger text."""
+    """Where a champion's windows begin: just behind its training data, else when it was promoted. Ledger text."""
     if taught_until is None:
         return promoted
     return format_timestamp(datetime.fromisoformat(to_timestamp(taught_until)) + _STEP)
@@ -58,14 +58,14 @@ def list_row_windows(times: Sequence[str], rows: int, start: str) -> list[Window
 
 
 def compute_check_level(false_alarms: float, looks: int, closed: bool) -> float:
-    """The level of the next look at a window that was looked at `looks` times before."""
+    """The level of the next check of a window that was checked `looks` times before."""
     if closed:
         return false_alarms / 2 if looks else false_alarms
     return float(false_alarms / 2 ** (looks + 2))
 
 
 def is_check_due(looks: int, before: int, rows: int, was_closed: bool, closed: bool) -> bool:
-    """Whether a window is to be looked at: never before, closed since, or open with twice the rows of the look `before`."""
+    """Whether a window is to be checked: never before, closed since, or open with twice the rows of the check `before`."""
     if looks == 0:
         return True
     if closed:

@@ -67,7 +67,7 @@ class EngineSpeed:
     rows: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Which answers batches sooner, and the microseconds a row that say so."""
+        """Which predicts batches sooner, and the microseconds a row that show it."""
         micro = {"compiled": round(1e6 * self.compiled, 3), "scikit-learn": round(1e6 * self.plain, 3)}
         return {"engine": min(micro, key=micro.__getitem__), "batch": self.rows, "microseconds": micro}
 
@@ -80,9 +80,9 @@ def measure_agreement(
     signature: ModelSignature,
     pace: EngineSpeed | None = None,
 ) -> EngineAgreement:
-    """Ask both about every row of a conformed frame, in batches, and about some rows alone as well.
+    """Predict every row of a conformed frame with both, in batches, and some rows alone as well.
 
-    predict: Kind.predict, which turns what the pipeline says into Predictions. pace: is told what both took.
+    predict: Kind.predict, which turns what the pipeline predicts into Predictions. pace: is called with the seconds of both.
     """
     call = getattr(engine, "call", None)
     found = EngineAgreement(0, 0, 0, 0.0)
@@ -109,7 +109,7 @@ def measure_agreement(
 def compare_predictions(
     mine: EnginePredictions, theirs: Predictions, call: tuple[float, int] | None = None
 ) -> EngineAgreement:
-    """Two answers about the same rows. call: the threshold, and of which class, where not the likeliest is called."""
+    """Two predictions for the same rows. call: the threshold, and of which class, where not the likeliest is called."""
     with np.errstate(invalid="ignore", over="ignore"):
         if theirs.proba is None:
             far = _relative_distance(np.array(mine.values, dtype="float64"), np.asarray(theirs.value, dtype="float64"))
@@ -130,7 +130,7 @@ def compare_predictions(
 def make_synthetic_rows(frame: pd.DataFrame, signature: ModelSignature, rows: int, seed: int) -> pd.DataFrame:
     """Rows as production may send them and validation rows seldom are: drawn from a conformed frame, then bent.
 
-    A third of the rows have values missing, a third categories that nobody has seen, a third numbers and dates far out or a
+    A third of the rows have values missing, a third categories never seen before, a third numbers and dates far out or a
     hair beside those of training: there a tree's thresholds lie.
     """
     import pandas as pd

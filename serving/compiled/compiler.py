@@ -65,7 +65,7 @@ def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
 
 
 def _compile_part(features: Any, model: Any, columns: Sequence[str]) -> CompiledPart:
-    """Features and the model behind them, without what stands around a classifier."""
+    """Features and the model behind them, without what wraps a classifier."""
     recipes, order = compile_columns(features, list(columns))
     model, back = _unwrap_regressor(model)
     read = _MODEL_READERS.get(type(model).__name__)
@@ -81,7 +81,7 @@ def _compile_part(features: Any, model: Any, columns: Sequence[str]) -> Compiled
 
 
 def _unwrap_classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any]]]:
-    """What stands around a classifier: itself; from which probability on which of two classes is called (None: the
+    """What wraps a classifier: itself; from which probability on which of two classes is called (None: the
     likeliest is); and what is done to its probabilities (tasks/models/class_balance.py), in order."""
     call: list[Any] | None = None
     bent: list[list[Any]] = []
@@ -89,7 +89,7 @@ def _unwrap_classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any
         name = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
         if name == "sklearn.FixedThresholdClassifier" and model.response_method == "predict_proba":
             if call is not None or bent or not isinstance(model.threshold, float):
-                raise CannotCompile("a threshold of this kind is not known")
+                raise CannotCompile("a threshold of this type is not known")
             call = [model.threshold, model.classes_.tolist().index(model.pos_label)]
             model = model.estimator_
         elif name == "sklearn.FrozenEstimator":
@@ -115,7 +115,7 @@ def _unwrap_classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any
 
 
 def _unwrap_regressor(model: Any) -> tuple[Any, list[list[Any]]]:
-    """The innermost model, and the steps that lead from what it says back to the target, in order."""
+    """The innermost model, and the steps that lead from its output back to the target, in order."""
     back: list[list[Any]] = []
     while type(model).__name__ == "TransformedTargetRegressor":
         if model.func is None:
@@ -158,7 +158,7 @@ def _read_forest(model: Any) -> CompiledPart:
 
 
 def _read_leaves(member: Any) -> NDArray[np.float64]:
-    """What each node says (n, targets): the mean, or the classes' shares; of two classes the second one's."""
+    """What each node predicts (n, targets): the mean, or the classes' shares; of two classes the second one's."""
     values = np.asarray(member.tree_.value, dtype="float64")[:, 0, :]
     return values[:, 1:] if hasattr(member, "classes_") and values.shape[1] == 2 else values
 
@@ -187,7 +187,7 @@ _MODEL_READERS = {
 
 
 def compile_columns(features: Any, names: list[str]) -> tuple[list[dict[str, Any]], list[int]]:
-    """A recipe per column, in the order of the ColumnTransformer's parts; and which of its outputs stands where in ours."""
+    """A recipe per column, in the order of the ColumnTransformer's parts; and which of its outputs is where in ours."""
     readers = {
         "numeric": _compile_numbers,
         "low": _compile_categories,
@@ -247,7 +247,7 @@ def _compile_dates(fitted: Any, columns: list[str]) -> _ColumnRecipes:
 def _compile_scaling(imputer: Any, scaler: Any, owners: list[list[int]]) -> list[tuple[dict[str, Any], list[int]]]:
     """Per column, which owns some inputs of an imputer that is followed by a scaler: its recipe and its outputs.
 
-    A column with a value gives its scaled inputs and, behind them, what its indicators say of a row that misses nothing;
+    A column with a value gives its scaled inputs and, behind them, what its indicators give for a row that misses nothing;
     one without gives the constants that the imputer and the indicators make of it.
     """
     inputs = len(imputer.statistics_)
@@ -270,9 +270,9 @@ def _compile_scaling(imputer: Any, scaler: Any, owners: list[list[int]]) -> list
 
 
 def _compile_categories(fitted: Any, columns: list[str]) -> _ColumnRecipes:
-    """Categories: what the fitted encoder says of every value it knows, of one that it does not know, and of none.
+    """Categories: what the fitted encoder returns for every value it knows, of one that it does not know, and of none.
 
-    Asked, not worked out: whatever the encoder does value by value, this is it.
+    Taken from it, not computed: whatever the encoder does value by value, this is it.
     """
     first = fitted.steps[0][1] if hasattr(fitted, "steps") else fitted
     if type(first).__name__ not in ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder"):

@@ -40,7 +40,7 @@ def encode_unchanged(x: PlainValue) -> EncodedValue:
 
 
 def _build_number_encoder(recipe: dict[str, Any]) -> ValueEncoder:
-    """The number as it is, or standardised, with what the indicators "was missing" of other rows say behind it."""
+    """The number as it is, or standardised, with what the indicators "was missing" of other rows give behind it."""
     missing, tail = _read_floats(recipe["missing"]), _read_floats(recipe["tail"])
     if recipe["scale"] is None:
         return encode_unchanged
@@ -132,7 +132,7 @@ class EnginePredictions:
 
 
 class PredictionEngine(Protocol):
-    """What answers for one version."""
+    """What predicts for one version."""
 
     form: str
 
@@ -158,7 +158,7 @@ class CompiledEngine:
         self._classes = None if classes is None else list(classes)
 
     def predict(self, columns: PlainColumns) -> EnginePredictions:
-        """See Engine. Rows of the same values get the same answer, alone or in company, to the last bits of a float."""
+        """See Engine. Rows of the same values get the same prediction, alone or in company, to the last bits of a float."""
         raw = self._raw(self.matrix(columns))
         if self._classes is None:
             with np.errstate(over="ignore"):  # exp of a number far out is infinite, as in scikit-learn

@@ -32,7 +32,7 @@ SCIKIT_LEARN_FORM = "scikit-learn"
 
 @dataclass(frozen=True)
 class StoredEngine:
-    """A stored version as it can serve. compiled None: scikit-learn itself must, and `why` says for what reason."""
+    """A stored version as it can serve. compiled None: scikit-learn itself must, and `why` gives the reason."""
 
     signature: ModelSignature
     compiled: PredictionEngine | None
@@ -60,7 +60,7 @@ def build_engine_files(
     rows: ComparisonRows,
     pace: EngineSpeed | None = None,
 ) -> dict[str, bytes]:
-    """The files for a fitted pipeline. pace: is told what large batches cost.
+    """The files for a fitted pipeline. pace: is called with the cost of large batches.
 
     A form that does not agree is not stored; the reason is.
     """
@@ -76,7 +76,7 @@ def build_engine_files(
     try:
         made = compile_pipeline(model, columns.names)
     except CannotCompile as e:
-        content["why"] = f"{e}: scikit-learn answers"
+        content["why"] = f"{e}: scikit-learn predicts"
     else:
         engine = CompiledEngine(made.recipe, made.trees, signature.classes)
         compared = asked.iloc[:: max(1, len(asked) // MAX_AGREEMENT_ROWS)]
@@ -168,7 +168,7 @@ def _to_array(values: Any) -> Any:
 
 
 class ScikitLearnEngine:
-    """Answers from the stored pipeline."""
+    """Predictions of the stored pipeline."""
 
     form = SCIKIT_LEARN_FORM
 
@@ -186,7 +186,7 @@ class ScikitLearnEngine:
         return EnginePredictions(said.value.tolist(), said.proba)
 
     def _frame(self, given: PlainColumns) -> pd.DataFrame:
-        """Plain columns as the frame that the pipeline was taught on (tasks.models.features.conform_frame)."""
+        """Plain columns as the frame that the pipeline was trained on (tasks.models.features.conform_frame)."""
         import numpy as np
         import pandas as pd
 

@@ -19,7 +19,7 @@ MAX_OPERATOR_NODES = 100_000
 
 
 class CannotCompile(ValueError):
-    """This pipeline holds something that has no compiled form; the text says what."""
+    """This pipeline holds something that has no compiled form; the text names it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who may use the scoring service: the host names it answers to, the pages whose scripts may ask it, and API keys with
+"""Who may use the scoring service: the host names it serves, the pages whose scripts may call it, and API keys with
 their scopes.
 """
 
@@ -43,7 +43,7 @@ class HostNames:
         )
 
     def _own_page(self, origin: bytes, host: bytes) -> bool:
-        """Whether `origin`, an Origin header, is a page of this service, which was asked under `host`."""
+        """Whether `origin`, an Origin header, is a page of this service, which was requested under `host`."""
         try:
             parts = urlsplit(origin.decode("latin-1"))
         except ValueError:
@@ -119,7 +119,7 @@ def parse_api_keys(text: str | None, secret: str | None = None) -> ApiKeys:
 
 
 def require_keys(host: str, keys: ApiKeys) -> None:
-    """Raise InputError where strangers could reach a service that asks nobody for a key."""
+    """Raise InputError where strangers could reach a service that requires no key."""
     if not keys.scopes and not _is_loopback(host):
         raise InputError(
             f"serve.host: {host} can be reached by others, but there are no keys. {_KEY_INSTRUCTIONS}; or serve on 127.0.0.1"

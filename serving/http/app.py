@@ -1,6 +1,6 @@
 """The scoring service as an ASGI application: its routes, who may use them, limits, errors and metrics.
 
-Who gets which answer; not how it is predicted.
+Who gets which response; not how it is predicted.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ScoringApp:
 
     @property
     def routes(self) -> list[tuple[str, str]]:
-        """Every (method, path) that is answered."""
+        """Every (method, path) that is served."""
         return [(method, path) for path, methods in self._routes.items() for method in methods]
 
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
@@ -123,7 +123,7 @@ class ScoringApp:
         except Exception:
             # A fault of ours: told in full in the log, in one word to whoever asked.
             log.exception("failed", extra={"facts": {"path": path if path in self._routes else "other"}})
-            response = _make_error_response(500, "the service failed; its log says how")
+            response = _make_error_response(500, "the service failed; its log has the details")
         headers = [
             (b"content-type", response.kind),
             (b"content-length", str(len(response.body)).encode()),
@@ -149,7 +149,7 @@ class ScoringApp:
             self._admit(scope, headers)
         methods = self._routes.get(path)
         if methods is None:
-            raise RequestRefused("there is nothing at this path; /docs says what there is", 404)
+            raise RequestRefused("there is nothing at this path; /docs lists the paths", 404)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method not in methods:
             raise RequestRefused(f"this path takes {', '.join(methods)}", 405)
@@ -172,13 +172,13 @@ class ScoringApp:
         return response
 
     def _admit(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> None:
-        """Raise Refused for whoever asks under a name that is not the service's, or from a page that is not."""
+        """Raise Refused for a request under a name that is not the service's, or from a page that is not."""
         host, server = headers.get(b"host", b""), scope.get("server")
         if len(headers) != len(scope["headers"]) and sum(name == b"host" for name, _ in scope["headers"]) > 1:
             raise RequestRefused("a request has one Host header")
         if not self._names.known(host, server[0] if server else None):
             raise RequestRefused(
-                "this service is not asked under this name: serve.hosts in params.yaml lists its names", 403
+                "this service is not reached under this name: serve.hosts in params.yaml lists its names", 403
             )
         origin = headers.get(b"origin")
         if origin is not None and not self._names.own_page(origin, host):
@@ -205,11 +205,11 @@ class ScoringApp:
     async def _taken(
         self, headers: dict[bytes, bytes], receive: AsgiReceive, work: Callable[[bytes], Awaitable[HttpResponse]]
     ) -> HttpResponse:
-        """The answer to a whole body. Raises Refused where there are too many at once, of which only whole ones count."""
+        """The response to a whole body. Raises Refused where there are too many at once, of which only whole ones count."""
         body = await self._body(headers, receive)
         try:
             if self._working >= self._crowd:
-                raise RequestRefused(f"{self._crowd:,} requests are being answered already. Try again later", 503)
+                raise RequestRefused(f"{self._crowd:,} requests are being served already. Try again later", 503)
             self._working += 1
             try:
                 return await work(body)
@@ -269,7 +269,7 @@ class ScoringApp:
 
 
 def _make_page_handler(template: str) -> Callable[[dict[bytes, bytes], AsgiReceive], Awaitable[HttpResponse]]:
-    """Answers with a page, which a browser may let talk to this service alone. It is made when it is first asked for."""
+    """Responds with a page, which a browser may let talk to this service alone. It is made when it is first needed."""
     made: list[HttpResponse] = []
 
     async def page(_headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
@@ -283,7 +283,7 @@ def _make_page_handler(template: str) -> Callable[[dict[bytes, bytes], AsgiRecei
 
 
 def _make_error_response(status: int, message: str, methods: str = "") -> HttpResponse:
-    """An error as MLflow's server tells it; `methods` are those that a path takes."""
+    """An error in the format of MLflow's server; `methods` are those that a path takes."""
     body = orjson.dumps({"error_code": _ERROR_CODES.get(status, "BAD_REQUEST"), "message": message})
     more = {401: (b"www-authenticate", b"Bearer"), 405: (b"allow", methods.encode())}
     return HttpResponse(body, status, more=(more[status],) if status in more else ())
@@ -309,7 +309,7 @@ LabelCheck = Callable[[Any, Any, Any], LabelStatement]
 
 
 class LabelHandler:
-    """Hands in the labels of one project."""
+    """Records the labels of one project."""
 
     def __init__(self, engine: sa.Engine, project: str, check: LabelCheck) -> None:
         self._engine, self._project, self._check = engine, project, check
@@ -360,7 +360,7 @@ class ServiceMetrics:
 
     def __init__(self, following: ChampionFollower) -> None:
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter("windvane_requests", "Answers of the service", ["path", "code"], registry=registry)
+        self._requests = Counter("windvane_requests", "Responses of the service", ["path", "code"], registry=registry)
         self.rows = Counter("windvane_rows", "Rows predicted", ["version", "role"], registry=registry)
         self.seconds = Histogram(
             "windvane_seconds", "POST /invocations", buckets=_LATENCY_BUCKETS_SECONDS, registry=registry
@@ -380,7 +380,7 @@ class ServiceMetrics:
             cut.labels(why).set_function(partial(crowd.cut.__getitem__, why))
 
     def answered(self, path: str, code: int) -> None:
-        """Count an answer; path: one of the service's own, so that strangers cannot make up label values."""
+        """Count a response; path: one of the service's own, so that strangers cannot make up label values."""
         counter = self._answers.get((path, code))
         if counter is None:
             counter = self._answers[path, code] = self._requests.labels(path, str(code))

@@ -1,6 +1,6 @@
-"""ASGI middleware that lets nobody in without the project's secret or the session cookie.
+"""ASGI middleware that lets no client in without the project's secret or the session cookie.
 
-Knows no application: MLflow's and Prefect's pages stand behind it.
+Knows no application: MLflow's and Prefect's pages are behind it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Credentials:
         return f"{BASIC_AUTH_USER}:{self.secret}"
 
     def proof(self, nonce: str) -> str:
-        """What only a server of this project can answer to a nonce."""
+        """What only a server of this project can compute for a nonce."""
         return self._derived(f"proof {nonce}")
 
     def link(self, address: str) -> str:
@@ -107,7 +107,7 @@ class Credentials:
 class SecretMiddleware:
     """`app` behind `credentials`, on `port`.
 
-    open_paths: their GET needs no secret. self_authenticating: web sockets that ask for it themselves, in their first message.
+    open_paths: their GET needs no secret. self_authenticating: web sockets that require it themselves, in their first message.
     inner_authorization: the Authorization header that the application sees of requests that were let in.
     """
 
@@ -158,12 +158,12 @@ class SecretMiddleware:
         """Why this comes from a page, or under a name, that is not the server's own; None if it does not."""
         hosts, origins = get_header_values(headers, b"host"), get_header_values(headers, b"origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return "This server does not answer under that name (Host)."
+            return "This server does not serve that name (Host)."
         if any(origin.lower() not in self._origins for origin in origins):
-            return "This server does not answer pages from elsewhere (Origin)."
+            return "This server does not serve pages from elsewhere (Origin)."
         site, mode = get_header_values(headers, b"sec-fetch-site"), get_header_values(headers, b"sec-fetch-mode")
         if site and site[0] in (b"cross-site", b"same-site") and mode != [b"navigate"]:
-            return "This server does not answer pages from elsewhere (Sec-Fetch-Site)."
+            return "This server does not serve pages from elsewhere (Sec-Fetch-Site)."
         return None
 
     def _by_link(self, scope: AsgiScope) -> str | None:
@@ -197,7 +197,7 @@ def add_identity_route(app: AsgiApp, credentials: Credentials) -> AsgiApp:
 
 
 async def answer_identity(credentials: Credentials, scope: AsgiScope, send: AsgiSend) -> None:
-    """Answer a nonce with its proof."""
+    """Respond to a nonce with its proof."""
     nonce = scope.get("query_string", b"").decode("latin-1").removeprefix("nonce=")
     if not _NONCE_PATTERN.fullmatch(nonce):
         await _refuse(scope, send, 400, "nonce: 32 hexadecimal digits.\n")
@@ -206,7 +206,7 @@ async def answer_identity(credentials: Credentials, scope: AsgiScope, send: Asgi
 
 
 def check_identity(address: str, credentials: Credentials) -> bool | None:
-    """Whether a server of this project answers there; None where nothing answers. The secret is not sent."""
+    """Whether a server of this project responds there; None where nothing responds. The secret is not sent."""
     to, nonce = urlsplit(address), secrets.token_hex(16)
     # Not urllib: a proxy of the environment has no part in this.
     connection = http.client.HTTPConnection(to.hostname or "", to.port or 80, timeout=PROBE_TIMEOUT_SECONDS)
@@ -221,7 +221,7 @@ def check_identity(address: str, credentials: Credentials) -> bool | None:
 
 
 def make_uvicorn_server(app: AsgiApp) -> Any:
-    """uvicorn's server for a guarded application. It logs no request: a link holds the secret. Slow senders hold up nobody."""
+    """uvicorn's server for a guarded application. It logs no request: a link holds the secret. Slow senders delay no one else."""
     import uvicorn
 
     from windvane.serving.http.connections import ConnectionTracker, TrackedConnection, find_connection_limit
@@ -270,7 +270,7 @@ def _add_security_headers(send: AsgiSend) -> AsgiSend:
 
 
 def _limit_first_message(receive: AsgiReceive) -> AsgiReceive:
-    """The first message of a socket that nobody vouches for must come soon."""
+    """The first message of a socket that is not authenticated must come soon."""
     received = 0
 
     async def receives() -> AsgiMessage:

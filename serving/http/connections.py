@@ -85,7 +85,7 @@ class ConnectionTracker:
             waited.pop(connection, None)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go whoever has had the time there is."""
+        """Close connections whose time is over."""
         now = loop.time()
         for connection in _list_overdue(self.heads, now - HEAD_TIMEOUT_SECONDS):
             self._cut(connection, "slow head")
@@ -103,7 +103,7 @@ class ConnectionTracker:
 
 
 class TrackedConnection(HttpToolsProtocol):
-    """uvicorn's connection, which says what it waits for."""
+    """uvicorn's connection, which knows what it waits for."""
 
     def __init__(self, crowd: ConnectionTracker, **given: Any) -> None:
         super().__init__(**given)
@@ -165,7 +165,7 @@ class TrackedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer was handed to the transport."""
+        """A response was handed to the transport."""
         self._crowd.bodies.pop(self, None)
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
@@ -174,7 +174,7 @@ class TrackedConnection(HttpToolsProtocol):
             self._crowd.idle[self] = 0.0
 
     def pause_writing(self) -> None:
-        """The client reads more slowly than it is answered."""
+        """The client reads more slowly than the response is sent."""
         self._crowd.unread.setdefault(self, self.loop.time())
         super().pause_writing()
 

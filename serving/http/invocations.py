@@ -1,4 +1,4 @@
-"""POST /invocations: MLflow's scoring protocol in JSON and CSV, read as rows, predicted, recorded and answered.
+"""POST /invocations: MLflow's scoring protocol in JSON and CSV, read as rows, predicted, recorded and returned.
 
 An error names the column and the row, never a value.
 """
@@ -268,7 +268,7 @@ log = logging.getLogger("windvane.serving")
 
 
 class PredictionRecorder(Protocol):
-    """Makes predictions durable before they are answered (ledger.prediction_writer.PredictionWriter)."""
+    """Makes predictions durable before they are returned (ledger.prediction_writer.PredictionWriter)."""
 
     async def record(self, given: Sequence[Prediction]) -> None:
         """Return when they are durable."""
@@ -276,7 +276,7 @@ class PredictionRecorder(Protocol):
 
 @dataclass(frozen=True)
 class InvocationResponse:
-    """An answer: its bytes, and what is counted of it."""
+    """A response: its bytes, and what is counted of it."""
 
     body: bytes
     version: int
@@ -285,7 +285,7 @@ class InvocationResponse:
 
 
 class InvocationHandler:
-    """Answers with whatever versions `following` holds at the moment a request is read: one version per answer.
+    """Predicts with whatever versions `following` holds at the moment a request is read: one version per response.
 
     recorder None: nothing is recorded, to measure what recording costs.
     """
@@ -323,7 +323,7 @@ class InvocationHandler:
     async def _tried(
         self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str
     ) -> tuple[PredictionRequest, EnginePredictions] | None:
-        """What the challenger predicts; None where it cannot: then the champion answers, and says what is wrong."""
+        """What the challenger predicts; None where it cannot: then the champion predicts, and what is wrong is logged."""
         began = time.perf_counter()
         try:
             predicted = await self._predicted(challenger, body, content_type)
@@ -339,7 +339,7 @@ class InvocationHandler:
     async def _silently(
         self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str, ids: list[str]
     ) -> None:
-        """Have the challenger predict what the champion has answered, and record it under the same ids."""
+        """Have the challenger predict what the champion has predicted, and record it under the same ids."""
         predicted = await self._tried(lineup, challenger, body, content_type)
         if predicted is None:
             return
@@ -381,7 +381,7 @@ class InvocationHandler:
             ) from None
         except (LedgerFull, LedgerClosed, LedgerFailed) as e:
             raise RequestRefused(
-                f"not answered, because it could not be recorded: {type(e).__name__}. Try again later", 503
+                f"not served, because it could not be recorded: {type(e).__name__}. Try again later", 503
             ) from e
 
 

@@ -63,7 +63,7 @@ class ServedProject:
 class ServingRules:
     """keep: how long predictions are kept; None: for ever. memory: bytes that loading a version may bring the process to; None: any.
 
-    tell: has MLflow told of a rollback by itself. recorded False: only to measure what recording costs.
+    tell: has MLflow notified of a rollback by itself. recorded False: only to measure what recording costs.
     """
 
     rollout: RolloutRule
@@ -81,10 +81,10 @@ def run_service(
     names: HostNames,
     front: Callable[[ScoringApp], AsgiApp] = lambda service: service,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; answers that are on their way are finished.
+    """Serve until SIGINT or SIGTERM; responses that are on their way are finished.
 
-    listening: from open_listening_socket(), or handed over; names: what it is asked under.
-    front: what stands between the server and the service.
+    listening: from open_listening_socket(), or handed over; names: what it is reached under.
+    front: what is between the server and the service.
     """
     _log_as_json()
     engine, project = served.ledger, served.name
@@ -188,7 +188,7 @@ retention_log = logging.getLogger("windvane.serving")
 
 
 class RetentionThread:
-    """A thread of its own: a look reads all predictions, and deletes in short transactions that answers wait little for."""
+    """A thread of its own: a check reads all predictions, and deletes in short transactions that requests wait little for."""
 
     def __init__(self, engine: sa.Engine, project: str, keep: timedelta) -> None:
         self._engine, self._project, self._keep = engine, project, keep
@@ -201,11 +201,11 @@ class RetentionThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._stop.set()
 
     def look(self) -> None:
-        """Delete what is past its time. An outage is logged: the next look does it."""
+        """Delete what is past its time. An outage is logged: the next check does it."""
         try:
             removed = expire_predictions(self._engine, self._project, self._keep)
         except sa.exc.SQLAlchemyError as e:

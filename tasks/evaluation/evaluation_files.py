@@ -62,7 +62,7 @@ def write_evaluation(
 def draw_plots(
     settings: Settings, kind: ProblemType, evaluation: ModelEvaluation, record: pd.DataFrame, found: SearchResult | None
 ) -> Iterable[tuple[str, Figure]]:
-    """(name, figure): those that every kind shares, then those of the problem type."""
+    """(name, figure): those that every problem type shares, then those of the problem type."""
     from windvane.tasks.evaluation import plots
 
     metric, target = kind.metrics[evaluation.metric], settings.problem.target

@@ -43,7 +43,7 @@ class ResamplingUnits:
 
 @dataclass(frozen=True)
 class ScoreInterval:
-    """A figure with its interval; None where it is not defined, and then `reason` says why."""
+    """A figure with its interval; None where it is not defined, and then `reason` explains why."""
 
     value: float | None
     low: float | None
@@ -52,7 +52,7 @@ class ScoreInterval:
 
 
 def resample_by_row(rows: int) -> ResamplingUnits:
-    """Every row on its own: rows that tell nothing of each other."""
+    """Every row on its own: rows that are independent."""
     import numpy as np
 
     return ResamplingUnits(np.arange(rows, dtype=np.int64), rows, f"{rows:,} rows, one by one")
@@ -230,7 +230,7 @@ def bootstrap_metrics(
 
 @dataclass(frozen=True)
 class _MetricMethod:
-    """How a metric is worked out from the multiplicities of the units; `quick`: without a look at every row."""
+    """How a metric is worked out from the multiplicities of the units; `quick`: without reading every row."""
 
     quick: bool
     score: Callable[[NDArray[np.float64]], float]

@@ -53,11 +53,11 @@ class HeldOutRecord:
 
 @dataclass(frozen=True)
 class ModelEvaluation:
-    """All that a person is told about a configuration at the end of a lap. Figures that are not defined are None.
+    """All that a person learns about a configuration at the end of a lap. Figures that are not defined are None.
 
-    scores: metric -> estimate with 95 % interval on the `rows` test rows, resampled as `resampled` says. loss and
+    scores: metric -> estimate with 95 % interval on the `rows` test rows, resampled as `resampled` describes. loss and
     baseline_loss: mean additive loss per row (`loss_name`); gain: by how much the baseline's is larger, paired per row.
-    learning and complexity: curves of the headline `metric` on rows outside the test side. importance and slices: all
+    learning and complexity: curves of the headline `metric` on rows outside the test split. importance and slices: all
     of them, largest first.
     """
 
@@ -91,10 +91,10 @@ def predict_held_out(
     validation: pd.DataFrame,
     open_test: Callable[[], pd.DataFrame],
 ) -> HeldOutRecord:
-    """Fit `spec` and the dummy on train and validation, then open the test side and predict it, once.
+    """Fit `spec` and the dummy on train and validation, then open the test split and predict it, once.
 
     `open_test` is called once, after both fits: a fit that fails leaves the seal whole. Raises InputError for a column
-    whose name Windvane needs itself, and for a test side without rows.
+    whose name Windvane needs itself, and for a test split without rows.
     """
     import pandas as pd
 
@@ -111,11 +111,11 @@ def predict_held_out(
     rows = open_test()
     if not len(rows):
         raise InputError(
-            f"split.test: the test side of {settings.data.source} has no rows. Bring more, or make split.test larger"
+            f"split.test: the test split of {settings.data.source} has no rows. Bring more, or make split.test larger"
         )
     truth = kind.truth(rows[problem.target])
     with model_pipeline.limit_to_one_thread():
-        made = kind.predict(model, features.conform_frame(rows, task.columns, "the test side"))
+        made = kind.predict(model, features.conform_frame(rows, task.columns, "the test split"))
     added: dict[str, Any] = {
         PREDICTION_COLUMN: made.value,
         LOSS_COLUMN: kind.loss(truth, made, problem.headline),
@@ -127,9 +127,9 @@ def predict_held_out(
 
 
 def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Callable[[int], Predictions]:
-    """The dummy taught on `truth` (n,), in its best form for the headline there: number of rows -> Predictions.
+    """The dummy trained on `truth` (n,), in its best form for the headline there: number of rows -> Predictions.
 
-    It looks at no column, so it is built without the features around it.
+    It uses no column, so it is built without the features around it.
     """
     import numpy as np
 
@@ -155,7 +155,7 @@ def evaluate_model(
     """Everything about `spec`: scores and slices from its record, curves, diagnosis and importance from the others.
 
     Costs at most five fits on at most 20,000 rows, together under four fits of the whole (tasks/evaluation/model_inspection.py), on at most
-    `cores` threads. Slices are looked for by every column that teaches, time, group, and those named in gate.slices.
+    `cores` threads. Slices are looked for by every training column, time, group, and those named in gate.slices.
     """
     settings, kind, columns = task.settings, task.problem_type, task.columns
     problem, seed = settings.problem, settings.split.seed
@@ -191,7 +191,7 @@ def evaluate_model(
 
 @dataclass(frozen=True)
 class _FitFindings:
-    """What the rows outside the test side say."""
+    """What the rows outside the test split show."""
 
     evidence: FitEvidence
     learning: model_inspection.ScoreCurve

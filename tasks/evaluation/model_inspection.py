@@ -39,7 +39,7 @@ MIN_RELATIVE_GAIN = 0.01
 
 @dataclass(frozen=True)
 class CurveRows:
-    """Rows to fit on and rows to score on, all from outside the test side; `notes` say how they were taken."""
+    """Rows to fit on and rows to score on, all from outside the test split; `notes` describe how they were taken."""
 
     train: pd.DataFrame
     validation: pd.DataFrame
@@ -81,9 +81,9 @@ class ScoreCurve:
 
 
 def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.DataFrame, seed: int) -> CurveRows:
-    """Cut and sample the two sides that curves and importance use.
+    """Cut and sample the two splits that curves and importance use.
 
-    Under kfold (no validation rows) a seeded fifth of the training side is held out, by whole groups where there are
+    Under kfold (no validation rows) a seeded fifth of the training split is held out, by whole groups where there are
     any. At most 20,000 training rows and 5,000 to score, drawn at random in their order: the newest alone would leave
     out seasons, and so diagnose another model.
     """
@@ -95,7 +95,7 @@ def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.Da
         held = _hold_out_fifth(train, settings.problem.group, rng)
         train, validation = train[~held], train[held]
         notes.append(
-            f"no validation side: a fifth of the training rows ({len(validation):,}), drawn with seed {seed}, "
+            f"no validation split: a fifth of the training rows ({len(validation):,}), drawn with seed {seed}, "
             "was held out for the curves"
         )
     if len(train) > MAX_CURVE_TRAIN_ROWS:
@@ -121,7 +121,7 @@ def _hold_out_fifth(train: pd.DataFrame, group: str | None, rng: np.random.Gener
 
 
 class CurveScorer:
-    """Scores models on rows of both sides by the headline metric. One per evaluation; holds the converted rows."""
+    """Scores models on rows of both splits by the headline metric. One per evaluation; holds the converted rows."""
 
     def __init__(self, task: ModelTask, sides: CurveRows) -> None:
         self.task, self.settings, self.kind, self.columns = task, task.settings, task.problem_type, task.columns
@@ -129,7 +129,7 @@ class CurveScorer:
         self.target = settings.problem.target
         self.metric = kind.metrics[settings.problem.headline]
         self.train, self.validation = sides.train, sides.validation
-        self.x = features.conform_frame(sides.validation, columns, "the validation side")
+        self.x = features.conform_frame(sides.validation, columns, "the validation split")
         self.y = kind.truth(sides.validation[self.target])
 
     def fit(self, spec: ModelConfiguration, frame: pd.DataFrame) -> Any | None:
@@ -143,16 +143,16 @@ class CurveScorer:
         return model_pipeline.fit_with_settings(self.task, spec, frame)
 
     def point(self, at: float, model: Any | None, fitted: pd.DataFrame) -> CurvePoint:
-        """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation side."""
+        """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation split."""
         if model is None:
             return CurvePoint(at, None, None)
         some = take_rows_evenly(fitted, MAX_CURVE_SCORED_ROWS)
-        x = features.conform_frame(some, self.columns, "the training side")
+        x = features.conform_frame(some, self.columns, "the training split")
         known = self.score(self.kind.truth(some[self.target]), self.kind.predict(model, x))
         return CurvePoint(at, known, self.score(self.y, self.predicted(model)))
 
     def predicted(self, model: Any) -> Predictions:
-        """Predictions for the validation side."""
+        """Predictions for the validation split."""
         return self.kind.predict(model, self.x)
 
     def score(self, truth: NDArray[Any], predictions: Predictions) -> float | None:
@@ -169,10 +169,10 @@ def take_rows_evenly(frame: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def measure_learning_curve(scorer: CurveScorer, spec: ModelConfiguration, later: bool) -> tuple[ScoreCurve, Any | None]:
-    """Scores of fits on a quarter, half and all of the training side; and the last of these models.
+    """Scores of fits on a quarter, half and all of the training split; and the last of these models.
 
     With time the smaller fits keep the newest rows: the question a user has is whether a longer history helps, and old
-    rows alone would answer another one, how fast the world changes. Else the rows are drawn at random, by class.
+    rows alone would settle another one, how fast the world changes. Else the rows are drawn at random, by class.
     """
     import numpy as np
 
@@ -224,7 +224,7 @@ def measure_complexity_curve(
     """Train against validation over the candidate's complexity; None where it has none.
 
     Boosting: its own stages, which need no further fit. Else two more fits, simpler and more complex if there is room.
-    `model` and `whole` are the fit on the whole training side and its scores.
+    `model` and `whole` are the fit on the whole training split and its scores.
     """
     candidate = scorer.kind.candidates[spec.candidate]
     if model is None:
@@ -276,7 +276,7 @@ def _measure_stages(scorer: CurveScorer, model: Any) -> ScoreCurve:
 
 def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[tuple[float, float | None]]:
     inner, last = model_pipeline.unwrap_estimators(model)[0], model[-1]
-    x = model[:-1].transform(features.conform_frame(frame, scorer.columns, "the training side"))
+    x = model[:-1].transform(features.conform_frame(frame, scorer.columns, "the training split"))
     truth = scorer.kind.truth(frame[scorer.target])
     stages = int(getattr(inner, "n_iter_", 0) or inner.get_params().get("max_iter", 100))
     kept = {max(round(stages * (i + 1) / BOOSTING_STAGES), 1) for i in range(BOOSTING_STAGES)}
@@ -337,7 +337,7 @@ def measure_importance(
     """Permutation importance of each raw column, largest first: three shuffles on at most 1,000 rows of `validation`.
 
     Breiman, "Random Forests", Machine Learning 45 (2001); Fisher, Rudin & Dominici, JMLR 20 (2019). The interval treats
-    rows of one unit as one observation. Columns that tell the same story share their importance: shuffling one leaves
+    rows of one unit as one observation. Columns that carry the same information share their importance: shuffling one leaves
     the other. The work is bounded: with many columns fewer rows are used, and at least 100.
     """
     import numpy as np
@@ -353,7 +353,7 @@ def measure_importance(
     )
     some = np.sort(rng.choice(len(validation), rows, replace=False))
     truth = kind.truth(validation[settings.problem.target])[some]
-    x = features.conform_frame(validation.iloc[some], columns, "the validation side").reset_index(drop=True)
+    x = features.conform_frame(validation.iloc[some], columns, "the validation split").reset_index(drop=True)
     headline, pieces = settings.problem.headline, units.take(some)
     before = kind.loss(truth, kind.predict(model, x), headline)
     together = max(IMPORTANCE_BATCH_ROWS // (IMPORTANCE_REPEATS * rows), 1)

@@ -51,7 +51,7 @@ MAX_BARS = 15
 
 
 def label_metric_axis(metric: str, target: str) -> str:
-    """How a metric stands on an axis: with the target's unit, where it has one."""
+    """How a metric is named on an axis: with the target's unit, where it has one."""
     return f"{metric}, in units of {target}" if metric in ("mae", "rmse") else f"{metric} of {target}"
 
 
@@ -100,7 +100,7 @@ def draw_trials(found: SearchResult, metric: Metric, target: str) -> Figure:
     number = sum(len(r.trials) for r in tried)
     figure, (ax,) = build_figure(
         f"{number} configurations tried, {len(complete)} of them to the end",
-        f"One mark each, in the order of the ladder; the line is the best so far; {describe_direction(metric)}",
+        f"One point each, in the order of the ladder; the line is the best so far; {describe_direction(metric)}",
     )
     at, best = 0, np.nan
     line: list[float] = []
@@ -346,7 +346,7 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
 
 
 def _mark_threshold(ax: Axes, called: NDArray[np.bool_], is_it: NDArray[np.bool_]) -> None:
-    """Mark the point on the precision-recall curve at which the model calls: by its threshold, or the likelier class."""
+    """Draw the point on the precision-recall curve at which the model calls: by its threshold, or the likelier class."""
     if called.any():
         right = (called & is_it).sum()
         ax.plot(right / is_it.sum(), right / called.sum(), "*", color=INK, markersize=11, label="as called", zorder=4)
@@ -420,7 +420,7 @@ def draw_regression_plots(kind: ProblemType, record: pd.DataFrame, problem: Prob
 
 
 def _cloud(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], log: bool) -> None:
-    """Points while they can be told apart, else density."""
+    """Points while they can be distinguished, else density."""
     scale: dict[str, Any] = {"xscale": "log", "yscale": "log"} if log else {}
     if len(x) > MAX_PLOTTED_POINTS:
         ax.hexbin(x, y, gridsize=55, bins="log", cmap="Blues", mincnt=1, linewidths=0.1, **scale)

@@ -1,4 +1,4 @@
-"""What the held-out record says: metrics with intervals, confusion, calibration, and the slices where the model errs
+"""What the held-out record shows: metrics with intervals, confusion, calibration, and the slices where the model errs
 most. Fits nothing.
 """
 
@@ -86,12 +86,12 @@ def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
 
 
 def name_class_column(value: Any) -> str:
-    """A class as it stands in a column's name."""
+    """A class as it is in a column's name."""
     return str(value)
 
 
 def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, seed: int) -> dict[str, ScoreInterval]:
-    """Every metric of the kind on the record, with a 95 % bootstrap interval; see bootstrap().
+    """Every metric of the problem type on the record, with a 95 % bootstrap interval; see bootstrap().
 
     Resampled by block of time or by group where the problem names a time or a group, else by row (tasks/evaluation/intervals.py).
     """
@@ -190,9 +190,9 @@ def find_worst_slices(
 ) -> tuple[SliceScore, ...]:
     """All slices of `record` by `columns` (and `group`), worst first: the clearly worse, then others, by the excess.
 
-    Numbers and dates are cut into fifths of the rows, missing values are a slice of their own, categories stand as they
+    Numbers and dates are cut into fifths of the rows, missing values are a slice of their own, categories are as they
     are (the fifty most frequent). A slice needs 20 rows, a hundredth of all, and five independent units, and so does
-    the rest. The intervals hold for all slices at once: each at 1 - 5 % / number of slices looked at (Bonferroni; Dunn,
+    the rest. The intervals hold for all slices at once: each at 1 - 5 % / number of slices checked (Bonferroni; Dunn,
     JASA 56, 1961), so finding one `clear` slice by mere chance has a probability of at most about one in twenty.
     """
     import numpy as np

@@ -79,7 +79,7 @@ CellKind = Literal["int", "float", "bool", "date", "text", "none"]
 @dataclass(frozen=True)
 class ColumnMeaning:
     """What a column holds. "none": no value at all. `form` of dates that are written as words; of words, ANY where
-    nothing is asked of them.
+    nothing is required of them.
     """
 
     kind: CellKind
@@ -87,7 +87,7 @@ class ColumnMeaning:
 
 
 class MixedTypesError(Exception):
-    """A column that cannot be read: it is mostly `what`, or (marked) numbers that read as words. `odd` marks the
+    """A column that cannot be read: it is mostly `what`, or (marked) numbers that read as words. `odd` flags the
     values, by row, that are not.
     """
 
@@ -127,9 +127,9 @@ def infer_from_type(kind: Any) -> ColumnMeaning | None:
 
 
 def infer_from_words(words: pl.Series, *, typed: bool, whole: bool) -> ColumnMeaning | None:
-    """What a column of words means. `typed`: its file says which cells are numbers, so these are none.
+    """What a column of words means. `typed`: its file shows which cells are numbers, so these are none.
 
-    `whole`: these are all its values; otherwise its first, and None says that only the whole column can tell. Raises
+    `whole`: these are all its values; otherwise its first, and None means that only the whole column can show. Raises
     Slip (only then) when it is mostly one thing.
     """
     present = words.drop_nulls()
@@ -273,7 +273,7 @@ def _convert_words(
 
 
 def _encode_column_words(cells: pl.Series, text: bool, form: str | None, lexicon: WordLexicon) -> row_keys.EncodedWords:
-    """Words, in a text file without blanks around them: only the different ones are looked at. `lexicon` learns those
+    """Words, in a text file without blanks around them: only the different ones are read. `lexicon` learns those
     that stay as they are.
     """
     import polars as pl
@@ -307,7 +307,7 @@ def _empty_column(cells: pl.Series) -> pl.Series:
 
 
 def _without_nan(floats: pl.Series) -> pl.Series:
-    """NaN is no value. A sum is NaN where one is among the numbers, and takes a fifth of the time of a look at each."""
+    """NaN is no value. A sum is NaN where one is among the numbers, and takes a fifth of the time of a check of each."""
     return floats.fill_nan(None) if math.isnan(floats.sum()) else floats
 
 

@@ -85,7 +85,7 @@ def open_scratch_folder(root: Path) -> Iterator[Path]:
 
 
 def _sweep(data: Path) -> None:
-    """Delete the scratch folders of processes that were killed: nobody holds their locks any more."""
+    """Delete the scratch folders of processes that were killed: no process holds their locks any more."""
     from filelock import FileLock, Timeout
 
     for folder in data.glob(".scratch-*"):
@@ -197,8 +197,7 @@ def _check_time(origin: TableOrigin, table: Path, name: str) -> None:
         )
     if kind.is_float() and scan.select(pl.col(name).is_infinite().any()).collect().item():
         raise InputError(
-            f"problem.time: {origin.name}: column {name!r} holds infinite values. Mend them, or name another time "
-            "column"
+            f"problem.time: {origin.name}: column {name!r} holds infinite values. Fix them, or name another time column"
         )
 
 
@@ -212,5 +211,5 @@ def _no_time(origin: TableOrigin, scan: pl.LazyFrame, kind: Any) -> str:
     assert row is not None
     first = f"{values[row]!r} on {origin.where(row)}"
     if len(text_parsing.find_date_forms(values.drop_nulls().head(1000))) > 1:
-        return f"does not say which of day and month comes first: {first}"
+        return f"does not show which of day and month comes first: {first}"
     return f"holds words that are no dates, such as {first}"

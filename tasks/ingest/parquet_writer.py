@@ -35,7 +35,7 @@ _FILE_SHRUNK = "failed to fill whole buffer"
 class ReadingPlan:
     """How to read a file: its cells, what each readable column means, and what is wrong with the others.
 
-    `text`: its words have blanks around them that mean nothing. `missing`: whether words such as NA stand in the
+    `text`: its words have blanks around them that mean nothing. `missing`: whether words such as NA are in the
     first rows, and are to be looked for among the numbers.
     """
 
@@ -124,7 +124,7 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
 
 
 def _plan_from_first_rows(file: FileCells, ignore: tuple[str, ...]) -> ReadingPlan | None:
-    """What the first rows say; None where they cannot."""
+    """What the first rows show; None where they cannot."""
     import polars as pl
 
     try:
@@ -148,7 +148,7 @@ def _read_typed_numbers(file: FileCells, reading: ReadingPlan) -> ReadingPlan:
 
 
 def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, ...]) -> ReadingPlan:
-    """What whole columns say, one of them in memory at a time."""
+    """What whole columns show, one of them in memory at a time."""
     import polars as pl
 
     scan = file.scan
@@ -167,7 +167,7 @@ def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, 
 def _find_meanings(
     file: FileCells, scan: pl.LazyFrame, look: Callable[[str], pl.Series], ignore: tuple[str, ...], *, whole: bool
 ) -> ReadingPlan | None:
-    """Meanings of all columns from the values that `look` gives; None if one of them cannot be told from these."""
+    """Meanings of all columns from the values that `look` gives; None if one of them is unknown from these."""
     schema = scan.collect_schema()
     wide, huge = (
         (column_types.find_integers_with_gaps(scan, schema), column_types.find_oversized_integers(scan, schema))
@@ -183,7 +183,7 @@ def _find_meanings(
             if name in never:
                 raise InputError(
                     f"{file.path}: column {name!r} holds times beyond the years 1 to 9999: perhaps they are counted in "
-                    f"another unit than declared. Mend them, or add {name!r} to problem.ignore"
+                    f"another unit than declared. Fix them, or add {name!r} to problem.ignore"
                 )
             if meaning is None:
                 meaning = _find_meaning_of_text(file, name, look(name), name in ignore, whole)
@@ -250,7 +250,7 @@ def _has_no_short_lines(file: FileCells, target: Path) -> bool:
 
 
 def _may_hold_codes(file: FileCells, reading: ReadingPlan, target: Path, zeros: bool) -> bool:
-    """Whether among the numbers may stand codes, which are words. `zeros`: some cell begins with one that means something."""
+    """Whether among the numbers may be codes, which are words. `zeros`: some cell begins with one that means something."""
     assert file.dialect is not None
     ends = table_io.read_column_ends(target)
     numbers = tuple(name for name, meaning in reading.meanings.items() if meaning.kind in ("int", "float"))
@@ -278,7 +278,7 @@ def concatenate_tables(files: tuple[Path, ...], parts: tuple[Path, ...], target:
             if name in types and types[name] != kind and not (kind.is_numeric() and types[name].is_numeric()):
                 raise InputError(
                     f"{file}: column {name!r} mixes types: {_name_type(kind)} here, {_name_type(types[name])} in {seen[name]}. "
-                    f"Mend it in one of these files, or add {name!r} to problem.ignore"
+                    f"Fix it in one of these files, or add {name!r} to problem.ignore"
                 )
             types[name] = kind if name not in types or types[name] == kind else pl.Float64()
             seen.setdefault(name, file)

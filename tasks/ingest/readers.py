@@ -64,7 +64,7 @@ class FileCells:
     """A file's cells: `scan` has distinct names and at least one row.
 
     `path`: as people know it; `plain`: where it lies unpacked. With a `dialect` the file is text, and nothing in it
-    says which cells are numbers.
+    names which cells are numbers.
     """
 
     path: Path
@@ -75,7 +75,7 @@ class FileCells:
 
     @property
     def typed(self) -> bool:
-        """Whether the file says which cells are numbers."""
+        """Whether the file names which cells are numbers."""
         return self.dialect is None
 
     def where(self, row: int) -> str:
@@ -190,7 +190,7 @@ def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
 
 
 def build_damaged_file_error(path: Path, error: Exception) -> InputError:
-    """What to say of a Parquet file that cannot be read to its end."""
+    """The message about a Parquet file that cannot be read to its end."""
     reason = str(error).split(". ")[0].split("\n")[0].strip()[:200]
     reason = "".join(letter if letter.isprintable() else "?" for letter in reason)
     return InputError(f"{path}: is damaged, or no Parquet file ({reason}). Export or copy it again")
@@ -221,12 +221,12 @@ def _check_rows(path: Path, rows: int) -> None:
 
 
 def _check_names(path: Path, names: tuple[str, ...]) -> None:
-    """Each column can be told from the others by its name, also by people, and the name means nothing but itself."""
+    """Each column can be distinguished from the others by its name, also by people, and the name means nothing but itself."""
     bare = [name.strip() for name in names]
     twice = sorted({name for name in bare if bare.count(name) > 1} - {""})
     if twice:
         raise InputError(
-            f"{path}: column {twice[0]!r} stands {bare.count(twice[0])} times. Give each column a name of its own"
+            f"{path}: column {twice[0]!r} appears {bare.count(twice[0])} times. Give each column a name of its own"
         )
     for number, name in enumerate(names, 1):
         if not name.strip():
@@ -263,7 +263,7 @@ _JSON = re.compile(rb'\s*(\[\s*)?\{\s*"[^"]*"\s*:')
 
 
 def check_file_signature(path: Path, called: Path, ending: str) -> None:
-    """Raise InputError where the file is not what its `ending` (".csv", ".parquet", ...) says, or is text that is not
+    """Raise InputError where the file is not what its `ending` (".csv", ".parquet", ...) means, or is text that is not
     UTF-8 for a reason that its first bytes show. `called`: the file's name for people.
     """
     with path.open("rb") as f:
@@ -271,7 +271,7 @@ def check_file_signature(path: Path, called: Path, ending: str) -> None:
     parquet = ending == ".parquet"
     for magic, what, remedy in (*_KNOWN_SIGNATURES, *(() if parquet else (_PARQUET,))):
         if head.startswith(magic):
-            raise InputError(f"{called}: is {what}, whatever its name says. {remedy}")
+            raise InputError(f"{called}: is {what}, despite its name. {remedy}")
     text = head.removeprefix(b"\xef\xbb\xbf")
     for form, name in ((_HTML, "HTML"), (_XML, "XML")):
         if form.match(text):
@@ -279,7 +279,7 @@ def check_file_signature(path: Path, called: Path, ending: str) -> None:
     if parquet:
         return
     if ending in (".csv", ".tsv") and _JSON.match(text):
-        raise InputError(f"{called}: is JSON, whatever its name says. Rename it to end in .jsonl, one row a line")
+        raise InputError(f"{called}: is JSON, despite its name. Rename it to end in .jsonl, one row a line")
     _check_width(called, head)
 
 
@@ -292,7 +292,7 @@ def _check_width(called: Path, head: bytes) -> None:
         )
     if b"\x00" in head:
         line = head.count(b"\n", 0, head.index(b"\x00")) + 1
-        raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Mend that line, or export it again")
+        raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Fix that line, or export it again")
 
 
 def _is_wide_text(head: bytes) -> str | None:

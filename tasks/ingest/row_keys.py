@@ -41,7 +41,7 @@ def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _mix(z: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
-    """mix() in place: a key is made of twenty and more of these, so memory is not asked for each time."""
+    """mix() in place: a key is made of twenty and more of these, so memory is not allocated each time."""
     import numpy as np
 
     z += np.uint64(0x9E3779B97F4A7C15)
@@ -226,7 +226,7 @@ class WordLexicon:
 
 
 def _bytes(values: pl.Series) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The 16 bytes of each word, which for a longer one hold where it stands, as two halves."""
+    """The 16 bytes of each word, which for a longer one hold where it is, as two halves."""
     import numpy as np
     import polars as pl
 

@@ -55,7 +55,7 @@ def scan_parquet(path: Path) -> pl.LazyFrame:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a Parquet file that a stage wrote, to look at: the frame's values are not to be set."""
+    """Read a Parquet file that a stage wrote, to inspect: the frame's values are not to be set."""
     rows = scan_parquet(path)
     return convert_to_pandas(
         (rows.select(columns) if columns else rows).collect(engine="streaming"), count_missing(path), shared=True
@@ -140,7 +140,7 @@ def count_parquet_rows(path: Path) -> int:
 
 
 def check_piece_files(source: Path, target: Path) -> None:
-    """Raise InputError where a file is missing, or its name tells of no format that is read and written here."""
+    """Raise InputError where a file is missing, or its name gives no format that is read and written here."""
     for path in (source, target):
         if path.suffix.lower() not in PIECE_FORMATS:
             raise InputError(f"{path}: is neither CSV nor Parquet. Let its name end in .csv or .parquet")
@@ -150,7 +150,7 @@ def check_piece_files(source: Path, target: Path) -> None:
         raise InputError(f"{target}: there is no folder {target.parent}. Make it first, or name another place")
     if not source.exists():
         raise InputError(
-            f"{source}: not found. Name a CSV or Parquet file with the columns that the model was taught on"
+            f"{source}: not found. Name a CSV or Parquet file with the columns that the model was trained on"
         )
 
 

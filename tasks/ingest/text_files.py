@@ -28,7 +28,7 @@ _BLOCK_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """How a file parts its cells and lines, and what stands in its header."""
+    """How a file parts its cells and lines, and what is in its header."""
 
     delimiter: str
     header: tuple[str, ...]
@@ -56,24 +56,24 @@ def detect_dialect(path: Path, called: Path) -> CsvDialect:
         check_utf8(path, called)
         raise
     except csv.Error as e:
-        raise InputError(f"{called}: line 1: the header cannot be read ({e}). Mend its quotes") from None
+        raise InputError(f"{called}: line 1: the header cannot be read ({e}). Fix its quotes") from None
     if cells := second.count(_detect_delimiter(second)):
         raise InputError(
-            f"{called}: line 2 has {cells + 1} cells, but line 1, {first.strip()[:60]!r}, names one column. Delete what stands "
+            f"{called}: line 2 has {cells + 1} cells, but line 1, {first.strip()[:60]!r}, names one column. Delete what is "
             "above the header"
         )
     return CsvDialect(delimiter, tuple(names), "\r" if first.endswith("\r") else "\n")
 
 
 def _detect_delimiter(header: str) -> str:
-    """A header names columns: the mark that stands there most often parts them. Ties go to the comma."""
+    """A header names columns: the character that is there most often parts them. Ties go to the comma."""
     return max(",;\t|", key=header.count)
 
 
 def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool) -> pl.LazyFrame:
     """The cells, with a polars type for each column in its order.
 
-    `missing`: whether MISSING stand for no value; the empty cell always does. Trust the rows only if even() agrees.
+    `missing`: whether MISSING words are no value; the empty cell always does. Trust the rows only if even() agrees.
     """
     import polars as pl
 
@@ -91,7 +91,7 @@ def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool)
 def has_even_rows(path: Path, how: CsvDialect, rows: int) -> bool:
     """Whether the file surely has a delimiter less than columns on each of the `rows` lines below the header.
 
-    polars refuses lines with more cells; so where as many stand in all, no line has fewer, and none is blank.
+    polars refuses lines with more cells; so where there are as many in all, no line has fewer, and none is blank.
     """
     found, mark, quotes = 0, how.delimiter.encode(), 0
     with path.open("rb") as f:
@@ -144,7 +144,7 @@ def check_utf8(path: Path, called: Path) -> None:
 
 
 def _locate_byte(path: Path, line: bytes, at: int) -> str:
-    """The column in which byte `at` of a line stands, as ", column 'x'"; nothing for the header."""
+    """The column in which byte `at` of a line is, as ", column 'x'"; nothing for the header."""
     with path.open("rb") as f:
         header = f.readline()
     if header == line:
@@ -183,7 +183,7 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
         raise InputError(
             f"{called}: line {line} has {bad[0].actual_columns} cells where the header names {bad[0].expected_columns} "
             f"columns{more}. "
-            f"Mend it; a cell that holds {parse.delimiter!r} needs quotes around it"
+            f"Fix it; a cell that holds {parse.delimiter!r} needs quotes around it"
         )
 
 
@@ -211,7 +211,7 @@ JsonRows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class MixedColumn:
-    """A column that is mostly `what`: how many of how many values are not, the first of these and where it stands."""
+    """A column that is mostly `what`: how many of how many values are not, the first of these and where it is."""
 
     what: str
     odd: int
@@ -221,10 +221,10 @@ class MixedColumn:
 
 
 def describe_mixed_column(path: Path, name: str, slips: MixedColumn) -> str:
-    """What to say of a column that is mostly one thing and partly another."""
+    """The message about a column that is mostly one thing and partly another."""
     return (
         f"{path}: column {name!r} mixes types: {slips.what}, and {slips.odd} of {slips.total} values that are not, "
-        f"the first {slips.first} on {slips.where}. Mend them, leave the cells empty, or add {name!r} to problem.ignore"
+        f"the first {slips.first} on {slips.where}. Fix them, leave the cells empty, or add {name!r} to problem.ignore"
     )
 
 
@@ -256,7 +256,7 @@ def scan_json_lines(
 
 
 def _kinds(path: Path, called: Path) -> tuple[dict[str, Counter[str]], int]:
-    """How often each column holds each kind of value, and the number of rows."""
+    """How often each column holds each type of value, and the number of rows."""
     found: dict[str, Counter[str]] = {}
     rows = 0
     for chunk in _chunks(path, called):
@@ -277,7 +277,7 @@ def _json_kind(value: Any) -> str:
 
 
 def _count_plain_kinds(seen: Counter[str]) -> Counter[str]:
-    """Kinds as people know them: whole numbers are numbers."""
+    """Types as people know them: whole numbers are numbers."""
     words: Counter[str] = Counter()
     for kind, count in seen.items():
         words["numbers" if kind == "whole" else kind] += count
@@ -285,7 +285,7 @@ def _count_plain_kinds(seen: Counter[str]) -> Counter[str]:
 
 
 def _choose_arrow_type(seen: Counter[str]) -> Any:
-    """The Arrow type of a column that holds values of the given kinds."""
+    """The Arrow type of a column that holds values of the given types."""
     import pyarrow as pa
 
     if len(_count_plain_kinds(seen)) > 1:
@@ -344,11 +344,11 @@ def _object(line: str, number: int, called: Path) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as e:
         raise InputError(
-            f"{called}: line {number} is broken JSON ({e.msg} at character {e.pos + 1}). Mend or delete that line"
+            f"{called}: line {number} is broken JSON ({e.msg} at character {e.pos + 1}). Fix or delete that line"
         ) from None
     except (ValueError, RecursionError):  # Python's own limits: 4,300 digits, 1,000 brackets
         raise InputError(
-            f"{called}: line {number} holds a number of thousands of digits, or thousands of brackets in one another. Mend or "
+            f"{called}: line {number} holds a number of thousands of digits, or thousands of brackets in one another. Fix or "
             "delete that line"
         ) from None
     if not isinstance(row, dict):
@@ -366,7 +366,7 @@ def _check_once(line: str, number: int, called: Path) -> None:
     def once(pairs: list[tuple[str, Any]]) -> None:
         seen = Counter(name for name, _ in pairs)
         for name in (name for name, count in seen.items() if count > 1):
-            raise InputError(f"{called}: line {number} has the key {name!r} twice. Mend or delete that line")
+            raise InputError(f"{called}: line {number} has the key {name!r} twice. Fix or delete that line")
 
     json.loads(line, object_pairs_hook=once)
 
@@ -378,5 +378,5 @@ def _check_text(row: dict[str, Any], number: int, called: Path) -> None:
             f"{name}{value}".encode()
         except UnicodeEncodeError:
             raise InputError(
-                f"{called}: line {number}: column {name!r} holds half a letter ({value!r}). Mend or delete that line"
+                f"{called}: line {number}: column {name!r} holds half a letter ({value!r}). Fix or delete that line"
             ) from None

@@ -49,7 +49,7 @@ def match_formatted_numbers(words: pl.Series) -> pl.Series:
 
 
 def measure_number_share(words: pl.Series) -> float:
-    """The share of words that look like numbers of either kind."""
+    """The share of words that look like numbers of either form."""
     return cast("float", (words.str.contains(_FORMATTED) | words.str.contains(_SPACED)).mean())
 
 
@@ -89,7 +89,7 @@ def describe_date_form(form: str, odd: pl.Series) -> str:
 
 
 def find_date_forms(words: pl.Series) -> list[str]:
-    """Every strptime form other than ISO that reads all of the words; two: the order of day and month cannot be told."""
+    """Every strptime form other than ISO that reads all of the words; two: the order of day and month is unknown."""
     words = words.unique(maintain_order=True)
     if not len(words) or not words.str.contains(_DATE_LIKE).all():
         return []
@@ -167,7 +167,7 @@ def may_hold_codes(path: Path, how: CsvDialect) -> bool:
 
 
 def _search_block(text: bytearray, length: int, pattern: str) -> bool:
-    """Whether the pattern stands anywhere in so many bytes, or they are no text. Nothing is copied."""
+    """Whether the pattern is anywhere in so many bytes, or they are no text. Nothing is copied."""
     import polars as pl
     import pyarrow as pa
 

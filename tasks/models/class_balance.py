@@ -32,7 +32,7 @@ _MISSING = -2.0
 @dataclass(frozen=True)
 class ClassBalance:
     """How a configuration treats classes: `treatment` of rare ones in the training rows, metric that `threshold` is tuned for,
-    and the window whose `newest` rows say how frequent classes are (tasks/models/class_balance.py); None: as in the training rows.
+    and the window whose `newest` rows show how frequent classes are (tasks/models/class_balance.py); None: as in the training rows.
     """
 
     treatment: str | None = None
@@ -48,13 +48,13 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
 
     treatment: `weights` (each class weighs the same), `oversample` and `undersample` (rows drawn until classes are of
     one size), `smote` (new rows between neighbours: Chawla et al., JAIR 16, 2002). `codes`: input columns that hold
-    categories as numbers. Stands behind the features in a pipeline, so only rows that are fitted on are resampled; it
+    categories as numbers. It stands behind the features in a pipeline, so only rows that are fitted on are resampled; it
     holds no sampler afterwards, and none is needed to predict.
 
     A class that counts `factor` times as much in the fit gets odds that are too high by just that: probabilities are
     divided by the factors and brought back to 1 (Elkan, IJCAI 2001; Saerens, Latinne & Decaestecker, Neural
-    Computation 14, 2002). That mends the prior; what else resampling bends, such as copies learned by heart,
-    calibrate() mends from rows that fits had not seen.
+    Computation 14, 2002). That fixes the prior; what else resampling bends, such as copies learned by heart,
+    calibrate() corrects from rows that fits had not seen.
     """
 
     def __init__(self, estimator: Any = None, treatment: str = "weights", codes: tuple[int, ...] = (), seed: int = 0):
@@ -82,12 +82,12 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def expect(self, weights: dict[Any, float]) -> None:
-        """Say probabilities for a world in which rows of each class are so many times as frequent as in the training rows."""
+        """Predict probabilities for a world in which rows of each class are so many times as frequent as in the training rows."""
         factors = self.factors_ / np.array([weights[c] for c in self.classes_.tolist()])
         self.factors_ = factors / factors.max()
 
     def calibrate(self, proba: NDArray[Any], y: NDArray[Any], counts: NDArray[Any]) -> None:
-        """Learn to temper from what like models said (n, k) of rows that they had not seen, their labels (n,), and how much
+        """Learn to temper from what similar models predicted for (n, k) of rows that they had not seen, their labels (n,), and how much
         each row counts (n,), 1 on average.
 
         Likeliest power and shift per class of p ** power * exp(shift): Platt scaling for two classes, vector scaling
@@ -113,7 +113,7 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
         self.power_, self.shifts_ = float(np.exp(best[0])), np.append(0.0, best[1:])
 
     def _aside(self, model: Any, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Set rows aside for early stopping before any is drawn twice: a copy of a row cannot tell when to stop."""
+        """Set rows aside for early stopping before any is drawn twice: a copy of a row cannot show when to stop."""
         from sklearn.model_selection import train_test_split
 
         if not model.get_params(deep=False).get("early_stopping"):
@@ -164,7 +164,7 @@ def _add_synthetic_rows(
     """SMOTE, with categories voted for by the neighbours (SMOTENC; SMOTEN where all are).
 
     The real rows come back as they are. For the new ones, whether a number is missing is voted for like a category,
-    what is always whole stays whole (or a tree tells new rows from real ones by their fractions), and distances are
+    what is always whole stays whole (or a tree distinguishes new rows from real ones by their fractions), and distances are
     measured in standard deviations. A class of one row has no neighbours and is left alone.
     """
     from sklearn.impute import SimpleImputer

@@ -43,7 +43,7 @@ class FeatureColumns:
         return self.numbers + self.booleans + self.low + self.high + self.dates
 
     def filled(self, frame: pd.DataFrame) -> FeatureColumns:
-        """Without the columns that are wholly missing in these rows (a fold, an early training side)."""
+        """Without the columns that are wholly missing in these rows (a fold, an early training split)."""
         empty = {name for name in self.names if not frame[name].notna().any()}
         return FeatureColumns(
             **{f.name: tuple(n for n in getattr(self, f.name) if n not in empty) for f in fields(self)}
@@ -51,7 +51,7 @@ class FeatureColumns:
 
 
 def select_feature_columns(settings: Settings, profile: TableProfile) -> FeatureColumns:
-    """Which columns teach, from what validate found out about the table.
+    """Which columns train, from what validate found out about the table.
 
     Left out: target, id, ignored, free text, constant and empty columns, and the group column when whole groups are
     held out: a model that knows groups by name would be judged on groups it has never met. Raises InputError when
@@ -110,7 +110,7 @@ def build_feature_transformer(columns: FeatureColumns, *, scaled: bool, continuo
     standardised, few-valued categories one-hot with missing as a value. Otherwise (trees): numbers as they are, because
     trees route a missing value by themselves, and few-valued categories as codes: cutting codes costs a tree a split or
     two, and spares it one input per value. Many-valued categories: target encoding (Micci-Barreca, SIGKDD Explorations
-    2001), cross-fitted so that a row never sees its own target; continuous says whether the target is a number.
+    2001), cross-fitted so that a row never sees its own target; continuous: whether the target is a number.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.model_selection import KFold
@@ -258,7 +258,7 @@ def _unreadable(values: pd.Series, bad: pd.Series, source: str, wanted: str) -> 
     where = np.flatnonzero(bad.to_numpy())
     return InputError(
         f"{source}: column {values.name!r} has {len(where)} value(s) that cannot be read as a {wanted}, the first is "
-        f"{values.iloc[where[0]]!r} in row {where[0] + 1}. Mend the file, or leave the value empty"
+        f"{values.iloc[where[0]]!r} in row {where[0] + 1}. Fix the file, or leave the value empty"
     )
 
 

@@ -35,7 +35,7 @@ MIN_SECOND_MODEL_ROWS = 20
 
 
 def average_pipelines(models: list[Any]) -> Any:
-    """One pipeline of fitted ones, which answers with their mean. The first knows all classes."""
+    """One pipeline of fitted ones, which predicts with their mean. The first knows all classes."""
     from sklearn.pipeline import Pipeline
 
     made = AveragedClassifier(models) if hasattr(models[0], "classes_") else AveragedRegressor(models)
@@ -43,7 +43,7 @@ def average_pipelines(models: list[Any]) -> Any:
 
 
 def can_fit_second_model(truth: NDArray[Any], continuous: bool) -> bool:
-    """Whether rows with these targets (n,) can teach a second model."""
+    """Whether rows with these targets (n,) can train a second model."""
     return len(truth) >= MIN_SECOND_MODEL_ROWS and (continuous or len(np.unique(truth)) > 1)
 
 
@@ -70,7 +70,7 @@ class AveragedRegressor(RegressorMixin, _AveragedPipelines):
 
 
 class AveragedClassifier(ClassifierMixin, _AveragedPipelines):
-    """The mean of their probabilities: of a class that the newest rows do not hold, half of what all rows say."""
+    """The mean of their probabilities: of a class that the newest rows do not hold, half of what all rows show."""
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -123,7 +123,7 @@ class ModelConfiguration:
         return cls(content["candidate"], dict(content["params"]), ClassBalance(**content.get("balance", {})))
 
     def seen_by(self, metric: Metric) -> ModelConfiguration:
-        """As far as `metric` can tell: without a threshold, which costs several fits, where it looks at ranks or
+        """As far as `metric` shows: without a threshold, which costs several fits, where it uses ranks or
         probabilities."""
         return self if metric.calls else replace(self, balance=replace(self.balance, threshold=None))
 
@@ -151,7 +151,7 @@ class FitOptions:
 
 
 def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: FeatureColumns, seed: int, cores: int) -> Any:
-    """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` says so, and
+    """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` is set, and
     from balanced classes if spec.balance does. The threshold is not part of it: fit() adds it.
 
     `cores` bounds the threads of forests here, of all else in fit(). Raises InputError on an unknown candidate.
@@ -182,12 +182,12 @@ def fit_pipeline(
     """The pipeline fitted on every row of `frame`: it holds the columns and the target, which is nowhere missing.
 
     Same arguments, same pipeline, whatever `cores`: at most so many threads. Columns without a value in these rows are
-    not learned from. Convergence warnings are not shown: unsettled() tells. spec.balance costs a fit for each of
+    not learned from. Convergence warnings are not shown: unsettled() reports them. spec.balance costs a fit for each of
     thresholds.FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
     treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
-    spec.balance.newest needs `time`: rows count as label_shift.weights() has it. So does `recent`: the rows that teach a
-    second pipeline, both of which are one then (tasks/models/model_pipeline.py); under a treatment, and where these rows cannot teach,
-    all rows teach alone.
+    spec.balance.newest needs `time`: rows count as label_shift.weights() has it. So does `recent`: a second
+    pipeline is fitted on these rows, and both predict as one (AveragedPipelines). Under a treatment, and where these rows are too few, only
+    one pipeline is fitted, on all rows.
     """
     target, seed, time, recent = options.target, options.seed, options.time, options.recent
     truth, rule = kind.truth(frame[target]), spec.balance
@@ -244,7 +244,7 @@ def make_fit_options(task: ModelTask) -> FitOptions:
 def _weigh_classes(truth: Any, frame: pd.DataFrame, newest: str, time: str | None) -> dict[Any, float]:
     """How much a row of each class counts, so that the classes are as frequent as in the newest window."""
     if time is None:
-        raise ValueError("classes are to be as frequent as in the newest rows, and there is no time to tell them by")
+        raise ValueError("classes are to be as frequent as in the newest rows, and there is no time to order them by")
     return class_balance.weigh_classes_by_share(
         truth, class_balance.estimate_class_shares(truth, frame[time], monitoring_section.parse_window_length(newest))
     )
@@ -258,7 +258,7 @@ def _fit_once(
     options: FitOptions,
     counts: dict[Any, float] | None,
 ) -> Any:
-    """One fit: build(), settled for these rows; rows of a class count as `counts` says."""
+    """One fit: build(), settled for these rows; rows of a class count as `counts` has it."""
     from sklearn.exceptions import ConvergenceWarning
 
     inputs = conform_frame(frame, columns, "training rows")

@@ -92,7 +92,7 @@ def _shares(quantiles: Sequence[float], edges: list[float]) -> list[float]:
 
 
 def draw_bars(now: dict[str, float], then: dict[str, float] | None, distinct: int, rows: int = 0) -> ColumnChart:
-    """Shares of the most frequent of `distinct` values; a mark shows the share in the last accepted table."""
+    """Shares of the most frequent of `distinct` values; a tick shows the share in the last accepted table."""
     names = sorted(now, key=lambda v: (-now[v], v))[:MAX_CHART_BARS]
     top = max((share for of in (now, then or {}) for name, share in of.items() if name in names), default=1.0)
     rest = distinct - len(names)
@@ -213,7 +213,7 @@ class DataReport:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Columns that stand on the page, target first."""
+        """Columns that are on the page, target first."""
         target = self.chosen.problem.target
         return (target, *(name for name in self.now.columns if name != target))
 

@@ -28,7 +28,7 @@ MAX_PLOTTED_POINTS = 3_000
 def build_figure(
     title: str, subtitle: str, panels: Sequence[float] = (1,), width: float = 8, height: float = 4.5
 ) -> tuple[Figure, list[Axes]]:
-    """A figure in inches with a heading, and its axes side by side, as wide as `panels` say."""
+    """A figure in inches with a heading, and its axes side by side, as wide as `panels` set."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=FIGURE_DPI)

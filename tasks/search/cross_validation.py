@@ -1,6 +1,6 @@
 """How good a configuration is on a table: all metrics, over folds or on one validation split.
 
-Never says which to try.
+Never chooses what to try.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FIRST_LOOK_DIVISOR = 4
 
 @dataclass(frozen=True)
 class ConfigurationScores:
-    """All metrics on both sides; `final` is false for a first look (fewer rows, or fewer folds than there are)."""
+    """All metrics on both splits; `final` is false for a first evaluation (fewer rows, or fewer folds than there are)."""
 
     validation: dict[str, float]
     train: dict[str, float]
@@ -68,8 +68,8 @@ class ConfigurationScorer:
         """Fit and score; what comes before the last may be used to give up early.
 
         Several folds: the mean over the folds so far. One fold: with `look` on a large table first a quarter of the
-        training rows, drawn with the seed; then all. Rare classes are treated within each fit, so that no copy of a
-        row stands on the other side; a threshold is tuned only for a headline that depends on it. Raises ValueError as
+        training rows, drawn with the seed; then all. Rare classes are treated within each fit, so that no copy of a row is in the other
+        split; a threshold is tuned only for a headline that depends on it. Raises ValueError as
         scikit-learn does.
         """
         spec = spec.seen_by(self.metric)
@@ -103,7 +103,7 @@ class ConfigurationScorer:
 
 
 def build_configuration_scorer(task: ModelTask, train: pd.DataFrame, validation: pd.DataFrame) -> ConfigurationScorer:
-    """The one validation side, or (validation has 0 rows) folds of the training side.
+    """The one validation split, or (validation has 0 rows) folds of the training split.
 
     Folds keep whole groups together under problem.group, the share of classes in classification, and are drawn with
     split.seed. Raises InputError if there are fewer rows, groups or rows of each class than folds.
@@ -133,7 +133,7 @@ def _split_folds(settings: Settings, kind: ProblemType, train: pd.DataFrame) -> 
     else:
         splitter, there, what = KFold(k, shuffle=True, random_state=seed), len(train), "rows"
     if there < k:
-        raise InputError(f"split.folds: {k} folds need at least {k} {what}, the training side has {there}. Lower it")
+        raise InputError(f"split.folds: {k} folds need at least {k} {what}, the training split has {there}. Lower it")
     return list(splitter.split(np.zeros(len(train)), truth, groups))
 
 

@@ -49,7 +49,7 @@ class TrialProgress:
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A candidate's best configuration, with every metric of the kind on both sides, and all its trials."""
+    """A candidate's best configuration, with every metric of the problem type on both splits, and all its trials."""
 
     candidate: str
     spec: ModelConfiguration
@@ -111,7 +111,7 @@ class _RunningSearch:
         return self.settings.search.timeout - (self.clock() - self.started) - self.inherited
 
     def stop(self) -> str | None:
-        """Why to try nothing more. Asked between fits; before one candidate has been judged, there is no reason."""
+        """Why to try nothing more. Called between fits; before one candidate has been judged, there is no reason."""
         best, goal = self.best, self.settings.problem.goal
         if best is None or best.validation is None:
             return None
@@ -151,8 +151,8 @@ def search_models(
 
     Trials run one after another, each with all cores: the sampler then sees the same past in every run, and the same
     arguments give the same result (unless the clock cuts it short). search.timeout bounds the whole search, earlier
-    attempts in the journal counted; it is looked at between fits (folds, a first look), so the last one may overrun it.
-    `journal` belongs to these data, settings and this code alone; trials in it are not done again. Nobody else may use
+    attempts in the journal counted; it is checked between fits (folds, a first evaluation), so the last one may overrun it.
+    `journal` belongs to these data, settings and this code alone; trials in it are not done again. No other process may use
     it at the same time. Raises InputError if settings do not fit the table, or if no candidate can be judged.
     """
     started, settings, kind = clock(), task.settings, task.problem_type
@@ -228,14 +228,16 @@ def _score_trial(run: _RunningSearch, spec: ModelConfiguration, proposal: OpenTr
             if scores.final:
                 break
             if over := run.stop():
-                return _Outcome("pruned", None, f"ended at first look: {over}")
+                return _Outcome("pruned", None, f"ended at the first evaluation: {over}")
             if proposal and proposal.hopeless(value, step):
-                return _Outcome("pruned", None, f"{run.metric.name} {value:.6g} at first look, worse than the median")
+                return _Outcome(
+                    "pruned", None, f"{run.metric.name} {value:.6g} at the first evaluation, worse than the median"
+                )
     except ValueError as e:
         # scikit-learn's word for rows that an algorithm cannot take; the others may.
         return _Outcome("failed", None, str(e).strip().splitlines()[0])
     if not math.isfinite(value):
-        return _Outcome("failed", None, f"{run.metric.name} is not a number on the validation side")
+        return _Outcome("failed", None, f"{run.metric.name} is not a number on the validation split")
     return _Outcome("complete", scores, scores.note)
 
 

@@ -50,7 +50,7 @@ class TrialJournal:
     """Trials by candidate in one file, one Optuna study each; holds one opened trial per study at most.
 
     A proposal depends on seed, candidate and the trials finished before it, and on nothing else: a search that was
-    killed and resumed proposes what an undisturbed one does. The caller makes sure that nobody else has the file open.
+    killed and resumed proposes what an undisturbed one does. The caller makes sure that no other process has the file open.
     """
 
     def __init__(self, path: Path, metric: Metric, method: str, seed: int) -> None:
@@ -75,7 +75,7 @@ class TrialJournal:
     def propose(
         self, candidate: str, space: Mapping[str, Hyperparameter], fixed: Mapping[str, HyperparameterValue] | None
     ) -> OpenTrial:
-        """Open the candidate's next trial: `fixed` as it stands, else drawn from the tuned dimensions of `space`."""
+        """Open the candidate's next trial: `fixed` as it is, else drawn from the tuned dimensions of `space`."""
         study = self._study(candidate)
         number = len(self.finished(candidate))
         study.sampler = self._sampler(number)
@@ -126,7 +126,7 @@ class OpenTrial:
         self.number, self.params, self.deaths = number, params, deaths
 
     def hopeless(self, value: float, step: int) -> bool:
-        """Tell a first, cheaper result; true if it is worse than the median of the finished trials at this step."""
+        """Record a first, cheaper result; true if it is worse than the median of the finished trials at this step."""
         self._trial.report(value, step)
         return bool(math.isfinite(value) and self._trial.should_prune())
 
@@ -159,7 +159,7 @@ def _repair_journal(path: Path) -> None:
 
 
 def _is_finished(trial: Any) -> bool:
-    """Whether a study's trial was finished by us: a dead process's trial may have its outcome noted, but not told."""
+    """Whether a study's trial was finished by us: a dead process's trial may have its outcome noted, but not recorded."""
     return trial.state.is_finished() and "trial" in trial.user_attrs and _is_reported(trial)
 
 

@@ -60,12 +60,12 @@ def list_candidates(settings: Settings, kind: ProblemType) -> tuple[str, ...]:
 
 
 def propose_candidates(rows: int) -> tuple[str, ...]:
-    """The candidates that `rows` labelled rows can teach, simplest first: what `windvane init` proposes."""
+    """The candidates that `rows` labelled rows can train, simplest first: what `windvane init` proposes."""
     return ("linear", "tree", "forest") if rows < SMALL_TABLE_ROWS else ("linear", "tree", "forest", "boosting")
 
 
 def select_search_spaces(kind: ProblemType, log: bool) -> dict[str, CandidateModel]:
-    """The kind's candidates; the logarithm of the target is tuned only where it makes sense for this target."""
+    """The problem type's candidates; the logarithm of the target is tuned only where it makes sense for this target."""
     if log:
         return dict(kind.candidates)
     return {
@@ -89,7 +89,7 @@ def plan_trials(settings: Settings, kind: ProblemType, log: bool, trials: Trials
     The baseline; then every candidate at its defaults, simplest first (and on the target's logarithm, if `log`); then
     the rest of the budget. bayesian, random: successive halving over candidates (Jamieson and Talwalkar, AISTATS 2016):
     rounds of equal budget, the better half of the candidates goes on to the next. grid: an even share each.
-    manual: the list as it stands, cut at search.trials.
+    manual: the list as it is, cut at search.trials.
     """
     candidates, budget = select_search_spaces(kind, log), count_planned_trials(settings, kind)
     yield from plan_baseline_trials(kind)
@@ -214,7 +214,7 @@ def _check_manual_entry(at: str, entry: dict[str, HyperparameterValue], kind: Pr
                 f"{at}.{key}: {name} has no such hyperparameter. Allowed: {_suggest_name(str(key), list(space))}"
             )
         if wrong := space[key].refuse(value):
-            raise InputError(f"{at}.{key}: {wrong}, not {value!r}. Mend the value")
+            raise InputError(f"{at}.{key}: {wrong}, not {value!r}. Fix the value")
     return PlannedTrial(str(name), {**kind.candidates[str(name)].defaults, **entry})
 
 
@@ -226,14 +226,14 @@ def _suggest_name(given: str, allowed: list[str]) -> str:
 def describe_search(
     settings: Settings, bench: ConfigurationScorer, balance: ClassBalance, trials: TrialsByCandidate, log: bool
 ) -> Iterator[str]:
-    """Notes on the whole search: `log` says that the target's logarithm was tried, `balance` how rare classes were treated."""
+    """Notes on the whole search: `log` notes that the target's logarithm was tried, `balance` how rare classes were treated."""
     problem, rows = settings.problem, len(bench.truth)
     if log:
         yield f"{problem.target} is positive and skewed: its logarithm was tried too"
     if rows < SMALL_TABLE_ROWS:
         yield (
-            f"{rows:,} rows teach, which is little: scores are known only roughly, and differences between candidates may be chance. "
-            "More rows help more than more trials; the diagnosis of the fit says how many"
+            f"{rows:,} training rows are few: scores are known only roughly, and differences between candidates may be chance. "
+            "More rows help more than more trials; the diagnosis of the fit estimates how many"
         )
     if bench.looks_first:
         yield "large table: trials see a quarter of the training rows first, and end there if hopeless"
@@ -259,7 +259,7 @@ def _describe_balance(balance: ClassBalance, calls: bool, headline: str) -> Iter
 
 
 def refuse_log_candidates(settings: Settings, kind: ProblemType, bench: ConfigurationScorer) -> None:
-    """Raise InputError where a manual list asks for the logarithm of a target that has none."""
+    """Raise InputError where a manual list contains the logarithm of a target that has none."""
     if not kind.continuous or (lowest := float(bench.truth.min())) > 0 or settings.search.method != "manual":
         return
     for i, entry in enumerate(settings.search.manual):

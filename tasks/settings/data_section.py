@@ -52,7 +52,7 @@ class PagingSettings(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> PagingSettings:
         if self.by == "cursor" and self.next is None:
-            raise ValueError("next: is missing. Name where an answer says its cursor, such as meta.next")
+            raise ValueError("next: is missing. Name where a response has its cursor, such as meta.next")
         if self.by != "link" and self.parameter is None:
             raise ValueError(f"parameter: is missing. Name the parameter of the address that takes the {self.by}")
         return self
@@ -76,7 +76,7 @@ class HttpSettings(BaseModel):
         for name, text in value.items():
             if _SECRET.search(name) and not _ENV.search(text):
                 raise ValueError(
-                    f"{name}: holds a secret as it stands. Write {name}: ${{NAME}}, and export NAME in the environment"
+                    f"{name}: holds a secret in plain words. Write {name}: ${{NAME}}, and export NAME in the environment"
                 )
         return value
 
@@ -103,7 +103,7 @@ class DataSettings(BaseModel):
         if not value.strip():
             raise ValueError("is empty. Name a file, a folder, a glob, s3://…, http(s)://… or a database URL")
         if secret := _open_secret(value):
-            raise ValueError(f"holds {secret} as it stands. Write ${{NAME}} in its place, and export NAME")
+            raise ValueError(f"holds {secret} in plain words. Write ${{NAME}} in its place, and export NAME")
         return value
 
     @field_validator("remote")
@@ -129,7 +129,7 @@ class DataSettings(BaseModel):
 
     @property
     def identity(self) -> str:
-        """A hash of what is asked for: while it stays the same, rows that were read before still count."""
+        """A hash of what is requested: while it stays the same, rows that were read before still count."""
         asked: list[Any] = [self.source, self.query, sorted(self.parameters.items()), self.key]
         asked += [self.http.records, self.http.paging] if self.http else []
         return hashlib.sha256(repr(asked).encode()).hexdigest()
@@ -210,7 +210,7 @@ def escape_variables(value: str) -> str:
 
 
 def infer_source_kind(source: str) -> SourceKind:
-    """What kind of source an address names. Raises ValueError for a scheme that nothing here reads."""
+    """Which type of source an address names. Raises ValueError for a scheme that nothing here reads."""
     scheme, found, _ = source.partition("://")
     if not found:
         # Square brackets alone stand in the names of real files.
@@ -223,10 +223,10 @@ def infer_source_kind(source: str) -> SourceKind:
 
 
 def check_source_keys(data: DataSettings, kind: SourceKind) -> None:
-    """Raise ValueError where a key does not go with the kind of source: `key: what. What to do`."""
+    """Raise ValueError where a key does not go with the type of source: `key: what. What to do`."""
     database = kind in DATABASE_KINDS
     if database and not data.query:
-        raise ValueError(f"query: is missing. Say which rows of the database: query: SELECT … (source is {kind})")
+        raise ValueError(f"query: is missing. Name the rows of the database: query: SELECT … (source is {kind})")
     for name, value in {"query": data.query, "parameters": data.parameters, "key": data.key}.items():
         if value and not database:
             raise ValueError(f"{name}: counts only for a database. Set it to null, or name a database in data.source")
@@ -236,12 +236,12 @@ def check_source_keys(data: DataSettings, kind: SourceKind) -> None:
         host = urlsplit(data.source).hostname or ""
         if host.lower() not in [name.lower() for name in (data.http.hosts if data.http else ())]:
             raise ValueError(
-                f"http.hosts: {host!r} is not among the hosts that may be asked. Add it: http: {{hosts: [{host}]}}"
+                f"http.hosts: {host!r} is not among the hosts that are allowed. Add it: http: {{hosts: [{host}]}}"
             )
 
 
 def _open_secret(address: str) -> str | None:
-    """What in an address is secret and stands there in plain words; None when nothing is."""
+    """What in an address is a secret in plain words; None when nothing is."""
     if "://" not in address:
         return None
     parts = urlsplit(address)

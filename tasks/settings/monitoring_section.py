@@ -77,7 +77,7 @@ def parse_lap_budget(text: str) -> LapBudget:
 
 
 class MonitorSettings(BaseModel):
-    """What a look at production looks at, how seldom it may cry wolf, and whom it tells."""
+    """What a check of production covers, how seldom it may cry wolf, and who is notified."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -129,7 +129,7 @@ def parse_history(value: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"expanding|(trailing|combined):([1-9]\d{0,3})", value)
     if found is None:
         raise ValueError(
-            f"{value!r} is unknown. Write expanding (all rows teach), trailing:N (those of the last N windows) or "
+            f"{value!r} is unknown. Write expanding (all rows), trailing:N (those of the last N windows) or "
             "combined:N (the mean of both)"
         )
     return (value, None) if found[1] is None else (found[1], int(found[2]))
@@ -168,13 +168,13 @@ class RetrainSettings(BaseModel):
 
     @property
     def trailing(self) -> int | None:
-        """Windows whose rows alone teach; None: all rows do."""
+        """Windows whose rows alone are trained on; None: all rows are."""
         word, windows = parse_history(self.history)
         return windows if word == "trailing" else None
 
     @property
     def combined(self) -> int | None:
-        """Windows whose rows teach a second model; None: there is none."""
+        """Windows whose rows train a second model; None: there is none."""
         word, windows = parse_history(self.history)
         return windows if word == "combined" else None
 

@@ -73,12 +73,12 @@ class ProblemSettings(SettingsSection):
 
     @property
     def headline(self) -> str:
-        """The metric that ranks candidates: the user's, else the kind's first."""
+        """The metric that ranks candidates: the user's, else the problem type's first."""
         return self.metric or METRICS_BY_KIND[self.kind][0]
 
 
 class SplitSettings(SettingsSection):
-    """Which rows teach, which rows judge."""
+    """Which rows train, which rows test."""
 
     strategy: SplitStrategy = "random"
     validation: float = Field(0.15, gt=0, lt=0.5)
@@ -232,7 +232,7 @@ def read_yaml(path: Path) -> Any:
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         tab = mark is not None and "\t" in text.splitlines()[min(mark.line, len(text.splitlines()) - 1)]
         what = "a tab; YAML is indented with spaces" if tab else getattr(e, "problem", None) or "not valid YAML"
-        raise InputError(f"{path}{where}: {what}. Mend that line") from None
+        raise InputError(f"{path}{where}: {what}. Fix that line") from None
 
 
 def parse_settings(content: dict[str, Any], path: Path | str = PARAMS_FILE) -> Settings:
@@ -253,7 +253,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} appears twice", key_node.start_mark)
         seen.add(key)
     loader.flatten_mapping(node)
     return dict(loader.construct_pairs(node, deep=True))
@@ -291,7 +291,7 @@ def describe_validation_error(error: Any, whole: type[SettingsSection]) -> str:
     if kind == "value_error":
         text = str(error["ctx"]["error"])
         return f"{at}.{text}" if at and re.match(r"^[a-z_.]+: ", text) else f"{at}: {text}" if at else text
-    return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Mend the value"
+    return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Fix the value"
 
 
 def _section(whole: type[SettingsSection], loc: list[str]) -> Any:

@@ -98,7 +98,7 @@ _ROLLOUT_FORMS = "Write direct, shadow:1d, canary:10% or canary:10%:6h"
 
 @dataclass(frozen=True)
 class RolloutRule:
-    """How a version that a lap promoted comes to answer: at once, or `lasting` silently (shadow) or for a share (canary)."""
+    """How a version that a lap promoted takes over: at once, or `lasting` silently (shadow) or for a share (canary)."""
 
     way: Literal["direct", "shadow", "canary"] = "direct"
     share: float = 1.0
@@ -126,7 +126,7 @@ def parse_rollout(text: str) -> RolloutRule:
 
 
 class ServeSettings(BaseModel):
-    """Where the scoring service listens, and how a new champion comes to answer."""
+    """Where the scoring service listens, and how a new champion takes over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Proposes settings for any table: problem kind, time, id and ignored columns are guessed from names, types and order,
+"""Proposes settings for any table: problem type, time, id and ignored columns are guessed from names, types and order,
 each with its reason.
 """
 
@@ -43,7 +43,7 @@ _ID_NAME = re.compile(
 
 @dataclass(frozen=True)
 class StoredTable:
-    """A canonical table on disk, of which one column at a time is looked at."""
+    """A canonical table on disk, of which one column at a time is read."""
 
     path: Path
 
@@ -85,13 +85,13 @@ def guess_problem_kind(look: InspectedTable, notes: list[str]) -> str:
     kind = "classification" if few else "regression"
     notes.append(
         f"{kind}: {name} has {column.distinct:,} different {'numbers' if column.type == 'number' else 'values'}; "
-        "--kind says otherwise"
+        "--kind overrides it"
     )
     return kind
 
 
 def guess_time_column(look: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:
-    """The column that says when a row was observed: by type, name and order; never one that has gaps."""
+    """The column that has the time at which a row was observed: by type, name and order; never one that has gaps."""
     best: tuple[bool, bool, bool, int] | None = None
     found = None
     for name, column in look.columns.items():
@@ -112,9 +112,11 @@ def guess_time_column(look: InspectedTable, why: dict[str, str], notes: list[str
         if best is None or (dated, rising, named, column.distinct) > best:
             best, found = (dated, rising, named, column.distinct), name
     if found is None:
-        notes.append("no column says when a row was observed; --time names one")
+        notes.append("no column has the time at which a row was observed; --time names one")
     else:
-        notes.append(f"{found!r} says when a row was observed; --time names another, problem.time: null none")
+        notes.append(
+            f"{found!r} has the time at which a row was observed; --time names another, problem.time: null none"
+        )
     return found
 
 
@@ -219,7 +221,7 @@ def propose_settings(
     kind: str | None = None,
     ignore: tuple[str, ...] = (),
 ) -> SettingsProposal:
-    """Look at a table, fetched where it is remote, and propose settings that tasks.settings.project_params.parse_settings accepts.
+    """Inspect a table, fetched where it is remote, and propose settings that tasks.settings.project_params.parse_settings accepts.
 
     What is given is kept; the rest is guessed, and each guess is one of `assumptions`. Raises InputError when a named
     column is absent, or the target can be neither a class nor an amount.
@@ -236,7 +238,7 @@ def propose_settings(
         for name in (target, time, id):
             if name in problems:
                 raise InputError(problems[name])
-        why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
+        why = {**dict.fromkeys(ignore, "as given"), **{name: _short(text) for name, text in problems.items()}}
         return _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore), why)
 
 
@@ -250,7 +252,7 @@ def _propose(
     target = given.target
     sample = _spread(whole)
     look = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
-    notes = [f"looked at {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
+    notes = [f"checked {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
     kind = given.kind or guess_problem_kind(look, notes)
     time = given.time or guess_time_column(look, why, notes)
     id = given.id or guess_id_column(look, {time, *why}, notes)
@@ -278,8 +280,8 @@ def _spread(whole: StoredTable) -> pd.DataFrame:
 
 
 def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str, ColumnProfile]:
-    """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts
-    are looked at whole.
+    """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts are read
+    whole.
     """
     columns = {c.name: c for c in table_profile.profile_table(sample[sample[target].notna()]).columns}
     labelled = whole[target].notna()
@@ -301,7 +303,7 @@ def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, n
     reasons = {
         "time": "the newest rows judge",
         "kfold": f"{rows} rows are few, every one tunes in turn",
-        "stratified": "every class stands on every side",
+        "stratified": "every class is in every split",
         "random": "rows have no order",
     }
     notes.append(f"split by {strategy}: {reasons[strategy]}")
@@ -313,7 +315,7 @@ def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, n
         search["candidates"] = list(candidates)
         notes.append(
             f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop. "
-            "More rows help more than more trials: the lap says how many"
+            "More rows help more than more trials: the lap reports how many"
         )
     if problem["kind"] == "classification" and (rare := _rare(look)):
         metric, said = "average_precision", ""

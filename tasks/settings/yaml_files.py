@@ -44,7 +44,7 @@ _COMMENTS = {
     "refresh": "incremental | full: all is read again, and updated and deleted rows are found",
     "http": "for an address: hosts, headers, records, paging (docs/commands.md)",
     "feedback": "rows whose labels came back from production are learned from too",
-    "max_rows": "more training rows are sampled for fitting, and the lap says so; null: all are used",
+    "max_rows": "more training rows are sampled for fitting, and the lap reports it; null: all are used",
     "remote": "a folder or s3://: the data of each promoted lap is pushed there",
     "strategy": "time | stratified | random | group | kfold",
     "validation": "share of rows that tunes",
@@ -63,21 +63,21 @@ _COMMENTS = {
     "margin": "not_worse: how much worse is still the same, relative to the champion's loss",
     "host": "the scoring service; another than 127.0.0.1 needs WINDVANE_API_KEYS",
     "port": "of the scoring service",
-    "hosts": "more names under which the service is asked, such as scores.example.org; others are refused",
-    "rollout": "how a lap's new champion comes to answer: direct | shadow:1d | canary:10%",
+    "hosts": "more names under which the service is reached, such as scores.example.org; others are refused",
+    "rollout": "how a lap's new champion takes over: direct | shadow:1d | canary:10%",
     "memory": "a version that would take the service beyond this is not loaded, and the one before goes on; null: any",
     "window": "how production is cut: a span (24h, 7d, 1mo) or a number of rows",
     "false_alarms": "share of unchanged windows that may alarm",
     "label_delay": "windows younger than this count as unlabelled",
-    "webhook": "told when the state changes, as Slack has it; a secret: ${NAME}",
+    "webhook": "notified when the state changes, in Slack's format; a secret: ${NAME}",
     "policy": "staleness | regret | performance | drift | schedule | never",
     "cost": "of a lap, in mean losses of one window",
-    "history": "expanding: all rows teach | trailing:N: the last N windows do | combined:N: two models, their mean",
+    "history": "training rows: expanding: all | trailing:N: the last N windows | combined:N: two models, their mean",
     "cooldown": "so long after a retraining there is no other",
     "budget": "at most so many retrainings in so long; null: no limit",
     "probation": "windows in which a new champion that does worse is rolled back",
-    "train": "cron, UTC: laps whatever the watch says; null: none",
-    "monitor": "cron, UTC: looks at the newest window while `windvane up` runs",
+    "train": "cron, UTC: laps whatever monitoring decides; null: none",
+    "monitor": "cron, UTC: checks the newest window while `windvane up` runs",
     "slices": "columns in none of whose values the challenger may be clearly worse",
     "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
     "versions": "model files of so many of the newest versions are kept, and of so many champions; null: of all",
@@ -133,13 +133,13 @@ def render_params(proposal: SettingsProposal) -> str:
 def write_params(proposal: SettingsProposal, root: Path) -> tuple[str, ...]:
     """Write params.yaml below `root`, whole or not at all; what was written, for people.
 
-    A different params.yaml that stands there is kept as params.yaml.bak, or .bak1, ...: no older copy is lost.
+    A different params.yaml that is there is kept as params.yaml.bak, or .bak1, ...: no older copy is lost.
     """
     return (write_user_file(root, project_params.PARAMS_FILE, render_params(proposal)),)
 
 
 def write_user_file(root: Path, name: str, text: str) -> str:
-    """Write a file that people edit, whole or not at all; a different one that stands there is kept. What was written."""
+    """Write a file that people edit, whole or not at all; a different one that is there is kept. What was written."""
     path, content, said = root / name, text.encode(), name
     if path.exists() and path.read_bytes() != content:
         kept = _backup_path(path)
@@ -206,7 +206,7 @@ rows:
 time_order: true           # the newest row is never older than that of the last accepted table
 limits:
   outside: 0.01            # cells outside a range: up to this share a warning, beyond it a stop
-  new_values: 0.2          # cells with a value that stands in no list: the same
+  new_values: 0.2          # cells with a value that is in no list: the same
 accept: []                 # findings that are right as they are, as check:column, such as [leak:fee, duplicates]
 
 columns:
@@ -296,7 +296,7 @@ def edit_params(path: Path, wanted: ParamValues) -> dict[str, tuple[Any, str | f
     """Write values of keys such as `retrain.cost` into the file, whole or not at all; (before, now) of those that changed.
 
     A key that is not there is added to its section, a section at the end of the file. Raises InputError where the file cannot be
-    changed so, by way of an alias for instance, and names what to write by hand.
+    changed so, by way of an alias for instance, and names what to write manually.
     """
     before = project_params.read_params(path)
     changed = {key: (_value(before, key), value) for key, value in wanted.items() if _value(before, key) != value}
@@ -322,7 +322,7 @@ def edit_params(path: Path, wanted: ParamValues) -> dict[str, tuple[Any, str | f
 
 
 def _changed(text: str, section: str, name: str, value: str) -> str:
-    """The text with one value replaced or added, found by where YAML says that it stands."""
+    """The text with one value replaced or added, found by where YAML finds it."""
     end = "\r\n" if "\r\n" in text else "\n"
     top = yaml.compose(text, yaml.SafeLoader)
     part = _child(top, section)

@@ -34,7 +34,7 @@ _PROBE_SECONDS = 10
 def read_database(source: RevealedData, root: Path, after: Watermark | None, into: NewRowsWriter) -> Watermark | None:
     """All rows of the query, or with `after` those whose data.key is at least that; the greatest key read.
 
-    Raises InputError for a wrong query, and one that takes longer than data.timeout; Outage when nobody answers.
+    Raises InputError for a wrong query, and one that takes longer than data.timeout; Outage when the server does not respond.
     """
     import sqlalchemy as sa
 
@@ -54,7 +54,7 @@ def read_database(source: RevealedData, root: Path, after: Watermark | None, int
 
 
 def probe_database(source: RevealedData, root: Path) -> None:
-    """Read one row, to see that the database answers and the query stands."""
+    """Read one row, to see that the database responds and the query is valid."""
     import sqlalchemy as sa
 
     with _connect_database(source, root) as db:
@@ -194,12 +194,14 @@ def _explain_database_error(error: sa.exc.SQLAlchemyError, source: RevealedData)
             f"data.query: {source.where}: wants to write ({words}). Write a SELECT: sources are only read"
         )
     if isinstance(error, sa.exc.OperationalError) and source.kind == "postgresql":
-        return Outage(f"data.source: {source.where}: does not answer ({words}). Start the database, or fix the address")
-    return InputError(f"data.query: {source.where}: {words}. Mend the query")
+        return Outage(
+            f"data.source: {source.where}: does not respond ({words}). Start the database, or fix the address"
+        )
+    return InputError(f"data.query: {source.where}: {words}. Fix the query")
 
 
 def build_timeout_error(source: RevealedData) -> InputError:
-    """What to say of a statement that was cut off."""
+    """The message about a statement that was cut off."""
     return InputError(
         f"data.query: {source.where}: took longer than data.timeout = {source.data.timeout:g} s. "
         "Make the query faster (an index on data.key), or raise data.timeout"
@@ -283,7 +285,7 @@ def _connect_duckdb(source: RevealedData, root: Path) -> Iterator[duckdb.DuckDBP
             "Close the program that writes to it, or fix the address"
         ) from None
     except duckdb.Error as e:
-        raise InputError(f"data.query: {source.where}: {_describe_duckdb_error(e, source)}. Mend the query") from None
+        raise InputError(f"data.query: {source.where}: {_describe_duckdb_error(e, source)}. Fix the query") from None
 
 
 @contextmanager

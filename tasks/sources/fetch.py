@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def compare_snapshots(before: Sequence[Path], after: Sequence[Path], ids: Sequence[str]) -> RowChanges | None:
     """Compare the rows of two lists of files, in memory only 8 bytes a row and the ids.
 
-    `ids`: columns that may tell rows apart, the first that is unique on both sides does; without one, whole rows count, and
+    `ids`: columns that may distinguish rows, the first that is unique on both sides does; without one, whole rows count, and
     an update is a deletion and a new row. None when a file cannot be read.
     """
     import polars as pl
@@ -93,7 +93,7 @@ LabelledRows = Callable[[str | None], Iterator[Any]]
 
 @dataclass(frozen=True)
 class FetchResult:
-    """How a fetch ended: rows that are new in the snapshot (None: uncounted), and the record that stands now."""
+    """How a fetch ended: rows that are new in the snapshot (None: uncounted), and the record that counts now."""
 
     moved: bool
     new: int | None
@@ -125,9 +125,9 @@ def fetch_source(
 ) -> FetchResult:
     """Bring raw up to the source. Nothing there moves when the source holds what the snapshot holds.
 
-    `id`: the column that tells rows apart when all are read again (problem.id).
+    `id`: the column that distinguishes rows when all are read again (problem.id).
 
-    Raises InputError (settings, query, credentials) or Outage (nobody answers); the snapshot before then stays.
+    Raises InputError (settings, query, credentials) or Outage (no server responds); the snapshot before then stays.
     """
     source = reveal_secrets(data)
     if source.kind == "local" and not (labelled and data.feedback):
@@ -184,7 +184,7 @@ def declare_ingest_inputs(root: Path, data: DataSettings, record: SnapshotRecord
 
 
 def probe_source(root: Path, data: DataSettings) -> None:
-    """See that a source answers, without fetching it. Raises InputError or Outage that says what to do."""
+    """See that a source responds, without fetching it. Raises InputError or Outage that names what to do."""
     source = reveal_secrets(data)
     if source.kind == "http":
         from windvane.tasks.sources import http_source
@@ -242,7 +242,7 @@ def _fetch_database(
     if growing is not None:
         return growing.model_copy(update={"parts": growing.parts + parts, "watermark": mark}) if parts else growing
     if not parts:
-        raise InputError(f"data.query: {source.where}: gives no rows. Mend the query, or wait until there are some")
+        raise InputError(f"data.query: {source.where}: gives no rows. Fix the query, or wait until there are some")
     return _record(source, staging.before, {"parts": parts, "watermark": mark})
 
 

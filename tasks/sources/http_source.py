@@ -35,7 +35,7 @@ _METADATA_ADDRESSES = tuple(
 
 
 class _TransientOutage(Outage):
-    """An answer, or a lack of one, that may be different in a moment; `after`: seconds that the server asks for."""
+    """A response, or a lack of one, that may be different in a moment; `after`: seconds that the server requests."""
 
     def __init__(self, text: str, after: float | None = None) -> None:
         super().__init__(text)
@@ -43,7 +43,7 @@ class _TransientOutage(Outage):
 
 
 class SourceClient:
-    """A client for one source. Counts bytes over all of its answers against data.http.megabytes."""
+    """A client for one source. Counts bytes over all of its responses against data.http.megabytes."""
 
     def __init__(self, source: RevealedData) -> None:
         import httpx
@@ -60,7 +60,7 @@ class SourceClient:
         self._client.close()
 
     def get(self, url: str, use: Callable[[httpx.Response], T], headers: dict[str, str] | None = None) -> T:
-        """What `use` makes of the answer, whose body it reads through `body`. It is called anew at each attempt.
+        """What `use` makes of the response, whose body it reads through `body`. It is called anew at each attempt.
 
         Raises Outage when no attempt succeeds (connection errors, 429, 5xx), InputError for any other refusal.
         """
@@ -81,17 +81,17 @@ class SourceClient:
         return retrying(attempt)
 
     def body(self, response: httpx.Response) -> Iterator[bytes]:
-        """The answer's bytes in pieces, unpacked, as long as the source stays within data.http.megabytes."""
+        """The response's bytes in pieces, unpacked, as long as the source stays within data.http.megabytes."""
         for piece in response.iter_bytes(_CHUNK_BYTES):
             self._left -= len(piece)
             if self._left < 0:
                 raise InputError(
-                    f"data.http.megabytes: {self._source.where}: sends more than {self._http.megabytes} MB. Ask for less, or raise it"
+                    f"data.http.megabytes: {self._source.where}: sends more than {self._http.megabytes} MB. Request less, or raise it"
                 )
             yield piece
 
     def joined(self, base: str, link: str) -> str:
-        """The absolute address of a link in an answer; raises InputError when it leads to another host."""
+        """The absolute address of a link in a response; raises InputError when it leads to another host."""
         import httpx
 
         here = httpx.URL(base)
@@ -119,7 +119,7 @@ class SourceClient:
         except (httpx.TransportError, httpx.DecodingError) as e:
             words = self._source.hide(str(e)).rstrip(".") or type(e).__name__
             raise _TransientOutage(
-                f"data.source: {where}: does not answer, or breaks off ({words}). Start the server, or mend the address"
+                f"data.source: {where}: does not respond, or breaks off ({words}). Start the server, or fix the address"
             ) from None
         except httpx.InvalidURL:
             raise InputError(f"data.source: {where}: is no address. Write https://host/path") from None
@@ -131,13 +131,13 @@ class SourceClient:
         status, where = response.status_code, self._source.where
         if status == 429 or status >= 500:
             raise _TransientOutage(
-                f"data.source: {where}: answers {status} {response.reason_phrase}, also after {HTTP_ATTEMPTS} attempts. "
+                f"data.source: {where}: responds with {status} {response.reason_phrase}, also after {HTTP_ATTEMPTS} attempts. "
                 "Wait until the server is well again",
                 parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
             )
         if status >= 400:
-            what = "Mend data.http.headers" if status in (401, 403) else "Mend the address"
-            raise InputError(f"data.source: {where}: answers {status} {response.reason_phrase}. {what}")
+            what = "Fix data.http.headers" if status in (401, 403) else "Fix the address"
+            raise InputError(f"data.source: {where}: responds with {status} {response.reason_phrase}. {what}")
 
     def _look(self, event: str, info: dict[str, Any]) -> None:
         """Called by the connection pool as it works: right after connecting, before anything is sent."""
@@ -151,19 +151,19 @@ class SourceClient:
 
 
 def explain_refused_address(address: str, private: bool) -> str | None:
-    """Why an address may not be asked, with what to do; None when it may."""
+    """Why an address may not be requested, with what to do; None when it may."""
     ip: Any = ipaddress.ip_address(address.partition("%")[0])
     for inner in (getattr(ip, "ipv4_mapped", None), getattr(ip, "sixtofour", None)):
         ip = inner or ip
     if ip.is_link_local or ip in _METADATA_ADDRESSES or ip.is_multicast or ip.is_unspecified:
-        return "an address of the machine's own surroundings, which is never asked. Name another host"
+        return "an address of the machine's own surroundings, which is never requested. Name another host"
     if not ip.is_global and not private:
         return "a private address. If it is meant, add to data.http: private: true"
     return None
 
 
 def parse_retry_after(header: str | None, now: datetime) -> float | None:
-    """What a Retry-After header asks for, in seconds: a number, or a date (RFC 9110, 10.2.3); None when it says nothing."""
+    """What a Retry-After header requests, in seconds: a number, or a date (RFC 9110, 10.2.3); None when it has no information."""
     if header is None:
         return None
     try:
@@ -177,7 +177,7 @@ def parse_retry_after(header: str | None, now: datetime) -> float | None:
 
 
 def compute_retry_wait(state: RetryCallState) -> float:
-    """Seconds before the next attempt: what the server asks for, else 0.5, 1, 2, 4; never more than a minute."""
+    """Seconds before the next attempt: what the server requests, else 0.5, 1, 2, 4; never more than a minute."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.after if isinstance(error, _TransientOutage) else None
     return min(_LONGEST_WAIT_SECONDS, asked if asked is not None else 0.5 * 2 ** (state.attempt_number - 1))
@@ -203,7 +203,7 @@ _MOST_PAGES = 100_000
 
 @dataclass(frozen=True)
 class HttpFetch:
-    """What a source gave: its parts and ETag. `parts` is None when it says that nothing has changed."""
+    """What a source gave: its parts and ETag. `parts` is None when nothing has changed."""
 
     parts: tuple[SnapshotPart, ...] | None
     etag: str | None
@@ -223,7 +223,7 @@ class _Page:
 def read_http(source: RevealedData, staging: SnapshotStaging, etag: str | None) -> HttpFetch:
     """All that the source gives now, unless it still has this ETag.
 
-    Raises InputError for an answer that is no table, Outage for a server that does not give one.
+    Raises InputError for a response that is no table, Outage for a server that does not give one.
     """
     network = SourceClient(source)
     try:
@@ -237,7 +237,7 @@ def read_http(source: RevealedData, staging: SnapshotStaging, etag: str | None) 
 
 
 def probe_http(source: RevealedData) -> None:
-    """Ask once, without reading the body, to see that the source answers with a table."""
+    """Request once, without reading the body, to see that the source responds with a table."""
     network = SourceClient(source)
     try:
         network.get(source.data.source, lambda r: _response_ending(source, r))
@@ -262,7 +262,7 @@ def _read_whole_response(
             f.writelines(network.body(response))
         count = count_file_rows(path)
     if count == 0:
-        raise InputError(f"data.source: {source.where}: gives no rows. Mend the address, or data.http.records")
+        raise InputError(f"data.source: {source.where}: gives no rows. Fix the address, or data.http.records")
     return HttpFetch((staging.part(path, count),), response.headers.get("etag"))
 
 
@@ -298,27 +298,29 @@ def _read_pages(
             else:
                 address = network.joined(page.address, str(page.following))
             if paging.by != "page" and address in seen:
-                raise InputError(f"data.http.paging: {source.where}: leads in a circle. Mend data.http.paging")
+                raise InputError(f"data.http.paging: {source.where}: leads in a circle. Fix data.http.paging")
             seen.add(address)
     if not total:
-        raise InputError(f"data.source: {source.where}: gives no rows. Mend the address, or data.http.records")
+        raise InputError(f"data.source: {source.where}: gives no rows. Fix the address, or data.http.records")
     return (staging.part(path, total),)
 
 
 def _parse_page(
     source: RevealedData, network: SourceClient, response: httpx.Response, paging: PagingSettings | None
 ) -> _Page:
-    """The rows of one JSON (or, in pages, JSON-lines) answer, and what leads to the next."""
+    """The rows of one JSON (or, in pages, JSON-lines) response, and what leads to the next."""
     kind = _response_ending(source, response)
     if kind not in (".json", ".jsonl"):
-        raise InputError(f"data.http.paging: {source.where}: answers {kind}, which has no pages here. Take paging out")
+        raise InputError(
+            f"data.http.paging: {source.where}: responds with {kind}, which has no pages here. Take paging out"
+        )
     content = bytearray()
     for piece in network.body(response):
         content += piece
         if len(content) > _LARGEST_JSON_BYTES:
             raise InputError(
-                f"data.source: {source.where}: one JSON answer is larger than {_LARGEST_JSON_BYTES // 1_000_000} MB. "
-                "Ask for pages (data.http.paging), or for JSON lines, CSV or Parquet"
+                f"data.source: {source.where}: one JSON response is larger than {_LARGEST_JSON_BYTES // 1_000_000} MB. "
+                "Request pages (data.http.paging), or for JSON lines, CSV or Parquet"
             )
     try:
         if kind == ".jsonl":
@@ -326,7 +328,9 @@ def _parse_page(
         else:
             whole = json.loads(content)
     except ValueError as e:
-        raise InputError(f"data.source: {source.where}: answers broken JSON ({e}). Tell those who run it") from None
+        raise InputError(
+            f"data.source: {source.where}: responds with broken JSON ({e}). Report it to the owner of the API"
+        ) from None
     found = _value_at_path(whole, source.data.http.records if source.data.http else None)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise InputError(
@@ -342,7 +346,7 @@ def _parse_page(
 
 
 def _response_ending(source: RevealedData, response: httpx.Response) -> str:
-    """The ending that says how to read an answer: by its content type, else by the address's own."""
+    """The ending that decides how to read a response: by its content type, else by the address's own."""
     given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     named = find_table_ending(response.url.path)
     if given in _JSON_TYPES or given.endswith("+json"):
@@ -350,7 +354,7 @@ def _response_ending(source: RevealedData, response: httpx.Response) -> str:
     kind = _TYPES.get(given) or named
     if kind is None:
         raise InputError(
-            f"data.source: {source.where}: answers {given or 'without a content type'}, which is no table. "
+            f"data.source: {source.where}: responds with {given or 'without a content type'}, which is no table. "
             f"Name an address that gives JSON, JSON lines, CSV or Parquet, or ends in {describe_endings()}"
         )
     unpacked = response.headers.get("content-encoding", "identity") != "identity"
@@ -365,11 +369,11 @@ def _value_at_path(content: Any, path: str | None) -> Any:
 
 def _name_source(source: RevealedData) -> str:
     path = source.data.http.records if source.data.http else None
-    return f"at {path!r}" if path else "at the top of the answer"
+    return f"at {path!r}" if path else "at the top of the response"
 
 
 def _lists(content: Any, at: str = "") -> str:
-    """Where in an answer a list stands, for the message."""
+    """Where in a response a list is, for the message."""
     found: list[str] = []
     todo = [("", content)]
     while todo and len(found) < 5:
@@ -378,4 +382,4 @@ def _lists(content: Any, at: str = "") -> str:
             todo += [(f"{at}.{name}".lstrip("."), inner) for name, inner in value.items()]
         elif isinstance(value, list) and at:
             found.append(at)
-    return f"Lists stand at: {', '.join(found)}" if found else "The answer holds no list: mend the address"
+    return f"Lists are at: {', '.join(found)}" if found else "The response holds no list: fix the address"

@@ -62,7 +62,7 @@ class Watermark(_Frozen):
 
 
 class RowChanges(_Frozen):
-    """How the rows of a source differ from those of the snapshot before; `by` says what tells rows apart."""
+    """How the rows of a source differ from those of the snapshot before; `by` names what distinguishes rows."""
 
     new: int
     updated: int
@@ -79,7 +79,7 @@ class RowChanges(_Frozen):
 
 
 class SnapshotRecord(_Frozen):
-    """Where a snapshot came from. Holds no secret: `where` is stripped, `identity` is a hash of what was asked for."""
+    """Where a snapshot came from. Holds no secret: `where` is stripped, `identity` is a hash of what was requested."""
 
     kind: str
     where: str
@@ -106,7 +106,7 @@ class SnapshotRecord(_Frozen):
 
 
 def read_snapshot(root: Path) -> SnapshotRecord | None:
-    """The record of the snapshot that stands, None when nothing was fetched or a part of it is gone."""
+    """The record of the present snapshot, None when nothing was fetched or a part of it is gone."""
     path = root / SNAPSHOT_RECORD_FILE
     if not path.exists():
         return None
@@ -118,7 +118,7 @@ def read_snapshot(root: Path) -> SnapshotRecord | None:
 
 
 def count_labelled_rows(root: Path) -> int:
-    """How many rows of the snapshot come from production; they stand behind all others."""
+    """How many rows of the snapshot come from production; they are behind all others."""
     record = read_snapshot(root)
     return sum(part.rows or 0 for part in record.labelled) if record else 0
 
@@ -133,7 +133,7 @@ class SnapshotStaging:
 
     @property
     def generation(self) -> int:
-        """The generation that stands, 0 before the first."""
+        """The present generation, 0 before the first."""
         return self.before.generation if self.before else 0
 
     def path(self, suffix: str) -> Path:

@@ -36,7 +36,7 @@ class ListedFile:
 
 
 def find_table_ending(name: str) -> str | None:
-    """The ending that says how to read a file, such as .csv.gz; None for a file that is no table."""
+    """The ending that decides how to read a file, such as .csv.gz; None for a file that is no table."""
     path = Path(name.lower())
     packed = path.suffix if path.suffix in _PACKED_ENDINGS else ""
     kind = Path(path.stem).suffix if packed else path.suffix
@@ -61,7 +61,7 @@ def scan_table_file(path: Path) -> pl.LazyFrame:
 
 
 def count_file_rows(path: Path) -> int | None:
-    """How many rows a file holds; None where it cannot be read: ingest will say why."""
+    """How many rows a file holds; None where it cannot be read: ingest will explain why."""
     import polars as pl
 
     try:
@@ -121,12 +121,12 @@ def explain_read_errors(name: str) -> Iterator[None]:
         ) from None
     except FileNotFoundError:
         raise InputError(
-            f"{name}: was there, and is gone now. Put it back, and see to it that nobody moves it meanwhile"
+            f"{name}: was there, and is gone now. Put it back, and keep other programs from moving it"
         ) from None
 
 
 def read_ending(path: Path) -> str:
-    """What a file's name says of its format, in lower case: ".csv" of both a.csv and a.csv.gz."""
+    """The format in a file's name, in lower case: ".csv" of both a.csv and a.csv.gz."""
     name = path.name.lower()
     for packed in PACKED_ENDINGS:
         name = name.removesuffix(packed)
@@ -139,13 +139,13 @@ def is_packed(path: Path) -> bool:
 
 
 def require_table_file(path: Path) -> None:
-    """Raise InputError unless `path` is a file that is not empty and whose name tells its format."""
+    """Raise InputError unless `path` is a file that is not empty and whose name gives its format."""
     if not str(path).isprintable():
         raise InputError(f"{str(path)!r}: has a line break or another sign in its name that cannot be shown. Rename it")
     if path.is_dir():
         raise InputError(f"{path}: is a folder. Name one file in it")
     if read_ending(path) not in KNOWN_ENDINGS:
-        raise InputError(f"{path}: cannot tell its format. Name a file that ends in {', '.join(KNOWN_ENDINGS)}")
+        raise InputError(f"{path}: its format is unknown. Name a file that ends in {', '.join(KNOWN_ENDINGS)}")
     if not path.is_file():
         if path.exists():
             raise InputError(f"{path}: is a pipe, a socket or a device, not a file. Save its content in a file first")
@@ -257,11 +257,11 @@ class S3Files:
             ) from None
         except FileNotFoundError as e:
             raise InputError(
-                f"data.source: {where}: is not there ({_describe_s3_error(e)}). Mend bucket or prefix"
+                f"data.source: {where}: is not there ({_describe_s3_error(e)}). Fix bucket or prefix"
             ) from None
         except (OSError, aws.BotoCoreError, aws.ClientError) as e:
             raise Outage(
-                f"data.source: {where}: the storage does not answer ({_describe_s3_error(e)}). Start it, or mend AWS_ENDPOINT_URL"
+                f"data.source: {where}: the storage does not respond ({_describe_s3_error(e)}). Start it, or fix AWS_ENDPOINT_URL"
             ) from None
 
 
@@ -270,5 +270,5 @@ def _etag(facts: Any) -> str:
 
 
 def _describe_s3_error(error: BaseException) -> str:
-    """The kind of error and its first words; storage errors name buckets and endpoints, never keys."""
+    """The type of error and its first words; storage errors name buckets and endpoints, never keys."""
     return " ".join([type(error).__name__, *str(error).split()])[:200].rstrip(".")

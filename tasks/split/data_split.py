@@ -33,13 +33,13 @@ TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
 
 @dataclass(frozen=True)
 class TestPermit:
-    """Leave to open the test side, given by the ledger for one fingerprint."""
+    """Leave to open the test split, given by the ledger for one fingerprint."""
 
     fingerprint: str
 
 
 def run_split(root: Path, chosen: project_params.Settings) -> None:
-    """Give each row of table.parquet that has a label a side; write sides.parquet and split.json to split."""
+    """Give each row of table.parquet that has a label a split; write sides.parquet and split.json to split."""
     import numpy as np
     import polars as pl
 
@@ -129,14 +129,14 @@ def _time(times: pd.Series | None, end: str) -> TimeValue:
 
 
 def read_training_rows(root: Path, chosen: project_params.Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows that teach (retrain.history: how far back) and those that tune (none with kfold); of a large side a sample."""
+    """The training rows (retrain.history: how far back) and those for validation (none with kfold); of a large side a sample."""
     return time_windows.select_recent_rows(_rows(root, chosen, (TRAIN_CODE,)), chosen), _rows(
         root, chosen, (VALIDATION_CODE,)
     )
 
 
 def open_test_rows(root: Path, chosen: project_params.Settings, permit: TestPermit) -> pd.DataFrame:
-    """The rows that judge; of a large side a sample. Opened once per fingerprint: only the ledger gives a Permit.
+    """The test rows; of a large side a sample. Opened once per fingerprint: only the ledger gives a Permit.
     Raises SealedError without one.
     """
     _require_permit(permit)
@@ -156,7 +156,7 @@ def read_final_rows(root: Path, chosen: project_params.Settings, permit: TestPer
 
 
 def describe_sampled_split(root: Path, chosen: project_params.Settings) -> str | None:
-    """That the rows which teach or judge are a sample, in words; None: they are all there are."""
+    """That the training or test rows are a sample, in words; None: they are all there are."""
     sides = ("train", "validation", "test")
     rows = io.read_record(
         root / SPLIT_FOLDER / SPLIT_RECORD_FILE, lambda c: {name: int(c[name]["rows"]) for name in sides}
@@ -166,11 +166,11 @@ def describe_sampled_split(root: Path, chosen: project_params.Settings) -> str |
 
 def _require_permit(permit: TestPermit) -> None:
     if not isinstance(permit, TestPermit) or not permit.fingerprint:
-        raise SealedError("split: the test side is sealed. Only the evaluation opens it, with the ledger's permit")
+        raise SealedError("split: the test split is sealed. Only the evaluation opens it, with the ledger's permit")
 
 
 def _rows(root: Path, chosen: project_params.Settings, codes: tuple[int, ...]) -> pd.DataFrame:
-    """Rows of some sides, in the table's order. Only those wanted are ever in memory as a frame."""
+    """Rows of some splits, in the table's order. Only those wanted are ever in memory as a frame."""
     import numpy as np
     import polars as pl
 

@@ -44,7 +44,7 @@ class SplitMasks:
 
 
 def split_rows(frame: pd.DataFrame, chosen: project_params.Settings, taught_until: TimeValue) -> SplitMasks:
-    """Sides of a table whose rows all have a label. `taught_until`: problem.time of the champion's newest row, or None.
+    """Splits of a table whose rows all have a label. `taught_until`: problem.time of the champion's newest row, or None.
 
     Raises InputError where a side comes out too small, or without its classes.
     """
@@ -77,7 +77,7 @@ def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> Split
             place[rest], None if classes is None else classes[rest], split.test + split.validation, least
         )
     what = f"group {problem.group!r}" if grouped else "row key"
-    reason = f"sides follow the hash of the {what} and seed {split.seed}: they stay as the table grows"
+    reason = f"splits follow the hash of the {what} and seed {split.seed}: they stay as the table grows"
     return SplitMasks(~test & ~validation, validation, test, None, reason)
 
 
@@ -105,7 +105,7 @@ def _split_by_time(time: pd.Series, chosen: project_params.Settings, taught_unti
     second = _after(times, 0)
     if second == rows or _after(times, second) == rows:
         raise InputError(
-            f"problem.time: {file}: column {time.name!r} has {1 + (second < rows)} different values; teaching, tuning and "
+            f"problem.time: {file}: column {time.name!r} has {1 + (second < rows)} different values; training, tuning and "
             "judging need one each at least. "
             f"Set split.strategy to stratified or random, or name a finer time column"
         )
@@ -151,13 +151,13 @@ def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: TimeValue) -> 
     import pandas as pd
 
     if taught_until is None:
-        return 0, None, "no champion is taught by time: the newest rows of the table judge"
+        return 0, None, "no champion is trained by time: the newest rows of the table judge"
     dated = time.dtype.kind == "M"
     if isinstance(taught_until, str) != dated:
         return (
             0,
             None,
-            f"the champion was taught until {taught_until}, which is not comparable with {time.name!r} any more: the "
+            f"the champion was trained until {taught_until}, which is not comparable with {time.name!r} any more: the "
             "newest rows judge",
         )
     until = pd.Timestamp(taught_until).to_datetime64() if dated else taught_until
@@ -168,13 +168,13 @@ def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: TimeValue) -> 
         return (
             0,
             None,
-            f"only {new} rows are newer than {taught_until}, up to where the champion was taught: too few, so the "
+            f"only {new} rows are newer than {taught_until}, up to where the champion was trained: too few, so the "
             "newest rows of the whole table judge",
         )
     return (
         first_new,
         taught_until,
-        f"{new} rows are newer than {taught_until}, up to where the champion was taught: only these tune and judge",
+        f"{new} rows are newer than {taught_until}, up to where the champion was trained: only these tune and judge",
     )
 
 
@@ -221,7 +221,7 @@ def list_sampling_columns(chosen: project_params.Settings) -> list[str]:
 
 
 def choose_row_limit(chosen: project_params.Settings, *, judging: bool) -> int | None:
-    """How many rows of a side are used at most; None: all. Sides that tune and judge keep their share."""
+    """How many rows of a side are used at most; None: all. Validation and test splits keep their share."""
     limit, split = chosen.data.max_rows, chosen.split
     if limit is None or not judging:
         return limit

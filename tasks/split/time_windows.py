@@ -27,7 +27,7 @@ _MIN_ROWS = 20
 
 @dataclass(frozen=True)
 class RecentWindows:
-    """The last `windows` windows of rows, which teach a second model beside the one of all rows (retrain.history: combined:N)."""
+    """The last `windows` windows of rows, which train a second model beside the one of all rows (retrain.history: combined:N)."""
 
     windows: int
     window: WindowLength
@@ -73,7 +73,7 @@ def shift_by_windows(moment: datetime, window: WindowLength, windows: int) -> da
 def select_recent_rows(rows: pd.DataFrame, chosen: Settings) -> pd.DataFrame:
     """The rows of the last windows that retrain.history names, counted back from the newest; all with `expanding`.
 
-    Raises InputError where that leaves too few to teach.
+    Raises InputError where that leaves too few to train on.
     """
     keep, window, time = chosen.retrain.trailing, chosen.monitor.cut, chosen.problem.time
     if keep is None or time is None or not len(rows):
@@ -88,7 +88,7 @@ def select_recent_rows(rows: pd.DataFrame, chosen: Settings) -> pd.DataFrame:
 
 
 def choose_recent_windows(chosen: Settings) -> RecentWindows | None:
-    """The windows whose rows teach a second model, by retrain.history; None: there is none."""
+    """The windows whose rows train a second model, by retrain.history; None: there is none."""
     windows = chosen.retrain.combined
     return None if windows is None else RecentWindows(windows, chosen.monitor.cut)
 

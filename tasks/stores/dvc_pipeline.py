@@ -74,7 +74,7 @@ def _with_our_stages(text: str) -> str | None:
 
 
 def _configure_without_git(root: Path) -> None:
-    """DVC refuses to work in a folder without git unless its local configuration says that there is none."""
+    """DVC refuses to work in a folder without git unless its local configuration has it so."""
     local = root / ".dvc" / "config.local"
     has_git = any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
     says_none = local.exists() and "no_scm = true" in local.read_text(encoding="utf-8")
@@ -127,7 +127,7 @@ def push_outputs(root: Path, remote: str, named: str, hashes: Sequence[str]) -> 
             done = repo.cloud.push([HashInfo("md5", value) for value in hashes], remote="windvane")
     except (DvcException, OSError, *_storage_errors()) as e:
         raise Outage(
-            f"data.remote: {named}: cannot be reached ({_first_line(e)}). Start it, or mend its address"
+            f"data.remote: {named}: cannot be reached ({_first_line(e)}). Start it, or fix its address"
         ) from None
     except ImportError:
         raise Outage(f"data.remote: {named}: needs more of DVC. Install it: pip install 'windvane[s3]'") from None
@@ -188,7 +188,7 @@ def open_dvc_pipeline(root: Path) -> Iterator[DvcPipeline]:
         if (known := errors.explain_disk_error(e, root)) is not None:
             raise known from e
         raise InputError(
-            f"{root / PIPELINE_FILE}: {_first_line(e)}. Mend it, or delete it and run `windvane init` again"
+            f"{root / PIPELINE_FILE}: {_first_line(e)}. Fix it, or delete it and run `windvane init` again"
         ) from e
 
 
@@ -239,7 +239,7 @@ class DvcPipeline:
             return True
 
     def clean(self) -> bool:
-        """Whether `dvc status` would have nothing to say."""
+        """Whether `dvc status` would have nothing to report."""
         return not any(self.changed(name) for name in self.names)
 
     def run(self, name: str, work: Callable[[], None]) -> None:
@@ -278,7 +278,7 @@ class DvcPipeline:
                         _link(Path(out.cache.oid_to_path(oid)), target)
 
     def lock_text(self) -> str:
-        """dvc.lock as it stands: kept with every lap."""
+        """dvc.lock as it is: kept with every lap."""
         path = self._root / LOCK_FILE
         return path.read_text(encoding="utf-8") if path.exists() else ""
 

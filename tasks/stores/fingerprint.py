@@ -34,7 +34,7 @@ def compute_fingerprint(
 ) -> str:
     """The fingerprint of a lap, 16 hex digits. `spec` is the given configuration when depth is refit.
 
-    remedy: what the lap does about a change, where that is more than its depth says.
+    remedy: what the lap does about a change, where that is more than its depth implies.
     """
     matters = {
         "data": data_version,

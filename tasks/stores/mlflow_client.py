@@ -129,7 +129,7 @@ class MlflowTracker:
         self.client.set_terminated(run, status)
 
     def abandon(self, lap: str) -> int:
-        """Close, as KILLED, every run of a lap that still says it is running; how many there were."""
+        """Close, as KILLED, every run of a lap that still is running; how many there were."""
         runs = self.client.search_runs(
             [self.experiment], f"tags.`{LAP_TAG}` = '{lap}' and attributes.status = 'RUNNING'"
         )
@@ -146,7 +146,7 @@ class MlflowTracker:
     def try_out(self) -> str | None:
         """Do what a lap will have to be allowed to: write in the experiment; write, read and delete an artifact of a few bytes.
 
-        What could not be deleted, in words, or None. Raises InputError or Outage that says what to set.
+        What could not be deleted, in words, or None. Raises InputError or Outage that names what to set.
         """
         import tempfile
 
@@ -162,7 +162,7 @@ class MlflowTracker:
             sent.unlink()
             came = Path(store.download_artifacts(name, folder)).read_text(encoding="ascii")
             if came != content:
-                raise InputError(f"{place}: does not give back what was written there. Mend MLflow's artifact store")
+                raise InputError(f"{place}: does not give back what was written there. Fix MLflow's artifact store")
         try:
             with translate_store_errors(self.uri, self._own):
                 store.delete_artifacts(name)
@@ -236,7 +236,7 @@ def download_artifact(address: str, into: Path, tracking_uri: str | None) -> Pat
 
 
 def _print_note(text: str) -> None:
-    """A line for whoever sits before the screen: a store is opened where no console is at hand."""
+    """A line for the person at the screen: a store is opened where no console is at hand."""
     print(f"  note: {text}", file=sys.stderr, flush=True)
 
 
@@ -248,14 +248,14 @@ def delete_artifacts(uri: str, tracking_uri: str | None = None) -> str | None:
         with translate_store_errors(tracking_uri or uri):
             get_artifact_repository(uri, tracking_uri=tracking_uri).delete_artifacts()
     except NotImplementedError:
-        return "MLflow cannot delete in this kind of store"
+        return "MLflow cannot delete in this type of store"
     except WindvaneError as e:
         return str(e)
     return None
 
 
 def measure_artifacts(uri: str, tracking_uri: str | None = None) -> int:
-    """Bytes of all that lies at an artifact's URI, as its store says. Raises Outage or InputError."""
+    """Bytes of all that lies at an artifact's URI, as its store reports. Raises Outage or InputError."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     with translate_store_errors(tracking_uri or uri):

@@ -59,7 +59,7 @@ def get_parent_address(address: str) -> str:
 
 
 def redact_address(address: str) -> str:
-    """An address for people and logs: without a password that stands in it."""
+    """An address for people and logs: without a password that is in it."""
     if "://" not in address:
         return address
     parts = urlsplit(address)
@@ -109,7 +109,7 @@ _REFUSED_CODES = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RE
 
 
 class MlflowRefused(WindvaneError):
-    """MLflow answered with one of its error codes (`code`)."""
+    """MLflow responded with one of its error codes (`code`)."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
@@ -148,12 +148,12 @@ def _translate_error(error: Exception, where: str, own: bool) -> WindvaneError:
         return MlflowRefused(f"{at} refused this: {brief}", code or NOT_FOUND_CODE)
     if any(isinstance(e, ImportError) for e in chain):
         return InputError(f"{at}: its artifact store needs a library: {brief}. Install it: pip install 'windvane[s3]'")
-    remedy = "Look at its file and the disk" if own else "Start it, or mend MLFLOW_TRACKING_URI"
-    return Outage(f"{at} does not answer: {brief}. {remedy}")
+    remedy = "Check its file and the disk" if own else "Start it, or fix MLFLOW_TRACKING_URI"
+    return Outage(f"{at} does not respond: {brief}. {remedy}")
 
 
 def _explain_refused_access(text: str, code: str, status: int | None, brief: str) -> str | None:
-    """Why MLflow's server lets nobody in, or not this one; None: that is not it."""
+    """Why MLflow's server lets no client in, or not this one; None: that is not it."""
     if _CERTIFICATE.search(text):
         return "shows a certificate that is not trusted. Set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
     if status == 401 or code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
@@ -175,21 +175,21 @@ def _explain_storage_error(text: str, brief: str, at: str) -> WindvaneError:
         return InputError(f"{store}: its certificate is not trusted. Set AWS_CA_BUNDLE to the file of its authority")
     if found := _BAD_KEYS.search(text):
         return InputError(
-            f"{store}: refuses these credentials ({found[0]}). Mend AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or have "
+            f"{store}: refuses these credentials ({found[0]}). Fix AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or have "
             "them allowed to list, read and write there"
         )
     if _NO_BUCKET.search(text):
-        return InputError(f"{store}: its bucket is not there ({brief}). Make it, or mend the server's artifact root")
-    return Outage(f"{store} does not answer: {brief}. Start it, or mend MLFLOW_S3_ENDPOINT_URL")
+        return InputError(f"{store}: its bucket is not there ({brief}). Make it, or fix the server's artifact root")
+    return Outage(f"{store} does not respond: {brief}. Start it, or fix MLFLOW_S3_ENDPOINT_URL")
 
 
 def _check_credentials() -> str:
     """What is wrong with the credentials that are set, if any are."""
     if os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_TRACKING_PASSWORD"):
-        return "does not accept these credentials. Mend MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        return "does not accept these credentials. Fix MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return "does not accept this token. Mend MLFLOW_TRACKING_TOKEN"
-    return "asks for credentials. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return "does not accept this token. Fix MLFLOW_TRACKING_TOKEN"
+    return "requires credentials. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -202,7 +202,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _status(chain: list[BaseException]) -> int | None:
-    """The HTTP status that MLflow's server answered with."""
+    """The HTTP status that MLflow's server responded with."""
     for one in chain:
         answer = getattr(one, "response", None)
         if (number := getattr(answer, "status_code", None)) is not None:
@@ -228,7 +228,7 @@ _HISTORY_TABLES = ("runs", "registered_models", "model_versions", "logged_models
 def prepare_mlflow_store(path: Path, note: Callable[[str], None]) -> None:
     """Bring the store into being, or to what the installed MLflow reads. Call under the store's lock, before MLflow opens it.
 
-    note: is told of a copy that was taken, or of what was healed. Raises Corrupted for a damaged store, WindvaneError for one
+    note: is called for a copy that was taken, or of what was healed. Raises Corrupted for a damaged store, WindvaneError for one
     that a newer MLflow wrote; sqlite3.Error and OSError where the disk does not let it.
     """
     try:

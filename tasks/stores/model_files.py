@@ -111,7 +111,7 @@ def load_model(folder: Path, manifest_sha256: str) -> Any:
 
 
 def save_pipeline(model: Any, path: Path) -> str:
-    """Store a fitted pipeline as one skops file, for what is cheap to teach again; the file's sha256."""
+    """Store a fitted pipeline as one skops file, for what is cheap to retrain; the file's sha256."""
     from skops.io import dumps
 
     content = dumps(model)
@@ -135,7 +135,7 @@ def save_model(
 ) -> str:
     """Store a fitted pipeline as an MLflow model in skops format, sealed; the manifest's sha256.
 
-    `sample` are a few rows (n, features) and `predicted` (n,) what the model says of them: the smoke test
+    `sample` are a few rows (n, features) and `predicted` (n,) the model's predictions for them: the smoke test
     must find the same, and MLflow's signature is read off them. `beside`: more files by name, sealed with the rest.
     """
     import mlflow.sklearn
@@ -166,7 +166,7 @@ _NAME_LETTERS = 32
 def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, digest: str | None = None) -> Path:
     """The copy of an artifact (a file or a folder) in `folder`, whose bytes have the sha256 `digest` where one is recorded.
 
-    Raises FileNotFoundError where the store has no such artifact, and what tasks/stores/mlflow_store.py says. A copy that is
+    Raises FileNotFoundError where the store has no such artifact, and what tasks/stores/mlflow_store.py names. A copy that is
     wrong even when it is new is handed over as it is: the caller, who knows what it should be, refuses it.
     """
     place = locate_artifact_copy(address, folder)
@@ -202,7 +202,7 @@ def locate_artifact_copy(address: str, folder: Path) -> Path:
 
 
 def is_intact(path: Path, digest: str | None) -> bool:
-    """Whether a file has the digest, or a folder with a manifest holds what that says. Without either: whether it is there."""
+    """Whether a file has the digest, or a folder with a manifest holds what that lists. Without either: whether it is there."""
     if path.is_file():
         return digest is None or hash_file(path) == digest
     try:
@@ -227,7 +227,7 @@ SMOKE_TEST_TIMEOUT_SECONDS = 300
 
 
 class SmokeTester:
-    """A fresh process that has imported what a model needs and waits to be told which. It ends when this one does."""
+    """A fresh process that has imported what a model needs and waits for its path. It ends when this one does."""
 
     def __init__(self) -> None:
         pipe = subprocess.PIPE
@@ -235,14 +235,14 @@ class SmokeTester:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
 
     def test(self, folder: Path, manifest_sha256: str) -> None:
-        """Have the process load the model and compare its answers. Raises WindvaneError with what was wrong."""
+        """Have the process load the model and compare its predictions. Raises WindvaneError with what was wrong."""
         try:
             _, said = self._process.communicate(
                 json.dumps([str(folder), manifest_sha256]), timeout=SMOKE_TEST_TIMEOUT_SECONDS
             )
         except subprocess.TimeoutExpired:
             self.close()
-            said = f"no answer within {SMOKE_TEST_TIMEOUT_SECONDS} seconds"
+            said = f"no response within {SMOKE_TEST_TIMEOUT_SECONDS} seconds"
         if self._process.returncode != 0:
             raise WindvaneError(f"the stored model failed its smoke test and is not promoted: {said.strip()[-500:]}")
 
@@ -264,7 +264,7 @@ def check_stored_model(folder: Path, manifest_sha256: str) -> None:
         np.allclose(answered, expected, rtol=1e-9) if expected.dtype.kind == "f" else bool((answered == expected).all())
     )
     if not same:
-        raise Corrupted(f"{folder}: answers differently than in training. Teach again with `windvane train`")
+        raise Corrupted(f"{folder}: predicts differently than in training. Train again with `windvane train`")
 
 
 def run_smoke_test() -> int:

@@ -95,7 +95,7 @@ def read_findings(path: Path) -> tuple[TableFinding, ...]:
 
 @dataclass(frozen=True)
 class CheckInput:
-    """What the checks look at.
+    """What the checks read.
 
     `whole`: a scan of all rows; `labelled`: of those that have a label; `sample`: some of these, evenly spaced, and
     `sampled` the same of all rows. `features`: columns that a model may see. `contract`: None where none is written
@@ -133,7 +133,7 @@ class CheckInput:
 @dataclass(frozen=True)
 class CheckFamily:
     """A module of this folder. `checks`: each check's name, and what it sees to; `find`: all that is found, nothing for
-    what is in order. `needs`: the part of the evidence without which it cannot look.
+    what is in order. `needs`: the part of the evidence without which it cannot check.
     """
 
     checks: dict[str, str]

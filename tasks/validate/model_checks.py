@@ -55,7 +55,7 @@ class _HeldOutPredictions:
 def inspect_training_rows(
     settings: Settings, kind: ProblemType, columns: FeatureColumns, train: pd.DataFrame, cores: int
 ) -> tuple[TableFinding, ...]:
-    """Findings on the train side, passes included. Draws with split.seed; same rows, same findings."""
+    """Findings on the training split, passes included. Draws with split.seed; same rows, same findings."""
     import numpy as np
 
     rng = np.random.default_rng(settings.split.seed)
@@ -112,7 +112,7 @@ def _cross_validate(
                 )
             except InputError:  # a column that is empty in these rows, and then none is left
                 return None
-            predictions = kind.predict(model, conform_frame(rows[held], columns, "the train side"))
+            predictions = kind.predict(model, conform_frame(rows[held], columns, "the training split"))
             headline = "rmse" if kind.continuous else "log_loss"
             losses[i][held] = kind.loss(truth[held], predictions, headline)
             if i == 0 and proba is not None and predictions.proba is not None:
@@ -146,8 +146,8 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
             target,
             sure,
             MAX_WRONG_SHARE,
-            f"about {sure:.0%} of the labels look wrong: even where a model of the other rows is surest, that many "
-            f"disagree with it ({int(suspect.sum())} of {len(suspect)} rows contradict it with confidence). Look at how "
+            f"about {sure:.0%} of the labels seem wrong: even where a model of the other rows is surest, that many "
+            f"disagree with it ({int(suspect.sum())} of {len(suspect)} rows contradict it with confidence). Check how "
             f"{target!r} is recorded",
         )
 
@@ -182,7 +182,7 @@ def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[Table
             f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model"
             + (
                 f" on other rows of the same times. More than these {rows:,} would help there; whether on later rows too, "
-                "the diagnosis of the fit says"
+                "the diagnosis of the fit shows"
                 if timed
                 else f". More rows than these {rows:,} would help"
             ),
@@ -199,7 +199,7 @@ def _giveaways(
     order = np.random.default_rng(settings.split.seed).permutation(len(rows))
     truth = kind.truth(rows[settings.problem.target])[order]
     even = np.arange(len(rows)) % 2 == 0
-    inputs = conform_frame(rows, columns, "the train side").iloc[order]
+    inputs = conform_frame(rows, columns, "the training split").iloc[order]
     for name in (*columns.numbers, *columns.booleans, *columns.low, *columns.high):
         values = inputs[name]
         if name in columns.low + columns.high:
@@ -226,7 +226,7 @@ def _giveaways(
 
 
 def _score_guess(truth: NDArray[Any], guess: NDArray[Any], continuous: bool) -> float:
-    """Explained variance, or the mean share of each class that is told right."""
+    """Explained variance, or the mean share of each class that is predicted right."""
     import numpy as np
 
     if continuous:

@@ -203,7 +203,7 @@ class ColumnSummary:
 
     @property
     def silent(self) -> bool:
-        """Says nothing: one value, or none."""
+        """Holds no information: one value, or none."""
         return self.distinct <= 1
 
 

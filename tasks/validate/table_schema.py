@@ -26,7 +26,7 @@ class RowLimits(SettingsSection):
 
 
 class ColumnLimits(SettingsSection):
-    """What holds for every column that does not say otherwise."""
+    """What holds for every column that sets nothing else."""
 
     outside: float = Field(0.01, ge=0, le=1)
     new_values: float = Field(0.2, ge=0, le=1)

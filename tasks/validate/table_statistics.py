@@ -1,5 +1,5 @@
 """Statistics of a whole table in a few streaming scans with polars: counts per column, samples, and rows that repeat
-exactly or nearly. The checks say what is too much.
+exactly or nearly. The checks decide what is too much.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[in
 
 
 def describe_distinct(distinct: int, rows: int) -> str:
-    """How many different values counts() found in `rows` rows, in words: an estimate says that it is one."""
+    """How many different values counts() found in `rows` rows, in words: an estimate is named as one."""
     if rows <= EXACT_COUNT_ROWS or distinct <= FEW_DISTINCT_VALUES:
         return f"{distinct:,}"
     return f"about {float(f'{distinct:.2g}'):,.0f}"
@@ -260,8 +260,8 @@ class DuplicateRows:
 
 
 def choose_comparable_rows(scan: pl.LazyFrame, names: list[str], rows: int) -> pl.Expr | None:
-    """Which of the scan's `rows` rows stand in the part that speaks for all; None: all do. By the one of the named columns
-    that has the most values in a few stretches of rows: what is alike stands in the same part.
+    """Which of the scan's `rows` rows are in the part that speaks for all; None: all do. By the one of the named columns
+    that has the most values in a few stretches of rows: what is alike is in the same part.
     """
     import polars as pl
 

@@ -39,7 +39,7 @@ MIN_NEW_ROWS = 500
 
 @dataclass(frozen=True)
 class ValidatedTable:
-    """A table that was looked at: what it is, what was found (worst first), and its evenly spaced rows."""
+    """A table that was checked: what it is, what was found (worst first), and its evenly spaced rows."""
 
     profile: TableProfile
     digest: TableSummary
@@ -95,7 +95,7 @@ def inspect_table(
 ) -> ValidatedTable:
     """All findings on a table with canonical types, given the contract and the digest of the last accepted table.
 
-    A few streaming scans: memory does not grow with the rows. Raises InputError only where nothing can be looked at.
+    A few streaming scans: memory does not grow with the rows. Raises InputError only where nothing can be checked.
     """
     return _run_checks(_collect_check_input(table_statistics.scan_frame(frame), chosen, agreed, accepted))
 
@@ -118,7 +118,7 @@ def _run_checks(e: CheckInput) -> ValidatedTable:
 
 
 def select_features(columns: dict[str, ColumnProfile], chosen: project_params.Settings) -> tuple[str, ...]:
-    """Columns that a model may see: all but target, id, ignored ones, and the group where sides are parted by it."""
+    """Columns that a model may see: all but target, id, ignored ones, and the group where splits are parted by it."""
     problem = chosen.problem
     hidden = {problem.target, problem.id, *problem.ignore}
     if chosen.split.strategy == "group":
@@ -133,7 +133,7 @@ def _collect_check_input(
     accepted: TableSummary | None,
     file: Path | None = None,
 ) -> CheckInput:
-    """All that the checks look at. `file`: where `whole` lies, if a stage wrote it."""
+    """All that the checks read. `file`: where `whole` lies, if a stage wrote it."""
     import polars as pl
 
     problem, source = chosen.problem, chosen.data.source

@@ -210,7 +210,7 @@ def split_threshold_folds(
 ) -> list[tuple[NDArray[Any], NDArray[Any]]] | None:
     """Row positions (fit, held out) over the training rows: shares of classes kept, groups whole.
 
-    None where a class, or the rows of a class, are too few to stand on both sides.
+    None where a class, or the rows of a class, are too few to be in both splits.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 

@@ -118,7 +118,7 @@ class Predictions:
 class Metric:
     """A score over rows: (truth (n,), predictions, weights (n,) or None); a weight counts a row that many times.
 
-    calls: it looks at the class that is called, which a threshold decides, not at probabilities or their ranks.
+    calls: it uses the class that is called, which a threshold decides, not probabilities or their ranks.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class ProblemType:
-    """A kind of problem: its candidates (simplest first, the baseline is "dummy"), metrics, loss and plots.
+    """A problem type: its candidates (simplest first, the baseline is "dummy"), metrics, loss and plots.
 
     continuous: the target is a number, not a class.
     truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
@@ -156,12 +156,12 @@ class ProblemType:
     plots: Mapping[str, Callable[[Any, NDArray[Any], Predictions], None]]
 
     def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
-        """Every metric of the kind, unweighted."""
+        """Every metric of the problem type, unweighted."""
         return {name: metric.score(truth, predictions, None) for name, metric in self.metrics.items()}
 
 
 def load_problem_type(kind: str) -> ProblemType:
-    """The kind that `problem.kind` names. Imports its file, and only that one."""
+    """The problem type that `problem.kind` names. Imports its file, and only that one."""
     return cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
 
 
@@ -209,7 +209,7 @@ BOOSTING_SPACE: dict[str, Hyperparameter] = {
 
 def adapt_to_row_count(model: Any, truth: Any) -> None:
     """No more rows per tree than there are in `truth` (n,), and no early stopping where a class has too few rows to
-    stand on both sides of it."""
+    be in both splits of it."""
     import numpy as np
 
     params = model.get_params(deep=False)

@@ -95,12 +95,12 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
                 counts.distinct / max(e.profile.rows - counts.missing, 1),
                 _ID_DISTINCT_SHARE,
                 f"{name!r} looks like an id ({different} different values, such as {_example(e.sample[name])}): it "
-                f"names rows and says nothing about new ones. Add it to problem.ignore, or set problem.id: {name!r}",
+                f"names rows and has no information on new ones. Add it to problem.ignore, or set problem.id: {name!r}",
             )
         elif types[name] == "text":
             text = (
                 f"{name!r} is free text or a name ({different} different values): it is not learned from. Add it "
-                "to problem.ignore, or make columns of what it says"
+                "to problem.ignore, or make columns of what it contains"
             )
             yield TableFinding("text", "warn", name, counts.distinct, None, text)
         if counts.shape == "words":
@@ -111,7 +111,7 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
 
 
 def _find_split_columns(e: CheckInput) -> Iterator[TableFinding]:
-    """Pairs of columns of one kind of which each row has exactly one: their parts come from different files, perhaps."""
+    """Pairs of columns of one type of which each row has exactly one: their parts come from different files, perhaps."""
     known: dict[tuple[str, bytes], str] = {}
     for name in e.features:
         missing = e.sample[name].is_null().to_numpy()

@@ -51,7 +51,7 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
             twins.near,
             limit,
             f"{twins.near:.1%} of the rows repeat another one {twins.how}: entered twice? Keep one of each, or name "
-            "problem.group so that they stay on one side",
+            "problem.group so that they stay in one split",
         )
 
 
@@ -92,7 +92,7 @@ def find_overlap(
             share,
             MAX_OVERLAP_SHARE,
             f"{about}{share:.1%} of the held-out rows equal a training row in all that a model sees: the score "
-            "flatters. Delete the copies in the source, or name problem.group so that they stay on one side",
+            "flatters. Delete the copies in the source, or name problem.group so that they stay in one split",
         )
     # Under a split by time a group goes on: what is asked is how it does later.
     if problem.group and chosen.split.strategy != "time":
@@ -105,13 +105,13 @@ def find_overlap(
                 problem.group,
                 both,
                 0.0,
-                f"{about}{both:.1%} of the rows that judge belong to a {problem.group!r} that teaches too: what is learned about "
+                f"{about}{both:.1%} of the test rows belong to a {problem.group!r} that trains too: what is learned about "
                 "it flatters the score. Set split.strategy: group",
             )
 
 
 def _measure_row_overlap(scan: pl.LazyFrame, names: list[str], sides: NDArray[np.uint8]) -> float:
-    """Share of the judging rows whose named cells all stand in a row that teaches too; 0 where rows say little.
+    """Share of the test rows whose named cells all are in a training row too; 0 where rows hold little information.
 
     Up to COMPARED rows all are compared. Of more, those whose values in a few columns fall into one bucket, as those of
     alike rows do. Rows that are alike in all columns are so in these few: only where that holds for too many, the other
@@ -135,7 +135,7 @@ def _measure_row_overlap(scan: pl.LazyFrame, names: list[str], sides: NDArray[np
 def _hash_rows_with_codes(
     scan: pl.LazyFrame, content: pl.Expr, within: pl.Expr | None, sides: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    """Hashes of the content of the rows `within` (None: all), and their sides."""
+    """Hashes of the content of the rows `within` (None: all), and their splits."""
     rows = scan if within is None else scan.filter(within)
     kept = rows.select(_PLACE_COLUMN, content).collect(engine="streaming")
     return kept["content"].to_numpy(), sides[kept[_PLACE_COLUMN].to_numpy()]
@@ -162,7 +162,7 @@ def _content(names: list[str]) -> pl.Expr:
 
 
 def measure_key_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
-    """Share of the rows on the test side whose key stands on the train or validation side too. Both (n,)."""
+    """Share of the rows in the test split whose key is in the train or validation split too. Both (n,)."""
     import polars as pl
 
     if len(keys) > MAX_OVERLAP_ROWS:  # equal keys fall into one part

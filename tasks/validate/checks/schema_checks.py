@@ -204,7 +204,7 @@ def _categories(e: CheckInput, name: str, known: tuple[str, ...], limit: float, 
 
 
 def _distinct(e: CheckInput, name: str) -> int:
-    """Exactly: an estimate cannot say that nothing repeats."""
+    """Exactly: an estimate cannot prove that nothing repeats."""
     import polars as pl
 
     return int(e.labelled.select(pl.col(name).drop_nulls().n_unique()).collect(engine="streaming").item())

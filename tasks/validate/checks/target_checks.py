@@ -29,7 +29,7 @@ _ROWS_A_VALUE = 40
 
 
 def explain_leak(column: pd.Series, target: pd.Series, classes: bool) -> str | None:
-    """Why `column` must not be learned from, or None. Both have one length n; gaps in `target` are telling too.
+    """Why `column` must not be learned from, or None. Both have one length n; gaps in `target` count too.
 
     `classes`: the target is a class, else an amount.
     """
@@ -54,7 +54,7 @@ def explain_leak(column: pd.Series, target: pd.Series, classes: bool) -> str | N
 
 
 def measure_leak_strength(column: pd.Series, target: pd.Series, classes: bool) -> float:
-    """How far `column` alone tells the target, 0 to 1: balanced accuracy of classes, |Spearman's rho| of amounts."""
+    """How far `column` alone predicts the target, 0 to 1: balanced accuracy of classes, |Spearman's rho| of amounts."""
     has = target.notna()
     return _class_recall(column[has], target[has]) if classes else _rank_correlation(column[has], target[has])
 
@@ -83,7 +83,7 @@ def _rank_correlation(column: pd.Series, label: pd.Series) -> float:
 
 
 def _class_recall(column: pd.Series, label: pd.Series) -> float:
-    """How well the column alone tells the classes: balanced accuracy on odd rows of a guess learned on even rows.
+    """How well the column alone predicts the classes: balanced accuracy on odd rows of a guess learned on even rows.
 
     Guess: the class for which a value is most usual; of a number with many values, the class of its nearest smaller
     neighbour.
@@ -148,7 +148,7 @@ CERTAIN_LEAK_SCORE = 0.9995
 
 
 def find_leaks(e: CheckInput) -> Iterator[TableFinding]:
-    """One column after the other, on rows with and without a label: gaps that come together are telling too."""
+    """One column after the other, on rows with and without a label: gaps that come together count too."""
     problem = e.problem
     if e.counts[problem.target].distinct < 2 or e.profile.rows < 100:
         return
@@ -306,7 +306,7 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
             name,
             share,
             RARE_CLASS_SHARE,
-            f"class {format_example(counts[name][0])} of {name!r} has {share:.1%} of the rows: a model that never says it is "
+            f"class {format_example(counts[name][0])} of {name!r} has {share:.1%} of the rows: a model that never predicts it is "
             "right nearly always. Judge by f1 or roc_auc, not by accuracy",
         )
 
