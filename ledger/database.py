@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -240,3 +240,12 @@ def _parse_datetime(text: str) -> datetime:
         return datetime.fromisoformat(text.strip())
     except ValueError:
         raise ValueError(f"{text!r} is no moment. Write it in ISO 8601, such as 2026-01-31T12:00:00Z") from None
+
+
+CHUNK_ITEMS = 5_000
+_Item = TypeVar("_Item")
+
+
+def split_chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """Items in pieces, a statement each: no lock is held for long, and few are in memory at a time."""
+    return (items[i : i + CHUNK_ITEMS] for i in range(0, len(items), CHUNK_ITEMS))

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import sqlalchemy as sa
 
-from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, to_timestamp
+from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, split_chunks, to_timestamp
 from windvane.ledger.schema import labels, predictions, versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Ids per statement: as many are in memory at a time.
-LABEL_CHUNK_IDS = 5_000
 MAX_LABEL_CHARACTERS = 200
 
 
@@ -81,7 +79,7 @@ def record_labels(
     """
     given = sorted((s.id, s.at is None, s.at or "", _format_label(s.label)) for s in statements)
     by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
-    pieces = list(split_ids(list(by_id)))
+    pieces = list(split_chunks(list(by_id)))
     predicted = _find_predicted_ids(engine, project, pieces)
     done = LabelCounts()
     with engine.begin() as db:
@@ -182,11 +180,6 @@ def match_current_label(project: str, known: str | None = None) -> sa.ColumnElem
 def _format_label(label: float | str) -> str:
     """A label as the ledger compares it: JSON, every number a float."""
     return orjson.dumps(label if isinstance(label, str) else float(label)).decode()
-
-
-def split_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Ids in pieces, a statement each."""
-    return (ids[i : i + LABEL_CHUNK_IDS] for i in range(0, len(ids), LABEL_CHUNK_IDS))
 
 
 # The column of each batch that says when a row's label came, as ledger text (ledger/database.py). It is no feature.

@@ -13,8 +13,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from windvane.ledger.database import format_timestamp, is_among, now_timestamp, open_snapshot
-from windvane.ledger.labels import split_ids
+from windvane.ledger.database import format_timestamp, is_among, now_timestamp, open_snapshot, split_chunks
 from windvane.ledger.privacy import HASH_KEY, PrivacyRules
 from windvane.ledger.schema import erasures, labels, predictions
 
@@ -103,4 +102,4 @@ def _erase(engine: sa.Engine, project: str, ids: list[str], by: str) -> RemovedR
 
 def _erase_from(db: sa.Connection, table: sa.Table, project: str, ids: list[str]) -> int:
     mine = sa.delete(table).where(table.c.project == project)
-    return sum(db.execute(mine.where(is_among(db.dialect, table.c.id, chunk))).rowcount for chunk in split_ids(ids))
+    return sum(db.execute(mine.where(is_among(db.dialect, table.c.id, chunk))).rowcount for chunk in split_chunks(ids))

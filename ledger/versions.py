@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from windvane.ledger import decisions
-from windvane.ledger.database import is_among, now_timestamp, open_snapshot
+from windvane.ledger.database import is_among, now_timestamp, open_snapshot, split_chunks
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.laps import Lease, check_lease
 from windvane.ledger.schema import judged_rows, judgements, openings, promotions, versions
@@ -252,10 +252,6 @@ def _read_last_promotion(db: sa.Connection, project: str) -> Promotion | None:
     return None if row is None else Promotion(**row)
 
 
-# Rows per statement, so that no lock is held for long.
-OPENING_CHUNK_ROWS = 10_000
-
-
 @dataclass(frozen=True)
 class SplitOpening:
     """The test side of one fingerprint: opened when, and the hash of the predictions that were stored then."""
@@ -301,7 +297,7 @@ def close_test_split(
         done = db.execute(sa.update(openings).where(*key).values(record_sha256=record_sha256, rows=len(rows)))
         if done.rowcount == 0:
             return
-        for chunk in _chunks(unique):
+        for chunk in split_chunks(unique):
             known = set(
                 db.scalars(
                     sa.select(judged_rows.c.row).where(
@@ -320,7 +316,7 @@ def count_earlier_judgements(engine: sa.Engine, project: str, rows: Sequence[int
     """How often each of these rows has judged a lap so far; rows that never did are left out."""
     found: dict[int, int] = {}
     with engine.connect() as db:
-        for chunk in _chunks(sorted(set(rows))):
+        for chunk in split_chunks(sorted(set(rows))):
             query = sa.select(judged_rows.c.row, judged_rows.c.times)
             found.update(
                 (r, t)
@@ -329,7 +325,3 @@ def count_earlier_judgements(engine: sa.Engine, project: str, rows: Sequence[int
                 )
             )
     return found
-
-
-def _chunks(rows: list[int]) -> list[list[int]]:
-    return [rows[i : i + OPENING_CHUNK_ROWS] for i in range(0, len(rows), OPENING_CHUNK_ROWS)]

@@ -51,25 +51,6 @@ def apply_user_umask(path: Path) -> None:
         path.chmod((0o777 if path.is_dir() else 0o666) & ~int(os.environ[_UMASK], 8))
 
 
-def close_open_folders(root: Path) -> None:
-    """Close the folders of a project that an earlier version left open to others: whoever cannot enter reads nothing in them."""
-    for folder in (root / STATE_FOLDER, root / ".dvc" / "cache", root / ".dvc" / "tmp"):
-        if not (folder.is_dir() and _is_open_to_others(folder) and folder.stat().st_uid == os.geteuid()):
-            continue
-        try:
-            folder.chmod(0o700)
-        except OSError:  # a disk that is read-only: whatever writes next says so
-            continue
-        if folder.name == STATE_FOLDER.name and not _is_open_to_others(folder):  # some disks know no modes
-            for path in folder.rglob("*"):
-                if not path.is_symlink():
-                    path.chmod(path.stat().st_mode & ~0o077)
-
-
-def _is_open_to_others(path: Path) -> bool:
-    return bool(path.stat().st_mode & 0o077)
-
-
 def cache_folder() -> Path:
     """Where this account keeps what all its projects may share; all of it can be made again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "windvane"

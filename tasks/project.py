@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windvane.tasks import errors, io, project_secrets
+from windvane.tasks import errors, project_secrets
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.settings import project_params as params
@@ -35,7 +35,6 @@ class Project:
         self.root = root.resolve()
         self.settings: Settings = settings or params.load_settings(root / params.PARAMS_FILE)
         self.home = self.root / STATE_FOLDER
-        io.close_open_folders(self.root)
 
     @property
     def name(self) -> str:

@@ -368,7 +368,7 @@ def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
         before = findings.read_findings(lesson.root / findings.FINDINGS_FILE)
         sides = read_record(lesson.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE, _parse_split_findings)
         seen = model_checks.inspect_training_rows(settings, lesson.kind, lesson.columns, lesson.train, lesson.cores)
-        seen = findings.accept_findings((*sides, *_drop_known_leaks(seen, before)), agreed.accept if agreed else ())
+        seen = findings.accept_findings((*sides, *seen), agreed.accept if agreed else ())
         whole = findings.accept_findings((*before, *seen), ())
         _write_data_report(lap, lesson, whole, folder / INSPECTION_REPORT_FILE)
         findings.write_findings(whole, folder / INSPECTION_FINDINGS_FILE)
@@ -391,12 +391,6 @@ def refuse(lap: LapContext, lesson: TrainingData) -> None:
 def _parse_split_findings(record: Any) -> tuple[TableFinding, ...]:
     """What split found about the sides."""
     return tuple(TableFinding(**f) for f in record.get("findings", ()))
-
-
-def _drop_known_leaks(seen: tuple[TableFinding, ...], before: tuple[TableFinding, ...]) -> tuple[TableFinding, ...]:
-    """Without the columns of which validate said already that they give the target away."""
-    told = {f.column for f in before if (f.check == "leak" and f.level != "pass") or f.key.startswith("leak:")}
-    return tuple(f for f in seen if f.check != "giveaway" or f.column is None or f.column not in told)
 
 
 def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:

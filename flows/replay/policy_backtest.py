@@ -172,7 +172,7 @@ def backtest_table(
 
 
 def _compute_alarms(asked: loss_matrix.MatrixJob, project: Project, console: Console) -> AlarmsByPolicy:
-    """The project's own drift alarm, by its name in retrain.policy, and Evidently's preset; remembered beside the fits."""
+    """The project's own drift alarm, by its name in retrain.policy; remembered beside the fits."""
     from windvane.monitoring.history import backtest
 
     folder = project.home / "history"
@@ -183,7 +183,6 @@ def _compute_alarms(asked: loss_matrix.MatrixJob, project: Project, console: Con
 
     return {
         "drift": backtest.make_calibrated_alarm(asked, level, folder / "drift.json", working),
-        "evidently's preset": backtest.make_preset_alarm(asked, folder / "preset.json", working),
     }
 
 

@@ -59,7 +59,7 @@ def write_evidently_report(
     gone from the window or stand there twice; first: columns in the order of the page; the first DRAWN are drawn.
     Raises whatever Evidently raises, and ValueError where a test of the report gave no answer.
     """
-    with _silence_evidently():
+    with silence_evidently():
         return _run_report(exchanges, measures, bounds, broken, first)
 
 
@@ -182,28 +182,8 @@ def _halves(exchange: RowPermutation, rows: NDArray[Any]) -> tuple[NDArray[Any],
     return rows[exchange.before : cut], rows[cut:]
 
 
-def run_evidently_preset(
-    reference: pd.DataFrame, window: pd.DataFrame, numbers: list[str], categories: list[str]
-) -> tuple[bool, int]:
-    """What Evidently's preset, as it comes, says of two frames: drift (at least half of the columns), and how many columns.
-
-    Its own tests of the columns, chosen as it chooses them, without its drawings, which take nine tenths of the time
-    (`tests/test_drift.py` holds the answers against the preset's own).
-    """
-    with _silence_evidently():
-        from evidently.legacy.calculations.stattests import get_stattest
-        from evidently.legacy.core import ColumnType
-
-        kinds = dict.fromkeys(numbers, ColumnType.Numerical) | dict.fromkeys(categories, ColumnType.Categorical)
-        drifted = 0
-        for name, kind in kinds.items():
-            sides = [frame[name].replace([-np.inf, np.inf], np.nan).dropna() for frame in (reference, window)]
-            drifted += get_stattest(*sides, kind, None)(*sides, kind, None).drifted
-        return bool(drifted >= 0.5 * len(kinds)), int(drifted)
-
-
 @contextmanager
-def _silence_evidently() -> Iterator[None]:
+def silence_evidently() -> Iterator[None]:
     """Its usage statistics ask before it is imported; its warnings speak of libraries, not of data."""
     process_environment.set_library_environment()
     with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -10,6 +10,7 @@ from datetime import datetime
 from math import inf, isfinite, sqrt
 from statistics import NormalDist, stdev
 
+from windvane.ledger.decisions import OPEN_DECISION_STATES
 from windvane.monitoring.records import (
     Decision,
     DecisionHistory,
@@ -22,7 +23,6 @@ from windvane.monitoring.records import (
     WindowAssessment,
 )
 
-OPEN_STATES = ("recorded", "told", "claimed")
 ACKNOWLEDGED_NOTE = "acknowledged"
 # Windows between two laps, however often the gate has refused: a shift that comes meanwhile must not wait for ever.
 _MAX_PAUSE_WINDOWS = 8
@@ -65,7 +65,9 @@ def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> De
             remedy="person",
         )
     stopped = [
-        one for one in history.made if one.action == "stop" and one.state in OPEN_STATES and one.version == look.version
+        one
+        for one in history.made
+        if one.action == "stop" and one.state in OPEN_DECISION_STATES and one.version == look.version
     ]
     if stopped and look.drift.statistic is None:
         since = "too few rows have come since to say more" if look.drift.alarm is not None else str(look.drift.note)
@@ -178,7 +180,7 @@ def _decide_by_drift(look: WindowAssessment, history: DecisionHistory, limits: D
 def _find_obstacle(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> str | None:
     """Why there may be no lap now, or None."""
     laps = [one for one in history.made if one.action == "retrain"]
-    if any(one.state in OPEN_STATES for one in laps):
+    if any(one.state in OPEN_DECISION_STATES for one in laps):
         return f"a retraining decided {laps[-1].at[:16]}Z is under way"
     if history.new_rows is False:
         return f"nothing new to learn from since the last lap ({laps[-1].note if laps else 'skipped: no new rows'})"

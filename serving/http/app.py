@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from windvane.ledger.labels import LabelStatement, record_labels
 from windvane.serving.http.access_control import ApiKeys, HostNames
+from windvane.serving.http.auth_middleware import AsgiReceive, AsgiScope, AsgiSend
 from windvane.serving.http.invocations import InvocationHandler
 from windvane.serving.http.openapi import build_openapi
 from windvane.serving.rollout import ChampionFollower, describe_rollout
@@ -49,10 +50,6 @@ _ERROR_CODES = {
     503: "TEMPORARILY_UNAVAILABLE",
 }
 log = logging.getLogger("windvane.serving")
-
-AsgiScope = dict[str, Any]
-AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
-AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True)

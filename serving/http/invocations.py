@@ -22,7 +22,7 @@ import orjson
 
 from windvane.ledger.database import make_ids, to_timestamp
 from windvane.ledger.prediction_writer import LedgerClosed, LedgerFailed, LedgerFull
-from windvane.ledger.predictions import InvalidPrediction, Prediction
+from windvane.ledger.predictions import MAX_ID_CHARACTERS, InvalidPrediction, Prediction
 from windvane.serving.compiled.engine import EnginePredictions
 from windvane.serving.compiled.engine_files import SCIKIT_LEARN_FORM
 from windvane.serving.rollout import ChampionFollower, ServingLineup, ServingVersion
@@ -33,7 +33,6 @@ MAX_REQUEST_ROWS = 10_000
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _IGNORED_FIELDS = {"params", "signature_name"}
 _EPOCH = datetime(1970, 1, 1)
-_MAX_ID_CHARACTERS = 200
 _ABSENT = object()
 
 RequestColumns = Mapping[str, Sequence[Any]]
@@ -223,9 +222,9 @@ def _read_id(value: Any, at: int, column: str | None) -> str | None:
     if value is None or value == "":
         return None
     text = str(value) if type(value) is int else value
-    if type(text) is not str or len(text) > _MAX_ID_CHARACTERS or "\0" in text or not _encodable(text):
+    if type(text) is not str or len(text) > MAX_ID_CHARACTERS or "\0" in text or not _encodable(text):
         raise RequestRefused(
-            f"column {quote_safely(column)!r}, row {at + 1}: an id is text of 1 to {_MAX_ID_CHARACTERS} characters"
+            f"column {quote_safely(column)!r}, row {at + 1}: an id is text of 1 to {MAX_ID_CHARACTERS} characters"
         )
     return text
 

@@ -164,7 +164,6 @@ def _log_as_json() -> None:
 
 # Seconds after the start, when the first requests have been answered; seconds between two looks.
 FIRST_EXPIRY_SECONDS, EXPIRY_INTERVAL_SECONDS = 5.0, 86_400.0
-retention_log = logging.getLogger("windvane.serving")
 
 
 class RetentionThread:
@@ -189,12 +188,10 @@ class RetentionThread:
         try:
             removed = expire_predictions(self._engine, self._project, self._keep)
         except sa.exc.SQLAlchemyError as e:
-            retention_log.warning("nothing forgotten", extra={"facts": {"reason": type(e).__name__}})
+            log.warning("nothing forgotten", extra={"facts": {"reason": type(e).__name__}})
             return
         if removed.predictions or removed.labels:
-            retention_log.info(
-                "forgotten", extra={"facts": {"predictions": removed.predictions, "labels": removed.labels}}
-            )
+            log.info("forgotten", extra={"facts": {"predictions": removed.predictions, "labels": removed.labels}})
 
     def _run(self) -> None:
         wait = FIRST_EXPIRY_SECONDS

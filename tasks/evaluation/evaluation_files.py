@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windvane.tasks.io import write_json, write_whole
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE
 from windvane.tasks.reports.style import save_figure
-from windvane.tasks.search.search_plan import BASELINE_CANDIDATE
 
 if TYPE_CHECKING:
     import pandas as pd

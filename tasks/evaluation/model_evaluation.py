@@ -29,6 +29,7 @@ from windvane.tasks.evaluation.scores import (
     read_predictions,
 )
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
     from windvane.tasks.settings.project_params import Settings
 
-BASELINE_CANDIDATE = "dummy"
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
 MIN_UNSAMPLED_SHARE = 0.75
 

@@ -18,6 +18,7 @@ from windvane.tasks.evaluation.scores import (
     read_predictions,
 )
 from windvane.tasks.models.problem_types.classification import find_positive_class
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE
 from windvane.tasks.reports.style import (
     BLUE,
     GREY,
@@ -95,7 +96,7 @@ def draw_trials(found: SearchResult, metric: Metric, target: str) -> Figure:
     import numpy as np
     from matplotlib.ticker import MaxNLocator
 
-    tried = [r for r in found.results if r.candidate != "dummy"]
+    tried = [r for r in found.results if r.candidate != BASELINE_CANDIDATE]
     complete = [t.validation for r in tried for t in r.trials if t.validation is not None]
     number = sum(len(r.trials) for r in tried)
     figure, (ax,) = build_figure(

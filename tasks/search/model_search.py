@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
 from windvane.tasks.models.model_pipeline import ModelConfiguration
-from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, HyperparameterValue, Metric, ProblemType
 from windvane.tasks.search import search_plan
 from windvane.tasks.search.cross_validation import ConfigurationScorer, ConfigurationScores, build_configuration_scorer
 from windvane.tasks.search.optuna_journal import OpenTrial, SearchTrial, SearchTrialState, TrialJournal
-from windvane.tasks.search.search_plan import BASELINE_CANDIDATE, PlannedTrial
+from windvane.tasks.search.search_plan import PlannedTrial
 from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:

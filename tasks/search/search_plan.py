@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.problem_types.definitions import (
+    BASELINE_CANDIDATE,
     CandidateModel,
     ChoiceSet,
     Hyperparameter,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from windvane.tasks.search.cross_validation import ConfigurationScorer
     from windvane.tasks.settings.project_params import Settings
 
-BASELINE_CANDIDATE = "dummy"
 LOG_TARGET_PARAMETER = "log_target"
 # Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
 # does better than a forest (benchmarks/few_rows.py).

@@ -1,4 +1,4 @@
-"""Checks of the training rows that need a model: wrong labels, columns that give the target away, too few rows.
+"""Checks of the training rows that need a model: wrong labels, too few rows.
 
 Never reads the test rows.
 """
@@ -15,7 +15,7 @@ from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, ProblemType
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.validate.findings import FindingLevel, TableFinding
+from windvane.tasks.validate.findings import TableFinding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MODEL_CHECKS = {
     "label_noise": "no labels that contradict the other rows",
-    "giveaway": "no single column that decides the target",
     "volume": "enough rows: more would hardly help",
 }
 # Six small fits on so many rows take about a second.
@@ -35,8 +34,6 @@ _QUICK_MODEL_PARAMS: dict[str, HyperparameterValue] = {"max_iter": 60, "learning
 # (area under the ROC curve): where it does not, wrong labels and hard rows cannot be told from each other.
 CONFIDENT_SHARE, TOP_CONFIDENT_SHARE = 0.5, 0.1
 MAX_WRONG_SHARE, MIN_PLATEAU_RATIO, MIN_ROC_AUC = 0.02, 0.6, 0.8
-# A tree on one column explains this part of the target, or tells this part of each class.
-GIVEAWAY_WARN_SCORE, GIVEAWAY_STOP_SCORE = 0.98, 0.9995
 # Doubling the rows brought this part of the loss, and more than chance by so many standard errors.
 MIN_GAIN_SHARE, MIN_GAIN_STANDARD_ERRORS = 0.05, 4.0
 
@@ -69,7 +66,6 @@ def inspect_training_rows(
         found += _noise(settings.problem.target, held)
         if len(some) == len(train):  # else there are more rows than are looked at
             found += _volume(held, len(train), settings.split.strategy == "time")
-    found += _giveaways(settings, kind, columns, some)
     told = {f.check for f in found} | ({"volume"} if len(some) < len(train) else set())
     fine = [
         TableFinding(name, "pass", None, None, None, what) for name, what in MODEL_CHECKS.items() if name not in told
@@ -183,48 +179,3 @@ def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[Table
                 else f". More rows than these {rows:,} would help"
             ),
         )
-
-
-def _giveaways(
-    settings: Settings, kind: ProblemType, columns: FeatureColumns, rows: pd.DataFrame
-) -> Iterator[TableFinding]:
-    """A tree of one column, learned on even rows and judged on odd ones, in a drawn order."""
-    import numpy as np
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    order = np.random.default_rng(settings.split.seed).permutation(len(rows))
-    truth = kind.truth(rows[settings.problem.target])[order]
-    even = np.arange(len(rows)) % 2 == 0
-    inputs = conform_frame(rows, columns, "the train side").iloc[order]
-    for name in (*columns.numbers, *columns.booleans, *columns.low, *columns.high):
-        values = inputs[name]
-        if name in columns.low + columns.high:
-            values = values.factorize(use_na_sentinel=False)[0]
-        x = np.asarray(values, dtype="float64").reshape(-1, 1)
-        tree = (DecisionTreeRegressor if kind.continuous else DecisionTreeClassifier)(
-            min_samples_leaf=3, random_state=0
-        )
-        tree.fit(x[even], truth[even])
-        told = _score_guess(truth[~even], tree.predict(x[~even]), kind.continuous)
-        if told >= GIVEAWAY_WARN_SCORE:
-            level: FindingLevel = "stop" if told >= GIVEAWAY_STOP_SCORE else "warn"
-            prefix = "data.source: column " if level == "stop" else ""
-            target = settings.problem.target
-            yield TableFinding(
-                "giveaway",
-                level,
-                name,
-                round(told, 5),
-                GIVEAWAY_STOP_SCORE,
-                f"{prefix}{name!r} alone decides {target!r} ({told:.4f} of 1 on rows that were held out). Add it to "
-                f"problem.ignore, unless it is known before {target!r} is",
-            )
-
-
-def _score_guess(truth: NDArray[Any], guess: NDArray[Any], continuous: bool) -> float:
-    """Explained variance, or the mean share of each class that is told right."""
-    import numpy as np
-
-    if continuous:
-        return 1 - float(((truth - guess) ** 2).mean()) / max(float(truth.var()), 1e-300)
-    return float(np.mean([(guess[truth == k] == k).mean() for k in np.unique(truth)]))
