@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from windvane.tasks.evaluation.intervals import (
@@ -102,25 +101,14 @@ def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, 
 
 def count_confusion(truth: NDArray[Any], made: Predictions) -> ConfusionTable | None:
     """Who is taken for whom; None where there are no classes."""
-    import numpy as np
-    import pandas as pd
+    from sklearn.metrics import confusion_matrix
 
     if made.classes is None:
         return None
-    names = [name_class_column(c) for c in made.classes]
-    true = [name_class_column(v) for v in truth]
+    names, true, called = ([name_class_column(v) for v in values] for values in (made.classes, truth, made.value))
     classes = [*names, *sorted(set(true) - set(names))]
-    at = {name: i for i, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(
-        counts,
-        (
-            pd.Series(true).map(at).to_numpy(int),
-            pd.Series([name_class_column(v) for v in made.value]).map(at).to_numpy(int),
-        ),
-        1,
-    )
-    return ConfusionTable(tuple(classes), tuple(tuple(int(n) for n in row) for row in counts))
+    counts = confusion_matrix(true, called, labels=classes)
+    return ConfusionTable(tuple(classes), tuple(tuple(row) for row in counts.tolist()))
 
 
 def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCurve | None:
@@ -131,6 +119,7 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     (Nixon et al., CVPR workshops 2019). Intervals: Wilson, JASA 22 (1927).
     """
     import numpy as np
+    from scipy.stats import binomtest
 
     from windvane.tasks.models.problem_types.classification import find_positive_class
 
@@ -149,18 +138,11 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     order = np.argsort(predicted, kind="stable")
     bins = []
     for part in np.array_split(order, min(CALIBRATION_BINS, max(len(order) // MIN_CALIBRATION_BIN_ROWS, 1))):
-        low, high = compute_wilson_interval(int(came_true[part].sum()), len(part))
-        bins.append(CalibrationBin(float(predicted[part].mean()), float(came_true[part].mean()), low, high, len(part)))
+        share = binomtest(int(came_true[part].sum()), len(part)).proportion_ci(method="wilson")
+        observed = float(came_true[part].mean())
+        bins.append(CalibrationBin(float(predicted[part].mean()), observed, share.low, share.high, len(part)))
     error = sum(abs(b.predicted - b.observed) * b.rows for b in bins) / len(order)
     return CalibrationCurve(of, float(error), tuple(bins))
-
-
-def compute_wilson_interval(hits: int, rows: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    z2 = 1.96**2
-    centre = (hits + z2 / 2) / (rows + z2)
-    margin = 1.96 * sqrt(hits * (rows - hits) / rows + z2 / 4) / (rows + z2)
-    return max(centre - margin, 0.0), min(centre + margin, 1.0)
 
 
 # A slice below twenty rows, or below a hundredth of all, is an anecdote.

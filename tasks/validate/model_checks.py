@@ -147,15 +147,10 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
 def _mean_roc_auc(proba: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
     """Mean area under the ROC curves of each class against the rest."""
     import numpy as np
+    from sklearn.metrics import roc_auc_score
 
-    areas = []
-    for k in range(proba.shape[1]):
-        is_it = codes == k
-        if 0 < is_it.sum() < len(is_it):
-            ranks = np.argsort(np.argsort(proba[:, k], kind="stable"), kind="stable") + 1
-            yes = int(is_it.sum())
-            areas.append((ranks[is_it].sum() - yes * (yes + 1) / 2) / (yes * (len(codes) - yes)))
-    return float(np.mean(areas)) if areas else 0.0
+    present = [k for k in range(proba.shape[1]) if len(np.unique(codes == k)) == 2]
+    return float(np.mean([roc_auc_score(codes == k, proba[:, k]) for k in present])) if present else 0.0
 
 
 def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[TableFinding]:
