@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from windvane.flows import model_promotion
 from windvane.flows.model_promotion import VersionDeleted, require_champion
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
@@ -38,8 +39,6 @@ LAP_POLL_SECONDS = 1.0
 
 
 def _promote_earlier_version(project: Project, version: int, cause: str, reason: str) -> object:
-    from windvane.flows import model_promotion
-
     return model_promotion.promote_manually(project, version, cause, reason)
 
 

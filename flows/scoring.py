@@ -14,17 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
 from windvane.flows.model_promotion import require_champion
+from windvane.serving.compiled import engine_files
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_frame_cache, write_parquet, write_whole
+from windvane.tasks.models import features
+from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
+from windvane.tasks.stores import model_files
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
     from windvane.ledger.prediction_writer import PredictionWriter
     from windvane.ledger.versions import Version
     from windvane.serving.compiled.engine import PredictionEngine
@@ -73,8 +78,6 @@ class _Scorer:
     def __init__(
         self, project: Project, version: Version, source: Path, work: Path, writer: PredictionWriter | None
     ) -> None:
-        from windvane.tasks.models import features
-
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
         self.engine, self._ask = _choose_engine(project, version)
@@ -83,8 +86,6 @@ class _Scorer:
 
     def scored(self, table: pa.Table) -> pa.Table:
         """The piece with its predictions behind."""
-        import pyarrow as pa
-
         kept = self._work / f"{self._piece:06d}.parquet"
         found = read_frame_cache(kept)
         if found is not None and list(found) == [OUTPUT_PREDICTION_COLUMN] and len(found) == table.num_rows:
@@ -104,8 +105,6 @@ class _Scorer:
         )
 
     def _predicted(self, table: pa.Table) -> pd.Series:
-        import pandas as pd
-
         from windvane.tasks.models.features import conform_frame
 
         said = self._ask(conform_frame(table.to_pandas(), self._columns, str(self._source)))
@@ -144,14 +143,9 @@ class _Scorer:
 
 def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataFrame], Predictions]]:
     """The engine that is faster on large batches of this version, by name, and what asks it about a conformed frame."""
-    from windvane.tasks.models.problem_types import definitions
-    from windvane.tasks.stores import model_files
-
     kind = definitions.load_problem_type(version.facts["kind"])
     bulk = version.facts.get("bulk") or {}
     if bulk.get("engine") == "compiled":
-        from windvane.serving.compiled import engine_files
-
         form = engine_files.read_engine_files(
             model_files.verify_folder(project.stored(version), version.manifest_sha256, engine_files.ENGINE_FILES)
         )
@@ -161,8 +155,6 @@ def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[p
 
 
 def _predict_compiled(engine: PredictionEngine, signature: ModelSignature, frame: pd.DataFrame) -> Predictions:
-    import numpy as np
-
     from windvane.serving.compiled.agreement import convert_to_plain_columns
     from windvane.tasks.models.problem_types.definitions import Predictions
 

@@ -58,7 +58,6 @@ def look(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> tu
 def train(lap: LapContext, run: Runner) -> LapOutcome:
     """ingest -> validate -> split, each only if DVC says that it must; then a challenger, and what becomes of it."""
     from windvane.flows import model_promotion
-    from windvane.flows.lap import data_steps
     from windvane.flows.orchestration import libraries
 
     run(data_steps.run_ingest_step, lap)

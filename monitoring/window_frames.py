@@ -14,10 +14,10 @@ import pandas as pd
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import scores
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
+from windvane.tasks.models import features
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from windvane.ledger.labels import LabelledPrediction
@@ -214,10 +214,7 @@ def fill_empty_columns(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def read_float_column(frame: pd.DataFrame, name: str, *, boolean: bool = False) -> NDArray[np.float64]:
     """Values (n,) of a number or boolean, NaN where missing or not to be read."""
-    import pandas as pd
-
     from windvane.tasks.errors import InputError
-    from windvane.tasks.models import features
 
     if name not in frame:
         return np.full(len(frame), np.nan)
@@ -247,8 +244,6 @@ def _rank_words(values: NDArray[np.str_], but: set[str]) -> list[str]:
 
 def read_word_column(frame: pd.DataFrame, name: str) -> NDArray[np.str_]:
     """Values (n,) as text, "" where missing."""
-    from windvane.tasks.models import features
-
     if name not in frame:
         return np.full(len(frame), "", dtype=str)
     words = features.conform_frame(frame[[name]], features.FeatureColumns(low=(name,)), "window")[name]

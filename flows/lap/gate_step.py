@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import pandas as pd
+
 from windvane.flows.lap.context import LapContext, LapDepth
 from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, count_cores, join_training_rows, load_training_data
 from windvane.ledger import versions
@@ -22,8 +25,6 @@ from windvane.tasks.project import Project
 from windvane.tasks.split import data_split
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from windvane.tasks.settings.project_params import ProblemSettings, Settings
@@ -121,8 +122,6 @@ def compute_reference_losses(
     """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows, and
     how many models were fitted for them.
     """
-    import numpy as np
-
     if against is None:
         return ReferenceLosses(
             record[BASELINE_LOSS_COLUMN].to_numpy(dtype="float64"), np.ones(len(record), dtype=bool), ""
@@ -143,9 +142,6 @@ def _find_unseen_rows(
     challenger: Version, champion: Version, record: pd.DataFrame, time: str | None
 ) -> NDArray[np.bool_]:
     """Which record rows the champion was neither fitted nor tuned on. In doubt: none."""
-    import numpy as np
-    import pandas as pd
-
     mine, theirs = challenger.facts["sides"], champion.facts["sides"]
     until = champion.facts["taught_until"]
     if theirs["strategy"] != "time" and mine == theirs:

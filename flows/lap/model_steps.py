@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+import polars as pl
 from pydantic import TypeAdapter
 
 from windvane.flows.lap.context import LapContext
@@ -37,8 +40,6 @@ from windvane.tasks.validate.findings import TableFinding
 from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from windvane.tasks.settings.project_params import Settings
 
 # Bytes of a scoring service without a model, about.
@@ -343,14 +344,10 @@ def _prefix_scores(side: str, scores: Any) -> dict[str, float | None]:
 
 def join_training_rows(lesson: TrainingData) -> pd.DataFrame:
     """The rows that the evaluated model is fitted on: train and validation, never test."""
-    import pandas as pd
-
     return pd.concat([lesson.train, lesson.validation], ignore_index=True) if len(lesson.validation) else lesson.train
 
 
 def _empty_folder(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
 
@@ -394,8 +391,6 @@ def _parse_split_findings(record: Any) -> tuple[TableFinding, ...]:
 
 
 def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
-    import polars as pl
-
     scan = io.scan_parquet(lesson.root / table_profile.TABLE_FILE).filter(
         pl.col(lap.project.settings.problem.target).is_not_null()
     )

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.figure import Figure
+
 from windvane.ledger import versions
 from windvane.ledger.database import to_timestamp
 from windvane.monitoring.history import backtest, loss_matrix
@@ -95,8 +97,6 @@ def draw_backtest_result(found: BacktestResult, starts: tuple[str, ...], first: 
     """Loss over the windows from `first` on, which begin at `starts`: never retrained, and under the recommended policy (regret, where
     that is never) with its retrainings.
     """
-    from matplotlib.figure import Figure
-
     played = {r.name: r for r in select_recommended_results(found)}
     shown = played["regret" if found.recommended.name == "never" else found.recommended.name]
     figure = Figure(figsize=(10, 4), layout="constrained")

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import polars as pl
 import sqlalchemy as sa
 
 from windvane.flows import model_promotion, training
@@ -42,6 +44,7 @@ from windvane.ledger.database import now_timestamp
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
 from windvane.ledger.versions import Promotion, Version
+from windvane.monitoring import window_frames
 from windvane.monitoring.history.arrivals import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
 from windvane.monitoring.watch.production import Production, WindowCount, hash_window_state
@@ -68,7 +71,6 @@ from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -123,9 +125,6 @@ class SimulatedProject(Project):
 
     def answered(self, version: Version, place: WindowSpan) -> pd.DataFrame:
         """A window's rows with what a version says of them, and with their labels, whenever these come."""
-        from windvane.monitoring import window_frames
-        from windvane.tasks.models.problem_types import definitions
-
         key = (version.version, place.start, place.end)
         if key not in self._answered:
             rows, kind = (
@@ -138,9 +137,6 @@ class SimulatedProject(Project):
 
     def loss(self, version: Version, place: WindowSpan) -> float:
         """A version's mean loss on a window's labelled rows; NaN without any."""
-        from windvane.monitoring import window_frames
-        from windvane.tasks.models.problem_types import definitions
-
         problem, frame = self.settings.problem, self.answered(version, place)
         frame = frame[window_frames.mask_labelled(frame, problem.target)]
         if not len(frame):
@@ -153,8 +149,6 @@ class SimulatedProject(Project):
 
     def reference(self, version: Version) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """A version's record as looks want it, and the rows from before it."""
-        from windvane.monitoring import window_frames
-
         if version.version not in self._references:
             columns, time = window_frames.read_version_columns(version.facts, ()), str(self.settings.problem.time)
             record = window_frames.read_like_record(self.record(version), columns)
@@ -201,8 +195,6 @@ class SimulatedProduction(Production):
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
         """A window's rows with the champion's answers, and the labels that have come."""
-        import numpy as np
-
         frame, problem = self._past.answered(self.champion, count.place), self.project.settings.problem
         start = self._past.stream.between(count.place.start, count.place.end).start
         come = np.arange(start, start + len(frame)) < self._past.stream.known_at(self.now)[1]
@@ -360,8 +352,6 @@ class _Steps:
         parted = parting.split_rows(rows, settings, champion.facts["taught_until"] if champion else None)
 
         def taken(side: pd.DataFrame, judging: bool) -> pd.DataFrame:
-            import polars as pl
-
             most, side = strategies.choose_row_limit(settings, judging=judging), side.reset_index(drop=True)
             if most is None or len(side) <= most:
                 return side

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import rankdata
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 
 from windvane.monitoring.window_frames import PairedColumn, fill_empty_columns
 from windvane.tasks.evaluation.intervals import compute_t_quantile
@@ -95,8 +98,6 @@ def build_contrast_features(columns: tuple[PairedColumn, ...], rows: int) -> Con
 
 def rank_values(values: FloatArray) -> FloatArray:
     """Places from -1 to 1, ties in their middle; 0 where missing."""
-    from scipy.stats import rankdata
-
     known = ~np.isnan(values)
     out = np.zeros(len(values))
     if known.any():
@@ -213,9 +214,6 @@ def estimate_window_chances(
     """Chance (n + m,) of each row (n + m, k) to be of the window, from other folds (`fold`: any whole numbers), calibrated on
     them: a classifier two-sample test (Lopez-Paz & Oquab, ICLR 2017) reads its ranks, importance weighting its odds.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.linear_model import LogisticRegression
-
     share = float(window.mean())
     of_fold = fold % _FOLDS
     logits = np.zeros(len(rows))

@@ -9,6 +9,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
 from windvane.monitoring.drift.permutation import SampleSums
 
@@ -192,8 +193,6 @@ def extrapolate_limit(largest: Floats, seen: float, level: float) -> tuple[float
     Maxima follow Gumbel's law; the error of their mean and spread widens it as Student's t does for one more value of a normal
     sample.
     """
-    from scipy import special
-
     freedom = len(largest) - 1
     # At least half a standard deviation: no set of maxima is steadier than that.
     spread = max(float(largest.std(ddof=1)), 0.5) * np.sqrt(1 + 1 / len(largest))

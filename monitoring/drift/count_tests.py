@@ -6,6 +6,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import gammaln, ndtri, ndtri_exp
 
 from windvane.monitoring.records import DriftMeasure
 
@@ -134,7 +135,6 @@ def _stack_category_rows(group: list[BinnedColumn], width: int) -> Floats:
 
 def _score_hypergeometric(rows: int, count: int, drawn: int) -> Floats:
     """Scores (count + 1,) of finding so many of `count` marked rows among `drawn` of `rows`: too many or too few."""
-    from scipy.special import gammaln, ndtri
 
     def ways(n: Any, k: Any) -> Any:
         return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
@@ -150,6 +150,4 @@ def _score_hypergeometric(rows: int, count: int, drawn: int) -> Floats:
 
 def _score_range(beyond: Floats, share: float) -> Floats:
     """So many rows beyond one end of the reference have a chance of share ** rows; there are two ends."""
-    from scipy.special import ndtri_exp
-
     return np.minimum(-ndtri_exp(np.minimum(np.log(2) + beyond * np.log(share), -1e-3)), MAX_SCORE)

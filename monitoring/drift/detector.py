@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from windvane.monitoring.drift import binning, calibration, distances, evidently, scipy_distances
 from windvane.monitoring.drift.binning import ComparedColumn, read_dates
@@ -19,7 +20,6 @@ from windvane.monitoring.records import DriftFinding, DriftResult
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import ComparedColumn
@@ -222,8 +222,6 @@ def _drift(
 
 def _find_label_column(rows: SampledRows, target: str | None, wanted: list[ComparedColumn]) -> ComparedColumn | None:
     """The target, if enough labels have come."""
-    import pandas as pd
-
     if target is None or min(len(part) for part in rows.labelled(target).parts[1:]) < MIN_DRIFT_ROWS:
         return None
     values = rows.reference[target]
@@ -413,8 +411,6 @@ class FindingTexts:
 
     def _ranked(self, names: list[str], column: ComparedColumn) -> list[pd.Series]:
         """Rank correlations of the column with the others, on each side."""
-        import pandas as pd
-
         found = []
         for part in self._parts:
             read = {n: binning.read_compared_values([part], self._wanted[n], self._time)[0] for n in names}
@@ -441,8 +437,6 @@ def _describe_numbers(before: NDArray[np.float64], after: NDArray[np.float64]) -
 
 
 def _describe_categories(before: NDArray[Any], after: NDArray[Any]) -> str:
-    import pandas as pd
-
     was, now = (pd.Series(side).astype(str).value_counts(normalize=True) for side in (before, after))
     moved = now.sub(was, fill_value=0)
     most = moved.abs().idxmax()
@@ -450,8 +444,6 @@ def _describe_categories(before: NDArray[Any], after: NDArray[Any]) -> str:
 
 
 def _describe_new_categories(before: NDArray[Any], after: NDArray[Any]) -> str:
-    import pandas as pd
-
     counts = pd.Series(after).value_counts()
     new = counts[~counts.index.isin(pd.unique(pd.Series(before)))]
     if not len(new):

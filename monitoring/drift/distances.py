@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from scipy.special import xlogy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,8 +45,6 @@ def compute_kolmogorov_smirnov(one: Floats, other: Floats) -> Floats:
 
 def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
     """The Jensen-Shannon distance (...,) of two sets of shares (..., cells): the root of the divergence."""
-    from scipy.special import xlogy
-
     middle = (one + other) / 2
     gained = (xlogy(one, one) + xlogy(other, other)) / 2 - xlogy(middle, middle)
     return np.sqrt(np.maximum(gained.sum(axis=-1), 0))

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from windvane.monitoring.drift.binning import UNREADABLE_BIN, distinct
 from windvane.monitoring.window_frames import name_record_column
 from windvane.tasks import process_environment
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from windvane.monitoring.drift.binning import BinnedColumn
@@ -160,8 +160,6 @@ class _Frames:
 
     def side(self, which: int) -> pd.DataFrame:
         """The rows of the reference (0) or of the window (1)."""
-        import pandas as pd
-
         columns: dict[str, pd.Series] = {}
         for exchange in self._exchanges:
             for cells in (*exchange.numbers, *exchange.categories):

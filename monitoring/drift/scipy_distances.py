@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
 def compute_wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
     """See monitoring.drift.distances.compute_wasserstein()."""
-    from scipy.stats import wasserstein_distance
-
     places = np.append(np.zeros_like(gaps[..., :1]), np.cumsum(gaps, axis=-1)[..., :-1], axis=-1)
     places = np.broadcast_to(places, one.shape)
     return _each(lambda a, b, at: float(wasserstein_distance(at, at, a, b)), one, other, places)
@@ -31,8 +31,6 @@ def compute_kolmogorov_smirnov(one: Floats, other: Floats) -> Floats:
 
 def compute_jensen_shannon(one: Floats, other: Floats) -> Floats:
     """See monitoring.drift.distances.compute_jensen_shannon()."""
-    from scipy.spatial.distance import jensenshannon
-
     return np.nan_to_num(_each(lambda a, b: float(jensenshannon(a, b)), one, other))
 
 

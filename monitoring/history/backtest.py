@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from windvane.monitoring.drift import detector
 from windvane.monitoring.history import loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import MIN_HISTORY_WINDOWS, LossMatrix, MatrixJob, WindowedTable
 from windvane.monitoring.history.simulation import DriftAlarm, PolicySimulation, RetrainingPolicy
@@ -259,8 +260,6 @@ def make_calibrated_alarm(
     job: MatrixJob, level: float, kept: Path, report: Callable[[], None] = lambda: None
 ) -> DriftAlarm:
     """The project's own alarm at this level, on the features alone: what models say of past windows is not kept."""
-    from windvane.monitoring.drift import detector
-
     time, seed = job.settings.problem.time, job.settings.split.seed
 
     def rings(past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> bool:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression
 
 from windvane.monitoring import window_frames
 from windvane.monitoring.records import PerformanceResult
@@ -19,7 +22,6 @@ from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from windvane.tasks.models.features import FeatureColumns
@@ -125,8 +127,6 @@ def fit_loss_model(
 
 def order_by_content(frame: pd.DataFrame) -> NDArray[np.int64]:
     """An order of rows that follows from what they hold: where they stood must not matter."""
-    import pandas as pd
-
     return np.argsort(pd.util.hash_pandas_object(frame, index=False).to_numpy(), kind="stable")
 
 
@@ -177,8 +177,6 @@ def _fit_class_loss(seen: NDArray[np.float64], codes: NDArray[np.float64], seed:
 
 def fit_calibrated_probabilities(logs: NDArray[np.float64], codes: NDArray[np.float64]) -> LossPredictor:
     """Learn (n, k) centred logarithms of probabilities -> probabilities (m, k) that come true; a class without a row keeps 0."""
-    from sklearn.linear_model import LogisticRegression
-
     known = codes >= 0
     count = logs.shape[1]
     if len(np.unique(codes[known])) < 2:
@@ -203,8 +201,6 @@ def _make_input_reader(record: pd.DataFrame, columns: FeatureColumns) -> FrameRe
 
 def _fit_number_loss(seen: NDArray[np.float64], loss: NDArray[np.float64], seed: int) -> LossPredictor:
     """Expected loss of a number's prediction."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
     scale = float(loss.mean())
     if scale <= 0:
         return lambda rows: np.zeros(len(rows))

@@ -20,6 +20,7 @@ from windvane.monitoring.records import DecisionHistory, DecisionLimits, PastDec
 from windvane.monitoring.watch.production import Production, WindowCount, report_path
 from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
+from windvane.tasks.models.problem_types import definitions
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -174,7 +175,6 @@ class MonitoringPass:
         from windvane.monitoring.diagnosis.window_states import WindowState
         from windvane.monitoring.performance import estimated_loss
         from windvane.monitoring.watch.assessment import AssessmentReference
-        from windvane.tasks.models.problem_types import definitions
 
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window

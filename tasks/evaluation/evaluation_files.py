@@ -8,12 +8,14 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
+from windvane.tasks.evaluation import plots
 from windvane.tasks.io import write_json, write_whole
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE
 from windvane.tasks.reports.style import save_figure
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
@@ -63,8 +65,6 @@ def draw_plots(
     settings: Settings, kind: ProblemType, evaluation: ModelEvaluation, record: pd.DataFrame, found: SearchResult | None
 ) -> Iterable[tuple[str, Figure]]:
     """(name, figure): those that every kind shares, then those of the problem type."""
-    from windvane.tasks.evaluation import plots
-
     metric, target = kind.metrics[evaluation.metric], settings.problem.target
     if found is not None:
         yield "ladder", plots.draw_candidates(found, metric, target)
@@ -139,10 +139,6 @@ def _write_text(text: str, path: Path) -> None:
 
 def write_trials(folder: Path, found: SearchResult, metric: Metric, target: str) -> Path:
     """Write trials.csv (a row per trial: state, scores, seconds, hyperparameters), and a plot where there are several."""
-    import pandas as pd
-
-    from windvane.tasks.evaluation import plots
-
     trials = [trial for result in found.results for trial in result.trials]
     rows = [
         {

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_inspection
 from windvane.tasks.evaluation.fit_diagnosis import FitDiagnosis, FitEvidence, compute_skill, diagnose_fit
@@ -32,7 +35,6 @@ from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from windvane.tasks.models.features import FeatureColumns
@@ -100,8 +102,6 @@ def predict_held_out(
     `open_test` is called once, after both fits: a fit that fails leaves the seal whole. Raises InputError for a column
     whose name Windvane needs itself, and for a test side without rows.
     """
-    import pandas as pd
-
     taken = [c for c in train.columns if c in (PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN)]
     if taken:
         raise InputError(
@@ -134,8 +134,6 @@ def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Calla
 
     It looks at no column, so it is built without the features around it.
     """
-    import numpy as np
-
     dummy = kind.candidates[BASELINE_CANDIDATE]
     forms = [{name: value} for name, dimension in dummy.space.items() for value in dimension.grid(2)] or [{}]
 

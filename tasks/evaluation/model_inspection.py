@@ -10,6 +10,10 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
 from windvane.tasks.evaluation.intervals import ResamplingUnits, estimate_mean
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.class_balance import BalancedClassifier
@@ -17,8 +21,6 @@ from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import CandidateModel, ChoiceSet, IntRange, Predictions
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from windvane.tasks.models.features import FeatureColumns
@@ -86,8 +88,6 @@ def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.Da
     any. At most 20,000 training rows and 5,000 to score, drawn at random in their order: the newest alone would leave
     out seasons, and so diagnose another model.
     """
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     notes: list[str] = []
     if not len(validation):
@@ -111,8 +111,6 @@ def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.Da
 
 
 def _hold_out_fifth(train: pd.DataFrame, group: str | None, rng: np.random.Generator) -> NDArray[np.bool_]:
-    import numpy as np
-
     if group is not None and group in train:
         codes = train[group].factorize(use_na_sentinel=False)[0]
         return np.asarray(rng.permutation(codes.max(initial=0) + 1)[codes] % 5 == 0)
@@ -163,8 +161,6 @@ class CurveScorer:
 
 def take_rows_evenly(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most `most` rows, evenly spaced, in order."""
-    import numpy as np
-
     return frame if len(frame) <= most else frame.iloc[np.linspace(0, len(frame) - 1, most).round().astype(int)]
 
 
@@ -174,8 +170,6 @@ def measure_learning_curve(scorer: CurveScorer, spec: ModelConfiguration, later:
     With time the smaller fits keep the newest rows: the question a user has is whether a longer history helps, and old
     rows alone would answer another one, how fast the world changes. Else the rows are drawn at random, by class.
     """
-    import numpy as np
-
     total, seed = len(scorer.train), scorer.settings.split.seed
     order = np.arange(total) if later else _shuffle_rows(scorer.train[scorer.target], not scorer.kind.continuous, seed)
     points: list[CurvePoint] = []
@@ -190,8 +184,6 @@ def measure_learning_curve(scorer: CurveScorer, spec: ModelConfiguration, later:
 
 def _shuffle_rows(target: pd.Series, classes: bool, seed: int) -> NDArray[np.int64]:
     """A seeded order, shuffled; with classes any end of it holds each in about its share."""
-    import numpy as np
-
     order = np.random.default_rng(seed).permutation(len(target))
     if classes:
         codes = target.factorize(use_na_sentinel=False)[0][order]
@@ -263,8 +255,6 @@ def _choose_neighbours(candidate: CandidateModel, chosen: Any) -> list[float | i
 
 def _measure_stages(scorer: CurveScorer, model: Any) -> ScoreCurve:
     """Scores after each twentieth of the boosting iterations, on at most 2,000 rows a side."""
-    from threadpoolctl import threadpool_limits
-
     known = take_rows_evenly(scorer.train, MAX_STAGE_ROWS)
     unknown = take_rows_evenly(scorer.validation, MAX_STAGE_ROWS)
     # A stage is one small tree: threads would cost more than they bring, most of all beside a busy neighbour.
@@ -340,9 +330,6 @@ def measure_importance(
     rows of one unit as one observation. Columns that tell the same story share their importance: shuffling one leaves
     the other. The work is bounded: with many columns fewer rows are used, and at least 100.
     """
-    import numpy as np
-    import pandas as pd
-
     if not len(validation) or not columns.names:
         return ()
     rng = np.random.default_rng(seed)

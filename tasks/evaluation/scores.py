@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
 from windvane.tasks.evaluation.intervals import (
     INTERVAL_CONFIDENCE,
     MIN_UNITS,
@@ -21,8 +25,6 @@ from windvane.tasks.evaluation.intervals import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
@@ -69,8 +71,6 @@ class CalibrationCurve:
 
 def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
     """The predictions that a record holds; classes have the type of `truth` (n,)."""
-    import numpy as np
-
     from windvane.tasks.models.problem_types.definitions import Predictions
 
     value = record[PREDICTION_COLUMN].to_numpy()
@@ -118,9 +118,6 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     the mean distance between predicted and observed (Naeini, Cooper & Hauskrecht, AAAI 2015), in bins of equal size
     (Nixon et al., CVPR workshops 2019). Intervals: Wilson, JASA 22 (1927).
     """
-    import numpy as np
-    from scipy.stats import binomtest
-
     from windvane.tasks.models.problem_types.classification import find_positive_class
 
     if made.proba is None or made.classes is None or not len(truth):
@@ -177,8 +174,6 @@ def find_worst_slices(
     the rest. The intervals hold for all slices at once: each at 1 - 5 % / number of slices looked at (Bonferroni; Dunn,
     JASA 56, 1961), so finding one `clear` slice by mere chance has a probability of at most about one in twenty.
     """
-    import numpy as np
-
     losses = record[loss].to_numpy(dtype=np.float64)
     if not len(losses) or not np.isfinite(losses).all():
         return ()
@@ -200,8 +195,6 @@ def find_worst_slices(
 
 
 def _has_enough_rows(mask: NDArray[np.bool_], units: ResamplingUnits) -> bool:
-    import numpy as np
-
     least = max(MIN_SLICE_ROWS, MIN_SLICE_SHARE * len(mask))
     inside = int(mask.sum())
     if min(inside, len(mask) - inside) < least:
@@ -213,8 +206,6 @@ def _has_enough_rows(mask: NDArray[np.bool_], units: ResamplingUnits) -> bool:
 def _compare(
     losses: NDArray[np.float64], column: str, value: str, mask: NDArray[np.bool_], units: ResamplingUnits, level: float
 ) -> SliceScore:
-    import numpy as np
-
     inside = int(mask.sum())
     here, rest = float(losses[mask].mean()), float(losses[~mask].mean())
     influence = np.where(mask, (losses - here) / inside, -(losses - rest) / (len(losses) - inside))
@@ -228,9 +219,6 @@ def _compare(
 
 def _cut_column(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """(label, mask) of each part of a column, missing values as a part of their own."""
-    import numpy as np
-    import pandas as pd
-
     missing = column.isna().to_numpy()
     if missing.any():
         yield "missing", missing
@@ -252,8 +240,6 @@ def _cut_column(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 
 
 def _label(value: Any) -> str:
-    import pandas as pd
-
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d}" if value == value.normalize() else f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, float):

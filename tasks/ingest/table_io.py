@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from windvane.tasks.errors import InputError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Rows held in memory at a time.
 PIECE_ROWS = 50_000
@@ -35,10 +35,6 @@ def check_piece_files(source: Path, target: Path) -> None:
 
 def read_pieces(source: Path) -> Iterator[pa.Table]:
     """Pieces of a file, all of one schema: Parquet's own; CSV as text, as written. Raises InputError."""
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         if source.suffix.lower() == ".csv":
             # Whoever reads the text reads each column as the type that he knows.
@@ -59,8 +55,6 @@ def read_pieces(source: Path) -> Iterator[pa.Table]:
 
 def write_pieces(tables: Iterator[pa.Table], path: Path, suffix: str) -> None:
     """Write pieces of one schema to one file, each as it comes."""
-    import pyarrow.parquet as pq
-
     if suffix == ".csv":
         for i, table in enumerate(tables):
             table.to_pandas().to_csv(path, mode="a", header=i == 0, index=False)

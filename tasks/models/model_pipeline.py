@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import Pipeline
+from threadpoolctl import ThreadpoolController
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import class_balance
@@ -36,8 +42,6 @@ MIN_SECOND_MODEL_ROWS = 20
 
 def average_pipelines(models: list[Any]) -> Any:
     """One pipeline of fitted ones, which answers with their mean. The first knows all classes."""
-    from sklearn.pipeline import Pipeline
-
     made = AveragedClassifier(models) if hasattr(models[0], "classes_") else AveragedRegressor(models)
     return Pipeline([("features", "passthrough"), ("model", made)])
 
@@ -134,9 +138,6 @@ def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: Feature
 
     `cores` bounds the threads of forests here, of all else in fit(). Raises InputError on an unknown candidate.
     """
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.pipeline import Pipeline
-
     candidate = kind.candidates.get(spec.candidate)
     if candidate is None:
         known = ", ".join(kind.candidates)
@@ -246,8 +247,6 @@ def _fit_once(
     counts: dict[Any, float] | None,
 ) -> Any:
     """One fit: build(), settled for these rows; rows of a class count as `counts` says."""
-    from sklearn.exceptions import ConvergenceWarning
-
     inputs = conform_frame(frame, columns, "training rows")
     truth = kind.truth(frame[target])
     pipeline = build_pipeline(spec, kind, columns.filled(inputs), seed, cores)
@@ -282,8 +281,6 @@ def _find_thread_pools(_modules: int) -> Any:
     """The loaded thread pools. Finding them reads what the process has mapped, milliseconds each time; none can have come
     while no module was imported.
     """
-    from threadpoolctl import ThreadpoolController
-
     return ThreadpoolController()
 
 
@@ -301,10 +298,6 @@ def unwrap_estimators(pipeline: Any) -> list[Any]:
     """The algorithm itself, inside what changes its target, its rows or its calls; fitted if the pipeline is. Several of a
     combined pipeline.
     """
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.frozen import FrozenEstimator
-    from sklearn.model_selection import FixedThresholdClassifier
-
     model = pipeline.named_steps["model"]
     while isinstance(
         model, TransformedTargetRegressor | FixedThresholdClassifier | FrozenEstimator | BalancedClassifier

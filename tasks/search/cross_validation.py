@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
@@ -147,8 +148,6 @@ def build_configuration_scorer(
 
 
 def _split_folds(settings: Settings, kind: ProblemType, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
-
     k, seed, group = settings.split.folds or DEFAULT_FOLDS, settings.split.seed, settings.problem.group
     truth = kind.truth(train[settings.problem.target])
     groups = None if group is None else pd.factorize(train[group], use_na_sentinel=False)[0]

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import polars as pl
 from pydantic import BaseModel
 
 from windvane.tasks import io
@@ -260,9 +262,6 @@ def _propose(
 
 
 def _spread(whole: StoredTable) -> pd.DataFrame:
-    import numpy as np
-    import polars as pl
-
     rows = len(whole)
     wanted = np.zeros(rows, dtype=bool)
     wanted[np.linspace(0, rows - 1, min(rows, PROPOSAL_SAMPLE_ROWS)).astype(np.int64)] = True

@@ -14,6 +14,7 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.project import Project
 from windvane.tasks.settings.data_section import DATABASE_KINDS, DataSettings, RevealedData, reveal_secrets
+from windvane.tasks.sources import table_files
 from windvane.tasks.sources.snapshot import (
     SNAPSHOT_FOLDER,
     RowChanges,
@@ -23,6 +24,7 @@ from windvane.tasks.sources.snapshot import (
     stage_snapshot,
 )
 from windvane.tasks.sources.table_files import scan_table_file
+from windvane.tasks.stores import dvc_pipeline
 
 if TYPE_CHECKING:
     import polars as pl
@@ -175,8 +177,6 @@ def update_source_snapshot(project: Project, console: Console) -> FetchResult:
 
 def declare_ingest_inputs(root: Path, data: DataSettings, record: SnapshotRecord | None) -> None:
     """Let the ingest stage depend on what it reads: the local source, the snapshot of another, or both."""
-    from windvane.tasks.stores import dvc_pipeline
-
     wanted = ["${data.source}"] if data.local else []
     if not data.local or (record is not None and record.labelled):
         wanted.append(SNAPSHOT_FOLDER.as_posix())
@@ -200,8 +200,6 @@ def probe_source(root: Path, data: DataSettings) -> None:
 
 
 def _files(source: RevealedData, root: Path) -> Any:
-    from windvane.tasks.sources import table_files
-
     return table_files.GlobFiles(source, root) if source.kind == "glob" else table_files.S3Files(source, root)
 
 

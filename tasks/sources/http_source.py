@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings.data_section import PagingSettings, RevealedData
 from windvane.tasks.sources.snapshot import SnapshotPart, SnapshotStaging
@@ -64,8 +66,6 @@ class SourceClient:
 
         Raises Outage when no attempt succeeds (connection errors, 429, 5xx), InputError for any other refusal.
         """
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-
         retrying = Retrying(
             stop=stop_after_attempt(HTTP_ATTEMPTS),
             wait=compute_retry_wait,

@@ -5,6 +5,7 @@ written as Parquet parts.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -261,8 +262,6 @@ def _column(where: str, name: str, values: Sequence[Any]) -> pl.Series:
 
 
 def _text(value: Any) -> Any:
-    import json
-
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, memoryview | bytes):

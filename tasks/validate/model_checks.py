@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
@@ -18,7 +21,6 @@ from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import TableFinding
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -53,8 +55,6 @@ def inspect_training_rows(
     settings: Settings, kind: ProblemType, columns: FeatureColumns, train: pd.DataFrame, cores: int
 ) -> tuple[TableFinding, ...]:
     """Findings on the train side, passes included. Draws with split.seed; same rows, same findings."""
-    import numpy as np
-
     rng = np.random.default_rng(settings.split.seed)
     some = train
     if len(train) > MAX_INSPECTED_ROWS:
@@ -82,8 +82,6 @@ def _cross_validate(
     cores: int,
 ) -> _HeldOutPredictions | None:
     """Cross-validated predictions, whole groups together; None where a fold lacks what it needs."""
-    import numpy as np
-
     target, seed = settings.problem.target, settings.split.seed
     group = settings.problem.group
     codes = rows[group].factorize(use_na_sentinel=False)[0] if group and group in rows else np.arange(len(rows))
@@ -118,8 +116,6 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
     A row is suspect if the model gives another class at least the confidence that it has on average in that class's own
     rows. They count as noise only where the model's error stays level however sure it is.
     """
-    import numpy as np
-
     if held.proba is None or held.classes is None:
         return
     codes = np.searchsorted(held.classes, held.truth)
@@ -146,16 +142,11 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
 
 def _mean_roc_auc(proba: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
     """Mean area under the ROC curves of each class against the rest."""
-    import numpy as np
-    from sklearn.metrics import roc_auc_score
-
     present = [k for k in range(proba.shape[1]) if len(np.unique(codes == k)) == 2]
     return float(np.mean([roc_auc_score(codes == k, proba[:, k]) for k in present])) if present else 0.0
 
 
 def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[TableFinding]:
-    import numpy as np
-
     gain = held.half - held.whole
     mean, error = float(gain.mean()), float(gain.std() / np.sqrt(max(len(gain), 2)))
     share = mean / max(float(held.half.mean()), 1e-300)

@@ -10,6 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier, StratifiedGroupKFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.tree import DecisionTreeClassifier
 
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
@@ -213,8 +220,6 @@ def split_threshold_folds(
 
     None where a class, or the rows of a class, are too few to stand on both sides.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     classes, counts = np.unique(truth, return_counts=True)
     if len(classes) < 2 or counts.min() < THRESHOLD_FOLDS:
         return None
@@ -259,10 +264,6 @@ def tune_threshold(
 
 def fix_threshold(pipeline: Any, threshold: float, positive: int) -> Any:
     """The fitted pipeline, calling the class at `positive` from `threshold` on; its probabilities are as before."""
-    from sklearn.frozen import FrozenEstimator
-    from sklearn.model_selection import FixedThresholdClassifier
-    from sklearn.pipeline import Pipeline
-
     (*before, (name, model)), classes = pipeline.steps, pipeline.classes_
     called = FixedThresholdClassifier(
         FrozenEstimator(model),
@@ -309,14 +310,10 @@ def predict_classes(model: Any, X: Any) -> Predictions:
 
 
 def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.dummy import DummyClassifier
-
     return DummyClassifier(strategy=params["strategy"], random_state=seed)
 
 
 def _logistic(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
     # L-BFGS needs a smooth penalty; SAGA takes L1, but one of its iterations reads every row.
     smooth = params["l1_ratio"] == 0
     return LogisticRegression(
@@ -330,20 +327,14 @@ def _logistic(params: Mapping[str, Any], seed: int, cores: int) -> Any:
 
 
 def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.tree import DecisionTreeClassifier
-
     return DecisionTreeClassifier(random_state=seed, **select_parameters(TREE_SPACE, params))
 
 
 def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
     return RandomForestClassifier(random_state=seed, n_jobs=cores, **select_parameters(_CLASS_FOREST_SPACE, params))
 
 
 def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     return HistGradientBoostingClassifier(
         random_state=seed, early_stopping=True, **select_parameters(BOOSTING_SPACE, params)
     )

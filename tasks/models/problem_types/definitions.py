@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -215,8 +217,6 @@ BOOSTING_SPACE: dict[str, Hyperparameter] = {
 def adapt_to_row_count(model: Any, truth: Any) -> None:
     """No more rows per tree than there are in `truth` (n,), and no early stopping where a class has too few rows to
     stand on both sides of it."""
-    import numpy as np
-
     params = model.get_params(deep=False)
     if params.get("max_samples") is not None and params["max_samples"] >= len(truth):
         model.set_params(max_samples=None)
