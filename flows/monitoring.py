@@ -9,16 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from windvane.flows import model_promotion
-from windvane.flows.model_promotion import VersionDeleted, require_champion
+from windvane.flows.model_promotion import VersionDeleted, reconcile_model_registry, require_champion
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import ChampionMoved, Version
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
+from windvane.monitoring.records import WindowAssessment
 from windvane.monitoring.watch import notifications
 from windvane.monitoring.watch.event_clock import Clock
 from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
@@ -27,9 +28,6 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
-
-if TYPE_CHECKING:
-    from windvane.monitoring.records import WindowAssessment
 
 RetrainingState = Literal["done", "queued", "no"]
 # (project, version, cause, reason): makes it champion, and records that.
@@ -61,8 +59,6 @@ def finish_started_actions(project: Project, console: Console) -> None:
             _roll_back_champion(project, entry, console)
     last = versions.find_last_promotion(project.ledger, project.name)
     if last is not None and not last.told and laps.find_living_token(project.ledger, project.name) is None:
-        from windvane.flows.model_promotion import reconcile_model_registry
-
         try:
             reconcile_model_registry(project)
         except WindvaneError as e:

@@ -12,29 +12,32 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from windvane.flows.model_promotion import require_champion
+from windvane.ledger.prediction_writer import GROUP_ROWS, LedgerClosed, LedgerFailed, LedgerFull, PredictionWriter
+from windvane.ledger.predictions import InvalidPrediction, Prediction
+from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
+from windvane.serving.compiled.agreement import convert_to_plain_columns
+from windvane.serving.compiled.engine import EnginePredictions, PredictionEngine
+from windvane.serving.http.invocations import make_recorded_outputs
+from windvane.serving.signature import ModelSignature
 from windvane.tasks.console import Console
-from windvane.tasks.errors import InputError
+from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_frame_cache, write_parquet, write_whole
+from windvane.tasks.label_parsing import parse_label_id
 from windvane.tasks.models import features
+from windvane.tasks.models.features import conform_frame
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.problem_types.definitions import Predictions
 from windvane.tasks.project import Project
 from windvane.tasks.stores import model_files
-
-if TYPE_CHECKING:
-    from windvane.ledger.prediction_writer import PredictionWriter
-    from windvane.ledger.versions import Version
-    from windvane.serving.compiled.engine import PredictionEngine
-    from windvane.serving.signature import ModelSignature
-    from windvane.tasks.models.problem_types.definitions import Predictions
 
 OUTPUT_PREDICTION_COLUMN, OUTPUT_VERSION_COLUMN = "prediction", "model_version"
 
@@ -105,8 +108,6 @@ class _Scorer:
         )
 
     def _predicted(self, table: pa.Table) -> pd.Series:
-        from windvane.tasks.models.features import conform_frame
-
         said = self._ask(conform_frame(table.to_pandas(), self._columns, str(self._source)))
         if self._writer is not None:
             self._record(table, said)
@@ -114,12 +115,6 @@ class _Scorer:
 
     def _record(self, table: pa.Table, said: Predictions) -> None:
         """Into the ledger, durably. Ids that the table does not give are made from the file and the row's place."""
-        from windvane.ledger.prediction_writer import GROUP_ROWS
-        from windvane.ledger.predictions import InvalidPrediction, Prediction
-        from windvane.serving.compiled.engine import EnginePredictions
-        from windvane.serving.http.invocations import make_recorded_outputs
-        from windvane.tasks.label_parsing import parse_label_id
-
         problem, number = self._problem, self._version.version
         asked = [n for n in table.column_names if n in {*self._columns.names, problem.id, problem.time}]
         told = make_recorded_outputs(
@@ -155,18 +150,12 @@ def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[p
 
 
 def _predict_compiled(engine: PredictionEngine, signature: ModelSignature, frame: pd.DataFrame) -> Predictions:
-    from windvane.serving.compiled.agreement import convert_to_plain_columns
-    from windvane.tasks.models.problem_types.definitions import Predictions
-
     said = engine.predict(convert_to_plain_columns(frame, signature))
     classes = None if signature.classes is None else np.array(signature.classes)
     return Predictions(np.array(said.values), said.proba, classes)
 
 
 def _wait_until_durable(waiting: list[Any]) -> None:
-    from windvane.ledger.prediction_writer import LedgerClosed, LedgerFailed, LedgerFull
-    from windvane.tasks.errors import Outage
-
     try:
         for future in waiting:
             future.result()
@@ -175,8 +164,6 @@ def _wait_until_durable(waiting: list[Any]) -> None:
 
 
 def _open_writer(project: Project) -> PredictionWriter:
-    from windvane.ledger.prediction_writer import PredictionWriter
-
     return PredictionWriter(project.ledger, project.name, project.privacy)
 
 

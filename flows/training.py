@@ -12,13 +12,13 @@ from windvane.flows.lap import data_steps
 from windvane.flows.lap.context import LapContext, clear, compute_fingerprint, find_unchanged_outcome, finish_lap
 from windvane.flows.lap.step_runner import Runner
 from windvane.ledger import versions
+from windvane.ledger.versions import Version
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.sources.fetch import FetchResult
 
 if TYPE_CHECKING:
     from windvane.flows.lap.gate_step import Judged
-    from windvane.ledger.versions import Version
 
 
 @dataclass(frozen=True)

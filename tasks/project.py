@@ -12,20 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from windvane.ledger import database, sqlite_files, versions
+from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.versions import Version
 from windvane.tasks import errors, project_secrets
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
-from windvane.tasks.io import STATE_FOLDER
+from windvane.tasks.io import STATE_FOLDER, read_parquet
 from windvane.tasks.settings import project_params as params
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.stores import mlflow_store
 
 if TYPE_CHECKING:
     import pandas as pd
-    import sqlalchemy as sa
 
-    from windvane.ledger.privacy import PrivacyRules
-    from windvane.ledger.versions import Version
     from windvane.tasks.stores.mlflow_client import MlflowTracker
 
 
@@ -111,7 +112,6 @@ class Project:
     def record(self, version: Version) -> pd.DataFrame:
         """A version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
         from windvane.tasks.errors import Corrupted
-        from windvane.tasks.io import read_parquet
         from windvane.tasks.stores.model_files import hash_file
 
         path = self.artifact(version, "record.parquet", version.record_sha256)

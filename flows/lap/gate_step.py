@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.flows.lap.context import LapContext, LapDepth
 from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, count_cores, join_training_rows, load_training_data
@@ -22,12 +23,8 @@ from windvane.tasks.io import ROW_KEY, read_parquet, write_parquet
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
+from windvane.tasks.settings.project_params import ProblemSettings, Settings
 from windvane.tasks.split import data_split
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import ProblemSettings, Settings
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import polars as pl
@@ -31,16 +31,15 @@ from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
 from windvane.tasks.search import model_search as searching
 from windvane.tasks.settings import serving_section
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import data_split
 from windvane.tasks.split import data_split as splitting
 from windvane.tasks.stores import model_files
+from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
 from windvane.tasks.stores.model_files import SmokeTester
 from windvane.tasks.validate import findings, model_checks, table_profile, table_schema, table_statistics
 from windvane.tasks.validate.findings import TableFinding
 from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
-
-if TYPE_CHECKING:
-    from windvane.tasks.settings.project_params import Settings
 
 # Bytes of a scoring service without a model, about.
 EMPTY_SERVICE_BYTES = 100_000_000
@@ -98,8 +97,6 @@ class BuiltModel:
 
 def load_training_data(lap: LapContext, data_version: str, mark: str) -> TrainingData:
     """The split sides to learn from, read from where DVC keeps them by their hash, not from the workspace."""
-    from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
-
     root = lap.folder(mark)
     with open_dvc_pipeline(lap.project.root) as stages:
         stages.materialise(root)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from windvane.flows import monitoring
@@ -37,10 +37,8 @@ from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
 from windvane.tasks.reports import style
 from windvane.tasks.settings import project_params as params
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.stores.mlflow_client import MlflowTracker
-
-if TYPE_CHECKING:
-    from windvane.tasks.settings.project_params import Settings
 
 HISTORY_FOLDER = STATE_FOLDER / "history"
 

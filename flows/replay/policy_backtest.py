@@ -9,14 +9,17 @@ import math
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from windvane.ledger import versions
 from windvane.ledger.database import to_timestamp
 from windvane.monitoring.history import backtest, loss_matrix
 from windvane.monitoring.history.backtest import AlarmsByPolicy, BacktestResult, PolicyResult, WindowLengthResult
+from windvane.monitoring.history.loss_matrix import LossMatrix, WindowedTable
+from windvane.monitoring.history.simulation import PolicySimulation
 from windvane.tasks import io
 from windvane.tasks.console import Console, format_table
 from windvane.tasks.errors import InputError
@@ -25,15 +28,8 @@ from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
-from windvane.tasks.settings.project_params import PARAMS_FILE
+from windvane.tasks.settings.project_params import PARAMS_FILE, Settings
 from windvane.tasks.sources import fetch
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.monitoring.history.loss_matrix import LossMatrix, WindowedTable
-    from windvane.monitoring.history.simulation import PolicySimulation
-    from windvane.tasks.settings.project_params import Settings
 
 
 def select_recommended_results(found: BacktestResult) -> list[PolicyResult]:

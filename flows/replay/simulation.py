@@ -10,11 +10,13 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from windvane.flows import model_promotion, training
 from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
@@ -53,6 +55,7 @@ from windvane.tasks import io
 from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_evaluation
+from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest import ingestion
 from windvane.tasks.io import ROW_KEY
@@ -62,6 +65,7 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
 from windvane.tasks.search import model_search as searching
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.sources import fetch
 from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.split import data_split as splitting
@@ -69,13 +73,6 @@ from windvane.tasks.split import strategies, time_windows
 from windvane.tasks.split import strategies as parting
 from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
-    from windvane.tasks.settings.project_params import Settings
 
 
 class SimulatedProject(Project):

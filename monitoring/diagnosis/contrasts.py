@@ -5,9 +5,9 @@ tells their rows apart. Concludes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -16,9 +16,6 @@ from windvane.monitoring.window_frames import PairedColumn, fill_empty_columns
 from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.gate.block_test import MIN_BLOCKS, FloatArray, RowBlocks, bound_paired_difference
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Words of a category that are looked at one by one; bins of a label that stand for its value.
 _MAX_WORDS, _LABEL_BINS = 8, 10

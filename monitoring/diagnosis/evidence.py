@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.monitoring import window_frames
 from windvane.monitoring.diagnosis import broken_columns, contrasts, window_states
@@ -14,19 +15,13 @@ from windvane.monitoring.diagnosis.broken_columns import BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast, ContrastFeatures, SampleBlocks
 from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
 from windvane.monitoring.performance import estimated_loss
+from windvane.monitoring.performance.estimated_loss import LossModel
 from windvane.tasks.evaluation.intervals import compute_t_quantile
-from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
+from windvane.tasks.gate.block_test import MIN_BLOCKS, RowBlocks, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.tasks.gate.block_test import RowBlocks
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 # An error of a prediction beyond so many expected ones counts as this many: one odd row must not be a concept.
 _MAX_ERROR = 4.0

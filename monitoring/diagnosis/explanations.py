@@ -7,23 +7,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from windvane.monitoring.diagnosis.broken_columns import MIN_BREAK_NATS, BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence, gather_evidence
+from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
+from windvane.monitoring.performance.estimated_loss import LossModel
 from windvane.monitoring.records import ChangeDiagnosis, ChangeKind, DriftResult, PerformanceResult, Remedy
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
-    from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.problem_types.definitions import ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 
 @dataclass(frozen=True)

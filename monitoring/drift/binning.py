@@ -5,22 +5,17 @@ Bins are cut from both samples together, so that exchanging rows is exact.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from windvane.monitoring.records import DriftFinding
+from windvane.monitoring.records import DriftAspect, DriftFinding
 from windvane.tasks.evaluation.scores import PREDICTION_COLUMN, PROBABILITY_PREFIX
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.records import DriftAspect
-    from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.features import FeatureColumns
 
 # Between the tails of a number every cell holds this share of all rows; in the tails cells halve down to single rows.
 _BIN_SHARE = 1 / 16

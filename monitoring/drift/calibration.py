@@ -4,24 +4,17 @@ same length do by season and autocorrelation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
-from windvane.monitoring.drift.permutation import SampleSums
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.drift.distances import Floats
-    from windvane.monitoring.drift.permutation import PermutationScorer
-    from windvane.monitoring.records import DriftMeasure
-
+from windvane.monitoring.drift.distances import Floats
+from windvane.monitoring.drift.permutation import PermutationScorer, SampleSums
+from windvane.monitoring.records import DriftMeasure
 
 # Exchanges that teach scores their scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
 # exchanges in a batch; and the least and most for the limit.

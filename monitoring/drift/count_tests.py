@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import gammaln, ndtri, ndtri_exp
 
-from windvane.monitoring.records import DriftMeasure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.drift.distances import Floats
-    from windvane.monitoring.records import DriftAspect
-
+from windvane.monitoring.drift.binning import BinnedColumn
+from windvane.monitoring.drift.distances import Floats
+from windvane.monitoring.records import DriftAspect, DriftMeasure
 
 # No score lies above: rarer than that cannot be told in double precision.
 MAX_SCORE = 37.0

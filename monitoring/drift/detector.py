@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.monitoring.drift import binning, calibration, distances, evidently, scipy_distances
 from windvane.monitoring.drift.binning import ComparedColumn, read_dates
 from windvane.monitoring.drift.calibration import CalibratedScores, SeasonalScores, calibrate_scores
+from windvane.monitoring.drift.distances import Distances, Floats
 from windvane.monitoring.drift.permutation import Demand, PermutationScorer, RowPermutation
-from windvane.monitoring.records import DriftFinding, DriftResult
+from windvane.monitoring.records import DriftAspect, DriftFinding, DriftMeasure, DriftResult
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from windvane.monitoring.drift.binning import ComparedColumn
-    from windvane.monitoring.drift.distances import Distances, Floats
-    from windvane.monitoring.records import DriftAspect, DriftMeasure
-    from windvane.tasks.models.features import FeatureColumns
-
 # Fewer rows on either side, and nothing is said.
 MIN_DRIFT_ROWS = 20
 # Of what an error says at most so many characters are kept.

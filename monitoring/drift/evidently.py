@@ -9,22 +9,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from windvane.monitoring.drift.binning import UNREADABLE_BIN, distinct
+from windvane.monitoring.drift.binning import UNREADABLE_BIN, BinnedColumn, distinct
+from windvane.monitoring.drift.distances import Floats
+from windvane.monitoring.drift.evidently_metrics import WindowMeasure
+from windvane.monitoring.drift.permutation import RowPermutation
+from windvane.monitoring.records import DriftFinding, DriftMeasure
 from windvane.monitoring.window_frames import name_record_column
 from windvane.tasks import process_environment
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.drift.distances import Floats
-    from windvane.monitoring.drift.permutation import RowPermutation
-    from windvane.monitoring.records import DriftFinding, DriftMeasure
 
 # The measures that Evidently has, by its names; the others are ours (monitoring/drift/evidently_metrics.py).
 MEASURES = ("wasserstein", "jensenshannon")
@@ -72,8 +69,6 @@ def _run_report(
 ) -> Reported:
     from evidently import DataDefinition, Dataset, Report
 
-    from windvane.monitoring.drift.evidently_metrics import WindowMeasure
-
     frame = _Frames(exchanges, broken)
     asked, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
     shown = [_metric(frame, *one, low, high, drawn) for one, low, high in zip(asked, *bounds, strict=True)]
@@ -103,8 +98,6 @@ def _metric(
 ) -> Any:
     """The report's metric for a measure. None: Evidently takes no column that has no value on one side, and so it is quiet."""
     from evidently.metrics import ValueDrift
-
-    from windvane.monitoring.drift.evidently_metrics import WindowMeasure
 
     cells, column = frame.cells[measure.column], frame.names[measure.column]
     if measure.how in MEASURES:

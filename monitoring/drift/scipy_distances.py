@@ -5,16 +5,13 @@ The live check finds its limits with these where the fast ones fail: a mistake t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from windvane.monitoring.drift.distances import Floats
+from windvane.monitoring.drift.distances import Floats
 
 
 def compute_wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.monitoring.drift import detector
 from windvane.monitoring.history import loss_matrix, simulation
@@ -18,16 +20,11 @@ from windvane.monitoring.history.simulation import DriftAlarm, PolicySimulation,
 from windvane.tasks import io
 from windvane.tasks.evaluation import intervals
 from windvane.tasks.models import features
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.settings import monitoring_section
 from windvane.tasks.settings.monitoring_section import PolicyName as Choice
 from windvane.tasks.split import time_windows
 from windvane.tasks.validate import table_profile
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
 
 # The share of the windows played on which a policy is chosen.
 CHOOSING_SHARE = 0.5

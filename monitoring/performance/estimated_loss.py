@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
 
@@ -19,14 +19,10 @@ from windvane.monitoring.records import PerformanceResult
 from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.evaluation.scores import PREDICTION_COLUMN
 from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 # Fewer rows teach no loss model that beats the mean; more bring nothing that a mean over a window would show.
 _MIN_RECORD_ROWS, _MAX_RECORD_ROWS = 100, 20_000

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.monitoring import window_frames
 from windvane.monitoring.records import PerformanceResult
 from windvane.tasks.gate.block_test import MIN_BLOCKS, RowBlocks, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.problem_types.definitions import ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.problem_types.definitions import ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 _CONFIDENCE = 0.95
 

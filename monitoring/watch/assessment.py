@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from pydantic import TypeAdapter
 
 from windvane.ledger.database import format_timestamp, to_timestamp
@@ -25,12 +26,8 @@ from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_KNOWN_
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings.monitoring_section import WindowLength
+from windvane.tasks.settings.project_params import ProblemSettings
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.tasks.settings.project_params import ProblemSettings
 
 
 @dataclass(frozen=True)

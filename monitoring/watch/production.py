@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -30,13 +30,12 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion
 from windvane.tasks.io import read_cache, read_frame_cache, read_parquet, write_json, write_parquet
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
 from windvane.tasks.sources import table_files
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.validate.table_profile import TABLE_FILE
 
 # Below .windvane: what the watch keeps for itself. All of it can be made again.
 WATCH_FOLDER = "watch"
@@ -293,8 +292,6 @@ class Production:
     @cached_property
     def before(self) -> pd.DataFrame | None:
         """Rows of the table from before the record: what seasons do. None where there is no time, or no table."""
-        from windvane.tasks.validate.table_profile import TABLE_FILE
-
         time, path = self.project.settings.problem.time, self.project.root / TABLE_FILE
         if time is None or not path.exists() or time not in self.record:
             return None

@@ -11,26 +11,31 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from windvane.ledger import decisions, windows
 from windvane.ledger.database import now_timestamp as wall
 from windvane.ledger.decisions import DecisionRecord, RetrainingAlreadyOpen
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import decide_action
-from windvane.monitoring.records import DecisionHistory, DecisionLimits, PastDecision
+from windvane.monitoring.records import (
+    Decision,
+    DecisionHistory,
+    DecisionLimits,
+    PastDecision,
+    WindowAssessment,
+    WindowExtent,
+)
 from windvane.monitoring.watch.production import Production, WindowCount, report_path
 from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.monitoring.records import Decision, WindowAssessment
     from windvane.monitoring.watch.assessment import AssessmentReference
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
-    from windvane.tasks.models.features import FeatureColumns
-
 # Earlier windows whose state may come back.
 _MAX_KNOWN_STATES = 36
 # What a recorded decision leads to at once; a retraining waits for its lap.
@@ -132,7 +137,6 @@ class MonitoringPass:
         return seen
 
     def _look(self, count: WindowCount, before: WindowRecord | None, fresh: bool) -> WindowRecord:
-        from windvane.monitoring.records import WindowExtent
         from windvane.monitoring.watch import assessment
 
         place, settings = count.place, self._project.settings

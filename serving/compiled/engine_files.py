@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions, PlainColumns, PredictionEngine
 from windvane.serving.signature import InputColumn, InputType, ModelSignature
 
@@ -148,8 +150,6 @@ def _decode_signature(content: dict[str, Any]) -> ModelSignature:
 
 
 def _to_array(values: Any) -> Any:
-    import numpy as np
-
     return None if values is None else np.array(values, dtype="float64")
 
 
@@ -173,7 +173,6 @@ class ScikitLearnEngine:
 
     def _frame(self, given: PlainColumns) -> pd.DataFrame:
         """Plain columns as the frame that the pipeline was taught on (tasks.models.features.conform_frame)."""
-        import numpy as np
         import pandas as pd
 
         columns: dict[str, Any] = {}

@@ -16,11 +16,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
+import uvicorn
 
 from windvane.ledger.prediction_writer import PredictionWriter
+from windvane.ledger.privacy import PrivacyRules
 from windvane.ledger.retention import expire_predictions
 from windvane.serving.http import access_control
 from windvane.serving.http.access_control import HostNames
@@ -32,11 +34,6 @@ from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.serving_section import RolloutRule
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from windvane.ledger.privacy import PrivacyRules
 
 # Seconds that requests have to end once the service is told to stop.
 SHUTDOWN_TIMEOUT_SECONDS = 10
@@ -102,8 +99,6 @@ def run_service(
 
 
 def _run_uvicorn(service: AsgiApp, crowd: ConnectionTracker, listening: socket.socket) -> None:
-    import uvicorn
-
     # What was made at start lives as long as the process: the collector need not look at it for each young object.
     gc.collect()
     gc.freeze()

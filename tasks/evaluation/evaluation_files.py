@@ -6,22 +6,20 @@ import csv
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from windvane.tasks.evaluation import plots
+from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
+from windvane.tasks.evaluation.model_inspection import ColumnImportance
+from windvane.tasks.evaluation.scores import SliceScore
 from windvane.tasks.io import write_json, write_whole
-from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, ProblemType
 from windvane.tasks.reports.style import save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
-    from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
-    from windvane.tasks.search.model_search import SearchResult
-    from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.search.model_search import SearchResult
+from windvane.tasks.settings.project_params import Settings
 
 
 def write_evaluation(
@@ -36,9 +34,6 @@ def write_evaluation(
 
     With `found`, the ladder and the search are drawn too. Returns the paths; each file is whole.
     """
-    from windvane.tasks.evaluation.model_inspection import ColumnImportance
-    from windvane.tasks.evaluation.scores import SliceScore
-
     write_json(evaluation.to_json(), folder / "evaluation.json")
     write_json(flatten_metrics(evaluation), folder / "metrics.json")
     write_json(asdict(evaluation.diagnosis), folder / "diagnosis.json")

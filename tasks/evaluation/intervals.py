@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil, isfinite, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import special
 from threadpoolctl import threadpool_limits
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 INTERVAL_CONFIDENCE = 0.95
 # Fewer units than this and the spread between them says nothing reliable.

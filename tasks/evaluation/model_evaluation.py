@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_inspection
@@ -32,15 +33,10 @@ from windvane.tasks.evaluation.scores import (
     read_predictions,
 )
 from windvane.tasks.models import features, model_pipeline
-from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.model_pipeline import ModelConfiguration
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Predictions, ProblemType
+from windvane.tasks.settings.project_params import Settings
 
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
 MIN_UNSAMPLED_SHARE = 0.75

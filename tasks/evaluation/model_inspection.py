@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from windvane.tasks.evaluation.intervals import ResamplingUnits, estimate_mean
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.class_balance import BalancedClassifier
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import classification
+from windvane.tasks.models.problem_types.classification import find_positive_class
 from windvane.tasks.models.problem_types.definitions import CandidateModel, ChoiceSet, IntRange, Predictions
+from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.model_pipeline import ModelConfiguration
     from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
-
 
 # Fitting more rows than this would make the curves dearer than the lap; predicting is cheaper, and needs fewer rows.
 MAX_CURVE_TRAIN_ROWS = 20_000
@@ -286,8 +285,6 @@ def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[
 
 def _predict_stage(model: Any, stage: Any) -> Predictions:
     """A stage's probabilities as the whole model would give and call them."""
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     last, threshold = model[-1], classification.get_threshold(model)
     balanced = last if threshold is None else last.estimator.estimator
     proba = balanced.corrected(stage) if isinstance(balanced, BalancedClassifier) else stage

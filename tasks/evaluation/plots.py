@@ -6,22 +6,29 @@ Draws; computes nothing, and shapes no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
+from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
+from windvane.tasks.evaluation.model_inspection import ColumnImportance, ScoreCurve
 from windvane.tasks.evaluation.scores import (
     PREDICTION_COLUMN,
     CalibrationCurve,
     ConfusionTable,
+    SliceScore,
     count_confusion,
     measure_calibration,
     name_class_column,
     read_predictions,
 )
 from windvane.tasks.models.problem_types.classification import find_positive_class
-from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, Predictions, ProblemType
 from windvane.tasks.reports.style import (
     BLUE,
     GREY,
@@ -35,20 +42,8 @@ from windvane.tasks.reports.style import (
     build_figure,
     format_axes,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
-    from windvane.tasks.evaluation.model_inspection import ColumnImportance, ScoreCurve
-    from windvane.tasks.evaluation.scores import SliceScore
-    from windvane.tasks.models.problem_types.definitions import Metric, Predictions, ProblemType
-    from windvane.tasks.search.model_search import SearchResult
-    from windvane.tasks.settings.project_params import ProblemSettings
-
+from windvane.tasks.search.model_search import SearchResult
+from windvane.tasks.settings.project_params import ProblemSettings
 
 MAX_BARS = 15
 

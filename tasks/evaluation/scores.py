@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from windvane.tasks.evaluation.intervals import (
@@ -23,13 +24,11 @@ from windvane.tasks.evaluation.intervals import (
     find_resampling_units,
     resample_by_row,
 )
+from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
-
 PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN, PROBABILITY_PREFIX = (
     "_prediction",
     "_loss",
@@ -71,8 +70,6 @@ class CalibrationCurve:
 
 def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
     """The predictions that a record holds; classes have the type of `truth` (n,)."""
-    from windvane.tasks.models.problem_types.definitions import Predictions
-
     value = record[PREDICTION_COLUMN].to_numpy()
     # Whatever the table's own columns are called, these stand behind the last one that Windvane always writes.
     names = list(record.columns[list(record.columns).index(BASELINE_LOSS_COLUMN) + 1 :])

@@ -5,9 +5,11 @@ whose frequency has changed (label shift).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -16,13 +18,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from windvane.tasks.models.problem_types.definitions import adapt_to_row_count
+from windvane.tasks.settings.monitoring_section import WindowLength
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.monitoring_section import WindowLength
 
 # Neighbours of which a synthetic row is made, as in the paper on SMOTE.
 SMOTE_NEIGHBOURS = 5

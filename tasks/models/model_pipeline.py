@@ -9,9 +9,11 @@ import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import ConvergenceWarning
@@ -27,14 +29,9 @@ from windvane.tasks.models.features import FeatureColumns, build_feature_transfo
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType, adapt_to_row_count
 from windvane.tasks.settings import monitoring_section
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import Settings
-    from windvane.tasks.split.time_windows import RecentWindows
+from windvane.tasks.split.time_windows import RecentWindows
 
 # Fewer rows teach no model of their own.
 MIN_SECOND_MODEL_ROWS = 20

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from windvane.tasks.io import write_whole
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, INK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#222222", "#8A8A8A",
 )  # fmt: skip

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
 from windvane.tasks.errors import InputError
@@ -22,9 +23,6 @@ from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
 from windvane.tasks.split.time_windows import RecentWindows
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Folds under kfold where split.folds is null.
 DEFAULT_FOLDS = 5

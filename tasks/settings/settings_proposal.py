@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pandas as pd
 import polars as pl
 from pydantic import BaseModel
 
@@ -27,9 +28,6 @@ from windvane.tasks.sources import table_files
 from windvane.tasks.validate import table_profile
 from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Up to as many different whole numbers are taken for classes: ratings, flags, codes.
 _FEW_CLASSES = 10

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from windvane.tasks.errors import InputError
@@ -19,10 +21,6 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, ProblemType
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import TableFinding
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
 
 MODEL_CHECKS = {
     "label_noise": "no labels that contradict the other rows",

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -38,9 +40,6 @@ if TYPE_CHECKING:
 
     # (weight of a class's rows, of the others, by rising probability with ties added up) -> score
     Ranking = Callable[[NDArray[Any], NDArray[Any]], float]
-    import pandas as pd
-    from numpy.typing import NDArray
-
 # A probability below this counts as this: one impossible row costs 34.5, not infinity.
 MIN_PROBABILITY = 1e-15
 # What people call the class they look for; of two classes of other names it is the later one in sorted order,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
@@ -21,9 +22,6 @@ from windvane.tasks.models.problem_types.definitions import (
     ProblemType,
     select_parameters,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _LOG_TARGET_SPACE: dict[str, Hyperparameter] = {"log_target": ChoiceSet((False, True), False)}
 # Beyond this skewness a few large values rule the squared error; 1 is the usual border of "highly skewed"

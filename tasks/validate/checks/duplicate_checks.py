@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from windvane.tasks import io
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import CheckInput, TableFinding
+from windvane.tasks.validate.table_statistics import scan_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,8 +77,6 @@ def find_overlap(
 ) -> Iterator[TableFinding]:
     """Findings on a split. `frame`: the n rows of table.parquet in their order; `sides`: (n,), 0 for no label."""
     import polars as pl
-
-    from windvane.tasks.validate.table_statistics import scan_frame
 
     problem, about = chosen.problem, "about " if len(sides) > MAX_OVERLAP_ROWS else ""
     hidden = {problem.id, problem.time, io.ROW_KEY, *problem.ignore}
