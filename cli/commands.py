@@ -326,19 +326,19 @@ def erase_from_ledger(project: Project, ids: tuple[str, ...], where: str | None,
         raise InputError("erase: say whose rows: either --id ID (several times), or --where COLUMN=VALUE")
     from sqlalchemy.exc import DBAPIError
 
-    from windvane.ledger import retention
+    from windvane.ledger import predictions
     from windvane.tasks import label_parsing
 
     try:
         if where is None:
-            removed = retention.erase_ids(
+            removed = predictions.erase_ids(
                 project.ledger, project.name, [label_parsing.parse_label_id(id) for id in ids]
             )
         else:
             column, equals, value = where.partition("=")
             if not equals or not column:
                 raise InputError(f"erase: --where {where!r} names no column and value. Write --where customer=7")
-            removed = retention.erase_subject(project.ledger, project.name, column, value, project.privacy)
+            removed = predictions.erase_subject(project.ledger, project.name, column, value, project.privacy)
     except ValueError as e:
         raise InputError(f"erase: {e}") from None
     except DBAPIError as e:

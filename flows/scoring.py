@@ -1,6 +1,7 @@
 """Batch scoring: the champion's predictions for the rows of a file, piece by piece, all of them or none.
 
-A killed run continues where it was, and the same file gets the same predictions to the last bit.
+A killed run continues where it was, and the same file gets the same predictions to the last bit. CSV and Parquet are
+read and written in pieces of bounded size.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from windvane.flows.model_promotion import require_champion
 from windvane.ledger.prediction_writer import GROUP_ROWS, LedgerClosed, LedgerFailed, LedgerFull, PredictionWriter
@@ -29,7 +31,6 @@ from windvane.serving.http.invocations import make_recorded_outputs
 from windvane.serving.signature import ModelSignature
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, Outage
-from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_frame_cache, write_parquet, write_whole
 from windvane.tasks.label_parsing import parse_label_id
 from windvane.tasks.models import features
@@ -48,7 +49,7 @@ def score_file(project: Project, source: Path, target: Path, log: bool, console:
     log: every prediction is in the ledger before the file appears. Raises InputError, and Outage where the ledger fails.
     """
     began = time.monotonic()
-    table_io.check_piece_files(source, target)
+    check_piece_files(source, target)
     version = require_champion(project)
     work = project.home / "scoring" / _hash_work(source, version, log)
     with ExitStack() as stack:
@@ -56,11 +57,11 @@ def score_file(project: Project, source: Path, target: Path, log: bool, console:
         scorer = _Scorer(project, version, source, work, writer)
 
         def scored() -> Iterator[pa.Table]:
-            for table in table_io.read_pieces(source):
+            for table in read_pieces(source):
                 yield scorer.scored(table)
                 console.working(f"{scorer.rows:,} rows scored")
 
-        write_whole(target, lambda part: table_io.write_pieces(scored(), part, target.suffix.lower()))
+        write_whole(target, lambda part: write_pieces(scored(), part, target.suffix.lower()))
     shutil.rmtree(work, ignore_errors=True)
     gone_on = f", {scorer.found:,} of them before it was stopped" if scorer.found else ""
     console.say(f"  {scorer.rows:,} rows scored with version {version.version} ({scorer.engine}){gone_on} -> {target}")
@@ -172,3 +173,59 @@ def _hash_work(source: Path, version: Version, log: bool) -> str:
     at = source.stat()
     told = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{log}"
     return hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+# Rows held in memory at a time.
+PIECE_ROWS = 50_000
+PIECE_FORMATS = (".csv", ".parquet")
+
+
+def check_piece_files(source: Path, target: Path) -> None:
+    """Raise InputError where a file is missing, or its name tells of no format that is read and written here."""
+    for path in (source, target):
+        if path.suffix.lower() not in PIECE_FORMATS:
+            raise InputError(f"{path}: is neither CSV nor Parquet. Let its name end in .csv or .parquet")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target}: is the file that is scored. Name another for the predictions")
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: there is no folder {target.parent}. Make it first, or name another place")
+    if not source.exists():
+        raise InputError(
+            f"{source}: not found. Name a CSV or Parquet file with the columns that the model was taught on"
+        )
+
+
+def read_pieces(source: Path) -> Iterator[pa.Table]:
+    """Pieces of a file, all of one schema: Parquet's own; CSV as text, as written. Raises InputError."""
+    try:
+        if source.suffix.lower() == ".csv":
+            # Whoever reads the text reads each column as the type that he knows.
+            for frame in pd.read_csv(
+                source, chunksize=PIECE_ROWS, dtype="str", encoding="utf-8-sig", keep_default_na=True
+            ):
+                schema = pa.schema([(name, pa.string()) for name in frame.columns])
+                yield pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+        else:
+            file = pq.ParquetFile(source)
+            for batch in file.iter_batches(PIECE_ROWS):
+                yield pa.Table.from_batches([batch])
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, pa.ArrowInvalid) as e:
+        raise InputError(
+            f"{source}: cannot be read ({str(e).splitlines()[0]}). Write it anew as UTF-8 CSV or as Parquet"
+        ) from e
+
+
+def write_pieces(tables: Iterator[pa.Table], path: Path, suffix: str) -> None:
+    """Write pieces of one schema to one file, each as it comes."""
+    if suffix == ".csv":
+        for i, table in enumerate(tables):
+            table.to_pandas().to_csv(path, mode="a", header=i == 0, index=False)
+        return
+    writer = None
+    try:
+        for table in tables:
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()

@@ -20,8 +20,17 @@ from prefect.runtime import flow_run
 
 from windvane.flows import model_promotion
 from windvane.flows.lap import data_steps, gate_step, model_steps
-from windvane.flows.lap.context import LapContext, LapDepth, claim_lap_decision, open_lap, track_lap
-from windvane.flows.lap.step_runner import P, R, Runner, Running
+from windvane.flows.lap.context import (
+    LapContext,
+    LapDepth,
+    P,
+    R,
+    Runner,
+    Running,
+    claim_lap_decision,
+    open_lap,
+    track_lap,
+)
 from windvane.flows.training import run_lap
 from windvane.ledger import laps
 from windvane.tasks.console import Console

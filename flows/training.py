@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from windvane.flows.lap import data_steps
-from windvane.flows.lap.context import LapContext, clear, compute_fingerprint, find_unchanged_outcome, finish_lap
-from windvane.flows.lap.step_runner import Runner
+from windvane.flows.lap.context import (
+    LapContext,
+    Runner,
+    clear,
+    compute_fingerprint,
+    find_unchanged_outcome,
+    finish_lap,
+)
 from windvane.ledger import versions
 from windvane.ledger.versions import Version
 from windvane.tasks.errors import WindvaneError

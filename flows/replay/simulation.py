@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from windvane.flows import model_promotion, training
 from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
 from windvane.flows.lap.context import (
+    Direct,
     LapContext,
     LapDepth,
     claim_lap_decision,
@@ -39,7 +40,6 @@ from windvane.flows.lap.model_steps import (
     count_cores,
     join_training_rows,
 )
-from windvane.flows.lap.step_runner import Direct
 from windvane.flows.orchestration import libraries
 from windvane.ledger import database, decisions, versions
 from windvane.ledger.database import now_timestamp

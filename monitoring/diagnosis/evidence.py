@@ -14,8 +14,8 @@ from windvane.monitoring.diagnosis import broken_columns, contrasts, window_stat
 from windvane.monitoring.diagnosis.broken_columns import BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast, ContrastFeatures, SampleBlocks
 from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
-from windvane.monitoring.performance import estimated_loss
-from windvane.monitoring.performance.estimated_loss import LossModel
+from windvane.monitoring.performance import window_loss
+from windvane.monitoring.performance.window_loss import LossModel
 from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.gate.block_test import MIN_BLOCKS, RowBlocks, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
@@ -65,8 +65,8 @@ def gather_evidence(
     seed: int,
 ) -> ChangeEvidence:
     """Look at a window (m rows) beside the champion's record (n rows), at most 20,000 of each; see Clues."""
-    record, window = record.iloc[model.at], window.iloc[estimated_loss.order_by_content(window)[:_MAX_WINDOW_ROWS]]
-    thin = estimate_row_weight(record, window, model, problem)
+    record, window = record.iloc[model.at], window.iloc[window_loss.order_by_content(window)[:_MAX_WINDOW_ROWS]]
+    thin = estimate_row_weight(window, model, problem)
     read = window_frames.pair_columns(record, window, columns)
     found = contrasts.build_contrast_features(read, len(record) + len(window))
     all_rows = SampleBlocks(
@@ -103,9 +103,7 @@ def gather_evidence(
     )
 
 
-def estimate_row_weight(
-    record: pd.DataFrame, window: pd.DataFrame, model: LossModel, problem: ProblemSettings
-) -> float:
+def estimate_row_weight(window: pd.DataFrame, model: LossModel, problem: ProblemSettings) -> float:
     """As how many independent rows each row counts: 1, or less where rows of a block or group resemble each other."""
     own = 1 / model.widening
     parts = window_frames.form_frame_blocks(window, problem)
@@ -194,7 +192,7 @@ def _contrast_labelled_rows(
     place = contrasts.rank_values(answer)
     more = np.column_stack([place, np.abs(place) - 0.5])
     if not kind.continuous:
-        logs = np.concatenate([estimated_loss.compute_log_probabilities(m) for m in made])[rows]
+        logs = np.concatenate([window_loss.compute_log_probabilities(m) for m in made])[rows]
         logs = logs[:, : 1 if logs.shape[1] == 2 else _MAX_CLASSES]
         more = logs - logs.mean(axis=0)
     drifted = contrasts.contrast_labels_given_inputs(errors, some, more, odds / (1 + odds), sides)
@@ -217,14 +215,14 @@ def _compute_class_residuals(
     """Per class whether it came less its calibrated chance, (rows, k or 1 of two); and classes as whole numbers."""
     made = [window_frames.read_frame_predictions(side, record, kind, problem.target) for side in (record, late)]
     came = [
-        estimated_loss.encode_true_classes(side, m, kind, problem) for side, m in zip((record, late), made, strict=True)
+        window_loss.encode_true_classes(side, m, kind, problem) for side, m in zip((record, late), made, strict=True)
     ]
-    chance = estimated_loss.fit_calibrated_probabilities(
-        estimated_loss.compute_log_probabilities(made[0]), came[0].astype(np.float64)
+    chance = window_loss.fit_calibrated_probabilities(
+        window_loss.compute_log_probabilities(made[0]), came[0].astype(np.float64)
     )
     count = np.asarray(made[0].proba).shape[1]
     codes = np.concatenate(came)
-    chances = np.concatenate([chance(estimated_loss.compute_log_probabilities(m)) for m in made])
+    chances = np.concatenate([chance(window_loss.compute_log_probabilities(m)) for m in made])
     gap = (codes[:, None] == np.arange(count)) - chances
     # A class that the champion never met is one more.
     return gap[:, :1] if count == 2 else gap[:, :_MAX_CLASSES], np.where(codes < 0, count, codes)

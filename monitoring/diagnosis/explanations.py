@@ -14,7 +14,7 @@ from windvane.monitoring.diagnosis.broken_columns import MIN_BREAK_NATS, BrokenC
 from windvane.monitoring.diagnosis.contrasts import Contrast
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence, gather_evidence
 from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
-from windvane.monitoring.performance.estimated_loss import LossModel
+from windvane.monitoring.performance.window_loss import LossModel
 from windvane.monitoring.records import ChangeDiagnosis, ChangeKind, DriftResult, PerformanceResult, Remedy
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.features import FeatureColumns

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from windvane.monitoring.drift import binning, calibration, distances, evidently, scipy_distances
+from windvane.monitoring.drift import binning, calibration, distances, evidently
 from windvane.monitoring.drift.binning import ComparedColumn, read_dates
 from windvane.monitoring.drift.calibration import CalibratedScores, SeasonalScores, calibrate_scores
 from windvane.monitoring.drift.distances import Distances, Floats
@@ -82,7 +82,7 @@ def report(
             try:
                 calibrated = _calibrated(asked, level, distances)
             except Exception as e:  # noqa: BLE001 (whatever is wrong with our distances must not silence the alarm)
-                calibrated = _calibrated(asked, level, scipy_distances)
+                calibrated = _calibrated(asked, level, distances.ScipyDistances())
                 notes = [*notes, f"limits were found by SciPy's distances, because the fast ones failed: {_named(e)}"]
             read = evidently.write_evidently_report(
                 [s.exchange for s in calibrated.scorers],

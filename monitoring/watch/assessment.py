@@ -18,8 +18,8 @@ from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.monitoring.diagnosis import explanations, window_states
 from windvane.monitoring.diagnosis.window_states import WindowState
 from windvane.monitoring.drift import detector
-from windvane.monitoring.performance import measured_loss
-from windvane.monitoring.performance.estimated_loss import LossModel
+from windvane.monitoring.performance import window_loss
+from windvane.monitoring.performance.window_loss import LossModel
 from windvane.monitoring.records import ChangeDiagnosis, DriftResult, WindowAssessment, WindowExtent
 from windvane.monitoring.watch import report
 from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN
@@ -33,7 +33,7 @@ from windvane.tasks.split import time_windows
 @dataclass(frozen=True)
 class AssessmentReference:
     """What a window is held against: the champion's record (n rows), rows from before it, states that are known, and what the
-    record says a row costs (monitoring/performance/estimated_loss.py).
+    record says a row costs (monitoring/performance/window_loss.py).
     """
 
     record: pd.DataFrame
@@ -76,7 +76,7 @@ def assess_window(
         found = by(
             record, stored, columns, target=problem.target, time=time, level=level, seed=seed, history=reference.before
         )
-    measured = measured_loss.measure_window_loss(
+    measured = window_loss.measure_window_loss(
         record, whole, kind, problem, known_until=max(known) if len(known) else None
     )
     model = reference.model

@@ -16,7 +16,7 @@ from windvane.ledger.database import to_timestamp
 from windvane.ledger.versions import Version
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring import window_frames
-from windvane.monitoring.performance import measured_loss
+from windvane.monitoring.performance import window_loss
 from windvane.monitoring.records import DecisionLimits, ProbationResult
 from windvane.monitoring.watch.production import Production
 from windvane.monitoring.watch.windows import WindowSpan
@@ -129,7 +129,7 @@ def _compare_with_record(
     problem = production.project.settings.problem
     record = production.project.record(old)
     own = record[LOSS_COLUMN].to_numpy(dtype="float64")
-    low, _ = measured_loss.bound_mean_difference(
+    low, _ = window_loss.bound_mean_difference(
         new, own, window_frames.form_frame_blocks(frame, problem), window_frames.form_frame_blocks(record, problem)
     )
     scale = float(own.mean())

@@ -33,7 +33,7 @@ from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 
 if TYPE_CHECKING:
-    from windvane.monitoring.performance.estimated_loss import LossModel
+    from windvane.monitoring.performance.window_loss import LossModel
     from windvane.monitoring.watch.assessment import AssessmentReference
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
 # Earlier windows whose state may come back.
@@ -177,13 +177,13 @@ class MonitoringPass:
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:
         from windvane.monitoring.diagnosis.window_states import WindowState
-        from windvane.monitoring.performance import estimated_loss
+        from windvane.monitoring.performance import window_loss
         from windvane.monitoring.watch.assessment import AssessmentReference
 
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window
             kind = definitions.load_problem_type(settings.problem.kind)
-            self._models[columns] = estimated_loss.fit_loss_model(
+            self._models[columns] = window_loss.fit_loss_model(
                 record, columns, kind, settings.problem, settings.split.seed
             )
 

@@ -22,8 +22,8 @@ import sqlalchemy as sa
 import uvicorn
 
 from windvane.ledger.prediction_writer import PredictionWriter
+from windvane.ledger.predictions import expire_predictions
 from windvane.ledger.privacy import PrivacyRules
-from windvane.ledger.retention import expire_predictions
 from windvane.serving.http import access_control
 from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.app import MAX_REQUESTS, LabelCheck, LabelHandler, ScoringApp, ServiceMetrics

@@ -56,10 +56,6 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
         )
 
 
-OVERLAP_CHECKS = {
-    "overlap": "no row is both a training row and a held-out row",
-    "group_overlap": "no group is in both",
-}
 # As the split stage numbers the sides of a row.
 TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
 # Rows that say little agree by chance; a leak of this size flatters the score.
