@@ -29,6 +29,7 @@ from windvane.flows.lap.context import (
     Running,
     claim_lap_decision,
     open_lap,
+    run_fetch_step,
     track_lap,
 )
 from windvane.flows.training import run_lap
@@ -53,7 +54,7 @@ class StepPolicy:
 HOUR_SECONDS = 3600.0
 STEP_POLICIES: dict[str, StepPolicy] = {
     # Only a source may meet an outage; reading, validating and splitting files on disk cannot.
-    "fetch": StepPolicy(data_steps.run_fetch_step, timeout=12 * HOUR_SECONDS, retries=3),
+    "fetch": StepPolicy(run_fetch_step, timeout=12 * HOUR_SECONDS, retries=3),
     "ingest": StepPolicy(data_steps.run_ingest_step, timeout=4 * HOUR_SECONDS),
     "validate": StepPolicy(data_steps.run_validate_step, timeout=HOUR_SECONDS),
     "split": StepPolicy(data_steps.run_split_step, timeout=HOUR_SECONDS),

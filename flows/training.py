@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from windvane.flows.lap import data_steps
 from windvane.flows.lap.context import (
     LapContext,
     Runner,
@@ -16,6 +15,7 @@ from windvane.flows.lap.context import (
     compute_fingerprint,
     find_unchanged_outcome,
     finish_lap,
+    run_fetch_step,
 )
 from windvane.ledger import versions
 from windvane.ledger.versions import Version
@@ -57,13 +57,14 @@ def repair(lap: LapContext) -> None:
 
 def look(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> tuple[FetchResult, LapOutcome | None]:
     """fetch, and the earlier outcome where data, params, code and gate are as they were then; None: there is something to do."""
-    fetched = run(data_steps.run_fetch_step, lap, fetched)
+    fetched = run(run_fetch_step, lap, fetched)
     return fetched, run(find_unchanged_outcome, lap)
 
 
 def train(lap: LapContext, run: Runner) -> LapOutcome:
     """ingest -> validate -> split, each only if DVC says that it must; then a challenger, and what becomes of it."""
     from windvane.flows import model_promotion
+    from windvane.flows.lap import data_steps
     from windvane.flows.orchestration import libraries
 
     run(data_steps.run_ingest_step, lap)
@@ -152,6 +153,8 @@ def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged
 def end(lap: LapContext, run: Runner, outcome: LapOutcome, run_id: str | None = None) -> LapOutcome:
     """Push the data where data.remote asks for it, and close the lap in the ledger if it stands there."""
     if lap.project.settings.data.remote is not None:
+        from windvane.flows.lap import data_steps
+
         run(data_steps.run_push_step, lap, run_id)
     if lap.on_record:
         run(finish_lap, lap, outcome)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 STATE_FOLDER = Path(".windvane")
 # What DVC's stages write, and what is fetched for them to read.
 DATA_FOLDER = STATE_FOLDER / "data"
+# What laps hand to stages about earlier laps, as files: up to where the champion was trained, and the digest of the last
+# accepted table. What a stage read from a ledger would not be pure.
+TRAINED_UNTIL_FILE = DATA_FOLDER / "taught_until.json"
+ACCEPTED_SUMMARY_FILE = DATA_FOLDER / "accepted.json"
 
 # In the environment, so that children know it too: the umask that the user had before keep_private().
 _UMASK = "WINDVANE_UMASK"

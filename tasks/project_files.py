@@ -9,13 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion
-from windvane.tasks.io import DATA_FOLDER, STATE_FOLDER, write_json, write_whole
+from windvane.tasks.io import (
+    ACCEPTED_SUMMARY_FILE,
+    DATA_FOLDER,
+    STATE_FOLDER,
+    TRAINED_UNTIL_FILE,
+    write_json,
+    write_whole,
+)
 from windvane.tasks.settings import project_params
-from windvane.tasks.split import data_split
-from windvane.tasks.split.data_split import TRAINED_UNTIL_FILE
-from windvane.tasks.validate import table_validation
-from windvane.tasks.validate.table_profile import ACCEPTED_SUMMARY_FILE
 
 # What a lap says to stages about earlier laps, as it stands before the first.
 FIRST_STAGE_INPUTS = {TRAINED_UNTIL_FILE: {"taught_until": None}, ACCEPTED_SUMMARY_FILE: None}
@@ -23,6 +25,10 @@ FIRST_STAGE_INPUTS = {TRAINED_UNTIL_FILE: {"taught_until": None}, ACCEPTED_SUMMA
 
 def run_stage(name: str, root: Path) -> None:
     """Do the work of a stage in this folder, as its params.yaml says. Raises WindvaneError."""
+    from windvane.tasks.ingest import ingestion
+    from windvane.tasks.split import data_split
+    from windvane.tasks.validate import table_validation
+
     write_stage_inputs(root)
     work = {"ingest": ingestion.run_ingest, "validate": table_validation.run_validation, "split": data_split.run_split}[
         name

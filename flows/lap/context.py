@@ -25,6 +25,8 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.lap_outcome import LapOutcome, describe_version_outcome
 from windvane.tasks.project import Project
+from windvane.tasks.sources import fetch
+from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 LapDepth = Literal["search", "refit"]
@@ -240,3 +242,8 @@ class Direct(Runner):
         ended: Future[R] = Future()
         ended.set_result(self(step, *(a.result() if isinstance(a, Future) else a for a in args)))
         return ended
+
+
+def run_fetch_step(lap: LapContext, known: FetchResult | None = None) -> FetchResult:
+    """Source -> snapshot; `known`: how that ended where this lap did so already."""
+    return fetch.update_source_snapshot(lap.project, lap.console) if known is None else known

@@ -394,7 +394,7 @@ def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[Table
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())
     now = table_profile.read_summary(lesson.root / table_profile.SUMMARY_FILE)
     assert now is not None
-    then = table_profile.read_summary(lap.project.root / table_profile.ACCEPTED_SUMMARY_FILE)
+    then = table_profile.read_summary(lap.project.root / io.ACCEPTED_SUMMARY_FILE)
     sample = table_statistics.sample_evenly(table_statistics.scan_frame(scan), rows)
     data_report.write_data_report(data_report.DataReport(lap.project.settings, now, then, whole, sample), path)
 

@@ -30,6 +30,7 @@ from windvane.flows.lap.context import (
     find_unchanged_outcome,
     finish_lap,
     make_no_new_rows_outcome,
+    run_fetch_step,
 )
 from windvane.flows.lap.gate_step import Judged
 from windvane.flows.lap.model_steps import (
@@ -311,7 +312,7 @@ class _Steps:
         )
         return {
             **dict.fromkeys(idle, _nothing),
-            data_steps.run_fetch_step: lambda *_: FetchResult(False, 0, 0, None),
+            run_fetch_step: lambda *_: FetchResult(False, 0, 0, None),
             data_steps.run_split_step: lambda _: "",
             data_steps.find_no_new_rows_outcome: self.nothing_to_learn,
             compute_fingerprint: self.fingerprint,
