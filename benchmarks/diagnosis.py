@@ -33,7 +33,7 @@ from windvane.monitoring.diagnosis import evidence, explanations
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence
 from windvane.monitoring.diagnosis.explanations import FITTED_PRICES, ExplanationPrices
 from windvane.monitoring.drift import detector
-from windvane.monitoring.performance import estimated_loss
+from windvane.monitoring.performance import window_loss
 from windvane.monitoring.records import ChangeKind, PerformanceResult
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.problem_types import definitions
@@ -77,7 +77,7 @@ def look(table: Table, seed: int, strengths: Sequence[int]) -> list[Judged]:
     """All windows of a table and a seed."""
     cut = injections.base(table, seed)
     kind, problem = definitions.load_problem_type(table.kind), table.problem
-    model = estimated_loss.fit_loss_model(cut.record, cut.columns, kind, problem, 0)
+    model = window_loss.fit_loss_model(cut.record, cut.columns, kind, problem, 0)
     found = []
     for strength in strengths:
         known = injections.known_states(cut, strength, seed)

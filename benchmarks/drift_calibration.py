@@ -27,7 +27,8 @@ from scipy import stats
 
 from benchmarks import drift_streams
 from benchmarks.pieces import Work
-from windvane.monitoring.drift import detector, evidently
+from benchmarks.preset import run_preset
+from windvane.monitoring.drift import detector
 from windvane.tasks.models.features import FeatureColumns
 
 LEVEL = 0.01
@@ -79,7 +80,7 @@ def ours(reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns,
 
 def preset(reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> tuple[bool, int]:
     categories = [*columns.booleans, *columns.low, *columns.high]
-    return evidently.run_evidently_preset(reference, window, [*columns.numbers, "_prediction"], categories)
+    return run_preset(reference, window, [*columns.numbers, "_prediction"], categories)
 
 
 def unchanged(size: int, width: int, reference: int, first: int, last: int, presets: int) -> list[int]:

@@ -225,8 +225,8 @@ def main() -> None:
         # A repository of its own: what git ignores in another, DVC does not see.
         subprocess.run(["git", "init", "--quiet", name], check=True)
         dvc_pipeline.prepare_dvc_folder(folder)
-        table_profile.write_summary(None, folder / table_profile.ACCEPTED_SUMMARY_FILE)
-        io.write_json({"taught_until": None}, folder / data_split.TRAINED_UNTIL_FILE)
+        table_profile.write_summary(None, folder / io.ACCEPTED_SUMMARY_FILE)
+        io.write_json({"taught_until": None}, folder / io.TRAINED_UNTIL_FILE)
         # Not in this process: its children would begin with its peak of memory.
         subprocess.run([sys.executable, __file__, "--make", "--folder", name, "--rows", str(args.rows)], check=True)
         size = (folder / "table.csv").stat().st_size / 1e9

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.preset import make_preset_alarm
 from benchmarks.streams import STREAMS, UNSEEN, Stream, job
 from windvane.monitoring.history import backtest, loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import LossMatrix
@@ -69,7 +70,7 @@ def ratios(
     both = made["combined"][1]
     for history in HISTORIES:
         asked, played = made[history]
-        alarm = backtest.make_preset_alarm(asked, kept / f"drift-{stream.name}-{history}.json") if drift else None
+        alarm = make_preset_alarm(asked, kept / f"drift-{stream.name}-{history}.json") if drift else None
         for cost in COSTS:
             best = simulation.find_optimal_schedule(played, cost)
             for name, one in play.items():

@@ -7,9 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from windvane.ledger import versions
+from windvane.tasks import errors, project_secrets
+from windvane.tasks import project as opening
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, Outage, WindvaneError
 from windvane.tasks.project import Project
+from windvane.tasks.stores import mlflow_store
 
 if TYPE_CHECKING:
     from windvane.flows.model_promotion import PromotionResult
@@ -62,8 +66,6 @@ def run_init_command(root: Path, table: str, options: dict[str, Any], console: C
 
 def run_check_command(root: Path, console: Console) -> dict[str, Any]:
     """Everything that can be known to be wrong before a lap."""
-    from windvane.tasks import errors
-
     problems: list[str] = []
     try:
         project = Project(root)
@@ -212,7 +214,6 @@ def _check_git(project: Project, _: Console) -> None:
 def _check_source(project: Project, _: Console) -> None:
     """The first two stages, with nothing left behind."""
     from windvane.flows.lap import data_steps
-    from windvane.tasks import project_secrets
     from windvane.tasks.ingest import ingestion, table_io
     from windvane.tasks.sources import fetch
     from windvane.tasks.validate import table_profile, table_schema, table_validation
@@ -233,22 +234,17 @@ def _check_source(project: Project, _: Console) -> None:
 
 def _check_disk(project: Project, _: Console) -> None:
     """Whether a lap may write what it writes, and has room for it."""
-    from windvane.tasks import errors
-
     errors.check_writable(project.root)
     errors.check_writable(project.home)
 
 
 def _check_ledger(project: Project, _: Console) -> None:
-    from windvane.tasks import project as opening
-
     _engine = project.ledger
     opening.check_project_ledger(project)
 
 
 def _check_champion(project: Project, _: Console) -> None:
     """Whether the files of the version that serves are those that were recorded; elsewhere than here they are not fetched for it."""
-    from windvane.ledger import versions
     from windvane.tasks.stores import mlflow_store, model_files
 
     champion = versions.find_champion(project.ledger, project.name)
@@ -261,9 +257,6 @@ def _check_champion(project: Project, _: Console) -> None:
 
 def _check_mlflow(project: Project, console: Console) -> None:
     """MLflow's store: a server is queried, the project's own is read without MLflow."""
-    from windvane.tasks import project as opening
-    from windvane.tasks.stores import mlflow_store
-
     opening.refuse_missing_mlflow_store(project)
     if project.tracking_uri is None:
         mlflow_store.check_mlflow_store(project.home / mlflow_store.MLFLOW_DATABASE)
@@ -332,19 +325,19 @@ def erase_from_ledger(project: Project, ids: tuple[str, ...], where: str | None,
         raise InputError("erase: name the rows: either --id ID (several times), or --where COLUMN=VALUE")
     from sqlalchemy.exc import DBAPIError
 
-    from windvane.ledger import retention
+    from windvane.ledger import predictions
     from windvane.tasks import label_parsing
 
     try:
         if where is None:
-            removed = retention.erase_ids(
+            removed = predictions.erase_ids(
                 project.ledger, project.name, [label_parsing.parse_label_id(id) for id in ids]
             )
         else:
             column, equals, value = where.partition("=")
             if not equals or not column:
                 raise InputError(f"erase: --where {where!r} names no column and value. Write --where customer=7")
-            removed = retention.erase_subject(project.ledger, project.name, column, value, project.privacy)
+            removed = predictions.erase_subject(project.ledger, project.name, column, value, project.privacy)
     except ValueError as e:
         raise InputError(f"erase: {e}") from None
     except DBAPIError as e:

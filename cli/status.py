@@ -8,6 +8,8 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+from cronsim import CronSim
+
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.versions import GateJudgement, Promotion, Version
@@ -114,8 +116,6 @@ def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | 
 
 def _show_next_runs(project: Project, console: Console) -> dict[str, Any]:
     """What runs next by itself: what is pending, and the schedules, where `windvane up` runs."""
-    from cronsim import CronSim
-
     up = up_state.read_running_up(project.home)
     owed, schedule = decisions.find_pending_retraining(project.ledger, project.name), project.settings.schedule
     told: dict[str, Any] = {"up": up is not None, "owed": None if owed is None else owed.id}

@@ -22,7 +22,7 @@ from windvane.serving.model_cache import CACHED_VERSIONS as SERVING_COPIES
 from windvane.tasks.console import Console
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.project import Project
-from windvane.tasks.stores import mlflow_store, model_files
+from windvane.tasks.stores import mlflow_client, mlflow_store, model_files
 
 DAY_SECONDS = 86_400
 # Unused for so long, what only saves time may go. A download is used within minutes.
@@ -175,8 +175,6 @@ def _delete(project: Project, lease: Lease, cleaned: CleanupResult) -> None:
     numbers = [item.version for item in cleaned.deleted if item.version is not None]
     # Where there is no store yet, none is made for this.
     if numbers and (project.tracking_uri is not None or (project.home / "mlflow.db").exists()):
-        from windvane.tasks.stores import mlflow_client
-
         try:
             for number in numbers:
                 mlflow_client.describe_registered_version(
@@ -194,8 +192,6 @@ def _model_files(project: Project, version: Version) -> DeletableItem | None:
         return DeletableItem(_named(version), uri, _size(path), version.version) if path.exists() else None
     if version.collected is not None:
         return None
-    from windvane.tasks.stores import mlflow_client
-
     return DeletableItem(
         _named(version), uri, mlflow_client.measure_artifacts(uri, project.tracking_uri), version.version
     )
@@ -208,8 +204,6 @@ def _named(version: Version) -> str:
 def _remove_model(project: Project, item: DeletableItem) -> str | None:
     if (path := mlflow_store.find_local_path(item.place)) is not None:
         return _remove(project.root / path)
-    from windvane.tasks.stores import mlflow_client
-
     return mlflow_client.delete_artifacts(item.place, project.tracking_uri)
 
 

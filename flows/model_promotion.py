@@ -22,6 +22,7 @@ from windvane.tasks.project import Project
 from windvane.tasks.stores import mlflow_client, model_files
 from windvane.tasks.stores.mlflow_store import NOT_FOUND_CODE, MlflowRefused
 from windvane.tasks.stores.model_files import SmokeTester
+from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
 
 if TYPE_CHECKING:
     from windvane.flows.lap.context import LapContext
@@ -129,8 +130,6 @@ def _record_version(lap: LapContext, version: Version) -> Version:
 
 def describe_split_settings(lap: LapContext, lesson: TrainingData) -> dict[str, Any]:
     """What decides in which split a row is: two versions with equal splits never trained each other's test rows."""
-    from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
-
     split, problem = lap.project.settings.split, lap.project.settings.problem
     key = read_profile(lesson.root / PROFILE_FILE).key
     return {**split.model_dump(exclude={"folds"}), "group": problem.group, "key": list(key)}

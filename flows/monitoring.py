@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from windvane.flows.model_promotion import VersionDeleted, require_champion
+from windvane.flows import model_promotion
+from windvane.flows.model_promotion import VersionDeleted, reconcile_model_registry, require_champion
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.decisions import DecisionRecord
@@ -40,8 +41,6 @@ LAP_POLL_SECONDS = 1.0
 
 
 def _promote_earlier_version(project: Project, version: int, cause: str, reason: str) -> object:
-    from windvane.flows import model_promotion
-
     return model_promotion.promote_manually(project, version, cause, reason)
 
 
@@ -64,8 +63,6 @@ def finish_started_actions(project: Project, console: Console) -> None:
             _roll_back_champion(project, entry, console)
     last = versions.find_last_promotion(project.ledger, project.name)
     if last is not None and not last.told and laps.find_living_token(project.ledger, project.name) is None:
-        from windvane.flows.model_promotion import reconcile_model_registry
-
         try:
             reconcile_model_registry(project)
         except WindvaneError as e:

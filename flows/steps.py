@@ -20,8 +20,17 @@ from prefect.runtime import flow_run
 
 from windvane.flows import model_promotion
 from windvane.flows.lap import data_steps, gate_step, model_steps
-from windvane.flows.lap.context import LapContext, claim_lap_decision, open_lap, track_lap
-from windvane.flows.lap.step_runner import P, R, Runner, Running
+from windvane.flows.lap.context import (
+    LapContext,
+    P,
+    R,
+    Runner,
+    Running,
+    claim_lap_decision,
+    open_lap,
+    run_fetch_step,
+    track_lap,
+)
 from windvane.flows.training import run_lap
 from windvane.ledger import laps
 from windvane.monitoring.records import LapDepth
@@ -45,7 +54,7 @@ class StepPolicy:
 HOUR_SECONDS = 3600.0
 STEP_POLICIES: dict[str, StepPolicy] = {
     # Only a source may meet an outage; reading, validating and splitting files on disk cannot.
-    "fetch": StepPolicy(data_steps.run_fetch_step, timeout=12 * HOUR_SECONDS, retries=3),
+    "fetch": StepPolicy(run_fetch_step, timeout=12 * HOUR_SECONDS, retries=3),
     "ingest": StepPolicy(data_steps.run_ingest_step, timeout=4 * HOUR_SECONDS),
     "validate": StepPolicy(data_steps.run_validate_step, timeout=HOUR_SECONDS),
     "split": StepPolicy(data_steps.run_split_step, timeout=HOUR_SECONDS),

@@ -8,17 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from windvane.flows.lap import data_steps
-from windvane.flows.lap.context import LapContext, clear, compute_fingerprint, find_unchanged_outcome, finish_lap
-from windvane.flows.lap.step_runner import Runner
+from windvane.flows.lap.context import (
+    LapContext,
+    Runner,
+    clear,
+    compute_fingerprint,
+    find_unchanged_outcome,
+    finish_lap,
+    run_fetch_step,
+)
 from windvane.ledger import versions
+from windvane.ledger.versions import Version
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.sources.fetch import FetchResult
 
 if TYPE_CHECKING:
     from windvane.flows.lap.gate_step import Judged
-    from windvane.ledger.versions import Version
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def repair(lap: LapContext) -> None:
 
 def look(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> tuple[FetchResult, LapOutcome | None]:
     """fetch, and the earlier outcome where data, params, code and gate are as they were then; None: there is something to do."""
-    fetched = run(data_steps.run_fetch_step, lap, fetched)
+    fetched = run(run_fetch_step, lap, fetched)
     return fetched, run(find_unchanged_outcome, lap)
 
 
@@ -147,6 +153,8 @@ def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged
 def end(lap: LapContext, run: Runner, outcome: LapOutcome, run_id: str | None = None) -> LapOutcome:
     """Push the data where data.remote is set, and close the lap in the ledger if it is there."""
     if lap.project.settings.data.remote is not None:
+        from windvane.flows.lap import data_steps
+
         run(data_steps.run_push_step, lap, run_id)
     if lap.on_record:
         run(finish_lap, lap, outcome)

@@ -22,8 +22,6 @@ from windvane.ledger import sqlite_files
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.schema import HEAD_REVISION, REVISIONS
 
-ValueT = TypeVar("ValueT")
-
 # How long a writer waits for another before it gives up; a ledger transaction lasts milliseconds.
 WRITE_BUSY_SECONDS = 60
 # Rows that a long read holds in memory at a time.
@@ -106,11 +104,6 @@ def is_among(dialect: sa.Dialect, column: sa.ColumnElement[Any], values: Sequenc
     from sqlalchemy.dialects.postgresql import ARRAY
 
     return column == sa.func.any(sa.literal(list(values), ARRAY(column.type)))
-
-
-def split_chunks(values: Sequence[ValueT], size: int) -> Iterator[Sequence[ValueT]]:
-    """The values in pieces of at most `size`, a statement each."""
-    return (values[i : i + size] for i in range(0, len(values), size))
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
@@ -247,3 +240,12 @@ def _parse_datetime(text: str) -> datetime:
         return datetime.fromisoformat(text.strip())
     except ValueError:
         raise ValueError(f"{text!r} is no moment. Write it in ISO 8601, such as 2026-01-31T12:00:00Z") from None
+
+
+CHUNK_ITEMS = 5_000
+_Item = TypeVar("_Item")
+
+
+def split_chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """Items in pieces, a statement each: no lock is held for long, and few are in memory at a time."""
+    return (items[i : i + CHUNK_ITEMS] for i in range(0, len(items), CHUNK_ITEMS))

@@ -22,8 +22,6 @@ from windvane.ledger.versions import VersionFacts
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Ids per statement: as many are in memory at a time.
-LABEL_CHUNK_IDS = 5_000
 MAX_LABEL_CHARACTERS = 200
 
 
@@ -82,7 +80,7 @@ def record_labels(
     """
     given = sorted((s.id, s.at is None, s.at or "", _format_label(s.label)) for s in statements)
     by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
-    pieces = list(split_chunks(list(by_id), LABEL_CHUNK_IDS))
+    pieces = list(split_chunks(list(by_id)))
     predicted = _find_predicted_ids(engine, project, pieces)
     done = LabelCounts()
     with engine.begin() as db:

@@ -185,11 +185,6 @@ class PredictionWriter:
             gathered.append(waiting)
         return await future
 
-    @property
-    def queued(self) -> int:
-        """Rows that wait for the disk, for the metrics."""
-        return self._queued
-
     def close(self) -> None:
         """Record what is queued, then stop. A second time changes nothing."""
         with self._change:

@@ -304,10 +304,6 @@ def _read_last_promotion(db: sa.Connection, project: str) -> Promotion | None:
     return None if row is None else Promotion(**row)
 
 
-# Rows per statement, so that no lock is held for long.
-OPENING_CHUNK_ROWS = 10_000
-
-
 @dataclass(frozen=True)
 class SplitOpening:
     """The test split of one fingerprint: opened when, and the hash of the predictions that were stored then."""
@@ -353,7 +349,7 @@ def close_test_split(
         done = db.execute(sa.update(openings).where(*key).values(record_sha256=record_sha256, rows=len(rows)))
         if done.rowcount == 0:
             return
-        for chunk in split_chunks(unique, OPENING_CHUNK_ROWS):
+        for chunk in split_chunks(unique):
             known = set(
                 db.scalars(
                     sa.select(judged_rows.c.row).where(
@@ -372,7 +368,7 @@ def count_earlier_judgements(engine: sa.Engine, project: str, rows: Sequence[int
     """How often each of these rows has judged a lap so far; rows that never did are left out."""
     found: dict[int, int] = {}
     with engine.connect() as db:
-        for chunk in split_chunks(sorted(set(rows)), OPENING_CHUNK_ROWS):
+        for chunk in split_chunks(sorted(set(rows))):
             query = sa.select(judged_rows.c.row, judged_rows.c.times)
             found.update(
                 (r, t)

@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from windvane.ledger.labels import LabelledPrediction
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import scores
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
+from windvane.tasks.models import features
 from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.ledger.labels import LabelledPrediction
     from windvane.ledger.versions import VersionFacts
     from windvane.tasks.gate.block_test import RowBlocks
     from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
-
 # Whether a row's inputs are stored: of the others only answer and label are known.
 INPUTS_STORED_COLUMN = "_stored"
 LABEL_KNOWN_COLUMN = "_known"
@@ -213,11 +211,6 @@ def fill_empty_columns(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def read_float_column(frame: pd.DataFrame, name: str, *, boolean: bool = False) -> NDArray[np.float64]:
     """Values (n,) of a number or boolean, NaN where missing or not to be read."""
-    import pandas as pd
-
-    from windvane.tasks.errors import InputError
-    from windvane.tasks.models import features
-
     if name not in frame:
         return np.full(len(frame), np.nan)
     wanted = features.FeatureColumns(booleans=(name,)) if boolean else features.FeatureColumns(numbers=(name,))
@@ -246,8 +239,6 @@ def _rank_words(values: NDArray[np.str_], but: set[str]) -> list[str]:
 
 def read_word_column(frame: pd.DataFrame, name: str) -> NDArray[np.str_]:
     """Values (n,) as text, "" where missing."""
-    from windvane.tasks.models import features
-
     if name not in frame:
         return np.full(len(frame), "", dtype=str)
     words = features.conform_frame(frame[[name]], features.FeatureColumns(low=(name,)), "window")[name]

@@ -17,9 +17,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+import psutil
+
 from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
 from windvane.serving.compiled.engine import PredictionEngine
+from windvane.serving.compiled.engine_files import ScikitLearnEngine
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.errors import Corrupted, WindvaneError
 from windvane.tasks.settings import serving_section
@@ -146,8 +150,6 @@ def _load_tested_engine(
 def _load_scikit_learn_engine(
     folder: Path, manifest_sha256: str, kind: str, signature: ModelSignature
 ) -> PredictionEngine:
-    from windvane.serving.compiled.engine_files import ScikitLearnEngine
-
     return ScikitLearnEngine(folder, manifest_sha256, kind, signature)
 
 
@@ -162,8 +164,6 @@ def _make_signature_from_facts(version: Version) -> ModelSignature:
 
 def _smoke_test_engine(engine: PredictionEngine, form: engine_files.StoredEngine, version: str) -> None:
     """Have the engine predict the stored sample."""
-    import numpy as np
-
     from windvane.serving.compiled.agreement import compare_predictions
     from windvane.tasks.models.problem_types.definitions import Predictions
 
@@ -208,8 +208,6 @@ def measure_model_memory(folder: Path, manifest_sha256: str, kind: str) -> Model
 
 def read_process_memory() -> int:
     """Bytes of memory that this process has at the moment."""
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 
@@ -237,7 +235,6 @@ def _read_peak_memory() -> int:
 
 def print_model_memory(folder: str, manifest_sha256: str, kind: str) -> None:
     """Import what a scorer has before it loads a version; load; print the difference as JSON."""
-    import numpy  # noqa: F401
     import onnxruntime  # noqa: F401
     import orjson  # noqa: F401
 

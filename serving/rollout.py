@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import sqlalchemy as sa
 
 from windvane.ledger import versions
 from windvane.ledger.database import format_timestamp, now_timestamp
@@ -21,9 +23,6 @@ from windvane.serving import service_state
 from windvane.serving.model_cache import LoadedVersion, ModelCache, release_freed_memory
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.settings.serving_section import RolloutRule
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
 
 # Of the newest requests of each side; fewer say nothing of latency.
 LATENCY_SAMPLE_REQUESTS, MIN_LATENCY_REQUESTS = 500, 50

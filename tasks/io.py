@@ -14,6 +14,10 @@ from windvane.tasks.errors import Corrupted
 STATE_FOLDER = Path(".windvane")
 # What DVC's stages write, and what is fetched for them to read.
 DATA_FOLDER = STATE_FOLDER / "data"
+# What laps hand to stages about earlier laps, as files: up to where the champion was trained, and the digest of the last
+# accepted table. What a stage read from a ledger would not be pure.
+TRAINED_UNTIL_FILE = DATA_FOLDER / "taught_until.json"
+ACCEPTED_SUMMARY_FILE = DATA_FOLDER / "accepted.json"
 
 # In the environment, so that children know it too: the umask that the user had before keep_private().
 _UMASK = "WINDVANE_UMASK"
@@ -44,25 +48,6 @@ def apply_user_umask(path: Path) -> None:
     """Give a file or folder that a library made outside of .windvane the mode that the user's umask gives."""
     if _UMASK in os.environ and path.exists() and path.stat().st_uid == os.geteuid():
         path.chmod((0o777 if path.is_dir() else 0o666) & ~int(os.environ[_UMASK], 8))
-
-
-def close_open_folders(root: Path) -> None:
-    """Close the folders of a project that an earlier version left open to others: an account that cannot enter reads nothing in them."""
-    for folder in (root / STATE_FOLDER, root / ".dvc" / "cache", root / ".dvc" / "tmp"):
-        if not (folder.is_dir() and _is_open_to_others(folder) and folder.stat().st_uid == os.geteuid()):
-            continue
-        try:
-            folder.chmod(0o700)
-        except OSError:  # a disk that is read-only: whatever writes next says so
-            continue
-        if folder.name == STATE_FOLDER.name and not _is_open_to_others(folder):  # some disks know no modes
-            for path in folder.rglob("*"):
-                if not path.is_symlink():
-                    path.chmod(path.stat().st_mode & ~0o077)
-
-
-def _is_open_to_others(path: Path) -> bool:
-    return bool(path.stat().st_mode & 0o077)
 
 
 def cache_folder() -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from windvane.ledger.database import NUMBER_PATTERN, to_timestamp
 from windvane.ledger.labels import MAX_LABEL_CHARACTERS, LabelStatement
@@ -226,7 +227,6 @@ def _json(path: Path) -> Iterator[_Row]:
 
 
 def _parquet(path: Path) -> Iterator[_Row]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:

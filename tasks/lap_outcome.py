@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from windvane.ledger.versions import Version
 from windvane.tasks.console import format_metric, format_table
-
-if TYPE_CHECKING:
-    from windvane.ledger.versions import Version
 
 
 @dataclass(frozen=True)

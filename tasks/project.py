@@ -12,7 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windvane.tasks import errors, io, project_secrets
+import sqlalchemy as sa
+
+from windvane.ledger import database, sqlite_files, versions
+from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.versions import Version
+from windvane.tasks import errors, project_secrets
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.settings import project_params as params
@@ -21,10 +26,7 @@ from windvane.tasks.stores import mlflow_store
 
 if TYPE_CHECKING:
     import pandas as pd
-    import sqlalchemy as sa
 
-    from windvane.ledger.privacy import PrivacyRules
-    from windvane.ledger.versions import Version
     from windvane.tasks.stores.mlflow_client import MlflowTracker
 
 
@@ -35,7 +37,6 @@ class Project:
         self.root = root.resolve()
         self.settings: Settings = settings or params.load_settings(root / params.PARAMS_FILE)
         self.home = self.root / STATE_FOLDER
-        io.close_open_folders(self.root)
 
     @property
     def name(self) -> str:
@@ -56,7 +57,6 @@ class Project:
     @cached_property
     def privacy(self) -> PrivacyRules:
         """What of a request the ledger may keep. Raises InputError for a column that neither schema.yaml nor the champion knows."""
-        from windvane.ledger import versions
         from windvane.tasks import project_secrets
 
         if not (self.settings.ledger.drop or self.settings.ledger.hash):
@@ -162,8 +162,6 @@ def open_project_ledger(project: Project) -> sa.Engine:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from windvane.ledger import database
-
     url = find_ledger_address(project)
     try:
         if not database.ledger_exists(url):
@@ -179,8 +177,6 @@ def open_project_ledger(project: Project) -> sa.Engine:
 
 def check_project_ledger(project: Project) -> None:
     """For `check`: read every page of a ledger that is a file. Raises Corrupted."""
-    from windvane.ledger import sqlite_files
-
     url = find_ledger_address(project)
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite") and path.exists() and not sqlite_files.is_database_sound(path):
@@ -218,8 +214,6 @@ def _refuse_missing_ledger(project: Project) -> None:
 
 def refuse_missing_mlflow_store(project: Project) -> None:
     """Before the project's own MLflow store is opened: where the ledger has a champion there was one. Raises WindvaneError."""
-    from windvane.ledger import versions
-
     path = project.home / mlflow_store.MLFLOW_DATABASE
     if project.tracking_uri is not None or (path.exists() and path.stat().st_size):
         return

@@ -9,10 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.io import DATA_FOLDER, STATE_FOLDER, write_json, write_whole
+from windvane.tasks.io import (
+    ACCEPTED_SUMMARY_FILE,
+    DATA_FOLDER,
+    STATE_FOLDER,
+    TRAINED_UNTIL_FILE,
+    write_json,
+    write_whole,
+)
 from windvane.tasks.settings import project_params
-from windvane.tasks.split.data_split import TRAINED_UNTIL_FILE
-from windvane.tasks.validate.table_profile import ACCEPTED_SUMMARY_FILE
 
 # What a lap says to stages about earlier laps, as it stands before the first.
 FIRST_STAGE_INPUTS = {TRAINED_UNTIL_FILE: {"taught_until": None}, ACCEPTED_SUMMARY_FILE: None}

@@ -340,7 +340,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(strategies, "_MIN_TEST_SAMPLE_ROWS", 100)
     table = houses(6000).assign(town=["Rom"] * 30 + ["Ulm", "Bonn", "Kiel"] * 1990)
     table.sample(frac=1, random_state=0).to_parquet(tmp_path / "t.parquet")
-    io.write_json({"taught_until": None}, tmp_path / data_split.TRAINED_UNTIL_FILE)
+    io.write_json({"taught_until": None}, tmp_path / io.TRAINED_UNTIL_FILE)
     return tmp_path
 
 

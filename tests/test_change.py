@@ -16,7 +16,7 @@ from windvane.monitoring.diagnosis import broken_columns, window_states
 from windvane.monitoring.diagnosis.evidence import DiagnosisCase
 from windvane.monitoring.diagnosis.explanations import choose_remedy, diagnose_change
 from windvane.monitoring.diagnosis.window_states import WindowState
-from windvane.monitoring.performance import estimated_loss, measured_loss
+from windvane.monitoring.performance import window_loss
 from windvane.monitoring.records import ChangeDiagnosis, DriftFinding, DriftResult, PerformanceResult
 from windvane.tasks.models.features import FeatureColumns
 
@@ -39,7 +39,7 @@ def say(
     record, model = watched(kind)
     seen = answered(frame, kind)
     seen["y"] = seen["y"].where(np.arange(len(seen)) < labelled * len(seen))
-    measured = measured_loss.measure_window_loss(record, seen, kind_of(kind), problem(kind))
+    measured = window_loss.measure_window_loss(record, seen, kind_of(kind), problem(kind))
     return diagnose_change(
         DiagnosisCase(record, seen, columns, kind_of(kind), problem(kind), model, known_states=known, seed=0),
         drift,
@@ -120,7 +120,7 @@ def test_broken_columns_are_named(column: str, how: Any, begin: float) -> None:
 def test_a_column_that_is_gone_or_unreadable_is_broken() -> None:
     record, model = watched()
     for frame in (answered(window()).drop(columns="age"), answered(window()).assign(age="n/a")):
-        known = measured_loss.measure_window_loss(record, frame, kind_of("regression"), problem("regression"))
+        known = window_loss.measure_window_loss(record, frame, kind_of("regression"), problem("regression"))
         found = diagnose_change(
             DiagnosisCase(record, frame, COLUMNS, kind_of("regression"), problem("regression"), model), MOVED, known
         )
@@ -221,8 +221,8 @@ def test_the_order_of_rows_does_not_matter(seed: int, kind: str) -> None:
         (record, frame),
         (record.sample(frac=1, random_state=rng), frame.sample(frac=1, random_state=rng)),
     ):
-        model = estimated_loss.fit_loss_model(own, COLUMNS, kind_of(kind), problem(kind), 0)
-        known = measured_loss.measure_window_loss(own, seen, kind_of(kind), problem(kind))
+        model = window_loss.fit_loss_model(own, COLUMNS, kind_of(kind), problem(kind), 0)
+        known = window_loss.measure_window_loss(own, seen, kind_of(kind), problem(kind))
         found.append(
             diagnose_change(DiagnosisCase(own, seen, COLUMNS, kind_of(kind), problem(kind), model), MOVED, known)
         )
@@ -261,8 +261,8 @@ def test_any_columns_end_in_an_answer(kind: str, name: str, labels: str) -> None
     frame = more(answered(rows(150, 1, kind), kind), 2)
     if labels != "all":
         frame["y"] = frame["y"].where(np.arange(150) < (75 if labels == "some" else 0))
-    model = estimated_loss.fit_loss_model(record, columns, kind_of(kind), problem(kind), 0)
-    known = measured_loss.measure_window_loss(record, frame, kind_of(kind), problem(kind))
+    model = window_loss.fit_loss_model(record, columns, kind_of(kind), problem(kind), 0)
+    known = window_loss.measure_window_loss(record, frame, kind_of(kind), problem(kind))
     drift = DriftResult(False, None, None, None, 0.01, (), 300, 150)
     found = diagnose_change(DiagnosisCase(record, frame, columns, kind_of(kind), problem(kind), model), drift, known)
     assert found.change == "none" or found.sure < 0.6, found
@@ -278,8 +278,8 @@ def test_dependent_rows_speak_less_loudly() -> None:
         pd.concat([f] * 10, ignore_index=True)[[*[c for c in f if c[0] != "_"], *[c for c in f if c[0] == "_"]]]
         for f in (alone, frame)
     ]
-    model = estimated_loss.fit_loss_model(many[0], COLUMNS, kind, chosen, 0)
-    known = measured_loss.measure_window_loss(*many, kind, chosen)
+    model = window_loss.fit_loss_model(many[0], COLUMNS, kind, chosen, 0)
+    known = window_loss.measure_window_loss(*many, kind, chosen)
     found = diagnose_change(DiagnosisCase(*many, COLUMNS, kind, chosen, model), MOVED, known)
     assert found.change == "none", found
 

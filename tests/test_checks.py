@@ -262,10 +262,8 @@ def test_labels_that_contradict_the_rest_are_told_and_a_hard_problem_is_not() ->
     assert "label_noise" not in inspected(hard, **asked)
 
 
-def test_a_bent_giveaway_is_seen_by_a_tree() -> None:
-    bent = GOOD.assign(code=(GOOD["price"] - 300).abs() * np.sign(np.sin(GOOD["price"])))
-    assert "leak:code" not in told(bent)
-    assert inspected(GOOD.assign(code=(GOOD["price"] - GOOD["price"].mean()) ** 3))["giveaway"].column == "code"
+def test_a_bent_giveaway_is_a_leak_too() -> None:
+    assert "leak:code" in told(GOOD.assign(code=(GOOD["price"] - GOOD["price"].mean()) ** 3))
 
 
 def test_a_learning_curve_that_still_rises_is_told() -> None:

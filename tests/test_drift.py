@@ -14,8 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from benchmarks.preset import run_preset
 from tests.conftest import ROOT
-from windvane.monitoring.drift import binning, calibration, detector, distances, evidently
+from windvane.monitoring.drift import binning, calibration, detector, distances
 from windvane.monitoring.drift.permutation import PermutationScorer, RowPermutation
 from windvane.monitoring.records import DriftFinding, DriftResult
 from windvane.tasks.models.features import FeatureColumns
@@ -266,7 +267,7 @@ def test_the_presets_verdict_is_the_presets(reference: int, window: int) -> None
     given = [Dataset.from_pandas(side[numbers + categories], data_definition=definition) for side in sides]
     told = Report([DataDriftPreset()]).run(given[1], given[0]).dict()["metrics"]
     counted = next(m for m in told if "DriftedColumnsCount" in m["metric_name"])["value"]
-    said = evidently.run_evidently_preset(*sides, numbers, categories)
+    said = run_preset(*sides, numbers, categories)
     assert said == (counted["share"] >= 0.5, counted["count"])
 
 

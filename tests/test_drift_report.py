@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.test_drift import COLUMNS, rows
-from windvane.monitoring.drift import binning, detector, distances, evidently, scipy_distances
+from windvane.monitoring.drift import binning, detector, distances, evidently
 from windvane.monitoring.records import DriftResult
 from windvane.tasks.models.features import FeatureColumns
 
@@ -156,7 +156,7 @@ def test_distances_are_evidentlys_on_the_rows_that_it_is_given(seed: int, cut: b
     towns = [rng.choice(list("abcdefg"), size, p=rng.dirichlet(np.ones(7))) for size in (n, m)]
     apart = jensenshannon_stat_test(*map(pd.Series, towns), ColumnType.Categorical, 0.1).drift_score
     counts = pd.DataFrame({i: pd.Series(t).value_counts() for i, t in enumerate(towns)}).fillna(0).to_numpy().T
-    for ours in (distances, scipy_distances):
+    for ours in (distances, distances.ScipyDistances()):
         one, other = (np.bincount(side, minlength=found.size) / len(side) for side in sides)
         assert float(ours.compute_wasserstein(one, other, found.gaps)) * unit == pytest.approx(theirs, rel=1e-9)
         assert float(ours.compute_kolmogorov_smirnov(one, other)) == pytest.approx(

@@ -79,18 +79,6 @@ def test_a_file_that_is_written_again_keeps_its_mode(tmp_path: Path) -> None:
     assert mode(path) == 0o604
 
 
-def test_a_project_of_before_is_closed_when_it_is_opened(tmp_path: Path) -> None:
-    home = tmp_path / io.STATE_FOLDER
-    (home / "up").mkdir(parents=True)
-    (home / "ledger.db").touch()
-    for path in (home, home / "up"):
-        path.chmod(0o755)
-    (home / "ledger.db").chmod(0o644)
-    io.close_open_folders(tmp_path)
-    assert open_to_others(home) == {}
-    assert [mode(home), mode(home / "ledger.db")] == [0o700, 0o600]
-
-
 def test_the_umask_of_the_user_is_handed_on_to_children(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, pathlib; from windvane.tasks import io, io; io.set_private_umask();"

@@ -217,7 +217,7 @@ def test_a_full_queue_makes_the_next_wait_and_then_sends_them_away(engine: sa.En
     free = threading.Event()
     writer = Watched(engine, project, lambda _: free.wait(10), room=2, patience=0.2)
     first = writer.submit([answer("a")])
-    while writer.queued:
+    while writer._queued:
         pass
     more = [writer.submit([answer(i)]) for i in "bc"]
     with pytest.raises(LedgerFull):

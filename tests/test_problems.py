@@ -47,7 +47,7 @@ def test_only_a_positive_skewed_target_is_tried_on_its_logarithm() -> None:
     assert not r.suggest_log_target(prices - prices.min())
     assert not r.suggest_log_target(np.log(prices))
     assert not r.suggest_log_target(np.full(9, 5.0))
-    assert not c.never_suggest_log_target(prices)
+    assert not c.PROBLEM_TYPE.log_target(prices)
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -144,19 +144,3 @@ def test_grid_points_hold_both_ends_once() -> None:
     assert FloatRange(0.01, 100, 1, log=True).grid(3) == (0.01, 1.0, 100.0)
     assert IntRange(1, 3, 2).grid(9) == (1, 2, 3)
     assert IntRange(2, 32, 10, log=True).grid(3) == (2, 8, 32)
-
-
-@pytest.mark.parametrize("name", ["regression", "classification"])
-def test_plots_draw(name: str) -> None:
-    from matplotlib.figure import Figure
-
-    proba = np.random.default_rng(0).dirichlet([1, 1], 60)
-    said = {
-        "regression": Predictions(np.arange(60.0)),
-        "classification": Predictions(proba.argmax(axis=1), proba, np.arange(2)),
-    }
-    truth = {"regression": np.arange(60.0) + 1, "classification": np.arange(60) % 2}
-    for draw in definitions.load_problem_type(name).plots.values():
-        axes = Figure().subplots()
-        draw(axes, truth[name], said[name])
-        assert axes.get_title()

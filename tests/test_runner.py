@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from windvane.flows.lap.step_runner import Direct
+from windvane.flows.lap.context import Direct
 
 
 def called() -> set[str]:

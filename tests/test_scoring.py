@@ -16,14 +16,13 @@ from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
 from windvane.ledger.schema import versions
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, WindvaneError
-from windvane.tasks.ingest import table_io
 from windvane.tasks.models.features import conform_frame
 from windvane.tasks.project import Project
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(table_io, "PIECE_ROWS", 40)
+    monkeypatch.setattr(scoring, "PIECE_ROWS", 40)
     folder = made_project(tmp_path)
     rows = houses().drop(columns=["price", "dear"]).assign(note=None)
     rows.loc[250, "note"] = "only far below"

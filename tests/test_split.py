@@ -173,7 +173,7 @@ def texas(tmp_path: Path) -> Path:
     mine = params.load_settings(ROOT / "params.yaml")
     (tmp_path / "data").mkdir()
     (tmp_path / mine.data.source).write_bytes((ROOT / mine.data.source).read_bytes())
-    io.write_json({"taught_until": None}, tmp_path / data_split.TRAINED_UNTIL_FILE)
+    io.write_json({"taught_until": None}, tmp_path / io.TRAINED_UNTIL_FILE)
     ingestion.run_ingest(tmp_path, mine)
     data_split.run_split(tmp_path, mine)
     return tmp_path

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from windvane.monitoring.performance import estimated_loss
-from windvane.monitoring.performance.estimated_loss import LossModel
+from windvane.monitoring.performance import window_loss
+from windvane.monitoring.performance.window_loss import LossModel
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
@@ -72,4 +72,4 @@ def answered(frame: pd.DataFrame, kind: str = "regression", record: bool = False
 def watched(kind: str = "regression", count: int = 1500, seed: int = 0) -> tuple[pd.DataFrame, LossModel]:
     """A record and what it teaches about losses."""
     record = answered(rows(count, seed, kind), kind, record=True)
-    return record, estimated_loss.fit_loss_model(record, COLUMNS, kind_of(kind), problem(kind), 0)
+    return record, window_loss.fit_loss_model(record, COLUMNS, kind_of(kind), problem(kind), 0)

@@ -1,20 +1,23 @@
 """The context of one lap: its cause and depth, its lease, its decision, and where its work in progress lies.
 
-Opens, claims, records and ends a lap. Imports nothing heavy.
+Opens, claims, records and ends a lap. Also how its steps are called: as plain functions here, as tasks of Prefect in
+flows/steps.py; their order is flows/training.py's. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 from uuid import uuid4
 
-from windvane.ledger import decisions, laps, retention, versions
+from windvane.ledger import decisions, laps, predictions, versions
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import Version
 from windvane.monitoring.records import LapDepth
@@ -23,6 +26,8 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.lap_outcome import LapOutcome, describe_version_outcome
 from windvane.tasks.project import Project
+from windvane.tasks.sources import fetch
+from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 
@@ -182,8 +187,62 @@ def finish_lap(lap: LapContext, outcome: LapOutcome) -> None:
     if lap.decision is not None or outcome.verdict == "promoted":
         notifications.notify_of_lap(lap.project, outcome)
     if keep is not None:
-        retention.expire_predictions(engine, lap.project.name, keep)
+        predictions.expire_predictions(engine, lap.project.name, keep)
     if (versions_kept := lap.project.settings.retention.versions) is not None:
         from windvane.flows import cleanup
 
         cleanup.clean_after_lap(lap.project, lap.lease, versions_kept, lap.console)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Running(Protocol[R_co]):
+    """A step that was started and may run beside others."""
+
+    def result(self) -> R_co:
+        """Wait for its end; what it returned. Raises what it raised."""
+
+
+class Runner(ABC):
+    """Calls steps; `seconds`: how long those took that are timed, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @abstractmethod
+    def __call__(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do a step and return what it returns."""
+
+    @abstractmethod
+    def beside(self, step: Callable[..., R], *args: Any) -> Running[R]:
+        """Begin a step; where an argument is a step that runs, it is given that one's result."""
+
+
+class Direct(Runner):
+    """One after the other, in this thread.
+
+    instead: what replaces each step where a lap is simulated; a step that is not in it is a KeyError. None: the steps themselves.
+    """
+
+    def __init__(self, instead: Mapping[Callable[..., Any], Callable[..., Any]] | None = None) -> None:
+        super().__init__()
+        self._instead = instead
+
+    def __call__(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it."""
+        work: Callable[..., R] = step if self._instead is None else self._instead[step]
+        return work(*args, **kwargs)
+
+    def beside(self, step: Callable[..., R], *args: Any) -> Running[R]:
+        """Call it now: a failure is raised here, before whatever would have run beside it."""
+        ended: Future[R] = Future()
+        ended.set_result(self(step, *(a.result() if isinstance(a, Future) else a for a in args)))
+        return ended
+
+
+def run_fetch_step(lap: LapContext, known: FetchResult | None = None) -> FetchResult:
+    """Source -> snapshot; `known`: how that ended where this lap did so already."""
+    return fetch.update_source_snapshot(lap.project, lap.console) if known is None else known

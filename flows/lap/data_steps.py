@@ -1,4 +1,4 @@
-"""The data steps of a lap: fetch, ingest, validate, split, and the push to the DVC remote.
+"""The data steps of a lap: ingest, validate, split, and the push to the DVC remote.
 
 Each stage runs only if DVC finds that its inputs changed.
 """
@@ -11,42 +11,29 @@ from typing import Any
 
 from windvane.flows.lap.context import LapContext, make_no_new_rows_outcome
 from windvane.ledger import versions
-from windvane.tasks import project_secrets
+from windvane.tasks import io, project_secrets
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.ingest import ingestion as ingesting
 from windvane.tasks.ingest import table_io
-from windvane.tasks.io import DATA_FOLDER, read_cache, read_record, write_json
+from windvane.tasks.io import read_cache, read_record, write_json
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
 from windvane.tasks.settings.data_section import expand_variables
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.sources import fetch as fetching
 from windvane.tasks.sources import snapshot
-from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.split import data_split as splitting
 from windvane.tasks.stores import dvc_pipeline
 from windvane.tasks.validate import findings, table_profile, table_schema
 from windvane.tasks.validate import table_validation as validating
 from windvane.tasks.validate.table_profile import (
-    ACCEPTED_SUMMARY_FILE,
+    PROFILE_FILE,
     SUMMARY_FILE,
     TABLE_FILE,
     TableProfile,
     read_profile,
     require_columns,
 )
-
-
-def run_fetch_step(lap: LapContext, known: FetchResult | None = None) -> FetchResult:
-    """Source -> snapshot; `known`: how that ended where this lap did so already."""
-    if known is not None:
-        return known
-    return fetching.update_source_snapshot(lap.project, lap.console)
-
-
-TRAINED_UNTIL_PATH = DATA_FOLDER / "taught_until.json"
-PROFILE_PATH = DATA_FOLDER / "profile.json"
 
 
 def run_ingest_step(lap: LapContext) -> None:
@@ -67,20 +54,20 @@ def run_validate_step(lap: LapContext) -> None:
     proposed = _propose_contract(lap)
     with dvc_pipeline.open_dvc_pipeline(root) as stages:
         moved = stages.changed("validate")
-    before = _read_stage_input(root / ACCEPTED_SUMMARY_FILE)
+    before = _read_stage_input(root / io.ACCEPTED_SUMMARY_FILE)
     if moved:
         write_accepted_digest(lap)
     try:
         _run_stage(lap, "validate", validating.run_validation)
     except InputError:
         # With the table of before back in its place, nothing will have changed; and a bad table is no model for good ones.
-        write_json(before, root / ACCEPTED_SUMMARY_FILE)
+        write_json(before, root / io.ACCEPTED_SUMMARY_FILE)
         if proposed:
             (root / table_schema.SCHEMA_FILE).unlink()
         raise
     if proposed:
         lap.console.say(f"  note: wrote {table_schema.SCHEMA_FILE}, what later tables are held to; review it")
-    profile = read_profile(root / PROFILE_PATH)
+    profile = read_profile(root / PROFILE_FILE)
     for finding in findings.read_findings(root / findings.FINDINGS_FILE):
         if finding.level == "warn":
             lap.console.say(f"  note: {finding.message}")
@@ -157,7 +144,7 @@ def read_accepted_digest(project: Project) -> Any:
 
 def write_accepted_digest(lap: LapContext) -> None:
     """Hand the validate stage, as a file, what the last accepted table was like."""
-    content, path = read_accepted_digest(lap.project), lap.project.root / ACCEPTED_SUMMARY_FILE
+    content, path = read_accepted_digest(lap.project), lap.project.root / io.ACCEPTED_SUMMARY_FILE
     _write_stage_input(content, path)
 
 
@@ -165,7 +152,7 @@ def write_trained_until(lap: LapContext) -> None:
     """Hand the split stage, as a file, up to where the champion was trained: what it read from a ledger would not be pure."""
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
     content = {"taught_until": champion.facts.taught_until if champion else None}
-    path = lap.project.root / TRAINED_UNTIL_PATH
+    path = lap.project.root / io.TRAINED_UNTIL_FILE
     _write_stage_input(content, path)
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.flows.lap.context import LapContext
 from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, join_training_rows, load_training_data
@@ -22,14 +26,8 @@ from windvane.tasks.models.model_pipeline import ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
+from windvane.tasks.settings.project_params import ProblemSettings, Settings
 from windvane.tasks.split import data_split
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import ProblemSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,6 @@ def compute_reference_losses(
     """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows, and
     how many models were fitted for them.
     """
-    import numpy as np
-
     if against is None:
         return ReferenceLosses(
             record[BASELINE_LOSS_COLUMN].to_numpy(dtype="float64"), np.ones(len(record), dtype=bool), ""
@@ -146,8 +142,6 @@ def _find_unseen_rows(
     challenger: Version, champion: Version, record: pd.DataFrame, time: str | None
 ) -> NDArray[np.bool_]:
     """Which record rows the champion was neither fitted nor tuned on. In doubt: none."""
-    import numpy as np
-    import pandas as pd
 
     mine, theirs = challenger.facts.sides, champion.facts.sides
     until = champion.facts.taught_until

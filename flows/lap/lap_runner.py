@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windvane.flows import training
-from windvane.flows.lap.context import LapContext, claim_lap_decision, open_lap, track_lap
-from windvane.flows.lap.step_runner import Direct
+from windvane.flows.lap.context import Direct, LapContext, claim_lap_decision, open_lap, track_lap
 from windvane.flows.services import up_state
 from windvane.monitoring.records import LapDepth
 from windvane.tasks.console import Console

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+import polars as pl
 from pydantic import TypeAdapter
 
 from windvane.flows.lap.context import LapContext
@@ -29,18 +32,15 @@ from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
 from windvane.tasks.search import model_search as searching
 from windvane.tasks.settings import serving_section
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import data_split
 from windvane.tasks.split import data_split as splitting
 from windvane.tasks.stores import model_files
+from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
 from windvane.tasks.stores.model_files import SmokeTester
 from windvane.tasks.validate import findings, model_checks, table_profile, table_schema, table_statistics
 from windvane.tasks.validate.findings import TableFinding
 from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.tasks.settings.project_params import Settings
 
 # Bytes of a scoring service without a model, about.
 EMPTY_SERVICE_BYTES = 100_000_000
@@ -102,8 +102,6 @@ class BuiltModel:
 
 def load_training_data(lap: LapContext, data_version: str, mark: str) -> TrainingData:
     """The splits to learn from, read from where DVC keeps them by their hash, not from the workspace."""
-    from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
-
     root = lap.folder(mark)
     with open_dvc_pipeline(lap.project.root) as stages:
         stages.materialise(root)
@@ -332,14 +330,10 @@ def _prefix_scores(side: str, scores: Any) -> dict[str, float | None]:
 
 def join_training_rows(lesson: TrainingData) -> pd.DataFrame:
     """The rows that the evaluated model is fitted on: train and validation, never test."""
-    import pandas as pd
-
     return pd.concat([lesson.train, lesson.validation], ignore_index=True) if len(lesson.validation) else lesson.train
 
 
 def _empty_folder(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
 
@@ -357,7 +351,7 @@ def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
         before = findings.read_findings(lesson.root / findings.FINDINGS_FILE)
         sides = read_record(lesson.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE, _parse_split_findings)
         seen = model_checks.inspect_training_rows(settings, lesson.kind, lesson.columns, lesson.train, lesson.cores)
-        seen = findings.accept_findings((*sides, *_drop_known_leaks(seen, before)), agreed.accept if agreed else ())
+        seen = findings.accept_findings((*sides, *seen), agreed.accept if agreed else ())
         whole = findings.accept_findings((*before, *seen), ())
         _write_data_report(lap, lesson, whole, folder / INSPECTION_REPORT_FILE)
         findings.write_findings(whole, folder / INSPECTION_FINDINGS_FILE)
@@ -382,14 +376,7 @@ def _parse_split_findings(record: Any) -> tuple[TableFinding, ...]:
     return tuple(TableFinding(**f) for f in record.get("findings", ()))
 
 
-def _drop_known_leaks(seen: tuple[TableFinding, ...], before: tuple[TableFinding, ...]) -> tuple[TableFinding, ...]:
-    """Without the columns that validate reported already as giving the target away."""
-    told = {f.column for f in before if (f.check == "leak" and f.level != "pass") or f.key.startswith("leak:")}
-    return tuple(f for f in seen if f.check != "giveaway" or f.column is None or f.column not in told)
-
-
 def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
-    import polars as pl
 
     scan = table_io.scan_parquet(lesson.root / table_profile.TABLE_FILE).filter(
         pl.col(lap.project.settings.problem.target).is_not_null()
@@ -397,7 +384,7 @@ def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[Table
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())
     now = table_profile.read_summary(lesson.root / table_profile.SUMMARY_FILE)
     assert now is not None
-    then = table_profile.read_summary(lap.project.root / table_profile.ACCEPTED_SUMMARY_FILE)
+    then = table_profile.read_summary(lap.project.root / io.ACCEPTED_SUMMARY_FILE)
     sample = table_statistics.sample_evenly(table_statistics.scan_frame(scan), rows)
     data_report.write_data_report(data_report.DataReport(lap.project.settings, now, then, whole, sample), path)
 

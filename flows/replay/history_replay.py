@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from windvane.flows import monitoring
@@ -20,6 +20,7 @@ from windvane.ledger import decisions, laps, versions
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
 from windvane.ledger.windows import WindowRecord
+from windvane.monitoring.history import replay_report
 from windvane.monitoring.history.arrivals import find_replay_start, order_arrivals
 from windvane.monitoring.history.replay_report import ReplayedWindow, ReplayResult, summarize_assessment
 from windvane.monitoring.records import WindowAssessment
@@ -34,11 +35,10 @@ from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
+from windvane.tasks.reports import style
 from windvane.tasks.settings import project_params as params
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.stores.mlflow_client import MlflowTracker
-
-if TYPE_CHECKING:
-    from windvane.tasks.settings.project_params import Settings
 
 HISTORY_FOLDER = STATE_FOLDER / "history"
 
@@ -68,9 +68,6 @@ def _make_json_row(chapter: ReplayedWindow) -> dict[str, Any]:
 
 
 def _write_replay_files(story: ReplayResult, folder: Path) -> tuple[Path, Path]:
-    from windvane.monitoring.history import replay_report
-    from windvane.tasks.reports import style
-
     drawn, written = folder / "replay.png", folder / "replay.html"
     folder.mkdir(parents=True, exist_ok=True)
     style.save_figure(replay_report.draw_replay(story), drawn)

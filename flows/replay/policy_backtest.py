@@ -9,12 +9,17 @@ import math
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from windvane.ledger import versions
 from windvane.ledger.database import to_timestamp
 from windvane.monitoring.history import backtest, loss_matrix
 from windvane.monitoring.history.backtest import AlarmsByPolicy, BacktestResult, PolicyResult, WindowLengthResult
+from windvane.monitoring.history.loss_matrix import LossMatrix, WindowedTable
+from windvane.monitoring.history.simulation import PolicySimulation
 from windvane.tasks import io
 from windvane.tasks.console import Console, format_table
 from windvane.tasks.errors import InputError
@@ -24,15 +29,8 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
-from windvane.tasks.settings.project_params import PARAMS_FILE
+from windvane.tasks.settings.project_params import PARAMS_FILE, Settings
 from windvane.tasks.sources import fetch
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.monitoring.history.loss_matrix import LossMatrix, WindowedTable
-    from windvane.monitoring.history.simulation import PolicySimulation
-    from windvane.tasks.settings.project_params import Settings
 
 
 def select_recommended_results(found: BacktestResult) -> list[PolicyResult]:
@@ -96,8 +94,6 @@ def draw_backtest_result(found: BacktestResult, starts: tuple[str, ...], first: 
     """Loss over the windows from `first` on, which begin at `starts`: never retrained, and under the recommended policy (regret, where
     that is never) with its retrainings.
     """
-    from matplotlib.figure import Figure
-
     played = {r.name: r for r in select_recommended_results(found)}
     shown = played["regret" if found.recommended.name == "never" else found.recommended.name]
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -174,7 +170,7 @@ def backtest_table(
 
 
 def _compute_alarms(asked: loss_matrix.MatrixJob, project: Project, console: Console) -> AlarmsByPolicy:
-    """The project's own drift alarm, by its name in retrain.policy, and Evidently's preset; remembered beside the fits."""
+    """The project's own drift alarm, by its name in retrain.policy; remembered beside the fits."""
     from windvane.monitoring.history import backtest
 
     folder = project.home / "history"
@@ -185,7 +181,6 @@ def _compute_alarms(asked: loss_matrix.MatrixJob, project: Project, console: Con
 
     return {
         "drift": backtest.make_calibrated_alarm(asked, level, folder / "drift.json", working),
-        "evidently's preset": backtest.make_preset_alarm(asked, folder / "preset.json", working),
     }
 
 

@@ -10,13 +10,18 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import polars as pl
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from windvane.flows import model_promotion, training
 from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
 from windvane.flows.lap.context import (
+    Direct,
     LapContext,
     claim_lap_decision,
     clear,
@@ -24,6 +29,7 @@ from windvane.flows.lap.context import (
     find_unchanged_outcome,
     finish_lap,
     make_no_new_rows_outcome,
+    run_fetch_step,
 )
 from windvane.flows.lap.gate_step import Judged
 from windvane.flows.lap.model_steps import (
@@ -33,13 +39,13 @@ from windvane.flows.lap.model_steps import (
     choose_refit_spec,
     join_training_rows,
 )
-from windvane.flows.lap.step_runner import Direct
 from windvane.flows.orchestration import libraries
 from windvane.ledger import database, decisions, versions
 from windvane.ledger.database import now_timestamp
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
 from windvane.ledger.versions import Promotion, Version, VersionFacts
+from windvane.monitoring import window_frames
 from windvane.monitoring.history.arrivals import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
 from windvane.monitoring.records import LapDepth
@@ -48,6 +54,7 @@ from windvane.monitoring.watch.windows import WindowSpan
 from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_evaluation
+from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.ingest.table_io import ROW_KEY
@@ -58,6 +65,7 @@ from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.search import model_search as searching
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.sources import fetch
 from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.split import data_split as splitting
@@ -65,14 +73,6 @@ from windvane.tasks.split import strategies, time_windows
 from windvane.tasks.split import strategies as parting
 from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
-    from windvane.tasks.settings.project_params import Settings
 
 
 class SimulatedProject(Project):
@@ -122,9 +122,6 @@ class SimulatedProject(Project):
 
     def answered(self, version: Version, place: WindowSpan) -> pd.DataFrame:
         """A window's rows with a version's predictions, and with their labels, whenever these come."""
-        from windvane.monitoring import window_frames
-        from windvane.tasks.models.problem_types import definitions
-
         key = (version.version, place.start, place.end)
         if key not in self._answered:
             rows, kind = (
@@ -137,9 +134,6 @@ class SimulatedProject(Project):
 
     def loss(self, version: Version, place: WindowSpan) -> float:
         """A version's mean loss on a window's labelled rows; NaN without any."""
-        from windvane.monitoring import window_frames
-        from windvane.tasks.models.problem_types import definitions
-
         problem, frame = self.settings.problem, self.answered(version, place)
         frame = frame[window_frames.mask_labelled(frame, problem.target)]
         if not len(frame):
@@ -152,8 +146,6 @@ class SimulatedProject(Project):
 
     def reference(self, version: Version) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """A version's record as checks need it, and the rows from before it."""
-        from windvane.monitoring import window_frames
-
         if version.version not in self._references:
             columns, time = window_frames.read_version_columns(version.facts, ()), str(self.settings.problem.time)
             record = window_frames.read_like_record(self.record(version), columns)
@@ -200,8 +192,6 @@ class SimulatedProduction(Production):
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
         """A window's rows with the champion's predictions, and the labels that have come."""
-        import numpy as np
-
         frame, problem = self._past.answered(self.champion, count.place), self.project.settings.problem
         start = self._past.stream.between(count.place.start, count.place.end).start
         come = np.arange(start, start + len(frame)) < self._past.stream.known_at(self.now)[1]
@@ -321,7 +311,7 @@ class _Steps:
         )
         return {
             **dict.fromkeys(idle, _nothing),
-            data_steps.run_fetch_step: lambda *_: FetchResult(False, 0, 0, None),
+            run_fetch_step: lambda *_: FetchResult(False, 0, 0, None),
             data_steps.run_split_step: lambda _: "",
             data_steps.find_no_new_rows_outcome: self.nothing_to_learn,
             compute_fingerprint: self.fingerprint,
@@ -359,8 +349,6 @@ class _Steps:
         parted = parting.split_rows(rows, settings, champion.facts.taught_until if champion else None)
 
         def taken(side: pd.DataFrame, judging: bool) -> pd.DataFrame:
-            import polars as pl
-
             most, side = strategies.choose_row_limit(settings, judging=judging), side.reset_index(drop=True)
             if most is None or len(side) <= most:
                 return side

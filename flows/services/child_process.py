@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from windvane.tasks import errors, io, process_environment
+from windvane.tasks.errors import WindvaneError
 
 # Seconds between the request to end and the end.
 STOP_GRACE_SECONDS = 10
@@ -49,7 +50,6 @@ def run_child_process(role: str, *arguments: str) -> int:
     process_environment.set_library_environment()
     from windvane.serving.http import auth_middleware
     from windvane.tasks.console import Console
-    from windvane.tasks.errors import WindvaneError
     from windvane.tasks.project import Project
 
     try:

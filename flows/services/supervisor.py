@@ -146,11 +146,6 @@ class SupervisedProcess:
             return f"died{times}, started again (see {self.log.path.name}): {self.last_line}"
         return "waiting" if self.process is None and self.service.command is not None else "starting"
 
-    @property
-    def begins_in(self) -> float:
-        """Seconds until it may be started again."""
-        return max(0.0, self._begin - time.monotonic())
-
     def start(self) -> None:
         """Start the process; its words go to the log."""
         assert self.service.command is not None

@@ -5,15 +5,12 @@ is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.monitoring.diagnosis import window_states
 from windvane.monitoring.window_frames import PairedColumn
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Ratios of units that people mix up, each also the other way round: powers of ten, inches, feet, yards, miles, pounds, ounces,
 # square feet, gallons, minutes, days, weeks, years; and Fahrenheit.

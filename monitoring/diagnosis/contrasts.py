@@ -5,17 +5,17 @@ distinguishes their rows. Concludes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 
 from windvane.monitoring.window_frames import PairedColumn, fill_empty_columns
 from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.gate.block_test import MIN_BLOCKS, FloatArray, RowBlocks, bound_paired_difference
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Words of a category that are looked at one by one; bins of a label that stand for its value.
 _MAX_WORDS, _LABEL_BINS = 8, 10
@@ -95,8 +95,6 @@ def build_contrast_features(columns: tuple[PairedColumn, ...], rows: int) -> Con
 
 def rank_values(values: FloatArray) -> FloatArray:
     """Places from -1 to 1, ties in their middle; 0 where missing."""
-    from scipy.stats import rankdata
-
     known = ~np.isnan(values)
     out = np.zeros(len(values))
     if known.any():
@@ -213,9 +211,6 @@ def estimate_window_chances(
     """Chance (n + m,) of each row (n + m, k) to be of the window, from other folds (`fold`: any whole numbers), calibrated on
     them: a classifier two-sample test (Lopez-Paz & Oquab, ICLR 2017) reads its ranks, importance weighting its odds.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.linear_model import LogisticRegression
-
     share = float(window.mean())
     of_fold = fold % _FOLDS
     logits = np.zeros(len(rows))

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.monitoring import window_frames
 from windvane.monitoring.diagnosis import broken_columns, contrasts, window_states
 from windvane.monitoring.diagnosis.broken_columns import BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast, ContrastFeatures, SampleBlocks
 from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
-from windvane.monitoring.performance import estimated_loss
+from windvane.monitoring.performance import window_loss
+from windvane.monitoring.performance.window_loss import LossModel
 from windvane.tasks.evaluation.intervals import compute_t_quantile
-from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
+from windvane.tasks.gate.block_test import MIN_BLOCKS, RowBlocks, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.tasks.gate.block_test import RowBlocks
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 # An error of a prediction beyond so many expected ones counts as this many: one odd row must not be a concept.
 _MAX_ERROR = 4.0
@@ -63,7 +58,7 @@ class ChangeEvidence:
 class DiagnosisCase:
     """A window (m rows) beside the champion's record (n rows); frames as in monitoring/window_frames.py.
 
-    model: what a row costs by the record (estimated_loss.fit_loss_model).
+    model: what a row costs by the record (window_loss.fit_loss_model).
     """
 
     record: pd.DataFrame
@@ -79,10 +74,10 @@ class DiagnosisCase:
 def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
     """Inspect the rows of a case, at most 20,000 of each side; see ChangeEvidence."""
     columns, kind, problem, model, seed = case.columns, case.kind, case.problem, case.model, case.seed
-    newest = estimated_loss.order_by_content(case.window)[:_MAX_WINDOW_ROWS]
+    newest = window_loss.order_by_content(case.window)[:_MAX_WINDOW_ROWS]
     case = replace(case, record=case.record.iloc[model.at], window=case.window.iloc[newest])
     record, window = case.record, case.window
-    thin = estimate_row_weight(record, window, model, problem)
+    thin = estimate_row_weight(window, model, problem)
     read = window_frames.pair_columns(record, window, columns)
     found = contrasts.build_contrast_features(read, len(record) + len(window))
     all_rows = SampleBlocks(
@@ -119,9 +114,7 @@ def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
     )
 
 
-def estimate_row_weight(
-    record: pd.DataFrame, window: pd.DataFrame, model: LossModel, problem: ProblemSettings
-) -> float:
+def estimate_row_weight(window: pd.DataFrame, model: LossModel, problem: ProblemSettings) -> float:
     """As how many independent rows each row counts: 1, or less where rows of a block or group resemble each other."""
     own = 1 / model.widening
     parts = window_frames.form_frame_blocks(window, problem)
@@ -207,7 +200,7 @@ def _contrast_labelled_rows(
     place = contrasts.rank_values(answer)
     more = np.column_stack([place, np.abs(place) - 0.5])
     if not kind.continuous:
-        logs = np.concatenate([estimated_loss.compute_log_probabilities(m) for m in made])[rows]
+        logs = np.concatenate([window_loss.compute_log_probabilities(m) for m in made])[rows]
         logs = logs[:, : 1 if logs.shape[1] == 2 else _MAX_CLASSES]
         more = logs - logs.mean(axis=0)
     drifted = contrasts.contrast_labels_given_inputs(errors, some, more, odds / (1 + odds), sides)
@@ -230,14 +223,14 @@ def _compute_class_residuals(
     """Per class whether it came less its calibrated chance, (rows, k or 1 of two); and classes as whole numbers."""
     made = [window_frames.read_frame_predictions(side, record, kind, problem.target) for side in (record, late)]
     came = [
-        estimated_loss.encode_true_classes(side, m, kind, problem) for side, m in zip((record, late), made, strict=True)
+        window_loss.encode_true_classes(side, m, kind, problem) for side, m in zip((record, late), made, strict=True)
     ]
-    chance = estimated_loss.fit_calibrated_probabilities(
-        estimated_loss.compute_log_probabilities(made[0]), came[0].astype(np.float64)
+    chance = window_loss.fit_calibrated_probabilities(
+        window_loss.compute_log_probabilities(made[0]), came[0].astype(np.float64)
     )
     count = np.asarray(made[0].proba).shape[1]
     codes = np.concatenate(came)
-    chances = np.concatenate([chance(estimated_loss.compute_log_probabilities(m)) for m in made])
+    chances = np.concatenate([chance(window_loss.compute_log_probabilities(m)) for m in made])
     gap = (codes[:, None] == np.arange(count)) - chances
     # A class that the champion never met is one more.
     return gap[:, :1] if count == 2 else gap[:, :_MAX_CLASSES], np.where(codes < 0, count, codes)

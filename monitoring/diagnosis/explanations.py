@@ -6,17 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
-from typing import TYPE_CHECKING
 
 from windvane.monitoring.diagnosis.broken_columns import MIN_BREAK_NATS, BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence, DiagnosisCase, gather_evidence
+from windvane.monitoring.diagnosis.window_states import SeasonMatch
 from windvane.monitoring.records import ChangeDiagnosis, ChangeKind, DriftResult, PerformanceResult, Remedy
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
-
-if TYPE_CHECKING:
-    from windvane.monitoring.diagnosis.window_states import SeasonMatch
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,17 @@ Bins are cut from both samples together, so that exchanging rows is exact.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from windvane.monitoring.records import DriftFinding
+from windvane.monitoring.records import DriftAspect, DriftFinding
 from windvane.tasks.evaluation.scores import PREDICTION_COLUMN, PROBABILITY_PREFIX
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.records import DriftAspect
-    from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.features import FeatureColumns
 
 # Between the tails of a number every cell holds this share of all rows; in the tails cells halve down to single rows.
 _BIN_SHARE = 1 / 16
@@ -95,8 +90,6 @@ def _find_edge_ranks(rows: int) -> NDArray[np.int64]:
 
 def bin_categories(name: str, aspect: DriftAspect, values: pd.Series, unreadable: NDArray[np.bool_]) -> BinnedColumn:
     """Cells of a category: values of both samples (n + m rows), missing where pandas has it so."""
-    import pandas as pd
-
     codes, found = pd.factorize(values)
     counts = np.bincount(codes[codes >= 0], minlength=len(found))
     # By frequency, then by name: never by the order of rows.
@@ -134,8 +127,6 @@ def distinct(values: Sequence[Any]) -> list[str]:
 
 def read_numbers(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Values (n,) as floats, NaN where missing, infinite or not to be read, and which rows could not be read."""
-    import pandas as pd
-
     if pd.api.types.is_numeric_dtype(values):
         numbers: NDArray[Any] = values.to_numpy(dtype="float64", na_value=np.nan)
         unreadable = np.zeros(len(values), dtype=bool)
@@ -149,8 +140,6 @@ def read_numbers(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.boo
 
 def read_dates(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Dates (n,) as days since 1970 in UTC; see read_numbers()."""
-    import pandas as pd
-
     given = values
     if not pd.api.types.is_datetime64_any_dtype(values):
         values = pd.to_datetime(values.astype("str"), errors="coerce", utc=True, format="ISO8601")
@@ -225,8 +214,6 @@ def read_compared_values(
 
     Dates count as days before or after the row's own time where there is one: dates themselves always move on.
     """
-    import pandas as pd
-
     sides: list[pd.Series] = [
         part[column.name] if column.name in part else pd.Series(np.nan, index=part.index) for part in parts
     ]
@@ -242,8 +229,6 @@ def read_compared_values(
 
 
 def _read_categories(side: pd.Series) -> pd.Series:
-    import pandas as pd
-
     if pd.api.types.is_float_dtype(side):
         side = side.replace([np.inf, -np.inf], np.nan)
     return side.astype(object)

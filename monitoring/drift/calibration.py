@@ -4,23 +4,17 @@ same length do by season and autocorrelation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 
-from windvane.monitoring.drift.permutation import SampleSums
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.drift.permutation import PermutationScorer
-    from windvane.monitoring.records import DriftMeasure
-    from windvane.tasks.gate.block_test import FloatArray
-
+from windvane.monitoring.drift.permutation import PermutationScorer, SampleSums
+from windvane.monitoring.records import DriftMeasure
+from windvane.tasks.gate.block_test import FloatArray
 
 # Exchanges that teach scores their scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
 # exchanges in a batch; and the least and most for the limit.
@@ -192,8 +186,6 @@ def extrapolate_limit(largest: FloatArray, seen: float, level: float) -> tuple[f
     Maxima follow Gumbel's law; the error of their mean and spread widens it as Student's t does for one more value of a normal
     sample.
     """
-    from scipy import special
-
     freedom = len(largest) - 1
     # At least half a standard deviation: no set of maxima is steadier than that.
     spread = max(float(largest.std(ddof=1)), 0.5) * np.sqrt(1 + 1 / len(largest))

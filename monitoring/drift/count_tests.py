@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, ndtri, ndtri_exp
 
-from windvane.monitoring.records import DriftMeasure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.records import DriftAspect
-    from windvane.tasks.gate.block_test import FloatArray
-
+from windvane.monitoring.drift.binning import BinnedColumn
+from windvane.monitoring.records import DriftAspect, DriftMeasure
+from windvane.tasks.gate.block_test import FloatArray
 
 # No score lies above: rarer than that cannot be told in double precision.
 MAX_SCORE = 37.0
@@ -134,7 +129,6 @@ def _stack_category_rows(group: list[BinnedColumn], width: int) -> FloatArray:
 
 def _score_hypergeometric(rows: int, count: int, drawn: int) -> FloatArray:
     """Scores (count + 1,) of finding so many of `count` marked rows among `drawn` of `rows`: too many or too few."""
-    from scipy.special import gammaln, ndtri
 
     def ways(n: Any, k: Any) -> Any:
         return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
@@ -150,6 +144,4 @@ def _score_hypergeometric(rows: int, count: int, drawn: int) -> FloatArray:
 
 def _score_range(beyond: FloatArray, share: float) -> FloatArray:
     """So many rows beyond one end of the reference have a chance of share ** rows; there are two ends."""
-    from scipy.special import ndtri_exp
-
     return np.minimum(-ndtri_exp(np.minimum(np.log(2) + beyond * np.log(share), -1e-3)), MAX_SCORE)

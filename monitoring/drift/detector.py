@@ -10,24 +10,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from windvane.monitoring.drift import binning, calibration, distances, evidently, scipy_distances
+from windvane.monitoring.drift import binning, calibration, distances, evidently
 from windvane.monitoring.drift.binning import ComparedColumn, read_dates
 from windvane.monitoring.drift.calibration import CalibratedScores, SeasonalScores, calibrate_scores
+from windvane.monitoring.drift.distances import Distances
 from windvane.monitoring.drift.permutation import Demand, PermutationScorer, RowPermutation
-from windvane.monitoring.records import DriftFinding, DriftResult
+from windvane.monitoring.records import DriftAspect, DriftFinding, DriftMeasure, DriftResult
+from windvane.tasks.gate.block_test import FloatArray
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
     from windvane.monitoring.drift.binning import ComparedColumn
-    from windvane.monitoring.drift.distances import Distances
-    from windvane.monitoring.records import DriftAspect, DriftMeasure
-    from windvane.tasks.gate.block_test import FloatArray
-    from windvane.tasks.models.features import FeatureColumns
-
 # Fewer rows on either side, and nothing is said.
 MIN_DRIFT_ROWS = 20
 # Of what an error says at most so many characters are kept.
@@ -80,7 +77,7 @@ def report(compared: Comparison, level: float) -> tuple[DriftResult, str | None]
             try:
                 calibrated = _calibrated(asked, level, distances)
             except Exception as e:  # noqa: BLE001 (whatever is wrong with our distances must not silence the alarm)
-                calibrated = _calibrated(asked, level, scipy_distances)
+                calibrated = _calibrated(asked, level, distances.ScipyDistances())
                 notes = [*notes, f"limits were found by SciPy's distances, because the fast ones failed: {_named(e)}"]
             read = evidently.write_evidently_report(
                 [s.exchange for s in calibrated.scorers],
@@ -209,8 +206,6 @@ def _drift(
 
 def _find_label_column(rows: SampledRows, target: str | None, wanted: list[ComparedColumn]) -> ComparedColumn | None:
     """The target, if enough labels have come."""
-    import pandas as pd
-
     if target is None or min(len(part) for part in rows.labelled(target).parts[1:]) < MIN_DRIFT_ROWS:
         return None
     values = rows.reference[target]
@@ -402,8 +397,6 @@ class FindingTexts:
 
     def _ranked(self, names: list[str], column: ComparedColumn) -> list[pd.Series]:
         """Rank correlations of the column with the others, on each side."""
-        import pandas as pd
-
         found = []
         for part in self._parts:
             read = {n: binning.read_compared_values([part], self._wanted[n], self._time)[0] for n in names}
@@ -430,8 +423,6 @@ def _describe_numbers(before: NDArray[np.float64], after: NDArray[np.float64]) -
 
 
 def _describe_categories(before: NDArray[Any], after: NDArray[Any]) -> str:
-    import pandas as pd
-
     was, now = (pd.Series(side).astype(str).value_counts(normalize=True) for side in (before, after))
     moved = now.sub(was, fill_value=0)
     most = moved.abs().idxmax()
@@ -439,8 +430,6 @@ def _describe_categories(before: NDArray[Any], after: NDArray[Any]) -> str:
 
 
 def _describe_new_categories(before: NDArray[Any], after: NDArray[Any]) -> str:
-    import pandas as pd
-
     counts = pd.Series(after).value_counts()
     new = counts[~counts.index.isin(pd.unique(pd.Series(before)))]
     if not len(new):

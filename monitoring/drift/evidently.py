@@ -9,22 +9,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from windvane.monitoring.drift.binning import UNREADABLE_BIN, distinct
+from windvane.monitoring.drift.binning import UNREADABLE_BIN, BinnedColumn, distinct
+from windvane.monitoring.drift.evidently_metrics import WindowMeasure
+from windvane.monitoring.drift.permutation import RowPermutation
+from windvane.monitoring.records import DriftFinding, DriftMeasure
 from windvane.monitoring.window_frames import name_record_column
 from windvane.tasks import process_environment
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.drift.permutation import RowPermutation
-    from windvane.monitoring.records import DriftFinding, DriftMeasure
-    from windvane.tasks.gate.block_test import FloatArray
+from windvane.tasks.gate.block_test import FloatArray
 
 # The measures that Evidently has, by its names; the others are ours (monitoring/drift/evidently_metrics.py).
 MEASURES = ("wasserstein", "jensenshannon")
@@ -59,7 +56,7 @@ def write_evidently_report(
     gone from the window or appear twice there; first: columns in the order of the page; the first DRAWN are drawn.
     Raises whatever Evidently raises, and ValueError where a test of the report gave no result.
     """
-    with _silence_evidently():
+    with silence_evidently():
         return _run_report(exchanges, measures, bounds, broken, first)
 
 
@@ -71,8 +68,6 @@ def _run_report(
     first: Sequence[str],
 ) -> Reported:
     from evidently import DataDefinition, Dataset, Report
-
-    from windvane.monitoring.drift.evidently_metrics import WindowMeasure
 
     frame = _Frames(exchanges, broken)
     asked, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
@@ -103,8 +98,6 @@ def _metric(
 ) -> Any:
     """The report's metric for a measure. None: Evidently takes no column that has no value on one side, and so it is quiet."""
     from evidently.metrics import ValueDrift
-
-    from windvane.monitoring.drift.evidently_metrics import WindowMeasure
 
     cells, column = frame.cells[measure.column], frame.names[measure.column]
     if measure.how in MEASURES:
@@ -160,8 +153,6 @@ class _Frames:
 
     def side(self, which: int) -> pd.DataFrame:
         """The rows of the reference (0) or of the window (1)."""
-        import pandas as pd
-
         columns: dict[str, pd.Series] = {}
         for exchange in self._exchanges:
             for cells in (*exchange.numbers, *exchange.categories):
@@ -182,28 +173,8 @@ def _halves(exchange: RowPermutation, rows: NDArray[Any]) -> tuple[NDArray[Any],
     return rows[exchange.before : cut], rows[cut:]
 
 
-def run_evidently_preset(
-    reference: pd.DataFrame, window: pd.DataFrame, numbers: list[str], categories: list[str]
-) -> tuple[bool, int]:
-    """What Evidently's preset, as it comes, finds in two frames: drift (at least half of the columns), and how many columns.
-
-    Its own tests of the columns, chosen as it chooses them, without its drawings, which take nine tenths of the time
-    (`tests/test_drift.py` compares the results with the preset's own).
-    """
-    with _silence_evidently():
-        from evidently.legacy.calculations.stattests import get_stattest
-        from evidently.legacy.core import ColumnType
-
-        kinds = dict.fromkeys(numbers, ColumnType.Numerical) | dict.fromkeys(categories, ColumnType.Categorical)
-        drifted = 0
-        for name, kind in kinds.items():
-            sides = [frame[name].replace([-np.inf, np.inf], np.nan).dropna() for frame in (reference, window)]
-            drifted += get_stattest(*sides, kind, None)(*sides, kind, None).drifted
-        return bool(drifted >= 0.5 * len(kinds)), int(drifted)
-
-
 @contextmanager
-def _silence_evidently() -> Iterator[None]:
+def silence_evidently() -> Iterator[None]:
     """Its usage statistics start at its import; its warnings speak of libraries, not of data."""
     process_environment.set_library_environment()
     with warnings.catch_warnings(), np.errstate(all="ignore"):

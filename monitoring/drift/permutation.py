@@ -4,26 +4,23 @@ are comparable across columns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.monitoring.drift import distances
 from windvane.monitoring.drift.binning import MISSING_BIN, BinnedColumn
 from windvane.monitoring.drift.count_tests import MAX_SCORE, CountTests
+from windvane.monitoring.drift.distances import Distances
 from windvane.monitoring.records import DriftMeasure
+from windvane.tasks.gate.block_test import FloatArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
     from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.drift.distances import Distances
-    from windvane.tasks.gate.block_test import FloatArray
-
 # Up to so many rows of the smaller side change sides one by one. More do so in handfuls, which make about so many blocks of both
 # sides: summing rows costs more than finer blocks would tell.
 MAX_SINGLE_ROW_BLOCKS, MAX_PERMUTATION_BLOCKS = 500, 1500

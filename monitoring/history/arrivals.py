@@ -7,19 +7,16 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.monitoring.history import loss_matrix
 from windvane.monitoring.watch.windows import WindowSpan, list_calendar_windows, list_row_windows
 from windvane.tasks.errors import InputError
+from windvane.tasks.settings.monitoring_section import WindowLength
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.tasks.settings.monitoring_section import WindowLength
-    from windvane.tasks.settings.project_params import Settings
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
+from windvane.monitoring.drift import detector
 from windvane.monitoring.history import loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import MIN_HISTORY_WINDOWS, LossMatrix, MatrixJob, WindowedTable
 from windvane.monitoring.history.simulation import DriftAlarm, PolicySimulation, RetrainingPolicy
 from windvane.tasks import io
 from windvane.tasks.evaluation import intervals
 from windvane.tasks.models import features
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.settings import monitoring_section
 from windvane.tasks.settings.monitoring_section import PolicyName as Choice
 from windvane.tasks.split import time_windows
 from windvane.tasks.validate import table_profile
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
 
 # The share of the windows played on which a policy is chosen.
 CHOOSING_SHARE = 0.5
@@ -254,8 +250,6 @@ def coarsen_matrix(one: LossMatrix, groups: NDArray[np.int64], rows: NDArray[np.
     return made if made.windows - made.first >= MIN_HISTORY_WINDOWS else None
 
 
-# More rows make Evidently's preset slower, and its distances no other.
-MAX_PRESET_ROWS = 2000
 # (past, reference, window, columns) -> whether it alarms.
 DriftTest = Callable[["pd.DataFrame", "pd.DataFrame", "pd.DataFrame", "FeatureColumns"], bool]
 
@@ -264,8 +258,6 @@ def make_calibrated_alarm(
     job: MatrixJob, level: float, kept: Path, report: Callable[[], None] = lambda: None
 ) -> DriftAlarm:
     """The project's own alarm at this level, on the features alone: what models predict for past windows is not kept."""
-    from windvane.monitoring.drift import detector
-
     time, seed = job.settings.problem.time, job.settings.split.seed
 
     def rings(past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> bool:
@@ -278,30 +270,13 @@ def make_calibrated_alarm(
             is True
         )
 
-    return _make_cached_alarm(job, f"calibrated-{level:g}", kept, rings, report)
+    return make_cached_alarm(job, f"calibrated-{level:g}", kept, rings, report)
 
 
-def make_preset_alarm(job: MatrixJob, kept: Path, report: Callable[[], None] = lambda: None) -> DriftAlarm:
-    """Evidently's preset at its defaults: half of the columns or more."""
-    from windvane.monitoring.drift import evidently
-
-    def rings(_: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> bool:
-        sides = [side.iloc[:: max(1, len(side) // MAX_PRESET_ROWS)] for side in (reference, window)]
-        # A column without a value ends its whole report.
-        seen = {name for name in columns.names if all(side[name].notna().any() for side in sides)}
-        categories = columns.booleans + columns.low + columns.high
-        with contextlib.redirect_stdout(sys.stderr):
-            said = evidently.run_evidently_preset(
-                sides[0], sides[1], [n for n in columns.numbers if n in seen], [n for n in categories if n in seen]
-            )
-        return said[0]
-
-    return _make_cached_alarm(job, "preset", kept, rings, report)
-
-
-def _make_cached_alarm(
+def make_cached_alarm(
     job: MatrixJob, name: str, kept: Path, rings: DriftTest, report: Callable[[], None]
 ) -> DriftAlarm:
+    """What `rings` finds in each pair of windows, remembered in `kept` under this name."""
     known = io.read_cache(kept, dict) or {}
     digests = job.cut.digests()
 

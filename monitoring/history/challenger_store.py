@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.monitoring.history import loss_matrix
 from windvane.monitoring.history.loss_matrix import WindowedTable
@@ -23,9 +24,6 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
 from windvane.tasks.stores import fingerprint, model_files
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # A challenger stands for what was known when it was taught. Where that has grown by more than this share since, it is taught anew.
 MAX_ROW_GROWTH_SHARE = 0.1

@@ -12,14 +12,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import monitoring_section
@@ -27,12 +29,6 @@ from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
 from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
 
 # So many windows at least: with fewer there is no first quarter to learn from and no history to play.
 MIN_HISTORY_WINDOWS = 8

@@ -6,16 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.monitoring.history.loss_matrix import LossMatrix
 from windvane.monitoring.policy import regret
 from windvane.monitoring.records import PolicyAdvice, PolicyInput
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Standard deviations of its own record by which a champion's loss must rise.
 ALARM_STANDARD_DEVIATIONS = 3.0

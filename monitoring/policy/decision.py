@@ -132,7 +132,7 @@ def _decide_by_staleness(
     found = compute_staleness((*history.looks, look), history, limits, now)
     gain = found.pace * max(limits.probation, 1)
     if not found.windows:
-        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits, now)}")
+        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits)}")
     without = (
         f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
         if found.estimated
@@ -144,7 +144,7 @@ def _decide_by_staleness(
     )
     if found.total <= limits.cost:
         more = (
-            f"; {_explain_missing_performance(look, limits, now)}"
+            f"; {_explain_missing_performance(look, limits)}"
             if select_usable_performance(look, limits, now) is None
             else ""
         )
@@ -160,7 +160,7 @@ def _decide_by_performance(
 ) -> Decision:
     quality = look.quality
     if quality.loss is None or select_usable_performance(look, limits, now) is not quality or quality.excess is None:
-        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits, now)}")
+        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits)}")
     share, error = quality.excess / quality.reference, compute_standard_error(quality, history) / quality.reference
     said = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
     gain = share * compute_window_share(look, history.usual_rows) * max(limits.probation, 1)
@@ -229,7 +229,7 @@ def _summarize_findings(look: WindowAssessment) -> str:
     return f"{kind} in {names}" if names else kind
 
 
-def _explain_missing_performance(look: WindowAssessment, limits: DecisionLimits, now: str) -> str:
+def _explain_missing_performance(look: WindowAssessment, limits: DecisionLimits) -> str:
     """Why the window's quality does not count."""
     if look.quality.loss is not None:
         return f"its labels may still be incomplete (monitor.label_delay {limits.label_delay})"

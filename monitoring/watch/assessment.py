@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.monitoring.diagnosis import explanations, window_states
@@ -17,26 +19,22 @@ from windvane.monitoring.diagnosis.evidence import DiagnosisCase
 from windvane.monitoring.diagnosis.window_states import WindowState
 from windvane.monitoring.drift import detector
 from windvane.monitoring.drift.detector import Comparison
-from windvane.monitoring.performance import measured_loss
-from windvane.monitoring.performance.estimated_loss import LossModel
+from windvane.monitoring.performance import window_loss
+from windvane.monitoring.performance.window_loss import LossModel
 from windvane.monitoring.records import ChangeDiagnosis, DriftResult, WindowAssessment, WindowExtent
 from windvane.monitoring.watch import report
 from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings.monitoring_section import WindowLength
+from windvane.tasks.settings.project_params import ProblemSettings
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.tasks.settings.project_params import ProblemSettings
 
 
 @dataclass(frozen=True)
 class AssessmentReference:
     """What a window is held against: the champion's version and its record (n rows), by these columns, rows from before it, states
-    that are known, and what the record predicts a row to cost (monitoring/performance/estimated_loss.py).
+    that are known, and what the record predicts a row to cost (monitoring/performance/window_loss.py).
     """
 
     version: int
@@ -89,7 +87,7 @@ def assess_window(
         else:
             found, page = detector.report(compared, rules.level)
             report.keep_evidently_report(report_to, page)
-    measured = measured_loss.measure_window_loss(
+    measured = window_loss.measure_window_loss(
         record, whole, kind, problem, known_until=max(known) if len(known) else None
     )
     model = reference.model

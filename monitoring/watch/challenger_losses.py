@@ -7,10 +7,11 @@ from __future__ import annotations
 import itertools
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.ledger import versions, windows
 from windvane.monitoring import window_frames
@@ -23,9 +24,6 @@ from windvane.tasks.console import Console
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest import table_io
 from windvane.tasks.models.model_pipeline import ModelConfiguration
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # So many challengers are scored on each new window; older ones can say no more about the champion.
 MAX_CHALLENGERS = 60

@@ -5,10 +5,7 @@ A notice is recorded before it is sent, and sent until it was accepted.
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING
 
 from windvane.ledger import decisions
@@ -75,13 +72,15 @@ def send_notices(project: Project) -> None:
 
 
 def _post(address: str, text: str) -> bool:
-    request = urllib.request.Request(
-        address, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
+    import httpx
+
     for attempt in range(_MAX_ATTEMPTS):
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-                return bool(200 <= answer.status < 300)
-        except (urllib.error.URLError, OSError, ValueError):
-            time.sleep(_PAUSE_SECONDS * 2**attempt if attempt + 1 < _MAX_ATTEMPTS else 0)
+            answer = httpx.post(address, json={"text": text}, timeout=_TIMEOUT_SECONDS, follow_redirects=True)
+        except (httpx.HTTPError, httpx.InvalidURL):
+            answer = None
+        # An answer that is an error is worth another try, as is none at all.
+        if answer is not None and answer.is_success:
+            return True
+        time.sleep(_PAUSE_SECONDS * 2**attempt if attempt + 1 < _MAX_ATTEMPTS else 0)
     return False

@@ -5,18 +5,29 @@ Afterwards the same comparison shows what the retraining saved.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.ledger import decisions, versions, windows
+from windvane.ledger.database import to_timestamp
 from windvane.ledger.versions import Version
 from windvane.ledger.windows import WindowRecord
+from windvane.monitoring import window_frames
+from windvane.monitoring.performance import window_loss
 from windvane.monitoring.records import DecisionLimits, ProbationResult
 from windvane.monitoring.watch.production import Production
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
+from windvane.monitoring.watch.windows import WindowSpan
+from windvane.tasks.errors import InputError
+from windvane.tasks.evaluation.intervals import MIN_UNITS, estimate_standard_error, find_resampling_units
+from windvane.tasks.evaluation.scores import LOSS_COLUMN
+from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
+from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
+from windvane.tasks.models.features import conform_frame
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.split import time_windows
 
 # Moves of the champion that a version has to prove itself after; one that is put back has done so before.
 _PROBATION_CAUSES = ("lap",)
@@ -52,11 +63,6 @@ def estimate_reference_errors(production: Production) -> tuple[float | None, flo
 
     None each where it is unknown; the second needs five windows on the calendar.
     """
-    from windvane.ledger.database import to_timestamp
-    from windvane.tasks.evaluation.intervals import MIN_UNITS, estimate_standard_error, find_resampling_units
-    from windvane.tasks.evaluation.scores import LOSS_COLUMN
-    from windvane.tasks.split import time_windows
-
     record, settings = production.record, production.project.settings
     loss = record[LOSS_COLUMN].to_numpy(dtype="float64")
     if not len(loss):
@@ -78,14 +84,6 @@ def _compare_versions(
     production: Production, seen: list[WindowRecord], old: Version, level: float
 ) -> tuple[ProbationResult, float | None]:
     """New against old on the labelled rows of some windows; and what a row saved, in mean losses of the old one's record."""
-    import pandas as pd
-
-    from windvane.monitoring import window_frames
-    from windvane.monitoring.watch.windows import WindowSpan
-    from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
-    from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
-    from windvane.tasks.models.problem_types import definitions
-
     problem = production.project.settings.problem
     kind = definitions.load_problem_type(problem.kind)
     counts = [production.count(WindowSpan(s.start, s.end, s.closed)) for s in seen]
@@ -110,10 +108,6 @@ def _compute_old_losses(
     production: Production, frame: pd.DataFrame, old: Version, kind: Any
 ) -> tuple[NDArray[np.float64] | None, str]:
     """What the old version would have lost on the same rows; None where their inputs are not all stored."""
-    from windvane.monitoring import window_frames
-    from windvane.tasks.errors import InputError
-    from windvane.tasks.models.features import conform_frame
-
     project, problem = production.project, production.project.settings.problem
     columns = window_frames.read_version_columns(old.facts, ())
     if (
@@ -132,14 +126,10 @@ def _compute_old_losses(
 def _compare_with_record(
     production: Production, frame: pd.DataFrame, new: NDArray[np.float64], old: Version, how: str
 ) -> tuple[ProbationResult, float | None]:
-    from windvane.monitoring import window_frames
-    from windvane.monitoring.performance import measured_loss
-    from windvane.tasks.evaluation.scores import LOSS_COLUMN
-
     problem = production.project.settings.problem
     record = production.project.record(old)
     own = record[LOSS_COLUMN].to_numpy(dtype="float64")
-    low, _ = measured_loss.bound_mean_difference(
+    low, _ = window_loss.bound_mean_difference(
         new, own, window_frames.form_frame_blocks(frame, problem), window_frames.form_frame_blocks(record, problem)
     )
     scale = float(own.mean())
@@ -150,8 +140,6 @@ def _compare_with_record(
 
 
 def _read_mean_loss(production: Production, version: Version) -> float:
-    from windvane.tasks.evaluation.scores import LOSS_COLUMN
-
     return float(production.project.record(version)[LOSS_COLUMN].mean())
 
 

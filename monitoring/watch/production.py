@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from windvane.ledger import labels, predictions, windows
+import pandas as pd
+
+from windvane.ledger import labels, laps, predictions, windows
 from windvane.ledger.database import to_timestamp
 from windvane.ledger.versions import Promotion, Version
+from windvane.monitoring import window_frames
 from windvane.monitoring.watch.event_clock import Clock
 from windvane.monitoring.watch.windows import (
     WindowSpan,
@@ -25,14 +28,15 @@ from windvane.monitoring.watch.windows import (
 )
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import ingestion
 from windvane.tasks.ingest.table_io import read_frame_cache, read_parquet, write_parquet
 from windvane.tasks.io import read_cache, write_json
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.sources import table_files
+from windvane.tasks.split import time_windows
+from windvane.tasks.validate.table_profile import TABLE_FILE
 
 # Below .windvane: what the watch keeps for itself. All of it can be made again.
 WATCH_FOLDER = "watch"
@@ -45,8 +49,6 @@ def read_watch_cache(path: Path) -> dict[str, Any] | None:
 
 def read_champion_record(project: Project, champion: Version) -> pd.DataFrame:
     """The champion's held-out rows with its predictions, read as the pipeline reads them. Raises InputError without any."""
-    from windvane.monitoring import window_frames
-
     try:
         rows = project.record(champion)
     except FileNotFoundError:
@@ -65,7 +67,6 @@ class SourceRows:
     @cached_property
     def mark(self) -> str | None:
         """What the source is now, without reading it; None: no rows of it can be shown to be new."""
-        from windvane.tasks.sources import table_files
 
         if self.project.settings.problem.time is None or self.champion.facts.taught_until is None:
             return None
@@ -80,7 +81,6 @@ class SourceRows:
 
     def fetch(self) -> None:
         """The snapshot of a remote source, and of labels that came back, is brought up to date as a lap does it, and under its lease."""
-        from windvane.ledger import laps
         from windvane.tasks.sources import fetch
 
         def waiting(holder: laps.LeaseHolder) -> None:
@@ -130,11 +130,6 @@ class SourceRows:
 
     def _predicted(self) -> pd.DataFrame:
         """The source's rows behind the champion's training data, with what it predicts for them now."""
-        import pandas as pd
-
-        from windvane.monitoring import window_frames
-        from windvane.tasks.ingest import ingestion
-        from windvane.tasks.models.problem_types import definitions
 
         settings, time, until = (
             self.project.settings,
@@ -160,8 +155,6 @@ class SourceRows:
 
     def rows(self, place: WindowSpan) -> pd.DataFrame:
         """Those of a window, as monitoring/window_frames.py makes them."""
-        import pandas as pd
-
         made = self._kept_rows
         assert made is not None  # places are made from what was described
         times = pd.Series(
@@ -264,8 +257,6 @@ class Production:
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
         """A window's rows, with the record's columns (monitoring/window_frames.py)."""
-        from windvane.monitoring import window_frames
-
         place, problem = count.place, self.project.settings.problem
         if count.origin == "ledger":
             engine, name = self.project.ledger, self.project.name
@@ -281,8 +272,6 @@ class Production:
 
     def columns(self, origin: str) -> FeatureColumns:
         """The columns that can be compared: those that the ledger drops or hashes cannot."""
-        from windvane.monitoring import window_frames
-
         return window_frames.read_version_columns(self.champion.facts, self.hidden if origin == "ledger" else ())
 
     @property
@@ -299,8 +288,6 @@ class Production:
 
     def learnable(self) -> pd.DataFrame:
         """The labelled rows that a lap would learn from now, those whose labels came back among them."""
-        from windvane.tasks.ingest import ingestion
-
         settings = self.project.settings
         if not settings.data.local or (settings.data.feedback and self.state["labels"][0]):
             self.source.fetch()
@@ -312,9 +299,6 @@ class Production:
     @cached_property
     def before(self) -> pd.DataFrame | None:
         """Rows of the table from before the record: what seasons do. None where there is no time, or no table."""
-        from windvane.monitoring import window_frames
-        from windvane.tasks.validate.table_profile import TABLE_FILE
-
         time, path = self.project.settings.problem.time, self.project.root / TABLE_FILE
         if time is None or not path.exists() or time not in self.record:
             return None
@@ -340,8 +324,6 @@ class Production:
             return float(done[len(done) // 2])
         if time is None:
             return None
-        from windvane.tasks.split import time_windows
-
         counts: dict[str, int] = {}
         for value in self.record[time].tolist():
             start = time_windows.find_window_start(datetime.fromisoformat(to_timestamp(value)), cut).isoformat()

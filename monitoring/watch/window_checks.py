@@ -11,25 +11,31 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from windvane.ledger import decisions, windows
 from windvane.ledger.database import now_timestamp as wall
 from windvane.ledger.decisions import DecisionRecord, RetrainingAlreadyOpen
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import decide_action
-from windvane.monitoring.records import DecisionHistory, DecisionLimits, PastDecision, WindowAssessment
+from windvane.monitoring.records import (
+    Decision,
+    DecisionHistory,
+    DecisionLimits,
+    PastDecision,
+    WindowAssessment,
+    WindowExtent,
+)
 from windvane.monitoring.watch.production import Production, WindowCount, report_path
 from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.problem_types import definitions
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.monitoring.records import Decision
+    from windvane.monitoring.performance.window_loss import LossModel
     from windvane.monitoring.watch.assessment import AssessmentReference
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
-    from windvane.tasks.models.features import FeatureColumns
-
 # Earlier windows whose state may come back.
 _MAX_KNOWN_STATES = 36
 # What a recorded decision leads to at once; a retraining waits for its lap.
@@ -139,7 +145,6 @@ class MonitoringPass:
         return one == other and seen.rows < 2 * before.rows
 
     def _look(self, count: WindowCount, before: WindowRecord | None, fresh: bool) -> WindowRecord:
-        from windvane.monitoring.records import WindowExtent
         from windvane.monitoring.watch import assessment
 
         place, settings = count.place, self._project.settings
@@ -180,14 +185,13 @@ class MonitoringPass:
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:
         from windvane.monitoring.diagnosis.window_states import WindowState
-        from windvane.monitoring.performance import estimated_loss
+        from windvane.monitoring.performance import window_loss
         from windvane.monitoring.watch.assessment import AssessmentReference
-        from windvane.tasks.models.problem_types import definitions
 
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window
             kind = definitions.load_problem_type(settings.problem.kind)
-            self._models[columns] = estimated_loss.fit_loss_model(
+            self._models[columns] = window_loss.fit_loss_model(
                 record, columns, kind, settings.problem, settings.split.seed
             )
 

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from windvane.serving.signature import MIN_BULK_VALUES
+from windvane.serving.signature import MIN_BULK_VALUES, PlainValue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from windvane.serving.signature import PlainValue
 
 
 EncodedValue = tuple[float, ...]
@@ -87,8 +85,6 @@ def _read_floats(values: list[float | None]) -> EncodedValue:
 
 def _build_circles() -> dict[str, tuple[Callable[[datetime], int], list[EncodedValue]]]:
     """Per circle: a date's place on it, and every place's sine and cosine."""
-    import numpy as np
-
     minutes = np.arange(24 * 60)
     shares = {
         "hour": (minutes // 60 + minutes % 60 / 60) / 24,

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions, PlainColumns, PredictionEngine
 from windvane.serving.signature import InputColumn, InputType, ModelSignature
 
@@ -162,8 +164,6 @@ def _decode_signature(content: dict[str, Any]) -> ModelSignature:
 
 
 def _to_array(values: Any) -> Any:
-    import numpy as np
-
     return None if values is None else np.array(values, dtype="float64")
 
 
@@ -187,7 +187,6 @@ class ScikitLearnEngine:
 
     def _frame(self, given: PlainColumns) -> pd.DataFrame:
         """Plain columns as the frame that the pipeline was trained on (tasks.models.features.conform_frame)."""
-        import numpy as np
         import pandas as pd
 
         columns: dict[str, Any] = {}

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
+import uvicorn
 
 from windvane.ledger.prediction_writer import PredictionWriter
-from windvane.ledger.retention import expire_predictions
+from windvane.ledger.predictions import expire_predictions
+from windvane.ledger.privacy import PrivacyRules
 from windvane.serving.http import access_control
 from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.app import MAX_REQUESTS, LabelCheck, LabelHandler, ScoringApp, ServiceMetrics
@@ -33,11 +35,6 @@ from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.serving_section import RolloutRule
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from windvane.ledger.privacy import PrivacyRules
 
 # Seconds that requests have to end once the service is told to stop.
 SHUTDOWN_TIMEOUT_SECONDS = 10
@@ -122,8 +119,6 @@ def run_service(
 
 
 def _run_uvicorn(service: AsgiApp, crowd: ConnectionTracker, listening: socket.socket) -> None:
-    import uvicorn
-
     # What was made at start lives as long as the process: the collector need not look at it for each young object.
     gc.collect()
     gc.freeze()
@@ -184,7 +179,6 @@ def _log_as_json() -> None:
 
 # Seconds after the start, when the first requests have been answered; seconds between two looks.
 FIRST_EXPIRY_SECONDS, EXPIRY_INTERVAL_SECONDS = 5.0, 86_400.0
-retention_log = logging.getLogger("windvane.serving")
 
 
 class RetentionThread:
@@ -209,12 +203,10 @@ class RetentionThread:
         try:
             removed = expire_predictions(self._engine, self._project, self._keep)
         except sa.exc.SQLAlchemyError as e:
-            retention_log.warning("nothing forgotten", extra={"facts": {"reason": type(e).__name__}})
+            log.warning("nothing forgotten", extra={"facts": {"reason": type(e).__name__}})
             return
         if removed.predictions or removed.labels:
-            retention_log.info(
-                "forgotten", extra={"facts": {"predictions": removed.predictions, "labels": removed.labels}}
-            )
+            log.info("forgotten", extra={"facts": {"predictions": removed.predictions, "labels": removed.labels}})
 
     def _run(self) -> None:
         wait = FIRST_EXPIRY_SECONDS

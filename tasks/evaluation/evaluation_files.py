@@ -6,20 +6,20 @@ import csv
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from windvane.tasks.evaluation import plots
+from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
+from windvane.tasks.evaluation.model_inspection import ColumnImportance
+from windvane.tasks.evaluation.scores import SliceScore
 from windvane.tasks.io import write_json, write_whole
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, ProblemType
 from windvane.tasks.reports.style import save_figure
-from windvane.tasks.search.search_plan import BASELINE_CANDIDATE
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-    from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
-    from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
-    from windvane.tasks.search.model_search import SearchResult
-    from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.search.model_search import SearchResult
+from windvane.tasks.settings.project_params import Settings
 
 
 def write_evaluation(
@@ -34,9 +34,6 @@ def write_evaluation(
 
     With `found`, the ladder and the search are drawn too. Returns the paths; each file is whole.
     """
-    from windvane.tasks.evaluation.model_inspection import ColumnImportance
-    from windvane.tasks.evaluation.scores import SliceScore
-
     write_json(evaluation.to_json(), folder / "evaluation.json")
     write_json(flatten_metrics(evaluation), folder / "metrics.json")
     write_json(asdict(evaluation.diagnosis), folder / "diagnosis.json")
@@ -63,8 +60,6 @@ def draw_plots(
     settings: Settings, kind: ProblemType, evaluation: ModelEvaluation, record: pd.DataFrame, found: SearchResult | None
 ) -> Iterable[tuple[str, Figure]]:
     """(name, figure): those that every problem type shares, then those of the problem type."""
-    from windvane.tasks.evaluation import plots
-
     metric, target = kind.metrics[evaluation.metric], settings.problem.target
     if found is not None:
         yield "ladder", plots.draw_candidates(found, metric, target)
@@ -139,10 +134,6 @@ def _write_text(text: str, path: Path) -> None:
 
 def write_trials(folder: Path, found: SearchResult, metric: Metric, target: str) -> Path:
     """Write trials.csv (a row per trial: state, scores, seconds, hyperparameters), and a plot where there are several."""
-    import pandas as pd
-
-    from windvane.tasks.evaluation import plots
-
     trials = [trial for result in found.results for trial in result.trials]
     rows = [
         {

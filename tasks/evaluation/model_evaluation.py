@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_inspection
@@ -29,16 +33,9 @@ from windvane.tasks.evaluation.scores import (
     read_predictions,
 )
 from windvane.tasks.models import features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelTask
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Predictions, ProblemType
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.model_pipeline import ModelConfiguration
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-
-BASELINE_CANDIDATE = "dummy"
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
 MIN_UNSAMPLED_SHARE = 0.75
 
@@ -96,8 +93,6 @@ def predict_held_out(
     `open_test` is called once, after both fits: a fit that fails leaves the seal whole. Raises InputError for a column
     whose name Windvane needs itself, and for a test split without rows.
     """
-    import pandas as pd
-
     settings, kind = task.settings, task.problem_type
     taken = [c for c in train.columns if c in (PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN)]
     if taken:
@@ -131,8 +126,6 @@ def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Calla
 
     It uses no column, so it is built without the features around it.
     """
-    import numpy as np
-
     dummy = kind.candidates[BASELINE_CANDIDATE]
     forms = [{name: value} for name, dimension in dummy.space.items() for value in dimension.grid(2)] or [{}]
 

@@ -10,23 +10,23 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
 from windvane.tasks.evaluation.intervals import ResamplingUnits, estimate_mean
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.class_balance import BalancedClassifier
-from windvane.tasks.models.model_pipeline import ModelTask
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification
+from windvane.tasks.models.problem_types.classification import find_positive_class
 from windvane.tasks.models.problem_types.definitions import CandidateModel, ChoiceSet, IntRange, Predictions
+from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.model_pipeline import ModelConfiguration
     from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
-
 
 # Fitting more rows than this would make the curves dearer than the lap; predicting is cheaper, and needs fewer rows.
 MAX_CURVE_TRAIN_ROWS = 20_000
@@ -87,8 +87,6 @@ def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.Da
     any. At most 20,000 training rows and 5,000 to score, drawn at random in their order: the newest alone would leave
     out seasons, and so diagnose another model.
     """
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     notes: list[str] = []
     if not len(validation):
@@ -112,8 +110,6 @@ def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.Da
 
 
 def _hold_out_fifth(train: pd.DataFrame, group: str | None, rng: np.random.Generator) -> NDArray[np.bool_]:
-    import numpy as np
-
     if group is not None and group in train:
         codes = train[group].factorize(use_na_sentinel=False)[0]
         return np.asarray(rng.permutation(codes.max(initial=0) + 1)[codes] % 5 == 0)
@@ -163,8 +159,6 @@ class CurveScorer:
 
 def take_rows_evenly(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most `most` rows, evenly spaced, in order."""
-    import numpy as np
-
     return frame if len(frame) <= most else frame.iloc[np.linspace(0, len(frame) - 1, most).round().astype(int)]
 
 
@@ -174,8 +168,6 @@ def measure_learning_curve(scorer: CurveScorer, spec: ModelConfiguration, later:
     With time the smaller fits keep the newest rows: the question a user has is whether a longer history helps, and old
     rows alone would settle another one, how fast the world changes. Else the rows are drawn at random, by class.
     """
-    import numpy as np
-
     total, seed = len(scorer.train), scorer.settings.split.seed
     order = np.arange(total) if later else _shuffle_rows(scorer.train[scorer.target], not scorer.kind.continuous, seed)
     points: list[CurvePoint] = []
@@ -190,8 +182,6 @@ def measure_learning_curve(scorer: CurveScorer, spec: ModelConfiguration, later:
 
 def _shuffle_rows(target: pd.Series, classes: bool, seed: int) -> NDArray[np.int64]:
     """A seeded order, shuffled; with classes any end of it holds each in about its share."""
-    import numpy as np
-
     order = np.random.default_rng(seed).permutation(len(target))
     if classes:
         codes = target.factorize(use_na_sentinel=False)[0][order]
@@ -263,8 +253,6 @@ def _choose_neighbours(candidate: CandidateModel, chosen: Any) -> list[float | i
 
 def _measure_stages(scorer: CurveScorer, model: Any) -> ScoreCurve:
     """Scores after each twentieth of the boosting iterations, on at most 2,000 rows a side."""
-    from threadpoolctl import threadpool_limits
-
     known = take_rows_evenly(scorer.train, MAX_STAGE_ROWS)
     unknown = take_rows_evenly(scorer.validation, MAX_STAGE_ROWS)
     # A stage is one small tree: threads would cost more than they bring, most of all beside a busy neighbour.
@@ -296,8 +284,6 @@ def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[
 
 def _predict_stage(model: Any, stage: Any) -> Predictions:
     """A stage's probabilities as the whole model would give and call them."""
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     last, threshold = model[-1], classification.get_threshold(model)
     balanced = last if threshold is None else last.estimator.estimator
     proba = balanced.corrected(stage) if isinstance(balanced, BalancedClassifier) else stage
@@ -340,9 +326,6 @@ def measure_importance(
     rows of one unit as one observation. Columns that carry the same information share their importance: shuffling one leaves
     the other. The work is bounded: with many columns fewer rows are used, and at least 100.
     """
-    import numpy as np
-    import pandas as pd
-
     if not len(validation) or not columns.names:
         return ()
     rng = np.random.default_rng(seed)

@@ -6,18 +6,29 @@ Draws; computes nothing, and shapes no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
+from windvane.tasks.evaluation.model_inspection import ColumnImportance, ScoreCurve
 from windvane.tasks.evaluation.scores import (
     PREDICTION_COLUMN,
     CalibrationCurve,
     ConfusionTable,
+    SliceScore,
     count_confusion,
     measure_calibration,
     name_class_column,
     read_predictions,
 )
 from windvane.tasks.models.problem_types.classification import find_positive_class
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, Predictions, ProblemType
 from windvane.tasks.reports.style import (
     BLUE,
     GREY,
@@ -31,21 +42,8 @@ from windvane.tasks.reports.style import (
     build_figure,
     format_axes,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
-    from windvane.tasks.evaluation.model_inspection import ColumnImportance, ScoreCurve
-    from windvane.tasks.evaluation.scores import SliceScore
-    from windvane.tasks.models.problem_types.definitions import Metric, Predictions, ProblemType
-    from windvane.tasks.search.model_search import SearchResult
-    from windvane.tasks.settings.project_params import ProblemSettings
-
+from windvane.tasks.search.model_search import SearchResult
+from windvane.tasks.settings.project_params import ProblemSettings
 
 MAX_BARS = 15
 
@@ -92,10 +90,7 @@ def draw_candidates(found: SearchResult, metric: Metric, target: str) -> Figure:
 
 def draw_trials(found: SearchResult, metric: Metric, target: str) -> Figure:
     """Every configuration that was tried, candidate by candidate, with the best so far."""
-    import numpy as np
-    from matplotlib.ticker import MaxNLocator
-
-    tried = [r for r in found.results if r.candidate != "dummy"]
+    tried = [r for r in found.results if r.candidate != BASELINE_CANDIDATE]
     complete = [t.validation for r in tried for t in r.trials if t.validation is not None]
     number = sum(len(r.trials) for r in tried)
     figure, (ax,) = build_figure(
@@ -131,8 +126,6 @@ def draw_trials(found: SearchResult, metric: Metric, target: str) -> Figure:
 
 def _without_outliers(ax: Axes, scores: list[float], metric: Metric) -> None:
     """Let hopeless configurations not squeeze the others: the axis ends at the worse quartile, and somewhat beyond."""
-    import numpy as np
-
     if len(scores) < 4:
         return
     good, poor = (
@@ -265,8 +258,6 @@ def draw_classification_plots(kind: ProblemType, record: pd.DataFrame, problem: 
 
 
 def _confusion(table: ConfusionTable, target: str) -> Figure:
-    import numpy as np
-
     counts = np.array(table.counts)
     kept = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[:MAX_DRAWN_CLASSES])
     shown = counts[np.ix_(kept, kept)]
@@ -297,8 +288,6 @@ def _confusion(table: ConfusionTable, target: str) -> Figure:
 
 def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure | None:
     """ROC and precision-recall: of the positive class, or of each class against the rest."""
-    import numpy as np
-
     proba, classes = np.asarray(made.proba), np.asarray(made.classes)
     looked = [find_positive_class(classes)] if len(classes) == 2 else list(range(len(classes)))
     rows = {c: truth == classes[c] for c in looked}
@@ -354,8 +343,6 @@ def _mark_threshold(ax: Axes, called: NDArray[np.bool_], is_it: NDArray[np.bool_
 
 def _thresholds(is_it: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """(recall, false positive rate, precision) from the strictest threshold on, ties together, first nothing called."""
-    import numpy as np
-
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     hits, called = np.cumsum(is_it[order])[ends], ends + 1
@@ -393,8 +380,6 @@ RESIDUAL_TIME_STEPS = 40
 
 def draw_regression_plots(kind: ProblemType, record: pd.DataFrame, problem: ProblemSettings) -> dict[str, Figure]:
     """Name -> figure, from a record with at least one row."""
-    import numpy as np
-
     truth = kind.truth(record[problem.target])
     made = record[PREDICTION_COLUMN].to_numpy(dtype=np.float64)
     error = truth - made
@@ -432,8 +417,6 @@ def _cloud(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], log: bool) 
 
 def _over_time(times: pd.Series, error: NDArray[np.float64], problem: ProblemSettings) -> Figure:
     """Median and middle four fifths of the residuals in up to forty steps of as many rows each."""
-    import numpy as np
-
     order = np.argsort(times.to_numpy(), kind="stable")
     at, left = times.to_numpy()[order], error[order]
     distinct, first = np.unique(at, return_index=True)

@@ -6,8 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from windvane.tasks.evaluation.intervals import (
     INTERVAL_CONFIDENCE,
@@ -20,15 +24,11 @@ from windvane.tasks.evaluation.intervals import (
     find_resampling_units,
     resample_by_row,
 )
+from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
     from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
-
 PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN, PROBABILITY_PREFIX = (
     "_prediction",
     "_loss",
@@ -70,10 +70,6 @@ class CalibrationCurve:
 
 def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
     """The predictions that a record holds; classes have the type of `truth` (n,)."""
-    import numpy as np
-
-    from windvane.tasks.models.problem_types.definitions import Predictions
-
     value = record[PREDICTION_COLUMN].to_numpy()
     # Whatever the table's own columns are called, these stand behind the last one that Windvane always writes.
     names = list(record.columns[list(record.columns).index(BASELINE_LOSS_COLUMN) + 1 :])
@@ -102,25 +98,14 @@ def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, 
 
 def count_confusion(truth: NDArray[Any], made: Predictions) -> ConfusionTable | None:
     """Who is taken for whom; None where there are no classes."""
-    import numpy as np
-    import pandas as pd
+    from sklearn.metrics import confusion_matrix
 
     if made.classes is None:
         return None
-    names = [name_class_column(c) for c in made.classes]
-    true = [name_class_column(v) for v in truth]
+    names, true, called = ([name_class_column(v) for v in values] for values in (made.classes, truth, made.value))
     classes = [*names, *sorted(set(true) - set(names))]
-    at = {name: i for i, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(
-        counts,
-        (
-            pd.Series(true).map(at).to_numpy(int),
-            pd.Series([name_class_column(v) for v in made.value]).map(at).to_numpy(int),
-        ),
-        1,
-    )
-    return ConfusionTable(tuple(classes), tuple(tuple(int(n) for n in row) for row in counts))
+    counts = confusion_matrix(true, called, labels=classes)
+    return ConfusionTable(tuple(classes), tuple(tuple(row) for row in counts.tolist()))
 
 
 def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCurve | None:
@@ -130,8 +115,6 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     the mean distance between predicted and observed (Naeini, Cooper & Hauskrecht, AAAI 2015), in bins of equal size
     (Nixon et al., CVPR workshops 2019). Intervals: Wilson, JASA 22 (1927).
     """
-    import numpy as np
-
     from windvane.tasks.models.problem_types.classification import find_positive_class
 
     if made.proba is None or made.classes is None or not len(truth):
@@ -149,18 +132,11 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     order = np.argsort(predicted, kind="stable")
     bins = []
     for part in np.array_split(order, min(CALIBRATION_BINS, max(len(order) // MIN_CALIBRATION_BIN_ROWS, 1))):
-        low, high = compute_wilson_interval(int(came_true[part].sum()), len(part))
-        bins.append(CalibrationBin(float(predicted[part].mean()), float(came_true[part].mean()), low, high, len(part)))
+        share = binomtest(int(came_true[part].sum()), len(part)).proportion_ci(method="wilson")
+        observed = float(came_true[part].mean())
+        bins.append(CalibrationBin(float(predicted[part].mean()), observed, share.low, share.high, len(part)))
     error = sum(abs(b.predicted - b.observed) * b.rows for b in bins) / len(order)
     return CalibrationCurve(of, float(error), tuple(bins))
-
-
-def compute_wilson_interval(hits: int, rows: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    z2 = 1.96**2
-    centre = (hits + z2 / 2) / (rows + z2)
-    margin = 1.96 * sqrt(hits * (rows - hits) / rows + z2 / 4) / (rows + z2)
-    return max(centre - margin, 0.0), min(centre + margin, 1.0)
 
 
 # A slice below twenty rows, or below a hundredth of all, is an anecdote.
@@ -195,8 +171,6 @@ def find_worst_slices(
     the rest. The intervals hold for all slices at once: each at 1 - 5 % / number of slices checked (Bonferroni; Dunn,
     JASA 56, 1961), so finding one `clear` slice by mere chance has a probability of at most about one in twenty.
     """
-    import numpy as np
-
     losses = record[loss].to_numpy(dtype=np.float64)
     if not len(losses) or not np.isfinite(losses).all():
         return ()
@@ -218,8 +192,6 @@ def find_worst_slices(
 
 
 def _has_enough_rows(mask: NDArray[np.bool_], units: ResamplingUnits) -> bool:
-    import numpy as np
-
     least = max(MIN_SLICE_ROWS, MIN_SLICE_SHARE * len(mask))
     inside = int(mask.sum())
     if min(inside, len(mask) - inside) < least:
@@ -231,8 +203,6 @@ def _has_enough_rows(mask: NDArray[np.bool_], units: ResamplingUnits) -> bool:
 def _compare(
     losses: NDArray[np.float64], column: str, value: str, mask: NDArray[np.bool_], units: ResamplingUnits, level: float
 ) -> SliceScore:
-    import numpy as np
-
     inside = int(mask.sum())
     here, rest = float(losses[mask].mean()), float(losses[~mask].mean())
     influence = np.where(mask, (losses - here) / inside, -(losses - rest) / (len(losses) - inside))
@@ -246,9 +216,6 @@ def _compare(
 
 def _cut_column(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """(label, mask) of each part of a column, missing values as a part of their own."""
-    import numpy as np
-    import pandas as pd
-
     missing = column.isna().to_numpy()
     if missing.any():
         yield "missing", missing
@@ -270,8 +237,6 @@ def _cut_column(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 
 
 def _label(value: Any) -> str:
-    import pandas as pd
-
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d}" if value == value.normalize() else f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, float):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
 CodeArray = NDArray[np.int64]
@@ -103,8 +104,6 @@ def bound_paired_difference(difference: FloatArray, parts: tuple[RowBlocks, ...]
     - skewness towards disaster moves the quantile (first Edgeworth term, Johnson, J. American Statistical Association
       73, 1978); skewness the other way would tighten the bound, and is left out.
     """
-    from scipy.special import stdtrit
-
     n = difference.shape[-1]
     mean = np.asarray(difference.mean(axis=-1))
     centred = difference - mean[..., None]

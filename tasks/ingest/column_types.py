@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from windvane.tasks.ingest import row_keys, text_parsing
-from windvane.tasks.ingest.row_keys import WordLexicon
 from windvane.tasks.ingest.text_files import MISSING_WORDS
 
 if TYPE_CHECKING:
@@ -68,8 +67,6 @@ _MOSTLY = 0.9
 _MIN_CODE_WORDS = 20
 # Invisible, and yet it makes another word of a word.
 _NUL = "\x00"
-# Different words of a batch that are few.
-_FEW_BATCH_WORDS = 1_000
 # Of words: nothing is asked of them.
 ANY_FORM = "any"
 
@@ -225,17 +222,15 @@ def choose_reading_type(meaning: ColumnMeaning | None) -> pl.DataType:
     return types.get(meaning.kind, pl.String()) if meaning else pl.String()
 
 
-def convert_cells(
-    cells: pl.Series, meaning: ColumnMeaning, *, text: bool, lexicon: WordLexicon
-) -> pl.Series | row_keys.EncodedWords:
-    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing; `lexicon`: that of the
-    column, from batch to batch. Raises polars' errors, or ValueError, where a cell does not fit.
+def convert_cells(cells: pl.Series, meaning: ColumnMeaning, *, text: bool) -> pl.Series | row_keys.EncodedWords:
+    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing. Raises polars' errors, or
+    ValueError, where a cell does not fit.
     """
     import polars as pl
 
     kind = cells.dtype
     if kind in (pl.String, pl.Categorical, pl.Enum):
-        return _convert_words(cells.cast(pl.String), meaning, text, lexicon)
+        return _convert_words(cells.cast(pl.String), meaning, text)
     if meaning.kind == "none":
         return _empty_column(cells)
     if meaning.kind == "text":
@@ -249,13 +244,11 @@ def convert_cells(
     return cells.cast(pl.Int64 if meaning.kind == "int" else pl.Boolean)
 
 
-def _convert_words(
-    cells: pl.Series, meaning: ColumnMeaning, text: bool, lexicon: WordLexicon
-) -> pl.Series | row_keys.EncodedWords:
+def _convert_words(cells: pl.Series, meaning: ColumnMeaning, text: bool) -> pl.Series | row_keys.EncodedWords:
     import polars as pl
 
     if meaning.kind == "text":
-        return lexicon.read(cells) or _encode_column_words(cells, text, meaning.form, lexicon)
+        return _encode_column_words(cells, text, meaning.form)
     if meaning.kind == "date":
         read = text_parsing.parse_dates(cells, meaning.form or text_parsing.ISO_FORM)
         if read.null_count() > cells.null_count():
@@ -272,16 +265,11 @@ def _convert_words(
     return cells.cast(pl.Int64) if meaning.kind == "int" else _without_nan(cells.cast(pl.Float64))
 
 
-def _encode_column_words(cells: pl.Series, text: bool, form: str | None, lexicon: WordLexicon) -> row_keys.EncodedWords:
-    """Words, in a text file without blanks around them: only the different ones are read. `lexicon` learns those
-    that stay as they are.
-    """
+def _encode_column_words(cells: pl.Series, text: bool, form: str | None) -> row_keys.EncodedWords:
+    """Words, in a text file without blanks around them: only the different ones are read."""
     import polars as pl
 
     found = row_keys.encode_words(cells)
-    if _plain_words(found.different):
-        lexicon.learn(found.different)
-        return found
     if form != ANY_FORM and found.different.str.contains(_NUL, literal=True).any():
         raise ValueError(f"column {cells.name!r} holds NUL")
     bare = strip_words(found.different) if text else convert_blanks_to_missing(found.different)
@@ -289,13 +277,6 @@ def _encode_column_words(cells: pl.Series, text: bool, form: str | None, lexicon
         return found
     values = bare.append(pl.Series([None], dtype=pl.String)).gather(found.codes)
     return row_keys.EncodedWords(values.alias(cells.name), found.codes, bare)
-
-
-def _plain_words(different: pl.Series) -> bool:
-    """Whether these are few words that stay as they are: so few, Python sees in less time than polars takes to begin."""
-    if len(different) > _FEW_BATCH_WORDS:
-        return False
-    return all(word == word.strip() and word not in MISSING_WORDS and _NUL not in word for word in different.to_list())
 
 
 def _empty_column(cells: pl.Series) -> pl.Series:

@@ -15,7 +15,6 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, text_parsing
 from windvane.tasks.ingest.column_types import ColumnMeaning, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
-from windvane.tasks.ingest.row_keys import WordLexicon
 from windvane.tasks.ingest.text_files import MixedColumn, describe_mixed_column
 
 if TYPE_CHECKING:
@@ -96,11 +95,9 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
     if keyed:
         schema[table_io.ROW_KEY] = pl.Int64()
 
-    known = {name: WordLexicon() for name in names}
-
     def canonically(batch: pl.DataFrame) -> pl.DataFrame:
         cells = {
-            name: column_types.convert_cells(batch[name], meaning, text=reading.text, lexicon=known[name])
+            name: column_types.convert_cells(batch[name], meaning, text=reading.text)
             for name, meaning in reading.meanings.items()
         }
         columns = [cell.values if isinstance(cell, row_keys.EncodedWords) else cell for cell in cells.values()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import zoneinfo
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,8 +147,6 @@ def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
 
 def _check_types(path: Path, schema: pa.Schema) -> None:
     """What polars gives up on, and with it on the whole file, is named first."""
-    import zoneinfo
-
     import pyarrow.types as at
 
     for field in schema:

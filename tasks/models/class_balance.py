@@ -5,19 +5,21 @@ whose frequency has changed (label shift).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 
 from windvane.tasks.models.problem_types.definitions import adapt_to_row_count
+from windvane.tasks.settings.monitoring_section import WindowLength
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.monitoring_section import WindowLength
 
 # Neighbours of which a synthetic row is made, as in the paper on SMOTE.
 SMOTE_NEIGHBOURS = 5
@@ -93,9 +95,6 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
         Likeliest power and shift per class of p ** power * exp(shift): Platt scaling for two classes, vector scaling
         with one temperature for more (Guo et al., ICML 2017). The power is positive, so ranks of two classes stay.
         """
-        from scipy.optimize import minimize
-        from scipy.special import log_softmax
-
         logs = np.log(np.clip(proba, PROBABILITY_FLOOR, 1.0))
         hit = y[:, None] == self.classes_
 
@@ -114,8 +113,6 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
 
     def _aside(self, model: Any, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Set rows aside for early stopping before any is drawn twice: a copy of a row cannot show when to stop."""
-        from sklearn.model_selection import train_test_split
-
         if not model.get_params(deep=False).get("early_stopping"):
             return X, y, {}
         X, X_val, y, y_val = train_test_split(
@@ -167,9 +164,6 @@ def _add_synthetic_rows(
     what is always whole stays whole (or a tree distinguishes new rows from real ones by their fractions), and distances are
     measured in standard deviations. A class of one row has no neighbours and is left alone.
     """
-    from sklearn.impute import SimpleImputer
-    from sklearn.preprocessing import StandardScaler
-
     flags = np.array([i for i in range(X.shape[1]) if i not in codes and np.isin(X[:, i], (0.0, 1.0)).all()], dtype=int)
     votes = np.sort(np.append(np.array(codes, dtype=int), flags))
     amounts = np.setdiff1d(np.arange(X.shape[1]), votes)

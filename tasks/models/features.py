@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
+from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import Settings
     from windvane.tasks.validate.table_profile import TableProfile
 
 # Categories up to this many values get an input each; beyond, the mean target of each value says as much in one input.

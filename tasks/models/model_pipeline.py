@@ -9,10 +9,18 @@ import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import Pipeline
+from threadpoolctl import ThreadpoolController
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import class_balance
@@ -21,14 +29,9 @@ from windvane.tasks.models.features import FeatureColumns, build_feature_transfo
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType, adapt_to_row_count
 from windvane.tasks.settings import monitoring_section
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import Settings
-    from windvane.tasks.split.time_windows import RecentWindows
+from windvane.tasks.split.time_windows import RecentWindows
 
 # Fewer rows teach no model of their own.
 MIN_SECOND_MODEL_ROWS = 20
@@ -36,8 +39,6 @@ MIN_SECOND_MODEL_ROWS = 20
 
 def average_pipelines(models: list[Any]) -> Any:
     """One pipeline of fitted ones, which predicts with their mean. The first knows all classes."""
-    from sklearn.pipeline import Pipeline
-
     made = AveragedClassifier(models) if hasattr(models[0], "classes_") else AveragedRegressor(models)
     return Pipeline([("features", "passthrough"), ("model", made)])
 
@@ -156,9 +157,6 @@ def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: Feature
 
     `cores` bounds the threads of forests here, of all else in fit(). Raises InputError on an unknown candidate.
     """
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.pipeline import Pipeline
-
     candidate = kind.candidates.get(spec.candidate)
     if candidate is None:
         known = ", ".join(kind.candidates)
@@ -259,8 +257,6 @@ def _fit_once(
     counts: dict[Any, float] | None,
 ) -> Any:
     """One fit: build(), settled for these rows; rows of a class count as `counts` has it."""
-    from sklearn.exceptions import ConvergenceWarning
-
     inputs = conform_frame(frame, columns, "training rows")
     truth = kind.truth(frame[options.target])
     pipeline = build_pipeline(spec, kind, columns.filled(inputs), options.seed, options.cores)
@@ -295,8 +291,6 @@ def _find_thread_pools(_modules: int) -> Any:
     """The loaded thread pools. Finding them reads what the process has mapped, milliseconds each time; none can have come
     while no module was imported.
     """
-    from threadpoolctl import ThreadpoolController
-
     return ThreadpoolController()
 
 
@@ -314,10 +308,6 @@ def unwrap_estimators(pipeline: Any) -> list[Any]:
     """The algorithm itself, inside what changes its target, its rows or its calls; fitted if the pipeline is. Several of a
     combined pipeline.
     """
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.frozen import FrozenEstimator
-    from sklearn.model_selection import FixedThresholdClassifier
-
     model = pipeline.named_steps["model"]
     while isinstance(
         model, TransformedTargetRegressor | FixedThresholdClassifier | FrozenEstimator | BalancedClassifier

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from windvane.tasks.io import write_whole
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, INK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#222222", "#8A8A8A",
@@ -29,8 +29,6 @@ def build_figure(
     title: str, subtitle: str, panels: Sequence[float] = (1,), width: float = 8, height: float = 4.5
 ) -> tuple[Figure, list[Axes]]:
     """A figure in inches with a heading, and its axes side by side, as wide as `panels` set."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), dpi=FIGURE_DPI)
     figure.set_layout_engine("constrained", rect=(0.005, 0.0, 0.99, 1 - 0.68 / height), w_pad=0.08, h_pad=0.06)
     figure.text(
@@ -73,8 +71,6 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def format_axes(*axes: Any) -> None:
     """Few ticks on these linear axes (x or y), thousands separated where numbers are large."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     for axis in axes:
         if axis.get_scale() == "linear" and axis.get_major_locator().__class__.__name__ == "AutoLocator":
             axis.set_major_locator(MaxNLocator(6))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
@@ -19,9 +21,6 @@ from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
 from windvane.tasks.settings.project_params import Settings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Folds under kfold where split.folds is null.
 DEFAULT_FOLDS = 5
@@ -120,8 +119,6 @@ def build_configuration_scorer(task: ModelTask, train: pd.DataFrame, validation:
 
 
 def _split_folds(settings: Settings, kind: ProblemType, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
-
     k, seed, group = settings.split.folds or DEFAULT_FOLDS, settings.split.seed, settings.problem.group
     truth = kind.truth(train[settings.problem.target])
     groups = None if group is None else pd.factorize(train[group], use_na_sentinel=False)[0]

@@ -7,21 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
-from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, HyperparameterValue, Metric
 from windvane.tasks.search import search_plan
 from windvane.tasks.search.cross_validation import ConfigurationScorer, ConfigurationScores, build_configuration_scorer
 from windvane.tasks.search.optuna_journal import OpenTrial, SearchTrial, SearchTrialState, TrialJournal
-from windvane.tasks.search.search_plan import BASELINE_CANDIDATE, PlannedTrial
+from windvane.tasks.search.search_plan import PlannedTrial
 from windvane.tasks.settings.project_params import Settings
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 # A configuration at which this many processes ended is not tried again: it is likely what ends them (memory).
 _MAX_PROCESS_DEATHS = 5

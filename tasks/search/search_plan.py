@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from windvane.tasks.errors import InputError
+from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.problem_types.definitions import (
+    BASELINE_CANDIDATE,
     CandidateModel,
     ChoiceSet,
     Hyperparameter,
@@ -20,16 +22,12 @@ from windvane.tasks.models.problem_types.definitions import (
     Metric,
     ProblemType,
 )
+from windvane.tasks.search.cross_validation import ConfigurationScorer
 from windvane.tasks.search.optuna_journal import SearchTrial
 from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
-    from windvane.tasks.models.class_balance import ClassBalance
     from windvane.tasks.models.problem_types.definitions import ProblemType
-    from windvane.tasks.search.cross_validation import ConfigurationScorer
-    from windvane.tasks.settings.project_params import Settings
-
-BASELINE_CANDIDATE = "dummy"
 LOG_TARGET_PARAMETER = "log_target"
 # Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
 # does better than a forest (benchmarks/few_rows.py).

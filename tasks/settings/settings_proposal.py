@@ -7,9 +7,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import pandas as pd
+import polars as pl
 from pydantic import BaseModel
 
 from windvane.tasks.errors import InputError
@@ -24,9 +27,6 @@ from windvane.tasks.sources import table_files
 from windvane.tasks.validate import table_profile
 from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Up to as many different whole numbers are taken for classes: ratings, flags, codes.
 _FEW_CLASSES = 10
@@ -268,9 +268,6 @@ def _propose(
 
 
 def _spread(whole: StoredTable) -> pd.DataFrame:
-    import numpy as np
-    import polars as pl
-
     rows = len(whole)
     wanted = np.zeros(rows, dtype=bool)
     wanted[np.linspace(0, rows - 1, min(rows, PROPOSAL_SAMPLE_ROWS)).astype(np.int64)] = True

@@ -14,13 +14,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings.data_section import RevealedData
 from windvane.tasks.sources.snapshot import BATCH_ROWS, NewRowsWriter, Watermark, build_batch, check_column_names
 
 if TYPE_CHECKING:
     import duckdb
-    import polars as pl
     import sqlalchemy as sa
 
 WATERMARK_PARAMETER = "windvane_after"
@@ -238,8 +239,6 @@ def probe_duckdb(source: RevealedData, root: Path) -> None:
 
 def _convert_arrow_batch(batch: Any) -> pl.DataFrame:
     """Arrow's batch in the types that the other databases give."""
-    import polars as pl
-
     frame = pl.DataFrame(pl.from_arrow(batch))
     changes: Any = {}
     for name, kind in frame.schema.items():

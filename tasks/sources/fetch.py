@@ -14,15 +14,18 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.project import Project
 from windvane.tasks.settings.data_section import DATABASE_KINDS, DataSettings, RevealedData, reveal_secrets
+from windvane.tasks.sources import table_files
 from windvane.tasks.sources.snapshot import (
     SNAPSHOT_FOLDER,
+    NewRowsWriter,
     RowChanges,
     SnapshotPart,
     SnapshotRecord,
     SnapshotStaging,
     stage_snapshot,
 )
-from windvane.tasks.sources.table_files import scan_table_file
+from windvane.tasks.sources.table_files import count_file_rows, find_table_ending, scan_table_file
+from windvane.tasks.stores import dvc_pipeline
 
 if TYPE_CHECKING:
     import polars as pl
@@ -175,8 +178,6 @@ def update_source_snapshot(project: Project, console: Console) -> FetchResult:
 
 def declare_ingest_inputs(root: Path, data: DataSettings, record: SnapshotRecord | None) -> None:
     """Let the ingest stage depend on what it reads: the local source, the snapshot of another, or both."""
-    from windvane.tasks.stores import dvc_pipeline
-
     wanted = ["${data.source}"] if data.local else []
     if not data.local or (record is not None and record.labelled):
         wanted.append(SNAPSHOT_FOLDER.as_posix())
@@ -200,8 +201,6 @@ def probe_source(root: Path, data: DataSettings) -> None:
 
 
 def _files(source: RevealedData, root: Path) -> Any:
-    from windvane.tasks.sources import table_files
-
     return table_files.GlobFiles(source, root) if source.kind == "glob" else table_files.S3Files(source, root)
 
 
@@ -226,8 +225,6 @@ def _fetch_database(
     source: RevealedData, root: Path, staging: SnapshotStaging, known: SnapshotRecord | None
 ) -> SnapshotRecord:
     """A database: with data.key only rows from the watermark on, less those that are held; else all."""
-    from windvane.tasks.sources.snapshot import NewRowsWriter
-
     key, growing = source.data.key, None
     if known is not None and source.data.refresh == "incremental" and known.watermark is not None:
         growing = known
@@ -285,8 +282,6 @@ def _fetch_files(
 
 
 def _copied(origin: Any, staging: SnapshotStaging, file: Any) -> SnapshotPart:
-    from windvane.tasks.sources.table_files import count_file_rows, find_table_ending
-
     path = staging.path(str(find_table_ending(file.name)))
     origin.copy(file, path)
     return staging.part(path, count_file_rows(path), name=file.name, etag=file.etag)
@@ -329,7 +324,6 @@ def _with_feedback(
     import polars as pl
 
     from windvane.ledger.labels import LABELLED_AT_COLUMN
-    from windvane.tasks.sources.snapshot import NewRowsWriter
 
     into, until = NewRowsWriter(staging, "feedback"), record.feedback_until or ""
     for batch in chain([first], batches):

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings.data_section import PagingSettings, RevealedData
 from windvane.tasks.sources.snapshot import SnapshotPart, SnapshotStaging
@@ -21,8 +23,6 @@ from windvane.tasks.sources.table_files import count_file_rows, describe_endings
 
 if TYPE_CHECKING:
     import httpx
-    from tenacity import RetryCallState
-
 T = TypeVar("T")
 HTTP_ATTEMPTS = 5
 _MAX_REDIRECTS = 5
@@ -64,8 +64,6 @@ class SourceClient:
 
         Raises Outage when no attempt succeeds (connection errors, 429, 5xx), InputError for any other refusal.
         """
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-
         retrying = Retrying(
             stop=stop_after_attempt(HTTP_ATTEMPTS),
             wait=compute_retry_wait,

@@ -5,6 +5,7 @@ written as Parquet parts.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -211,6 +212,10 @@ def _size(path: Path) -> int | None:
 BATCH_ROWS = 50_000
 
 
+# Not polars.read_database: it makes words of a column of numbers and words without a word, structs of JSON, objects of UUIDs,
+# and gives no batch at all where there is no row.
+
+
 def build_batch(where: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
     """A batch of a driver's rows as typed columns. Raises InputError naming a column that mixes types."""
     import polars as pl
@@ -261,8 +266,6 @@ def _column(where: str, name: str, values: Sequence[Any]) -> pl.Series:
 
 
 def _text(value: Any) -> Any:
-    import json
-
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, memoryview | bytes):

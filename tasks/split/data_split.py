@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPLIT_FOLDER = DATA_FOLDER / "split"
-TRAINED_UNTIL_FILE = DATA_FOLDER / "taught_until.json"
 SPLIT_CODES_FILE, SPLIT_RECORD_FILE = "sides.parquet", "split.json"
 # What the column `side` says of the row at the same place in table.parquet; 0: it has no label.
 SPLIT_COLUMN = "side"
@@ -43,7 +42,7 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
     import numpy as np
     import polars as pl
 
-    table, path = root / table_profile.TABLE_FILE, root / TRAINED_UNTIL_FILE
+    table, path = root / table_profile.TABLE_FILE, root / io.TRAINED_UNTIL_FILE
     with ThreadPoolExecutor(1) as beside:
         content = beside.submit(_hash_table, table, chosen.problem)
         whole = table_io.read_parquet(

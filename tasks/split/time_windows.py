@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.monitoring_section import WindowLength
+from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import Settings
 
 # Days and weeks are counted from a Monday.
 _FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 import windvane
 from windvane.tasks import errors, io, project_files
 from windvane.tasks.errors import InputError, Outage
@@ -51,8 +53,6 @@ def prepare_dvc_folder(root: Path) -> tuple[str, ...]:
 
 def _with_our_stages(text: str) -> str | None:
     """A dvc.yaml of the user's own pipeline with our stages behind theirs; None: it has some of ours, or another form."""
-    import yaml
-
     try:
         node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:  # DVC will say what is wrong with it
@@ -148,8 +148,6 @@ def _storage_errors() -> tuple[type[Exception], ...]:
 
 def _ingest_deps(text: str) -> list[Any]:
     """The entries under stages, ingest, deps, each with its place in the text; none where there is no such list."""
-    import yaml
-
     try:
         node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:  # DVC will say what is wrong with it
@@ -286,8 +284,6 @@ class DvcPipeline:
 @cache
 def _template() -> dict[str, dict[str, list[str]]]:
     """The stages that `windvane init` writes, by name."""
-    import yaml
-
     stages: dict[str, dict[str, list[str]]] = yaml.safe_load(PIPELINE_TEMPLATE.read_text(encoding="utf-8"))["stages"]
     return stages
 

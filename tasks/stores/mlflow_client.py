@@ -8,6 +8,7 @@ import math
 import os
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -148,8 +149,6 @@ class MlflowTracker:
 
         What could not be deleted, in words, or None. Raises InputError or Outage that names what to set.
         """
-        import tempfile
-
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         self.client.set_experiment_tag(self.experiment, "windvane.project", self.project)

@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from windvane.tasks.errors import Corrupted, WindvaneError
 from windvane.tasks.io import write_json, write_whole
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.skops"
@@ -254,9 +254,6 @@ class SmokeTester:
 
 def check_stored_model(folder: Path, manifest_sha256: str) -> None:
     """Load the stored model here and compare its predictions on the stored sample with those made in training."""
-    import numpy as np
-    import pandas as pd
-
     sample = pd.read_parquet(io.BytesIO(verify_folder(folder, manifest_sha256, [SAMPLE_FILE])[SAMPLE_FILE]))
     expected = sample.pop("_prediction").to_numpy()
     answered = np.asarray(load_model(folder, manifest_sha256).predict(sample))
@@ -272,7 +269,6 @@ def run_smoke_test() -> int:
     if hasattr(os, "nice"):
         # These imports take seconds of a core that the search's fits would miss; there is time until a model is built.
         os.nice(15)
-    import pandas as pd  # noqa: F401
     import skops.io  # noqa: F401
 
     import windvane.tasks.models.features  # noqa: F401

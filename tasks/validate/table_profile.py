@@ -174,8 +174,6 @@ def _column_of(name: str, content: dict[str, Any]) -> ColumnProfile:
 
 
 SUMMARY_FILE = DATA_FOLDER / "digest.json"
-# The digest of the last accepted table, handed to validate as a file: what it read from a ledger would not be pure.
-ACCEPTED_SUMMARY_FILE = DATA_FOLDER / "accepted.json"
 
 # A hundred steps: two distributions of one table's size differ by more than their rounding.
 QUANTILE_STEPS = 100

@@ -54,7 +54,7 @@ def run_validation(root: Path, chosen: project_params.Settings) -> None:
     """
 
     accepted, table = (
-        table_profile.read_summary(root / table_profile.ACCEPTED_SUMMARY_FILE),
+        table_profile.read_summary(root / io.ACCEPTED_SUMMARY_FILE),
         root / table_profile.TABLE_FILE,
     )
     # Ingest writes no NaN: nothing need be made missing, and the file states what it holds.

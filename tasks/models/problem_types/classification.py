@@ -10,6 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier, StratifiedGroupKFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.tree import DecisionTreeClassifier
 
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
@@ -23,6 +32,7 @@ from windvane.tasks.models.problem_types.definitions import (
     Metric,
     Predictions,
     ProblemType,
+    select_parameters,
 )
 
 if TYPE_CHECKING:
@@ -30,9 +40,6 @@ if TYPE_CHECKING:
 
     # (weight of a class's rows, of the others, by rising probability with ties added up) -> score
     Ranking = Callable[[NDArray[Any], NDArray[Any]], float]
-    import pandas as pd
-    from numpy.typing import NDArray
-
 # A probability below this counts as this: one impossible row costs 34.5, not infinity.
 MIN_PROBABILITY = 1e-15
 # What people call the class they look for; of two classes of other names it is the later one in sorted order,
@@ -212,8 +219,6 @@ def split_threshold_folds(
 
     None where a class, or the rows of a class, are too few to be in both splits.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     classes, counts = np.unique(truth, return_counts=True)
     if len(classes) < 2 or counts.min() < THRESHOLD_FOLDS:
         return None
@@ -258,10 +263,6 @@ def tune_threshold(
 
 def fix_threshold(pipeline: Any, threshold: float, positive: int) -> Any:
     """The fitted pipeline, calling the class at `positive` from `threshold` on; its probabilities are as before."""
-    from sklearn.frozen import FrozenEstimator
-    from sklearn.model_selection import FixedThresholdClassifier
-    from sklearn.pipeline import Pipeline
-
     (*before, (name, model)), classes = pipeline.steps, pipeline.classes_
     called = FixedThresholdClassifier(
         FrozenEstimator(model),
@@ -307,20 +308,11 @@ def predict_classes(model: Any, X: Any) -> Predictions:
     return Predictions(predict_from_probabilities(proba, classes, at, threshold), proba, classes)
 
 
-def never_suggest_log_target(truth: NDArray[Any]) -> bool:
-    """A class has no logarithm."""
-    return False
-
-
 def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.dummy import DummyClassifier
-
     return DummyClassifier(strategy=params["strategy"], random_state=seed)
 
 
 def _logistic(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
     # L-BFGS needs a smooth penalty; SAGA takes L1, but one of its iterations reads every row.
     smooth = params["l1_ratio"] == 0
     return LogisticRegression(
@@ -334,60 +326,17 @@ def _logistic(params: Mapping[str, Any], seed: int, cores: int) -> Any:
 
 
 def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.tree import DecisionTreeClassifier
-
-    return DecisionTreeClassifier(random_state=seed, **_select_parameters(TREE_SPACE, params))
+    return DecisionTreeClassifier(random_state=seed, **select_parameters(TREE_SPACE, params))
 
 
 def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(random_state=seed, n_jobs=cores, **_select_parameters(_CLASS_FOREST_SPACE, params))
+    return RandomForestClassifier(random_state=seed, n_jobs=cores, **select_parameters(_CLASS_FOREST_SPACE, params))
 
 
 def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     return HistGradientBoostingClassifier(
-        random_state=seed, early_stopping=True, **_select_parameters(BOOSTING_SPACE, params)
+        random_state=seed, early_stopping=True, **select_parameters(BOOSTING_SPACE, params)
     )
-
-
-def _select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: params[name] for name in space}
-
-
-def _plot_confusion(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    codes, said, classes = (
-        encode_labels(truth, predictions),
-        encode_predicted_classes(predictions),
-        get_classes(predictions),
-    )
-    k, known = len(classes), codes >= 0
-    table = np.bincount(codes[known] * k + said[known], minlength=k * k).reshape(k, k)
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if k <= 12:
-        for i, j in np.ndindex(k, k):
-            ink = "white" if shares[i, j] > 0.5 else "black"
-            axes.text(j, i, str(table[i, j]), ha="center", va="center", color=ink)
-    names = [str(c) for c in classes]
-    axes.set_xticks(range(k), names, rotation=45, ha="right")
-    axes.set_yticks(range(k), names)
-    axes.set(xlabel="predicted", ylabel="true", title="Confusion (shade: share of the true class)")
-
-
-def _plot_calibration(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    codes, proba, classes = encode_labels(truth, predictions), get_probabilities(predictions), get_classes(predictions)
-    for c in [find_positive_class(classes)] if len(classes) == 2 else range(min(len(classes), 6)):
-        # Bins of equal counts: with a rare class, bins of equal width are mostly empty.
-        groups = np.array_split(np.argsort(proba[:, c], kind="stable"), min(10, max(1, len(codes) // 10)))
-        said = [float(proba[g, c].mean()) for g in groups]
-        came = [float((codes[g] == c).mean()) for g in groups]
-        axes.plot(said, came, marker="o", markersize=4, label=str(classes[c]))
-    axes.plot([0, 1], [0, 1], color="black", linewidth=1)
-    axes.legend()
-    axes.set(xlabel="predicted probability", ylabel="share that came true", title="Calibration")
 
 
 _CANDIDATES = (
@@ -431,6 +380,4 @@ PROBLEM_TYPE = ProblemType(
     predict=predict_classes,
     loss=compute_class_loss,
     loss_name=name_class_loss,
-    log_target=never_suggest_log_target,
-    plots={"confusion": _plot_confusion, "calibration": _plot_calibration},
 )

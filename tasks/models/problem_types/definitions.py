@@ -9,12 +9,14 @@ import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 HyperparameterValue = bool | int | float | str | None
+# The candidate that every problem type has and every other one must beat.
+BASELINE_CANDIDATE = "dummy"
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class ProblemType:
-    """A problem type: its candidates (simplest first, the baseline is "dummy"), metrics, loss and plots.
+    """A problem type: its candidates (simplest first, the baseline is "dummy"), metrics and loss.
 
     continuous: the target is a number, not a class.
     truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
     loss: (truth, predictions, headline metric's name) -> additive loss per row (n,); loss_name: its name.
-    log_target: truth -> whether its logarithm should be tried too.
-    plots: name -> draw(axes, truth, predictions) on matplotlib axes.
+    log_target: truth -> whether its logarithm should be tried too; a class has none.
     """
 
     name: str
@@ -152,8 +153,7 @@ class ProblemType:
     predict: Callable[[Any, Any], Predictions]
     loss: Callable[[NDArray[Any], Predictions, str], NDArray[Any]]
     loss_name: Callable[[str], str]
-    log_target: Callable[[NDArray[Any]], bool]
-    plots: Mapping[str, Callable[[Any, NDArray[Any], Predictions], None]]
+    log_target: Callable[[NDArray[Any]], bool] = lambda _: False
 
     def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
         """Every metric of the problem type, unweighted."""
@@ -163,6 +163,11 @@ class ProblemType:
 def load_problem_type(kind: str) -> ProblemType:
     """The problem type that `problem.kind` names. Imports its file, and only that one."""
     return cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
+
+
+def select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of those hyperparameters that scikit-learn knows by the same names."""
+    return {name: params[name] for name in space}
 
 
 def _space_evenly(low: float, high: float, log: bool, points: int) -> list[float]:
@@ -210,8 +215,6 @@ BOOSTING_SPACE: dict[str, Hyperparameter] = {
 def adapt_to_row_count(model: Any, truth: Any) -> None:
     """No more rows per tree than there are in `truth` (n,), and no early stopping where a class has too few rows to
     be in both splits of it."""
-    import numpy as np
-
     params = model.get_params(deep=False)
     if params.get("max_samples") is not None and params["max_samples"] >= len(truth):
         model.set_params(max_samples=None)

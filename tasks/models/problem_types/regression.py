@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
@@ -19,16 +20,13 @@ from windvane.tasks.models.problem_types.definitions import (
     Metric,
     Predictions,
     ProblemType,
+    select_parameters,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _LOG_TARGET_SPACE: dict[str, Hyperparameter] = {"log_target": ChoiceSet((False, True), False)}
 # Beyond this skewness a few large values rule the squared error; 1 is the usual border of "highly skewed"
 # (Bulmer, Principles of Statistics, 1979).
 _MIN_SKEWNESS = 1.0
-_PLOTTED = 5_000
 
 
 def convert_to_target_numbers(target: Any) -> NDArray[Any]:
@@ -107,44 +105,21 @@ def _linear(params: Mapping[str, Any], seed: int, cores: int) -> Any:
 def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
     from sklearn.tree import DecisionTreeRegressor
 
-    return DecisionTreeRegressor(random_state=seed, **_select_parameters(TREE_SPACE, params))
+    return DecisionTreeRegressor(random_state=seed, **select_parameters(TREE_SPACE, params))
 
 
 def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
     from sklearn.ensemble import RandomForestRegressor
 
-    return RandomForestRegressor(random_state=seed, n_jobs=cores, **_select_parameters(FOREST_SPACE, params))
+    return RandomForestRegressor(random_state=seed, n_jobs=cores, **select_parameters(FOREST_SPACE, params))
 
 
 def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     return HistGradientBoostingRegressor(
-        random_state=seed, early_stopping=True, **_select_parameters(BOOSTING_SPACE, params)
+        random_state=seed, early_stopping=True, **select_parameters(BOOSTING_SPACE, params)
     )
-
-
-def _select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: params[name] for name in space}
-
-
-def _plot_predictions(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    shown = _sample(len(truth))
-    axes.scatter(truth[shown], predictions.value[shown], s=6, alpha=0.4)
-    ends = [float(truth.min()), float(truth.max())]
-    axes.plot(ends, ends, color="black", linewidth=1)
-    axes.set(xlabel="true", ylabel="predicted", title="Predicted against true")
-
-
-def _plot_residuals(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    shown = _sample(len(truth))
-    axes.scatter(predictions.value[shown], (truth - predictions.value)[shown], s=6, alpha=0.4)
-    axes.axhline(0, color="black", linewidth=1)
-    axes.set(xlabel="predicted", ylabel="true - predicted", title="Residuals")
-
-
-def _sample(rows: int) -> NDArray[Any]:
-    return np.linspace(0, rows - 1, min(rows, _PLOTTED)).astype(int)
 
 
 _CANDIDATES = (
@@ -178,5 +153,4 @@ PROBLEM_TYPE = ProblemType(
     loss=compute_regression_loss,
     loss_name=name_regression_loss,
     log_target=suggest_log_target,
-    plots={"predictions": _plot_predictions, "residuals": _plot_residuals},
 )

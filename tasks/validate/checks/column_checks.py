@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from windvane.tasks.validate import table_statistics
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
 from windvane.tasks.validate.table_profile import convert_to_numbers, convert_to_seconds
+from windvane.tasks.validate.table_statistics import ColumnCounts
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from windvane.tasks.validate.table_statistics import ColumnCounts
 
 COLUMN_CHECKS = {
     "empty": "no empty columns",

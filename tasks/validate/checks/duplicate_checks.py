@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from windvane.tasks.ingest import table_io
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import CheckInput, TableFinding
+from windvane.tasks.validate.table_statistics import scan_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,10 +56,6 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
         )
 
 
-OVERLAP_CHECKS = {
-    "overlap": "no row is both a training row and a held-out row",
-    "group_overlap": "no group is in both",
-}
 # As the split stage numbers the sides of a row.
 TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
 # Rows that say little agree by chance; a leak of this size flatters the score.
@@ -76,8 +73,6 @@ def find_overlap(
 ) -> Iterator[TableFinding]:
     """Findings on a split. `frame`: the n rows of table.parquet in their order; `sides`: (n,), 0 for no label."""
     import polars as pl
-
-    from windvane.tasks.validate.table_statistics import scan_frame
 
     problem, about = chosen.problem, "about " if len(sides) > MAX_OVERLAP_ROWS else ""
     hidden = {problem.id, problem.time, table_io.ROW_KEY, *problem.ignore}

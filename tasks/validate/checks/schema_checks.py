@@ -5,13 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
 from windvane.tasks.validate.table_schema import SchemaColumn, TableSchema
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA_CHECKS = {
     "columns": "every column of schema.yaml is there",

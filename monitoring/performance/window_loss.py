@@ -1,30 +1,30 @@
-"""The champion's expected loss on rows without labels, from a loss model of its own record.
+"""The champion's loss on a window, with its interval: measured on labelled rows against its own record, or expected without
+labels, from a loss model of that record.
 
-Follows a change of the inputs; concept drift shows in labels alone.
+The expected loss follows a change of the inputs; concept drift shows in labels alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression
 
 from windvane.monitoring import window_frames
 from windvane.monitoring.records import PerformanceResult
 from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.evaluation.scores import PREDICTION_COLUMN
-from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
+from windvane.tasks.gate.block_test import MIN_BLOCKS, RowBlocks, bound_paired_difference
+from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 # Fewer rows teach no loss model that beats the mean; more bring nothing that a mean over a window would show.
 _MIN_RECORD_ROWS, _MAX_RECORD_ROWS = 100, 20_000
@@ -125,8 +125,6 @@ def fit_loss_model(
 
 def order_by_content(frame: pd.DataFrame) -> NDArray[np.int64]:
     """An order of rows that follows from what they hold, so that their place in the table does not matter."""
-    import pandas as pd
-
     return np.argsort(pd.util.hash_pandas_object(frame, index=False).to_numpy(), kind="stable")
 
 
@@ -177,8 +175,6 @@ def _fit_class_loss(seen: NDArray[np.float64], codes: NDArray[np.float64], seed:
 
 def fit_calibrated_probabilities(logs: NDArray[np.float64], codes: NDArray[np.float64]) -> LossPredictor:
     """Learn (n, k) centred logarithms of probabilities -> probabilities (m, k) that come true; a class without a row keeps 0."""
-    from sklearn.linear_model import LogisticRegression
-
     known = codes >= 0
     count = logs.shape[1]
     if len(np.unique(codes[known])) < 2:
@@ -203,8 +199,6 @@ def _make_input_reader(record: pd.DataFrame, columns: FeatureColumns) -> FrameRe
 
 def _fit_number_loss(seen: NDArray[np.float64], loss: NDArray[np.float64], seed: int) -> LossPredictor:
     """Expected loss of a number's prediction."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
     scale = float(loss.mean())
     if scale <= 0:
         return lambda rows: np.zeros(len(rows))
@@ -250,3 +244,65 @@ def _compute_widening(record: pd.DataFrame, noise: NDArray[np.float64], problem:
     margin = float(noise.mean() - bound_paired_difference(noise[None], parts, (1 + _CONFIDENCE) / 2).low[0])
     alone = compute_t_quantile(len(noise) - 1, _CONFIDENCE) * float(noise.std()) / np.sqrt(len(noise))
     return max(1.0, (margin / alone) ** 2) if alone > 0 else 1.0
+
+
+def measure_window_loss(
+    record: pd.DataFrame,
+    window: pd.DataFrame,
+    kind: ProblemType,
+    problem: ProblemSettings,
+    *,
+    known_until: str | None = None,
+) -> PerformanceResult:
+    """Mean loss of a window's labelled rows, and by how much it lies above the record's, with a 95 % interval.
+
+    record: the champion's held-out rows (see monitoring/window_frames.py). window: rows with its predictions, target missing where
+    no label has come. Both sides' sampling error counts. Each side has its bounds by blocks of time or group where rows
+    depend on each other (tasks/gate/block_test.py); the bounds of the difference follow by MOVER (Zou & Donner, Statistics in
+    Medicine 27, 2008): squared distances of both sides from their bounds add up. So a skewed loss keeps a skewed interval.
+    `loss` is None below 30 labelled rows; `low` and `high` are None where a side has fewer than five blocks.
+    """
+    own = window_frames.get_record_losses(record)
+    reference = float(own.mean()) if len(own) else float("nan")
+    known = window[window_frames.mask_labelled(window, problem.target)]
+    share = f"labels of {len(known):,} of {len(window):,} rows"
+    if len(known) < MIN_JUDGED_ROWS or len(own) < MIN_JUDGED_ROWS:
+        few = share if len(known) < MIN_JUDGED_ROWS else f"a record of {len(own):,} rows"
+        return PerformanceResult(
+            None, reference, None, None, len(known), False, f"{few}: at least {MIN_JUDGED_ROWS} are needed", known_until
+        )
+    loss = window_frames.compute_frame_losses(known, record, kind, problem)
+    sides = (window_frames.form_frame_blocks(known, problem), window_frames.form_frame_blocks(record, problem))
+    low, high = bound_mean_difference(loss, own, *sides)
+    how = f"{share}; {_describe_blocks(sides[0])} against {_describe_blocks(sides[1])}"
+    if low is None:
+        how += f": an interval needs at least {MIN_BLOCKS}"
+    return PerformanceResult(float(loss.mean()), reference, low, high, len(known), False, how, known_until)
+
+
+def bound_mean_difference(
+    window: NDArray[np.float64],
+    record: NDArray[np.float64],
+    of_window: tuple[RowBlocks, ...],
+    of_record: tuple[RowBlocks, ...],
+) -> tuple[float | None, float | None]:
+    """95 % bounds of mean(window (m,)) - mean(record (n,)), each side resting on its blocks; None with too few."""
+    if min(of_window[0].count, of_record[0].count) < MIN_BLOCKS:
+        return None, None
+    a, b = _bound_mean(window, of_window), _bound_mean(record, of_record)
+    centre = float(window.mean() - record.mean())
+    low = centre - float(np.hypot(window.mean() - a[0], b[1] - record.mean()))
+    high = centre + float(np.hypot(a[1] - window.mean(), record.mean() - b[0]))
+    return low, high
+
+
+def _bound_mean(loss: NDArray[np.float64], blocks: tuple[RowBlocks, ...]) -> tuple[float, float]:
+    """Two one-sided bounds of a mean: the lower one of the losses, and of their negatives."""
+    one_sided = (1 + _CONFIDENCE) / 2
+    both = bound_paired_difference(np.stack([loss, -loss]), blocks, one_sided).low
+    return float(both[0]), -float(both[1])
+
+
+def _describe_blocks(blocks: tuple[RowBlocks, ...]) -> str:
+    unit = {"time": "blocks of time", "group": "bins of groups", "row": "rows"}
+    return " and ".join(f"{b.count:,} {unit[b.kind]}" for b in blocks)
