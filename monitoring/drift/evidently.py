@@ -188,7 +188,7 @@ def run_evidently_preset(
     """What Evidently's preset, as it comes, says of two frames: drift (at least half of the columns), and how many columns.
 
     Its own tests of the columns, chosen as it chooses them, without its drawings, which take nine tenths of the time
-    (`tests/test_drift.py` holds the answers against the preset's own).
+    (`tests/monitoring/test_drift_detector.py` holds the answers against the preset's own).
     """
     with _silence_evidently():
         from evidently.legacy.calculations.stattests import get_stattest
