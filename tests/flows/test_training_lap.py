@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pandas as pd
 import pytest
 
 from tests.support.projects import Folder, quick_project
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -274,14 +274,14 @@ def test_a_lap_killed_while_it_searches_keeps_its_trials_and_leaves_nothing_runn
     env = {"PREFECT_API_URL": prefect_server}
     project.set(search__trials=12)
     process = project.start("train", "--json", env=env)
-    for _ in range(600):
-        journals = list((project.path / ".windvane").glob("laps/*/journal.log"))
-        if journals and journals[0].read_text().count('"state":1,') >= 5:
-            break
-        time.sleep(0.1)
+
+    def trials() -> int:
+        return sum(path.read_text().count('"state":1,') for path in project.path.glob(".windvane/laps/*/journal.log"))
+
+    until(lambda: trials() >= 5 or process.poll() is not None, 240, "five trials are finished", pause=0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    finished = journals[0].read_text().count('"state":1,')
+    finished = trials()
     said = project.train(env=env)
     assert said["verdict"] == "promoted"
     whole = 2 + 12 + 2 + 1  # the baseline's two forms, the trials, the evaluation with its baseline, the final refit
@@ -396,11 +396,7 @@ def test_the_project_starts_a_prefect_server_of_its_own_and_stops_it(project: Fo
         return [p for p in psutil.process_iter(["environ"]) if str(project.path) in str(p.info["environ"])]
 
     assert project.train()["verdict"] == "promoted"
-    for _ in range(300):
-        if not left():
-            break
-        time.sleep(0.1)
-    assert left() == []
+    until(lambda: not left(), what="the project's own Prefect server ends")
 
 
 def test_a_secret_from_the_environment_is_logged_nowhere(project: Folder, prefect_server: str) -> None:

@@ -21,7 +21,8 @@ import pandas as pd
 import pytest
 
 from tests.support.projects import ROOT, Folder, missing
-from tests.support.running_up import READY_SECONDS, free_port
+from tests.support.running_up import READY_SECONDS
+from tests.support.waiting import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.running_up import free_port
+from tests.support.waiting import free_port
 
 READY_SECONDS = 180
 ADMIN, ADMIN_PASSWORD = "admin", "secret-of-the-admin"
@@ -113,6 +113,7 @@ class MlflowServer:
                 one.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(group, timeout=20)
+        _, left = psutil.wait_procs(group, timeout=30)
+        assert not left, "the MLflow server outlived its kill"
         self._process.wait()
         self._process = None

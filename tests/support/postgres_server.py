@@ -6,12 +6,13 @@ import contextlib
 import glob
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.waiting import free_port
 
 
 def programs() -> Path | None:
@@ -29,9 +30,7 @@ class Postgres:
         self._programs, self._fsync = folder, "on" if fsync else "off"
         # Not below pytest's own folder, which only the user of the tests may enter.
         self._home = Path(tempfile.mkdtemp(prefix="postgres-"))
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self._port = s.getsockname()[1]
+        self._port = free_port()
         # PostgreSQL refuses to run as root.
         self._user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
         if self._user:
@@ -53,7 +52,8 @@ class Postgres:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(processes, timeout=10)
+        _, left = psutil.wait_procs(processes, timeout=30)
+        assert not left, "PostgreSQL outlived its kill"
 
     def remove(self) -> None:
         self._run("pg_ctl", "-m", "immediate", "stop")

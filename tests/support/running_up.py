@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +14,12 @@ import httpx
 import psutil
 
 from tests.support.projects import Folder
+from tests.support.waiting import free_port, until
 from windvane.flows.services import child_process
 from windvane.tasks import project_secrets
 
 # A loaded machine needs a minute for Prefect's first start.
 READY_SECONDS = 240
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(true: Callable[[], Any], seconds: float = 120, what: str = "") -> Any:
-    """Wait for it, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.2)
-    return found
 
 
 class Up:

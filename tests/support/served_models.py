@@ -143,6 +143,7 @@ class Client:
     ) -> None:
         labelling = LabelHandler(site.ledger, PROJECT, lambda id, label, at: LabelStatement(str(id), label, at))
         answering = InvocationHandler(following, recorder, roles or IdTimeColumns())
+        self._answering = answering
         self.service = ScoringApp(
             answering,
             labelling,
@@ -162,7 +163,11 @@ class Client:
 
         async def main() -> Any:
             async with self.session() as client:
-                return await work(client)
+                found = await work(client)
+                async with asyncio.timeout(60):
+                    while self._answering._silent:  # a shadow may be behind
+                        await asyncio.sleep(0.01)
+                return found
 
         return asyncio.run(main())
 
@@ -204,7 +209,7 @@ def serving(folder: Folder, *arguments: str, **env: str) -> Iterator[tuple[subpr
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=folder.path, env=folder.environment(env), stderr=out, text=True)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         port = None
         while port is None:
             assert process.poll() is None, log.read_text()[-2000:]

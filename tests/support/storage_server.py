@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
-import time
 from typing import Any
 
 import httpx
-import pytest
+
+from tests.support.waiting import free_port, until
 
 
 class Storage:
     """A real S3 server in a process of its own on a free port, which can be killed and started again, then empty."""
 
     def __init__(self) -> None:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{s.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self.start()
 
     def start(self) -> None:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.url.rpartition(":")[2]]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
-        for _ in range(600):
-            with contextlib.suppress(httpx.TransportError):
-                httpx.post(f"{self.url}/moto-api/reset", trust_env=False)
-                return
-            time.sleep(0.05)
-        pytest.fail("the S3 server does not start")
+        until(self._answers, what="the S3 server starts", pause=0.05)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, "the S3 server ended"
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.post(f"{self.url}/moto-api/reset", trust_env=False).is_success
+        return False
 
     def empty(self) -> None:
         httpx.post(f"{self.url}/moto-api/reset", trust_env=False)

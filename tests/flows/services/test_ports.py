@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.projects import Folder
+from tests.support.waiting import free_port
 from windvane.flows.services import up
 from windvane.tasks.errors import InputError
 
@@ -72,9 +73,7 @@ def test_without_a_wish_a_taken_port_gives_way_to_another(taken: int, monkeypatc
 
 
 def test_a_chosen_port_that_is_free_is_taken() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
+    free = free_port()
     with ExitStack() as sockets:
         assert up._bind_port("prefect", free, sockets).getsockname() == ("127.0.0.1", free)
 

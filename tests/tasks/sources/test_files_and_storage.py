@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,14 @@ def test_a_storage_killed_in_mid_read_leaves_the_snapshot_and_the_next_fetch_wor
         except Outage as e:
             ended.append(e)
 
+    def begun() -> bool:
+        with suppress(FileNotFoundError):  # one may be renamed between its name and its size
+            return any(p.stat().st_size for p in (tmp_path / snapshot.STAGING_FOLDER).glob("part-*"))
+        return True
+
     reading = threading.Thread(target=read)
     reading.start()
-    while reading.is_alive() and not any(p.stat().st_size for p in (tmp_path / snapshot.STAGING_FOLDER).glob("part-*")):
+    while reading.is_alive() and not begun():
         reading.join(0.001)
     storage.kill()
     reading.join()
