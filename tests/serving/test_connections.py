@@ -44,7 +44,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> app.ScoringApp:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines of moments."""
-    for name in ("HEAD_SECONDS", "UNREAD_SECONDS"):
+    for name in ("HEAD_TIMEOUT_SECONDS", "UNREAD_TIMEOUT_SECONDS"):
         monkeypatch.setattr(connections, name, 0.3)
     monkeypatch.setattr(connections, "SWEEP_INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(app, "BODY_TIMEOUT_SECONDS", 0.3)
@@ -156,7 +156,11 @@ def test_whoever_asks_in_time_is_answered_for_as_long_as_he_asks(
     service: app.ScoringApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A busy machine may let this process wait for a second.
-    for module, name in ((connections, "HEAD_SECONDS"), (connections, "UNREAD_SECONDS"), (app, "BODY_TIMEOUT_SECONDS")):
+    for module, name in (
+        (connections, "HEAD_TIMEOUT_SECONDS"),
+        (connections, "UNREAD_TIMEOUT_SECONDS"),
+        (app, "BODY_TIMEOUT_SECONDS"),
+    ):
         monkeypatch.setattr(module, name, 2.0)
     monkeypatch.setattr(connections, "SWEEP_INTERVAL_SECONDS", 0.05)
 
