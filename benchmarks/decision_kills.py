@@ -27,8 +27,8 @@ import pandas as pd
 import psutil
 from prefect.client.orchestration import SyncPrefectClient
 
-from tests.conftest import Folder
-from tests.standing_up import Up, standing, until
+from tests.support.projects import Folder
+from tests.support.running_up import Up, standing, until
 from windvane.flows.orchestration.server import is_url_ok
 from windvane.ledger import database, decisions, laps
 from windvane.ledger.decisions import DecisionRecord

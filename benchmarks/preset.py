@@ -25,7 +25,7 @@ def run_preset(
     """What the preset, as it comes, says of two frames: drift (at least half of the columns), and how many columns.
 
     Its own tests of the columns, chosen as it chooses them, without its drawings, which take nine tenths of the time
-    (`tests/test_drift.py` holds the answers against the preset's own).
+    (`tests/monitoring/test_drift_detector.py` holds the answers against the preset's own).
     """
     with silence_evidently():
         from evidently.legacy.calculations.stattests import get_stattest

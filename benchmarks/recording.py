@@ -127,7 +127,7 @@ def paths(engine: sa.Engine) -> tuple[float, float]:
 
 @contextmanager
 def ledgers(folder: Path) -> Iterator[dict[str, str]]:
-    from tests import postgres_server
+    from tests.support import postgres_server
 
     found = {"SQLite": f"sqlite:///{folder / 'ledger.db'}"}
     if postgres_server.programs() is None:

@@ -1,4 +1,4 @@
-"""The only door to Evidently: it draws the report and decides nothing.
+"""The only door to Evidently: runs its report with our limits as thresholds, and reads what exceeds them.
 
 Its import takes seconds, and only a report pays for it.
 """

@@ -2,7 +2,7 @@
 
 Evidently's own distances without a drawing, for wide tables; numbers of rows that are missing, unreadable, out of range, of a new
 or of another than the commonest category; how far apart distribution functions, shares and rank correlations are. Written beside
-monitoring/drift/permutation.py, which counts draws: `tests/test_drift_report.py` holds one against the other.
+monitoring/drift/permutation.py, which counts draws: `tests/monitoring/test_evidently_report.py` holds one against the other.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # value for each of several classes.
 _OPSET_DOUBLE, _OPSET_SHARES = 5, 3
 # Nodes of one operator: while ONNX Runtime loads one, it takes several times what it keeps. How little a large forest in such
-# parts takes is held by tests/test_memory.py.
+# parts takes is held by tests/serving/test_memory_limit.py.
 MAX_OPERATOR_NODES = 100_000
 
 
