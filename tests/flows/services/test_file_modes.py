@@ -81,10 +81,10 @@ def test_a_file_that_is_written_again_keeps_its_mode(tmp_path: Path) -> None:
 
 def test_the_umask_of_the_user_is_handed_on_to_children(tmp_path: Path) -> None:
     code = (
-        "import subprocess, sys, pathlib; from windvane.tasks import io, io; io.set_private_umask();"
+        "import subprocess, sys, pathlib; from windvane.tasks import io; io.set_private_umask();"
         "again = sys.argv[1:]; "
         "subprocess.run([sys.executable, '-c', again[0]], check=True) if again else "
-        "(tables.write_json(1, pathlib.Path('a')), tables.write_json(1, pathlib.Path('.windvane/b')))"
+        "(io.write_json(1, pathlib.Path('a')), io.write_json(1, pathlib.Path('.windvane/b')))"
     )
     environment = {k: v for k, v in os.environ.items() if k != "WINDVANE_UMASK"}
     with umask(0o002):
