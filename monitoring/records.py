@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from windvane.tasks.settings.monitoring_section import LapBudget, PolicyName
 from windvane.tasks.settings.project_params import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # What a finding is about: values of a number or category; the share missing; categories never seen; numbers out of range;
 # a column that fell silent or changed its type; how columns hang together; the model's answers; the labels.
