@@ -50,9 +50,9 @@ def prepare(folder: Path) -> None:
 
 
 def grow(folder: Path, lap: int) -> None:
-    """Another table for every round: one label less."""
-    lines = (ROOT / "data" / "txhousing.csv").read_text().splitlines()
-    (folder / "data" / "txhousing.csv").write_text("\n".join(lines[: len(lines) - lap]) + "\n")
+    """Another table for every round: one row less, from its beginning (a table whose newest rows are gone is refused)."""
+    header, *rows = (ROOT / "data" / "txhousing.csv").read_text().splitlines()
+    (folder / "data" / "txhousing.csv").write_text("\n".join([header, *rows[lap:]]) + "\n")
 
 
 def run(folder: Path, url: str) -> dict[str, object]:
