@@ -1,22 +1,42 @@
-"""Small pictures for the data page, as inline SVG made from a digest. Owns shapes; colours stand in the page's style."""
+"""The numbers behind the small charts of a page, made from a digest. Their shapes stand in templates/charts.html."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from itertools import pairwise
 
 from windvane.tasks import measure
 from windvane.tasks.digest import Summary
 
-WIDTH, HEIGHT = 240, 64
 BINS = 30
 # Bars of a category that are drawn, and letters of a name beside one.
 BARS, LETTERS = 5, 18
 
 
-def picture(now: Summary, then: Summary | None, rows: int = 0) -> str:
-    """The distribution of a column of `rows` rows: filled now, outlined in the last accepted table."""
+@dataclass(frozen=True)
+class ShareBar:
+    """A named share as a bar: `share` of the scale (0 to 1), a `mark` on it or None, and the figure in words."""
+
+    name: str
+    label: str
+    share: float
+    mark: float | None
+    figure: str
+
+
+@dataclass(frozen=True)
+class ColumnChart:
+    """A column's distribution: densities (heights from 0 to 1) `now` and `then`, or `bars` and how many values `more` there are."""
+
+    now: tuple[float, ...] = ()
+    then: tuple[float, ...] | None = None
+    bars: tuple[ShareBar, ...] = ()
+    more: str | None = None
+
+
+def picture(now: Summary, then: Summary | None, rows: int = 0) -> ColumnChart:
+    """The distribution of a column of `rows` rows, now and in the last accepted table."""
     if then is not None and then.type != now.type:
         then = None
     if now.type in ("category", "boolean", "text") or (now.values and len(now.values) <= 2):
@@ -24,10 +44,10 @@ def picture(now: Summary, then: Summary | None, rows: int = 0) -> str:
     return histogram(now.quantiles, then.quantiles if then else None)
 
 
-def histogram(now: Sequence[float], then: Sequence[float] | None) -> str:
+def histogram(now: Sequence[float], then: Sequence[float] | None) -> ColumnChart:
     """Densities over the middle 98 % of both, from their quantiles."""
     if not now:
-        return '<p class="none">no values</p>'
+        return ColumnChart()
     both = [q for q in (now, then) if q]
     low, high = min(q[1] for q in both), max(q[-2] for q in both)
     if low == high:
@@ -37,19 +57,8 @@ def histogram(now: Sequence[float], then: Sequence[float] | None) -> str:
     edges = [low + wide * (i - 0.5) for i in range(BINS + 1)]
     shares = [_shares(q, edges) for q in both]
     top = max(max(s) for s in shares) or 1.0
-    step = WIDTH / BINS
-    parts = [
-        f'<rect x="{i * step:.1f}" y="{HEIGHT - h:.1f}" width="{step - 1:.1f}" height="{h:.1f}"/>'
-        for i, h in enumerate(share / top * HEIGHT for share in shares[0])
-        if h >= 0.05
-    ]
-    if len(shares) > 1:
-        corners = " ".join(
-            f"{i * step:.1f},{HEIGHT - s / top * HEIGHT:.1f} {(i + 1) * step:.1f},{HEIGHT - s / top * HEIGHT:.1f}"
-            for i, s in enumerate(shares[1])
-        )
-        parts.append(f'<polyline class="then" points="{corners}"/>')
-    return f'<svg class="now" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">{"".join(parts)}</svg>'
+    heights = [tuple(share / top for share in s) for s in shares]
+    return ColumnChart(heights[0], heights[1] if len(heights) > 1 else None)
 
 
 def _shares(quantiles: Sequence[float], edges: list[float]) -> list[float]:
@@ -61,66 +70,28 @@ def _shares(quantiles: Sequence[float], edges: list[float]) -> list[float]:
     return [max(float(b - a), 0.0) for a, b in pairwise(upto)]
 
 
-def bars(now: dict[str, float], then: dict[str, float] | None, distinct: int, rows: int = 0) -> str:
+def bars(now: dict[str, float], then: dict[str, float] | None, distinct: int, rows: int = 0) -> ColumnChart:
     """Shares of the most frequent of `distinct` values; a mark shows the share in the last accepted table."""
-    if not now:
-        return '<p class="none">no values</p>'
     names = sorted(now, key=lambda v: (-now[v], v))[:BARS]
-    top = max([now[names[0]], *((then or {}).get(v, 0.0) for v in names)])
+    top = max((share for of in (now, then or {}) for name, share in of.items() if name in names), default=1.0)
     rest = distinct - len(names)
-    lines = [_bar(name, now[name], top, None if then is None else then.get(name, 0.0)) for name in names]
-    more = f'<div class="more">and {measure.told(rest, rows)} more</div>' if rest > 0 else ""
-    return f'<div class="bars">{"".join(lines)}{more}</div>'
-
-
-def _bar(name: str, share: float, top: float, before: float | None, figure: str | None = None) -> str:
-    mark = "" if before is None else f'<i style="left:{100 * before / top:.1f}%"></i>'
-    return (
-        f'<div class="bar"><span title="{escape(name)}">{escape(short(name))}</span>'
-        f'<b><u style="width:{100 * share / top:.1f}%"></u>{mark}</b><em>{figure or percent(share)}</em></div>'
+    return ColumnChart(
+        bars=tuple(
+            ShareBar(n, short(n), now[n] / top, None if then is None else then.get(n, 0.0) / top, percent(now[n]))
+            for n in names
+        ),
+        more=measure.told(rest, rows) if names and rest > 0 else None,
     )
 
 
-def line(name: str, share: float, before: float | None = None) -> str:
+def line(name: str, share: float, before: float | None = None) -> ShareBar:
     """A share of rows as one bar on the scale from 0 to 1."""
-    return _bar(name, share, 1.0, before)
+    return ShareBar(name, short(name), share, before, percent(share))
 
 
-def strength(name: str, value: float) -> str:
+def strength(name: str, value: float) -> ShareBar:
     """An association as one bar on the scale from 0 to 1."""
-    return _bar(name, value, 1.0, None, f"{value:.2f}")
-
-
-def meter(share: float, usual: float) -> str:
-    """A share on the scale from 0 to 1, with a mark at what is usual."""
-    return (
-        f'<div class="meter"><b><u style="width:{100 * min(share, 1.0):.1f}%"></u>'
-        f'<i style="left:{100 * min(usual, 1.0):.1f}%"></i></b><em>{percent(share)}</em></div>'
-    )
-
-
-def heatmap(names: Sequence[str], strength: Sequence[Sequence[float]]) -> str:
-    """A square of associations, darker is stronger, below the diagonal."""
-    cell, left, k = 26, 150, len(names)
-    parts = []
-    for i, name in enumerate(names):
-        y = i * cell
-        parts.append(f'<text x="{left - 8}" y="{y + 17}" text-anchor="end">{escape(short(name))}</text>')
-        for j in range(i):
-            s = strength[i][j]
-            words = escape(f"{name} and {names[j]}: {s:.2f}")
-            parts.append(
-                f'<rect x="{left + j * cell}" y="{y}" width="{cell - 2}" height="{cell - 2}" rx="3" '
-                f'style="opacity:{0.05 + 0.95 * s:.2f}"><title>{words}</title></rect>'
-            )
-            if s >= 0.3:
-                light = ' class="light"' if s > 0.55 else ""
-                parts.append(
-                    f'<text{light} x="{left + j * cell + 12}" y="{y + 16}" text-anchor="middle">{s:.1f}</text>'
-                )
-        parts.append(f'<text x="{left + i * cell + 2}" y="{y + 17}" class="self">{escape(short(name))}</text>')
-    width, height = left + k * cell + 130, k * cell + 4
-    return f'<svg class="heat" viewBox="0 0 {width} {height}" width="{width}">{"".join(parts)}</svg>'
+    return ShareBar(name, short(name), value, None, f"{value:.2f}")
 
 
 def short(name: str) -> str:

@@ -1,9 +1,8 @@
-"""How figures, names and times are written on the data page. Escapes only where it says so."""
+"""How figures, names and times are written on the data page."""
 
 from __future__ import annotations
 
 import datetime as dt
-from html import escape
 from urllib.parse import urlsplit
 
 from windvane.tasks import report_charts as charts
@@ -34,11 +33,11 @@ def plain(message: str) -> str:
 
 
 def figure(value: float | str | None) -> str:
-    """A measured value, escaped."""
+    """A measured value."""
     if value is None:
         return ""
     if isinstance(value, str):
-        return escape(charts.short(value))
+        return charts.short(value)
     if isinstance(value, float) and 0 < abs(value) < 1:
         return charts.percent(value) if value < 0.9995 else f"{value:.4f}"
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from windvane.tasks import settings
 from windvane.tasks.errors import SealedError
 
-ROOMS = ("flows", "tasks", "ledger", "monitoring", "serving")
+ROOMS = ("flows", "tasks", "ledger", "monitoring", "serving", "templates")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 # Who may name the reader of the test side: its own file, and the steps that evaluate and then refit with the ledger's permit.
 MAY_OPEN = {"tasks/split.py", "flows/teaching.py", "tasks/evaluation.py"}
@@ -55,7 +55,19 @@ def imported_by(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize("command", [[], ["train"], ["init"], ["score"], ["up"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
-    heavy = {"pandas", "numpy", "sklearn", "mlflow", "prefect", "dvc", "evidently", "sqlalchemy", "pydantic", "optuna"}
+    heavy = {
+        "pandas",
+        "numpy",
+        "sklearn",
+        "mlflow",
+        "prefect",
+        "dvc",
+        "evidently",
+        "sqlalchemy",
+        "pydantic",
+        "optuna",
+        "jinja2",
+    }
     assert not imported_by(*command, "--help") & heavy
 
 

@@ -131,7 +131,7 @@ def test_the_data_page_stands_with_the_run_and_is_linked_from_prefect(
         "data/digest.json",
         "data/profile.json",
     } <= kept
-    assert "This table may teach" in client.get_run(said["run_id"]).data.tags["windvane.data"]
+    assert "This table can train a model" in client.get_run(said["run_id"]).data.tags["windvane.data"]
     user, _, password = os.environ["PREFECT_API_AUTH_STRING"].partition(":")
     wanted = {"artifacts": {"key": {"any_": ["data"]}}}
     found = httpx.post(f"{prefect_server}/artifacts/filter", json=wanted, auth=(user, password)).json()

@@ -16,8 +16,8 @@ ENTRY = Entry("houses", 1, "2026-05-01", "2026-06-01", "wait", "nothing moved", 
 
 
 def test_nothing_new_is_said_in_two_sentences() -> None:
-    assert report.changed(look()) == "Nothing has changed that 100 rows since 2026-05-01 could show."
-    assert report.decided(ENTRY) == "Nothing is taught again: nothing moved. Labels were known up to 2026-05-20T10:00Z."
+    assert report.changed(look()) == "No change found in 100 rows since 2026-05-01."
+    assert report.decided(ENTRY) == "No retraining: nothing moved. Labels were known up to 2026-05-20T10:00Z."
     assert "Too few rows" in report.changed(look(few=True))
 
 
@@ -42,6 +42,6 @@ def test_the_page_opens_alone_and_escapes_what_columns_are_called(action: str, l
     assert f'<header class="{level}">' in text
     assert evil not in text
     assert "secret column" in text
-    assert "the model&#x27;s answer" in text
+    assert "the prediction" in text
     assert text.count("<rect") == 4
     assert not re.search(r"""(src|href)=["'](https?:)?//""", text)

@@ -25,7 +25,7 @@ def draw(story: Story) -> Figure:
     height = _HEIGHT + _LINE * (lines + 1)
     figure, (ax,) = sheet(
         f"{story.project}: {story.verdict()}",
-        f"{story.loss_name.capitalize()} per row, {len(story.chapters)} windows of {story.window}, each answered by the model "
+        f"{story.loss_name.capitalize()} per row, {len(story.chapters)} windows of {story.window}, each predicted by the model "
         f"that served then; policy {story.policy}, {story.ours.refused} laps refused by the gate",
         width=_WIDTH,
         height=height,

@@ -84,9 +84,9 @@ class Story:
     def verdict(self) -> str:
         """The first sentence."""
         if self.policy == "never" or self.ours == self.never:
-            return "Nothing was taught again"
+            return "The model was never retrained"
         laps, share = self.ours.retrains, f"{abs(self.saved):.0%} {'less' if self.saved >= 0 else 'more'} loss"
-        return f"Retrained {laps} time{'s' * (laps != 1)} by itself: {share}, the price of all laps included"
+        return f"Retrained {laps} time{'s' * (laps != 1)} by itself: {share}, cost of all laps included"
 
 
 def cause(look: Look) -> str:
