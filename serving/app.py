@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version as installed
-from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -22,6 +21,7 @@ from windvane.serving.metering import Meters
 from windvane.serving.openapi import document
 from windvane.serving.signature import Refused
 from windvane.serving.telling import told
+from windvane.templates import render_page
 
 # Bytes of a body; seconds that its sender may take; bytes of all bodies that are held at once.
 LARGEST, PATIENCE = 16 * 1024 * 1024, 20.0
@@ -96,8 +96,8 @@ class Service:
             "/health": {"GET": (self._ping, *open_to_all)},
             "/version": {"GET": (self._version, *open_to_all)},
             "/openapi.json": {"GET": (self._openapi, *open_to_all)},
-            "/docs": {"GET": (_page("docs.html"), *open_to_all)},
-            "/": {"GET": (_page("page.html"), *open_to_all)},
+            "/docs": {"GET": (_page("scoring_requests.html"), *open_to_all)},
+            "/": {"GET": (_page("scoring_service.html"), *open_to_all)},
         }
 
     @property
@@ -259,12 +259,16 @@ class Service:
         return Response(orjson.dumps(document(None if current is None else current.loaded.signature)))
 
 
-def _page(name: str) -> Callable[[dict[bytes, bytes], Receive], Awaitable[Response]]:
-    """Answers with a page that lies beside this file; a browser may let it talk to this service alone."""
-    response = Response((Path(__file__).parent / name).read_bytes(), kind=b"text/html; charset=utf-8", more=(_POLICY,))
+def _page(template: str) -> Callable[[dict[bytes, bytes], Receive], Awaitable[Response]]:
+    """Answers with a page, which a browser may let talk to this service alone. It is made when it is first asked for."""
+    made: list[Response] = []
 
     async def page(_headers: dict[bytes, bytes], _receive: Receive) -> Response:
-        return response
+        if not made:
+            # Aside: the import of Jinja2 takes longer than hundreds of predictions.
+            text = await asyncio.to_thread(render_page, template)
+            made.append(Response(text.encode(), kind=b"text/html; charset=utf-8", more=(_POLICY,)))
+        return made[0]
 
     return page
 

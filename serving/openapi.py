@@ -49,10 +49,10 @@ def document(signature: Signature | None) -> dict[str, Any]:
                 "post": _post("Predictions for rows, in MLflow's scoring protocol", body, _answer(), csv=True)
             },
             "/labels": {
-                "post": _post("Ground truth for predictions, by their ids: always with a key", labels, _counts())
+                "post": _post("Labels of predictions, by their ids. Always needs a key", labels, _counts())
                 | {"security": [{"key": []}, {"header": []}]}
             },
-            "/model": {"get": _get("Which version serves, since when, and what it may be asked", "application/json")},
+            "/model": {"get": _get("Which version serves, since when, and the columns it takes", "application/json")},
             "/metrics": {"get": _get("Prometheus metrics", "text/plain")},
             "/ping": {"get": _get("200 while a version serves", "text/plain")},
             "/health": {"get": _get("200 while a version serves", "text/plain")},

@@ -245,7 +245,17 @@ def test_a_real_service_from_its_start_to_its_end(folder: Folder) -> None:
     assert "Traceback" not in log
     imported = {line.rsplit("|", 1)[-1].strip() for line in log.splitlines() if line.startswith("import time:")}
     assert "onnxruntime" in imported
-    assert not imported & {"prefect", "dvc", "evidently", "mlflow", "sklearn", "pandas", "optuna", "matplotlib"}
+    assert not imported & {
+        "prefect",
+        "dvc",
+        "evidently",
+        "mlflow",
+        "sklearn",
+        "pandas",
+        "optuna",
+        "matplotlib",
+        "jinja2",
+    }
 
 
 @pytest.mark.slow

@@ -199,7 +199,7 @@ def test_the_same_data_again_is_no_new_look_and_imports_nothing_heavy(project: F
     assert ran.json == first
     assert (windows.of(ledger(project), NAME, 1), decisions.listed(ledger(project), NAME)) == before
     imported = {line.rsplit("|", 1)[-1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
-    assert not imported & {"pandas", "numpy", "sklearn", "mlflow", "prefect", "evidently", "dvc.repo"}
+    assert not imported & {"pandas", "numpy", "sklearn", "mlflow", "prefect", "evidently", "dvc.repo", "jinja2"}
     # Without the shortcut the ledger says the same.
     (project.path / ".windvane" / "watch" / "last.json").unlink()
     assert look(project, prefect_server) == first
