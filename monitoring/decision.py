@@ -46,7 +46,7 @@ def _broken(look: Look, history: History) -> Decision | None:
     ):
         return Decision(
             "stop",
-            f"the data look broken: {diagnosis.why}. Nothing is learned from them until that is mended, or accepted with "
+            f"the data look broken: {diagnosis.why}. No training on them until that is fixed, or accepted with "
             "`windvane monitor --acknowledge`",
             remedy="person",
         )

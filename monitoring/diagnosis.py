@@ -184,7 +184,7 @@ def _why(change: Change, clues: Clues) -> str:
     named = {
         "none": "inputs and labels are as on the champion's record",
         "data drift": "the inputs moved, and what follows from them did not",
-        "label drift": "labels became more or less frequent, and what they look like did not change",
+        "label drift": "labels became more or less frequent, and the inputs of each label did not change",
         "concept drift": "the same inputs have other labels than on the champion's record",
     }
     if change == "broken data":
@@ -197,5 +197,5 @@ def _why(change: Change, clues: Clues) -> str:
         return f"{said} ({clues.labelled:,} of {clues.rows:,} rows have labels)"
     blind = "without labels a concept drift cannot be seen"
     if change == "label drift":
-        blind = "without labels this is a guess from the answers, and a concept drift cannot be seen"
+        blind = "without labels this is a guess from the predictions, and a concept drift cannot be seen"
     return f"{said}; {blind}"

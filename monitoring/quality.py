@@ -39,14 +39,14 @@ def measure(
     if len(known) < MIN_ROWS or len(own) < MIN_ROWS:
         few = share if len(known) < MIN_ROWS else f"a record of {len(own):,} rows"
         return Quality(
-            None, reference, None, None, len(known), False, f"{few}: fewer than {MIN_ROWS} say nothing", known_until
+            None, reference, None, None, len(known), False, f"{few}: at least {MIN_ROWS} are needed", known_until
         )
     loss = answers.losses(known, record, kind, problem)
     sides = (answers.parts(known, problem), answers.parts(record, problem))
     low, high = difference(loss, own, *sides)
     how = f"{share}; {_said(sides[0])} against {_said(sides[1])}"
     if low is None:
-        how += f": fewer than {MIN_BLOCKS} give no interval"
+        how += f": an interval needs at least {MIN_BLOCKS}"
     return Quality(float(loss.mean()), reference, low, high, len(known), False, how, known_until)
 
 

@@ -62,7 +62,7 @@ def taken(
         kept = [part.sort_values(time, kind="stable").iloc[::every] for part in parts]
         kept[0] = kept[0].iloc[-MOST_IN_TIME:]
     notes = [
-        f"{len(k):,} of {len(p):,} rows of the {name} were looked at"
+        f"{len(k):,} of {len(p):,} rows of the {name} were compared"
         for name, p, k in zip(("past", "reference", "window"), parts, kept, strict=True)
         if len(k) < len(p)
     ]

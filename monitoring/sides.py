@@ -65,7 +65,7 @@ def broken(reference: pd.DataFrame, window: pd.DataFrame, wanted: list[Compared]
     found = []
     for column in wanted:
         if column.name in twice:
-            said = "the column stands twice in the window; the first one was looked at"
+            said = "the window has this column twice; the first one was compared"
             found.append(Finding(column.name, "type", _CERTAIN, 0.0, True, said))
         if column.name not in window and column.name in reference:
             found.append(Finding(column.name, "silent", _CERTAIN, 0.0, True, "the column is gone from the window"))

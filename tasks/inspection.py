@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHECKS = {
-    "label_noise": "labels that do not contradict what the other rows teach",
+    "label_noise": "no labels that contradict the other rows",
     "giveaway": "no single column that decides the target",
     "volume": "enough rows: more would hardly help",
 }

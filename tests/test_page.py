@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,20 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+@contextmanager
+def opened(browser: Any) -> Iterator[Any]:
+    """A page that is closed also where a test fails: its script would go on to ask a server that is gone."""
+    page = browser.new_page()
+    try:
+        yield page
+    finally:
+        page.unroute_all(behavior="ignoreErrors")
+        page.close()
+
+
 def test_the_page_tells_what_serves_and_tries_a_row(browser: Any, tmp_path: Path) -> None:
     digest = hashlib.sha256(b"open").hexdigest()
-    with serving(made_project(tmp_path), WINDVANE_API_KEYS=f"score:{digest}") as (_, port):
-        page = browser.new_page()
+    with serving(made_project(tmp_path), WINDVANE_API_KEYS=f"score:{digest}") as (_, port), opened(browser) as page:
         faults: list[str] = []
         asked: list[str] = []
         page.on("pageerror", lambda fault: faults.append(str(fault)))
@@ -70,7 +81,6 @@ def renamed(content: Any, word: str) -> Any:
 
 def drawn(browser: Any, port: int, word: str) -> tuple[dict[str, int], str, str]:
     """How many elements of each tag the service's pages have, and their texts, where everything is called `word`."""
-    page = browser.new_page()
     more = {
         "refused": {"version": 2, "reason": "it is"},
         "challenger": {"version": 3, "role": "canary", "share": 0.1, "until": "2030-01-01T00:00:00Z"},
@@ -94,24 +104,24 @@ def drawn(browser: Any, port: int, word: str) -> tuple[dict[str, int], str, str]
         document["paths"] = {f"{path}{word}": methods for path, methods in document["paths"].items()}
         route.fulfill(json=document)
 
-    page.route("**/model", model)
-    page.route("**/invocations", predicted)
-    page.route("**/openapi.json", described)
     counts: dict[str, int] = {}
     texts = []
-    for path, ready in (("", "was refused"), ("docs", "A row")):
-        page.goto(f"http://127.0.0.1:{port}/{path}")
-        page.get_by_text(ready).first.wait_for()
-        if not path:
-            for field in page.locator("form input").all():
-                field.fill("1")
-            page.get_by_role("button", name="Predict").click()
-            page.get_by_text("Prediction:").wait_for()
-        for tag in page.evaluate("[...document.querySelectorAll('*')].map(e => e.tagName)"):
-            counts[tag] = counts.get(tag, 0) + 1
-        texts.append(page.inner_text("body"))
-        assert page.evaluate("window.hit") is None
-    page.close()
+    with opened(browser) as page:
+        page.route("**/model", model)
+        page.route("**/invocations", predicted)
+        page.route("**/openapi.json", described)
+        for path, ready in (("", "was refused"), ("docs", "A row")):
+            page.goto(f"http://127.0.0.1:{port}/{path}")
+            page.get_by_text(ready).first.wait_for()
+            if not path:
+                for field in page.locator("form input").all():
+                    field.fill("1")
+                page.get_by_role("button", name="Predict").click()
+                page.get_by_text("Prediction:").wait_for()
+            for tag in page.evaluate("[...document.querySelectorAll('*')].map(e => e.tagName)"):
+                counts[tag] = counts.get(tag, 0) + 1
+            texts.append(page.inner_text("body"))
+            assert page.evaluate("window.hit") is None
     return counts, texts[0], texts[1]
 
 
@@ -127,10 +137,9 @@ def test_nothing_that_a_model_or_an_answer_is_called_becomes_html(browser: Any, 
 def test_a_written_page_runs_and_loads_nothing(name: str, browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(PAGES[name](HOSTILE), encoding="utf-8")
-    page = browser.new_page()
     requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
-    page.goto(path.as_uri())
-    assert page.evaluate("window.hit") is None
+    with opened(browser) as page:
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto(path.as_uri())
+        assert page.evaluate("window.hit") is None
     assert [url for url in requested if not url.startswith("data:image/png")] == [path.as_uri()]
-    page.close()

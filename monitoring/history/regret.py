@@ -56,7 +56,7 @@ def advise(past: Past, fixed: Constants = FIXED) -> Advice:
     """Retrain if what the best earlier retraining has saved, times its persistence, exceeds `share` of the price of a lap."""
     best = saving(past, fixed.caution)
     if best is None:
-        return Advice(False, "no challenger has met labelled rows since the champion was taught")
+        return Advice(False, "no challenger has met labelled rows since the champion was trained")
     age, back = past.known - past.born, past.known - best.since
     lasting = persistence(past, age, fixed, best.saved / back)
     worth = best.saved * lasting

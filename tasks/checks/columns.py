@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from windvane.tasks.measure import Counts
 
 CHECKS = {
-    "empty": "columns without a value",
-    "infinite": "infinite numbers, or too large to compute with",
-    "constant": "columns with one value",
-    "text": "free text",
-    "identifier": "ids that look like something to learn from",
-    "mixed": "numbers and words in one column",
-    "formula": "cells that a spreadsheet would run",
-    "renamed": "one column under two names",
+    "empty": "no empty columns",
+    "infinite": "no numbers that are infinite or too large to compute with",
+    "constant": "no constant columns",
+    "text": "no free text",
+    "identifier": "no ids among the features",
+    "mixed": "no column mixes numbers and words",
+    "formula": "no cells that a spreadsheet would run",
+    "renamed": "no column under two names",
 }
 # An id is different in nearly every row...
 _DISTINCT = 0.98
@@ -68,7 +68,7 @@ def find(e: Evidence) -> Iterator[Finding]:
                 name,
                 counts.infinite,
                 0,
-                f"data.source: column {name!r} holds {counts.infinite} infinite values. Mend or empty these cells, "
+                f"data.source: column {name!r} holds {counts.infinite} infinite values. Fix or empty these cells, "
                 f"or add {name!r} to problem.ignore",
             )
         elif too_large(counts):
@@ -79,7 +79,7 @@ def find(e: Evidence) -> Iterator[Finding]:
                 max(-counts.low, counts.high),
                 LARGEST,
                 f"data.source: column {name!r} holds values from {counts.low:g} to {counts.high:g}, too large to compute "
-                f"with. Mend or empty these cells, or add {name!r} to problem.ignore",
+                f"with. Fix or empty these cells, or add {name!r} to problem.ignore",
             )
         elif counts.constant:
             text = f"{name!r} has the same value in every row: it is not learned from. Add it to problem.ignore"

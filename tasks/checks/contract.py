@@ -18,9 +18,9 @@ CHECKS = {
     "columns": "every column of schema.yaml is there",
     "type": "each has its type",
     "range": "values in their range",
-    "categories": "no value that stands in no list",
+    "categories": "no unlisted categories",
     "missing": "no more gaps than allowed",
-    "unique": "unique columns repeat nothing",
+    "unique": "unique columns repeat no value",
     "time_order": "the newest row is not older than before",
     "row_count": "the table has not shrunk",
 }
@@ -45,7 +45,7 @@ def find(e: Evidence) -> Iterator[Finding]:
                 name,
                 is_now,
                 column.type,
-                f"column {name!r} is of type {is_now}, agreed is {column.type}{_odd(e, name, column)}. Mend the source, "
+                f"column {name!r} is of type {is_now}, agreed is {column.type}{_odd(e, name, column)}. Fix the source, "
                 f"or set {_place(name)}.type: {is_now}",
             )
         else:
@@ -140,7 +140,7 @@ def _values(e: Evidence, contract: Contract, name: str, column: Column) -> Itera
         again = rows - counts.missing - _distinct(e, name)
         if again:
             text = (
-                f"column {name!r} repeats a value in {again} rows, agreed is that none does. Mend the source, or set "
+                f"column {name!r} repeats a value in {again} rows, agreed is that none does. Fix the source, or set "
                 f"{_place(name)}.unique: false"
             )
             yield _stop("unique", name, again, 0, text)
@@ -174,7 +174,7 @@ def _range(e: Evidence, name: str, column: Column, limit: float, present: int) -
         name,
         share,
         limit,
-        f"column {name!r} lies outside {_ends(column)} in {cells} rows ({share:.2%}), such as {_cell(example)}. Mend the "
+        f"column {name!r} lies outside {_ends(column)} in {cells} rows ({share:.2%}), such as {_cell(example)}. Fix the "
         f"source, or widen {_place(name)}.range",
     )
 
@@ -200,7 +200,7 @@ def _categories(e: Evidence, name: str, known: tuple[str, ...], limit: float, pr
         limit,
         f"column {name!r} holds {len(counted)} values that are not agreed, in {share:.2%} of the rows: {listed}. "
         + (f"Was {shown(near[0])} meant? " if near else "")
-        + f"Mend the source, or add them to {_place(name)}.categories",
+        + f"Fix the source, or add them to {_place(name)}.categories",
     )
 
 

@@ -8,7 +8,7 @@ from windvane.tasks import leaks
 from windvane.tasks.checks import Evidence
 from windvane.tasks.findings import Finding, Level
 
-CHECKS = {"leak": "a column that alone gives the target away"}
+CHECKS = {"leak": "no column that alone gives the target away"}
 # Rows looked at: a giveaway shows in few.
 ROWS = 10_000
 # From here on there is hardly a row that the column does not decide.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHECKS = {
-    "overlap": "no row stands both where it teaches and where it judges",
-    "group_overlap": "no group does",
+    "overlap": "no row is both a training row and a held-out row",
+    "group_overlap": "no group is in both",
 }
 # As the split stage numbers the sides of a row.
 TRAIN, VALIDATION, TEST = 1, 2, 3
@@ -51,8 +51,8 @@ def find(
             None,
             share,
             LIMIT,
-            f"{about}{share:.1%} of the rows that judge also stand, in all that a model sees, among those that teach: the "
-            "score flatters. Delete the copies in the source, or name problem.group so that they stay on one side",
+            f"{about}{share:.1%} of the held-out rows equal a training row in all that a model sees: the score "
+            "flatters. Delete the copies in the source, or name problem.group so that they stay on one side",
         )
     # Under a split by time a group goes on: what is asked is how it does later.
     if problem.group and chosen.split.strategy != "time":

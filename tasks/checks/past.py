@@ -15,11 +15,11 @@ from windvane.tasks.digest import Summary, apart, gap
 from windvane.tasks.findings import Finding, Level
 
 CHECKS = {
-    "scale": "columns in another unit",
-    "silent": "columns that stopped speaking",
-    "renamed": "values under another name",
-    "gaps": "more missing values than before",
-    "drift": "is it representative of the last accepted table",
+    "scale": "no column in another unit",
+    "silent": "no column became constant or empty",
+    "renamed": "no values under another name",
+    "gaps": "no more missing values than before",
+    "drift": "the newest rows resemble the last accepted table",
 }
 # The chance of one false alarm of drift in a table whose rows are drawn alike, shared among all columns.
 FALSE_ALARMS = 0.01
@@ -81,7 +81,7 @@ def _silent(name: str, then: Summary, now: Summary, rows: int) -> Finding:
         now.distinct,
         then.distinct,
         f"{name!r} {what} in the new rows; the last accepted table had "
-        f"{measure.told(then.distinct, rows)} different values. Has its source stopped? Mend it, or add it to problem.ignore",
+        f"{measure.told(then.distinct, rows)} different values. Has its source stopped? Fix it, or add it to problem.ignore",
     )
 
 

@@ -8,8 +8,8 @@ from windvane.tasks.checks import Evidence
 from windvane.tasks.findings import Finding
 
 CHECKS = {
-    "duplicates": "rows that repeat another",
-    "near_duplicates": "rows that nearly repeat another",
+    "duplicates": "no row repeats another",
+    "near_duplicates": "no row nearly repeats another",
 }
 # A few alike rows are life, and what the last accepted table had is its way.
 NEAR = 0.005

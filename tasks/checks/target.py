@@ -17,9 +17,9 @@ CHECKS = {
     "target": "a target that can be learned",
     "classes": "enough rows of every class",
     "balance": "classes of comparable size",
-    "label": "rows without a label",
+    "label": "every row has a label",
     "roles": "id and group are complete, ids are unique",
-    "features": "columns to learn from",
+    "features": "features to train on",
 }
 # Fewer rows leave a test side whose mean loss says nothing: 15 % of 50 are 7 rows.
 LEAST_ROWS = 50
@@ -62,7 +62,7 @@ def find(e: Evidence) -> Iterator[Finding]:
             e.problem.target,
             gone / e.rows,
             0.0,
-            f"{gone} of {e.rows} rows have no label ({e.problem.target!r} is empty): they neither teach nor judge. Add "
+            f"{gone} of {e.rows} rows have no label ({e.problem.target!r} is empty): they are not used. Add "
             "the labels if you have them",
         )
 
@@ -90,11 +90,11 @@ def _amounts(target: str, e: Evidence) -> Iterator[Finding]:
         text = f"{target} holds {what}, not numbers. Set problem.kind: classification, or name a number"
         yield _stop("target", name, what, "number", text)
     elif counts.infinite:
-        text = f"{target} holds {counts.infinite} infinite values. Mend or empty these cells"
+        text = f"{target} holds {counts.infinite} infinite values. Fix or empty these cells"
         yield _stop("infinite", name, counts.infinite, 0, text)
     elif too_large(counts):
         text = (
-            f"{target} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. Mend or empty these "
+            f"{target} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. Fix or empty these "
             "cells"
         )
         yield _stop("infinite", name, max(-counts.low, counts.high), LARGEST, text)
@@ -119,7 +119,7 @@ def _classes(target: str, e: Evidence) -> Iterator[Finding]:
             distinct,
             MOST_CLASSES,
             f"{target} has {distinct} different values in {rows} rows; at most {MOST_CLASSES} classes, "
-            f"each in several rows, can be told apart. {remedy}",
+            f"each in several rows, can be distinguished. {remedy}",
         )
         return
     counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 CHECKS = {
-    "sentinel": "numbers such as -999 that stand for a missing value",
-    "dates": "dates that cannot be, such as 1900-01-01 or 9999-12-31",
-    "date_words": "dates as words, because the order of day and month cannot be told",
+    "sentinel": "no numbers such as -999 that mean a missing value",
+    "dates": "no placeholder dates such as 1900-01-01 or 9999-12-31",
+    "date_words": "no dates with an unclear order of day and month",
 }
 # Written by programs where nothing was known.
 _CODES = (-1.0, *(sign * float("9" * digits) for digits in range(2, 10) for sign in (-1, 1)))
@@ -54,7 +54,7 @@ def _date_words(words: pl.Series, name: str) -> Iterator[Finding]:
     share = float(words.str.contains(_DATE_WORD).mean() or 0.0)  # type: ignore[arg-type]
     if share >= _MOST:
         text = (
-            f"{name!r} holds dates whose order of day and month cannot be told, such as {words[0]!r}, so it is read as "
+            f"{name!r} holds dates with an unclear order of day and month, such as {words[0]!r}, so it is read as "
             "words. Write dates as 2024-12-31"
         )
         yield Finding("date_words", "warn", name, share, _MOST, text)
@@ -138,7 +138,7 @@ def _dates(e: Evidence, name: str) -> Iterator[Finding]:
             cells,
             0,
             f"{prefix}column {name!r} holds {cells} dates that cannot be, such as {end:%Y-%m-%d}, while most lie between "
-            f"{_on(early)} and {_on(late)}. Mend these cells, or empty them where the date is not known",
+            f"{_on(early)} and {_on(late)}. Fix these cells, or empty them where the date is not known",
         )
 
 

@@ -46,7 +46,7 @@ CASES = {case.name: case for theme in THEMES for case in theme.CASES}
 
 # Each message ends in something to do.
 REMEDY = re.compile(
-    r"\b(Add|Copy|Delete|Did you mean|Download|Export|Fill|Fetch|Flatten|Give|Join|join|Lower|Mend|Name|Open|Put|put|Raise|"
+    r"\b(Add|Copy|Delete|Did you mean|Download|Export|Fill|Fetch|Fix|Flatten|Give|Join|join|Lower|Mend|Name|Open|Put|put|Raise|"
     r"Remove|Rename|Save|Set|set|Split|Unpack|Write)\b"
 )
 # What only programmers understand.
