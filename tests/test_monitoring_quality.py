@@ -56,7 +56,7 @@ def test_too_few_labels_are_no_figure() -> None:
     frame.loc[29:, "y"] = np.nan
     found = quality.measure(record, frame, kind_of("regression"), problem("regression"))
     assert (found.loss, found.low, found.high, found.rows) == (None, None, None, 29)
-    assert "fewer than 30" in found.how
+    assert "at least 30 are needed" in found.how
     assert quality.measure(record, frame.drop(columns="y"), kind_of("regression"), problem("regression")).loss is None
 
 
@@ -102,7 +102,7 @@ def test_few_blocks_give_a_figure_without_an_interval() -> None:
     found = quality.measure(own, frame, kind_of("regression"), problem("regression", group="house"))
     assert found.loss is not None
     assert (found.low, found.high) == (None, None)
-    assert "fewer than 5" in found.how
+    assert "needs at least 5" in found.how
 
 
 @pytest.mark.parametrize("kind", KINDS)
