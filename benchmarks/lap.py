@@ -1,4 +1,4 @@
-"""What does Windvane add to the fits? `python benchmarks/lap.py [--runs N] [--long]` prints the table of benchmarks/README.md.
+"""What does Windvane add to the fits? `python benchmarks/lap.py [--runs N] [--long]` prints the table of benchmarks/docs/laps.md.
 
 In turn, in one run: a bare script (benchmarks/bare_lap.py: the same fits, the same MLflow calls), `windvane train` with
 Prefect's server and MLflow's store at hand, with nothing running on a project used before, on a fresh one, and a lap

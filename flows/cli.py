@@ -59,7 +59,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
         from windvane.tasks.errors import WindvaneError
 
         library_environment.prepare()
-        # Read when OpenMP is loaded; docs/decisions.md says what two threads cost.
+        # Read when OpenMP is loaded; docs/decisions/0009-one-openmp-thread.md says what two threads cost.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         # Processes that libraries start here must not import what lies in the user's folder.
         os.environ["PYTHONSAFEPATH"] = "1"

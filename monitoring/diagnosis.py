@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Prices:
     """What each explanation costs beforehand, in nats; how far nats are trusted; the share of errors whatever they say.
 
-    Fitted on three tables by benchmarks/diagnosis.py --fit; the figures on three others are in benchmarks/README.md.
+    Fitted on three tables by benchmarks/diagnosis.py --fit; the figures on three others are in benchmarks/docs/diagnosis.md.
     """
 
     broken: float = 6.9

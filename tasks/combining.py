@@ -2,7 +2,7 @@
 
 Forecast combination across estimation windows: Pesaran & Timmermann, Journal of Econometrics 137 (2007); Pesaran & Pick, Journal of
 Business & Economic Statistics 29 (2011). All of the past is steady and may be out of date, the newest part of it is neither, and
-nobody knows beforehand which counts more. The mean does well without that choice (docs/decisions.md has the figures).
+nobody knows beforehand which counts more. The mean does well without that choice (benchmarks/docs/retraining.md has the figures).
 """
 
 from __future__ import annotations

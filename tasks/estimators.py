@@ -198,7 +198,7 @@ def one_thread() -> AbstractContextManager[Any]:
     """A context in which OpenMP and BLAS use one thread: a forest's trees share the cores, boosting uses one.
 
     The threads of a boosting stage wait for each other in a spin, which beside any neighbour costs many times what they
-    bring (docs/decisions.md has the figures).
+    bring (docs/decisions/0009-one-openmp-thread.md has the figures).
     """
     return cast("AbstractContextManager[Any]", _libraries(len(sys.modules)).limit(limits=1))
 

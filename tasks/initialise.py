@@ -158,7 +158,7 @@ def _params(data: Data, problem: dict[str, Any], look: roles.Look, notes: list[s
             search["threshold"] = "f1"
             said = ", a threshold tuned for f1"
         notes.append(
-            f"{rare}: metric average_precision{said}; no resampling, which did not rank rare rows better (docs/decisions.md)"
+            f"{rare}: metric average_precision{said}; no resampling, which did not rank rare rows better (docs/decisions/)"
         )
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
     return {

@@ -112,7 +112,7 @@ def test_everything_installed_is_pinned_and_nothing_tells_where_from() -> None:
 
 
 def test_figures_in_the_docs_name_the_command_that_prints_them() -> None:
-    for path in [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]:
+    for path in [ROOT / "README.md", *(ROOT / "benchmarks").rglob("*.md")]:
         for block in re.split(r"\n(?=#)", path.read_text(encoding="utf-8")):
             if re.search(r"\d(?:\.\d+)? ?(?:s|ms|%|x)\b", block) and "|" in block:
                 assert "`" in block, f"{path.name}: a table of figures without its command: {block[:80]}"
