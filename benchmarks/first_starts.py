@@ -75,6 +75,7 @@ LAP_CODE = (
     "flows/deploying.py",
     "flows/judging.py",
     "flows/telling.py",
+    "flows/steps.py",
     "flows/training.py",
 )
 PROCESSES = 8

@@ -40,8 +40,7 @@ class Moved:
 
 def register(lap: Lap, lesson: Lesson, built: Built, spec: Spec, summary: dict[str, Any]) -> Version:
     """Store the model in MLflow and register it as challenger, once per fingerprint."""
-    tracker, settings, run = lap.project.tracker, lap.project.settings, lap.run_id
-    assert run is not None
+    tracker, settings, run = lap.project.tracker, lap.project.settings, lesson.run
     opening = openings.find(lap.project.ledger, lap.project.name, lesson.mark)
     assert opening is not None
     assert opening.record_sha256 is not None
@@ -86,7 +85,21 @@ def register(lap: Lap, lesson: Lesson, built: Built, spec: Spec, summary: dict[s
     return _recorded(lap, replace(version, version=number))
 
 
-def adopted(lap: Lap, mark: str) -> Version | None:
+def registered(lap: Lap, mark: str) -> Version | None:
+    """The version of this fingerprint, which needs no second fit; None: it is still to be made.
+
+    Raises InputError where its model files were deleted.
+    """
+    version = versions.built_from(lap.project.ledger, lap.project.name, mark) or _left_by_a_kill(lap, mark)
+    if version is not None and version.collected is not None:
+        raise InputError(
+            f"data, params and code are those of version {version.version}, whose model files were deleted on "
+            f"{version.collected[:10]}, as retention.versions asks. Change split.seed to train a new version from them"
+        )
+    return version
+
+
+def _left_by_a_kill(lap: Lap, mark: str) -> Version | None:
     """A version that was registered by a lap that was killed before it could tell the ledger; else None."""
     found = registry.find(lap.project.tracker, mark)
     if found is None:
@@ -94,15 +107,6 @@ def adopted(lap: Lap, mark: str) -> Version | None:
     address = lap.project.tracker.address(str(found.run_id), FACTS)
     path = lap.project.fetch(lap.project.relative(address))
     return _recorded(lap, read_record(path, lambda c: Version(**{**c, "version": int(found.version)})))
-
-
-def deleted(version: Version) -> InputError:
-    """What is said of a lap that comes to a version whose model files are gone."""
-    moment = "" if version.collected is None else version.collected[:10]
-    return InputError(
-        f"data, params and code are those of version {version.version}, whose model files were deleted on {moment}, as "
-        "retention.versions asks. Change split.seed to train a new version from them"
-    )
 
 
 def _recorded(lap: Lap, version: Version) -> Version:

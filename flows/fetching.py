@@ -11,12 +11,13 @@ from windvane.ledger import feedback
 from windvane.tasks import fetch as fetching
 from windvane.tasks import raw, versioning
 from windvane.tasks.data_settings import Data
+from windvane.tasks.fetch import Fetched
 
 
-def fetch(lap: Lap) -> None:
-    """Source -> raw, unless this lap did so already. Imports neither scikit-learn, MLflow nor Prefect."""
-    if lap.fetched:
-        return
+def fetch(lap: Lap, known: Fetched | None = None) -> Fetched:
+    """Source -> raw; `known`: how that ended where this lap did so already. Imports neither scikit-learn, MLflow nor Prefect."""
+    if known is not None:
+        return known
     project = lap.project
 
     def labelled(since: str | None) -> Iterator[Any]:
@@ -28,7 +29,7 @@ def fetch(lap: Lap) -> None:
     if fetched.moved:
         lap.console.say(f"  {fetched.text()}")
     follow(project.root, chosen.data, fetched.record)
-    lap.fetched = True
+    return fetched
 
 
 def follow(root: Path, data: Data, record: raw.Record | None) -> None:

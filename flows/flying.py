@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
-from typing import Any
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from windvane.flows import fetching, sharing
-from windvane.flows import lap as laps
+from windvane.flows import training
 from windvane.flows.console import Console
+from windvane.flows.lap import Depth, Lap, claimed, opened, recorded
 from windvane.flows.outcome import Outcome
 from windvane.flows.project import Project
+from windvane.flows.runner import Direct
 from windvane.tasks import addresses
+from windvane.tasks.fetch import Fetched
+
+if TYPE_CHECKING:
+    from windvane.flows.server import Server
 
 
 def fly(
     project: Project,
     cause: str,
-    depth: laps.Depth,
+    depth: Depth,
     console: Console,
     *,
     decision: str | None = None,
@@ -25,24 +31,25 @@ def fly(
 ) -> Outcome | None:
     """One lap; with a `decision` it carries that out, and None comes back where the decision has ended already."""
     os.chdir(project.root)
-    with laps.opened(project, cause, depth, console) as lap:
-        if not laps.claimed(lap, decision):
+    with ExitStack() as stack:
+        lap = claimed(stack.enter_context(opened(project, cause, depth, console)), decision)
+        if lap is None:
             return None
-        lap.trial_runs = trial_runs
-        with laps.recorded(lap) if lap.decision is not None else nullcontext():
-            fetching.fetch(lap)
-            outcome = laps.unchanged(lap)
-            if outcome is not None:
-                sharing.push(lap)
-                if lap.begun:
-                    laps.finish(lap, outcome)
-                console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
-                return outcome
-            from windvane.flows import server
+        lap = replace(lap, trial_runs=trial_runs)
+        if lap.decision is not None:  # on record from its first look on
+            lap = stack.enter_context(recorded(lap))
+        run = Direct()
+        fetched, outcome = training.look(lap, run)
+        if outcome is not None:
+            training.end(lap, run, outcome)
+            console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
+            return outcome
+        from windvane.flows import server
 
-            with laps.recorded(lap), server.running(project.home / "prefect") as prefect:
-                console.working("start")
-                outcome = _fly(lap, prefect)
+        lap = stack.enter_context(recorded(lap))
+        prefect = stack.enter_context(server.running(project.home / "prefect"))
+        console.working("start")
+        outcome = _in_prefect(lap, fetched, prefect)
     console.say(outcome.text())
     # Not `mlflow ui`: that would serve the store to everybody, without the project's secret.
     at = addresses.shown(project.tracking_uri or "")
@@ -50,7 +57,7 @@ def fly(
     return outcome
 
 
-def _fly(lap: Any, prefect: Any) -> Outcome:
+def _in_prefect(lap: Lap, fetched: Fetched, prefect: Server) -> Outcome:
     """Run the flow. The server boots while everything heavy is imported."""
     from windvane.flows import loading, quiet
 
@@ -59,7 +66,7 @@ def _fly(lap: Any, prefect: Any) -> Outcome:
         import prefect as framework
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        from windvane.flows import admission, closing, training
+        from windvane.flows import admission, closing, steps
     loading.load(lap.project, enough=prefect.answers)
     prefect.wait()
     if prefect.process is None:
@@ -69,8 +76,7 @@ def _fly(lap: Any, prefect: Any) -> Outcome:
         # second after the flow.
         silent = temporary_settings(set_defaults={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
         with silent, framework.tags(closing.tag(lap.id)):
-            outcome: Outcome = training.lap(str(lap.project.root), lap.cause, lap.depth)
-            return outcome
+            return steps.in_prefect(lap, fetched)
     finally:
         quiet.flush()
         if prefect.process is not None:

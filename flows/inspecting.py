@@ -8,7 +8,6 @@ from typing import Any
 from windvane.flows.lap import Lap
 from windvane.flows.teaching import Lesson
 from windvane.tasks import contract, digest, findings, inspection, measure, profile, report, split, tables
-from windvane.tasks.errors import InputError
 from windvane.tasks.findings import Finding
 from windvane.tasks.tables import read_record
 
@@ -18,8 +17,7 @@ REPORT, FOUND = "report.html", "findings.json"
 def inspect(lap: Lap, lesson: Lesson) -> None:
     """All that was found in the data onto one page, stored with the run. Raises InputError when a model's look stops."""
     lap.console.working("inspect")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, lap.run_id
-    assert run is not None
+    settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
     folder = lesson.root / "inspection"
     if not (folder / FOUND).exists():  # a lap that goes on after a kill has looked already
         agreed = contract.load(lap.project.root / contract.SCHEMA)
@@ -33,15 +31,17 @@ def inspect(lap: Lap, lesson: Lesson) -> None:
     whole = findings.read(folder / FOUND)
     tracker.store(run, folder, "data")
     tracker.log(run, tags={"windvane.data": report.verdict(whole)})
-    tell_prefect(lap, whole)
+    tell_prefect(lap, run, whole)
     for finding in whole:
         if finding.check in inspection.CHECKS and finding.level == "warn":
             lap.console.say(f"  note: {finding.message}")
-    try:
-        findings.refuse(whole, settings.data.source)
-    except InputError as e:
-        lap.stopped = e
-        raise
+    findings.refuse(whole, settings.data.source)
+
+
+def refuse(lap: Lap, lesson: Lesson) -> None:
+    """Raise what the inspection raises of these rows, as soon as it has written down what it found."""
+    if (path := lesson.root / "inspection" / FOUND).exists():
+        findings.refuse(findings.read(path), lap.project.settings.data.source)
 
 
 def _of_sides(record: Any) -> tuple[Finding, ...]:
@@ -67,17 +67,16 @@ def _draw(lap: Lap, lesson: Lesson, whole: tuple[Finding, ...], path: Path) -> N
     report.write(report.Page(lap.project.settings, now, then, whole, sample), path)
 
 
-def tell_prefect(lap: Lap, whole: tuple[Finding, ...]) -> None:
+def tell_prefect(lap: Lap, run_id: str, whole: tuple[Finding, ...]) -> None:
     """The verdict and what deserves a look, as an artifact of the Prefect run, with the way to the page."""
     from prefect.artifacts import create_markdown_artifact
 
-    assert lap.run_id is not None
-    address = lap.project.tracker.page(lap.run_id, f"data/{REPORT}")
+    address = lap.project.tracker.page(run_id, f"data/{REPORT}")
     told = [f for f in whole if f.level != "pass"]
     rows = [f"| {f.level} | {_cell(f.check)} | {_cell(f.column or '')} | {_cell(f.message)} |" for f in told]
     table = ["| | check | column | |", "|---|---|---|---|", *rows] if rows else []
     link = address.replace(" ", "%20").replace(")", "%29")
-    page = f"[The data page]({link}), in MLflow under Artifacts, `data/{REPORT}` of run `{lap.run_id}`."
+    page = f"[The data page]({link}), in MLflow under Artifacts, `data/{REPORT}` of run `{run_id}`."
     text = "\n".join([f"**{report.verdict(whole)}**", "", *table, "", page])
     create_markdown_artifact(text, key="data", description=report.verdict(whole))
 

@@ -27,16 +27,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """The gate's verdict, the version that the challenger was compared with (None: the baseline), and fits for the comparison."""
+
+    verdict: Verdict
+    against: int | None
+    fits: int = 0
+
+
+@dataclass(frozen=True)
 class Bench:
     """The losses to compare with: per record row (n,), on which rows they count, and how they came about."""
 
     loss: NDArray[np.float64]
     common: NDArray[np.bool_]
     how: str
+    # Models fitted for it now.
+    fits: int = 0
 
 
-def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
-    """The gate's verdict on a registered version, and the champion that it was compared with."""
+def judge(lap: Lap, challenger: Version) -> Judged:
+    """The gate's verdict on a registered version."""
     lap.console.working("judge")
     reached("judge: begin")
     try:
@@ -59,7 +70,7 @@ def judge(lap: Lap, challenger: Version) -> tuple[Verdict, int | None]:
     _remember(lap, challenger, against, record, bench)
     reached("judge: remembered")
     told = verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
-    return told, against.version if against else None
+    return Judged(told, against.version if against else None, bench.fits)
 
 
 def verdict(
@@ -97,9 +108,11 @@ def compared(
     challenger: Version,
     against: Version | None,
     record: pd.DataFrame,
-    refitted: Callable[[], NDArray[np.float64]],
+    refitted: Callable[[], tuple[NDArray[np.float64], int]],
 ) -> Bench:
-    """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows."""
+    """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows, and
+    how many models were fitted for them.
+    """
     import numpy as np
 
     if against is None:
@@ -109,11 +122,9 @@ def compared(
     learned = features.Columns(**{k: tuple(v) for k, v in against.facts["columns"].items()})
     if int(common.sum()) >= gate.MIN_ROWS and set(learned.names) <= set(record.columns):
         return Bench(losses(problem, project.model(against), learned, record), common, "rows new to both")
-    return Bench(
-        refitted(),
-        np.ones(len(record), dtype=bool),
-        "both configurations refitted on the same rows, too few being new to both",
-    )
+    loss, fits = refitted()
+    how = "both configurations refitted on the same rows, too few being new to both"
+    return Bench(loss, np.ones(len(record), dtype=bool), how, fits)
 
 
 def _unseen(challenger: Version, champion: Version, record: pd.DataFrame, time: str | None) -> NDArray[np.bool_]:
@@ -138,20 +149,21 @@ def losses(problem: Problem, model: Any, columns: features.Columns, rows: pd.Dat
     return kind.loss(kind.truth(rows[problem.target]), said, problem.headline)
 
 
-def _refitted(lap: Lap, challenger: Version, champion: Version, record: pd.DataFrame) -> NDArray[np.float64]:
+def _refitted(
+    lap: Lap, challenger: Version, champion: Version, record: pd.DataFrame
+) -> tuple[NDArray[np.float64], int]:
     """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
     settings = lap.project.settings
     history = champion.facts.get("history", settings.retrain.history)  # versions before this fact: as now
     if champion.facts["spec"] == challenger.facts["spec"] and history == settings.retrain.history:
-        return record[LOSS].to_numpy(dtype="float64")  # the same configuration on the same rows is the same model
+        return record[LOSS].to_numpy(dtype="float64"), 0  # the same configuration on the same rows is the same model
     taught = lesson(lap, challenger.data_version, challenger.fingerprint)
     theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
     train, validation = split.sides(taught.root, theirs)
     rows = taught_rows(replace(taught, train=train, validation=validation))
     spec = estimators.Spec.from_json(champion.facts["spec"])
     model = estimators.taught(theirs, spec, taught.kind, taught.columns, rows, cores())
-    lap.fitted(1)
-    return losses(settings.problem, model, taught.columns, record)
+    return losses(settings.problem, model, taught.columns, record), 1
 
 
 def _how(bench: Bench, rows: pd.DataFrame, challenger: Version, against: Version | None) -> list[str]:

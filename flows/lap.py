@@ -1,16 +1,16 @@
-"""One lap's context: who runs it, under which lease, and where its work in progress lies.
+"""One lap's context: who runs it, under which lease, and where its work in progress lies. How it begins and ends in the ledger.
 
-Opened by the command line before Prefect is imported, or by the flow itself when a schedule starts it.
+Opened by the command line before Prefect is imported, or by the flow itself when a schedule starts it. No step changes it: what
+a step finds out it returns (flows/training.py).
 """
 
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -26,52 +26,31 @@ from windvane.tasks import fingerprint, versioning
 from windvane.tasks.errors import InputError, WindvaneError
 
 Depth = Literal["search", "refit"]
-CURRENT: ContextVar[Lap | None] = ContextVar("CURRENT", default=None)
 
 
+@dataclass(frozen=True, eq=False)
 class Lap:
-    """A lap that holds the project's lease."""
+    """A lap that holds the project's lease.
 
-    def __init__(self, project: Project, lease: leases.Lease, cause: str, depth: Depth, console: Console) -> None:
-        self.project = project
-        self.lease = lease
-        self.cause = cause
-        self.depth: Depth = depth
-        self.console = console
-        self.id = uuid4().hex
-        self.decision: Entry | None = None
-        self.begun = False
-        self.fits = 0
-        self._counting = threading.Lock()
-        self.run_id: str | None = None
-        self.trial_runs = False
-        self.fetched = False
-        # Why the rows must not be learned from: found beside the search, which ends at its next trial.
-        self.stopped: InputError | None = None
-        self.steps: dict[str, float] = {}
-        self._started = time.monotonic()
+    decision: what it carries out, from the ledger. trial_runs: a run in MLflow for each trial. on_record: the ledger knows that
+    it runs. started: by the monotonic clock, when it got its lease.
+    """
 
-    def fitted(self, models: int) -> None:
-        """Count fitted models; steps that run side by side both do."""
-        with self._counting:
-            self.fits += models
+    project: Project
+    lease: leases.Lease
+    cause: str
+    depth: Depth
+    console: Console
+    id: str = field(default_factory=lambda: uuid4().hex)
+    decision: Entry | None = None
+    trial_runs: bool = False
+    on_record: bool = False
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
         """Since the lap got its lease."""
-        return round(time.monotonic() - self._started, 2)
-
-    def fingerprint(self, data_version: str) -> str:
-        """What the version that this lap would make is made from."""
-        spec = None
-        if self.depth == "refit":
-            champion = versions.champion(self.project.ledger, self.project.name)
-            if champion is None:
-                raise InputError(
-                    "there is no champion whose configuration could be refitted. Run `windvane train` first"
-                )
-            spec = champion.facts["spec"]
-        return fingerprint.of(self.project.settings, data_version, self.depth, spec, self.remedy)
+        return round(time.monotonic() - self.started, 2)
 
     @property
     def remedy(self) -> str | None:
@@ -82,9 +61,21 @@ class Lap:
         """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
         return self.project.home / "laps" / mark
 
-    def clear(self, mark: str) -> None:
-        """Delete the work in progress: everything in it is now in MLflow and the ledger."""
-        shutil.rmtree(self.folder(mark), ignore_errors=True)
+
+def compute_fingerprint(lap: Lap, data_version: str) -> str:
+    """The fingerprint of the version that this lap would make from a data version."""
+    spec = None
+    if lap.depth == "refit":
+        champion = versions.champion(lap.project.ledger, lap.project.name)
+        if champion is None:
+            raise InputError("there is no champion whose configuration could be refitted. Run `windvane train` first")
+        spec = champion.facts["spec"]
+    return fingerprint.of(lap.project.settings, data_version, lap.depth, spec, lap.remedy)
+
+
+def clear(lap: Lap, mark: str) -> None:
+    """Delete the work in progress: everything in it is now in MLflow and the ledger."""
+    shutil.rmtree(lap.folder(mark), ignore_errors=True)
 
 
 @contextmanager
@@ -95,25 +86,19 @@ def opened(project: Project, cause: str, depth: Depth, console: Console) -> Iter
         console.say(f"waiting for {holder}")
 
     with leases.hold(project.ledger, project.name, "windvane train", waiting) as lease:
-        lap = Lap(project, lease, cause, depth, console)
-        token = CURRENT.set(lap)
-        try:
-            yield lap
-        finally:
-            CURRENT.reset(token)
+        yield Lap(project, lease, cause, depth, console)
 
 
-def claimed(lap: Lap, decision: str | None) -> bool:
-    """Make the decision this lap's, with its depth and remedy; False: it has ended, and there is nothing to be done."""
+def claimed(lap: Lap, decision: str | None) -> Lap | None:
+    """The lap with the decision made its own, with its depth and remedy; None: it has ended, and there is nothing to be done."""
     if decision is None:
-        return True
+        return lap
     entry = decisions.claim(lap.project.ledger, lap.lease, decision, lap.id)
     if entry is None:
         lap.console.say(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
-        return False
-    lap.decision, lap.cause = entry, f"watch: {entry.reason.split('; ')[0]}"[:200]
-    lap.depth = "search" if entry.depth == "search" else "refit"
-    return True
+        return None
+    cause = f"watch: {entry.reason.split('; ')[0]}"[:200]
+    return replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
 
 
 def unchanged(lap: Lap) -> Outcome | None:
@@ -132,7 +117,7 @@ def unchanged(lap: Lap) -> Outcome | None:
     champion = versions.champion(engine, name)
     if lap.decision is not None and champion is not None and champion.data_version == data_version:
         return nothing_new(lap, champion)
-    version = versions.built_from(engine, name, lap.fingerprint(data_version))
+    version = versions.built_from(engine, name, compute_fingerprint(lap, data_version))
     if version is None:
         return None
     judgement = versions.judged(engine, name, version.version, fingerprint.gate(lap.project.settings))
@@ -161,19 +146,20 @@ def _as_before(lap: Lap, version: Version, reason: str, more: dict[str, Any]) ->
 
 
 @contextmanager
-def recorded(lap: Lap) -> Iterator[None]:
-    """Begin and end the lap in the ledger: finished, or failed with its error; a killed lap stays `running`."""
-    if lap.begun:  # a decision's lap is on record from its first look on
-        yield
+def recorded(lap: Lap) -> Iterator[Lap]:
+    """The lap on record: begun in the ledger, and ended there as failed with its error; a killed one stays `running`."""
+    if lap.on_record:  # a decision's lap is on record from its first look on
+        yield lap
         return
-    engine, lap.begun = lap.project.ledger, True
+    engine = lap.project.ledger
     laps.start(engine, lap.lease, lap.id, lap.cause)
     try:
-        yield
+        yield replace(lap, on_record=True)
     except BaseException as e:
         if isinstance(e, InputError):  # trying again mends no table: what was decided ends here, and a person is told
             decisions.finish(engine, lap.lease, lap.id, "skipped", f"the lap stopped: {e}")
-        if lap.run_id is None or _runs_closed(lap):
+        known = laps.running(engine, lap.project.name, lap.lease.token)
+        if known is None or known.mlflow_run is None or _runs_closed(lap):
             laps.end(engine, lap.id, "failed")
         raise
 

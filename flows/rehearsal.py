@@ -36,6 +36,8 @@ class Rehearsal(Project):
         self.models: dict[int, Any] = {}
         self.records: dict[int, pd.DataFrame] = {}
         self.judged: Counter[int] = Counter()
+        # What a lap is working on, by fingerprint.
+        self.work: dict[str, Any] = {}
         self._answered: dict[tuple[int, str, str], pd.DataFrame] = {}
         self._references: dict[int, tuple[pd.DataFrame, pd.DataFrame | None]] = {}
 

@@ -59,7 +59,7 @@ def deployments(project: Project, clock: Clock) -> list[Any]:
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
-    from windvane.flows import monitoring, training
+    from windvane.flows import monitoring, steps
 
     def at(cron: str | None) -> Any:
         return Cron(cron, timezone="UTC") if cron is not None and clock == "wall" else None
@@ -73,7 +73,7 @@ def deployments(project: Project, clock: Clock) -> list[Any]:
         parameters={"decision": "{{ event.payload.decision }}", "cause": "{{ event.payload.cause }}"},
     )
     more = {"tags": ["windvane"], "entrypoint_type": EntrypointType.MODULE_PATH}
-    lap = training.lap.to_deployment(
+    lap = steps.lap.to_deployment(
         name, schedule=at(schedule.train), triggers=[retrain], parameters={"root": root}, **more
     )
     look = monitoring.monitor.to_deployment(

@@ -24,8 +24,11 @@ def _state(content: Any) -> dict[str, Any]:
     }
 
 
-def push(lap: Lap) -> None:
-    """Push the champion's data, and what earlier laps could not push. Costs a look at a file when nothing is left to push."""
+def push(lap: Lap, run_id: str | None) -> None:
+    """Push the champion's data, and what earlier laps could not push. Costs a look at a file when nothing is left to push.
+
+    run_id: the lap's run in MLflow, which is told; None: it has none.
+    """
     remote, path = lap.project.settings.data.remote, lap.project.home / STATE
     if remote is None:
         return
@@ -52,5 +55,5 @@ def push(lap: Lap) -> None:
     else:
         said = f"pushed to {remote}"
         write_json({**known, "pushed": [*pushed, *pending], "pending": {}}, path)
-    if lap.run_id is not None:
-        lap.project.tracker.log(lap.run_id, tags={"windvane.push": said})
+    if run_id is not None:
+        lap.project.tracker.log(run_id, tags={"windvane.push": said})

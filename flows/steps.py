@@ -1,4 +1,4 @@
-"""The steps of a lap as Prefect tasks: one table of names, retries and timeouts. Their order stands in flows/training.py."""
+"""The lap in Prefect: its flow, and its steps as tasks, in one table of names, retries and timeouts. Their order is flows/training.py's."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import Task, flow, task
 from prefect.client.schemas.objects import State
+from prefect.context import TagsContext
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 
 from windvane.flows import data, deploying, fetching, inspecting, judging, sharing, teaching
-from windvane.flows.lap import Lap
+from windvane.flows.console import Console
+from windvane.flows.lap import Depth, Lap, claimed, opened, recorded
+from windvane.flows.outcome import Outcome
+from windvane.flows.project import Project
+from windvane.flows.runner import P, R, Runner, Running
+from windvane.flows.training import run_lap
+from windvane.ledger import laps
 from windvane.tasks.errors import Outage
+from windvane.tasks.fetch import Fetched
 
 
 @dataclass(frozen=True)
@@ -48,21 +59,25 @@ TABLE: dict[str, Policy] = {
 }
 
 
+@dataclass(frozen=True)
+class Timed:
+    """What a step returned, and how long it took."""
+
+    value: Any
+    seconds: float
+
+
 def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
     """Only an outage may pass by itself; wrong input stays wrong."""
     return isinstance(state.result(raise_on_failure=False), Outage)
 
 
-def _step(name: str) -> Any:
-    policy = TABLE[name]
-
+def _task(name: str, policy: Policy) -> Task[..., Timed]:
     @functools.wraps(policy.work)
-    def timed(lap: Lap, *arguments: Any) -> Any:
+    def timed(*arguments: Any) -> Timed:
         began = time.monotonic()
-        try:
-            return policy.work(lap, *arguments)
-        finally:
-            lap.steps[name] = round(time.monotonic() - began, 3)
+        value = policy.work(*(a.value if isinstance(a, Timed) else a for a in arguments))
+        return Timed(value, round(time.monotonic() - began, 3))
 
     return task(
         timed,
@@ -77,7 +92,71 @@ def _step(name: str) -> Any:
     )
 
 
-fetch, ingest, validate, split = (_step(name) for name in ("fetch", "ingest", "validate", "split"))
-inspect = _step("inspect")
-search, evaluate, build, smoke, explain = (_step(name) for name in ("search", "evaluate", "build", "smoke", "explain"))
-register, judge, promote, push = (_step(name) for name in ("register", "judge", "promote", "push"))
+TASKS = {policy.work: _task(name, policy) for name, policy in TABLE.items()}
+
+
+class Tasks(Runner):
+    """Steps of the table are tasks of the flow run around them, the small ones between them plain calls."""
+
+    def __call__(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it and wait."""
+        if step not in TASKS:
+            return step(*args, **kwargs)
+        return self.ended(TASKS[step].name, TASKS[step](*args, **kwargs))
+
+    def beside(self, step: Callable[..., R], *args: Any) -> Running[R]:
+        """Submit it: Prefect runs it in a thread of its own."""
+        one = TASKS[step]
+        return _Submitted(self, one.name, one.submit(*(a.future if isinstance(a, _Submitted) else a for a in args)))
+
+    def ended(self, name: str, timed: Timed) -> Any:
+        """Keep its time; what it returned."""
+        self.seconds[name] = timed.seconds
+        return timed.value
+
+
+class _Submitted(Running[R]):
+    """A task run that was submitted."""
+
+    def __init__(self, runner: Tasks, name: str, future: PrefectFuture[Timed]) -> None:
+        self.future, self._runner, self._name = future, runner, name
+
+    def result(self) -> R:
+        """Wait for it."""
+        value: R = self._runner.ended(self._name, self.future.result())
+        return value
+
+
+as_flow = flow(name="lap", flow_run_name="{cause}", persist_result=False, validate_parameters=False)
+
+
+@as_flow
+def lap(root: str, cause: str = "scheduled", depth: Depth = "search", decision: str | None = None) -> Outcome | None:
+    """The deployment's lap, which a schedule or a decision of the watch starts.
+
+    `decision`: what it carries out, from the ledger, which then says depth and cause; None comes back where that has ended.
+    """
+    with opened(Project(Path(root)), cause, depth, Console()) as held:
+        mine = claimed(held, decision)
+        if mine is None:
+            return None
+        with recorded(mine) as begun:
+            return _run(begun)
+
+
+def in_prefect(lap: Lap, fetched: Fetched) -> Outcome:
+    """The lap that the command line holds, as a flow run of the same name."""
+
+    @as_flow
+    def held(root: str, cause: str, depth: Depth) -> Outcome:
+        # The lap's tag is for its flow run: of a tagged task run Prefect asks the server for a concurrency slot first, and
+        # after a long step that call fails on a connection gone stale and is tried again seconds later.
+        with TagsContext(current_tags=set()):
+            return _run(lap, fetched)
+
+    return held(str(lap.project.root), lap.cause, lap.depth)
+
+
+def _run(lap: Lap, fetched: Fetched | None = None) -> Outcome:
+    laps.note(lap.project.ledger, lap.id, prefect_run=str(flow_run.id))
+    return run_lap(lap, Tasks(), fetched)

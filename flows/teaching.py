@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,11 +64,27 @@ class Lesson:
     cores: int
     # That the rows are a sample of those that could teach, in words; None: they are all of them.
     sampled: str | None = None
+    # The lap's run in MLflow; None: it has not begun, or it ended long ago.
+    run_id: str | None = None
+
+    @property
+    def run(self) -> str:
+        """The lap's run in MLflow, which has begun."""
+        assert self.run_id is not None
+        return self.run_id
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The chosen configuration on the test side, and how many models were fitted for that."""
+
+    held: evaluation.HeldOut
+    fits: int
 
 
 @dataclass(frozen=True)
 class Built:
-    """A stored, sealed model, not yet registered."""
+    """A stored, sealed model, not yet registered; fits: how many models were fitted for it."""
 
     folder: Path
     manifest_sha256: str
@@ -75,6 +93,7 @@ class Built:
     bulk: dict[str, Any] | None
     # What the scorer needs for it.
     memory: Weight
+    fits: int
 
 
 def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
@@ -91,17 +110,19 @@ def lesson(lap: Lap, data_version: str, mark: str) -> Lesson:
     return Lesson(mark, data_version, root, train, validation, columns, kind, cores(), sampled)
 
 
-def search(lap: Lap, lesson: Lesson) -> searching.Found:
-    """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then."""
+def search(lap: Lap, lesson: Lesson, check: Callable[[], None]) -> searching.Found:
+    """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then.
+
+    check: asked after each trial; what it raises ends the search.
+    """
     done = lesson.root / "found.json"
     adapter = TypeAdapter(searching.Found)
     if (known := tables.read_cache(done, adapter.validate_python)) is not None:
-        return known  # damaged, it is found again from the journal
+        return replace(known, fits=0)  # damaged, it is found again from the journal
     settings = lap.project.settings
 
     def show(progress: searching.Progress) -> None:
-        if lap.stopped is not None:
-            raise lap.stopped
+        check()
         scores = f"{number(progress.validation)}, best {number(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
         lap.console.working(
@@ -122,7 +143,6 @@ def search(lap: Lap, lesson: Lesson) -> searching.Found:
         found = searching.search(
             settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
         )
-    lap.fitted(found.fits)
     for note in found.notes:
         lap.console.say(f"  note: {note}")
     tables.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
@@ -148,7 +168,7 @@ def refit(
     return replace(spec, balance=replace(spec.balance, newest=window)), (label_shift.said(now, window),)
 
 
-def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
+def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> Evaluated:
     """Open the test side, once per fingerprint, and keep the predictions as the record."""
     lap.console.working("evaluate")
     engine, name, settings = lap.project.ledger, lap.project.name, lap.project.settings
@@ -157,8 +177,7 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
     if opening and opening.record_sha256 and path.exists() and artifacts.sha256(path) == opening.record_sha256:
         taught = taught_rows(lesson)
         model = _fitted(lap, lesson, spec, taught)
-        lap.fitted(1)
-        return evaluation.HeldOut(tables.read_parquet(path), model)
+        return Evaluated(evaluation.HeldOut(tables.read_parquet(path), model), 1)
 
     def open_test() -> pd.DataFrame:
         openings.open_side(engine, name, lesson.mark)
@@ -167,29 +186,27 @@ def evaluate(lap: Lap, lesson: Lesson, spec: Spec) -> evaluation.HeldOut:
     held = evaluation.held_out(
         settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
     )
-    lap.fitted(2)
     earlier = openings.judged_before(engine, name, held.record[tables.ROW].tolist())
     held.record.insert(0, JUDGED_BEFORE, held.record[tables.ROW].map(lambda row: earlier.get(row, 0)))
     tables.write_parquet(held.record, path)
     openings.close_side(engine, name, lesson.mark, artifacts.sha256(path), held.record[tables.ROW].tolist())
-    return held
+    return Evaluated(held, 2)
 
 
 def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Built:
     """The model that would serve: with time refitted on all rows up to the cutoff, else the one that was evaluated."""
     lap.console.working("build")
     settings = lap.project.settings
-    taught, model = taught_rows(lesson), held.model
+    taught, model, fits = taught_rows(lesson), held.model, 0
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
         taught = splitting.final_rows(lesson.root, settings, splitting.Permit(lesson.mark))
-        model = _fitted(lap, lesson, spec, taught)
-        lap.fitted(1)
+        model, fits = _fitted(lap, lesson, spec, taught), 1
     if settings.retrain.combined is not None and len(estimators.innermost(model)) == 1:
         why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to teach"
         lap.console.say(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
-    if (threshold := thresholds.of(model)) is not None and lap.run_id is not None:
-        lap.project.tracker.log(lap.run_id, params={"served.threshold": threshold})
+    if (threshold := thresholds.of(model)) is not None:
+        lap.project.tracker.log(lesson.run, params={"served.threshold": threshold})
     folder = lesson.root / "model"
     _empty(folder)
     inputs = features.conform(taught, lesson.columns, "training rows")
@@ -204,7 +221,7 @@ def build(lap: Lap, lesson: Lesson, spec: Spec, held: evaluation.HeldOut) -> Bui
     )
     if (heavy := too_heavy(lap.project, memory)) is not None:
         lap.console.say(f"  note: {heavy}")
-    return Built(folder, digest, splitting.taught_until(taught, settings), bulk, memory)
+    return Built(folder, digest, splitting.taught_until(taught, settings), bulk, memory, fits)
 
 
 def too_heavy(project: Project, memory: Weight) -> str | None:
@@ -230,6 +247,11 @@ def _asked(lesson: Lesson, taught: pd.DataFrame) -> pd.DataFrame:
     return features.conform(lesson.validation, lesson.columns, "validation rows") if len(lesson.validation) else taught
 
 
+def tester() -> AbstractContextManager[Tester]:
+    """A process that will try the stored model, started early: it mostly imports."""
+    return closing(Tester())
+
+
 def smoke(_: Lap, built: Built, tester: Tester) -> None:
     """Have a fresh process load the stored model, and compare its answers."""
     tester.test(built.folder, built.manifest_sha256)
@@ -238,8 +260,7 @@ def smoke(_: Lap, built: Built, tester: Tester) -> None:
 def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.HeldOut) -> evaluation.Evaluation:
     """Scores with intervals, curves, the diagnosis of the fit, plots: into MLflow, beside one child run per candidate."""
     lap.console.working("explain")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, lap.run_id
-    assert run is not None
+    settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
     told = evaluation.evaluate(
         settings,
         lesson.kind,
@@ -264,7 +285,7 @@ def explain(lap: Lap, lesson: Lesson, found: searching.Found, held: evaluation.H
 def _candidate(lap: Lap, found: searching.Found, result: searching.Result, lesson: Lesson) -> None:
     """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
-    child = tracker.start(result.candidate, lap.id, {}, parent=lap.run_id)
+    child = tracker.start(result.candidate, lap.id, {}, parent=lesson.run)
     scores = {**_prefixed("validation", result.validation), **_prefixed("train", result.train)}
     tracker.log(
         child,

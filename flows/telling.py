@@ -1,14 +1,16 @@
-"""What a lap tells MLflow, and what it tells its user at the end. Decides one thing only: promoted or refused."""
+"""What a lap tells MLflow, and what it tells its user at the end: the record of a verdict, in the ledger first."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from windvane.flows.console import number
+from windvane.flows.judging import Judged
 from windvane.flows.lap import Lap
 from windvane.flows.outcome import Candidate, Outcome, of_version
 from windvane.flows.teaching import Lesson
@@ -19,14 +21,13 @@ from windvane.ledger.versions import Judgement, Promotion, Version
 from windvane.tasks import fingerprint, thresholds, versioning
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.evaluation import Evaluation, HeldOut
-from windvane.tasks.gate import Verdict
 from windvane.tasks.places import DATA, HOME
 from windvane.tasks.search import Found
 from windvane.tasks.settings import PARAMS, raw
 
 
-def begin(lap: Lap, lesson: Lesson) -> None:
-    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment."""
+def begin(lap: Lap, lesson: Lesson) -> Lesson:
+    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment. The lesson with that run."""
     project, tracker = lap.project, lap.project.tracker
     commit, dirty = _git(lap)
     tags = {
@@ -41,8 +42,12 @@ def begin(lap: Lap, lesson: Lesson) -> None:
     }
     if lesson.sampled:
         lap.console.say(f"  note: {lesson.sampled}")
-    lap.run_id = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
-    laps.note(project.ledger, lap.id, mlflow_run=lap.run_id)
+    run = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
+    try:
+        laps.note(project.ledger, lap.id, mlflow_run=run)
+    except BaseException:  # whoever ends this lap would not know that there is a run to close
+        tracker.abandon(lap.id)
+        raise
     rows = {
         "rows_train": len(lesson.train),
         "rows_validation": len(lesson.validation),
@@ -50,19 +55,19 @@ def begin(lap: Lap, lesson: Lesson) -> None:
     }
     # Values as params.yaml has them: what ${NAME} brings from the environment is never logged.
     written = _flat(project.settings.model_dump()) | _flat(raw(project.root / PARAMS))
-    tracker.log(lap.run_id, params={**written, **rows, **_prefixed("library", fingerprint.libraries())})
+    tracker.log(run, params={**written, **rows, **_prefixed("library", fingerprint.libraries())})
     # MLflow copies a file with its mode, and this one is open to others.
-    tracker.store(lap.run_id, Path(shutil.copyfile(project.root / PARAMS, lesson.root / PARAMS)))
+    tracker.store(run, Path(shutil.copyfile(project.root / PARAMS, lesson.root / PARAMS)))
     for name in ("profile.json", "digest.json", "split/split.json"):
-        tracker.store(lap.run_id, lesson.root / DATA / name, "data")
+        tracker.store(run, lesson.root / DATA / name, "data")
     with versioning.pipeline(project.root) as stages:
-        tracker.write(lap.run_id, stages.lock_text(), versioning.LOCK)
+        tracker.write(run, stages.lock_text(), versioning.LOCK)
+    return replace(lesson, run_id=run)
 
 
-def summary(lap: Lap, found: Found, held: HeldOut, told: Evaluation) -> dict[str, Any]:
-    """Log what was found out; the part of it that every later command repeats."""
-    tracker, run = lap.project.tracker, lap.run_id
-    assert run is not None
+def summary(lap: Lap, lesson: Lesson, found: Found, held: HeldOut, told: Evaluation, fits: int) -> dict[str, Any]:
+    """Log what was found out, by how many fitted models; the part of it that every later command repeats."""
+    tracker, run = lap.project.tracker, lesson.run
     metric = lap.project.settings.problem.headline
     figures: dict[str, float | None] = {f"test_{name}": score.value for name, score in told.scores.items()}
     for name, score in told.scores.items():
@@ -75,7 +80,7 @@ def summary(lap: Lap, found: Found, held: HeldOut, told: Evaluation) -> dict[str
     tracker.log(
         run,
         params=chosen,
-        metrics={**figures, "fits": float(lap.fits)},
+        metrics={**figures, "fits": float(fits)},
         tags={"windvane.fit": told.diagnosis.name, "mlflow.note.content": _note(found, told, threshold)},
     )
     score = told.scores[metric]
@@ -92,8 +97,15 @@ def summary(lap: Lap, found: Found, held: HeldOut, told: Evaluation) -> dict[str
     }
 
 
-def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | None) -> tuple[Outcome, Promotion | None]:
-    """Record the verdict, and with it the promotion that follows; close the run; what to say."""
+def conclude(
+    lap: Lap, challenger: Version, judged: Judged, move: Promotion | None, fits: int, steps: Mapping[str, float]
+) -> Outcome:
+    """Record the verdict, with it the promotion that follows, and the end of the decision that the lap carries out; what to say.
+
+    move: the promotion; None: the challenger is refused, or serves already. fits: of models before the judgement, and steps:
+    seconds by name, both for the outcome.
+    """
+    verdict, against = judged.verdict, judged.against
     project, engine = lap.project, lap.project.ledger
     nth = versions.times_judged(engine, project.name, challenger.version) + 1
     reason = verdict.reason + (f" (judgement {nth} of this version)" if nth > 1 else "")
@@ -101,9 +113,6 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
     serves = champion is not None and champion.version == challenger.version
     if serves and not verdict.accepted:
         reason += f". Version {challenger.version} serves already and keeps serving; `windvane rollback` would put back version {against}"
-    move = None
-    if verdict.accepted and not serves:
-        move = versions.promotion(champion.version if champion else None, challenger.version, "lap", verdict.reason)
     outcome = Outcome.from_json(
         {
             **of_version(challenger),
@@ -112,8 +121,8 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
             "reason": reason,
             "champion": challenger.version if move or serves else champion.version if champion else None,
             "judgement": nth,
-            "fits": lap.fits,
-            "steps": dict(lap.steps),
+            "fits": fits + judged.fits,
+            "steps": dict(steps),
             "seconds": lap.seconds,
         }
     )
@@ -124,18 +133,23 @@ def conclude(lap: Lap, challenger: Version, verdict: Verdict, against: int | Non
     reached("judge: decided")
     versions.decide(engine, lap.lease, judgement, move, lap.id)
     reached("judge: in the ledger")
+    return outcome
+
+
+def close_run(lap: Lap, outcome: Outcome) -> None:
+    """Close the challenger's run in MLflow with the verdict that the ledger has."""
+    tracker = lap.project.tracker
     tags = {
         "windvane.verdict": outcome.verdict,
-        "windvane.reason": reason,
-        "windvane.version": str(challenger.version),
+        "windvane.reason": outcome.reason,
+        "windvane.version": str(outcome.version),
     }
     try:
-        project.tracker.log(challenger.run_id, tags=tags)
-        project.tracker.end(challenger.run_id)
+        tracker.log(outcome.run_id, tags=tags)
+        tracker.end(outcome.run_id)
     except WindvaneError as e:  # the ledger has the verdict
         lap.console.say(f"  note: the run in MLflow has no verdict: {e}")
     reached("judge: told")
-    return outcome, move
 
 
 def _decided(lap: Lap) -> dict[str, str]:

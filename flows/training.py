@@ -1,110 +1,151 @@
-"""A lap: from a source to a decided model. Order and decisions; the work stands in tasks/, its wiring in the files beside."""
+"""A lap: from a source to a decided model, told once. Order and decisions; the work stands in the files that are named here.
+
+`run` calls each step: as a plain function where the command line looks whether there is anything to do, as a task of Prefect in
+every lap that works (flows/steps.py), as its stand-in where history is replayed (flows/relearning.py). A step returns what it
+finds out, and later ones are given it. Up to `train` nothing here imports Prefect, MLflow or scikit-learn.
+"""
 
 from __future__ import annotations
 
-from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from prefect import flow
-from prefect.context import TagsContext
-from prefect.runtime import flow_run
-
-from windvane.flows import loading, steps
-from windvane.flows.closing import close_abandoned
-from windvane.flows.console import Console
-from windvane.flows.data import nothing_to_learn
-from windvane.flows.deploying import adopted, deleted, reconcile
-from windvane.flows.lap import CURRENT, Depth, Lap, claimed, finish, opened, recorded, unchanged
+from windvane.flows import fetching, sharing
+from windvane.flows.lap import Lap, clear, compute_fingerprint, finish, unchanged
 from windvane.flows.outcome import Outcome
-from windvane.flows.project import Project
-from windvane.flows.teaching import lesson
-from windvane.flows.telling import begin, conclude, summary
-from windvane.ledger import laps, versions
-from windvane.ledger.versions import Version
+from windvane.flows.runner import Runner
+from windvane.ledger import versions
 from windvane.tasks.errors import WindvaneError
-from windvane.tasks.estimators import one_thread
-from windvane.tasks.smoke import Tester
+from windvane.tasks.fetch import Fetched
+
+if TYPE_CHECKING:
+    from windvane.flows.judging import Judged
+    from windvane.ledger.versions import Version
 
 
-@flow(name="lap", flow_run_name="{cause}", persist_result=False, validate_parameters=False)
-def lap(root: str, cause: str = "scheduled", depth: Depth = "search", decision: str | None = None) -> Outcome | None:
-    """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease.
-
-    `decision`: what it carries out, from the ledger, which then says depth and cause; None comes back where that has ended.
+@dataclass(frozen=True)
+class Challenger:
+    """A registered version that wants to serve. run_id and fits: this lap's run in MLflow and fitted models for it; None and 0
+    where an earlier lap made it.
     """
-    if (current := CURRENT.get()) is not None:
-        # The lap's tag is for its flow run: of a tagged task run Prefect asks the server for a concurrency slot first, and
-        # after a long step that call fails on a connection gone stale and is tried again seconds later.
-        with TagsContext(current_tags=set()):
-            return _run(current)
-    with opened(Project(Path(root)), cause, depth, Console()) as current:
-        if not claimed(current, decision):
-            return None
-        with recorded(current):
-            return _run(current)
+
+    version: Version
+    run_id: str | None = None
+    fits: int = 0
 
 
-def _run(lap: Lap) -> Outcome:
-    laps.note(lap.project.ledger, lap.id, prefect_run=str(flow_run.id))
+def run_lap(lap: Lap, run: Runner, fetched: Fetched | None = None) -> Outcome:
+    """One pass from the source to a decided model. `fetched`: by the command line, which looks before it starts Prefect."""
+    run(repair, lap)
+    _, outcome = look(lap, run, fetched)
+    return train(lap, run) if outcome is None else end(lap, run, outcome)
+
+
+def repair(lap: Lap) -> None:
+    """Close what a killed lap left running, and bring MLflow's aliases and the ledger together."""
+    from windvane.flows.closing import close_abandoned
+    from windvane.flows.deploying import reconcile
+
     close_abandoned(lap)
     if note := reconcile(lap.project):
         lap.console.say(f"  note: {note}")
-    steps.fetch(lap)
-    outcome = unchanged(lap)
-    if outcome is None:
-        data_version = refresh(lap)
-        if (known := nothing_to_learn(lap)) is not None:
-            finish(lap, known)
-            return known
-        loading.load(lap.project)
-        mark = lap.fingerprint(data_version)
-        challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
-        if challenger is not None and challenger.collected is not None:
-            raise deleted(challenger)
-        outcome = decide(lap, challenger or teach(lap, data_version, mark))
-        lap.clear(mark)
-    if lap.project.settings.data.remote is not None:
-        steps.push(lap)
-    finish(lap, outcome)
+
+
+def look(lap: Lap, run: Runner, fetched: Fetched | None = None) -> tuple[Fetched, Outcome | None]:
+    """fetch, and the earlier outcome where data, params, code and gate are as they were then; None: there is something to do."""
+    fetched = run(fetching.fetch, lap, fetched)
+    return fetched, run(unchanged, lap)
+
+
+def train(lap: Lap, run: Runner) -> Outcome:
+    """ingest -> validate -> split, each only if DVC says that it must; then a challenger, and what becomes of it."""
+    from windvane.flows import data, deploying, loading
+
+    run(data.ingest, lap)
+    run(data.validate, lap)
+    data_version = run(data.split, lap)
+    if (outcome := run(data.nothing_to_learn, lap)) is not None:
+        return end(lap, run, outcome)
+    run(loading.load, lap.project)
+    mark = run(compute_fingerprint, lap, data_version)
+    known = run(deploying.registered, lap, mark)
+    challenger = make_challenger(lap, run, data_version, mark) if known is None else Challenger(known)
+    outcome = decide(lap, run, challenger)
+    run(clear, lap, mark)
+    return end(lap, run, outcome, challenger.run_id)
+
+
+def make_challenger(lap: Lap, run: Runner, data_version: str, mark: str) -> Challenger:
+    """search -> evaluate -> build -> register: searched, evaluated once, stored, tried in a process of its own, explained."""
+    from windvane.flows import deploying, inspecting, teaching, telling
+    from windvane.tasks.estimators import one_thread
+
+    lesson = run(telling.begin, lap, run(teaching.lesson, lap, data_version, mark))
+    # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
+    with run(teaching.tester) as tester, one_thread():
+        # Beside the search, which leaves a core idle while it boosts. Rows that it refuses end the search at its next trial.
+        inspected = run.beside(inspecting.inspect, lap, lesson)
+        try:
+            found = run(teaching.search, lap, lesson, lambda: inspecting.refuse(lap, lesson))
+        finally:
+            inspected.result()  # its refusal comes first; what the search says of such rows comes second
+        spec = found.best.spec
+        evaluated = run(teaching.evaluate, lap, lesson, spec)
+        # Beside explain: the stored model is tried in a process of its own.
+        building = run.beside(teaching.build, lap, lesson, spec, evaluated.held)
+        tested = run.beside(teaching.smoke, lap, building, tester)
+        explained = run(teaching.explain, lap, lesson, found, evaluated.held)
+        built = building.result()  # asked first: of a failed build, smoke would only say that it never began
+        tested.result()
+    fits = found.fits + evaluated.fits + built.fits
+    summary = run(telling.summary, lap, lesson, found, evaluated.held, explained, fits)
+    return Challenger(run(deploying.register, lap, lesson, built, spec, summary), lesson.run_id, fits)
+
+
+def decide(lap: Lap, run: Runner, challenger: Challenger) -> Outcome:
+    """The gate: may the challenger serve?"""
+    from windvane.flows import judging
+
+    judged = run(judging.judge, lap, challenger.version)
+    return (promote if judged.verdict.accepted else refuse)(lap, run, challenger, judged)
+
+
+def refuse(lap: Lap, run: Runner, challenger: Challenger, judged: Judged) -> Outcome:
+    """A refused challenger does not serve: the champion serves on, or nothing does where there is none yet.
+
+    The ledger keeps the verdict with its reason, and the decision that this lap carried out ends with it. The challenger stays
+    registered, and its run in MLflow says why: `windvane promote` may still let it serve, another gate judges it again without a
+    fit, and as long as nothing changes laps are `unchanged`. Its model files go with `windvane clean` or retention.versions.
+    """
+    from windvane.flows import telling
+
+    outcome = run(telling.conclude, lap, challenger.version, judged, None, challenger.fits, run.seconds)
+    run(telling.close_run, lap, outcome)
     return outcome
 
 
-def refresh(lap: Lap) -> str:
-    """ingest -> validate -> split, each only if DVC says that it must; the data version."""
-    steps.ingest(lap)
-    steps.validate(lap)
-    return str(steps.split(lap))
+def promote(lap: Lap, run: Runner, challenger: Challenger, judged: Judged) -> Outcome:
+    """An accepted challenger serves from the moment at which the ledger has verdict and promotion; then MLflow is told."""
+    from windvane.flows import deploying, telling
 
-
-def teach(lap: Lap, data_version: str, mark: str) -> Version:
-    """A challenger: its rows looked at, searched, evaluated once, stored, tried in a process of its own, explained, registered."""
-    taught = lesson(lap, data_version, mark)
-    begin(lap, taught)
-    # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
-    with closing(Tester()) as tester, one_thread():
-        # Beside the search, which leaves a core idle while it boosts.
-        looked = steps.inspect.submit(lap, taught)
-        try:
-            found = steps.search(lap, taught)
-        finally:
-            looked.result()  # rows that the look stops are not judged; what the search says of them comes second
-        held = steps.evaluate(lap, taught, found.best.spec)
-        # Beside explain: the stored model is tried in a process of its own.
-        built = steps.build.submit(lap, taught, found.best.spec, held)
-        smoke = steps.smoke.submit(lap, built, tester)
-        told = steps.explain(lap, taught, found, held)
-        stored = built.result()  # asked first: of a failed build, smoke would only say that it never began
-        smoke.result()
-    return steps.register(lap, taught, stored, found.best.spec, summary(lap, found, held, told))
-
-
-def decide(lap: Lap, challenger: Version) -> Outcome:
-    """Judge the challenger; verdict and promotion enter the ledger together, then MLflow is told."""
-    verdict, against = steps.judge(lap, challenger)
-    outcome, move = conclude(lap, challenger, verdict, against)
+    champion, new = versions.champion(lap.project.ledger, lap.project.name), challenger.version.version
+    move = None  # it serves already, and was judged once more
+    if champion is None or champion.version != new:
+        move = versions.promotion(champion.version if champion else None, new, "lap", judged.verdict.reason)
+    outcome = run(telling.conclude, lap, challenger.version, judged, move, challenger.fits, run.seconds)
+    run(telling.close_run, lap, outcome)
     if move is not None:
         try:
-            steps.promote(lap, move)
+            run(deploying.promote, lap, move)
         except WindvaneError as e:  # the promotion is done: the ledger has it
             lap.console.say(f"  note: the alias in MLflow follows at the next lap: {e}")
+    return outcome
+
+
+def end(lap: Lap, run: Runner, outcome: Outcome, run_id: str | None = None) -> Outcome:
+    """Push the data where data.remote asks for it, and close the lap in the ledger if it stands there."""
+    if lap.project.settings.data.remote is not None:
+        run(sharing.push, lap, run_id)
+    if lap.on_record:
+        run(finish, lap, outcome)
     return outcome
