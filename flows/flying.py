@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from windvane.flows import training
+from windvane.flows import standing, training
 from windvane.flows.console import Console
 from windvane.flows.lap import Depth, Lap, claimed, opened, recorded
 from windvane.flows.outcome import Outcome
@@ -51,10 +51,18 @@ def fly(
         console.working("start")
         outcome = _in_prefect(lap, fetched, prefect)
     console.say(outcome.text())
-    # Not `mlflow ui`: that would serve the store to everybody, without the project's secret.
-    at = addresses.shown(project.tracking_uri or "")
-    console.say(f"  runs, models and reports: {at if at.startswith('http') else 'windvane up'}")
+    if (at := _pages(project)) is not None:
+        console.say(f"  runs, models and reports: {at}")
     return outcome
+
+
+def _pages(project: Project) -> str | None:
+    """Where to find what the lap left in MLflow; None where `windvane up` shows it already."""
+    at = addresses.shown(project.tracking_uri or "")
+    if at.startswith("http"):
+        return at
+    # Not `mlflow ui`: that would serve the store to everybody, without the project's secret.
+    return None if standing.running(project.home) is not None else "windvane up"
 
 
 def _in_prefect(lap: Lap, fetched: Fetched, prefect: Server) -> Outcome:
