@@ -10,7 +10,7 @@ from windvane.flows.lap import Lap, nothing_new
 from windvane.flows.outcome import Outcome
 from windvane.flows.project import Project
 from windvane.ledger import versions
-from windvane.tasks import contract, contract_template, digest, findings, privacy, tables, template, versioning
+from windvane.tasks import contract, contract_template, digest, findings, privacy, raw, tables, template, versioning
 from windvane.tasks import ingest as ingesting
 from windvane.tasks import split as splitting
 from windvane.tasks import validate as validating
@@ -26,8 +26,15 @@ PROFILE = DATA / "profile.json"
 
 
 def ingest(lap: Lap) -> None:
-    """Source -> table.parquet."""
-    _run(lap, "ingest", ingesting.run)
+    """Source -> table.parquet. Where rows of production joined the source's, how many there are together is said."""
+    ran, root = _run(lap, "ingest", ingesting.run), lap.project.root
+    if ran and raw.labelled_rows(root):
+        import polars as pl
+
+        rows = int(tables.scan(root / TABLE).select(pl.len()).collect().item())
+        lap.console.say(
+            f"  {rows:,} rows in all, those of {lap.project.settings.data.where} and of production together"
+        )
 
 
 def validate(lap: Lap) -> None:
@@ -142,12 +149,15 @@ def _handed(path: Path) -> Any:
     return read_cache(path, lambda content: content)
 
 
-def _run(lap: Lap, name: str, work: Callable[[Path, Settings], None]) -> None:
+def _run(lap: Lap, name: str, work: Callable[[Path, Settings], None]) -> bool:
+    """Run a stage if DVC says that it must; whether it did."""
     lap.console.working(name)
     root, settings = lap.project.root, lap.project.settings
     with versioning.pipeline(root) as stages:
-        if stages.changed(name):
-            stages.run(name, lambda: work(root, settings))
+        if not stages.changed(name):
+            return False
+        stages.run(name, lambda: work(root, settings))
+        return True
 
 
 def _nothing_gone(lap: Lap, profile: Profile) -> None:

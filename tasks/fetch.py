@@ -33,16 +33,23 @@ class Fetched:
     record: Record | None
 
     def text(self) -> str:
-        """For people, one line; empty when nothing happened."""
+        """For people, one line: what is new, and what of it there is in all; empty when nothing happened."""
         if not self.moved or self.record is None:
             return ""
-        rows = "rows" if self.new is None else f"{self.new:,} rows"
-        told = f"fetched {rows} from {self.record.where}"
+        new = None if self.new is None else self.new - self.feedback
+        counts = [part.rows for part in self.record.own]
+        count = None if None in counts else sum(n for n in counts if n is not None)
+        where, told = self.record.where, list[str]()
         if self.record.changes is not None:
-            told += f": {self.record.changes} since the snapshot before"
-        elif self.record.total is not None:
-            told += f": {self.record.total:,} in all"
-        return told + (f"; {self.feedback:,} of them with labels from production" if self.feedback else "")
+            rows = "rows" if count is None else f"{count:,} rows"
+            told.append(f"fetched {rows} from {where}: {self.record.changes} since the snapshot before")
+        elif new != 0 or not self.feedback:
+            rows = "rows" if new is None else f"{new:,} new rows"
+            told.append(f"fetched {rows} from {where}" + ("" if count is None else f", {count:,} in all"))
+        if self.feedback:
+            labelled = sum(part.rows or 0 for part in self.record.labelled)
+            told.append(f"fetched {self.feedback:,} new rows with labels from production, {labelled:,} in all")
+        return "; ".join(told)
 
 
 def run(root: Path, data: Data, id: str | None = None, labelled: Labelled | None = None) -> Fetched:

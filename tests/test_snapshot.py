@@ -178,6 +178,25 @@ def test_labelled_rows_join_a_local_file_and_stay_when_all_is_read_again(
     assert "- ${data.source}\n      - .windvane/data/raw\n" in (tmp_path / "dvc.yaml").read_text()
 
 
+def test_a_fetch_says_how_many_rows_are_new_and_how_many_there_are(tmp_path: Path, growing: dict[str, Any]) -> None:
+    sqlite(tmp_path).write(INSERT, (21, None, 1.0, "Bonn"))
+    text = fetch.run(tmp_path, data(**growing)).text()
+    assert text.startswith("fetched 1 new rows from sqlite")
+    assert text.endswith(", 21 in all")
+    first = (("2024-03-02", 100, 7.0), ("2024-03-02", 101, 7.0))
+    told = fetch.run(tmp_path, data(**growing), "id", batches(*first)).text()
+    assert told == "fetched 2 new rows with labels from production, 2 in all"
+    sqlite(tmp_path).write(INSERT, (22, None, 1.0, "Bonn"))
+    both = fetch.run(tmp_path, data(**growing), "id", batches(*first, ("2024-03-03", 102, 9.0))).text()
+    assert both.split(" from sqlite")[0] == "fetched 1 new rows"
+    assert both.endswith(", 22 in all; fetched 1 new rows with labels from production, 3 in all")
+    # All of it read again: nothing was lost, and what changed is counted.
+    sqlite(tmp_path).write(INSERT, (23, None, 1.0, "Ulm"))
+    again = fetch.run(tmp_path, data(**growing, refresh="full"), "id", batches(*first, ("2024-03-03", 102, 9.0))).text()
+    assert again.startswith("fetched 23 rows from sqlite")
+    assert again.endswith("1 new, 0 updated, 0 deleted rows (by id) since the snapshot before")
+
+
 def test_dvc_yaml_follows_the_source_and_keeps_what_people_wrote(tmp_path: Path) -> None:
     original = (ROOT / "dvc.yaml").read_text()
     mine = (
