@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar
+from concurrent.futures import Future
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Running(ABC, Generic[R_co]):
+class Running(Protocol[R_co]):
     """A step that was begun and may run beside others."""
 
-    @abstractmethod
     def result(self) -> R_co:
         """Wait for its end; what it returned. Raises what it raised."""
 
@@ -51,15 +51,6 @@ class Direct(Runner):
 
     def beside(self, step: Callable[..., R], *args: Any) -> Running[R]:
         """Call it now: a failure is raised here, before whatever would have run beside it."""
-        return _Done(self(step, *(a.result() if isinstance(a, Running) else a for a in args)))
-
-
-class _Done(Running[R]):
-    """A step that has ended."""
-
-    def __init__(self, value: R) -> None:
-        self._value = value
-
-    def result(self) -> R:
-        """What it returned."""
-        return self._value
+        ended: Future[R] = Future()
+        ended.set_result(self(step, *(a.result() if isinstance(a, Future) else a for a in args)))
+        return ended
