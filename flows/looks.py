@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from windvane.flows.console import Console
-from windvane.flows.production import Count, Production
+from windvane.flows.production import Count, Production, report_path
 from windvane.ledger import decisions, windows
 from windvane.ledger.decisions import AlreadyOpen, Entry
 from windvane.ledger.store import now as wall
@@ -104,16 +104,24 @@ class Pass:
         return known[1]
 
     def _looked(self, count: Count) -> Seen | None:
-        """The window after a look at it; None: it was looked at as it is, or it is too early for another look."""
+        """The window after a look at it; None: it was looked at as it is, or it is too early for another look.
+
+        A look whose report failed is no look: the next pass tries again, and has nothing new to say where it fails as before.
+        """
         place, before = count.place, self._mine.get(count.place.start)
-        if before is not None and before.mark == count.mark and before.closed == place.closed:
+        failed = before is not None and before.look["drift"]["alarm"] is None
+        if before is not None and not failed and before.mark == count.mark and before.closed == place.closed:
             return None
-        fresh = before is None or due(
-            before.looks, before.look["drift"]["rows"], count.rows, before.closed, place.closed
+        fresh = (
+            before is None
+            or failed
+            or due(before.looks, before.look["drift"]["rows"], count.rows, before.closed, place.closed)
         )
         if not fresh and not place.closed:
             return None
         seen = self._look(count, before, fresh)
+        if failed and before is not None and plain(seen.look) == before.look:
+            return None
         if not windows.save(self._engine, self._name, seen, before):
             self._mine = self._kept()  # another process looked meanwhile
             return None
@@ -140,7 +148,12 @@ class Pass:
             seed=settings.split.seed,
             cut=settings.monitor.cut,
             drifted=None if fresh or before is None else looking.from_json(before.look).drift,
+            report_to=report_path(self._project, version, place.start)
+            if self._production.measured_by_evidently
+            else None,
         )
+        # A report that failed has spent none of the window's false alarms.
+        spent = fresh and found.drift.alarm is not None
         return Seen(
             version,
             place.start,
@@ -149,7 +162,7 @@ class Pass:
             len(frame),
             labelled,
             place.closed,
-            looks + fresh,
+            looks + spent,
             count.mark,
             looking.to_json(found, state),
             wall(),
@@ -176,7 +189,7 @@ class Pass:
         Such a run is one change that goes on; a state comes back only where another lay between.
         """
         past = [s for s in self._earlier(start) if s.closed and s.end <= start]
-        while past and past[-1].look["drift"]["alarm"]:
+        while past and past[-1].look["drift"]["alarm"] is not False:
             past.pop()
         return past[-_STATES:]
 
@@ -246,10 +259,10 @@ def last_about(engine: sa.Engine, project: str, seen: Seen) -> Entry | None:
 
 
 def _speaks(seen: Seen) -> bool:
-    """Whether a window had rows enough to say anything, about drift or by its labels."""
+    """Whether a window had rows enough to say anything, about drift or by its labels; also that its report failed."""
     return bool(
         seen.look["drift"]["statistic"] is not None
-        or seen.look["drift"]["alarm"]
+        or seen.look["drift"]["alarm"] is not False
         or seen.look["quality"]["loss"] is not None
     )
 

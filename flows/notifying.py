@@ -29,9 +29,11 @@ def after_look(project: Project, look: Look, entry: Entry) -> None:
     if entry.action == "retrain" and not entry.open:
         return  # the lap has told
     if entry.action == "wait":
-        if look.drift.statistic is None:
+        if look.drift.statistic is None and look.drift.alarm is not None:
             return
-        state = "ok" if not look.drift.alarm else f"drift: {look.diagnosis.change}"
+        state = f"drift: {look.diagnosis.change}" if look.drift.alarm else "ok"
+        if look.drift.alarm is None:
+            state = "cannot tell"
     else:
         state = {"retrain": "retraining", "stop": "stopped", "rollback": "rolled back"}[entry.action]
     _change(project, state, f"{_WORDS.get(entry.action, state)}: {entry.reason}")

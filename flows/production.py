@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windvane.flows.console import Console
 from windvane.flows.project import Project
-from windvane.flows.source import Source, record
+from windvane.flows.source import FOLDER, Source, record
 from windvane.flows.standing import Clock
 from windvane.ledger import labels, predictions, windows
 from windvane.ledger.moments import moment
@@ -45,10 +46,11 @@ class Count:
 
 class Production:
     """Rows since the champion was taught. Imports pandas only where rows are asked for. `looked`: so many looks a window has had
-    that nobody remembers.
+    that nobody remembers. `measured_by_evidently`: whether the drift alarm is read from Evidently's report, or from our own distances.
     """
 
     looked = 0
+    measured_by_evidently = True
 
     def __init__(
         self, project: Project, champion: Version, promotion: Promotion, clock: Clock, console: Console
@@ -191,6 +193,16 @@ class Production:
             counts[start] = counts.get(start, 0) + 1
         whole = sorted(counts[key] for key in sorted(counts)[1:-1] or sorted(counts))
         return float(whole[len(whole) // 2]) if whole else None
+
+
+def page_path(project: Project, version: int, start: str) -> Path:
+    """Where the page of a version's window lies."""
+    return project.home / FOLDER / "reports" / f"{version}-{start[:19].replace(':', '')}.html"
+
+
+def report_path(project: Project, version: int, start: str) -> Path:
+    """Where Evidently's report of it is kept, for whenever the page is written again."""
+    return page_path(project, version, start).with_suffix(".report.gz")
 
 
 def mark(place: Place, *facts: Any) -> str:

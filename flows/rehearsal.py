@@ -112,6 +112,7 @@ class Played(Production):
     """
 
     looked = 1
+    measured_by_evidently = False
 
     def __init__(self, past: Rehearsal, console: Console) -> None:
         self._past = past

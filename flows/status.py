@@ -87,15 +87,15 @@ def _window(project: Project, console: Console) -> dict[str, Any] | None:
     seen = windows.newest(project.ledger, project.name)
     if seen is None:
         return None
-    alarm = seen.look["drift"]["alarm"]
+    alarm, note = seen.look["drift"]["alarm"], seen.look["drift"]["note"]
     columns = list(dict.fromkeys(f["column"] for f in seen.look["drift"]["findings"] if f["alarm"]))
     console.say(
         f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
-        f"version {seen.version}: {seen.look['diagnosis']['change']}"
+        f"version {seen.version}: {note if alarm is None else seen.look['diagnosis']['change']}"
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
     told = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
-    return told | {"closed": seen.closed, "alarm": alarm, "columns": columns, "looked": seen.looked}
+    return told | {"closed": seen.closed, "alarm": alarm, "columns": columns, "note": note, "looked": seen.looked}
 
 
 def _decision(project: Project, console: Console) -> dict[str, Any] | None:

@@ -63,7 +63,8 @@ def _look(project: Project, champion: Version, console: Console, clock: Clock, a
     production = Production(project, champion, promotion, clock, console)
     path = project.home / FOLDER / "last.json"
     known = read_cache(path, lambda c: (c["state"], str(c["until"]), _checked(c["told"])))
-    if known is not None and known[0] == plain(production.state) and production.now < known[1]:
+    same = known is not None and known[0] == plain(production.state) and production.now < known[1]
+    if known is not None and same and known[2]["drift"]["alarm"] is not None:
         told: dict[str, Any] = known[2]
         console.say("  nothing new since the last look")
         return told
@@ -87,7 +88,7 @@ def _checked(told: Any) -> dict[str, Any]:
         whole["window"] |= {name: told["window"][name] for name in ("closed", "labelled")}
     whole["drift"] = {
         **dict(told["drift"]),
-        "alarm": bool(told["drift"]["alarm"]),
+        "alarm": None if told["drift"]["alarm"] is None else bool(told["drift"]["alarm"]),
         "columns": list(told["drift"]["columns"]),
     }
     return {**told, **whole}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -23,6 +25,11 @@ _SHARE = 1 / 16
 _CATEGORIES = 40
 # Squares of values stay finite.
 _LARGEST = 1e150
+# How the names of cells begin that rare categories share, and the name of the one whose categories have one row each.
+RARE = "(categories of "
+ONE_ROW = f"{RARE}one row)"
+# Longer words are cut where they are shown.
+_LONGEST = 60
 # Codes of rows without a value, and of rows whose value cannot be read as the column's type.
 MISSING, UNREADABLE = -1, -2
 
@@ -32,6 +39,8 @@ class Cells:
     """A column of reference and window (n + m rows): `codes` (n + m,) holds each row's cell, 0 .. size-1, or MISSING or
     UNREADABLE. Numbers: cells rise, and `gaps` (size,) is how far the distribution functions stay apart as at a cell's upper edge.
     Categories: `single` (size,) says how many rows a category in this cell has; 0 where a cell holds several of many rows.
+    `stands_for` (size,) is what a report shows for each cell: the middle of a number's cell, the words of a category's.
+    `scale`: the standard deviation in which gaps are counted.
     """
 
     name: str
@@ -41,6 +50,8 @@ class Cells:
     size: int
     gaps: NDArray[np.float64]
     single: NDArray[np.float64]
+    stands_for: NDArray[Any]
+    scale: float = 1.0
 
 
 def of_numbers(name: str, aspect: Aspect, values: NDArray[np.float64], unreadable: NDArray[np.bool_]) -> Cells:
@@ -55,8 +66,10 @@ def of_numbers(name: str, aspect: Aspect, values: NDArray[np.float64], unreadabl
     # Every value has its cell: the distance is exact. Else the difference at an edge stands for half a cell to both sides.
     rising, falling = np.append(steps, 0.0)[: len(edges)], np.append(0.0, steps)[: len(edges)]
     gaps = rising if whole else (rising + falling) / 2
-    scale = float(ordered.std()) if len(ordered) else 0.0
-    return Cells(name, aspect, "number", codes, len(edges), gaps / (scale or 1.0), np.zeros(len(edges)))
+    scale = (float(ordered.std()) if len(ordered) else 0.0) or 1.0
+    # Values that lie as far apart as the distance takes their cells to be: the middles of cells, or the values themselves.
+    middles = edges[:1] + np.append(0.0, np.cumsum(gaps))[: len(edges)]
+    return Cells(name, aspect, "number", codes, len(edges), gaps / scale, np.zeros(len(edges)), middles, scale)
 
 
 def _edges(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -94,7 +107,22 @@ def of_categories(name: str, aspect: Aspect, values: pd.Series, unreadable: NDAr
     # In the cell of single rows every window row is a category that the reference has not.
     single = np.concatenate([counts[common], np.where(classes == 0, 1.0, 0.0)]).astype(np.float64)
     size = len(common) + len(classes)
-    return Cells(name, aspect, "category", placed, size, np.zeros(size), single)
+    words = distinct([found[i] for i in common]) + [
+        ONE_ROW if c == 0 else f"{RARE}{2**c:,} rows or more)" for c in classes
+    ]
+    return Cells(name, aspect, "category", placed, size, np.zeros(size), single, np.array(words, dtype=object))
+
+
+def distinct(values: Sequence[Any]) -> list[str]:
+    """Different values as different words that any page can show: short, possible in UTF-8, and without marks of HTML."""
+    found: list[str] = []
+    for value in values:
+        word = str(value).encode("utf-8", "replace").decode().replace("<", "‹")
+        word = word if len(word) <= _LONGEST else f"{word[:_LONGEST]}…"
+        while word in found or word.startswith(RARE):
+            word = f"'{word}'"
+        found.append(word)
+    return found
 
 
 def read_numbers(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

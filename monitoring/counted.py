@@ -10,6 +10,8 @@ import numpy as np
 from windvane.monitoring.evidence import Measure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from windvane.monitoring.cells import Cells
@@ -49,7 +51,7 @@ class Counted:
         return other
 
     def _tabulate(self, total: Floats) -> None:
-        rows = round(float(total[:1].sum()))
+        self._total, rows = total, round(float(total[:1].sum()))
         self._share = self._drawn / max(rows, 1)
         self._tables = [
             _hypergeometric(rows, round(float(total[i, places].sum())), self._drawn) for i, places in self._picked
@@ -57,14 +59,32 @@ class Counted:
 
     def __call__(self, window: Floats, rest: Floats) -> Floats:
         """(draws, measures) scores."""
-        found = [
-            table[np.clip(np.rint(window[:, i, places].sum(axis=-1)).astype(np.int64), 0, len(table) - 1)]
-            for (i, places), table in zip(self._picked, self._tables, strict=True)
-        ]
-        new = self._new(window, rest)
+        return self._scores(self.count(window, rest))
+
+    def count(self, window: Floats, rest: Floats) -> Floats:
+        """(draws, measures) rows."""
+        found = [np.rint(window[:, i, places].sum(axis=-1)) for i, places in self._picked]
+        return np.column_stack([*found, *self._new(window, rest).T]) if self.measures else np.zeros((len(window), 0))
+
+    def bounds(self, demands: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+        """The fewest and the most rows (measures,) that miss a demand: a score's limit (measures,), and slack (measures,)."""
+        rows = np.arange(self._drawn + 1.0)
+        scores = self._scores(np.repeat(rows[:, None], len(self.measures), axis=1))
+        quiet = np.any([scores / np.sqrt(slack) <= limits for limits, slack in demands], axis=0)
+        some = quiet.any(axis=0)
+        # No number of rows is quiet: the fewest are more than the most.
+        first, last = quiet.argmax(axis=0), len(rows) - 1 - quiet[::-1].argmax(axis=0)
+        return np.where(some, first, 1.0), np.where(some, last, -1.0)
+
+    def _scores(self, counts: Floats) -> Floats:
+        """(draws, measures) scores of counts of the same shape."""
+        cut = len(self._picked)
+        places = np.clip(counts[:, :cut], 0, [len(table) - 1 for table in self._tables]).astype(np.int64)
+        found = [table[place] for table, place in zip(self._tables, places.T, strict=True)]
         numeric = bool(self._group) and self._group[0].kind == "number"
-        scores = _score_range(new, self._share) if numeric else self._score_new(new, window[0] + rest[0])
-        return np.column_stack([*found, *scores.T]) if self.measures else np.zeros((len(window), 0))
+        new = counts[:, cut:]
+        scores = _score_range(new, self._share) if numeric else self._score_new(new)
+        return np.column_stack([*found, *scores.T]) if self.measures else np.zeros((len(counts), 0))
 
     def _new(self, window: Floats, rest: Floats) -> Floats:
         """(draws, columns): rows of the window in categories that the rest has not, or beyond one end of all that it has."""
@@ -78,13 +98,14 @@ class Counted:
         ]
         return np.maximum(*ends)
 
-    def _score_new(self, new: Floats, total: Floats) -> Floats:
+    def _score_new(self, new: Floats) -> Floats:
         """Scores of `new` (draws, columns). A category of c rows lies wholly in the window with a chance of share ** c.
 
         Poisson, over-dispersed because the rows of a category come at once.
         """
         from scipy.special import gammainc, ndtri
 
+        total = self._total
         single = _single(self._group, total.shape[-1] - 2)
         whole = np.where(single > 0, self._share**single, 0)
         mean = (whole * total[:, :-2]).sum(axis=-1)

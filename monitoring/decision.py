@@ -54,9 +54,8 @@ def _broken(look: Look, history: History) -> Decision | None:
         one for one in history.made if one.action == "stop" and one.state in OPEN and one.version == look.version
     ]
     if stopped and look.drift.statistic is None:
-        return Decision(
-            "wait", f"the data looked broken {stopped[-1].at[:10]}, and too few rows have come since to say more"
-        )
+        since = "too few rows have come since to say more" if look.drift.alarm is not None else str(look.drift.note)
+        return Decision("wait", f"the data looked broken {stopped[-1].at[:10]}, and {since}")
     return None
 
 
@@ -79,6 +78,8 @@ def _wish(look: Look, history: History, limits: Limits, now: str) -> Decision:
         return _on_schedule(look, limits)
     if limits.policy == "regret":
         return _regretted(look, history)
+    if look.drift.alarm is None and (limits.policy == "drift" or look.quality.loss is None):
+        return Decision("wait", _seen(look))
     if look.drift.statistic is None and look.quality.loss is None:
         return Decision(
             "wait", f"too few rows to say: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"

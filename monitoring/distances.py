@@ -1,13 +1,13 @@
 """Distances between two samples, as Evidently measures them: on counts of cells, many draws at once. Knows no limit.
 
 Numbers: first Wasserstein distance and the Kolmogorov-Smirnov distance. Categories: the Jensen-Shannon distance
-(Lin, IEEE Transactions on Information Theory 37 (1991), natural logarithm). Evidently names them `wasserstein` (divided by the
-reference's standard deviation), `ks` (it gives the p-value) and `jensenshannon`; a test holds ours against them.
+(Lin, IEEE Transactions on Information Theory 37 (1991), natural logarithm). Resampling and history that is played use these; the
+live check reads Evidently's own, and tests hold the two against each other.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,21 +17,29 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating[Any]]
 
 
-def shares(counts: Floats) -> Floats:
-    """Counts (..., cells) as shares of their sum; all zero where there is nothing to share."""
-    return counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+class Distances(Protocol):
+    """A module that measures: this one, or monitoring/scipy_distances.py."""
+
+    def wasserstein(self, one: Floats, other: Floats, gaps: Floats) -> Floats:
+        """See wasserstein()."""
+
+    def kolmogorov(self, one: Floats, other: Floats) -> Floats:
+        """See kolmogorov()."""
+
+    def jensen_shannon(self, one: Floats, other: Floats) -> Floats:
+        """See jensen_shannon()."""
 
 
-def wasserstein(apart: Floats, gaps: Floats) -> Floats:
-    """Area between two distribution functions: `apart` (..., cells) is how far they are apart at each cell's upper edge,
-    `gaps` (..., cells) the length along which they stay so.
+def wasserstein(one: Floats, other: Floats, gaps: Floats) -> Floats:
+    """Area (...,) between the distribution functions of two sets of shares (..., cells); `gaps` (..., cells) is the length along which
+    they stay as they are at each cell's upper edge.
     """
-    return np.asarray((np.abs(apart) * gaps).sum(axis=-1))
+    return np.asarray((np.abs(np.cumsum(one - other, axis=-1)) * gaps).sum(axis=-1))
 
 
-def kolmogorov(apart: Floats) -> Floats:
-    """The largest difference (...,) between two distribution functions, or any other cells (..., cells)."""
-    return np.asarray(np.abs(apart).max(axis=-1, initial=0))
+def kolmogorov(one: Floats, other: Floats) -> Floats:
+    """The largest difference (...,) between the distribution functions of two sets of shares (..., cells)."""
+    return np.asarray(np.abs(np.cumsum(one - other, axis=-1)).max(axis=-1, initial=0))
 
 
 def jensen_shannon(one: Floats, other: Floats) -> Floats:
@@ -41,15 +49,3 @@ def jensen_shannon(one: Floats, other: Floats) -> Floats:
     middle = (one + other) / 2
     gained = (xlogy(one, one) + xlogy(other, other)) / 2 - xlogy(middle, middle)
     return np.sqrt(np.maximum(gained.sum(axis=-1), 0))
-
-
-def of_numbers(reference: Floats, window: Floats) -> tuple[float, float]:
-    """Wasserstein (in standard deviations of `reference` (n,)) and Kolmogorov-Smirnov distance to `window` (m,), at full
-    resolution; nothing missing.
-    """
-    values = np.unique(np.concatenate([reference, window]))
-    below = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in (reference, window)]
-    apart = below[0] - below[1]
-    # The floor is Evidently's.
-    scale = max(float(np.std(reference)), 0.001)
-    return float(wasserstein(apart, np.diff(values, append=values[-1]))) / scale, float(kolmogorov(apart))

@@ -66,10 +66,11 @@ class Finding:
 @dataclass(frozen=True)
 class Drift:
     """Has anything moved? `statistic` is the largest standardised distance of all, `limit` what it exceeds in a share
-    `level` of unchanged windows, `p` its place among them. None: too few rows to say, which `note` explains.
+    `level` of unchanged windows, `p` its place among them. None: that cannot be told, for a reason that `note` names. Then `alarm` is
+    None where rows were enough and the report failed.
     """
 
-    alarm: bool
+    alarm: bool | None
     statistic: float | None
     limit: float | None
     p: float | None

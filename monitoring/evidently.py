@@ -1,70 +1,175 @@
-"""The only door to Evidently: it measures and draws, and decides nothing. Its import takes seconds: only a drawn report pays for it."""
+"""The only door to Evidently: its report measures the window, tests it against limits that it is given, and draws it.
+
+Its import takes seconds: only a check with enough rows pays for it.
+"""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windvane.monitoring import sides
-from windvane.monitoring.sides import Compared
+from windvane.monitoring.cells import UNREADABLE, distinct
 from windvane.tasks import library_environment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
+    from numpy.typing import NDArray
 
-    from windvane.monitoring.evidence import Drift
-    from windvane.tasks.features import Columns
+    from windvane.monitoring.cells import Cells
+    from windvane.monitoring.distances import Floats
+    from windvane.monitoring.evidence import Finding, Measure
+    from windvane.monitoring.exchange import Exchange
 
-# The measures that monitoring/distances.py resamples, by Evidently's names.
-NUMBERS, CATEGORIES = "wasserstein", "jensenshannon"
-# So many rows of a side are drawn: the page and its time grow with them.
-MOST = 5_000
-# Rarer categories are drawn as one.
-_CATEGORIES = 50
-_OTHER = "(other)"
-# Thresholds with which Evidently says of a column what we say.
-_ALWAYS, _NEVER = 1e-12, 1e12
+# The measures that Evidently has, by its names; the others are ours (monitoring/evidently_metrics.py).
+MEASURES = ("wasserstein", "jensenshannon")
+# What the names of columns end in that only our metrics read.
+_RANKS, _UNREADABLE = "\0ranks", "\0unreadable"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Evidently's distance of every column that it can take, and why it cannot take the others."""
+class Reported:
+    """What the report says: each measure's value and whether it lies beyond its limits (measures,); whether `broken` columns speak;
+    and the report as one HTML page that opens without a network.
+    """
 
-    distances: dict[str, float]
-    left_out: dict[str, str]
-    rows: tuple[int, int]
+    values: Floats
+    alarms: NDArray[np.bool_]
+    broken: bool
+    page: str
 
 
 def report(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: Columns,
-    *,
-    target: str | None,
-    time: str | None,
-    seed: int,
-    path: Path,
-    drift: Drift | None = None,
-) -> Measured:
-    """Evidently's drift report as one page at `path` that opens without a network, and what it measured.
+    exchanges: Sequence[Exchange],
+    measures: Sequence[Sequence[Measure]],
+    bounds: tuple[Floats, Floats],
+    broken: Sequence[Finding],
+) -> Reported:
+    """Run Evidently's report on the rows of `exchanges`, as cells, and read it.
 
-    Frames as in monitoring.drift.measure, whose verdict `drift` the page repeats: its own thresholds would contradict it. A
-    column that Evidently cannot take is left out, with the reason. At most MOST rows of a side are drawn.
+    measures: those of each exchange; bounds: the least and the most (all measures,) at which each is quiet; broken: columns that are
+    gone from the window or stand there twice. Raises whatever Evidently raises, and ValueError where a test of the report gave no
+    answer.
     """
     with _quietly():
-        snapshot, left_out, rows = _run(reference, window, columns, target, time, seed, drift)
-        unfinished = path.with_name(f".{path.name}.part")
-        unfinished.write_text(_page(snapshot), encoding="utf-8")
-        os.replace(unfinished, path)
-        return Measured(_values(snapshot), left_out, rows)
+        return _run(exchanges, measures, bounds, broken)
+
+
+def _run(
+    exchanges: Sequence[Exchange],
+    measures: Sequence[Sequence[Measure]],
+    bounds: tuple[Floats, Floats],
+    broken: Sequence[Finding],
+) -> Reported:
+    from evidently import DataDefinition, Dataset, Report
+
+    from windvane.monitoring.evidently_metrics import WindowMeasure
+
+    frame = _Frames(exchanges, broken)
+    asked = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some]
+    shown = [_metric(frame, *one, low, high) for one, low, high in zip(asked, *bounds, strict=True)]
+    gone = [
+        WindowMeasure(column=frame.names[f.column], how="columns", value=2 * (f.aspect == "type"), tests=_tests(1, 1))
+        for f in broken
+    ]
+    definition = DataDefinition(
+        numerical_columns=[frame.names[c.name] for e in exchanges for c in e.numbers],
+        categorical_columns=[frame.names[c.name] for e in exchanges for c in e.categories],
+    )
+    before, now = (Dataset.from_pandas(frame.side(i), data_definition=definition) for i in (0, 1))
+    wanted = [one for one in (*shown, *gone) if one is not None]
+    snapshot = Report(wanted, include_tests=True).run(now, before)
+    found = [(0.0, False) if one is None else _read(snapshot, one) for one in shown]
+    return Reported(
+        np.array([value for value, _ in found]),
+        np.array([alarm for _, alarm in found], dtype=bool),
+        any(_read(snapshot, one)[1] for one in gone),
+        str(snapshot.get_html_str(as_iframe=False)),
+    )
+
+
+def _metric(frame: _Frames, exchange: Exchange, measure: Measure, low: float, high: float) -> Any:
+    """The report's metric for a measure. None: Evidently takes no column that has no value on one side, and so it is quiet."""
+    from evidently.metrics import ValueDrift
+
+    from windvane.monitoring.evidently_metrics import WindowMeasure
+
+    cells, column = frame.cells[measure.column], frame.names[measure.column]
+    if measure.how in MEASURES:
+        known = [bool((part >= 0).any()) for part in _halves(exchange, cells.codes)]
+        # Evidently calls a distance drift that reaches the threshold.
+        return ValueDrift(column=column, method=measure.how, threshold=float(high)) if all(known) else None
+    more: dict[str, Any] = {}
+    if measure.how == "share":
+        more["rows"] = min(exchange.reference, exchange.window)
+    elif measure.how == "off":
+        more["value"] = _commonest(exchange, cells)
+    elif measure.how == "correlation":
+        others = [c.name for c in exchange.correlated if c.name != measure.column]
+        more["beside"] = [frame.names[name] + _RANKS for name in (measure.column, *others)]
+    elif measure.how in ("missing", "unreadable") and (cells.codes == UNREADABLE).any():
+        more["beside"] = [column + _UNREADABLE]
+    return WindowMeasure(column=column, how=measure.how, tests=_tests(low, high), **more)
+
+
+def _commonest(exchange: Exchange, cells: Cells) -> str | float:
+    codes = np.concatenate(_halves(exchange, cells.codes))
+    value = cells.stands_for[np.bincount(codes[codes >= 0], minlength=cells.size).argmax()]
+    return float(value) if cells.kind == "number" else str(value)
+
+
+def _tests(low: float, high: float) -> list[Any]:
+    from evidently.tests import gte, lte
+
+    return [lte(float(high))] + ([gte(float(low))] if np.isfinite(low) else [])
+
+
+def _read(snapshot: Any, metric: Any) -> tuple[float, bool]:
+    """A metric's value, and whether one of its tests failed."""
+    from evidently.legacy.tests.base_test import TestStatus
+
+    result = snapshot.metric_results[metric.metric_id]
+    states = {test.status for test in result.tests}
+    if not states or states - {TestStatus.SUCCESS, TestStatus.FAIL}:
+        raise ValueError(f"its test of {metric.column!r} gave no answer")
+    return float(result.value), TestStatus.FAIL in states
+
+
+class _Frames:
+    """The rows of exchanges as Evidently takes them: each value as what stands for its cell, and beside it what our metrics need."""
+
+    def __init__(self, exchanges: Sequence[Exchange], broken: Sequence[Finding]) -> None:
+        self._exchanges = exchanges
+        self.cells = {c.name: c for e in exchanges for c in (*e.numbers, *e.categories)}
+        named = list(dict.fromkeys([*self.cells, *(f.column for f in broken)]))
+        self.names = dict(zip(named, distinct(named), strict=True))
+
+    def side(self, which: int) -> pd.DataFrame:
+        """The rows of the reference (0) or of the window (1)."""
+        import pandas as pd
+
+        columns: dict[str, pd.Series] = {}
+        for exchange in self._exchanges:
+            for cells in (*exchange.numbers, *exchange.categories):
+                codes, name = _halves(exchange, cells.codes)[which], self.names[cells.name]
+                values = np.full(len(codes), np.nan, dtype=float if cells.kind == "number" else object)
+                values[codes >= 0] = cells.stands_for[codes[codes >= 0]]
+                columns[name] = pd.Series(values)
+                if (cells.codes == UNREADABLE).any():
+                    columns[name + _UNREADABLE] = pd.Series((codes == UNREADABLE).astype(float))
+            for cells, scores in zip(exchange.correlated, exchange.rank_scores.T, strict=True):
+                columns[self.names[cells.name] + _RANKS] = pd.Series(_halves(exchange, scores)[which])
+        return pd.DataFrame(columns)
+
+
+def _halves(exchange: Exchange, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of values (rows,) of an exchange those of the reference, and those of the window."""
+    cut = exchange.before + exchange.reference
+    return rows[exchange.before : cut], rows[cut:]
 
 
 def preset_says(
@@ -85,102 +190,6 @@ def preset_says(
             sides = [frame[name].replace([-np.inf, np.inf], np.nan).dropna() for frame in (reference, window)]
             drifted += get_stattest(*sides, kind, None)(*sides, kind, None).drifted
         return bool(drifted >= 0.5 * len(kinds)), int(drifted)
-
-
-def _run(
-    reference: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: Columns,
-    target: str | None,
-    time: str | None,
-    seed: int,
-    drift: Drift | None,
-) -> tuple[Any, dict[str, str], tuple[int, int]]:
-    from evidently import Report
-    from evidently.presets import DataDriftPreset
-
-    wanted = sides.compared(reference, columns, time)
-    if target is not None and target in reference and target in window:
-        known = reference[target].dtype.kind in "fiu"
-        classes = any(c.aspect == "prediction" and c.read == "category" for c in wanted)
-        wanted.append(Compared(target, "target", "number" if known and not classes else "category"))
-    parts = [_sample(sides.once(frame), seed) for frame in (reference, window)]
-    sane, left_out = _sane(parts, wanted, time)
-    rows = (len(parts[0]), len(parts[1]))
-    numbers = [n for n in sane[0] if sane[0][n].dtype.kind == "f"]
-    categories = [n for n in sane[0] if n not in numbers]
-    definition = _definition(numbers, categories)
-    speaking = set() if drift is None else set(drift.columns)
-    thresholds = None if drift is None else {n: _ALWAYS if n in speaking else _NEVER for n in numbers + categories}
-    preset = DataDriftPreset(
-        num_method=NUMBERS,
-        cat_method=CATEGORIES,
-        per_column_threshold=thresholds,
-        drift_share=0.5 / max(len(numbers + categories), 1),  # one column is enough
-        include_tests=False,
-    )
-    current, before = _dataset(sane[1], definition), _dataset(sane[0], definition)
-    return Report([preset] if numbers or categories else []).run(current, before), left_out, rows
-
-
-def _sane(
-    parts: list[pd.DataFrame], wanted: list[Compared], time: str | None
-) -> tuple[list[pd.DataFrame], dict[str, str]]:
-    """Frames of floats and words that Evidently can take, and why the other columns are left out."""
-    import pandas as pd
-
-    frames: list[dict[str, Any]] = [{}, {}]
-    left_out = {}
-    for column in wanted:
-        if any(column.name not in part for part in parts):
-            left_out[column.name] = "not on both sides"
-            continue
-        values, _ = sides.values(parts, column, time)
-        words = pd.Series(values) if column.read != "category" else _few(values)
-        halves = words[: len(parts[0])].reset_index(drop=True), words[len(parts[0]) :].reset_index(drop=True)
-        if any(not half.notna().any() for half in halves):
-            left_out[column.name] = "no value on one side"
-            continue
-        for frame, half in zip(frames, halves, strict=True):
-            frame[column.name] = half
-    return [pd.DataFrame(frame) for frame in frames], left_out
-
-
-def _few(values: pd.Series) -> pd.Series:
-    """Words, of which the rare ones are one."""
-    words = values.where(values.isna(), values.astype(str))
-    kept = words.value_counts().index[:_CATEGORIES]
-    return words.where(words.isna() | words.isin(kept), _OTHER)
-
-
-def _sample(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    if len(frame) <= MOST:
-        return frame
-    return frame.iloc[np.sort(np.random.default_rng(seed).choice(len(frame), MOST, replace=False))]
-
-
-def _definition(numbers: list[str], categories: list[str]) -> Any:
-    from evidently import DataDefinition
-
-    return DataDefinition(numerical_columns=numbers, categorical_columns=categories)
-
-
-def _dataset(frame: pd.DataFrame, definition: Any) -> Any:
-    from evidently import Dataset
-
-    return Dataset.from_pandas(frame, data_definition=definition)
-
-
-def _values(snapshot: Any) -> dict[str, float]:
-    found = {}
-    for metric in snapshot.dict()["metrics"]:
-        if "ValueDrift" in metric["metric_name"]:
-            found[str(metric["config"]["column"])] = float(metric["value"])
-    return found
-
-
-def _page(snapshot: Any) -> str:
-    return str(snapshot.get_html_str(as_iframe=False))
 
 
 @contextmanager

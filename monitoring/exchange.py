@@ -79,6 +79,11 @@ class Exchange:
         return self._of_rows(np.arange(start, end)[None])
 
     @property
+    def rank_scores(self) -> NDArray[np.float32]:
+        """(rows, c) each correlated number's mid-rank in standard deviations, 0 where it has no value; with the rows before."""
+        return self._scores[:, 1:]
+
+    @property
     def kept(self) -> Sums:
         """All of the reference."""
         return self.rest(self.observed)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from windvane.ledger.moments import moment
 from windvane.ledger.store import stamp
-from windvane.monitoring import diagnosis, drift, quality, states
+from windvane.monitoring import diagnosis, drift, quality, report, states
 from windvane.monitoring.estimate import LossModel
-from windvane.monitoring.evidence import Drift, Look, Stretch
+from windvane.monitoring.evidence import Diagnosis, Drift, Look, Stretch
 from windvane.monitoring.frames import KNOWN, STORED
 from windvane.monitoring.states import State
 from windvane.tasks import history, problems
@@ -50,28 +51,47 @@ def look(
     seed: int,
     cut: Window,
     drifted: Drift | None = None,
+    report_to: Path | None = None,
 ) -> tuple[Look, State | None]:
     """What a window (frame as monitoring/frames.py makes it) shows, and its state for later ones; None: too few rows.
 
     `drifted`: what an earlier look found, which stands: only labels have come since, and its false alarms are spent.
+    `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances say, and nothing is drawn.
     """
     kind, record = problems.of(problem.kind), reference.record
     known = window[KNOWN].dropna()
     stored = window[window[STORED]].drop(columns=[STORED, KNOWN]).reset_index(drop=True)
     whole = window.drop(columns=[STORED, KNOWN]).reset_index(drop=True)
     time = problem.time if problem.time is not None and problem.time in record else None
-    found = drifted or drift.measure(
-        record, stored, columns, target=problem.target, time=time, level=level, seed=seed, history=reference.before
-    )
+    found = drifted
+    if found is None:
+        by = drift.measure if report_to is None else _reported(report_to)
+        found = by(
+            record, stored, columns, target=problem.target, time=time, level=level, seed=seed, history=reference.before
+        )
     measured = quality.measure(record, whole, kind, problem, known_until=max(known) if len(known) else None)
     model = reference.model
     expected = model.estimate(stored) if found.statistic is not None else None
     moving, name = _moving(record, columns, time, cut), stretch.start[:10]
-    told = diagnosis.diagnose(
-        record, stored, found, measured, model, moving, kind, problem, known_states=reference.states, seed=seed
-    )
+    if found.alarm is None:
+        told = Diagnosis("none", 0.0, (), str(found.note), "wait")
+    else:
+        told = diagnosis.diagnose(
+            record, stored, found, measured, model, moving, kind, problem, known_states=reference.states, seed=seed
+        )
     state = states.of(stored, record, moving, kind, problem, name) if len(stored) >= drift.FEWEST else None
     return Look(version, stretch, found, measured, expected, told), state
+
+
+def _reported(path: Path) -> Callable[..., Drift]:
+    """drift.measure() by Evidently's report, which is kept at `path`."""
+
+    def measured(*frames: Any, **options: Any) -> Drift:
+        found, page = drift.report(*frames, **options)
+        report.keep(path, page)
+        return found
+
+    return measured
 
 
 def _moving(record: pd.DataFrame, columns: Columns, time: str | None, cut: Window) -> Columns:

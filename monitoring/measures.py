@@ -7,6 +7,7 @@ column and aspect weighs in it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,20 +17,37 @@ from windvane.monitoring.counted import CAP, Counted
 from windvane.monitoring.evidence import Measure
 
 if TYPE_CHECKING:
-    from windvane.monitoring.distances import Floats
+    from collections.abc import Sequence
+
+    from windvane.monitoring.cells import Cells
+    from windvane.monitoring.distances import Distances, Floats
     from windvane.monitoring.exchange import Exchange, Sums
 
 # A column off its commonest value in fewer rows of the smaller side than this is scored by counting those rows.
-_COUNTED = 3.0
+COUNTED = 3.0
+# By so much may a measured distance exceed a limit that it only meets: two ways of adding up differ in their last digits.
+_ROUNDING = 1e-6
+# The least standard deviation that Evidently divides by; and a limit that no distance exceeds.
+_EVIDENTLYS_FLOOR, NEVER = 0.001, np.inf
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a measure must exceed to speak: its score `limits` (measures,), counted in so many times the usual variance `slack`
+    (measures,).
+    """
+
+    limits: Floats
+    slack: Floats
 
 
 class Scorer:
     """Exchanges -> scores (draws, measures). `learn` is shown exchanges that are not used for the limit."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
+    def __init__(self, exchange: Exchange, by: Distances = distances) -> None:
+        self.exchange, self._by = exchange, by
         numbers, categories = exchange.numbers, exchange.categories
-        off = {c.name for c in numbers + categories if exchange.varies(c) < _COUNTED}
+        off = {c.name for c in numbers + categories if exchange.varies(c) < COUNTED}
         self._counted = (
             Counted(numbers, exchange.total.numbers[0], exchange.window, off),
             Counted(categories, exchange.total.categories[0], exchange.window, off),
@@ -62,6 +80,43 @@ class Scorer:
         rest = self.exchange.rest(sides)
         return self.scores(self.shaped(sides, rest), self._counts(sides, rest, self._counted), slack)
 
+    def values(self) -> Floats:
+        """(measures,) the window in Evidently's units: distances, and numbers of rows."""
+        seen, rest = self.exchange.observed, self.exchange.kept
+        counts = [counted.count(*of) for counted, of in zip(self._counted, self._pairs(seen, rest), strict=True)]
+        return np.concatenate([np.sqrt(self.shaped(seen, rest)[0]) * self._units(), *(c[0] for c in counts)])
+
+    def bounds(self, demands: Sequence[Demand]) -> tuple[Floats, Floats]:
+        """The least and the most (measures,), in Evidently's units, at which a measure is quiet: one demand that it misses is enough."""
+        cut = len(self._skew)
+        most = np.max([self._distances_at(d.limits[:cut], d.slack[:cut]) for d in demands], axis=0) * self._units()
+        least, end = [np.full(cut, -np.inf)], cut
+        highest = [most * (1 + _ROUNDING) + _ROUNDING]
+        for counted in self._counted:
+            start, end = end, end + len(counted.measures)
+            low, high = counted.bounds([(d.limits[start:end], d.slack[start:end]) for d in demands])
+            least.append(low)
+            highest.append(high)
+        return np.concatenate(least), np.concatenate(highest)
+
+    def _distances_at(self, limits: Floats, slack: Floats) -> Floats:
+        """Distances whose scores are these: scores() backwards."""
+        shape = 8 / self._skew**2
+        root = np.maximum(limits * np.sqrt(2 / (9 * shape)) + 1 - 2 / (9 * shape), 0)
+        spread = np.maximum(self._spread, 1e-12 + 1e-9 * self._centre)
+        squared = slack * (self._centre + (shape * root**3 - shape) * spread / np.sqrt(2 * shape))
+        return np.asarray(np.where(limits >= CAP, NEVER, np.sqrt(np.maximum(squared, 0))))
+
+    def _units(self) -> Floats:
+        """(distances,) what one of ours is in Evidently's units: that divides by the standard deviation of the reference alone."""
+        units = {c.name: c.scale / self._reference_spread(c) for c in self.exchange.numbers}
+        cut = self.measures[: len(self._skew)]
+        return np.array([units[m.column] if m.how == "wasserstein" else 1.0 for m in cut])
+
+    def _reference_spread(self, cells: Cells) -> float:
+        known = cells.codes[self.exchange.before :][: self.exchange.reference]
+        return max(float(np.std(cells.stands_for[known[known >= 0]])) if (known >= 0).any() else 0.0, _EVIDENTLYS_FLOOR)
+
     def counts_of_past(self, side: Sums, rest: Sums) -> Floats:
         """(draws, measures that count) scores of two samples of which neither is the window; all draws are of one total."""
         numbers, categories = self._counted
@@ -89,22 +144,20 @@ class Scorer:
         return np.concatenate([np.minimum(scores, CAP), counts / np.sqrt(slack[:, cut:])], axis=1)
 
     def _counts(self, sides: Sums, rest: Sums, counted: tuple[Counted, Counted]) -> Floats:
-        return np.concatenate(
-            [counted[0](sides.numbers, rest.numbers), counted[1](sides.categories, rest.categories)], axis=1
-        )
+        return np.concatenate([one(*of) for one, of in zip(counted, self._pairs(sides, rest), strict=True)], axis=1)
+
+    def _pairs(self, sides: Sums, rest: Sums) -> list[tuple[Floats, Floats]]:
+        return [(sides.numbers, rest.numbers), (sides.categories, rest.categories)]
 
     def shaped(self, sides: Sums, rest: Sums) -> Floats:
         """(draws, measures) squared distances of distributions and correlations: their null is close to a chi-square."""
-        both = distances.shares(rest.numbers[..., :-2]), distances.shares(sides.numbers[..., :-2])
-        apart = np.cumsum(both[0] - both[1], axis=-1)
-        # A side without any value is a matter of what is missing.
-        apart *= ((both[0].sum(axis=-1) > 0) & (both[1].sum(axis=-1) > 0))[..., None]
-        one, other = distances.shares(rest.categories[..., :-2]), distances.shares(sides.categories[..., :-2])
+        before, after = _shares(rest.numbers[..., :-2], sides.numbers[..., :-2])
+        one, other = _shares(rest.categories[..., :-2], sides.categories[..., :-2])
         shaped = [
-            distances.wasserstein(apart, self._gaps[: apart.shape[1]]),
-            distances.kolmogorov(apart),
-            distances.jensen_shannon(one, other),
-            distances.kolmogorov((one - other) * self._weights),
+            self._by.wasserstein(before, after, self._gaps[: before.shape[1]]),
+            self._by.kolmogorov(before, after),
+            self._by.jensen_shannon(one, other),
+            np.abs((one - other) * self._weights).max(axis=-1, initial=0),
         ]
         found = [np.concatenate(shaped, axis=1)[:, self._kept]]
         if self._hanging:
@@ -112,10 +165,17 @@ class Scorer:
         return np.concatenate(found, axis=1) ** 2
 
 
+def _shares(one: Floats, other: Floats) -> tuple[Floats, Floats]:
+    """Counts (..., cells) of two samples as shares of their sums; both 0 where one has no value: that is a matter of what is missing."""
+    sums = [side.sum(axis=-1, keepdims=True, dtype=np.float64) for side in (one, other)]
+    known = (sums[0] > 0) & (sums[1] > 0)
+    return one * (known / np.maximum(sums[0], 1)), other * (known / np.maximum(sums[1], 1))
+
+
 def _weights(counts: Floats, rows: int) -> Floats:
     """One over the standard deviation of a row's being in a cell (columns, cells); 0 where `rows` rows hold hardly any."""
-    share = distances.shares(counts)
-    common = np.minimum(share, 1 - share) * rows >= _COUNTED
+    share = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+    common = np.minimum(share, 1 - share) * rows >= COUNTED
     return np.where(common, 1 / np.sqrt(np.maximum(share * (1 - share), 1e-9)), 0)
 
 

@@ -1,10 +1,11 @@
 """The page of a look: two sentences first, then what speaks for them. Self-contained HTML; measures nothing.
 
-Evidently's own page, with all distributions, stands beside it.
+Evidently's report, from which the alarm was read, is part of it: our page comes first.
 """
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -30,6 +31,7 @@ _MORE = """
 .loss line { stroke:var(--ink); stroke-width:1.2; stroke-dasharray:5 4 } .loss text { font-size:11px; fill:var(--soft) }
 .facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(200px,1fr)); gap:14px; margin-top:18px }
 
+.evidently { width:100%; height:92vh; border:1px solid var(--faint); border-radius:8px; background:#fff }
 .facts .card b { display:block; font-size:20px; font-weight:600; letter-spacing:-.01em }
 .facts .card span { color:var(--soft); font-size:13px }
 """
@@ -43,13 +45,13 @@ def write(
     origin: str,
     left_out: Sequence[str] = (),
     earlier: Sequence[Look] = (),
-    beside: str | None = None,
+    evidently: Path | None = None,
 ) -> None:
     """Write the page of a look and its decision (ledger.decisions.Entry, or None), whole or not at all.
 
-    earlier: the champion's windows before, for the picture of its loss. beside: the name of Evidently's page next to this one.
+    earlier: the champion's windows before, for the picture of its loss. evidently: where keep() put the report, if it did.
     """
-    text = page(look, decision, project, origin, left_out, earlier, beside)
+    text = page(look, decision, project, origin, left_out, earlier, evidently)
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
@@ -60,11 +62,11 @@ def page(
     origin: str,
     left_out: Sequence[str] = (),
     earlier: Sequence[Look] = (),
-    beside: str | None = None,
+    evidently: Path | None = None,
 ) -> str:
     """The page as text; see write()."""
     level = "pass" if decision is None else _LEVELS[decision.action]
-    if level == "pass" and look.drift.alarm:
+    if level == "pass" and look.drift.alarm is not False:
         level = "warn"
     parts = [
         f'<header class="{level}"><h1>{escape(project)}: version {look.version} in production, {_stretch(look)}</h1>',
@@ -73,7 +75,8 @@ def page(
         f'<div class="facts">{_facts(look, decision)}</div>',
         _losses((*earlier, look)),
         _findings(look),
-        _notes(look, origin, left_out, beside),
+        _notes(look, origin, left_out),
+        _report(evidently),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(project)}: watch</title>'
     body = f"<main>{''.join(parts)}<footer>Windvane</footer></main>"
@@ -83,6 +86,8 @@ def page(
 def changed(look: Look, earlier: Sequence[Look] = ()) -> str:
     """The first sentence: what changed, and since when: the first of the windows in a row in which something had."""
     drift, diagnosis, since = look.drift, look.diagnosis, look.stretch.start[:10]
+    if drift.alarm is None:
+        return f"{_capital(str(drift.note)).rstrip('.')}."
     if drift.statistic is None and not drift.alarm:
         return f"Too few rows to say whether anything changed since {since}."
     if not drift.alarm and diagnosis.change == "none":
@@ -115,6 +120,8 @@ def _stretch(look: Look) -> str:
 def _facts(look: Look, decision: Any) -> str:
     s, drift = look.stretch, look.drift
     cards = [(f"{s.rows:,} rows", f"{s.labelled:,} of them with a label")]
+    if drift.alarm is None:
+        cards.append(("cannot tell", "drift: the report failed"))
     if drift.statistic is not None:
         chance = f"p {drift.p:.2g}" if drift.p is not None else "no p"
         cards.append(
@@ -212,7 +219,32 @@ def _times(finding: Finding) -> float:
     return min(max(finding.distance / finding.limit, 0.0), 99.0) if finding.limit > 0 else 99.0 * finding.alarm
 
 
-def _notes(look: Look, origin: str, left_out: Sequence[str], beside: str | None) -> str:
+def _report(kept: Path | None) -> str:
+    """Evidently's report as a part of the page: in a frame, so that neither's styles reach the other, and its scripts not ours."""
+    if kept is None or not kept.exists():
+        return ""
+    content = escape(gzip.decompress(kept.read_bytes()).decode())
+    said = "Its tests gave the alarm: the thresholds are limits that unchanged windows rarely exceed. Numbers are shown in cells."
+    frame = (
+        f'<iframe class="evidently" sandbox="allow-scripts" title="Evidently\'s report" srcdoc="{content}"></iframe>'
+    )
+    return f"<h2>Evidently's report</h2><p>{said}</p>{frame}"
+
+
+def keep(path: Path, content: str | None) -> None:
+    """Keep Evidently's report (HTML), whole or not at all; None: let an older one go."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    packed = gzip.compress(content.encode("utf-8", "replace"), mtime=0)
+    write_whole(path, lambda part: part.write_bytes(packed))
+
+
+def _capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
+
+
+def _notes(look: Look, origin: str, left_out: Sequence[str]) -> str:
     rows = "predictions in the ledger" if origin == "ledger" else "the source's rows, as the champion predicts them now"
     notes = [f"Rows: {rows}. Reference: {look.drift.reference_rows:,} held-out rows of version {look.version}."]
     notes += [look.drift.note] if look.drift.note else []
@@ -221,6 +253,5 @@ def _notes(look: Look, origin: str, left_out: Sequence[str], beside: str | None)
         notes.append(f"Estimate: {look.estimate.how}.")
     if left_out:
         notes.append(f"Left out, because the ledger does not keep them as they are: {', '.join(left_out)}.")
-    said = "".join(f"<p>{escape(note[:1].upper() + note[1:])}</p>" for note in notes)
-    link = f'<p><a href="{escape(beside)}">All distributions, drawn by Evidently</a></p>' if beside else ""
-    return f'<h2>How this was measured</h2><div class="fine">{said}{link}</div>'
+    said = "".join(f"<p>{escape(_capital(note))}</p>" for note in notes)
+    return f'<h2>How this was measured</h2><div class="fine">{said}</div>'

@@ -27,11 +27,12 @@ _PRIOR = 4.0
 
 @dataclass(frozen=True)
 class Usual:
-    """`scores` (measures,) of the window, held against what is usual in `stretches` earlier ones; the largest score of an
-    unchanged window exceeds `limit` in a share `level` of cases; `p` is the place of this window's.
+    """`scores` (measures,) of the window, held against what is usual in `stretches` earlier ones: so many times (`slack`) the variance
+    of chance. The largest score of an unchanged window exceeds `limit` in a share `level` of cases; `p` is the place of this window's.
     """
 
     scores: Floats
+    slack: Floats
     limit: float
     p: float
     stretches: int
@@ -43,14 +44,14 @@ def usual(scorers: Sequence[Scorer], level: float) -> Usual | int:
     if count < FEWEST:
         return count
     found = [_against_past(scorer, count) for scorer in scorers]
-    largest = np.concatenate([past for past, _ in found], axis=1).max(axis=1)
-    scores = np.concatenate([seen for _, seen in found])
+    largest = np.concatenate([past for past, *_ in found], axis=1).max(axis=1)
+    scores = np.concatenate([seen for _, seen, _ in found])
     limit, p = beyond(largest, float(scores.max()), level)
-    return Usual(scores, limit, p, count)
+    return Usual(scores, np.concatenate([slack for *_, slack in found]), limit, p, count)
 
 
-def _against_past(scorer: Scorer, count: int) -> tuple[Floats, Floats]:
-    """Scores of `count` earlier stretches (count, measures) and of the window (measures,).
+def _against_past(scorer: Scorer, count: int) -> tuple[Floats, Floats, Floats]:
+    """Scores of `count` earlier stretches (count, measures) and of the window (measures,), and the slack (measures,) that it has.
 
     Each is allowed the variance that the others show, so that a stretch is judged as the window is.
     """
@@ -70,7 +71,8 @@ def _against_past(scorer: Scorer, count: int) -> tuple[Floats, Floats]:
 
     slacks = slack(sums - spread, counts_of - known)
     past = np.where(known, scorer.scores(shaped, counts, slacks), -np.inf)
-    return past, scorer(scorer.exchange.observed, slack(sums, counts_of))[0]
+    allowed = slack(sums, counts_of)
+    return past, scorer(scorer.exchange.observed, allowed)[0], allowed
 
 
 def _measured(scorer: Scorer, pairs: list[tuple[Sums, Sums, bool]]) -> tuple[Floats, Floats]:

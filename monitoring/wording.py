@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windvane.monitoring import distances, sides
+from windvane.monitoring import sides
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from windvane.monitoring.sides import Compared
 
 _QUIET = "as usual"
+_DISTANCES = {
+    "wasserstein": "Wasserstein {:.3g} standard deviations",
+    "ks": "Kolmogorov-Smirnov {:.3g}",
+    "jensenshannon": "Jensen-Shannon {:.3g}",
+}
 
 
 class Words:
@@ -25,8 +30,8 @@ class Words:
         self._parts, self._time = [reference, window], time
         self._wanted = {column.name: column for column in wanted}
 
-    def of(self, measure: Measure, *, speaks: bool) -> tuple[Aspect, str]:
-        """The finding's aspect (a column missing in all rows is silent) and its line."""
+    def of(self, measure: Measure, value: float, *, speaks: bool) -> tuple[Aspect, str]:
+        """The finding's aspect (a column missing in all rows is silent) and its line; `value` is what was measured."""
         if not speaks:
             return measure.aspect, _QUIET
         column = self._wanted[measure.column]
@@ -45,7 +50,8 @@ class Words:
             said = _numbers(before, after)
         else:
             said = _new(before, after) if measure.how == "new categories" else _categories(before, after)
-        return measure.aspect, said
+        named = _DISTANCES.get(measure.how)
+        return measure.aspect, said if named is None else f"{said}; {named.format(value)}"
 
     def _halves(self, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = len(self._parts[0])
@@ -86,12 +92,10 @@ def _missing(gone: NDArray[np.bool_], rows: int) -> tuple[Aspect, str]:
 def _numbers(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
     if not len(before) or not len(after):
         return "no values to compare"
-    moved, apart = distances.of_numbers(before, after)
     low, middle, high = np.quantile(after, [0.1, 0.5, 0.9])
     was = np.quantile(before, [0.1, 0.5, 0.9])
     return (
-        f"median {middle:.4g} (80 % within {low:.4g} to {high:.4g}); before {was[1]:.4g} ({was[0]:.4g} to {was[2]:.4g}); "
-        f"Wasserstein {moved:.3g} standard deviations, Kolmogorov-Smirnov {apart:.3g}"
+        f"median {middle:.4g} (80 % within {low:.4g} to {high:.4g}); before {was[1]:.4g} ({was[0]:.4g} to {was[2]:.4g})"
     )
 
 
@@ -101,13 +105,7 @@ def _categories(before: NDArray[Any], after: NDArray[Any]) -> str:
     was, now = (pd.Series(side).astype(str).value_counts(normalize=True) for side in (before, after))
     moved = now.sub(was, fill_value=0)
     most = moved.abs().idxmax()
-    names = moved.index
-    apart = distances.jensen_shannon(
-        was.reindex(names, fill_value=0).to_numpy(), now.reindex(names, fill_value=0).to_numpy()
-    )
-    return (
-        f"{most!r} is {now.get(most, 0):.1%} of rows; before {was.get(most, 0):.1%}; Jensen-Shannon {float(apart):.3g}"
-    )
+    return f"{most!r} is {now.get(most, 0):.1%} of rows; before {was.get(most, 0):.1%}"
 
 
 def _new(before: NDArray[Any], after: NDArray[Any]) -> str:

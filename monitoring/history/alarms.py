@@ -34,9 +34,12 @@ def calibrated(job: Job, level: float, kept: Path, report: Callable[[], None] = 
     time, seed = job.settings.problem.time, job.settings.split.seed
 
     def rings(past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: Columns) -> bool:
-        return drift.measure(
-            reference, window, columns, target=None, time=time, level=level, seed=seed, history=past, hurry=True
-        ).alarm
+        return (
+            drift.measure(
+                reference, window, columns, target=None, time=time, level=level, seed=seed, history=past, hurry=True
+            ).alarm
+            is True
+        )
 
     return _remembered(job, f"calibrated-{level:g}", kept, rings, report)
 
