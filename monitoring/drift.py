@@ -95,6 +95,7 @@ def report(
                 [s.measures for s in calibrated.scorers],
                 calibrated.bounds(),
                 asked.broken,
+                calibrated.loudest,
             )
         except Exception as e:  # noqa: BLE001 (whatever fails there, the answer is that nobody can tell, with the reason)
             said = f"cannot tell whether anything moved: its report failed: {_named(e)}"
@@ -138,6 +139,11 @@ class _Limits:
     def alarms(self) -> NDArray[np.bool_]:
         """(measures,) which do."""
         return self.found.alarms & (self.scores > self.limits) if self.usual is not None else self.found.alarms
+
+    @property
+    def loudest(self) -> list[str]:
+        """The columns, those first that seem to have moved most."""
+        return list(dict.fromkeys(self.found.measures[i].column for i in np.argsort(-self.scores, kind="stable")))
 
     def bounds(self) -> tuple[Floats, Floats]:
         """The same limits in Evidently's units: the least and the most (measures,) at which each is quiet."""

@@ -1,8 +1,8 @@
-"""What Evidently's report shows beyond Evidently's own measures: one metric of ours, with a test at its limits. Imports Evidently.
+"""What Evidently's report shows beyond Evidently's own metrics: one metric of ours, with a test at its limits. Imports Evidently.
 
-Numbers of rows that are missing, unreadable, out of range, of a new or of another than the commonest category; how far apart
-distribution functions, shares and rank correlations are. Written in NumPy and pandas alone, beside monitoring/measures.py, which
-counts draws: `tests/test_drift_report.py` holds one against the other.
+Evidently's own distances without a drawing, for wide tables; numbers of rows that are missing, unreadable, out of range, of a new
+or of another than the commonest category; how far apart distribution functions, shares and rank correlations are. Written beside
+monitoring/measures.py, which counts draws: `tests/test_drift_report.py` holds one against the other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from evidently.core.metric_types import SingleValue, SingleValueCalculation, SingleValueMetric
+from evidently.legacy.calculations.stattests import get_stattest
+from evidently.legacy.core import ColumnType
 
 from windvane.monitoring.cells import ONE_ROW, RARE
 from windvane.monitoring.measures import COUNTED
 
 _NAMES = {
+    "wasserstein": "{}: Wasserstein distance (normed)",
+    "jensenshannon": "{}: Jensen-Shannon distance",
     "ks": "{}: Kolmogorov-Smirnov distance",
     "share": "{}: share that moved most, in its standard deviations",
     "correlation": "{}: rank correlation that moved most (Fisher's z)",
@@ -56,6 +60,12 @@ class WindowMeasureCalculation(SingleValueCalculation[WindowMeasure]):
     def display_name(self) -> str:
         """What the table of tests calls it."""
         return _NAMES[self.metric.how].format(self.metric.column)
+
+
+def _evidentlys(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -> float:
+    kind = ColumnType.Numerical if of.how == "wasserstein" else ColumnType.Categorical
+    sides = [side[of.column].dropna() for side in (reference, window)]
+    return float(np.nan_to_num(get_stattest(*sides, kind, of.how)(*sides, kind, None).drift_score))
 
 
 def _kolmogorov_smirnov(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -> float:
@@ -121,6 +131,8 @@ def _columns(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -
 
 
 _MEASURES: dict[str, Callable[[WindowMeasure, pd.DataFrame, pd.DataFrame], float]] = {
+    "wasserstein": _evidentlys,
+    "jensenshannon": _evidentlys,
     "ks": _kolmogorov_smirnov,
     "share": _share,
     "correlation": _correlation,

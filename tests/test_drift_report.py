@@ -88,6 +88,18 @@ def test_the_report_gives_the_alarm_of_our_own_distances(change: str, time: str 
     assert "</script>3" not in page
 
 
+def test_columns_that_are_not_drawn_are_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = mixed(700, 1)
+    window = table[400:].assign(size=table["size"] + 0.5, town=table["town"].replace("Ulm", "Bonn"))
+    _, whole, page = both(table[:400], window, MIXED)
+    monkeypatch.setattr(evidently, "DRAWN", 1)
+    own, read, short = both(table[:400], window, MIXED)
+    assert same(own, read), (own, read)
+    assert read == whole
+    assert page.count("Drift in column") > short.count("Drift in column") > 0
+    assert "size: Wasserstein distance (normed)" in short
+
+
 def test_several_windows_of_a_history_give_the_same_alarms() -> None:
     """Held against earlier stretches, and a past before the reference; some windows alarm, and some do not."""
     table = mixed(4000, 2)

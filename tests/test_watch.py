@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -19,6 +21,8 @@ import sqlalchemy as sa
 
 from tests.conftest import Folder, quick_project
 from tests.ledgers import put
+from tests.test_drift_report import break_distances
+from windvane.flows.console import Silent
 from windvane.ledger import decisions, notices, store, versions, windows
 from windvane.ledger.labels import Statement, hand_in
 from windvane.ledger.predictions import Prediction
@@ -107,6 +111,25 @@ def look(folder: Folder, server: str, **env: str) -> dict[str, Any]:
     ran = folder.run("monitor", "--json", env={"PREFECT_API_URL": server, **env})
     assert ran.status == 0, ran.err
     return ran.json
+
+
+class Heard(Silent):
+    """A console that keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = list[str]()
+
+    def say(self, text: str = "") -> None:
+        self.lines.append(text)
+
+
+def passed(folder: Folder) -> dict[str, Any]:
+    """A pass in this process, where parts of it can be replaced."""
+    from windvane.flows.project import Project
+    from windvane.flows.watch import watch
+
+    return watch(Project(folder.path), Silent())
 
 
 class Hook:
@@ -275,6 +298,70 @@ def test_without_any_labels_the_policy_of_drift_begins_a_lap_that_finds_nothing_
     assert (one.state, str(one.note)[:11]) == ("skipped", "no new rows")
     assert said["retrained"] == "no"
     assert versions.champion(ledger(project), NAME).version == 1  # type: ignore[union-attr]
+
+
+def test_the_page_is_evidentlys_report_behind_ours_and_alarms_without_our_distances(
+    project: Folder, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, where our distances raise: a live pass over a plain shift. And a quiet window lets its report go."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    serve(project, stream("2025-07-01", 6, a_day=20, seed=1))
+    break_distances(monkeypatch)
+    quiet = passed(project)
+    assert quiet["drift"]["alarm"] is False
+    assert "<iframe" in Path(quiet["report"]).read_text(encoding="utf-8")
+    serve(project, larger(14).assign(at=lambda rows: rows["at"] + pd.Timedelta(days=6)))
+    said = passed(project)
+    assert said["drift"]["alarm"] is True
+    assert "size" in said["drift"]["columns"]
+    assert "RuntimeError: this distance is broken" in said["drift"]["note"]
+    page = Path(said["report"]).read_text(encoding="utf-8")
+    ours, report = page.split("<iframe", 1)
+    assert "since 2025-07-07" in ours.split("</header>")[0]
+    theirs = html.unescape(report.split('srcdoc="', 1)[1].split('"', 1)[0])
+    assert "Drift in column 'size'" in theirs
+    assert "town: rows of categories that the reference has not" in theirs
+    assert theirs.count("The drift detection method is Wasserstein distance (normed)") >= 3
+    assert not re.search(r"""<(script|link)[^>]+(src|href)=["'](https?:)?//""", theirs)
+    # Two pages for an alarm that goes on, and none for what was quiet before it.
+    reports = sorted(p.name for p in (project.path / ".windvane" / "watch" / "reports").iterdir())
+    kept = [name for name in reports if name.endswith(".gz")]
+    assert [name.replace(".report.gz", ".html") for name in kept] == [n for n in reports if n.endswith(".html")][1:]
+    assert "<iframe" not in Path(quiet["report"]).read_text(encoding="utf-8")
+
+
+def test_a_report_that_fails_is_no_quiet_window(
+    project: Folder, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so with its reason, in the answer, the record and the status; the next pass tries again; nothing is spent."""
+    from windvane.flows.project import Project
+    from windvane.flows.status import status
+    from windvane.monitoring import evidently
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    serve(project, larger(6))
+    with monkeypatch.context() as broken:
+        broken.setattr(evidently, "_run", lambda *_: 1 / 0)
+        said = passed(project)
+        assert (said["drift"]["alarm"], said["drift"]["columns"], said["decision"]) == (None, [], "wait")
+        reason = "cannot tell whether anything moved: its report failed: ZeroDivisionError: division by zero"
+        assert reason in said["drift"]["note"]
+        assert reason in said["reason"]
+        assert "Cannot tell whether anything moved" in Path(said["report"]).read_text(encoding="utf-8")
+        made = decisions.listed(ledger(project), NAME)
+        assert passed(project) == said
+        assert decisions.listed(ledger(project), NAME) == made
+    (seen,) = windows.of(ledger(project), NAME, 1)
+    assert (seen.looks, seen.look["drift"]["alarm"]) == (0, None)
+    console = Heard()
+    shown = status(Project(project.path), console)["last_window"]
+    assert (shown["alarm"], reason in shown["note"]) == (None, True)
+    assert any(reason in line for line in console.lines)
+    assert notices.listed(ledger(project), NAME)[-1].state == "cannot tell"
+    mended = passed(project)
+    assert mended["drift"]["alarm"] is True
+    (seen,) = windows.of(ledger(project), NAME, 1)
+    assert (seen.looks, seen.look["drift"]["alarm"]) == (1, True)
 
 
 def test_data_that_broke_stop_the_watch_until_a_person_has_looked(project: Folder, prefect_server: str) -> None:
