@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windvane.monitoring.cells import UNREADABLE, distinct
+from windvane.monitoring.wording import shown_name
 from windvane.tasks import library_environment
 
 if TYPE_CHECKING:
@@ -55,11 +56,11 @@ def report(
     """Run Evidently's report on the rows of `exchanges`, as cells, and read it.
 
     measures: those of each exchange; bounds: the least and the most (all measures,) at which each is quiet; broken: columns that are
-    gone from the window or stand there twice; first: columns in the order in which they are drawn, up to DRAWN.
+    gone from the window or stand there twice; first: columns in the order of the page; the first DRAWN are drawn.
     Raises whatever Evidently raises, and ValueError where a test of the report gave no answer.
     """
     with _quietly():
-        return _run(exchanges, measures, bounds, broken, set(first[:DRAWN]))
+        return _run(exchanges, measures, bounds, broken, first)
 
 
 def _run(
@@ -67,14 +68,14 @@ def _run(
     measures: Sequence[Sequence[Measure]],
     bounds: tuple[Floats, Floats],
     broken: Sequence[Finding],
-    drawn: set[str],
+    first: Sequence[str],
 ) -> Reported:
     from evidently import DataDefinition, Dataset, Report
 
     from windvane.monitoring.evidently_metrics import WindowMeasure
 
     frame = _Frames(exchanges, broken)
-    asked = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some]
+    asked, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
     shown = [_metric(frame, *one, low, high, drawn) for one, low, high in zip(asked, *bounds, strict=True)]
     gone = [
         WindowMeasure(column=frame.names[f.column], how="columns", value=2 * (f.aspect == "type"), tests=_tests(1, 1))
@@ -85,7 +86,8 @@ def _run(
         categorical_columns=[frame.names[c.name] for e in exchanges for c in e.categories],
     )
     before, now = (Dataset.from_pandas(frame.side(i), data_definition=definition) for i in (0, 1))
-    wanted = [one for one in (*shown, *gone) if one is not None]
+    places = {frame.names[column]: i for i, column in enumerate(first)}
+    wanted = sorted((one for one in (*gone, *shown) if one is not None), key=lambda one: places.get(one.column, -1))
     snapshot = Report(wanted, include_tests=True).run(now, before)
     found = [(0.0, False) if one is None else _read(snapshot, one) for one in shown]
     return Reported(
@@ -152,7 +154,7 @@ class _Frames:
         self._exchanges = exchanges
         self.cells = {c.name: c for e in exchanges for c in (*e.numbers, *e.categories)}
         named = list(dict.fromkeys([*self.cells, *(f.column for f in broken)]))
-        self.names = dict(zip(named, distinct(named), strict=True))
+        self.names = dict(zip(named, distinct([shown_name(name) for name in named]), strict=True))
 
     def side(self, which: int) -> pd.DataFrame:
         """The rows of the reference (0) or of the window (1)."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from windvane.monitoring.evidence import Finding, Look, Quality
+from windvane.monitoring.wording import shown_name
 from windvane.tasks.report_style import CSS
 from windvane.tasks.tables import write_whole
 
@@ -97,9 +98,9 @@ def changed(look: Look, earlier: Sequence[Look] = ()) -> str:
             break
         since = one.stretch.start[:10]
     if diagnosis.change == "none":
-        loud = [f"{_named(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
+        loud = [f"{shown_name(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
         return f"Drift since {since}: {'; '.join(loud)}."
-    names = ", ".join(_named(name) for name in (drift.columns or diagnosis.columns)[:3])
+    names = ", ".join(shown_name(name) for name in (drift.columns or diagnosis.columns)[:3])
     what = diagnosis.change[:1].upper() + diagnosis.change[1:]
     return f"{what} ({diagnosis.sure:.0%} sure) since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
 
@@ -200,18 +201,8 @@ def _row(finding: Finding, most: float) -> str:
     bar = f'<div class="meter">{bar}<em>{times:.2f} x</em></div>'
     level = f'<span class="level {"stop" if finding.alarm else "pass"}">{"alarm" if finding.alarm else "quiet"}</span>'
     return (
-        f'<tr><td class="name">{escape(_named(finding.column))}</td><td class="check">{escape(finding.aspect)}</td><td>{bar}</td>'
+        f'<tr><td class="name">{escape(shown_name(finding.column))}</td><td class="check">{escape(finding.aspect)}</td><td>{bar}</td>'
         f"<td>{level} {escape(finding.said)}</td></tr>"
-    )
-
-
-def _named(column: str) -> str:
-    return (
-        "the model's answer"
-        if column == "_prediction"
-        else f"P({column.removeprefix('_p_')})"
-        if column.startswith("_p_")
-        else column
     )
 
 

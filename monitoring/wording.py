@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windvane.monitoring import sides
+from windvane.tasks.scores import PREDICTION, PROBABILITY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,13 @@ _DISTANCES = {
     "ks": "Kolmogorov-Smirnov {:.3g}",
     "jensenshannon": "Jensen-Shannon {:.3g}",
 }
+
+
+def shown_name(column: str) -> str:
+    """What people read for a column of a record."""
+    if column == PREDICTION:
+        return "the model's answer"
+    return f"P({column.removeprefix(PROBABILITY)})" if column.startswith(PROBABILITY) else column
 
 
 class Words:

@@ -19,6 +19,7 @@ from windvane.flows.project import Project
 from windvane.flows.replay import Asked
 from windvane.flows.replay import told as told_of
 from windvane.ledger.moments import moment
+from windvane.monitoring import drift
 from windvane.monitoring.history.story import Story
 from windvane.tasks.watch_settings import Policy
 
@@ -137,6 +138,16 @@ def test_what_cannot_be_played_is_said_in_a_sentence(
     assert done.exit_code == 2, done.output
     assert said in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.slow
+def test_history_is_played_by_our_own_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a replay draws no report")
+
+    monkeypatch.setattr(drift, "report", refused)
+    write(tmp_path, table())
+    assert any(chapter.alarm for chapter in played(tmp_path).chapters)
 
 
 @pytest.mark.slow

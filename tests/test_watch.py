@@ -339,7 +339,7 @@ def test_a_report_that_fails_is_no_quiet_window(
     from windvane.monitoring import evidently
 
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    serve(project, larger(6))
+    serve(project, stream("2025-07-01", 6, a_day=20, seed=5, shift=40))
     with monkeypatch.context() as broken:
         broken.setattr(evidently, "_run", lambda *_: 1 / 0)
         said = passed(project)
@@ -485,6 +485,16 @@ def test_a_decision_that_was_told_and_never_begun_is_carried_out_by_the_next_loo
     assert ended is not None
     assert (said["retrained"], ended.state, ended.claims) == ("done", "done", 1)
     assert versions.newest(engine, NAME).version == 2  # type: ignore[union-attr]
+
+
+def test_too_few_rows_need_no_report(project: Folder, prefect_server: str) -> None:
+    serve(project, stream("2025-07-01", 2))
+    ran = project.run("monitor", "--json", env={"PREFECT_API_URL": prefect_server, "PYTHONPROFILEIMPORTTIME": "1"})
+    assert ran.json["drift"]["alarm"] is False
+    assert "too few rows" in ran.json["drift"]["note"]
+    imported = {line.rsplit("|", 1)[-1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
+    assert "pandas" in imported
+    assert "evidently" not in imported
 
 
 def test_no_rows_and_no_champion_are_answers(project: Folder, empty: Folder, prefect_server: str) -> None:
