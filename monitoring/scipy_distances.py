@@ -1,4 +1,4 @@
-"""The distances of monitoring/distances.py by SciPy, which Evidently calls too: one pair at a time, and so a hundred times slower.
+"""The distances of monitoring/distances.py by SciPy, which Evidently calls too: one pair at a time, and so much slower.
 
 The live check finds its limits with these where the fast ones fail: a mistake there must not silence the alarm.
 """
