@@ -99,7 +99,8 @@ def report(
             )
         except Exception as e:  # noqa: BLE001 (whatever fails there, the answer is that nobody can tell, with the reason)
             said = f"cannot tell whether anything moved: its report failed: {_named(e)}"
-            return Drift(None, None, None, None, level, (), *asked.sizes, "; ".join([said, *notes])), None
+            certain = [f"{f.column}: {f.said}" for f in asked.broken]
+            return Drift(None, None, None, None, level, (), *asked.sizes, "; ".join([said, *certain, *notes])), None
         return _drift(asked, calibrated, read.values, read.alarms, read.broken, notes), read.page
 
 

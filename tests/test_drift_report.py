@@ -199,6 +199,9 @@ def test_a_report_that_fails_leaves_the_alarm_open_with_its_reason(
     assert (found.alarm, found.statistic, found.p, found.findings, page) == (None, None, None, (), None)
     assert f"cannot tell whether anything moved: its report failed: {type(error).__name__}" in str(found.note)
     assert "\n" not in str(found.note)
+    gone = table[700:].drop(columns="income")
+    found, _ = drift.report(table[:700], gone, COLUMNS, target="price", time=None, level=0.01, seed=0)
+    assert "income: the column is gone from the window" in str(found.note)
 
 
 def test_a_test_without_an_answer_is_no_quiet_one(monkeypatch: pytest.MonkeyPatch) -> None:
