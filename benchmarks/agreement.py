@@ -21,12 +21,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import orjson
 
-from windvane.serving import agreement, asking, stored
-from windvane.serving.compile import compile
-from windvane.serving.engine import Answer, Compiled
-from windvane.serving.signature import Input, Signature
-from windvane.tasks import estimators, features, ingest, problems, profile, settings, tables
-from windvane.tasks.estimators import Spec
+from windvane.serving.compiled import agreement, engine_files
+from windvane.serving.compiled.compiler import compile_pipeline
+from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions
+from windvane.serving.http import invocations
+from windvane.serving.signature import InputColumn, ModelSignature
+from windvane.tasks import io
+from windvane.tasks.ingest import ingestion
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.settings import project_params
+from windvane.tasks.validate import table_profile
 
 TABLES: dict[str, dict[str, Any]] = {
     "king_county_houses.parquet": {"kind": "regression", "target": "price", "time": "ts"},
@@ -55,43 +61,53 @@ def seconds(work: Callable[[], Any], at_least: float = 0.3) -> float:
 
 def table(file: str) -> None:
     path = Path(os.environ["WINDVANE_DATA"]) / file
-    chosen = settings.parse({"project": "p", "problem": TABLES[file], "data": {"source": str(path)}})
-    problem, kind = chosen.problem, problems.of(chosen.problem.kind)
+    chosen = project_params.parse_settings({"project": "p", "problem": TABLES[file], "data": {"source": str(path)}})
+    problem, kind = chosen.problem, definitions.load_problem_type(chosen.problem.kind)
     with tempfile.TemporaryDirectory() as scratch:
-        ingest.write(Path(), chosen, Path(scratch) / "table", Path(scratch))
-        frame = tables.read_parquet(Path(scratch) / "table")
+        ingestion.write_table(Path(), chosen, Path(scratch) / "table", Path(scratch))
+        frame = io.read_parquet(Path(scratch) / "table")
     frame = frame[frame[problem.target].notna()].sample(frac=1, random_state=0).reset_index(drop=True)
-    columns = features.columns(chosen, profile.of(frame))
+    columns = features.select_feature_columns(chosen, table_profile.profile_table(frame))
     half = len(frame) // 2
-    held = features.conform(frame.iloc[half:], columns, file)
-    types = stored.types(columns)
-    signature = Signature(tuple(Input(name, types[name], True) for name in columns.names))
-    bent = agreement.made_up(held, signature, 10_000, seed=0)
+    held = features.conform_frame(frame.iloc[half:], columns, file)
+    types = engine_files.list_input_types(columns)
+    signature = ModelSignature(tuple(InputColumn(name, types[name], True) for name in columns.names))
+    bent = agreement.make_synthetic_rows(held, signature, 10_000, seed=0)
     for name in kind.candidates:
-        model = estimators.fit(Spec(name, {}), kind, columns, frame.iloc[:half], problem.target, 0, os.cpu_count() or 1)
-        made = compile(model, columns.names)
-        engine = Compiled(made.recipe, made.trees, model.classes_.tolist() if hasattr(model, "classes_") else None)
-        real = agreement.agree(engine, model, kind.predict, held, signature)
-        fake = agreement.agree(engine, model, kind.predict, bent, signature)
+        model = model_pipeline.fit_pipeline(
+            ModelConfiguration(name, {}), kind, columns, frame.iloc[:half], problem.target, 0, os.cpu_count() or 1
+        )
+        made = compile_pipeline(model, columns.names)
+        engine = CompiledEngine(
+            made.recipe, made.trees, model.classes_.tolist() if hasattr(model, "classes_") else None
+        )
+        real = agreement.measure_agreement(engine, model, kind.predict, held, signature)
+        fake = agreement.measure_agreement(engine, model, kind.predict, bent, signature)
         told = [_told(real), _told(alone(engine, model, kind, held, signature)), _told(fake)]
         told.append(_cost(engine, model, kind, held, signature))
         print(f"| {file.split('.', maxsplit=1)[0]} | {name} | {' | '.join(told)} |", flush=True)
 
 
-def alone(engine: Compiled, model: Any, kind: problems.Kind, held: Any, signature: Signature) -> agreement.Agreement:
+def alone(
+    engine: CompiledEngine, model: Any, kind: definitions.ProblemType, held: Any, signature: ModelSignature
+) -> agreement.EngineAgreement:
     """Every row as a request of its own, from the bytes of its body to its answer, beside what scikit-learn says."""
-    found = agreement.Agreement(0, 0, 0, 0.0)
-    for start in range(0, len(held), agreement.PIECE):
-        piece = held.iloc[start : start + agreement.PIECE]
+    found = agreement.EngineAgreement(0, 0, 0, 0.0)
+    for start in range(0, len(held), agreement.AGREEMENT_BATCH_ROWS):
+        piece = held.iloc[start : start + agreement.AGREEMENT_BATCH_ROWS]
         sent = {name: [_sent(value) for value in piece[name].tolist()] for name in signature.names}
         answers = []
         for row in zip(*sent.values(), strict=True):
             body = orjson.dumps({"inputs": [dict(zip(sent, row, strict=True))]})
-            answers.append(engine.predict(asking.read(body, "application/json", signature, asking.Roles()).plain))
+            answers.append(
+                engine.predict(
+                    invocations.parse_invocation(body, "application/json", signature, invocations.IdTimeColumns()).plain
+                )
+            )
         values = [answer.values[0] for answer in answers]
         shares = [answer.proba for answer in answers if answer.proba is not None]
-        together = Answer(values, np.concatenate(shares) if shares else None)
-        found += agreement.compare(together, kind.predict(model, piece), engine.call)
+        together = EnginePredictions(values, np.concatenate(shares) if shares else None)
+        found += agreement.compare_predictions(together, kind.predict(model, piece), engine.call)
     return found
 
 
@@ -102,15 +118,17 @@ def _sent(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _told(found: agreement.Agreement) -> str:
+def _told(found: agreement.EngineAgreement) -> str:
     return f"{found.differing} of {found.rows:,}, worst {found.worst:.0e}, {found.changed} classes"
 
 
-def _cost(engine: Compiled, model: Any, kind: problems.Kind, held: Any, signature: Signature) -> str:
+def _cost(
+    engine: CompiledEngine, model: Any, kind: definitions.ProblemType, held: Any, signature: ModelSignature
+) -> str:
     told = []
     for rows in (1, 100, 10_000):
         some = held.head(rows)
-        plain = agreement.plain(some, signature)
+        plain = agreement.convert_to_plain_columns(some, signature)
         ours = seconds(lambda plain=plain: engine.predict(plain))  # type: ignore[misc]
         theirs = seconds(lambda some=some: kind.predict(model, some))  # type: ignore[misc]
         told.append(f"{1e3 * ours:.3g} / {1e3 * theirs:.3g}")

@@ -32,7 +32,7 @@ import psutil
 
 from tests.conftest import Folder, quick_project
 from tests.standing_up import Up, standing
-from windvane.tasks import secret
+from windvane.tasks import project_secrets
 
 EVIL = "evil.example"
 FOREIGN = f"http://{EVIL}"
@@ -126,9 +126,9 @@ def mlflow_routes() -> list[tuple[str, str]]:
 
 def service_routes() -> list[tuple[str, str]]:
     """Every route of the scoring service."""
-    from windvane.serving.app import Service
+    from windvane.serving.http.app import ScoringApp
 
-    return sorted(Service(*[None] * 6).routes)  # type: ignore[arg-type]
+    return sorted(ScoringApp(*[None] * 6).routes)  # type: ignore[arg-type]
 
 
 def _flat(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -245,7 +245,11 @@ def code_through_prefect(target: Target, own: str, folder: Path) -> None:
     mark = folder / "executed"
     step = {"prefect.deployments.steps.run_shell_script": {"script": f"touch {mark}"}}
     change = json.dumps(
-        {"pull_steps": [step], "path": "/tmp", "entrypoint": "windvane.flows.monitoring.monitor"}
+        {
+            "pull_steps": [step],
+            "path": "/tmp",
+            "entrypoint": "windvane.flows.orchestration.scheduled_flows.monitor_flow",
+        }
     ).encode()
     good = {"Authorization": f"Bearer {own}", "Content-Type": "application/json"}
     status, body = target.answer("POST", "/api/deployments/filter", good, b"{}")
@@ -394,7 +398,7 @@ def _listening(pid: int) -> list[int]:
 
 def targets(up: Up) -> tuple[Target, Target, Target]:
     """Prefect, MLflow and the scoring service of a running `windvane up`."""
-    from windvane.flows.server import OPEN_PATHS as PREFECT_OPEN
+    from windvane.flows.orchestration.server import OPEN_PREFECT_PATHS as PREFECT_OPEN
 
     return (
         Target("prefect", up.address("prefect"), prefect_routes(), frozenset({*PREFECT_OPEN, "/windvane-health"})),
@@ -405,7 +409,7 @@ def targets(up: Up) -> tuple[Target, Target, Target]:
 
 def attack(up: Up, senders: int) -> list[Row]:
     """All attacks on what `up` runs; a row each."""
-    own = secret.of(up.folder.path / ".windvane")
+    own = project_secrets.read_project_secret(up.folder.path / ".windvane")
     prefect, mlflow, service = targets(up)
     for target in (prefect, mlflow, service):
         every_route(target, own)

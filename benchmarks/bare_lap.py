@@ -16,20 +16,24 @@ import pandas as pd
 from mlflow.models import infer_signature
 
 from benchmarks.reading import labelled
-from windvane.tasks import estimators, evaluation, features, partition, problems, settings
-from windvane.tasks.evaluation_files import metrics, write_evaluation
-from windvane.tasks.fingerprint import libraries
-from windvane.tasks.search import search
+from windvane.tasks.evaluation import model_evaluation
+from windvane.tasks.evaluation.evaluation_files import flatten_metrics, write_evaluation
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.search.model_search import search_models
+from windvane.tasks.settings import project_params
+from windvane.tasks.split import strategies
+from windvane.tasks.stores.fingerprint import list_model_libraries
 
 
 def main() -> None:
-    chosen = settings.load()
+    chosen = project_params.load_settings()
     problem, seed = chosen.problem, chosen.split.seed
     cores = len(os.sched_getaffinity(0))
     rows, columns = labelled(chosen)
-    sides = partition.divide(rows, chosen, None)
+    sides = strategies.split_rows(rows, chosen, None)
     train, validation, test = (rows[s].reset_index(drop=True) for s in (sides.train, sides.validation, sides.test))
-    kind = problems.of(problem.kind)
+    kind = definitions.load_problem_type(problem.kind)
 
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     mlflow.set_experiment(f"{chosen.project}-bare")
@@ -37,11 +41,13 @@ def main() -> None:
         mlflow.log_params(
             {f"{s}.{k}": v for s, c in chosen.model_dump().items() if isinstance(c, dict) for k, v in c.items()}
         )
-        found = search(chosen, kind, columns, train, validation, Path(folder) / "journal.log", cores, lambda _: None)
+        found = search_models(
+            chosen, kind, columns, train, validation, Path(folder) / "journal.log", cores, lambda _: None
+        )
         spec = found.best.spec
-        held = evaluation.held_out(chosen, kind, columns, spec, train, validation, lambda: test, cores)
-        told = evaluation.evaluate(chosen, kind, columns, spec, train, validation, held.record, cores)
-        model = estimators.fit(spec, kind, columns, rows, problem.target, seed, cores)
+        held = model_evaluation.predict_held_out(chosen, kind, columns, spec, train, validation, lambda: test, cores)
+        told = model_evaluation.evaluate_model(chosen, kind, columns, spec, train, validation, held.record, cores)
+        model = model_pipeline.fit_pipeline(spec, kind, columns, rows, problem.target, seed, cores)
         write_evaluation(Path(folder) / "evaluation", chosen, kind, told, held.record, found)
         held.record.to_parquet(Path(folder) / "record.parquet")
         for result in found.results:
@@ -52,17 +58,17 @@ def main() -> None:
                 trials = Path(folder) / "trials.csv"
                 pd.DataFrame([t.params | {"validation": t.validation} for t in result.trials]).to_csv(trials)
                 mlflow.log_artifact(str(trials))
-        mlflow.log_metrics(metrics(told))
+        mlflow.log_metrics(flatten_metrics(told))
         mlflow.log_artifacts(str(Path(folder) / "evaluation"), "evaluation")
         mlflow.log_artifact(str(Path(folder) / "record.parquet"))
-        sample = features.conform(rows.tail(20), columns, "sample")
+        sample = features.conform_frame(rows.tail(20), columns, "sample")
         mlflow.sklearn.log_model(
             model,
             name="model",
             serialization_format="skops",
-            skops_trusted_types=list(estimators.TRUSTED),
+            skops_trusted_types=list(model_pipeline.TRUSTED_TYPES),
             signature=infer_signature(sample, model.predict(sample)),
-            pip_requirements=[f"{name}=={version}" for name, version in libraries().items()],
+            pip_requirements=[f"{name}=={version}" for name, version in list_model_libraries().items()],
             registered_model_name=f"{chosen.project}-bare",
         )
 

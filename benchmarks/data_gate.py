@@ -22,11 +22,14 @@ import polars as pl
 import yaml
 
 from benchmarks.planted import KINDS, TABLES, TUNED_KINDS, TUNED_TABLES, Clean, canonical, problem
-from windvane.tasks import contract, contract_template, features, inspection, measure, problems, settings, validate
-from windvane.tasks.checks import overlap
-from windvane.tasks.digest import Digest
-from windvane.tasks.findings import Finding
-from windvane.tasks.settings import Settings
+from windvane.tasks.models import features
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.settings import project_params, yaml_files
+from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.validate import model_checks, table_schema, table_statistics, table_validation
+from windvane.tasks.validate.checks import duplicate_checks
+from windvane.tasks.validate.findings import TableFinding
+from windvane.tasks.validate.table_profile import TableSummary
 
 STEPS = 20
 FIRST = 0.4
@@ -49,20 +52,26 @@ REAL = {
 CLEAN_ROWS = {"noaa_rain.parquet": 12_000}
 
 
-def agreed(frame: pl.DataFrame, chosen: Settings) -> contract.Contract:
-    return contract.parse(yaml.safe_load(contract_template.propose(frame.lazy(), chosen.problem)))
+def agreed(frame: pl.DataFrame, chosen: Settings) -> table_schema.TableSchema:
+    return table_schema.parse_schema(yaml.safe_load(yaml_files.propose_schema(frame.lazy(), chosen.problem)))
 
 
 def told(
-    frame: pl.DataFrame, chosen: Settings, schema: contract.Contract, past: Digest | None, models: bool = False
+    frame: pl.DataFrame,
+    chosen: Settings,
+    schema: table_schema.TableSchema,
+    past: TableSummary | None,
+    models: bool = False,
 ) -> set[tuple[str, str | None, str]]:
     """(check, column, level) of all that is not in order; with `models` the step of the lap that needs one, too."""
-    seen = validate.look(frame, chosen, schema, past)
-    found: list[Finding] = list(seen.findings)
+    seen = table_validation.inspect_table(frame, chosen, schema, past)
+    found: list[TableFinding] = list(seen.findings)
     if models and not any(f.level == "stop" for f in found):
-        kind = problems.of(chosen.problem.kind)
+        kind = definitions.load_problem_type(chosen.problem.kind)
         labelled = frame.filter(pl.col(chosen.problem.target).is_not_null()).to_pandas()
-        found += inspection.inspect(chosen, kind, features.columns(chosen, seen.profile), labelled, 1)
+        found += model_checks.inspect_training_rows(
+            chosen, kind, features.select_feature_columns(chosen, seen.profile), labelled, 1
+        )
     return {(f.check, f.column, f.level) for f in found if f.level != "pass"}
 
 
@@ -115,7 +124,7 @@ def trial(name: str, learnable: str, seed: int) -> Iterator[tuple[str, bool]]:
 def faults(clean: Clean, seed: int, kinds: list[str]) -> Iterator[tuple[str, bool]]:
     chosen = clean.chosen
     schema = agreed(clean.before, chosen)
-    past = validate.look(clean.before, chosen, schema).digest
+    past = table_validation.inspect_table(clean.before, chosen, schema).digest
     before = {(c, n) for c, n, _ in told(clean.now, chosen, schema, past, models=True)}
     for kind in kinds:
         fault = KINDS[kind](clean, np.random.default_rng([seed, list(KINDS).index(kind)]))
@@ -149,7 +158,7 @@ def later(
     frame: pl.DataFrame, file: str, named: dict[str, object], way: str
 ) -> Iterator[set[tuple[str, str | None, str]]]:
     """What is told of each slice and was not told of the accepted table before it."""
-    chosen = settings.parse({"project": "p", "problem": named, "data": {"source": file}})
+    chosen = project_params.parse_settings({"project": "p", "problem": named, "data": {"source": file}})
     frame = frame.head(CLEAN_ROWS.get(file, len(frame)))
     if chosen.problem.time:
         frame = frame.sort(chosen.problem.time, maintain_order=True)
@@ -160,11 +169,11 @@ def later(
     schema = agreed(frame[:first], chosen)
     size = int(cuts[1] - cuts[0])
     accepted = frame[:first] if way == "grows" else frame[first - size : first]
-    seen = validate.look(accepted, chosen, schema)
+    seen = table_validation.inspect_table(accepted, chosen, schema)
     for a, b in pairwise(cuts):
         now = frame[:b] if way == "grows" else frame[a:b]
         usual = {(f.check, f.column) for f in seen.findings if f.level != "pass"}
-        seen = validate.look(now, chosen, schema, seen.digest)
+        seen = table_validation.inspect_table(now, chosen, schema, seen.digest)
         yield {
             (f.check, f.column, f.level)
             for f in seen.findings
@@ -176,7 +185,7 @@ def whole(data: Path) -> None:
     """Every finding on every table as it is, the models' look and the sides' overlap included."""
     print("\n| table | level | check | column | figure | seconds |\n|---|---|---|---|---|---|")
     for file, named in REAL.items():
-        chosen = settings.parse(
+        chosen = project_params.parse_settings(
             {
                 "project": "p",
                 "problem": named,
@@ -188,16 +197,18 @@ def whole(data: Path) -> None:
         if chosen.problem.time:
             frame = frame.sort(chosen.problem.time, maintain_order=True)
         began = time.monotonic()
-        seen = validate.look(frame, chosen, agreed(frame, chosen))
+        seen = table_validation.inspect_table(frame, chosen, agreed(frame, chosen))
         seconds = time.monotonic() - began
-        labelled = measure.lazy(frame).filter(pl.col(chosen.problem.target).is_not_null()).collect()
+        labelled = table_statistics.scan_frame(frame).filter(pl.col(chosen.problem.target).is_not_null()).collect()
         place = np.linspace(0, 1, len(labelled), endpoint=False)
         sides = (1 + (place >= 0.7) + (place >= 0.85)).astype(np.uint8)
-        found = [*seen.findings, *overlap.find(labelled, sides, chosen)]
+        found = [*seen.findings, *duplicate_checks.find_overlap(labelled, sides, chosen)]
         if not any(f.level == "stop" for f in found):
-            columns = features.columns(chosen, seen.profile)
+            columns = features.select_feature_columns(chosen, seen.profile)
             train = labelled[: int(0.7 * len(labelled))].to_pandas()
-            found += inspection.inspect(chosen, problems.of(chosen.problem.kind), columns, train, 2)
+            found += model_checks.inspect_training_rows(
+                chosen, definitions.load_problem_type(chosen.problem.kind), columns, train, 2
+            )
         for f in [f for f in found if f.level != "pass"]:
             figure = f"{f.figure:.4g}" if isinstance(f.figure, float) else f.figure
             print(f"| {file} | {f.level} | {f.check} | {f.column or ''} | {figure} | {seconds:.2f} |", flush=True)

@@ -29,10 +29,10 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from tests.conftest import Folder
 from tests.standing_up import Up, standing, until
-from windvane.flows.server import answers
-from windvane.ledger import decisions, leases, store
-from windvane.ledger.decisions import Entry
-from windvane.ledger.leases import Holder
+from windvane.flows.orchestration.server import is_url_ok
+from windvane.ledger import database, decisions, laps
+from windvane.ledger.decisions import DecisionRecord
+from windvane.ledger.laps import LeaseHolder
 
 VICTIMS = ("prefect", "runner", "monitor", "lap")
 # What the issue allows from being up again to a lap that lives, or a reason why there is none.
@@ -93,27 +93,27 @@ class Field:
 
     def __init__(self, folder: Folder, up: Up) -> None:
         self.folder, self.up = folder, up
-        self.engine = store.connect(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
+        self.engine = database.connect_ledger(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
         self.days = DAYS
 
     def ask(self, query: str) -> list[Any]:
         """Rows of the ledger."""
-        with store.reading(self.engine) as db:
+        with database.open_snapshot(self.engine) as db:
             return [tuple(row) for row in db.exec_driver_sql(query)]
 
     def look(self) -> subprocess.Popen[str]:
         """`windvane monitor`, in a process of its own."""
         return self.folder.start("monitor", "--json")
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> LeaseHolder | None:
         """Whoever holds the lease and lives: a lap."""
         rows = self.ask("select holder from leases where holder is not null")
-        found = None if not rows or rows[0][0] == "null" else Holder(**json.loads(rows[0][0]))
+        found = None if not rows or rows[0][0] == "null" else LeaseHolder(**json.loads(rows[0][0]))
         return found if found is not None and found.alive() else None
 
-    def decision(self, before: set[str]) -> Entry | None:
+    def decision(self, before: set[str]) -> DecisionRecord | None:
         """The decision to retrain that was not there before."""
-        new = [d for d in decisions.listed(self.engine, self.name, acting=True) if d.id not in before]
+        new = [d for d in decisions.list_decisions(self.engine, self.name, acting=True) if d.id not in before]
         return new[-1] if new else None
 
     @property
@@ -126,14 +126,16 @@ class Field:
         beat = json.loads((self.folder.path / ".windvane" / "up" / "runner.json").read_text())
         runner = self.up.pid("runner")
         return (
-            beat["pid"] == runner and psutil.pid_exists(runner) and answers(self.up.address("prefect") + "/api/health")
+            beat["pid"] == runner
+            and psutil.pid_exists(runner)
+            and is_url_ok(self.up.address("prefect") + "/api/health")
         )
 
     def round(self, victim: str, after: float) -> Round:
         """One decision and one kill."""
         self.days += WINDOW
         grow(self.folder, self.days)
-        before = {d.id for d in decisions.listed(self.engine, self.name, acting=True)}
+        before = {d.id for d in decisions.list_decisions(self.engine, self.name, acting=True)}
         counted = [self.ask(q)[0][0] for q in (FINISHED, PROMOTED)]
         looking = self.look()
         struck = self._strike(victim, after, looking)
@@ -156,18 +158,18 @@ class Field:
         wrong += [f"claimed after {claimed} s"] if claimed > ALLOWED else []
         return Round(victim, struck, claimed, last.claims, f"{last.state}: {str(last.note)[:60]}", tuple(wrong))
 
-    def now(self, entry: Entry) -> Entry:
+    def now(self, entry: DecisionRecord) -> DecisionRecord:
         """The decision as it stands now."""
-        found = decisions.numbered(self.engine, entry.id)
+        found = decisions.find_decision(self.engine, entry.id)
         assert found is not None
         return found
 
-    def until_taken(self, entry: Entry) -> None:
+    def until_taken(self, entry: DecisionRecord) -> None:
         """Until a living lap has claimed it, or it has ended."""
         until(
             lambda: (
                 not (e := self.now(entry)).open
-                or (e.state == "claimed" and e.token == leases.living(self.engine, self.name))
+                or (e.state == "claimed" and e.token == laps.find_living_token(self.engine, self.name))
             ),
             300,
             "a living lap claims the decision",

@@ -28,16 +28,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import injections
 from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Table
-from windvane.monitoring import answers, clues, diagnosis, drift, estimate
-from windvane.monitoring.clues import Clues
-from windvane.monitoring.diagnosis import PRICES, Prices
-from windvane.monitoring.evidence import Change, Quality
-from windvane.tasks import estimators, problems
+from windvane.monitoring import window_frames
+from windvane.monitoring.diagnosis import evidence, explanations
+from windvane.monitoring.diagnosis.evidence import ChangeEvidence
+from windvane.monitoring.diagnosis.explanations import FITTED_PRICES, ExplanationPrices
+from windvane.monitoring.drift import detector
+from windvane.monitoring.performance import estimated_loss
+from windvane.monitoring.records import ChangeKind, PerformanceResult
+from windvane.tasks.models import model_pipeline
+from windvane.tasks.models.problem_types import definitions
 
 SEEDS = (0, 1, 2, 3, 4)
 LEVEL = 0.01  # of drift's false alarms
 # Where the prices stood before anything was fitted, and how much they are held there.
-START = Prices(
+START = ExplanationPrices(
     broken=4.0, data=6.0, label=5.0, concept=5.0, both=12.0, season=5.0, unlabelled=2.0, slack=1.0, trust=0.7
 )
 PRIOR = 0.01
@@ -51,20 +55,20 @@ class Judged:
     table: str
     seed: int
     strength: int
-    cause: Change
+    cause: ChangeKind
     how: str
     labelled: bool
-    clues: Clues
-    estimated: Quality
+    clues: ChangeEvidence
+    estimated: PerformanceResult
     truth: float
 
     @property
-    def shares(self) -> dict[Change, float]:
+    def shares(self) -> dict[ChangeKind, float]:
         """How likely each cause is said to be."""
-        return diagnosis.shares(self.clues)
+        return explanations.compute_explanation_chances(self.clues)
 
     @property
-    def named(self) -> Change:
+    def named(self) -> ChangeKind:
         """The likeliest."""
         return max(self.shares, key=lambda c: self.shares[c])
 
@@ -72,24 +76,26 @@ class Judged:
 def look(table: Table, seed: int, strengths: Sequence[int]) -> list[Judged]:
     """All windows of a table and a seed."""
     cut = injections.base(table, seed)
-    kind, problem = problems.of(table.kind), table.problem
-    model = estimate.fit(cut.record, cut.columns, kind, problem, 0)
+    kind, problem = definitions.load_problem_type(table.kind), table.problem
+    model = estimated_loss.fit_loss_model(cut.record, cut.columns, kind, problem, 0)
     found = []
     for strength in strengths:
         known = injections.known_states(cut, strength, seed)
         for cause in CAUSES:
             case = injections.case(cut, cause, strength, seed)
             truth = float(
-                answers.losses(case.window.assign(**{table.target: case.truth}), cut.record, kind, problem).mean()
+                window_frames.compute_frame_losses(
+                    case.window.assign(**{table.target: case.truth}), cut.record, kind, problem
+                ).mean()
             )
             for labelled in (True, False) if strength == 1 else (True,):
                 window = case.window if labelled else case.window.assign(**{table.target: None})
-                moved = drift.measure(
+                moved = detector.detect_drift(
                     cut.record, window, cut.columns, target=table.target, time=None, level=LEVEL, seed=0, hurry=True
                 )
-                with estimators.one_thread():
-                    seen = clues.gather(cut.record, window, cut.columns, kind, problem, model, known, 0)
-                seen = diagnosis.heeded(seen, moved)
+                with model_pipeline.limit_to_one_thread():
+                    seen = evidence.gather_evidence(cut.record, window, cut.columns, kind, problem, model, known, 0)
+                seen = explanations.apply_drift_result(seen, moved)
                 quality = model.estimate(window)
                 found.append(Judged(table.name, seed, strength, cause, case.how, labelled, seen, quality, truth))
     return found
@@ -162,20 +168,27 @@ def followed(judged: Sequence[Judged]) -> str:
     return "\n".join(lines)
 
 
-def unlikelihood(prices: Prices, judged: Sequence[Judged]) -> float:
+def unlikelihood(prices: ExplanationPrices, judged: Sequence[Judged]) -> float:
     """Mean negative logarithm of the share that the injected cause was given."""
-    return float(np.mean([-log(max(diagnosis.shares(j.clues, prices).get(j.cause, 0.0), 1e-9)) for j in judged]))
+    return float(
+        np.mean(
+            [
+                -log(max(explanations.compute_explanation_chances(j.clues, prices).get(j.cause, 0.0), 1e-9))
+                for j in judged
+            ]
+        )
+    )
 
 
-def fitted(judged: Sequence[Judged]) -> Prices:
+def fitted(judged: Sequence[Judged]) -> ExplanationPrices:
     """Prices under which the injected causes of these windows are likeliest, kept near START by a weak prior: each
     doubling or halving counts as a hundredth of a nat a window."""
     from scipy.optimize import minimize
 
-    names = [f.name for f in fields(Prices) if f.name not in ("slips", "usual", "trust_classes")]
+    names = [f.name for f in fields(ExplanationPrices) if f.name not in ("slips", "usual", "trust_classes")]
     start = np.log([getattr(START, n) for n in names])
 
-    def prices(at: Any) -> Prices:
+    def prices(at: Any) -> ExplanationPrices:
         return replace(START, **{n: float(np.exp(v)) for n, v in zip(names, at, strict=True)})
 
     def cost(at: Any) -> float:
@@ -189,10 +202,12 @@ def trusted(judged: Sequence[Judged]) -> str:
     lines = ["| table | likeliest trust | said to be sure | came true |", "|---|---|---|---|"]
     for name in dict.fromkeys(j.table for j in judged):
         own = [j for j in judged if j.table == name]
-        others = replace(fitted([j for j in judged if j.table != name]), usual=PRICES.usual, slips=PRICES.slips)
+        others = replace(
+            fitted([j for j in judged if j.table != name]), usual=FITTED_PRICES.usual, slips=FITTED_PRICES.slips
+        )
         tried = [replace(others, trust=t, trust_classes=t) for t in np.arange(0.3, 1.55, 0.1)]
         best = min(tried, key=lambda prices: unlikelihood(prices, own))
-        found = [diagnosis.shares(j.clues, best) for j in own]
+        found = [explanations.compute_explanation_chances(j.clues, best) for j in own]
         true = np.mean([max(s.items(), key=itemgetter(1))[0] == j.cause for s, j in zip(found, own, strict=True)])
         lines.append(f"| {name} | {best.trust:.1f} | {np.mean([max(s.values()) for s in found]):.1%} | {true:.1%} |")
     return "\n".join(lines)
@@ -224,7 +239,7 @@ def main() -> None:
         best = fitted(judged)
         print(
             best,
-            f"\n{unlikelihood(PRICES, judged):.4f} -> {unlikelihood(best, judged):.4f} nats a window\n\n{trusted(judged)}",
+            f"\n{unlikelihood(FITTED_PRICES, judged):.4f} -> {unlikelihood(best, judged):.4f} nats a window\n\n{trusted(judged)}",
         )
         return
     for title, tables in (("Tuned", TUNED), ("Reported", REPORTED)):

@@ -27,8 +27,8 @@ from scipy import stats
 
 from benchmarks import drift_streams
 from benchmarks.pieces import Work
-from windvane.monitoring import drift, evidently
-from windvane.tasks.features import Columns
+from windvane.monitoring.drift import detector, evidently
+from windvane.tasks.models.features import FeatureColumns
 
 LEVEL = 0.01
 SIZES, WIDTHS, REFERENCES = (30, 100, 300, 1000, 10_000), (5, 16, 50), (1000, 20_000)
@@ -36,7 +36,7 @@ POPULATION = 200_000
 
 
 @cache
-def population(width: int) -> tuple[pd.DataFrame, Columns]:
+def population(width: int) -> tuple[pd.DataFrame, FeatureColumns]:
     """A table of `width` columns of mixed types, and a prediction; some columns hang together."""
     rng = np.random.default_rng(width)
     common = rng.standard_normal(POPULATION)
@@ -61,23 +61,25 @@ def population(width: int) -> tuple[pd.DataFrame, Columns]:
             table[name] = 0.7 * common + 0.7 * noise
         kinds[{"few": "low", "many": "high", "boolean": "booleans"}.get(kind, "numbers")].append(name)
     table["_prediction"] = common + 0.5 * rng.standard_normal(POPULATION)
-    return pd.DataFrame(table), Columns(**{k: tuple(v) for k, v in kinds.items()})
+    return pd.DataFrame(table), FeatureColumns(**{k: tuple(v) for k, v in kinds.items()})
 
 
-def pair(width: int, reference: int, window: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, Columns]:
+def pair(width: int, reference: int, window: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, FeatureColumns]:
     table, columns = population(width)
     rows = np.random.default_rng(seed).permutation(POPULATION)[: reference + window]
     taken = table.take(rows)
     return taken.iloc[:reference], taken.iloc[reference:], columns
 
 
-def ours(reference: pd.DataFrame, window: pd.DataFrame, columns: Columns, seed: int) -> bool:
-    return drift.measure(reference, window, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True).alarm
+def ours(reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns, seed: int) -> bool:
+    return detector.detect_drift(
+        reference, window, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True
+    ).alarm
 
 
-def preset(reference: pd.DataFrame, window: pd.DataFrame, columns: Columns) -> tuple[bool, int]:
+def preset(reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> tuple[bool, int]:
     categories = [*columns.booleans, *columns.low, *columns.high]
-    return evidently.preset_says(reference, window, [*columns.numbers, "_prediction"], categories)
+    return evidently.run_evidently_preset(reference, window, [*columns.numbers, "_prediction"], categories)
 
 
 def unchanged(size: int, width: int, reference: int, first: int, last: int, presets: int) -> list[int]:
@@ -171,7 +173,7 @@ def detection(what: str, by: float, size: int, first: int, last: int, presets: i
     for seed in range(first, last):
         before, after, columns = pair(16, 5000, size, 10_000 + seed)
         after = shifted(what, by, after, np.random.default_rng(seed))
-        said = drift.measure(before, after, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True)
+        said = detector.detect_drift(before, after, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True)
         column = "c1" if "category" in what else "c0"
         drifted = seed < presets and preset(before, after, columns)[0]
         found += [said.alarm, column in said.columns, oracle(what, before, after), 1, drifted, seed < presets]

@@ -22,8 +22,8 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.pieces import Work
-from windvane.monitoring import drift, evidently
-from windvane.tasks.features import Columns
+from windvane.monitoring.drift import detector, evidently
+from windvane.tasks.models.features import FeatureColumns
 
 LEVEL = 0.01
 DATA = Path(os.environ.get("WINDVANE_DATA", "data"))
@@ -47,9 +47,9 @@ class Stream:
     every: int = 1
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> FeatureColumns:
         """What is compared."""
-        return Columns(numbers=self.numbers, low=self.low)
+        return FeatureColumns(numbers=self.numbers, low=self.low)
 
     def rows(self) -> pd.DataFrame:
         """The table, numbers as floats."""
@@ -61,7 +61,7 @@ class Stream:
         self, reference: pd.DataFrame, window: pd.DataFrame, history: pd.DataFrame | None
     ) -> tuple[bool, tuple[str, ...]]:
         """Whether the window alarms, and the columns that speak."""
-        said = drift.measure(
+        said = detector.detect_drift(
             reference, window, self.columns, target=self.target, time="ts", level=LEVEL, seed=0, history=history, hurry=True
         )  # fmt: skip
         return said.alarm, said.columns
@@ -113,7 +113,7 @@ def _looked(
 ) -> tuple[list[bool], list[str]]:
     alarms, spoke = [], []
     for _, window in later.groupby(pd.Grouper(key="ts", freq=one.window)):
-        if len(window) >= drift.FEWEST:
+        if len(window) >= detector.MIN_DRIFT_ROWS:
             alarm, columns = one.alarm(reference, window, history)
             alarms.append(alarm)
             spoke += columns
@@ -130,7 +130,9 @@ def order(one: Stream, seed: int) -> tuple[float, list[str]]:
     frame = frame.assign(ts=frame["ts"] + (place - number) * length).sort_values("ts", kind="stable")
     cut = frame["ts"].min().normalize() + whole // 2 * length
     windows = [
-        w for _, w in frame[frame["ts"] >= cut].groupby(pd.Grouper(key="ts", freq=one.window)) if len(w) >= drift.FEWEST
+        w
+        for _, w in frame[frame["ts"] >= cut].groupby(pd.Grouper(key="ts", freq=one.window))
+        if len(w) >= detector.MIN_DRIFT_ROWS
     ]
     chosen = rng.choice(len(windows), min(EACH, len(windows)), replace=False)
     found = [one.alarm(frame[frame["ts"] < cut], windows[i], None) for i in chosen]
@@ -142,10 +144,10 @@ def clock(one: Stream) -> tuple[list[bool], list[str], list[bool]]:
     frame = one.rows()
     reference, later = frame[frame["ts"] < one.later], frame[frame["ts"] >= one.later]
     alarms, spoke = _looked(one, reference, later, None)
-    windows = [w for _, w in later.groupby(pd.Grouper(key="ts", freq=one.window)) if len(w) >= drift.FEWEST]
+    windows = [w for _, w in later.groupby(pd.Grouper(key="ts", freq=one.window)) if len(w) >= detector.MIN_DRIFT_ROWS]
     before = reference.sample(min(len(reference), 20_000), random_state=0)
     some = windows[:: -(-len(windows) // 30)]
-    return alarms, spoke, [evidently.preset_says(before, w, list(one.numbers), list(one.low))[0] for w in some]
+    return alarms, spoke, [evidently.run_evidently_preset(before, w, list(one.numbers), list(one.low))[0] for w in some]
 
 
 def exact(found: list[bool]) -> str:

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reading import labelled
-from windvane.tasks import estimators, features, initialise, problems, settings
-from windvane.tasks.estimators import Spec
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.settings import project_params, settings_proposal
 
 TABLES = {
     "txhousing": "median",
@@ -36,9 +38,9 @@ JUDGES = 2_000
 
 def drawn(table: Path, target: str, draws: int) -> dict[int, list[dict[str, float]]]:
     """Rows -> the loss of each candidate in each draw."""
-    chosen = settings.parse(dict(initialise.propose(table, target).params))
+    chosen = project_params.parse_settings(dict(settings_proposal.propose_settings(table, target).params))
     frame, columns = labelled(chosen)
-    kind = problems.of(chosen.problem.kind)
+    kind = definitions.load_problem_type(chosen.problem.kind)
     found: dict[int, list[dict[str, float]]] = {}
     for rows in ROWS:
         for seed in range(draws):
@@ -52,8 +54,10 @@ def drawn(table: Path, target: str, draws: int) -> dict[int, list[dict[str, floa
 
 
 def _loss(name: str, kind: Any, columns: Any, train: Any, test: Any, target: str, seed: int) -> float:
-    model = estimators.fit(Spec(name, {}), kind, columns, train, target, seed, len(os.sched_getaffinity(0)))
-    said = kind.predict(model, features.conform(test, columns, "the rows that judge"))
+    model = model_pipeline.fit_pipeline(
+        ModelConfiguration(name, {}), kind, columns, train, target, seed, len(os.sched_getaffinity(0))
+    )
+    said = kind.predict(model, features.conform_frame(test, columns, "the rows that judge"))
     return float(kind.loss(kind.truth(test[target]), said, next(iter(kind.metrics))).mean())
 
 

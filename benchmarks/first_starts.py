@@ -63,18 +63,19 @@ POINTS: Mapping[str, tuple[str, ...]] = {
 # What a cell measures: the stores, and for the lap all that registers, judges and promotes too.
 STORE_CODE = (
     "ledger",
-    "tasks/mlflow_store.py",
-    "tasks/tracking.py",
-    "tasks/places.py",
-    "tasks/faults.py",
-    "flows/prefect_database.py",
+    "tasks/stores/mlflow_store.py",
+    "tasks/stores/mlflow_client.py",
+    "tasks/io.py",
+    "tasks/errors.py",
+    "flows/orchestration/server.py",
 )
 LAP_CODE = (
     *STORE_CODE,
-    "tasks/registry.py",
-    "flows/deploying.py",
-    "flows/judging.py",
-    "flows/telling.py",
+    "tasks/stores/mlflow_client.py",
+    "flows/model_promotion.py",
+    "flows/lap/gate_step.py",
+    "flows/lap/run_records.py",
+    "flows/steps.py",
     "flows/training.py",
 )
 PROCESSES = 8
@@ -198,19 +199,19 @@ class Bench:
 
     def _faults(self, store: str, home: Path) -> list[str]:
         path = database(store, home)
-        known, wrong = sqlite_files.contents(path), []
+        known, wrong = sqlite_files.inspect_database(path), []
         if known is None or known.half_made or any(name.startswith("_alembic_tmp_") for name in known.tables):
             wrong.append("half made")
-        if not sqlite_files.sound(path):
+        if not sqlite_files.is_database_sound(path):
             wrong.append("its integrity check fails")
         if left := [p.name for p in path.parent.glob(".*.part*")]:
             wrong.append(f"left behind: {left}")
         if store == "upgrade":
             # A killed start may have left a run of its own: what counts is that none of the old ones is gone.
             old = set(_rows(self.old, HISTORY))
-            kept = (set(_rows(p, HISTORY)) for p in (path, *sqlite_files.copies(path)))
+            kept = (set(_rows(p, HISTORY)) for p in (path, *sqlite_files.list_backups(path)))
             wrong += [] if all(old <= rows for rows in kept) else ["history is gone"]
-            wrong += [] if sqlite_files.copies(path) else ["no copy was taken"]
+            wrong += [] if sqlite_files.list_backups(path) else ["no copy was taken"]
         return wrong
 
 
@@ -233,20 +234,20 @@ def database(store: str, home: Path) -> Path:
 def start(store: str, home: Path) -> None:
     """Open a store as a command does, and use it once."""
     if store == "ledger":
+        from windvane.ledger import database as ledger
         from windvane.ledger import laps
-        from windvane.ledger import store as ledger
 
-        engine = ledger.connect(f"sqlite:///{home / 'ledger.db'}")
-        laps.newest(engine, "p")
+        engine = ledger.connect_ledger(f"sqlite:///{home / 'ledger.db'}")
+        laps.find_newest_lap(engine, "p")
     elif store == "prefect":
-        from windvane.flows import prefect_database
+        from windvane.flows.orchestration import server
 
-        prefect_database.prepare(home / "prefect")
-        prefect_database.complete(home / "prefect")
+        server.prepare_prefect_database(home / "prefect")
+        server.complete_prefect_database(home / "prefect")
     else:
-        from windvane.tasks.tracking import Tracker
+        from windvane.tasks.stores.mlflow_client import MlflowTracker
 
-        tracker = Tracker("p", home, None)
+        tracker = MlflowTracker("p", home, None)
         tracker.end(tracker.start("run", "lap", {}))
 
 
@@ -294,9 +295,9 @@ def _load() -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     from mlflow import MlflowClient  # noqa: F401
 
-    import windvane.flows.prefect_database
+    import windvane.flows.orchestration.server
     import windvane.ledger.laps
-    import windvane.tasks.tracking  # noqa: F401
+    import windvane.tasks.stores.mlflow_client  # noqa: F401
 
 
 def _fork(work: Callable[[], None], trace: Path | None, cache: Path, said: Path | None) -> int:
@@ -320,9 +321,9 @@ def _fork(work: Callable[[], None], trace: Path | None, cache: Path, said: Path 
         work()
         status = 0
     except BaseException as e:  # noqa: BLE001 - a child says whatever ended it
-        from windvane.tasks import faults
+        from windvane.tasks import errors
 
-        known = faults.explain(e, Path("home"))
+        known = errors.explain_disk_error(e, Path("home"))
         print(known or traceback.format_exc() if not hasattr(e, "exit_code") else e, file=sys.stderr, flush=True)
     finally:
         os._exit(status)
@@ -509,13 +510,13 @@ def _stores(folder: Path, chosen: argparse.Namespace, kept: Kept) -> list[Cell]:
 
 
 def _laps(folder: Path, chosen: argparse.Namespace, kept: Kept) -> list[Cell]:
-    from windvane.flows import server
+    from windvane.flows.orchestration import server
 
     code = code_hash(LAP_CODE)
     points = [(group, i, points[i % len(points)]) for group, points in POINTS.items() for i in range(chosen.failpoints)]
     if all((f"lap {group} {i}", code) in kept._known for group, i, _ in points):
         return [kept._known[f"lap {group} {i}", code] for group, i, _ in points]
-    with server.running(folder / "prefect") as prefect:
+    with server.use_prefect_server(folder / "prefect") as prefect:
         prefect.wait()
         laps = Laps(folder / "project", prefect.url)
         return [kept.get(f"lap {group} {i}", code, lambda p=point: laps.killed(p)) for group, i, point in points]

@@ -22,8 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from windvane.tasks.gate import Evidence, Rule, compare, judge, passes
-from windvane.tasks.paired import Blocks, Floats, blocks
+from windvane.tasks.gate.block_test import FloatArray, RowBlocks, form_blocks
+from windvane.tasks.gate.promotion_gate import GateEvidence, ResolvedRule, compare_losses, judge_challenger, passes_rule
 
 MARGIN = 0.01
 SIZES = (30, 100, 300, 1000, 5000)
@@ -59,7 +59,7 @@ class World:
     """How rows depend on each other. `noise`: (rng, trials, n) -> what one model makes of each row."""
 
     name: str
-    noise: Callable[[np.random.Generator, int, int], Floats]
+    noise: Callable[[np.random.Generator, int, int], FloatArray]
     time: Callable[[int], Any] | None = None
     group: Callable[[int], Any] | None = None
     sizes: tuple[int, ...] = SIZES
@@ -84,11 +84,11 @@ class Wrong:
     edge_90: Share
 
 
-def _normal(sd: float) -> Callable[[np.random.Generator, int, int], Floats]:
+def _normal(sd: float) -> Callable[[np.random.Generator, int, int], FloatArray]:
     return lambda rng, trials, n: sd * rng.standard_normal((trials, n))
 
 
-def _walk(rng: np.random.Generator, trials: int, n: int, phi: float, sd: float = 0.2) -> Floats:
+def _walk(rng: np.random.Generator, trials: int, n: int, phi: float, sd: float = 0.2) -> FloatArray:
     """(trials, n) stationary AR(1)."""
     from scipy.signal import lfilter
 
@@ -97,7 +97,7 @@ def _walk(rng: np.random.Generator, trials: int, n: int, phi: float, sd: float =
     return np.asarray(sd * lfilter([1.0], [1.0, -phi], shock, axis=1))
 
 
-def _grouped(rng: np.random.Generator, trials: int, n: int) -> Floats:
+def _grouped(rng: np.random.Generator, trials: int, n: int) -> FloatArray:
     return 0.2 * rng.standard_normal((trials, n))[:, _groups(n)] + 0.1 * rng.standard_normal((trials, n))
 
 
@@ -109,8 +109,8 @@ def _groups(n: int) -> Any:
 SERIES = 20
 
 
-def _panel(phi: float, series: float) -> Callable[[np.random.Generator, int, int], Floats]:
-    def noise(rng: np.random.Generator, trials: int, n: int) -> Floats:
+def _panel(phi: float, series: float) -> Callable[[np.random.Generator, int, int], FloatArray]:
+    def noise(rng: np.random.Generator, trials: int, n: int) -> FloatArray:
         shared = _walk(rng, trials, n // SERIES, phi)[:, np.arange(n) // SERIES]
         lasting = series * rng.standard_normal((trials, SERIES))[:, np.arange(n) % SERIES]
         return shared + lasting + 0.2 * rng.standard_normal((trials, n))
@@ -125,8 +125,8 @@ def worlds() -> list[World]:
     def series(n: int) -> Any:
         return np.arange(n) % SERIES
 
-    def walk(phi: float, hidden: bool = False) -> Callable[[np.random.Generator, int, int], Floats]:
-        def noise(rng: np.random.Generator, trials: int, n: int) -> Floats:
+    def walk(phi: float, hidden: bool = False) -> Callable[[np.random.Generator, int, int], FloatArray]:
+        def noise(rng: np.random.Generator, trials: int, n: int) -> FloatArray:
             moving = _walk(rng, trials, n, phi)
             return moving if not hidden else 0.33 * moving + 0.2 * rng.standard_normal((trials, n))
 
@@ -144,31 +144,31 @@ def worlds() -> list[World]:
     ]
 
 
-def losses(world: World, rng: np.random.Generator, trials: int, n: int) -> tuple[Floats, Floats]:
+def losses(world: World, rng: np.random.Generator, trials: int, n: int) -> tuple[FloatArray, FloatArray]:
     """(trials, n) losses of two models that are equally good."""
     hard = rng.lognormal(0.0, 1.0, (trials, n))
     return hard * np.exp(world.noise(rng, trials, n)), hard * np.exp(world.noise(rng, trials, n))
 
 
-def layout(world: World, n: int) -> tuple[Blocks, ...]:
-    return blocks(np.arange(n), world.time(n) if world.time else None, world.group(n) if world.group else None)
+def layout(world: World, n: int) -> tuple[RowBlocks, ...]:
+    return form_blocks(np.arange(n), world.time(n) if world.time else None, world.group(n) if world.group else None)
 
 
 def promoted(
-    champion: Floats,
-    challenger: Floats,
-    parts: tuple[Blocks, ...],
-    rule: Rule,
+    champion: FloatArray,
+    challenger: FloatArray,
+    parts: tuple[RowBlocks, ...],
+    rule: ResolvedRule,
     confidence: float,
     *,
     margin: float = MARGIN,
 ) -> Any:
     """(trials,) what the gate says, through the same functions as judge()."""
-    low = compare(champion, challenger, parts, rule=rule, confidence=confidence, margin=margin).low
-    return passes(low, champion.mean(axis=-1), rule, margin)
+    low = compare_losses(champion, challenger, parts, rule=rule, confidence=confidence, margin=margin).low
+    return passes_rule(low, champion.mean(axis=-1), rule, margin)
 
 
-def t_test(champion: Floats, challenger: Floats, confidence: float, margin: float = 0.0) -> Any:
+def t_test(champion: FloatArray, challenger: FloatArray, confidence: float, margin: float = 0.0) -> Any:
     """(trials,) the paired t-test that takes all rows for independent."""
     from scipy.special import stdtrit
 
@@ -262,7 +262,7 @@ def laps(trials: int, rng: np.random.Generator, count: int = 5, n: int = 300) ->
     found = []
     for sticky in (False, True):
         phi = 0.0 if sticky else 0.5
-        cases: list[tuple[str, float, Rule]] = [
+        cases: list[tuple[str, float, ResolvedRule]] = [
             ("nothing changed", 0.0, "superior"),
             ("each challenger 1 % worse", MARGIN, "superior"),
             ("each challenger worse by the margin", MARGIN, "not_worse"),
@@ -297,7 +297,7 @@ def _five(
     phi: float,
     sticky: bool,
     worse: float,
-    rule: Rule | None,
+    rule: ResolvedRule | None,
 ) -> Any:
     """(count, trials) promotions. A promoted model judges on as champion, with the luck it had on the rows that stay."""
     most = int(n * 1.1**count)
@@ -313,7 +313,7 @@ def _five(
             (hard * np.exp(own) * level)[:, :rows],
             (hard * np.exp(new) * level * (1 + worse))[:, :rows],
         )
-        parts = blocks(np.arange(rows), None if sticky else np.arange(rows))
+        parts = form_blocks(np.arange(rows), None if sticky else np.arange(rows))
         yes = (
             challenger.mean(-1) <= champion.mean(-1)
             if rule is None
@@ -339,9 +339,9 @@ def beyond(trials: int, rng: np.random.Generator) -> list[Beyond]:
     """Disasters so rare that the test rows may hold none, and runs of luck as long as the test rows."""
     found = []
     for every, n in ((50, 100), (200, 100), (200, 1000), (200, 5000)):
-        parts = blocks(np.arange(n))
+        parts = form_blocks(np.arange(n))
 
-        def one(step: int, every: int = every, n: int = n, parts: tuple[Blocks, ...] = parts) -> list[Any]:
+        def one(step: int, every: int = every, n: int = n, parts: tuple[RowBlocks, ...] = parts) -> list[Any]:
             champion, challenger = losses(worlds()[0], rng, step, n)
             # all of the loss that is too much sits in one row of `every`
             challenger = challenger + (rng.random((step, n)) < 1 / every) * every * 0.1 * np.exp(0.52)
@@ -377,8 +377,8 @@ def guard(trials: int, rng: np.random.Generator, n: int = 2000) -> Guard:
         champion, same = (x[0] for x in losses(worlds()[0], rng, 1, n))
         for k, change in enumerate((None, 0.1, 0.3)):
             challenger = same if change is None else same * np.where(names == "s3", 1 + change, 0.9)
-            evidence = Evidence(challenger, champion, np.arange(n), slices={"name": names})
-            verdict = judge(evidence, "superior", 0.95, MARGIN)
+            evidence = GateEvidence(challenger, champion, np.arange(n), slices={"name": names})
+            verdict = judge_challenger(evidence, "superior", 0.95, MARGIN)
             counts[k] += any(s.harmed and (change is None or s.value == "s3") for s in verdict.slices)
     return Guard(n, *(Share(c, trials) for c in counts))
 
@@ -419,13 +419,13 @@ def real(trials: int, rng: np.random.Generator, fits: int = 24, rows: int = 400)
     return found
 
 
-def _friedman(rng: np.random.Generator, n: int = 24_000) -> tuple[Floats, Floats]:
+def _friedman(rng: np.random.Generator, n: int = 24_000) -> tuple[FloatArray, FloatArray]:
     x = rng.random((n, 8))
     y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]
     return x, np.asarray(y + rng.standard_t(3, n))
 
 
-def _houses(folder: Path, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _houses(folder: Path, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     import pandas as pd
 
     table = pd.read_parquet(folder / "king_county_houses.parquet").sample(frac=1, random_state=int(rng.integers(2**31)))
@@ -433,11 +433,13 @@ def _houses(folder: Path, rng: np.random.Generator) -> tuple[Floats, Floats]:
     return numbers.to_numpy(float), table["price"].to_numpy(float)
 
 
-def _fitted(features: Floats, target: Floats, fits: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _fitted(
+    features: FloatArray, target: FloatArray, fits: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
     """(fits, held-out rows) absolute losses of forests taught on 1,000 rows, and of forests taught on 2,000."""
     from sklearn.ensemble import RandomForestRegressor
 
-    def losses_of(taught: int) -> Floats:
+    def losses_of(taught: int) -> FloatArray:
         rows = []
         for _ in range(fits):
             drawn = rng.integers(0, taught, taught)
@@ -450,9 +452,15 @@ def _fitted(features: Floats, target: Floats, fits: int, rng: np.random.Generato
 
 
 def _judged(
-    champions: Floats, challengers: Floats, *, trials: int, rows: int, rule: Rule, rng: np.random.Generator
+    champions: FloatArray,
+    challengers: FloatArray,
+    *,
+    trials: int,
+    rows: int,
+    rule: ResolvedRule,
+    rng: np.random.Generator,
 ) -> list[Share]:
-    parts = blocks(np.arange(rows))
+    parts = form_blocks(np.arange(rows))
     count, total = champions.shape
     one, other = rng.integers(0, count, trials), rng.integers(0, count, trials)
     other = np.where(one == other, (other + 1) % count, other)

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.reading import labelled
-from windvane.tasks import estimators, features, initialise, problems, settings
-from windvane.tasks.balance import AS_THEY_CAME, Balance
-from windvane.tasks.estimators import Spec
-from windvane.tasks.problems import Predictions
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.tasks.settings import project_params, settings_proposal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,22 +38,22 @@ DRAWS = 300
 class Job:
     """A table, what init proposes for it, and the rows to draw from."""
 
-    chosen: settings.Settings
-    columns: features.Columns
+    chosen: project_params.Settings
+    columns: features.FeatureColumns
     frame: pd.DataFrame
 
 
 def job(table: Path, target: str) -> Job:
     """The table as a lap would see it under the proposal of init."""
-    chosen = settings.parse(dict(initialise.propose(table, target).params))
+    chosen = project_params.parse_settings(dict(settings_proposal.propose_settings(table, target).params))
     frame, columns = labelled(chosen)
     return Job(chosen, columns, frame)
 
 
-def treatments(chosen: settings.Settings) -> dict[str, Balance]:
+def treatments(chosen: project_params.Settings) -> dict[str, ClassBalance]:
     """Name -> how rare classes are treated; the untreated first, then the proposal."""
-    named = {"untreated": AS_THEY_CAME, "proposed": Balance(chosen.search.imbalance, chosen.search.threshold)}
-    return named | {name: Balance(name, "f1") for name in ("weights", "oversample", "undersample", "smote")}
+    named = {"untreated": UNBALANCED, "proposed": ClassBalance(chosen.search.imbalance, chosen.search.threshold)}
+    return named | {name: ClassBalance(name, "f1") for name in ("weights", "oversample", "undersample", "smote")}
 
 
 def sides(job: Job, rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -64,17 +66,17 @@ def sides(job: Job, rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def judged(
-    job: Job, candidate: str, balance: Balance, train: pd.DataFrame, test: pd.DataFrame, seed: int
+    job: Job, candidate: str, balance: ClassBalance, train: pd.DataFrame, test: pd.DataFrame, seed: int
 ) -> Predictions:
     """What a fit says of the rows that judge, its classes as 0 and 1 (1: the positive one)."""
-    from windvane.tasks.problems.classification import positive
+    from windvane.tasks.models.problem_types.classification import find_positive_class
 
-    kind, cores = problems.of("classification"), len(os.sched_getaffinity(0))
-    spec = Spec(candidate, {}, balance)
-    model = estimators.fit(spec, kind, job.columns, train, job.chosen.problem.target, seed, cores)
-    said = kind.predict(model, features.conform(test, job.columns, "the rows that judge"))
+    kind, cores = definitions.load_problem_type("classification"), len(os.sched_getaffinity(0))
+    spec = ModelConfiguration(candidate, {}, balance)
+    model = model_pipeline.fit_pipeline(spec, kind, job.columns, train, job.chosen.problem.target, seed, cores)
+    said = kind.predict(model, features.conform_frame(test, job.columns, "the rows that judge"))
     classes, proba = np.asarray(said.classes), np.asarray(said.proba)
-    at = positive(classes)
+    at = find_positive_class(classes)
     return Predictions((said.value == classes[at]).astype(int), proba[:, [1 - at, at]], np.arange(2))
 
 
@@ -82,7 +84,7 @@ def gaps(
     truths: list[Any], plain: list[Predictions], treated: list[Predictions], name: str
 ) -> tuple[float, float, float]:
     """Treated minus untreated: mean over the seeds, and its 95 % bootstrap interval; both share every draw."""
-    score = problems.of("classification").metrics[name].score
+    score = definitions.load_problem_type("classification").metrics[name].score
     rng = np.random.default_rng(0)
 
     def mean(draws: list[Any]) -> float:
@@ -98,16 +100,16 @@ def gaps(
 
 def compare(job: Job, candidate: str, seeds: int, rows: int) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Print a row per treatment; the differences by treatment and metric."""
-    from windvane.tasks.problems.classification import positive
+    from windvane.tasks.models.problem_types.classification import find_positive_class
 
-    kind, target = problems.of("classification"), job.chosen.problem.target
+    kind, target = definitions.load_problem_type("classification"), job.chosen.problem.target
     truths: list[Any] = []
     said: dict[str, list[Predictions]] = {name: [] for name in treatments(job.chosen)}
     for seed in range(seeds):
         train, test = sides(job, rows, seed)
         truth = kind.truth(test[target])
         classes = np.unique(truth)
-        truths.append((truth == classes[positive(classes)]).astype(int))
+        truths.append((truth == classes[find_positive_class(classes)]).astype(int))
         for name, balance in treatments(job.chosen).items():
             said[name].append(judged(job, candidate, balance, train, test, seed))
         print(candidate, "seed", seed, file=sys.stderr, flush=True)

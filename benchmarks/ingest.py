@@ -21,18 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from windvane.tasks import (
-    contract,
-    contract_template,
-    digest,
-    ingest,
-    profile,
-    settings,
-    split,
-    tables,
-    validate,
-    versioning,
-)
+from windvane.tasks import io
+from windvane.tasks.ingest import ingestion
+from windvane.tasks.settings import project_params, yaml_files
+from windvane.tasks.split import data_split
+from windvane.tasks.stores import dvc_pipeline
+from windvane.tasks.validate import table_profile, table_schema, table_validation
 
 CHUNK = 1_000_000
 STAGES = ("ingest", "validate", "split")
@@ -76,19 +70,22 @@ def _chunk(rng: Any, start: int, rows: int) -> Any:
     return pl.DataFrame(columns)
 
 
-def chosen(source: str) -> settings.Settings:
+def chosen(source: str) -> project_params.Settings:
     """A problem with a time column, whose newest rows judge."""
     problem = {"kind": "regression", "target": "price", "time": "at"}
-    return settings.parse(
+    return project_params.parse_settings(
         {"project": "size", "problem": problem, "data": {"source": source}, "split": {"strategy": "time"}}
     )
 
 
-def agree(root: Path, chosen: settings.Settings) -> None:
+def agree(root: Path, chosen: project_params.Settings) -> None:
     """schema.yaml, proposed once as before a first lap: no part of any stage."""
-    path = root / contract.SCHEMA
+    path = root / table_schema.SCHEMA_FILE
     if not path.exists():
-        path.write_text(contract_template.propose(tables.scan(root / profile.TABLE), chosen.problem), encoding="utf-8")
+        path.write_text(
+            yaml_files.propose_schema(io.scan_parquet(root / table_profile.TABLE_FILE), chosen.problem),
+            encoding="utf-8",
+        )
 
 
 def polars(folder: Path, source: str) -> None:
@@ -99,9 +96,9 @@ def polars(folder: Path, source: str) -> None:
     scan(folder / source).sink_parquet(folder / "polars.parquet")
 
 
-def stages() -> dict[str, Callable[[Path, settings.Settings], None]]:
+def stages() -> dict[str, Callable[[Path, project_params.Settings], None]]:
     """The work of each stage."""
-    return {"ingest": ingest.run, "validate": validate.run, "split": split.run}
+    return {"ingest": ingestion.run_ingest, "validate": table_validation.run_validation, "split": data_split.run_split}
 
 
 def measure(what: str, folder: Path, source: str) -> dict[str, float]:
@@ -130,26 +127,26 @@ def measure(what: str, folder: Path, source: str) -> dict[str, float]:
     return {"seconds": round(wall, 3), "cpu": round(time.process_time() - used, 3), "peak_mb": round(peak)}
 
 
-def _dvc(folder: Path, mine: settings.Settings) -> float:
+def _dvc(folder: Path, mine: project_params.Settings) -> float:
     """What DVC adds to the three stages: its hashing, its cache, dvc.lock."""
     import yaml
 
-    (folder / settings.PARAMS).write_text(yaml.safe_dump(mine.model_dump(mode="json")), encoding="utf-8")
+    (folder / project_params.PARAMS_FILE).write_text(yaml.safe_dump(mine.model_dump(mode="json")), encoding="utf-8")
     work = 0.0
     added = 0.0
     for name, do in stages().items():
 
-        def timed(do: Callable[[Path, settings.Settings], None] = do) -> None:
+        def timed(do: Callable[[Path, project_params.Settings], None] = do) -> None:
             nonlocal work
             started = time.perf_counter()
             do(folder, mine)
             work += time.perf_counter() - started
 
         started = time.perf_counter()
-        with versioning.pipeline(folder) as pipeline:
+        with dvc_pipeline.open_dvc_pipeline(folder) as pipeline:
             pipeline.run(name, timed)
         added += time.perf_counter() - started
-    linked = os.stat(folder / profile.TABLE).st_nlink > 1
+    linked = os.stat(folder / table_profile.TABLE_FILE).st_nlink > 1
     print(
         f".windvane/data/table.parquet is {'a link into' if linked else 'a copy of what lies in'} DVC's cache",
         file=sys.stderr,
@@ -227,9 +224,9 @@ def main() -> None:
         folder = Path(name)
         # A repository of its own: what git ignores in another, DVC does not see.
         subprocess.run(["git", "init", "--quiet", name], check=True)
-        versioning.prepare(folder)
-        digest.write(None, folder / digest.ACCEPTED)
-        tables.write_json({"taught_until": None}, folder / split.TAUGHT_UNTIL)
+        dvc_pipeline.prepare_dvc_folder(folder)
+        table_profile.write_summary(None, folder / table_profile.ACCEPTED_SUMMARY_FILE)
+        io.write_json({"taught_until": None}, folder / data_split.TRAINED_UNTIL_FILE)
         # Not in this process: its children would begin with its peak of memory.
         subprocess.run([sys.executable, __file__, "--make", "--folder", name, "--rows", str(args.rows)], check=True)
         size = (folder / "table.csv").stat().st_size / 1e9

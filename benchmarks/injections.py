@@ -13,15 +13,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from windvane.monitoring import states
-from windvane.monitoring.evidence import Change
-from windvane.monitoring.states import State
-from windvane.tasks import estimators, problems
-from windvane.tasks.features import FEW, Columns
-from windvane.tasks.scores import BASELINE_LOSS, LOSS, PREDICTION, PROBABILITY
-from windvane.tasks.settings import Problem
+from windvane.monitoring.diagnosis import window_states
+from windvane.monitoring.diagnosis.window_states import WindowState
+from windvane.monitoring.records import ChangeKind
+from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
+from windvane.tasks.models import model_pipeline
+from windvane.tasks.models.features import ONE_HOT_MAX_VALUES, FeatureColumns
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.settings.project_params import ProblemSettings
 
-CAUSES: tuple[Change, ...] = ("none", "broken data", "data drift", "label drift", "concept drift", "seasonal return")
+CAUSES: tuple[ChangeKind, ...] = (
+    "none",
+    "broken data",
+    "data drift",
+    "label drift",
+    "concept drift",
+    "seasonal return",
+)
 STRENGTHS = ("weak", "middle", "strong")
 WINDOW = 800
 LABELLED = 0.6  # share of the window's rows whose labels have come; the rest are late
@@ -53,9 +61,9 @@ class Table:
         return f"{self.file.split('_')[0].split('.')[0]} {self.target}"
 
     @property
-    def problem(self) -> Problem:
+    def problem(self) -> ProblemSettings:
         """As params.yaml would have it; without time, because rows are drawn from all times alike."""
-        return Problem(kind=self.kind, target=self.target, ignore=self.out)
+        return ProblemSettings(kind=self.kind, target=self.target, ignore=self.out)
 
 
 LATE = ("ts", "tailnum", "dep_delay", "air_time", "arr_delay", "cancelled")
@@ -81,7 +89,7 @@ class Base:
     """A table cut at random: a champion, its record, and rows that neither knows, for windows and for known states."""
 
     table: Table
-    columns: Columns
+    columns: FeatureColumns
     champion: Any
     record: pd.DataFrame
     fresh: pd.DataFrame
@@ -89,13 +97,13 @@ class Base:
 
     def answered(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows with the champion's answers, as production would have them."""
-        from windvane.tasks import features
+        from windvane.tasks.models import features
 
-        kind = problems.of(self.table.kind)
-        made = kind.predict(self.champion, features.conform(rows, self.columns, self.table.file))
-        more = {PREDICTION: made.value}
+        kind = definitions.load_problem_type(self.table.kind)
+        made = kind.predict(self.champion, features.conform_frame(rows, self.columns, self.table.file))
+        more = {PREDICTION_COLUMN: made.value}
         if made.proba is not None and made.classes is not None:
-            more |= {f"{PROBABILITY}{c}": made.proba[:, i] for i, c in enumerate(made.classes)}
+            more |= {f"{PROBABILITY_PREFIX}{c}": made.proba[:, i] for i, c in enumerate(made.classes)}
         return rows.assign(**more)
 
 
@@ -103,7 +111,7 @@ class Base:
 class Case:
     """One window with what was done to it; `truth`: all its labels, also those that have not come."""
 
-    cause: Change
+    cause: ChangeKind
     how: str
     window: pd.DataFrame
     truth: pd.Series
@@ -122,41 +130,42 @@ def base(table: Table, seed: int) -> Base:
     left = len(frame) - taught - judged
     train, record = frame[:taught], frame[taught : taught + judged]
     rest = frame[taught + judged :]
-    kind = problems.of(table.kind)
-    spec = estimators.Spec("boosting", {})
-    champion = estimators.fit(spec, kind, columns, train, table.target, seed, 1)
+    kind = definitions.load_problem_type(table.kind)
+    spec = model_pipeline.ModelConfiguration("boosting", {})
+    champion = model_pipeline.fit_pipeline(spec, kind, columns, train, table.target, seed, 1)
     cut = Base(table, columns, champion, record, rest[: int(0.6 * left)], rest[int(0.6 * left) :])
     return Base(table, columns, champion, _record(cut, train), cut.fresh, cut.earlier)
 
 
 def _record(cut: Base, train: pd.DataFrame) -> pd.DataFrame:
-    kind, problem = problems.of(cut.table.kind), cut.table.problem
+    kind, problem = definitions.load_problem_type(cut.table.kind), cut.table.problem
     frame = cut.answered(cut.record)
     plain = list(cut.record.columns)
-    names = [n for n in frame.columns if n not in plain and n != PREDICTION]
+    names = [n for n in frame.columns if n not in plain and n != PREDICTION_COLUMN]
     classes = np.unique(kind.truth(train[problem.target]))
-    made = problems.Predictions(
-        frame[PREDICTION].to_numpy(), frame[names].to_numpy() if names else None, classes if names else None
+    made = definitions.Predictions(
+        frame[PREDICTION_COLUMN].to_numpy(), frame[names].to_numpy() if names else None, classes if names else None
     )
     loss = kind.loss(kind.truth(frame[problem.target]), made, problem.headline)
     return pd.concat(
-        [frame[[*plain, PREDICTION]].assign(**{LOSS: loss, BASELINE_LOSS: loss}), frame[names]], axis=1
+        [frame[[*plain, PREDICTION_COLUMN]].assign(**{LOSS_COLUMN: loss, BASELINE_LOSS_COLUMN: loss}), frame[names]],
+        axis=1,
     ).reset_index(drop=True)
 
 
-def _columns(frame: pd.DataFrame) -> Columns:
+def _columns(frame: pd.DataFrame) -> FeatureColumns:
     varied = [n for n in frame.columns if frame[n].nunique() > 1]
     words = [n for n in varied if not pd.api.types.is_numeric_dtype(frame[n])]
     booleans = tuple(n for n in varied if frame[n].dtype == bool)
-    return Columns(
+    return FeatureColumns(
         numbers=tuple(n for n in varied if n not in words and n not in booleans),
         booleans=booleans,
-        low=tuple(n for n in words if frame[n].nunique() <= FEW),
-        high=tuple(n for n in words if frame[n].nunique() > FEW),
+        low=tuple(n for n in words if frame[n].nunique() <= ONE_HOT_MAX_VALUES),
+        high=tuple(n for n in words if frame[n].nunique() > ONE_HOT_MAX_VALUES),
     )
 
 
-def known_states(cut: Base, strength: int, seed: int) -> tuple[State, ...]:
+def known_states(cut: Base, strength: int, seed: int) -> tuple[WindowState, ...]:
     """What production was like before: once as now, and two seasons of that strength."""
     tilts = [_tilt(cut, cut.earlier, TILT[strength], _season(seed, strength, s))[0] for s in range(2)]
     return tuple(
@@ -169,7 +178,7 @@ def _season(seed: int, strength: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, strength, number, 13])
 
 
-def case(cut: Base, cause: Change, strength: int, seed: int) -> Case:
+def case(cut: Base, cause: ChangeKind, strength: int, seed: int) -> Case:
     """A window of 800 fresh rows with one change; a seasonal return is the first season's."""
     rng = np.random.default_rng([seed, CAUSES.index(cause), strength, 11])
     how, weights, fresh = "", None, cut.fresh
@@ -194,8 +203,15 @@ def case(cut: Base, cause: Change, strength: int, seed: int) -> Case:
     return Case(cause, how, window, truth)
 
 
-def _state(cut: Base, rows: pd.DataFrame, name: str) -> State:
-    return states.of(cut.answered(rows), cut.record, cut.columns, problems.of(cut.table.kind), cut.table.problem, name)
+def _state(cut: Base, rows: pd.DataFrame, name: str) -> WindowState:
+    return window_states.build_window_state(
+        cut.answered(rows),
+        cut.record,
+        cut.columns,
+        definitions.load_problem_type(cut.table.kind),
+        cut.table.problem,
+        name,
+    )
 
 
 def _draw(rows: pd.DataFrame, weights: np.ndarray[Any, Any] | None, rng: np.random.Generator) -> pd.DataFrame:

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import yaml
 
-from windvane.flows import server
+from windvane.flows.orchestration import server
 
 ROOT = Path(__file__).parent.parent
-TRAIN = [sys.executable, "-m", "windvane.flows.cli", "train", "--json"]
+TRAIN = [sys.executable, "-m", "windvane.cli.main", "train", "--json"]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, server.running(Path(name) / "prefect") as prefect:
+    with tempfile.TemporaryDirectory() as name, server.use_prefect_server(Path(name) / "prefect") as prefect:
         prefect.wait()
         rounds = trial(chosen.kills, chosen.seed, Path(name) / "project", prefect.url)
     print(f"\nseed {chosen.seed}\n\n| killed after s | state then | next lap | fits | wrong |\n|---|---|---|---|---|")

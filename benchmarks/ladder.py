@@ -14,33 +14,36 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.reading import labelled
-from windvane.tasks import estimators, features, initialise, partition, problems, settings
-from windvane.tasks.search import search
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.search.model_search import search_models
+from windvane.tasks.settings import project_params, settings_proposal
+from windvane.tasks.split import strategies
 
 ROOT = Path(__file__).parent.parent
 
 
 def scores(table: Path, target: str, seed: int, trials: int) -> dict[str, float]:
     """Test RMSE of each candidate's best configuration on one split."""
-    proposal = initialise.propose(table, target)
+    proposal = settings_proposal.propose_settings(table, target)
     content = dict(proposal.params)
     content["problem"] = {**content["problem"], "metric": "rmse"}
     content["split"] = {"strategy": "random", "validation": 0.15, "test": 0.15, "seed": seed}
     content["search"] = {"trials": trials, "timeout": 3600}
-    chosen = settings.parse(content)
+    chosen = project_params.parse_settings(content)
     frame, columns = labelled(chosen)
-    sides = partition.divide(frame, chosen, None)
+    sides = strategies.split_rows(frame, chosen, None)
     train, validation, test = (
         frame[side].reset_index(drop=True) for side in (sides.train, sides.validation, sides.test)
     )
-    kind, cores = problems.of("regression"), len(os.sched_getaffinity(0))
+    kind, cores = definitions.load_problem_type("regression"), len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        found = search(chosen, kind, columns, train, validation, Path(folder) / "j.log", cores, lambda _: None)
+        found = search_models(chosen, kind, columns, train, validation, Path(folder) / "j.log", cores, lambda _: None)
     truth = kind.truth(test[target])
     rmse = {}
     for result in found.results:
-        model = estimators.fit(result.spec, kind, columns, train, target, seed, cores)
-        said = kind.predict(model, features.conform(test, columns, "the test side"))
+        model = model_pipeline.fit_pipeline(result.spec, kind, columns, train, target, seed, cores)
+        said = kind.predict(model, features.conform_frame(test, columns, "the test side"))
         rmse[result.candidate] = kind.metrics["rmse"].score(truth, said, None)
     return rmse
 

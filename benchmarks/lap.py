@@ -24,7 +24,7 @@ from pathlib import Path
 
 import yaml
 
-from windvane.flows import server
+from windvane.flows.orchestration import server
 
 ROOT = Path(__file__).parent.parent
 # About a minute of fitting on two cores: the default table, searched longer.
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--long", action="store_true", help="a job with about a minute of fitting")
     chosen = parser.parse_args()
-    train = [sys.executable, "-m", "windvane.flows.cli", "train", "--json"]
+    train = [sys.executable, "-m", "windvane.cli.main", "train", "--json"]
     bare = [sys.executable, str(ROOT / "benchmarks" / "bare_lap.py")]
     kinds = [
         "bare script",
@@ -87,7 +87,7 @@ def main() -> None:
         "nothing changed",
     ]
     runs: dict[str, list[Run]] = {kind: [] for kind in kinds}
-    with tempfile.TemporaryDirectory() as name, server.running(Path(name) / "prefect") as prefect:
+    with tempfile.TemporaryDirectory() as name, server.use_prefect_server(Path(name) / "prefect") as prefect:
         base = Path(name)
         prefect.wait()
         # A first project migrates every store; what it leaves is the past of a "project used before".

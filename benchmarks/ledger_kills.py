@@ -21,10 +21,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from windvane.ledger import store
+from windvane.ledger import database
+from windvane.ledger.prediction_writer import PredictionWriter
 from windvane.ledger.predictions import Prediction
 from windvane.ledger.schema import predictions
-from windvane.ledger.writer import Writer
 
 PROJECT = "kills"
 
@@ -41,7 +41,7 @@ class Result:
 
 def record(url: str, first: int, last: int) -> None:
     """Record ids from `first` to `last` with 16 threads; each is written to standard output when it is acknowledged."""
-    writer, ids = Writer(store.connect(url), PROJECT), itertools.count(first)
+    writer, ids = PredictionWriter(database.connect_ledger(url), PROJECT), itertools.count(first)
 
     def work() -> None:
         while (number := next(ids)) <= last:
@@ -83,7 +83,7 @@ def trial(kills: int, seed: int, url: str) -> Result:
 
 def look(url: str, acknowledged: set[int]) -> Result:
     """What the ledger holds of the ids."""
-    engine = store.connect(url)
+    engine = database.connect_ledger(url)
     with engine.connect() as db:
         stored = [int(id) for id in db.scalars(sa.select(predictions.c.id).where(predictions.c.project == PROJECT))]
     engine.dispose()

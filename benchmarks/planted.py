@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from windvane.tasks import settings
+from windvane.tasks.settings import project_params
 
 ROWS = 50_000
 
@@ -42,9 +42,9 @@ class Clean:
     learnable: bool = False
 
     @property
-    def chosen(self) -> settings.Settings:
+    def chosen(self) -> project_params.Settings:
         """Settings that name the table's target, time and ignored columns."""
-        return settings.parse({"project": "p", "problem": self.problem, "data": {"source": self.name}})
+        return project_params.parse_settings({"project": "p", "problem": self.problem, "data": {"source": self.name}})
 
     def columns(self, *kinds: Any) -> list[str]:
         """Columns of these types that a model sees and that vary in both tables."""

@@ -34,7 +34,7 @@ import sqlalchemy as sa
 from tests import postgres_server
 from tests.conftest import ROOT, Folder
 from tests.standing_up import standing
-from windvane.tasks import secret
+from windvane.tasks import project_secrets
 
 # Where a secret that Windvane makes itself is kept.
 KEPT = {"the project's secret": ".windvane/secret"}
@@ -191,10 +191,10 @@ def run(path: Path) -> Search:
         typed("train", ends=(1, 2))
         folder.set(data__source=address)
         env["DB_PASSWORD"] = plant["database"]
-        search.planted["the project's secret"] = secret.of(folder.path / ".windvane")
+        search.planted["the project's secret"] = project_secrets.read_project_secret(folder.path / ".windvane")
         with standing(folder, **env) as up:
             typed("monitor")
-            _ask(up, search, secret.of(folder.path / ".windvane"))
+            _ask(up, search, project_secrets.read_project_secret(folder.path / ".windvane"))
         for line in lines:
             search.look("command lines of processes", line[:120], line.encode())
     search.look("what commands print", "up", up.log.read_bytes() + json.dumps(up.told).encode())

@@ -21,8 +21,8 @@ import pandas as pd
 
 from tests.conftest import ROOT, Folder
 from tests.standing_up import Up, standing, until
-from windvane.ledger import decisions, store, windows
-from windvane.ledger.decisions import Entry
+from windvane.ledger import database, decisions, windows
+from windvane.ledger.decisions import DecisionRecord
 
 TARGET, TIME = "median", "ts"
 # What only names the time of a row is never as it was.
@@ -36,7 +36,7 @@ class Played:
 
     start: str
     version: int
-    decided: tuple[Entry, ...]
+    decided: tuple[DecisionRecord, ...]
 
     @property
     def actions(self) -> set[str]:
@@ -87,13 +87,13 @@ class Player:
 
     def __init__(self, up: Up, labels: bool) -> None:
         self.up, self.labels = up, labels
-        self.engine = store.connect(f"sqlite:///{up.folder.path / '.windvane' / 'ledger.db'}")
+        self.engine = database.connect_ledger(f"sqlite:///{up.folder.path / '.windvane' / 'ledger.db'}")
         self.name = str(up.told["project"])
         self._owed: list[dict[str, Any]] = []
 
     def play(self, frame: pd.DataFrame) -> Played:
         """A window: the labels of the one before, its own rows, and then until the watch has looked and acted."""
-        before = {entry.id for entry in decisions.listed(self.engine, self.name)}
+        before = {entry.id for entry in decisions.list_decisions(self.engine, self.name)}
         if self._owed:
             told = self.up.service("POST", "/labels", json=self._owed)
             assert told.status_code == 200, told.text
@@ -105,7 +105,7 @@ class Player:
             self._owed = [{"id": id_, "label": label} for id_, label in pairs]
         start, version = frame[TIME].min().strftime("%Y-%m"), int(answer["model_version"])
         self._settled(start, version, len(frame))
-        entries = decisions.listed(self.engine, self.name)
+        entries = decisions.list_decisions(self.engine, self.name)
         return Played(start, version, tuple(e for e in entries if e.id not in before))
 
     def _ask(self, frame: pd.DataFrame) -> dict[str, Any]:
@@ -119,10 +119,10 @@ class Player:
         """Until the window was looked at with all its rows, and what was decided then is done."""
 
         def done() -> bool:
-            seen = [s for s in windows.of(self.engine, self.name, version) if s.start.startswith(start)]
-            said = [e for e in decisions.listed(self.engine, self.name) if e.window.startswith(start)]
+            seen = [s for s in windows.list_windows(self.engine, self.name, version) if s.start.startswith(start)]
+            said = [e for e in decisions.list_decisions(self.engine, self.name) if e.window.startswith(start)]
             looked = bool(seen) and seen[-1].rows >= rows and bool(said) and said[-1].recorded >= seen[-1].looked
-            return looked and decisions.pending(self.engine, self.name) is None
+            return looked and decisions.find_pending_retraining(self.engine, self.name) is None
 
         until(done, 400, f"the watch looks at the window from {start}, and what it decides is done")
         # Whoever was promoted answers before the next window comes.

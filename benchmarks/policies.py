@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.streams import STREAMS, UNSEEN, Stream, job
-from windvane.monitoring.history import alarms, backtest, matrix, playing, policies, schedule
-from windvane.monitoring.history.matrix import Matrix
+from windvane.monitoring.history import backtest, loss_matrix, simulation
+from windvane.monitoring.history.loss_matrix import LossMatrix
 
 COSTS = (0.1, 0.5, 2.0)
 HISTORIES = ("expanding", "trailing")
@@ -33,27 +33,30 @@ FEES = (0.0, 0.02, 0.05)
 SHOWN = ("regret, challengers at 2%", "combined, challengers at 2%", "combined over its own optimum")
 
 # (the ruler's matrix, that of the combined history, cost, drift alarm)
-Play = Callable[[Matrix, Matrix, float, playing.Alarm | None], playing.Played]
+Play = Callable[[LossMatrix, LossMatrix, float, simulation.DriftAlarm | None], simulation.PolicySimulation]
 
 
 def players(drift: bool) -> dict[str, Play]:
     """Name -> how it plays a matrix at a cost."""
-    plain = {name: policy for name, policy in policies.known().items() if name != "regret"}
+    plain = {name: policy for name, policy in simulation.list_policies().items() if name != "regret"}
     if not drift:
         del plain["drift"]
 
-    def simple(policy: policies.Policy) -> Play:
-        return lambda m, _, cost, alarm: playing.play(m, policy, cost, alarm=alarm)
+    def simple(policy: simulation.RetrainingPolicy) -> Play:
+        return lambda m, _, cost, alarm: simulation.simulate_policy(m, policy, cost, alarm=alarm)
 
     def own(fee: float, combined: bool) -> Play:
-        policy = policies.known()["regret"]
-        return lambda m, both, cost, _: playing.play(both if combined else m, policy, cost, fee=fee)
+        policy = simulation.list_policies()["regret"]
+        return lambda m, both, cost, _: simulation.simulate_policy(both if combined else m, policy, cost, fee=fee)
 
     found = {name: simple(policy) for name, policy in plain.items()}
-    found["best period, in hindsight"] = lambda m, _, cost, __: schedule.best_period(m, cost)[1]
+    found["best period, in hindsight"] = lambda m, _, cost, __: simulation.find_best_period(m, cost)[1]
     for fee in FEES:
         said = f"challengers at {fee:.0%}" if fee else "challengers free"
-        found |= {f"regret, {said}": own(fee, False), f"combined, {said}": own(fee * backtest.BOTH, True)}
+        found |= {
+            f"regret, {said}": own(fee, False),
+            f"combined, {said}": own(fee * backtest.COMBINED_PRICE_FACTOR, True),
+        }
     return found
 
 
@@ -65,20 +68,22 @@ def ratios(
     both = made["combined"][1]
     for history in HISTORIES:
         asked, played = made[history]
-        alarm = alarms.preset(asked, kept / f"drift-{stream.name}-{history}.json") if drift else None
+        alarm = backtest.make_preset_alarm(asked, kept / f"drift-{stream.name}-{history}.json") if drift else None
         for cost in COSTS:
-            best = schedule.optimum(played, cost)
+            best = simulation.find_optimal_schedule(played, cost)
             for name, one in play.items():
                 found[name, history, cost] = one(played, both, cost, alarm).total / best.total
             found["retrainings of the optimum", history, cost] = float(len(best.retrained))
             ours = play["combined, challengers at 2%"](played, both, cost, alarm)
-            found["combined over its own optimum", history, cost] = ours.total / schedule.optimum(both, cost).total
+            found["combined over its own optimum", history, cost] = (
+                ours.total / simulation.find_optimal_schedule(both, cost).total
+            )
     return found
 
 
-def _matrix(stream: Stream, history: str, kept: Path, cores: int) -> tuple[matrix.Job, Matrix]:
+def _matrix(stream: Stream, history: str, kept: Path, cores: int) -> tuple[loss_matrix.MatrixJob, LossMatrix]:
     began, asked = time.monotonic(), job(stream, history)
-    played = matrix.build(asked, kept, cores)
+    played = loss_matrix.build_loss_matrix(asked, kept, cores)
     print(
         f"{stream.name}, {history}: {played.windows} windows of {int(np.median(np.diff(asked.cut.edges))):,} rows, "
         f"played from {played.first} on; {time.monotonic() - began:.0f} s",
@@ -113,23 +118,28 @@ def price(stream: Stream) -> tuple[float, float, str]:
     import resource
     import tempfile
 
-    from windvane.tasks import estimators, features, problems, profile
-    from windvane.tasks.search import search
+    from windvane.tasks.models import features, model_pipeline
+    from windvane.tasks.models.problem_types import definitions
+    from windvane.tasks.search.model_search import search_models
+    from windvane.tasks.validate import table_profile
 
     def used() -> float:
         both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         return sum(one.ru_utime + one.ru_stime for one in both)
 
     asked = job(stream, "expanding")
-    rows = asked.cut.before(matrix.first_window(asked.cut.count), None)
-    columns, kind = features.columns(asked.settings, profile.of(rows)), problems.of(asked.settings.problem.kind)
-    split = int(len(rows) * (1 - matrix.HELD_OUT))
+    rows = asked.cut.before(loss_matrix.find_first_window(asked.cut.count), None)
+    columns, kind = (
+        features.select_feature_columns(asked.settings, table_profile.profile_table(rows)),
+        definitions.load_problem_type(asked.settings.problem.kind),
+    )
+    split = int(len(rows) * (1 - loss_matrix.HELD_OUT_SHARE))
     began = used()
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal.log"
-        found = search(asked.settings, kind, columns, rows[:split], rows[split:], journal, 1, lambda _: None)
+        found = search_models(asked.settings, kind, columns, rows[:split], rows[split:], journal, 1, lambda _: None)
     searched = used() - began
-    estimators.fit(found.best.spec, kind, columns, rows, asked.settings.problem.target, 0, 1)
+    model_pipeline.fit_pipeline(found.best.spec, kind, columns, rows, asked.settings.problem.target, 0, 1)
     return searched, used() - began - searched, found.best.candidate
 
 

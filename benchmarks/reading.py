@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from windvane.tasks import features, ingest, settings, tables, validate
+from windvane.tasks import io
+from windvane.tasks.ingest import ingestion
+from windvane.tasks.models import features
+from windvane.tasks.settings import project_params
+from windvane.tasks.validate import table_validation
 
 
-def labelled(chosen: settings.Settings) -> tuple[pd.DataFrame, features.Columns]:
+def labelled(chosen: project_params.Settings) -> tuple[pd.DataFrame, features.FeatureColumns]:
     """The rows of data.source that have a label, and the columns that teach."""
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "table.parquet"
-        ingest.write(Path(), chosen, table, Path(scratch))
-        profile = validate.check(tables.scan(table), chosen).profile
-        frame = tables.read_parquet(table)
+        ingestion.write_table(Path(), chosen, table, Path(scratch))
+        profile = table_validation.check_table(io.scan_parquet(table), chosen).profile
+        frame = io.read_parquet(table)
     rows = frame[frame[chosen.problem.target].notna()].reset_index(drop=True)
-    return rows, features.columns(chosen, profile)
+    return rows, features.select_feature_columns(chosen, profile)

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from windvane.ledger import moments, predictions, store
-from windvane.ledger.committing import Committer
+from windvane.ledger import database, predictions
+from windvane.ledger.prediction_writer import PredictionWriter, RowCommitter
 from windvane.ledger.predictions import Prediction
-from windvane.ledger.privacy import Privacy
+from windvane.ledger.privacy import PrivacyRules
 from windvane.ledger.schema import predictions as table
-from windvane.ledger.writer import Writer
 
 WAITERS = 16
 INPUTS = {f"column_{i}": 1.5 * i for i in range(12)} | {"city": "San Antonio", "listed": "2026-01-31", "garage": None}
@@ -31,7 +30,7 @@ INPUTS = {f"column_{i}": 1.5 * i for i in range(12)} | {"city": "San Antonio", "
 
 def one() -> Prediction:
     output = {"prediction": "late", "probabilities": {"late": 0.8125, "on time": 0.1875}}
-    return Prediction(moments.make_id(), 7, INPUTS, output)
+    return Prediction(database.make_id(), 7, INPUTS, output)
 
 
 def quantiles(seconds: list[float]) -> str:
@@ -54,7 +53,7 @@ def fsync(folder: Path, times: int) -> list[float]:
     return took
 
 
-def alone(writer: Writer, times: int) -> list[float]:
+def alone(writer: PredictionWriter, times: int) -> list[float]:
     took = []
     for _ in range(times):
         began = time.perf_counter()
@@ -63,7 +62,7 @@ def alone(writer: Writer, times: int) -> list[float]:
     return took
 
 
-async def alone_in_a_loop(writer: Writer, times: int) -> list[float]:
+async def alone_in_a_loop(writer: PredictionWriter, times: int) -> list[float]:
     took = []
     for _ in range(times):
         began = time.perf_counter()
@@ -72,7 +71,7 @@ async def alone_in_a_loop(writer: Writer, times: int) -> list[float]:
     return took
 
 
-def threads(writer: Writer, seconds: float) -> float:
+def threads(writer: PredictionWriter, seconds: float) -> float:
     """Records a second from WAITERS threads, each of which waits for its own."""
     counts, end = [0] * WAITERS, time.perf_counter() + seconds
 
@@ -89,7 +88,7 @@ def threads(writer: Writer, seconds: float) -> float:
     return sum(counts) / seconds
 
 
-async def tasks(writer: Writer, seconds: float) -> float:
+async def tasks(writer: PredictionWriter, seconds: float) -> float:
     """The same from WAITERS tasks of one event loop."""
     end = time.perf_counter() + seconds
 
@@ -106,15 +105,18 @@ async def tasks(writer: Writer, seconds: float) -> float:
 def paths(engine: sa.Engine) -> tuple[float, float]:
     """Microseconds a row of storing 5,000 prepared rows in groups of 16: the driver's way, SQLAlchemy's way."""
     names = [column.name for column in table.columns]
-    groups = [predictions.prepare("paths", [one() for _ in range(WAITERS)], Privacy()) for _ in range(300)]
-    committer = Committer(engine, predictions.insert(engine))
+    groups = [
+        predictions.prepare_prediction_rows("paths", [one() for _ in range(WAITERS)], PrivacyRules())
+        for _ in range(300)
+    ]
+    committer = RowCommitter(engine, predictions.compile_prediction_insert(engine))
     began = time.perf_counter()
     for group in groups:
         committer.commit(group)
     driver = time.perf_counter() - began
     committer.close()
     statement = sa.insert(table)
-    rows = [[dict(zip(names, (*row[:1], moments.make_id(), *row[2:]), strict=True)) for row in g] for g in groups]
+    rows = [[dict(zip(names, (*row[:1], database.make_id(), *row[2:]), strict=True)) for row in g] for g in groups]
     began = time.perf_counter()
     for group in rows:
         with engine.begin() as db:
@@ -146,8 +148,8 @@ def main() -> None:
         )
         print("|---|---|---|---|---|---|---|---|---|")
         for what, url in urls.items():
-            engine = store.connect(url)
-            writer = Writer(engine, "benchmark")
+            engine = database.connect_ledger(url)
+            writer = PredictionWriter(engine, "benchmark")
             disk = quantiles(fsync(Path(name), chosen.times))
             thread = quantiles(alone(writer, chosen.times))
             task = quantiles(asyncio.run(alone_in_a_loop(writer, chosen.times)))

@@ -20,32 +20,33 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.streams import SMALL, STREAMS, job
-from windvane.monitoring.history import backtest, matrix
-from windvane.monitoring.history.matrix import Job
-from windvane.monitoring.history.windows import cut
-from windvane.tasks import estimators, features, problems, profile
+from windvane.monitoring.history import backtest, loss_matrix
+from windvane.monitoring.history.loss_matrix import MatrixJob, cut_into_windows
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.validate import table_profile
 
 ROWS, WINDOWS = 60_000, 40
 
 
-def asked() -> Job:
+def asked() -> MatrixJob:
     """The history."""
     whole = job(next(s for s in STREAMS if s.name == "bikeshare"), "expanding")
-    return replace(whole, cut=cut(whole.cut.rows.iloc[:ROWS], "ts", ROWS // WINDOWS))
+    return replace(whole, cut=cut_into_windows(whole.cut.rows.iloc[:ROWS], "ts", ROWS // WINDOWS))
 
 
-def bare(history: Job) -> float:
+def bare(history: MatrixJob) -> float:
     """Seconds of the same fits and predictions."""
-    rows, kind = history.cut.rows, problems.of(history.settings.problem.kind)
-    columns = features.columns(history.settings, profile.of(rows))
-    pipeline = estimators.build(SMALL, kind, columns, 0, 1)
-    inputs = pipeline[:-1].fit_transform(features.conform(rows, columns, "rows"), rows["count"])
+    rows, kind = history.cut.rows, definitions.load_problem_type(history.settings.problem.kind)
+    columns = features.select_feature_columns(history.settings, table_profile.profile_table(rows))
+    pipeline = model_pipeline.build_pipeline(SMALL, kind, columns, 0, 1)
+    inputs = pipeline[:-1].fit_transform(features.conform_frame(rows, columns, "rows"), rows["count"])
     truth, edges = rows["count"].to_numpy(dtype="float64"), history.cut.edges
-    first = matrix.first_window(history.cut.count)
+    first = loss_matrix.find_first_window(history.cut.count)
     began = time.perf_counter()
-    for model in range(first - matrix.held_out(first, None), history.cut.count):
-        learner = estimators.build(SMALL, kind, columns, 0, 1)[-1]
-        with estimators.one_thread():
+    for model in range(first - loss_matrix.count_held_out_windows(first, None), history.cut.count):
+        learner = model_pipeline.build_pipeline(SMALL, kind, columns, 0, 1)[-1]
+        with model_pipeline.limit_to_one_thread():
             learner.fit(inputs[: edges[model]], truth[: edges[model]])
             loss = np.abs(truth[edges[model] :] - learner.predict(inputs[edges[model] :]))
         for j in range(model, history.cut.count):
@@ -53,14 +54,14 @@ def bare(history: Job) -> float:
     return time.perf_counter() - began
 
 
-def ours(history: Job, cores: int) -> tuple[float, float]:
+def ours(history: MatrixJob, cores: int) -> tuple[float, float]:
     """Seconds of the matrix and of every policy on it; the same again with the losses kept."""
     with tempfile.TemporaryDirectory() as folder:
         took = []
         for _ in range(2):
             began = time.perf_counter()
-            made = matrix.build(history, Path(folder), cores)
-            backtest.compare({"expanding": made}, 0.5)
+            made = loss_matrix.build_loss_matrix(history, Path(folder), cores)
+            backtest.compare_policies({"expanding": made}, 0.5)
             took.append(time.perf_counter() - began)
     return took[0], took[1]
 

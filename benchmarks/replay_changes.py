@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 import yaml
 
 from benchmarks.streams import SMALL, STREAMS, job
-from windvane.flows import replay
-from windvane.flows.console import Silent
-from windvane.flows.project import Project
-from windvane.flows.replay import Asked
-from windvane.tasks.settings import Settings
+from windvane.flows.replay import history_replay
+from windvane.flows.replay.history_replay import ReplayOptions
+from windvane.tasks.console import SilentConsole
+from windvane.tasks.project import Project
+from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from windvane.monitoring.history.story import Story
+    from windvane.monitoring.history.replay_report import ReplayResult
 
 TABLES = ("txhousing", "avocados", "king_county", "parking", "bikeshare")
 ROWS, WINDOWS = 6_000, 40
@@ -46,7 +46,7 @@ def project(folder: Path, settings: Settings, rows: pd.DataFrame, window: int) -
     return Project(folder)
 
 
-def played(name: str, policy: str, window: int, seed: int | None = None) -> Story:
+def played(name: str, policy: str, window: int, seed: int | None = None) -> ReplayResult:
     """A stream's replay; `seed`: its rows shuffled among their times, and thinned to ROWS."""
     whole = job(next(s for s in STREAMS if s.name == name), "expanding")
     rows, time = whole.cut.rows, str(whole.settings.problem.time)
@@ -55,7 +55,7 @@ def played(name: str, policy: str, window: int, seed: int | None = None) -> Stor
         rows = rows.sample(len(times), random_state=seed).assign(**{time: times.to_numpy()})
     with tempfile.TemporaryDirectory() as folder:
         made = project(Path(folder), whole.settings, rows, window)
-        return replay.told(made, Asked(policy=policy), Silent(), SMALL)
+        return history_replay.replay_table(made, ReplayOptions(policy=policy), SilentConsole(), SMALL)
 
 
 def known() -> None:

@@ -20,29 +20,30 @@ from sklearn.pipeline import Pipeline
 
 from benchmarks.replay_changes import project as as_project
 from benchmarks.streams import SMALL, STREAMS, job
-from windvane.flows import replay
-from windvane.flows.console import Silent
-from windvane.flows.project import Project
-from windvane.flows.replay import Asked
-from windvane.monitoring.history.matrix import Job
-from windvane.monitoring.history.story import Story
-from windvane.monitoring.history.windows import cut
-from windvane.tasks import estimators, features, problems, profile
+from windvane.flows.replay import history_replay
+from windvane.flows.replay.history_replay import ReplayOptions
+from windvane.monitoring.history.loss_matrix import MatrixJob, cut_into_windows
+from windvane.monitoring.history.replay_report import ReplayResult
+from windvane.tasks.console import SilentConsole
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.project import Project
+from windvane.tasks.validate import table_profile
 
 ROWS, WINDOWS = 60_000, 40
 # (whether a fit, on how many rows)
 Work = list[tuple[bool, int]]
 
 
-def project(folder: Path) -> tuple[Project, Job]:
+def project(folder: Path) -> tuple[Project, MatrixJob]:
     """The stream as a project, and as a lap would read it."""
     whole = job(next(s for s in STREAMS if s.name == "bikeshare"), "expanding")
     rows = whole.cut.rows.iloc[:ROWS]
     made = as_project(folder, whole.settings, rows, ROWS // WINDOWS)
-    return made, Job(cut(rows, "ts", ROWS // WINDOWS), whole.settings, SMALL, None)
+    return made, MatrixJob(cut_into_windows(rows, "ts", ROWS // WINDOWS), whole.settings, SMALL, None)
 
 
-def ours(at: Project) -> tuple[Story, Work]:
+def ours(at: Project) -> tuple[ReplayResult, Work]:
     """A replay, and what it fitted and predicted."""
     work: Work = []
 
@@ -54,24 +55,26 @@ def ours(at: Project) -> tuple[Story, Work]:
         return call
 
     with (
-        mock.patch.object(estimators, "fit", noted(True, 3, estimators.fit)),
+        mock.patch.object(model_pipeline, "fit_pipeline", noted(True, 3, model_pipeline.fit_pipeline)),
         mock.patch.object(Pipeline, "predict", noted(False, 1, Pipeline.predict)),
     ):
-        return replay.told(at, Asked(), Silent(), SMALL), work
+        return history_replay.replay_table(at, ReplayOptions(), SilentConsole(), SMALL), work
 
 
-def bare(history: Job, work: Work) -> None:
+def bare(history: MatrixJob, work: Work) -> None:
     """The same fits and predictions."""
-    rows, kind = history.cut.rows, problems.of(history.settings.problem.kind)
-    columns = features.columns(history.settings, profile.of(rows))
-    pipeline = estimators.build(SMALL, kind, columns, 0, 1)
-    inputs = pipeline[:-1].fit_transform(features.conform(rows, columns, "rows"), rows["count"])
+    rows, kind = history.cut.rows, definitions.load_problem_type(history.settings.problem.kind)
+    columns = features.select_feature_columns(history.settings, table_profile.profile_table(rows))
+    pipeline = model_pipeline.build_pipeline(SMALL, kind, columns, 0, 1)
+    inputs = pipeline[:-1].fit_transform(features.conform_frame(rows, columns, "rows"), rows["count"])
     truth = rows["count"].to_numpy(dtype="float64")
     learner: Any = None
-    with estimators.one_thread():
+    with model_pipeline.limit_to_one_thread():
         for fit, count in work:
             if fit:
-                learner = estimators.build(SMALL, kind, columns, 0, 1)[-1].fit(inputs[:count], truth[:count])
+                learner = model_pipeline.build_pipeline(SMALL, kind, columns, 0, 1)[-1].fit(
+                    inputs[:count], truth[:count]
+                )
             else:
                 learner.predict(inputs[-count:])
 

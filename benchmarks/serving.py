@@ -50,7 +50,7 @@ def project(folder: Path) -> Path:
     params["search"] |= {"candidates": ["boosting"], "trials": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run(
-        [sys.executable, "-m", "windvane.flows.cli", "train", "--json"], cwd=folder, check=True, capture_output=True
+        [sys.executable, "-m", "windvane.cli.main", "train", "--json"], cwd=folder, check=True, capture_output=True
     )
     (engine,) = (folder / ".windvane" / "artifacts").rglob("engine.json")
     return engine.parent
@@ -122,29 +122,29 @@ def _busy(process: psutil.Process) -> float:
 
 def bare(port: int) -> None:
     """Our service without the ledger; run in the project's folder."""
-    from windvane.flows.project import Project
-    from windvane.ledger.privacy import Privacy
-    from windvane.serving import keys, server
-    from windvane.serving.access import Names
-    from windvane.serving.asking import Roles
-    from windvane.tasks.serve_settings import Rollout
+    from windvane.ledger.privacy import PrivacyRules
+    from windvane.serving.http import access_control, server
+    from windvane.serving.http.access_control import HostNames
+    from windvane.serving.http.invocations import IdTimeColumns
+    from windvane.tasks.project import Project
+    from windvane.tasks.settings.serving_section import RolloutRule
 
     own = Project(Path.cwd())
-    known = keys.read(None)
-    listening = server.listen("127.0.0.1", port, known)
+    known = access_control.parse_api_keys(None)
+    listening = server.open_listening_socket("127.0.0.1", port, known)
     home = own.home / "serving"
-    server.run(
+    server.run_service(
         own.ledger,
         own.name,
         home,
         own.fetch,
         listening,
         known,
-        Names("127.0.0.1"),
-        Roles(),
-        Privacy(),
+        HostNames("127.0.0.1"),
+        IdTimeColumns(),
+        PrivacyRules(),
         lambda *_: None,  # type: ignore[arg-type, return-value]
-        Rollout(),
+        RolloutRule(),
         recorded=False,
     )
 
@@ -155,10 +155,10 @@ def plain(model: str, port: int) -> None:
     import uvicorn
     from fastapi import FastAPI
 
-    from windvane.tasks import artifacts
+    from windvane.tasks.stores import model_files
 
     folder = Path(model)
-    pipeline = artifacts.load(folder, artifacts.sha256(folder / artifacts.MANIFEST))
+    pipeline = model_files.load_model(folder, model_files.hash_file(folder / model_files.MANIFEST_FILE))
     app = FastAPI()
 
     @app.post("/invocations")
@@ -190,7 +190,7 @@ def services(model: Path) -> dict[str, list[str]]:
     mlflow = ["models", "serve", "-m", str(model), "--env-manager", "local", "--host", "127.0.0.1", "--port"]
     return {
         OURS: [*me, "bare"],
-        RECORDED: [sys.executable, "-m", "windvane.flows.cli", "serve", "--port"],
+        RECORDED: [sys.executable, "-m", "windvane.cli.main", "serve", "--port"],
         "FastAPI + scikit-learn": [*me, "plain", str(model)],
         MLFLOW: [sys.executable, "-m", "mlflow", *mlflow],
     }

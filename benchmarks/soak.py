@@ -29,7 +29,7 @@ import scipy.stats
 from benchmarks.played import IGNORE, TARGET, TIME, prepare
 from tests.conftest import ROOT
 from tests.standing_up import Up, mine, standing, until
-from windvane.ledger import store, windows
+from windvane.ledger import database, windows
 
 # Minutes in which caches fill and allocators settle; fewer minutes behind them than LEAST say nothing.
 WARM_UP_MINUTES, LEAST = 10, 5
@@ -139,7 +139,7 @@ def megabytes(folder: Path, *patterns: str) -> float:
 
 def minutes(up: Up, load: Load, number: int, labels: bool) -> Iterator[Minute]:
     """One after the other, as they pass."""
-    engine = store.connect(f"sqlite:///{up.folder.path / '.windvane' / 'ledger.db'}")
+    engine = database.connect_ledger(f"sqlite:///{up.folder.path / '.windvane' / 'ledger.db'}")
     began = time.monotonic()
     before = (0, 0)
     for i in range(1, number + 1):
@@ -162,7 +162,7 @@ def minutes(up: Up, load: Load, number: int, labels: bool) -> Iterator[Minute]:
             handles,
             megabytes(home, "*.log*") + megabytes(up.folder.path, "up.log"),
             megabytes(home, "ledger.db*"),
-            len(windows.of(engine, str(up.told["project"]), 1)),
+            len(windows.list_windows(engine, str(up.told["project"]), 1)),
         )
         before = now
 

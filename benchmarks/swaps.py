@@ -48,7 +48,7 @@ def main() -> None:
     print(f"steady:      {steady}, {steady.answers:,} answers, {steady.failed} failed")
     print(f"with swaps:  {during}, {during.answers:,} answers, {during.failed} failed, {swaps} swaps followed")
     print(f"p99 with swaps / steady: {during.p99 / steady.p99:.2f}")
-    assert versions.last_promotion(site.ledger, PROJECT) is not None
+    assert versions.find_last_promotion(site.ledger, PROJECT) is not None
 
 
 if __name__ == "__main__":

@@ -1,38 +1,384 @@
-"""The look at production as a Prefect flow, for the schedule of `windvane up`; `windvane monitor` does the same without Prefect."""
+"""`windvane monitor`: checks the newest windows, decides, acts, and reports.
+
+A check stands in the ledger before anything follows from it. Imports neither pandas nor Prefect where nothing has
+changed.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from prefect import flow
-from prefect.artifacts import create_markdown_artifact
+from windvane.flows.model_promotion import VersionDeleted, require_champion
+from windvane.flows.services import up_state
+from windvane.ledger import decisions, laps, versions, windows
+from windvane.ledger.decisions import DecisionRecord
+from windvane.ledger.versions import ChampionMoved, Version
+from windvane.ledger.windows import WindowRecord
+from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
+from windvane.monitoring.watch import notifications
+from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
+from windvane.monitoring.watch.window_checks import MonitoringPass, copy_through_json, find_window_decision
+from windvane.tasks.console import Console
+from windvane.tasks.errors import WindvaneError
+from windvane.tasks.io import read_cache, write_json
+from windvane.tasks.project import Project
 
-from windvane.flows.console import Console
-from windvane.flows.project import Project
-from windvane.flows.standing import Clock
-from windvane.flows.watch import watch
-from windvane.ledger import versions
+if TYPE_CHECKING:
+    from windvane.monitoring.records import WindowAssessment
+
+RetrainingState = Literal["done", "queued", "no"]
+# (project, version, cause, reason): makes it champion, and records that.
+RollbackAction = Callable[[Project, int, str, str], object]
+# Between two looks whether a lap that runs elsewhere has ended.
+LAP_POLL_SECONDS = 1.0
 
 
-@flow(name="monitor", persist_result=False, validate_parameters=False)
-def monitor(root: str, clock: Clock = "wall") -> dict[str, Any]:
-    """One pass; what it decided is the run's artifact, with a link to the report."""
-    project = Project(Path(root))
-    if versions.last_promotion(project.ledger, project.name) is None:
-        # A schedule runs from the first day on: that there is nothing to watch yet is no failure.
-        return {"decision": "wait", "reason": f"{project.name} has no champion yet"}
-    told = watch(project, Console(), clock=clock)
-    create_markdown_artifact(_said(told), key="watch", description="What the watch saw, and what it decided")
+def _promote_earlier_version(project: Project, version: int, cause: str, reason: str) -> object:
+    from windvane.flows import model_promotion
+
+    return model_promotion.promote_manually(project, version, cause, reason)
+
+
+def act_on_decision(
+    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction = _promote_earlier_version
+) -> None:
+    """Do at once what no lap has to do. A retraining waits for retrain(). `put_back`: makes an earlier version champion."""
+    if not entry.open:
+        return
+    if entry.action == "rollback":
+        _roll_back_champion(project, entry, console, put_back)
+    elif entry.action == "stop":
+        decisions.record_announcement(project.ledger, entry.id)
+
+
+def finish_started_actions(project: Project, console: Console) -> None:
+    """Put a champion back that a killed pass had decided to put back, and tell MLflow what it has not been told."""
+    for entry in decisions.list_decisions(project.ledger, project.name, acting=True):
+        if entry.action == "rollback" and entry.open:
+            _roll_back_champion(project, entry, console)
+    last = versions.find_last_promotion(project.ledger, project.name)
+    if last is not None and not last.told and laps.find_living_token(project.ledger, project.name) is None:
+        from windvane.flows.model_promotion import reconcile_model_registry
+
+        try:
+            reconcile_model_registry(project)
+        except WindvaneError as e:
+            console.say(f"  note: the alias in MLflow follows later: {e}")
+
+
+def run_pending_retraining(project: Project, console: Console, wait: bool) -> RetrainingState:
+    """See to it that the retraining that is owed takes place: through the automation where `up` runs, else here and now."""
+    owed = decisions.find_pending_retraining(project.ledger, project.name)
+    if owed is None:
+        return "no"
+    if up_state.read_running_up(project.home) is not None:
+        if owed.state == "recorded":
+            _announce_decision(project, owed, console)
+        if wait:
+            return _wait_for_lap(project, owed, console)
+        return "queued"
+    from windvane.flows.lap import lap_runner
+
+    decisions.record_announcement(project.ledger, owed.id)
+    lap_runner.run_lap(project, "watch", "refit", console, decision=owed.id)
+    return _read_retraining_state(project, owed)
+
+
+def _announce_decision(project: Project, owed: DecisionRecord, console: Console) -> None:
+    """Tell the automation. Where that fails the reconciler finds the decision in the ledger."""
+    from windvane.flows.orchestration import deployments, libraries, server
+
+    with server.use_prefect_server(project.home / "prefect"):
+        libraries.silence_prefect()
+        try:
+            deployments.emit_retrain_event(project.name, owed.id, owed.reason)
+        except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler looks every minute)
+            console.say(
+                f"  note: Prefect was not told ({type(e).__name__}); `windvane up` finds the decision within a minute"
+            )
+            return
+    decisions.record_announcement(project.ledger, owed.id)
+
+
+def _wait_for_lap(project: Project, owed: DecisionRecord, console: Console) -> RetrainingState:
+    while (now := decisions.find_decision(project.ledger, owed.id)) is not None and now.open:
+        console.working(f"waiting for the lap: {now.state}")
+        if (
+            up_state.read_running_up(project.home) is None
+            and laps.find_living_token(project.ledger, project.name) is None
+        ):
+            return run_pending_retraining(project, console, wait=False)
+        time.sleep(LAP_POLL_SECONDS)
+    return _read_retraining_state(project, owed)
+
+
+def _read_retraining_state(project: Project, owed: DecisionRecord) -> RetrainingState:
+    now = decisions.find_decision(project.ledger, owed.id)
+    return "queued" if now is not None and now.open else "done" if now is not None and now.state == "done" else "no"
+
+
+def _roll_back_champion(
+    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction = _promote_earlier_version
+) -> None:
+    """Put the version before back. Told to MLflow; what keeps that from being told is repaired by the next lap or look."""
+    engine, name = project.ledger, project.name
+    champion = versions.find_champion(engine, name)
+    earlier = versions.find_previous_champion(engine, name, entry.version)
+    if champion is not None and champion.version == earlier:  # a pass was killed after it had done so
+        decisions.close_decision(engine, entry.id, "done", f"version {earlier} serves again")
+        return
+    if champion is None or champion.version != entry.version or earlier is None:
+        decisions.close_decision(engine, entry.id, "skipped", "the champion has changed since")
+        return
+    try:
+        put_back(project, earlier, "probation", entry.reason)
+    except ChampionMoved:
+        decisions.close_decision(engine, entry.id, "skipped", "the champion has changed since")
+        return
+    except VersionDeleted as e:
+        decisions.close_decision(engine, entry.id, "skipped", str(e))
+        console.say(f"  note: version {entry.version} goes on, though {entry.reason}: {e}")
+        return
+    decisions.close_decision(engine, entry.id, "done", f"version {earlier} serves again")
+    console.say(f"  version {earlier} serves again: {entry.reason}")
+
+
+def log_check_run(
+    project: Project, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, pages: Sequence[Path]
+) -> None:
+    """A run for a look that found something, with what caused it, its figures and its pages."""
+    tracker = project.tracker
+    said = ", ".join(look.drift.columns[:3])
+    name = f"watch: {entry.action}: {look.diagnosis.change}" + (f" in {said}" if said else "")
+    tags = {
+        "windvane.watch": seen.start,
+        "windvane.cause": entry.reason,
+        "windvane.decision": entry.id,
+        "windvane.action": entry.action,
+        "windvane.diagnosis": look.diagnosis.change,
+        "windvane.version": str(seen.version),
+        "mlflow.note.content": f"**{entry.action}**: {entry.reason}\n\n{look.diagnosis.change}: {look.diagnosis.why}",
+    }
+    run = tracker.start(name[:250], f"watch-{entry.id}", tags)
+    figures = {
+        "rows": float(seen.rows),
+        "labelled": float(seen.labelled),
+        "drift_statistic": look.drift.statistic,
+        "drift_limit": look.drift.limit,
+        "drift_p": look.drift.p,
+        "loss": look.quality.loss,
+        "loss_reference": look.quality.reference,
+        "loss_estimated": None if look.estimate is None else look.estimate.loss,
+        "gain_expected": entry.gain,
+    }
+    tracker.log(run, metrics=figures)
+    for page in pages:
+        tracker.store(run, page, "watch")
+    tracker.end(run)
+    windows.record_window_run(project.ledger, project.name, seen, run)
+
+
+class CheckReporter:
+    """The pages of a champion's looks."""
+
+    def __init__(self, production: Production, console: Console) -> None:
+        self._production, self._console = production, console
+        self._project = production.project
+        self._away = False
+
+    def after(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord) -> None:
+        """Write the page, act, and tell, in this order, once a decision is on record."""
+        report = self.report(seen)
+        act_on_decision(self._project, entry, self._console)
+        if entry.action != "wait" or look.drift.alarm is not False:
+            self._log(seen, look, entry, Path(report))
+        notifications.notify_of_check(self._project, look, entry)
+
+    def _log(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
+        """A run in MLflow, as long as that answers: looks and decisions stand in the ledger without it."""
+        if self._away:
+            return
+        try:
+            log_check_run(self._project, seen, look, entry, [page])
+        except WindvaneError as e:
+            self._away = True
+            self._console.say(f"  note: looks of this pass are not in MLflow: {e}")
+
+    def report(self, seen: WindowRecord) -> str:
+        """Write a look's page, with Evidently's report behind ours; where. Pages before it that had nothing to say let theirs go."""
+        mine = windows.list_windows(self._project.ledger, self._project.name, seen.version)
+        for earlier in mine:
+            kept = report_path(self._project, earlier.version, earlier.start)
+            if earlier.start < seen.start and earlier.look["drift"]["alarm"] is False and kept.exists():
+                kept.unlink()
+                self._write(earlier, mine)
+        return str(self._write(seen, mine))
+
+    def _write(self, seen: WindowRecord, mine: tuple[WindowRecord, ...]) -> Path:
+        from windvane.monitoring.watch import assessment, report
+
+        path = page_path(self._project, seen.version, seen.start)
+        report.write_window_report(
+            path,
+            assessment.decode_assessment(seen.look),
+            find_window_decision(self._project.ledger, self._project.name, seen),
+            self._project.name,
+            seen.origin,
+            self._production.hidden if seen.origin == "ledger" else (),
+            [assessment.decode_assessment(s.look) for s in mine if s.start < seen.start],
+            report_path(self._project, seen.version, seen.start),
+        )
+        return path
+
+
+_END_OF_TIME = "9999"
+_LOCK_FILE = "watch.lock"
+
+
+def monitor_production(
+    project: Project, console: Console, *, clock: Clock = "wall", wait: bool = False, acknowledge: bool = False
+) -> dict[str, Any]:
+    """One pass over what is new; what it saw, decided and did. While another one looks, it ends at once and says so."""
+    from filelock import FileLock, Timeout
+
+    champion = require_champion(project)
+    lock = FileLock(project.home / _LOCK_FILE)
+    try:
+        # What a person acknowledges must not be lost: that waits.
+        lock.acquire(timeout=-1 if acknowledge else 0)
+    except Timeout:
+        told = _make_empty_result(champion.version, "another pass looks at production already; it sees the same rows")
+        _print_result(told, console)
+        return {**told, "retrained": "no"}
+    try:
+        told = _check_and_decide(project, champion, console, clock, acknowledge)
+    finally:
+        lock.release()
+    _print_result(told, console)
+    told = {**told, "retrained": run_pending_retraining(project, console, wait)}
+    notifications.send_notices(project)
     return told
 
 
-def _said(told: dict[str, Any]) -> str:
+def _check_and_decide(
+    project: Project, champion: Version, console: Console, clock: Clock, acknowledge: bool
+) -> dict[str, Any]:
+    """What is to be seen and decided, at most once at a time."""
+    promotion = versions.find_last_promotion(project.ledger, project.name)
+    assert promotion is not None
+    if acknowledge:
+        _acknowledge_stops(project, console)
+    finish_started_actions(project, console)
+    production = Production(project, champion, promotion, clock, console)
+    path = project.home / WATCH_FOLDER / "last.json"
+    known = read_cache(path, lambda c: (c["state"], str(c["until"]), _validate_kept_result(c["told"])))
+    same = known is not None and known[0] == copy_through_json(production.state) and production.now < known[1]
+    if known is not None and same and known[2]["drift"]["alarm"] is not None:
+        told: dict[str, Any] = known[2]
+        console.say("  nothing new since the last look")
+        return told
+    pages = CheckReporter(production, console)
+    found = MonitoringPass(production, console, pages.after).run()
+    if found is None:
+        taught = f" until {champion.taught_until}" if champion.taught_until else ""
+        told = _make_empty_result(champion.version, f"no rows yet since version {champion.version} was taught{taught}")
+    else:
+        told = _make_result(*found, production, pages.report(found[0]))
+    until = min((p.end for p in production.places() if not p.closed), default=_END_OF_TIME)
+    write_json({"state": production.state, "until": until, "told": told}, path)
+    return told
+
+
+def _validate_kept_result(told: Any) -> dict[str, Any]:
+    """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged."""
+    whole = {name: told[name] for name in ("quality", "diagnosis", "decision", "reason", "report", "version")}
+    whole["window"] = {**dict(told["window"]), **{name: told["window"][name] for name in ("rows", "from", "to")}}
+    if whole["window"]["rows"]:
+        whole["window"] |= {name: told["window"][name] for name in ("closed", "labelled")}
+    whole["drift"] = {
+        **dict(told["drift"]),
+        "alarm": None if told["drift"]["alarm"] is None else bool(told["drift"]["alarm"]),
+        "columns": list(told["drift"]["columns"]),
+    }
+    return {**told, **whole}
+
+
+def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
+    empty = {"rows": 0, "from": None, "to": None}
+    return {
+        "window": empty,
+        "drift": {"alarm": False, "columns": []},
+        "quality": None,
+        "diagnosis": "none",
+        "decision": "wait",
+        "reason": reason,
+        "report": None,
+        "version": version,
+    }
+
+
+def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Production, report: str) -> dict[str, Any]:
+    look = seen.look
+    hidden = [] if seen.origin == "source" else list(production.hidden)
+    return {
+        "window": {
+            "rows": seen.rows,
+            "from": seen.start,
+            "to": seen.end,
+            "closed": seen.closed,
+            "labelled": seen.labelled,
+        },
+        "drift": {
+            "alarm": look["drift"]["alarm"],
+            "columns": list(dict.fromkeys(f["column"] for f in look["drift"]["findings"] if f["alarm"])),
+            "p": look["drift"]["p"],
+            "level": look["drift"]["level"],
+            "note": look["drift"]["note"],
+            "left_out": hidden,
+        },
+        "quality": look["quality"]
+        if look["quality"]["loss"] is not None or look["estimate"] is None
+        else look["estimate"],
+        "diagnosis": look["diagnosis"]["change"],
+        "why": look["diagnosis"]["why"],
+        "decision": entry.action,
+        "reason": entry.reason,
+        "known_until": entry.known_until,
+        "gain": entry.gain,
+        "cost": entry.cost,
+        "report": report,
+        "version": seen.version,
+    }
+
+
+def _print_result(told: dict[str, Any], console: Console) -> None:
     window, drift = told["window"], told["drift"]
-    lines = [f"## {told['decision']}: {told['diagnosis']}", "", told["reason"], ""]
     if window["rows"]:
-        moved = ", ".join(drift["columns"]) if drift["alarm"] else "no alarm"
-        lines += [f"Window {window['from'][:10]} to {window['to'][:10]}, {window['rows']:,} rows; drift: {moved}.", ""]
+        console.say(
+            f"  window {window['from'][:10]} to {window['to'][:10]}{'' if window['closed'] else ' (still open)'}: "
+            f"{window['rows']:,} rows, {window['labelled']:,} labelled; version {told['version']}"
+        )
+        moved = f"alarm: {', '.join(drift['columns'])}" if drift["alarm"] else drift["note"] or "no alarm"
+        console.say(f"  drift: {moved}")
+        if drift.get("left_out"):
+            console.say(f"    left out, as the ledger does not keep them: {', '.join(drift['left_out'])}")
+        console.say(f"  diagnosis: {told['diagnosis']}: {told['why']}")
+    console.say(f"  decision: {told['decision']}: {told['reason']}")
     if told["report"]:
-        lines.append(f"[Report]({Path(told['report']).resolve().as_uri()})")
-    return "\n".join(lines)
+        console.say(f"  report: {told['report']}")
+
+
+def _acknowledge_stops(project: Project, console: Console) -> None:
+    stops = [
+        d for d in decisions.list_decisions(project.ledger, project.name, acting=True) if d.action == "stop" and d.open
+    ]
+    for one in stops:
+        decisions.close_decision(project.ledger, one.id, "done", ACKNOWLEDGED_NOTE)
+        console.say(f"  acknowledged: {one.reason}")
+    if not stops:
+        console.say("  nothing to acknowledge")
+    (project.home / WATCH_FOLDER / "last.json").unlink(missing_ok=True)

@@ -1,110 +1,153 @@
-"""A lap: from a source to a decided model. Order and decisions; the work stands in tasks/, its wiring in the files beside."""
+"""A lap from top to bottom: from a source to a promoted or refused model.
+
+Order and decisions; flows/lap/ has the steps.
+"""
 
 from __future__ import annotations
 
-from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from prefect import flow
-from prefect.context import TagsContext
-from prefect.runtime import flow_run
-
-from windvane.flows import loading, steps
-from windvane.flows.closing import close_abandoned
-from windvane.flows.console import Console
-from windvane.flows.data import nothing_to_learn
-from windvane.flows.deploying import adopted, deleted, reconcile
-from windvane.flows.lap import CURRENT, Depth, Lap, claimed, finish, opened, recorded, unchanged
-from windvane.flows.outcome import Outcome
-from windvane.flows.project import Project
-from windvane.flows.teaching import lesson
-from windvane.flows.telling import begin, conclude, summary
-from windvane.ledger import laps, versions
-from windvane.ledger.versions import Version
+from windvane.flows.lap import data_steps
+from windvane.flows.lap.context import LapContext, clear, compute_fingerprint, find_unchanged_outcome, finish_lap
+from windvane.flows.lap.step_runner import Runner
+from windvane.ledger import versions
 from windvane.tasks.errors import WindvaneError
-from windvane.tasks.estimators import one_thread
-from windvane.tasks.smoke import Tester
+from windvane.tasks.lap_outcome import LapOutcome
+from windvane.tasks.sources.fetch import FetchResult
+
+if TYPE_CHECKING:
+    from windvane.flows.lap.gate_step import Judged
+    from windvane.ledger.versions import Version
 
 
-@flow(name="lap", flow_run_name="{cause}", persist_result=False, validate_parameters=False)
-def lap(root: str, cause: str = "scheduled", depth: Depth = "search", decision: str | None = None) -> Outcome | None:
-    """One pass from source to a decided model; a schedule calls it as it stands, the command line under its own lease.
-
-    `decision`: what it carries out, from the ledger, which then says depth and cause; None comes back where that has ended.
+@dataclass(frozen=True)
+class Challenger:
+    """A registered version that wants to serve. run_id and fits: this lap's run in MLflow and fitted models for it; None and 0
+    where an earlier lap made it.
     """
-    if (current := CURRENT.get()) is not None:
-        # The lap's tag is for its flow run: of a tagged task run Prefect asks the server for a concurrency slot first, and
-        # after a long step that call fails on a connection gone stale and is tried again seconds later.
-        with TagsContext(current_tags=set()):
-            return _run(current)
-    with opened(Project(Path(root)), cause, depth, Console()) as current:
-        if not claimed(current, decision):
-            return None
-        with recorded(current):
-            return _run(current)
+
+    version: Version
+    run_id: str | None = None
+    fits: int = 0
 
 
-def _run(lap: Lap) -> Outcome:
-    laps.note(lap.project.ledger, lap.id, prefect_run=str(flow_run.id))
-    close_abandoned(lap)
-    if note := reconcile(lap.project):
+def run_lap(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> LapOutcome:
+    """One pass from the source to a decided model. `fetched`: by the command line, which looks before it starts Prefect."""
+    run(repair, lap)
+    _, outcome = look(lap, run, fetched)
+    return train(lap, run) if outcome is None else end(lap, run, outcome)
+
+
+def repair(lap: LapContext) -> None:
+    """Close what a killed lap left running, and bring MLflow's aliases and the ledger together."""
+    from windvane.flows.model_promotion import reconcile_model_registry
+    from windvane.flows.orchestration.reconciliation import close_abandoned_laps
+
+    close_abandoned_laps(lap)
+    if note := reconcile_model_registry(lap.project):
         lap.console.say(f"  note: {note}")
-    steps.fetch(lap)
-    outcome = unchanged(lap)
-    if outcome is None:
-        data_version = refresh(lap)
-        if (known := nothing_to_learn(lap)) is not None:
-            finish(lap, known)
-            return known
-        loading.load(lap.project)
-        mark = lap.fingerprint(data_version)
-        challenger = versions.built_from(lap.project.ledger, lap.project.name, mark) or adopted(lap, mark)
-        if challenger is not None and challenger.collected is not None:
-            raise deleted(challenger)
-        outcome = decide(lap, challenger or teach(lap, data_version, mark))
-        lap.clear(mark)
-    if lap.project.settings.data.remote is not None:
-        steps.push(lap)
-    finish(lap, outcome)
+
+
+def look(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> tuple[FetchResult, LapOutcome | None]:
+    """fetch, and the earlier outcome where data, params, code and gate are as they were then; None: there is something to do."""
+    fetched = run(data_steps.run_fetch_step, lap, fetched)
+    return fetched, run(find_unchanged_outcome, lap)
+
+
+def train(lap: LapContext, run: Runner) -> LapOutcome:
+    """ingest -> validate -> split, each only if DVC says that it must; then a challenger, and what becomes of it."""
+    from windvane.flows import model_promotion
+    from windvane.flows.lap import data_steps
+    from windvane.flows.orchestration import libraries
+
+    run(data_steps.run_ingest_step, lap)
+    run(data_steps.run_validate_step, lap)
+    data_version = run(data_steps.run_split_step, lap)
+    if (outcome := run(data_steps.find_no_new_rows_outcome, lap)) is not None:
+        return end(lap, run, outcome)
+    run(libraries.import_heavy_modules, lap.project)
+    mark = run(compute_fingerprint, lap, data_version)
+    known = run(model_promotion.registered, lap, mark)
+    challenger = make_challenger(lap, run, data_version, mark) if known is None else Challenger(known)
+    outcome = decide_promotion(lap, run, challenger)
+    run(clear, lap, mark)
+    return end(lap, run, outcome, challenger.run_id)
+
+
+def make_challenger(lap: LapContext, run: Runner, data_version: str, mark: str) -> Challenger:
+    """search -> evaluate -> build -> register: searched, evaluated once, stored, tried in a process of its own, explained."""
+    from windvane.flows import model_promotion
+    from windvane.flows.lap import model_steps, run_records
+    from windvane.tasks.models.model_pipeline import limit_to_one_thread
+
+    lesson = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, mark))
+    # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
+    with run(model_steps.tester) as tester, limit_to_one_thread():
+        # Beside the search, which leaves a core idle while it boosts. Rows that it refuses end the search at its next trial.
+        inspected = run.beside(model_steps.run_inspect_step, lap, lesson)
+        try:
+            found = run(model_steps.run_search_step, lap, lesson, lambda: model_steps.refuse(lap, lesson))
+        finally:
+            inspected.result()  # its refusal comes first; what the search says of such rows comes second
+        spec = found.best.spec
+        evaluated = run(model_steps.run_evaluate_step, lap, lesson, spec)
+        # Beside explain: the stored model is tried in a process of its own.
+        building = run.beside(model_steps.run_build_step, lap, lesson, spec, evaluated.held)
+        tested = run.beside(model_steps.run_smoke_step, lap, building, tester)
+        explained = run(model_steps.run_explain_step, lap, lesson, found, evaluated.held)
+        built = building.result()  # asked first: of a failed build, smoke would only say that it never began
+        tested.result()
+    fits = found.fits + evaluated.fits + built.fits
+    summary = run(run_records.log_lap_summary, lap, lesson, found, evaluated.held, explained, fits)
+    return Challenger(run(model_promotion.run_register_step, lap, lesson, built, spec, summary), lesson.run_id, fits)
+
+
+def decide_promotion(lap: LapContext, run: Runner, challenger: Challenger) -> LapOutcome:
+    """The gate: may the challenger serve?"""
+    from windvane.flows.lap import gate_step
+
+    judged = run(gate_step.run_judge_step, lap, challenger.version)
+    return (promote if judged.verdict.accepted else refuse)(lap, run, challenger, judged)
+
+
+def refuse(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged) -> LapOutcome:
+    """A refused challenger does not serve: the champion serves on, or nothing does where there is none yet.
+
+    The ledger keeps the verdict with its reason, and the decision that this lap carried out ends with it. The challenger stays
+    registered, and its run in MLflow says why: `windvane promote` may still let it serve, another gate judges it again without a
+    fit, and as long as nothing changes laps are `unchanged`. Its model files go with `windvane clean` or retention.versions.
+    """
+    from windvane.flows.lap import run_records
+
+    outcome = run(run_records.record_lap_verdict, lap, challenger.version, judged, None, challenger.fits, run.seconds)
+    run(run_records.close_run, lap, outcome)
     return outcome
 
 
-def refresh(lap: Lap) -> str:
-    """ingest -> validate -> split, each only if DVC says that it must; the data version."""
-    steps.ingest(lap)
-    steps.validate(lap)
-    return str(steps.split(lap))
+def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged) -> LapOutcome:
+    """An accepted challenger serves from the moment at which the ledger has verdict and promotion; then MLflow is told."""
+    from windvane.flows import model_promotion
+    from windvane.flows.lap import run_records
 
-
-def teach(lap: Lap, data_version: str, mark: str) -> Version:
-    """A challenger: its rows looked at, searched, evaluated once, stored, tried in a process of its own, explained, registered."""
-    taught = lesson(lap, data_version, mark)
-    begin(lap, taught)
-    # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
-    with closing(Tester()) as tester, one_thread():
-        # Beside the search, which leaves a core idle while it boosts.
-        looked = steps.inspect.submit(lap, taught)
-        try:
-            found = steps.search(lap, taught)
-        finally:
-            looked.result()  # rows that the look stops are not judged; what the search says of them comes second
-        held = steps.evaluate(lap, taught, found.best.spec)
-        # Beside explain: the stored model is tried in a process of its own.
-        built = steps.build.submit(lap, taught, found.best.spec, held)
-        smoke = steps.smoke.submit(lap, built, tester)
-        told = steps.explain(lap, taught, found, held)
-        stored = built.result()  # asked first: of a failed build, smoke would only say that it never began
-        smoke.result()
-    return steps.register(lap, taught, stored, found.best.spec, summary(lap, found, held, told))
-
-
-def decide(lap: Lap, challenger: Version) -> Outcome:
-    """Judge the challenger; verdict and promotion enter the ledger together, then MLflow is told."""
-    verdict, against = steps.judge(lap, challenger)
-    outcome, move = conclude(lap, challenger, verdict, against)
+    champion, new = versions.find_champion(lap.project.ledger, lap.project.name), challenger.version.version
+    move = None  # it serves already, and was judged once more
+    if champion is None or champion.version != new:
+        move = versions.make_promotion(champion.version if champion else None, new, "lap", judged.verdict.reason)
+    outcome = run(run_records.record_lap_verdict, lap, challenger.version, judged, move, challenger.fits, run.seconds)
+    run(run_records.close_run, lap, outcome)
     if move is not None:
         try:
-            steps.promote(lap, move)
+            run(model_promotion.run_promote_step, lap, move)
         except WindvaneError as e:  # the promotion is done: the ledger has it
             lap.console.say(f"  note: the alias in MLflow follows at the next lap: {e}")
+    return outcome
+
+
+def end(lap: LapContext, run: Runner, outcome: LapOutcome, run_id: str | None = None) -> LapOutcome:
+    """Push the data where data.remote asks for it, and close the lap in the ledger if it stands there."""
+    if lap.project.settings.data.remote is not None:
+        run(data_steps.run_push_step, lap, run_id)
+    if lap.on_record:
+        run(finish_lap, lap, outcome)
     return outcome

@@ -1,8 +1,6 @@
-"""Decisions, and the outbox that makes each of them end in at most one finished lap.
+"""The outbox of the watch: decisions, each of which ends in at most one finished lap, and notices to people.
 
-A decision is recorded before anybody is told: recorded -> told -> claimed -> done | skipped. A lap claims it under the project's
-lease, and whatever ends it carries that lease's token: of two laps that both believe to have it, one finds that it has not. What
-a decision is made from, and what it means, is monitoring's matter.
+Both are recorded before anything follows from them.
 """
 
 from __future__ import annotations
@@ -13,26 +11,25 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from windvane.ledger.leases import Lease, check
-from windvane.ledger.moments import make_id
-from windvane.ledger.schema import decisions
-from windvane.ledger.store import now, reading
+from windvane.ledger.database import make_id, now_timestamp, open_snapshot
+from windvane.ledger.laps import Lease, check_lease
+from windvane.ledger.schema import decisions, notices
 
-State = Literal["recorded", "told", "claimed", "done", "skipped"]
-OPEN = ("recorded", "told", "claimed")
+DecisionState = Literal["recorded", "told", "claimed", "done", "skipped"]
+OPEN_DECISION_STATES = ("recorded", "told", "claimed")
 # So many laps may die over a decision: then it is given up, and the next look at production decides anew.
-MOST_CLAIMS = 5
+MAX_CLAIMS = 5
 
 
-class AlreadyOpen(RuntimeError):
+class RetrainingAlreadyOpen(RuntimeError):
     """A decision to retrain is under way: there is at most one at a time."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class DecisionRecord:
     """A decision about a version's window (by its start). `at`: the moment in the events' own time, ledger text.
 
-    made: the version that came of it; realised: what that saved, in the units of `gain` (monitoring/evidence.py).
+    made: the version that came of it; realised: what that saved, in the units of `gain` (monitoring/records.py).
     """
 
     project: str
@@ -49,7 +46,7 @@ class Entry:
     known_until: str | None = None
     id: str = ""
     recorded: str = ""
-    state: State = "recorded"
+    state: DecisionState = "recorded"
     told: str | None = None
     lap: str | None = None
     token: int | None = None
@@ -62,131 +59,135 @@ class Entry:
     @property
     def open(self) -> bool:
         """Whether somebody still has to do something about it."""
-        return self.state in OPEN
+        return self.state in OPEN_DECISION_STATES
 
 
-def record(engine: sa.Engine, entry: Entry) -> Entry:
+def record_decision(engine: sa.Engine, entry: DecisionRecord) -> DecisionRecord:
     """Put a decision on record, and return it with its id; one to wait is done at once, the others are open.
 
     Anything but waiting is decided once per version, window and action: a second time returns the first.
-    Raises AlreadyOpen for a retraining while another one is under way.
+    Raises RetrainingAlreadyOpen for a retraining while another one is under way.
     """
-    new = {**vars(entry), "id": make_id(), "recorded": now()}
+    new = {**vars(entry), "id": make_id(), "recorded": now_timestamp()}
     if entry.action == "wait":
         new |= {"state": "done", "ended": new["recorded"]}
     try:
         with engine.begin() as db:
-            if (known := _known(db, entry)) is not None:
+            if (known := _find_same_decision(db, entry)) is not None:
                 return known
-            if entry.action == "retrain" and (under_way := _open(db, entry.project)) is not None:
-                raise AlreadyOpen(f"the retraining decided {under_way.recorded[:19]}Z is under way")
+            if entry.action == "retrain" and (under_way := _find_open_retraining(db, entry.project)) is not None:
+                raise RetrainingAlreadyOpen(f"the retraining decided {under_way.recorded[:19]}Z is under way")
             db.execute(sa.insert(decisions).values(**new))
     except sa.exc.IntegrityError:  # two at once in PostgreSQL, where looking locks nothing
         with engine.begin() as db:
-            if (known := _known(db, entry)) is not None:
+            if (known := _find_same_decision(db, entry)) is not None:
                 return known
-        raise AlreadyOpen("a retraining that was decided meanwhile is under way") from None
-    return Entry(**new)
+        raise RetrainingAlreadyOpen("a retraining that was decided meanwhile is under way") from None
+    return DecisionRecord(**new)
 
 
-def tell(engine: sa.Engine, id: str) -> None:
+def record_announcement(engine: sa.Engine, id: str) -> None:
     """Record that whoever acts on it has been told; a second time, or too late, changes nothing."""
     with engine.begin() as db:
         this = (decisions.c.id == id, decisions.c.state == "recorded")
-        db.execute(sa.update(decisions).where(*this).values(state="told", told=now()))
+        db.execute(sa.update(decisions).where(*this).values(state="told", told=now_timestamp()))
 
 
-def claim(engine: sa.Engine, lease: Lease, id: str, lap: str) -> Entry | None:
+def claim_decision(engine: sa.Engine, lease: Lease, id: str, lap: str) -> DecisionRecord | None:
     """Make the decision this lap's, or return None: it has ended, or is another project's.
 
     Taken over from a lap with an older token: its process is gone, since we hold the lease. Raises LeaseLost.
     """
     with engine.begin() as db:
-        check(db, lease)
-        this = (decisions.c.id == id, decisions.c.project == lease.project, decisions.c.state.in_(OPEN))
-        found = _entry(db, *this)
+        check_lease(db, lease)
+        this = (decisions.c.id == id, decisions.c.project == lease.project, decisions.c.state.in_(OPEN_DECISION_STATES))
+        found = _read_decision(db, *this)
         if found is None or (found.state == "claimed" and found.token == lease.token and found.lap != lap):
             return None
-        if found.claims >= MOST_CLAIMS and found.lap != lap:
+        if found.claims >= MAX_CLAIMS and found.lap != lap:
             note = f"given up: {found.claims} laps were killed over it. Look at their runs, then: windvane train"
-            db.execute(sa.update(decisions).where(*this).values(state="skipped", note=note, ended=now()))
+            db.execute(sa.update(decisions).where(*this).values(state="skipped", note=note, ended=now_timestamp()))
             return None
         new = {"state": "claimed", "lap": lap, "token": lease.token}
-        new |= {"claims": found.claims + (found.lap != lap), "told": found.told or now()}
+        new |= {"claims": found.claims + (found.lap != lap), "told": found.told or now_timestamp()}
         db.execute(sa.update(decisions).where(*this).values(**new))
-        return Entry(**{**vars(found), **new})
+        return DecisionRecord(**{**vars(found), **new})
 
 
-def settle(
+def settle_claimed_decision(
     db: sa.Connection, lease: Lease, lap: str, state: Literal["done", "skipped"], note: str, made: int | None = None
 ) -> bool:
     """In whoever's transaction: end the decision that this lap claimed; whether there was one. Call after leases.check()."""
     c = decisions.c
     mine = (c.project == lease.project, c.state == "claimed", c.lap == lap, c.token == lease.token)
-    new = {"state": state, "note": note, "made": made, "ended": now()}
+    new = {"state": state, "note": note, "made": made, "ended": now_timestamp()}
     return bool(db.execute(sa.update(decisions).where(*mine).values(**new)).rowcount)
 
 
-def finish(
+def finish_claimed_decision(
     engine: sa.Engine, lease: Lease, lap: str, state: Literal["done", "skipped"], note: str, made: int | None = None
 ) -> bool:
     """End the decision that this lap claimed, with what came of it; whether there was one. Raises LeaseLost."""
     with engine.begin() as db:
-        check(db, lease)
-        return settle(db, lease, lap, state, note, made)
+        check_lease(db, lease)
+        return settle_claimed_decision(db, lease, lap, state, note, made)
 
 
-def close(engine: sa.Engine, id: str, state: Literal["done", "skipped"], note: str) -> bool:
+def close_decision(engine: sa.Engine, id: str, state: Literal["done", "skipped"], note: str) -> bool:
     """End a decision that no lap has to do with (a stop, a rollback, a retraining that nobody claimed); whether it was open."""
     with engine.begin() as db:
         this = (decisions.c.id == id, decisions.c.state.in_(("recorded", "told")))
-        done = db.execute(sa.update(decisions).where(*this).values(state=state, note=note, ended=now()))
+        done = db.execute(sa.update(decisions).where(*this).values(state=state, note=note, ended=now_timestamp()))
         return bool(done.rowcount)
 
 
-def realise(engine: sa.Engine, id: str, gain: float) -> None:
+def record_realized_gain(engine: sa.Engine, id: str, gain: float) -> None:
     """Keep what a retraining really saved; the first figure stays."""
     with engine.begin() as db:
         this = (decisions.c.id == id, decisions.c.realised.is_(None))
         db.execute(sa.update(decisions).where(*this).values(realised=gain))
 
 
-def pending(engine: sa.Engine, project: str) -> Entry | None:
+def find_pending_retraining(engine: sa.Engine, project: str) -> DecisionRecord | None:
     """The retraining that is open: recorded, told or claimed. None: nothing is owed."""
-    with reading(engine) as db:
-        return _open(db, project)
+    with open_snapshot(engine) as db:
+        return _find_open_retraining(db, project)
 
 
-def numbered(engine: sa.Engine, id: str) -> Entry | None:
+def find_decision(engine: sa.Engine, id: str) -> DecisionRecord | None:
     """The decision with this id, or None."""
-    with reading(engine) as db:
-        return _entry(db, decisions.c.id == id)
+    with open_snapshot(engine) as db:
+        return _read_decision(db, decisions.c.id == id)
 
 
-def listed(engine: sa.Engine, project: str, *, acting: bool = False, since: str | None = None) -> tuple[Entry, ...]:
+def list_decisions(
+    engine: sa.Engine, project: str, *, acting: bool = False, since: str | None = None
+) -> tuple[DecisionRecord, ...]:
     """Decisions in the order in which they were recorded; `acting`: without those to wait; `since`: by their own time."""
     c = decisions.c
-    query = _columns().where(c.project == project)
+    query = _select_decisions().where(c.project == project)
     query = query.where(c.action != "wait") if acting else query
     query = query if since is None else query.where(c.at >= since)
-    with reading(engine) as db:
-        return tuple(Entry(**row) for row in db.execute(query.order_by(c.recorded, c.id)).mappings())
+    with open_snapshot(engine) as db:
+        return tuple(DecisionRecord(**row) for row in db.execute(query.order_by(c.recorded, c.id)).mappings())
 
 
-def last(engine: sa.Engine, project: str) -> Entry | None:
+def find_last_decision(engine: sa.Engine, project: str) -> DecisionRecord | None:
     """The newest decision, to wait or not; None before the first."""
     c = decisions.c
-    with reading(engine) as db:
-        row = db.execute(_columns().where(c.project == project).order_by(c.recorded.desc(), c.id.desc()).limit(1))
+    with open_snapshot(engine) as db:
+        row = db.execute(
+            _select_decisions().where(c.project == project).order_by(c.recorded.desc(), c.id.desc()).limit(1)
+        )
         found = row.mappings().one_or_none()
-    return None if found is None else Entry(**found)
+    return None if found is None else DecisionRecord(**found)
 
 
-def _known(db: sa.Connection, entry: Entry) -> Entry | None:
+def _find_same_decision(db: sa.Connection, entry: DecisionRecord) -> DecisionRecord | None:
     if entry.action == "wait":
         return None
     c = decisions.c
-    return _entry(
+    return _read_decision(
         db,
         c.project == entry.project,
         c.version == entry.version,
@@ -195,15 +196,71 @@ def _known(db: sa.Connection, entry: Entry) -> Entry | None:
     )
 
 
-def _open(db: sa.Connection, project: str) -> Entry | None:
+def _find_open_retraining(db: sa.Connection, project: str) -> DecisionRecord | None:
     c = decisions.c
-    return _entry(db, c.project == project, c.action == "retrain", c.state.in_(OPEN))
+    return _read_decision(db, c.project == project, c.action == "retrain", c.state.in_(OPEN_DECISION_STATES))
 
 
-def _entry(db: sa.Connection, *where: sa.ColumnElement[bool]) -> Entry | None:
-    row = db.execute(_columns().where(*where)).mappings().one_or_none()
-    return None if row is None else Entry(**row)
+def _read_decision(db: sa.Connection, *where: sa.ColumnElement[bool]) -> DecisionRecord | None:
+    row = db.execute(_select_decisions().where(*where)).mappings().one_or_none()
+    return None if row is None else DecisionRecord(**row)
 
 
-def _columns() -> sa.Select[Any]:
-    return sa.select(*(decisions.c[name] for name in Entry.__dataclass_fields__))
+def _select_decisions() -> sa.Select[Any]:
+    return sa.select(*(decisions.c[name] for name in DecisionRecord.__dataclass_fields__))
+
+
+# So often a notice is tried, then it is old news.
+MAX_NOTICE_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A change of state, in words; `told`: when it was taken."""
+
+    id: int
+    state: str
+    text: str
+    recorded: str
+    told: str | None
+    tries: int
+
+
+def record_notice(engine: sa.Engine, project: str, state: str, text: str) -> bool:
+    """Record a change of state; False where the state is this one already. Nobody is told that all is well at the start."""
+    state = state[:100]
+    with engine.begin() as db:
+        if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
+            db.execute(sa.text("LOCK TABLE notices IN SHARE ROW EXCLUSIVE MODE"))
+        c = notices.c
+        before = db.scalar(sa.select(c.state).where(c.project == project).order_by(c.id.desc()).limit(1))
+        if state == before or (before is None and state == "ok"):
+            return False
+        db.execute(
+            sa.insert(notices).values(project=project, state=state, text=text, recorded=now_timestamp(), tries=0)
+        )
+        return True
+
+
+def list_unsent_notices(engine: sa.Engine, project: str) -> tuple[Notice, ...]:
+    """Notices that nobody has taken yet, oldest first."""
+    c = notices.c
+    return _read_notices(engine, c.project == project, c.told.is_(None), c.tries < MAX_NOTICE_TRIES)
+
+
+def list_notices(engine: sa.Engine, project: str) -> tuple[Notice, ...]:
+    """All of them, oldest first."""
+    return _read_notices(engine, notices.c.project == project)
+
+
+def record_notice_try(engine: sa.Engine, id: int, taken: bool) -> None:
+    """Record a try, and whether it was taken."""
+    with engine.begin() as db:
+        new = {"tries": notices.c.tries + 1, **({"told": now_timestamp()} if taken else {})}
+        db.execute(sa.update(notices).where(notices.c.id == id).values(**new))
+
+
+def _read_notices(engine: sa.Engine, *where: sa.ColumnElement[bool]) -> tuple[Notice, ...]:
+    query = sa.select(*(notices.c[name] for name in Notice.__dataclass_fields__)).where(*where)
+    with open_snapshot(engine) as db:
+        return tuple(Notice(**row) for row in db.execute(query.order_by(notices.c.id)).mappings())

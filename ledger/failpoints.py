@@ -1,7 +1,6 @@
-"""Named places at which a test kills the process: WINDVANE_FAILPOINT=name, and it is gone by SIGKILL as it comes there.
+"""Named places at which a test kills the process: WINDVANE_FAILPOINT=name, or name#3 for the third time.
 
-`name#3` means the third time. WINDVANE_TRACE=FILE writes each name that is passed, a line each, so that a test knows how far a
-process came. Nothing of it costs more than a look at two names when neither is set.
+WINDVANE_TRACE=FILE writes each name that is passed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ _FAIL, _TRACE = os.environ.get("WINDVANE_FAILPOINT"), os.environ.get("WINDVANE_T
 _passed: dict[str, int] = {}
 
 
-def reached(name: str) -> None:
+def hit_failpoint(name: str) -> None:
     """Say that this place is reached; where a test asked for it, the process ends here and now."""
     if _FAIL is None and _TRACE is None:
         return

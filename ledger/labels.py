@@ -1,31 +1,33 @@
-"""Ground truth as it is stated: late, repeated, corrected, in any order. Owns which label an id has, and had at any time.
+"""Labels as they come: late, repeated, corrected, in any order.
 
-A statement says: this id's label is this, as was known at that moment (`at`: the sender's, else the receipt). Statements are only
-ever added. The label of an id is the one with the latest `at`, of two at the same moment the one whose text is greater: both
-depend on what was stated alone, not on when it arrived. Knows nothing of problems: what a label may be is the caller's matter.
+Which label an id has and had at any time, and labelled production rows as a table to train on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import sqlalchemy as sa
 
-from windvane.ledger.moments import moment
-from windvane.ledger.schema import labels, predictions
-from windvane.ledger.store import among, now, reading, upsert
+from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, to_timestamp
+from windvane.ledger.schema import labels, predictions, versions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Ids per statement: as many are in memory at a time.
-CHUNK = 5_000
-LONGEST_LABEL = 200
+LABEL_CHUNK_IDS = 5_000
+MAX_LABEL_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class LabelStatement:
     """The label of an id: a number or a class's name. `at`: ledger text of when that was known; None: now."""
 
     id: str
@@ -34,7 +36,7 @@ class Statement:
 
 
 @dataclass(frozen=True)
-class HandedIn:
+class LabelCounts:
     """What came of statements: new ones with and without a prediction, repeated ones, and ids whose label is another now."""
 
     matched: int = 0
@@ -42,8 +44,8 @@ class HandedIn:
     duplicates: int = 0
     changed: int = 0
 
-    def __add__(self, other: HandedIn) -> HandedIn:
-        return HandedIn(
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        return LabelCounts(
             self.matched + other.matched,
             self.unmatched + other.unmatched,
             self.duplicates + other.duplicates,
@@ -52,7 +54,7 @@ class HandedIn:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LabelledPrediction:
     """A prediction and its label; `at`: as of when the label was true, `known`: since when the ledger has it.
 
     The three are None for a prediction whose label has not come. `inputs` is None where they are not stored.
@@ -69,41 +71,43 @@ class Judged:
     known: str | None
 
 
-def hand_in(engine: sa.Engine, project: str, statements: Iterable[Statement], source: str = "file") -> HandedIn:
+def record_labels(
+    engine: sa.Engine, project: str, statements: Iterable[LabelStatement], source: str = "file"
+) -> LabelCounts:
     """Record statements, all of them or none, and say what came of them. An id without a prediction is kept for later.
 
     A repeated statement changes nothing; without `at` it is a repeat while the id's label is what it says. `source`:
     `file`, `service`, ... (16 characters).
     """
-    given = sorted((s.id, s.at is None, s.at or "", _text(s.label)) for s in statements)
+    given = sorted((s.id, s.at is None, s.at or "", _format_label(s.label)) for s in statements)
     by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
-    pieces = list(chunks(list(by_id)))
-    predicted = _predicted(engine, project, pieces)
-    done = HandedIn()
+    pieces = list(split_ids(list(by_id)))
+    predicted = _find_predicted_ids(engine, project, pieces)
+    done = LabelCounts()
     with engine.begin() as db:
         if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
             db.execute(sa.text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
         # Taken under the lock: what is received later is also seen later.
-        new = {"project": project, "received": now(), "source": source}
+        new = {"project": project, "received": now_timestamp(), "source": source}
         for ids in pieces:
-            done += _hand_in(db, {id: by_id[id] for id in ids}, predicted, new)
+            done += _record_chunk(db, {id: by_id[id] for id in ids}, predicted, new)
     return done
 
 
-def _predicted(engine: sa.Engine, project: str, pieces: list[Sequence[str]]) -> set[str]:
+def _find_predicted_ids(engine: sa.Engine, project: str, pieces: list[Sequence[str]]) -> set[str]:
     """Those of the ids that have a prediction. Looked up before the lock is taken, which predictions wait for too."""
     mine = sa.select(predictions.c.id).where(predictions.c.project == project)
-    with reading(engine) as db:
-        return {id for ids in pieces for id in db.scalars(mine.where(among(engine.dialect, predictions.c.id, ids)))}
+    with open_snapshot(engine) as db:
+        return {id for ids in pieces for id in db.scalars(mine.where(is_among(engine.dialect, predictions.c.id, ids)))}
 
 
-def _hand_in(
+def _record_chunk(
     db: sa.Connection, given: dict[str, list[tuple[str, str]]], predicted: set[str], new: dict[str, str]
-) -> HandedIn:
+) -> LabelCounts:
     """One chunk: (at or nothing, label's text) per id, against what the ledger holds of these ids."""
     stated: dict[str, set[tuple[str, str]]] = {id: set() for id in given}
     mine = sa.select(labels.c.id, labels.c.at, labels.c.label).where(labels.c.project == new["project"])
-    for id, at, text in db.execute(mine.where(among(db.dialect, labels.c.id, list(given)))):
+    for id, at, text in db.execute(mine.where(is_among(db.dialect, labels.c.id, list(given)))):
         stated[id].add((at, text))
     rows, total, changed, matched = list[dict[str, Any]](), 0, 0, 0
     for id, pairs in given.items():
@@ -115,11 +119,11 @@ def _hand_in(
         changed += before is not None and max(stated[id] | fresh)[1] != before[1]
         rows += [{**new, "id": id, "at": at, "label": text} for at, text in sorted(fresh)]
     if rows:
-        db.execute(upsert(db.dialect, labels).on_conflict_do_nothing(), rows)
-    return HandedIn(matched, len(rows) - matched, total - len(rows), changed)
+        db.execute(build_upsert(db.dialect, labels).on_conflict_do_nothing(), rows)
+    return LabelCounts(matched, len(rows) - matched, total - len(rows), changed)
 
 
-def resolved(
+def read_labelled_predictions(
     engine: sa.Engine,
     project: str,
     until: Any = None,
@@ -130,34 +134,39 @@ def resolved(
     version: int | None = None,
     unlabelled: bool = False,
     inputs: bool = True,
-) -> Iterator[Judged]:
+) -> Iterator[LabelledPrediction]:
     """Predictions from `since` (included) `until` (not) in their own time, each with its label, in the order of time.
 
     With `version`, what that one answered, in whichever role. With `known`, the join as it stood then: statements and
     predictions received up to that moment. With `unlabelled`, also predictions without a label. Streams in pieces from one
     snapshot, without `inputs` faster. Moments: as moments.moment().
     """
-    p, query = predictions.c, _join(project, None if known is None else moment(known), unlabelled, inputs)
+    p, query = (
+        predictions.c,
+        _join_predictions(project, None if known is None else to_timestamp(known), unlabelled, inputs),
+    )
     query = query.where(p.project == project, p.role == role if version is None else p.version == version)
     if since is not None:
-        query = query.where(p.time >= moment(since))
+        query = query.where(p.time >= to_timestamp(since))
     if until is not None:
-        query = query.where(p.time < moment(until))
-    with reading(engine) as db:
+        query = query.where(p.time < to_timestamp(until))
+    with open_snapshot(engine) as db:
         for row in db.execute(query.order_by(p.time, p.id, p.version, p.content)):
-            yield Judged(*row[:4], *(None if text is None else orjson.loads(text) for text in row[4:7]), *row[7:])
+            yield LabelledPrediction(
+                *row[:4], *(None if text is None else orjson.loads(text) for text in row[4:7]), *row[7:]
+            )
 
 
-def _join(project: str, known: str | None, unlabelled: bool, inputs: bool) -> sa.Select[Any]:
+def _join_predictions(project: str, known: str | None, unlabelled: bool, inputs: bool) -> sa.Select[Any]:
     p = predictions.c
     stored = sa.cast(p.inputs, sa.Text) if inputs else sa.null()
     said = (stored, sa.cast(p.output, sa.Text), labels.c.label)
     query = sa.select(p.id, p.time, p.version, p.role, *said, labels.c.at, labels.c.received)
-    query = query.select_from(predictions.join(labels, winning(project, known), isouter=unlabelled))
+    query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=unlabelled))
     return query if known is None else query.where(p.received <= known)
 
 
-def winning(project: str, known: str | None = None) -> sa.ColumnElement[bool]:
+def match_current_label(project: str, known: str | None = None) -> sa.ColumnElement[bool]:
     """The condition that joins a prediction to the statement about it that no other one, received by then, is ahead of."""
     other = labels.alias("other")
     level = sa.and_(other.c.at == labels.c.at, other.c.label > labels.c.label)
@@ -170,11 +179,155 @@ def winning(project: str, known: str | None = None) -> sa.ColumnElement[bool]:
     return mine & (labels.c.received <= known) & ~overruled.where(other.c.received <= known)
 
 
-def _text(label: float | str) -> str:
+def _format_label(label: float | str) -> str:
     """A label as the ledger compares it: JSON, every number a float."""
     return orjson.dumps(label if isinstance(label, str) else float(label)).decode()
 
 
-def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def split_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Ids in pieces, a statement each."""
-    return (ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK))
+    return (ids[i : i + LABEL_CHUNK_IDS] for i in range(0, len(ids), LABEL_CHUNK_IDS))
+
+
+# The column of each batch that says when a row's label came, as ledger text (ledger/database.py). It is no feature.
+LABELLED_AT_COLUMN = "_labelled"
+
+_EPOCH = datetime(1970, 1, 1)
+_MISSING_WORDS = {"", "na", "n/a", "nan", "null", "none", "<na>"}
+_BOOLEAN_WORDS = {
+    **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), True),
+    **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), False),
+}
+
+
+def read_labelled_batches(engine: sa.Engine, project: str, since: str | None) -> Iterator[Any]:
+    """Arrow record batches of rows labelled after `since` (ledger text; None: all), oldest label first.
+
+    A batch has the columns of the table as they were scored, problem.id and problem.time where there are such, the target
+    with its label, and LABELLED: when both prediction and label were there.
+    """
+    with open_snapshot(engine) as db:
+        for rows in db.execute(_select_labelled_rows(project, since)).partitions():
+            for version in sorted({row.version for row in rows}):
+                mine = versions.c.project == project, versions.c.version == version
+                facts: dict[str, Any] | None = db.scalar(sa.select(versions.c.facts).where(*mine))
+                if facts is None:
+                    continue
+                if held := _read_complete_rows(facts, (row for row in rows if row.version == version)):
+                    yield _build_batch(facts, held)
+
+
+def _select_labelled_rows(project: str, since: str | None) -> sa.Select[Any]:
+    p, later = predictions.c, predictions.alias("later")
+    complete = sa.case((labels.c.received > p.received, labels.c.received), else_=p.received).label("complete")
+    newer = sa.tuple_(later.c.received, later.c.version, later.c.content) > sa.tuple_(p.received, p.version, p.content)
+    repeated = sa.exists().where(
+        later.c.project == project, later.c.id == p.id, later.c.role == "champion", later.c.inputs.is_not(None), newer
+    )
+    stored = (sa.cast(p.inputs, sa.Text).label("inputs"), sa.cast(p.output, sa.Text).label("output"))
+    query = sa.select(p.id, p.time, p.received, p.version, *stored, labels.c.label, complete)
+    query = query.select_from(predictions.join(labels, match_current_label(project)))
+    query = query.where(p.project == project, p.role == "champion", p.inputs.is_not(None), ~repeated)
+    return (query if since is None else query.where(complete > since)).order_by(complete, p.id)
+
+
+def _read_complete_rows(facts: dict[str, Any], rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """Rows with the values of all columns that the version knows; those left out of which one is missing or hashed."""
+    found = []
+    for row in rows:
+        inputs = orjson.loads(row.inputs)
+        try:
+            # A hashed value is an object, which no column can be read from.
+            values = {n: _VALUE_READERS[group](inputs[n]) for group, names in facts["columns"].items() for n in names}
+        except (KeyError, ValueError, TypeError, OverflowError):
+            continue
+        found.append((row, values))
+    return found
+
+
+def _build_batch(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    texts, types = pa.string(), {"numbers": pa.float64(), "booleans": pa.bool_(), "dates": pa.timestamp("us")}
+    columns: dict[str, pa.Array] = {}
+    if facts.get("id"):
+        columns[facts["id"]] = pa.array([row.id for row, _ in held], texts)
+    if facts.get("time"):
+        columns[facts["time"]] = _build_time_column(facts, held)
+    for group, names in facts["columns"].items():
+        for name in names:
+            columns[name] = pa.array([values[name] for _, values in held], types.get(group, texts))
+    columns[facts["target"]] = _build_target_column(facts["kind"], held)
+    columns[LABELLED_AT_COLUMN] = pa.array([row.complete for row, _ in held], texts)
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _build_time_column(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
+    """problem.time of each row; where it is a number that only orders the rows, one without it has none."""
+    import pyarrow as pa
+
+    times = [_parse_moment(row.time) for row, _ in held]
+    if isinstance(facts.get("taught_until"), int | float):
+        own = [row.time != row.received for row, _ in held]
+        numbers = [
+            (time - _EPOCH) / timedelta(seconds=1) if has else None for time, has in zip(times, own, strict=True)
+        ]
+        return pa.array(numbers, pa.float64())
+    return pa.array(times, pa.timestamp("us"))
+
+
+def _build_target_column(kind: str, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
+    """Labels as the table has them: classes are numbers or true and false where the model answered so."""
+    import pyarrow as pa
+
+    said = [orjson.loads(row.label) for row, _ in held]
+    if kind == "regression":
+        return pa.array(said, pa.float64())
+    answers = [orjson.loads(row.output) for row, _ in held]
+    types = {type(answer.get("prediction")) for answer in answers if isinstance(answer, dict)}
+    if types == {bool} and set(said) <= {"true", "false"}:
+        return pa.array([word == "true" for word in said], pa.bool_())
+    if types == {int} and all(word.removeprefix("-").isdecimal() for word in said):
+        return pa.array([int(word) for word in said], pa.int64())
+    return pa.array(said, pa.string())
+
+
+def _read_number(value: Any) -> float | None:
+    number = None if _is_missing(value) else float(value)
+    return number if number is None or math.isfinite(number) else None
+
+
+def _read_boolean(value: Any) -> bool | None:
+    return None if _is_missing(value) else _BOOLEAN_WORDS[str(value).strip().lower()]
+
+
+def _read_text(value: Any) -> str | None:
+    if isinstance(value, dict | list):
+        raise TypeError("nested")
+    return None if value is None or value == "" else str(value)
+
+
+def _read_date(value: Any) -> datetime | None:
+    """Naive UTC, from ISO 8601 text (a year or a month too) or whole microseconds since 1970."""
+    if _is_missing(value):
+        return None
+    return _parse_moment(value.strip()) if isinstance(value, str) else _EPOCH + timedelta(microseconds=value)
+
+
+def _parse_moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text + {4: "-01-01", 7: "-01"}.get(len(text), ""))
+    return moment.replace(tzinfo=None) - (moment.utcoffset() or timedelta())
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING_WORDS)
+
+
+# Values as requests hold them: JSON's own types, or text where they came as CSV.
+_VALUE_READERS: dict[str, Callable[[Any], Any]] = {
+    "numbers": _read_number,
+    "booleans": _read_boolean,
+    "low": _read_text,
+    "high": _read_text,
+    "dates": _read_date,
+}

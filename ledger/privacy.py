@@ -1,6 +1,6 @@
-"""What of a prediction's inputs may be stored: columns dropped or hashed, and a share of rows without inputs at all.
+"""Which inputs of a prediction may be stored: columns dropped or hashed, and the share of rows that keep inputs.
 
-Never touches id, time, version or output. Where the key of the hash comes from is the caller's matter.
+Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 # In place of a hashed value stands {HASHED: its hash}: nobody takes it for the value.
-HASHED = "hashed"
+HASH_KEY = "hashed"
 
 
 @dataclass(frozen=True)
-class Privacy:
+class PrivacyRules:
     """Columns that are not stored, columns stored as keyed hashes, and the share of predictions that keep inputs."""
 
     drop: frozenset[str] = frozenset()
@@ -29,12 +29,12 @@ class Privacy:
 
     def inputs(self, id: str, inputs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """The inputs as they may be stored, or None. The same id is always sampled alike: a repeat stays a repeat."""
-        if inputs is None or (self.sample < 1 and _share(id) >= self.sample):
+        if inputs is None or (self.sample < 1 and _map_id_to_share(id) >= self.sample):
             return None
         if not self.drop and not self.hash:
             return inputs
         kept = {name: value for name, value in inputs.items() if name not in self.drop}
-        return kept | {name: {HASHED: self.hashed(name, kept[name])} for name in self.hash if name in kept}
+        return kept | {name: {HASH_KEY: self.hashed(name, kept[name])} for name in self.hash if name in kept}
 
     def hashed(self, column: str, value: Any) -> str | None:
         """The hash that is stored for a value of a column: 32 digits; missing stays missing.
@@ -55,6 +55,6 @@ class Privacy:
         return str(int(value) if whole else value)
 
 
-def _share(id: str) -> float:
+def _map_id_to_share(id: str) -> float:
     """A number in [0, 1) that only the id decides."""
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big") / 2**64

@@ -1,4 +1,4 @@
-"""The ledger's tables. Owns names and types of columns; the migrations in ledger/migrations bring a database to them."""
+"""The ledger's tables: names and types of columns. The migrations in ledger/migrations bring a database to them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sqlalchemy import (
 # The migrations. The newest is compared with the database's own at every start, so that Alembic is imported only when they
 # differ; one that is not among them was written by a newer Windvane.
 REVISIONS = ("0001", "0002", "0003")
-HEAD = REVISIONS[-1]
+HEAD_REVISION = REVISIONS[-1]
 
 metadata = MetaData()
 
 # Text that is compared by its bytes in SQLite and PostgreSQL alike, so that both agree on which of two is the greater.
-BYTEWISE = String(200).with_variant(String(200, collation="C"), "postgresql")
-WORDS = String(1300).with_variant(String(1300, collation="C"), "postgresql")
+BYTEWISE_TEXT = String(200).with_variant(String(200, collation="C"), "postgresql")
+LABEL_TEXT = String(1300).with_variant(String(1300, collation="C"), "postgresql")
 
 # Times are ISO 8601 text in UTC: they sort, and a person reads them, in SQLite and PostgreSQL alike.
 leases = Table(
@@ -125,7 +125,7 @@ predictions = Table(
     "predictions",
     metadata,
     Column("project", String(100), nullable=False),
-    Column("id", BYTEWISE, nullable=False),
+    Column("id", BYTEWISE_TEXT, nullable=False),
     Column("version", Integer, nullable=False),
     Column("role", String(8), nullable=False),
     Column("content", BigInteger, nullable=False),
@@ -142,9 +142,9 @@ labels = Table(
     "labels",
     metadata,
     Column("project", String(100), nullable=False),
-    Column("id", BYTEWISE, nullable=False),
+    Column("id", BYTEWISE_TEXT, nullable=False),
     Column("at", String(32), nullable=False),
-    Column("label", WORDS, nullable=False),
+    Column("label", LABEL_TEXT, nullable=False),
     Column("received", String(32), nullable=False),
     Column("source", String(16), nullable=False),
     PrimaryKeyConstraint("project", "id", "at", "label"),
@@ -184,8 +184,8 @@ windows = Table(
     PrimaryKeyConstraint("project", "version", "start"),
 )
 
-OPEN = text("action = 'retrain' AND state IN ('recorded', 'told', 'claimed')")
-ONCE = text("action <> 'wait'")
+IS_OPEN_RETRAINING = text("action = 'retrain' AND state IN ('recorded', 'told', 'claimed')")
+IS_NOT_WAIT = text("action <> 'wait'")
 
 # What was decided, and what became of it: recorded -> told -> claimed -> done | skipped. `at` is the moment in the events' own
 # time, `recorded` that of the wall. Waiting is decided as often as it is looked at, anything else once per window.
@@ -217,7 +217,13 @@ decisions = Table(
     Column("made", Integer, nullable=True),
     Column("realised", Float, nullable=True),
     Index("ix_decisions_project", "project", "recorded"),
-    Index("ix_decisions_open", "project", unique=True, sqlite_where=OPEN, postgresql_where=OPEN),
+    Index(
+        "ix_decisions_open",
+        "project",
+        unique=True,
+        sqlite_where=IS_OPEN_RETRAINING,
+        postgresql_where=IS_OPEN_RETRAINING,
+    ),
     Index(
         "ix_decisions_once",
         "project",
@@ -225,8 +231,8 @@ decisions = Table(
         "window",
         "action",
         unique=True,
-        sqlite_where=ONCE,
-        postgresql_where=ONCE,
+        sqlite_where=IS_NOT_WAIT,
+        postgresql_where=IS_NOT_WAIT,
     ),
 )
 

@@ -1,6 +1,6 @@
-"""SQLite files that are whole or not there: made beside their place and renamed into it, and copied before an upgrade.
+"""SQLite files that are complete or absent: created under another name and renamed, copied before an upgrade.
 
-Knows nothing of what is in them. For the ledger, MLflow's store and Prefect's database alike.
+For the ledger, MLflow's store and Prefect's database.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from windvane.ledger.failpoints import reached
+from windvane.ledger.failpoints import hit_failpoint
 
 # What SQLite keeps beside a database; left behind by a deleted one, it would be read into the next.
-BESIDE = ("-wal", "-shm", "-journal")
+SIDE_FILE_SUFFIXES = ("-wal", "-shm", "-journal")
 # How long a reader waits for a writer that commits just now.
-BUSY_SECONDS = 20
+SQLITE_BUSY_SECONDS = 20
 
 
 @dataclass(frozen=True)
-class Contents:
+class DatabaseContents:
     """A database's tables, and the migration that it was brought to last; None where it does not say."""
 
     tables: frozenset[str]
@@ -36,36 +36,36 @@ class Contents:
         return self.revision is None or any(name.startswith("_alembic_tmp_") for name in self.tables)
 
 
-def contents(path: Path) -> Contents | None:
+def inspect_database(path: Path) -> DatabaseContents | None:
     """What a database holds; None where there is no file, an empty one, or one without a table.
 
     Raises sqlite3.DatabaseError for a file that is no database.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
-    with opened(path) as db:
+    with open_database(path) as db:
         tables = frozenset(name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
         rows = db.execute("SELECT version_num FROM alembic_version").fetchall() if "alembic_version" in tables else []
-    return Contents(tables, rows[0][0] if rows else None) if tables else None
+    return DatabaseContents(tables, rows[0][0] if rows else None) if tables else None
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
+def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to a database that is there; it is never made by opening it."""
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)) as db:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=SQLITE_BUSY_SECONDS)) as db:
         yield db
 
 
-def sound(path: Path) -> bool:
+def is_database_sound(path: Path) -> bool:
     """Whether every page of a database can be read and agrees with the others. Reads all of it."""
     try:
-        with opened(path) as db:
+        with open_database(path) as db:
             return bool(db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
     except sqlite3.Error:
         return False
 
 
-def make(path: Path, work: Callable[[Path], object]) -> None:
+def create_database(path: Path, work: Callable[[Path], object]) -> None:
     """Have `work` make a database under another name, then rename it to `path`: it is there whole, or not at all.
 
     Call under a lock of your own. What an earlier, killed attempt left is deleted first.
@@ -76,80 +76,80 @@ def make(path: Path, work: Callable[[Path], object]) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL, 0o600))
-        reached("store: begin")
+        hit_failpoint("store: begin")
         work(part)
-        reached("store: migrated")
-        _settle(part)
-        reached("store: settled")
-        for suffix in BESIDE:
+        hit_failpoint("store: migrated")
+        _finalize_database(part)
+        hit_failpoint("store: settled")
+        for suffix in SIDE_FILE_SUFFIXES:
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         os.replace(part, path)
-        _fsync(path.parent)
-        reached("store: renamed")
+        _fsync_folder(path.parent)
+        hit_failpoint("store: renamed")
     finally:
-        for suffix in ("", *BESIDE):
+        for suffix in ("", *SIDE_FILE_SUFFIXES):
             Path(f"{part}{suffix}").unlink(missing_ok=True)
 
 
-def vacuum(source: Path, into: Path) -> None:
+def vacuum_into(source: Path, into: Path) -> None:
     """Write a database's content, with what still stands in its write-ahead log, to an empty or missing file."""
-    with opened(source) as db:
+    with open_database(source) as db:
         db.execute("VACUUM INTO ?", (str(into),))
 
 
-def copy_beside(path: Path, before: str) -> Path:
+def back_up_database(path: Path, before: str) -> Path:
     """A copy of a database beside it, named after what is about to be done and when; whole or not at all."""
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     copy = path.with_name(f"{path.stem}-before-{before}-{moment}{path.suffix}")
-    make(copy, lambda part: vacuum(path, part))
+    create_database(copy, lambda part: vacuum_into(path, part))
     return copy
 
 
-def copies(path: Path) -> list[Path]:
+def list_backups(path: Path) -> list[Path]:
     """The copies that copy_beside() took of a database, the newest first."""
     found = path.parent.glob(f"{path.stem}-before-*{path.suffix}")
     return sorted(found, key=lambda copy: copy.name.rsplit("-", 1)[-1], reverse=True)
 
 
-def set_aside(path: Path) -> Path:
+def set_aside_database(path: Path) -> Path:
     """Rename a damaged database, with what belongs to it, so that another can be made; its new name."""
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     aside = path.with_name(f"{path.stem}-damaged-{moment}{path.suffix}")
-    for suffix in (*BESIDE, ""):
+    for suffix in (*SIDE_FILE_SUFFIXES, ""):
         if Path(f"{path}{suffix}").exists():
             os.replace(f"{path}{suffix}", f"{aside}{suffix}")
     return aside
 
 
-def take_template(template: Path, part: Path) -> bool:
+def copy_template(template: Path, part: Path) -> bool:
     """Fill `part` from a ready-made database; False, and `part` is empty, where that is missing, half-made or junk."""
     try:
         if not template.exists():
             return False
         shutil.copyfile(template, part)
-        known = contents(part)
-        if known is not None and not known.half_made and sound(part):
+        known = inspect_database(part)
+        if known is not None and not known.half_made and is_database_sound(part):
             return True
     except (sqlite3.Error, FileNotFoundError):
         pass  # junk: the next database is made without it, and replaces it
     with part.open("wb"):
         pass
-    for suffix in BESIDE:
+    for suffix in SIDE_FILE_SUFFIXES:
         Path(f"{part}{suffix}").unlink(missing_ok=True)
     return False
 
 
-def keep_template(database: Path, template: Path) -> None:
+def save_template(database: Path, template: Path) -> None:
     """Keep a database as template for the next; a cache that cannot be written costs time, nothing else."""
     try:
-        make(template, lambda part: vacuum(database, part))
+        create_database(template, lambda part: vacuum_into(database, part))
     except (OSError, sqlite3.Error):
         return
 
 
-def _settle(part: Path) -> None:
+def _finalize_database(part: Path) -> None:
     """Bring all of a database into the one file, and that to the disk. Raises sqlite3.DatabaseError unless it is sound."""
-    with opened(part) as db:
+    with open_database(part) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         mode = db.execute("PRAGMA journal_mode").fetchone()[0]
         # Leaving write-ahead mode empties the log and deletes it; the file says again afterwards that it has one.
@@ -162,7 +162,7 @@ def _settle(part: Path) -> None:
         os.fsync(f.fileno())
 
 
-def _fsync(folder: Path) -> None:
+def _fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

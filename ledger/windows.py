@@ -1,4 +1,6 @@
-"""Windows of production that were looked at: how often, on how many rows, and what was found. Owns that record; measures nothing."""
+"""Windows of production that were checked: how often, on how many rows, and what was found; and how many predictions
+and labels a window has.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from windvane.ledger.database import build_upsert, open_snapshot
 from windvane.ledger.schema import labels, predictions, windows
-from windvane.ledger.store import reading, upsert
 
 # Before any moment: ledger text compares as time does.
-_FIRST = "0000"
+_BEFORE_ALL_TIMES = "0000"
 
 
 @dataclass(frozen=True)
-class Seen:
+class WindowRecord:
     """A window of one version, as it was looked at last. `origin`: where its rows came from, `ledger` or `source`."""
 
     version: int
@@ -33,7 +35,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class PredictionTraffic:
     """A version's predictions in a stretch: how many, the newest by time and by receipt, and how old that one was then."""
 
     rows: int
@@ -43,19 +45,19 @@ class Traffic:
     live: str | None
 
 
-def save(engine: sa.Engine, project: str, seen: Seen, before: Seen | None) -> bool:
+def save_window(engine: sa.Engine, project: str, seen: WindowRecord, before: WindowRecord | None) -> bool:
     """Keep a look; False, and nothing is kept, where another process looked since `before` was read."""
     row = {"project": project, **vars(seen)}
     with engine.begin() as db:
         c = windows.c
         if before is None:
-            new = upsert(db.dialect, windows).values(**row).on_conflict_do_nothing().returning(c.start)
+            new = build_upsert(db.dialect, windows).values(**row).on_conflict_do_nothing().returning(c.start)
             return db.execute(new).first() is not None
         this = (c.project == project, c.version == seen.version, c.start == seen.start, c.mark == before.mark)
         return bool(db.execute(sa.update(windows).where(*this).values(**row)).rowcount)
 
 
-def note(engine: sa.Engine, project: str, seen: Seen, run_id: str) -> None:
+def record_window_run(engine: sa.Engine, project: str, seen: WindowRecord, run_id: str) -> None:
     """Remember under which MLflow run a look can be found."""
     c = windows.c
     with engine.begin() as db:
@@ -63,59 +65,61 @@ def note(engine: sa.Engine, project: str, seen: Seen, run_id: str) -> None:
         db.execute(sa.update(windows).where(*this).values(run_id=run_id))
 
 
-def of(engine: sa.Engine, project: str, version: int) -> tuple[Seen, ...]:
+def list_windows(engine: sa.Engine, project: str, version: int) -> tuple[WindowRecord, ...]:
     """The windows of a version that were looked at, in the order of time."""
-    wanted = [windows.c[name] for name in Seen.__dataclass_fields__]
+    wanted = [windows.c[name] for name in WindowRecord.__dataclass_fields__]
     query = sa.select(*wanted).where(windows.c.project == project, windows.c.version == version)
-    with reading(engine) as db:
-        return tuple(Seen(**row) for row in db.execute(query.order_by(windows.c.start)).mappings())
+    with open_snapshot(engine) as db:
+        return tuple(WindowRecord(**row) for row in db.execute(query.order_by(windows.c.start)).mappings())
 
 
-def newest(engine: sa.Engine, project: str) -> Seen | None:
+def find_newest_window(engine: sa.Engine, project: str) -> WindowRecord | None:
     """The window that was looked at last, or None."""
-    wanted = [windows.c[name] for name in Seen.__dataclass_fields__]
+    wanted = [windows.c[name] for name in WindowRecord.__dataclass_fields__]
     query = sa.select(*wanted).where(windows.c.project == project).order_by(windows.c.looked.desc()).limit(1)
-    with reading(engine) as db:
+    with open_snapshot(engine) as db:
         row = db.execute(query).mappings().one_or_none()
-    return None if row is None else Seen(**row)
+    return None if row is None else WindowRecord(**row)
 
 
-def traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> Traffic:
+def read_traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> PredictionTraffic:
     """What a version answered from `since` on (included)."""
     p = predictions.c
-    mine = [p.project == project, p.version == version, p.time >= (since or _FIRST)]
+    mine = [p.project == project, p.version == version, p.time >= (since or _BEFORE_ALL_TIMES)]
     counted = sa.select(sa.func.count(), sa.func.min(p.time), sa.func.max(p.time), sa.func.max(p.received)).where(*mine)
-    with reading(engine) as db:
+    with open_snapshot(engine) as db:
         rows, first, newest, received = db.execute(counted).one()
         # The row that was received last: is its time about now, or is history being played?
         live = None if not rows else db.scalar(sa.select(sa.func.max(p.time)).where(*mine, p.received == received))
-    return Traffic(int(rows), first, newest, received, live)
+    return PredictionTraffic(int(rows), first, newest, received, live)
 
 
-def counted(engine: sa.Engine, project: str, version: int, start: str, end: str) -> tuple[int, int, str | None]:
+def count_window_rows(
+    engine: sa.Engine, project: str, version: int, start: str, end: str
+) -> tuple[int, int, str | None]:
     """Of a version's predictions in a stretch: how many, how many of them have a label, and when the last label came."""
     p = predictions.c
     mine = (p.project == project, p.version == version, p.time >= start, p.time < end)
     known = sa.exists().where(labels.c.project == project, labels.c.id == p.id)
     stated = sa.select(sa.func.max(labels.c.received)).where(labels.c.project == project)
     stated = stated.where(labels.c.id.in_(sa.select(p.id).where(*mine)))
-    with reading(engine) as db:
+    with open_snapshot(engine) as db:
         rows = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine)) or 0)
         labelled = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine, known)) or 0)
         return rows, labelled, db.scalar(stated) if labelled else None
 
 
-def times(engine: sa.Engine, project: str, version: int, since: str) -> list[str]:
+def read_prediction_times(engine: sa.Engine, project: str, version: int, since: str) -> list[str]:
     """The times of a version's predictions from `since` on (included), in order."""
     p = predictions.c
     query = sa.select(p.time).where(p.project == project, p.version == version, p.time >= since).order_by(p.time)
-    with reading(engine) as db:
+    with open_snapshot(engine) as db:
         return list(db.execute(query).scalars())
 
 
-def stated(engine: sa.Engine, project: str) -> tuple[int, str | None]:
+def count_labels(engine: sa.Engine, project: str) -> tuple[int, str | None]:
     """How many labels the ledger holds, and when the last came: what says that there are new ones."""
     query = sa.select(sa.func.count(), sa.func.max(labels.c.received)).where(labels.c.project == project)
-    with reading(engine) as db:
+    with open_snapshot(engine) as db:
         count, received = db.execute(query).one()
     return int(count), received

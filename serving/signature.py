@@ -1,8 +1,6 @@
-"""What a version may be asked: its columns with their types, and one JSON or CSV value -> one plain value.
+"""A version's signature: its input columns with their types, and how one JSON or CSV value is read.
 
-Owns reading and refusing of values, never shows them. Knows neither HTTP nor how a model counts with what was read.
-Plain values: number and boolean float, category str, date whole microseconds since 1970 (UTC); None = missing. They are
-those of tasks.features.conform, which reads whole frames; this reads single values, without pandas.
+Refuses values, and never shows them.
 """
 
 from __future__ import annotations
@@ -16,23 +14,23 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-Plain = float | str | int | None
-Type = Literal["number", "boolean", "category", "date"]
+PlainValue = float | str | int | None
+InputType = Literal["number", "boolean", "category", "date"]
 
-# The words that a boolean is written with, as in tasks.features.
-_BOOLEANS = {
+# The words that a boolean is written with, as in tasks.models.features.
+_BOOLEAN_WORDS = {
     **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), 1.0),
     **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), 0.0),
 }
 # scikit-learn's trees compare in single precision; what does not fit there has no side of a threshold.
-_LARGEST = 3.4e38
+_LARGEST_SINGLE_FLOAT = 3.4e38
 _EPOCH = datetime(1970, 1, 1)
 # From so many rows on it pays to look at a column as a whole.
-MANY = 8
+MIN_BULK_VALUES = 8
 _MICROSECOND = timedelta(microseconds=1)
 _SHORT_DATE = re.compile(r"\d{4}(-\d{2})?")
 # pandas reads these as missing in a CSV file, and so training read them.
-_MISSING = frozenset(
+_MISSING_CELLS = frozenset(
     [
         "",
         "#N/A",
@@ -57,7 +55,7 @@ _MISSING = frozenset(
 )
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that cannot be answered: its sender's fault. The text may be shown: it holds no value of the request."""
 
     def __init__(self, text: str, status: int = 400) -> None:
@@ -66,19 +64,19 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Input:
+class InputColumn:
     """A column that the model sees; missing: training saw it without a value, so that it may be left empty."""
 
     name: str
-    type: Type
+    type: InputType
     missing: bool
 
 
 @dataclass(frozen=True)
-class Signature:
+class ModelSignature:
     """A version's inputs in the model's order, and its classes (None: it predicts numbers)."""
 
-    inputs: tuple[Input, ...]
+    inputs: tuple[InputColumn, ...]
     classes: tuple[Any, ...] | None = None
 
     @cached_property
@@ -87,50 +85,53 @@ class Signature:
         return frozenset(column.name for column in self.inputs)
 
     @cached_property
-    def from_json(self) -> tuple[Reader, ...]:
+    def from_json(self) -> tuple[InputReader, ...]:
         """A reader of JSON values per column."""
-        return tuple(Reader(c.name, _complete(c, _JSON[c.type]), _AT_ONCE.get(c.type)) for c in self.inputs)
+        return tuple(
+            InputReader(c.name, _refuse_missing(c, _JSON_READERS[c.type]), _BULK_READERS.get(c.type))
+            for c in self.inputs
+        )
 
     @cached_property
-    def from_text(self) -> tuple[Reader, ...]:
+    def from_text(self) -> tuple[InputReader, ...]:
         """A reader of a CSV file's cells per column."""
-        return tuple(Reader(c.name, _complete(c, _TEXT[c.type]), None) for c in self.inputs)
+        return tuple(InputReader(c.name, _refuse_missing(c, _TEXT_READERS[c.type]), None) for c in self.inputs)
 
 
 @dataclass(frozen=True)
-class Reader:
+class InputReader:
     """Reads a column's values: `one` a single one, `at_once` many that are all as they should be (else it gives None)."""
 
     name: str
-    one: Callable[[Any], Plain]
-    at_once: Callable[[Sequence[Any]], list[Plain] | None] | None
+    one: Callable[[Any], PlainValue]
+    at_once: Callable[[Sequence[Any]], list[PlainValue] | None] | None
 
-    def read(self, values: Sequence[Any]) -> list[Plain]:
+    def read(self, values: Sequence[Any]) -> list[PlainValue]:
         """The plain values. Raises Refused naming the column and the row."""
-        if self.at_once is not None and len(values) >= MANY and (plain := self.at_once(values)) is not None:
+        if self.at_once is not None and len(values) >= MIN_BULK_VALUES and (plain := self.at_once(values)) is not None:
             return plain
         one = self.one
-        read: list[Plain] = []
+        read: list[PlainValue] = []
         try:
             for value in values:
                 read.append(one(value))
         except ValueError as e:
-            raise Refused(f"column {shown(self.name)!r}, row {len(read) + 1}: {e}") from None
+            raise RequestRefused(f"column {quote_safely(self.name)!r}, row {len(read) + 1}: {e}") from None
         return read
 
 
-def shown(text: object, longest: int = 60) -> str:
+def quote_safely(text: object, longest: int = 60) -> str:
     """Something of a request as it may stand in an answer: short, printable, nothing that a browser would obey."""
     cut = str(text)[:longest]
     return html.escape("".join(c if c.isprintable() else "?" for c in cut)) + ("…" if len(str(text)) > longest else "")
 
 
-def _complete(column: Input, read: Callable[[Any], Plain]) -> Callable[[Any], Plain]:
+def _refuse_missing(column: InputColumn, read: Callable[[Any], PlainValue]) -> Callable[[Any], PlainValue]:
     """The reader, which refuses a missing value where training never saw one."""
     if column.missing:
         return read
 
-    def complete(value: Any) -> Plain:
+    def complete(value: Any) -> PlainValue:
         plain = read(value)
         if plain is None:
             raise ValueError("is missing, and training never saw it missing")
@@ -139,32 +140,36 @@ def _complete(column: Input, read: Callable[[Any], Plain]) -> Callable[[Any], Pl
     return complete
 
 
-def _number(value: Any) -> float | None:
+def _read_number(value: Any) -> float | None:
     kind = type(value)
     if kind is float or kind is int:
-        if -_LARGEST <= value <= _LARGEST:
+        if -_LARGEST_SINGLE_FLOAT <= value <= _LARGEST_SINGLE_FLOAT:
             return float(value)
         if math.isnan(value):
             return None
         raise ValueError("is a number beyond what can be counted with")
     if value is None:
         return None
-    raise ValueError(f"must be a number, not {_kind(value)}")
+    raise ValueError(f"must be a number, not {_describe_type(value)}")
 
 
-def _numbers(values: Sequence[Any]) -> list[Plain] | None:
+def _read_numbers_at_once(values: Sequence[Any]) -> list[PlainValue] | None:
     """Numbers, none of which is missing or far out; None where that is not so."""
-    if set(map(type, values)) <= {float, int} and min(values) >= -_LARGEST and max(values) <= _LARGEST:
+    if (
+        set(map(type, values)) <= {float, int}
+        and min(values) >= -_LARGEST_SINGLE_FLOAT
+        and max(values) <= _LARGEST_SINGLE_FLOAT
+    ):
         return list(map(float, values))
     return None
 
 
-def _words(values: Sequence[Any]) -> list[Plain] | None:
+def _read_words_at_once(values: Sequence[Any]) -> list[PlainValue] | None:
     """Texts, none of which is empty; None where that is not so."""
     return list(values) if set(map(type, values)) == {str} and "" not in values else None
 
 
-def _boolean(value: Any) -> float | None:
+def _read_boolean(value: Any) -> float | None:
     if value is True or value is False:
         return 1.0 if value else 0.0
     if value is None:
@@ -172,20 +177,20 @@ def _boolean(value: Any) -> float | None:
     if type(value) in (int, float) and value in (0, 1):
         return float(value)
     if type(value) is str:
-        return _word(value)
-    raise ValueError(f"must be true or false, not {_kind(value)}")
+        return _read_boolean_word(value)
+    raise ValueError(f"must be true or false, not {_describe_type(value)}")
 
 
-def _word(text: str) -> float | None:
+def _read_boolean_word(text: str) -> float | None:
     word = text.strip().lower()
     if word == "":
         return None
-    if (found := _BOOLEANS.get(word)) is None:
+    if (found := _BOOLEAN_WORDS.get(word)) is None:
         raise ValueError("must be true or false")
     return found
 
 
-def _category(value: Any) -> str | None:
+def _read_category(value: Any) -> str | None:
     kind = type(value)
     if kind is str:
         return value or None
@@ -198,19 +203,19 @@ def _category(value: Any) -> str | None:
         if math.isnan(value):
             return None
         return str(int(value)) if value.is_integer() and abs(value) < 1e16 else str(value)
-    raise ValueError(f"must be text, not {_kind(value)}")
+    raise ValueError(f"must be text, not {_describe_type(value)}")
 
 
-def _date(value: Any) -> int | None:
+def _read_date(value: Any) -> int | None:
     if type(value) is str:
-        return _moment(value.strip())
+        return _parse_date(value.strip())
     if value is None:
         return None
-    raise ValueError(f"must be a date as text (2024-05-31 or 2024-05-31T12:00:00Z), not {_kind(value)}")
+    raise ValueError(f"must be a date as text (2024-05-31 or 2024-05-31T12:00:00Z), not {_describe_type(value)}")
 
 
 @lru_cache(4096)
-def _moment(text: str) -> int | None:
+def _parse_date(text: str) -> int | None:
     if text == "":
         return None
     if _SHORT_DATE.fullmatch(text):
@@ -224,8 +229,8 @@ def _moment(text: str) -> int | None:
     return (read - _EPOCH) // _MICROSECOND
 
 
-def _text_number(text: str) -> float | None:
-    if text in _MISSING:
+def _read_number_text(text: str) -> float | None:
+    if text in _MISSING_CELLS:
         return None
     try:
         read = float(text)
@@ -233,28 +238,31 @@ def _text_number(text: str) -> float | None:
             raise ValueError
     except ValueError:
         raise ValueError("must be a number") from None
-    return None if math.isinf(read) else _number(read)
+    return None if math.isinf(read) else _read_number(read)
 
 
-def _kind(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     names = {str: "text", bool: "true or false", list: "a list", dict: "an object", int: "a number", float: "a number"}
     return names.get(type(value), "something else")
 
 
-def _unless_missing(read: Callable[[str], Plain]) -> Callable[[str], Plain]:
-    return lambda text: None if text in _MISSING else read(text)
+def _unless_missing(read: Callable[[str], PlainValue]) -> Callable[[str], PlainValue]:
+    return lambda text: None if text in _MISSING_CELLS else read(text)
 
 
-_JSON: dict[Type, Callable[[Any], Plain]] = {
-    "number": _number,
-    "boolean": _boolean,
-    "category": _category,
-    "date": _date,
+_JSON_READERS: dict[InputType, Callable[[Any], PlainValue]] = {
+    "number": _read_number,
+    "boolean": _read_boolean,
+    "category": _read_category,
+    "date": _read_date,
 }
-_TEXT: dict[Type, Callable[[str], Plain]] = {
-    "number": _text_number,
-    "boolean": _unless_missing(_word),
+_TEXT_READERS: dict[InputType, Callable[[str], PlainValue]] = {
+    "number": _read_number_text,
+    "boolean": _unless_missing(_read_boolean_word),
     "category": _unless_missing(lambda text: text or None),
-    "date": _unless_missing(lambda text: _moment(text.strip())),
+    "date": _unless_missing(lambda text: _parse_date(text.strip())),
 }
-_AT_ONCE: dict[Type, Callable[[Sequence[Any]], list[Plain] | None]] = {"number": _numbers, "category": _words}
+_BULK_READERS: dict[InputType, Callable[[Sequence[Any]], list[PlainValue] | None]] = {
+    "number": _read_numbers_at_once,
+    "category": _read_words_at_once,
+}

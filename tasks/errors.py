@@ -1,27 +1,25 @@
-"""What can go wrong, and whose turn it is. Every message says what, where, and what to do next.
+"""What can go wrong, and who must act: every message says what, where, and what to do next.
 
-WindvaneError            anything Windvane raises on purpose        exit status 1
-    InputError           the user's file or setting is at fault     exit status 2
-    Outage               a service that should answer does not      exit status 1
-    Corrupted            stored bytes are not what was recorded     exit status 1
-    SealedError          the test side was touched out of turn      exit status 1
-
-"Not there" is a value (None); "cannot tell" is one of these.
+Also disk, permission and database errors in words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 # Of one fault in many places, so many are named in a message.
-SHOWN = 5
+LISTED_MESSAGES = 5
 
 
-def several(messages: Iterable[str]) -> str:
+def join_messages(messages: Iterable[str]) -> str:
     """Messages of one kind as one: the first SHOWN, and how many more there are."""
     said = list(messages)
-    more = [f"and {len(said) - SHOWN} more such columns"] if len(said) > SHOWN else []
-    return "; ".join([*said[:SHOWN], *more])
+    more = [f"and {len(said) - LISTED_MESSAGES} more such columns"] if len(said) > LISTED_MESSAGES else []
+    return "; ".join([*said[:LISTED_MESSAGES], *more])
 
 
 class WindvaneError(Exception):
@@ -46,3 +44,152 @@ class Corrupted(WindvaneError):
 
 class SealedError(WindvaneError):
     """The test side was opened a second time, or outside the evaluation."""
+
+
+# With less than this free, whatever failed had no room.
+FULL_DISK_BYTES = 256 * 1024
+# A first lap on a small table writes some 10 MB: with less, it would end in the middle.
+MIN_FREE_BYTES = 50_000_000
+
+_FULL = ("no space left on device", "disk quota exceeded", "database or disk is full", "not enough space")
+_CLOSED = (
+    "read-only file system",
+    "attempt to write a readonly database",
+    "permission denied",
+    "unable to open database file",
+)
+_DAMAGED = (
+    "file is not a database",
+    "database disk image is malformed",
+    "file is encrypted",
+    "malformed database schema",
+)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one behind it, says that a disk is full."""
+    return any(
+        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or _mentions(e, _FULL)
+        for e in _list_causes(error)
+    )
+
+
+def is_access_denied(error: BaseException) -> bool:
+    """Whether an error, or one behind it, says that something must not be written or read."""
+    codes = (errno.EROFS, errno.EACCES, errno.EPERM)
+    return any((isinstance(e, OSError) and e.errno in codes) or _mentions(e, _CLOSED) for e in _list_causes(error))
+
+
+def is_database_damaged(error: BaseException) -> bool:
+    """Whether an error, or one behind it, says that an SQLite file is none, or none any more."""
+    return any(_mentions(e, _DAMAGED) for e in _list_causes(error))
+
+
+def explain_disk_error(error: BaseException, place: Path) -> WindvaneError | None:
+    """The sentence for an error of the disk or of rights, or None where it is about something else.
+
+    place: the file or folder in use, named where the error names none.
+    """
+    if isinstance(error, WindvaneError):
+        return None
+    named = next((Path(str(e.filename)) for e in _list_causes(error) if isinstance(e, OSError) and e.filename), place)
+    if is_disk_full(error) or has_no_room(place):
+        return make_disk_full_error(place)
+    if is_access_denied(error):
+        return InputError(
+            f"{named}: cannot be read or written ({_reason(error)}). Give yourself the right to it (chmod, chown, or a mount that "
+            "is not read-only), then run the command again"
+        )
+    if is_database_damaged(error):
+        return Corrupted(_name_damaged_database(place))
+    return None
+
+
+def check_writable(folder: Path) -> None:
+    """For `check`: whether files can be made in a folder, and MIN_FREE_BYTES are free. Raises what explain() makes of it."""
+    if not folder.exists():
+        folder = folder.parent
+    trial = folder / f".windvane-{secrets.token_hex(4)}.part"
+    try:
+        trial.write_bytes(b" ")
+    except OSError as e:
+        raise explain_disk_error(OSError(e.errno, e.strerror, str(folder)), folder) or e from e
+    finally:
+        trial.unlink(missing_ok=True)
+    if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+        raise WindvaneError(
+            f"{folder}: the disk has less than {MIN_FREE_BYTES // 1_000_000} MB left. Free some space: a lap needs more"
+        )
+
+
+def make_disk_full_error(place: Path) -> WindvaneError:
+    """The sentence for a disk without room."""
+    return WindvaneError(
+        f"{place}: the disk is full. Free some space, then run the same command again: what was finished is kept"
+    )
+
+
+def has_no_room(place: Path) -> bool:
+    """Whether the disk of a folder (or of the nearest one that is there) has no room left."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free < FULL_DISK_BYTES
+    except OSError:
+        return False
+
+
+def log_reports_full_disk(log: Path) -> bool:
+    """Whether the end of a log, of a process that died, says that a disk is full."""
+    try:
+        words = log.read_bytes()[-100_000:].decode("utf-8", "replace").lower()
+    except OSError:
+        return False
+    return any(word in words for word in _FULL)
+
+
+def _name_damaged_database(home: Path) -> str:
+    """Name the damaged one of a project's databases, and what to do."""
+    from windvane.ledger import sqlite_files
+
+    found = [home / name for name in ("ledger.db", "mlflow.db") if (home / name).exists()]
+    broken = [path for path in found if not sqlite_files.is_database_sound(path)]
+    return (
+        describe_damaged_database(broken[0])
+        if broken
+        else f"{home}: one of its databases is damaged. Restore it from a backup"
+    )
+
+
+def describe_damaged_database(path: Path) -> str:
+    """The sentence for a damaged database: which copy of it there is, else what is lost without it."""
+    from windvane.ledger import sqlite_files
+
+    copies = sqlite_files.list_backups(path)
+    instead = f"or from the copy {copies[0].name} beside it" if copies else "Windvane itself took no copy"
+    return f"{path}: is damaged; nothing was changed in it. Restore it from a backup ({instead}), then run the command again"
+
+
+def _list_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        todo += [one.__cause__, one.__context__, getattr(one, "orig", None)]
+
+
+def _mentions(error: BaseException, words: tuple[str, ...]) -> bool:
+    said = str(error).lower()
+    return any(word in said for word in words)
+
+
+def _reason(error: BaseException) -> str:
+    for e in _list_causes(error):
+        if isinstance(e, OSError) and e.strerror:
+            return e.strerror
+    return next(word for e in _list_causes(error) for word in _CLOSED if _mentions(e, (word,)))

@@ -1,4 +1,4 @@
-"""The files that `windvane init` writes into a project: all of them or none, and which of them git is to keep."""
+"""The files of a project: what `windvane init` writes, what git keeps, and the stages of dvc.yaml by name."""
 
 from __future__ import annotations
 
@@ -8,28 +8,61 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from windvane.tasks import stage
 from windvane.tasks.errors import InputError
-from windvane.tasks.places import DATA, HOME
-from windvane.tasks.tables import write_whole
+from windvane.tasks.io import DATA_FOLDER, STATE_FOLDER, write_json, write_whole
+from windvane.tasks.settings import project_params
+from windvane.tasks.split.data_split import TRAINED_UNTIL_FILE
+from windvane.tasks.validate.table_profile import ACCEPTED_SUMMARY_FILE
+
+# What a lap says to stages about earlier laps, as it stands before the first.
+FIRST_STAGE_INPUTS = {TRAINED_UNTIL_FILE: {"taught_until": None}, ACCEPTED_SUMMARY_FILE: None}
+
+
+def run_stage(name: str, root: Path) -> None:
+    """Do the work of a stage in this folder, as its params.yaml says. Raises WindvaneError."""
+    from windvane.tasks.ingest import ingestion
+    from windvane.tasks.split import data_split
+    from windvane.tasks.validate import table_validation
+
+    write_stage_inputs(root)
+    work = {"ingest": ingestion.run_ingest, "validate": table_validation.run_validation, "split": data_split.run_split}[
+        name
+    ]
+    work(root, project_params.load_settings(root / project_params.PARAMS_FILE))
+
+
+def write_stage_inputs(root: Path) -> None:
+    """Write the files through which laps speak to stages, where there are none yet."""
+    for path, content in FIRST_STAGE_INPUTS.items():
+        if not (root / path).exists():
+            write_json(content, root / path)
+
 
 # What git must not hold: tables, models, predictions and secrets. DVC keeps its own cache out by .dvc/.gitignore.
-IGNORED = f"/{HOME}/"
-_SAME = {IGNORED, f"/{HOME}", f"{HOME}/", f"{HOME}"}
+IGNORE_RULE = f"/{STATE_FOLDER}/"
+_SAME_IGNORE_RULES = {IGNORE_RULE, f"/{STATE_FOLDER}", f"{STATE_FOLDER}/", f"{STATE_FOLDER}"}
 # What a person commits after `init`; dvc.lock joins them with the first lap.
-COMMITTED = ("params.yaml", "schema.yaml", "dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore", ".gitignore")
-_WRITTEN = (*COMMITTED, ".dvc/config.local", *(path.as_posix() for path in stage.BEFORE_THE_FIRST_LAP))
+COMMITTED_FILES = (
+    "params.yaml",
+    "schema.yaml",
+    "dvc.yaml",
+    ".dvcignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".gitignore",
+)
+_WRITTEN_FILES = (*COMMITTED_FILES, ".dvc/config.local", *(path.as_posix() for path in FIRST_STAGE_INPUTS))
 # From the innermost outwards.
-_FOLDERS = (".dvc", DATA.as_posix(), HOME.as_posix())
+_WRITTEN_FOLDERS = (".dvc", DATA_FOLDER.as_posix(), STATE_FOLDER.as_posix())
 
 
 @contextmanager
-def all_or_nothing(root: Path) -> Iterator[None]:
+def undo_on_failure(root: Path) -> Iterator[None]:
     """Put every file that `init` writes back to what it was, should the work inside fail.
 
     Raises InputError in place of an OSError: what could not be written, and why.
     """
-    before = {name: path.read_bytes() if (path := root / name).is_file() else None for name in _WRITTEN}
+    before = {name: path.read_bytes() if (path := root / name).is_file() else None for name in _WRITTEN_FILES}
     copies = set(root.glob("*.yaml.bak*"))
     try:
         yield
@@ -38,7 +71,7 @@ def all_or_nothing(root: Path) -> Iterator[None]:
             path.unlink()
         for name, content in before.items():
             _restore(root / name, content)
-        for name in _FOLDERS:
+        for name in _WRITTEN_FOLDERS:
             with suppress(OSError):  # not there, or not empty
                 (root / name).rmdir()
         if isinstance(e, OSError):
@@ -57,20 +90,20 @@ def _restore(path: Path, content: bytes | None) -> None:
         write_whole(path, lambda part: part.write_bytes(content))
 
 
-def ignore(root: Path) -> bool:
+def ignore_state_folder(root: Path) -> bool:
     """Have git pass over .windvane: a line in .gitignore, unless there is one. Whether it was added."""
     if not _missing(root):
         return False
     path = root / ".gitignore"
     before = path.read_bytes() if path.exists() else b""
     start = before if not before or before.endswith(b"\n") else before + b"\n"
-    write_whole(path, lambda part: part.write_bytes(start + IGNORED.encode() + b"\n"))
+    write_whole(path, lambda part: part.write_bytes(start + IGNORE_RULE.encode() + b"\n"))
     return True
 
 
-def tracked(root: Path) -> bool:
+def is_state_tracked(root: Path) -> bool:
     """Whether git holds files of .windvane."""
-    command = ["git", "ls-files", "--", HOME.as_posix()]
+    command = ["git", "ls-files", "--", STATE_FOLDER.as_posix()]
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, check=False)
     except FileNotFoundError:  # no git, no repository
@@ -78,16 +111,16 @@ def tracked(root: Path) -> bool:
     return done.returncode == 0 and bool(done.stdout.strip())
 
 
-def untrack(root: Path) -> InputError:
+def explain_tracked_state(root: Path) -> InputError:
     """What is said where git holds .windvane."""
-    line = "" if not _missing(root) else f" && echo {IGNORED} >> .gitignore"
+    line = "" if not _missing(root) else f" && echo {IGNORE_RULE} >> .gitignore"
     return InputError(
-        f"{root / HOME}: is tracked by git, and with it data, models, predictions and secrets. Take it out of git (the files "
-        f"stay), then commit: cd {shlex.quote(str(root))} && git rm -r -q --cached {HOME}{line}"
+        f"{root / STATE_FOLDER}: is tracked by git, and with it data, models, predictions and secrets. Take it out of git (the files "
+        f"stay), then commit: cd {shlex.quote(str(root))} && git rm -r -q --cached {STATE_FOLDER}{line}"
     )
 
 
 def _missing(root: Path) -> bool:
     path = root / ".gitignore"
     text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
-    return not any(line.strip() in _SAME for line in text.splitlines())
+    return not any(line.strip() in _SAME_IGNORE_RULES for line in text.splitlines())

@@ -70,7 +70,7 @@ class Folder:
         return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}", **(extra or {})}
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "windvane.flows.cli", *arguments]
+        command = [sys.executable, "-m", "windvane.cli.main", *arguments]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.path, env=self.environment(env), stdout=pipe, stderr=pipe, text=True)
 
@@ -136,10 +136,10 @@ def quick_project(path: Path) -> Folder:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server that the laps of all tests share, so that each does not boot its own."""
-    from windvane.flows import server
+    from windvane.flows.orchestration import server
 
     before = os.environ.pop("PREFECT_API_URL", None)
-    with server.running(tmp_path_factory.mktemp("prefect")) as running:
+    with server.use_prefect_server(tmp_path_factory.mktemp("prefect")) as running:
         running.wait()
         yield running.url
     if before is not None:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from windvane.tasks import problems
-from windvane.tasks.estimators import Spec
-from windvane.tasks.features import Columns
-from windvane.tasks.problems import Kind
-from windvane.tasks.settings import Settings, parse
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.problem_types.definitions import ProblemType
+from windvane.tasks.settings.project_params import Settings, parse_settings
 
-COLUMNS = Columns(numbers=("a", "b"), low=("region",))
+COLUMNS = FeatureColumns(numbers=("a", "b"), low=("region",))
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Case:
     """Everything that evaluation is given."""
 
     settings: Settings
-    kind: Kind
-    columns: Columns
-    spec: Spec
+    kind: ProblemType
+    columns: FeatureColumns
+    spec: ModelConfiguration
     train: pd.DataFrame
     validation: pd.DataFrame
     test: pd.DataFrame
@@ -50,7 +50,7 @@ def case(
 ) -> Case:  # fmt: skip
     """A case with 70 % training, 15 % validation and 15 % test rows; kfold: no validation rows."""
     named = {"kind": kind, "target": target, "time": "ts" if time else None, "group": "customer" if group else None}
-    settings = parse(
+    settings = parse_settings(
         {
             "project": "p",
             "problem": {**named, **problem},
@@ -62,7 +62,7 @@ def case(
     one, two = int(0.7 * count), int(0.85 * count)
     if strategy == "kfold":
         one = two
-    found = problems.of(kind)
-    spec = Spec(candidate, dict(found.candidates[candidate].defaults))
+    found = definitions.load_problem_type(kind)
+    spec = ModelConfiguration(candidate, dict(found.candidates[candidate].defaults))
     parts = (frame[:one], frame[one:two], frame[two:])
     return Case(settings, found, COLUMNS, spec, *(p.reset_index(drop=True) for p in parts))

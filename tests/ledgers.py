@@ -8,9 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from windvane.ledger import predictions
+from windvane.ledger.database import build_upsert
 from windvane.ledger.predictions import Prediction
-from windvane.ledger.privacy import Privacy
-from windvane.ledger.store import upsert
+from windvane.ledger.privacy import PrivacyRules
 
 
 def answer(id: str, **more: Any) -> Prediction:
@@ -18,15 +18,16 @@ def answer(id: str, **more: Any) -> Prediction:
     return Prediction(id, **{"version": 1, "inputs": {"x": 1.5, "city": "Waco"}, "output": {"prediction": 2.5}, **more})
 
 
-def put(engine: sa.Engine, project: str, *given: Prediction, privacy: Privacy | None = None, **more: str) -> None:
+def put(engine: sa.Engine, project: str, *given: Prediction, privacy: PrivacyRules | None = None, **more: str) -> None:
     """Store predictions; with `received`, as if they had arrived then."""
     table = predictions.predictions
     names = [column.name for column in table.columns]
     rows = [
-        dict(zip(names, row, strict=True)) | more for row in predictions.prepare(project, given, privacy or Privacy())
+        dict(zip(names, row, strict=True)) | more
+        for row in predictions.prepare_prediction_rows(project, given, privacy or PrivacyRules())
     ]
     for row in rows:
         row |= {name: json.loads(row[name] or "null") for name in ("inputs", "output")}
     if rows:
         with engine.begin() as db:
-            db.execute(upsert(engine.dialect, table).on_conflict_do_nothing(), rows)
+            db.execute(build_upsert(engine.dialect, table).on_conflict_do_nothing(), rows)

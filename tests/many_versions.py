@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.conftest import Folder
 from tests.served import PROJECT, Site, made_project
-from windvane.ledger import laps, leases, versions
-from windvane.ledger.store import now
+from windvane.ledger import laps, versions
+from windvane.ledger.database import now_timestamp
 
 
 class Many:
@@ -25,9 +25,9 @@ class Many:
         self.site.register(number)
         run = f"run-{number}"
         with self._lease() as lease:
-            laps.start(self.site.ledger, lease, f"lap-{number}", cause)
-            laps.note(self.site.ledger, f"lap-{number}", mlflow_run=run)
-            laps.end(self.site.ledger, f"lap-{number}", "finished")
+            laps.record_lap_start(self.site.ledger, lease, f"lap-{number}", cause)
+            laps.record_lap_runs(self.site.ledger, f"lap-{number}", mlflow_run=run)
+            laps.record_lap_end(self.site.ledger, f"lap-{number}", "finished")
         with self.site.ledger.begin() as db:
             db.exec_driver_sql(f"UPDATE versions SET run_id = '{run}' WHERE version = {number}")
         if judged:
@@ -35,12 +35,14 @@ class Many:
 
     @property
     def champion(self) -> int | None:
-        last = versions.last_promotion(self.site.ledger, PROJECT)
+        last = versions.find_last_promotion(self.site.ledger, PROJECT)
         return None if last is None else last.to_version
 
     def move(self, number: int, cause: str = "manual") -> None:
         """A promotion without a lap."""
-        versions.promote(self.site.ledger, PROJECT, versions.promotion(self.champion, number, cause, "a test"))
+        versions.record_promotion(
+            self.site.ledger, PROJECT, versions.make_promotion(self.champion, number, cause, "a test")
+        )
 
     def model(self, number: int) -> Path:
         """Where a version's model files lie."""
@@ -50,14 +52,14 @@ class Many:
         """Versions whose model files are there."""
         return {int(path.name) for path in (self.root / ".windvane" / "models").iterdir()}
 
-    def _lease(self) -> AbstractContextManager[leases.Lease]:
-        return leases.hold(self.site.ledger, PROJECT, "a test", lambda holder: None)
+    def _lease(self) -> AbstractContextManager[laps.Lease]:
+        return laps.hold_lease(self.site.ledger, PROJECT, "a test", lambda holder: None)
 
     def _judge(self, number: int, against: int | None, accepted: bool) -> None:
         outcome = {"reason": f"version {number} is {'better' if accepted else 'no better'}"}
-        judgement = versions.Judgement(number, against, "gate", accepted, {"outcome": outcome}, now())
+        judgement = versions.GateJudgement(number, against, "gate", accepted, {"outcome": outcome}, now_timestamp())
         move = None
         if accepted and number not in (against, self.champion):
-            move = versions.promotion(self.champion, number, "lap", "it is better")
+            move = versions.make_promotion(self.champion, number, "lap", "it is better")
         with self._lease() as lease:
-            versions.decide(self.site.ledger, lease, judgement, move)
+            versions.record_judgement(self.site.ledger, lease, judgement, move)

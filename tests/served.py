@@ -21,30 +21,28 @@ import skops.io
 import sqlalchemy as sa
 
 from tests.conftest import Folder
-from windvane.ledger import store, versions
-from windvane.ledger.labels import Statement
+from windvane.ledger import database, versions
+from windvane.ledger.labels import LabelStatement
+from windvane.ledger.prediction_writer import PredictionWriter
 from windvane.ledger.schema import versions as versions_table
-from windvane.ledger.writer import Writer
-from windvane.serving import stored
-from windvane.serving.access import Names
-from windvane.serving.answering import Answering, Recorder
-from windvane.serving.app import Service
-from windvane.serving.asking import Roles
-from windvane.serving.following import Following
-from windvane.serving.keys import Keys
-from windvane.serving.keys import read as known
-from windvane.serving.labelling import Labelling
-from windvane.serving.metering import Meters
-from windvane.serving.shelf import Shelf
-from windvane.tasks import artifacts, estimators, problems
-from windvane.tasks.estimators import Spec
-from windvane.tasks.features import Columns, conform
+from windvane.serving.compiled import engine_files
+from windvane.serving.http.access_control import ApiKeys, HostNames
+from windvane.serving.http.access_control import parse_api_keys as known
+from windvane.serving.http.app import LabelHandler, ScoringApp, ServiceMetrics
+from windvane.serving.http.invocations import IdTimeColumns, InvocationHandler, PredictionRecorder
+from windvane.serving.model_cache import ModelCache
+from windvane.serving.rollout import ChampionFollower
+from windvane.tasks.models import model_pipeline
+from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.stores import model_files
 
 PROJECT = "houses"
 SECRET = "5ec2e7" * 10
 # What whoever hands in labels sends.
 OPEN = {"authorization": f"Bearer {SECRET}"}
-COLUMNS = Columns(("size",), ("garden",), ("town",), (), ("day",))
+COLUMNS = FeatureColumns(("size",), ("garden",), ("town",), (), ("day",))
 ROW = {"size": 100.0, "garden": True, "town": "Ulm", "day": "2020-05-01"}
 
 
@@ -70,12 +68,14 @@ def houses(rows: int = 300) -> pd.DataFrame:
 @cache
 def taught(number: int, candidate: str, kind: str, params: tuple[tuple[str, Any], ...]) -> tuple[Any, dict[str, bytes]]:
     """A fitted pipeline and the files that are stored of it; taught once for all tests."""
-    frame, k = houses(), problems.of(kind)
+    frame, k = houses(), definitions.load_problem_type(kind)
     target = "price" if kind == "regression" else "dear"
-    model = estimators.fit(Spec(candidate, dict(params)), k, COLUMNS, frame, target, number, 1)
-    inputs = conform(frame, COLUMNS, "x")
-    files = stored.files(model, k, COLUMNS, inputs, inputs, 0, 300)
-    return model, {artifacts.MODEL: skops.io.dumps(model), **files}
+    model = model_pipeline.fit_pipeline(
+        ModelConfiguration(candidate, dict(params)), k, COLUMNS, frame, target, number, 1
+    )
+    inputs = conform_frame(frame, COLUMNS, "x")
+    files = engine_files.build_engine_files(model, k, COLUMNS, inputs, inputs, 0, 300)
+    return model, {model_files.MODEL_FILE: skops.io.dumps(model), **files}
 
 
 class Site:
@@ -83,7 +83,7 @@ class Site:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.ledger: sa.Engine = store.connect(f"sqlite:///{root / 'ledger.db'}")
+        self.ledger: sa.Engine = database.connect_ledger(f"sqlite:///{root / 'ledger.db'}")
         self.models: dict[int, Any] = {}
 
     def register(
@@ -102,28 +102,30 @@ class Site:
         facts = {"kind": kind, "target": "price", "metric": "mae", "columns": asdict(COLUMNS)}
         facts |= {"memory": {"peak": 30_000_000, "kept": 10_000_000}}
         facts |= {**more, "summary": {"chosen": "boosting", "test": 1.0, "interval": [0.5, 1.5]}}
-        digest = artifacts.seal(folder)
-        version = versions.Version(number, f"f{number}", "r", str(folder), digest, "x", "d", None, facts, store.now())
+        digest = model_files.seal_folder(folder)
+        version = versions.Version(
+            number, f"f{number}", "r", str(folder), digest, "x", "d", None, facts, database.now_timestamp()
+        )
         with self.ledger.begin() as db:
             db.execute(sa.insert(versions_table).values(project=PROJECT, **vars(version)))
         return version
 
     def promote(self, number: int) -> None:
         """Make a version champion."""
-        last = versions.last_promotion(self.ledger, PROJECT)
-        move = versions.promotion(None if last is None else last.to_version, number, "manual", "by a test")
-        versions.promote(self.ledger, PROJECT, move)
+        last = versions.find_last_promotion(self.ledger, PROJECT)
+        move = versions.make_promotion(None if last is None else last.to_version, number, "manual", "by a test")
+        versions.record_promotion(self.ledger, PROJECT, move)
 
-    def following(self) -> Following:
+    def following(self) -> ChampionFollower:
         """What follows this site's champion; it has had a first look, and is not started."""
-        following = Following(self.ledger, PROJECT, Shelf(self.root / "serving", Path))
+        following = ChampionFollower(self.ledger, PROJECT, ModelCache(self.root / "serving", Path))
         (self.root / "serving").mkdir(exist_ok=True)
         following.look()
         return following
 
     def says(self, number: int, rows: list[dict[str, Any]]) -> list[Any]:
         """What a version's pipeline itself says of rows."""
-        frame = conform(pd.DataFrame(rows), COLUMNS, "x")
+        frame = conform_frame(pd.DataFrame(rows), COLUMNS, "x")
         said: list[Any] = self.models[number].predict(frame).tolist()
         return said
 
@@ -134,15 +136,20 @@ class Client:
     def __init__(
         self,
         site: Site,
-        following: Following,
-        recorder: Recorder | None,
-        keys: Keys | None = None,
-        roles: Roles | None = None,
+        following: ChampionFollower,
+        recorder: PredictionRecorder | None,
+        keys: ApiKeys | None = None,
+        roles: IdTimeColumns | None = None,
     ) -> None:
-        labelling = Labelling(site.ledger, PROJECT, lambda id, label, at: Statement(str(id), label, at))
-        answering = Answering(following, recorder, roles or Roles())
-        self.service = Service(
-            answering, labelling, following, Meters(following), keys or known(None, SECRET), Names("service")
+        labelling = LabelHandler(site.ledger, PROJECT, lambda id, label, at: LabelStatement(str(id), label, at))
+        answering = InvocationHandler(following, recorder, roles or IdTimeColumns())
+        self.service = ScoringApp(
+            answering,
+            labelling,
+            following,
+            ServiceMetrics(following),
+            keys or known(None, SECRET),
+            HostNames("service"),
         )
 
     def session(self) -> httpx.AsyncClient:
@@ -172,9 +179,9 @@ class Client:
         return content
 
 
-def writer(site: Site) -> Writer:
+def writer(site: Site) -> PredictionWriter:
     """The ledger's writer."""
-    return Writer(site.ledger, PROJECT)
+    return PredictionWriter(site.ledger, PROJECT)
 
 
 def made_project(path: Path) -> Folder:
@@ -192,7 +199,7 @@ def made_project(path: Path) -> Folder:
 @contextmanager
 def serving(folder: Folder, *arguments: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`windvane serve` on a free port, in a process of its own."""
-    command = [sys.executable, "-X", "importtime", "-m", "windvane.flows.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-X", "importtime", "-m", "windvane.cli.main", "serve", "--port", "0", *arguments]
     log = folder.path / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=folder.path, env=folder.environment(env), stderr=out, text=True)

@@ -11,26 +11,27 @@ from typing import Any
 
 import polars as pl
 
-from windvane.tasks import raw, settings
-from windvane.tasks.data_settings import Data
+from windvane.tasks.settings import project_params
+from windvane.tasks.settings.data_section import DataSettings
+from windvane.tasks.sources import snapshot
 
 
-def data(**section: Any) -> Data:
+def data(**section: Any) -> DataSettings:
     """The data section, as params.yaml would give it."""
     content = {"project": "p", "problem": {"kind": "regression", "target": "y"}, "data": section}
-    return settings.parse(content).data
+    return project_params.parse_settings(content).data
 
 
 def held(root: Path) -> pl.DataFrame:
     """All rows of the snapshot, in the order of its parts."""
-    record = raw.read(root)
+    record = snapshot.read_snapshot(root)
     assert record is not None
     return pl.concat([pl.read_parquet(root / part.path) for part in record.own], how="diagonal_relaxed")
 
 
 def state(root: Path) -> dict[str, bytes]:
     """Every file below .windvane/data/raw with its bytes."""
-    folder = root / raw.FOLDER
+    folder = root / snapshot.SNAPSHOT_FOLDER
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*"))} if folder.exists() else {}
 
 

@@ -16,8 +16,8 @@ import httpx
 import psutil
 
 from tests.conftest import Folder
-from windvane.flows import child
-from windvane.tasks import secret
+from windvane.flows.services import child_process
+from windvane.tasks import project_secrets
 
 # A loaded machine needs a minute for Prefect's first start.
 READY_SECONDS = 240
@@ -73,7 +73,10 @@ class Up:
         return httpx.request(method, self.address(name) + path, timeout=60, headers=key, **more)
 
     def service(self, method: str, path: str, **more: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {secret.of(self.folder.path / '.windvane')}", **more.pop("headers", {})}
+        headers = {
+            "authorization": f"Bearer {project_secrets.read_project_secret(self.folder.path / '.windvane')}",
+            **more.pop("headers", {}),
+        }
         return httpx.request(method, self.address("service") + path, headers=headers, timeout=60, **more)
 
     def words(self) -> str:
@@ -87,7 +90,7 @@ def mine(folder: Folder) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.environ().get(child.MARK) == str(folder.path.resolve() / ".windvane"):
+            if process.environ().get(child_process.OWNER_VARIABLE) == str(folder.path.resolve() / ".windvane"):
                 found.append(process)
     return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
@@ -97,7 +100,7 @@ def begun(folder: Folder, *arguments: str, **env: str) -> Iterator[Up]:
     """`windvane up --json`, started, perhaps not ready; stopped at the end, and nothing of it is left."""
     folder.set(serve__port=free_port())
     log = folder.path / "up.log"
-    command = [sys.executable, "-P", "-m", "windvane.flows.cli", "up", "--json", *arguments]
+    command = [sys.executable, "-P", "-m", "windvane.cli.main", "up", "--json", *arguments]
     with log.open("w") as out:
         process = subprocess.Popen(
             command, cwd=folder.path, env=folder.environment(env), stdout=subprocess.PIPE, stderr=out, text=True

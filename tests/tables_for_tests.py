@@ -13,13 +13,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from windvane.tasks import ingest, settings, tables
+from windvane.tasks import io
+from windvane.tasks.ingest import ingestion
+from windvane.tasks.settings import project_params
 
 
-def chosen(source: str = "table.csv", split: dict[str, Any] | None = None, **problem: Any) -> settings.Settings:
+def chosen(source: str = "table.csv", split: dict[str, Any] | None = None, **problem: Any) -> project_params.Settings:
     """Settings for `source`: regression on "price" unless `problem` says otherwise."""
     whole = {"kind": "regression", "target": "price", **problem}
-    return settings.parse({"project": "p", "problem": whole, "data": {"source": source}, "split": split or {}})
+    return project_params.parse_settings(
+        {"project": "p", "problem": whole, "data": {"source": source}, "split": split or {}}
+    )
 
 
 def houses(rows: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -40,8 +44,8 @@ def ingested(path: Path, **problem: Any) -> pd.DataFrame:
     """A file as ingest makes it."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "table"
-        ingest.write(Path(), chosen(str(path), **problem), target, Path(folder))
-        return tables.read_parquet(target)
+        ingestion.write_table(Path(), chosen(str(path), **problem), target, Path(folder))
+        return io.read_parquet(target)
 
 
 def every_type(path: Path, rows: int = 240) -> Path:

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from tests.served import OPEN, ROW, SECRET, Client, Site, made_project, serving
-from windvane.serving import keys
-from windvane.serving.access import Names
-from windvane.tasks import secret
+from windvane.serving.http import access_control
+from windvane.serving.http.access_control import HostNames
+from windvane.tasks import project_secrets
 
 LABEL = [{"id": "x", "label": 1}]
 
@@ -69,7 +69,7 @@ def status(client: Client, path: str, method: str = "POST", **headers: str) -> i
     ],
 )
 def test_only_the_services_own_names_are_known(host: str, known: bool) -> None:
-    assert Names("127.0.0.1", ["scores.example.org"]).known(host.encode("latin-1"), "127.0.0.1") is known
+    assert HostNames("127.0.0.1", ["scores.example.org"]).known(host.encode("latin-1"), "127.0.0.1") is known
 
 
 def test_a_service_on_every_address_is_known_by_that_at_which_it_was_reached() -> None:
@@ -78,12 +78,12 @@ def test_a_service_on_every_address_is_known_by_that_at_which_it_was_reached() -
         ("::", "::ffff:10.0.0.7", "10.0.0.7"),
         ("::", "fd00::7", "[FD00:0::7]:8000"),
     ):
-        names = Names(wildcard)
+        names = HostNames(wildcard)
         assert names.known(host.encode(), arrived)
         assert not names.known(host.encode(), "10.0.0.8")
         assert not names.known(b"evil.example", arrived)
         assert not names.known(wildcard.encode(), arrived)
-    assert Names("10.0.0.7").known(b"10.0.0.7:8000", "10.0.0.7")
+    assert HostNames("10.0.0.7").known(b"10.0.0.7:8000", "10.0.0.7")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_service_on_every_address_is_known_by_that_at_which_it_was_reached() -
     ],
 )
 def test_only_the_services_own_pages_may_ask(origin: str, host: str, own: bool) -> None:
-    assert Names("127.0.0.1", ["scores.example.org"]).own_page(origin.encode(), host.encode()) is own
+    assert HostNames("127.0.0.1", ["scores.example.org"]).own_page(origin.encode(), host.encode()) is own
 
 
 @pytest.mark.parametrize("path", ["/invocations", "/labels"])
@@ -133,7 +133,9 @@ def test_two_host_headers_are_refused(client: Client) -> None:
 
 def test_labels_always_need_the_projects_secret_or_a_key_for_labels(client: Client, site: Site) -> None:
     hashes = {word: hashlib.sha256(word.encode()).hexdigest() for word in ("s", "l")}
-    keyed = Client(site, site.following(), None, keys.read(f"score:{hashes['s']},label:{hashes['l']}", SECRET))
+    keyed = Client(
+        site, site.following(), None, access_control.parse_api_keys(f"score:{hashes['s']},label:{hashes['l']}", SECRET)
+    )
     for who, key, expected in (
         (client, None, 401),
         (client, "wrong", 401),
@@ -173,7 +175,7 @@ def test_a_running_service_knows_its_names_and_the_projects_secret(tmp_path: Pat
         forged = {"content-type": "text/plain", "origin": "https://evil.example"}
         assert http.post("/labels", content=b'[{"id": "x", "label": 1}]', headers=forged).status_code == 403
         assert http.post("/labels", json=LABEL).status_code == 401
-        key = secret.of(folder.path / ".windvane")
+        key = project_secrets.read_project_secret(folder.path / ".windvane")
         assert http.post("/labels", json=LABEL, headers={"authorization": f"Bearer {key}"}).status_code == 200
         assert http.post("/invocations", json={"inputs": [ROW]}).status_code == 200
         assert http.post("/invocations", json={"inputs": [ROW]}, headers={"host": "evil.example"}).status_code == 403

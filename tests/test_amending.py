@@ -13,9 +13,9 @@ from hypothesis import settings as tries
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from windvane.tasks import settings
-from windvane.tasks.amending import amend
 from windvane.tasks.errors import InputError
+from windvane.tasks.settings import project_params
+from windvane.tasks.settings.yaml_files import edit_params
 
 HEAD = "project: p\nproblem: {kind: regression, target: y, time: t}\ndata: {source: t.csv}\nsplit: {strategy: time}\n"
 WANTED: dict[str, Any] = {
@@ -32,14 +32,14 @@ def written(path: Path, text: str) -> Path:
 
 
 def chosen(path: Path) -> tuple[str, float, str, str | int]:
-    made = settings.load(path)
+    made = project_params.load_settings(path)
     return made.retrain.policy, made.retrain.cost, made.retrain.history, made.monitor.window
 
 
 def test_the_default_file_keeps_every_other_byte(tmp_path: Path) -> None:
     before = (ROOT / "params.yaml").read_text(encoding="utf-8")
     path = written(tmp_path, before)
-    changed = amend(path, WANTED)
+    changed = edit_params(path, WANTED)
     assert changed["retrain.cost"] == (0.5, 2.0)
     assert set(changed) == set(WANTED)
     after = path.read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_the_default_file_keeps_every_other_byte(tmp_path: Path) -> None:
 def test_what_is_so_already_is_not_written(tmp_path: Path) -> None:
     path = written(tmp_path, HEAD + "retrain: {policy: never}\n")
     stamp = path.stat().st_mtime_ns
-    assert amend(path, {"retrain.policy": "never"}) == {}
+    assert edit_params(path, {"retrain.policy": "never"}) == {}
     assert path.stat().st_mtime_ns == stamp
 
 
@@ -82,7 +82,7 @@ def test_however_it_is_written(tmp_path: Path, tail: str, end: str, bom: str) ->
     text = bom + (HEAD + tail).replace("\n", end)
     path = written(tmp_path, text)
     kept = {line for line in text.removeprefix("\ufeff").splitlines() if "#" in line and ":" not in line}
-    amend(path, WANTED)
+    edit_params(path, WANTED)
     assert chosen(path) == ("regret", 2.0, "trailing:12", "7d")
     after = path.read_bytes().decode("utf-8")
     assert after.startswith(bom + HEAD.splitlines()[0])
@@ -103,7 +103,7 @@ def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, policy: str, cost: float, windows: int, window: str
 ) -> None:
     path = written(tmp_path_factory.mktemp("p"), HEAD)
-    amend(
+    edit_params(
         path,
         {
             "retrain.policy": policy,
@@ -119,13 +119,13 @@ def test_an_alias_is_left_to_a_person(tmp_path: Path) -> None:
     text = HEAD.replace("project: p", "project: &name never") + "retrain: {policy: *name}\n"
     path = written(tmp_path, text)
     with pytest.raises(InputError, match=r"Write retrain\.policy: regret yourself"):
-        amend(path, {"retrain.policy": "regret"})
+        edit_params(path, {"retrain.policy": "regret"})
     assert path.read_text(encoding="utf-8") == text
 
 
 def test_what_params_yaml_may_not_hold_is_not_written(tmp_path: Path) -> None:
     path = written(tmp_path, HEAD)
     with pytest.raises(InputError):
-        amend(path, {"retrain.policy": "sometimes"})
+        edit_params(path, {"retrain.policy": "sometimes"})
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["project"] == "p"
     assert path.read_text(encoding="utf-8") == HEAD

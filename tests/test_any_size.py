@@ -20,10 +20,14 @@ from hypothesis import settings as trying
 from hypothesis import strategies as st
 
 from tests.tables_for_tests import chosen, houses, ingested
-from windvane.tasks import canonical, codes, conversion, ingest, ordering, profile, sampling, settings, split, tables
-from windvane.tasks.delimited import Dialect
+from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.places import DATA
+from windvane.tasks.ingest import column_types, ingestion, parquet_writer, text_parsing
+from windvane.tasks.ingest.text_files import CsvDialect
+from windvane.tasks.io import DATA_FOLDER
+from windvane.tasks.settings import project_params
+from windvane.tasks.split import data_split, strategies
+from windvane.tasks.validate import table_profile
 
 # Cells of one column beside a price of 0, 1, 2, ...; dtype, values and the sum of the row keys, as the first version of
 # ingest gave them, which read whole tables with pandas. Keys must never change, or rows change sides.
@@ -93,13 +97,13 @@ def test_cells_mean_what_they_always_did(
 ) -> None:
     cells, dtype, values, keys = CELLS[name]
     if careful:
-        monkeypatch.setattr(conversion, "_quick", lambda *_: None)
+        monkeypatch.setattr(parquet_writer, "_plan_from_first_rows", lambda *_: None)
     path = tmp_path / "t.csv"
     path.write_text("x,price\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells)))
     frame = ingested(path)
     assert str(frame["x"].dtype) == dtype
     assert [None if pd.isna(v) else v for v in frame["x"]] == values
-    assert int(frame[tables.ROW].to_numpy().sum()) == keys
+    assert int(frame[io.ROW_KEY].to_numpy().sum()) == keys
 
 
 WORDS = ["", "1", "2.5", "-0", "NA", "nan", " 7", "7 ", "true", "False", "x", '"q"', '"a,b"', 'i"n', "2020-01-05"]
@@ -117,7 +121,7 @@ WORDS += ["2020-01-05 10:00:00", "2020-1-5", "03.04.2020", "13/01/2020", "01/02/
 @trying(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_quick_way_and_the_careful_way_agree(cells: list[str], later: list[str], end: str, head: int) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(canonical, "HEAD", head)
+        patch.setattr(column_types, "HEAD_ROWS", head)
         path = Path(name) / "t.csv"
         rows = [f"{i},{cell},{cells[-i - 1]}" for i, cell in enumerate(cells)] + [f"1,{cell},2" for cell in later]
         path.write_text("price,x,y\n" + "\n".join(rows) + "\n" + end)
@@ -129,7 +133,7 @@ def test_the_quick_way_and_the_careful_way_agree(cells: list[str], later: list[s
                 return None, str(e)
 
         quick = said()
-        patch.setattr(conversion, "_quick", lambda *_: None)
+        patch.setattr(parquet_writer, "_plan_from_first_rows", lambda *_: None)
         careful = said()
         assert quick[1] == careful[1]
         if quick[0] is not None:
@@ -137,7 +141,7 @@ def test_the_quick_way_and_the_careful_way_agree(cells: list[str], later: list[s
 
 
 def test_a_value_far_below_changes_the_whole_column_or_is_named(tmp_path: Path) -> None:
-    rows = canonical.HEAD + 500
+    rows = column_types.HEAD_ROWS + 500
     table = pd.DataFrame({"price": range(rows), "size": [str(i) for i in range(rows)], "town": "Ulm"})
     path = tmp_path / "t.csv"
     for late, dtype in (("", "float64"), ("1.5", "float64"), ("NA", "float64")):
@@ -158,7 +162,7 @@ def test_a_value_far_below_changes_the_whole_column_or_is_named(tmp_path: Path) 
 @pytest.mark.parametrize("above", ["7", "1.5", ""])
 @pytest.mark.parametrize("mark", [",", ";"])
 def test_a_code_far_below_keeps_its_digits(late: str, above: str, mark: str, tmp_path: Path) -> None:
-    rows = canonical.HEAD + 500
+    rows = column_types.HEAD_ROWS + 500
     table = pd.DataFrame({"price": range(rows), "zip": [str(i) for i in range(rows)], "town": "Ulm"})
     table.loc[5, "zip"] = above
     table.loc[rows - 7, "zip"] = late
@@ -173,7 +177,7 @@ def test_a_code_far_below_keeps_its_digits(late: str, above: str, mark: str, tmp
 
 
 def test_words_that_begin_with_zeros_make_no_words_of_numbers(tmp_path: Path) -> None:
-    rows = canonical.HEAD + 500
+    rows = column_types.HEAD_ROWS + 500
     table = pd.DataFrame({"price": range(rows), "share": 0.25, "day": "01/02/2020", "code": "x"})
     table.loc[rows - 7, "code"] = "007"
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -198,18 +202,18 @@ def test_a_code_is_seen_wherever_it_stands(
     rows: list[list[str]], mark: str, end: str, block: int, quoted: bool, last: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codes, "_BLOCK", block)
+        patch.setattr(text_parsing, "_SCAN_BLOCK_BYTES", block)
         lines = [mark.join(f'"{cell}"' if quoted else cell for cell in row) for row in (["a", "b"], *rows)]
         path = Path(name) / "t.csv"
         path.write_bytes((end.join(lines) + end * last).encode())
         coded = any(cell in ("007", "00") for row in rows for cell in row)
-        assert codes.possible(path, Dialect(mark, ("a", "b"), "\n")) == coded
+        assert text_parsing.may_hold_codes(path, CsvDialect(mark, ("a", "b"), "\n")) == coded
 
 
 def test_what_a_killed_ingest_left_is_deleted_and_what_a_living_one_uses_is_not(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from windvane.tasks import ingest\n"
-        f"with ingest.scratch(Path({str(tmp_path)!r})) as folder:\n"
+        "import sys, time; from pathlib import Path; from windvane.tasks.ingest import ingestion\n"
+        f"with ingestion.open_scratch_folder(Path({str(tmp_path)!r})) as folder:\n"
         "    (folder / 'half').write_bytes(b'x'); print(folder.name, flush=True); time.sleep(600)"
     )
 
@@ -222,10 +226,10 @@ def test_what_a_killed_ingest_left_is_deleted_and_what_a_living_one_uses_is_not(
     try:
         killed.kill()
         killed.wait()
-        assert {left, used} <= {path.name for path in (tmp_path / DATA).iterdir()}
+        assert {left, used} <= {path.name for path in (tmp_path / DATA_FOLDER).iterdir()}
         houses().to_csv(tmp_path / "t.csv", index=False)
-        ingest.run(tmp_path, chosen("t.csv"))
-        assert {path.name for path in (tmp_path / DATA).iterdir()} == {used, f"{used}.lock", "table.parquet"}
+        ingestion.run_ingest(tmp_path, chosen("t.csv"))
+        assert {path.name for path in (tmp_path / DATA_FOLDER).iterdir()} == {used, f"{used}.lock", "table.parquet"}
     finally:
         living.kill()
         living.wait()
@@ -283,7 +287,7 @@ def test_files_that_differ_widen_fill_up_or_are_named(folder: Path) -> None:
     assert frame["town"].isna().tolist() == [True, True, False, False, True]
     # A row keeps its key when another file joins.
     alone = ingested(folder / "b.csv")
-    assert frame[tables.ROW].tolist()[2:4] == alone[tables.ROW].tolist()
+    assert frame[io.ROW_KEY].tolist()[2:4] == alone[io.ROW_KEY].tolist()
     (folder / "d.csv").write_text("price,size,town\n5,large,Ulm\n")
     with pytest.raises(InputError, match=r"d\.csv: column 'size' mixes types: text here, numbers in .*a\.csv"):
         ingested(folder)
@@ -307,66 +311,66 @@ def test_a_record_of_origin_lists_the_parts(tmp_path: Path) -> None:
         for name in ("2.csv", "1.csv")
     ]
     record = {"kind": "bucket", "where": "s3://bucket/houses.csv", "identity": "", "parts": parts}
-    tables.write_json(record, tmp_path / ".windvane/data/raw/origin.json")
-    ingest.run(tmp_path, chosen("s3://bucket/houses.csv"))
-    assert tables.read_parquet(tmp_path / profile.TABLE)["price"].tolist() == [1, 3]
-    assert sorted(p.name for p in (tmp_path / DATA).iterdir()) == ["raw", "table.parquet"]
+    io.write_json(record, tmp_path / ".windvane/data/raw/origin.json")
+    ingestion.run_ingest(tmp_path, chosen("s3://bucket/houses.csv"))
+    assert io.read_parquet(tmp_path / table_profile.TABLE_FILE)["price"].tolist() == [1, 3]
+    assert sorted(p.name for p in (tmp_path / DATA_FOLDER).iterdir()) == ["raw", "table.parquet"]
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(1, 20))
 @trying(max_examples=40, deadline=None)
 def test_sorting_in_ranges_is_a_stable_sort(times: list[int], chunk: int) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ordering, "CHUNK", chunk)
+        patch.setattr(parquet_writer, "SORT_CHUNK_ROWS", chunk)
         frame = pl.DataFrame({"time": times, "at": range(len(times))})
         frame.write_parquet(Path(name) / "a")
-        ordering.sort(Path(name) / "a", "time", Path(name) / "b")
+        parquet_writer.sort_by_time(Path(name) / "a", "time", Path(name) / "b")
         expected = frame.sort("time", maintain_order=True)
         assert pl.read_parquet(Path(name) / "b").equals(expected)
-        assert ordering.is_sorted(Path(name) / "a", "time") == (times == sorted(times))
-        assert ordering.is_sorted(Path(name) / "b", "time")
+        assert parquet_writer.is_sorted_by_time(Path(name) / "a", "time") == (times == sorted(times))
+        assert parquet_writer.is_sorted_by_time(Path(name) / "b", "time")
 
 
-def limited(mine: settings.Settings, rows: int | None) -> settings.Settings:
+def limited(mine: project_params.Settings, rows: int | None) -> project_params.Settings:
     return mine.model_copy(update={"data": mine.data.model_copy(update={"max_rows": rows})})
 
 
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sampling, "_JUDGES", 100)
+    monkeypatch.setattr(strategies, "_MIN_TEST_SAMPLE_ROWS", 100)
     table = houses(6000).assign(town=["Rom"] * 30 + ["Ulm", "Bonn", "Kiel"] * 1990)
     table.sample(frac=1, random_state=0).to_parquet(tmp_path / "t.parquet")
-    tables.write_json({"taught_until": None}, tmp_path / split.TAUGHT_UNTIL)
+    io.write_json({"taught_until": None}, tmp_path / data_split.TRAINED_UNTIL_FILE)
     return tmp_path
 
 
 def test_with_time_the_newest_rows_teach_and_it_is_said(large: Path) -> None:
     mine = limited(chosen("t.parquet", time="day", split={"strategy": "time"}), 1000)
-    ingest.run(large, mine)
-    split.run(large, mine)
-    train, validation = split.sides(large, mine)
-    whole, _ = split.sides(large, limited(mine, None))
+    ingestion.run_ingest(large, mine)
+    data_split.run_split(large, mine)
+    train, validation = data_split.read_training_rows(large, mine)
+    whole, _ = data_split.read_training_rows(large, limited(mine, None))
     assert train["day"].tolist() == whole["day"].tolist()[-1000:]
-    assert (len(validation), len(split.open_test(large, mine, split.Permit("x")))) == (214, 214)
-    final = split.final_rows(large, mine, split.Permit("x"))
+    assert (len(validation), len(data_split.open_test_rows(large, mine, data_split.TestPermit("x")))) == (214, 214)
+    final = data_split.read_final_rows(large, mine, data_split.TestPermit("x"))
     assert len(final) == 1000
     assert final["day"].max() == pd.Timestamp("2020-01-01") + pd.Timedelta(days=5999)
-    assert "1,000 of 6,000 rows (the newest)" in str(split.sampled(large, mine))
-    assert split.sampled(large, limited(mine, None)) is None
+    assert "1,000 of 6,000 rows (the newest)" in str(data_split.describe_sampled_split(large, mine))
+    assert data_split.describe_sampled_split(large, limited(mine, None)) is None
 
 
 def test_without_time_a_sample_keeps_classes_and_grows_into_itself(large: Path) -> None:
     problem = {"kind": "classification", "target": "town", "ignore": ["day"]}
     mine = limited(chosen("t.parquet", **problem, split={"strategy": "stratified"}), 1000)
-    ingest.run(large, mine)
-    split.run(large, mine)
-    train, _ = split.sides(large, mine)
-    whole, _ = split.sides(large, limited(mine, None))
+    ingestion.run_ingest(large, mine)
+    data_split.run_split(large, mine)
+    train, _ = data_split.read_training_rows(large, mine)
+    whole, _ = data_split.read_training_rows(large, limited(mine, None))
     assert len(train) == pytest.approx(1000, abs=40)
     assert (train["town"] == "Rom").sum() == (whole["town"] == "Rom").sum()
-    more, _ = split.sides(large, limited(mine, 2000))
-    assert set(train[tables.ROW]) < set(more[tables.ROW]) < set(whole[tables.ROW])
-    assert "stratified by class" in str(split.sampled(large, mine))
+    more, _ = data_split.read_training_rows(large, limited(mine, 2000))
+    assert set(train[io.ROW_KEY]) < set(more[io.ROW_KEY]) < set(whole[io.ROW_KEY])
+    assert "stratified by class" in str(data_split.describe_sampled_split(large, mine))
 
 
 def test_a_table_is_the_same_to_the_byte_on_any_number_of_cores(tmp_path: Path) -> None:
@@ -374,11 +378,12 @@ def test_a_table_is_the_same_to_the_byte_on_any_number_of_cores(tmp_path: Path) 
     made = []
     for threads in ("1", "3"):
         code = (
-            "from pathlib import Path; from windvane.tasks import ingest, tables; from tests.tables_for_tests import chosen; "
-            f"tables.ROW_GROUP = 3000; ingest.run(Path({str(tmp_path)!r}), chosen('t.csv', time='day'))"
+            "from pathlib import Path; from windvane.tasks.ingest import ingestion; from windvane.tasks import io; "
+            "from tests.tables_for_tests import chosen; "
+            f"io.ROW_GROUP_ROWS = 3000; ingestion.run_ingest(Path({str(tmp_path)!r}), chosen('t.csv', time='day'))"
         )
         subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "POLARS_MAX_THREADS": threads})
-        made.append((tmp_path / profile.TABLE).read_bytes())
+        made.append((tmp_path / table_profile.TABLE_FILE).read_bytes())
     assert made[0] == made[1]
 
 
@@ -386,7 +391,7 @@ def test_nothing_stays_behind_when_a_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv.gz"
     path.write_bytes(b"no gzip at all")
     with pytest.raises(InputError, match="cannot be unpacked"):
-        ingest.run(tmp_path, chosen("t.csv.gz"))
+        ingestion.run_ingest(tmp_path, chosen("t.csv.gz"))
     assert [p.name for p in tmp_path.rglob("*")] == ["t.csv.gz"]
 
 
@@ -394,7 +399,7 @@ def test_nothing_stays_behind_when_a_file_is_refused(tmp_path: Path) -> None:
 def test_columns_without_a_single_value_are_read_back(tmp_path: Path, rows: int) -> None:
     """Their row groups state nothing; the source's new rows are such a frame where there are none."""
     frame = pd.DataFrame({"size": [1.0, 2.0], "sold": [True, False], "nothing": [None, None]}).iloc[:rows]
-    tables.write_parquet(frame, tmp_path / "t.parquet")
-    assert tables.gaps(tmp_path / "t.parquet") == {"size": 0, "sold": 0, "nothing": rows}
-    assert tables.read_parquet(tmp_path / "t.parquet").dtypes["sold"] == "bool"
-    assert tables.ends(tmp_path / "t.parquet")["nothing"].missing == rows
+    io.write_parquet(frame, tmp_path / "t.parquet")
+    assert io.count_missing(tmp_path / "t.parquet") == {"size": 0, "sold": 0, "nothing": rows}
+    assert io.read_parquet(tmp_path / "t.parquet").dtypes["sold"] == "bool"
+    assert io.read_column_ends(tmp_path / "t.parquet")["nothing"].missing == rows

@@ -14,14 +14,17 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from tests.conftest import Folder
-from windvane.tasks import balance, bench, estimators, problems, search, settings, thresholds
-from windvane.tasks.balance import AS_THEY_CAME, Balance
 from windvane.tasks.errors import InputError
-from windvane.tasks.estimators import TRUSTED, Spec
-from windvane.tasks.features import Columns, conform
+from windvane.tasks.models import class_balance, model_pipeline
+from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
+from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.model_pipeline import TRUSTED_TYPES, ModelConfiguration
+from windvane.tasks.models.problem_types import classification, definitions
+from windvane.tasks.search import cross_validation, model_search
+from windvane.tasks.settings import project_params
 
-KIND = problems.of("classification")
-COLUMNS = Columns(("a", "b", "n"), low=("c",))
+KIND = definitions.load_problem_type("classification")
+COLUMNS = FeatureColumns(("a", "b", "n"), low=("c",))
 TREATMENTS = ["weights", "oversample", "undersample", "smote"]
 
 
@@ -40,35 +43,37 @@ def rare(rows: int = 600, seed: int = 0, classes: int = 2) -> pd.DataFrame:
     return frame
 
 
-def fitted(frame: pd.DataFrame, chosen: Balance, candidate: str = "linear", **given: Any) -> Any:
+def fitted(frame: pd.DataFrame, chosen: ClassBalance, candidate: str = "linear", **given: Any) -> Any:
     small = {"forest": {"n_estimators": 10}, "boosting": {"max_iter": 30}}.get(candidate, {})
-    return estimators.fit(Spec(candidate, small, chosen), KIND, COLUMNS, frame, "y", 0, 1, **given)
+    return model_pipeline.fit_pipeline(
+        ModelConfiguration(candidate, small, chosen), KIND, COLUMNS, frame, "y", 0, 1, **given
+    )
 
 
-def says(model: Any, frame: pd.DataFrame) -> problems.Predictions:
-    return KIND.predict(model, conform(frame, COLUMNS, "x"))
+def says(model: Any, frame: pd.DataFrame) -> definitions.Predictions:
+    return KIND.predict(model, conform_frame(frame, COLUMNS, "x"))
 
 
 def parsed(
     kind: str = "classification", strategy: str = "random", metric: str | None = None, **search: Any
-) -> settings.Settings:
+) -> project_params.Settings:
     problem = {"kind": kind, "target": "y", "metric": metric}
     content = {"project": "p", "data": {"source": "t.csv"}, "problem": problem, "split": {"strategy": strategy}}
-    return settings.parse({**content, "search": search})
+    return project_params.parse_settings({**content, "search": search})
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every (rows given, rows made) of a resampling."""
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    real = balance.resampled
+    real = class_balance.resample_classes
 
     def watched(X: Any, y: Any, *rest: Any) -> Any:
         made = real(X, y, *rest)
         seen.append((X, made[0]))
         return made
 
-    monkeypatch.setattr(balance, "resampled", watched)
+    monkeypatch.setattr(class_balance, "resample_classes", watched)
     return seen
 
 
@@ -81,10 +86,12 @@ def test_no_row_made_from_the_other_side_is_fitted_on(
     treatment: str, strategy: str, drawn: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
     # `a` is a row's name: rows drawn before the split would bring names of the other side into a fit.
-    frame, each = rare(), 1 + thresholds.FOLDS
+    frame, each = rare(), 1 + classification.THRESHOLD_FOLDS
     train, rest = (frame[:400], frame[400:]) if strategy == "stratified" else (frame, frame[:0])
-    table = bench.bench(parsed(strategy=strategy), KIND, Columns(("a", "b")), train, rest, 1)
-    list(table.score(Spec("boosting", {"max_iter": 10}, Balance(treatment)), look=False))
+    table = cross_validation.build_configuration_scorer(
+        parsed(strategy=strategy), KIND, FeatureColumns(("a", "b")), train, rest, 1
+    )
+    list(table.score(ModelConfiguration("boosting", {"max_iter": 10}, ClassBalance(treatment)), look=False))
     assert len(drawn) == each * len(table.folds)
     for i, (taught, judged) in enumerate(table.folds):
         inside = set(table.frame["a"].iloc[taught])
@@ -100,8 +107,10 @@ def test_a_copied_row_does_not_make_its_own_fold_look_easy() -> None:
     # Labels at random: whoever resamples before the split finds each rare row again, and scores far above chance.
     rng = np.random.default_rng(0)
     frame = rare(400).assign(y=np.where(rng.random(400) < 0.1, "yes", "no"))
-    table = bench.bench(parsed(strategy="kfold"), KIND, COLUMNS, frame, frame[:0], 1)
-    *_, last = table.score(Spec("tree", {"max_depth": 32, "min_samples_leaf": 1}, Balance("oversample")))
+    table = cross_validation.build_configuration_scorer(parsed(strategy="kfold"), KIND, COLUMNS, frame, frame[:0], 1)
+    *_, last = table.score(
+        ModelConfiguration("tree", {"max_depth": 32, "min_samples_leaf": 1}, ClassBalance("oversample"))
+    )
     assert last.validation["roc_auc"] < 0.65
     assert last.train["roc_auc"] > 0.95
 
@@ -112,25 +121,27 @@ def test_a_threshold_is_chosen_on_rows_that_its_fits_had_not_seen(
 ) -> None:
     frame = rare()
     fits: list[set[int]] = []
-    once = estimators._fitted
+    once = model_pipeline._fit_once
 
     def seen(spec: Any, kind: Any, columns: Any, rows: pd.DataFrame, *rest: Any) -> Any:
         fits.append(set(rows.index))
         return once(spec, kind, columns, rows, *rest)
 
-    monkeypatch.setattr(estimators, "_fitted", seen)
+    monkeypatch.setattr(model_pipeline, "_fit_once", seen)
     scored: list[int] = []
-    plain = thresholds.best
+    plain = classification.find_best_threshold
 
     def best(is_it: Any, score: Any, *more: Any) -> float:
         scored.append(len(score))
         return plain(is_it, score, *more)
 
-    monkeypatch.setattr(thresholds, "best", best)
-    estimators.fit(Spec("linear", {}, Balance(None, "f1")), KIND, COLUMNS, frame[:450], "y", 0, 1, group)
+    monkeypatch.setattr(classification, "find_best_threshold", best)
+    model_pipeline.fit_pipeline(
+        ModelConfiguration("linear", {}, ClassBalance(None, "f1")), KIND, COLUMNS, frame[:450], "y", 0, 1, group
+    )
     assert scored == [450]
     assert fits.pop(0) == set(range(450))
-    assert len(fits) == thresholds.FOLDS
+    assert len(fits) == classification.THRESHOLD_FOLDS
     held = [set(range(450)) - rows for rows in fits]
     assert sorted(i for part in held for i in part) == list(range(450))
     if group:
@@ -141,11 +152,11 @@ def test_a_threshold_is_chosen_on_rows_that_its_fits_had_not_seen(
 @pytest.mark.parametrize("metric", ["average_precision", "f1"])
 def test_trials_tune_a_threshold_only_where_the_headline_sees_it(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     frame, tuned = rare(), []
-    monkeypatch.setattr(thresholds, "best", lambda *given: tuned.append(given) or 0.3)
+    monkeypatch.setattr(classification, "find_best_threshold", lambda *given: tuned.append(given) or 0.3)
     list(
-        bench.bench(parsed(metric=metric), KIND, COLUMNS, frame[:400], frame[400:], 1).score(
-            Spec("linear", {}, Balance(None, "f1"))
-        )
+        cross_validation.build_configuration_scorer(
+            parsed(metric=metric), KIND, COLUMNS, frame[:400], frame[400:], 1
+        ).score(ModelConfiguration("linear", {}, ClassBalance(None, "f1")))
     )
     assert len(tuned) == (metric == "f1")
 
@@ -157,7 +168,7 @@ def test_trials_tune_a_threshold_only_where_the_headline_sees_it(metric: str, mo
 @pytest.mark.parametrize("candidate", ["linear", "tree", "boosting"])
 def test_probabilities_come_true_whatever_the_treatment(treatment: str, candidate: str) -> None:
     train, later = rare(4_000), rare(4_000, seed=1)
-    plain, treated = (says(fitted(train, b, candidate), later) for b in (AS_THEY_CAME, Balance(treatment)))
+    plain, treated = (says(fitted(train, b, candidate), later) for b in (UNBALANCED, ClassBalance(treatment)))
     truth = KIND.truth(later["y"])
     assert treated.proba is not None
     assert treated.proba[:, 1].mean() == pytest.approx((train["y"] == "yes").mean(), rel=0.1)
@@ -166,8 +177,10 @@ def test_probabilities_come_true_whatever_the_treatment(treatment: str, candidat
 
 
 def test_the_correction_divides_the_odds_by_how_much_a_class_was_lifted() -> None:
-    pipeline = estimators.build(Spec("linear", {}, Balance("oversample")), KIND, COLUMNS, 0, 1)
-    treated = pipeline.fit(conform(rare(), COLUMNS, "x"), KIND.truth(rare()["y"]))[-1]
+    pipeline = model_pipeline.build_pipeline(
+        ModelConfiguration("linear", {}, ClassBalance("oversample")), KIND, COLUMNS, 0, 1
+    )
+    treated = pipeline.fit(conform_frame(rare(), COLUMNS, "x"), KIND.truth(rare()["y"]))[-1]
     y = KIND.truth(rare()["y"])
     counts = np.array([(y == "no").sum(), (y == "yes").sum()])
     assert treated.factors_ == pytest.approx(counts.min() / counts)
@@ -182,7 +195,7 @@ def test_the_correction_divides_the_odds_by_how_much_a_class_was_lifted() -> Non
 def test_new_rows_hold_codes_flags_and_gaps_as_real_ones_do(
     candidate: str, drawn: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    fitted(rare(), Balance("smote"), candidate)
+    fitted(rare(), ClassBalance("smote"), candidate)
     given, made = drawn[0]
     assert np.array_equal(made[: len(given)], given, equal_nan=True)
     new = made[len(given) :]
@@ -199,11 +212,13 @@ def test_new_rows_hold_codes_flags_and_gaps_as_real_ones_do(
 
 
 @pytest.mark.parametrize(
-    "columns", [Columns(("a", "b")), Columns(low=("c",)), COLUMNS], ids=["SMOTE", "SMOTEN", "SMOTENC"]
+    "columns", [FeatureColumns(("a", "b")), FeatureColumns(low=("c",)), COLUMNS], ids=["SMOTE", "SMOTEN", "SMOTENC"]
 )
 @pytest.mark.parametrize("candidate", ["linear", "tree"])
-def test_smote_takes_any_mix_of_columns(columns: Columns, candidate: str) -> None:
-    model = estimators.fit(Spec(candidate, {}, Balance("smote")), KIND, columns, rare(), "y", 0, 1)
+def test_smote_takes_any_mix_of_columns(columns: FeatureColumns, candidate: str) -> None:
+    model = model_pipeline.fit_pipeline(
+        ModelConfiguration(candidate, {}, ClassBalance("smote")), KIND, columns, rare(), "y", 0, 1
+    )
     assert set(model.classes_) == {"no", "yes"}
 
 
@@ -214,9 +229,9 @@ def test_a_class_of_one_row_or_two_is_no_crash(treatment: str) -> None:
         [frame[frame["y"] == "no"], frame[frame["y"] == "yes"].head(2), frame[frame["y"] == "perhaps"].head(1)]
     )
     for candidate in ("linear", "forest", "boosting"):
-        model = fitted(frame.reset_index(drop=True), Balance(treatment, "f1"), candidate)
+        model = fitted(frame.reset_index(drop=True), ClassBalance(treatment, "f1"), candidate)
         assert len(model.classes_) == 3
-        assert thresholds.of(model) is None
+        assert classification.get_threshold(model) is None
 
 
 # what is stored --------------------------------------------------------------------------------------
@@ -231,32 +246,34 @@ def test_what_is_stored_is_a_plain_pipeline_and_answers_the_same(
     candidate: str, treatment: str | None, classes: int
 ) -> None:
     frame = rare(classes=classes)
-    one, two = (fitted(frame, Balance(treatment, "f1"), candidate) for _ in range(2))
+    one, two = (fitted(frame, ClassBalance(treatment, "f1"), candidate) for _ in range(2))
     stored = skops.io.dumps(one)
     assert b"imblearn" not in stored
     assert type(one).__module__.startswith("sklearn.")
-    opened = skops.io.loads(stored, trusted=list(TRUSTED))
+    opened = skops.io.loads(stored, trusted=list(TRUSTED_TYPES))
     said = [says(model, frame) for model in (one, two, opened)]
     for other in said[1:]:
         assert np.array_equal(said[0].value, other.value)
         assert np.array_equal(np.asarray(said[0].proba), np.asarray(other.proba))
-    assert np.array_equal(opened.predict(conform(frame, COLUMNS, "x")), said[0].value)
-    assert (thresholds.of(opened) is None) == (classes == 3)
+    assert np.array_equal(opened.predict(conform_frame(frame, COLUMNS, "x")), said[0].value)
+    assert (classification.get_threshold(opened) is None) == (classes == 3)
 
 
 def test_a_configuration_survives_json_and_older_ones_are_read() -> None:
-    spec = Spec("forest", {"max_depth": 8}, Balance("weights", "f1"))
-    assert Spec.from_json(spec.to_json()) == spec
+    spec = ModelConfiguration("forest", {"max_depth": 8}, ClassBalance("weights", "f1"))
+    assert ModelConfiguration.from_json(spec.to_json()) == spec
     old = {"candidate": "forest", "params": {"max_depth": 8}}
-    assert Spec.from_json(old) == Spec("forest", {"max_depth": 8})
-    assert Spec.from_json(old).to_json() == old
+    assert ModelConfiguration.from_json(old) == ModelConfiguration("forest", {"max_depth": 8})
+    assert ModelConfiguration.from_json(old).to_json() == old
 
 
 def test_a_refit_keeps_the_treatment_of_the_champion_whatever_params_yaml_says() -> None:
-    spec, frame = Spec("linear", {}, Balance("weights", "f1")), rare(300)
-    found = search.only(spec, parsed(), KIND, COLUMNS, frame[:200], frame[200:], 1, lambda _: None)
+    spec, frame = ModelConfiguration("linear", {}, ClassBalance("weights", "f1")), rare(300)
+    found = model_search.score_single_configuration(
+        spec, parsed(), KIND, COLUMNS, frame[:200], frame[200:], 1, lambda _: None
+    )
     assert found.best.spec == spec
-    assert found.results[0].spec.balance == AS_THEY_CAME
+    assert found.results[0].spec.balance == UNBALANCED
     assert any("fitted with weights" in note for note in found.notes)
     assert any("200 rows teach, which is little" in note for note in found.notes)
 
@@ -277,20 +294,20 @@ def test_no_other_threshold_does_better_on_the_same_rows(rows: list[tuple[bool, 
 
     def at(threshold: float) -> float:
         proba = np.column_stack([1 - score, score])
-        called = thresholds.called(proba, np.arange(2), 1, threshold)
-        said = problems.Predictions(called, proba, np.arange(2))
+        called = classification.predict_from_probabilities(proba, np.arange(2), 1, threshold)
+        said = definitions.Predictions(called, proba, np.arange(2))
         return KIND.metrics[metric].score(is_it.astype(int), said, None)
 
-    chosen = at(thresholds.best(is_it, score, metric, np.ones(len(is_it))))
+    chosen = at(classification.find_best_threshold(is_it, score, metric, np.ones(len(is_it))))
     assert chosen == pytest.approx(max(at(t) for t in [*np.unique(score), 1.5]))
 
 
 def test_a_threshold_moves_calls_and_leaves_probabilities_alone() -> None:
     train, later = rare(2_000), rare(2_000, seed=1)
-    plain, tuned = fitted(train, AS_THEY_CAME), fitted(train, Balance(None, "f1"))
+    plain, tuned = fitted(train, UNBALANCED), fitted(train, ClassBalance(None, "f1"))
     one, two = says(plain, later), says(tuned, later)
     assert np.array_equal(np.asarray(one.proba), np.asarray(two.proba))
-    threshold = thresholds.of(tuned)
+    threshold = classification.get_threshold(tuned)
     assert threshold is not None
     assert np.array_equal(two.value == "yes", np.asarray(two.proba)[:, 1] >= threshold)
     truth = KIND.truth(later["y"])
@@ -303,10 +320,10 @@ def test_a_threshold_moves_calls_and_leaves_probabilities_alone() -> None:
 def test_the_positive_class_may_be_the_first_in_order() -> None:
     frame = rare(1_000)
     frame["y"] = frame["y"].map({"yes": "Yes", "no": "nope"})
-    model = fitted(frame, Balance("weights", "f1"))
+    model = fitted(frame, ClassBalance("weights", "f1"))
     said = says(model, frame)
-    assert np.array_equal(said.value == "Yes", np.asarray(said.proba)[:, 0] >= thresholds.of(model))
-    assert np.array_equal(model.predict(conform(frame, COLUMNS, "x")), said.value)
+    assert np.array_equal(said.value == "Yes", np.asarray(said.proba)[:, 0] >= classification.get_threshold(model))
+    assert np.array_equal(model.predict(conform_frame(frame, COLUMNS, "x")), said.value)
 
 
 @pytest.mark.slow

@@ -19,37 +19,36 @@ import pytest
 from tests.conftest import quick_project
 from tests.test_decision import FORBIDDEN, LIMITS, NOW, look
 from tests.test_history import CHOSEN, SPEC, table
-from windvane.flows.challengers import Challengers
-from windvane.ledger import decisions, store, versions
-from windvane.ledger.moments import moment
-from windvane.monitoring.decision import decide
-from windvane.monitoring.history import matrix
-from windvane.monitoring.history.challengers import Shelf
-from windvane.monitoring.history.past import Advice
-from windvane.monitoring.history.windows import Cut
-from windvane.monitoring.limits import History
-from windvane.tasks import settings
+from windvane.ledger import database, decisions, versions
+from windvane.ledger.database import to_timestamp
+from windvane.monitoring.history import loss_matrix
+from windvane.monitoring.history.challenger_store import ChallengerStore
+from windvane.monitoring.history.loss_matrix import WindowedTable
+from windvane.monitoring.policy.decision import decide_action
+from windvane.monitoring.records import DecisionHistory, PolicyAdvice
+from windvane.monitoring.watch.challenger_losses import ChallengerLosses
 from windvane.tasks.errors import InputError
-from windvane.tasks.scores import LOSS
+from windvane.tasks.evaluation.scores import LOSS_COLUMN
+from windvane.tasks.settings import project_params
 
 REGRET = replace(LIMITS, policy="regret")
-YES, NO = Advice(True, "a challenger shows it", 0.8), Advice(False, "no challenger shows it", 0.1)
+YES, NO = PolicyAdvice(True, "a challenger shows it", 0.8), PolicyAdvice(False, "no challenger shows it", 0.1)
 NAME = "towns"
 
 
 def test_a_decision_is_what_challengers_advise() -> None:
-    said = decide(look(few=True, excess=None), History(advice=YES), REGRET, NOW)
+    said = decide_action(look(few=True, excess=None), DecisionHistory(advice=YES), REGRET, NOW)
     assert (said.action, said.depth, said.gain, said.cost) == ("retrain", "refit", 0.8, LIMITS.cost)
     assert said.reason.startswith("a challenger shows it")
-    said = decide(look(0.9, alarm=True), History(advice=NO), REGRET, NOW)
+    said = decide_action(look(0.9, alarm=True), DecisionHistory(advice=NO), REGRET, NOW)
     assert (said.action, said.gain) == ("wait", 0.1)
     assert "no challenger shows it" in said.reason
-    assert decide(look(0.9), History(), REGRET, NOW).action == "wait"
+    assert decide_action(look(0.9), DecisionHistory(), REGRET, NOW).action == "wait"
 
 
 @pytest.mark.parametrize("reason", FORBIDDEN)
 def test_advice_overrules_nothing_that_forbids_a_lap(reason: str) -> None:
-    said = decide(look(), replace(FORBIDDEN[reason], advice=YES), REGRET, NOW)
+    said = decide_action(look(), replace(FORBIDDEN[reason], advice=YES), REGRET, NOW)
     assert said.action == "wait"
     assert reason in said.reason
     assert "Otherwise: a challenger shows it" in said.reason
@@ -57,11 +56,11 @@ def test_advice_overrules_nothing_that_forbids_a_lap(reason: str) -> None:
 
 def test_broken_data_stop_whatever_challengers_advise() -> None:
     broken = look(0.9, alarm=True, change="broken data", remedy="person")
-    assert decide(broken, History(advice=YES), REGRET, NOW).action == "stop"
+    assert decide_action(broken, DecisionHistory(advice=YES), REGRET, NOW).action == "stop"
 
 
 def test_other_policies_hear_no_advice() -> None:
-    assert decide(look(), History(advice=YES), LIMITS, NOW).action == "wait"
+    assert decide_action(look(), DecisionHistory(advice=YES), LIMITS, NOW).action == "wait"
 
 
 def test_without_a_time_regret_is_refused_by_its_key() -> None:
@@ -73,34 +72,36 @@ def test_without_a_time_regret_is_refused_by_its_key() -> None:
         "retrain": {"policy": "regret"},
     }
     with pytest.raises(InputError, match=r"retrain\.policy: regret needs problem\.time"):
-        settings.parse(content)
+        project_params.parse_settings(content)
 
 
-def cut(windows: int = 6, rows: int = 40, first: int = 100, noise: int = 0) -> Cut:
+def cut(windows: int = 6, rows: int = 40, first: int = 100, noise: int = 0) -> WindowedTable:
     """`first` rows that only teach, then windows of so many; `noise`: this window's rows and all after it are others."""
     frame = table(first + windows * rows)
     edges = first + rows * np.arange(windows + 1)
     if noise:
         frame.loc[edges[noise] :, "y"] = np.random.default_rng(1).normal(0, 50, len(frame) - edges[noise])
     starts = tuple(str(frame["t"].iloc[min(e, len(frame) - 1)]) for e in edges[:-1])
-    return Cut(frame, edges.astype(np.int64), starts)
+    return WindowedTable(frame, edges.astype(np.int64), starts)
 
 
-def grown(one: Cut, windows: int) -> Cut:
+def grown(one: WindowedTable, windows: int) -> WindowedTable:
     """The same, known up to fewer windows."""
-    return Cut(one.rows.iloc[: one.edges[windows]], one.edges[: windows + 1], one.starts[:windows])
+    return WindowedTable(one.rows.iloc[: one.edges[windows]], one.edges[: windows + 1], one.starts[:windows])
 
 
-def shelf(folder: Path) -> tuple[Shelf, list[str]]:
+def shelf(folder: Path) -> tuple[ChallengerStore, list[str]]:
     taught: list[str] = []
-    return Shelf(folder, CHOSEN, SPEC, taught.append), taught
+    return ChallengerStore(folder, CHOSEN, SPEC, taught.append), taught
 
 
 def test_a_challengers_losses_are_those_of_the_matrix(tmp_path: Path) -> None:
     made, (one, _) = cut(), shelf(tmp_path)
     found = one.challenger(made, made.digests(), 2)
     whole = np.arange(0, len(made.rows) + 1, 20)  # the same rows in windows of 20: window 2 begins at the ninth
-    rows = matrix.row(matrix.Job(Cut(made.rows, whole, ("",) * (len(whole) - 1)), CHOSEN, SPEC, None), 9)
+    rows = loss_matrix.compute_matrix_row(
+        loss_matrix.MatrixJob(WindowedTable(made.rows, whole, ("",) * (len(whole) - 1)), CHOSEN, SPEC, None), 9
+    )
     assert np.isnan(found[:2]).all()
     np.testing.assert_allclose(found[2:], rows.reshape(-1, 2).mean(axis=1))
 
@@ -153,7 +154,7 @@ def test_many_rows_that_came_late_teach_a_challenger_anew_and_few_do_not(tmp_pat
     one.challenger(made, made.digests(), 2)
     for late, times in ((5, 0), (40, 1)):
         older = made.rows.iloc[:late].assign(t=made.rows["t"].iloc[0] - timedelta(days=1))
-        more = Cut(pd.concat([older, made.rows], ignore_index=True), made.edges + late, made.starts)
+        more = WindowedTable(pd.concat([older, made.rows], ignore_index=True), made.edges + late, made.starts)
         again, taught = shelf(tmp_path)
         again.challenger(more, more.digests(), 2)
         assert len(taught) == times
@@ -161,22 +162,24 @@ def test_many_rows_that_came_late_teach_a_challenger_anew_and_few_do_not(tmp_pat
 
 def test_a_window_without_labels_has_no_loss(tmp_path: Path) -> None:
     made = cut()
-    gap = Cut(made.rows, made.edges[[0, 1, 2, 3, 3, 4, 5]], made.starts)
+    gap = WindowedTable(made.rows, made.edges[[0, 1, 2, 3, 3, 4, 5]], made.starts)
     found = shelf(tmp_path)[0].challenger(gap, gap.digests(), 1)
     assert np.isnan(found).tolist() == [True, False, False, True, False, False]
 
 
-def asked(folder: Path, rows: pd.DataFrame, born: int = 4, windows: int = 14, chosen: Any = CHOSEN) -> Challengers:
+def asked(folder: Path, rows: pd.DataFrame, born: int = 4, windows: int = 14, chosen: Any = CHOSEN) -> ChallengerLosses:
     """Challengers of a champion taught on the first 100 rows and `born` windows of 20, asked about the windows from there on."""
     from dataclasses import asdict
 
-    pipeline, columns = matrix.teach(CHOSEN, SPEC, rows.iloc[: 100 + 20 * born])
+    pipeline, columns = loss_matrix.fit_configuration(CHOSEN, SPEC, rows.iloc[: 100 + 20 * born])
     facts = {"spec": SPEC.to_json(), "columns": asdict(columns), "taught_until": "any"}
     home = SimpleNamespace(settings=chosen, home=folder, model=lambda champion: pipeline)
-    record = pd.DataFrame({LOSS: [0.5, 0.7]})
+    record = pd.DataFrame({LOSS_COLUMN: [0.5, 0.7]})
     champion = SimpleNamespace(version=3, facts=facts)
-    made = Challengers(SimpleNamespace(project=home, champion=champion, record=record), SimpleNamespace(working=print))  # type: ignore[arg-type]
-    starts = [moment(t) for t in rows["t"].iloc[100::20].tolist()[: windows + 1]]
+    made = ChallengerLosses(
+        SimpleNamespace(project=home, champion=champion, record=record), SimpleNamespace(working=print)
+    )  # type: ignore[arg-type]
+    starts = [to_timestamp(t) for t in rows["t"].iloc[100::20].tolist()[: windows + 1]]
     places = list(itertools.pairwise(starts))
     vars(made).update(_rows=rows[rows["y"].notna()].reset_index(drop=True), _lineage=[places[:born], places[born:]])
     return made
@@ -184,7 +187,7 @@ def asked(folder: Path, rows: pd.DataFrame, born: int = 4, windows: int = 14, ch
 
 def ends(rows: pd.DataFrame) -> list[str]:
     """The ends of the fourteen windows."""
-    return [moment(t) for t in rows["t"].iloc[120::20].tolist()[:14]]
+    return [to_timestamp(t) for t in rows["t"].iloc[120::20].tolist()[:14]]
 
 
 def numbered(rows: pd.DataFrame) -> pd.DataFrame:
@@ -238,12 +241,15 @@ def test_without_a_price_any_saving_is_worth_a_lap_and_without_a_loss_none_is(tm
     free = CHOSEN.model_copy(update={"retrain": CHOSEN.retrain.model_copy(update={"cost": 0.0})})
     assert asked(tmp_path, rows, chosen=free).advice(ends(rows)[8]).retrain
     perfect = asked(tmp_path, rows)
-    perfect._production.record[LOSS] = 0.0
+    perfect._production.record[LOSS_COLUMN] = 0.0
     assert not perfect.advice(ends(rows)[8]).retrain
 
 
 def test_other_policies_import_none_of_it() -> None:
-    code = "import sys, windvane.flows.looks; sys.exit('windvane.flows.challengers' in sys.modules or 'numpy' in sys.modules)"
+    code = (
+        "import sys, windvane.monitoring.watch.window_checks\n"
+        "sys.exit('windvane.monitoring.watch.challenger_losses' in sys.modules or 'numpy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -304,10 +310,10 @@ def test_a_growing_table_is_taught_again_once_challengers_show_what_that_saves(
     assert (said["decision"], said["retrained"]) == ("retrain", "done"), said
     assert "of a lap's price" in said["reason"]
     assert said["gain"] > 0
-    engine = store.connect(f"sqlite:///{home / 'ledger.db'}")
-    (one,) = [d for d in decisions.listed(engine, NAME, acting=True) if d.action == "retrain"]
+    engine = database.connect_ledger(f"sqlite:///{home / 'ledger.db'}")
+    (one,) = [d for d in decisions.list_decisions(engine, NAME, acting=True) if d.action == "retrain"]
     assert (one.state, one.made) == ("done", 2)
-    champion = versions.champion(engine, NAME)
+    champion = versions.find_champion(engine, NAME)
     assert champion is not None
     assert champion.version == 2
     taught = kept()

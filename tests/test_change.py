@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.watched import COLUMNS, answered, kind_of, problem, rows, watched
-from windvane.monitoring import breaks, estimate, histograms, inputs, quality, states
-from windvane.monitoring.diagnosis import diagnose, remedy
-from windvane.monitoring.evidence import Diagnosis, Drift, Finding, Quality
-from windvane.monitoring.states import State
-from windvane.tasks.features import Columns
+from windvane.monitoring import window_frames
+from windvane.monitoring.diagnosis import broken_columns, window_states
+from windvane.monitoring.diagnosis.explanations import choose_remedy, diagnose_change
+from windvane.monitoring.diagnosis.window_states import WindowState
+from windvane.monitoring.performance import estimated_loss, measured_loss
+from windvane.monitoring.records import ChangeDiagnosis, DriftFinding, DriftResult, PerformanceResult
+from windvane.tasks.models.features import FeatureColumns
 
 KINDS = ("regression", "classification")
-MOVED = Drift(True, 9.0, 3.0, 0.001, 0.01, (), 1500, 800)
+MOVED = DriftResult(True, 9.0, 3.0, 0.001, 0.01, (), 1500, 800)
 
 
 def window(kind: str = "regression", seed: int = 100, count: int = 800) -> pd.DataFrame:
@@ -28,16 +30,16 @@ def window(kind: str = "regression", seed: int = 100, count: int = 800) -> pd.Da
 def say(
     frame: pd.DataFrame,
     kind: str = "regression",
-    known: tuple[State, ...] = (),
-    drift: Drift = MOVED,
-    columns: Columns = COLUMNS,
+    known: tuple[WindowState, ...] = (),
+    drift: DriftResult = MOVED,
+    columns: FeatureColumns = COLUMNS,
     labelled: float = 0.6,
-) -> Diagnosis:
+) -> ChangeDiagnosis:
     record, model = watched(kind)
     seen = answered(frame, kind)
     seen["y"] = seen["y"].where(np.arange(len(seen)) < labelled * len(seen))
-    measured = quality.measure(record, seen, kind_of(kind), problem(kind))
-    return diagnose(
+    measured = measured_loss.measure_window_loss(record, seen, kind_of(kind), problem(kind))
+    return diagnose_change(
         record, seen, drift, measured, model, columns, kind_of(kind), problem(kind), known_states=known, seed=0
     )
 
@@ -115,15 +117,19 @@ def test_broken_columns_are_named(column: str, how: Any, begin: float) -> None:
 def test_a_column_that_is_gone_or_unreadable_is_broken() -> None:
     record, model = watched()
     for frame in (answered(window()).drop(columns="age"), answered(window()).assign(age="n/a")):
-        known = quality.measure(record, frame, kind_of("regression"), problem("regression"))
-        found = diagnose(record, frame, MOVED, known, model, COLUMNS, kind_of("regression"), problem("regression"))
+        known = measured_loss.measure_window_loss(record, frame, kind_of("regression"), problem("regression"))
+        found = diagnose_change(
+            record, frame, MOVED, known, model, COLUMNS, kind_of("regression"), problem("regression")
+        )
         assert (found.change, found.columns) == ("broken data", ("age",))
 
 
 def test_a_known_season_is_recognised_and_a_new_one_is_not() -> None:
     record, _ = watched()
     known = tuple(
-        states.of(answered(frame), record, COLUMNS, kind_of("regression"), problem("regression"), name)
+        window_states.build_window_state(
+            answered(frame), record, COLUMNS, kind_of("regression"), problem("regression"), name
+        )
         for name, frame in (("March", rows(800, 50)), ("July", tilted("regression", "age", 2.0, seed=51)))
     )
     found = say(tilted("regression", "age", 2.0, seed=52), known=known)
@@ -135,22 +141,24 @@ def test_a_known_season_is_recognised_and_a_new_one_is_not() -> None:
 
 
 def test_a_season_in_which_the_champion_does_well_is_waited_out() -> None:
-    worse = Quality(2.0, 1.0, 0.5, 1.5, 100, False, "")
-    same = Quality(1.0, 1.0, -0.5, 0.5, 100, False, "")
-    unknown = Quality(None, 1.0, None, None, 0, False, "")
-    assert [remedy("seasonal return", q) for q in (worse, same, unknown)] == ["refit", "wait", "wait"]
+    worse = PerformanceResult(2.0, 1.0, 0.5, 1.5, 100, False, "")
+    same = PerformanceResult(1.0, 1.0, -0.5, 0.5, 100, False, "")
+    unknown = PerformanceResult(None, 1.0, None, None, 0, False, "")
+    assert [choose_remedy("seasonal return", q) for q in (worse, same, unknown)] == ["refit", "wait", "wait"]
 
 
 def test_states_survive_being_written_down() -> None:
     record, _ = watched()
-    state = states.of(answered(window()), record, COLUMNS, kind_of("regression"), problem("regression"), "March")
+    state = window_states.build_window_state(
+        answered(window()), record, COLUMNS, kind_of("regression"), problem("regression"), "March"
+    )
     import json
 
-    assert State.from_json(json.loads(json.dumps(state.to_json()))) == state
+    assert WindowState.from_json(json.loads(json.dumps(state.to_json()))) == state
 
 
 def test_inputs_that_move_no_more_than_usual_are_no_data_drift() -> None:
-    quiet = Drift(False, 1.0, 3.0, 0.4, 0.01, (), 1500, 800)
+    quiet = DriftResult(False, 1.0, 3.0, 0.4, 0.01, (), 1500, 800)
     assert say(tilted("regression", "age", 0.6), drift=MOVED).change == "data drift"
     assert say(tilted("regression", "age", 0.6), drift=quiet).change == "none"
 
@@ -158,19 +166,21 @@ def test_inputs_that_move_no_more_than_usual_are_no_data_drift() -> None:
 def test_a_month_that_stands_still_is_no_break() -> None:
     """Within a window the month is one; in the record it was so too for as long."""
     rng = np.random.default_rng(0)
-    month = inputs.Column("month", True, np.repeat(np.arange(10.0), 80), np.full(80, 10.0))
-    dice = inputs.Column("dice", True, rng.integers(0, 10, 800).astype(float), np.full(80, 3.0))
+    month = window_frames.PairedColumn("month", True, np.repeat(np.arange(10.0), 80), np.full(80, 10.0))
+    dice = window_frames.PairedColumn("dice", True, rng.integers(0, 10, 800).astype(float), np.full(80, 3.0))
     stretch = np.repeat(np.arange(10), 80)
-    assert [b.column for b in breaks.find((month, dice), 1.0, stretch)] == ["dice"]
+    assert [b.column for b in broken_columns.find_broken_columns((month, dice), 1.0, stretch)] == ["dice"]
 
 
 def test_a_break_without_drifts_alarm_is_none() -> None:
-    quiet = Drift(False, 1.0, 3.0, 0.4, 0.01, (), 1500, 800)
+    quiet = DriftResult(False, 1.0, 3.0, 0.4, 0.01, (), 1500, 800)
     assert say(window().assign(size=100.0), drift=quiet).change != "broken data"
 
 
 def test_a_silent_column_that_drift_reports_counts() -> None:
-    told = Drift(True, 9.0, 3.0, 0.001, 0.01, (Finding("built", "silent", 9, 3, True, "built fell silent"),), 1500, 800)
+    told = DriftResult(
+        True, 9.0, 3.0, 0.001, 0.01, (DriftFinding("built", "silent", 9, 3, True, "built fell silent"),), 1500, 800
+    )
     assert say(window(), drift=told).columns == ("built",)
 
 
@@ -208,22 +218,22 @@ def test_the_order_of_rows_does_not_matter(seed: int, kind: str) -> None:
         (record, frame),
         (record.sample(frac=1, random_state=rng), frame.sample(frac=1, random_state=rng)),
     ):
-        model = estimate.fit(own, COLUMNS, kind_of(kind), problem(kind), 0)
-        known = quality.measure(own, seen, kind_of(kind), problem(kind))
-        found.append(diagnose(own, seen, MOVED, known, model, COLUMNS, kind_of(kind), problem(kind)))
+        model = estimated_loss.fit_loss_model(own, COLUMNS, kind_of(kind), problem(kind), 0)
+        known = measured_loss.measure_window_loss(own, seen, kind_of(kind), problem(kind))
+        found.append(diagnose_change(own, seen, MOVED, known, model, COLUMNS, kind_of(kind), problem(kind)))
     assert found[0].change == found[1].change
     assert found[0].sure == pytest.approx(found[1].sure, abs=1e-6)
 
 
-def odd_tables() -> dict[str, Columns]:
+def odd_tables() -> dict[str, FeatureColumns]:
     return {
-        "one number": Columns(numbers=("size",)),
-        "one category": Columns(low=("town",)),
-        "numbers": Columns(numbers=("size", "age", "rooms")),
-        "categories": Columns(low=("town",), high=("street",)),
-        "dates alone": Columns(dates=("day",)),
-        "many": Columns(numbers=tuple(f"n{i}" for i in range(40)), low=tuple(f"c{i}" for i in range(10))),
-        "empty": Columns(numbers=("void", "size")),
+        "one number": FeatureColumns(numbers=("size",)),
+        "one category": FeatureColumns(low=("town",)),
+        "numbers": FeatureColumns(numbers=("size", "age", "rooms")),
+        "categories": FeatureColumns(low=("town",), high=("street",)),
+        "dates alone": FeatureColumns(dates=("day",)),
+        "many": FeatureColumns(numbers=tuple(f"n{i}" for i in range(40)), low=tuple(f"c{i}" for i in range(10))),
+        "empty": FeatureColumns(numbers=("void", "size")),
     }
 
 
@@ -246,10 +256,10 @@ def test_any_columns_end_in_an_answer(kind: str, name: str, labels: str) -> None
     frame = more(answered(rows(150, 1, kind), kind), 2)
     if labels != "all":
         frame["y"] = frame["y"].where(np.arange(150) < (75 if labels == "some" else 0))
-    model = estimate.fit(record, columns, kind_of(kind), problem(kind), 0)
-    known = quality.measure(record, frame, kind_of(kind), problem(kind))
-    drift = Drift(False, None, None, None, 0.01, (), 300, 150)
-    found = diagnose(record, frame, drift, known, model, columns, kind_of(kind), problem(kind))
+    model = estimated_loss.fit_loss_model(record, columns, kind_of(kind), problem(kind), 0)
+    known = measured_loss.measure_window_loss(record, frame, kind_of(kind), problem(kind))
+    drift = DriftResult(False, None, None, None, 0.01, (), 300, 150)
+    found = diagnose_change(record, frame, drift, known, model, columns, kind_of(kind), problem(kind))
     assert found.change == "none" or found.sure < 0.6, found
     assert 0 < found.sure < 1
 
@@ -263,17 +273,20 @@ def test_dependent_rows_speak_less_loudly() -> None:
         pd.concat([f] * 10, ignore_index=True)[[*[c for c in f if c[0] != "_"], *[c for c in f if c[0] == "_"]]]
         for f in (alone, frame)
     ]
-    model = estimate.fit(many[0], COLUMNS, kind, chosen, 0)
-    known = quality.measure(*many, kind, chosen)
-    found = diagnose(*many, MOVED, known, model, COLUMNS, kind, chosen)
+    model = estimated_loss.fit_loss_model(many[0], COLUMNS, kind, chosen, 0)
+    known = measured_loss.measure_window_loss(*many, kind, chosen)
+    found = diagnose_change(*many, MOVED, known, model, COLUMNS, kind, chosen)
     assert found.change == "none", found
 
 
 def test_misfit_is_small_for_one_distribution_and_large_for_two() -> None:
     rng = np.random.default_rng(0)
-    same = [histograms.misfit(*(rng.multinomial(500, [0.2] * 5).astype(float) for _ in range(2))) for _ in range(300)]
+    same = [
+        window_states.compute_misfit(*(rng.multinomial(500, [0.2] * 5).astype(float) for _ in range(2)))
+        for _ in range(300)
+    ]
     assert np.mean(np.array(same) > 1.92) < 0.08, "half the square of 1.96, one-sided"
-    assert histograms.misfit(np.array([300.0, 200]), np.array([200.0, 300])) > 10
+    assert window_states.compute_misfit(np.array([300.0, 200]), np.array([200.0, 300])) > 10
 
 
 @pytest.mark.slow

@@ -13,43 +13,47 @@ import pytest
 import yaml
 
 from tests.tables_for_tests import chosen, houses
-from windvane.tasks import (
-    contract,
-    contract_template,
-    digest,
-    findings,
-    inspection,
-    likeness,
-    measure,
-    problems,
-    validate,
-)
-from windvane.tasks import features as featuring
-from windvane.tasks.checks import overlap
-from windvane.tasks.contract import Contract
 from windvane.tasks.errors import InputError
-from windvane.tasks.findings import Finding
+from windvane.tasks.models import features as featuring
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.settings import yaml_files
+from windvane.tasks.validate import (
+    findings,
+    model_checks,
+    table_profile,
+    table_schema,
+    table_statistics,
+    table_validation,
+)
+from windvane.tasks.validate.checks import duplicate_checks
+from windvane.tasks.validate.findings import TableFinding
+from windvane.tasks.validate.table_schema import TableSchema
 
 ROWS = 2000
 GOOD = houses(ROWS).assign(rooms=np.random.default_rng(2).integers(1, 9, ROWS).astype(float))
 PROBLEM = {"time": "day"}
 
 
-def agreed(table: pd.DataFrame = GOOD, **problem: Any) -> Contract:
+def agreed(table: pd.DataFrame = GOOD, **problem: Any) -> TableSchema:
     mine = chosen(**{**PROBLEM, **problem}).problem
-    return contract.parse(yaml.safe_load(contract_template.propose(measure.lazy(table), mine)))
+    return table_schema.parse_schema(
+        yaml.safe_load(yaml_files.propose_schema(table_statistics.scan_frame(table), mine))
+    )
 
 
 def told(
-    table: pd.DataFrame, schema: Contract | None = None, past: digest.Digest | None = None, **problem: Any
-) -> dict[str, Finding]:
+    table: pd.DataFrame,
+    schema: TableSchema | None = None,
+    past: table_profile.TableSummary | None = None,
+    **problem: Any,
+) -> dict[str, TableFinding]:
     """Everything that is not in order, by check:column."""
-    seen = validate.look(table, chosen(**{**PROBLEM, **problem}), schema, past)
+    seen = table_validation.inspect_table(table, chosen(**{**PROBLEM, **problem}), schema, past)
     return {f.key: f for f in seen.findings if f.level != "pass"}
 
 
-def past(table: pd.DataFrame = GOOD) -> digest.Digest:
-    return validate.look(table, chosen(**PROBLEM)).digest
+def past(table: pd.DataFrame = GOOD) -> table_profile.TableSummary:
+    return table_validation.inspect_table(table, chosen(**PROBLEM)).digest
 
 
 def cells(table: pd.DataFrame, name: str, value: Any, every: int) -> pd.DataFrame:
@@ -59,9 +63,9 @@ def cells(table: pd.DataFrame, name: str, value: Any, every: int) -> pd.DataFram
 
 
 def test_an_honest_table_has_no_finding_and_every_check_says_that_it_passed() -> None:
-    seen = validate.look(GOOD, chosen(**PROBLEM), agreed(), past())
+    seen = table_validation.inspect_table(GOOD, chosen(**PROBLEM), agreed(), past())
     assert [f for f in seen.findings if f.level != "pass"] == []
-    names = {name for family in validate.FAMILIES for name in family.checks}
+    names = {name for family in table_validation.CHECK_FAMILIES for name in family.checks}
     assert {f.check for f in seen.findings} == names
 
 
@@ -131,9 +135,9 @@ def test_what_a_person_accepts_passes_but_what_cannot_be_learned_from_does_not()
     table = GOOD.assign(fee=GOOD["price"] * 2, pool=np.nan)
     schema = agreed().model_copy(update={"accept": ("leak:fee", "empty:pool")})
     with pytest.raises(InputError) as caught:
-        validate.check(table, chosen(**PROBLEM))
+        table_validation.check_table(table, chosen(**PROBLEM))
     assert "add 'leak:fee' to accept in schema.yaml" in str(caught.value)
-    seen = validate.look(table, chosen(**PROBLEM), schema)
+    seen = table_validation.inspect_table(table, chosen(**PROBLEM), schema)
     levels = {f.key: f.level for f in seen.findings}
     assert levels["leak:fee"] == "pass"
     assert levels["empty:pool"] == "stop"
@@ -162,7 +166,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_a_wrong_contract_is_named_by_its_path(name: str) -> None:
     content, said = WRONG[name]
     with pytest.raises(InputError) as caught:
-        contract.parse(content, "schema.yaml")
+        table_schema.parse_schema(content, "schema.yaml")
     assert str(caught.value).startswith("schema.yaml: ")
     assert said in str(caught.value)
 
@@ -182,10 +186,10 @@ def test_a_proposed_contract_reads_back_whatever_the_names() -> None:
 
 def test_a_digest_reads_back(tmp_path: Path) -> None:
     made = past()
-    digest.write(made, tmp_path / "d.json")
-    assert digest.read(tmp_path / "d.json") == made
-    digest.write(None, tmp_path / "d.json")
-    assert digest.read(tmp_path / "d.json") is None
+    table_profile.write_summary(made, tmp_path / "d.json")
+    assert table_profile.read_summary(tmp_path / "d.json") == made
+    table_profile.write_summary(None, tmp_path / "d.json")
+    assert table_profile.read_summary(tmp_path / "d.json") is None
 
 
 def test_only_newer_rows_are_compared_where_there_are_enough() -> None:
@@ -194,10 +198,10 @@ def test_only_newer_rows_are_compared_where_there_are_enough() -> None:
 
 
 def test_large_tables_are_counted_in_a_part_and_exactly_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = validate.look(AGAIN, chosen(**PROBLEM))
-    monkeypatch.setattr(measure, "EXACT_ROWS", 100)
-    monkeypatch.setattr(likeness, "COMPARED", 700)
-    part = validate.look(AGAIN, chosen(**PROBLEM))
+    whole = table_validation.inspect_table(AGAIN, chosen(**PROBLEM))
+    monkeypatch.setattr(table_statistics, "EXACT_COUNT_ROWS", 100)
+    monkeypatch.setattr(table_statistics, "MAX_COMPARED_ROWS", 700)
+    part = table_validation.inspect_table(AGAIN, chosen(**PROBLEM))
     assert part.profile == whole.profile
     twice = [next(f for f in seen.findings if f.check == "duplicates") for seen in (whole, part)]
     assert twice[0].figure == pytest.approx(40 / 2040)
@@ -208,10 +212,10 @@ def test_large_tables_are_counted_in_a_part_and_exactly_where_it_matters(monkeyp
 def test_a_part_of_the_rows_tells_how_many_copies_stand_on_both_sides(
     copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overlap, "COMPARED", 500)
+    monkeypatch.setattr(duplicate_checks, "MAX_OVERLAP_ROWS", 500)
     table = pd.concat([GOOD, GOOD.head(copies)], ignore_index=True)
     sides = np.repeat([1, 2, 3], [1400, 300, 300 + copies]).astype(np.uint8)
-    found = list(overlap.find(table, sides, chosen(**PROBLEM)))
+    found = list(duplicate_checks.find_overlap(table, sides, chosen(**PROBLEM)))
     assert [f.check for f in found] == (["overlap"] if copies else [])
     assert not found or found[0].figure == pytest.approx(0.5, abs=0.15)
 
@@ -220,7 +224,7 @@ def test_a_part_of_the_rows_tells_how_many_copies_stand_on_both_sides(
 def test_copies_on_both_sides_are_told(copies: int) -> None:
     table = pd.concat([GOOD.assign(nr=0.0), GOOD.head(copies).assign(nr=0.0)], ignore_index=True)
     sides = np.repeat([1, 2, 3], [1400, 300, 300 + copies]).astype(np.uint8)
-    found = list(overlap.find(table, sides, chosen(**PROBLEM)))
+    found = list(duplicate_checks.find_overlap(table, sides, chosen(**PROBLEM)))
     assert [f.check for f in found] == (["overlap"] if copies else [])
     if copies:
         assert found[0].figure == pytest.approx(copies / (300 + copies))
@@ -228,16 +232,21 @@ def test_copies_on_both_sides_are_told(copies: int) -> None:
 
 def test_a_group_on_both_sides_is_told_unless_time_parts_them() -> None:
     sides = np.where(np.arange(ROWS) % 4 == 0, 3, 1).astype(np.uint8)
-    found = list(overlap.find(GOOD, sides, chosen(group="town", split={"strategy": "group"})))
+    found = list(duplicate_checks.find_overlap(GOOD, sides, chosen(group="town", split={"strategy": "group"})))
     assert [(f.check, f.column, f.figure) for f in found] == [("group_overlap", "town", 1.0)]
-    assert list(overlap.find(GOOD, sides, chosen(group="town", split={"strategy": "time"}, **PROBLEM))) == []
+    assert (
+        list(duplicate_checks.find_overlap(GOOD, sides, chosen(group="town", split={"strategy": "time"}, **PROBLEM)))
+        == []
+    )
 
 
-def inspected(table: pd.DataFrame, **problem: Any) -> dict[str, Finding]:
+def inspected(table: pd.DataFrame, **problem: Any) -> dict[str, TableFinding]:
     mine = chosen(**{**PROBLEM, **problem})
-    seen = validate.look(table, mine)
-    kind = problems.of(mine.problem.kind)
-    found = inspection.inspect(mine, kind, featuring.columns(mine, seen.profile), table, 1)
+    seen = table_validation.inspect_table(table, mine)
+    kind = definitions.load_problem_type(mine.problem.kind)
+    found = model_checks.inspect_training_rows(
+        mine, kind, featuring.select_feature_columns(mine, seen.profile), table, 1
+    )
     return {f.check: f for f in found if f.level != "pass"}
 
 
@@ -270,16 +279,16 @@ def test_a_learning_curve_that_still_rises_is_told() -> None:
 
 def test_findings_are_listed_together_with_what_to_do() -> None:
     some = (
-        Finding("leak", "stop", "a", 1.0, 0.9, "data.source: column 'a' is bad. Mend it"),
-        Finding("text", "warn", "b", 1, None, "'b' is text. Ignore it"),
-        Finding("row_count", "stop", None, 1, 2, "schema.yaml: too few. Add some"),
+        TableFinding("leak", "stop", "a", 1.0, 0.9, "data.source: column 'a' is bad. Mend it"),
+        TableFinding("text", "warn", "b", 1, None, "'b' is text. Ignore it"),
+        TableFinding("row_count", "stop", None, 1, 2, "schema.yaml: too few. Add some"),
     )
     with pytest.raises(
         InputError, match=r"^data\.source: t\.csv: column 'a'.*'leak:a'.*; schema\.yaml: t\.csv: too few"
     ):
-        findings.refuse(some, "t.csv")
-    findings.refuse(some[1:2], "t.csv")
+        findings.raise_for_stops(some, "t.csv")
+    findings.raise_for_stops(some[1:2], "t.csv")
 
 
 def test_polars_and_pandas_frames_are_looked_at_alike() -> None:
-    assert validate.look(pl.from_pandas(GOOD), chosen(**PROBLEM)).digest == past()
+    assert table_validation.inspect_table(pl.from_pandas(GOOD), chosen(**PROBLEM)).digest == past()

@@ -12,15 +12,16 @@ import pytest
 
 from tests.many_versions import Many
 from tests.served import PROJECT
-from windvane.flows import cleaning
-from windvane.flows.project import Project
-from windvane.ledger import leases, versions
+from windvane.flows import cleanup
+from windvane.ledger import laps as leases
+from windvane.ledger import versions
+from windvane.tasks.project import Project
 
 
 def cleaned(many: Many, keep: int | None, *, dry_run: bool = False) -> dict[str, object]:
-    from windvane.flows.console import Silent
+    from windvane.tasks.console import SilentConsole
 
-    return cleaning.clean(Project(many.root), keep, dry_run, Silent())
+    return cleanup.clean_project(Project(many.root), keep, dry_run, SilentConsole())
 
 
 def old(path: Path, days: float) -> Path:
@@ -73,8 +74,8 @@ def test_after_a_rollback_the_champion_and_the_one_it_replaced_stay(many: Many) 
 def test_versions_promoted_to_and_fro_do_not_hide_each_other() -> None:
     pairs = [(None, 1), (1, 2), (2, 1), (1, 2)]
     moves = tuple(versions.Promotion(a, b, "manual", "", "", True) for a, b in pairs)
-    assert cleaning.chain(moves) == [2, 1]
-    assert cleaning.chain(()) == []
+    assert cleanup.trace_rollback_chain(moves) == [2, 1]
+    assert cleanup.trace_rollback_chain(()) == []
 
 
 def test_without_a_number_no_model_goes(many: Many) -> None:
@@ -128,17 +129,17 @@ def test_what_a_rollback_can_reach_serves_again(many: Many) -> None:
 
 
 def test_nobody_can_promote_what_is_being_deleted(many: Many) -> None:
-    with leases.hold(many.site.ledger, PROJECT, "a test", lambda holder: None) as lease:
-        assert versions.collect(many.site.ledger, lease, 4, "2026-01-01")
+    with leases.hold_lease(many.site.ledger, PROJECT, "a test", lambda holder: None) as lease:
+        assert versions.record_deleted_files(many.site.ledger, lease, 4, "2026-01-01")
         with pytest.raises(versions.ChampionMoved, match="model files of version 4"):
             many.move(4)
-        assert not versions.collect(many.site.ledger, lease, 5, "2026-01-01")
-        assert not versions.collect(many.site.ledger, lease, 3, "2026-01-01")
+        assert not versions.record_deleted_files(many.site.ledger, lease, 5, "2026-01-01")
+        assert not versions.record_deleted_files(many.site.ledger, lease, 3, "2026-01-01")
 
 
 def test_what_a_kill_left_half_deleted_goes_the_next_time(many: Many) -> None:
-    with leases.hold(many.site.ledger, PROJECT, "a test", lambda holder: None) as lease:
-        versions.collect(many.site.ledger, lease, 4, "2026-01-01")
+    with leases.hold_lease(many.site.ledger, PROJECT, "a test", lambda holder: None) as lease:
+        versions.record_deleted_files(many.site.ledger, lease, 4, "2026-01-01")
     assert 4 in many.kept()
     cleaned(many, 1)
     assert 4 not in many.kept()
@@ -148,11 +149,11 @@ def test_files_that_cannot_be_deleted_are_left_and_named(many: Many, monkeypatch
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(cleaning.shutil, "rmtree", refuse)
+    monkeypatch.setattr(cleanup.shutil, "rmtree", refuse)
     told = cleaned(many, 1)
     assert [one["why"] for one in told["left"]] == ["Permission denied"] * 3
     assert told["freed"] == 0
-    kept = versions.numbered(many.site.ledger, PROJECT, 4)
+    kept = versions.find_version(many.site.ledger, PROJECT, 4)
     assert kept is not None
     assert kept.collected is None
 
@@ -191,7 +192,7 @@ def test_caches_go_by_age_and_records_never(many: Many) -> None:
 
 
 def test_copies_of_the_champions_artifacts_stay_however_old(many: Many) -> None:
-    from windvane.tasks import addresses, downloads
+    from windvane.tasks.stores import mlflow_store, model_files
 
     folder = many.root / ".windvane" / "downloads"
     with many.site.ledger.begin() as db:
@@ -199,8 +200,8 @@ def test_copies_of_the_champions_artifacts_stay_however_old(many: Many) -> None:
     kept, gone = [], []
     for number, into in ((5, kept), (3, kept), (2, gone)):
         model = f"mlflow-artifacts:/1/r{number}/artifacts/model"
-        for address in (model, addresses.join(addresses.parent(model), "record.parquet")):
-            into.append(old(downloads.place_of(address, folder) / "x", 90))
+        for address in (model, mlflow_store.join_address(mlflow_store.get_parent_address(model), "record.parquet")):
+            into.append(old(model_files.locate_artifact_copy(address, folder) / "x", 90))
     lock = old(folder / "abc.lock", 90)
     cleaned(many, None)
     assert [path for path in [*kept, lock] if not path.exists()] == []
@@ -220,23 +221,23 @@ def test_a_file_that_is_linked_elsewhere_frees_nothing(many: Many) -> None:
 def test_a_lap_collects_at_its_end_what_retention_does_not_keep(many: Many) -> None:
     from types import SimpleNamespace
 
-    from windvane.flows.console import Silent
-    from windvane.flows.lap import Lap, finish
+    from windvane.flows.lap.context import LapContext, finish_lap
     from windvane.ledger import laps
+    from windvane.tasks.console import SilentConsole
 
     for retention, kept in ((None, {1, 2, 3, 4, 5, 6}), (1, {3, 5, 6})):
         many.folder.set(retention__versions=retention)
-        with leases.hold(many.site.ledger, PROJECT, "a test", lambda holder: None) as lease:
-            lap = Lap(Project(many.root), lease, "a test", "search", Silent())
-            laps.start(many.site.ledger, lease, lap.id, "a test")
-            finish(lap, SimpleNamespace(to_json=dict, verdict="refused"))  # type: ignore[arg-type]
+        with leases.hold_lease(many.site.ledger, PROJECT, "a test", lambda holder: None) as lease:
+            lap = LapContext(Project(many.root), lease, "a test", "search", SilentConsole())
+            laps.record_lap_start(many.site.ledger, lease, lap.id, "a test")
+            finish_lap(lap, SimpleNamespace(to_json=dict, verdict="refused"))  # type: ignore[arg-type]
         assert many.kept() == kept
 
 
 @pytest.mark.slow
 def test_model_files_on_a_server_of_mlflows_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.mlflow_server import MlflowServer
-    from windvane.tasks import tracking
+    from windvane.tasks.stores import mlflow_client
 
     (tmp_path / "project").mkdir()
     many = Many(tmp_path / "project")
@@ -255,7 +256,7 @@ def test_model_files_on_a_server_of_mlflows_go_too(tmp_path: Path, monkeypatch: 
         with many.site.ledger.begin() as db:
             db.exec_driver_sql(f"UPDATE versions SET model_uri = '{address}', run_id = '{run}' WHERE version = 2")
         size = sum(path.stat().st_size for path in many.model(2).iterdir())
-        assert tracking.size(address, server.url) == size
+        assert mlflow_client.measure_artifacts(address, server.url) == size
         told = cleaned(many, 1)
         assert (told["versions"], told["left"], told["freed"]) == ([2], [], size)
         assert tracker.client.list_artifacts(run, "model") == []
@@ -266,8 +267,8 @@ def test_model_files_on_a_server_of_mlflows_go_too(tmp_path: Path, monkeypatch: 
 def test_it_waits_for_a_lap_that_runs(many: Many) -> None:
     work = many.root / ".windvane" / "laps" / "f4"
     old(work / "journal.log", 0)
-    command = [sys.executable, "-m", "windvane.flows.cli", "clean"]
-    with leases.hold(many.site.ledger, PROJECT, "windvane train", lambda holder: None):
+    command = [sys.executable, "-m", "windvane.cli.main", "clean"]
+    with leases.hold_lease(many.site.ledger, PROJECT, "windvane train", lambda holder: None):
         running = subprocess.Popen(command, cwd=many.root, stdout=subprocess.PIPE, text=True)
         assert running.stdout is not None
         assert running.stdout.readline().startswith("waiting for windvane train (process ")
@@ -277,12 +278,12 @@ def test_it_waits_for_a_lap_that_runs(many: Many) -> None:
 
 
 def test_retention_is_validated() -> None:
-    from windvane.tasks import settings
     from windvane.tasks.errors import InputError
+    from windvane.tasks.settings import project_params
 
     base = {"project": "x", "problem": {"kind": "regression", "target": "y"}, "data": {"source": "t.csv"}}
-    assert settings.parse(base).retention.versions is None
+    assert project_params.parse_settings(base).retention.versions is None
     with pytest.raises(InputError, match=r"retention\.versions"):
-        settings.parse({**base, "retention": {"versions": 0}})
+        project_params.parse_settings({**base, "retention": {"versions": 0}})
     with pytest.raises(InputError, match=r"retention.version: unknown key. Did you mean retention.versions"):
-        settings.parse({**base, "retention": {"version": 3}})
+        project_params.parse_settings({**base, "retention": {"version": 3}})

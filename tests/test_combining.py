@@ -16,18 +16,21 @@ from click.testing import CliRunner
 from test_estimators import EVERY
 
 from tests.conftest import Folder
-from windvane.flows.cli import main
-from windvane.tasks import curves, estimators, history, problems, settings, thresholds
-from windvane.tasks.balance import Balance
-from windvane.tasks.combining import LEAST
+from windvane.cli.main import main
 from windvane.tasks.errors import InputError
-from windvane.tasks.estimators import TRUSTED, Spec
-from windvane.tasks.features import Columns, conform
-from windvane.tasks.history import Recent
-from windvane.tasks.watch_settings import window
+from windvane.tasks.evaluation import model_inspection
+from windvane.tasks.models import model_pipeline
+from windvane.tasks.models.class_balance import ClassBalance
+from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.model_pipeline import MIN_SECOND_MODEL_ROWS, TRUSTED_TYPES, ModelConfiguration
+from windvane.tasks.models.problem_types import classification, definitions
+from windvane.tasks.settings import project_params
+from windvane.tasks.settings.monitoring_section import parse_window_length
+from windvane.tasks.split import time_windows
+from windvane.tasks.split.time_windows import RecentWindows
 
-COLUMNS = Columns(numbers=("x",), booleans=(), low=("word",), high=(), dates=())
-TEN_DAYS = Recent(10, window("1d"))
+COLUMNS = FeatureColumns(numbers=("x",), booleans=(), low=("word",), high=(), dates=())
+TEN_DAYS = RecentWindows(10, parse_window_length("1d"))
 
 
 def table(kind: str, rows: int = 1200, seed: int = 0) -> pd.DataFrame:
@@ -42,8 +45,18 @@ def table(kind: str, rows: int = 1200, seed: int = 0) -> pd.DataFrame:
     return frame
 
 
-def fitted(kind: str, name: str, frame: pd.DataFrame, recent: Recent | None, **params: Any) -> Any:
-    return estimators.fit(Spec(name, params), problems.of(kind), COLUMNS, frame, "y", 0, 2, time="ts", recent=recent)
+def fitted(kind: str, name: str, frame: pd.DataFrame, recent: RecentWindows | None, **params: Any) -> Any:
+    return model_pipeline.fit_pipeline(
+        ModelConfiguration(name, params),
+        definitions.load_problem_type(kind),
+        COLUMNS,
+        frame,
+        "y",
+        0,
+        2,
+        time="ts",
+        recent=recent,
+    )
 
 
 def parts(model: Any) -> list[Any]:
@@ -53,13 +66,13 @@ def parts(model: Any) -> list[Any]:
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_one_is_taught_by_all_rows_the_other_by_the_newest_alone_and_both_are_stored(kind: str, name: str) -> None:
-    k, frame = problems.of(kind), table(kind)
+    k, frame = definitions.load_problem_type(kind), table(kind)
     model = fitted(kind, name, frame, TEN_DAYS)
-    inputs = conform(frame.tail(50), COLUMNS, "x")
-    read = skops.io.loads(skops.io.dumps(model), trusted=list(TRUSTED))
+    inputs = conform_frame(frame.tail(50), COLUMNS, "x")
+    read = skops.io.loads(skops.io.dumps(model), trusted=list(TRUSTED_TYPES))
     said = k.predict(model, inputs)
     assert np.array_equal(k.predict(read, inputs).value, said.value)
-    assert len(estimators.innermost(model)) == 2
+    assert len(model_pipeline.unwrap_estimators(model)) == 2
 
     # Otherwise taught by what came before, only the first of them changes.
     other = frame.copy()
@@ -74,7 +87,7 @@ def test_one_is_taught_by_all_rows_the_other_by_the_newest_alone_and_both_are_st
 @pytest.mark.parametrize("name", ["linear", "boosting"])
 def test_it_says_the_mean_of_what_each_of_them_says(name: str, params: dict[str, Any]) -> None:
     frame = table("regression")
-    inputs = conform(frame.tail(200), COLUMNS, "x")
+    inputs = conform_frame(frame.tail(200), COLUMNS, "x")
     mean, every = (fitted("regression", name, frame, recent, **params) for recent in (TEN_DAYS, None))
     newest = fitted("regression", name, frame[TEN_DAYS.among(frame["ts"])], None, **params)
     np.testing.assert_array_equal(mean.predict(inputs), (every.predict(inputs) + newest.predict(inputs)) / 2)
@@ -84,7 +97,7 @@ def test_a_class_that_the_newest_rows_do_not_hold_keeps_half_of_its_probability(
     frame = table("classification")
     frame.loc[TEN_DAYS.among(frame["ts"]) & (frame["y"] == "high"), "y"] = "mid"
     model = fitted("classification", "linear", frame, TEN_DAYS)
-    inputs = conform(frame, COLUMNS, "x")
+    inputs = conform_frame(frame, COLUMNS, "x")
     proba = model.predict_proba(inputs)
     first, second = parts(model)
     assert list(second.classes_) == ["low", "mid"]
@@ -96,58 +109,70 @@ def test_a_class_that_the_newest_rows_do_not_hold_keeps_half_of_its_probability(
 @pytest.mark.parametrize("newest", ["all", "few", "one class"])
 def test_newest_rows_that_cannot_teach_leave_the_model_of_all_rows(newest: str) -> None:
     frame = table("classification")
-    recent = {"all": Recent(99, TEN_DAYS.window), "few": Recent(LEAST - 1, window("1h"))}.get(newest, TEN_DAYS)
+    recent = {
+        "all": RecentWindows(99, TEN_DAYS.window),
+        "few": RecentWindows(MIN_SECOND_MODEL_ROWS - 1, parse_window_length("1h")),
+    }.get(newest, TEN_DAYS)
     if newest == "one class":
         frame.loc[TEN_DAYS.among(frame["ts"]), "y"] = "low"
     alone = fitted("classification", "linear", frame, recent)
-    assert len(estimators.innermost(alone)) == 1
-    inputs = conform(frame, COLUMNS, "x")
+    assert len(model_pipeline.unwrap_estimators(alone)) == 1
+    inputs = conform_frame(frame, COLUMNS, "x")
     said, plain = (m.predict_proba(inputs) for m in (alone, fitted("classification", "linear", frame, None)))
     np.testing.assert_array_equal(said, plain)
 
 
 @pytest.mark.parametrize(
-    "balance", [Balance(None, "f1"), Balance(None, None, "7d"), Balance(None, "f1", "7d")], ids=str
+    "balance", [ClassBalance(None, "f1"), ClassBalance(None, None, "7d"), ClassBalance(None, "f1", "7d")], ids=str
 )
-def test_a_threshold_and_the_newest_classes_go_with_it(balance: Balance) -> None:
+def test_a_threshold_and_the_newest_classes_go_with_it(balance: ClassBalance) -> None:
     frame = table("classification")
     frame["y"] = np.where(frame["y"] == "high", "yes", "no")
-    k = problems.of("classification")
-    inputs, truth = conform(frame.tail(240), COLUMNS, "x"), k.truth(frame["y"].tail(240))
+    k = definitions.load_problem_type("classification")
+    inputs, truth = conform_frame(frame.tail(240), COLUMNS, "x"), k.truth(frame["y"].tail(240))
     losses = []
     for recent in (None, TEN_DAYS):
-        model = estimators.fit(Spec("linear", {}, balance), k, COLUMNS, frame, "y", 0, 1, time="ts", recent=recent)
+        model = model_pipeline.fit_pipeline(
+            ModelConfiguration("linear", {}, balance), k, COLUMNS, frame, "y", 0, 1, time="ts", recent=recent
+        )
         losses.append(float(k.loss(truth, k.predict(model, inputs), "log_loss").mean()))
-        assert (thresholds.of(model) is not None) == (balance.threshold is not None)
+        assert (classification.get_threshold(model) is not None) == (balance.threshold is not None)
     assert losses[1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("recent", [Recent(9, window(100)), Recent(3, window(100)), TEN_DAYS], ids=str)
-def test_folds_tune_on_what_serves(recent: Recent, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "recent",
+    [RecentWindows(9, parse_window_length(100)), RecentWindows(3, parse_window_length(100)), TEN_DAYS],
+    ids=str,
+)
+def test_folds_tune_on_what_serves(recent: RecentWindows, monkeypatch: pytest.MonkeyPatch) -> None:
     taught: list[pd.DataFrame] = []
-    fit = estimators._fitted
+    fit = model_pipeline._fit_once
 
-    def told(spec: Spec, kind: Any, columns: Columns, rows: pd.DataFrame, *rest: Any) -> Any:
+    def told(spec: ModelConfiguration, kind: Any, columns: FeatureColumns, rows: pd.DataFrame, *rest: Any) -> Any:
         taught.append(rows)
         return fit(spec, kind, columns, rows, *rest)
 
-    monkeypatch.setattr(estimators, "_fitted", told)
-    frame, spec = table("classification"), Spec("linear", {}, Balance(None, "f1"))
+    monkeypatch.setattr(model_pipeline, "_fit_once", told)
+    frame, spec = table("classification"), ModelConfiguration("linear", {}, ClassBalance(None, "f1"))
     frame["y"] = np.where(frame["y"] == "high", "yes", "no")
-    estimators.fit(spec, problems.of("classification"), COLUMNS, frame, "y", 0, 1, time="ts", recent=recent)
+    model_pipeline.fit_pipeline(
+        spec, definitions.load_problem_type("classification"), COLUMNS, frame, "y", 0, 1, time="ts", recent=recent
+    )
     newest = set(frame.index[recent.among(frame["ts"])])
     (every, second), *folds = [taught[i : i + 2] for i in range(0, len(taught), 2)]
     assert (len(every), set(second.index)) == (len(frame), newest)
-    assert len(folds) == thresholds.FOLDS
+    assert len(folds) == classification.THRESHOLD_FOLDS
     for rows, last in folds:
         assert set(last.index) == newest & set(rows.index)
 
 
 def test_under_a_treatment_all_rows_teach_alone() -> None:
-    spec, frame = Spec("linear", {}, Balance("weights")), table("classification")
-    k, inputs = problems.of("classification"), conform(frame, COLUMNS, "x")
+    spec, frame = ModelConfiguration("linear", {}, ClassBalance("weights")), table("classification")
+    k, inputs = definitions.load_problem_type("classification"), conform_frame(frame, COLUMNS, "x")
     one, other = (
-        estimators.fit(spec, k, COLUMNS, frame, "y", 0, 1, time="ts", recent=recent) for recent in (TEN_DAYS, None)
+        model_pipeline.fit_pipeline(spec, k, COLUMNS, frame, "y", 0, 1, time="ts", recent=recent)
+        for recent in (TEN_DAYS, None)
     )
     np.testing.assert_array_equal(one.predict_proba(inputs), other.predict_proba(inputs))
 
@@ -156,17 +181,17 @@ def test_under_a_treatment_all_rows_teach_alone() -> None:
 def test_newest_rows_without_any_value_teach_nothing(name: str) -> None:
     frame = table("regression")
     frame.loc[TEN_DAYS.among(frame["ts"]), ["x", "word"]] = None
-    assert len(estimators.innermost(fitted("regression", name, frame, TEN_DAYS))) == 1
+    assert len(model_pipeline.unwrap_estimators(fitted("regression", name, frame, TEN_DAYS))) == 1
 
 
 def test_settings_say_what_it_needs() -> None:
-    def parsed(**more: Any) -> settings.Settings:
+    def parsed(**more: Any) -> project_params.Settings:
         problem = {"kind": "classification", "target": "y", "time": "ts"}
-        return settings.parse({"project": "p", "problem": problem, "data": {"source": "t.csv"}, **more})
+        return project_params.parse_settings({"project": "p", "problem": problem, "data": {"source": "t.csv"}, **more})
 
     by_time = {"split": {"strategy": "time"}, "monitor": {"window": "1d"}}
-    assert history.combined(parsed(retrain={"history": "combined:10"}, **by_time)) == TEN_DAYS
-    assert history.combined(parsed(retrain={"history": "trailing:10"}, **by_time)) is None
+    assert time_windows.choose_recent_windows(parsed(retrain={"history": "combined:10"}, **by_time)) == TEN_DAYS
+    assert time_windows.choose_recent_windows(parsed(retrain={"history": "trailing:10"}, **by_time)) is None
     assert parsed(retrain={"history": "combined:10"}, **by_time).retrain.trailing is None
     with pytest.raises(InputError, match=r"combined:10 needs split\.strategy time"):
         parsed(retrain={"history": "combined:10"}, split={"strategy": "random"})
@@ -205,25 +230,31 @@ retrain: {policy: schedule, history: "combined:3", cooldown: 0d, budget: null}
 
 
 def test_every_fit_of_a_replay_is_told_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Recent | None] = []
-    fit = estimators.fit
+    told: list[RecentWindows | None] = []
+    fit = model_pipeline.fit_pipeline
 
     def spy(*given: Any, **named: Any) -> Any:
         told.append(inspect.signature(fit).bind(*given, **named).arguments.get("recent"))
         return fit(*given, **named)
 
-    monkeypatch.setattr(estimators, "fit", spy)
+    monkeypatch.setattr(model_pipeline, "fit_pipeline", spy)
     monkeypatch.chdir(tmp_path)
     table("regression").to_csv("t.csv", index=False)
     Path("params.yaml").write_text(PROJECT, encoding="utf-8")
     done = CliRunner().invoke(main, ["replay", "--search", "--from", "2024-02-14", "--json"])
     assert done.exit_code == 0, done.output
     assert len(told) > 10
-    assert set(told) == {Recent(3, window("1d"))}
+    assert set(told) == {RecentWindows(3, parse_window_length("1d"))}
 
 
 def test_curves_are_of_what_serves() -> None:
-    chosen = settings.parse(yaml.safe_load(PROJECT))
+    chosen = project_params.parse_settings(yaml.safe_load(PROJECT))
     frame = table("regression")
-    scorer = curves.Scorer(chosen, problems.of("regression"), COLUMNS, curves.Sides(frame, frame.tail(50), True, ()), 1)
-    assert len(estimators.innermost(scorer.fit(Spec("linear", {}), frame))) == 2
+    scorer = model_inspection.CurveScorer(
+        chosen,
+        definitions.load_problem_type("regression"),
+        COLUMNS,
+        model_inspection.CurveRows(frame, frame.tail(50), True, ()),
+        1,
+    )
+    assert len(model_pipeline.unwrap_estimators(scorer.fit(ModelConfiguration("linear", {}), frame))) == 2

@@ -18,10 +18,10 @@ import uvloop
 
 from tests.conftest import missing
 from tests.served import ROW, Client, Site, made_project, serving
-from windvane.serving import app, connections
-from windvane.serving.connections import Connection, Crowd
-from windvane.serving.keys import Keys
-from windvane.serving.server import listen
+from windvane.serving.http import app, connections
+from windvane.serving.http.access_control import ApiKeys
+from windvane.serving.http.connections import ConnectionTracker, TrackedConnection
+from windvane.serving.http.server import open_listening_socket
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 BODY = json.dumps({"inputs": [ROW]}).encode()
@@ -34,7 +34,7 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> app.Service:
+def service(tmp_path_factory: pytest.TempPathFactory) -> app.ScoringApp:
     site = Site(tmp_path_factory.mktemp("site"))
     site.register(1)
     site.promote(1)
@@ -44,18 +44,18 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> app.Service:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines of moments."""
-    for name in ("HEAD_SECONDS", "UNREAD_SECONDS"):
+    for name in ("HEAD_TIMEOUT_SECONDS", "UNREAD_TIMEOUT_SECONDS"):
         monkeypatch.setattr(connections, name, 0.3)
-    monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.05)
-    monkeypatch.setattr(app, "PATIENCE", 0.3)
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(app, "BODY_TIMEOUT_SECONDS", 0.3)
 
 
 @asynccontextmanager
-async def running(asked: Any, crowd: Crowd) -> AsyncIterator[Callable[[], Awaitable[Pair]]]:
+async def running(asked: Any, crowd: ConnectionTracker) -> AsyncIterator[Callable[[], Awaitable[Pair]]]:
     """The service on a free port; gives what opens a connection."""
-    listening = listen("127.0.0.1", 0, Keys({}))
+    listening = open_listening_socket("127.0.0.1", 0, ApiKeys({}))
     port = listening.getsockname()[1]
-    http: Any = partial(Connection, crowd)
+    http: Any = partial(TrackedConnection, crowd)
     server = uvicorn.Server(uvicorn.Config(asked, http=http, ws="none", lifespan="off", log_config=None))
     task = asyncio.create_task(server.serve([listening]))
     opened: list[asyncio.StreamWriter] = []
@@ -123,9 +123,9 @@ DRIPS = [
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(("first", "drip"), DRIPS)
-def test_a_head_that_does_not_come_is_not_waited_for(service: app.Service, first: bytes, drip: bytes) -> None:
+def test_a_head_that_does_not_come_is_not_waited_for(service: app.ScoringApp, first: bytes, drip: bytes) -> None:
     async def main() -> None:
-        crowd = Crowd()
+        crowd = ConnectionTracker()
         async with running(service, crowd) as connect:
             pair = await connect()
             pair[1].write(first)
@@ -140,9 +140,9 @@ def test_a_head_that_does_not_come_is_not_waited_for(service: app.Service, first
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("drip", [b"", b"x"])
 @pytest.mark.parametrize("first", [b"", b"{"])
-def test_a_body_that_does_not_come_is_told_so(service: app.Service, first: bytes, drip: bytes) -> None:
+def test_a_body_that_does_not_come_is_told_so(service: app.ScoringApp, first: bytes, drip: bytes) -> None:
     async def main() -> None:
-        crowd = Crowd()
+        crowd = ConnectionTracker()
         async with running(service, crowd) as connect:
             pair = await connect()
             pair[1].write(HEAD + b"Content-Length: 100000\r\n\r\n" + first)
@@ -153,9 +153,9 @@ def test_a_body_that_does_not_come_is_told_so(service: app.Service, first: bytes
 
 
 @pytest.mark.usefixtures("soon")
-def test_whoever_asks_in_time_is_answered_for_as_long_as_he_asks(service: app.Service) -> None:
+def test_whoever_asks_in_time_is_answered_for_as_long_as_he_asks(service: app.ScoringApp) -> None:
     async def main() -> None:
-        crowd = Crowd()
+        crowd = ConnectionTracker()
         async with running(service, crowd) as connect:
             pair = await connect()
             for _ in range(10):
@@ -173,9 +173,9 @@ def test_whoever_asks_in_time_is_answered_for_as_long_as_he_asks(service: app.Se
     uvloop.run(main())
 
 
-def test_a_head_that_never_ends_is_too_large(service: app.Service) -> None:
+def test_a_head_that_never_ends_is_too_large(service: app.ScoringApp) -> None:
     async def main() -> None:
-        async with running(service, Crowd()) as connect:
+        async with running(service, ConnectionTracker()) as connect:
             pair = await connect()
             pair[1].write(HEAD + b"x: " + b"y" * 300_000)
             assert (await ended(pair)).startswith(b"HTTP/1.1 431")
@@ -184,9 +184,9 @@ def test_a_head_that_never_ends_is_too_large(service: app.Service) -> None:
 
 
 @pytest.mark.parametrize("sent", [HEAD, HEAD + b"Content-Length: 9\r\n\r\n{", b"", WHOLE])
-def test_where_it_is_crowded_the_newcomer_gets_the_place_of_the_slowest(service: app.Service, sent: bytes) -> None:
+def test_where_it_is_crowded_the_newcomer_gets_the_place_of_the_slowest(service: app.ScoringApp, sent: bytes) -> None:
     async def main() -> None:
-        crowd = Crowd(most=20)
+        crowd = ConnectionTracker(most=20)
         async with running(service, crowd) as connect:
             good = await connect()
             assert await answered(good, WHOLE) == 200
@@ -205,11 +205,11 @@ def test_where_it_is_crowded_the_newcomer_gets_the_place_of_the_slowest(service:
     uvloop.run(main())
 
 
-def test_of_one_address_only_so_many(service: app.Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_stranger", lambda client: client[0])
+def test_of_one_address_only_so_many(service: app.ScoringApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_find_remote_address", lambda client: client[0])
 
     async def main() -> None:
-        crowd = Crowd(most_of_one=10)
+        crowd = ConnectionTracker(most_of_one=10)
         async with running(service, crowd) as connect:
             for _ in range(30):
                 await connect()
@@ -220,10 +220,10 @@ def test_of_one_address_only_so_many(service: app.Service, monkeypatch: pytest.M
 
 
 def test_this_machines_own_connections_are_not_told_apart() -> None:
-    assert connections._stranger(("127.0.0.1", 1)) is None
-    assert connections._stranger(("::1", 1)) is None
-    assert connections._stranger(None) is None
-    assert connections._stranger(("10.0.0.7", 1)) == "10.0.0.7"
+    assert connections._find_remote_address(("127.0.0.1", 1)) is None
+    assert connections._find_remote_address(("::1", 1)) is None
+    assert connections._find_remote_address(None) is None
+    assert connections._find_remote_address(("10.0.0.7", 1)) == "10.0.0.7"
 
 
 @pytest.mark.usefixtures("soon")
@@ -234,7 +234,7 @@ def test_whoever_does_not_read_his_answer_is_let_go() -> None:
         await send({"type": "http.response.body", "body": body})
 
     async def main() -> None:
-        crowd = Crowd()
+        crowd = ConnectionTracker()
         async with running(large, crowd) as connect:
             _, writer = await connect()
             writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -244,22 +244,22 @@ def test_whoever_does_not_read_his_answer_is_let_go() -> None:
     uvloop.run(main())
 
 
-def test_more_whole_requests_than_it_can_take_are_told_to_come_again(service: app.Service) -> None:
+def test_more_whole_requests_than_it_can_take_are_told_to_come_again(service: app.ScoringApp) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
     class Slow:
         async def answer(self, body: bytes, content_type: str) -> Any:
             begun.set()
             await go.wait()
-            raise app.Refused("slow", 503)
+            raise app.RequestRefused("slow", 503)
 
     async def main() -> None:
-        crowd = Crowd()
+        crowd = ConnectionTracker()
         given: Any = [
             Slow(),
             *(getattr(service, f"_{name}") for name in ("labelling", "following", "meters", "keys", "names")),
         ]
-        full = app.Service(*given, crowd=1)
+        full = app.ScoringApp(*given, crowd=1)
         async with running(full, crowd) as connect:
             first = asyncio.create_task(answered(await connect(), WHOLE))
             await begun.wait()
@@ -292,9 +292,9 @@ def test_more_whole_requests_than_it_can_take_are_told_to_come_again(service: ap
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_bad_http_is_the_senders_fault(service: app.Service, sent: bytes) -> None:
+def test_bad_http_is_the_senders_fault(service: app.ScoringApp, sent: bytes) -> None:
     async def main() -> None:
-        crowd = Crowd()
+        crowd = ConnectionTracker()
         async with running(service, crowd) as connect:
             pair = await connect()
             pair[1].write(sent)
@@ -313,10 +313,10 @@ def test_the_systems_limit_on_files_is_raised_and_kept() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[1]), before[1]))
-        most = connections.room()
+        most = connections.find_connection_limit()
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        assert 16 <= most <= connections.MOST
-        assert most + connections.FILES_RESERVED <= soft
+        assert 16 <= most <= connections.MAX_CONNECTIONS
+        assert most + connections.RESERVED_FILES <= soft
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from windvane.tasks import artifacts, downloads, tracking
+from windvane.tasks.stores import mlflow_client, model_files
 
 # In a process of its own: a download that has written half a file, says so, and hangs.
 HALF = """
 import sys, time
 from pathlib import Path
-from windvane.tasks import downloads, tracking
+from windvane.tasks.stores import model_files, mlflow_client
 
 def download(address, into, uri):
     (into / "record.parquet").write_bytes(b"half")
     print("half", flush=True)
     time.sleep(600)
 
-tracking.download = download
-downloads.fetched("s3://bucket/r/record.parquet", Path(sys.argv[1]), None)
+mlflow_client.download_artifact = download
+model_files.fetch_artifact_copy("s3://bucket/r/record.parquet", Path(sys.argv[1]), None)
 """
 
 
@@ -37,7 +37,7 @@ class Store:
         self.files: dict[str, dict[str, bytes]] = {}
         self.fetched: list[str] = []
         self.slow = threading.Event()
-        monkeypatch.setattr(tracking, "download", self._download)
+        monkeypatch.setattr(mlflow_client, "download_artifact", self._download)
 
     def _download(self, address: str, into: Path, _: Any) -> Path:
         self.fetched.append(address)
@@ -54,7 +54,7 @@ class Store:
         """A sealed folder at an address; its manifest's sha256."""
         folder.mkdir()
         (folder / "model.skops").write_bytes(content)
-        digest = artifacts.seal(folder)
+        digest = model_files.seal_folder(folder)
         self.files[address] = {f"model/{p.name}": p.read_bytes() for p in folder.iterdir()}
         return digest
 
@@ -69,35 +69,37 @@ def test_a_copy_is_downloaded_once_and_versions_do_not_mix(store: Store, tmp_pat
     first, second = store.model(one, b"one", tmp_path / "1"), store.model(two, b"two", tmp_path / "2")
     for _ in range(2):
         for address, digest, content in ((one, first, b"one"), (two, second, b"two")):
-            found = downloads.fetched(address, tmp_path / "copies", None, digest)
-            assert artifacts.verify(found, digest, ["model.skops"])["model.skops"] == content
+            found = model_files.fetch_artifact_copy(address, tmp_path / "copies", None, digest)
+            assert model_files.verify_folder(found, digest, ["model.skops"])["model.skops"] == content
     assert store.fetched == [one, two]
 
 
 def test_a_damaged_copy_is_downloaded_again(store: Store, tmp_path: Path) -> None:
     address = "s3://bucket/r/model"
     digest = store.model(address, b"one", tmp_path / "1")
-    found = downloads.fetched(address, tmp_path / "copies", None)
+    found = model_files.fetch_artifact_copy(address, tmp_path / "copies", None)
     (found / "model.skops").write_bytes(b"bad")
     for given in (None, digest):
-        assert artifacts.verify(downloads.fetched(address, tmp_path / "copies", None, given), digest, ["model.skops"])
+        assert model_files.verify_folder(
+            model_files.fetch_artifact_copy(address, tmp_path / "copies", None, given), digest, ["model.skops"]
+        )
     assert store.fetched == [address] * 2
 
 
 def test_a_file_is_held_against_its_recorded_hash(store: Store, tmp_path: Path) -> None:
     address = "s3://bucket/r/record.parquet"
     store.files[address] = {"record.parquet": b"rows"}
-    found = downloads.fetched(address, tmp_path, None)
-    digest = artifacts.sha256(found)
+    found = model_files.fetch_artifact_copy(address, tmp_path, None)
+    digest = model_files.hash_file(found)
     found.write_bytes(b"r0ws")
-    assert downloads.fetched(address, tmp_path, None, digest).read_bytes() == b"rows"
+    assert model_files.fetch_artifact_copy(address, tmp_path, None, digest).read_bytes() == b"rows"
     assert len(store.fetched) == 2
 
 
 def test_what_is_not_there_is_no_copy(store: Store, tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(FileNotFoundError):
-            downloads.fetched("s3://bucket/r/none.json", tmp_path, None)
+            model_files.fetch_artifact_copy("s3://bucket/r/none.json", tmp_path, None)
     assert len(store.fetched) == 2
 
 
@@ -107,7 +109,7 @@ def test_many_that_ask_at_once_download_once(store: Store, tmp_path: Path) -> No
     found: list[Path] = []
 
     def ask() -> None:
-        found.append(downloads.fetched(address, tmp_path / "copies", None, digest))
+        found.append(model_files.fetch_artifact_copy(address, tmp_path / "copies", None, digest))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for one in threads:
@@ -128,5 +130,5 @@ def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_whole(store: Stor
     process.send_signal(signal.SIGKILL)
     process.communicate()
     store.files[address] = {"record.parquet": b"whole"}
-    assert downloads.fetched(address, tmp_path, None).read_bytes() == b"whole"
+    assert model_files.fetch_artifact_copy(address, tmp_path, None).read_bytes() == b"whole"
     assert not list(tmp_path.glob(".*.part"))

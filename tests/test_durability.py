@@ -15,20 +15,20 @@ import sqlalchemy as sa
 from benchmarks import ledger_kills
 from tests.conftest import ROOT, missing
 from tests.ledgers import answer
-from windvane.ledger import laps, leases, store
-from windvane.ledger.writer import Writer
+from windvane.ledger import database, laps
+from windvane.ledger.prediction_writer import PredictionWriter
 
 RECORD = """
 import asyncio, os, sys
-from windvane.ledger import committing, store, writer
+from windvane.ledger import prediction_writer, database, prediction_writer
 from tests.ledgers import answer
 if {careless}:
-    def careless(engine, *more, durable=committing.durable):
+    def careless(engine, *more, durable=prediction_writer.open_durable_connection):
         connection = durable(engine, *more)
         connection.cursor().execute("PRAGMA synchronous=NORMAL")
         return connection
-    committing.durable = careless
-made = writer.Writer(store.connect("sqlite:///{file}"), "p")
+    prediction_writer.open_durable_connection = careless
+made = prediction_writer.PredictionWriter(database.connect_ledger("sqlite:///{file}"), "p")
 async def record():
     for group in range(20):
         await asyncio.gather(*(made.record([answer(f"{{group}}-{{i}}")]) for i in range(5)))
@@ -83,8 +83,8 @@ def test_the_count_of_fsyncs_notices_a_writer_that_spares_them(tmp_path: Path, l
 
 
 def test_a_server_that_would_answer_before_its_disk_is_told_to_wait(postgres: str) -> None:
-    engine = store.connect(f"{postgres}?options=-csynchronous_commit%3Doff")
-    writer = Writer(engine, "p")
+    engine = database.connect_ledger(f"{postgres}?options=-csynchronous_commit%3Doff")
+    writer = PredictionWriter(engine, "p")
     writer.submit([answer("a")]).result(10)
     assert writer._committer.connection is not None
     cursor = writer._committer.connection.cursor()
@@ -100,7 +100,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
         return
     yield request.getfixturevalue("postgres")
-    engine = store.connect(request.getfixturevalue("postgres"))
+    engine = database.connect_ledger(request.getfixturevalue("postgres"))
     with engine.begin() as db:
         db.execute(sa.delete(ledger_kills.predictions))
     engine.dispose()
@@ -122,10 +122,10 @@ def test_two_processes_record_at_once_also_the_same(url: str) -> None:
 
 FULL = """
 import resource, sys
-from windvane.ledger import store
-from windvane.ledger.writer import LedgerFailed, Writer
+from windvane.ledger import database
+from windvane.ledger.prediction_writer import LedgerFailed, PredictionWriter
 from tests.ledgers import answer
-writer = Writer(store.connect("sqlite:///{file}"), "p")
+writer = PredictionWriter(database.connect_ledger("sqlite:///{file}"), "p")
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, most))
 kept = 0
@@ -148,7 +148,7 @@ def test_a_full_disk_is_said_clearly_and_the_next_are_recorded(tmp_path: Path) -
     )
     kept, _, said = done.stdout.partition(" ")
     assert re.search(r"ledger.db did not record predictions \(.*disk.*\)\. Look at its disk", said)
-    engine = store.connect(f"sqlite:///{file}")
+    engine = database.connect_ledger(f"sqlite:///{file}")
     with engine.connect() as db:
         assert db.scalar(sa.text("SELECT count(*) FROM predictions")) == int(kept) + 1 > 1
         assert db.scalar(sa.text("PRAGMA integrity_check")) == "ok"
@@ -161,16 +161,16 @@ def test_a_ledger_from_before_predictions_keeps_what_it_holds(tmp_path: Path, mo
     upgrade, url = command.upgrade, f"sqlite:///{tmp_path / 'ledger.db'}"
     with monkeypatch.context() as patch:
         patch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
-        old = store.connect(url)
+        old = database.connect_ledger(url)
     assert not sa.inspect(old).has_table("predictions")
-    with leases.hold(old, "p", "lap", lambda _: None) as lease:
-        laps.start(old, lease, "first", "by hand")
+    with laps.hold_lease(old, "p", "lap", lambda _: None) as lease:
+        laps.record_lap_start(old, lease, "first", "by hand")
     old.dispose()
-    engine = store.connect(url)
-    newest = laps.newest(engine, "p")
+    engine = database.connect_ledger(url)
+    newest = laps.find_newest_lap(engine, "p")
     assert newest is not None
     assert newest.id == "first"
-    writer = Writer(engine, "p")
+    writer = PredictionWriter(engine, "p")
     writer.submit([answer("a")]).result(10)
     writer.close()
     engine.dispose()

@@ -19,19 +19,21 @@ from test_balance import fitted, rare
 from test_estimators import EVERY, taught
 from test_features import ALL
 
-from windvane.serving import agreement, stored
-from windvane.serving.compile import compile
-from windvane.serving.engine import Answer, Compiled, _logistic
-from windvane.serving.signature import Input, Signature
-from windvane.serving.trees import CannotCompile
-from windvane.tasks import estimators, features, problems, profile
-from windvane.tasks import settings as params
-from windvane.tasks.balance import Balance
-from windvane.tasks.estimators import Spec
-from windvane.tasks.features import Columns, conform
-from windvane.tasks.history import Recent
-from windvane.tasks.problems import Predictions
-from windvane.tasks.watch_settings import window
+from windvane.serving.compiled import agreement, engine_files
+from windvane.serving.compiled.compiler import compile_pipeline
+from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions, _logistic
+from windvane.serving.compiled.onnx_trees import CannotCompile
+from windvane.serving.signature import InputColumn, ModelSignature
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.class_balance import ClassBalance
+from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.tasks.settings import project_params as params
+from windvane.tasks.settings.monitoring_section import parse_window_length
+from windvane.tasks.split.time_windows import RecentWindows
+from windvane.tasks.validate import table_profile
 
 TABLES: dict[str, dict[str, Any]] = {
     "txhousing.parquet": {"kind": "regression", "target": "median", "time": "ts", "ignore": ["volume"]},
@@ -41,31 +43,39 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 
 
-def form(model: Any, kind: str, columns: Columns, inputs: pd.DataFrame) -> stored.Form:
+def form(model: Any, kind: str, columns: FeatureColumns, inputs: pd.DataFrame) -> engine_files.StoredEngine:
     """What is stored beside a model, read again."""
-    read = stored.read(stored.files(model, problems.of(kind), columns, inputs, inputs, 0, 1_000))
+    read = engine_files.read_engine_files(
+        engine_files.build_engine_files(model, definitions.load_problem_type(kind), columns, inputs, inputs, 0, 1_000)
+    )
     assert read is not None
     return read
 
 
 def variants(kind: str, name: str) -> list[dict[str, Any]]:
-    return [{}, {"log_target": True}] if "log_target" in problems.of(kind).candidates[name].space else [{}]
+    return (
+        [{}, {"log_target": True}]
+        if "log_target" in definitions.load_problem_type(kind).candidates[name].space
+        else [{}]
+    )
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_every_candidate_agrees_on_every_column_type(kind: str, name: str) -> None:
-    k, frame = problems.of(kind), taught(kind)
-    inputs = conform(frame, ALL, "x")
+    k, frame = definitions.load_problem_type(kind), taught(kind)
+    inputs = conform_frame(frame, ALL, "x")
     for spec in variants(kind, name):
-        made = form(estimators.fit(Spec(name, spec), k, ALL, frame, "y", 0, 1), kind, ALL, inputs)
+        made = form(
+            model_pipeline.fit_pipeline(ModelConfiguration(name, spec), k, ALL, frame, "y", 0, 1), kind, ALL, inputs
+        )
         assert made.compiled is not None, made.why
         assert "0 of" in made.why
         said = made.compiled.predict(made.sample)
         theirs = Predictions(np.array(made.expected.values), made.expected.proba)
-        assert agreement.compare(said, theirs).accepted
+        assert agreement.compare_predictions(said, theirs).accepted
 
 
-TWO_DAYS = Recent(2, window("1d"))
+TWO_DAYS = RecentWindows(2, parse_window_length("1d"))
 
 
 def by_hours(kind: str) -> pd.DataFrame:
@@ -76,11 +86,13 @@ def by_hours(kind: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_combined_pipelines_are_compiled_into_one_form(kind: str, name: str) -> None:
-    k, frame = problems.of(kind), by_hours(kind)
-    inputs = conform(frame, ALL, "x")
+    k, frame = definitions.load_problem_type(kind), by_hours(kind)
+    inputs = conform_frame(frame, ALL, "x")
     for spec in variants(kind, name):
-        model = estimators.fit(Spec(name, spec), k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS)
-        assert len(estimators.innermost(model)) == 2
+        model = model_pipeline.fit_pipeline(
+            ModelConfiguration(name, spec), k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS
+        )
+        assert len(model_pipeline.unwrap_estimators(model)) == 2
         made = form(model, kind, ALL, inputs)
         assert made.compiled is not None, made.why
         assert made.compiled.form == "combined"
@@ -88,20 +100,22 @@ def test_combined_pipelines_are_compiled_into_one_form(kind: str, name: str) -> 
 
 
 def test_combined_pipelines_call_by_their_threshold() -> None:
-    frame, k = by_hours("classification"), problems.of("classification")
+    frame, k = by_hours("classification"), definitions.load_problem_type("classification")
     frame["y"] = np.where(frame["y"] == "high", "yes", "no")
-    spec = Spec("boosting", {"max_iter": 20}, Balance(None, "f1"))
-    model = estimators.fit(spec, k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS)
-    made = form(model, "classification", ALL, conform(frame, ALL, "x"))
-    assert isinstance(made.compiled, Compiled), made.why
+    spec = ModelConfiguration("boosting", {"max_iter": 20}, ClassBalance(None, "f1"))
+    model = model_pipeline.fit_pipeline(spec, k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS)
+    made = form(model, "classification", ALL, conform_frame(frame, ALL, "x"))
+    assert isinstance(made.compiled, CompiledEngine), made.why
     assert made.compiled.call is not None
 
 
 def test_parts_that_know_different_classes_are_answered_by_scikit_learn() -> None:
-    frame, k = by_hours("classification"), problems.of("classification")
+    frame, k = by_hours("classification"), definitions.load_problem_type("classification")
     frame.loc[TWO_DAYS.among(frame["ts"]) & (frame["y"] == "high"), "y"] = "mid"
-    model = estimators.fit(Spec("linear", {}), k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS)
-    made = form(model, "classification", ALL, conform(frame, ALL, "x"))
+    model = model_pipeline.fit_pipeline(
+        ModelConfiguration("linear", {}), k, ALL, frame, "y", 0, 1, time="ts", recent=TWO_DAYS
+    )
+    made = form(model, "classification", ALL, conform_frame(frame, ALL, "x"))
     assert made.compiled is None
     assert "different" in made.why
     assert made.expected.proba is not None
@@ -110,23 +124,34 @@ def test_parts_that_know_different_classes_are_answered_by_scikit_learn() -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("file", TABLES)
 def test_every_candidate_agrees_on_real_tables(file: str, whole_table: Callable[[str], Path]) -> None:
-    whole = params.parse({"project": "p", "problem": TABLES[file], "data": {"source": file}})
+    whole = params.parse_settings({"project": "p", "problem": TABLES[file], "data": {"source": file}})
     problem, path = whole.problem, whole_table(file)
     frame = ingested(path, **TABLES[file])
     frame = frame[frame[problem.target].notna()].sample(3_000, random_state=0).reset_index(drop=True)
-    columns, k = features.columns(whole, profile.of(frame)), problems.of(problem.kind)
-    inputs = conform(frame, columns, file)
+    columns, k = (
+        features.select_feature_columns(whole, table_profile.profile_table(frame)),
+        definitions.load_problem_type(problem.kind),
+    )
+    inputs = conform_frame(frame, columns, file)
     for name in k.candidates:
-        model = estimators.fit(Spec(name, {}), k, columns, frame.head(1_500), problem.target, 0, 1)
+        model = model_pipeline.fit_pipeline(
+            ModelConfiguration(name, {}), k, columns, frame.head(1_500), problem.target, 0, 1
+        )
         made = form(model, problem.kind, columns, inputs.tail(1_500))
         assert made.compiled is not None, f"{name}: {made.why}"
 
 
-def boosted() -> tuple[Any, Signature, pd.DataFrame]:
+def boosted() -> tuple[Any, ModelSignature, pd.DataFrame]:
     frame = taught("regression")
-    model = estimators.fit(Spec("boosting", {}), problems.of("regression"), ALL, frame, "y", 0, 1)
-    types = stored.types(ALL)
-    return model, Signature(tuple(Input(n, types[n], True) for n in ALL.names)), conform(frame, ALL, "x")
+    model = model_pipeline.fit_pipeline(
+        ModelConfiguration("boosting", {}), definitions.load_problem_type("regression"), ALL, frame, "y", 0, 1
+    )
+    types = engine_files.list_input_types(ALL)
+    return (
+        model,
+        ModelSignature(tuple(InputColumn(n, types[n], True) for n in ALL.names)),
+        conform_frame(frame, ALL, "x"),
+    )
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.5, 0.9])
@@ -136,23 +161,25 @@ def test_a_threshold_decides_as_the_pipeline_does(threshold: float) -> None:
 
     frame = taught("classification")
     frame["y"] = np.where(frame["y"] == "high", "yes", "no")
-    model = estimators.fit(Spec("forest", {}), problems.of("classification"), ALL, frame, "y", 0, 1)
+    model = model_pipeline.fit_pipeline(
+        ModelConfiguration("forest", {}), definitions.load_problem_type("classification"), ALL, frame, "y", 0, 1
+    )
     inner = FrozenEstimator(model.named_steps["model"])
     called = FixedThresholdClassifier(inner, threshold=threshold, pos_label="yes", response_method="predict_proba")
     model.steps[-1] = ("model", called.fit(np.zeros((2, 1)), np.array(["no", "yes"])))
-    types = stored.types(ALL)
-    signature = Signature(tuple(Input(n, types[n], True) for n in ALL.names), ("no", "yes"))
-    made = compile(model, ALL.names)
-    engine = Compiled(made.recipe, made.trees, signature.classes)
+    types = engine_files.list_input_types(ALL)
+    signature = ModelSignature(tuple(InputColumn(n, types[n], True) for n in ALL.names), ("no", "yes"))
+    made = compile_pipeline(model, ALL.names)
+    engine = CompiledEngine(made.recipe, made.trees, signature.classes)
 
     def predict(pipeline: Any, inputs: Any) -> Predictions:
         return Predictions(pipeline.predict(inputs), pipeline.predict_proba(inputs), pipeline.classes_)
 
-    inputs = conform(frame, ALL, "x")
-    assert agreement.agree(engine, model, predict, inputs, signature).accepted
+    inputs = conform_frame(frame, ALL, "x")
+    assert agreement.measure_agreement(engine, model, predict, inputs, signature).accepted
     made.recipe["call"][0] = 0.3
-    moved = Compiled(made.recipe, made.trees, signature.classes)
-    assert agreement.agree(moved, model, predict, inputs, signature).changed > 0
+    moved = CompiledEngine(made.recipe, made.trees, signature.classes)
+    assert agreement.measure_agreement(moved, model, predict, inputs, signature).changed > 0
 
 
 @pytest.mark.parametrize("candidate", ["linear", "forest", "boosting"])
@@ -160,18 +187,22 @@ def test_a_threshold_decides_as_the_pipeline_does(threshold: float) -> None:
 @pytest.mark.parametrize("threshold", [None, "f1"])
 def test_balanced_and_threshold_tuned_classifiers_agree(candidate: str, treatment: str, threshold: str | None) -> None:
     frame = rare()
-    model = fitted(frame, Balance(treatment, threshold), candidate)
-    inputs = conform(frame, RARE, "x")
+    model = fitted(frame, ClassBalance(treatment, threshold), candidate)
+    inputs = conform_frame(frame, RARE, "x")
     made = form(model, "classification", RARE, inputs)
     assert made.compiled is not None, made.why
     assert "0 of" in made.why
     # Whatever stands around the classifier counts: without it, the answers are others.
-    recipe = compile(model, RARE.names).recipe
+    recipe = compile_pipeline(model, RARE.names).recipe
     assert recipe["bent"]
     assert (recipe["call"] is not None) == (threshold is not None)
-    bare = Compiled({**recipe, "bent": []}, compile(model, RARE.names).trees, model.classes_.tolist())
-    signature = Signature(tuple(Input(n, stored.types(RARE)[n], True) for n in RARE.names), ("no", "yes"))
-    assert not agreement.agree(bare, model, problems.of("classification").predict, inputs, signature).accepted
+    bare = CompiledEngine({**recipe, "bent": []}, compile_pipeline(model, RARE.names).trees, model.classes_.tolist())
+    signature = ModelSignature(
+        tuple(InputColumn(n, engine_files.list_input_types(RARE)[n], True) for n in RARE.names), ("no", "yes")
+    )
+    assert not agreement.measure_agreement(
+        bare, model, definitions.load_problem_type("classification").predict, inputs, signature
+    ).accepted
 
 
 def test_a_sure_score_has_the_same_rest_as_in_scikit_learn() -> None:
@@ -185,11 +216,16 @@ def test_a_sure_score_has_the_same_rest_as_in_scikit_learn() -> None:
 def test_a_forest_that_is_sure_says_so_exactly() -> None:
     """One row's probability of nothing would else be 1e-16, which differs from nothing by all there is."""
     model, files = served.taught(1, "forest", "classification", (("n_estimators", 49),))
-    frame = conform(served.houses(), served.COLUMNS, "x")
-    made = stored.read({name: files[name] for name in (stored.ENGINE, stored.TREES)})
+    frame = conform_frame(served.houses(), served.COLUMNS, "x")
+    made = engine_files.read_engine_files(
+        {name: files[name] for name in (engine_files.ENGINE_FILE, engine_files.TREES_FILE)}
+    )
     assert made is not None
     assert made.compiled is not None, made.why
-    said, expected = made.compiled.predict(agreement.plain(frame, made.signature)).proba, model.predict_proba(frame)
+    said, expected = (
+        made.compiled.predict(agreement.convert_to_plain_columns(frame, made.signature)).proba,
+        model.predict_proba(frame),
+    )
     assert said is not None
     assert {0.0, 1.0} <= set(expected.ravel().tolist())
     assert ((said == 0) == (expected == 0)).all()
@@ -197,41 +233,41 @@ def test_a_forest_that_is_sure_says_so_exactly() -> None:
 
 def test_what_a_large_batch_costs_is_measured_beside_the_comparison() -> None:
     model, signature, inputs = boosted()
-    made, pace = compile(model, ALL.names), agreement.Pace()
-    engine, predict = Compiled(made.recipe, made.trees, None), problems.of("regression").predict
-    agreement.agree(engine, model, predict, inputs, signature, pace)
+    made, pace = compile_pipeline(model, ALL.names), agreement.EngineSpeed()
+    engine, predict = CompiledEngine(made.recipe, made.trees, None), definitions.load_problem_type("regression").predict
+    agreement.measure_agreement(engine, model, predict, inputs, signature, pace)
     assert pace.rows == len(inputs)
     assert 0 < pace.compiled < 1
     assert 0 < pace.plain < 1
-    assert agreement.Pace(2e-6, 1e-6, 5_000).to_json() == {
+    assert agreement.EngineSpeed(2e-6, 1e-6, 5_000).to_json() == {
         "engine": "scikit-learn",
         "batch": 5_000,
         "microseconds": {"compiled": 2.0, "scikit-learn": 1.0},
     }
-    assert agreement.Pace(1e-6, 2e-6, 5_000).to_json()["engine"] == "compiled"
+    assert agreement.EngineSpeed(1e-6, 2e-6, 5_000).to_json()["engine"] == "compiled"
 
 
 def test_a_form_that_answers_otherwise_is_found_out() -> None:
     model, signature, inputs = boosted()
-    made = compile(model, ALL.names)
-    predict = problems.of("regression").predict
+    made = compile_pipeline(model, ALL.names)
+    predict = definitions.load_problem_type("regression").predict
     moved = {**made.recipe, "columns": [dict(c) for c in made.recipe["columns"]]}
     date = next(c for c in moved["columns"] if c["as"] == "date")
     date["origin"] += 400
-    right, wrong = (Compiled(recipe, made.trees, None) for recipe in (made.recipe, moved))
-    assert agreement.agree(right, model, predict, inputs, signature).accepted
-    assert not agreement.agree(wrong, model, predict, inputs, signature).accepted
+    right, wrong = (CompiledEngine(recipe, made.trees, None) for recipe in (made.recipe, moved))
+    assert agreement.measure_agreement(right, model, predict, inputs, signature).accepted
+    assert not agreement.measure_agreement(wrong, model, predict, inputs, signature).accepted
 
 
 def test_one_row_in_ten_thousand_may_differ_and_no_class() -> None:
-    assert agreement.Agreement(10_000, 1, 0, 1.0).accepted
-    assert not agreement.Agreement(9_999, 1, 0, 1.0).accepted
-    assert not agreement.Agreement(100_000, 0, 1, 0.0).accepted
+    assert agreement.EngineAgreement(10_000, 1, 0, 1.0).accepted
+    assert not agreement.EngineAgreement(9_999, 1, 0, 1.0).accepted
+    assert not agreement.EngineAgreement(100_000, 0, 1, 0.0).accepted
     classes = np.array(["a", "b"])
     close = Predictions(classes[[1]], np.array([[0.499999, 0.500001]]), classes)
     clear = Predictions(classes[[1]], np.array([[0.4999, 0.5001]]), classes)
-    assert agreement.compare(Answer(["a"], close.proba), close).changed == 0
-    assert agreement.compare(Answer(["a"], clear.proba), clear).changed == 1
+    assert agreement.compare_predictions(EnginePredictions(["a"], close.proba), close).changed == 0
+    assert agreement.compare_predictions(EnginePredictions(["a"], clear.proba), clear).changed == 1
 
 
 def test_what_is_not_known_is_not_compiled_and_said() -> None:
@@ -243,7 +279,7 @@ def test_what_is_not_known_is_not_compiled_and_said() -> None:
 
     model.named_steps["model"].__class__ = Shifted
     with pytest.raises(CannotCompile, match="Shifted"):
-        compile(model, ALL.names)
+        compile_pipeline(model, ALL.names)
     made = form(model, "regression", ALL, inputs)
     assert made.compiled is None
     assert "scikit-learn answers" in made.why
@@ -251,13 +287,16 @@ def test_what_is_not_known_is_not_compiled_and_said() -> None:
 
 def test_the_stored_form_is_plain_json_that_says_how_well_it_agreed() -> None:
     model, _, inputs = boosted()
-    files = stored.files(model, problems.of("regression"), ALL, inputs, inputs, 0)
-    told = json.loads(files[stored.ENGINE])
+    files = engine_files.build_engine_files(model, definitions.load_problem_type("regression"), ALL, inputs, inputs, 0)
+    told = json.loads(files[engine_files.ENGINE_FILE])
     assert told["agreement"]["rows"] > 10_000
     assert told["why"].startswith("compared with scikit-learn: 0 of 10,")
     assert told["agreement"]["accepted"] is True
-    assert set(files) == {stored.ENGINE, stored.TREES}
-    assert stored.files(model, problems.of("regression"), ALL, inputs, inputs, 0) == files
+    assert set(files) == {engine_files.ENGINE_FILE, engine_files.TREES_FILE}
+    assert (
+        engine_files.build_engine_files(model, definitions.load_problem_type("regression"), ALL, inputs, inputs, 0)
+        == files
+    )
 
 
 def test_missing_values_are_allowed_where_training_had_them() -> None:
@@ -288,9 +327,9 @@ def test_a_value_is_read_as_training_reads_it(data: st.DataObject, kind: Any) ->
     value = data.draw(SAME[kind])
     group = {"number": "numbers", "boolean": "booleans", "category": "low", "date": "dates"}[kind]
     frame = pd.DataFrame({"x": pd.Series([value, None], dtype=object)})
-    whole = conform(frame, Columns(**{group: ("x",)}), "x")
-    signature = Signature((Input("x", kind, True),))
+    whole = conform_frame(frame, FeatureColumns(**{group: ("x",)}), "x")
+    signature = ModelSignature((InputColumn("x", kind, True),))
     (reader,) = signature.from_json
-    expected = agreement.plain(whole.head(1), signature)[0]
+    expected = agreement.convert_to_plain_columns(whole.head(1), signature)[0]
     assert reader.read([value]) == expected
     assert reader.read([value] * 9) == expected * 9

@@ -18,44 +18,37 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from windvane.tasks import (
-    bootstrap,
-    complexity,
-    curves,
-    estimators,
-    evaluation,
-    problems,
-    resampling,
-    scores,
-    slices,
-    thresholds,
-)
-from windvane.tasks.balance import Balance
 from windvane.tasks.errors import InputError
-from windvane.tasks.evaluation_files import write_evaluation
-from windvane.tasks.problems import Metric, Predictions
+from windvane.tasks.evaluation import intervals, model_evaluation, model_inspection, scores
+from windvane.tasks.evaluation.evaluation_files import write_evaluation
+from windvane.tasks.models import model_pipeline
+from windvane.tasks.models.class_balance import ClassBalance
+from windvane.tasks.models.problem_types import classification, definitions
+from windvane.tasks.models.problem_types.definitions import Metric, Predictions
 
 KINDS = [("regression", "y"), ("classification", "class"), ("classification", "flag")]
 
 
-def held(c: Case) -> evaluation.HeldOut:
-    return evaluation.held_out(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, lambda: c.test, 1)
+def held(c: Case) -> model_evaluation.HeldOutRecord:
+    return model_evaluation.predict_held_out(
+        c.settings, c.kind, c.columns, c.spec, c.train, c.validation, lambda: c.test, 1
+    )
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, see: Callable[[pd.DataFrame], None]) -> None:
     """Show every frame that is fitted on."""
-    fit = estimators.fit
+    fit = model_pipeline.fit_pipeline
 
     def seen(spec: Any, kind: Any, columns: Any, frame: pd.DataFrame, *rest: Any) -> Any:
         see(frame)
         return fit(spec, kind, columns, frame, *rest)
 
-    monkeypatch.setattr(estimators, "fit", seen)
+    monkeypatch.setattr(model_pipeline, "fit_pipeline", seen)
 
 
-def evaluated(c: Case) -> evaluation.Evaluation:
+def evaluated(c: Case) -> model_evaluation.ModelEvaluation:
     record = held(c).record
-    return evaluation.evaluate(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    return model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
 
 
 # the seal, the record --------------------------------------------------------------------------------
@@ -70,7 +63,7 @@ def test_the_test_side_is_opened_once_and_last(monkeypatch: pytest.MonkeyPatch) 
         order.append("open")
         return c.test
 
-    evaluation.held_out(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, open_test, 1)
+    model_evaluation.predict_held_out(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, open_test, 1)
     assert order == ["fit", "open"]
 
 
@@ -84,7 +77,7 @@ def test_a_fit_that_fails_leaves_the_seal_whole() -> None:
 
     unknown = replace(c.spec, candidate="nonesuch")
     with pytest.raises(InputError):
-        evaluation.held_out(c.settings, c.kind, c.columns, unknown, c.train, c.validation, open_test, 1)
+        model_evaluation.predict_held_out(c.settings, c.kind, c.columns, unknown, c.train, c.validation, open_test, 1)
     assert not opened
 
 
@@ -104,7 +97,7 @@ def test_the_record_keeps_every_column_and_adds_its_own(kind: str, target: str) 
     names = {"y": [], "class": ["_p_low", "_p_mid", "_p_top"], "flag": ["_p_0", "_p_1"]}[target]
     assert list(record.columns) == [*c.test.columns, "_prediction", "_loss", "_baseline_loss", *names]
     truth = c.kind.truth(record[target])
-    made = scores.predictions(record, truth)
+    made = scores.read_predictions(record, truth)
     assert record["_loss"].to_numpy() == pytest.approx(c.kind.loss(truth, made, c.settings.problem.headline))
     assert record["_loss"].mean() < record["_baseline_loss"].mean()
 
@@ -133,16 +126,16 @@ def test_no_test_rows_is_the_users_turn() -> None:
 def test_a_threshold_moves_what_is_called_and_the_curves_end_where_the_model_is() -> None:
     c = case("classification", "flag", candidate="boosting")
     plain = held(c)
-    spec = replace(c.spec, balance=Balance("oversample", "f1"))
+    spec = replace(c.spec, balance=ClassBalance("oversample", "f1"))
     c = replace(
         c, settings=c.settings.model_copy(update={"problem": c.settings.problem.model_copy(update={"metric": "f1"})})
     )
     found = held(replace(c, spec=spec))
-    threshold = thresholds.of(found.model)
+    threshold = classification.get_threshold(found.model)
     assert threshold is not None
-    assert thresholds.of(plain.model) is None
+    assert classification.get_threshold(plain.model) is None
     assert ((found.record["_p_1"] >= threshold) == (found.record["_prediction"] == 1)).all()
-    told = evaluation.evaluate(c.settings, c.kind, c.columns, spec, c.train, c.validation, found.record, 1)
+    told = model_evaluation.evaluate_model(c.settings, c.kind, c.columns, spec, c.train, c.validation, found.record, 1)
     assert told.complexity is not None
     # The last stage is the whole model: its calls, by threshold and honest probabilities, score the same.
     assert told.complexity.points[-1].validation == pytest.approx(told.learning.points[-1].validation)
@@ -150,15 +143,15 @@ def test_a_threshold_moves_what_is_called_and_the_curves_end_where_the_model_is(
 
 @pytest.mark.parametrize("labels", [["a", "b", "longer"], [0.0, 1.0], [0, 1, 2], [False, True]], ids=str)
 def test_predictions_come_back_from_parquet(labels: list[Any], tmp_path: Path) -> None:
-    kind = problems.of("classification")
+    kind = definitions.load_problem_type("classification")
     classes = np.unique(kind.truth(np.array(labels)))
     # The last class has no row and is never predicted: its value has to come back from the column's name.
     truth = kind.truth(np.array(labels[: len(labels) - 1] * 4))
     proba = np.tile(np.linspace(0.6, 0.2, len(classes)), (len(truth), 1))
     record = pd.DataFrame({"_p_odd": 0, "_prediction": classes[[0] * len(truth)], "_loss": 0.1, "_baseline_loss": 0.2})
-    record = record.assign(**{f"_p_{scores.class_name(v)}": proba[:, i] for i, v in enumerate(classes)})
+    record = record.assign(**{f"_p_{scores.name_class_column(v)}": proba[:, i] for i, v in enumerate(classes)})
     record.to_parquet(tmp_path / "r.parquet")
-    made = scores.predictions(pd.read_parquet(tmp_path / "r.parquet"), truth)
+    made = scores.read_predictions(pd.read_parquet(tmp_path / "r.parquet"), truth)
     assert made.classes is not None
     assert list(made.classes) == list(classes)
     assert made.proba is not None
@@ -183,11 +176,11 @@ def made_up(kind: str, count: int, classes: int, seed: int) -> tuple[np.ndarray,
 @pytest.mark.parametrize(("kind", "classes"), [("regression", 0), ("classification", 2), ("classification", 3)])
 @pytest.mark.parametrize("units", [120, 12])
 def test_short_cuts_agree_with_the_metric_itself(kind: str, classes: int, units: int) -> None:
-    found = problems.of(kind)
+    found = definitions.load_problem_type(kind)
     truth, made = made_up(kind, 120, classes, 1)
-    pieces = resampling.Units(np.arange(120) % units, units, "")
-    told = bootstrap.bootstrap(found, truth, made, pieces, 7, found.metrics)
-    drawn = [d[pieces.of_row] for d in resampling.draws(pieces, bootstrap.MOST_SAMPLES, 7)]
+    pieces = intervals.ResamplingUnits(np.arange(120) % units, units, "")
+    told = intervals.bootstrap_metrics(found, truth, made, pieces, 7, found.metrics)
+    drawn = [d[pieces.of_row] for d in intervals.draw_bootstrap_samples(pieces, intervals.MAX_BOOTSTRAP_SAMPLES, 7)]
     # Hesterberg's expanded percentile interval.
     tail = stats.norm.cdf(-np.sqrt(units / (units - 1)) * stats.t.ppf(0.975, units - 1))
     for name, metric in found.metrics.items():
@@ -201,9 +194,11 @@ def test_short_cuts_agree_with_the_metric_itself(kind: str, classes: int, units:
 def test_an_interval_holds_its_estimate_or_says_why_there_is_none(
     kind: str, count: int, classes: int, seed: int
 ) -> None:
-    found = problems.of(kind)
+    found = definitions.load_problem_type(kind)
     truth, made = made_up(kind, count, classes, seed)
-    for name, told in bootstrap.bootstrap(found, truth, made, resampling.by_row(count), seed, found.metrics).items():
+    for name, told in intervals.bootstrap_metrics(
+        found, truth, made, intervals.resample_by_row(count), seed, found.metrics
+    ).items():
         if told.value is None:
             assert told.reason
         else:
@@ -216,10 +211,11 @@ def test_an_interval_holds_its_estimate_or_says_why_there_is_none(
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
-    found = problems.of("regression")
+    found = definitions.load_problem_type("regression")
     truth, made = made_up("regression", 50, 0, 0)
     one, two, other = (
-        bootstrap.bootstrap(found, truth, made, resampling.by_row(50), s, ["mae"])["mae"] for s in (1, 1, 2)
+        intervals.bootstrap_metrics(found, truth, made, intervals.resample_by_row(50), s, ["mae"])["mae"]
+        for s in (1, 1, 2)
     )
     assert one == two
     assert one != other
@@ -227,8 +223,8 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 def test_a_large_record_looks_at_every_row_only_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = 6_000
-    monkeypatch.setattr(bootstrap, "BUDGET", 200 * rows)  # as 150,000 rows have it
-    found = problems.of("classification")
+    monkeypatch.setattr(intervals, "MAX_RESAMPLED_ROWS", 200 * rows)  # as 150,000 rows have it
+    found = definitions.load_problem_type("classification")
     looks = []
     score = found.metrics["roc_auc"].score
 
@@ -238,8 +234,8 @@ def test_a_large_record_looks_at_every_row_only_a_few_times(monkeypatch: pytest.
 
     spied = replace(found, metrics={**found.metrics, "roc_auc": Metric("roc_auc", True, counted)})
     truth, made = made_up("classification", rows, 2, 0)
-    told = bootstrap.bootstrap(spied, truth, made, resampling.by_row(rows), 0, found.metrics)["roc_auc"]
-    assert sum(n == rows for n in looks) <= bootstrap.FEWEST_FOR_ERROR + 3
+    told = intervals.bootstrap_metrics(spied, truth, made, intervals.resample_by_row(rows), 0, found.metrics)["roc_auc"]
+    assert sum(n == rows for n in looks) <= intervals.MIN_STANDARD_ERROR_SAMPLES + 3
     assert told.value is not None
     assert told.low is not None
     assert told.high is not None
@@ -260,8 +256,11 @@ def test_intervals_by_block_cover_where_rows_depend_on_time() -> None:
             level[i] = 0.6 * level[i - 1] + rng.normal()
         loss = np.repeat(level, 4) + 0.3 * rng.normal(size=480)
         frame = pd.DataFrame({"ts": np.repeat(pd.date_range("2024-01-01", periods=120), 4)})
-        for name, pieces in (("block", resampling.units(frame, loss, problem)), ("row", resampling.by_row(480))):
-            told = resampling.mean(loss, pieces)
+        for name, pieces in (
+            ("block", intervals.find_resampling_units(frame, loss, problem)),
+            ("row", intervals.resample_by_row(480)),
+        ):
+            told = intervals.estimate_mean(loss, pieces)
             assert told.low is not None
             assert told.high is not None
             inside[name] += told.low <= 0 <= told.high
@@ -276,7 +275,7 @@ def test_intervals_by_block_cover_where_rows_depend_on_time() -> None:
 @given(hnp.arrays(np.int64, st.integers(1, 80), elements=st.integers(0, 30)), st.integers(0, 9))
 def test_blocks_are_whole_and_contiguous(days: np.ndarray, seed: int) -> None:
     frame = pd.DataFrame({"ts": pd.Timestamp("2024-01-01") + pd.to_timedelta(days, unit="D")})
-    pieces = resampling.units(
+    pieces = intervals.find_resampling_units(
         frame, np.random.default_rng(seed).normal(size=len(days)), case(time=True).settings.problem
     )
     assert sorted(set(pieces.of_row)) == list(range(pieces.count))
@@ -290,7 +289,7 @@ def test_blocks_are_whole_and_contiguous(days: np.ndarray, seed: int) -> None:
 @given(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=40))
 def test_groups_are_whole_and_rows_without_one_stand_alone(names: list[str | None]) -> None:
     frame = pd.DataFrame({"customer": pd.Series(names, dtype="str")})
-    pieces = resampling.units(frame, np.ones(len(names)), case(group=True).settings.problem)
+    pieces = intervals.find_resampling_units(frame, np.ones(len(names)), case(group=True).settings.problem)
     assert pieces.count == len(set(names) - {None}) + names.count(None)
     for name in set(names) - {None}:
         assert len(set(pieces.of_row[[n == name for n in names]])) == 1
@@ -299,9 +298,9 @@ def test_groups_are_whole_and_rows_without_one_stand_alone(names: list[str | Non
 def test_with_time_and_group_the_fewer_pieces_count() -> None:
     frame = rows(600, 0)
     problem = case(time=True, group=True).settings.problem
-    assert "blocks" in resampling.units(frame, frame["y"].to_numpy(), problem).said
+    assert "blocks" in intervals.find_resampling_units(frame, frame["y"].to_numpy(), problem).said
     few = frame.assign(customer="c" + (frame.index % 6).astype(str))
-    assert "6 groups" in resampling.units(few, frame["y"].to_numpy(), problem).said
+    assert "6 groups" in intervals.find_resampling_units(few, frame["y"].to_numpy(), problem).said
 
 
 def test_longer_memory_makes_longer_blocks() -> None:
@@ -309,8 +308,8 @@ def test_longer_memory_makes_longer_blocks() -> None:
     slow = np.zeros(1_000)
     for i in range(1, 1_000):
         slow[i] = 0.9 * slow[i - 1] + rng.normal()
-    assert resampling.block_length(slow) > 2 * resampling.block_length(rng.normal(size=1_000))
-    assert resampling.block_length(np.ones(100)) <= 100 // 8
+    assert intervals.estimate_block_length(slow) > 2 * intervals.estimate_block_length(rng.normal(size=1_000))
+    assert intervals.estimate_block_length(np.ones(100)) <= 100 // 8
 
 
 # odd test sides --------------------------------------------------------------------------------------
@@ -354,7 +353,7 @@ def test_three_test_rows(kind: str, target: str) -> None:
     c = case(kind, target)
     c = replace(c, test=c.test[:3])
     record = held(c).record
-    told = evaluation.evaluate(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    told = model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
     assert told.loss.low is None
     assert told.slices == ()
 
@@ -375,7 +374,7 @@ def test_five_fits_at_most_and_all_outside_the_test_side(
     record = held(c).record
     fitted: list[int] = []
     spy(monkeypatch, lambda frame: fitted.append(len(frame)))
-    told = evaluation.evaluate(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    told = model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
     assert len(fitted) <= 5
     assert sum(fitted) <= 4 * len(c.train)
     assert told.complexity is not None
@@ -389,10 +388,12 @@ def test_the_last_stage_of_boosting_is_the_model() -> None:
         c = case(candidate="boosting")
         spec = replace(c.spec, params={**c.spec.params, "log_target": log_target, "max_iter": 25})
         train, validation = (part.assign(y=part["y"].abs() + 1) for part in (c.train, c.validation))
-        scorer = curves.Scorer(c.settings, c.kind, c.columns, curves.sides(c.settings, train, validation, 0), 1)
+        scorer = model_inspection.CurveScorer(
+            c.settings, c.kind, c.columns, model_inspection.sample_curve_rows(c.settings, train, validation, 0), 1
+        )
         with threadpool_limits(limits=1):
-            learning, model = curves.learning_curve(scorer, spec, False)
-            stages = complexity.complexity_curve(scorer, spec, model, learning.points[-1])
+            learning, model = model_inspection.measure_learning_curve(scorer, spec, False)
+            stages = model_inspection.measure_complexity_curve(scorer, spec, model, learning.points[-1])
         assert stages is not None
         assert stages.points[-1].validation == pytest.approx(learning.points[-1].validation)
         assert stages.points[-1].train == pytest.approx(learning.points[-1].train)
@@ -403,7 +404,7 @@ def test_with_time_the_smaller_fits_keep_the_newest_rows(monkeypatch: pytest.Mon
     record = held(c).record
     fitted: list[pd.Series] = []
     spy(monkeypatch, lambda frame: fitted.append(frame["ts"]))
-    evaluation.evaluate(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
     quarter = fitted[0]
     assert len(quarter) == len(c.train) // 4
     assert quarter.max() == c.train["ts"].max()
@@ -413,14 +414,16 @@ def test_with_time_the_smaller_fits_keep_the_newest_rows(monkeypatch: pytest.Mon
 def test_rare_classes_are_in_every_fit() -> None:
     c = case("classification", "flag", count=2_000)
     rare = c.train.assign(flag=(np.arange(len(c.train)) % 200 == 0).astype(float))
-    scorer = curves.Scorer(c.settings, c.kind, c.columns, curves.sides(c.settings, rare, c.validation, 0), 1)
-    learning, _ = curves.learning_curve(scorer, c.spec, False)
+    scorer = model_inspection.CurveScorer(
+        c.settings, c.kind, c.columns, model_inspection.sample_curve_rows(c.settings, rare, c.validation, 0), 1
+    )
+    learning, _ = model_inspection.measure_learning_curve(scorer, c.spec, False)
     assert all(p.validation is not None for p in learning.points)
 
 
 def test_under_kfold_a_fifth_of_the_training_side_is_held_out_by_group() -> None:
     c = case(strategy="kfold", group=True)
-    told = curves.sides(c.settings, c.train, c.validation, 0)
+    told = model_inspection.sample_curve_rows(c.settings, c.train, c.validation, 0)
     assert 0.1 < len(told.validation) / len(c.train) < 0.3
     assert not set(told.train["customer"]) & set(told.validation["customer"])
     assert "held out for the curves" in told.notes[0]
@@ -430,8 +433,11 @@ def test_under_kfold_a_fifth_of_the_training_side_is_held_out_by_group() -> None
 def test_large_sides_are_sampled_and_it_is_said() -> None:
     c = case(time=True)
     big = pd.concat([c.train] * 60).sort_values("ts", kind="stable")
-    told = curves.sides(c.settings, big, big, 0)
-    assert (len(told.train), len(told.validation)) == (curves.MOST_TRAIN, curves.MOST_SCORED)
+    told = model_inspection.sample_curve_rows(c.settings, big, big, 0)
+    assert (len(told.train), len(told.validation)) == (
+        model_inspection.MAX_CURVE_TRAIN_ROWS,
+        model_inspection.MAX_CURVE_SCORED_ROWS,
+    )
     assert told.train["ts"].is_monotonic_increasing
     assert (told.train["ts"].min(), told.train["ts"].max()) == (big["ts"].min(), big["ts"].max())
     assert len(told.notes) == 2
@@ -460,7 +466,9 @@ def test_by_chance_a_slice_is_clearly_worse_in_one_record_of_twenty() -> None:
     for seed in range(60):
         rng = np.random.default_rng(seed)
         record = pd.DataFrame({f"c{i}": rng.normal(size=400) for i in range(6)}).assign(_loss=rng.exponential(size=400))
-        found += any(s.clear for s in slices.worst_slices(record, list(record.columns[:6]), resampling.by_row(400)))
+        found += any(
+            s.clear for s in scores.find_worst_slices(record, list(record.columns[:6]), intervals.resample_by_row(400))
+        )
     assert found <= 9  # 60 records at 5 % each: 3 expected, more than 9 in one of a thousand
 
 
@@ -469,20 +477,20 @@ def test_slices_have_support_and_cover_missing_values_and_groups() -> None:
     frame.loc[:99, "a"] = np.nan
     frame["_loss"] += (frame["customer"].astype(int) % 2) * 0.5
     frame["customer"] = (frame["customer"].astype(int) % 7).astype(str)
-    told = slices.worst_slices(frame, ["a", "odd", "ts"], resampling.by_row(900), "customer")
+    told = scores.find_worst_slices(frame, ["a", "odd", "ts"], intervals.resample_by_row(900), "customer")
     named = {(s.column, s.value): s for s in told}
     assert named["a", "missing"].rows == 100
     assert ("odd", "rare") not in named
     assert sum(s.column == "customer" for s in told) == 7
     assert sum(s.column == "ts" for s in told) == 5
-    assert all(s.rows >= slices.FEWEST_ROWS for s in told)
+    assert all(s.rows >= scores.MIN_SLICE_ROWS for s in told)
 
 
 @settings(max_examples=40, deadline=None)
 @given(hnp.arrays(np.float64, 200, elements=st.floats(allow_infinity=False)))
 def test_bins_of_a_number_part_the_rows(values: np.ndarray) -> None:
     record = pd.DataFrame({"x": values, "_loss": np.arange(200.0)})
-    told = slices.worst_slices(record, ["x"], resampling.by_row(200))
+    told = scores.find_worst_slices(record, ["x"], intervals.resample_by_row(200))
     assert sum(s.rows for s in told) <= 200
     assert len({s.value for s in told}) == len(told) or len({s.rows for s in told}) >= 1
 
@@ -496,7 +504,7 @@ def test_true_probabilities_are_calibrated_and_shifted_ones_are_not() -> None:
     truth = (rng.uniform(size=20_000) < chance).astype(int)
 
     def error(p: np.ndarray) -> float:
-        told = scores.calibration(
+        told = scores.measure_calibration(
             truth, Predictions((p > 0.5).astype(int), np.column_stack([1 - p, p]), np.array([0, 1]))
         )
         assert told is not None
@@ -508,8 +516,8 @@ def test_true_probabilities_are_calibrated_and_shifted_ones_are_not() -> None:
 
 def test_confusion_counts() -> None:
     made = Predictions(np.array(["a", "b", "b"]), np.eye(2)[[0, 1, 1]], np.array(["a", "b"]))
-    told = scores.confusion(np.array(["a", "a", "b"]), made)
-    assert told == scores.Confusion(("a", "b"), ((1, 1), (0, 1)))
+    told = scores.count_confusion(np.array(["a", "a", "b"]), made)
+    assert told == scores.ConfusionTable(("a", "b"), ((1, 1), (0, 1)))
 
 
 # files -----------------------------------------------------------------------------------------------
@@ -518,7 +526,7 @@ def test_confusion_counts() -> None:
 def test_files_are_written_and_read_back(tmp_path: Path) -> None:
     c = case(time=True)
     record = held(c).record
-    told = evaluation.evaluate(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
+    told = model_evaluation.evaluate_model(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1)
     written = write_evaluation(tmp_path, c.settings, c.kind, told, record)
     assert sorted(written) == sorted(tmp_path.iterdir())
     flat = json.loads((tmp_path / "metrics.json").read_text())

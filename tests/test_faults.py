@@ -226,7 +226,7 @@ def test_somebody_elses_folder_is_told(project: Folder) -> None:
             "--clear-groups",
             sys.executable,
             "-m",
-            "windvane.flows.cli",
+            "windvane.cli.main",
             "status",
         ],
         cwd=project.path,

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from windvane.tasks import features, profile, settings
 from windvane.tasks.errors import InputError
-from windvane.tasks.features import Columns, DateParts, conform
+from windvane.tasks.models import features
+from windvane.tasks.models.features import DateEncoder, FeatureColumns, conform_frame
+from windvane.tasks.settings import project_params
+from windvane.tasks.validate import table_profile
 
-ALL = Columns(("n",), ("b",), ("c",), ("h",), ("d",))
+ALL = FeatureColumns(("n",), ("b",), ("c",), ("h",), ("d",))
 
 
 def table(rows: int = 200) -> pd.DataFrame:
@@ -33,9 +35,9 @@ def table(rows: int = 200) -> pd.DataFrame:
     return frame
 
 
-def parsed(**problem: Any) -> settings.Settings:
+def parsed(**problem: Any) -> project_params.Settings:
     split = {"strategy": "group"} if "group" in problem else {}
-    return settings.parse(
+    return project_params.parse_settings(
         {
             "project": "p",
             "data": {"source": "t.csv"},
@@ -48,25 +50,28 @@ def parsed(**problem: Any) -> settings.Settings:
 def test_columns_follow_the_profile() -> None:
     tales = [f"the tale of row {i}" for i in range(200)]
     frame = table().assign(one=1, empty=np.nan, story=tales, who=range(200), _row=1)
-    found = features.columns(parsed(id="who"), profile.of(frame))
+    found = features.select_feature_columns(parsed(id="who"), table_profile.profile_table(frame))
     assert found == ALL
     assert found.names == ("n", "b", "c", "h", "d")
-    assert features.columns(parsed(id="who", ignore=["n"]), profile.of(frame)).numbers == ()
+    assert (
+        features.select_feature_columns(parsed(id="who", ignore=["n"]), table_profile.profile_table(frame)).numbers
+        == ()
+    )
 
 
 def test_the_group_does_not_teach_when_whole_groups_are_held_out() -> None:
-    assert features.columns(parsed(group="c"), profile.of(table())).low == ()
+    assert features.select_feature_columns(parsed(group="c"), table_profile.profile_table(table())).low == ()
 
 
 def test_no_column_left_is_the_users_turn() -> None:
     with pytest.raises(InputError, match=r"t\.csv: no column is left to learn 'y' from"):
-        features.columns(parsed(ignore=list("nbchd")), profile.of(table()))
+        features.select_feature_columns(parsed(ignore=list("nbchd")), table_profile.profile_table(table()))
 
 
 def test_a_csv_is_made_into_the_same_frame_as_a_parquet() -> None:
     written = table()[["d", "h", "n", "c", "b"]].assign(extra=1)
     text = written.astype("str").replace("nan", "").replace("<NA>", "").replace("NaT", "")
-    pd.testing.assert_frame_equal(conform(text, ALL, "x.csv"), conform(written, ALL, "x.parquet"))
+    pd.testing.assert_frame_equal(conform_frame(text, ALL, "x.csv"), conform_frame(written, ALL, "x.parquet"))
 
 
 def test_conform_reads_what_people_write() -> None:
@@ -79,7 +84,7 @@ def test_conform_reads_what_people_write() -> None:
             "d": ["2024-05-31T12:00:00+02:00", "2024-05-31", None],
         }
     )
-    made = conform(frame, ALL, "x")
+    made = conform_frame(frame, ALL, "x")
     assert made["n"].tolist()[0] == 1
     assert made["n"].isna().tolist() == [False, True, True]
     assert made["b"].tolist()[:2] == [1, 0]
@@ -91,7 +96,7 @@ def test_conform_reads_what_people_write() -> None:
 
 def test_aware_dates_become_utc() -> None:
     aware = pd.DataFrame({"d": pd.date_range("2024-01-01", periods=2, tz="America/New_York")})
-    assert conform(aware, Columns(dates=("d",)), "x")["d"][0] == pd.Timestamp("2024-01-01 05:00")
+    assert conform_frame(aware, FeatureColumns(dates=("d",)), "x")["d"][0] == pd.Timestamp("2024-01-01 05:00")
 
 
 @pytest.mark.parametrize(
@@ -109,25 +114,25 @@ def test_an_unreadable_value_is_named(column: str, value: object, said: str) -> 
     if not isinstance(value, str):
         frame[column] = frame[column].astype("int64")
     with pytest.raises(InputError, match=rf"new\.csv: column '{column}'.*{said}"):
-        conform(frame, ALL, "new.csv")
+        conform_frame(frame, ALL, "new.csv")
 
 
 def test_missing_and_doubled_columns_are_named() -> None:
     with pytest.raises(InputError, match=r"new\.csv: column 'h', 'd' is missing"):
-        conform(table().drop(columns=["h", "d"]), ALL, "new.csv")
+        conform_frame(table().drop(columns=["h", "d"]), ALL, "new.csv")
     with pytest.raises(InputError, match="'n' appears twice"):
-        conform(pd.concat([table(), table()[["n"]]], axis=1), ALL, "new.csv")
+        conform_frame(pd.concat([table(), table()[["n"]]], axis=1), ALL, "new.csv")
 
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_unseen_values_and_gaps_pass_through(scaled: bool) -> None:
     full = table().ffill().bfill()
-    inputs = conform(full, ALL, "x")
-    made = features.transformer(ALL, scaled=scaled, continuous=True, seed=0).fit(inputs, full["y"])
+    inputs = conform_frame(full, ALL, "x")
+    made = features.build_feature_transformer(ALL, scaled=scaled, continuous=True, seed=0).fit(inputs, full["y"])
     new = inputs.head(3).copy()
     new["c"], new["h"] = "never seen", np.nan
     new[["n", "b"]], new["d"] = np.nan, pd.NaT
-    out = made.transform(conform(new, ALL, "x"))
+    out = made.transform(conform_frame(new, ALL, "x"))
     assert out.shape == (3, made.transform(inputs).shape[1])
     assert np.isfinite(out).all() == scaled
     assert len(made.get_feature_names_out()) == out.shape[1]
@@ -135,20 +140,20 @@ def test_unseen_values_and_gaps_pass_through(scaled: bool) -> None:
 
 def test_only_circles_on_which_dates_differ_are_kept() -> None:
     monthly = pd.DataFrame({"d": pd.date_range("2000-01-01", periods=30, freq="MS")})
-    names = list(DateParts().fit(monthly).get_feature_names_out())
+    names = list(DateEncoder().fit(monthly).get_feature_names_out())
     assert names == ["d_days", "d_weekday_sin", "d_weekday_cos", "d_month_sin", "d_month_cos"]
-    out = DateParts().fit(monthly).transform(monthly)
+    out = DateEncoder().fit(monthly).transform(monthly)
     assert out[0, 0] == 0
     december, january, july = out[11, 3:], out[12, 3:], out[6, 3:]
     assert np.linalg.norm(december - january) < np.linalg.norm(december - july)
 
 
 def test_a_column_empty_in_these_rows_is_left_out() -> None:
-    assert ALL.filled(table().assign(n=np.nan, c=None)) == Columns((), ("b",), (), ("h",), ("d",))
+    assert ALL.filled(table().assign(n=np.nan, c=None)) == FeatureColumns((), ("b",), (), ("h",), ("d",))
 
 
 def test_numbers_written_as_text_are_read_to_the_last_bit() -> None:
     """pandas' own reading is off by one bit in some of a hundred: enough to cross a tree's threshold."""
     numbers = np.random.default_rng(0).normal(100, 20, 5_000)
     frame = pd.DataFrame({"n": [repr(n) for n in numbers.tolist()]})
-    assert (conform(frame, Columns(("n",)), "x")["n"].to_numpy() == numbers).all()
+    assert (conform_frame(frame, FeatureColumns(("n",)), "x")["n"].to_numpy() == numbers).all()

@@ -18,9 +18,10 @@ import pytest
 
 from tests.conftest import Folder
 from tests.served import PROJECT, ROW, Client, Site, houses, made_project, serving, taught, writer
-from windvane.serving import state, stored
-from windvane.serving.following import Following
-from windvane.serving.shelf import KEPT, Shelf
+from windvane.serving import service_state
+from windvane.serving.compiled import engine_files
+from windvane.serving.model_cache import CACHED_VERSIONS, ModelCache
+from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import WindvaneError
 
 
@@ -89,16 +90,16 @@ def test_a_version_with_other_bytes_is_refused_and_the_one_before_goes_on(site: 
     site.promote(1)
     following = site.following()
     client = Client(site, following, None)
-    path = site.root / "models" / "2" / stored.TREES
+    path = site.root / "models" / "2" / engine_files.TREES_FILE
     path.write_bytes(path.read_bytes() + b"\0")
     site.promote(2)
     following.look()
     assert client.predict([ROW])["model_version"] == 1
     refused = client.ask("GET", "/model").json()["refused"]
     assert refused["version"] == 2
-    assert stored.TREES in refused["reason"]
+    assert engine_files.TREES_FILE in refused["reason"]
     assert "windvane_refused_version 2.0" in client.ask("GET", "/metrics").text
-    told = state.read(site.root / "serving")
+    told = service_state.read_service_state(site.root / "serving")
     assert told is not None
     assert (told["version"], told["refused"]["version"]) == (1, 2)
     site.promote(1)
@@ -111,9 +112,9 @@ def test_a_version_that_answers_otherwise_than_in_training_is_refused(site: Site
     site.promote(1)
     following = site.following()
     shutil.copytree(site.root / "models" / "1", site.root / "models" / "2")
-    told = json.loads((site.root / "models" / "2" / stored.ENGINE).read_bytes())
+    told = json.loads((site.root / "models" / "2" / engine_files.ENGINE_FILE).read_bytes())
     told["expected"][3] += 1
-    (site.root / "models" / "2" / stored.ENGINE).write_text(json.dumps(told))
+    (site.root / "models" / "2" / engine_files.ENGINE_FILE).write_text(json.dumps(told))
     site.add(2, site.root / "models" / "2")
     site.promote(2)
     following.look()
@@ -127,8 +128,8 @@ def test_it_starts_with_the_version_before_when_the_champion_is_refused(site: Si
     for number in (1, 2):
         site.register(number)
         site.promote(number)
-    (site.root / "models" / "2" / stored.ENGINE).write_bytes(b"{}")
-    following = Following(site.ledger, PROJECT, Shelf(site.root / "serving", Path))
+    (site.root / "models" / "2" / engine_files.ENGINE_FILE).write_bytes(b"{}")
+    following = ChampionFollower(site.ledger, PROJECT, ModelCache(site.root / "serving", Path))
     following.start()
     try:
         assert following.current is not None
@@ -155,24 +156,24 @@ def test_a_spoilt_copy_is_fetched_again(site: Site) -> None:
     site.register(1)
     site.promote(1)
     site.following()
-    (site.root / "serving" / "1" / stored.ENGINE).write_bytes(b"")
+    (site.root / "serving" / "1" / engine_files.ENGINE_FILE).write_bytes(b"")
     assert site.following().current is not None
 
 
 def test_only_the_newest_copies_are_kept(site: Site) -> None:
     site.register(1)
-    shelf = Shelf(site.root / "serving", Path)
-    for number in range(2, KEPT + 4):
+    shelf = ModelCache(site.root / "serving", Path)
+    for number in range(2, CACHED_VERSIONS + 4):
         shutil.copytree(site.root / "models" / "1", site.root / "models" / str(number))
         shelf.load(site.add(number, site.root / "models" / str(number)))
     kept = sorted(int(path.name) for path in (site.root / "serving").iterdir())
-    assert kept == list(range(4, KEPT + 4))
+    assert kept == list(range(4, CACHED_VERSIONS + 4))
 
 
 def test_a_version_without_a_compiled_form_is_answered_by_scikit_learn(site: Site) -> None:
     site.register(1)
     shutil.copytree(site.root / "models" / "1", site.root / "models" / "2")
-    for name in (stored.ENGINE, stored.TREES):
+    for name in (engine_files.ENGINE_FILE, engine_files.TREES_FILE):
         (site.root / "models" / "2" / name).unlink()
     site.add(2, site.root / "models" / "2")
     site.promote(2)
@@ -215,7 +216,7 @@ def test_every_mutation_of_stored_files_is_refused_and_none_runs(site: Site) -> 
         shutil.copytree(whole, folder)
         what = mutate(folder, chance)
         try:
-            Shelf(site.root / "serving", Path).load(version)
+            ModelCache(site.root / "serving", Path).load(version)
         except WindvaneError:
             pass
         else:
@@ -245,7 +246,17 @@ def test_a_real_service_from_its_start_to_its_end(folder: Folder) -> None:
     assert "Traceback" not in log
     imported = {line.rsplit("|", 1)[-1].strip() for line in log.splitlines() if line.startswith("import time:")}
     assert "onnxruntime" in imported
-    assert not imported & {"prefect", "dvc", "evidently", "mlflow", "sklearn", "pandas", "optuna", "matplotlib"}
+    assert not imported & {
+        "prefect",
+        "dvc",
+        "evidently",
+        "mlflow",
+        "sklearn",
+        "pandas",
+        "optuna",
+        "matplotlib",
+        "jinja2",
+    }
 
 
 @pytest.mark.slow
@@ -286,8 +297,8 @@ def test_mlflows_own_clients_work_unchanged(folder: Folder) -> None:
 @pytest.mark.slow
 def test_no_answered_prediction_is_lost_to_a_kill(folder: Folder) -> None:
     """Three kills; `WINDVANE_KILLS=100 pytest -s` asks for more, and shows how much was at stake."""
-    from windvane.ledger import store
-    from windvane.ledger.labels import resolved
+    from windvane.ledger import database
+    from windvane.ledger.labels import read_labelled_predictions
 
     answered: list[str] = []
     for _ in range(int(os.environ.get("WINDVANE_KILLS", "3"))):
@@ -301,7 +312,9 @@ def test_no_answered_prediction_is_lost_to_a_kill(folder: Folder) -> None:
             killer.join()
     kept = [
         one.id
-        for one in resolved(store.connect(f"sqlite:///{folder.path}/.windvane/ledger.db"), PROJECT, unlabelled=True)
+        for one in read_labelled_predictions(
+            database.connect_ledger(f"sqlite:///{folder.path}/.windvane/ledger.db"), PROJECT, unlabelled=True
+        )
     ]
     print(f"{len(answered):,} answered, {len(set(answered) - set(kept))} of them lost, {len(kept):,} stored")
     assert answered

@@ -17,25 +17,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windvane.tasks.errors import WindvaneError
-from windvane.tasks.gate import MIN_ROWS, Evidence, Rule, Verdict, judge, resolve
-from windvane.tasks.paired import MIN_BLOCKS, blocks, paired
+from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference, form_blocks
+from windvane.tasks.gate.promotion_gate import (
+    MIN_JUDGED_ROWS,
+    GateEvidence,
+    GateVerdict,
+    ResolvedRule,
+    judge_challenger,
+    resolve_gate_rule,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-RULES: tuple[Rule, ...] = ("superior", "not_worse")
+RULES: tuple[ResolvedRule, ...] = ("superior", "not_worse")
 
 
-def evidence(seed: int, n: int = 400, better: float = 0.0, kind: str = "row", **more: Any) -> Evidence:
+def evidence(seed: int, n: int = 400, better: float = 0.0, kind: str = "row", **more: Any) -> GateEvidence:
     """Losses with a common part; the challenger is truly better by that share."""
     rng = np.random.default_rng(seed)
     hard = rng.uniform(0.5, 1.5, n)
     champion, challenger = hard * rng.uniform(0.8, 1.2, n), hard * rng.uniform(0.8, 1.2, n) * (1 - better)
     time = np.arange(n) // 4 if kind in ("time", "both") else None
     group = np.array([f"g{k}" for k in rng.integers(0, 40, n)], dtype=object) if kind in ("group", "both") else None
-    return Evidence(challenger, champion, rng.integers(-(2**62), 2**62, n), time, group, **more)
+    return GateEvidence(challenger, champion, rng.integers(-(2**62), 2**62, n), time, group, **more)
 
 
-def ask(given: Evidence, rule: Rule = "superior", margin: float = 0.01) -> Verdict:
-    return judge(given, rule, 0.95, margin)
+def ask(given: GateEvidence, rule: ResolvedRule = "superior", margin: float = 0.01) -> GateVerdict:
+    return judge_challenger(given, rule, 0.95, margin)
 
 
 KINDS = st.sampled_from(["row", "time", "group", "both"])
@@ -48,7 +55,7 @@ SEEDS = st.integers(0, 10_000)
 @given(st.lists(st.integers(0, 60), min_size=5, max_size=400))
 def test_timestamps_never_straddle_blocks_and_blocks_follow_time(times: list[int]) -> None:
     stamps = np.array(times)
-    (part,) = blocks(np.arange(len(stamps)), stamps)
+    (part,) = form_blocks(np.arange(len(stamps)), stamps)
     assert part.fine is not None
     for label in (part.label, part.fine):
         assert all(len(set(label[stamps == t])) == 1 for t in set(times))
@@ -59,14 +66,14 @@ def test_timestamps_never_straddle_blocks_and_blocks_follow_time(times: list[int
 
 
 def test_time_is_cut_into_ten_even_blocks() -> None:
-    (part,) = blocks(np.arange(1290), np.repeat(np.arange(30), 43))
+    (part,) = form_blocks(np.arange(1290), np.repeat(np.arange(30), 43))
     assert np.bincount(part.label).tolist() == [129] * 10
 
 
 @given(st.lists(st.integers(0, 80), min_size=1, max_size=300))
 def test_groups_stay_whole_and_bins_are_balanced(groups: list[int]) -> None:
     group = np.array(groups)
-    (part,) = blocks(np.arange(len(group)), group=group)
+    (part,) = form_blocks(np.arange(len(group)), group=group)
     assert all(len(set(part.label[group == g])) == 1 for g in set(groups))
     assert part.count == min(30, len(set(groups)))
     sizes = np.bincount(part.label)
@@ -74,13 +81,13 @@ def test_groups_stay_whole_and_bins_are_balanced(groups: list[int]) -> None:
 
 
 def test_a_large_group_has_its_bin_alone() -> None:
-    (part,) = blocks(np.arange(117), group=np.array([0] * 59 + list(range(1, 59))))
+    (part,) = form_blocks(np.arange(117), group=np.array([0] * 59 + list(range(1, 59))))
     assert np.bincount(part.label).max() == 59
 
 
 def test_equal_rows_share_a_block_and_keys_of_one_side_spread_evenly() -> None:
     keys = np.repeat(np.arange(500) * 2**40, 2)  # nothing but high bits differ
-    (part,) = blocks(keys)
+    (part,) = form_blocks(keys)
     assert np.array_equal(part.label[::2], part.label[1::2])
     assert part.count == 100
     assert np.bincount(part.label).max() <= 14
@@ -89,15 +96,15 @@ def test_equal_rows_share_a_block_and_keys_of_one_side_spread_evenly() -> None:
 
 def test_missing_time_or_group_is_one_unit() -> None:
     times = np.array(["2020-01-01", "NaT", "2020-01-02", "NaT"], dtype="datetime64[us]")
-    (part,) = blocks(np.arange(4), times)
+    (part,) = form_blocks(np.arange(4), times)
     assert part.label[1] == part.label[3]
-    (part,) = blocks(np.arange(4), group=np.array(["a", None, "b", float("nan")], dtype=object))
+    (part,) = form_blocks(np.arange(4), group=np.array(["a", None, "b", float("nan")], dtype=object))
     assert part.label[1] == part.label[3]
 
 
 def test_few_groups_beside_time_leave_time_alone() -> None:
-    assert [p.kind for p in blocks(np.arange(60), np.arange(60), np.arange(60) % 3)] == ["time"]
-    assert [p.kind for p in blocks(np.arange(60), np.arange(60), np.arange(60) % 6)] == ["time", "group"]
+    assert [p.kind for p in form_blocks(np.arange(60), np.arange(60), np.arange(60) % 3)] == ["time"]
+    assert [p.kind for p in form_blocks(np.arange(60), np.arange(60), np.arange(60) % 6)] == ["time", "group"]
 
 
 # --- the bound
@@ -107,10 +114,10 @@ def test_for_equal_blocks_it_is_the_t_test_on_block_means() -> None:
     from scipy.special import stdtrit
 
     d = np.concatenate([np.array([3.0, 5, 4, 6, 4, 5, 3, 6, 5, 4])[:, None] + [[-1, 0, 1]]]).ravel()
-    (part,) = blocks(np.arange(30), group=np.repeat(np.arange(10), 3))
+    (part,) = form_blocks(np.arange(30), group=np.repeat(np.arange(10), 3))
     means = d.reshape(10, 3).mean(axis=1)
     expected = means.mean() - stdtrit(9, 0.95) * means.std(ddof=1) / np.sqrt(10)
-    found = paired(d, (part,), 0.95)
+    found = bound_paired_difference(d, (part,), 0.95)
     assert float(found.mean) == pytest.approx(means.mean())
     assert float(found.low) == pytest.approx(expected), "symmetric blocks, so the skewness term is nothing"
 
@@ -118,22 +125,24 @@ def test_for_equal_blocks_it_is_the_t_test_on_block_means() -> None:
 def test_a_chance_of_disaster_widens_the_bound_and_its_mirror_does_not_tighten_it() -> None:
     d = np.ones(100)
     d[3] = -20
-    parts = blocks(np.arange(100))
-    disaster, mirror = paired(d, parts, 0.95), paired(-d, parts, 0.95)
+    parts = form_blocks(np.arange(100))
+    disaster, mirror = bound_paired_difference(d, parts, 0.95), bound_paired_difference(-d, parts, 0.95)
     assert float(disaster.mean - disaster.low) > 1.2 * float(mirror.mean - mirror.low)
 
 
 def test_long_runs_widen_the_bound() -> None:
     runs = np.repeat(np.sin(np.arange(30) / 4), 10)
     shuffled = np.random.default_rng(0).permutation(runs)
-    bound, free = (paired(d, blocks(np.arange(300), np.arange(300)), 0.95) for d in (runs, shuffled))
+    bound, free = (
+        bound_paired_difference(d, form_blocks(np.arange(300), np.arange(300)), 0.95) for d in (runs, shuffled)
+    )
     assert float(bound.mean - bound.low) > 3 * float(free.mean - free.low)
     assert float(bound.independent) < MIN_BLOCKS < float(free.independent)
 
 
 def test_the_mean_is_the_mean_over_rows_whatever_the_block_sizes() -> None:
     d, group = np.arange(50.0), np.repeat(np.arange(6), [1, 2, 3, 4, 10, 30])
-    assert float(paired(d, blocks(np.arange(50), group=group), 0.95).mean) == pytest.approx(24.5)
+    assert float(bound_paired_difference(d, form_blocks(np.arange(50), group=group), 0.95).mean) == pytest.approx(24.5)
 
 
 # --- properties of verdicts
@@ -151,14 +160,14 @@ def test_two_models_are_never_both_superior(seed: int, kind: str, better: float)
 
 @given(SEEDS, KINDS, st.sampled_from(RULES))
 @settings(max_examples=60, deadline=None)
-def test_the_order_of_rows_does_not_matter(seed: int, kind: str, rule: Rule) -> None:
+def test_the_order_of_rows_does_not_matter(seed: int, kind: str, rule: ResolvedRule) -> None:
     one = evidence(seed, better=0.02, kind=kind, slices={"s": np.arange(400) % 3})
     order = np.random.default_rng(seed).permutation(400)
 
     def moved(x: Any) -> Any:
         return None if x is None else x[order]
 
-    other = Evidence(
+    other = GateEvidence(
         moved(one.challenger), moved(one.reference), moved(one.keys), moved(one.time), moved(one.group),
         {"s": one.slices["s"][order]},
     )  # fmt: skip
@@ -169,7 +178,7 @@ def test_the_order_of_rows_does_not_matter(seed: int, kind: str, rule: Rule) -> 
 @given(SEEDS, KINDS, st.sampled_from(RULES), st.floats(-0.05, 0.1), st.floats(0, 0.2))
 @settings(max_examples=100, deadline=None)
 def test_improving_every_row_never_turns_acceptance_into_refusal(
-    seed: int, kind: str, rule: Rule, better: float, more: float
+    seed: int, kind: str, rule: ResolvedRule, better: float, more: float
 ) -> None:
     before = evidence(seed, better=better, kind=kind)
     after = replace(before, challenger=before.challenger - more)
@@ -182,7 +191,7 @@ def test_improving_every_row_never_turns_acceptance_into_refusal(
 def test_more_margin_and_less_confidence_accept_no_less(seed: int, kind: str, margin: float, more: float) -> None:
     one = evidence(seed, better=-0.02, kind=kind)
     assert ask(one, "not_worse", margin + more).accepted >= ask(one, "not_worse", margin).accepted
-    assert judge(one, "superior", 0.8, 0).accepted >= judge(one, "superior", 0.95, 0).accepted
+    assert judge_challenger(one, "superior", 0.8, 0).accepted >= judge_challenger(one, "superior", 0.95, 0).accepted
 
 
 # --- verdicts
@@ -208,22 +217,24 @@ def test_equal_losses_are_not_superior_and_not_worse(kind: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_losses_of_zero_do_not_divide_by_zero(rule: Rule) -> None:
-    nothing = Evidence(np.zeros(50), np.zeros(50), np.arange(50), np.arange(50))
+def test_losses_of_zero_do_not_divide_by_zero(rule: ResolvedRule) -> None:
+    nothing = GateEvidence(np.zeros(50), np.zeros(50), np.arange(50), np.arange(50))
     with np.errstate(all="raise"):
         assert ask(nothing, rule).accepted == (rule == "not_worse")
 
 
 def test_the_same_model_is_not_worse_even_where_its_own_loss_is_unsteady() -> None:
     loss = np.exp(np.linspace(0, 8, 300))
-    same = Evidence(loss, loss, np.arange(300), np.arange(300))
-    assert float(paired(loss, blocks(same.keys, same.time), 0.95).low) < 0, "its mean is not known to be above 0"
+    same = GateEvidence(loss, loss, np.arange(300), np.arange(300))
+    assert float(bound_paired_difference(loss, form_blocks(same.keys, same.time), 0.95).low) < 0, (
+        "its mean is not known to be above 0"
+    )
     assert ask(same, "not_worse").accepted
 
 
 def test_long_runs_and_few_points_in_time_are_said() -> None:
     loss = np.ones(300)
-    runs = Evidence(loss - np.repeat(np.sin(np.arange(30) / 4), 10), loss, np.arange(300), np.arange(300))
+    runs = GateEvidence(loss - np.repeat(np.sin(np.arange(30) / 4), 10), loss, np.arange(300), np.arange(300))
     assert "because the difference comes in long runs" in ask(runs).reason
     assert "100 points in time" in ask(evidence(0, kind="time")).reason
     assert "points in time" not in ask(evidence(0, 1200, kind="time")).reason
@@ -267,7 +278,7 @@ def test_arrays_of_different_length_are_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "time"), [(0, None), (MIN_ROWS - 1, None), (400, np.arange(400) // 100), (400, np.zeros(400))]
+    ("n", "time"), [(0, None), (MIN_JUDGED_ROWS - 1, None), (400, np.arange(400) // 100), (400, np.zeros(400))]
 )
 def test_too_few_rows_or_blocks_is_a_verdict_of_its_own(n: int, time: Any) -> None:
     one = replace(evidence(0, n, better=0.9), time=time)
@@ -275,7 +286,7 @@ def test_too_few_rows_or_blocks_is_a_verdict_of_its_own(n: int, time: Any) -> No
     assert (verdict.accepted, verdict.too_few) == (False, True)
     assert verdict.reason.startswith("refused: too few common rows")
     assert "NaN" not in json.dumps(verdict.to_json())
-    assert not ask(evidence(0, MIN_ROWS, better=0.9)).too_few
+    assert not ask(evidence(0, MIN_JUDGED_ROWS, better=0.9)).too_few
 
 
 def test_without_a_champion_the_baseline_must_be_beaten_whatever_the_rule() -> None:
@@ -287,14 +298,14 @@ def test_without_a_champion_the_baseline_must_be_beaten_whatever_the_rule() -> N
 
 
 def test_auto_means_superior_after_a_search_and_not_worse_after_a_refit() -> None:
-    assert [resolve("auto", d) for d in ("search", "refit")] == ["superior", "not_worse"]
-    assert resolve("superior", "refit") == "superior"
+    assert [resolve_gate_rule("auto", d) for d in ("search", "refit")] == ["superior", "not_worse"]
+    assert resolve_gate_rule("superior", "refit") == "superior"
 
 
 # --- slices
 
 
-def hidden_harm(column: Any, where: Any, **more: Any) -> Evidence:
+def hidden_harm(column: Any, where: Any, **more: Any) -> GateEvidence:
     one = evidence(5, 3000, better=0.2, slices={"city": column}, **more)
     return replace(one, challenger=np.where(where, one.reference * 1.3, one.challenger))
 
@@ -389,6 +400,6 @@ def test_the_benchmark_runs_as_named() -> None:
 
 
 def test_the_gate_starts_without_heavy_libraries() -> None:
-    code = "import sys, windvane.tasks.gate; print([m for m in ('pandas', 'sklearn', 'scipy') if m in sys.modules])"
+    code = "import sys, windvane.tasks.gate.promotion_gate; print([m for m in ('pandas', 'sklearn', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from windvane.serving import guard
-from windvane.serving.guard import Credentials, Guard
+from windvane.serving.http import auth_middleware
+from windvane.serving.http.auth_middleware import Credentials, SecretMiddleware
 
 PORT = 4200
 OWN = f"http://127.0.0.1:{PORT}"
@@ -47,8 +47,8 @@ def behind() -> Behind:
 
 
 @pytest.fixture
-def guarded(credentials: Credentials, behind: Behind) -> Guard:
-    return Guard(
+def guarded(credentials: Credentials, behind: Behind) -> SecretMiddleware:
+    return SecretMiddleware(
         behind,
         credentials,
         PORT,
@@ -72,7 +72,7 @@ def basic(user: str, password: str) -> str:
 
 
 def test_the_secret_opens_in_three_ways_and_the_application_sees_its_own_header(
-    guarded: Guard, credentials: Credentials, behind: Behind
+    guarded: SecretMiddleware, credentials: Credentials, behind: Behind
 ) -> None:
     cookie = f"other=1; {credentials.cookie}={credentials.session}"
     ways = (
@@ -82,8 +82,8 @@ def test_the_secret_opens_in_three_ways_and_the_application_sees_its_own_header(
     )
     for way in ways:
         assert ask(guarded, **way).text == "inside"
-        assert guard.values(behind.seen[-1]["headers"], b"authorization") == [b"Basic inner"]
-        assert behind.seen[-1][guard.AUTHENTICATED] is True
+        assert auth_middleware.get_header_values(behind.seen[-1]["headers"], b"authorization") == [b"Basic inner"]
+        assert behind.seen[-1][auth_middleware.AUTHENTICATED_SCOPE_KEY] is True
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,9 @@ def test_the_secret_opens_in_three_ways_and_the_application_sees_its_own_header(
         {"cookie": "windvane-000000000000=" + "0" * 64},
     ],
 )
-def test_all_else_is_refused_before_its_body_is_read(guarded: Guard, behind: Behind, headers: dict[str, str]) -> None:
+def test_all_else_is_refused_before_its_body_is_read(
+    guarded: SecretMiddleware, behind: Behind, headers: dict[str, str]
+) -> None:
     encoded = {name: value.encode("latin-1") for name, value in headers.items()}
     answer = ask(guarded, "/api/x", "POST", **encoded)  # type: ignore[arg-type]
     assert (answer.status_code, behind.seen) == (401, [])
@@ -110,7 +112,7 @@ def test_all_else_is_refused_before_its_body_is_read(guarded: Guard, behind: Beh
 
 
 def test_another_user_another_projects_cookie_and_two_credentials_do_not_open(
-    guarded: Guard, credentials: Credentials, behind: Behind, tmp_path: Path
+    guarded: SecretMiddleware, credentials: Credentials, behind: Behind, tmp_path: Path
 ) -> None:
     other = Credentials.of(tmp_path / "other")
     assert other.cookie != credentials.cookie
@@ -127,16 +129,16 @@ def test_another_user_another_projects_cookie_and_two_credentials_do_not_open(
     "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "127.0.0.1:4201", "0.0.0.0:4200", ""]
 )
 def test_a_name_that_is_not_its_own_is_refused_even_with_the_secret(
-    guarded: Guard, credentials: Credentials, behind: Behind, host: str
+    guarded: SecretMiddleware, credentials: Credentials, behind: Behind, host: str
 ) -> None:
-    for path in ("/", "/health", f"/?secret={credentials.secret}", guard.IDENTITY_PATH):
+    for path in ("/", "/health", f"/?secret={credentials.secret}", auth_middleware.IDENTITY_PATH):
         answer = ask(guarded, path, host=host, authorization=f"Bearer {credentials.secret}")
         assert (answer.status_code, behind.seen) == (403, [])
         assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", f"localhost:{PORT}", f"LOCALHOST:{PORT}", f"[::1]:{PORT}"])
-def test_its_own_names_are_answered(guarded: Guard, credentials: Credentials, host: str) -> None:
+def test_its_own_names_are_answered(guarded: SecretMiddleware, credentials: Credentials, host: str) -> None:
     assert ask(guarded, host=host, authorization=f"Bearer {credentials.secret}").status_code == 200
 
 
@@ -152,7 +154,7 @@ def test_its_own_names_are_answered(guarded: Guard, credentials: Credentials, ho
     ],
 )
 def test_a_page_from_elsewhere_is_refused_even_with_the_cookie(
-    guarded: Guard, credentials: Credentials, behind: Behind, headers: dict[str, str]
+    guarded: SecretMiddleware, credentials: Credentials, behind: Behind, headers: dict[str, str]
 ) -> None:
     cookie = f"{credentials.cookie}={credentials.session}"
     assert ask(guarded, "/", "POST", cookie=cookie, **headers).status_code == 403
@@ -160,21 +162,23 @@ def test_a_page_from_elsewhere_is_refused_even_with_the_cookie(
     assert behind.seen == []
 
 
-def test_its_own_page_and_a_click_on_a_link_elsewhere_are_not_foreign(guarded: Guard, credentials: Credentials) -> None:
+def test_its_own_page_and_a_click_on_a_link_elsewhere_are_not_foreign(
+    guarded: SecretMiddleware, credentials: Credentials
+) -> None:
     cookie = f"{credentials.cookie}={credentials.session}"
     assert ask(guarded, "/", "POST", cookie=cookie, origin=OWN, sec_fetch_site="same-origin").status_code == 200
     assert ask(guarded, sec_fetch_site="cross-site", sec_fetch_mode="navigate", cookie=cookie).status_code == 200
 
 
-def test_the_named_paths_answer_everybody_to_get_alone(guarded: Guard, behind: Behind) -> None:
+def test_the_named_paths_answer_everybody_to_get_alone(guarded: SecretMiddleware, behind: Behind) -> None:
     assert ask(guarded, "/health").text == "inside"
-    assert guard.AUTHENTICATED not in behind.seen[0]
+    assert auth_middleware.AUTHENTICATED_SCOPE_KEY not in behind.seen[0]
     for method, path in (("POST", "/health"), ("GET", "/health/"), ("GET", "//health"), ("GET", "/health/../api")):
         assert ask(guarded, OWN + path, method).status_code == 401
 
 
 def test_a_link_becomes_a_cookie_and_an_address_without_the_secret(
-    guarded: Guard, credentials: Credentials, behind: Behind
+    guarded: SecretMiddleware, credentials: Credentials, behind: Behind
 ) -> None:
     for headers in ({}, {"cookie": f"{credentials.cookie}={credentials.session}"}):
         answer = ask(guarded, f"/runs?a=1&secret={credentials.secret}&b=%26", **headers)
@@ -191,7 +195,7 @@ def test_a_link_becomes_a_cookie_and_an_address_without_the_secret(
 
 
 def test_pages_load_nothing_from_elsewhere_and_keep_what_the_application_says_of_itself(
-    guarded: Guard, credentials: Credentials
+    guarded: SecretMiddleware, credentials: Credentials
 ) -> None:
     headers = ask(guarded, authorization=f"Bearer {credentials.secret}").headers
     assert "default-src 'self'" in headers["content-security-policy"]
@@ -201,12 +205,16 @@ def test_pages_load_nothing_from_elsewhere_and_keep_what_the_application_says_of
 
 def test_only_the_projects_own_server_proves_itself(credentials: Credentials, tmp_path: Path, behind: Behind) -> None:
     other = Credentials.of(tmp_path / "other")
-    app = guard.with_identity(behind, credentials)
+    app = auth_middleware.add_identity_route(behind, credentials)
     nonce = "0123456789abcdef" * 2
-    assert ask(app, f"{guard.IDENTITY_PATH}?nonce={nonce}").text == credentials.proof(nonce) != other.proof(nonce)
+    assert (
+        ask(app, f"{auth_middleware.IDENTITY_PATH}?nonce={nonce}").text
+        == credentials.proof(nonce)
+        != other.proof(nonce)
+    )
     assert credentials.proof(nonce) != credentials.session
     for wrong in ("", nonce[:-1], nonce.upper(), f"{nonce}0", "session"):
-        assert ask(app, f"{guard.IDENTITY_PATH}?nonce={wrong}").status_code == 400
+        assert ask(app, f"{auth_middleware.IDENTITY_PATH}?nonce={wrong}").status_code == 400
     assert ask(app, "/invocations").text == "inside"
     assert [scope["path"] for scope in behind.seen] == ["/invocations"]
 
@@ -242,12 +250,14 @@ def test_a_stranger_on_the_port_is_not_healthy_and_is_sent_no_secret(
     credentials: Credentials, stranger: tuple[str, list[bytes]]
 ) -> None:
     address, sent = stranger
-    assert guard.check_identity(address, credentials) is False
+    assert auth_middleware.check_identity(address, credentials) is False
     assert sent
     assert not [one for one in sent if credentials.secret.encode() in one or credentials.session.encode() in one]
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        assert guard.check_identity(f"http://127.0.0.1:{guard.port_of(nobody)}", credentials) is None
+        assert (
+            auth_middleware.check_identity(f"http://127.0.0.1:{auth_middleware.get_port(nobody)}", credentials) is None
+        )
 
 
 def talk(app: Any, path: str, headers: dict[str, str], *messages: dict[str, Any]) -> list[dict[str, Any]]:
@@ -270,7 +280,7 @@ def talk(app: Any, path: str, headers: dict[str, str], *messages: dict[str, Any]
     return sent
 
 
-def test_sockets_need_the_secret_too(guarded: Guard, credentials: Credentials, behind: Behind) -> None:
+def test_sockets_need_the_secret_too(guarded: SecretMiddleware, credentials: Credentials, behind: Behind) -> None:
     refused = [{"type": "websocket.close", "code": 1008}]
     hello = {"type": "websocket.receive", "text": "hello"}
     assert talk(guarded, "/in", {}, hello) == refused
@@ -284,8 +294,8 @@ def test_sockets_need_the_secret_too(guarded: Guard, credentials: Credentials, b
 
 
 def test_a_socket_that_asks_by_itself_is_not_waited_for_for_long(
-    guarded: Guard, behind: Behind, monkeypatch: pytest.MonkeyPatch
+    guarded: SecretMiddleware, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "FIRST_MESSAGE_SECONDS", 0.05)
+    monkeypatch.setattr(auth_middleware, "FIRST_MESSAGE_TIMEOUT_SECONDS", 0.05)
     assert talk(guarded, "/out", {}) == [{"type": "websocket.accept"}]
     assert behind.seen[-1] == {"type": "websocket.disconnect", "code": 1008}

@@ -14,10 +14,11 @@ import yaml
 
 from tests.conftest import ROOT, Folder
 from tests.ledgers import answer, put
-from windvane.ledger import store
-from windvane.ledger.labels import Statement, hand_in, resolved
-from windvane.tasks import label_files, privacy, settings, statements
+from windvane.ledger import database
+from windvane.ledger.labels import LabelStatement, read_labelled_predictions, record_labels
+from windvane.tasks import label_parsing, project_secrets
 from windvane.tasks.errors import InputError
+from windvane.tasks.settings import project_params
 
 NAME = "texas-house-prices"
 
@@ -40,7 +41,7 @@ def write(path: Path, content: str | bytes | pa.Table) -> Path:
     ],
 )
 def test_the_same_labels_in_any_format(tmp_path: Path, name: str, content: Any) -> None:
-    found = label_files.read(write(tmp_path / name, content), "regression")
+    found = label_parsing.read_label_file(write(tmp_path / name, content), "regression")
     assert [(s.id, s.label, s.at) for s in found] == [("a", 1.5, "2026-01-31T00:00:00.000000+00:00"), ("b", 2.0, None)]
 
 
@@ -79,26 +80,26 @@ def test_a_bad_file_is_refused_with_what_where_and_what_to_do(
     tmp_path: Path, name: str, content: Any, words: tuple[str, ...]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        label_files.read(write(tmp_path / name, content), "regression")
+        label_parsing.read_label_file(write(tmp_path / name, content), "regression")
     for word in (name, *words):
         assert word in str(caught.value)
 
 
 def test_a_class_is_the_same_word_however_it_is_written() -> None:
-    assert {statements.class_name(value) for value in (1, 1.0, "1", "1.0", " 1 ")} == {"1"}
-    assert {statements.class_name(value) for value in (True, "True", "true")} == {"true"}
-    assert statements.class_name("Zürich") == "Zürich"
+    assert {label_parsing.parse_class_name(value) for value in (1, 1.0, "1", "1.0", " 1 ")} == {"1"}
+    assert {label_parsing.parse_class_name(value) for value in (True, "True", "true")} == {"true"}
+    assert label_parsing.parse_class_name("Zürich") == "Zürich"
     for bad in (None, "", " ", float("nan"), [1], "x" * 201, "nul\0", "half \ud800"):
         with pytest.raises(ValueError, match="label"):
-            statements.class_name(bad)
+            label_parsing.parse_class_name(bad)
 
 
 def test_ids_are_the_same_word_however_they_are_written() -> None:
-    assert {statements.as_id(value) for value in (12, 12.0, "12", " 12")} == {"12"}
+    assert {label_parsing.parse_label_id(value) for value in (12, 12.0, "12", " 12")} == {"12"}
 
 
 def test_the_command_hands_in_and_says_what_came_of_it(project: Folder) -> None:
-    engine = store.connect(f"sqlite:///{project.path / '.windvane' / 'ledger.db'}")
+    engine = database.connect_ledger(f"sqlite:///{project.path / '.windvane' / 'ledger.db'}")
     put(engine, NAME, answer("a"), answer("b"))
     write(project.path / "labels.csv", "id,label\na,1\nb,2\nc,3\n")
     assert project.run("labels", "labels.csv", "--json").json == {
@@ -115,14 +116,14 @@ def test_the_command_hands_in_and_says_what_came_of_it(project: Folder) -> None:
     refused = project.run("labels", "labels.csv", "--json")
     assert (refused.status, refused.out) == (2, "")
     assert "line 3" in refused.err
-    assert {judged.id: judged.label for judged in resolved(engine, NAME)} == {"a": 1.0, "b": 5.0}
+    assert {judged.id: judged.label for judged in read_labelled_predictions(engine, NAME)} == {"a": 1.0, "b": 5.0}
     engine.dispose()
 
 
 def test_the_command_erases_one_subject(project: Folder) -> None:
-    engine = store.connect(f"sqlite:///{project.path / '.windvane' / 'ledger.db'}")
+    engine = database.connect_ledger(f"sqlite:///{project.path / '.windvane' / 'ledger.db'}")
     put(engine, NAME, answer("a"), answer("7"), answer("c", inputs={"city": "Austin"}))
-    hand_in(engine, NAME, [Statement("a", 1.0)])
+    record_labels(engine, NAME, [LabelStatement("a", 1.0)])
     assert project.run("erase", "--id", "a", "--id", "7", "--json").json == {"predictions": 2, "labels": 1}
     assert project.run("erase", "--where", "city=Austin", "--json").json == {"predictions": 1, "labels": 0}
     for wrong in ((), ("--id", "a", "--where", "city=Waco"), ("--where", "city")):
@@ -132,9 +133,9 @@ def test_the_command_erases_one_subject(project: Folder) -> None:
     engine.dispose()
 
 
-def chosen(**ledger: Any) -> settings.Settings:
+def chosen(**ledger: Any) -> project_params.Settings:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    return settings.parse({**content, "ledger": {**content["ledger"], **ledger}})
+    return project_params.parse_settings({**content, "ledger": {**content["ledger"], **ledger}})
 
 
 @pytest.mark.parametrize(
@@ -156,12 +157,12 @@ def test_a_wrong_value_in_the_ledger_section_is_named(ledger: dict[str, Any], wo
 
 
 def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(privacy.KEY, raising=False)
+    monkeypatch.delenv(project_secrets.LEDGER_KEY_VARIABLE, raising=False)
     monkeypatch.delenv("WINDVANE_LEDGER_URL", raising=False)
-    assert privacy.of(chosen(), tmp_path).key == b""
+    assert project_secrets.build_privacy_rules(chosen(), tmp_path).key == b""
     assert list(tmp_path.iterdir()) == []
-    first = privacy.of(chosen(hash=["city"]), tmp_path / "home")
-    assert privacy.of(chosen(hash=["city"]), tmp_path / "home") == first
+    first = project_secrets.build_privacy_rules(chosen(hash=["city"]), tmp_path / "home")
+    assert project_secrets.build_privacy_rules(chosen(hash=["city"]), tmp_path / "home") == first
     assert len(first.key) == 32
     (file,) = (tmp_path / "home").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -169,17 +170,20 @@ def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path, monkeypatch: p
 
 def test_a_shared_ledger_needs_a_shared_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINDVANE_LEDGER_URL", "postgresql+psycopg://somewhere/else")
-    with pytest.raises(InputError, match=privacy.KEY):
-        privacy.of(chosen(hash=["city"]), tmp_path)
-    monkeypatch.setenv(privacy.KEY, "short")
+    with pytest.raises(InputError, match=project_secrets.LEDGER_KEY_VARIABLE):
+        project_secrets.build_privacy_rules(chosen(hash=["city"]), tmp_path)
+    monkeypatch.setenv(project_secrets.LEDGER_KEY_VARIABLE, "short")
     with pytest.raises(InputError, match="shorter"):
-        privacy.of(chosen(hash=["city"]), tmp_path)
-    monkeypatch.setenv(privacy.KEY, "long enough to be no guess")
-    assert privacy.of(chosen(hash=["city"]), tmp_path).key == b"long enough to be no guess"
+        project_secrets.build_privacy_rules(chosen(hash=["city"]), tmp_path)
+    monkeypatch.setenv(project_secrets.LEDGER_KEY_VARIABLE, "long enough to be no guess")
+    assert project_secrets.build_privacy_rules(chosen(hash=["city"]), tmp_path).key == b"long enough to be no guess"
 
 
 def test_a_misspelt_private_column_is_refused_not_stored_in_the_open(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Did you mean 'city'"):
-        privacy.of(chosen(drop=["citi"]), tmp_path, {"city"})
+        project_secrets.build_privacy_rules(chosen(drop=["citi"]), tmp_path, {"city"})
     # The service never sees an ignored column, but the user knows of it.
-    assert privacy.of(chosen(drop=["city", "volume"]), tmp_path, {"city"}).drop == {"city", "volume"}
+    assert project_secrets.build_privacy_rules(chosen(drop=["city", "volume"]), tmp_path, {"city"}).drop == {
+        "city",
+        "volume",
+    }

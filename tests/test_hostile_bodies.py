@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.served import PROJECT, ROW, Site, made_project, serving
-from windvane.tasks import secret
+from windvane.tasks import project_secrets
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def megabytes(number: int) -> Iterator[bytes]:
 
 def test_no_body_breaks_the_service(tmp_path: Path) -> None:
     folder, sent, answered = made_project(tmp_path), 0, 0
-    key = secret.of(folder.path / ".windvane")
+    key = project_secrets.read_project_secret(folder.path / ".windvane")
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     with serving(folder) as (process, port), httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
         for body in bodies():

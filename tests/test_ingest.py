@@ -11,8 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tables_for_tests import chosen, every_type, houses, ingested
-from windvane.tasks import ingest, keys, profile, settings, tables
+from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import ingestion, row_keys
+from windvane.tasks.settings import project_params
+from windvane.tasks.validate import table_profile
 
 ROOT = Path(__file__).parent.parent
 
@@ -115,7 +118,7 @@ def test_bad_input_is_refused_in_one_message_and_leaves_no_file(name: str, tmp_p
     file, content, problem, said = BAD[name]
     (tmp_path / file).write_bytes(content)
     with pytest.raises(InputError) as caught:
-        ingest.run(tmp_path, chosen(file, **problem))
+        ingestion.run_ingest(tmp_path, chosen(file, **problem))
     message = str(caught.value)
     assert file in message
     assert "\n" not in message
@@ -127,19 +130,19 @@ def test_bad_input_is_refused_in_one_message_and_leaves_no_file(name: str, tmp_p
 def test_missing_file_says_what_is_near_by(tmp_path: Path) -> None:
     (tmp_path / "houses.csv").write_bytes(lines(HEAD, *GOOD))
     with pytest.raises(InputError, match=r"hauses\.csv: not found.*Did you mean .*houses\.csv"):
-        ingest.run(tmp_path, chosen("hauses.csv"))
+        ingestion.run_ingest(tmp_path, chosen("hauses.csv"))
     with pytest.raises(InputError, match=r"not found.*no folder"):
-        ingest.run(tmp_path, chosen("nowhere/houses.csv"))
+        ingestion.run_ingest(tmp_path, chosen("nowhere/houses.csv"))
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        ingest.run(tmp_path, chosen("folder.csv"))
+        ingestion.run_ingest(tmp_path, chosen("folder.csv"))
 
 
 def test_a_bom_semicolons_and_blank_cells_are_read_in_silence(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffprice; size ;ok;note\n1;2.5;true;\n\n 2 ; ;False;"a\nb"\n3;NA;;x\n'.encode())
     frame = ingested(path)
-    assert list(frame.columns) == ["price", "size", "ok", "note", tables.ROW]
+    assert list(frame.columns) == ["price", "size", "ok", "note", io.ROW_KEY]
     assert frame["price"].tolist() == [1, 2, 3]
     assert frame["size"].isna().tolist() == [False, True, True]
     assert str(frame["ok"].dtype) == "boolean"
@@ -194,7 +197,7 @@ def test_every_column_type_is_read_or_named(tmp_path: Path) -> None:
     assert {dtypes[n] for n in ("words", "dictionary", "text", "unsigned")} == {"str"}
     assert frame["zoned"].iloc[0] == pd.Timestamp("2020-01-01 10:00")
     assert frame["time"].iloc[0] == 12 * 3600
-    found = {c.name: c for c in profile.of(frame).columns}
+    found = {c.name: c for c in table_profile.profile_table(frame).columns}
     assert found["text"].type == "text"
     assert found["words"].type == "category"
     assert found["no"].distinct == 0
@@ -215,12 +218,15 @@ def test_formats_agree_to_the_row_key(tmp_path: Path) -> None:
 def test_keys_outlive_order_growth_and_a_gap() -> None:
     table = pd.DataFrame({"n": [1, 2, 3], "b": [True, False, True], "s": ["a", "b", "ü"]})
     names = ("n", "b", "s")
-    key = keys.of(table, names)
-    assert list(keys.of(table.iloc[::-1], names[::-1])) == list(key[::-1])
+    key = row_keys.hash_rows(table, names)
+    assert list(row_keys.hash_rows(table.iloc[::-1], names[::-1])) == list(key[::-1])
     grown = pd.concat([table, pd.DataFrame({"n": [np.nan], "b": [None], "s": [None]})], ignore_index=True)
     grown["b"] = grown["b"].astype("boolean")
-    assert list(keys.of(grown, names)[:3]) == list(key)
-    assert keys.of(table.assign(n=[1, 2, 2**60]), names)[2] != keys.of(table.assign(n=[1, 2, 2**60 + 1]), names)[2]
+    assert list(row_keys.hash_rows(grown, names)[:3]) == list(key)
+    assert (
+        row_keys.hash_rows(table.assign(n=[1, 2, 2**60]), names)[2]
+        != row_keys.hash_rows(table.assign(n=[1, 2, 2**60 + 1]), names)[2]
+    )
     # Fixed for ever: these values must not change with a library's version, or every row would change sides.
     assert list(key) == [-4991710843025903801, -7946793325604590105, -1765967885209267023]
 
@@ -228,19 +234,19 @@ def test_keys_outlive_order_growth_and_a_gap() -> None:
 def test_rows_follow_time_and_the_file_is_the_same_to_the_byte(tmp_path: Path) -> None:
     table = houses().sample(frac=1, random_state=0)
     table.to_csv(tmp_path / "t.csv", index=False)
-    ingest.run(tmp_path, chosen("t.csv", time="day"))
-    first = (tmp_path / profile.TABLE).read_bytes()
-    assert tables.read_parquet(tmp_path / profile.TABLE)["day"].is_monotonic_increasing
-    ingest.run(tmp_path, chosen("t.csv", time="day"))
-    assert (tmp_path / profile.TABLE).read_bytes() == first
+    ingestion.run_ingest(tmp_path, chosen("t.csv", time="day"))
+    first = (tmp_path / table_profile.TABLE_FILE).read_bytes()
+    assert io.read_parquet(tmp_path / table_profile.TABLE_FILE)["day"].is_monotonic_increasing
+    ingestion.run_ingest(tmp_path, chosen("t.csv", time="day"))
+    assert (tmp_path / table_profile.TABLE_FILE).read_bytes() == first
 
 
 def test_texas_house_prices_are_read_alike_from_both_formats(whole_table: Callable[[str], Path]) -> None:
-    mine = settings.load(ROOT / "params.yaml").problem
+    mine = project_params.load_settings(ROOT / "params.yaml").problem
     named = mine.model_dump()
     csv = ingested(ROOT / "data/txhousing.csv", **named)
     pd.testing.assert_frame_equal(csv, ingested(whole_table("txhousing.parquet"), **named))
-    assert len(csv) == csv[tables.ROW].nunique() == 8602
+    assert len(csv) == csv[io.ROW_KEY].nunique() == 8602
     assert csv["median"].isna().sum() == 616
 
 
@@ -250,4 +256,4 @@ def test_duplicate_names_and_row_labels_in_parquet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'size' stands 2 times"):
         ingested(tmp_path / "t.parquet")
     houses(60).sample(frac=1, random_state=1).to_parquet(tmp_path / "t.parquet")
-    assert list(ingested(tmp_path / "t.parquet").columns) == ["day", "size", "town", "price", tables.ROW]
+    assert list(ingested(tmp_path / "t.parquet").columns) == ["day", "size", "town", "price", io.ROW_KEY]

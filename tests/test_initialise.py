@@ -10,37 +10,41 @@ import pytest
 import yaml
 
 from tests.tables_for_tests import every_type, houses
-from windvane.tasks import ingest, initialise, settings, split, validate
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import ingestion
+from windvane.tasks.settings import project_params, settings_proposal, yaml_files
+from windvane.tasks.settings.yaml_files import SettingsProposal
+from windvane.tasks.split import data_split
+from windvane.tasks.validate import table_validation
 
 ROOT = Path(__file__).parent.parent
 
 
-def proposed(table: Path, target: str, **given: Any) -> initialise.Proposal:
+def proposed(table: Path, target: str, **given: Any) -> SettingsProposal:
     """A proposal whose file says just what it says, and under which the stages run."""
-    proposal = initialise.propose(table, target, **given)
-    read = yaml.safe_load(initialise.render(proposal))
+    proposal = settings_proposal.propose_settings(table, target, **given)
+    read = yaml.safe_load(yaml_files.render_params(proposal))
     assert read == proposal.params
-    assert settings.parse(read).problem.target == target
+    assert project_params.parse_settings(read).problem.target == target
     return proposal
 
 
-def runs(root: Path, proposal: initialise.Proposal) -> None:
-    mine = settings.parse(proposal.params)
-    ingest.run(root, mine)
-    validate.run(root, mine)
-    split.run(root, mine)
+def runs(root: Path, proposal: SettingsProposal) -> None:
+    mine = project_params.parse_settings(proposal.params)
+    ingestion.run_ingest(root, mine)
+    table_validation.run_validation(root, mine)
+    data_split.run_split(root, mine)
 
 
-def of(proposal: initialise.Proposal) -> tuple[Any, ...]:
+def of(proposal: SettingsProposal) -> tuple[Any, ...]:
     problem = proposal.params["problem"]
     return proposal.kind, problem["time"], problem["id"], problem["ignore"], proposal.params["split"]["strategy"]
 
 
 def test_texas_house_prices_are_proposed_as_they_are_shipped() -> None:
     proposal = proposed(ROOT / "data/txhousing.csv", "median")
-    shipped = settings.load(ROOT / "params.yaml")
-    mine = settings.parse(proposal.params)
+    shipped = project_params.load_settings(ROOT / "params.yaml")
+    mine = project_params.parse_settings(proposal.params)
     assert (mine.problem, mine.split, mine.search, mine.gate) == (
         shipped.problem,
         shipped.split,
@@ -225,7 +229,7 @@ def test_what_cannot_be_proposed_for_is_refused(name: str, tmp_path: Path) -> No
     path = tmp_path / "t.csv"
     houses().assign(name=[f"Mr. {i}" for i in range(200)]).to_csv(path, index=False)
     with pytest.raises(InputError, match=said):
-        initialise.propose(path, target, **given)
+        settings_proposal.propose_settings(path, target, **given)
 
 
 def test_mixed_columns_are_ignored_aloud_but_never_the_target(tmp_path: Path) -> None:
@@ -237,17 +241,17 @@ def test_mixed_columns_are_ignored_aloud_but_never_the_target(tmp_path: Path) ->
     assert "mixes types" in proposal.why["size"]
     runs(tmp_path, proposal)
     with pytest.raises(InputError, match=r"'size' mixes types.*line 2"):
-        initialise.propose(path, "size")
+        settings_proposal.propose_settings(path, "size")
 
 
 def test_an_older_params_yaml_is_moved_aside_never_lost(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     proposal = proposed(ROOT / "data/txhousing.csv", "median")
-    assert initialise.write(proposal, tmp_path) == ("params.yaml",)
-    assert settings.load(path).problem.target == "median"
-    assert initialise.write(proposal, tmp_path) == ("params.yaml",)
+    assert yaml_files.write_params(proposal, tmp_path) == ("params.yaml",)
+    assert project_params.load_settings(path).problem.target == "median"
+    assert yaml_files.write_params(proposal, tmp_path) == ("params.yaml",)
     for number, name in enumerate(["params.yaml.bak", "params.yaml.bak1"]):
         path.write_text(f"mine: {number}")
-        assert initialise.write(proposal, tmp_path) == (f"params.yaml (the old one is kept as {name})",)
+        assert yaml_files.write_params(proposal, tmp_path) == (f"params.yaml (the old one is kept as {name})",)
         assert (tmp_path / name).read_text() == f"mine: {number}"
     assert {p.name for p in tmp_path.iterdir()} == {"params.yaml", "params.yaml.bak", "params.yaml.bak1"}

@@ -14,15 +14,17 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from tests.conftest import quick_project
-from windvane.ledger import decisions, store, versions
-from windvane.ledger.decisions import Entry
-from windvane.tasks import estimators, label_shift, problems, watch_settings
-from windvane.tasks.balance import Balance
-from windvane.tasks.estimators import Spec
-from windvane.tasks.features import Columns, conform
+from windvane.ledger import database, decisions, versions
+from windvane.ledger.decisions import DecisionRecord
+from windvane.tasks.models import class_balance, model_pipeline
+from windvane.tasks.models.class_balance import ClassBalance
+from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.settings import monitoring_section
 
-KIND = problems.of("classification")
-COLUMNS = Columns(("a", "b"), low=("c",))
+KIND = definitions.load_problem_type("classification")
+COLUMNS = FeatureColumns(("a", "b"), low=("c",))
 SMALL: dict[str, dict[str, Any]] = {
     "tree": {"min_samples_leaf": 50},
     "forest": {"n_estimators": 30},
@@ -43,9 +45,9 @@ def taught(before: float = 0.1, after: float = 0.5) -> pd.DataFrame:
     return pd.concat([played(3000, before, 0, "2024-01-01"), played(400, after, 1, "2024-05-05")], ignore_index=True)
 
 
-def loss(spec: Spec, rows: pd.DataFrame, newest: pd.DataFrame) -> float:
-    model = estimators.fit(spec, KIND, COLUMNS, rows, "y", 0, 1, time="ts")
-    said = KIND.predict(model, conform(newest, COLUMNS, "x"))
+def loss(spec: ModelConfiguration, rows: pd.DataFrame, newest: pd.DataFrame) -> float:
+    model = model_pipeline.fit_pipeline(spec, KIND, COLUMNS, rows, "y", 0, 1, time="ts")
+    said = KIND.predict(model, conform_frame(newest, COLUMNS, "x"))
     return float(KIND.loss(KIND.truth(newest["y"]), said, "log_loss").mean())
 
 
@@ -53,26 +55,28 @@ def loss(spec: Spec, rows: pd.DataFrame, newest: pd.DataFrame) -> float:
 @pytest.mark.parametrize("treatment", [None, "weights", "oversample"])
 def test_after_a_label_shift_the_weighted_refit_beats_the_plain_one(candidate: str, treatment: str | None) -> None:
     newest = played(3000, 0.5, 2, "2024-06-01")
-    spec = Spec(candidate, SMALL.get(candidate, {}), Balance(treatment))
+    spec = ModelConfiguration(candidate, SMALL.get(candidate, {}), ClassBalance(treatment))
     plain = loss(spec, taught(), newest)
-    weighted = loss(replace(spec, balance=Balance(treatment, None, "14d")), taught(), newest)
+    weighted = loss(replace(spec, balance=ClassBalance(treatment, None, "14d")), taught(), newest)
     assert weighted < 0.95 * plain
 
 
 def test_where_no_share_moved_the_weights_cost_next_to_nothing() -> None:
-    newest, spec = played(3000, 0.1, 2, "2024-06-01"), Spec("linear", {})
-    weighted = loss(replace(spec, balance=Balance(newest="14d")), taught(0.1, 0.1), newest)
+    newest, spec = played(3000, 0.1, 2, "2024-06-01"), ModelConfiguration("linear", {})
+    weighted = loss(replace(spec, balance=ClassBalance(newest="14d")), taught(0.1, 0.1), newest)
     assert weighted < 1.02 * loss(spec, taught(0.1, 0.1), newest)
 
 
 def test_a_threshold_is_tuned_for_the_newest_shares() -> None:
-    spec = Spec("linear", {}, Balance(None, "accuracy"))
+    spec = ModelConfiguration("linear", {}, ClassBalance(None, "accuracy"))
     plain, weighted = (
-        estimators.fit(replace(spec, balance=one), KIND, COLUMNS, taught(), "y", 0, 1, time="ts")
+        model_pipeline.fit_pipeline(replace(spec, balance=one), KIND, COLUMNS, taught(), "y", 0, 1, time="ts")
         for one in (spec.balance, replace(spec.balance, newest="14d"))
     )
     newest = played(3000, 0.5, 2, "2024-06-01")
-    hits = [(KIND.predict(m, conform(newest, COLUMNS, "x")).value == newest["y"]).mean() for m in (plain, weighted)]
+    hits = [
+        (KIND.predict(m, conform_frame(newest, COLUMNS, "x")).value == newest["y"]).mean() for m in (plain, weighted)
+    ]
     assert hits[1] > hits[0] + 0.02
 
 
@@ -86,8 +90,8 @@ def test_weights_hold_the_newest_shares_whatever_the_rows(labels: list[int], win
     truth = np.array(labels)
     hours = np.random.default_rng(seed).integers(0, 2000, len(truth))
     times = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(hours, unit="h"))
-    now = label_shift.shares(truth, times, watch_settings.window(window))
-    counts = label_shift.weights(truth, now)
+    now = class_balance.estimate_class_shares(truth, times, monitoring_section.parse_window_length(window))
+    counts = class_balance.weigh_classes_by_share(truth, now)
     each = np.array([counts[c] for c in truth.tolist()])
     assert set(counts) == set(truth.tolist())
     assert (each > 0).all()
@@ -100,18 +104,22 @@ def test_weights_hold_the_newest_shares_whatever_the_rows(labels: list[int], win
 @limits(max_examples=30, deadline=None)
 def test_shares_are_those_of_the_newest_rows(labels: list[bool]) -> None:
     times = pd.Series(pd.date_range("2024-01-01", periods=len(labels), freq="h"))
-    now = label_shift.shares(np.array(labels), times, watch_settings.window("150"))
+    now = class_balance.estimate_class_shares(np.array(labels), times, monitoring_section.parse_window_length("150"))
     assert now.get(True, 0.0) == pytest.approx(np.mean(labels[-150:]), abs=10 / 160)
-    again = label_shift.shares(np.array(labels[::-1]), times[::-1], watch_settings.window("150"))
+    again = class_balance.estimate_class_shares(
+        np.array(labels[::-1]), times[::-1], monitoring_section.parse_window_length("150")
+    )
     assert again == pytest.approx(now), "the order of rows means nothing"
 
 
 def test_what_follows_the_newest_rows_is_written_down_and_read() -> None:
-    spec = Spec("linear", {"C": 1.0}, Balance(newest="1mo"))
-    assert Spec.from_json(spec.to_json()) == spec
-    assert "newest" not in Spec("linear", {}, Balance("weights")).to_json()["balance"], "as versions before wrote it"
+    spec = ModelConfiguration("linear", {"C": 1.0}, ClassBalance(newest="1mo"))
+    assert ModelConfiguration.from_json(spec.to_json()) == spec
+    assert "newest" not in ModelConfiguration("linear", {}, ClassBalance("weights")).to_json()["balance"], (
+        "as versions before wrote it"
+    )
     with pytest.raises(ValueError, match="no time"):
-        estimators.fit(spec, KIND, COLUMNS, taught(), "y", 0, 1)
+        model_pipeline.fit_pipeline(spec, KIND, COLUMNS, taught(), "y", 0, 1)
 
 
 @pytest.mark.slow
@@ -128,21 +136,21 @@ def test_a_lap_that_answers_label_drift_says_so_and_goes_on_to(tmp_path: Path, p
     folder.set(search__candidates=["linear"], search__trials=1)
     env = {"PREFECT_API_URL": prefect_server}
     assert folder.train(env=env)["verdict"] == "promoted"
-    engine = store.connect(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
+    engine = database.connect_ledger(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
     notes = []
     for number, (remedy, start) in enumerate((("labels", "2024-04-15"), ("refit", "2024-08-19"))):
         new = played((3000, 1000)[number], 0.85, number + 1, start)
         pd.concat([pd.read_csv(table, parse_dates=["ts"]), new]).to_csv(table, index=False)
-        champion = versions.champion(engine, "visits")
-        made = decisions.record(
-            engine, Entry("visits", champion.version, start, start, "retrain", "more yes", "refit", remedy)
+        champion = versions.find_champion(engine, "visits")
+        made = decisions.record_decision(
+            engine, DecisionRecord("visits", champion.version, start, start, "retrain", "more yes", "refit", remedy)
         )
-        decisions.tell(engine, made.id)
+        decisions.record_announcement(engine, made.id)
         ran = folder.run("monitor", "--json", env=env)
         assert ran.status == 0, ran.err
-        ended = decisions.numbered(engine, made.id)
+        ended = decisions.find_decision(engine, made.id)
         assert ended.state == "done", ended.note
-        version = versions.newest(engine, "visits")
+        version = versions.find_newest_version(engine, "visits")
         assert version.facts["spec"]["balance"]["newest"] == "7d"
         tags = MlflowClient(f"sqlite:///{folder.path}/.windvane/mlflow.db").get_run(version.run_id).data.tags
         assert tags["windvane.verdict"] == "promoted" or number, tags["windvane.reason"]

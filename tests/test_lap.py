@@ -131,7 +131,7 @@ def test_the_data_page_stands_with_the_run_and_is_linked_from_prefect(
         "data/digest.json",
         "data/profile.json",
     } <= kept
-    assert "This table may teach" in client.get_run(said["run_id"]).data.tags["windvane.data"]
+    assert "This table can train a model" in client.get_run(said["run_id"]).data.tags["windvane.data"]
     user, _, password = os.environ["PREFECT_API_AUTH_STRING"].partition(":")
     wanted = {"artifacts": {"key": {"any_": ["data"]}}}
     found = httpx.post(f"{prefect_server}/artifacts/filter", json=wanted, auth=(user, password)).json()
@@ -196,7 +196,7 @@ def test_nothing_changed_is_said_without_a_fit_or_a_heavy_import(copied: Folder)
     assert ran.json["fits"] == 0
     imported = {line.rsplit("|", 1)[-1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
     assert "dvc.repo" in imported
-    assert not imported & {"sklearn", "mlflow", "prefect", "pandas", "optuna", "evidently"}
+    assert not imported & {"sklearn", "mlflow", "prefect", "pandas", "optuna", "evidently", "jinja2"}
     assert "up to date" in copied.dvc("status")
 
 
@@ -417,41 +417,43 @@ def test_a_secret_from_the_environment_is_logged_nowhere(project: Folder, prefec
 
 def test_a_lap_lets_go_of_what_the_ledger_has_kept_long_enough(copied: Folder) -> None:
     from tests.ledgers import answer, put
-    from windvane.flows import lap as laps
-    from windvane.flows.console import Console
-    from windvane.flows.outcome import Outcome
-    from windvane.flows.project import Project
-    from windvane.ledger.labels import resolved
+    from windvane.flows.lap import context as laps
+    from windvane.ledger.labels import read_labelled_predictions
+    from windvane.tasks.console import Console
+    from windvane.tasks.lap_outcome import LapOutcome
+    from windvane.tasks.project import Project
 
     project = Project(copied.path)
     put(project.ledger, project.name, answer("old"), received="2001-01-01T00:00:00.000000+00:00")
     put(project.ledger, project.name, answer("new"))
     (told,) = ledger(copied, "SELECT outcome FROM laps")
-    with laps.opened(project, "test", "search", Console(False)) as lap, laps.recorded(lap):
-        laps.finish(lap, Outcome.from_json(json.loads(told[0])))
-    assert [one.id for one in resolved(project.ledger, project.name, unlabelled=True)] == ["new"]
+    with laps.open_lap(project, "test", "search", Console(False)) as lap, laps.track_lap(lap):
+        laps.finish_lap(lap, LapOutcome.from_json(json.loads(told[0])))
+    assert [one.id for one in read_labelled_predictions(project.ledger, project.name, unlabelled=True)] == ["new"]
 
 
 def test_mlflow_is_told_of_a_rollback_by_a_process_of_its_own(copied: Folder) -> None:
     from mlflow import MlflowClient
 
-    from windvane.flows.project import Project
-    from windvane.flows.serving import repair
+    from windvane.flows.services.scoring_service import repair_aliases_elsewhere
     from windvane.ledger import versions
     from windvane.tasks.errors import Outage
+    from windvane.tasks.project import Project
 
     project = Project(copied.path)
     client = MlflowClient(f"sqlite:///{copied.path}/.windvane/mlflow.db")
     client.delete_registered_model_alias(project.name, "champion")
-    versions.promote(project.ledger, project.name, versions.promotion(1, 1, "rollback", "canary: it failed"))
-    repair(copied.path)
+    versions.record_promotion(
+        project.ledger, project.name, versions.make_promotion(1, 1, "rollback", "canary: it failed")
+    )
+    repair_aliases_elsewhere(copied.path)
     assert int(client.get_model_version_by_alias(project.name, "champion").version) == 1
-    last = versions.last_promotion(project.ledger, project.name)
+    last = versions.find_last_promotion(project.ledger, project.name)
     assert last is not None
     assert last.told
     (copied.path / ".windvane" / "mlflow.db").write_bytes(b"not a database, but something else altogether")
     with pytest.raises(Outage, match="The next lap tells it"):
-        repair(copied.path)
+        repair_aliases_elsewhere(copied.path)
 
 
 def test_a_misspelt_private_column_ends_check_lap_and_service(copied: Folder) -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windvane.tasks import keys, lexicon, tables
-from windvane.tasks.lexicon import Lexicon
+from windvane.tasks import io
+from windvane.tasks.ingest import row_keys
+from windvane.tasks.ingest.row_keys import WordLexicon
 
 # Short and long, of few bytes and of many, one the beginning of another; eleven, twelve and thirteen bytes.
 WORDS = ["a", "b", "ab", "ä", "abcd", "abcde", "elevenbytes", "twelve bytes"]
@@ -19,33 +20,36 @@ WORDS += ["thirteen byte", "a\x00b", "東京", "x" * 99]
 BATCHES = st.lists(st.lists(st.sampled_from([*WORDS, None]), min_size=1, max_size=20), min_size=1, max_size=6)
 
 
-def same(known: keys.Words, values: pl.Series) -> None:
+def same(known: row_keys.EncodedWords, values: pl.Series) -> None:
     """`known` says of `values` what keys.words() does."""
     assert known.values.equals(values, null_equal=True)
     assert known.different.gather(known.codes).to_list() == values.to_list()
-    assert (keys.joined([known], len(values)) == keys.joined([keys.words(values)], len(values))).all()
+    assert (
+        row_keys.combine_columns([known], len(values))
+        == row_keys.combine_columns([row_keys.encode_words(values)], len(values))
+    ).all()
 
 
-@given(BATCHES, st.sampled_from([3, lexicon.MOST]))
+@given(BATCHES, st.sampled_from([3, row_keys.MAX_LEXICON_WORDS]))
 @settings(max_examples=150, deadline=None)
 def test_a_batch_of_known_words_is_read_as_without_them(batches: list[list[str | None]], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lexicon, "MOST", most)
-        seen = Lexicon()
+        patch.setattr(row_keys, "MAX_LEXICON_WORDS", most)
+        seen = WordLexicon()
         for batch in batches:
             values = pl.Series("town", batch, dtype=pl.String)
             if (known := seen.read(values)) is not None:
                 same(known, values)
-            seen.learn(keys.words(values).different)
+            seen.learn(row_keys.encode_words(values).different)
 
 
 @pytest.mark.parametrize("number", [1, 12, 400, 500])
 def test_few_words_are_known_from_the_second_batch_on_also_in_a_slice(number: int) -> None:
     words = np.array([f"kind {i}" for i in range(number)])
     values = pl.Series("sort", words[np.random.default_rng(number).integers(0, number, 5000)])
-    seen = Lexicon()
+    seen = WordLexicon()
     assert seen.read(values) is None
-    seen.learn(keys.words(values).different)
+    seen.learn(row_keys.encode_words(values).different)
     for some in (values, values.slice(7, 100), values.reverse()):
         known = seen.read(some)
         assert known is not None
@@ -55,9 +59,9 @@ def test_few_words_are_known_from_the_second_batch_on_also_in_a_slice(number: in
 
 
 def test_words_that_come_later_are_known_too_and_those_before_stay_as_they_were() -> None:
-    seen, batches = Lexicon(), [[None], ["a", "b"], ["b", "c", "a"], ["c"]]
+    seen, batches = WordLexicon(), [[None], ["a", "b"], ["b", "c", "a"], ["c"]]
     for batch in batches:
-        seen.learn(keys.words(pl.Series(batch, dtype=pl.String)).different)
+        seen.learn(row_keys.encode_words(pl.Series(batch, dtype=pl.String)).different)
         before = seen.read(pl.Series(["b"]))
     later = pl.Series(["c", "a", "b"] * 5)
     known = seen.read(later)
@@ -67,9 +71,11 @@ def test_words_that_come_later_are_known_too_and_those_before_stay_as_they_were(
     assert (known.different.to_list(), before.different.to_list()) == (["a", "b", "c"], ["a", "b", "c"])
 
 
-@pytest.mark.parametrize("more", [["much longer than twelve bytes"], [f"w{i}" for i in range(lexicon.MOST)]])
+@pytest.mark.parametrize(
+    "more", [["much longer than twelve bytes"], [f"w{i}" for i in range(row_keys.MAX_LEXICON_WORDS)]]
+)
 def test_long_words_and_many_words_are_not_looked_up(more: list[str]) -> None:
-    seen, few = Lexicon(), pl.Series(["a", "b"])
+    seen, few = WordLexicon(), pl.Series(["a", "b"])
     seen.learn(few)
     assert seen.read(few) is not None
     seen.learn(pl.Series(more))
@@ -84,6 +90,6 @@ def test_the_file_states_its_words_whatever_the_columns_are_called(tmp_path: Pat
     frame = pl.DataFrame({"a": few, "a.b": many, 'c"[0]': gaps, "none": pl.Series([None] * 700, dtype=pl.String)})
     frame.write_parquet(tmp_path / "t.parquet", row_group_size=200)
     expected = {name: frozenset(frame[name].drop_nulls().to_list()) for name in frame.columns}
-    assert tables.words(tmp_path / "t.parquet", tuple(frame.columns)) == expected
-    assert tables.words(tmp_path / "t.parquet", ("a",)) == {"a": expected["a"]}
-    assert tables.words(tmp_path / "t.parquet", ()) == {}
+    assert io.read_distinct_words(tmp_path / "t.parquet", tuple(frame.columns)) == expected
+    assert io.read_distinct_words(tmp_path / "t.parquet", ("a",)) == {"a": expected["a"]}
+    assert io.read_distinct_words(tmp_path / "t.parquet", ()) == {}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from windvane.tasks import library_environment
+from windvane.tasks import process_environment
 
 pytestmark = pytest.mark.slow
 
@@ -24,13 +24,14 @@ ASKED = {
 
 def enabled_without() -> dict[str, str]:
     """An environment that says nothing of statistics; of tests neither, by which some libraries keep silent."""
-    silent = {*library_environment.OFF, "CI", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "DVC_TEST"}
+    silent = {*process_environment.TELEMETRY_OFF, "CI", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "DVC_TEST"}
     return {name: value for name, value in os.environ.items() if name not in silent}
 
 
 @pytest.mark.parametrize("library", ASKED)
 def test_every_library_is_switched_off(library: str) -> None:
-    code = f"from windvane.tasks import library_environment; library_environment.prepare()\n{ASKED[library]}\nimport sys; sys.exit(not off)"
+    prepared = "from windvane.tasks import process_environment; process_environment.set_library_environment()"
+    code = f"{prepared}\n{ASKED[library]}\nimport sys; sys.exit(not off)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=enabled_without(), capture_output=True, text=True, check=False
     )
@@ -39,17 +40,17 @@ def test_every_library_is_switched_off(library: str) -> None:
 
 def test_every_command_switches_them_off_whatever_the_environment_says() -> None:
     code = (
-        "import os, sys\nfrom windvane.flows import cli, commands\n"
+        "import os, sys\nfrom windvane.cli import main, commands\n"
         "sys.argv, names = [sys.argv[0]], sys.argv[1:]\n"
-        "commands.status = lambda *_: print({k: os.environ.get(k) for k in names})\n"
-        "cli.main(['status'], standalone_mode=False)"
+        "commands.run_status_command = lambda *_: print({k: os.environ.get(k) for k in names})\n"
+        "main.main(['status'], standalone_mode=False)"
     )
     environment = {**enabled_without(), "MLFLOW_DISABLE_TELEMETRY": "false"}
     done = subprocess.run(
-        [sys.executable, "-c", code, *library_environment.OFF],
+        [sys.executable, "-c", code, *process_environment.TELEMETRY_OFF],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == str(dict(library_environment.OFF))
+    assert done.stdout.strip() == str(dict(process_environment.TELEMETRY_OFF))

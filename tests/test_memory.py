@@ -14,12 +14,14 @@ from pydantic import ValidationError
 
 from tests.conftest import ROOT
 from tests.served import PROJECT, ROW, Client, Site
-from windvane.serving import stored, trees, weigh
-from windvane.serving.following import Following
-from windvane.serving.shelf import Shelf
-from windvane.serving.trees import Tree
-from windvane.tasks import artifacts, sizes
-from windvane.tasks.serve_settings import Serve
+from windvane.serving import model_cache
+from windvane.serving.compiled import engine_files, onnx_trees
+from windvane.serving.compiled.onnx_trees import TreeArrays
+from windvane.serving.model_cache import ModelCache
+from windvane.serving.rollout import ChampionFollower
+from windvane.tasks.settings import serving_section
+from windvane.tasks.settings.serving_section import ServeSettings
+from windvane.tasks.stores import model_files
 
 HUGE = {"peak": 50_000_000_000, "kept": 20_000_000_000}
 
@@ -29,9 +31,9 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def following(site: Site, memory: int | None) -> Following:
+def following(site: Site, memory: int | None) -> ChampionFollower:
     (site.root / "serving").mkdir(exist_ok=True)
-    made = Following(site.ledger, PROJECT, Shelf(site.root / "serving", Path, memory))
+    made = ChampionFollower(site.ledger, PROJECT, ModelCache(site.root / "serving", Path, memory))
     made.look()
     return made
 
@@ -40,7 +42,7 @@ def heavy(site: Site, number: int, memory: dict[str, int] | None) -> None:
     """A version like the first, of which is recorded what it weighs."""
     folder = site.root / "models" / str(number)
     site.register(number)
-    (folder / artifacts.MANIFEST).unlink()
+    (folder / model_files.MANIFEST_FILE).unlink()
     with site.ledger.begin() as db:
         db.exec_driver_sql("DELETE FROM versions WHERE version = ?", (number,))
     site.add(number, folder, memory=memory)
@@ -50,7 +52,7 @@ def test_a_version_that_takes_too_much_is_refused_and_the_one_before_goes_on(sit
     site.register(1)
     heavy(site, 2, HUGE)
     site.promote(1)
-    follows = following(site, weigh.now() + 1_000_000_000)
+    follows = following(site, model_cache.read_process_memory() + 1_000_000_000)
     site.promote(2)
     follows.look()
     client = Client(site, follows, None)
@@ -74,60 +76,60 @@ def test_without_a_bound_any_version_is_loaded(site: Site) -> None:
 def test_what_was_not_weighed_when_it_was_built_is_weighed_before_it_is_loaded(site: Site) -> None:
     heavy(site, 1, None)
     site.promote(1)
-    assert following(site, weigh.now() + 1_000_000_000).current is not None
-    refused = following(site, weigh.now() // 2)
+    assert following(site, model_cache.read_process_memory() + 1_000_000_000).current is not None
+    refused = following(site, model_cache.read_process_memory() // 2)
     assert refused.current is None
     assert refused.refusal is not None
     assert "serve.memory" in refused.refusal.reason
 
 
 def test_a_copy_holds_what_answers_and_no_more(site: Site) -> None:
-    for number, names in ((1, stored.FILES), (2, ())):
+    for number, names in ((1, engine_files.ENGINE_FILES), (2, ())):
         site.register(number)
         folder = site.root / "models" / str(number)
         if not names:  # scikit-learn must answer
-            for name in stored.FILES:
+            for name in engine_files.ENGINE_FILES:
                 (folder / name).unlink()
-            (folder / artifacts.MANIFEST).unlink()
+            (folder / model_files.MANIFEST_FILE).unlink()
             with site.ledger.begin() as db:
                 db.exec_driver_sql("DELETE FROM versions WHERE version = ?", (number,))
             site.add(number, folder)
         site.promote(number)
         assert following(site, None).current is not None
         kept = {path.name for path in (site.root / "serving" / str(number)).iterdir()}
-        assert kept == {artifacts.MANIFEST, *(names or [artifacts.MODEL])}
+        assert kept == {model_files.MANIFEST_FILE, *(names or [model_files.MODEL_FILE])}
 
 
 def test_a_version_that_scikit_learn_answers_is_weighed_with_it(site: Site) -> None:
     version = site.register(1)
-    compiled = weigh.weigh(Path(version.model_uri), version.manifest_sha256, "regression")
+    compiled = model_cache.measure_model_memory(Path(version.model_uri), version.manifest_sha256, "regression")
     assert 0 < compiled.kept <= compiled.peak < 200_000_000
     folder = site.root / "plain"
     (site.root / "models" / "1").rename(folder)
-    told = (folder / stored.ENGINE).read_text()
+    told = (folder / engine_files.ENGINE_FILE).read_text()
     start = told.index('"compiled": ')
     end = told.index('"expected"')
-    (folder / stored.ENGINE).write_text(told[:start] + '"compiled": null, ' + told[end:])
-    (folder / artifacts.MANIFEST).unlink()
-    plain = weigh.weigh(folder, artifacts.seal(folder), "regression")
+    (folder / engine_files.ENGINE_FILE).write_text(told[:start] + '"compiled": null, ' + told[end:])
+    (folder / model_files.MANIFEST_FILE).unlink()
+    plain = model_cache.measure_model_memory(folder, model_files.seal_folder(folder), "regression")
     assert plain.kept > compiled.kept + 50_000_000  # pandas and scikit-learn, at least
 
 
 def test_what_cannot_be_loaded_is_not_weighed(site: Site) -> None:
     version = site.register(1)
-    (Path(version.model_uri) / stored.TREES).write_bytes(b"")
+    (Path(version.model_uri) / engine_files.TREES_FILE).write_bytes(b"")
     with pytest.raises(Exception, match=r"engine\.onnx"):
-        weigh.weigh(Path(version.model_uri), version.manifest_sha256, "regression")
+        model_cache.measure_model_memory(Path(version.model_uri), version.manifest_sha256, "regression")
 
 
-def forest(members: int, depth: int, outputs: int = 1) -> list[Tree]:
+def forest(members: int, depth: int, outputs: int = 1) -> list[TreeArrays]:
     """Whole trees that split at random."""
     rng = np.random.default_rng(0)
     inner, nodes = 2**depth - 1, 2 ** (depth + 1) - 1
     branching = np.arange(nodes) < inner
     left = np.where(branching, 2 * np.arange(nodes) + 1, -1)
     return [
-        Tree(
+        TreeArrays(
             np.where(branching, rng.integers(0, 4, nodes), 0),
             rng.normal(size=nodes),
             left,
@@ -147,8 +149,8 @@ def test_a_forest_in_parts_says_what_it_says_as_a_whole(outputs: int, monkeypatc
     grown, inputs = forest(20, 6, outputs), np.random.default_rng(1).normal(size=(500, 4))
 
     def said(most: int) -> tuple[int, Any]:
-        monkeypatch.setattr(trees, "MOST_NODES", most)
-        written = trees.onnx_bytes(grown, 4, outputs)
+        monkeypatch.setattr(onnx_trees, "MAX_OPERATOR_NODES", most)
+        written = onnx_trees.build_onnx_model(grown, 4, outputs)
         operators = len(onnx.load_from_string(written).graph.node)
         session = ort.InferenceSession(written, providers=["CPUExecutionProvider"])
         return operators, session.run(None, {"inputs": inputs})[0]
@@ -162,21 +164,21 @@ def test_a_forest_in_parts_says_what_it_says_as_a_whole(outputs: int, monkeypatc
 LOADS = """
 import sys
 import onnxruntime
-from windvane.serving import weigh
-from windvane.serving.engine import _trees
-before = weigh.now()
+from windvane.serving import model_cache
+from windvane.serving.compiled.engine import _trees
+before = model_cache.read_process_memory()
 raw = _trees({"baseline": [0.0]}, open(sys.argv[1], "rb").read())
-peak = weigh._peak()
-weigh.give_back()
-print(peak - before, weigh.now() - before)
+peak = model_cache._read_peak_memory()
+model_cache.release_freed_memory()
+print(peak - before, model_cache.read_process_memory() - before)
 """
 
 
 def test_a_large_forest_takes_little_more_memory_than_its_trees(tmp_path: Path) -> None:
     grown = forest(150, 12)
     nodes = sum(len(tree.left) for tree in grown)
-    (tmp_path / stored.TREES).write_bytes(trees.onnx_bytes(grown, 4, 1))
-    command = [sys.executable, "-c", LOADS, str(tmp_path / stored.TREES)]
+    (tmp_path / engine_files.TREES_FILE).write_bytes(onnx_trees.build_onnx_model(grown, 4, 1))
+    command = [sys.executable, "-c", LOADS, str(tmp_path / engine_files.TREES_FILE)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     peak, kept = map(int, done.stdout.split())
     assert nodes > 1_000_000
@@ -186,11 +188,15 @@ def test_a_large_forest_takes_little_more_memory_than_its_trees(tmp_path: Path) 
 
 
 def test_sizes_are_read_and_shown() -> None:
-    assert [sizes.parse(text) for text in ("512MB", "2GB", "1.5 GB")] == [512 * 10**6, 2 * 10**9, 15 * 10**8]
+    assert [serving_section.parse_size(text) for text in ("512MB", "2GB", "1.5 GB")] == [
+        512 * 10**6,
+        2 * 10**9,
+        15 * 10**8,
+    ]
     for text in ("", "2", "GB", "-1GB", "0MB", "2TB", "1e3MB", "2gb", "nanGB"):
         with pytest.raises(ValueError, match="512MB"):
-            sizes.parse(text)
-    assert [sizes.shown(size) for size in (1, 380_000_000, 999_900_000, 1_440_000_000)] == [
+            serving_section.parse_size(text)
+    assert [serving_section.format_size(size) for size in (1, 380_000_000, 999_900_000, 1_440_000_000)] == [
         "1 MB",
         "380 MB",
         "1.0 GB",
@@ -199,29 +205,29 @@ def test_sizes_are_read_and_shown() -> None:
 
 
 def test_settings_say_what_is_wrong_with_a_name_or_a_size() -> None:
-    made = Serve(hosts=("scores.example.org", "10.0.0.7", "fd00::7", "a_b"), memory="2GB")
+    made = ServeSettings(hosts=("scores.example.org", "10.0.0.7", "fd00::7", "a_b"), memory="2GB")
     assert made.most_memory == 2 * 10**9
-    assert Serve(memory=None).most_memory is None
+    assert ServeSettings(memory=None).most_memory is None
     for name in ("http://a", "a:8000", "a/b", "*", "", "a b", "[::1]", "a,b", "-a", "<b>"):
         with pytest.raises(ValidationError, match="without http:// and port"):
-            Serve(hosts=(name,))
+            ServeSettings(hosts=(name,))
     for size in ("much", "0GB", "1"):
         with pytest.raises(ValidationError, match="512MB"):
-            Serve(memory=size)
+            ServeSettings(memory=size)
 
 
 def test_a_lap_says_when_the_service_will_not_load_its_model(site: Site) -> None:
-    from windvane.flows.teaching import too_heavy
+    from windvane.flows.lap.model_steps import explain_memory_refusal
 
     project: Any = SimpleNamespace(
-        settings=SimpleNamespace(serve=Serve(memory="1GB")), ledger=site.ledger, name=PROJECT
+        settings=SimpleNamespace(serve=ServeSettings(memory="1GB")), ledger=site.ledger, name=PROJECT
     )
-    assert too_heavy(project, weigh.Weight(500_000_000, 200_000_000)) is None
-    said = too_heavy(project, weigh.Weight(950_000_000, 200_000_000))
+    assert explain_memory_refusal(project, model_cache.ModelMemory(500_000_000, 200_000_000)) is None
+    said = explain_memory_refusal(project, model_cache.ModelMemory(950_000_000, 200_000_000))
     assert said is not None
     assert "Raise serve.memory" in said
     heavy(site, 1, {"peak": 600_000_000, "kept": 500_000_000})
     site.promote(1)
-    assert too_heavy(project, weigh.Weight(500_000_000, 200_000_000)) is not None
-    project.settings.serve = Serve(memory=None)
-    assert too_heavy(project, weigh.Weight(10**12, 10**12)) is None
+    assert explain_memory_refusal(project, model_cache.ModelMemory(500_000_000, 200_000_000)) is not None
+    project.settings.serve = ServeSettings(memory=None)
+    assert explain_memory_refusal(project, model_cache.ModelMemory(10**12, 10**12)) is None

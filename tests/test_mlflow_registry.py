@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import Folder, quick_project
-from windvane.tasks.addresses import join, on_disk, parent, shown
 from windvane.tasks.errors import InputError, Outage
-from windvane.tasks.store_errors import in_words
+from windvane.tasks.stores.mlflow_store import (
+    find_local_path,
+    get_parent_address,
+    join_address,
+    redact_address,
+    translate_store_errors,
+)
 
 NAME = "texas-house-prices"
 
@@ -186,27 +191,32 @@ def test_a_version_that_was_registered_and_never_judged_is_judged_by_the_next_la
     ],
 )
 def test_an_address_is_on_disk_or_elsewhere(address: str, path: str | None) -> None:
-    found = on_disk(address)
+    found = find_local_path(address)
     assert (None if found is None else str(found)) == path
 
 
 @pytest.mark.parametrize("root", ["mlflow-artifacts:/1/r", "s3://b/1/r", "file:///tmp/a%20b/r", "runs:/r", "a b/r"])
 def test_what_lies_beside_an_address_has_one_too(root: str) -> None:
-    assert join(parent(f"{root}/model"), "data/split.json") == f"{root}/data/split.json"
-    assert join(f"{root}/", "model") == f"{root}/model"
+    assert join_address(get_parent_address(f"{root}/model"), "data/split.json") == f"{root}/data/split.json"
+    assert join_address(f"{root}/", "model") == f"{root}/model"
 
 
 def test_settings_of_an_address_stay_behind_its_path() -> None:
-    assert join(parent("s3://b/r/model?endpoint=x"), "version.json") == "s3://b/r/version.json?endpoint=x"
+    assert (
+        join_address(get_parent_address("s3://b/r/model?endpoint=x"), "version.json")
+        == "s3://b/r/version.json?endpoint=x"
+    )
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:
-    assert shown("postgresql+psycopg://me:secret@host:5432/db?password=x") == "postgresql+psycopg://host:5432/db"
-    assert shown("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+    assert (
+        redact_address("postgresql+psycopg://me:secret@host:5432/db?password=x") == "postgresql+psycopg://host:5432/db"
+    )
+    assert redact_address("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
 
 
 def failing(error: Exception) -> str:
-    with pytest.raises((InputError, Outage)) as caught, in_words("https://me:secret@mlflow.example"):
+    with pytest.raises((InputError, Outage)) as caught, translate_store_errors("https://me:secret@mlflow.example"):
         raise error
     assert "secret" not in str(caught.value)
     return f"{type(caught.value).__name__}: {caught.value}"
@@ -229,5 +239,5 @@ def test_errors_of_servers_and_storage_name_the_variable_to_set() -> None:
 
 
 def test_an_error_of_ours_is_not_hidden_in_words() -> None:
-    with pytest.raises(KeyError), in_words("http://127.0.0.1"):
+    with pytest.raises(KeyError), translate_store_errors("http://127.0.0.1"):
         raise KeyError("a mistake in the code")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, Folder
 from tests.standing_up import standing
-from windvane.tasks import places, tables
+from windvane.tasks import io
 
 
 @contextmanager
@@ -75,28 +75,28 @@ def test_a_file_that_is_written_again_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.touch(mode=0o600)
     path.chmod(0o604)
-    tables.write_json([], path)
+    io.write_json([], path)
     assert mode(path) == 0o604
 
 
 def test_a_project_of_before_is_closed_when_it_is_opened(tmp_path: Path) -> None:
-    home = tmp_path / places.HOME
+    home = tmp_path / io.STATE_FOLDER
     (home / "up").mkdir(parents=True)
     (home / "ledger.db").touch()
     for path in (home, home / "up"):
         path.chmod(0o755)
     (home / "ledger.db").chmod(0o644)
-    places.repair(tmp_path)
+    io.close_open_folders(tmp_path)
     assert open_to_others(home) == {}
     assert [mode(home), mode(home / "ledger.db")] == [0o700, 0o600]
 
 
 def test_the_umask_of_the_user_is_handed_on_to_children(tmp_path: Path) -> None:
     code = (
-        "import subprocess, sys, pathlib; from windvane.tasks import places, tables; places.keep_private();"
+        "import subprocess, sys, pathlib; from windvane.tasks import io; io.set_private_umask();"
         "again = sys.argv[1:]; "
         "subprocess.run([sys.executable, '-c', again[0]], check=True) if again else "
-        "(tables.write_json(1, pathlib.Path('a')), tables.write_json(1, pathlib.Path('.windvane/b')))"
+        "(io.write_json(1, pathlib.Path('a')), io.write_json(1, pathlib.Path('.windvane/b')))"
     )
     environment = {k: v for k, v in os.environ.items() if k != "WINDVANE_UMASK"}
     with umask(0o002):

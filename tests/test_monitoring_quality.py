@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from tests.watched import COLUMNS, answered, kind_of, problem, rows, watched
-from windvane.monitoring import answers, estimate, quality
+from windvane.monitoring import window_frames
+from windvane.monitoring.performance import estimated_loss, measured_loss
 
 KINDS = ("regression", "classification")
 
@@ -17,7 +18,9 @@ def test_loss_of_the_labelled_rows_against_the_record(kind: str) -> None:
     record, _ = watched(kind)
     frame = answered(rows(400, 5, kind), kind)
     frame.loc[200:, "y"] = None
-    found = quality.measure(record, frame, kind_of(kind), problem(kind), known_until="2024-05-01T00:00:00Z")
+    found = measured_loss.measure_window_loss(
+        record, frame, kind_of(kind), problem(kind), known_until="2024-05-01T00:00:00Z"
+    )
     if kind == "regression":
         loss = (frame["y"][:200].astype(float) - frame["_prediction"][:200]).abs()
     else:
@@ -42,9 +45,9 @@ def test_whole_numbers_as_classes_survive_missing_labels(kind: str) -> None:
             side["y"] = np.where(side["y"] == "yes", 1, 0)
             side["_prediction"] = np.where(side["_prediction"] == "yes", 1, 0)
         record, frame = (f.rename(columns={"_p_no": "_p_0", "_p_yes": "_p_1"}) for f in (record, frame))
-    whole = quality.measure(record, frame, kind_of(kind), problem(kind))
+    whole = measured_loss.measure_window_loss(record, frame, kind_of(kind), problem(kind))
     frame["y"] = frame["y"].astype(float).where(frame.index < 60)
-    some = quality.measure(record, frame, kind_of(kind), problem(kind))
+    some = measured_loss.measure_window_loss(record, frame, kind_of(kind), problem(kind))
     assert whole.rows == 100
     assert some.rows == 60
     assert some.loss == pytest.approx(whole.loss, rel=1.0)
@@ -54,10 +57,15 @@ def test_too_few_labels_are_no_figure() -> None:
     record, _ = watched()
     frame = answered(rows(100, 5))
     frame.loc[29:, "y"] = np.nan
-    found = quality.measure(record, frame, kind_of("regression"), problem("regression"))
+    found = measured_loss.measure_window_loss(record, frame, kind_of("regression"), problem("regression"))
     assert (found.loss, found.low, found.high, found.rows) == (None, None, None, 29)
-    assert "fewer than 30" in found.how
-    assert quality.measure(record, frame.drop(columns="y"), kind_of("regression"), problem("regression")).loss is None
+    assert "at least 30 are needed" in found.how
+    assert (
+        measured_loss.measure_window_loss(
+            record, frame.drop(columns="y"), kind_of("regression"), problem("regression")
+        ).loss
+        is None
+    )
 
 
 def test_the_interval_of_an_unchanged_window_holds_the_truth() -> None:
@@ -65,7 +73,9 @@ def test_the_interval_of_an_unchanged_window_holds_the_truth() -> None:
     missed = 0
     for seed in range(200):
         record = answered(rows(300, 1000 + seed), record=True)
-        found = quality.measure(record, answered(rows(150, 5000 + seed)), kind_of("regression"), problem("regression"))
+        found = measured_loss.measure_window_loss(
+            record, answered(rows(150, 5000 + seed)), kind_of("regression"), problem("regression")
+        )
         assert found.low is not None
         assert found.high is not None
         missed += not found.low <= 0 <= found.high
@@ -86,7 +96,7 @@ def test_rows_that_depend_widen_the_interval(unit: str) -> None:
             sides.append(frame[[*[c for c in frame if c[0] != "_"], "_prediction", "_loss", "_baseline_loss"]])
         for name in missed:
             chosen = problem("regression", **({} if name == "none" else {unit: "unit"}))
-            found = quality.measure(*sides, kind_of("regression"), chosen)
+            found = measured_loss.measure_window_loss(*sides, kind_of("regression"), chosen)
             assert found.low is not None
             assert found.high is not None
             missed[name] += not found.low <= 0 <= found.high
@@ -99,10 +109,10 @@ def test_few_blocks_give_a_figure_without_an_interval() -> None:
     frame = answered(rows(60, 5)).assign(house=np.arange(60) // 20)
     own = record.assign(house=np.arange(len(record)) % 50)
     own = own[[*[c for c in own if c[0] != "_"], "_prediction", "_loss", "_baseline_loss"]]
-    found = quality.measure(own, frame, kind_of("regression"), problem("regression", group="house"))
+    found = measured_loss.measure_window_loss(own, frame, kind_of("regression"), problem("regression", group="house"))
     assert found.loss is not None
     assert (found.low, found.high) == (None, None)
-    assert "fewer than 5" in found.how
+    assert "needs at least 5" in found.how
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,7 +121,7 @@ def test_an_estimate_follows_other_customers_and_cannot_see_another_concept(kind
     pool = answered(rows(20_000, 9, kind), kind)
     hard = pool["age"] if kind == "regression" else -(pool["_p_yes"] - 0.5).abs()
     frame = pool.sample(1500, weights=np.exp(2 * hard.rank(pct=True)), random_state=0)
-    true = float(answers.losses(frame, record, kind_of(kind), problem(kind)).mean())
+    true = float(window_frames.compute_frame_losses(frame, record, kind_of(kind), problem(kind)).mean())
     found = model.estimate(frame)
     assert found.estimated
     assert found.loss is not None
@@ -132,7 +142,7 @@ def test_estimates_of_unchanged_windows_hold_the_truth(kind: str) -> None:
     for seed in range(100):
         frame = answered(rows(200, 7000 + seed, kind), kind)
         found = model.estimate(frame)
-        true = float(answers.losses(frame, record, kind_of(kind), problem(kind)).mean())
+        true = float(window_frames.compute_frame_losses(frame, record, kind_of(kind), problem(kind)).mean())
         assert found.low is not None
         assert found.high is not None
         missed += not found.low <= true - found.reference <= found.high
@@ -142,7 +152,7 @@ def test_estimates_of_unchanged_windows_hold_the_truth(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_small_record_gives_no_estimate_and_says_why(kind: str) -> None:
     record = answered(rows(80, 1, kind), kind, record=True)
-    model = estimate.fit(record, COLUMNS, kind_of(kind), problem(kind), 0)
+    model = estimated_loss.fit_loss_model(record, COLUMNS, kind_of(kind), problem(kind), 0)
     found = model.estimate(answered(rows(50, 2, kind), kind))
     assert (found.loss, found.estimated) == (None, True)
     assert "80 rows" in found.how

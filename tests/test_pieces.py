@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from windvane.tasks import pieces
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 
 
 @pytest.mark.parametrize("target", ["new.csv", "./new.csv", "link.csv"])
@@ -15,11 +15,11 @@ def test_the_file_that_is_scored_is_not_written_over(tmp_path: Path, target: str
     (tmp_path / "new.csv").write_text("size\n1\n")
     (tmp_path / "link.csv").symlink_to("new.csv")
     with pytest.raises(InputError, match="is the file that is scored"):
-        pieces.check(tmp_path / "new.csv", tmp_path / target)
+        table_io.check_piece_files(tmp_path / "new.csv", tmp_path / target)
 
 
 def test_no_folder_is_made_for_a_slip(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("size\n1\n")
     with pytest.raises(InputError, match="Make it first"):
-        pieces.check(tmp_path / "new.csv", tmp_path / "nope" / "out.csv")
+        table_io.check_piece_files(tmp_path / "new.csv", tmp_path / "nope" / "out.csv")
     assert not (tmp_path / "nope").exists()

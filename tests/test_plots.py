@@ -16,38 +16,44 @@ import pytest
 from evaluation_rows import Case, case
 from PIL import Image
 
-from windvane.tasks import evaluation, plots, plots_classification, plots_regression, problems, sheets
-from windvane.tasks.evaluation_files import pictures, write_evaluation
-from windvane.tasks.importance import Importance
-from windvane.tasks.journal import Trial
-from windvane.tasks.search import Found, Result
-from windvane.tasks.slices import Slice
+from windvane.tasks.evaluation import model_evaluation, plots
+from windvane.tasks.evaluation.evaluation_files import draw_plots, write_evaluation
+from windvane.tasks.evaluation.model_inspection import ColumnImportance
+from windvane.tasks.evaluation.scores import SliceScore
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.reports import style
+from windvane.tasks.search.model_search import CandidateResult, SearchResult
+from windvane.tasks.search.optuna_journal import SearchTrial
 
 ROOT = Path(__file__).parent.parent
 
 
-def trial(candidate: str, number: int, validation: float | None) -> Trial:
-    return Trial(
+def trial(candidate: str, number: int, validation: float | None) -> SearchTrial:
+    return SearchTrial(
         candidate, number, {}, "complete" if validation is not None else "pruned", validation, validation, 0.1, {}
     )
 
 
-def found(case_: Case, *scores: float | None) -> Found:
+def found(case_: Case, *scores: float | None) -> SearchResult:
     metric = case_.settings.problem.headline
     results = [
-        Result(name, replace(case_.spec, candidate=name), {metric: best}, {metric: best / 2}, tried, 1.0)
+        CandidateResult(name, replace(case_.spec, candidate=name), {metric: best}, {metric: best / 2}, tried, 1.0)
         for name, best, tried in (
             ("dummy", 9.0, (trial("dummy", 0, 9.0),)),
             ("linear", 2.0, tuple(trial("linear", i, s) for i, s in enumerate(scores))),
             ("boosting", 1.0, (trial("boosting", 0, 1.0), trial("boosting", 1, None))),
         )
     ]
-    return Found(tuple(results), results[2], None, 4)
+    return SearchResult(tuple(results), results[2], None, 4)
 
 
-def judged(c: Case) -> tuple[evaluation.Evaluation, pd.DataFrame]:
-    record = evaluation.held_out(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, lambda: c.test, 1).record
-    return evaluation.evaluate(c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1), record
+def judged(c: Case) -> tuple[model_evaluation.ModelEvaluation, pd.DataFrame]:
+    record = model_evaluation.predict_held_out(
+        c.settings, c.kind, c.columns, c.spec, c.train, c.validation, lambda: c.test, 1
+    ).record
+    return model_evaluation.evaluate_model(
+        c.settings, c.kind, c.columns, c.spec, c.train, c.validation, record, 1
+    ), record
 
 
 def texts(figure: Any) -> str:
@@ -82,7 +88,7 @@ def test_every_picture_of_a_lap_is_written_large_enough_to_read(kind: str, targe
 def test_titles_axes_and_legends_name_target_and_metric() -> None:
     c = case(time=True)
     told, record = judged(c)
-    drawn = {name: texts(figure) for name, figure in pictures(c.settings, c.kind, told, record, found(c, 3.0, 2.0))}
+    drawn = {name: texts(figure) for name, figure in draw_plots(c.settings, c.kind, told, record, found(c, 3.0, 2.0))}
     for name, text in drawn.items():
         assert re.search(r"\by\b", text), name
     assert "mae, in units of y" in drawn["ladder"]
@@ -95,34 +101,36 @@ def test_titles_axes_and_legends_name_target_and_metric() -> None:
 
 def test_hopeless_trials_do_not_squeeze_the_others_and_are_counted() -> None:
     c = case()
-    figure = plots.trials(found(c, 1.5, 1.2, 1.3, 1.4, 1.1, 900.0), c.kind.metrics["mae"], "y")
+    figure = plots.draw_trials(found(c, 1.5, 1.2, 1.3, 1.4, 1.1, 900.0), c.kind.metrics["mae"], "y")
     assert "1 worse, out of sight" in texts(figure)
     assert figure.axes[0].get_ylim()[1] < 10
 
 
-@pytest.mark.parametrize("count", [sheets.MOST_POINTS, 50_000])
+@pytest.mark.parametrize("count", [style.MAX_PLOTTED_POINTS, 50_000])
 def test_many_rows_are_drawn_as_density_not_as_points(count: int) -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(100, 5, count)
     record = pd.DataFrame({"y": truth, "_prediction": truth + rng.normal(size=count)})
-    figure = plots_regression.figures(problems.of("regression"), record, case().settings.problem)["predictions"]
+    figure = plots.draw_regression_plots(definitions.load_problem_type("regression"), record, case().settings.problem)[
+        "predictions"
+    ]
     points = max(np.size(line.get_xdata()) for ax in figure.axes for line in ax.lines)
     cells = [c for ax in figure.axes for c in ax.collections]
-    assert points <= sheets.MOST_POINTS
-    assert bool(cells) == (count > sheets.MOST_POINTS)
+    assert points <= style.MAX_PLOTTED_POINTS
+    assert bool(cells) == (count > style.MAX_PLOTTED_POINTS)
 
 
 def test_roc_area_in_the_picture_is_the_metric() -> None:
     c = case("classification", "flag")
     told, record = judged(c)
-    figure = plots_classification.figures(c.kind, record, c.settings.problem)["roc_and_precision_recall"]
+    figure = plots.draw_classification_plots(c.kind, record, c.settings.problem)["roc_and_precision_recall"]
     assert f"area {told.scores['roc_auc'].value:.3f}" in texts(figure)
 
 
 def test_the_precision_recall_curve_shows_where_the_model_calls() -> None:
     c = case("classification", "flag")
     told, record = judged(c)
-    figure = plots_classification.figures(c.kind, record, c.settings.problem)["roc_and_precision_recall"]
+    figure = plots.draw_classification_plots(c.kind, record, c.settings.problem)["roc_and_precision_recall"]
     mark = next(line for line in figure.axes[1].lines if line.get_label() == "as called")
     at = (told.scores["recall"].value, told.scores["precision"].value)
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == pytest.approx(at)
@@ -131,7 +139,7 @@ def test_the_precision_recall_curve_shows_where_the_model_calls() -> None:
 def test_pictures_that_are_not_defined_are_left_out() -> None:
     c = case("classification", "flag")
     told, record = judged(replace(c, test=c.test[c.test["flag"] == 1][:4].reset_index(drop=True)))
-    names = [name for name, _ in pictures(c.settings, c.kind, told, record, None)]
+    names = [name for name, _ in draw_plots(c.settings, c.kind, told, record, None)]
     assert names == ["fit", "importance", "confusion", "reliability"]
 
 
@@ -143,45 +151,45 @@ def test_thirty_classes_are_cut_to_what_can_be_told_apart() -> None:
     record = pd.DataFrame({"k": truth, "_prediction": names[proba.argmax(axis=1)], "_loss": 1.0, "_baseline_loss": 1.0})
     record = record.assign(**{f"_p_{n}": proba[:, i] for i, n in enumerate(names)})
     problem = case("classification", "class").settings.problem.model_copy(update={"target": "k"})
-    drawn = plots_classification.figures(problems.of("classification"), record, problem)
+    drawn = plots.draw_classification_plots(definitions.load_problem_type("classification"), record, problem)
     assert "12 most frequent of 30" in texts(drawn["confusion"])
     legend = drawn["roc_and_precision_recall"].axes[0].get_legend()
     assert legend is not None
-    assert len(legend.get_texts()) == plots_classification.MOST_LINES
+    assert len(legend.get_texts()) == plots.MAX_CURVE_LINES
 
 
 def test_no_heading_runs_off_the_picture() -> None:
     for title in ("short", "a title that names a target with quite a long name " * 3):
-        figure, _ = sheets.sheet(title, title, width=6)
+        figure, _ = style.build_figure(title, title, width=6)
         figure.draw_without_rendering()
         for text in figure.texts:
             assert text.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_many_and_long_names_are_cut() -> None:
-    leaned = [Importance("column " * 20 + str(i), 1.0 / (i + 1), None, None) for i in range(100)]
-    assert "15 of 100 columns" in texts(plots.importance(leaned, "absolute error", "y"))
-    cuts = [Slice("c" * 90, str(i), 40, 2.0, 1.0, 1.0, 0.5, 1.5, True) for i in range(100)]
-    figure = plots.slices(cuts, "absolute error", "y")
+    leaned = [ColumnImportance("column " * 20 + str(i), 1.0 / (i + 1), None, None) for i in range(100)]
+    assert "15 of 100 columns" in texts(plots.draw_importance(leaned, "absolute error", "y"))
+    cuts = [SliceScore("c" * 90, str(i), 40, 2.0, 1.0, 1.0, 0.5, 1.5, True) for i in range(100)]
+    figure = plots.draw_slices(cuts, "absolute error", "y")
     assert "100 of 100 slices" in texts(figure)
     assert max(len(t.get_text()) for t in figure.axes[0].get_yticklabels()) <= 48
 
 
 def test_importing_the_pictures_draws_on_no_matplotlib_and_drawing_on_no_pyplot() -> None:
     code = (
-        "import sys; from windvane.tasks import plots, plots_regression, plots_classification, evaluation_files, sheets\n"
+        "import sys; from windvane.tasks.evaluation import plots, evaluation_files; from windvane.tasks.reports import style\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "sheets.sheet('a', 'b')[0].draw_without_rendering()\n"
+        "style.build_figure('a', 'b')[0].draw_without_rendering()\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=120)
 
 
 def test_threads_draw_the_same_pictures(tmp_path: Path) -> None:
-    leaned = [Importance(f"c{i}", float(i), i - 0.5, i + 0.5) for i in range(5)]
+    leaned = [ColumnImportance(f"c{i}", float(i), i - 0.5, i + 0.5) for i in range(5)]
 
     def draw(number: int) -> bytes:
-        sheets.save(plots.importance(leaned, "log loss", "y"), tmp_path / f"{number}.png")
+        style.save_figure(plots.draw_importance(leaned, "log loss", "y"), tmp_path / f"{number}.png")
         return (tmp_path / f"{number}.png").read_bytes()
 
     with ThreadPoolExecutor(4) as pool:

@@ -15,16 +15,23 @@ import pytest
 import sqlalchemy as sa
 
 from tests.ledgers import answer
-from windvane.ledger import moments, store
-from windvane.ledger.predictions import BadPrediction, Prediction
+from windvane.ledger import database
+from windvane.ledger.prediction_writer import (
+    MAX_LOOP_COMMIT_ROWS,
+    SLOW_COMMIT_SECONDS,
+    LedgerClosed,
+    LedgerFailed,
+    LedgerFull,
+    PredictionWriter,
+)
+from windvane.ledger.predictions import InvalidPrediction, Prediction
 from windvane.ledger.schema import predictions
-from windvane.ledger.writer import HELD_UP, HERE, LedgerClosed, LedgerFailed, LedgerFull, Writer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     url = f"sqlite:///{tmp_path / 'ledger.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres")
-    engine = store.connect(url)
+    engine = database.connect_ledger(url)
     yield engine
     engine.dispose()
 
@@ -35,12 +42,12 @@ def project() -> str:
 
 
 def stored(engine: sa.Engine, project: str) -> list[Any]:
-    with store.reading(engine) as db:
+    with database.open_snapshot(engine) as db:
         query = sa.select(predictions).where(predictions.c.project == project)
         return list(db.execute(query.order_by(predictions.c.id, predictions.c.version)).all())
 
 
-class Watched(Writer):
+class Watched(PredictionWriter):
     """A writer that tells of each group's rows before it commits them."""
 
     def __init__(self, engine: sa.Engine, project: str, watch: Callable[[int], object], **limits: Any) -> None:
@@ -56,7 +63,7 @@ class Watched(Writer):
 
 
 def test_what_was_answered_is_stored_with_all_that_belongs_to_it(engine: sa.Engine, project: str) -> None:
-    writer = Writer(engine, project)
+    writer = PredictionWriter(engine, project)
     writer.submit([answer("a", role="canary", time="2026-01-31T12:00:00+02:00"), answer("b", inputs=None)]).result(10)
     writer.close()
     first, second = stored(engine, project)
@@ -67,7 +74,7 @@ def test_what_was_answered_is_stored_with_all_that_belongs_to_it(engine: sa.Engi
 
 
 def test_a_repeated_request_is_stored_once_and_another_answer_beside_it(engine: sa.Engine, project: str) -> None:
-    writer = Writer(engine, project)
+    writer = PredictionWriter(engine, project)
     for one in (answer("a"), answer("a"), answer("a", output={"prediction": 9}), answer("a", version=2)):
         writer.submit([one, one]).result(10)
     writer.close()
@@ -99,14 +106,14 @@ def test_many_threads_and_an_event_loop_are_served_by_few_transactions(engine: s
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[sa.Engine]:
-    engine = store.connect(f"sqlite:///{tmp_path / 'ledger.db'}")
+    engine = database.connect_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     yield engine
     engine.dispose()
 
 
 def test_an_event_loop_commits_a_turn_together_and_leaves_large_groups_to_the_thread(file: sa.Engine) -> None:
     here, there = list[int](), list[int]()
-    writer = Writer(file, "p")
+    writer = PredictionWriter(file, "p")
     assert writer._here is not None
     for committer, seen in ((writer._here, here), (writer._committer, there)):
         committer.commit = partial(Watched._watched, seen.append, committer.commit)  # type: ignore[method-assign]
@@ -115,15 +122,15 @@ def test_an_event_loop_commits_a_turn_together_and_leaves_large_groups_to_the_th
         given = [[answer(f"{requests}-{rows}-{i}-{k}") for k in range(rows)] for i in range(requests)]
         await asyncio.gather(*map(writer.record, given))
 
-    for requests, rows in ((1, 1), (16, 1), (1, HERE + 1)):
+    for requests, rows in ((1, 1), (16, 1), (1, MAX_LOOP_COMMIT_ROWS + 1)):
         asyncio.run(ask(requests, rows))
     writer.close()
-    assert (here, there) == ([1, 16], [HERE + 1])
-    assert len(stored(file, "p")) == 1 + 16 + HERE + 1
+    assert (here, there) == ([1, 16], [MAX_LOOP_COMMIT_ROWS + 1])
+    assert len(stored(file, "p")) == 1 + 16 + MAX_LOOP_COMMIT_ROWS + 1
 
 
 def test_an_event_loop_goes_on_while_another_process_writes(file: sa.Engine) -> None:
-    writer, turns = Writer(file, "p"), 0
+    writer, turns = PredictionWriter(file, "p"), 0
 
     async def main() -> None:
         nonlocal turns
@@ -145,7 +152,9 @@ def test_an_event_loop_goes_on_while_another_process_writes(file: sa.Engine) -> 
 
 def test_after_a_slow_commit_the_thread_has_them_all_for_a_while(file: sa.Engine) -> None:
     names = list[str]()
-    writer = Watched(file, "p", lambda _: (names.append(threading.current_thread().name), time.sleep(2 * HELD_UP)))
+    writer = Watched(
+        file, "p", lambda _: (names.append(threading.current_thread().name), time.sleep(2 * SLOW_COMMIT_SECONDS))
+    )
 
     async def main() -> None:
         for id in "abc":
@@ -158,7 +167,7 @@ def test_after_a_slow_commit_the_thread_has_them_all_for_a_while(file: sa.Engine
 
 
 def test_whoever_waits_in_a_loop_is_told_when_the_writer_was_closed_meanwhile(file: sa.Engine) -> None:
-    writer = Writer(file, "p")
+    writer = PredictionWriter(file, "p")
 
     async def main() -> None:
         waiting = asyncio.ensure_future(writer.record([answer("a")]))
@@ -172,7 +181,7 @@ def test_whoever_waits_in_a_loop_is_told_when_the_writer_was_closed_meanwhile(fi
 
 
 def test_close_records_what_is_queued_and_then_takes_no_more(engine: sa.Engine, project: str) -> None:
-    writer = Writer(engine, project)
+    writer = PredictionWriter(engine, project)
     futures = [writer.submit([answer(str(i))]) for i in range(300)]
     writer.close()
     writer.close()
@@ -185,7 +194,7 @@ def test_close_records_what_is_queued_and_then_takes_no_more(engine: sa.Engine, 
 def test_an_error_of_the_database_reaches_all_who_wait_and_the_next_are_recorded(
     engine: sa.Engine, project: str
 ) -> None:
-    writer = Writer(engine, project)
+    writer = PredictionWriter(engine, project)
     committers = [one for one in (writer._committer, writer._here) if one is not None]
     insert = writer._committer.insert
     for one in committers:
@@ -236,15 +245,15 @@ def test_a_full_queue_makes_the_next_wait_and_then_sends_them_away(engine: sa.En
     ],
 )
 def test_what_no_database_can_hold_is_refused_before_it_is_queued(tmp_path: Path, bad: Prediction) -> None:
-    writer = Writer(store.connect(f"sqlite:///{tmp_path / 'ledger.db'}"), "p")
-    with pytest.raises(BadPrediction):
+    writer = PredictionWriter(database.connect_ledger(f"sqlite:///{tmp_path / 'ledger.db'}"), "p")
+    with pytest.raises(InvalidPrediction):
         writer.submit([answer("good"), bad])
     writer.close()
 
 
 def test_a_dropped_connection_is_replaced_without_anybody_noticing(postgres: str, project: str) -> None:
-    engine = store.connect(postgres)
-    writer = Writer(engine, project)
+    engine = database.connect_ledger(postgres)
+    writer = PredictionWriter(engine, project)
     writer.submit([answer("a")]).result(10)
     with engine.begin() as db:
         db.execute(sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
@@ -254,6 +263,6 @@ def test_a_dropped_connection_is_replaced_without_anybody_noticing(postgres: str
 
 
 def test_made_ids_are_distinct_and_sort_by_time() -> None:
-    ids = [moments.make_id() for _ in range(1000)]
+    ids = [database.make_id() for _ in range(1000)]
     assert len(set(ids)) == 1000
     assert [i[:12] for i in ids] == sorted(i[:12] for i in ids)

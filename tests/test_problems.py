@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from windvane.tasks import problems
-from windvane.tasks.problems import Choice, Float, Int, Predictions
-from windvane.tasks.problems import classification as c
-from windvane.tasks.problems import regression as r
-from windvane.tasks.settings import METRICS
+from windvane.tasks.models.problem_types import classification as c
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.problem_types import regression as r
+from windvane.tasks.models.problem_types.definitions import ChoiceSet, FloatRange, IntRange, Predictions
+from windvane.tasks.settings.project_params import METRICS_BY_KIND
 
 
 @pytest.mark.parametrize("name", ["regression", "classification"])
 def test_a_kind_has_the_metrics_of_params_yaml_and_the_baseline_first(name: str) -> None:
-    kind = problems.of(name)
-    assert tuple(kind.metrics) == METRICS[name]
+    kind = definitions.load_problem_type(name)
+    assert tuple(kind.metrics) == METRICS_BY_KIND[name]
     assert list(kind.candidates) == ["dummy", "linear", "tree", "forest", "boosting"]
     for candidate in kind.candidates.values():
         assert all(d.refuse(d.default) is None for d in candidate.space.values())
@@ -29,25 +29,25 @@ def test_regression_metrics_count_a_weight_as_repeated_rows() -> None:
     truth, said = np.array([1.0, 2.0, 6.0]), Predictions(np.array([1.5, 2.0, 3.0]))
     twice = np.array([0, 1, 1, 2, 2, 2])
     again = Predictions(said.value[twice])
-    for metric in r.KIND.metrics.values():
+    for metric in r.PROBLEM_TYPE.metrics.values():
         assert metric.score(truth, said, np.array([1, 2, 3])) == pytest.approx(metric.score(truth[twice], again, None))
     assert math.isnan(r.r2(np.ones(3), said, None))
 
 
 def test_mean_loss_ranks_as_the_headline_does() -> None:
     truth, said = np.array([1.0, 2.0, 6.0]), Predictions(np.array([1.5, 2.0, 3.0]))
-    assert r.loss(truth, said, "mae").mean() == pytest.approx(r.mae(truth, said, None))
-    assert r.loss(truth, said, "r2").mean() == pytest.approx(r.rmse(truth, said, None) ** 2)
-    assert (r.loss_name("mae"), r.loss_name("rmse")) == ("absolute error", "squared error")
+    assert r.compute_regression_loss(truth, said, "mae").mean() == pytest.approx(r.mae(truth, said, None))
+    assert r.compute_regression_loss(truth, said, "r2").mean() == pytest.approx(r.rmse(truth, said, None) ** 2)
+    assert (r.name_regression_loss("mae"), r.name_regression_loss("rmse")) == ("absolute error", "squared error")
 
 
 def test_only_a_positive_skewed_target_is_tried_on_its_logarithm() -> None:
     prices = np.random.default_rng(0).lognormal(12, 1, 500)
-    assert r.log_target(prices)
-    assert not r.log_target(prices - prices.min())
-    assert not r.log_target(np.log(prices))
-    assert not r.log_target(np.full(9, 5.0))
-    assert not c.log_target(prices)
+    assert r.suggest_log_target(prices)
+    assert not r.suggest_log_target(prices - prices.min())
+    assert not r.suggest_log_target(np.log(prices))
+    assert not r.suggest_log_target(np.full(9, 5.0))
+    assert not c.never_suggest_log_target(prices)
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -99,7 +99,7 @@ def test_a_class_unseen_in_training_is_wrong_and_dear_but_no_crash() -> None:
     said = Predictions(np.array(["a", "b"]), np.array([[0.9, 0.1], [0.2, 0.8]]), np.array(["a", "b"]))
     truth = np.array(["a", "zebra"])
     assert c.accuracy(truth, said, None) == 0.5
-    assert c.loss(truth, said, "log_loss")[1] == pytest.approx(-math.log(c.CLIP))
+    assert c.compute_class_loss(truth, said, "log_loss")[1] == pytest.approx(-math.log(c.MIN_PROBABILITY))
 
 
 def test_average_precision_of_a_constant_is_the_share_and_nan_without_a_positive_row() -> None:
@@ -128,22 +128,22 @@ def test_roc_auc_is_nan_with_one_class_and_leaves_out_an_absent_one() -> None:
     [([0, 1], 1), ([False, True], 1), (["no", "yes"], 1), (["Yes", "nope"], 0), (["cat", "dog"], 1), (["1", "2"], 0)],
 )
 def test_the_positive_class_is_the_obvious_one_else_the_later(classes: list[Any], index: int) -> None:
-    assert c.positive(np.array(classes)) == index
+    assert c.find_positive_class(np.array(classes)) == index
 
 
 def test_a_dimension_says_what_it_takes() -> None:
-    assert Float(0.1, 1, 0.5).refuse(2) == "must be a number from 0.1 to 1"
-    assert Float(0.1, 1, 0.5).refuse(True) is not None
-    assert Float(0.1, 1, 0.5).refuse("1e-1") is not None
-    assert Int(1, 9, 3).refuse(2.5) == "must be a whole number from 1 to 9"
-    assert Choice((False, True), False).refuse(1) == "must be one of false, true"
-    assert Choice((0.0, 0.5), 0.0).refuse(0) is None
+    assert FloatRange(0.1, 1, 0.5).refuse(2) == "must be a number from 0.1 to 1"
+    assert FloatRange(0.1, 1, 0.5).refuse(True) is not None
+    assert FloatRange(0.1, 1, 0.5).refuse("1e-1") is not None
+    assert IntRange(1, 9, 3).refuse(2.5) == "must be a whole number from 1 to 9"
+    assert ChoiceSet((False, True), False).refuse(1) == "must be one of false, true"
+    assert ChoiceSet((0.0, 0.5), 0.0).refuse(0) is None
 
 
 def test_grid_points_hold_both_ends_once() -> None:
-    assert Float(0.01, 100, 1, log=True).grid(3) == (0.01, 1.0, 100.0)
-    assert Int(1, 3, 2).grid(9) == (1, 2, 3)
-    assert Int(2, 32, 10, log=True).grid(3) == (2, 8, 32)
+    assert FloatRange(0.01, 100, 1, log=True).grid(3) == (0.01, 1.0, 100.0)
+    assert IntRange(1, 3, 2).grid(9) == (1, 2, 3)
+    assert IntRange(2, 32, 10, log=True).grid(3) == (2, 8, 32)
 
 
 @pytest.mark.parametrize("name", ["regression", "classification"])
@@ -156,7 +156,7 @@ def test_plots_draw(name: str) -> None:
         "classification": Predictions(proba.argmax(axis=1), proba, np.arange(2)),
     }
     truth = {"regression": np.arange(60.0) + 1, "classification": np.arange(60) % 2}
-    for draw in problems.of(name).plots.values():
+    for draw in definitions.load_problem_type(name).plots.values():
         axes = Figure().subplots()
         draw(axes, truth[name], said[name])
         assert axes.get_title()

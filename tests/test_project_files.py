@@ -46,25 +46,25 @@ def test_one_line_is_added_once(before: bytes | None, after: str, tmp_path: Path
     path = tmp_path / ".gitignore"
     if before is not None:
         path.write_bytes(before)
-    assert project_files.ignore(tmp_path)
+    assert project_files.ignore_state_folder(tmp_path)
     assert path.read_bytes() == after.encode("utf-8", errors="surrogateescape")
-    assert not project_files.ignore(tmp_path)
+    assert not project_files.ignore_state_folder(tmp_path)
 
 
 @pytest.mark.parametrize("known", [".windvane", "/.windvane", ".windvane/", "  /.windvane/ "])
 def test_a_line_that_does_it_already_is_enough(known: str, tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text(f"{known}\n")
-    assert not project_files.ignore(tmp_path)
+    assert not project_files.ignore_state_folder(tmp_path)
 
 
 def init(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`windvane init` in this process."""
-    from windvane.flows import commands
-    from windvane.flows.console import Silent
+    from windvane.cli import commands
+    from windvane.tasks.console import SilentConsole
 
     monkeypatch.chdir(root)
     given = {"target": "price", "time": None, "id": None, "kind": None, "ignore": (), "query": None, "key": None}
-    commands.init(root, "houses.csv", given, Silent())
+    commands.run_init_command(root, "houses.csv", given, SilentConsole())
 
 
 @pytest.mark.parametrize("wrong", ["dvc.yaml", "schema.yaml", ".dvc", ".gitignore", "params.yaml"])
@@ -91,11 +91,11 @@ def test_a_failed_init_puts_an_older_project_back(folder: Folder, monkeypatch: p
         (folder.path / "dvc.yaml").unlink()
         raise OSError(28, "No space left on device", str(folder.path / "params.yaml"))
 
-    from windvane.tasks import initialise
+    from windvane.tasks.settings import yaml_files
 
     (folder.path / "schema.yaml").write_text("# mine\n")
     before = hashes(folder.path)
-    monkeypatch.setattr(initialise, "write", full)
+    monkeypatch.setattr(yaml_files, "write_params", full)
     with pytest.raises(InputError, match="No space left on device"):
         init(folder.path, monkeypatch)
     assert hashes(folder.path) == before
@@ -108,8 +108,8 @@ def test_what_is_to_be_committed_is_all_that_git_sees(folder: Folder) -> None:
     assert ran.status == 0, ran.err
     assert "  commit them, and dvc.lock after a lap; " in ran.out
     seen = {line[3:] for line in git(folder.path, "status", "--porcelain", "-uall").splitlines() if line[0] == "?"}
-    assert seen == set(project_files.COMMITTED)
-    for name in project_files.COMMITTED:
+    assert seen == set(project_files.COMMITTED_FILES)
+    for name in project_files.COMMITTED_FILES:
         assert name in ran.out
 
 
@@ -173,34 +173,34 @@ stages:
 def test_stages_join_a_pipeline_of_the_users(own: str, tmp_path: Path) -> None:
     import yaml
 
-    from windvane.tasks import versioning
+    from windvane.tasks.stores import dvc_pipeline
 
     path = tmp_path / "dvc.yaml"
     path.write_text(own)
-    assert "dvc.yaml" in versioning.prepare(tmp_path)
+    assert "dvc.yaml" in dvc_pipeline.prepare_dvc_folder(tmp_path)
     text = path.read_text()
     mine, both = yaml.safe_load(own) or {}, yaml.safe_load(text)
     assert list(both["stages"]) == [*mine.get("stages", {}), "ingest", "validate", "split"]
     assert {name: both["stages"][name] for name in mine.get("stages", {})} == mine.get("stages", {})
     assert both.get("plots") == mine.get("plots")
-    ours = yaml.safe_load(versioning.TEMPLATE.read_text())["stages"]
+    ours = yaml.safe_load(dvc_pipeline.PIPELINE_TEMPLATE.read_text())["stages"]
     assert {name: both["stages"][name] for name in ours} == ours
     assert [line for line in own.splitlines() if line.strip() and line not in text.splitlines()] == []
-    assert "dvc.yaml" not in versioning.prepare(tmp_path)
+    assert "dvc.yaml" not in dvc_pipeline.prepare_dvc_folder(tmp_path)
     assert path.read_text() == text
 
 
 @pytest.mark.parametrize("own", ["stages:\n  split:\n    cmd: echo\n", "stages: {a: {cmd: b}}\n", "- a\n", "a: [\n"])
 def test_a_pipeline_that_cannot_be_joined_stays_as_it_is(own: str, tmp_path: Path) -> None:
-    from windvane.tasks import versioning
+    from windvane.tasks.stores import dvc_pipeline
 
     (tmp_path / "dvc.yaml").write_text(own)
-    versioning.prepare(tmp_path)
+    dvc_pipeline.prepare_dvc_folder(tmp_path)
     assert (tmp_path / "dvc.yaml").read_text() == own
 
 
 def test_stages_of_other_pipelines_are_no_part_of_a_lap(tmp_path: Path) -> None:
-    from windvane.tasks import versioning
+    from windvane.tasks.stores import dvc_pipeline
 
     (tmp_path / "dvc.yaml").write_text("stages:\n  prepare:\n    cmd: echo 1 > out\n    outs: [out]\n")
     (tmp_path / "below").mkdir()
@@ -208,6 +208,6 @@ def test_stages_of_other_pipelines_are_no_part_of_a_lap(tmp_path: Path) -> None:
     params = "project: x\nproblem: {kind: regression, target: y}\ndata: {source: t.csv}\nsplit: {seed: 0}\n"
     (tmp_path / "params.yaml").write_text(params)
     (tmp_path / "t.csv").write_text("y\n1\n")
-    with versioning.pipeline(tmp_path) as stages:
+    with dvc_pipeline.open_dvc_pipeline(tmp_path) as stages:
         assert stages.names == ("ingest", "validate", "split")
         assert (stages.version(), stages.hashes()) == (None, [])

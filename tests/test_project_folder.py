@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Folder
 from tests.served import houses, made_project
-from windvane.tasks import project_folder
+from windvane.tasks import process_environment
 from windvane.tasks.errors import InputError
 
 PARAMS = "project: houses\nproblem: {kind: regression, target: price}\ndata: {source: houses.csv}\n"
@@ -20,9 +20,9 @@ def test_the_nearest_params_of_windvane_counts(tmp_path: Path) -> None:
     (tmp_path / "outer" / "inner" / "deep").mkdir(parents=True)
     (tmp_path / "outer" / "params.yaml").write_text(PARAMS)
     deep = tmp_path / "outer" / "inner" / "deep"
-    assert project_folder.find(deep) == tmp_path / "outer"
+    assert process_environment.find_project(deep) == tmp_path / "outer"
     (tmp_path / "outer" / "inner" / "params.yaml").write_text(PARAMS)
-    assert project_folder.find(deep) == tmp_path / "outer" / "inner"
+    assert process_environment.find_project(deep) == tmp_path / "outer" / "inner"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_params_of_another_tool_is_passed_by(other: str, tmp_path: Path) -> None
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "params.yaml").write_text(other)
-    assert project_folder.find(tmp_path / "below") == tmp_path
+    assert process_environment.find_project(tmp_path / "below") == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -41,21 +41,25 @@ def test_params_of_another_tool_is_passed_by(other: str, tmp_path: Path) -> None
 def test_a_broken_params_is_still_the_project(broken: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(broken, encoding="utf-8")
     (tmp_path / "below").mkdir()
-    assert project_folder.find(tmp_path / "below") == tmp_path
+    assert process_environment.find_project(tmp_path / "below") == tmp_path
 
 
 def test_where_there_is_none_the_present_folder_counts(tmp_path: Path) -> None:
-    assert project_folder.find(tmp_path) == tmp_path
+    assert process_environment.find_project(tmp_path) == tmp_path
 
 
 def test_the_project_may_be_named_by_its_folder_or_its_file(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(PARAMS)
-    assert project_folder.named(tmp_path) == project_folder.named(tmp_path / "params.yaml") == tmp_path
+    assert (
+        process_environment.resolve_project(tmp_path)
+        == process_environment.resolve_project(tmp_path / "params.yaml")
+        == tmp_path
+    )
     with pytest.raises(InputError, match="nowhere: not found"):
-        project_folder.named(tmp_path / "nowhere")
+        process_environment.resolve_project(tmp_path / "nowhere")
     (tmp_path / "t.csv").write_text("a\n")
     with pytest.raises(InputError, match="is a file"):
-        project_folder.named(tmp_path / "t.csv")
+        process_environment.resolve_project(tmp_path / "t.csv")
 
 
 def test_commands_work_from_below_and_by_name(tmp_path: Path) -> None:
@@ -106,7 +110,7 @@ def test_a_deleted_folder_is_named(tmp_path: Path) -> None:
 
     gone = tmp_path / "gone"
     gone.mkdir()
-    script = f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); from windvane.flows.cli import main; main(['status'])"
+    script = f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); from windvane.cli.main import main; main(['status'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, "was deleted" in done.stderr) == (2, True), done.stderr
 

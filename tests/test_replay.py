@@ -13,14 +13,15 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from windvane.flows.cli import main
-from windvane.flows.console import Silent
-from windvane.flows.project import Project
-from windvane.flows.replay import Asked
-from windvane.flows.replay import told as told_of
-from windvane.ledger.moments import moment
-from windvane.monitoring.history.story import Story
-from windvane.tasks.watch_settings import Policy
+from windvane.cli.main import main
+from windvane.flows.replay.history_replay import ReplayOptions
+from windvane.flows.replay.history_replay import replay_table as told_of
+from windvane.ledger.database import to_timestamp
+from windvane.monitoring.drift import detector
+from windvane.monitoring.history.replay_report import ReplayResult
+from windvane.tasks.console import SilentConsole
+from windvane.tasks.project import Project
+from windvane.tasks.settings.monitoring_section import PolicyName
 
 WINDOW, WINDOWS = 60, 16
 
@@ -67,9 +68,9 @@ def told(folder: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def played(folder: Path, **asked: Any) -> Story:
+def played(folder: Path, **asked: Any) -> ReplayResult:
     """Without MLflow, which takes most of a short replay's time."""
-    return told_of(Project(folder), Asked(**asked), Silent())
+    return told_of(Project(folder), ReplayOptions(**asked), SilentConsole())
 
 
 @pytest.mark.slow
@@ -103,15 +104,15 @@ def test_a_rise_is_learned_and_the_picture_and_the_page_tell_why(tmp_path: Path)
 
 @pytest.mark.slow
 def test_what_serves_is_not_touched_and_the_ledger_knows_nothing_of_it(tmp_path: Path) -> None:
-    from windvane.ledger import decisions, store, versions
+    from windvane.ledger import database, decisions, versions
 
     write(tmp_path, table(), retrain__policy="schedule")
     story = played(tmp_path, since="2024-01-20")
     assert story.chapters[0].start >= "2024-01-20"
     assert story.ours.retrains + story.ours.refused == len(story.chapters)
-    engine = store.connect(f"sqlite:///{tmp_path / '.windvane' / 'ledger.db'}")
-    assert versions.champion(engine, "rising") is None
-    assert decisions.listed(engine, "rising") == ()
+    engine = database.connect_ledger(f"sqlite:///{tmp_path / '.windvane' / 'ledger.db'}")
+    assert versions.find_champion(engine, "rising") is None
+    assert decisions.list_decisions(engine, "rising") == ()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,17 @@ def test_what_cannot_be_played_is_said_in_a_sentence(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", get_args(Policy))
+def test_history_is_played_by_our_own_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a replay draws no report")
+
+    monkeypatch.setattr(detector, "report", refused)
+    write(tmp_path, table())
+    assert any(chapter.alarm for chapter in played(tmp_path).chapters)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", get_args(PolicyName))
 def test_no_policy_looks_ahead(tmp_path: Path, policy: str) -> None:
     rows, cut = table(), 11 * WINDOW
     noise = rows.copy()
@@ -165,7 +176,7 @@ def test_a_known_change_is_noticed_within_two_windows(whole_table: Callable[[str
     params["problem"]["kind"] = "classification"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     chapters = played(tmp_path).chapters
-    before = [c for c in chapters if c.end <= moment(12_000)]
+    before = [c for c in chapters if c.end <= to_timestamp(12_000)]
     assert before
     assert not [c for c in before if c.action == "retrain"]
     assert "promoted" in [c.ending for c in chapters[len(before) :][:2]]

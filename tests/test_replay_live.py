@@ -13,11 +13,11 @@ import yaml
 
 from tests.conftest import ROOT, Folder
 from tests.standing_up import Up, standing, until
-from windvane.flows import replay
-from windvane.flows.console import Silent
-from windvane.flows.project import Project
-from windvane.flows.replay import Asked
-from windvane.ledger import decisions, store
+from windvane.flows.replay import history_replay
+from windvane.flows.replay.history_replay import ReplayOptions
+from windvane.ledger import database, decisions
+from windvane.tasks.console import SilentConsole
+from windvane.tasks.project import Project
 
 pytestmark = pytest.mark.slow
 ROWS, DAYS, TAUGHT, RISES = 60, 14, 8, 9
@@ -72,7 +72,7 @@ def live(folder: Folder, days: int) -> list[tuple[str, str, str]]:
     with standing(folder, "--clock", "events") as up:
         folder.train()
         until(lambda: up.service("GET", "/ping").status_code == 200, what="a champion answers")
-        ledger = store.connect(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
+        ledger = database.connect_ledger(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
         first: list[str] = []
         for day in range(TAUGHT, TAUGHT + days):
             window = rows[day * ROWS : (day + 1) * ROWS]
@@ -83,7 +83,9 @@ def live(folder: Folder, days: int) -> list[tuple[str, str, str]]:
             ran = folder.run("monitor", "--wait", "--json")
             assert ran.status == 0, ran.err
             laps = [
-                d for d in decisions.listed(ledger, "rising", acting=True) if d.window == ran.json["window"]["from"]
+                d
+                for d in decisions.list_decisions(ledger, "rising", acting=True)
+                if d.window == ran.json["window"]["from"]
             ]
             ended = str(laps[-1].note).split(":")[0] if laps else ""
             if ended == "promoted":
@@ -97,7 +99,9 @@ def test_replay_decides_as_the_live_loop_does(folders: tuple[Folder, Folder]) ->
     here, there = folders
     days = DAYS - TAUGHT - 1
     since = str(stream()["t"][ROWS * TAUGHT])
-    chapters = replay.told(Project(there.path), Asked(since=since, search=True), Silent()).chapters
+    chapters = history_replay.replay_table(
+        Project(there.path), ReplayOptions(since=since, search=True), SilentConsole()
+    ).chapters
     played = [(c.start[:10], c.action, c.ending or "") for c in chapters]
     assert len(played) == days
     assert {ending for *_, ending in played} >= {"", "promoted"}, "else little is compared"

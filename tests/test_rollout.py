@@ -14,16 +14,15 @@ import pytest
 
 from tests.served import PROJECT, ROW, Client, Site, writer
 from windvane.ledger import versions
-from windvane.ledger.labels import resolved
-from windvane.serving.engine import Answer
-from windvane.serving.following import Following
-from windvane.serving.shelf import Shelf
-from windvane.serving.trial import ENOUGH, FAILURES, Trial
-from windvane.tasks import settings
+from windvane.ledger.labels import read_labelled_predictions
+from windvane.serving.compiled.engine import EnginePredictions
+from windvane.serving.model_cache import ModelCache
+from windvane.serving.rollout import MAX_CHALLENGER_FAILURES, MIN_LATENCY_REQUESTS, ChallengerTrial, ChampionFollower
 from windvane.tasks.errors import InputError, Outage
-from windvane.tasks.serve_settings import Rollout, rollout
+from windvane.tasks.settings import project_params
+from windvane.tasks.settings.serving_section import RolloutRule, parse_rollout
 
-SHADOW, CANARY = rollout("shadow:1d"), rollout("canary:50%")
+SHADOW, CANARY = parse_rollout("shadow:1d"), parse_rollout("canary:50%")
 
 
 @pytest.fixture
@@ -32,19 +31,19 @@ def site(tmp_path: Path) -> Site:
     made = Site(tmp_path)
     for number in (1, 2):
         made.register(number, learning_rate=0.05 * number)
-        move = versions.promotion(None if number == 1 else 1, number, "lap", "better")
-        versions.promote(made.ledger, PROJECT, move)
+        move = versions.make_promotion(None if number == 1 else 1, number, "lap", "better")
+        versions.record_promotion(made.ledger, PROJECT, move)
     (tmp_path / "serving").mkdir()
     return made
 
 
-def followed(site: Site, way: Rollout) -> Following:
-    following = Following(site.ledger, PROJECT, Shelf(site.root / "serving", Path), way)
+def followed(site: Site, way: RolloutRule) -> ChampionFollower:
+    following = ChampionFollower(site.ledger, PROJECT, ModelCache(site.root / "serving", Path), way)
     following.look()
     return following
 
 
-def spoil(following: Following, engine: Any) -> None:
+def spoil(following: ChampionFollower, engine: Any) -> None:
     """Give the challenger another engine."""
     assert following.lineup is not None
     assert following.lineup.challenger is not None
@@ -54,16 +53,16 @@ def spoil(following: Following, engine: Any) -> None:
 class Failing:
     form = "failing"
 
-    def predict(self, columns: Any) -> Answer:
+    def predict(self, columns: Any) -> EnginePredictions:
         raise ZeroDivisionError
 
 
 class Slow:
     form = "slow"
 
-    def predict(self, columns: Any) -> Answer:
+    def predict(self, columns: Any) -> EnginePredictions:
         time.sleep(0.02)
-        return Answer([1.0] * len(columns[0]))
+        return EnginePredictions([1.0] * len(columns[0]))
 
 
 async def many(http: httpx.AsyncClient, times: int = 200) -> list[dict[str, Any]]:
@@ -79,7 +78,7 @@ def test_a_shadow_answers_nobody_but_stands_in_the_ledger(site: Site) -> None:
     said = client.run(lambda http: many(http, 20))
     recorder.close()
     assert {one["model_version"] for one in said} == {1}
-    shadow = list(resolved(site.ledger, PROJECT, role="shadow", unlabelled=True))
+    shadow = list(read_labelled_predictions(site.ledger, PROJECT, role="shadow", unlabelled=True))
     assert {one.version for one in shadow} == {2}
     assert {one.id for one in shadow} == {one["ids"][0] for one in said}
     assert shadow[0].output["prediction"] == pytest.approx(site.says(2, [ROW])[0])
@@ -97,20 +96,21 @@ def test_a_canary_takes_its_share_and_each_answer_is_one_versions(site: Site) ->
         expected = site.says(number, [ROW])
         assert all(one["predictions"] == pytest.approx(expected) for one in said if one["model_version"] == number)
     roles = {
-        role: len(list(resolved(site.ledger, PROJECT, role=role, unlabelled=True))) for role in ("champion", "canary")
+        role: len(list(read_labelled_predictions(site.ledger, PROJECT, role=role, unlabelled=True)))
+        for role in ("champion", "canary")
     }
     assert roles == {"champion": numbers.count(1), "canary": numbers.count(2)}
 
 
 @pytest.mark.parametrize("way", [SHADOW, CANARY], ids=["shadow", "canary"])
 @pytest.mark.parametrize("engine", [Failing(), Slow()], ids=["failing", "slow"])
-def test_a_bad_challenger_goes_back_by_itself_and_nobody_notices(site: Site, way: Rollout, engine: Any) -> None:
+def test_a_bad_challenger_goes_back_by_itself_and_nobody_notices(site: Site, way: RolloutRule, engine: Any) -> None:
     following = followed(site, way)
     spoil(following, engine)
     client = Client(site, following, None)
     client.run(many)
     following.look()
-    last = versions.last_promotion(site.ledger, PROJECT)
+    last = versions.find_last_promotion(site.ledger, PROJECT)
     assert last is not None
     assert (last.from_version, last.to_version, last.cause) == (2, 1, "rollback")
     assert last.reason.startswith(way.way)
@@ -123,14 +123,14 @@ def test_after_a_return_mlflow_is_told_and_need_not_answer(site: Site, outage: b
     asked = threading.Event()
 
     def tell() -> None:
-        last = versions.last_promotion(site.ledger, PROJECT)
+        last = versions.find_last_promotion(site.ledger, PROJECT)
         assert last is not None
         assert last.to_version == 1  # the ledger knows first
         asked.set()
         if outage:
             raise Outage("MLflow does not answer")
 
-    following = Following(site.ledger, PROJECT, Shelf(site.root / "serving", Path), CANARY, tell)
+    following = ChampionFollower(site.ledger, PROJECT, ModelCache(site.root / "serving", Path), CANARY, tell)
     following.look()
     spoil(following, Failing())
     Client(site, following, None).run(many)
@@ -141,7 +141,7 @@ def test_after_a_return_mlflow_is_told_and_need_not_answer(site: Site, outage: b
 
 
 def test_when_its_time_is_over_it_answers_alone(site: Site) -> None:
-    following = followed(site, Rollout("shadow", 0.0, timedelta(seconds=-1)))
+    following = followed(site, RolloutRule("shadow", 0.0, timedelta(seconds=-1)))
     assert following.current is not None
     assert following.current.number == 2
 
@@ -158,20 +158,20 @@ def test_what_a_person_moves_answers_at_once(site: Site) -> None:
 
 
 def test_a_verdict_needs_failures_or_a_clear_difference() -> None:
-    trial = Trial()
-    for _ in range(ENOUGH - 1):
+    trial = ChallengerTrial()
+    for _ in range(MIN_LATENCY_REQUESTS - 1):
         trial.answered(False, 0.001)
         trial.answered(True, 1.0)
     assert trial.verdict() is None
     trial.answered(False, 0.001)
     trial.answered(True, 1.0)
     assert "1000.0 ms" in str(trial.verdict())
-    close = Trial()
-    for _ in range(ENOUGH):
+    close = ChallengerTrial()
+    for _ in range(MIN_LATENCY_REQUESTS):
         close.answered(False, 0.001)
         close.answered(True, 0.006)
     assert close.verdict() is None
-    for _ in range(FAILURES):
+    for _ in range(MAX_CHALLENGER_FAILURES):
         close.failed()
     assert "failed 3 times" in str(close.verdict())
 
@@ -182,5 +182,5 @@ def test_a_verdict_needs_failures_or_a_clear_difference() -> None:
 def test_a_rollout_that_cannot_be_is_refused_with_its_path(text: str) -> None:
     content = {"project": "p", "problem": {"kind": "regression", "target": "y"}, "data": {"source": "t.csv"}}
     with pytest.raises(InputError, match=r"serve\.rollout: is no way"):
-        settings.parse({**content, "serve": {"rollout": text}})
-    assert rollout("canary:2.5%:6h") == Rollout("canary", 0.025, timedelta(hours=6))
+        project_params.parse_settings({**content, "serve": {"rollout": text}})
+    assert parse_rollout("canary:2.5%:6h") == RolloutRule("canary", 0.025, timedelta(hours=6))

@@ -12,18 +12,18 @@ import sqlalchemy as sa
 from served import COLUMNS, PROJECT, Site, houses, made_project, taught
 
 from windvane.flows import scoring
-from windvane.flows.console import Console
-from windvane.flows.project import Project
-from windvane.ledger.labels import resolved
+from windvane.ledger.labels import read_labelled_predictions
 from windvane.ledger.schema import versions
-from windvane.tasks import pieces
+from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, WindvaneError
-from windvane.tasks.features import conform
+from windvane.tasks.ingest import table_io
+from windvane.tasks.models.features import conform_frame
+from windvane.tasks.project import Project
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pieces, "PIECE", 40)
+    monkeypatch.setattr(table_io, "PIECE_ROWS", 40)
     folder = made_project(tmp_path)
     rows = houses().drop(columns=["price", "dear"]).assign(note=None)
     rows.loc[250, "note"] = "only far below"
@@ -33,12 +33,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def score(root: Path, source: str, target: str, log: bool = False) -> dict[str, Any]:
-    return scoring.score(Project(root), root / source, root / target, log, Console(False))
+    return scoring.score_file(Project(root), root / source, root / target, log, Console(False))
 
 
 def expected() -> list[float]:
     model, _ = taught(1, "boosting", "regression", ())
-    said: list[float] = model.predict(conform(houses(), COLUMNS, "x")).tolist()
+    said: list[float] = model.predict(conform_frame(houses(), COLUMNS, "x")).tolist()
     return said
 
 
@@ -69,7 +69,7 @@ def test_the_engine_that_was_measured_to_be_faster_scores_and_is_named(root: Pat
     said = score(root, "in.parquet", "out.parquet", log=True)
     assert (said["engine"], said["rows"]) == (engine, 300)
     assert pd.read_parquet(root / "out.parquet")["prediction"].tolist() == pytest.approx(expected(), rel=1e-9)
-    kept = resolved(Project(root).ledger, PROJECT, unlabelled=True)
+    kept = read_labelled_predictions(Project(root).ledger, PROJECT, unlabelled=True)
     assert sorted(one.output["prediction"] for one in kept) == pytest.approx(sorted(expected()))
 
 
@@ -83,9 +83,9 @@ def test_classes_are_scored_alike_by_both_engines(tmp_path: Path, engine: str) -
     frame = houses().drop(columns=["price", "dear"])
     frame.to_parquet(folder.path / "in.parquet", index=False)
     assert score(folder.path, "in.parquet", "out.parquet", log=True)["engine"] == engine
-    said = site.models[2].predict(conform(houses(), COLUMNS, "x")).tolist()
+    said = site.models[2].predict(conform_frame(houses(), COLUMNS, "x")).tolist()
     assert pd.read_parquet(folder.path / "out.parquet")["prediction"].tolist() == said
-    kept = list(resolved(site.ledger, PROJECT, unlabelled=True))
+    kept = list(read_labelled_predictions(site.ledger, PROJECT, unlabelled=True))
     assert {one.output["prediction"] for one in kept} == {"yes", "no"}
     assert all(set(one.output["probabilities"]) == {"yes", "no"} for one in kept)
 
@@ -107,12 +107,12 @@ def test_what_was_stopped_goes_on_and_is_recorded_once(root: Path, monkeypatch: 
     said = score(root, "in.parquet", "out.parquet", log=True)
     assert (said["rows"], said["resumed"], said["logged"]) == (300, 120, True)
     assert pd.read_parquet(root / "out.parquet")["prediction"].tolist() == pytest.approx(expected(), rel=1e-12)
-    kept = list(resolved(Project(root).ledger, PROJECT, unlabelled=True))
+    kept = list(read_labelled_predictions(Project(root).ledger, PROJECT, unlabelled=True))
     assert len(kept) == 300
     assert sorted(one.output["prediction"] for one in kept) == pytest.approx(sorted(expected()))
     again = score(root, "in.parquet", "out.parquet", log=True)
     assert again["resumed"] == 0
-    assert len(list(resolved(Project(root).ledger, PROJECT, unlabelled=True))) == 300
+    assert len(list(read_labelled_predictions(Project(root).ledger, PROJECT, unlabelled=True))) == 300
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing_behind(root: Path) -> None:
@@ -131,10 +131,10 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(root: Path) -> None:
 def test_the_flow_scores_as_the_command_does(root: Path, prefect_server: str) -> None:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    from windvane.flows import batch
+    from windvane.flows.orchestration import scheduled_flows
 
     key = os.environ["PREFECT_API_AUTH_STRING"]
     with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_AUTH_STRING: key}):
-        said = batch.score(str(root), "in.parquet", "out.csv")
+        said = scheduled_flows.score_flow(str(root), "in.parquet", "out.csv")
     assert (said["rows"], said["version"]) == (300, 1)
     assert len(pd.read_csv(root / "out.csv")) == 300

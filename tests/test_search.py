@@ -14,14 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from windvane.tasks import plan, problems, search, settings
 from windvane.tasks.errors import Corrupted, InputError
-from windvane.tasks.estimators import Spec
-from windvane.tasks.features import Columns
-from windvane.tasks.search import Found, Progress
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.search import model_search, search_plan
+from windvane.tasks.search.cross_validation import build_configuration_scorer
+from windvane.tasks.search.model_search import SearchResult, TrialProgress
+from windvane.tasks.settings import project_params
 
-COLUMNS = Columns(("a", "b"), low=("c",))
-KIND = problems.of("regression")
+COLUMNS = FeatureColumns(("a", "b"), low=("c",))
+KIND = definitions.load_problem_type("regression")
 
 
 def table(rows: int = 300, shift: float = 0.0) -> pd.DataFrame:
@@ -35,8 +38,8 @@ def table(rows: int = 300, shift: float = 0.0) -> pd.DataFrame:
 Part = dict[str, Any] | None
 
 
-def parsed(problem: Part = None, split: Part = None, **given: Any) -> settings.Settings:
-    return settings.parse(
+def parsed(problem: Part = None, split: Part = None, **given: Any) -> project_params.Settings:
+    return project_params.parse_settings(
         {
             "project": "p",
             "data": {"source": "t.csv"},
@@ -47,21 +50,23 @@ def parsed(problem: Part = None, split: Part = None, **given: Any) -> settings.S
     )
 
 
-def run(s: settings.Settings, journal: Path, frame: pd.DataFrame | None = None, **given: Any) -> Found:
+def run(s: project_params.Settings, journal: Path, frame: pd.DataFrame | None = None, **given: Any) -> SearchResult:
     frame = table() if frame is None else frame
     cut = len(frame) if s.split.strategy == "kfold" else len(frame) * 2 // 3
-    kind = problems.of(s.problem.kind)
-    reports: list[Progress] = given.pop("reports", [])
-    return search.search(s, kind, COLUMNS, frame[:cut], frame[cut:], journal / "j.log", 1, reports.append, **given)
+    kind = definitions.load_problem_type(s.problem.kind)
+    reports: list[TrialProgress] = given.pop("reports", [])
+    return model_search.search_models(
+        s, kind, COLUMNS, frame[:cut], frame[cut:], journal / "j.log", 1, reports.append, **given
+    )
 
 
-def tried(found: Found) -> dict[str, list[dict[str, Any]]]:
+def tried(found: SearchResult) -> dict[str, list[dict[str, Any]]]:
     return {r.candidate: [t.params for t in r.trials] for r in found.results}
 
 
 @pytest.mark.parametrize("method", ["bayesian", "random", "grid"])
 def test_a_search_spends_its_trials_and_ranks_by_validation(method: str, tmp_path: Path) -> None:
-    reports: list[Progress] = []
+    reports: list[TrialProgress] = []
     found = run(parsed(method=method, trials=9), tmp_path, reports=reports)
     assert [r.candidate for r in found.results] == ["dummy", "linear", "tree"]
     spent = sum(len(r.trials) for r in found.results[1:])
@@ -152,10 +157,10 @@ def test_a_wrong_manual_entry_is_named(entry: dict[str, Any], said: str, tmp_pat
 
 
 def test_a_grid_is_as_fine_as_its_share() -> None:
-    tree = plan.spaces(KIND, log=False)["tree"]
-    assert plan.grid(tree, 1) == [tree.defaults]
-    assert [p["max_depth"] for p in plan.grid(tree, 4)] == [2, 5, 13, 32]
-    assert len(plan.grid(tree, 12)) == 12
+    tree = search_plan.select_search_spaces(KIND, log=False)["tree"]
+    assert search_plan.build_parameter_grid(tree, 1) == [tree.defaults]
+    assert [p["max_depth"] for p in search_plan.build_parameter_grid(tree, 4)] == [2, 5, 13, 32]
+    assert len(search_plan.build_parameter_grid(tree, 12)) == 12
 
 
 def test_folds_share_rows_by_group_and_class(tmp_path: Path) -> None:
@@ -163,11 +168,11 @@ def test_folds_share_rows_by_group_and_class(tmp_path: Path) -> None:
     found = run(parsed(split=kfold), tmp_path)
     assert found.best.candidate == "tree"
     grouped = parsed({"group": "g"}, kfold)
-    for train, held in search.bench(grouped, KIND, COLUMNS, table(), table()[:0], 1).folds:
+    for train, held in build_configuration_scorer(grouped, KIND, COLUMNS, table(), table()[:0], 1).folds:
         assert not set(table()["g"].iloc[train]) & set(table()["g"].iloc[held])
     frame = table().assign(y=lambda f: np.where(f["y"] > 2, "rare", "common"))
     classes = run(parsed({"kind": "classification"}, kfold, trials=2), tmp_path / "c", frame)
-    assert set(classes.best.validation) == set(problems.of("classification").metrics)
+    assert set(classes.best.validation) == set(definitions.load_problem_type("classification").metrics)
     frame["y"] = ["rare"] * 2 + ["common"] * 298
     with pytest.raises(InputError, match="3 folds need at least 3 rows of the rarest class"):
         run(parsed({"kind": "classification"}, kfold), tmp_path / "few", frame)
@@ -187,10 +192,12 @@ def test_what_an_algorithm_cannot_take_fails_its_trials_and_no_more(tmp_path: Pa
 
 
 def test_only_scores_one_configuration_beside_the_baseline() -> None:
-    reports: list[Progress] = []
+    reports: list[TrialProgress] = []
     frame = table()
-    spec = Spec("tree", {"max_depth": 4})
-    found = search.only(spec, parsed(), KIND, COLUMNS, frame[:200], frame[200:], 1, reports.append)
+    spec = ModelConfiguration("tree", {"max_depth": 4})
+    found = model_search.score_single_configuration(
+        spec, parsed(), KIND, COLUMNS, frame[:200], frame[200:], 1, reports.append
+    )
     assert [r.candidate for r in found.results] == ["dummy", "tree"]
     assert (found.best.spec, found.fits, len(reports)) == (spec, 3, 3)
 
@@ -215,7 +222,7 @@ import test_search as t
 def say(p):
     print(p.trial, flush=True)
 train, validation = t.table()[:200], t.table()[200:]
-t.search.search(t.parsed(trials=14), t.KIND, t.COLUMNS, train, validation, Path(sys.argv[1]) / "j.log", 1, say)
+t.model_search.search_models(t.parsed(trials=14), t.KIND, t.COLUMNS, train, validation, Path(sys.argv[1]) / "j.log", 1, say)
 """
 
 
@@ -230,7 +237,7 @@ def test_a_killed_search_goes_on_with_its_trials(tmp_path: Path) -> None:
             break
     child.send_signal(signal.SIGKILL)
     child.wait()
-    reports: list[Progress] = []
+    reports: list[TrialProgress] = []
     resumed = run(parsed(trials=14), tmp_path, reports=reports)
     kept = sum(r.resumed for r in reports)
     assert kept >= after
@@ -241,12 +248,12 @@ def test_a_killed_search_goes_on_with_its_trials(tmp_path: Path) -> None:
 
 
 def test_a_trial_under_way_at_the_kill_is_proposed_again_and_given_up_in_the_end(tmp_path: Path) -> None:
-    from windvane.tasks.journal import Journal
+    from windvane.tasks.search.optuna_journal import TrialJournal
 
-    tree = plan.spaces(KIND, log=False)["tree"]
+    tree = search_plan.select_search_spaces(KIND, log=False)["tree"]
     seen = []
     for deaths in range(7):
-        book = Journal(tmp_path / "j.log", KIND.metrics["mae"], "bayesian", 0)
+        book = TrialJournal(tmp_path / "j.log", KIND.metrics["mae"], "bayesian", 0)
         proposal = book.propose("tree", tree.space, tree.defaults)
         assert (proposal.number, proposal.deaths) == (0, deaths)
         seen.append(proposal.params)

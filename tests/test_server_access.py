@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, Folder
-from windvane.flows import server, standing, up
-from windvane.flows.standing import Standing
-from windvane.flows.supervisor import Service, Supervisor
-from windvane.ledger.leases import Holder
-from windvane.serving import guard
-from windvane.serving.guard import Credentials, Guard
-from windvane.tasks import secret
+from windvane.flows.orchestration import server
+from windvane.flows.services import up, up_state
+from windvane.flows.services.supervisor import ServiceSpec, Supervisor
+from windvane.flows.services.up_state import UpState
+from windvane.ledger.laps import LeaseHolder
+from windvane.serving.http import auth_middleware
+from windvane.serving.http.auth_middleware import Credentials, SecretMiddleware
+from windvane.tasks import project_secrets
 from windvane.tasks.errors import Outage
 
 
@@ -54,16 +55,16 @@ def test_links_are_printed_on_a_terminal_and_never_in_a_log(tmp_path: Path) -> N
     credentials = Credentials.of(tmp_path)
     run, elsewhere = ("true",), None
     services = [
-        Service("mlflow", "http://127.0.0.1:5000", lambda _: True, run),
-        Service("prefect", "http://prefect.example", lambda _: True, elsewhere),
-        Service("service", "http://127.0.0.1:8000", lambda _: True, run),
+        ServiceSpec("mlflow", "http://127.0.0.1:5000", lambda _: True, run),
+        ServiceSpec("prefect", "http://prefect.example", lambda _: True, elsewhere),
+        ServiceSpec("service", "http://127.0.0.1:8000", lambda _: True, run),
     ]
     watched = Supervisor(services, tmp_path / "up", lambda _: None)
     # What runs elsewhere does not know this secret.
-    assert up._links(watched, credentials, True) == [
+    assert up._format_links(watched, credentials, True) == [
         f"  open MLflow   http://127.0.0.1:5000/?secret={credentials.secret}"
     ]
-    assert credentials.secret not in "".join(up._links(watched, credentials, False))
+    assert credentials.secret not in "".join(up._format_links(watched, credentials, False))
 
 
 class Served:
@@ -73,15 +74,15 @@ class Served:
         self.headers: list[Any] = []
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{guard.port_of(listener)}"
-        inner = Guard(self._inside, credentials, guard.port_of(listener))
+        self.url = f"http://127.0.0.1:{auth_middleware.get_port(listener)}"
+        inner = SecretMiddleware(self._inside, credentials, auth_middleware.get_port(listener))
 
         async def outside(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http":
                 self.headers += scope["headers"]
             await inner(scope, receive, send)
 
-        self._server = guard.make_server(outside)
+        self._server = auth_middleware.make_uvicorn_server(outside)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()
 
@@ -100,8 +101,8 @@ def up_with_an_older_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / ".windvane"
     served = Served(Credentials.of(home))
-    secret.renew(home)
-    standing.write(home, Standing(Holder.me("up"), prefect=f"{served.url}/api", starts_prefect=True))
+    project_secrets.renew_project_secret(home)
+    up_state.write_up_state(home, UpState(LeaseHolder.me("up"), prefect=f"{served.url}/api", starts_prefect=True))
     yield served
     served.stop()
 
@@ -110,7 +111,7 @@ def test_a_server_with_another_secret_is_told_from_ones_own_and_gets_no_secret(
     up_with_an_older_secret: Served, tmp_path: Path
 ) -> None:
     home = tmp_path / ".windvane"
-    with server.running(home / "prefect") as prefect:
+    with server.use_prefect_server(home / "prefect") as prefect:
         with pytest.raises(Outage, match=r"does not know this project's secret.*start `windvane up` again"):
             prefect.wait()
         assert os.environ["PREFECT_API_AUTH_STRING"] == Credentials.of(home).basic

@@ -20,9 +20,9 @@ from websockets.sync.client import connect
 
 from tests.conftest import missing, quick_project
 from tests.standing_up import Up, begun, mine, until
-from windvane.serving import guard
-from windvane.serving.guard import Credentials
-from windvane.tasks import library_environment
+from windvane.serving.http import auth_middleware
+from windvane.serving.http.auth_middleware import Credentials
+from windvane.tasks import process_environment
 
 pytestmark = pytest.mark.slow
 
@@ -47,8 +47,8 @@ if sys.argv[1] == "prefect":
     found = list(walk(create_app().routes))
 else:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    from windvane.tasks.tracking import Tracker
-    found = list(walk(Tracker("p", Path(sys.argv[2]), None).pages(Path(sys.argv[2]) / "files").routes))
+    from windvane.tasks.stores.mlflow_client import MlflowTracker
+    found = list(walk(MlflowTracker("p", Path(sys.argv[2]), None).pages(Path(sys.argv[2]) / "files").routes))
     from mlflow.server import app
     found += [[m, rule.rule.replace("<path:", "<").replace("<", "{").replace(">", "}"), False]
               for rule in app.url_map.iter_rules() for m in rule.methods]
@@ -104,8 +104,8 @@ def test_each_of_two_that_boot_together_shows_its_own(two: tuple[Up, Up]) -> Non
         home = up.folder.path / ".windvane"
         credentials, foreign = Credentials.of(home), Credentials.of(other.folder.path / ".windvane")
         for name in ("mlflow", "prefect", "service"):
-            assert guard.check_identity(up.address(name), credentials) is True
-            assert guard.check_identity(up.address(name), foreign) is False
+            assert auth_middleware.check_identity(up.address(name), credentials) is True
+            assert auth_middleware.check_identity(up.address(name), foreign) is False
         found = up.ask("mlflow", "GET", "/api/2.0/mlflow/experiments/search", params={"max_results": 10}).json()
         assert {one["name"] for one in found["experiments"]} == {"Default", up.told["project"]}
 
@@ -226,7 +226,7 @@ def test_the_secret_stands_in_no_log_and_on_no_command_line(two: tuple[Up, Up], 
 def test_no_process_sends_usage_statistics_or_imports_from_the_folder(two: tuple[Up, Up]) -> None:
     # In the system's temporary folder, which all accounts share, another one's files could stand in the way.
     temporary = str(two[0].folder.path.resolve() / ".windvane" / "tmp")
-    wanted = {**library_environment.OFF, "PYTHONSAFEPATH": "1", "TMPDIR": temporary}
+    wanted = {**process_environment.TELEMETRY_OFF, "PYTHONSAFEPATH": "1", "TMPDIR": temporary}
     processes = mine(two[0].folder)
     assert len(processes) >= 4
     for process in processes:
@@ -244,8 +244,8 @@ def test_the_projects_commands_find_the_secret_and_a_foreign_server_gets_none(tw
     # Its own server, named by the environment as a stranger would be, and another project's.
     own, other = (f"{one.address('prefect')}/api" for one in (two[1], two[0]))
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom windvane.flows import server\n"
-        "with server.running(Path('.windvane/prefect').resolve()) as prefect:\n"
+        "import os, sys\nfrom pathlib import Path\nfrom windvane.flows.orchestration import server\n"
+        "with server.use_prefect_server(Path('.windvane/prefect').resolve()) as prefect:\n"
         "    prefect.wait()\n    print(prefect.url, os.environ.get('PREFECT_API_AUTH_STRING'))"
     )
     for named, said in (({}, own), ({"PREFECT_API_URL": own}, own), ({"PREFECT_API_URL": other}, other)):

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from tests.served import OPEN, PROJECT, ROW, Client, Site, houses, writer
-from windvane.ledger.labels import resolved
+from windvane.ledger.labels import read_labelled_predictions
+from windvane.ledger.prediction_writer import LedgerFull
 from windvane.ledger.predictions import Prediction
-from windvane.ledger.writer import LedgerFull
-from windvane.serving import keys
-from windvane.serving.asking import MOST_ROWS, Roles
+from windvane.serving.http import access_control
+from windvane.serving.http.invocations import MAX_REQUEST_ROWS, IdTimeColumns
 from windvane.tasks.errors import InputError
 
 ROWS = json.loads(houses(40).drop(columns=["price", "dear"]).to_json(orient="records", date_format="iso"))
@@ -212,14 +212,14 @@ def test_paths_methods_and_sizes_have_limits(client: Client) -> None:
     assert client.ask("POST", "/invocations", content=b"x").status_code == 415
     large = client.ask("POST", "/invocations", content=b" " * (17 * 1024 * 1024), headers=json_body)
     assert large.status_code == 413
-    many = client.ask("POST", "/invocations", content=records(*[ROW] * (MOST_ROWS + 1)), headers=json_body)
+    many = client.ask("POST", "/invocations", content=records(*[ROW] * (MAX_REQUEST_ROWS + 1)), headers=json_body)
     assert many.status_code == 413
     assert client.ask("HEAD", "/ping").status_code == 200
     assert [client.ask("GET", path).status_code for path in ("/ping", "/health", "/version", "/docs")] == [200] * 4
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windvane.serving.app.PATIENCE", 0.05)
+    monkeypatch.setattr("windvane.serving.http.app.BODY_TIMEOUT_SECONDS", 0.05)
 
     async def slow() -> AsyncIterator[bytes]:
         yield b"{"
@@ -262,11 +262,11 @@ def test_model_metrics_and_openapi_tell_what_serves(client: Client) -> None:
 
 def test_what_is_answered_is_in_the_ledger_with_its_id_time_and_version(site: Site) -> None:
     recorder = writer(site)
-    client = Client(site, site.following(), recorder, roles=Roles("order", "day"))
+    client = Client(site, site.following(), recorder, roles=IdTimeColumns("order", "day"))
     said = client.predict([{**ROW, "order": "a-1"}, {**ROW, "order": 7, "day": None}, {**ROW, "order": None}])
     assert said["ids"][:2] == ["a-1", "7"]
     recorder.close()
-    kept = {one.id: one for one in resolved(site.ledger, PROJECT, unlabelled=True)}
+    kept = {one.id: one for one in read_labelled_predictions(site.ledger, PROJECT, unlabelled=True)}
     assert set(said["ids"]) <= set(kept)
     assert kept["a-1"].time.startswith("2020-05-01T00:00:00")
     assert kept["a-1"].inputs == {**ROW, "order": "a-1"}
@@ -279,7 +279,7 @@ def test_what_is_answered_is_in_the_ledger_with_its_id_time_and_version(site: Si
         "duplicates": 0,
         "changed": 0,
     }
-    assert next(resolved(site.ledger, PROJECT)).label == 250.5
+    assert next(read_labelled_predictions(site.ledger, PROJECT)).label == 250.5
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_what_cannot_be_recorded_is_not_answered(site: Site) -> None:
 
 
 def test_an_id_or_a_time_that_cannot_be_is_refused(site: Site) -> None:
-    client = Client(site, site.following(), None, roles=Roles("order", "seen"))
+    client = Client(site, site.following(), None, roles=IdTimeColumns("order", "seen"))
     for column, value in (
         ("order", "x" * 201),
         ("order", "\0"),
@@ -320,7 +320,7 @@ def test_an_id_or_a_time_that_cannot_be_is_refused(site: Site) -> None:
 
 def test_keys_open_what_their_scopes_say(site: Site) -> None:
     hashes = {word: hashlib.sha256(word.encode()).hexdigest() for word in ("s", "l", "a")}
-    known = keys.read(f"score:{hashes['s']}, label:{hashes['l']}\nadmin:{hashes['a']}")
+    known = access_control.parse_api_keys(f"score:{hashes['s']}, label:{hashes['l']}\nadmin:{hashes['a']}")
     client = Client(site, site.following(), None, known)
 
     def status(path: str, key: str | None, method: str = "POST") -> int:
@@ -336,14 +336,14 @@ def test_keys_open_what_their_scopes_say(site: Site) -> None:
 
 
 def test_another_address_than_loopback_needs_keys() -> None:
-    none, some = keys.read(None), keys.read("score:" + "0" * 64)
+    none, some = access_control.parse_api_keys(None), access_control.parse_api_keys("score:" + "0" * 64)
     for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"):
-        keys.guard(host, none)
+        access_control.require_keys(host, none)
     for host in ("0.0.0.0", "::", "192.168.1.1", "example.org", ""):
         with pytest.raises(InputError, match="WINDVANE_API_KEYS"):
-            keys.guard(host, none)
-        keys.guard(host, some)
+            access_control.require_keys(host, none)
+        access_control.require_keys(host, some)
     for text in ("secret", "score:secret", "root:" + "0" * 64, "score:" + "0" * 63):
         with pytest.raises(InputError) as refused:
-            keys.read(text)
+            access_control.parse_api_keys(text)
         assert "secret" not in str(refused.value)

@@ -12,8 +12,10 @@ import pytest
 from tests.conftest import ROOT, Folder, quick_project
 from tests.storage_server import Storage
 from tests.test_lap import ledger
-from windvane.tasks import ingest, raw, settings
-from windvane.tasks.profile import TABLE
+from windvane.tasks.ingest import ingestion
+from windvane.tasks.settings import project_params
+from windvane.tasks.sources import snapshot
+from windvane.tasks.validate.table_profile import TABLE_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +36,7 @@ def parts() -> list[bytes]:
 
 
 def rows(folder: Folder) -> pd.DataFrame:
-    return pd.read_parquet(folder.path / TABLE)
+    return pd.read_parquet(folder.path / TABLE_FILE)
 
 
 def test_a_lap_on_a_sample_says_so_and_one_on_all_rows_does_not(folder: Folder, prefect_server: str) -> None:
@@ -60,7 +62,7 @@ def test_a_lap_on_a_sample_says_so_and_one_on_all_rows_does_not(folder: Folder, 
 def test_a_lap_over_a_glob_of_packed_parts_sees_the_table_and_a_new_part(folder: Folder, prefect_server: str) -> None:
     env = {"PREFECT_API_URL": prefect_server}
     alone = quick_project(folder.path.parent / "alone")
-    ingest.run(alone.path, settings.load(alone.path / "params.yaml"))
+    ingestion.run_ingest(alone.path, project_params.load_settings(alone.path / "params.yaml"))
 
     inbox = folder.path / "in"
     inbox.mkdir()
@@ -90,10 +92,10 @@ def test_a_lap_over_a_bucket_reads_only_a_new_object_the_second_time(
     folder.set(data__source="s3://bucket/in/")
     assert folder.train(env=env)["verdict"] == "promoted"
     assert folder.train(env=env)["verdict"] == "unchanged"
-    before = raw.read(folder.path)
+    before = snapshot.read_snapshot(folder.path)
     storage.put("in/3.csv.gz", last)
     assert folder.train(env=env)["version"] == 2
-    record = raw.read(folder.path)
+    record = snapshot.read_snapshot(folder.path)
     assert before is not None
     assert record is not None
     assert record.parts[:3] == before.parts

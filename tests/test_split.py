@@ -10,20 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tables_for_tests import chosen, houses
-from windvane.tasks import ingest, keys, partition, profile, split, tables
-from windvane.tasks import settings as params
+from windvane.tasks import io
 from windvane.tasks.errors import InputError, SealedError
+from windvane.tasks.ingest import ingestion, row_keys
+from windvane.tasks.settings import project_params as params
+from windvane.tasks.split import data_split, strategies
+from windvane.tasks.validate import table_profile
 
 ROOT = Path(__file__).parent.parent
 
 
 def keyed(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(**{tables.ROW: keys.of(table, tuple(table.columns))})
+    return table.assign(**{io.ROW_KEY: row_keys.hash_rows(table, tuple(table.columns))})
 
 
-def side(table: pd.DataFrame, mine: params.Settings, taught_until: partition.Time = None) -> pd.Series:
+def side(table: pd.DataFrame, mine: params.Settings, taught_until: strategies.TimeValue = None) -> pd.Series:
     """0 teaches, 1 tunes, 2 judges: one per row; the three masks part the table."""
-    sides = partition.divide(table, mine, taught_until)
+    sides = strategies.split_rows(table, mine, taught_until)
     parts = np.array([sides.train, sides.validation, sides.test])
     assert (parts.sum(axis=0) == 1).all()
     return pd.Series(parts.argmax(axis=0), index=table.index)
@@ -69,8 +72,8 @@ def test_a_growing_table_never_moves_a_row_from_teaching_to_judging(name: str, s
         return
     assert (after <= before).all()
     # Who judges by share, not because a side was short, stays.
-    key = keys.hashed(young["block"]) if "group" in name else young[tables.ROW].to_numpy()
-    place = keys.share(key, mine.split.seed)
+    key = row_keys.hash_values(young["block"]) if "group" in name else young[io.ROW_KEY].to_numpy()
+    place = row_keys.map_to_unit_interval(key, mine.split.seed)
     assert (after[place < mine.split.test] == 2).all()
     assert "kfold" in name or (after[place < mine.split.test + mine.split.validation] >= 1).all()
 
@@ -87,7 +90,7 @@ def test_sides_by_hash_do_not_move_at_all_once_there_are_enough_rows() -> None:
 def test_rows_of_one_key_or_group_stay_together() -> None:
     table = streets(500, 3, 20)
     for name, mine in STICKY.items():
-        together = "block" if "group" in name else tables.ROW
+        together = "block" if "group" in name else io.ROW_KEY
         assert side(table, mine).groupby(table[together]).nunique().max() == 1, name
 
 
@@ -96,13 +99,13 @@ def test_stratified_puts_every_class_on_every_side() -> None:
     table.loc[:9, "town"] = "Rom"
     for seed in range(20):
         counts = pd.crosstab(side(keyed(table), setting("stratified", seed=seed)), table["town"])
-        assert counts.loc[[1, 2], "Rom"].min() >= partition.LEAST_PER_CLASS
+        assert counts.loc[[1, 2], "Rom"].min() >= strategies.MIN_SPLIT_CLASS_ROWS
         assert counts.loc[0, "Rom"] >= 1
 
 
 def test_sides_that_come_out_too_small_are_refused_with_a_remedy() -> None:
     small = keyed(houses(60))
-    assert np.bincount(side(small, setting("random"))).min() >= partition.LEAST
+    assert np.bincount(side(small, setting("random"))).min() >= strategies.MIN_SPLIT_ROWS
     with pytest.raises(InputError, match=r"split: .*rows are left to learn from.*finer group"):
         side(small.assign(block=1), setting("group", group="block"))
     with pytest.raises(InputError, match=r"split\.validation: .*kfold"):
@@ -138,7 +141,7 @@ def test_time_cuts_between_timestamps_and_the_newest_judge() -> None:
 def test_after_a_champion_only_newer_rows_tune_and_judge(new: int, expected: tuple[int, int]) -> None:
     table = monthly(100)
     until = table["day"].drop_duplicates().iloc[-new - 1]
-    sides = partition.divide(table, TIME, until.isoformat())
+    sides = strategies.split_rows(table, TIME, until.isoformat())
     assert sides.taught_until == until.isoformat()
     assert f"{new * 10} rows are newer" in sides.reason
     assert (table["day"][sides.validation | sides.test] > until).all()
@@ -149,8 +152,8 @@ def test_after_a_champion_only_newer_rows_tune_and_judge(new: int, expected: tup
 
 
 @pytest.mark.parametrize("until", ["2018-04-01T00:00:00", "2019-01-01T00:00:00", 7])
-def test_with_too_few_newer_rows_the_whole_table_is_cut(until: partition.Time) -> None:
-    sides = partition.divide(monthly(100), TIME, until)
+def test_with_too_few_newer_rows_the_whole_table_is_cut(until: strategies.TimeValue) -> None:
+    sides = strategies.split_rows(monthly(100), TIME, until)
     assert sides.taught_until is None
     assert str(until) in sides.reason
     assert int(sides.test.sum()) == 150
@@ -158,53 +161,53 @@ def test_with_too_few_newer_rows_the_whole_table_is_cut(until: partition.Time) -
 
 def test_time_may_be_a_number() -> None:
     table = monthly(100).assign(day=np.repeat(np.arange(100), 10))
-    sides = partition.divide(table, TIME, 79)
+    sides = strategies.split_rows(table, TIME, 79)
     assert sides.taught_until == 79
     assert table["day"][sides.test | sides.validation].min() >= 80
-    assert split.taught_until(table, TIME) == 99
-    assert partition.divide(table, TIME, "2018-01-01").taught_until is None
+    assert data_split.find_trained_until(table, TIME) == 99
+    assert strategies.split_rows(table, TIME, "2018-01-01").taught_until is None
 
 
 @pytest.fixture
 def texas(tmp_path: Path) -> Path:
-    mine = params.load(ROOT / "params.yaml")
+    mine = params.load_settings(ROOT / "params.yaml")
     (tmp_path / "data").mkdir()
     (tmp_path / mine.data.source).write_bytes((ROOT / mine.data.source).read_bytes())
-    tables.write_json({"taught_until": None}, tmp_path / split.TAUGHT_UNTIL)
-    ingest.run(tmp_path, mine)
-    split.run(tmp_path, mine)
+    io.write_json({"taught_until": None}, tmp_path / data_split.TRAINED_UNTIL_FILE)
+    ingestion.run_ingest(tmp_path, mine)
+    data_split.run_split(tmp_path, mine)
     return tmp_path
 
 
 def test_texas_on_disk(texas: Path) -> None:
-    mine = params.load(ROOT / "params.yaml")
-    train, validation = split.sides(texas, mine)
-    permit = split.Permit("f" * 8)
-    test = split.open_test(texas, mine, permit)
+    mine = params.load_settings(ROOT / "params.yaml")
+    train, validation = data_split.read_training_rows(texas, mine)
+    permit = data_split.TestPermit("f" * 8)
+    test = data_split.open_test_rows(texas, mine, permit)
     assert len(train) + len(validation) + len(test) == 8602 - 616
     assert train["ts"].max() < validation["ts"].min() <= validation["ts"].max() < test["ts"].min()
-    record = tables.read_json(texas / split.SPLIT / split.RECORD)
+    record = io.read_json(texas / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE)
     assert record["test"] == {"rows": len(test), "from": "2013-06-01T00:00:00", "to": "2015-07-01T00:00:00"}
     assert record["taught_until"] is None
-    whole = split.final_rows(texas, mine, permit)
+    whole = data_split.read_final_rows(texas, mine, permit)
     assert len(whole) == 7986
-    assert split.taught_until(whole, mine) == "2015-07-01T00:00:00"
-    by_key = mine.model_copy(update={"split": params.Split(strategy="random")})
-    split.run(texas, by_key)
-    assert tables.ROW in whole
-    assert not set(split.final_rows(texas, by_key, permit)[tables.ROW]) & set(
-        split.open_test(texas, by_key, permit)[tables.ROW]
+    assert data_split.find_trained_until(whole, mine) == "2015-07-01T00:00:00"
+    by_key = mine.model_copy(update={"split": params.SplitSettings(strategy="random")})
+    data_split.run_split(texas, by_key)
+    assert io.ROW_KEY in whole
+    assert not set(data_split.read_final_rows(texas, by_key, permit)[io.ROW_KEY]) & set(
+        data_split.open_test_rows(texas, by_key, permit)[io.ROW_KEY]
     )
 
 
 def test_same_rows_same_bytes(texas: Path) -> None:
     def content() -> dict[str, bytes]:
-        return {p.name: p.read_bytes() for p in (texas / split.SPLIT).iterdir()}
+        return {p.name: p.read_bytes() for p in (texas / data_split.SPLIT_FOLDER).iterdir()}
 
     first = content()
-    split.run(texas, params.load(ROOT / "params.yaml"))
+    data_split.run_split(texas, params.load_settings(ROOT / "params.yaml"))
     assert content() == first
-    assert set(first) == {split.SIDES, split.RECORD}
+    assert set(first) == {data_split.SPLIT_CODES_FILE, data_split.SPLIT_RECORD_FILE}
     assert not list(texas.rglob("*.part"))
 
 
@@ -215,9 +218,9 @@ def test_the_record_tells_any_other_table(tmp_path: Path, id: str | None) -> Non
 
     def recorded(changed: pd.DataFrame) -> str:
         changed.to_csv(tmp_path / "t.csv", index=False)
-        ingest.run(tmp_path, mine)
-        split.run(tmp_path, mine)
-        return str(tables.read_json(tmp_path / split.SPLIT / split.RECORD)["table"])
+        ingestion.run_ingest(tmp_path, mine)
+        data_split.run_split(tmp_path, mine)
+        return str(io.read_json(tmp_path / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE)["table"])
 
     first = recorded(table)
     cell = table.copy()
@@ -230,19 +233,19 @@ def test_the_record_tells_any_other_table(tmp_path: Path, id: str | None) -> Non
 
 
 def test_the_test_side_is_sealed(texas: Path) -> None:
-    for permit in (None, "please", split.Permit("")):
+    for permit in (None, "please", data_split.TestPermit("")):
         with pytest.raises(SealedError, match="sealed"):
-            split.open_test(texas, params.load(ROOT / "params.yaml"), permit)  # type: ignore[arg-type]
+            data_split.open_test_rows(texas, params.load_settings(ROOT / "params.yaml"), permit)  # type: ignore[arg-type]
     with pytest.raises(SealedError):
-        split.final_rows(texas, params.load(ROOT / "params.yaml"), None)  # type: ignore[arg-type]
+        data_split.read_final_rows(texas, params.load_settings(ROOT / "params.yaml"), None)  # type: ignore[arg-type]
 
 
 def test_kfold_leaves_validation_empty_and_keeps_its_columns(tmp_path: Path) -> None:
     table, mine = houses(120), setting("kfold")
-    tables.write_parquet(keyed(table), tmp_path / profile.TABLE)
-    split.run(tmp_path, mine)
-    train, validation = split.sides(tmp_path, mine)
+    io.write_parquet(keyed(table), tmp_path / table_profile.TABLE_FILE)
+    data_split.run_split(tmp_path, mine)
+    train, validation = data_split.read_training_rows(tmp_path, mine)
     assert len(validation) == 0
     assert list(validation.columns) == list(train.columns)
     assert validation.dtypes.to_dict() == train.dtypes.to_dict()
-    assert len(split.final_rows(tmp_path, mine, split.Permit("x"))) == len(train)
+    assert len(data_split.read_final_rows(tmp_path, mine, data_split.TestPermit("x"))) == len(train)

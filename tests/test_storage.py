@@ -17,8 +17,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.sources_for_tests import data, state
 from tests.storage_server import Storage
-from windvane.tasks import fetch, raw, versioning
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.sources import fetch, snapshot
+from windvane.tasks.stores import dvc_pipeline
 
 ROWS = pl.DataFrame({"x": [1, 2, 3], "town": ["Ulm", None, "Bonn"]})
 
@@ -43,16 +44,16 @@ def test_every_format_comes_as_it_lies_in_the_bucket(storage: Storage, tmp_path:
     for name, content in contents.items():
         storage.put(name, content)
     section = data(source="s3://bucket/in/")
-    assert fetch.run(tmp_path, section).new == 12
-    record = raw.read(tmp_path)
+    assert fetch.fetch_source(tmp_path, section).new == 12
+    record = snapshot.read_snapshot(tmp_path)
     assert record is not None
     assert [part.name for part in record.parts] == [f"bucket/{n}" for n in contents if "readme" not in n and "in/" in n]
     for part in record.parts:
         assert (tmp_path / part.path).read_bytes() == contents[str(part.name).removeprefix("bucket/")]
     before = state(tmp_path)
-    assert not fetch.run(tmp_path, section).moved
+    assert not fetch.fetch_source(tmp_path, section).moved
     assert state(tmp_path) == before
-    assert fetch.run(tmp_path, data(source="s3://bucket/*/?.csv")).new == 4
+    assert fetch.fetch_source(tmp_path, data(source="s3://bucket/*/?.csv")).new == 4
     assert b"secret-of-tests" not in b"".join(state(tmp_path).values())
 
 
@@ -60,15 +61,15 @@ def test_only_new_and_changed_objects_are_read(storage: Storage, tmp_path: Path)
     storage.put("in/a.csv", b"id,x\n1,1\n2,2\n")
     storage.put("in/c.csv", b"id,x\n3,3\n")
     section = data(source="s3://bucket/in")
-    first = fetch.run(tmp_path, section).record
+    first = fetch.fetch_source(tmp_path, section).record
     storage.put("in/b.csv", b"id,x\n4,4\n")
-    grown = fetch.run(tmp_path, section)
+    grown = fetch.fetch_source(tmp_path, section)
     assert first is not None
     assert grown.record is not None
     assert (grown.new, grown.record.generation, grown.record.parts[:2]) == (1, 1, first.parts)
     storage.put("in/a.csv", b"id,x\n1,1\n2,9\n")
     storage.client.delete_object(Bucket="bucket", Key="in/c.csv")
-    changed = fetch.run(tmp_path, section, "id")
+    changed = fetch.fetch_source(tmp_path, section, "id")
     assert changed.record is not None
     assert (changed.new, changed.record.generation) == (2, 2)
     assert str(changed.record.changes) == "0 new, 1 updated, 1 deleted rows (by id)"
@@ -81,20 +82,20 @@ def test_a_storage_killed_in_mid_read_leaves_the_snapshot_and_the_next_fetch_wor
     small, large = b"id,x\n1,1\n", b"id,x\n" + b"22222222,33333333\n" * 4_000_000
     storage.put("in/a.csv", small)
     section = data(source="s3://bucket/in", timeout=5)
-    fetch.run(tmp_path, section)
+    fetch.fetch_source(tmp_path, section)
     before = state(tmp_path)
     storage.put("in/b.csv", large)
     ended: list[Outage] = []
 
     def read() -> None:
         try:
-            fetch.run(tmp_path, section)
+            fetch.fetch_source(tmp_path, section)
         except Outage as e:
             ended.append(e)
 
     reading = threading.Thread(target=read)
     reading.start()
-    while reading.is_alive() and not any(p.stat().st_size for p in (tmp_path / raw.STAGING).glob("part-*")):
+    while reading.is_alive() and not any(p.stat().st_size for p in (tmp_path / snapshot.STAGING_FOLDER).glob("part-*")):
         reading.join(0.001)
     storage.kill()
     reading.join()
@@ -104,20 +105,20 @@ def test_a_storage_killed_in_mid_read_leaves_the_snapshot_and_the_next_fetch_wor
         assert "AWS_ENDPOINT_URL" in str(ended[0])
         assert state(tmp_path) == before
         with pytest.raises(Outage):
-            fetch.run(tmp_path, section)
+            fetch.fetch_source(tmp_path, section)
     finally:
         storage.start()
     storage.empty()
     storage.put("in/a.csv", small)
     storage.put("in/b.csv", small)
-    assert fetch.run(tmp_path, section).new == 1
+    assert fetch.fetch_source(tmp_path, section).new == 1
 
 
 def test_what_is_not_there_is_said(storage: Storage, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"s3://bucket/none: holds no table"):
-        fetch.run(tmp_path, data(source="s3://bucket/none"))
+        fetch.fetch_source(tmp_path, data(source="s3://bucket/none"))
     with pytest.raises(InputError, match=r"s3://nobucket/x"):
-        fetch.run(tmp_path, data(source="s3://nobucket/x"))
+        fetch.fetch_source(tmp_path, data(source="s3://nobucket/x"))
 
 
 def test_without_the_extra_its_name_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +131,9 @@ def test_without_the_extra_its_name_is_said(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(builtins, "__import__", lacking)
     with pytest.raises(InputError, match=r"pip install 'windvane\[s3\]'"):
-        fetch.run(tmp_path, data(source="s3://bucket/x"))
+        fetch.fetch_source(tmp_path, data(source="s3://bucket/x"))
     with pytest.raises(InputError, match=r"pip install 'windvane\[duckdb\]'"):
-        fetch.run(tmp_path, data(source="duckdb:///x.duckdb", query="SELECT 1"))
+        fetch.fetch_source(tmp_path, data(source="duckdb:///x.duckdb", query="SELECT 1"))
 
 
 def test_a_glob_copies_what_changed(tmp_path: Path) -> None:
@@ -140,22 +141,22 @@ def test_a_glob_copies_what_changed(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / "in" / f"{name}.csv").write_text("x\n1\n2\n")
     section = data(source="in/*.csv")
-    done = fetch.run(tmp_path, section)
+    done = fetch.fetch_source(tmp_path, section)
     assert done.record is not None
     assert [part.name for part in done.record.parts] == ["in/a.csv", "in/b.csv"]
     before = state(tmp_path)
     later = time.time_ns() + 10**9
     os.utime(tmp_path / "in" / "a.csv", ns=(later, later))
-    assert not fetch.run(tmp_path, section).moved
+    assert not fetch.fetch_source(tmp_path, section).moved
     assert state(tmp_path) == before
     (tmp_path / "in" / "c.csv").write_text("x\n3\n")
-    fetch.run(tmp_path, section)
+    fetch.fetch_source(tmp_path, section)
     (tmp_path / "in" / "b.csv").write_text("x\n1\n3\n")
-    done = fetch.run(tmp_path, section)
+    done = fetch.fetch_source(tmp_path, section)
     assert done.record is not None
     assert str(done.record.changes) == "1 new, 0 updated, 1 deleted rows (by whole rows)"
     with pytest.raises(InputError, match="matches no table"):
-        fetch.run(tmp_path, data(source="out/*.csv"))
+        fetch.fetch_source(tmp_path, data(source="out/*.csv"))
 
 
 def test_a_dvc_remote_in_storage_takes_what_is_missing(storage: Storage, tmp_path: Path) -> None:
@@ -164,17 +165,17 @@ def test_a_dvc_remote_in_storage_takes_what_is_missing(storage: Storage, tmp_pat
     (root / ".windvane/data").mkdir(parents=True)
     for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv"):
         shutil.copy(ROOT / name, root / name)
-    with versioning.pipeline(root) as stages:
+    with dvc_pipeline.open_dvc_pipeline(root) as stages:
         stages.run("ingest", lambda: ROWS.write_parquet(root / ".windvane/data/table.parquet"))
         hashes = stages.hashes()
     remote = "s3://bucket/shared"
-    versioning.push(root, remote, remote, hashes)
-    versioning.push(root, remote, remote, hashes)
+    dvc_pipeline.push_outputs(root, remote, remote, hashes)
+    dvc_pipeline.push_outputs(root, remote, remote, hashes)
     (stored,) = storage.client.list_objects_v2(Bucket="bucket")["Contents"]
     assert stored["Key"].replace("/", "").endswith(hashes[0])
     storage.kill()
     try:
         with pytest.raises(Outage, match=r"data\.remote: s3://bucket/shared: cannot be reached"):
-            versioning.push(root, "s3://bucket/other", remote, hashes)
+            dvc_pipeline.push_outputs(root, "s3://bucket/other", remote, hashes)
     finally:
         storage.start()

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 
 from benchmarks import first_starts
 from tests.conftest import ROOT
-from windvane.ledger import sqlite_files, store
-from windvane.ledger.schema import HEAD, REVISIONS
-from windvane.tasks import mlflow_store
+from windvane.ledger import database, sqlite_files
+from windvane.ledger.schema import HEAD_REVISION, REVISIONS
 from windvane.tasks.errors import Corrupted, WindvaneError
-from windvane.tasks.tracking import Tracker
+from windvane.tasks.stores import mlflow_store
+from windvane.tasks.stores.mlflow_client import MlflowTracker
 
 POINTS = ("store: begin", "ledger: before commit", "store: migrated", "store: settled", "store: renamed")
 
@@ -51,42 +51,42 @@ def rows(path: Path, query: str) -> list[tuple[object, ...]]:
 
 def run_of(home: Path) -> str:
     """A run in the project's own store, which must work."""
-    tracker = Tracker("p", home, None)
+    tracker = MlflowTracker("p", home, None)
     run = tracker.start("a run", "lap", {})
     tracker.end(run)
     return run
 
 
 def whole(path: Path) -> bool:
-    known = sqlite_files.contents(path)
+    known = sqlite_files.inspect_database(path)
     return (
         known is not None
         and not known.half_made
-        and sqlite_files.sound(path)
+        and sqlite_files.is_database_sound(path)
         and not list(path.parent.glob(".*.part*"))
     )
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_ledger_whose_making_was_killed_is_made_by_the_next_start(tmp_path: Path, point: str) -> None:
-    code = f"from windvane.ledger import store; store.connect('sqlite:///{tmp_path}/ledger.db')"
+    code = f"from windvane.ledger import database; database.connect_ledger('sqlite:///{tmp_path}/ledger.db')"
     env = {**os.environ, "WINDVANE_FAILPOINT": point}
     killed = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "ledger.db").exists() == (point == "store: renamed")
-    store.connect(f"sqlite:///{tmp_path}/ledger.db").dispose()
+    database.connect_ledger(f"sqlite:///{tmp_path}/ledger.db").dispose()
     assert whole(tmp_path / "ledger.db")
 
 
 def test_an_empty_ledger_file_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").touch()
-    store.connect(f"sqlite:///{tmp_path}/ledger.db").dispose()
+    database.connect_ledger(f"sqlite:///{tmp_path}/ledger.db").dispose()
     assert whole(tmp_path / "ledger.db")
 
 
 def test_a_log_that_a_deleted_ledger_left_is_not_read_into_the_next(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
-    first = store.connect(url)
+    first = database.connect_ledger(url)
     with first.begin() as db:
         db.execute(sa.text("insert into leases values ('p', 1, null, null)"))
     log = (tmp_path / "ledger.db-wal").read_bytes()
@@ -94,7 +94,7 @@ def test_a_log_that_a_deleted_ledger_left_is_not_read_into_the_next(tmp_path: Pa
     for path in tmp_path.glob("ledger.db*"):
         path.unlink()
     (tmp_path / "ledger.db-wal").write_bytes(log)
-    again = store.connect(url)
+    again = database.connect_ledger(url)
     with again.connect() as db:
         assert db.scalar(sa.text("select count(*) from leases")) == 0
         assert db.scalar(sa.text("pragma integrity_check")) == "ok"
@@ -107,7 +107,7 @@ def older_ledger(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade = command.upgrade
     with monkeypatch.context() as patch:
         patch.setattr(command, "upgrade", lambda config, _: upgrade(config, REVISIONS[0]))
-        engine = store.connect(f"sqlite:///{path}")
+        engine = database.connect_ledger(f"sqlite:///{path}")
     with engine.begin() as db:
         db.execute(sa.text("insert into leases values ('p', 41, null, null)"))
     engine.dispose()
@@ -116,10 +116,10 @@ def older_ledger(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_upgrade_of_a_ledger_keeps_a_copy_of_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, told = tmp_path / "ledger.db", list[Path]()
     older_ledger(path, monkeypatch)
-    store.connect(f"sqlite:///{path}", told.append).dispose()
-    assert sqlite_files.contents(path).revision == HEAD  # type: ignore[union-attr]
-    assert told == sqlite_files.copies(path)
-    assert sqlite_files.contents(told[0]).revision == REVISIONS[0]  # type: ignore[union-attr]
+    database.connect_ledger(f"sqlite:///{path}", told.append).dispose()
+    assert sqlite_files.inspect_database(path).revision == HEAD_REVISION  # type: ignore[union-attr]
+    assert told == sqlite_files.list_backups(path)
+    assert sqlite_files.inspect_database(told[0]).revision == REVISIONS[0]  # type: ignore[union-attr]
     assert rows(told[0], "select token from leases") == rows(path, "select token from leases") == [(41,)]
 
 
@@ -129,23 +129,23 @@ def test_an_upgrade_of_a_ledger_that_is_killed_has_changed_nothing(
 ) -> None:
     path = tmp_path / "ledger.db"
     older_ledger(path, monkeypatch)
-    code = f"from windvane.ledger import store; store.connect('sqlite:///{path}')"
+    code = f"from windvane.ledger import database; database.connect_ledger('sqlite:///{path}')"
     env = {**os.environ, "WINDVANE_FAILPOINT": point}
     assert subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    assert sqlite_files.contents(path).revision == REVISIONS[0]  # type: ignore[union-attr]
-    store.connect(f"sqlite:///{path}").dispose()
-    assert sqlite_files.contents(path).revision == HEAD  # type: ignore[union-attr]
+    assert sqlite_files.inspect_database(path).revision == REVISIONS[0]  # type: ignore[union-attr]
+    database.connect_ledger(f"sqlite:///{path}").dispose()
+    assert sqlite_files.inspect_database(path).revision == HEAD_REVISION  # type: ignore[union-attr]
     assert rows(path, "select token from leases") == [(41,)]
 
 
 def test_a_ledger_of_a_newer_windvane_is_left_alone(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
-    engine = store.connect(url)
+    engine = database.connect_ledger(url)
     with engine.begin() as db:
         db.execute(sa.text("update alembic_version set version_num = '0999'"))
     engine.dispose()
-    with pytest.raises(store.NewerLedger, match="0999"):
-        store.connect(url)
+    with pytest.raises(database.NewerLedger, match="0999"):
+        database.connect_ledger(url)
     assert rows(tmp_path / "ledger.db", "select version_num from alembic_version") == [("0999",)]
 
 
@@ -170,7 +170,7 @@ def test_a_store_that_lost_its_revision_is_not_trusted(tmp_path: Path, templates
         db.commit()
     before = rows(tmp_path / "mlflow.db", "select run_uuid from runs")
     with pytest.raises(WindvaneError, match=r"cut short once.*nothing was changed now. Restore it from a backup"):
-        Tracker("p", tmp_path, None)
+        MlflowTracker("p", tmp_path, None)
     assert rows(tmp_path / "mlflow.db", "select run_uuid from runs") == before
 
 
@@ -182,9 +182,9 @@ def test_a_half_made_store_with_history_is_finished_on_a_copy(
     half_made(path, templates)
     assert run_of(tmp_path)
     assert whole(path)
-    (copy,) = sqlite_files.copies(path)
+    (copy,) = sqlite_files.list_backups(path)
     assert str(copy) in capsys.readouterr().err
-    assert "_alembic_tmp_metrics" in sqlite_files.contents(copy).tables  # type: ignore[union-attr]
+    assert "_alembic_tmp_metrics" in sqlite_files.inspect_database(copy).tables  # type: ignore[union-attr]
     assert set(rows(old, "select run_uuid from runs")) < set(rows(path, "select run_uuid from runs"))
     assert set(rows(old, "select value from metrics")) == set(rows(path, "select value from metrics"))
 
@@ -193,11 +193,11 @@ def test_an_older_store_is_upgraded_and_nothing_is_lost(tmp_path: Path, template
     path = tmp_path / "mlflow.db"
     path.write_bytes(old.read_bytes())
     run_of(tmp_path)
-    (copy,) = sqlite_files.copies(path)
+    (copy,) = sqlite_files.list_backups(path)
     assert rows(copy, first_starts.HISTORY) == rows(old, first_starts.HISTORY)
     assert len(rows(path, "select * from runs")) == first_starts.RUNS + 1
     run_of(tmp_path)
-    assert sqlite_files.copies(path) == [copy]
+    assert sqlite_files.list_backups(path) == [copy]
 
 
 def test_a_store_of_a_newer_mlflow_is_left_alone(tmp_path: Path, templates: Path) -> None:
@@ -206,13 +206,13 @@ def test_a_store_of_a_newer_mlflow_is_left_alone(tmp_path: Path, templates: Path
         db.execute("update alembic_version set version_num = 'fffffffffff0'")
         db.commit()
     with pytest.raises(WindvaneError, match="written by a newer MLflow"):
-        Tracker("p", tmp_path, None)
+        MlflowTracker("p", tmp_path, None)
 
 
 def test_a_damaged_store_says_so(tmp_path: Path, templates: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"no database at all" * 500)
     with pytest.raises(Corrupted, match=r"mlflow.db: is damaged.*Restore it from a backup"):
-        Tracker("p", tmp_path, None)
+        MlflowTracker("p", tmp_path, None)
     assert (tmp_path / "mlflow.db").read_bytes() == b"no database at all" * 500
 
 
@@ -239,13 +239,13 @@ def test_a_template_of_junk_bricks_nothing(tmp_path: Path, templates: Path, cach
 
 
 def test_the_champion_is_read_without_mlflow(tmp_path: Path) -> None:
-    assert mlflow_store.champion(tmp_path / "mlflow.db", "p") is None
+    assert mlflow_store.read_champion_alias(tmp_path / "mlflow.db", "p") is None
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
         db.execute("create table registered_model_aliases (name, alias, version)")
         db.execute("insert into registered_model_aliases values ('p', 'champion', 3)")
         db.commit()
-    assert mlflow_store.champion(tmp_path / "mlflow.db", "p") == "3"
-    assert mlflow_store.champion(tmp_path / "mlflow.db", "q") is None
+    assert mlflow_store.read_champion_alias(tmp_path / "mlflow.db", "p") == "3"
+    assert mlflow_store.read_champion_alias(tmp_path / "mlflow.db", "q") is None
 
 
 @pytest.mark.slow

@@ -13,17 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from windvane.flows import child, standing, supervisor
-from windvane.flows.standing import Standing
-from windvane.flows.supervisor import Service, Supervisor
-from windvane.ledger.leases import Holder
+from windvane.flows.services import child_process, supervisor, up_state
+from windvane.flows.services.supervisor import ServiceSpec, Supervisor
+from windvane.flows.services.up_state import UpState
+from windvane.ledger.laps import LeaseHolder
 from windvane.tasks.errors import InputError
 
 # A service with a process of its own below it, as MLflow's server has one; it says where both are, and that it is ready.
 SERVICE = """
 import os, subprocess, sys, time
-from windvane.flows.child import follow_parent
-follow_parent()
+from windvane.flows.services.child_process import end_group_with_parent
+end_group_with_parent()
 below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 with open(sys.argv[1] + ".part", "w") as said:
     said.write(f"{os.getpid()} {below.pid}")
@@ -34,16 +34,16 @@ time.sleep(600)
 PARENT = """
 import sys, time
 from pathlib import Path
-from windvane.flows import standing
-from windvane.flows.standing import Standing
-from windvane.flows.supervisor import Supervisor
-from windvane.ledger.leases import Holder
+from windvane.flows.services import up_state
+from windvane.flows.services.up_state import UpState
+from windvane.flows.services.supervisor import Supervisor
+from windvane.ledger.laps import LeaseHolder
 from tests.test_supervisor import service
 home = Path(sys.argv[1])
-with standing.alone(home):
+with up_state.hold_up_lock(home):
     def told(children):
         alive = {name: (one.pid, one.born) for name, one in children.items()}
-        standing.write(home, Standing(Holder.me("up"), children=alive))
+        up_state.write_up_state(home, UpState(LeaseHolder.me("up"), children=alive))
     watched = Supervisor([service(home, "one")], home / "up", told)
     while True:
         watched.step()
@@ -51,14 +51,14 @@ with standing.alone(home):
 """
 
 
-def service(home: Path, name: str, after: tuple[str, ...] = ()) -> Service:
+def service(home: Path, name: str, after: tuple[str, ...] = ()) -> ServiceSpec:
     said = home / f"{name}.said"
     command = (sys.executable, "-c", SERVICE, str(said))
 
     def healthy(pid: int | None) -> bool:
         return said.exists() and said.read_text().split()[0] == str(pid)
 
-    return Service(name, None, healthy, command, {child.MARK: str(home)}, after)
+    return ServiceSpec(name, None, healthy, command, {child_process.OWNER_VARIABLE: str(home)}, after)
 
 
 def until(true: Callable[[], bool], step: Callable[[], None] = lambda: None, seconds: float = 60) -> None:
@@ -107,7 +107,7 @@ def test_what_dies_is_started_again_with_its_whole_group(tmp_path: Path, watched
 
 def test_a_service_that_keeps_dying_is_started_ever_more_seldom(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "raise SystemExit('worn out')")
-    watched = Supervisor([Service("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
+    watched = Supervisor([ServiceSpec("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
     one, waits = watched.children["one"], []
     for deaths in (1, 2, 3):
         until(lambda deaths=deaths: one.deaths == deaths, watched.step)  # type: ignore[misc]
@@ -118,7 +118,7 @@ def test_a_service_that_keeps_dying_is_started_ever_more_seldom(tmp_path: Path) 
 
 def test_what_keeps_dying_says_how_often_and_why(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "raise SystemExit('worn out')")
-    watched = Supervisor([Service("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
+    watched = Supervisor([ServiceSpec("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
     one = watched.children["one"]
     until(lambda: one.deaths == 2, watched.step)
     assert one.state == "died 2 times, started again (see one.log): worn out"
@@ -132,8 +132,8 @@ def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) 
     def hangs(_: int | None) -> bool:
         return let_go.wait(600)
 
-    code = "import time\nfrom windvane.flows.child import follow_parent\nfollow_parent()\ntime.sleep(600)"
-    hanging = Service("hanging", None, hangs, (sys.executable, "-c", code))
+    code = "import time\nfrom windvane.flows.services.child_process import end_group_with_parent\nend_group_with_parent()\ntime.sleep(600)"
+    hanging = ServiceSpec("hanging", None, hangs, (sys.executable, "-c", code))
     watched = Supervisor([hanging, service(tmp_path, "two")], tmp_path / "up", lambda _: None)
     until(lambda: watched.children["two"].ready, watched.step)
     assert not watched.children["hanging"].ready
@@ -143,7 +143,7 @@ def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) 
 
 def test_what_another_start_would_not_mend_is_told(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "import sys; print('windvane: no key', file=sys.stderr); sys.exit(2)")
-    watched = Supervisor([Service("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
+    watched = Supervisor([ServiceSpec("one", None, lambda _: False, command)], tmp_path / "up", lambda _: None)
     with pytest.raises(InputError, match=r"^no key$"):
         until(lambda: False, watched.step)
 
@@ -154,8 +154,8 @@ def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     until(lambda: gone(pids))
-    assert standing.running(tmp_path) is None
-    with standing.alone(tmp_path):
+    assert up_state.read_running_up(tmp_path) is None
+    with up_state.hold_up_lock(tmp_path):
         pass  # and the next one may begin
 
 
@@ -163,7 +163,7 @@ def test_what_was_left_behind_is_found_and_nothing_else(tmp_path: Path) -> None:
     def begin(home: Path, said: str) -> subprocess.Popen[bytes]:
         # Its pipe stays open: it does not learn of the end of whoever started it.
         command = [sys.executable, "-c", SERVICE, str(tmp_path / f"{said}.said")]
-        environment = {**os.environ, child.MARK: str(home)}
+        environment = {**os.environ, child_process.OWNER_VARIABLE: str(home)}
         return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
 
     mine, leaderless, other = begin(tmp_path, "mine"), begin(tmp_path, "leaderless"), begin(tmp_path / "b", "other")
@@ -171,12 +171,12 @@ def test_what_was_left_behind_is_found_and_nothing_else(tmp_path: Path) -> None:
     pids = {name: processes(tmp_path, name) for name in ("mine", "leaderless", "other")}
     leaderless.kill()
     leaderless.wait()
-    me = Holder.me("up")
+    me = LeaseHolder.me("up")
     # Of another project, and with another birth: a number that was given to somebody else meanwhile.
     children = {"a": (mine.pid, born[mine.pid]), "b": (leaderless.pid, born[leaderless.pid])}
     strangers = {"c": (other.pid, born[other.pid]), "d": (os.getpid(), 1.0)}
     try:
-        assert supervisor.sweep(Standing(me, children={**children, **strangers}), tmp_path) == 3
+        assert supervisor.end_orphaned_processes(UpState(me, children={**children, **strangers}), tmp_path) == 3
         assert gone([*pids["mine"], pids["leaderless"][1]])
         assert not gone(pids["other"])
     finally:
@@ -188,8 +188,8 @@ def test_what_was_left_behind_is_found_and_nothing_else(tmp_path: Path) -> None:
 def test_a_second_one_is_told_who_runs_already(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
     processes(tmp_path, "one")
-    until(lambda: standing.read(tmp_path) is not None)  # the child may be faster than who started it
-    with pytest.raises(InputError, match=f"process {parent.pid}"), standing.alone(tmp_path):
+    until(lambda: up_state.read_up_state(tmp_path) is not None)  # the child may be faster than who started it
+    with pytest.raises(InputError, match=f"process {parent.pid}"), up_state.hold_up_lock(tmp_path):
         raise AssertionError("two at once")
     parent.kill()
     parent.wait()
@@ -198,4 +198,4 @@ def test_a_second_one_is_told_who_runs_already(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"holder": 1, "children": {}}', '{"children": 1}'])
 def test_a_spoilt_file_of_the_last_up_says_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "up.json").write_text(content)
-    assert standing.running(tmp_path) is None
+    assert up_state.read_running_up(tmp_path) is None

@@ -8,19 +8,21 @@ import pandas as pd
 import pytest
 
 from tests.tables_for_tests import chosen, houses
-from windvane.tasks import findings, ingest, measure, profile, report, validate
 from windvane.tasks.errors import InputError
-from windvane.tasks.findings import Finding
-from windvane.tasks.profile import Profile
+from windvane.tasks.ingest import ingestion
+from windvane.tasks.reports import data_report
+from windvane.tasks.validate import findings, table_profile, table_statistics, table_validation
+from windvane.tasks.validate.findings import TableFinding
+from windvane.tasks.validate.table_profile import TableProfile
 
 
-def checked(table: pd.DataFrame, tmp_path: Path, **problem: Any) -> tuple[Profile, tuple[Finding, ...]]:
+def checked(table: pd.DataFrame, tmp_path: Path, **problem: Any) -> tuple[TableProfile, tuple[TableFinding, ...]]:
     table.to_parquet(tmp_path / "houses.parquet")
     mine = chosen("houses.parquet", **problem)
-    ingest.run(tmp_path, mine)
-    validate.run(tmp_path, mine)
-    told = tuple(f for f in findings.read(tmp_path / findings.FINDINGS) if f.level != "pass")
-    return profile.read(tmp_path / profile.PROFILE), told
+    ingestion.run_ingest(tmp_path, mine)
+    table_validation.run_validation(tmp_path, mine)
+    told = tuple(f for f in findings.read_findings(tmp_path / findings.FINDINGS_FILE) if f.level != "pass")
+    return table_profile.read_profile(tmp_path / table_profile.PROFILE_FILE), told
 
 
 def test_profile_of_a_good_table(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ STOPS: dict[str, tuple[pd.DataFrame, dict[str, Any], list[str]]] = {
     "rare class": (GOOD.assign(town=["Rom"] * 3 + ["Ulm"] * (N - 3)), CLASSES, ["'Rom' (3)", "10 rows", "join them"]),
     "all-missing column": (GOOD.assign(pool=np.nan), {}, ["'pool'", "empty in every row", "problem.ignore"]),
     "infinite values": (GOOD.assign(size=np.inf), {}, ["'size'", f"{N} infinite", "problem.ignore"]),
-    "infinite target": (GOOD.assign(price=[np.inf, *GOOD["price"][1:]]), {}, ["'price'", "1 infinite", "Mend"]),
+    "infinite target": (GOOD.assign(price=[np.inf, *GOOD["price"][1:]]), {}, ["'price'", "1 infinite", "Fix"]),
     "ids repeat": (GOOD.assign(id=[1, *range(1, N)]), {"id": "id"}, ["problem.id", "'id'", "such as 1", "null"]),
     "id with gaps": (GOOD.assign(id=[None, *range(1, N)]), {"id": "id"}, ["problem.id", "empty in 1 rows", "Fill"]),
     "group with gaps": (GOOD.assign(town=[None, *GOOD["town"][1:]]), {"group": "town"}, ["problem.group", "'town'"]),
@@ -72,7 +74,7 @@ def test_a_table_that_cannot_teach_is_stopped(name: str, tmp_path: Path) -> None
     message = str(caught.value)
     assert "houses.parquet" in message
     assert all(words in message for words in said), message
-    assert not (tmp_path / profile.PROFILE).exists()
+    assert not (tmp_path / table_profile.PROFILE_FILE).exists()
 
 
 def test_all_stops_are_said_at_once_and_ignoring_helps(tmp_path: Path) -> None:
@@ -83,15 +85,15 @@ def test_all_stops_are_said_at_once_and_ignoring_helps(tmp_path: Path) -> None:
 
 
 def test_a_table_that_stops_has_a_page_until_one_passes(tmp_path: Path) -> None:
-    page = tmp_path / validate.STOPPED
+    page = tmp_path / table_validation.STOPPED_PAGE_FILE
     table = houses().assign(depth=-np.inf)
-    with pytest.raises(InputError, match=f"{validate.STOPPED} shows the table$"):
+    with pytest.raises(InputError, match=f"{table_validation.STOPPED_PAGE_FILE} shows the table$"):
         checked(table, tmp_path)
     assert "depth" in page.read_text(encoding="utf-8")
-    assert not (tmp_path / report.REPORT).exists()
+    assert not (tmp_path / data_report.DATA_REPORT_FILE).exists()
     checked(table, tmp_path, ignore=["depth"])
     assert not page.exists()
-    assert (tmp_path / report.REPORT).exists()
+    assert (tmp_path / data_report.DATA_REPORT_FILE).exists()
 
 
 def test_what_does_not_stop_is_a_finding(tmp_path: Path) -> None:
@@ -123,22 +125,22 @@ def test_a_large_table_is_counted_like_a_small_one(tmp_path: Path, monkeypatch: 
     )
     table.to_parquet(tmp_path / "houses.parquet")
     mine = chosen("houses.parquet", ignore=["far"])
-    ingest.run(tmp_path, mine)
-    validate.run(tmp_path, mine)
-    small = profile.read(tmp_path / profile.PROFILE)
-    monkeypatch.setattr(measure, "EXACT_ROWS", 1000)
-    validate.run(tmp_path, mine)
-    assert profile.read(tmp_path / profile.PROFILE) == small
-    counted = {c.name: c for c in measure.counts(measure.lazy(table))[1]}
+    ingestion.run_ingest(tmp_path, mine)
+    table_validation.run_validation(tmp_path, mine)
+    small = table_profile.read_profile(tmp_path / table_profile.PROFILE_FILE)
+    monkeypatch.setattr(table_statistics, "EXACT_COUNT_ROWS", 1000)
+    table_validation.run_validation(tmp_path, mine)
+    assert table_profile.read_profile(tmp_path / table_profile.PROFILE_FILE) == small
+    counted = {c.name: c for c in table_statistics.count_columns(table_statistics.scan_frame(table))[1]}
     assert (counted["far"].infinite, counted["same"].distinct, counted["stars"].distinct) == (3, 1, 5)
 
 
 def test_an_estimate_says_that_it_is_one() -> None:
-    assert measure.told(123_456, 1_000_000) == "123,456"
-    assert measure.told(9_876, 10_000_000) == "9,876"
-    assert measure.told(4_987_123, 10_000_000) == "about 5,000,000"
+    assert table_statistics.describe_distinct(123_456, 1_000_000) == "123,456"
+    assert table_statistics.describe_distinct(9_876, 10_000_000) == "9,876"
+    assert table_statistics.describe_distinct(4_987_123, 10_000_000) == "about 5,000,000"
 
 
 def test_absent_columns_are_named_without_ingest() -> None:
     with pytest.raises(InputError, match=r"problem\.target: t\.csv has no column 'pryce'\. Did you mean 'price'"):
-        validate.check(houses(), chosen("t.csv", target="pryce"))
+        table_validation.check_table(houses(), chosen("t.csv", target="pryce"))

@@ -63,7 +63,7 @@ def test_it_reads_the_ledger_alone(tmp_path: Path) -> None:
     import subprocess
 
     many = Many(tmp_path)
-    command = [sys.executable, "-X", "importtime", "-m", "windvane.flows.cli", "versions"]
+    command = [sys.executable, "-X", "importtime", "-m", "windvane.cli.main", "versions"]
     done = subprocess.run(command, cwd=many.root, capture_output=True, text=True, check=True)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert not imported & {"mlflow", "pandas", "numpy", "sklearn", "prefect", "dvc", "alembic"}

@@ -16,21 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sources_for_tests import Web, data, send, state, web
-from windvane.tasks import fetch, raw
-from windvane.tasks.data_settings import Data
 from windvane.tasks.errors import InputError, Outage
-from windvane.tasks.origins import network
+from windvane.tasks.settings.data_section import DataSettings
+from windvane.tasks.sources import fetch, http_source, snapshot
 
 ROWS = [{"id": i, "x": i / 2, "town": "Ulm"} for i in range(1, 8)]
 
 
-def asked(server: Web, path: str = "/", **http: Any) -> Data:
+def asked(server: Web, path: str = "/", **http: Any) -> DataSettings:
     allowed = {"hosts": ["127.0.0.1"], "private": True, **http}
     return data(source=f"{server.url}{path}", http=allowed, timeout=5)
 
 
 def lines(root: Path) -> list[dict[str, Any]]:
-    record = raw.read(root)
+    record = snapshot.read_snapshot(root)
     assert record is not None
     (part,) = record.parts
     return [json.loads(line) for line in (root / part.path).read_text().splitlines()]
@@ -39,7 +38,7 @@ def lines(root: Path) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off without waiting; how long it would wait is tested by itself."""
-    monkeypatch.setattr(network, "pause", lambda state: 0.0)
+    monkeypatch.setattr(http_source, "compute_retry_wait", lambda state: 0.0)
 
 
 # Without a time of packing: workers that collect in two different seconds would not agree on the test's name.
@@ -66,13 +65,13 @@ def test_formats_by_content_type_or_ending(
     with web(lambda request: send(request, content, kind)) as server:
         records = "result.items" if kind.startswith("application/json") else None
         section = asked(server, path, records=records)
-        fetch.answers(tmp_path, section)
-        assert fetch.run(tmp_path, section).new == 7
-        record = raw.read(tmp_path)
+        fetch.probe_source(tmp_path, section)
+        assert fetch.fetch_source(tmp_path, section).new == 7
+        record = snapshot.read_snapshot(tmp_path)
         assert record is not None
         assert record.parts[0].path.endswith(ending)
         before = state(tmp_path)
-        assert not fetch.run(tmp_path, section).moved
+        assert not fetch.fetch_source(tmp_path, section).moved
         assert state(tmp_path) == before
 
 
@@ -85,8 +84,8 @@ def test_an_etag_saves_the_answer(tmp_path: Path) -> None:
             send(request, json.dumps(ROWS).encode(), ETag='"one"')
 
     with web(answer) as server:
-        fetch.run(tmp_path, asked(server))
-        assert not fetch.run(tmp_path, asked(server)).moved
+        fetch.fetch_source(tmp_path, asked(server))
+        assert not fetch.fetch_source(tmp_path, asked(server)).moved
         assert [headers.get("if-none-match") for _, headers in server.requests] == [None, '"one"']
 
 
@@ -110,9 +109,9 @@ def pages(by: str, url: str = "") -> Any:
 def test_paging(tmp_path: Path, paging: dict[str, Any]) -> None:
     with web(pages(str(paging["by"]))) as server:
         section = asked(server, records="rows", paging=paging)
-        assert fetch.run(tmp_path, section).new == 7
+        assert fetch.fetch_source(tmp_path, section).new == 7
         assert lines(tmp_path) == ROWS
-        assert not fetch.run(tmp_path, section).moved
+        assert not fetch.fetch_source(tmp_path, section).moved
 
 
 def test_a_page_that_never_ends_is_noticed(tmp_path: Path) -> None:
@@ -120,7 +119,7 @@ def test_a_page_that_never_ends_is_noticed(tmp_path: Path) -> None:
         web(lambda request: send(request, json.dumps(ROWS).encode())) as server,
         pytest.raises(InputError, match="same page twice"),
     ):
-        fetch.run(tmp_path, asked(server, paging={"by": "page", "parameter": "p"}))
+        fetch.fetch_source(tmp_path, asked(server, paging={"by": "page", "parameter": "p"}))
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -132,18 +131,18 @@ def test_what_passes_is_tried_again(tmp_path: Path, status: int) -> None:
             send(request, json.dumps(ROWS).encode())
 
     with web(answer) as server:
-        assert fetch.run(tmp_path, asked(server)).new == 7
+        assert fetch.fetch_source(tmp_path, asked(server)).new == 7
         assert len(server.requests) == 3
 
 
 def test_what_does_not_pass_is_an_outage_or_an_error(tmp_path: Path) -> None:
     with web(lambda request: send(request, b"", status=503)) as server:
         with pytest.raises(Outage, match=r"503 .* after 5 attempts"):
-            fetch.run(tmp_path, asked(server))
-        assert len(server.requests) == network.ATTEMPTS
+            fetch.fetch_source(tmp_path, asked(server))
+        assert len(server.requests) == http_source.HTTP_ATTEMPTS
     with web(lambda request: send(request, b"", status=404)) as server:
         with pytest.raises(InputError, match=r"answers 404"):
-            fetch.run(tmp_path, asked(server))
+            fetch.fetch_source(tmp_path, asked(server))
         assert len(server.requests) == 1
     assert state(tmp_path) == {}
 
@@ -163,16 +162,16 @@ def test_a_connection_that_is_cut_leaves_the_snapshot_and_the_next_fetch_works(t
             send(request, b"x,y\n1,2\n3,4\n" + b"5,6\n" * len(server.requests), "text/csv")
 
     with web(answer) as server:
-        fetch.run(tmp_path, asked(server))
+        fetch.fetch_source(tmp_path, asked(server))
         before, cut = state(tmp_path), True
         with pytest.raises(Outage, match="breaks off"):
-            fetch.run(tmp_path, asked(server))
+            fetch.fetch_source(tmp_path, asked(server))
         assert state(tmp_path) == before
-        assert len(server.requests) == 1 + network.ATTEMPTS
+        assert len(server.requests) == 1 + http_source.HTTP_ATTEMPTS
         cut = False
-        assert fetch.run(tmp_path, asked(server)).moved
+        assert fetch.fetch_source(tmp_path, asked(server)).moved
     with pytest.raises(Outage, match="does not answer"):
-        fetch.run(tmp_path, asked(server))
+        fetch.fetch_source(tmp_path, asked(server))
 
 
 def test_more_than_is_allowed_is_refused_as_it_comes(tmp_path: Path) -> None:
@@ -184,7 +183,7 @@ def test_more_than_is_allowed_is_refused_as_it_comes(tmp_path: Path) -> None:
             request.wfile.write(b"1,2\n" * 65536)
 
     with web(answer) as server, pytest.raises(InputError, match=r"data\.http\.megabytes.*more than 1 MB"):
-        fetch.run(tmp_path, asked(server, megabytes=1))
+        fetch.fetch_source(tmp_path, asked(server, megabytes=1))
     assert state(tmp_path) == {}
 
 
@@ -194,10 +193,10 @@ def test_a_host_must_be_allowed_and_a_private_address_meant(tmp_path: Path) -> N
             data(source=server.url)
         closed = data(source=server.url, http={"hosts": ["127.0.0.1"]})
         with pytest.raises(InputError, match=r"leads to 127\.0\.0\.1, a private address.*private: true"):
-            fetch.run(tmp_path, closed)
+            fetch.fetch_source(tmp_path, closed)
         named = data(source=f"http://localhost:{server.port}/", http={"hosts": ["localhost"]})
         with pytest.raises(InputError, match="private address"):
-            fetch.run(tmp_path, named)
+            fetch.fetch_source(tmp_path, named)
         assert server.requests == []
 
 
@@ -210,7 +209,7 @@ def test_a_redirect_to_another_place_is_not_followed(tmp_path: Path, location: s
 
     with web(answer) as server:
         with pytest.raises(InputError, match="sends us on to another place"):
-            fetch.run(tmp_path, asked(server))
+            fetch.fetch_source(tmp_path, asked(server))
         assert len(server.requests) == 1
 
 
@@ -222,10 +221,10 @@ def test_a_redirect_on_the_same_host_is_followed_and_a_circle_ends(tmp_path: Pat
             send(request, json.dumps(ROWS).encode())
 
     with web(answer) as server:
-        assert fetch.run(tmp_path, asked(server)).new == 7
+        assert fetch.fetch_source(tmp_path, asked(server)).new == 7
     circle = web(lambda request: send(request, b"", status=302, Location="/"))
     with circle as server, pytest.raises(InputError, match="redirects more than"):
-        fetch.run(tmp_path, asked(server))
+        fetch.fetch_source(tmp_path, asked(server))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +249,7 @@ def test_a_redirect_on_the_same_host_is_followed_and_a_circle_ends(tmp_path: Pat
     ],
 )
 def test_which_addresses_are_asked(address: str, private: bool, asked: bool) -> None:
-    assert (network.refused(address, private) is None) == asked
+    assert (http_source.explain_refused_address(address, private) is None) == asked
 
 
 @pytest.mark.parametrize(
@@ -265,17 +264,17 @@ def test_which_addresses_are_asked(address: str, private: bool, asked: bool) -> 
 )
 def test_an_answer_that_is_no_table_is_refused(tmp_path: Path, body: bytes, records: str | None, said: str) -> None:
     with web(lambda request: send(request, body)) as server, pytest.raises(InputError, match=said):
-        fetch.run(tmp_path, asked(server, records=records))
+        fetch.fetch_source(tmp_path, asked(server, records=records))
     assert state(tmp_path) == {}
 
 
 @given(st.integers(0, 10**6))
 def test_retry_after_is_a_number_or_a_date(wait: int) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    assert network.seconds(str(wait), now) == wait
+    assert http_source.parse_retry_after(str(wait), now) == wait
     date = datetime.fromtimestamp(now.timestamp() + wait, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    assert network.seconds(date, now) == wait
-    assert network.seconds("soon", now) is None
+    assert http_source.parse_retry_after(date, now) == wait
+    assert http_source.parse_retry_after("soon", now) is None
 
 
 def test_headers_are_sent_and_shown_nowhere(
@@ -285,17 +284,17 @@ def test_headers_are_sent_and_shown_nowhere(
     monkeypatch.setenv("TOKEN", "hunter2hunter2")
     with web(lambda request: send(request, json.dumps(ROWS).encode())) as server:
         section = asked(server, "/?page_size=3&access_token=${TOKEN}", headers={"Authorization": "Bearer ${TOKEN}"})
-        fetch.run(tmp_path, section)
+        fetch.fetch_source(tmp_path, section)
         path, headers = server.requests[0]
         assert headers["authorization"] == "Bearer hunter2hunter2"
         assert "hunter2hunter2" in path
         server.answer = lambda request: send(request, b"", status=404)
         with pytest.raises(InputError) as caught:
-            fetch.run(tmp_path, section)
+            fetch.fetch_source(tmp_path, section)
     assert "hunter2" not in f"{caught.value} {section!r} {section.model_dump()}"
     assert b"hunter2" not in b"".join(state(tmp_path).values())
     with pytest.raises(Outage) as cut:
-        fetch.run(tmp_path, section)
+        fetch.fetch_source(tmp_path, section)
     assert "hunter2" not in str(cut.value)
     assert "127.0.0.1" in caplog.text
     assert "hunter2" not in caplog.text

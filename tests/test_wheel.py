@@ -25,7 +25,7 @@ from tests.standing_up import READY_SECONDS, free_port
 
 pytestmark = pytest.mark.slow
 
-ROOMS = ("flows", "tasks", "monitoring", "serving", "ledger")
+ROOMS = ("cli", "flows", "tasks", "monitoring", "serving", "ledger", "templates")
 # Whoever imports one of these gets a file of the user's instead of the library, and says so.
 TRAP = "raise SystemExit('a file of the user was imported: ' + __file__)\n"
 
@@ -171,7 +171,10 @@ def test_the_wheel_holds_windvane_alone_with_its_papers(wheel: Path) -> None:
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"windvane", f"{wheel.name.split('-py3')[0]}.dist-info"}
-    assert {"windvane/pipeline.yaml", "windvane/py.typed", "windvane/serving/page.html"} <= set(names)
+    assert {"windvane/pipeline.yaml", "windvane/py.typed"} <= set(names)
+    templates = {f"windvane/templates/{path.name}" for path in (ROOT / "templates").iterdir() if path.is_file()}
+    assert len(templates) > 7
+    assert templates <= set(names)
     assert papers == {name: (ROOT / name).read_bytes() for name in ("LICENSE", "NOTICE")}
     assert "License-Expression: Apache-2.0" in metadata
 

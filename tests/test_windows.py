@@ -14,30 +14,39 @@ from hypothesis import strategies as st
 
 from tests.ledgers import answer, put
 from tests.tables_for_tests import chosen, houses
-from windvane.ledger import labels, store, windows
-from windvane.ledger.labels import Statement
-from windvane.ledger.moments import moment
-from windvane.ledger.privacy import Privacy
-from windvane.monitoring import frames
-from windvane.monitoring.windows import after, by_rows, due, level, present, spans
-from windvane.tasks import history
+from windvane.ledger import database, labels, windows
+from windvane.ledger.database import to_timestamp
+from windvane.ledger.labels import LabelStatement
+from windvane.ledger.privacy import PrivacyRules
+from windvane.monitoring import window_frames
+from windvane.monitoring.watch.windows import (
+    compute_check_level,
+    find_event_time,
+    find_first_window_start,
+    is_check_due,
+    list_calendar_windows,
+    list_row_windows,
+)
 from windvane.tasks.errors import InputError
-from windvane.tasks.features import Columns
-from windvane.tasks.watch_settings import Window, window
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.settings.monitoring_section import WindowLength, parse_window_length
+from windvane.tasks.split import time_windows
 
-MONTH = Window(months=1)
+MONTH = WindowLength(months=1)
 
 
 def test_months_lie_on_the_calendar_in_utc_and_begin_behind_what_was_taught() -> None:
-    begin = after("2026-01-15T00:00:00", "2026-02-02")
-    found = spans(moment("2026-01-20"), moment("2026-03-01"), MONTH, begin, moment("2026-03-01"))
+    begin = find_first_window_start("2026-01-15T00:00:00", "2026-02-02")
+    found = list_calendar_windows(
+        to_timestamp("2026-01-20"), to_timestamp("2026-03-01"), MONTH, begin, to_timestamp("2026-03-01")
+    )
     assert [(p.start[:10], p.end[:10], p.closed) for p in found] == [
         ("2026-01-15", "2026-02-01", True),
         ("2026-02-01", "2026-03-01", True),
         ("2026-03-01", "2026-04-01", False),
     ]
-    assert found[0].start > moment("2026-01-15")
-    assert after(None, "2026-02-02") == "2026-02-02"
+    assert found[0].start > to_timestamp("2026-01-15")
+    assert find_first_window_start(None, "2026-02-02") == "2026-02-02"
 
 
 @pytest.mark.parametrize(
@@ -52,9 +61,12 @@ def test_months_lie_on_the_calendar_in_utc_and_begin_behind_what_was_taught() ->
     ],
 )
 def test_spans_are_aligned(written: str, inside: str, start: str, end: str) -> None:
-    cut = window(written)
-    found = history.begin(datetime.fromisoformat(inside).replace(tzinfo=UTC), cut)
-    assert (moment(found), moment(history.end(found, cut))) == (moment(start), moment(end))
+    cut = parse_window_length(written)
+    found = time_windows.find_window_start(datetime.fromisoformat(inside).replace(tzinfo=UTC), cut)
+    assert (to_timestamp(found), to_timestamp(time_windows.find_window_end(found, cut))) == (
+        to_timestamp(start),
+        to_timestamp(end),
+    )
 
 
 @given(
@@ -62,16 +74,16 @@ def test_spans_are_aligned(written: str, inside: str, start: str, end: str) -> N
     st.sampled_from(["1h", "5h", "1d", "7d", "2w", "1mo", "5mo"]),
 )
 def test_every_moment_lies_in_its_window(at: datetime, written: str) -> None:
-    cut, at = window(written), at.replace(tzinfo=UTC)
-    start = history.begin(at, cut)
-    assert start <= at < history.end(start, cut)
-    assert history.begin(start, cut) == start
+    cut, at = parse_window_length(written), at.replace(tzinfo=UTC)
+    start = time_windows.find_window_start(at, cut)
+    assert start <= at < time_windows.find_window_end(start, cut)
+    assert time_windows.find_window_start(start, cut) == start
 
 
 @given(st.lists(st.integers(0, 30), max_size=80), st.integers(1, 12))
 def test_windows_of_rows_hold_every_row_once_and_never_part_a_moment(seconds: list[int], rows: int) -> None:
-    times = sorted(moment(s) for s in seconds)
-    places = by_rows(times, rows, moment(-1))
+    times = sorted(to_timestamp(s) for s in seconds)
+    places = list_row_windows(times, rows, to_timestamp(-1))
     held = [[t for t in times if p.start <= t < p.end] for p in places]
     assert [t for inside in held for t in inside] == times
     assert all(len(inside) >= rows for inside in held[:-1])
@@ -82,37 +94,48 @@ def test_windows_of_rows_hold_every_row_once_and_never_part_a_moment(seconds: li
 
 
 def test_windows_of_rows_stay_where_they_are_as_rows_come() -> None:
-    times = [moment(f"2026-01-{d:02d}") for d in range(1, 11)]
-    few, more = by_rows(times[:7], 3, moment("2026-01-01")), by_rows(times, 3, moment("2026-01-01"))
+    times = [to_timestamp(f"2026-01-{d:02d}") for d in range(1, 11)]
+    few, more = (
+        list_row_windows(times[:7], 3, to_timestamp("2026-01-01")),
+        list_row_windows(times, 3, to_timestamp("2026-01-01")),
+    )
     assert few[:2] == more[:2]
     assert few[2].start == more[2].start
 
 
 @pytest.mark.parametrize("looks", range(8))
 def test_all_looks_at_a_window_together_spend_its_false_alarms_at_most(looks: int) -> None:
-    spent = sum(level(0.01, n, closed=False) for n in range(looks)) + level(0.01, looks, closed=True)
+    spent = sum(compute_check_level(0.01, n, closed=False) for n in range(looks)) + compute_check_level(
+        0.01, looks, closed=True
+    )
     assert spent <= 0.01
     assert spent == 0.01 or looks
 
 
 def test_an_open_window_is_looked_at_again_when_its_rows_have_doubled_and_once_when_it_is_over() -> None:
-    assert due(0, 0, 3, was_closed=False, closed=False)
-    assert not due(1, 100, 199, was_closed=False, closed=False)
-    assert due(1, 100, 200, was_closed=False, closed=False)
-    assert due(1, 100, 101, was_closed=False, closed=True)
-    assert not due(2, 100, 500, was_closed=True, closed=True)
+    assert is_check_due(0, 0, 3, was_closed=False, closed=False)
+    assert not is_check_due(1, 100, 199, was_closed=False, closed=False)
+    assert is_check_due(1, 100, 200, was_closed=False, closed=False)
+    assert is_check_due(1, 100, 101, was_closed=False, closed=True)
+    assert not is_check_due(2, 100, 500, was_closed=True, closed=True)
 
 
 def test_the_clock_is_the_walls_where_rows_arrive_as_they_happen_and_the_events_where_history_is_played() -> None:
     wall = datetime(2026, 11, 25, tzinfo=UTC)
-    live = present(moment("2026-11-24"), moment("2026-11-24T01:00:00"), wall, window("7d"))
-    assert live == moment(wall)
-    assert present(moment("2015-07-01"), moment("2026-11-24"), wall, MONTH) == moment("2015-07-01")
-    assert present(moment("2015-07-01"), None, wall, window(500)) == moment("2015-07-01")
-    assert present(None, None, wall, MONTH) == moment(wall)
+    live = find_event_time(
+        to_timestamp("2026-11-24"), to_timestamp("2026-11-24T01:00:00"), wall, parse_window_length("7d")
+    )
+    assert live == to_timestamp(wall)
+    assert find_event_time(to_timestamp("2015-07-01"), to_timestamp("2026-11-24"), wall, MONTH) == to_timestamp(
+        "2015-07-01"
+    )
+    assert find_event_time(to_timestamp("2015-07-01"), None, wall, parse_window_length(500)) == to_timestamp(
+        "2015-07-01"
+    )
+    assert find_event_time(None, None, wall, MONTH) == to_timestamp(wall)
 
 
-COLUMNS = Columns(numbers=("x",), booleans=("new",), low=("city",), dates=("day",))
+COLUMNS = FeatureColumns(numbers=("x",), booleans=("new",), low=("city",), dates=("day",))
 
 
 def record(target: Any = (1.0, 2.0)) -> pd.DataFrame:
@@ -130,19 +153,21 @@ def record(target: Any = (1.0, 2.0)) -> pd.DataFrame:
     )
 
 
-def rows(tmp_path: Path, *given: Any, told: tuple[Statement, ...] = (), privacy: Privacy | None = None) -> Any:
-    engine = store.connect(f"sqlite:///{tmp_path / 'l.db'}")
+def rows(
+    tmp_path: Path, *given: Any, told: tuple[LabelStatement, ...] = (), privacy: PrivacyRules | None = None
+) -> Any:
+    engine = database.connect_ledger(f"sqlite:///{tmp_path / 'l.db'}")
     put(engine, "p", *given, privacy=privacy)
-    labels.hand_in(engine, "p", told)
-    return labels.resolved(engine, "p", version=1, unlabelled=True)
+    labels.record_labels(engine, "p", told)
+    return labels.read_labelled_predictions(engine, "p", version=1, unlabelled=True)
 
 
 def test_a_frame_from_the_ledger_has_the_records_columns_and_types(tmp_path: Path) -> None:
     day = int(datetime(2026, 2, 1, tzinfo=UTC).timestamp() * 1_000_000)
     one = answer("a", inputs={"x": "1.5", "new": "true", "city": "Ulm", "day": day}, time="2026-02-01")
     two = answer("b", inputs={"x": None, "new": False, "city": None, "day": "2026-02-02"}, time="2026-02-02")
-    found = rows(tmp_path, one, two, answer("c", version=2), told=(Statement("b", 7.5),))
-    frame = frames.of_ledger(found, COLUMNS, record(), chosen(target="y").problem)
+    found = rows(tmp_path, one, two, answer("c", version=2), told=(LabelStatement("b", 7.5),))
+    frame = window_frames.build_ledger_frame(found, COLUMNS, record(), chosen(target="y").problem)
     assert list(frame["x"]) == [1.5, pytest.approx(np.nan, nan_ok=True)]
     assert list(frame["new"]) == [1.0, 0.0]
     assert frame["city"].tolist()[0] == "Ulm"
@@ -150,7 +175,7 @@ def test_a_frame_from_the_ledger_has_the_records_columns_and_types(tmp_path: Pat
     assert list(frame["day"]) == list(pd.to_datetime(["2026-02-01", "2026-02-02"]))
     assert frame["y"].isna().tolist() == [True, False]
     assert frame["_prediction"].tolist() == [2.5, 2.5]
-    assert frame[frames.KNOWN].isna().tolist() == [True, False]
+    assert frame[window_frames.LABEL_KNOWN_COLUMN].isna().tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -163,52 +188,54 @@ def test_classes_and_probabilities_come_back_as_the_record_has_them(
     output = {"prediction": said, "probabilities": {kinds[0]: 0.25, kinds[1]: 0.75}}
     known = record(kinds).assign(**{f"_p_{kinds[0]}": 0.5, f"_p_{kinds[1]}": 0.5})
     one = answer("a", inputs={"x": 1.0, "new": True, "city": "Ulm", "day": "2026-01-01"}, output=output)
-    found = rows(tmp_path, one, told=(Statement("a", label),))
-    frame = frames.of_ledger(found, COLUMNS, known, chosen(target="y", kind="classification").problem)
+    found = rows(tmp_path, one, told=(LabelStatement("a", label),))
+    frame = window_frames.build_ledger_frame(found, COLUMNS, known, chosen(target="y", kind="classification").problem)
     assert (frame["y"][0], frame["_prediction"][0]) == (wanted, wanted)
     assert (frame[f"_p_{kinds[0]}"][0], frame[f"_p_{kinds[1]}"][0]) == (0.25, 0.75)
 
 
 def test_a_column_that_cannot_be_read_keeps_what_it_holds(tmp_path: Path) -> None:
     one = answer("a", inputs={"x": "about five", "new": 1, "city": "Ulm", "day": "2026-01-01"})
-    frame = frames.of_ledger(rows(tmp_path, one), COLUMNS, record(), chosen(target="y").problem)
+    frame = window_frames.build_ledger_frame(rows(tmp_path, one), COLUMNS, record(), chosen(target="y").problem)
     assert frame["x"].tolist() == ["about five"]
 
 
 def test_columns_that_the_ledger_does_not_keep_are_left_out_and_rows_without_inputs_are_told(tmp_path: Path) -> None:
     inputs = {"x": 1.0, "new": True, "city": "Ulm", "day": "2026-01-01"}
     given = [answer(str(i), inputs=inputs) for i in range(50)]
-    found = rows(tmp_path, *given, privacy=Privacy(drop=frozenset({"x"}), sample=0.5))
+    found = rows(tmp_path, *given, privacy=PrivacyRules(drop=frozenset({"x"}), sample=0.5))
     facts = {"columns": {"numbers": ["x"], "booleans": ["new"], "low": ["city"], "high": [], "dates": ["day"]}}
-    columns = frames.columns_of(facts, ("x",))
+    columns = window_frames.read_version_columns(facts, ("x",))
     assert columns.names == ("new", "city", "day")
-    frame = frames.of_ledger(found, columns, record(), chosen(target="y").problem)
+    frame = window_frames.build_ledger_frame(found, columns, record(), chosen(target="y").problem)
     assert "x" not in frame
-    assert 0 < frame[frames.STORED].sum() < 50
+    assert 0 < frame[window_frames.INPUTS_STORED_COLUMN].sum() < 50
     assert frame["_prediction"].notna().all()
 
 
 def test_an_empty_window_is_a_frame(tmp_path: Path) -> None:
-    frame = frames.of_ledger(rows(tmp_path), COLUMNS, record(), chosen(target="y").problem)
+    frame = window_frames.build_ledger_frame(rows(tmp_path), COLUMNS, record(), chosen(target="y").problem)
     assert len(frame) == 0
-    assert {"x", "y", "_prediction", frames.STORED} <= set(frame)
+    assert {"x", "y", "_prediction", window_frames.INPUTS_STORED_COLUMN} <= set(frame)
 
 
 def test_counts_tell_when_a_label_comes_late(tmp_path: Path) -> None:
-    engine = store.connect(f"sqlite:///{tmp_path / 'l.db'}")
+    engine = database.connect_ledger(f"sqlite:///{tmp_path / 'l.db'}")
     put(engine, "p", *(answer(f"{d}", time=f"2026-01-{d:02d}") for d in range(1, 6)), answer("x", version=2))
-    stretch = ("p", 1, moment("2026-01-02"), moment("2026-01-05"))
-    assert windows.counted(engine, *stretch) == (3, 0, None)
-    labels.hand_in(engine, "p", [Statement("3", 1.0), Statement("5", 1.0), Statement("unknown", 1.0)])
-    rows, labelled, known = windows.counted(engine, *stretch)
+    stretch = ("p", 1, to_timestamp("2026-01-02"), to_timestamp("2026-01-05"))
+    assert windows.count_window_rows(engine, *stretch) == (3, 0, None)
+    labels.record_labels(
+        engine, "p", [LabelStatement("3", 1.0), LabelStatement("5", 1.0), LabelStatement("unknown", 1.0)]
+    )
+    rows, labelled, known = windows.count_window_rows(engine, *stretch)
     assert (rows, labelled, known is None) == (3, 1, False)
-    assert windows.stated(engine, "p")[0] == 3
-    found = windows.traffic(engine, "p", 1, moment("2026-01-03"))
-    assert (found.rows, found.first, found.newest) == (3, moment("2026-01-03"), moment("2026-01-05"))
+    assert windows.count_labels(engine, "p")[0] == 3
+    found = windows.read_traffic(engine, "p", 1, to_timestamp("2026-01-03"))
+    assert (found.rows, found.first, found.newest) == (3, to_timestamp("2026-01-03"), to_timestamp("2026-01-05"))
 
 
 def test_trailing_history_keeps_the_rows_of_the_last_windows() -> None:
-    from windvane.tasks import settings
+    from windvane.tasks.settings import project_params
 
     whole = houses(200)
 
@@ -216,7 +243,7 @@ def test_trailing_history_keeps_the_rows_of_the_last_windows() -> None:
         content = {"project": "p", "problem": {"kind": "regression", "target": "price", "time": "day"}}
         content |= {"data": {"source": "t.csv"}, "split": {"strategy": "time"}}
         content |= {"retrain": {"history": written}, "monitor": {"window": cut}}
-        return history.recent(whole, settings.parse(content))
+        return time_windows.select_recent_rows(whole, project_params.parse_settings(content))
 
     assert len(kept("expanding", "7d")) == 200
     assert len(kept("trailing:4", "7d")) == 28

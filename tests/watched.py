@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from windvane.monitoring import estimate
-from windvane.monitoring.estimate import LossModel
-from windvane.tasks import problems
-from windvane.tasks.features import Columns
-from windvane.tasks.problems import Kind
-from windvane.tasks.scores import BASELINE_LOSS, LOSS, PREDICTION, PROBABILITY
-from windvane.tasks.settings import Problem
+from windvane.monitoring.performance import estimated_loss
+from windvane.monitoring.performance.estimated_loss import LossModel
+from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.problem_types.definitions import ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
-COLUMNS = Columns(numbers=("size", "age", "rooms"), booleans=("garden",), low=("town",))
+COLUMNS = FeatureColumns(numbers=("size", "age", "rooms"), booleans=("garden",), low=("town",))
 TOWNS = {"Ulm": 0.0, "Bonn": 40.0, "Kiel": -30.0, "Jena": 15.0}
 
 
-def problem(kind: str, **more: Any) -> Problem:
-    return Problem(kind=kind, target="y", **more)  # type: ignore[arg-type]
+def problem(kind: str, **more: Any) -> ProblemSettings:
+    return ProblemSettings(kind=kind, target="y", **more)  # type: ignore[arg-type]
 
 
-def kind_of(kind: str) -> Kind:
-    return problems.of(kind)
+def kind_of(kind: str) -> ProblemType:
+    return definitions.load_problem_type(kind)
 
 
 def rows(count: int, seed: int, kind: str = "regression") -> pd.DataFrame:
@@ -58,18 +58,18 @@ def chance(frame: pd.DataFrame) -> np.ndarray[Any, Any]:
 def answered(frame: pd.DataFrame, kind: str = "regression", record: bool = False) -> pd.DataFrame:
     """With the champion's answers, and as a record with losses."""
     if kind == "regression":
-        frame = frame.assign(**{PREDICTION: formula(frame).fillna(270)})
-        loss = (frame["y"] - frame[PREDICTION]).abs()
-        return frame.assign(**{LOSS: loss, BASELINE_LOSS: loss}) if record else frame
+        frame = frame.assign(**{PREDICTION_COLUMN: formula(frame).fillna(270)})
+        loss = (frame["y"] - frame[PREDICTION_COLUMN]).abs()
+        return frame.assign(**{LOSS_COLUMN: loss, BASELINE_LOSS_COLUMN: loss}) if record else frame
     p = chance(frame)
-    frame = frame.assign(**{PREDICTION: np.where(p > 0.5, "yes", "no")})
+    frame = frame.assign(**{PREDICTION_COLUMN: np.where(p > 0.5, "yes", "no")})
     if record:
         loss = -np.log(np.where(frame["y"] == "yes", p, 1 - p))
-        frame = frame.assign(**{LOSS: loss, BASELINE_LOSS: loss})
-    return frame.assign(**{f"{PROBABILITY}no": 1 - p, f"{PROBABILITY}yes": p})
+        frame = frame.assign(**{LOSS_COLUMN: loss, BASELINE_LOSS_COLUMN: loss})
+    return frame.assign(**{f"{PROBABILITY_PREFIX}no": 1 - p, f"{PROBABILITY_PREFIX}yes": p})
 
 
 def watched(kind: str = "regression", count: int = 1500, seed: int = 0) -> tuple[pd.DataFrame, LossModel]:
     """A record and what it teaches about losses."""
     record = answered(rows(count, seed, kind), kind, record=True)
-    return record, estimate.fit(record, COLUMNS, kind_of(kind), problem(kind), 0)
+    return record, estimated_loss.fit_loss_model(record, COLUMNS, kind_of(kind), problem(kind), 0)

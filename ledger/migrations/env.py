@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that ledger/store.py hands over, in its transaction."""
+"""Alembic's entry: runs the migrations on the connection that ledger/database.py hands over, in its transaction."""
 
 from __future__ import annotations
 

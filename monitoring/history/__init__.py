@@ -1,1 +1,4 @@
-"""The past as a table of losses: model taught before window i, scored on window j. What replay and backtest play on."""
+"""The past as a table of losses: the model trained before window i, scored on window j.
+
+Replay and backtest play on it.
+"""

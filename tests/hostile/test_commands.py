@@ -33,7 +33,7 @@ def write(project: Folder, case: Case) -> None:
 
 @pytest.mark.slow
 def test_train_refuses_and_goes_on(empty: Folder, prefect_server: str) -> None:
-    from windvane.ledger import store, versions
+    from windvane.ledger import database, versions
 
     env = {"PREFECT_API_URL": prefect_server}
     for name in CHOSEN:
@@ -49,8 +49,8 @@ def test_train_refuses_and_goes_on(empty: Folder, prefect_server: str) -> None:
         assert [path for path in lying(empty.path) if ".part" in path] == [], name
         (empty.path / case.file).unlink()
 
-    ledger = store.connect(f"sqlite:///{empty.path / '.windvane' / 'ledger.db'}")
-    assert versions.champion(ledger, "hostile") is None
+    ledger = database.connect_ledger(f"sqlite:///{empty.path / '.windvane' / 'ledger.db'}")
+    assert versions.find_champion(ledger, "hostile") is None
     assert registered(empty.path) == 0
     GOOD.build(empty.path)
     write(empty, GOOD)

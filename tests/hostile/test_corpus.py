@@ -26,8 +26,11 @@ from tests.hostile import (
 )
 from tests.hostile.case import Case
 from tests.hostile.verdicts import MADE, OUTPUTS, judged, lying, params, shown
-from windvane.flows.cli import main
-from windvane.tasks import report, settings, split, validate
+from windvane.cli.main import main
+from windvane.tasks.reports import data_report
+from windvane.tasks.settings import project_params
+from windvane.tasks.split import data_split
+from windvane.tasks.validate import table_validation
 
 THEMES = (
     corpus_encoding,
@@ -46,7 +49,7 @@ CASES = {case.name: case for theme in THEMES for case in theme.CASES}
 
 # Each message ends in something to do.
 REMEDY = re.compile(
-    r"\b(Add|Copy|Delete|Did you mean|Download|Export|Fill|Fetch|Flatten|Give|Join|join|Lower|Mend|Name|Open|Put|put|Raise|"
+    r"\b(Add|Copy|Delete|Did you mean|Download|Export|Fill|Fetch|Fix|Flatten|Give|Join|join|Lower|Mend|Name|Open|Put|put|Raise|"
     r"Remove|Rename|Save|Set|set|Split|Unpack|Write)\b"
 )
 # What only programmers understand.
@@ -104,12 +107,16 @@ def test_verdict(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         helps(message, case.names or case.file)
         assert [words for words in case.says if words not in message] == [], message
         assert len([made for made in OUTPUTS if str(made) in after]) in (0, len(OUTPUTS))  # in split: all were written
-        assert not [name for name in after if name.startswith(f"{split.SPLIT}/")]
+        assert not [name for name in after if name.startswith(f"{data_split.SPLIT_FOLDER}/")]
     elif case.verdict == "warn":
         assert any(all(words in said for words in case.says) for said in found.said), found.said
         assert all(said.isprintable() and len(said) <= LONGEST for said in found.said)
-    pages = [path for path in (tmp_path / report.REPORT, tmp_path / validate.STOPPED) if path.exists()]
-    assert case.verdict == "stop" or pages == [tmp_path / report.REPORT]
+    pages = [
+        path
+        for path in (tmp_path / data_report.DATA_REPORT_FILE, tmp_path / table_validation.STOPPED_PAGE_FILE)
+        if path.exists()
+    ]
+    assert case.verdict == "stop" or pages == [tmp_path / data_report.DATA_REPORT_FILE]
     assert not [page for page in pages if MARKUP.search(page.read_text(encoding="utf-8"))]
     for name, cells in case.reads.items():
         assert found.table is not None
@@ -129,10 +136,10 @@ def test_init_proposes_or_says_why_not(case: Case, tmp_path: Path, monkeypatch: 
     if ran.exit_code == 2:
         (line,) = [line for line in ran.stderr.splitlines() if line.strip()]
         helps(line.removeprefix("windvane: "), case.names or case.file)
-        assert not Path(settings.PARAMS).exists()
+        assert not Path(project_params.PARAMS_FILE).exists()
         return
-    proposed = settings.load()
+    proposed = project_params.load_settings()
     assert proposed.problem.target == case.problem.get("target", "price")
     assert proposed.data.source == case.file
-    again = judged(Path(), settings.raw(Path(settings.PARAMS)))
+    again = judged(Path(), project_params.read_params(Path(project_params.PARAMS_FILE)))
     assert case.verdict == "stop" or again.verdict != "stop", again.said

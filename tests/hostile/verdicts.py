@@ -13,28 +13,26 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.hostile.case import Case, Verdict
-from windvane.tasks import (
-    contract,
-    contract_template,
-    digest,
-    findings,
-    ingest,
-    profile,
-    report,
-    settings,
-    split,
-    tables,
-    template,
-    validate,
-)
+from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import ingestion
+from windvane.tasks.reports import data_report
+from windvane.tasks.settings import project_params, yaml_files
+from windvane.tasks.split import data_split
+from windvane.tasks.validate import findings, table_profile, table_schema, table_validation
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # What the gate may write, each whole; nothing of the lap: no ledger, no run, no model.
-OUTPUTS = (profile.PROFILE, digest.DIGEST, findings.FINDINGS, report.REPORT)
-MADE = (profile.TABLE, Path(contract.SCHEMA), *OUTPUTS, validate.STOPPED, split.SPLIT)
+OUTPUTS = (table_profile.PROFILE_FILE, table_profile.SUMMARY_FILE, findings.FINDINGS_FILE, data_report.DATA_REPORT_FILE)
+MADE = (
+    table_profile.TABLE_FILE,
+    Path(table_schema.SCHEMA_FILE),
+    *OUTPUTS,
+    table_validation.STOPPED_PAGE_FILE,
+    data_split.SPLIT_FOLDER,
+)
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,18 @@ def judged(root: Path, content: Mapping[str, Any]) -> Judged:
     """The gate's verdict under params.yaml's content. Anything but InputError goes through: it is a fault of ours."""
     import polars as pl
 
-    chosen = settings.parse(dict(content))
+    chosen = project_params.parse_settings(dict(content))
     try:
-        ingest.run(root, chosen)
-        if not (root / contract.SCHEMA).exists():  # as the first lap does
-            proposed = contract_template.propose(pl.scan_parquet(root / profile.TABLE), chosen.problem)
-            template.place(root, contract.SCHEMA, proposed)
-        validate.run(root, chosen)
-        split.run(root, chosen)
+        ingestion.run_ingest(root, chosen)
+        if not (root / table_schema.SCHEMA_FILE).exists():  # as the first lap does
+            proposed = yaml_files.propose_schema(pl.scan_parquet(root / table_profile.TABLE_FILE), chosen.problem)
+            yaml_files.write_user_file(root, table_schema.SCHEMA_FILE, proposed)
+        table_validation.run_validation(root, chosen)
+        data_split.run_split(root, chosen)
     except InputError as stop:
         return Judged("stop", (str(stop),), None)
-    warnings = tuple(f.message for f in findings.read(root / findings.FINDINGS) if f.level == "warn")
-    return Judged("warn" if warnings else "pass", warnings, tables.read_parquet(root / profile.TABLE))
+    warnings = tuple(f.message for f in findings.read_findings(root / findings.FINDINGS_FILE) if f.level == "warn")
+    return Judged("warn" if warnings else "pass", warnings, io.read_parquet(root / table_profile.TABLE_FILE))
 
 
 def shown(table: pd.DataFrame, name: str, count: int) -> tuple[Any, ...]:
@@ -107,4 +105,4 @@ def lying(root: Path) -> dict[str, str]:
 
 def write(root: Path, case: Case) -> None:
     """params.yaml on disk."""
-    (root / settings.PARAMS).write_text(yaml.safe_dump(params(case), allow_unicode=True), encoding="utf-8")
+    (root / project_params.PARAMS_FILE).write_text(yaml.safe_dump(params(case), allow_unicode=True), encoding="utf-8")

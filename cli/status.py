@@ -1,0 +1,226 @@
+"""`windvane status` and `windvane versions`: what serves and why, the last lap, the last check, what runs next, and
+every version. Reads the ledger only.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from windvane.flows.services import up_state
+from windvane.ledger import decisions, laps, versions, windows
+from windvane.ledger.versions import GateJudgement, Promotion, Version
+from windvane.tasks.console import Console, format_metric, format_table
+from windvane.tasks.project import Project
+from windvane.tasks.stores import mlflow_store
+from windvane.tasks.stores.mlflow_client import CHALLENGER_ALIAS, CHAMPION_ALIAS
+
+
+def show_status(project: Project, console: Console) -> dict[str, Any]:
+    """The project's state as plain values, and as a few lines for people."""
+    engine, name = project.ledger, project.name
+    champion, last, lap = (
+        versions.find_champion(engine, name),
+        versions.find_last_promotion(engine, name),
+        laps.find_newest_lap(engine, name),
+    )
+    shown: dict[str, Any] | None = None
+    if champion is not None and last is not None:
+        age = datetime.now(UTC) - datetime.fromisoformat(last.promoted)
+        summary = champion.facts["summary"]
+        shown = {
+            "version": champion.version,
+            "since": last.promoted,
+            "age_days": round(age.total_seconds() / 86400, 2),
+            "cause": last.cause,
+            "reason": last.reason,
+            "taught_until": champion.taught_until,
+            "data_version": champion.data_version,
+            "run_id": champion.run_id,
+            "metric": champion.facts["metric"],
+            "test": summary["test"],
+            "candidate": summary["chosen"],
+        }
+        console.say(
+            f"  champion: version {champion.version} ({summary['chosen']}), since {last.promoted[:19]}Z, {last.cause}"
+        )
+        console.say(f"    why: {last.reason}")
+        low, high = summary["interval"]
+        console.say(
+            f"    test {shown['metric']}: {format_metric(summary['test'])} (95 % interval {format_metric(low)} to {format_metric(high)})"
+        )
+        console.say(
+            f"    data version {champion.data_version}"
+            + (f", taught until {champion.taught_until}" if champion.taught_until else "")
+        )
+    else:
+        console.say("  no champion yet; next: windvane train")
+    lapped = None
+    if lap is not None:
+        outcome = lap.outcome or {}
+        lapped = {"lap": lap.id, "cause": lap.cause, "state": lap.state, "started": lap.started, "ended": lap.ended}
+        lapped |= {"verdict": outcome.get("verdict"), "reason": outcome.get("reason")}
+        said = f": {outcome['verdict']}: {outcome['reason']}" if outcome else ""
+        console.say(f"  last lap: {lap.cause}, {lap.started[:19]}Z, {lap.state}{said}")
+    up = up_state.read_running_up(project.home)
+    stands = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
+    if up is not None:
+        console.say(f"  up: {', '.join(f'{name} {at}' for name, at in stands.items())}; process {up.holder.pid}")
+    services = {
+        "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
+        "mlflow": stands.get("mlflow")
+        or mlflow_store.redact_address(project.tracking_uri or str(project.home / "mlflow.db")),
+        "prefect": stands.get("prefect") or os.environ.get("PREFECT_API_URL") or "started by each lap",
+        "serving": _show_service(project, console),
+    }
+    return {
+        "champion": shown,
+        "last_lap": lapped,
+        "last_window": _show_last_window(project, console),
+        "last_decision": _show_last_decision(project, console),
+        "next": _show_next_runs(project, console),
+        "services": services,
+    }
+
+
+def _show_last_window(project: Project, console: Console) -> dict[str, Any] | None:
+    """The window that was looked at last."""
+    seen = windows.find_newest_window(project.ledger, project.name)
+    if seen is None:
+        return None
+    alarm, note = seen.look["drift"]["alarm"], seen.look["drift"]["note"]
+    columns = list(dict.fromkeys(f["column"] for f in seen.look["drift"]["findings"] if f["alarm"]))
+    console.say(
+        f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
+        f"version {seen.version}: {note if alarm is None else seen.look['diagnosis']['change']}"
+        + (f", alarm in {', '.join(columns)}" if alarm else "")
+    )
+    told = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
+    return told | {"closed": seen.closed, "alarm": alarm, "columns": columns, "note": note, "looked": seen.looked}
+
+
+def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | None:
+    """What the watch decided last, and what came of it."""
+    one = decisions.find_last_decision(project.ledger, project.name)
+    if one is None:
+        return None
+    came = f" ({one.state}{f': {one.note}' if one.note else ''})" if one.action != "wait" else ""
+    console.say(f"  last decision: {one.action}, {one.recorded[:19]}Z{came}: {one.reason}")
+    names = ("id", "action", "reason", "state", "note", "at", "recorded", "version", "depth", "remedy", "gain", "cost")
+    return {name: getattr(one, name) for name in (*names, "realised", "known_until", "made")}
+
+
+def _show_next_runs(project: Project, console: Console) -> dict[str, Any]:
+    """What runs next by itself: what is owed, and the schedules, where `windvane up` runs."""
+    from cronsim import CronSim
+
+    up = up_state.read_running_up(project.home)
+    owed, schedule = decisions.find_pending_retraining(project.ledger, project.name), project.settings.schedule
+    told: dict[str, Any] = {"up": up is not None, "owed": None if owed is None else owed.id}
+    for name, cron in (("monitor", schedule.monitor), ("train", schedule.train)):
+        told[name] = None
+        if up is not None and cron is not None:
+            told[name] = cron if up.clock == "events" else next(CronSim(cron, datetime.now(UTC))).isoformat()
+    said = [f"a retraining is owed ({owed.state})"] if owed is not None else []
+    said += [f"{name} {told[name]}" for name in ("monitor", "train") if told[name]]
+    if up is None:
+        said.append("nothing by itself; windvane monitor looks now, windvane up looks on schedule")
+    console.say(f"  next: {'; '.join(said)}")
+    return told
+
+
+def _show_service(project: Project, console: Console) -> Any:
+    """What a running scoring service said last; None when none runs on this machine."""
+    from windvane.serving.service_state import read_service_state
+
+    told = read_service_state(project.home / "serving")
+    if told is not None:
+        console.say(
+            f"  service: version {told['version']} answers since {str(told['since'])[:19]}Z, process {told['pid']}"
+        )
+        if told["refused"]:
+            console.say(f"    it refused version {told['refused']['version']}: {told['refused']['reason']}")
+    return told
+
+
+# Characters of a cause on the screen; the JSON has all of it.
+CAUSE_WIDTH_CHARACTERS = 44
+
+
+def show_versions(project: Project, console: Console) -> dict[str, Any]:
+    """All versions of the project, the newest last, as plain values and as a table for people."""
+    engine, name = project.ledger, project.name
+    known, moves, judged = (
+        versions.list_versions(engine, name),
+        versions.list_promotions(engine, name),
+        versions.read_newest_judgements(engine, name),
+    )
+    causes, serving = laps.read_lap_causes(engine, name), find_version_roles(known, moves)
+    content = [
+        _describe_version(one, judged.get(one.version), causes.get(one.run_id), serving.get(one.version), moves)
+        for one in known
+    ]
+    if content:
+        some_deleted = any(one["collected"] for one in content)
+        console.say(format_table([_row(one, some_deleted) for one in content]))
+    else:
+        console.say("  no version yet; next: windvane train")
+    return {"versions": content}
+
+
+def find_version_roles(known: tuple[Version, ...], moves: tuple[Promotion, ...]) -> dict[int, str]:
+    """Who is champion, and who challenger, as MLflow's aliases say: the newest version is that until it is promoted."""
+    found = {moves[-1].to_version: CHAMPION_ALIAS} if moves else {}
+    newest = known[-1].version if known else None
+    if newest is not None and newest not in {move.to_version for move in moves}:
+        found[newest] = CHALLENGER_ALIAS
+    return found
+
+
+def _describe_version(
+    version: Version,
+    judgement: GateJudgement | None,
+    cause: str | None,
+    serves: str | None,
+    moves: tuple[Promotion, ...],
+) -> dict[str, Any]:
+    summary = version.facts["summary"]
+    low, high = summary["interval"]
+    told = {} if judgement is None else judgement.verdict.get("outcome", {})
+    promoted = [move.promoted for move in moves if move.to_version == version.version]
+    return {
+        "version": version.version,
+        "serves": serves,
+        "verdict": None if judgement is None else "promoted" if judgement.accepted else "refused",
+        "reason": told.get("reason") or (None if judgement is None else judgement.verdict.get("reason")),
+        "candidate": summary["chosen"],
+        "metric": version.facts["metric"],
+        "value": summary["test"],
+        "low": low,
+        "high": high,
+        "cause": cause,
+        "registered": version.registered,
+        "promoted": promoted[-1] if promoted else None,
+        "collected": version.collected,
+        "data_version": version.data_version,
+        "run_id": version.run_id,
+    }
+
+
+def _row(one: dict[str, Any], some_deleted: bool) -> dict[str, Any]:
+    cause = one["cause"] or "-"
+    files = {"model files": "deleted" if one["collected"] else "kept"} if some_deleted else {}
+    return {
+        "version": one["version"],
+        "serves": one["serves"] or "",
+        "verdict": one["verdict"] or "not judged",
+        "candidate": one["candidate"],
+        "metric": one["metric"],
+        "value": format_metric(one["value"]),
+        "low": format_metric(one["low"]),
+        "high": format_metric(one["high"]),
+        "registered": f"{one['registered'][:19]}Z",
+        **files,
+        "cause": cause if len(cause) <= CAUSE_WIDTH_CHARACTERS else cause[: CAUSE_WIDTH_CHARACTERS - 1] + "…",
+    }

@@ -1,0 +1,1 @@
+"""The steps of a lap: their context, data, model, gate and records."""

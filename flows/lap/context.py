@@ -1,0 +1,190 @@
+"""The context of one lap: its cause and depth, its lease, its decision, and where its work in progress lies.
+
+Opens, claims, records and ends a lap. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from windvane.ledger import decisions, laps, retention, versions
+from windvane.ledger.decisions import DecisionRecord
+from windvane.ledger.versions import Version
+from windvane.monitoring.watch import notifications
+from windvane.tasks.console import Console
+from windvane.tasks.errors import InputError, WindvaneError
+from windvane.tasks.lap_outcome import LapOutcome, describe_version_outcome
+from windvane.tasks.project import Project
+from windvane.tasks.stores import dvc_pipeline, fingerprint
+
+LapDepth = Literal["search", "refit"]
+
+
+@dataclass(frozen=True, eq=False)
+class LapContext:
+    """A lap that holds the project's lease.
+
+    decision: what it carries out, from the ledger. trial_runs: a run in MLflow for each trial. on_record: the ledger knows that
+    it runs. started: by the monotonic clock, when it got its lease.
+    """
+
+    project: Project
+    lease: laps.Lease
+    cause: str
+    depth: LapDepth
+    console: Console
+    id: str = field(default_factory=lambda: uuid4().hex)
+    decision: DecisionRecord | None = None
+    trial_runs: bool = False
+    on_record: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since the lap got its lease."""
+        return round(time.monotonic() - self.started, 2)
+
+    @property
+    def remedy(self) -> str | None:
+        """What the decision that this lap carries out wants done, where that is more than its depth says."""
+        return "labels" if self.decision is not None and self.decision.remedy == "labels" else None
+
+    def folder(self, mark: str) -> Path:
+        """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
+        return self.project.home / "laps" / mark
+
+
+def compute_fingerprint(lap: LapContext, data_version: str) -> str:
+    """The fingerprint of the version that this lap would make from a data version."""
+    spec = None
+    if lap.depth == "refit":
+        champion = versions.find_champion(lap.project.ledger, lap.project.name)
+        if champion is None:
+            raise InputError("there is no champion whose configuration could be refitted. Run `windvane train` first")
+        spec = champion.facts["spec"]
+    return fingerprint.compute_fingerprint(lap.project.settings, data_version, lap.depth, spec, lap.remedy)
+
+
+def clear(lap: LapContext, mark: str) -> None:
+    """Delete the work in progress: everything in it is now in MLflow and the ledger."""
+    shutil.rmtree(lap.folder(mark), ignore_errors=True)
+
+
+@contextmanager
+def open_lap(project: Project, cause: str, depth: LapDepth, console: Console) -> Iterator[LapContext]:
+    """Wait for the lease and hold it; whoever is waited for is named on the screen."""
+
+    def waiting(holder: laps.LeaseHolder) -> None:
+        console.say(f"waiting for {holder}")
+
+    with laps.hold_lease(project.ledger, project.name, "windvane train", waiting) as lease:
+        yield LapContext(project, lease, cause, depth, console)
+
+
+def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | None:
+    """The lap with the decision made its own, with its depth and remedy; None: it has ended, and there is nothing to be done."""
+    if decision is None:
+        return lap
+    entry = decisions.claim_decision(lap.project.ledger, lap.lease, decision, lap.id)
+    if entry is None:
+        lap.console.say(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
+        return None
+    cause = f"watch: {entry.reason.split('; ')[0]}"[:200]
+    return replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
+
+
+def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
+    """The earlier outcome, when neither data, params, code nor gate have changed since; else None.
+
+    A look at DVC and the ledger only: imports neither scikit-learn, MLflow nor Prefect.
+    """
+    engine, name = lap.project.ledger, lap.project.name
+    last = versions.find_last_promotion(engine, name)
+    if laps.list_abandoned_laps(engine, lap.lease) or (last is not None and not last.told):
+        return None
+    with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
+        data_version = stages.version() if stages.clean() else None
+    if data_version is None:
+        return None
+    champion = versions.find_champion(engine, name)
+    if lap.decision is not None and champion is not None and champion.data_version == data_version:
+        return make_no_new_rows_outcome(lap, champion)
+    version = versions.find_version_by_fingerprint(engine, name, compute_fingerprint(lap, data_version))
+    if version is None:
+        return None
+    judgement = versions.find_judgement(
+        engine, name, version.version, fingerprint.hash_gate_settings(lap.project.settings)
+    )
+    if judgement is None:
+        return None
+    waited = f" Waited for {' and '.join(lap.lease.waited_for)}." if lap.lease.waited_for else ""
+    reason = (
+        f"data, params, code and gate are those of version {version.version} "
+        f"({'promoted' if judgement.accepted else 'refused'} {judgement.judged[:19]}Z).{waited}"
+    )
+    return _repeat_outcome(lap, version, reason, judgement.verdict["outcome"])
+
+
+def make_no_new_rows_outcome(lap: LapContext, champion: Version) -> LapOutcome:
+    """The end of a lap that was to learn from what is new, where nothing is."""
+    reason = f"no new rows since version {champion.version} was taught"
+    return _repeat_outcome(lap, champion, reason, {})
+
+
+def _repeat_outcome(lap: LapContext, version: Version, reason: str, more: dict[str, Any]) -> LapOutcome:
+    """What a version's own lap came to, with nothing done now."""
+    last = versions.find_last_promotion(lap.project.ledger, lap.project.name)
+    told = {**describe_version_outcome(version), "depth": lap.depth, "judgement": 0, **more}
+    now = {"fits": 0, "steps": {}, "seconds": lap.seconds, "champion": None if last is None else last.to_version}
+    return LapOutcome.from_json({**told, **now, "verdict": "unchanged", "reason": reason})
+
+
+@contextmanager
+def track_lap(lap: LapContext) -> Iterator[LapContext]:
+    """The lap on record: begun in the ledger, and ended there as failed with its error; a killed one stays `running`."""
+    if lap.on_record:  # a decision's lap is on record from its first look on
+        yield lap
+        return
+    engine = lap.project.ledger
+    laps.record_lap_start(engine, lap.lease, lap.id, lap.cause)
+    try:
+        yield replace(lap, on_record=True)
+    except BaseException as e:
+        if isinstance(e, InputError):  # trying again mends no table: what was decided ends here, and a person is told
+            decisions.finish_claimed_decision(engine, lap.lease, lap.id, "skipped", f"the lap stopped: {e}")
+        known = laps.find_running_lap(engine, lap.project.name, lap.lease.token)
+        if known is None or known.mlflow_run is None or _close_runs(lap):
+            laps.record_lap_end(engine, lap.id, "failed")
+        raise
+
+
+def _close_runs(lap: LapContext) -> bool:
+    """Whether the lap's runs in MLflow could be closed. False: it answers no more, and the next lap closes this one and them."""
+    try:
+        lap.project.tracker.abandon(lap.id)
+    except WindvaneError:
+        return False
+    return True
+
+
+def finish_lap(lap: LapContext, outcome: LapOutcome) -> None:
+    """Record that the lap ended well, and first what came of its decision; then the ledger lets go of what is old enough."""
+    engine, keep = lap.project.ledger, lap.project.settings.ledger.keeps
+    if lap.decision is not None:
+        decisions.finish_claimed_decision(engine, lap.lease, lap.id, "skipped", f"no new rows: {outcome.reason}")
+    laps.record_lap_end(engine, lap.id, "finished", outcome.to_json())
+    if lap.decision is not None or outcome.verdict == "promoted":
+        notifications.notify_of_lap(lap.project, outcome)
+    if keep is not None:
+        retention.expire_predictions(engine, lap.project.name, keep)
+    if (versions_kept := lap.project.settings.retention.versions) is not None:
+        from windvane.flows import cleanup
+
+        cleanup.clean_after_lap(lap.project, lap.lease, versions_kept, lap.console)

@@ -1,0 +1,225 @@
+"""The gate step of a lap: compares a challenger with the champion on rows that neither was fitted or tuned on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from windvane.flows.lap.context import LapContext, LapDepth
+from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, count_cores, join_training_rows, load_training_data
+from windvane.ledger import versions
+from windvane.ledger.failpoints import hit_failpoint
+from windvane.ledger.versions import Version
+from windvane.tasks.errors import WindvaneError
+from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN
+from windvane.tasks.gate import promotion_gate
+from windvane.tasks.gate.promotion_gate import GateEvidence, GateVerdict
+from windvane.tasks.io import ROW_KEY, read_parquet, write_parquet
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.project import Project
+from windvane.tasks.split import data_split
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from windvane.tasks.settings.project_params import ProblemSettings, Settings
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The gate's verdict, the version that the challenger was compared with (None: the baseline), and fits for the comparison."""
+
+    verdict: GateVerdict
+    against: int | None
+    fits: int = 0
+
+
+@dataclass(frozen=True)
+class ReferenceLosses:
+    """The losses to compare with: per record row (n,), on which rows they count, and how they came about."""
+
+    loss: NDArray[np.float64]
+    common: NDArray[np.bool_]
+    how: str
+    # Models fitted for it now.
+    fits: int = 0
+
+
+def run_judge_step(lap: LapContext, challenger: Version) -> Judged:
+    """The gate's verdict on a registered version."""
+    lap.console.working("judge")
+    hit_failpoint("judge: begin")
+    try:
+        record = lap.project.record(challenger)
+    except FileNotFoundError as e:
+        raise WindvaneError(
+            f"version {challenger.version} cannot be judged: its held-out predictions are gone ({e}). Restore them from a backup"
+        ) from None
+    against = find_opponent(lap, challenger)
+    bench = _read_reference_losses(lap, challenger, against, record)
+    if bench is None:
+        bench = compute_reference_losses(
+            lap.project,
+            challenger,
+            against,
+            record,
+            lambda: _compute_refit_losses(lap, challenger, cast("Version", against), record),
+        )
+    hit_failpoint("judge: compared")
+    _store_reference_losses(lap, challenger, against, record, bench)
+    hit_failpoint("judge: remembered")
+    told = make_verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
+    return Judged(told, against.version if against else None, bench.fits)
+
+
+def make_verdict(
+    settings: Settings,
+    depth: LapDepth,
+    record: pd.DataFrame,
+    bench: ReferenceLosses,
+    challenger: Version,
+    against: Version | None,
+) -> GateVerdict:
+    """What the gate says of a challenger's record (n rows) beside a bench."""
+    rows, problem = record[bench.common], settings.problem
+    evidence = GateEvidence(
+        challenger=rows[LOSS_COLUMN].to_numpy(dtype="float64"),
+        reference=bench.loss[bench.common],
+        keys=rows[ROW_KEY].to_numpy(dtype="int64"),
+        time=rows[problem.time].to_numpy() if problem.time else None,
+        group=rows[problem.group].to_numpy() if problem.group else None,
+        slices={name: rows[name].to_numpy() for name in settings.gate.slices},
+        loss=definitions.load_problem_type(problem.kind).loss_name(problem.headline),
+        champion=against is not None,
+    )
+    rule = promotion_gate.resolve_gate_rule(settings.gate.rule, depth)
+    told = promotion_gate.judge_challenger(evidence, rule, settings.gate.confidence, settings.gate.margin)
+    return replace(told, reason="; ".join([told.reason, *_describe_comparison(bench, rows, challenger, against)]))
+
+
+def find_opponent(lap: LapContext, challenger: Version) -> Version | None:
+    """Whom the challenger must beat: the champion; if it serves itself, the one that it took over from."""
+    engine, name = lap.project.ledger, lap.project.name
+    champion = versions.find_champion(engine, name)
+    if champion is None or champion.version != challenger.version:
+        return champion
+    earlier = versions.find_previous_champion(engine, name, challenger.version)
+    return None if earlier is None else versions.find_version(engine, name, earlier)
+
+
+def compute_reference_losses(
+    project: Project,
+    challenger: Version,
+    against: Version | None,
+    record: pd.DataFrame,
+    refitted: Callable[[], tuple[NDArray[np.float64], int]],
+) -> ReferenceLosses:
+    """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows, and
+    how many models were fitted for them.
+    """
+    import numpy as np
+
+    if against is None:
+        return ReferenceLosses(
+            record[BASELINE_LOSS_COLUMN].to_numpy(dtype="float64"), np.ones(len(record), dtype=bool), ""
+        )
+    problem = project.settings.problem
+    common = _find_unseen_rows(challenger, against, record, problem.time)
+    learned = features.FeatureColumns(**{k: tuple(v) for k, v in against.facts["columns"].items()})
+    if int(common.sum()) >= promotion_gate.MIN_JUDGED_ROWS and set(learned.names) <= set(record.columns):
+        return ReferenceLosses(
+            compute_record_losses(problem, project.model(against), learned, record), common, "rows new to both"
+        )
+    loss, fits = refitted()
+    how = "both configurations refitted on the same rows, too few being new to both"
+    return ReferenceLosses(loss, np.ones(len(record), dtype=bool), how, fits)
+
+
+def _find_unseen_rows(
+    challenger: Version, champion: Version, record: pd.DataFrame, time: str | None
+) -> NDArray[np.bool_]:
+    """Which record rows the champion was neither fitted nor tuned on. In doubt: none."""
+    import numpy as np
+    import pandas as pd
+
+    mine, theirs = challenger.facts["sides"], champion.facts["sides"]
+    until = champion.facts["taught_until"]
+    if theirs["strategy"] != "time" and mine == theirs:
+        return np.ones(len(record), dtype=bool)  # sticky sides: a test row was a test row then
+    if time is None or until is None or champion.facts["sides"]["strategy"] != "time":
+        return np.zeros(len(record), dtype=bool)
+    limit = pd.Timestamp(until) if isinstance(until, str) else until
+    return (record[time] > limit).to_numpy(dtype=bool)
+
+
+def compute_record_losses(
+    problem: ProblemSettings, model: Any, columns: features.FeatureColumns, rows: pd.DataFrame
+) -> NDArray[np.float64]:
+    """A model's loss (n,) on held-out rows."""
+    kind = definitions.load_problem_type(problem.kind)
+    said = kind.predict(model, features.conform_frame(rows, columns, "the held-out rows"))
+    return kind.loss(kind.truth(rows[problem.target]), said, problem.headline)
+
+
+def _compute_refit_losses(
+    lap: LapContext, challenger: Version, champion: Version, record: pd.DataFrame
+) -> tuple[NDArray[np.float64], int]:
+    """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
+    settings = lap.project.settings
+    history = champion.facts.get("history", settings.retrain.history)  # versions before this fact: as now
+    if champion.facts["spec"] == challenger.facts["spec"] and history == settings.retrain.history:
+        return record[LOSS_COLUMN].to_numpy(
+            dtype="float64"
+        ), 0  # the same configuration on the same rows is the same model
+    taught = load_training_data(lap, challenger.data_version, challenger.fingerprint)
+    theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
+    train, validation = data_split.read_training_rows(taught.root, theirs)
+    rows = join_training_rows(replace(taught, train=train, validation=validation))
+    spec = model_pipeline.ModelConfiguration.from_json(champion.facts["spec"])
+    model = model_pipeline.fit_with_settings(theirs, spec, taught.kind, taught.columns, rows, count_cores())
+    return compute_record_losses(settings.problem, model, taught.columns, record), 1
+
+
+def _describe_comparison(
+    bench: ReferenceLosses, rows: pd.DataFrame, challenger: Version, against: Version | None
+) -> list[str]:
+    """Which rows judged, for the sentence of the verdict."""
+    again = int((rows[JUDGED_BEFORE_COLUMN] > 0).sum())
+    told = [f"compared with version {against.version} on {bench.how}"] if against else []
+    if (newest := challenger.facts["spec"].get("balance", {}).get("newest")) is not None:
+        told.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
+    return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
+
+
+def _name_judgement_file(against: Version | None) -> str:
+    return f"judgement-against-{against.version if against else 'baseline'}.parquet"
+
+
+def _store_reference_losses(
+    lap: LapContext, challenger: Version, against: Version | None, record: pd.DataFrame, bench: ReferenceLosses
+) -> None:
+    """Keep the paired losses with the challenger's run: another gate judges them again without refitting."""
+    kept = record[[ROW_KEY, LOSS_COLUMN, JUDGED_BEFORE_COLUMN]].assign(
+        _reference_loss=bench.loss, _common=bench.common, _how=bench.how
+    )
+    path = lap.folder(challenger.fingerprint) / _name_judgement_file(against)
+    write_parquet(kept, path)
+    lap.project.tracker.store(challenger.run_id, path)
+
+
+def _read_reference_losses(
+    lap: LapContext, challenger: Version, against: Version | None, record: pd.DataFrame
+) -> ReferenceLosses | None:
+    """The paired losses of an earlier judgement against the same champion, or None."""
+    if not lap.project.tracker.holds(challenger.run_id, _name_judgement_file(against)):
+        return None
+    kept = read_parquet(lap.project.artifact(challenger, _name_judgement_file(against)))
+    if not kept[ROW_KEY].equals(record[ROW_KEY]):
+        return None
+    return ReferenceLosses(
+        kept["_reference_loss"].to_numpy(), kept["_common"].to_numpy(dtype=bool), str(kept["_how"].iloc[0])
+    )

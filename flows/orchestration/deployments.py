@@ -1,0 +1,158 @@
+"""Deployments and their schedules, the automation from a decision to its lap, and the runner that runs them.
+
+An event may get lost: the ledger keeps the decision, and reconciliation.py starts its lap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from windvane.flows.orchestration import libraries
+from windvane.flows.services.up import HEARTBEAT_FILE
+from windvane.monitoring.watch.event_clock import Clock, CronTicks, read_event_clock
+from windvane.tasks.io import write_json
+from windvane.tasks.project import Project
+
+RETRAIN_EVENT = "windvane.retrain"
+# Seconds: between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at
+# the played clock.
+RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS, PENDING_LAP_INTERVAL_SECONDS, CLOCK_INTERVAL_SECONDS = (
+    2.0,
+    60.0,
+    10.0,
+    2.0,
+)
+# Flow runs at once: a lap and a look at a window, and one more of each that waits for its turn.
+MAX_CONCURRENT_RUNS = 4
+
+
+def make_resource_id(project: str) -> str:
+    """Whom an event is about."""
+    return f"windvane.project.{project}"
+
+
+def emit_retrain_event(project: str, decision: str, reason: str) -> None:
+    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken.
+
+    The environment must name the server before Prefect is imported (flows/orchestration/server.py), so this file imports it nowhere else.
+    """
+    from prefect.events import Event
+    from prefect.events.clients import get_events_client
+
+    async def emit() -> None:
+        # Each event is acknowledged before this returns.
+        async with get_events_client(reconnection_attempts=1, checkpoint_every=1) as client:
+            about = {"prefect.resource.id": make_resource_id(project), "prefect.resource.name": project}
+            payload = {"decision": decision, "reason": reason, "cause": f"watch: {reason}"[:200]}
+            await client.emit(Event(event=RETRAIN_EVENT, resource=about, payload=payload))
+
+    asyncio.run(emit())
+
+
+def make_deployments(project: Project, clock: Clock) -> list[Any]:
+    """The lap and the look at a window, under the project's name. With the events' clock the schedules are not Prefect's."""
+    from prefect.events import DeploymentEventTrigger
+    from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
+
+    from windvane.flows import steps
+    from windvane.flows.orchestration import scheduled_flows
+
+    def at(cron: str | None) -> Any:
+        return Cron(cron, timezone="UTC") if cron is not None and clock == "wall" else None
+
+    schedule, name, root = project.settings.schedule, project.name, str(project.root)
+    retrain = DeploymentEventTrigger(
+        name=f"retrain {name}",
+        description="A decision to retrain, told by the watch, starts the lap that claims it.",
+        expect={RETRAIN_EVENT},
+        match={"prefect.resource.id": make_resource_id(name)},
+        parameters={"decision": "{{ event.payload.decision }}", "cause": "{{ event.payload.cause }}"},
+    )
+    more = {"tags": ["windvane"], "entrypoint_type": EntrypointType.MODULE_PATH}
+    lap = steps.lap.to_deployment(
+        name, schedule=at(schedule.train), triggers=[retrain], parameters={"root": root}, **more
+    )
+    look = scheduled_flows.monitor_flow.to_deployment(
+        name, schedule=at(schedule.monitor), parameters={"root": root, "clock": clock}, **more
+    )
+    return [lap, look]
+
+
+def run_schedules(project: Project, clock: Clock) -> None:
+    """The runner, a child of `windvane up`: puts right what an earlier one left, then runs what is due."""
+    libraries.silence_prefect()
+    os.chdir(project.root)
+    asyncio.run(_run_prefect_runner(project, clock, make_deployments(project, clock)))
+
+
+async def _run_prefect_runner(project: Project, clock: Clock, made: list[Any]) -> None:
+    from prefect.runner import Runner
+
+    from windvane.flows.orchestration import reconciliation
+
+    # On shutdown schedules stay as they are: what was missed is collapsed at the next start.
+    runner = Runner(
+        name=f"windvane-{project.name}",
+        query_seconds=RUNNER_POLL_SECONDS,
+        pause_on_shutdown=False,
+        limit=MAX_CONCURRENT_RUNS,
+    )
+    ids = {one.flow_name: await runner.aadd_deployment(one) for one in made}
+    await asyncio.to_thread(reconciliation.reconcile_at_start, project, list(ids.values()))
+    threading.Thread(target=_reconcile_repeatedly, args=(project, clock, ids), name="rounds", daemon=True).start()
+    await runner.start()
+
+
+def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
+    """What is owed, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
+
+    What does not answer now is asked again in the next round. Anything else ends this thread, and with it the signs of life.
+    """
+    import httpx
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from windvane.flows.orchestration import reconciliation
+
+    owed, due, asked = reconciliation.PendingLapStarter(project), 0.0, 0.0
+    schedule = project.settings.schedule
+    ticks = CronTicks({"lap": schedule.train, "monitor": schedule.monitor})
+    while True:
+        try:
+            if time.monotonic() >= asked:
+                asked = time.monotonic() + PENDING_LAP_INTERVAL_SECONDS
+                _write_heartbeat(project, owed.look())
+            if time.monotonic() >= due:
+                due = time.monotonic() + RECONCILE_INTERVAL_SECONDS
+                reconciliation.reconcile_while_running(list(ids.values()))
+            if clock == "events" and (now := read_event_clock(project, clock)) is not None:
+                _start_due_runs(ticks, now, ids)
+        except (httpx.HTTPError, SQLAlchemyError) as e:
+            print(f"windvane: asked again in a moment: {e}", file=sys.stderr, flush=True)
+            _write_heartbeat(project, f"asked again in a moment: {type(e).__name__}")
+        time.sleep(CLOCK_INTERVAL_SECONDS)
+
+
+def _start_due_runs(ticks: CronTicks, now: datetime, ids: dict[str, UUID]) -> None:
+    """Begin what is due; while an earlier run of it is under way, it stays due."""
+    from windvane.flows.orchestration import reconciliation
+
+    for name in ticks.due(now):
+        if not reconciliation.has_active_run(ids[name]):
+            ticks.taken(name, now)
+            reconciliation.start_deployment_run(ids[name])
+
+
+def _write_heartbeat(project: Project, said: str) -> None:
+    schedule = project.settings.schedule
+    does = {"monitor": schedule.monitor or "not scheduled", "train": schedule.train or "not scheduled"}
+    write_json(
+        {"pid": os.getpid(), "at": time.time(), "does": does, "said": said}, project.home / "up" / HEARTBEAT_FILE
+    )

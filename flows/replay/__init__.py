@@ -1,0 +1,1 @@
+"""A project's history through the same code: replay and backtest."""

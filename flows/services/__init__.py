@@ -1,0 +1,1 @@
+"""`windvane up`: the processes that it starts and supervises."""

@@ -1,0 +1,295 @@
+"""`windvane up`: which services a project needs, where they listen, and what people see of them. supervisor.py runs
+them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windvane.flows.orchestration import server
+from windvane.flows.services import child_process, supervisor, up_state
+from windvane.flows.services.supervisor import ServiceSpec, SupervisedProcess, Supervisor
+from windvane.flows.services.up_state import UpState
+from windvane.ledger.laps import LeaseHolder
+from windvane.monitoring.watch.event_clock import Clock
+from windvane.serving import service_state
+from windvane.serving.http import auth_middleware
+from windvane.serving.http.auth_middleware import Credentials
+from windvane.tasks import process_environment
+from windvane.tasks.console import Console, LiveTable
+from windvane.tasks.errors import InputError
+from windvane.tasks.io import read_cache
+from windvane.tasks.project import Project
+
+LOOPBACK_ADDRESS = "127.0.0.1"
+# Where people look for them, unless `ports` says where; a port that is taken gives way to one of the next.
+DEFAULT_PORTS, PORT_ATTEMPTS = {"mlflow": 5000, "prefect": 4200}, 50
+# Seconds between two looks; after which the runner, which looks every minute, is taken for hanging.
+STEP_INTERVAL_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.25, 180
+HEARTBEAT_FILE = "runner.json"
+TEMPORARY_FOLDER = "tmp"
+
+
+def run_all_services(project: Project, clock: Clock, console: Console) -> None:
+    """Everything at once, until SIGINT or SIGTERM. With `--json`: one object on standard output once all is ready."""
+    _ = project.ledger  # an outage of what everything stands on is told at once
+    with up_state.hold_up_lock(project.home), _collect_stop_signals() as stopping, ExitStack() as sockets:
+        left = supervisor.end_orphaned_processes(up_state.read_up_state(project.home), project.home)
+        if left:
+            console.say(f"  note: ended {left} processes that an earlier `windvane up` left behind when it was killed")
+        # Prefect's runner keeps its work in the system's temporary folder, under a name that all accounts share.
+        shutil.rmtree(project.home / TEMPORARY_FOLDER, ignore_errors=True)
+        (project.home / TEMPORARY_FOLDER).mkdir(mode=0o700)
+        credentials = Credentials.of(project.home)
+        services = _make_services(project, clock, credentials, sockets)
+        me = LeaseHolder.me("windvane up")
+        by_name = {s.name: s for s in services}
+        url, own = by_name["runner"].environment["PREFECT_API_URL"], by_name["prefect"].command is not None
+        addresses = {s.name: s.address for s in services}
+
+        def told(children: Mapping[str, SupervisedProcess]) -> None:
+            alive = {name: (one.pid, one.born) for name, one in children.items() if one.pid is not None}
+            up_state.write_up_state(project.home, UpState(me, clock, url, own, addresses, alive))
+
+        watched = Supervisor(services, project.home / "up", told)
+        try:
+            told(watched.children)
+            _supervise_until_stopped(project, watched, stopping, clock, credentials, console)
+        finally:
+            console.say("  stopping")
+            watched.stop()
+            up_state.clear_up_state(project.home)
+            console.say("  stopped")
+
+
+def _supervise_until_stopped(
+    project: Project, watched: Supervisor, stopping: list[int], clock: Clock, credentials: Credentials, console: Console
+) -> None:
+    screen, told = LiveTable(console), False
+    while not stopping:
+        watched.step()
+        screen.show(_make_table_rows(project, watched))
+        if watched.ready and not told:
+            told = True
+            events = "; the clock is that of the events" if clock == "events" else ""
+            screen.say(
+                "\n".join([f"  all ready; Ctrl-C stops{events}", *_format_links(watched, credentials, console.live)])
+            )
+            if console.json:
+                print(json.dumps(_make_json_result(project, watched, clock)), flush=True)
+        time.sleep(STEP_INTERVAL_SECONDS)
+
+
+@contextmanager
+def _collect_stop_signals() -> Iterator[list[int]]:
+    """A list that fills when this process is told to stop: whatever step it is in comes to its end first."""
+    told: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda n, _frame: told.append(n)) for number in signals]
+    try:
+        yield told
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _make_services(project: Project, clock: Clock, credentials: Credentials, sockets: ExitStack) -> list[ServiceSpec]:
+    """In the order of the table. What the environment names as running elsewhere is used, not started.
+
+    Each port is bound here for as long as `up` runs and handed down: nobody else can take it, and while a server is started
+    again, requests wait instead of failing.
+    """
+    home = project.home
+    own = {
+        child_process.OWNER_VARIABLE: str(home),
+        child_process.UP_SECRET_VARIABLE: credentials.secret,
+        # The project's folder is the user's: a tasks.py or prefect.py in it is not imported.
+        "PYTHONSAFEPATH": "1",
+        "TMPDIR": str(home / TEMPORARY_FOLDER),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        **process_environment.TELEMETRY_OFF,
+    }
+    shared = os.environ.get("PREFECT_API_URL")
+    if shared:
+        url = shared.rstrip("/")
+        orders = ServiceSpec("prefect", url.removesuffix("/api"), lambda _: server.is_prefect_healthy(url))
+        told = {"PREFECT_API_URL": url}
+    else:
+        listener = _bind_port("prefect", project.settings.ports.prefect, sockets)
+        page = f"http://{LOOPBACK_ADDRESS}:{auth_middleware.get_port(listener)}"
+        told = dict(server.make_prefect_environment(home / "prefect", f"{page}/api", credentials))
+        server.prepare_prefect_database(home / "prefect")
+        orders = ServiceSpec(
+            "prefect",
+            page,
+            lambda _: auth_middleware.check_identity(page, credentials) is True,
+            (sys.executable, "-P", "-m", "windvane.flows.orchestration.server", str(listener.fileno())),
+            own | told,
+            hands=(listener.fileno(),),
+        )
+    own |= told
+    return [
+        _make_mlflow_service(project, own, credentials, sockets),
+        orders,
+        _make_scoring_service(project, own, credentials, sockets),
+        ServiceSpec(
+            "runner",
+            None,
+            lambda pid: _is_runner_alive(home, pid),
+            _make_child_command("runner", clock),
+            own,
+            after=("mlflow", "prefect"),
+        ),
+    ]
+
+
+def _make_mlflow_service(
+    project: Project, own: Mapping[str, str], credentials: Credentials, sockets: ExitStack
+) -> ServiceSpec:
+    uri = project.tracking_uri
+    if uri is not None and uri.startswith("http"):
+        health = f"{uri.rstrip('/')}/health"
+        return ServiceSpec("mlflow", uri, lambda _: server.is_url_ok(health))
+    listener = _bind_port("mlflow", project.settings.ports.mlflow, sockets)
+    url = f"http://{LOOPBACK_ADDRESS}:{auth_middleware.get_port(listener)}"
+    return _make_guarded_service("mlflow", url, listener, own, credentials)
+
+
+def _make_scoring_service(
+    project: Project, own: Mapping[str, str], credentials: Credentials, sockets: ExitStack
+) -> ServiceSpec:
+    from windvane.serving.http import access_control
+    from windvane.serving.http import server as scoring
+
+    serve = project.settings.serve
+    try:
+        listener = scoring.open_listening_socket(
+            serve.host, serve.port, access_control.parse_api_keys(os.environ.get(access_control.API_KEYS_VARIABLE))
+        )
+    except InputError as e:
+        raise InputError(str(e).replace("with --port", "with serve.port in params.yaml")) from None
+    sockets.enter_context(listener)
+    host = LOOPBACK_ADDRESS if serve.host in ("0.0.0.0", "::") else serve.host
+    return _make_guarded_service(
+        "service", f"http://{f'[{host}]' if ':' in host else host}:{serve.port}", listener, own, credentials
+    )
+
+
+def _make_guarded_service(
+    name: str, url: str, listener: socket.socket, own: Mapping[str, str], credentials: Credentials
+) -> ServiceSpec:
+    """A child on a socket that is held here. What answers there must prove that it is this project's."""
+    number = listener.fileno()
+    return ServiceSpec(
+        name,
+        url,
+        lambda _: auth_middleware.check_identity(url, credentials) is True,
+        _make_child_command(name, str(number)),
+        own,
+        hands=(number,),
+    )
+
+
+def _make_child_command(name: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-P", "-m", "windvane.flows.services.child_process", name, *arguments)
+
+
+def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> socket.socket:
+    """A socket that listens on the wanted port of loopback; without a wish on the usual one, or one of the next, or any.
+
+    Raises InputError when the wanted one is taken.
+    """
+    listener = sockets.enter_context(socket.socket())
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    usual = DEFAULT_PORTS[name]
+    for port in (*range(usual, usual + PORT_ATTEMPTS), 0) if wanted is None else (wanted,):
+        try:
+            listener.bind((LOOPBACK_ADDRESS, port))
+            listener.listen(512)
+        except OSError:
+            continue
+        return listener
+    raise InputError(
+        f"params.yaml: ports.{name}: port {wanted} cannot be used: another program has it, or it is not allowed. "
+        f"Choose another, or write null: then it is {usual} or the next free one"
+    )
+
+
+def _format_links(watched: Supervisor, credentials: Credentials, shown: bool) -> list[str]:
+    """How a person opens the pages. The links hold the secret: on a terminal only, never in a log."""
+    pages = {
+        name: one.service.address
+        for name, one in watched.children.items()
+        if name in DEFAULT_PORTS and one.service.command is not None and one.service.address is not None
+    }
+    if not pages:
+        return []
+    if not shown:
+        return ["  MLflow's and Prefect's pages ask for the project's secret: windvane secret"]
+    return [f"  open {line}" for line in up_state.make_page_links(pages, credentials)]
+
+
+def _is_runner_alive(home: Path, pid: int | None) -> bool:
+    """Whether the runner has set up its deployments and looked round lately."""
+    said = _read_heartbeat(home)
+    return said is not None and said.pid == pid and time.time() - said.at < HEARTBEAT_TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True)
+class _Heartbeat:
+    """What the runner last said: its process, when (seconds since the epoch), and what it does when."""
+
+    pid: int
+    at: float
+    does: Mapping[str, str]
+
+
+def _read_heartbeat(home: Path) -> _Heartbeat | None:
+    """The runner's last word; None where there is none, or it is damaged: it speaks again in a moment."""
+    return read_cache(
+        home / "up" / HEARTBEAT_FILE, lambda c: _Heartbeat(int(c["pid"]), float(c["at"]), dict(c["does"]))
+    )
+
+
+def _make_table_rows(project: Project, watched: Supervisor) -> list[dict[str, Any]]:
+    rows = []
+    for name, one in watched.children.items():
+        more = _describe_service(project, name) if one.ready else ""
+        elsewhere = " (runs elsewhere)" if one.service.command is None else ""
+        rows.append({"service": name, "state": one.state + elsewhere, "address": one.service.address or "-", "": more})
+    return rows
+
+
+def _describe_service(project: Project, name: str) -> str:
+    """What people want to know of a service beside its address."""
+    if name == "service":
+        told = service_state.read_service_state(project.home / "serving")
+        return (
+            "no champion yet: windvane train"
+            if told is None or told["version"] is None
+            else f"version {told['version']}"
+        )
+    if name == "runner":
+        said = _read_heartbeat(project.home)
+        return "; ".join(f"{what}: {when}" for what, when in said.does.items()) if said is not None else ""
+    return ""
+
+
+def _make_json_result(project: Project, watched: Supervisor, clock: Clock) -> dict[str, Any]:
+    services = {
+        name: {"address": one.service.address, "state": one.state, "pid": one.pid}
+        for name, one in watched.children.items()
+    }
+    return {"project": project.name, "pid": os.getpid(), "clock": clock, "services": services}

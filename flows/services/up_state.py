@@ -1,0 +1,159 @@
+"""The state of `windvane up`: who runs it, its addresses and child processes, and how people and programs get in.
+
+The lock beside the file says whether it runs; `windvane secret` prints the way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from windvane.ledger.laps import LeaseHolder
+from windvane.monitoring.watch.event_clock import Clock
+from windvane.serving.http.auth_middleware import BASIC_AUTH_USER, Credentials, check_identity
+from windvane.tasks import project_secrets
+from windvane.tasks.console import Console
+from windvane.tasks.errors import Corrupted, InputError
+from windvane.tasks.io import read_cache, write_json
+from windvane.tasks.project import Project
+
+_STATE_FILE, _LOCK_FILE = "up.json", "up.lock"
+
+
+@dataclass(frozen=True)
+class UpState:
+    """`holder` runs `up`. `prefect` is the API's address, and `starts_prefect` whether `up` runs it, behind the project's secret;
+    `services` are addresses by name; `children` process and birth by name.
+    """
+
+    holder: LeaseHolder
+    clock: Clock = "wall"
+    prefect: str | None = None
+    starts_prefect: bool = False
+    services: Mapping[str, str | None] = field(default_factory=dict)
+    children: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+
+def read_up_state(home: Path) -> UpState | None:
+    """What the last `up` of this project wrote, whether it still runs or not; None where there never was one, or it is damaged."""
+    return read_cache(home / _STATE_FILE, _parse_up_state)
+
+
+def _parse_up_state(content: Any) -> UpState:
+    children = {name: (int(pid), float(born)) for name, (pid, born) in content["children"].items()}
+    services = {str(name): address for name, address in content["services"].items()}
+    holder = LeaseHolder(**content["holder"])
+    if not (isinstance(holder.pid, int) and isinstance(holder.born, int | float) and isinstance(holder.host, str)):
+        raise TypeError("no process holds it")
+    return UpState(**{**content, "holder": holder, "children": children, "services": services})
+
+
+def read_running_up(home: Path) -> UpState | None:
+    """What stands now; None while no `up` of this project runs on this machine."""
+    standing = read_up_state(home)
+    if standing is None and (home / _STATE_FILE).exists() and _is_up_locked(home):
+        raise Corrupted(
+            f"{home / _STATE_FILE}: is damaged while `windvane up` runs. Stop that with Ctrl-C and start it again"
+        )
+    return standing if standing is not None and standing.holder.alive() else None
+
+
+def _is_up_locked(home: Path) -> bool:
+    """Whether an `up` has the lock."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(home / _LOCK_FILE).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def write_up_state(home: Path, standing: UpState) -> None:
+    """Say what stands, before anybody relies on it."""
+    content = {**vars(standing), "holder": vars(standing.holder)}
+    write_json(content, home / _STATE_FILE)
+
+
+def clear_up_state(home: Path) -> None:
+    """Say that nothing stands any more."""
+    (home / _STATE_FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def hold_up_lock(home: Path) -> Iterator[None]:
+    """Be the project's only `up` for as long as this lasts. Raises InputError, naming the other one."""
+    from filelock import FileLock, Timeout
+
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / _LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        other = read_up_state(home)
+        who = "another process" if other is None else str(other.holder)
+        raise InputError(
+            f"{who} has everything up already. Look with `windvane status`, or stop it there with Ctrl-C first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_PAGE_NAMES = {"mlflow": "MLflow", "prefect": "Prefect"}
+
+
+def make_page_links(addresses: Mapping[str, str], credentials: Credentials) -> list[str]:
+    """A line per page that a person may open."""
+    return [f"{_PAGE_NAMES[name]:<8} {credentials.link(address)}" for name, address in addresses.items()]
+
+
+def explain_outdated_secret(project: Project) -> str | None:
+    """What to do where a running `windvane up` has another secret than the project by now; None where all is well."""
+    up = read_running_up(project.home)
+    address = None if up is None or not up.starts_prefect else up.services.get("prefect")
+    if up is None or address is None or check_identity(address, Credentials.of(project.home)) is not False:
+        return None
+    return (
+        f"`windvane up` (process {up.holder.pid}) still has the secret from before `windvane secret --renew`, and other commands "
+        "cannot use its servers. Stop it with Ctrl-C and start it again"
+    )
+
+
+def show_secret(project: Project, renew: bool, console: Console) -> dict[str, Any]:
+    """Print the secret and how it is used; with `renew` a new one takes its place first."""
+    up = read_running_up(project.home)
+    if renew:
+        project_secrets.renew_project_secret(project.home)
+        console.say("  the secret is new")
+        if up is not None:
+            console.say(
+                f"  `windvane up` (process {up.holder.pid}) keeps the old one, and other commands cannot use its servers, "
+                "until it is started again"
+            )
+    credentials = Credentials.of(project.home)
+    old = None if renew else explain_outdated_secret(project)
+    if old is not None:
+        console.say(f"  note: {old}")
+    if not console.json:
+        if up is None:
+            console.say("  no page is open: start `windvane up`")
+        own = (
+            {}
+            if up is None or renew or old is not None
+            else {n: a for n, a in up.services.items() if n in up.children and n in _PAGE_NAMES}
+        )
+        for line in make_page_links(
+            {name: address for name, address in own.items() if address is not None}, credentials
+        ):
+            console.say(f"  open {line}")
+        console.say(f"  user {BASIC_AUTH_USER}, password {credentials.secret}")
+        console.say(
+            "  for programs: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; PREFECT_API_AUTH_STRING as user:password"
+        )
+        console.say("  whoever has it can run code here: share it with nobody. A new one: windvane secret --renew")
+    return {"secret": credentials.secret}

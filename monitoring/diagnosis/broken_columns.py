@@ -1,0 +1,213 @@
+"""Columns that look broken: silent, stuck, in another unit, or with a renamed category; and how strong the evidence
+is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from windvane.monitoring.diagnosis import window_states
+from windvane.monitoring.window_frames import PairedColumn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Ratios of units that people mix up, each also the other way round: powers of ten, inches, feet, yards, miles, pounds, ounces,
+# square feet, gallons, minutes, days, weeks, years; and Fahrenheit.
+_UNIT_RATIOS = (
+    *(10.0, 100.0, 1e3, 1e6),
+    *(2.54, 3.28084, 0.9144, 1.609344, 0.45359237, 28.349523, 10.7639, 3.785412),
+    *(60.0, 3600.0, 24.0, 7.0, 365.25, 12.0),
+)
+_UNITS = (*tuple((f, 0.0) for r in _UNIT_RATIOS for f in (r, 1 / r)), (-1.0, 0.0), (1.8, 32.0), (1 / 1.8, -32 / 1.8))
+_MIXTURE_SHARES = np.arange(0.2, 1.01, 0.1)
+# Less than this added to the missing, or taken by one value, is not called silent.
+_MIN_SILENT_SHARE = 0.1
+_MIN_STUCK_SHARE = 0.2
+# Less speaks for chance.
+MIN_BREAK_NATS = 3.0
+# Fewer rows of a new word say nothing about which it stands for; fewer distinct values have no unit.
+_MIN_ROWS, _MIN_VALUES = 8, 8
+
+
+@dataclass(frozen=True)
+class BrokenColumn:
+    """A column, what became of it, and how much that explains which no change of customers would, in nats."""
+
+    column: str
+    said: str
+    nats: float
+
+
+def find_broken_columns(
+    columns: tuple[PairedColumn, ...], thinned: float, stretch: NDArray[np.int64] | None = None
+) -> tuple[BrokenColumn, ...]:
+    """Columns that look broken, the surest first. thinned: as how many rows each row counts (dependent ones for less).
+
+    stretch: (n,) the record's rows in stretches of time, if it has some: a month stands still for as long as a window lasts.
+    """
+    found = []
+    for column in columns:
+        seen = [_find_silence(column, thinned), _find_stuck_value(column, thinned, stretch)]
+        seen.append(_find_other_unit(column, thinned) if column.number else _find_renamed_category(column, thinned))
+        known = [b for b in seen if b is not None and b.nats > MIN_BREAK_NATS]
+        if known:
+            found.append(max(known, key=lambda b: b.nats))
+    return tuple(sorted(found, key=lambda b: (-b.nats, b.column)))
+
+
+def _mask_missing_pair(column: PairedColumn) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    if column.number:
+        return np.isnan(column.record), np.isnan(column.window)
+    return column.record < 0, column.window < 0
+
+
+def _find_silence(column: PairedColumn, thinned: float) -> BrokenColumn | None:
+    before, now = _mask_missing_pair(column)
+    if now.mean() - before.mean() < _MIN_SILENT_SHARE:
+        return None
+    was, has = (np.array([m.sum(), (~m).sum()], dtype=np.float64) * thinned for m in (before, now))
+    said = f"{column.name} fell silent: {now.mean():.0%} of its values are missing, {before.mean():.0%} before"
+    return BrokenColumn(column.name, said, window_states.compute_misfit(was, has))
+
+
+def _find_stuck_value(column: PairedColumn, thinned: float, stretch: NDArray[np.int64] | None) -> BrokenColumn | None:
+    """One value took a share of the rows; all else is as before."""
+    before, now = (
+        values[~gone] for values, gone in zip((column.record, column.window), _mask_missing_pair(column), strict=True)
+    )
+    if not len(before) or len(now) < _MIN_ROWS:
+        return None
+    values, counts = np.unique(now, return_counts=True)
+    top = int(np.argmax(counts))
+    value, share, usual = values[top], counts[top] / len(now), float((before == values[top]).mean())
+    if share - max(usual, _compute_usual_share(column.record, stretch)) < _MIN_STUCK_SHARE:
+        return None
+    stuck = (share - usual) / (1 - usual)
+    rest = window_states.count_numbers("", before[before != value], now[now != value])
+    other = now[now != value]
+    after = (
+        window_states.compute_misfit(rest.count(other) * thinned, np.array(rest.counts) * thinned)
+        if len(other)
+        else 0.0
+    )
+    whole = window_states.compute_misfit(
+        np.array([share, 1 - share]) * len(now) * thinned, np.array([usual, 1 - usual]) * len(before) * thinned
+    )
+    word = f"{value:g}" if column.number else repr(column.words[int(value)])
+    return BrokenColumn(
+        column.name, f"{column.name} is stuck at {word} in {stuck:.0%} of the rows", whole * stuck - 2 * after
+    )
+
+
+def _compute_usual_share(values: NDArray[np.float64], stretch: NDArray[np.int64] | None) -> float:
+    """The share that one value usually has within a stretch of time; 0 without time."""
+    if stretch is None:
+        return 0.0
+    shares = []
+    for k in range(int(stretch.max(initial=-1)) + 1):
+        counts = np.unique(values[stretch == k], return_counts=True, equal_nan=True)[1]
+        shares.append(float(counts.max(initial=0) / max(counts.sum(), 1)))
+    return float(np.median(shares)) if shares else 0.0
+
+
+def _find_other_unit(column: PairedColumn, thinned: float) -> BrokenColumn | None:
+    """Another unit brings the record's shape back, which a tilt of its ranks does not."""
+    before, now = (
+        values[~gone] for values, gone in zip((column.record, column.window), _mask_missing_pair(column), strict=True)
+    )
+    if len(now) < 2 * _MIN_ROWS or min(len(np.unique(before)), 2 * len(np.unique(now))) < _MIN_VALUES:
+        return None
+    plain = _fit_mixture(before, now, 1.0, 0.0, thinned)[0]
+    if plain < 4:
+        return None
+    tries = [(a, b, 4.0) for a, b in _UNITS]
+    spread = np.subtract(*np.percentile(before, [75, 25])), np.subtract(*np.percentile(now, [75, 25]))
+    if spread[0] > 0 and spread[1] > 0:
+        a = float(spread[1] / spread[0])
+        tries.append((a, float(np.median(now) - a * np.median(before)), 10.0))
+    best = min(
+        ((*_fit_mixture(before, now, a, b, thinned), a, b, cost) for a, b, cost in tries), key=lambda f: f[0] + f[4]
+    )
+    after, share, a, b, cost = best
+    nats = _fit_tilt(before, now, thinned) - after - cost
+    formula = f"x {a:.4g}" + (f" {b:+.4g}" if b else "")
+    return BrokenColumn(
+        column.name, f"{column.name} looks like another unit ({formula}) in {share:.0%} of the rows", nats
+    )
+
+
+def _fit_mixture(
+    before: NDArray[np.float64], now: NDArray[np.float64], a: float, b: float, thinned: float
+) -> tuple[float, float]:
+    """How badly a mixture of the record and the record in another unit fits, and the best share of the latter."""
+    mapped = a * before + b
+    if mapped.max() < now.min() or mapped.min() > now.max():
+        return np.inf, 1.0
+    cells = window_states.count_numbers("", now, before, mapped)
+    seen, usual, other = np.array(cells.counts), cells.count(before), cells.count(mapped)
+    if a == 1.0 and b == 0.0:
+        return window_states.compute_misfit(seen * thinned, usual * thinned), 1.0
+    fits = [
+        (window_states.compute_misfit(seen * thinned, ((1 - p) * usual + p * other) * thinned, 1), -p)
+        for p in _MIXTURE_SHARES
+    ]
+    nats, p = min(fits)
+    return nats, -p
+
+
+def _fit_tilt(before: NDArray[np.float64], now: NDArray[np.float64], thinned: float) -> float:
+    """How badly the record fits after its cells were weighted as exp(a u + b u^2), u their ranks: a change of customers."""
+    cells = window_states.count_numbers("", before, now)
+    usual, seen = np.array(cells.counts)[:-1], cells.count(now)[:-1]
+    place = 2 * (np.cumsum(usual) - usual / 2) / usual.sum() - 1
+    basis = np.column_stack([place, place**2])
+    weights = np.zeros(2)
+    for _ in range(30):
+        model = usual * np.exp(np.clip(basis @ weights, -20, 20))
+        model /= model.sum()
+        centred = basis - model @ basis
+        gradient = seen / seen.sum() @ basis - model @ basis
+        weights += np.linalg.solve((centred * model[:, None]).T @ centred + 1e-3 * np.eye(2), gradient)
+        weights = np.clip(weights, -20, 20)
+    return window_states.compute_misfit(seen * thinned, model * usual.sum() * thinned, 2)
+
+
+def _find_renamed_category(column: PairedColumn, thinned: float) -> BrokenColumn | None:
+    """A word that the record has not took rows of one that went."""
+    codes = column.window[column.window >= 0].astype(int)
+    size = len(column.words)
+    if column.known in (size, 0):
+        return None
+    now = np.bincount(codes, minlength=size).astype(np.float64)
+    before = np.bincount(column.record[column.record >= 0].astype(int), minlength=size).astype(np.float64)
+    new = column.known + int(np.argmax(now[column.known :]))
+    if now[new] < _MIN_ROWS:
+        return None
+    lacking = before / before.sum() * now.sum() - now
+    old = int(np.argmax(lacking[: column.known]))
+    merged = now.copy()
+    merged[old] += merged[new]
+    merged[new] = 0
+    dropped = now.copy()
+    dropped[new] = 0
+    apart = [
+        window_states.compute_misfit(
+            _merge_rare_counts(c, before) * thinned, _merge_rare_counts(before, before) * thinned
+        )
+        for c in (dropped, merged)
+    ]
+    pair = np.array([now[old], now.sum() - now[old]])
+    went = window_states.compute_misfit(pair * thinned, np.array([before[old], before.sum() - before[old]]) * thinned)
+    words = column.words
+    said = f"{column.name}: {words[new]!r} seems to be the new name of {words[old]!r}"
+    return BrokenColumn(column.name, said, max(went, apart[0]) - 2 * apart[1] - 2.0)
+
+
+def _merge_rare_counts(counts: NDArray[np.float64], usual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Counts of the words that are frequent in the record, and of all others."""
+    common = np.argsort(-usual, kind="stable")[:20]
+    return np.append(counts[common], counts.sum() - counts[common].sum())

@@ -1,0 +1,1 @@
+"""Has the distribution of a window changed? Distances, their calibrated limits, and Evidently."""

@@ -1,0 +1,271 @@
+"""A history cut into windows, and the losses of models trained before window i on every window j from i on.
+
+Fits and scores; plays no policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from windvane.tasks import io
+from windvane.tasks.errors import InputError
+from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.settings import monitoring_section
+from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.split import time_windows
+from windvane.tasks.stores import fingerprint
+from windvane.tasks.validate import table_profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from windvane.tasks.models.features import FeatureColumns
+
+# So many windows at least: with fewer there is no first quarter to learn from and no history to play.
+MIN_HISTORY_WINDOWS = 8
+
+
+@dataclass(frozen=True)
+class WindowedTable:
+    """Rows in order of time, and where each window begins among them: window k is rows edges[k] to edges[k + 1] - 1.
+
+    starts: the windows' first moments as text, for people.
+    """
+
+    rows: pd.DataFrame
+    edges: NDArray[np.int64]
+    starts: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many windows."""
+        return len(self.edges) - 1
+
+    def window(self, k: int) -> pd.DataFrame:
+        """The rows of window k."""
+        return self.rows.iloc[self.edges[k] : self.edges[k + 1]]
+
+    def before(self, k: int, windows: int | None) -> pd.DataFrame:
+        """The rows of the `windows` windows before window k; None: of all."""
+        first = 0 if windows is None else max(0, k - windows)
+        return self.rows.iloc[self.edges[first] : self.edges[k]]
+
+    def digests(self) -> tuple[str, ...]:
+        """A hash of each window's rows, in their order: what a loss on it depends on."""
+        hashes = pd.util.hash_pandas_object(self.rows, index=False).to_numpy()
+        names = ",".join(f"{name}:{dtype}" for name, dtype in self.rows.dtypes.items()).encode()
+        parts = (hashes[self.edges[k] : self.edges[k + 1]].tobytes() for k in range(self.count))
+        return tuple(hashlib.sha256(names + part).hexdigest()[:16] for part in parts)
+
+
+def cut_into_windows(rows: pd.DataFrame, time: str, window: str | int) -> WindowedTable:
+    """Rows by windows of a duration (`7d`, `1mo`) or of a number of rows; a last window that is not, or may not be, full is left out.
+
+    By duration, windows lie on the calendar as production's do (tasks/split/time_windows.py); those without a row are left out. By rows,
+    rows of one moment may fall on both sides of an edge. Raises InputError if there are fewer than FEWEST.
+    """
+    try:
+        size = monitoring_section.parse_window_length(window)
+    except ValueError as e:
+        raise InputError(f"monitor.window: {e}") from None
+    ordered = rows.sort_values(time, kind="stable").reset_index(drop=True)
+    if size.rows is not None:
+        edges = np.arange(0, len(ordered) + 1, size.rows, dtype=np.int64)
+    elif pd.api.types.is_datetime64_any_dtype(ordered[time]):
+        changes = np.flatnonzero(np.diff(time_windows.number_windows(ordered[time], size))) + 1
+        edges = np.concatenate([[0], changes]).astype(np.int64)
+    else:
+        raise InputError(f"monitor.window: {window} is a duration, but problem.time is a number. Give a number of rows")
+    if len(edges) - 1 < MIN_HISTORY_WINDOWS:
+        raise InputError(
+            f"monitor.window: {window} cuts the table into {max(len(edges) - 1, 0)} full windows, and fewer than "
+            f"{MIN_HISTORY_WINDOWS} are no history. Name a shorter window"
+        )
+    starts = tuple(str(ordered[time].iloc[e]) for e in edges[:-1])
+    return WindowedTable(ordered.iloc[: edges[-1]], edges, starts)
+
+
+# The share of the windows that teach the first champion, and of a champion's windows that are its held-out record.
+FIRST_CHAMPION_SHARE, HELD_OUT_SHARE = 0.25, 0.15
+
+
+@dataclass(frozen=True)
+class LossMatrix:
+    """losses[i, j] (W, W): mean loss per row on window j of the model taught on rows before window i; NaN where j < i and for
+    models never needed. first: the first window that is played; its model is the first champion. trailing: windows that teach
+    (None: all before).
+    """
+
+    losses: NDArray[np.float64]
+    first: int
+    trailing: int | None
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return len(self.losses)
+
+    def record(self, model: int) -> float:
+        """A champion's mean loss per window on its own held-out windows: those at the end of what taught it, scored by the same
+        configuration taught on what lies before them. It is known when the model is taught.
+        """
+        return float(self.held_out(model).mean())
+
+    def held_out(self, model: int) -> NDArray[np.float64]:
+        """The losses that record() averages, one for each held-out window."""
+        held = count_held_out_windows(model, self.trailing)
+        return self.losses[model - held, model - held : model]
+
+
+@dataclass(frozen=True)
+class MatrixJob:
+    """What a row of the matrix needs: which rows teach, with which configuration. See job()."""
+
+    cut: WindowedTable
+    settings: Settings
+    spec: ModelConfiguration
+    trailing: int | None
+    sample: int | None = None
+
+
+def make_matrix_job(
+    cut: WindowedTable, settings: Settings, spec: ModelConfiguration, window: str | int, history: str
+) -> MatrixJob:
+    """By windows as the rows were cut, and a history as retrain.history has it, whatever `settings` say. Raises ValueError."""
+    monitor = settings.monitor.model_copy(update={"window": window})
+    retrain = settings.retrain.model_copy(update={"history": history})
+    return MatrixJob(cut, settings.model_copy(update={"monitor": monitor, "retrain": retrain}), spec, retrain.trailing)
+
+
+def find_first_window(windows: int) -> int:
+    """The first window that is played: a quarter of them lie before it."""
+    return max(2, round(FIRST_CHAMPION_SHARE * windows))
+
+
+def count_held_out_windows(model: int, trailing: int | None) -> int:
+    """How many windows before `model` are its held-out record."""
+    taught = model if trailing is None else min(model, trailing)
+    return max(1, min(round(HELD_OUT_SHARE * taught), model - 1))
+
+
+def build_loss_matrix(
+    job: MatrixJob, kept: Path | None, cores: int, report: Callable[[int, int], None] = lambda done, of: None
+) -> LossMatrix:
+    """The matrix of a history; rows found in the folder `kept` under their fingerprints are not fitted again.
+
+    Same arguments, same losses, whatever `cores` and `kept`. `report` is told (models done, of all) after each.
+    """
+    count, first = job.cut.count, find_first_window(job.cut.count)
+    models = range(first - count_held_out_windows(first, job.trailing), count)
+    digests = job.cut.digests()
+    names = {i: _hash_model(job, digests, i) for i in models}
+    losses = np.full((count, count), np.nan)
+    missing = []
+    for i in models:
+        known = _read_kept_losses(kept, names[i])
+        if all(d in known for d in digests[i:]):
+            losses[i, i:] = [known[d] for d in digests[i:]]
+        else:
+            missing.append(i)
+    done = len(models) - len(missing)
+    for i, row in _compute_rows(job, missing, cores):
+        losses[i, i:] = row
+        if kept is not None:
+            known = _read_kept_losses(kept, names[i]) | dict(zip(digests[i:], (float(v) for v in row), strict=True))
+            io.write_json(known, kept / f"{names[i]}.json")
+        done += 1
+        report(done, len(models))
+    return LossMatrix(losses, first, job.trailing)
+
+
+def compute_matrix_row(job: MatrixJob, model: int) -> NDArray[np.float64]:
+    """Mean loss per row of the model taught before window `model`, on each window from it on: (W - model,)."""
+    taught = job.cut.before(model, job.trailing)
+    if job.sample is not None and len(taught) > job.sample:
+        drawn = np.random.default_rng([job.settings.split.seed, model]).choice(len(taught), job.sample, replace=False)
+        taught = taught.iloc[np.sort(drawn)]
+    pipeline, columns = fit_configuration(job.settings, job.spec, taught)
+    loss = compute_row_losses(job.settings, pipeline, columns, job.cut.rows.iloc[job.cut.edges[model] :])
+    edges = job.cut.edges[model:] - job.cut.edges[model]
+    return np.asarray(np.add.reduceat(loss, edges[:-1]) / np.diff(edges))
+
+
+def fit_configuration(settings: Settings, spec: ModelConfiguration, rows: pd.DataFrame) -> tuple[Any, FeatureColumns]:
+    """The configuration's pipeline fitted on labelled rows, and the columns that it reads."""
+    # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
+    columns = features.select_feature_columns(settings, table_profile.profile_table(rows))
+    return model_pipeline.fit_with_settings(
+        settings, spec, definitions.load_problem_type(settings.problem.kind), columns, rows, 1
+    ), columns
+
+
+def compute_row_losses(
+    settings: Settings, pipeline: Any, columns: FeatureColumns, rows: pd.DataFrame
+) -> NDArray[np.float64]:
+    """A fitted pipeline's loss on each of some labelled rows (n,)."""
+    kind = definitions.load_problem_type(settings.problem.kind)
+    with model_pipeline.limit_to_one_thread():
+        said = kind.predict(pipeline, features.conform_frame(rows, columns, "the table"))
+    return kind.loss(kind.truth(rows[settings.problem.target]), said, settings.problem.headline)
+
+
+def _compute_rows(job: MatrixJob, models: Sequence[int], cores: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """(model, its row) as they get done; the longest fits first, so that no core waits for one at the end."""
+    if cores < 2 or len(models) < 2:
+        yield from ((i, compute_matrix_row(job, i)) for i in models)
+        return
+    # Processes of their own: fits hold the interpreter's lock for most of their time on tables of this size.
+    with ProcessPoolExecutor(min(cores, len(models)), get_context("spawn"), _set_worker_job, (job,)) as pool:
+        pending = {pool.submit(_compute_worker_row, i): i for i in sorted(models, reverse=job.trailing is None)}
+        for done in as_completed(pending):
+            yield pending[done], done.result()
+
+
+_worker_job: MatrixJob | None = None
+
+
+def _set_worker_job(job: MatrixJob) -> None:
+    """In a worker: what all of its fits share, told once."""
+    global _worker_job  # noqa: PLW0603
+    _worker_job = job
+
+
+def _compute_worker_row(model: int) -> NDArray[np.float64]:
+    assert _worker_job is not None
+    return compute_matrix_row(_worker_job, model)
+
+
+def _hash_model(job: MatrixJob, digests: Sequence[str], model: int) -> str:
+    """Fingerprint of a fitted model: the rows that teach it, configuration, problem, code and libraries."""
+    first = 0 if job.trailing is None else max(0, model - job.trailing)
+    matters = {
+        "rows": digests[first:model],
+        "spec": job.spec.to_json(),
+        "problem": job.settings.problem.model_dump(),
+        "seed": job.settings.split.seed,
+        "combined": job.settings.retrain.combined and [job.settings.retrain.combined, job.settings.monitor.window],
+        "sample": job.sample and [job.sample, model],
+        "code": [fingerprint.hash_model_code(), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()],
+        "libraries": fingerprint.list_model_libraries(),
+    }
+    return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def _read_kept_losses(kept: Path | None, name: str) -> dict[str, Any]:
+    """Losses by window digest, {} if none are kept, or they are damaged."""
+    if kept is None:
+        return {}
+    return io.read_cache(kept / f"{name}.json", lambda c: {str(k): float(v) for k, v in c.items()}) or {}

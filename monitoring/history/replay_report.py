@@ -1,0 +1,283 @@
+"""The report of a replay: each window with its loss, decision and lap, as records, as a page and as a picture.
+
+Plays nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from windvane.monitoring.records import WindowAssessment
+from windvane.tasks.io import write_whole
+from windvane.tasks.reports.style import BLUE, GREY, INK, PURPLE, SOFT_INK, VERMILION, build_figure, format_axes
+from windvane.templates import render_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LapEnding = Literal["promoted", "refused", "skipped"]
+
+
+@dataclass(frozen=True)
+class ReplayedWindow:
+    """A window: the mean loss per labelled row of the champion that served it (NaN: no label ever came), and of the first one; what
+    was decided after it, the reason, and the same in a few words; what the lap came to that followed, if one did, and why;
+    by which share its model was better on the rows that judged (None: they were too few), and the lap's price, in loss.
+    """
+
+    start: str
+    end: str
+    rows: int
+    version: int
+    loss: float
+    never: float
+    action: str = "wait"
+    reason: str = "no rows yet"
+    cause: str = ""
+    alarm: bool = False
+    ending: LapEnding | None = None
+    verdict: str = ""
+    better: float | None = None
+    price: float = 0.0
+
+
+@dataclass(frozen=True)
+class PolicyTotals:
+    """What a policy came to, summed over the windows: loss, laps that brought a new champion, laps in vain, and loss with the price
+    of all laps.
+    """
+
+    loss: float
+    retrains: int
+    refused: int
+    total: float
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """A history played. dated: its times are dates, not numbers that only order the rows. window: how it was cut."""
+
+    project: str
+    policy: str
+    loss_name: str
+    window: str
+    dated: bool
+    taught: int
+    chapters: tuple[ReplayedWindow, ...]
+
+    @property
+    def told(self) -> tuple[ReplayedWindow, ...]:
+        """The windows of which a label came: the others cost nobody knows what."""
+        return tuple(c for c in self.chapters if isfinite(c.loss))
+
+    @property
+    def never(self) -> PolicyTotals:
+        """The first champion for ever."""
+        loss = sum(c.never for c in self.told)
+        return PolicyTotals(loss, 0, 0, loss)
+
+    @property
+    def ours(self) -> PolicyTotals:
+        """The policy that was played."""
+        loss, ended = sum(c.loss for c in self.told), [c.ending for c in self.chapters]
+        spent = sum(c.price for c in self.chapters)
+        return PolicyTotals(loss, ended.count("promoted"), ended.count("refused"), loss + spent)
+
+    @property
+    def saved(self) -> float:
+        """The share of the loss of never retraining that the policy saved, laps paid."""
+        return 1 - self.ours.total / self.never.total if self.never.total > 0 else 0.0
+
+    def verdict(self) -> str:
+        """The first sentence."""
+        if self.policy == "never" or self.ours == self.never:
+            return "The model was never retrained"
+        laps, share = self.ours.retrains, f"{abs(self.saved):.0%} {'less' if self.saved >= 0 else 'more'} loss"
+        return f"Retrained {laps} time{'s' * (laps != 1)} by itself: {share}, cost of all laps included"
+
+
+def summarize_assessment(look: WindowAssessment) -> str:
+    """What a look found, in a few words: what moved, and how the window's loss stands beside the champion's own record."""
+    drift, quality, said = look.drift, look.quality, []
+    if drift.alarm:
+        kind = "drift" if look.diagnosis.change == "none" else look.diagnosis.change
+        said.append(f"{kind} in {', '.join(drift.columns[:2])}")
+    if quality.excess is not None and quality.reference > 0:
+        share = quality.excess / quality.reference
+        said.append(f"loss {abs(share):.0%} {'above' if share >= 0 else 'below'} its record")
+    return "; ".join(said) or "no labels yet"
+
+
+_ENDING_LEVELS = {"promoted": "pass", "refused": "warn", "skipped": "warn", None: "stop"}
+
+
+def write_replay_page(story: ReplayResult, picture: bytes, path: Path) -> None:
+    """Write the page with its picture (a PNG's bytes), whole or not at all."""
+    text = render_replay_page(story, picture)
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def render_replay_page(story: ReplayResult, picture: bytes) -> str:
+    """The page as text."""
+    count, never, ours = len(story.told) or 1, story.never, story.ours
+    facts = [
+        (_format_loss(never.loss / count), f"{story.loss_name} per row and window, never retrained"),
+        (_format_loss(ours.loss / count), f"with Windvane, policy {story.policy}"),
+        (
+            f"{ours.retrains} retraining{'s' * (ours.retrains != 1)}",
+            f"the gate refused {ours.refused} more lap{'s' * (ours.refused != 1)}, whose cost counts too",
+        ),
+        (f"{story.saved:+.0%}", "saved, cost of all laps included"),
+    ]
+    return render_page(
+        "replay.html",
+        story=story,
+        facts=facts,
+        picture=base64.b64encode(picture).decode(),
+        acted=[c for c in story.chapters if c.action != "wait"],
+        level_of=_level,
+        number=_format_loss,
+    )
+
+
+def _level(c: ReplayedWindow) -> str:
+    return "pass" if c.action == "wait" else _ENDING_LEVELS[c.ending]
+
+
+def _format_loss(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+# Causes that are written below the picture, and in how many columns; the page has all of them.
+MAX_LISTED_CAUSES, CAUSE_COLUMNS = 12, 2
+_WIDTH_INCHES, _HEIGHT_INCHES, _LINE_INCHES = 10.0, 4.7, 0.2
+
+
+def draw_replay(story: ReplayResult) -> Figure:
+    """The figure of a story; tasks/reports/style.py saves it."""
+    marked = [c for c in story.chapters if c.ending == "promoted" or c.action == "rollback"]
+    listed = marked[:MAX_LISTED_CAUSES]
+    lines = -(-len(listed) // CAUSE_COLUMNS)
+    height = _HEIGHT_INCHES + _LINE_INCHES * (lines + 1)
+    figure, (ax,) = build_figure(
+        f"{story.project}: {story.verdict()}",
+        f"{story.loss_name.capitalize()} per row, {len(story.chapters)} windows of {story.window}, each predicted by the model "
+        f"that served then; policy {story.policy}, {story.ours.refused} laps refused by the gate",
+        width=_WIDTH_INCHES,
+        height=height,
+    )
+    below = (_LINE_INCHES * (lines + 1)) / height
+    figure.set_layout_engine(
+        "constrained", rect=(0.005, below, 0.99, 1 - 0.68 / height - below), w_pad=0.08, h_pad=0.06
+    )
+    _draw_losses(ax, story)
+    _draw_marks(ax, story, marked)
+    _draw_causes(figure, story, listed, len(marked), height)
+    return figure
+
+
+def _get_position(story: ReplayResult, chapter: ReplayedWindow) -> Any:
+    return datetime.fromisoformat(chapter.start) if story.dated else story.chapters.index(chapter) + 1
+
+
+def _draw_losses(ax: Axes, story: ReplayResult) -> None:
+    told = story.told
+    x = [_get_position(story, c) for c in told]
+    never, ours = [c.never for c in told], [c.loss for c in told]
+    ax.fill_between(
+        x, never, ours, where=[n > o for n, o in zip(never, ours, strict=True)], color=BLUE, alpha=0.08, lw=0
+    )
+    ax.plot(x, never, color=GREY, linewidth=1.4, zorder=2)
+    ax.plot(x, ours, color=BLUE, linewidth=1.9, zorder=3)
+    ends = (("never retrained", never[-1], GREY), ("Windvane", ours[-1], BLUE))
+    apart = abs(never[-1] - ours[-1]) > 0.08 * max(*never, *ours)
+    for name, y, colour in ends if apart else ():
+        ax.annotate(
+            name,
+            (x[-1], y),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            fontweight="bold",
+            color=colour,
+        )
+    if not apart:
+        ax.plot([], [], color=GREY, label="never retrained")
+        ax.plot([], [], color=BLUE, label="Windvane")
+        ax.legend(fontsize=8.5, frameon=False, loc="upper left")
+    ax.set_ylim(0, 1.06 * max(*never, *ours))
+    ax.set_ylabel(f"{story.loss_name} per row", fontsize=9, color=SOFT_INK)
+    format_axes(ax.yaxis)
+    if not story.dated:
+        ax.set_xlabel("window", fontsize=9, color=SOFT_INK)
+
+
+def _draw_marks(ax: Axes, story: ReplayResult, marked: list[ReplayedWindow]) -> None:
+    """A numbered circle where a new champion came, a square where the old one came back, a tick where the gate refused."""
+    for number, chapter in enumerate(marked, 1):
+        x, y, back = _get_position(story, chapter), chapter.loss, chapter.action == "rollback"
+        colour = PURPLE if back else VERMILION
+        ax.axvline(x, color=colour, linewidth=0.8, alpha=0.35, zorder=1)
+        ax.plot(
+            x,
+            y,
+            "s" if back else "o",
+            markersize=12,
+            color=colour,
+            markeredgecolor="white",
+            markeredgewidth=1,
+            zorder=5,
+        )
+        ax.annotate(
+            str(number),
+            (x, y),
+            ha="center",
+            va="center_baseline",
+            fontsize=7.5,
+            color="white",
+            fontweight="bold",
+            zorder=6,
+        )
+    refused = [c for c in story.chapters if c.ending == "refused"]
+    if refused:
+        ax.plot(
+            [_get_position(story, c) for c in refused],
+            [0.015] * len(refused),
+            "|",
+            transform=ax.get_xaxis_transform(),
+            color=VERMILION,
+            alpha=0.55,
+            markersize=7,
+            clip_on=False,
+        )
+
+
+def _describe_mark(story: ReplayResult, chapter: ReplayedWindow) -> str:
+    when = chapter.start[:10] if story.dated else f"window {_get_position(story, chapter)}"
+    better = "" if chapter.better is None else f"; new model {chapter.better:.0%} better"
+    return f"{when}  {chapter.cause}" + ("; put back" if chapter.action == "rollback" else better)
+
+
+def _draw_causes(figure: Figure, story: ReplayResult, listed: list[ReplayedWindow], count: int, height: float) -> None:
+    lines, said = -(-len(listed) // CAUSE_COLUMNS), [_describe_mark(story, c) for c in listed]
+    room = (_WIDTH_INCHES / CAUSE_COLUMNS - 0.4) * 72
+    size = min([8.5, *(room / (0.53 * len(text)) for text in said)])
+    for i, (chapter, text) in enumerate(zip(listed, said, strict=True)):
+        column, line = divmod(i, lines)
+        x, y = (
+            (0.12 + column * (_WIDTH_INCHES - 0.2) / CAUSE_COLUMNS) / _WIDTH_INCHES,
+            (_LINE_INCHES * (lines - line + 0.35)) / height,
+        )
+        colour = PURPLE if chapter.action == "rollback" else VERMILION
+        figure.text(x, y, f"{i + 1}", fontsize=size, fontweight="bold", color=colour)
+        figure.text(x + 0.22 / _WIDTH_INCHES, y, text, fontsize=size, color=INK)
+    more = f"{count - len(listed)} more in the page.  " if count > len(listed) else ""
+    key = f"{more}Circles: a new champion, and why.  Ticks at the bottom: a lap whose model the gate refused."
+    figure.text(0.12 / _WIDTH_INCHES, _LINE_INCHES * 0.4 / height, key, fontsize=8, color=SOFT_INK)

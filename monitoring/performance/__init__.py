@@ -1,0 +1,1 @@
+"""How good the champion is: measured from labels, or estimated without them."""

@@ -1,0 +1,1 @@
+"""Whether to wait, refit or search again, and what waiting has cost."""

@@ -1,0 +1,358 @@
+"""Wait, retrain, stop or roll back: a pure function of what was found, of what was done before, and of the limits.
+
+Without clock, files or frames: replay decides the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import inf, isfinite, sqrt
+from statistics import NormalDist, stdev
+
+from windvane.monitoring.records import (
+    Decision,
+    DecisionHistory,
+    DecisionLimits,
+    LapDepth,
+    PastDecision,
+    PerformanceResult,
+    ProbationResult,
+    Remedy,
+    WindowAssessment,
+)
+
+OPEN_STATES = ("recorded", "told", "claimed")
+ACKNOWLEDGED_NOTE = "acknowledged"
+# Windows between two laps, however often the gate has refused: a shift that comes meanwhile must not wait for ever.
+_MAX_PAUSE_WINDOWS = 8
+
+
+def decide_action(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+    """What to do after a look, and why. `now`: the present in the events' own time, ledger text.
+
+    Broken data comes first, then a champion that fails its probation, then the policy, then what forbids another lap.
+    """
+    known = _find_known_until((*history.looks, look))
+    decision = (
+        _stop_on_broken_data(look, history)
+        or _roll_back_failed_probation(history.probation)
+        or _apply_policy(look, history, limits, now)
+    )
+    if decision.action == "retrain" and (forbidden := _find_obstacle(look, history, limits, now)) is not None:
+        decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
+    return replace(decision, cost=limits.cost, known_until=known)
+
+
+def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> Decision | None:
+    diagnosis = look.diagnosis
+    accepted = {
+        column
+        for one in history.made
+        if one.action == "stop" and one.note == ACKNOWLEDGED_NOTE and one.version == look.version
+        for column in one.columns
+    }
+    # The alarm keeps its promise; what only looks odd beside it stops nobody.
+    if (
+        look.drift.alarm
+        and diagnosis.change == "broken data"
+        and not (diagnosis.columns and set(diagnosis.columns) <= accepted)
+    ):
+        return Decision(
+            "stop",
+            f"the data look broken: {diagnosis.why}. No training on them until that is fixed, or accepted with "
+            "`windvane monitor --acknowledge`",
+            remedy="person",
+        )
+    stopped = [
+        one for one in history.made if one.action == "stop" and one.state in OPEN_STATES and one.version == look.version
+    ]
+    if stopped and look.drift.statistic is None:
+        since = "too few rows have come since to say more" if look.drift.alarm is not None else str(look.drift.note)
+        return Decision("wait", f"the data looked broken {stopped[-1].at[:10]}, and {since}")
+    return None
+
+
+def _roll_back_failed_probation(probation: ProbationResult | None) -> Decision | None:
+    if probation is None or probation.low is None or probation.low <= 0:
+        return None
+    assert probation.excess is not None
+    return Decision(
+        "rollback",
+        f"in its probation it costs {probation.excess:.0%} more than version {probation.against} would have "
+        f"({probation.how}, {probation.rows:,} labelled rows; at least {probation.low:.1%})",
+    )
+
+
+def _apply_policy(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+    """What the policy wants, whatever forbids it."""
+    if limits.policy == "never":
+        return Decision("wait", f"retrain.policy is never; {_summarize_findings(look)}")
+    if limits.policy == "schedule":
+        return _decide_by_schedule(look, limits)
+    if limits.policy == "regret":
+        return _decide_by_regret(look, history)
+    if look.drift.alarm is None and (limits.policy == "drift" or look.quality.loss is None):
+        return Decision("wait", _summarize_findings(look))
+    if look.drift.statistic is None and look.quality.loss is None:
+        return Decision(
+            "wait", f"too few rows to say: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
+        )
+    policy = {"staleness": _decide_by_staleness, "performance": _decide_by_performance, "drift": _decide_by_drift}[
+        limits.policy
+    ]
+    return policy(look, history, limits, now)
+
+
+def _decide_by_schedule(look: WindowAssessment, limits: DecisionLimits) -> Decision:
+    if limits.scheduled:
+        return Decision("wait", f"retrain.policy is schedule: schedule.train starts laps; {_summarize_findings(look)}")
+    if not look.stretch.closed:
+        return Decision("wait", "retrain.policy is schedule: the window is not over yet")
+    return Decision(
+        "retrain", f"retrain.policy is schedule: a window is over; {_summarize_findings(look)}", *_choose_depth(look)
+    )
+
+
+def _decide_by_regret(look: WindowAssessment, history: DecisionHistory) -> Decision:
+    """What challengers show. It stands on windows that are over, so that few rows in the newest do not matter."""
+    advice = history.advice
+    if advice is None:
+        return Decision("wait", f"{_summarize_findings(look)}, but no challenger was asked")
+    if not advice.retrain:
+        return Decision("wait", f"{_summarize_findings(look)}; {advice.reason}", gain=advice.gain)
+    return Decision("retrain", f"{advice.reason}; {_summarize_findings(look)}", *_choose_depth(look), gain=advice.gain)
+
+
+def _decide_by_staleness(
+    look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+) -> Decision:
+    found = compute_staleness((*history.looks, look), history, limits, now)
+    gain = found.pace * max(limits.probation, 1)
+    if not found.windows:
+        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits, now)}")
+    without = (
+        f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
+        if found.estimated
+        else ""
+    )
+    said = (
+        f"in {found.windows} window{'s' * (found.windows > 1)} since {_format_day(found.since)}{without} the champion has cost "
+        f"{found.total:+.2f} mean losses of a window beyond its own record (a lap costs {limits.cost:g})"
+    )
+    if found.total <= limits.cost:
+        more = (
+            f"; {_explain_missing_performance(look, limits, now)}"
+            if select_usable_performance(look, limits, now) is None
+            else ""
+        )
+        return Decision("wait", f"{_summarize_findings(look)}, but {said}{more}", gain=gain)
+    # Of as many sums as there are windows the largest counts: each gets its share of the level (Bonferroni).
+    if found.certainty <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
+        return Decision("wait", f"{said}, which may still be chance (standard error {found.error:.2f})", gain=gain)
+    return Decision("retrain", f"{said}; {_summarize_findings(look)}", *_choose_depth(look), gain=gain)
+
+
+def _decide_by_performance(
+    look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+) -> Decision:
+    quality = look.quality
+    if quality.loss is None or select_usable_performance(look, limits, now) is not quality or quality.excess is None:
+        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits, now)}")
+    share, error = quality.excess / quality.reference, compute_standard_error(quality, history) / quality.reference
+    said = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
+    gain = share * compute_window_share(look, history.usual_rows) * max(limits.probation, 1)
+    if share <= NormalDist().inv_cdf(1 - limits.false_alarms) * error:
+        return Decision("wait", f"{said}, which is within chance; {_summarize_findings(look)}", gain=gain)
+    return Decision("retrain", f"{said}; {_summarize_findings(look)}", *_choose_depth(look), gain=gain)
+
+
+def _decide_by_drift(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+    if not look.drift.alarm:
+        return Decision("wait", _summarize_findings(look))
+    if look.diagnosis.remedy == "wait":
+        return Decision("wait", f"{_summarize_findings(look)}: {look.diagnosis.why}")
+    return Decision("retrain", _summarize_findings(look), *_choose_depth(look))
+
+
+def _find_obstacle(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> str | None:
+    """Why there may be no lap now, or None."""
+    laps = [one for one in history.made if one.action == "retrain"]
+    if any(one.state in OPEN_STATES for one in laps):
+        return f"a retraining decided {laps[-1].at[:16]}Z is under way"
+    if history.new_rows is False:
+        return f"nothing new to learn from since the last lap ({laps[-1].note if laps else 'skipped: no new rows'})"
+    done = [one.at for one in history.made if one.action in ("retrain", "rollback") and one.state != "skipped"]
+    if done and parse_timestamp(now) - parse_timestamp(max(done)) < limits.cooldown:
+        return f"cool-down: the last retraining was decided {max(done)[:16]}Z (retrain.cooldown)"
+    if limits.budget is not None:
+        spent = [
+            at
+            for one in laps
+            if one.state != "skipped"
+            and (at := one.at)
+            and parse_timestamp(now) - parse_timestamp(at) < limits.budget.span
+        ]
+        if len(spent) >= limits.budget.laps:
+            return f"budget: {len(spent)} retrainings since {min(spent)[:10]} (retrain.budget)"
+    return _find_refusal_pause(look, history, laps)
+
+
+def _find_refusal_pause(look: WindowAssessment, history: DecisionHistory, laps: list[PastDecision]) -> str | None:
+    """Each lap that the gate refuses doubles the windows until the next: hardly more rows would be judged again, and refused again,
+    or pass at last because they were asked so often (exponential back-off).
+    """
+    refused = [one.at for one in laps if one.state == "done" and one.version == look.version]
+    if len(refused) < 2:
+        return None
+    pause = min(2 ** (len(refused) - 1), _MAX_PAUSE_WINDOWS)
+    since = sum(seen.stretch.end > refused[-1] for seen in (*history.looks, look))
+    if since >= pause:
+        return None
+    return (
+        f"the gate has refused {len(refused)} laps of this champion's, the last on {refused[-1][:10]}: the next comes "
+        f"{pause} windows after it"
+    )
+
+
+def _summarize_findings(look: WindowAssessment) -> str:
+    """What the look found, in a few words."""
+    drift, diagnosis = look.drift, look.diagnosis
+    if drift.statistic is None:
+        return drift.note or "too few rows to look for drift"
+    if not drift.alarm:
+        return "nothing moved" if diagnosis.change == "none" else f"{diagnosis.change}: {diagnosis.why}"
+    names = ", ".join(drift.columns[:3]) + (f" and {len(drift.columns) - 3} more" if len(drift.columns) > 3 else "")
+    kind = "drift" if diagnosis.change == "none" else diagnosis.change
+    return f"{kind} in {names}" if names else kind
+
+
+def _explain_missing_performance(look: WindowAssessment, limits: DecisionLimits, now: str) -> str:
+    """Why the window's quality does not count."""
+    if look.quality.loss is not None:
+        return f"its labels may still be incomplete (monitor.label_delay {limits.label_delay})"
+    missing = (
+        "its labels have not come" if not look.stretch.labelled else f"only {look.stretch.labelled} rows are labelled"
+    )
+    estimate = look.estimate
+    if estimate is None or estimate.loss is None:
+        return f"{missing}, and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
+    if not look.drift.alarm:
+        return f"{missing}, and no drift alarm confirms an estimate"
+    return missing
+
+
+def _choose_depth(look: WindowAssessment) -> tuple[LapDepth, Remedy]:
+    remedy = look.diagnosis.remedy
+    return ("search", "search") if remedy == "search" else ("refit", "labels" if remedy == "labels" else "refit")
+
+
+def _find_known_until(looks: tuple[WindowAssessment, ...]) -> str | None:
+    known = [look.quality.known_until for look in looks if look.quality.known_until is not None]
+    return max(known, default=None)
+
+
+def _format_day(text: str | None) -> str:
+    return "ever" if text is None else text[:10]
+
+
+# Quality's interval is one of 95 %.
+_INTERVAL_STANDARD_ERRORS = 2 * NormalDist().inv_cdf(0.975)
+# A window's weight, its excess loss and that one's error as shares of the reference, whether estimated, and its start.
+_CountedWindow = tuple[float, float, float, bool, str]
+# From so many windows on, what they differ by says how sure a mean of them is.
+_MIN_SPREAD_WINDOWS = 3
+# Windows whose mean says what the next ones would cost.
+_RECENT_WINDOWS = 3
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Accumulated signed excess loss over the champion's own record, and its standard error, in mean losses of one window.
+
+    certainty: how sure it is that the newest windows, or more of them, cost too much: the largest sum from any window to the last
+    in its own standard errors. pace: the excess of one window lately. since: the start of the first window that counts.
+    estimated: windows without labels.
+    """
+
+    total: float
+    error: float
+    certainty: float
+    pace: float
+    windows: int
+    estimated: int
+    since: str | None
+
+
+def compute_staleness(
+    looks: tuple[WindowAssessment, ...], history: DecisionHistory, limits: DecisionLimits, now: str
+) -> Staleness:
+    """What the champion has cost since it began to serve, beyond what it promised on its own held-out rows.
+
+    A window counts by its labels, where these have had their time to come; else by the estimate, if the drift alarm confirms it.
+    """
+    counted: list[_CountedWindow] = []
+    for look in looks:
+        quality = select_usable_performance(look, limits, now)
+        weight = compute_window_share(look, history.usual_rows)
+        if quality is None or quality.excess is None or not quality.reference > 0 or weight == 0:
+            continue
+        error = compute_standard_error(quality, history) / quality.reference
+        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, look.stretch.start))
+    if not counted:
+        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, None)
+    counted = _fill_unknown_errors(counted)
+    reference = get_reference_loss(looks)
+    shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
+    certainty, total, own, weights = -inf, 0.0, 0.0, 0.0
+    for weight, excess, each, _, _ in reversed(counted):
+        # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
+        total, weights = total + weight * excess, weights + weight
+        own += (weight * sqrt(max(each * each - shared * shared, 0.0))) ** 2
+        error = sqrt(own + (weights * shared) ** 2)
+        # One window of which little is known must not hide the others.
+        certainty = max(certainty, total / error if error else inf * total if total else 0.0)
+    recent = counted[-_RECENT_WINDOWS:]
+    pace = sum(w * x for w, x, *_ in recent) / len(recent)
+    return Staleness(total, error, certainty, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
+
+
+def select_usable_performance(look: WindowAssessment, limits: DecisionLimits, now: str) -> PerformanceResult | None:
+    """The quality that counts: by labels if their delay is over; else the estimate if the window's alarm confirms it."""
+    young = limits.label_delay and parse_timestamp(now) - parse_timestamp(look.stretch.end) < limits.label_delay
+    if look.quality.loss is not None and not young:
+        return look.quality
+    estimate = look.estimate
+    return estimate if estimate is not None and estimate.loss is not None and look.drift.alarm else None
+
+
+def get_reference_loss(looks: tuple[WindowAssessment, ...]) -> float | None:
+    """The champion's mean loss on its own held-out rows."""
+    return looks[-1].quality.reference if looks else None
+
+
+def parse_timestamp(text: str) -> datetime:
+    """Ledger text as a moment."""
+    return datetime.fromisoformat(text)
+
+
+def compute_window_share(look: WindowAssessment, usual: float | None) -> float:
+    """How much of a usual window this one is. Of an open one it is not known where no window is usual yet: it waits."""
+    if usual:
+        return look.stretch.rows / usual
+    return 1.0 if look.stretch.closed else 0.0
+
+
+def compute_standard_error(quality: PerformanceResult, history: DecisionHistory) -> float:
+    """Standard error of a difference: from its interval, else as windows differ in the record; without either it is unknown."""
+    if quality.low is None or quality.high is None:
+        return float("inf") if history.window_error is None else history.window_error
+    return (quality.high - quality.low) / _INTERVAL_STANDARD_ERRORS
+
+
+def _fill_unknown_errors(counted: list[_CountedWindow]) -> list[_CountedWindow]:
+    """Unknown errors replaced by what the windows themselves differ by, where they are enough."""
+    if len(counted) < _MIN_SPREAD_WINDOWS or all(isfinite(c[2]) for c in counted):
+        return counted
+    own = stdev(c[1] for c in counted)
+    return [c if isfinite(c[2]) else (c[0], c[1], own, c[3], c[4]) for c in counted]

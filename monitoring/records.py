@@ -1,0 +1,282 @@
+"""Records of the watch, frozen: what an assessment of a window finds, the limits and the history that a decision is
+made from, and the decision. No logic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from windvane.tasks.settings.monitoring_section import LapBudget, PolicyName
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from windvane.tasks.settings.project_params import Settings
+
+# What a finding is about: values of a number or category; the share missing; categories never seen; numbers out of range;
+# a column that fell silent or changed its type; how columns hang together; the model's answers; the labels.
+DriftAspect = Literal[
+    "numbers",
+    "categories",
+    "missing",
+    "new categories",
+    "range",
+    "silent",
+    "type",
+    "correlation",
+    "prediction",
+    "target",
+]
+ChangeKind = Literal["none", "broken data", "data drift", "label drift", "concept drift", "seasonal return"]
+# What helps against a change: nothing; a person; newer rows; algorithm and tuning anew; a look at the labels, and weights.
+Remedy = Literal["wait", "person", "refit", "search", "labels"]
+DecisionAction = Literal["wait", "retrain", "stop", "rollback"]
+LapDepth = Literal["refit", "search"]
+
+
+@dataclass(frozen=True)
+class WindowExtent:
+    """A window's place: from `start` (included) to `end` (not), ledger text in UTC; `rows` in it; `closed`: no more is due."""
+
+    start: str
+    end: str
+    rows: int
+    labelled: int
+    closed: bool
+
+
+@dataclass(frozen=True)
+class DriftMeasure:
+    """What is compared: a column, what of it, and by which measure."""
+
+    column: str
+    aspect: DriftAspect
+    how: str
+
+
+@dataclass(frozen=True)
+class DriftFinding:
+    """One column, one aspect: how far it moved (`distance`, standardised by what is usual: 1 = one standard deviation of
+    unchanged windows), the limit at its own level, and whether it speaks; `said`: in words, with figures.
+    """
+
+    column: str
+    aspect: DriftAspect
+    distance: float
+    limit: float
+    alarm: bool
+    said: str
+
+
+@dataclass(frozen=True)
+class DriftResult:
+    """Has anything moved? `statistic` is the largest standardised distance of all, `limit` what it exceeds in a share
+    `level` of unchanged windows, `p` its place among them. None: that cannot be told, for a reason that `note` names. Then `alarm` is
+    None where rows were enough and the report failed.
+    """
+
+    alarm: bool | None
+    statistic: float | None
+    limit: float | None
+    p: float | None
+    level: float
+    findings: tuple[DriftFinding, ...]
+    reference_rows: int
+    rows: int
+    note: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that speak, loudest first, each once."""
+        return tuple(dict.fromkeys(f.column for f in self.findings if f.alarm))
+
+
+@dataclass(frozen=True)
+class PerformanceResult:
+    """The champion's mean loss per row on a window, against `reference`, its mean on its own held-out rows.
+
+    `low` and `high` bound the difference `loss - reference` at 95 %; `estimated`: without labels, which `how` explains.
+    None where too few rows are labelled, or an estimate cannot be made.
+    """
+
+    loss: float | None
+    reference: float
+    low: float | None
+    high: float | None
+    rows: int
+    estimated: bool
+    how: str
+    known_until: str | None = None
+
+    @property
+    def excess(self) -> float | None:
+        """By how much a row costs more than on the champion's own held-out rows."""
+        return None if self.loss is None else self.loss - self.reference
+
+
+@dataclass(frozen=True)
+class ChangeDiagnosis:
+    """Which kind of change this is, how sure that is (0 to 1), the columns that speak for it, why, and what helps."""
+
+    change: ChangeKind
+    sure: float
+    columns: tuple[str, ...]
+    why: str
+    remedy: Remedy
+
+
+@dataclass(frozen=True)
+class WindowAssessment:
+    """All that one look at a window found: what a decision is made from, and what is remembered of it."""
+
+    version: int
+    stretch: WindowExtent
+    drift: DriftResult
+    quality: PerformanceResult
+    estimate: PerformanceResult | None
+    diagnosis: ChangeDiagnosis
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Wait, retrain, stop or roll back, and why. `gain` is what retraining is expected to save over the next windows, `cost`
+    what a lap costs, both in mean losses of one window; `known_until`: up to when labels were known to it.
+    """
+
+    action: DecisionAction
+    reason: str
+    depth: LapDepth | None = None
+    remedy: Remedy = "wait"
+    gain: float | None = None
+    cost: float | None = None
+    known_until: str | None = None
+
+
+@dataclass(frozen=True)
+class DecisionLimits:
+    """What params.yaml says about retraining: sections retrain and monitor; `scheduled`: schedule.train starts laps."""
+
+    policy: PolicyName = "staleness"
+    cost: float = 0.5
+    label_delay: timedelta = timedelta()
+    cooldown: timedelta = timedelta(days=1)
+    budget: LapBudget | None = None
+    probation: int = 2
+    false_alarms: float = 0.01
+    scheduled: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> DecisionLimits:
+        """The limits in params.yaml."""
+        retrain, monitor = settings.retrain, settings.monitor
+        return cls(
+            retrain.policy,
+            retrain.cost,
+            monitor.delay,
+            retrain.rest,
+            retrain.limit,
+            retrain.probation,
+            monitor.false_alarms,
+            settings.schedule.train is not None,
+        )
+
+
+@dataclass(frozen=True)
+class PastDecision:
+    """An earlier decision other than to wait. `at`: in the events' own time; `state` and `note`: what became of it."""
+
+    action: str
+    at: str
+    state: str
+    version: int
+    note: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProbationResult:
+    """A new champion against `against`, the version that it replaced, over its first windows.
+
+    excess: its mean loss less the other's, as a share of the other's; low: that difference's lower bound at the level of the
+    test; None where too few rows are labelled. how: on which rows.
+    """
+
+    against: int
+    rows: int
+    excess: float | None
+    low: float | None
+    how: str
+
+
+@dataclass(frozen=True)
+class DecisionHistory:
+    """What happened before. looks: the champion's earlier windows, oldest first; made: decisions, oldest first.
+
+    usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
+    window_error: by how much the means of windows differ there, for windows too short in time to say so themselves;
+    new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known);
+    advice: what retrain.policy regret says, losses and gain in mean losses of one window (None: another policy).
+    """
+
+    looks: tuple[WindowAssessment, ...] = ()
+    made: tuple[PastDecision, ...] = ()
+    usual_rows: float | None = None
+    reference_error: float | None = None
+    window_error: float | None = None
+    probation: ProbationResult | None = None
+    new_rows: bool | None = None
+    advice: PolicyAdvice | None = None
+
+
+@dataclass(frozen=True)
+class PolicyInput:
+    """What is known when window `now` begins.
+
+    taught: (m,) the windows before which champions and challengers were taught, rising. losses: (m, known) their mean losses per
+    row on windows 0 .. known - 1, NaN on windows before they were taught; known = now, or less where labels are late.
+    serving: the champion's place in `taught`; since: the window at which it began to serve. record: (h,) its mean losses on the
+    windows of its own held-out rows. price: of a lap, in loss. alarm: whether a drift alarm rings on the latest window, where
+    somebody measures one.
+    """
+
+    taught: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    serving: int
+    since: int
+    record: NDArray[np.float64]
+    price: float
+    now: int
+    alarm: bool | None = None
+
+    @property
+    def known(self) -> int:
+        """Windows whose labels are known."""
+        return int(self.losses.shape[1])
+
+    @property
+    def born(self) -> int:
+        """The window before which the champion was taught."""
+        return int(self.taught[self.serving])
+
+    @property
+    def served(self) -> NDArray[np.float64]:
+        """The champion's losses on the windows that it served and whose labels are known, oldest first."""
+        return self.losses[self.serving, self.since : self.known]
+
+
+@dataclass(frozen=True)
+class PolicyAdvice:
+    """Retrain or wait, and why. gain: what retraining now is expected to save before the champion would be as old again, in
+    loss; None where a policy expects nothing.
+    """
+
+    retrain: bool
+    reason: str
+    gain: float | None = None

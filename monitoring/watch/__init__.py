@@ -1,0 +1,1 @@
+"""A monitoring pass: production's rows, windows, checks, probation, report."""

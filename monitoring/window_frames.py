@@ -1,0 +1,300 @@
+"""A window's rows as a frame like the champion's record, and how its inputs, predictions, labels and losses are read.
+Fits and judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from windvane.tasks.errors import InputError
+from windvane.tasks.evaluation import scores
+from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
+from windvane.tasks.models.features import FeatureColumns, conform_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from windvane.ledger.labels import LabelledPrediction
+    from windvane.tasks.gate.block_test import RowBlocks
+    from windvane.tasks.models.features import FeatureColumns
+    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+    from windvane.tasks.settings.project_params import ProblemSettings
+
+# Whether a row's inputs are stored: of the others only answer and label are known.
+INPUTS_STORED_COLUMN = "_stored"
+LABEL_KNOWN_COLUMN = "_known"
+
+
+def read_version_columns(facts: dict[str, Any], hidden: Iterable[str]) -> FeatureColumns:
+    """The columns that a version learned from, without those that the ledger does not keep as they are."""
+    gone = set(hidden)
+    return FeatureColumns(
+        **{group: tuple(n for n in names if n not in gone) for group, names in facts["columns"].items()}
+    )
+
+
+def build_ledger_frame(
+    rows: Iterable[LabelledPrediction], columns: FeatureColumns, record: pd.DataFrame, problem: ProblemSettings
+) -> pd.DataFrame:
+    """Predictions with their inputs and labels as a frame with the record's columns, in the order of time; see STORED, KNOWN."""
+    held = list(rows)
+    inputs = [row.inputs or {} for row in held]
+    names = [*columns.names, *([problem.group] if problem.group and problem.group not in columns.names else [])]
+    made = {name: pd.Series([_drop_nested(row.get(name)) for row in inputs], dtype=object) for name in names}
+    frame = read_like_record(pd.DataFrame(made, index=range(len(held))), columns)
+    if problem.time is not None and problem.time in record:
+        frame[problem.time] = _build_times([row.time for row in held], record[problem.time])
+    labels = [row.label for row in held]
+    outputs = [row.output if isinstance(row.output, dict) else {"prediction": row.output} for row in held]
+    frame[problem.target] = _build_labels(labels, record[problem.target], problem.kind)
+    frame[PREDICTION_COLUMN] = _build_predictions([o.get("prediction") for o in outputs], record[PREDICTION_COLUMN])
+    for name in list_probability_columns(record):
+        word = name.removeprefix(PROBABILITY_PREFIX)
+        given = [(o.get("probabilities") or {}) for o in outputs]
+        frame[name] = np.array([g.get(word, g.get(word.lower(), np.nan)) for g in given], dtype=np.float64)
+    frame[INPUTS_STORED_COLUMN] = [row.inputs is not None for row in held]
+    frame[LABEL_KNOWN_COLUMN] = [row.known for row in held]
+    return frame
+
+
+def build_source_frame(
+    rows: pd.DataFrame, columns: FeatureColumns, record: pd.DataFrame, kind: ProblemType, model: Any
+) -> pd.DataFrame:
+    """Rows of the table with what the champion (None: there are no rows) says now. Missing where it cannot read a column."""
+    frame = read_like_record(rows.reset_index(drop=True), columns)
+    frame[INPUTS_STORED_COLUMN] = True
+    frame[LABEL_KNOWN_COLUMN] = np.nan
+    unanswered = frame.assign(**{PREDICTION_COLUMN: np.nan, **dict.fromkeys(list_probability_columns(record), np.nan)})
+    if model is None:
+        return unanswered
+    try:
+        said = kind.predict(model, conform_frame(rows, columns, "the source").reset_index(drop=True))
+    except InputError:
+        return unanswered
+    frame[PREDICTION_COLUMN] = said.value
+    if said.proba is not None and said.classes is not None:
+        for i, label in enumerate(said.classes):
+            frame[f"{PROBABILITY_PREFIX}{label}"] = said.proba[:, i]
+    return frame
+
+
+def read_like_record(frame: pd.DataFrame, columns: FeatureColumns) -> pd.DataFrame:
+    """The feature columns read as the pipeline reads them, each by itself; the others as they are."""
+    read = {}
+    for group in fields(columns):
+        for name in getattr(columns, group.name):
+            if name not in frame:
+                continue
+            one = frame[[name]]
+            if group.name == "dates" and one[name].map(type).eq(int).any():
+                one = pd.to_datetime(one[name], unit="us", errors="coerce").to_frame()
+            try:
+                read[name] = conform_frame(one, FeatureColumns(**{group.name: (name,)}), "the window")[name]
+            except InputError:
+                read[name] = frame[name]
+    return frame.assign(**read)
+
+
+def list_probability_columns(record: pd.DataFrame) -> list[str]:
+    """The record's columns of probabilities."""
+    names = list(record.columns)
+    behind = names[names.index(LOSS_COLUMN) + 1 :] if LOSS_COLUMN in names else []
+    return [name for name in behind if str(name).startswith(PROBABILITY_PREFIX)]
+
+
+def _drop_nested(value: Any) -> Any:
+    return None if isinstance(value, dict | list) else value
+
+
+def _build_times(times: list[str], like: pd.Series) -> Any:
+    read = pd.to_datetime(pd.Series(times, dtype="str"), utc=True, format="ISO8601").dt.tz_localize(None)
+    if pd.api.types.is_datetime64_any_dtype(like):
+        return read.astype("datetime64[us]")
+    return (read - pd.Timestamp(0)) / pd.Timedelta(seconds=1)
+
+
+def _build_labels(labels: list[float | str | None], like: pd.Series, kind: str) -> Any:
+    """Labels as the table has them: numbers, or classes of the record's own type; missing where none has come."""
+    if kind == "regression":
+        return np.array([np.nan if x is None else float(x) for x in labels], dtype=np.float64)
+    return pd.Series([None if x is None else _parse_class(x, like) for x in labels], dtype=object)
+
+
+def _build_predictions(values: list[Any], like: pd.Series) -> Any:
+    if pd.api.types.is_numeric_dtype(like) and not pd.api.types.is_bool_dtype(like):
+        return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
+    return pd.Series([None if v is None else _parse_class(v, like) for v in values], dtype=object)
+
+
+def _parse_class(value: Any, like: pd.Series) -> Any:
+    """A class as the record has it; a word that no class is stays a word."""
+    text = str(value)
+    try:
+        if pd.api.types.is_bool_dtype(like):
+            return {"true": True, "false": False}[text.lower()]
+        if pd.api.types.is_integer_dtype(like):
+            return int(float(text))
+        if pd.api.types.is_float_dtype(like):
+            return float(text)
+    except (ValueError, KeyError):
+        pass
+    return text
+
+
+@dataclass(frozen=True)
+class PairedColumn:
+    """One input on both sides. Numbers and booleans: floats, NaN = missing or not to be read. Categories: codes of `words`
+    (rank by frequency in the record, then by name; words that only the window has come last), -1 = missing.
+    """
+
+    name: str
+    number: bool
+    record: NDArray[np.float64]
+    window: NDArray[np.float64]
+    words: tuple[str, ...] = ()
+    known: int = 0  # how many of the words the record has
+
+    @property
+    def both(self) -> NDArray[np.float64]:
+        """Record's rows, then the window's."""
+        return np.concatenate([self.record, self.window])
+
+
+def pair_columns(record: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> tuple[PairedColumn, ...]:
+    """Each input but dates. A column that the window lacks is wholly missing there; what cannot be read is missing."""
+    numbers = [
+        PairedColumn(n, True, read_float_column(record, n), read_float_column(window, n)) for n in columns.numbers
+    ]
+    booleans = [
+        PairedColumn(n, True, read_float_column(record, n, boolean=True), read_float_column(window, n, boolean=True))
+        for n in columns.booleans
+    ]
+    return tuple(numbers + booleans + [_pair_category(n, record, window) for n in columns.low + columns.high])
+
+
+@dataclass(frozen=True)
+class InputEncoder:
+    """Inputs as trees take them: numbers as they are, categories as places in the order of the record's mean prediction, so
+    that like categories lie side by side (shrunk by ten rows; a new one lies in the middle)."""
+
+    columns: FeatureColumns
+    places: dict[str, dict[str, float]]
+
+    def __call__(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """(n, k) floats, NaN = missing."""
+        found = [read_float_column(frame, n) for n in self.columns.numbers]
+        found += [read_float_column(frame, n, boolean=True) for n in self.columns.booleans]
+        for name, places in self.places.items():
+            distinct, at = np.unique(read_word_column(frame, name), return_inverse=True)
+            found.append(np.array([np.nan if w == "" else places.get(str(w), 0.0) for w in distinct])[at])
+        return np.column_stack(found) if found else np.zeros((len(frame), 1))
+
+
+def fit_input_encoder(record: pd.DataFrame, columns: FeatureColumns, rank: NDArray[np.float64]) -> InputEncoder:
+    """Learn categories' places from a record and a number per row (n,)."""
+    places = {}
+    centred = rank - rank.mean() if len(rank) else rank
+    for name in columns.low + columns.high:
+        distinct, at = np.unique(read_word_column(record, name), return_inverse=True)
+        means = np.bincount(at, weights=centred) / (np.bincount(at) + 10)
+        places[name] = {str(w): float(m) for w, m in zip(distinct, means, strict=True)}
+    return InputEncoder(columns, places)
+
+
+def fill_empty_columns(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same rows (n, k), columns without any value as zeros: boosting cannot be fitted on nothing."""
+    return np.where(np.isnan(rows).all(axis=0), 0.0, rows)
+
+
+def read_float_column(frame: pd.DataFrame, name: str, *, boolean: bool = False) -> NDArray[np.float64]:
+    """Values (n,) of a number or boolean, NaN where missing or not to be read."""
+    import pandas as pd
+
+    from windvane.tasks.errors import InputError
+    from windvane.tasks.models import features
+
+    if name not in frame:
+        return np.full(len(frame), np.nan)
+    wanted = features.FeatureColumns(booleans=(name,)) if boolean else features.FeatureColumns(numbers=(name,))
+    try:
+        return np.asarray(features.conform_frame(frame[[name]], wanted, "window")[name].to_numpy(dtype=np.float64))
+    except InputError:
+        read = pd.to_numeric(frame[name].astype("str"), errors="coerce").to_numpy(dtype=np.float64)
+        return np.where(np.isfinite(read), read, np.nan)
+
+
+def _pair_category(name: str, record: pd.DataFrame, window: pd.DataFrame) -> PairedColumn:
+    old, new = read_word_column(record, name), read_word_column(window, name)
+    order = _rank_words(old, set())
+    known = len(order)
+    order += _rank_words(new, set(order))
+    at = {word: i for i, word in enumerate(order)}
+    codes = [np.array([at.get(str(w), -1) for w in side], dtype=np.float64) for side in (old, new)]
+    return PairedColumn(name, False, codes[0], codes[1], tuple(order), known)
+
+
+def _rank_words(values: NDArray[np.str_], but: set[str]) -> list[str]:
+    found, counts = np.unique(values[values != ""], return_counts=True)
+    fresh = [(-int(c), str(w)) for w, c in zip(found, counts, strict=True) if str(w) not in but]
+    return [word for _, word in sorted(fresh)]
+
+
+def read_word_column(frame: pd.DataFrame, name: str) -> NDArray[np.str_]:
+    """Values (n,) as text, "" where missing."""
+    from windvane.tasks.models import features
+
+    if name not in frame:
+        return np.full(len(frame), "", dtype=str)
+    words = features.conform_frame(frame[[name]], features.FeatureColumns(low=(name,)), "window")[name]
+    return np.asarray(words.fillna("").to_numpy(dtype=str))
+
+
+def mask_labelled(frame: pd.DataFrame, target: str) -> NDArray[np.bool_]:
+    """Rows (n,) whose label has come; none if the frame has no such column."""
+    if target not in frame:
+        return np.zeros(len(frame), dtype=bool)
+    return np.asarray(frame[target].notna().to_numpy(dtype=bool))
+
+
+def read_frame_predictions(frame: pd.DataFrame, record: pd.DataFrame, kind: ProblemType, target: str) -> Predictions:
+    """Predictions (n,) of a frame; the record says which columns are probabilities, and what type classes have."""
+    names = list(record.columns[list(record.columns).index(BASELINE_LOSS_COLUMN) + 1 :])
+    only = frame[[PREDICTION_COLUMN]].assign(**{BASELINE_LOSS_COLUMN: np.nan}).join(frame[names])
+    return scores.read_predictions(only, kind.truth(record[target]))
+
+
+def compute_frame_losses(
+    frame: pd.DataFrame, record: pd.DataFrame, kind: ProblemType, problem: ProblemSettings
+) -> NDArray[np.float64]:
+    """Loss (m,) of the rows of `frame`, all labelled, in the problem's own additive loss."""
+    made = read_frame_predictions(frame, record, kind, problem.target)
+    return np.asarray(kind.loss(kind.truth(frame[problem.target]), made, problem.headline), dtype=np.float64)
+
+
+def get_record_losses(record: pd.DataFrame) -> NDArray[np.float64]:
+    """Loss (n,) of the champion's held-out rows, as stored at promotion."""
+    return np.asarray(record[LOSS_COLUMN].to_numpy(dtype=np.float64))
+
+
+def form_frame_blocks(frame: pd.DataFrame, problem: ProblemSettings) -> tuple[RowBlocks, ...]:
+    """How rows of a frame depend on each other: by time, by group, or not at all. The order of rows does not matter."""
+    from windvane.tasks.gate.block_test import RowBlocks, form_blocks
+
+    time = frame[problem.time].to_numpy() if problem.time is not None and problem.time in frame else None
+    group = frame[problem.group].to_numpy() if problem.group is not None and problem.group in frame else None
+    if time is None and group is None:
+        return (RowBlocks("row", np.arange(len(frame), dtype=np.int64)),)
+    return form_blocks(np.arange(len(frame), dtype=np.int64), time, group)
+
+
+def name_record_column(column: str) -> str:
+    """What people read for a column of a record."""
+    if column == PREDICTION_COLUMN:
+        return "the prediction"
+    return f"P({column.removeprefix(PROBABILITY_PREFIX)})" if column.startswith(PROBABILITY_PREFIX) else column

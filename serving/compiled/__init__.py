@@ -1,0 +1,1 @@
+"""Models compiled to ONNX, and the proof that they agree with scikit-learn's."""

@@ -1,0 +1,1 @@
+"""The scoring service: its server, routes, access and documents."""

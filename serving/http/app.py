@@ -1,0 +1,394 @@
+"""The scoring service as an ASGI application: its routes, who may use them, limits, errors and metrics.
+
+Who gets which answer; not how it is predicted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from windvane.ledger.labels import LabelStatement, record_labels
+from windvane.serving.http.access_control import ApiKeys, HostNames
+from windvane.serving.http.invocations import InvocationHandler
+from windvane.serving.http.openapi import build_openapi
+from windvane.serving.rollout import ChampionFollower, describe_rollout
+from windvane.serving.signature import RequestRefused, quote_safely
+from windvane.templates import render_page
+
+if TYPE_CHECKING:
+    from windvane.serving.http.connections import ConnectionTracker
+    from windvane.serving.rollout import ChampionFollower
+
+# Bytes of a body; seconds that its sender may take; bytes of all bodies that are held at once.
+MAX_BODY_BYTES, BODY_TIMEOUT_SECONDS = 16 * 1024 * 1024, 20.0
+MAX_HELD_BYTES = 256 * 1024 * 1024
+# Requests with a body at once; more are told to come again.
+MAX_REQUESTS = 2_000
+JSON_CONTENT_TYPE, _TEXT_CONTENT_TYPE = b"application/json", b"text/plain; charset=utf-8"
+_SECURITY_POLICY_HEADER = (
+    b"content-security-policy",
+    b"default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
+_ERROR_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+log = logging.getLogger("windvane.serving")
+
+AsgiScope = dict[str, Any]
+AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
+AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """Status, body, content type, and headers that go with them."""
+
+    body: bytes
+    status: int = 200
+    kind: bytes = JSON_CONTENT_TYPE
+    more: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class _ClientGone(Exception):
+    """The client left before its request was whole."""
+
+
+# When a path asks for a key: never, where there are any (WINDVANE_API_KEYS), always.
+KeyRequirement = Literal["never", "keyed", "always"]
+# Asked by whatever watches over the process, under whatever name it knows it.
+PROBE_PATHS = ("/ping", "/health")
+
+
+class ScoringApp:
+    """One project's scoring service. crowd: requests with a body at once."""
+
+    def __init__(
+        self,
+        answering: InvocationHandler,
+        labelling: LabelHandler,
+        following: ChampionFollower,
+        meters: ServiceMetrics,
+        keys: ApiKeys,
+        names: HostNames,
+        crowd: int = MAX_REQUESTS,
+    ) -> None:
+        self._answering, self._labelling, self._following = answering, labelling, following
+        self._meters, self._keys, self._names, self._crowd = meters, keys, names, crowd
+        self._held = self._working = 0
+        any_key: tuple[str | None, KeyRequirement] = (None, "keyed")
+        open_to_all: tuple[str | None, KeyRequirement] = (None, "never")
+        # Per path and method: who answers, the scope that a key needs, and when it needs one.
+        self._routes: dict[str, dict[str, tuple[Any, str | None, KeyRequirement]]] = {
+            "/invocations": {"POST": (self._invocations, "score", "keyed")},
+            "/labels": {"POST": (self._labels, "label", "always")},
+            "/model": {"GET": (self._model, *any_key)},
+            "/metrics": {"GET": (self._metrics, *any_key)},
+            "/ping": {"GET": (self._ping, *open_to_all)},
+            "/health": {"GET": (self._ping, *open_to_all)},
+            "/version": {"GET": (self._version, *open_to_all)},
+            "/openapi.json": {"GET": (self._openapi, *open_to_all)},
+            "/docs": {"GET": (_make_page_handler("scoring_requests.html"), *open_to_all)},
+            "/": {"GET": (_make_page_handler("scoring_service.html"), *open_to_all)},
+        }
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """Every (method, path) that is answered."""
+        return [(method, path) for path, methods in self._routes.items() for method in methods]
+
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        """ASGI: one HTTP request."""
+        if scope["type"] != "http":
+            raise ValueError(f"{scope['type']} is not served")
+        began, path = time.perf_counter(), scope["path"]
+        try:
+            response = await self._respond(scope, receive)
+        except RequestRefused as e:
+            response = _make_error_response(e.status, str(e), ", ".join(self._routes.get(path, ())))
+        except _ClientGone:
+            return
+        except Exception:
+            # A fault of ours: told in full in the log, in one word to whoever asked.
+            log.exception("failed", extra={"facts": {"path": path if path in self._routes else "other"}})
+            response = _make_error_response(500, "the service failed; its log says how")
+        headers = [
+            (b"content-type", response.kind),
+            (b"content-length", str(len(response.body)).encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        headers += response.more
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        body = b"" if scope["method"] == "HEAD" else response.body
+        await send({"type": "http.response.body", "body": body})
+        seconds = time.perf_counter() - began
+        known = path if path in self._routes else "other"
+        self._meters.answered(known, response.status)
+        if path == "/invocations":
+            self._meters.seconds.observe(seconds)
+        if response.status >= 400:
+            facts = {"path": known, "status": response.status, "seconds": round(seconds, 6)}
+            log.info("refused", extra={"facts": facts})
+
+    async def _respond(self, scope: AsgiScope, receive: AsgiReceive) -> HttpResponse:
+        path = scope["path"]
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if path not in PROBE_PATHS:
+            self._admit(scope, headers)
+        methods = self._routes.get(path)
+        if methods is None:
+            raise RequestRefused("there is nothing at this path; /docs says what there is", 404)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if method not in methods:
+            raise RequestRefused(f"this path takes {', '.join(methods)}", 405)
+        work, needed, guard = methods[method]
+        if guard == "always" or (guard == "keyed" and self._keys.scopes):
+            allowed = self._keys.allows(_read_key(headers), needed)
+            if allowed is None and guard == "always":
+                raise RequestRefused(
+                    f"the key is missing or not known: send the project's secret, or a key with the scope {needed}, "
+                    "as `Authorization: Bearer KEY`",
+                    401,
+                )
+            if not allowed:
+                raise (
+                    RequestRefused("the key is missing or not known", 401)
+                    if allowed is None
+                    else RequestRefused(f"this key does not allow it: it needs the scope {needed}", 403)
+                )
+        response: HttpResponse = await work(headers, receive)
+        return response
+
+    def _admit(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> None:
+        """Raise Refused for whoever asks under a name that is not the service's, or from a page that is not."""
+        host, server = headers.get(b"host", b""), scope.get("server")
+        if len(headers) != len(scope["headers"]) and sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            raise RequestRefused("a request has one Host header")
+        if not self._names.known(host, server[0] if server else None):
+            raise RequestRefused(
+                "this service is not asked under this name: serve.hosts in params.yaml lists its names", 403
+            )
+        origin = headers.get(b"origin")
+        if origin is not None and not self._names.own_page(origin, host):
+            raise RequestRefused("a page of another site may not use this service", 403)
+
+    async def _invocations(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
+        async def answer(body: bytes) -> HttpResponse:
+            said = await self._answering.answer(body, headers.get(b"content-type", b"").decode("latin-1"))
+            self._meters.rows.labels(str(said.version), said.role).inc(said.rows)
+            return HttpResponse(said.body)
+
+        return await self._taken(headers, receive, answer)
+
+    async def _labels(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
+        # Of the content types that a page may send anywhere without asking first, JSON is none.
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON_CONTENT_TYPE:
+            raise RequestRefused("Content-Type must be application/json", 415)
+
+        async def hand_in(body: bytes) -> HttpResponse:
+            return HttpResponse(orjson.dumps(await self._labelling.hand_in(body)))
+
+        return await self._taken(headers, receive, hand_in)
+
+    async def _taken(
+        self, headers: dict[bytes, bytes], receive: AsgiReceive, work: Callable[[bytes], Awaitable[HttpResponse]]
+    ) -> HttpResponse:
+        """The answer to a whole body. Raises Refused where there are too many at once, of which only whole ones count."""
+        body = await self._body(headers, receive)
+        try:
+            if self._working >= self._crowd:
+                raise RequestRefused(f"{self._crowd:,} requests are being answered already. Try again later", 503)
+            self._working += 1
+            try:
+                return await work(body)
+            finally:
+                self._working -= 1
+        finally:
+            self._held -= len(body)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> bytes:
+        """The whole body, which counts as held from now on. Raises Refused when it is too large or too slow."""
+        if (
+            headers.get(b"content-length", b"0").isdigit()
+            and int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES
+        ):
+            raise _make_too_large_error()
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _ClientGone
+                    piece: bytes = message.get("body", b"")
+                    size += len(piece)
+                    self._held += len(piece)
+                    if size > MAX_BODY_BYTES:
+                        raise _make_too_large_error()
+                    if self._held > MAX_HELD_BYTES:
+                        raise RequestRefused("too many large bodies at once. Try again later", 503)
+                    if not message.get("more_body"):
+                        return b"".join((*pieces, piece)) if pieces else piece
+                    pieces.append(piece)
+        except BaseException as e:
+            self._held -= size
+            if isinstance(e, TimeoutError):
+                raise RequestRefused(f"the body did not arrive within {BODY_TIMEOUT_SECONDS:g} seconds", 408) from None
+            raise
+
+    async def _model(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+        content = describe_rollout(self._following)
+        return HttpResponse(orjson.dumps(content), 200 if self._following.current else 503)
+
+    async def _metrics(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+        return HttpResponse(self._meters.text(), kind=b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def _ping(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+        return HttpResponse(b"\n", 200 if self._following.current else 503, _TEXT_CONTENT_TYPE)
+
+    async def _version(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+        # As MLflow's server: its own version, by which clients choose how to speak.
+        return HttpResponse(installed("mlflow").encode(), kind=_TEXT_CONTENT_TYPE)
+
+    async def _openapi(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+        current = self._following.current
+        return HttpResponse(orjson.dumps(build_openapi(None if current is None else current.loaded.signature)))
+
+
+def _make_page_handler(template: str) -> Callable[[dict[bytes, bytes], AsgiReceive], Awaitable[HttpResponse]]:
+    """Answers with a page, which a browser may let talk to this service alone. It is made when it is first asked for."""
+    made: list[HttpResponse] = []
+
+    async def page(_headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+        if not made:
+            # Aside: the import of Jinja2 takes longer than hundreds of predictions.
+            text = await asyncio.to_thread(render_page, template)
+            made.append(HttpResponse(text.encode(), kind=b"text/html; charset=utf-8", more=(_SECURITY_POLICY_HEADER,)))
+        return made[0]
+
+    return page
+
+
+def _make_error_response(status: int, message: str, methods: str = "") -> HttpResponse:
+    """An error as MLflow's server tells it; `methods` are those that a path takes."""
+    body = orjson.dumps({"error_code": _ERROR_CODES.get(status, "BAD_REQUEST"), "message": message})
+    more = {401: (b"www-authenticate", b"Bearer"), 405: (b"allow", methods.encode())}
+    return HttpResponse(body, status, more=(more[status],) if status in more else ())
+
+
+def _read_key(headers: dict[bytes, bytes]) -> str | None:
+    given = headers.get(b"authorization", b"").decode("latin-1")
+    word, _, key = given.partition(" ")
+    return key.strip() if word.lower() == "bearer" else headers.get(b"x-api-key", b"").decode("latin-1") or None
+
+
+def _make_too_large_error() -> RequestRefused:
+    return RequestRefused(
+        f"a body may have {MAX_BODY_BYTES // 1024**2} MB: send rows in pieces, or use `windvane score`", 413
+    )
+
+
+MAX_REQUEST_LABELS = 10_000
+_LABEL_FIELDS = {"id", "label", "at"}
+
+# (id, label, at) as they were sent -> a statement; raises ValueError saying which is wrong, and how.
+LabelCheck = Callable[[Any, Any, Any], LabelStatement]
+
+
+class LabelHandler:
+    """Hands in the labels of one project."""
+
+    def __init__(self, engine: sa.Engine, project: str, check: LabelCheck) -> None:
+        self._engine, self._project, self._check = engine, project, check
+
+    async def hand_in(self, body: bytes) -> dict[str, int]:
+        """What came of `[{"id": …, "label": …, "at": …}]`; all of them are recorded or none. Raises Refused."""
+        return await asyncio.to_thread(self._hand_in, body)
+
+    def _hand_in(self, body: bytes) -> dict[str, int]:
+        statements = self._read(body)
+        try:
+            return asdict(record_labels(self._engine, self._project, statements, "service"))
+        except sa.exc.SQLAlchemyError as e:
+            raise RequestRefused("the ledger did not take the labels. Try again later", 503) from e
+
+    def _read(self, body: bytes) -> list[LabelStatement]:
+        try:
+            given = orjson.loads(body)
+        except orjson.JSONDecodeError as e:
+            raise RequestRefused(f"the body is not JSON: {quote_safely(e)}") from None
+        if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+            raise RequestRefused('the body must be a list of objects: [{"id": …, "label": …}]')
+        if len(given) > MAX_REQUEST_LABELS:
+            raise RequestRefused(
+                f"at most {MAX_REQUEST_LABELS:,} labels at a time: send them in pieces, or use `windvane labels`", 413
+            )
+        return [self._one(one, i) for i, one in enumerate(given)]
+
+    def _one(self, one: dict[str, Any], at: int) -> LabelStatement:
+        for name in one.keys() - _LABEL_FIELDS:
+            raise RequestRefused(
+                f"label {at + 1}: {quote_safely(name)!r} is unknown; a label has id, label, and at where it is known"
+            )
+        for name in ("id", "label"):
+            if one.get(name) is None:
+                raise RequestRefused(f"label {at + 1}: has no {name}")
+        try:
+            return self._check(one["id"], one["label"], one.get("at"))
+        except ValueError as e:
+            raise RequestRefused(f"label {at + 1}: {quote_safely(e, 200)}") from None
+
+
+_LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class ServiceMetrics:
+    """One service's counters, in a registry of their own."""
+
+    def __init__(self, following: ChampionFollower) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter("windvane_requests", "Answers of the service", ["path", "code"], registry=registry)
+        self.rows = Counter("windvane_rows", "Rows predicted", ["version", "role"], registry=registry)
+        self.seconds = Histogram(
+            "windvane_seconds", "POST /invocations", buckets=_LATENCY_BUCKETS_SECONDS, registry=registry
+        )
+        version = Gauge("windvane_version", "The version that serves; 0: none", registry=registry)
+        version.set_function(lambda: following.current.number if following.current else 0)
+        refused = Gauge("windvane_refused_version", "The champion that was refused here; 0: none", registry=registry)
+        refused.set_function(lambda: following.refusal.version if following.refusal else 0)
+        self._answers: dict[tuple[str, int], Counter] = {}
+
+    def watch(self, crowd: ConnectionTracker) -> None:
+        """Count connections, too: those that are open, and those that were cut because they sent too slowly or were too many."""
+        opened = Gauge("windvane_connections", "Connections that are open", registry=self._registry)
+        opened.set_function(lambda: crowd.open)
+        cut = Gauge("windvane_connections_cut", "Connections cut so far", ["why"], registry=self._registry)
+        for why in ("slow head", "unread answer", "crowded"):
+            cut.labels(why).set_function(partial(crowd.cut.__getitem__, why))
+
+    def answered(self, path: str, code: int) -> None:
+        """Count an answer; path: one of the service's own, so that strangers cannot make up label values."""
+        counter = self._answers.get((path, code))
+        if counter is None:
+            counter = self._answers[path, code] = self._requests.labels(path, str(code))
+        counter.inc()
+
+    def text(self) -> bytes:
+        """All of it."""
+        return generate_latest(self._registry)

@@ -1,0 +1,413 @@
+"""POST /invocations: MLflow's scoring protocol in JSON and CSV, read as rows, predicted, recorded and answered.
+
+An error names the column and the row, never a value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import logging
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, NoReturn, Protocol
+
+import orjson
+
+from windvane.ledger.database import make_ids, to_timestamp
+from windvane.ledger.prediction_writer import LedgerClosed, LedgerFailed, LedgerFull
+from windvane.ledger.predictions import InvalidPrediction, Prediction
+from windvane.serving.compiled.engine import EnginePredictions
+from windvane.serving.compiled.engine_files import SCIKIT_LEARN_FORM
+from windvane.serving.rollout import ChampionFollower, ServingLineup, ServingVersion
+from windvane.serving.signature import ModelSignature, PlainValue, RequestRefused, quote_safely
+
+# As many as an answer in a second or two has room for; more is a matter for `windvane score`.
+MAX_REQUEST_ROWS = 10_000
+BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_IGNORED_FIELDS = {"params", "signature_name"}
+_EPOCH = datetime(1970, 1, 1)
+_MAX_ID_CHARACTERS = 200
+_ABSENT = object()
+
+RequestColumns = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class IdTimeColumns:
+    """Columns that a row may have beside the model's: what names it, and its time (problem.id, problem.time)."""
+
+    id: str | None = None
+    time: str | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Those there are."""
+        return frozenset(name for name in (self.id, self.time) if name is not None)
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """Rows of a request: a list of plain values per column of the signature, as they were sent (by column), ids and times."""
+
+    plain: list[list[PlainValue]]
+    given: RequestColumns
+    ids: list[str | None]
+    times: list[Any]
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as they were sent, one object each."""
+        return [dict(zip(self.given, row, strict=True)) for row in zip(*self.given.values(), strict=True)]
+
+
+def parse_invocation(
+    body: bytes, content_type: str, signature: ModelSignature, roles: IdTimeColumns
+) -> PredictionRequest:
+    """The rows of a request, one at least. Raises Refused: 415 for another content type, 413 for too many rows, else 400."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
+        given, readers = _read_columns(_parse_json(body), signature, roles), signature.from_json
+    elif kind == "text/csv":
+        given, readers = _parse_csv(body), signature.from_text
+    else:
+        raise RequestRefused("Content-Type must be application/json or text/csv", 415)
+    rows = max(map(len, given.values()), default=0)
+    if rows > MAX_REQUEST_ROWS:
+        raise RequestRefused(
+            f"at most {MAX_REQUEST_ROWS:,} rows at a time: send them in pieces, or use `windvane score`", 413
+        )
+    _refuse_unknown_columns(given, signature, roles)
+    for name in () if rows == 0 else (column.name for column in signature.inputs):
+        if name not in given:
+            _refuse_missing_column(name, 0)
+    if rows == 0:
+        raise RequestRefused("there is no row in the body")
+    plain = [reader.read(given[reader.name]) for reader in readers]
+    own = given.get(roles.id) if roles.id else None
+    ids = [_read_id(value, i, roles.id) for i, value in enumerate(own or [None] * rows)]
+    return PredictionRequest(plain, given, ids, _read_times(given, rows, plain, signature, roles))
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as e:
+        if b"NaN" not in body:
+            raise RequestRefused(f"the body is not JSON: {quote_safely(e)}") from None
+    # json.dumps of a frame with missing values writes NaN, which is not JSON, but what MLflow's clients send.
+    try:
+        return json.loads(body, parse_constant=_refuse_infinity)
+    except (ValueError, RecursionError) as e:
+        raise RequestRefused(f"the body is not JSON: {quote_safely(e)}") from None
+
+
+def _refuse_infinity(name: str) -> None:
+    if name != "NaN":
+        raise ValueError("a number is infinite")
+
+
+def _read_columns(content: Any, signature: ModelSignature, roles: IdTimeColumns) -> RequestColumns:
+    """Values by column, whichever of the protocol's formats they came in."""
+    given = [name for name in BODY_FORMATS if name in content] if isinstance(content, dict) else []
+    if len(given) != 1:
+        raise RequestRefused(f"the body must be a JSON object with one of {', '.join(BODY_FORMATS)}")
+    for name in content.keys() - _IGNORED_FIELDS - set(BODY_FORMATS):
+        raise RequestRefused(
+            f"{quote_safely(name)} is not part of the protocol: the body may hold {', '.join((*BODY_FORMATS, 'params'))}"
+        )
+    name, rows = given[0], content[given[0]]
+    if name == "dataframe_split":
+        return _read_split(rows)
+    if name != "dataframe_records" and isinstance(rows, dict):
+        return _read_columnar(rows, name)
+    if not isinstance(rows, list) or not all(type(row) is dict for row in rows):
+        raise RequestRefused(f"{name}: must be a list of objects, one a row, each with a value per column")
+    return _transpose_records(rows, signature, roles)
+
+
+def _transpose_records(
+    records: list[dict[str, Any]], signature: ModelSignature, roles: IdTimeColumns
+) -> RequestColumns:
+    """A list per column; a row that lacks one of the model's is refused, an id or a time may be lacking."""
+    if not records:
+        return {}
+    first = records[0].keys()
+    if not first:
+        _refuse_missing_column(signature.inputs[0].name, 0)
+    if all(record.keys() == first for record in records):
+        return {name: [record[name] for record in records] for name in first}
+    names = dict.fromkeys(name for record in records for name in record)
+    columns: dict[str, list[Any]] = {name: [record.get(name, _ABSENT) for record in records] for name in names}
+    _refuse_unknown_columns(columns, signature, roles)
+    for name, values in columns.items():
+        for at, value in enumerate(values):
+            if value is _ABSENT and name in signature.names:
+                _refuse_missing_column(name, at)
+    return {name: [None if value is _ABSENT else value for value in values] for name, values in columns.items()}
+
+
+def _read_split(frame: Any) -> RequestColumns:
+    if (
+        not isinstance(frame, dict)
+        or not isinstance(frame.get("columns"), list)
+        or not isinstance(frame.get("data"), list)
+    ):
+        raise RequestRefused("dataframe_split: must be an object with the lists `columns` and `data`")
+    for name in frame.keys() - {"columns", "data", "index"}:
+        raise RequestRefused(f"dataframe_split: {quote_safely(name)} is not part of the protocol")
+    columns, rows = _check_names(frame["columns"], "dataframe_split: columns"), frame["data"]
+    for i, row in enumerate(rows):
+        if type(row) is not list or len(row) != len(columns):
+            raise RequestRefused(
+                f"dataframe_split: row {i + 1} of data must be a list of {len(columns)} values, one per column"
+            )
+    return dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
+
+
+def _read_columnar(columns: dict[str, Any], format: str) -> RequestColumns:
+    """An object with a list per column."""
+    lengths = {len(values) if isinstance(values, list) else -1 for values in columns.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        raise RequestRefused(f"{format}: must hold a list per column, all of one length")
+    return columns
+
+
+def _parse_csv(body: bytes) -> RequestColumns:
+    try:
+        lines = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+        columns = _check_names(next(lines, []), "the first line")
+        rows = [row for row in lines if row]  # without empty lines
+    except UnicodeDecodeError:
+        raise RequestRefused("the body is not UTF-8 text") from None
+    except csv.Error as e:
+        raise RequestRefused(f"the body is not CSV: {quote_safely(e)}") from None
+    for i, row in enumerate(rows):
+        if len(row) != len(columns):
+            raise RequestRefused(f"row {i + 1} has {len(row)} cells, the first line names {len(columns)} columns")
+    return dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
+
+
+def _check_names(given: Iterable[Any], where: str) -> list[str]:
+    seen: dict[str, None] = {}
+    for name in given:
+        if not isinstance(name, str):
+            raise RequestRefused(f"{where}: a column's name must be text")
+        if name in seen:
+            raise RequestRefused(f"{where}: column {quote_safely(name)!r} appears twice")
+        seen[name] = None
+    return list(seen)
+
+
+def _refuse_unknown_columns(given: Iterable[str], signature: ModelSignature, roles: IdTimeColumns) -> None:
+    allowed = signature.names | roles.names
+    for name in given:
+        if name not in allowed:
+            takes = ", ".join(map(quote_safely, sorted(allowed)))[:1000]
+            raise RequestRefused(f"column {quote_safely(name)!r} is unknown: the model takes {takes}")
+
+
+def _refuse_missing_column(name: str, at: int) -> NoReturn:
+    raise RequestRefused(
+        f"column {quote_safely(name)!r} is missing in row {at + 1}. Send it; null where its value is unknown"
+    )
+
+
+def _read_id(value: Any, at: int, column: str | None) -> str | None:
+    """The id that a row was sent with; None: one must be made."""
+    if value is None or value == "":
+        return None
+    text = str(value) if type(value) is int else value
+    if type(text) is not str or len(text) > _MAX_ID_CHARACTERS or "\0" in text or not _encodable(text):
+        raise RequestRefused(
+            f"column {quote_safely(column)!r}, row {at + 1}: an id is text of 1 to {_MAX_ID_CHARACTERS} characters"
+        )
+    return text
+
+
+def _encodable(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _read_times(
+    given: RequestColumns, rows: int, plain: list[list[PlainValue]], signature: ModelSignature, roles: IdTimeColumns
+) -> list[Any]:
+    """Each row's own time as the ledger takes it, None where it has none."""
+    if roles.time is None:
+        return [None] * rows
+    place = {column.name: i for i, column in enumerate(signature.inputs) if column.type == "date"}.get(roles.time)
+    if place is not None:
+        return [None if at is None else _to_datetime(at) for at in plain[place]]
+    times = list(given.get(roles.time, [None] * rows))
+    for i, moment in enumerate(times):
+        try:
+            times[i] = None if moment is None or moment == "" else to_timestamp(moment) and moment
+        except (ValueError, TypeError):
+            raise RequestRefused(
+                f"column {quote_safely(roles.time)!r}, row {i + 1}: must be a moment, such as 2026-01-31T12:00:00Z"
+            ) from None
+    return times
+
+
+@lru_cache(4096)  # rows of a request are of the same days
+def _to_datetime(at: PlainValue) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(at))  # type: ignore[arg-type]
+
+
+# Fewer rows than this are answered in the event loop itself: a thread would cost more than they do.
+MAX_INLINE_ROWS = 50
+# From so many rows on, what the ledger keeps of them is put together in a thread: milliseconds that others would wait.
+MIN_THREADED_ROWS = 1_000
+# Requests that a shadow may be behind; those beyond it does not see.
+MAX_SHADOW_REQUESTS = 200
+log = logging.getLogger("windvane.serving")
+
+
+class PredictionRecorder(Protocol):
+    """Makes predictions durable before they are answered (ledger.prediction_writer.PredictionWriter)."""
+
+    async def record(self, given: Sequence[Prediction]) -> None:
+        """Return when they are durable."""
+
+
+@dataclass(frozen=True)
+class InvocationResponse:
+    """An answer: its bytes, and what is counted of it."""
+
+    body: bytes
+    version: int
+    role: str
+    rows: int
+
+
+class InvocationHandler:
+    """Answers with whatever versions `following` holds at the moment a request is read: one version per answer.
+
+    recorder None: nothing is recorded, to measure what recording costs.
+    """
+
+    def __init__(self, following: ChampionFollower, recorder: PredictionRecorder | None, roles: IdTimeColumns) -> None:
+        self._following, self._recorder, self._roles = following, recorder, roles
+        self._chance = random.Random().random
+        self._silent: set[asyncio.Task[None]] = set()
+
+    async def answer(self, body: bytes, content_type: str) -> InvocationResponse:
+        """Predictions for the rows of a body, recorded. Raises Refused."""
+        lineup = self._following.lineup
+        if lineup is None:
+            raise RequestRefused("no version serves yet: run `windvane train`", 503)
+        serving, role, predicted = lineup.champion, "champion", None
+        if lineup.challenger is not None and lineup.role == "canary" and self._chance() < lineup.share:
+            predicted = await self._tried(lineup, lineup.challenger, body, content_type)
+            if predicted is not None:
+                serving, role = lineup.challenger, "canary"
+        if predicted is None:
+            began = time.perf_counter()
+            predicted = await self._predicted(serving, body, content_type)
+            lineup.trial.answered(False, time.perf_counter() - began)
+        asked, answer = predicted
+        made = iter(make_ids(asked.ids.count(None)))
+        ids = [id or next(made) for id in asked.ids]
+        await self._record(serving, role, asked, ids, answer)
+        if lineup.challenger is not None and lineup.role == "shadow" and len(self._silent) < MAX_SHADOW_REQUESTS:
+            work = self._silently(lineup, lineup.challenger, body, content_type, ids)
+            task = asyncio.get_running_loop().create_task(work)
+            self._silent.add(task)
+            task.add_done_callback(self._silent.discard)
+        return InvocationResponse(_encode_response(serving, answer, ids), serving.number, role, len(ids))
+
+    async def _tried(
+        self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str
+    ) -> tuple[PredictionRequest, EnginePredictions] | None:
+        """What the challenger predicts; None where it cannot: then the champion answers, and says what is wrong."""
+        began = time.perf_counter()
+        try:
+            predicted = await self._predicted(challenger, body, content_type)
+        except RequestRefused:
+            return None
+        except Exception:
+            log.exception("challenger failed", extra={"facts": {"version": challenger.number}})
+            lineup.trial.failed()
+            return None
+        lineup.trial.answered(True, time.perf_counter() - began)
+        return predicted
+
+    async def _silently(
+        self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str, ids: list[str]
+    ) -> None:
+        """Have the challenger predict what the champion has answered, and record it under the same ids."""
+        predicted = await self._tried(lineup, challenger, body, content_type)
+        if predicted is None:
+            return
+        try:
+            await self._record(challenger, "shadow", predicted[0], ids, predicted[1])
+        except RequestRefused as e:
+            log.warning("shadow not recorded", extra={"facts": {"version": challenger.number, "reason": str(e)}})
+
+    async def _predicted(
+        self, serving: ServingVersion, body: bytes, content_type: str
+    ) -> tuple[PredictionRequest, EnginePredictions]:
+        # A small body is a small batch.
+        if serving.loaded.engine.form != SCIKIT_LEARN_FORM and len(body) < MAX_INLINE_ROWS * 200:
+            return self._predict(serving, body, content_type)
+        return await asyncio.to_thread(self._predict, serving, body, content_type)
+
+    def _predict(
+        self, serving: ServingVersion, body: bytes, content_type: str
+    ) -> tuple[PredictionRequest, EnginePredictions]:
+        asked = parse_invocation(body, content_type, serving.loaded.signature, self._roles)
+        return asked, serving.loaded.engine.predict(asked.plain)
+
+    async def _record(
+        self, serving: ServingVersion, role: str, asked: PredictionRequest, ids: list[str], answer: EnginePredictions
+    ) -> None:
+        if self._recorder is None:
+            return
+        parts = (serving, role, asked, ids, answer)
+        given = (
+            _make_predictions(*parts)
+            if len(ids) < MIN_THREADED_ROWS
+            else await asyncio.to_thread(_make_predictions, *parts)
+        )
+        try:
+            await self._recorder.record(given)
+        except InvalidPrediction:
+            raise RequestRefused(
+                "a row holds something that cannot be recorded: text that is not Unicode, or such"
+            ) from None
+        except (LedgerFull, LedgerClosed, LedgerFailed) as e:
+            raise RequestRefused(
+                f"not answered, because it could not be recorded: {type(e).__name__}. Try again later", 503
+            ) from e
+
+
+def _make_predictions(
+    serving: ServingVersion, role: str, asked: PredictionRequest, ids: list[str], answer: EnginePredictions
+) -> list[Prediction]:
+    version, told = serving.number, make_recorded_outputs(answer, serving.loaded.signature.classes)
+    return [
+        Prediction(id, version, record, output, role, at)
+        for id, record, output, at in zip(ids, asked.records(), told, asked.times, strict=True)
+    ]
+
+
+def make_recorded_outputs(answer: EnginePredictions, classes: Sequence[Any] | None) -> list[dict[str, Any]]:
+    """What the ledger keeps of each prediction: itself, and of classes their probabilities by name."""
+    told: list[dict[str, Any]] = [{"prediction": value} for value in answer.values]
+    if answer.proba is not None and classes is not None:
+        for output, row in zip(told, answer.proba.tolist(), strict=True):
+            output["probabilities"] = dict(zip(classes, row, strict=True))
+    return told
+
+
+def _encode_response(serving: ServingVersion, answer: EnginePredictions, ids: list[str]) -> bytes:
+    content: dict[str, Any] = {"predictions": answer.values, "ids": ids, "model_version": serving.number}
+    if answer.proba is not None:
+        content["classes"] = serving.loaded.signature.classes
+        content["probabilities"] = answer.proba.tolist()
+    return orjson.dumps(content)

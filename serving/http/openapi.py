@@ -1,0 +1,149 @@
+"""The scoring service described in OpenAPI 3.1, with rows typed by the signature of the version that serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from windvane.serving.signature import InputColumn, ModelSignature
+
+_TYPES: dict[str, list[str]] = {
+    "number": ["number"],
+    "boolean": ["boolean", "number", "string"],
+    "category": ["string", "number"],
+    "date": ["string"],
+}
+
+
+def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
+    """The document; rows are typed by the signature of the version that serves."""
+    row: dict[str, Any] = {"type": "object"} if signature is None else _row(signature)
+    rows = {"type": "array", "items": {"$ref": "#/components/schemas/row"}, "minItems": 1, "maxItems": 10_000}
+    split = {
+        "type": "object",
+        "required": ["columns", "data"],
+        "properties": {"columns": {"type": "array", "items": {"type": "string"}}, "data": {"type": "array"}},
+    }
+    formats: dict[str, dict[str, Any]] = {
+        "dataframe_records": rows,
+        "instances": rows,
+        "inputs": rows,
+        "dataframe_split": split,
+    }
+    body = {"oneOf": [_only(name, schema) for name, schema in formats.items()]}
+    label = {
+        "type": "object",
+        "required": ["id", "label"],
+        "additionalProperties": False,
+        "properties": {
+            "id": _typed("string", "integer"),
+            "label": _typed("number", "string", "boolean"),
+            "at": _typed("string"),
+        },
+    }
+    labels = {"type": "array", "items": label, "maxItems": 10_000}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Windvane scoring service", "version": "1"},
+        "paths": {
+            "/invocations": {
+                "post": _post("Predictions for rows, in MLflow's scoring protocol", body, _answer(), csv=True)
+            },
+            "/labels": {
+                "post": _post("Labels of predictions, by their ids. Always needs a key", labels, _counts())
+                | {"security": [{"key": []}, {"header": []}]}
+            },
+            "/model": {"get": _get("Which version serves, since when, and the columns it takes", "application/json")},
+            "/metrics": {"get": _get("Prometheus metrics", "text/plain")},
+            "/ping": {"get": _get("200 while a version serves", "text/plain")},
+            "/health": {"get": _get("200 while a version serves", "text/plain")},
+            "/version": {"get": _get("The version of MLflow whose protocol this is", "text/plain")},
+        },
+        "components": {
+            "schemas": {"row": row, "fault": _fault()},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+        "security": [{}, {"key": []}, {"header": []}],
+    }
+
+
+def _row(signature: ModelSignature) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": [column.name for column in signature.inputs],
+        "properties": {column.name: _cell(column) for column in signature.inputs},
+    }
+
+
+def _cell(column: InputColumn) -> dict[str, Any]:
+    cell = _typed(*_TYPES[column.type], *(["null"] if column.missing else []))
+    return {**cell, "description": "a date, such as 2024-05-31T12:00:00Z"} if column.type == "date" else cell
+
+
+def _typed(*types: str) -> dict[str, Any]:
+    return {"type": list(types) if len(types) > 1 else types[0]}
+
+
+def _only(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": [name],
+        "additionalProperties": False,
+        "properties": {name: schema, "params": {}},
+    }
+
+
+def _answer() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["predictions", "ids", "model_version"],
+        "properties": {
+            "predictions": {"type": "array"},
+            "ids": {"type": "array", "items": {"type": "string"}},
+            "model_version": {"type": "integer"},
+            "classes": {"type": "array"},
+            "probabilities": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+        },
+    }
+
+
+def _counts() -> dict[str, Any]:
+    names = ("matched", "unmatched", "duplicates", "changed")
+    return {"type": "object", "required": list(names), "properties": {name: {"type": "integer"} for name in names}}
+
+
+def _fault() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["error_code", "message"],
+        "properties": {"error_code": {"type": "string"}, "message": {"type": "string"}},
+    }
+
+
+def _content(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {kind: {"schema": schema}}
+
+
+def _faults(*codes: int) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/fault"}
+    return {str(code): {"description": "refused", "content": _content("application/json", schema)} for code in codes}
+
+
+def _post(summary: str, body: dict[str, Any], answer: dict[str, Any], csv: bool = False) -> dict[str, Any]:
+    content = _content("application/json", body) | (_content("text/csv", {"type": "string"}) if csv else {})
+    done = {"200": {"description": "done", "content": _content("application/json", answer)}}
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": content},
+        "responses": done | _faults(400, 401, 403, 408, 413, 415, 503),
+    }
+
+
+def _get(summary: str, kind: str) -> dict[str, Any]:
+    done = {"description": "done", "content": _content(kind, {})}
+    return {
+        "summary": summary,
+        "responses": {"200": done, "503": {**done, "description": "no version serves"}} | _faults(401, 403),
+    }

@@ -1,0 +1,1 @@
+"""How good a model is: scores, intervals, curves, plots. Shapes no model."""

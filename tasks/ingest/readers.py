@@ -1,0 +1,305 @@
+"""Readers of file formats: a path becomes a stream of cells, or an InputError that names line and column.
+
+Parquet checksums are verified.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from windvane.tasks import io
+from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import text_files
+from windvane.tasks.ingest.text_files import CsvDialect
+from windvane.tasks.sources import table_files
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+# A field of type i32 that follows the one before it, in Thrift's compact protocol.
+_NEXT_INT = 0x15
+
+
+def verify_parquet_checksums(path: Path) -> None:
+    """Read the whole file where its pages carry checksums, as Spark writes them. Raises pyarrow's errors, OSError."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if not _has_checksums(file, path):
+            return
+        for _ in file.iter_batches():
+            pass
+
+
+def _has_checksums(file: object, path: Path) -> bool:
+    """Whether the first page's header has its fourth field, crc (parquet-format, parquet.thrift: PageHeader)."""
+    meta = file.metadata  # type: ignore[attr-defined]
+    if not meta.num_row_groups or not meta.num_columns:
+        return False
+    column = meta.row_group(0).column(0)
+    with path.open("rb") as f:
+        f.seek(column.dictionary_page_offset or column.data_page_offset)
+        head = iter(f.read(64))
+    for _ in range(3):  # type, uncompressed and compressed size
+        if next(head, None) != _NEXT_INT:
+            return False
+        while next(head, 0) & 0x80:
+            pass
+    return next(head, None) == _NEXT_INT
+
+
+# MLflow takes no key of more than 250 letters, and what is longer is a cell that slipped into the header.
+LONGEST_NAME = 200
+# A zone by its distance from UTC, and one of other than whole hours.
+_OFFSET = r"[+-]\d\d:[0-5]\d"
+_ODD_OFFSET = r"[+-]\d\d:(?!00)[0-5]\d"
+
+
+@dataclass(frozen=True)
+class FileCells:
+    """A file's cells: `scan` has distinct names and at least one row.
+
+    `path`: as people know it; `plain`: where it lies unpacked. With a `dialect` the file is text, and nothing in it
+    says which cells are numbers.
+    """
+
+    path: Path
+    plain: Path
+    names: tuple[str, ...]
+    scan: pl.LazyFrame
+    dialect: CsvDialect | None = None
+
+    @property
+    def typed(self) -> bool:
+        """Whether the file says which cells are numbers."""
+        return self.dialect is None
+
+    def where(self, row: int) -> str:
+        """Where people find data row `row` (from 0) in the file: "line 7", or "row 6" where there are no lines."""
+        if table_files.read_ending(self.path) in table_files.PARQUET_ENDINGS:
+            return f"row {row + 1}"
+        return f"line {text_files.find_line_number(self.plain, row, header=not self.typed)}"
+
+
+def open_cells(path: Path, scratch: Path, ignore: tuple[str, ...] = ()) -> FileCells:
+    """Open CSV, TSV, Parquet or JSON lines, packed or not, by its ending. `scratch`: a folder for what must be
+    written to be read in a stream.
+
+    `ignore`: columns that may hold a mixture (kept as text). Raises InputError naming file, line and remedy.
+    """
+    table_files.require_table_file(path)
+    plain = _unpacked(path, scratch) if table_files.is_packed(path) else path
+    kind = table_files.read_ending(path)
+    check_file_signature(plain, path, kind)
+    if kind in table_files.CSV_ENDINGS:
+        return _delimited(path, plain)
+    if kind in table_files.PARQUET_ENDINGS:
+        return _parquet(path, plain, scratch)
+    names, scan = text_files.scan_json_lines(plain, path, scratch, ignore)
+    _check_names(path, names)
+    return FileCells(path, plain, names, scan)
+
+
+def _delimited(path: Path, plain: Path) -> FileCells:
+    import polars as pl
+
+    how = text_files.detect_dialect(plain, path)
+    _check_names(path, how.names)
+    scan = text_files.scan_csv(plain, how, (pl.String,) * len(how.names), missing=False)
+    try:
+        rows = scan.head(1).collect().height
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        rows = 1  # the careful reader will say what is wrong
+    _check_rows(path, rows)
+    return FileCells(path, plain, how.names, scan, how)
+
+
+def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(plain) as file:
+            _check_types(path, file.schema_arrow)
+            # pandas writes its unnamed row labels as a column: they are no data.
+            names = tuple(n for n in file.schema_arrow.names if not n.startswith("__index_level_"))
+            rows = file.metadata.num_rows
+            offsets = [field.name for field in file.schema_arrow if _odd_offset(field.type)]
+        _check_names(path, names)
+        _check_rows(path, rows)
+        verify_parquet_checksums(plain)
+        if offsets:
+            plain = _in_utc(plain, offsets, scratch)
+        scan = io.scan_parquet(plain).select(names)
+        scan.collect_schema()
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as e:
+        raise build_damaged_file_error(path, e) from None
+    return FileCells(path, plain, names, scan)
+
+
+def _check_types(path: Path, schema: pa.Schema) -> None:
+    """What polars gives up on, and with it on the whole file, is named first."""
+    import zoneinfo
+
+    import pyarrow.types as at
+
+    for field in schema:
+        zone = field.type.tz if at.is_timestamp(field.type) else None
+        if zone is not None and not re.fullmatch(_OFFSET, zone) and zone not in zoneinfo.available_timezones():
+            raise InputError(
+                f"{path}: column {field.name!r} has the time zone {zone!r}, which has no name that is known here. Write its "
+                "times in UTC"
+            )
+        if at.is_decimal256(field.type):
+            raise InputError(
+                f"{path}: column {field.name!r} holds {field.type}, of more digits than can be computed with. Write it as "
+                "decimal128 or double"
+            )
+
+
+def _odd_offset(kind: pa.DataType) -> bool:
+    """Whether times are so many hours and minutes from UTC: polars knows whole hours only."""
+    import pyarrow.types as at
+
+    return at.is_timestamp(kind) and kind.tz is not None and re.fullmatch(_ODD_OFFSET, kind.tz) is not None
+
+
+def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
+    """The same instants under the name UTC, in a file of their own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target = scratch / f"{len(list(scratch.iterdir()))}.utc"
+    with pq.ParquetFile(plain) as file:
+        fields = [
+            field.with_type(pa.timestamp(field.type.unit, "UTC")) if field.name in names else field
+            for field in file.schema_arrow
+        ]
+        schema = pa.schema(fields)
+        with pq.ParquetWriter(target, schema, compression="lz4") as writer:
+            for batch in file.iter_batches(io.ROW_GROUP_ROWS // 4):
+                writer.write_batch(batch.cast(schema))
+    return target
+
+
+def build_damaged_file_error(path: Path, error: Exception) -> InputError:
+    """What to say of a Parquet file that cannot be read to its end."""
+    reason = str(error).split(". ")[0].split("\n")[0].strip()[:200]
+    reason = "".join(letter if letter.isprintable() else "?" for letter in reason)
+    return InputError(f"{path}: is damaged, or no Parquet file ({reason}). Export or copy it again")
+
+
+def _unpacked(path: Path, scratch: Path) -> Path:
+    import pyarrow as pa
+
+    target = scratch / f"{len(list(scratch.iterdir()))}.unpacked"
+    kind = {".gz": "gzip", ".zst": "zstd"}[path.suffix.lower()]
+    try:
+        with pa.input_stream(str(path), compression=kind) as packed, target.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, 1 << 20)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, pa.ArrowException) as e:
+        raise InputError(
+            f"{path}: cannot be unpacked ({str(e).strip().rstrip('.')}). Copy it again, or pack it anew"
+        ) from None
+    if target.stat().st_size == 0:
+        raise InputError(f"{path}: is empty. Export the table again, with a header and rows")
+    return target
+
+
+def _check_rows(path: Path, rows: int) -> None:
+    if rows == 0:
+        raise InputError(f"{path}: has column names and no rows. Export the table again, with its rows")
+
+
+def _check_names(path: Path, names: tuple[str, ...]) -> None:
+    """Each column can be told from the others by its name, also by people, and the name means nothing but itself."""
+    bare = [name.strip() for name in names]
+    twice = sorted({name for name in bare if bare.count(name) > 1} - {""})
+    if twice:
+        raise InputError(
+            f"{path}: column {twice[0]!r} stands {bare.count(twice[0])} times. Give each column a name of its own"
+        )
+    for number, name in enumerate(names, 1):
+        if not name.strip():
+            raise InputError(f"{path}: column {number} has no name. Give it one in the header, or delete it")
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"{path}: column {number} has a name of {len(name):,} letters, which begins {name[:30]!r}. Give it one of at "
+                f"most {LONGEST_NAME}"
+            )
+        if "\x00" in name:
+            raise InputError(f"{path}: column {number}, {name!r}, has a NUL byte in its name. Rename it")
+        if name == "*" or (name.startswith("^") and name.endswith("$")):
+            raise InputError(f"{path}: column {name!r} has a name that stands for other columns. Rename it")
+
+
+_HEAD_BYTES = 1 << 16
+_UNZIP = "Unpack it, and name the table in it; of a workbook, save the sheet as CSV (UTF-8)"
+_SHEET = "Open it and save the sheet as CSV (UTF-8)"
+_DOWNLOAD = "it may be the error message of a failed download. Download the table again"
+# First bytes (Wikipedia's list of file signatures), what such a file is, and what to do.
+_KNOWN_SIGNATURES = (
+    (b"PK\x03\x04", "a ZIP archive, as Excel's .xlsx is too", _UNZIP),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", _SHEET),
+    (b"\x1f\x8b", "packed with gzip", "Rename it to end in .gz, or unpack it"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd", "Rename it to end in .zst, or unpack it"),
+    (b"%PDF-", "a PDF document", "Export the table behind it as CSV"),
+    (b"SQLite format 3\x00", "an SQLite database", "Export the table in it as CSV"),
+    (b"version https://git-lfs.github.com", "a Git LFS pointer, not the file", "Fetch the file: git lfs pull"),
+)
+_PARQUET = (b"PAR1", "a Parquet file", "Rename it to end in .parquet")
+_HTML = re.compile(rb"\s*(<!doctype html|<html[\s>])", re.IGNORECASE)
+_XML = re.compile(rb"\s*<\?xml\s")
+_JSON = re.compile(rb'\s*(\[\s*)?\{\s*"[^"]*"\s*:')
+
+
+def check_file_signature(path: Path, called: Path, ending: str) -> None:
+    """Raise InputError where the file is not what its `ending` (".csv", ".parquet", ...) says, or is text that is not
+    UTF-8 for a reason that its first bytes show. `called`: the file's name for people.
+    """
+    with path.open("rb") as f:
+        head = f.read(_HEAD_BYTES)
+    parquet = ending == ".parquet"
+    for magic, what, remedy in (*_KNOWN_SIGNATURES, *(() if parquet else (_PARQUET,))):
+        if head.startswith(magic):
+            raise InputError(f"{called}: is {what}, whatever its name says. {remedy}")
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    for form, name in ((_HTML, "HTML"), (_XML, "XML")):
+        if form.match(text):
+            raise InputError(f"{called}: is {name}, no table: {_DOWNLOAD}")
+    if parquet:
+        return
+    if ending in (".csv", ".tsv") and _JSON.match(text):
+        raise InputError(f"{called}: is JSON, whatever its name says. Rename it to end in .jsonl, one row a line")
+    _check_width(called, head)
+
+
+def _check_width(called: Path, head: bytes) -> None:
+    """Text of two or four bytes a letter is full of NULs; in UTF-8 a NUL is a fault."""
+    wide = _is_wide_text(head)
+    if wide is not None:
+        raise InputError(
+            f"{called}: line 1: is not UTF-8 text; it looks like {wide}. Save it as UTF-8: iconv -f {wide} -t UTF-8"
+        )
+    if b"\x00" in head:
+        line = head.count(b"\n", 0, head.index(b"\x00")) + 1
+        raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Mend that line, or export it again")
+
+
+def _is_wide_text(head: bytes) -> str | None:
+    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return "UTF-32"
+    # In a table most letters are digits and marks: where they take two bytes, one of each two is NUL.
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
+        return "UTF-16"
+    return None

@@ -1,0 +1,382 @@
+"""Tables as text, CSV and TSV and JSON lines: their header, their cells as a stream, and what is wrong with a line.
+
+Leaves what cells mean to column_types.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from windvane.tasks import io
+from windvane.tasks.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Cells that people and programs write for "no value"; pandas' own list, without the ones that could be a word.
+MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
+_BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class CsvDialect:
+    """How a file parts its cells and lines, and what stands in its header."""
+
+    delimiter: str
+    header: tuple[str, ...]
+    end: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names, trimmed."""
+        return tuple(name.strip() for name in self.header)
+
+
+def detect_dialect(path: Path, called: Path) -> CsvDialect:
+    """Delimiter and column names; a byte order mark is passed over. `called`: the file's name for people."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as f:
+            first = next((line for line in f if line.strip()), "")
+            if not first:
+                raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
+            if first.lower().startswith("sep="):
+                raise InputError(f"{called}: line 1 is Excel's {first.strip()!r}, no header. Delete that line")
+            delimiter = _detect_delimiter(first)
+            names = next(csv.reader([first, *f] if first.count('"') % 2 else [first], delimiter=delimiter))
+            second = next((line for line in f if line.strip()), "") if len(names) == 1 else ""
+    except UnicodeDecodeError:
+        check_utf8(path, called)
+        raise
+    except csv.Error as e:
+        raise InputError(f"{called}: line 1: the header cannot be read ({e}). Mend its quotes") from None
+    if cells := second.count(_detect_delimiter(second)):
+        raise InputError(
+            f"{called}: line 2 has {cells + 1} cells, but line 1, {first.strip()[:60]!r}, names one column. Delete what stands "
+            "above the header"
+        )
+    return CsvDialect(delimiter, tuple(names), "\r" if first.endswith("\r") else "\n")
+
+
+def _detect_delimiter(header: str) -> str:
+    """A header names columns: the mark that stands there most often parts them. Ties go to the comma."""
+    return max(",;\t|", key=header.count)
+
+
+def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool) -> pl.LazyFrame:
+    """The cells, with a polars type for each column in its order.
+
+    `missing`: whether MISSING stand for no value; the empty cell always does. Trust the rows only if even() agrees.
+    """
+    import polars as pl
+
+    cells = pl.scan_csv(
+        path,
+        separator=how.delimiter,
+        eol_char=how.end,
+        schema=dict(zip(how.header, types, strict=True)),
+        glob=False,
+        null_values=list(MISSING_WORDS) if missing else None,
+    )
+    return cells.rename(dict(zip(how.header, how.names, strict=True)))
+
+
+def has_even_rows(path: Path, how: CsvDialect, rows: int) -> bool:
+    """Whether the file surely has a delimiter less than columns on each of the `rows` lines below the header.
+
+    polars refuses lines with more cells; so where as many stand in all, no line has fewer, and none is blank.
+    """
+    found, mark, quotes = 0, how.delimiter.encode(), 0
+    with path.open("rb") as f:
+        while block := f.read(_BLOCK_BYTES):
+            found += block.count(mark)
+            quotes += block.count(b'"')
+            if quotes:  # a delimiter between quotes parts nothing
+                return False
+    return found == (rows + 1) * (len(how.names) - 1)
+
+
+def rewrite_as_parquet(path: Path, how: CsvDialect, target: Path, called: Path) -> None:
+    """Write all cells as text to the Parquet file `target`, in a stream. Raises InputError that names the line."""
+    import pyarrow as pa
+    import pyarrow.csv as pacsv
+    import pyarrow.parquet as pq
+
+    parse = pacsv.ParseOptions(delimiter=how.delimiter, newlines_in_values=True)
+    text = pacsv.ConvertOptions(
+        column_types=dict.fromkeys(how.header, pa.string()), null_values=list(MISSING_WORDS), strings_can_be_null=True
+    )
+    schema = pa.schema([(name, pa.string()) for name in how.names])
+    read = pacsv.ReadOptions(block_size=_BLOCK_BYTES)
+    try:
+        with pacsv.open_csv(path, read, parse, text) as batches, pq.ParquetWriter(target, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch.rename_columns(list(how.names)))
+    except (pa.ArrowInvalid, UnicodeDecodeError) as e:
+        check_utf8(path, called)
+        _check_ragged(path, parse, read, text, called)
+        raise InputError(f"{called}: cannot be read as CSV: {e}. Export it again") from None
+
+
+def check_utf8(path: Path, called: Path) -> None:
+    """Raise InputError naming line, column and byte where the file is not UTF-8."""
+    with path.open("rb") as f:
+        start = 0
+        for number, line in enumerate(f, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as e:
+                byte = line[e.start : e.start + 1]
+                looks = f"Windows-1252, where it is {byte.decode('cp1252', 'replace')!r}"
+                raise InputError(
+                    f"{called}: line {number}{_locate_byte(path, line, e.start)}: byte {start + e.start} is not UTF-8; it "
+                    f"looks like {looks}. "
+                    f"Save the file as UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
+                ) from None
+            start += len(line)
+
+
+def _locate_byte(path: Path, line: bytes, at: int) -> str:
+    """The column in which byte `at` of a line stands, as ", column 'x'"; nothing for the header."""
+    with path.open("rb") as f:
+        header = f.readline()
+    if header == line:
+        return " (the header)"
+    names = header.decode("latin-1").removeprefix("ï»¿").strip("\r\n")
+    delimiter = _detect_delimiter(names)
+    try:
+        index = len(next(csv.reader([line[: at + 1].decode("latin-1")], delimiter=delimiter))) - 1
+        parts = next(csv.reader([names], delimiter=delimiter))
+    except csv.Error:  # so broken that only the line can be told
+        return ""
+    return f", column {parts[index].strip()!r}" if index < len(parts) else ""
+
+
+def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.csv as pacsv
+
+    bad: list[Any] = []
+
+    def note(row: Any) -> str:
+        bad.append(row)
+        return "skip"
+
+    parse.invalid_row_handler = note
+    read.use_threads = False  # without threads the reader knows line numbers
+    # What is broken in another way, or gone since, is said elsewhere.
+    with contextlib.suppress(pa.ArrowInvalid), pacsv.open_csv(path, read, parse, text) as batches:
+        for _ in batches:
+            pass
+    if bad:
+        line, more = (
+            find_line_number(path, bad[0].number - 2, header=True),
+            f", and {len(bad) - 1} more such lines" if len(bad) > 1 else "",
+        )
+        raise InputError(
+            f"{called}: line {line} has {bad[0].actual_columns} cells where the header names {bad[0].expected_columns} "
+            f"columns{more}. "
+            f"Mend it; a cell that holds {parse.delimiter!r} needs quotes around it"
+        )
+
+
+def find_line_number(path: Path, row: int, header: bool) -> int:
+    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span
+    lines.
+    """
+    record = -2 if header else -1
+    quoted = False
+    with path.open(encoding="utf-8", errors="replace") as f:
+        for number, line in enumerate(f, 1):
+            if not quoted and line.strip():
+                record += 1
+            if record == row:
+                return number
+            quoted ^= header and line.count('"') % 2 == 1
+    return row + 1 + header
+
+
+# Lines held in memory at once.
+_CHUNK_LINES = 50_000
+
+JsonRows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class MixedColumn:
+    """A column that is mostly `what`: how many of how many values are not, the first of these and where it stands."""
+
+    what: str
+    odd: int
+    total: int
+    first: str
+    where: str
+
+
+def describe_mixed_column(path: Path, name: str, slips: MixedColumn) -> str:
+    """What to say of a column that is mostly one thing and partly another."""
+    return (
+        f"{path}: column {name!r} mixes types: {slips.what}, and {slips.odd} of {slips.total} values that are not, "
+        f"the first {slips.first} on {slips.where}. Mend them, leave the cells empty, or add {name!r} to problem.ignore"
+    )
+
+
+def scan_json_lines(
+    path: Path, called: Path, scratch: Path, ignore: tuple[str, ...]
+) -> tuple[tuple[str, ...], pl.LazyFrame]:
+    """Names and cells of a file with one JSON object a line; an absent name is a missing value. Mixtures in `ignore`
+    become text.
+
+    The file is read twice: once for what each column holds, once to write it as Parquet below `scratch`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_utf8(path, called)
+    found, rows = _kinds(path, called)
+    if not rows:
+        raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
+    for name, seen in found.items():
+        if len(_count_plain_kinds(seen)) > 1 and name not in ignore:
+            raise InputError(_mixture(path, called, name, _count_plain_kinds(seen), rows))
+    target = scratch / f"{len(list(scratch.iterdir()))}.parquet"
+    schema = pa.schema([(name, _choose_arrow_type(seen)) for name, seen in found.items()])
+    with pq.ParquetWriter(target, schema) as writer:
+        for chunk in _chunks(path, called):
+            arrays = [pa.array([_convert_json_cell(row.get(f.name), f.type) for row in chunk], f.type) for f in schema]
+            writer.write_table(pa.table(arrays, schema=schema))
+    return tuple(found), io.scan_parquet(target)
+
+
+def _kinds(path: Path, called: Path) -> tuple[dict[str, Counter[str]], int]:
+    """How often each column holds each kind of value, and the number of rows."""
+    found: dict[str, Counter[str]] = {}
+    rows = 0
+    for chunk in _chunks(path, called):
+        rows += len(chunk)
+        for row in chunk:
+            for name, value in row.items():
+                seen = found.setdefault(name, Counter())
+                if value is not None:
+                    seen[_json_kind(value)] += 1
+    return found, rows
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Whole numbers that 64 bits do not hold are numbers all the same.
+        return "whole" if -(2**63) <= value < 2**63 else "numbers"
+    return {str: "text", bool: "true/false", float: "numbers"}.get(type(value), "nested values")
+
+
+def _count_plain_kinds(seen: Counter[str]) -> Counter[str]:
+    """Kinds as people know them: whole numbers are numbers."""
+    words: Counter[str] = Counter()
+    for kind, count in seen.items():
+        words["numbers" if kind == "whole" else kind] += count
+    return words
+
+
+def _choose_arrow_type(seen: Counter[str]) -> Any:
+    """The Arrow type of a column that holds values of the given kinds."""
+    import pyarrow as pa
+
+    if len(_count_plain_kinds(seen)) > 1:
+        return pa.string()
+    if len(seen) > 1:
+        return pa.float64()
+    types = {"text": pa.string(), "true/false": pa.bool_(), "whole": pa.int64(), "numbers": pa.float64()}
+    # Nested values are refused by their type, or ignored: it need not be told exactly.
+    return types.get(next(iter(seen)), pa.list_(pa.string())) if seen else pa.null()
+
+
+def _convert_json_cell(value: Any, kind: Any) -> Any:
+    import pyarrow.types as at
+
+    if value is None or at.is_nested(kind):
+        return None
+    if at.is_string(kind):
+        return str(value)
+    return _float(value) if at.is_floating(kind) else value
+
+
+def _float(value: float) -> float:
+    """A number as float64; a whole number past its range is infinite there."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _mixture(path: Path, called: Path, name: str, words: Counter[str], rows: int) -> str:
+    (most, _), (odd, count), *_ = words.most_common()
+    values = (row.get(name) for chunk in _chunks(path, called) for row in chunk)
+    at, first = next(
+        (i, v) for i, v in enumerate(values) if v is not None and _json_kind(v).replace("whole", "numbers") == odd
+    )
+    line = find_line_number(path, at, header=False)
+    return describe_mixed_column(called, name, MixedColumn(most, count, rows, repr(first), f"line {line}"))
+
+
+def _chunks(path: Path, called: Path) -> Iterator[JsonRows]:
+    rows: JsonRows = []
+    with path.open(encoding="utf-8-sig") as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip():
+                continue
+            rows.append(_object(line, number, called))
+            if len(rows) == _CHUNK_LINES:
+                yield rows
+                rows = []
+    if rows:
+        yield rows
+
+
+def _object(line: str, number: int, called: Path) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as e:
+        raise InputError(
+            f"{called}: line {number} is broken JSON ({e.msg} at character {e.pos + 1}). Mend or delete that line"
+        ) from None
+    except (ValueError, RecursionError):  # Python's own limits: 4,300 digits, 1,000 brackets
+        raise InputError(
+            f"{called}: line {number} holds a number of thousands of digits, or thousands of brackets in one another. Mend or "
+            "delete that line"
+        ) from None
+    if not isinstance(row, dict):
+        raise InputError(f'{called}: line {number} holds no JSON object. Write one row a line: {{"price": 1, ...}}')
+    if line.count(":") > len(row):
+        _check_once(line, number, called)
+    if "\\u" in line:
+        _check_text(row, number, called)
+    return row
+
+
+def _check_once(line: str, number: int, called: Path) -> None:
+    """Python keeps the last of the values that an object gives to one key, in silence."""
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        seen = Counter(name for name, _ in pairs)
+        for name in (name for name, count in seen.items() if count > 1):
+            raise InputError(f"{called}: line {number} has the key {name!r} twice. Mend or delete that line")
+
+    json.loads(line, object_pairs_hook=once)
+
+
+def _check_text(row: dict[str, Any], number: int, called: Path) -> None:
+    """JSON can write half of a letter that takes two codes; no text can hold it."""
+    for name, value in row.items():
+        try:
+            f"{name}{value}".encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{called}: line {number}: column {name!r} holds half a letter ({value!r}). Mend or delete that line"
+            ) from None

@@ -1,0 +1,193 @@
+"""Numbers, dates and codes that are written as words: which form they have, and reading them.
+
+Codes such as 00123 are no numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from windvane.tasks.ingest import text_files
+from windvane.tasks.ingest.text_files import CsvDialect
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
+# Thousands parted by blanks of any width, as French has them; a telephone number begins with a zero.
+_SPACED = r"^[+-]?[1-9]\d{0,2}(\s\d{3})+([.,]\d+)?$"
+_WHOLE = r"^[+-]?[0-9]+$"
+# A number in which the zero means something is a code: 01067 is a town, 1067 is none.
+CODE_PATTERN = r"^0[0-9]+$"
+
+
+def infer_number_kind(words: pl.Series) -> Literal["int", "float", "text"] | None:
+    """What words are that can all be read as numbers; None: some cannot. Codes and ids are text for all that."""
+    import polars as pl
+
+    if words.cast(pl.Float64, strict=False).null_count():
+        return None
+    if words.str.contains(CODE_PATTERN).any():
+        return "text"
+    if words.cast(pl.Int64, strict=False).null_count():
+        # Whole numbers past int64 are ids and hashes: as floats many would be equal.
+        return "text" if words.str.contains(_WHOLE).all() else "float"
+    return "int"
+
+
+def match_plain_numbers(words: pl.Series) -> pl.Series:
+    """Which words are numbers as programs write them."""
+    return words.str.contains(_NUMBER)
+
+
+def match_formatted_numbers(words: pl.Series) -> pl.Series:
+    """Which words are numbers as people write them: with thousands marks, a decimal comma, % or a currency."""
+    return (words.str.contains(_FORMATTED) & words.str.contains("[,%$€£]")) | words.str.contains(_SPACED)
+
+
+def measure_number_share(words: pl.Series) -> float:
+    """The share of words that look like numbers of either kind."""
+    return cast("float", (words.str.contains(_FORMATTED) | words.str.contains(_SPACED)).mean())
+
+
+# Any mixture of ISO 8601 without a time zone, and with one, read by pandas. Not both in one column: whoever wrote the
+# times without a zone looked at a clock that nobody knows.
+ISO_FORM, ZONED_ISO_FORM = "ISO8601", "ISO8601 with a time zone"
+_ZONE = r"[T ]\d.*(Z|[+-]\d{2}(:?\d{2})?)$"
+# ISO as most files write it: one form and one length throughout, which polars reads in a stream.
+_EXACT = {"%Y-%m-%d": 10, "%Y-%m-%d %H:%M:%S": 19, "%Y-%m-%dT%H:%M:%S": 19, "%Y-%m-%d %H:%M": 16}
+_ISO_LIKE = r"^\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?$"
+_DATE_LIKE = r"^(\d{1,4}[/. -]|[A-Z][a-z]{2,8} \d)"
+_DAY_FORMS = ("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
+_AMBIGUOUS_DAY_FORMS = ("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+_CLOCK_FORMS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+
+
+def measure_iso_share(words: pl.Series) -> float:
+    """The share of words that look like ISO 8601."""
+    return cast("float", words.str.contains(_ISO_LIKE).mean())
+
+
+def find_iso_form(words: pl.Series) -> str:
+    """The one form in which polars reads all of these words, else ISO or ZONED, whichever more of them are."""
+    for form in _EXACT:
+        read = parse_dates(words, form)
+        if not read.null_count():
+            return form
+    return ZONED_ISO_FORM if cast("float", words.str.contains(_ZONE).mean()) >= 0.5 else ISO_FORM
+
+
+def describe_date_form(form: str, odd: pl.Series) -> str:
+    """What people call dates of this form, given the words of their column that are of another."""
+    other = ISO_FORM if form == ZONED_ISO_FORM else ZONED_ISO_FORM
+    if parse_dates(odd, other).null_count():
+        return "dates"
+    return "dates with a time zone" if form == ZONED_ISO_FORM else "dates without a time zone"
+
+
+def find_date_forms(words: pl.Series) -> list[str]:
+    """Every strptime form other than ISO that reads all of the words; two: the order of day and month cannot be told."""
+    words = words.unique(maintain_order=True)
+    if not len(words) or not words.str.contains(_DATE_LIKE).all():
+        return []
+    clock = ":" in words[0]
+    every = [day + hour for day in (*_DAY_FORMS, *_AMBIGUOUS_DAY_FORMS) for hour in _CLOCK_FORMS if bool(hour) == clock]
+    return [form for form in every if not parse_dates(words, form).null_count()]
+
+
+def parse_dates(words: pl.Series, form: str) -> pl.Series:
+    """Words as datetime[us] in UTC, without a zone; None where a word is not of this form."""
+    import polars as pl
+
+    if form in (ISO_FORM, ZONED_ISO_FORM):
+        other = words.str.contains(_ZONE).fill_null(False) ^ (form == ZONED_ISO_FORM)
+        return _by_pandas(words.set(other, None) if other.any() else words, ISO_FORM)
+    if form not in _EXACT:
+        return _by_pandas(words, form)
+    if (read := _by_arrow(words, _EXACT[form])) is not None:
+        return read
+    # polars would take a month of one digit, which pandas' ISO does not.
+    fit = words.str.len_bytes() == _EXACT[form]
+    whole = words if fit.all() else words.set(~fit, None)
+    # Times seldom come back: looking each up in polars' cache costs as much again as reading it.
+    return whole.str.to_datetime(form, time_unit="us", strict=False, cache=False).cast(pl.Datetime("us"))
+
+
+def _by_arrow(words: pl.Series, length: int) -> pl.Series | None:
+    """ISO 8601 of one length without a zone, T and blank alike, in half of polars' time; None where a word is not."""
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    plain = words.to_arrow(compat_level=pl.CompatLevel.oldest())
+    ends = pc.min_max(pc.binary_length(plain)).as_py()
+    if ends["min"] != length or ends["max"] != length:
+        return None
+    try:
+        return pl.Series(words.name, plain.cast(pa.timestamp("us")), dtype=pl.Datetime("us"))
+    except pa.ArrowInvalid:
+        return None
+
+
+def _by_pandas(words: pl.Series, form: str) -> pl.Series:
+    import pandas as pd
+    import polars as pl
+
+    read = pd.to_datetime(pd.Series(words.to_list(), dtype="str"), format=form, utc=True, errors="coerce")
+    plain = read.dt.tz_localize(None).astype("datetime64[us]")
+    return pl.Series(words.name, plain.to_numpy(), dtype=pl.Datetime("us"), nan_to_null=True)
+
+
+_SCAN_BLOCK_BYTES = 1 << 21
+
+
+def may_hold_codes(path: Path, how: CsvDialect) -> bool:
+    """Whether any cell may be digits that begin with a zero: False is sure."""
+    if how.end != "\n":
+        return True
+    # polars' engine for patterns is made for long texts: a piece of the file is one.
+    mark = re.escape(how.delimiter)
+    code = rf'(?-u)[{mark}\n"]0[0-9]+[{mark}\r\n"]'
+    # Whole lines, with the end of the one before: what is left of the last one moves to the front.
+    text, filled = bytearray(b"\n" + bytes(_SCAN_BLOCK_BYTES)), 1
+    with path.open("rb", buffering=0) as f:
+        while got := f.readinto(memoryview(text)[filled:]):
+            filled += got
+            last = text.rfind(b"\n", 0, filled)
+            if _search_block(text, last + 1, code):
+                return True
+            text[: filled - last] = text[last:filled]
+            filled -= last
+            if filled == len(text):  # a line of many bytes
+                text += bytes(len(text))
+    return _search_block(text[:filled] + b"\n", filled + 1, code)
+
+
+def _search_block(text: bytearray, length: int, pattern: str) -> bool:
+    """Whether the pattern stands anywhere in so many bytes, or they are no text. Nothing is copied."""
+    import polars as pl
+    import pyarrow as pa
+
+    offsets = pa.array([0, length], pa.int64()).buffers()[1]
+    whole = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(text)])
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
+        return True
+    return bool(pl.Series(values=whole).str.contains(pattern)[0])
+
+
+def find_code_columns(path: Path, how: CsvDialect, names: tuple[str, ...]) -> set[str]:
+    """Which of these columns hold a code."""
+    import polars as pl
+
+    if not names:
+        return set()
+    scan = text_files.scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
+    zeros = {name: pl.col(name).filter(pl.col(name).str.starts_with("0")) for name in names}
+    looks = [cells.str.contains(CODE_PATTERN).any().alias(name) for name, cells in zeros.items()]
+    found = scan.select(looks).collect(engine="streaming").row(0, named=True)
+    return {name for name, yes in found.items() if yes}

@@ -1,0 +1,93 @@
+"""The result of a lap: one record for the ledger, the flow run, the screen and `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from windvane.tasks.console import format_metric, format_table
+
+if TYPE_CHECKING:
+    from windvane.ledger.versions import Version
+
+
+@dataclass(frozen=True)
+class CandidateSummary:
+    """A candidate and its headline metric on the validation side."""
+
+    name: str
+    validation: float | None
+    train: float | None
+    trials: int
+
+
+@dataclass(frozen=True)
+class LapOutcome:
+    """A lap's result; `test` is the headline metric on the test side, `interval` its 95 % bootstrap interval."""
+
+    run_id: str
+    data_version: str
+    metric: str
+    candidates: tuple[CandidateSummary, ...]
+    chosen: str
+    test: float | None
+    interval: tuple[float | None, float | None]
+    fit: str
+    depth: str
+    verdict: str
+    reason: str
+    version: int
+    champion: int | None
+    fingerprint: str
+    judgement: int
+    fits: int
+    steps: dict[str, float]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> LapOutcome:
+        """From what to_json() gave."""
+        candidates = tuple(CandidateSummary(**c) for c in content["candidates"])
+        return cls(**{**content, "candidates": candidates, "interval": tuple(content["interval"])})
+
+    def text(self) -> str:
+        """For people: the ladder, the test score, the verdict."""
+        ladder = [
+            {
+                "candidate": ("> " if c.name == self.chosen else "  ") + c.name,
+                f"validation {self.metric}": format_metric(c.validation),
+                "on train": format_metric(c.train),
+                "trials": c.trials,
+            }
+            for c in self.candidates
+        ]
+        low, high = self.interval
+        score = f"test {self.metric}: {format_metric(self.test)}  (95 % interval {format_metric(low)} to {format_metric(high)})"
+        serves = f"version {self.champion} serves" if self.champion else "nothing serves yet"
+        return "\n".join(
+            [
+                format_table(ladder),
+                "",
+                f"  {score}",
+                f"  fit: {self.fit}",
+                f"  verdict: {self.verdict}: {self.reason}",
+                f"  {serves}; {self.seconds:.1f} s",
+            ]
+        )
+
+
+def describe_version_outcome(version: Version) -> dict[str, Any]:
+    """The part of an Outcome that a registered version brings along, as plain values."""
+    summary = version.facts["summary"]
+    return {
+        "run_id": version.run_id,
+        "data_version": version.data_version,
+        "metric": version.facts["metric"],
+        **{name: summary[name] for name in ("candidates", "chosen", "test", "interval", "fit")},
+        "version": version.version,
+        "fingerprint": version.fingerprint,
+    }

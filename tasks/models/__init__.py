@@ -1,0 +1,1 @@
+"""Features, pipelines and candidates. Shapes a model."""

@@ -1,0 +1,266 @@
+"""Which columns a model sees, their types, and how each type is encoded. Knows no algorithm."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from windvane.tasks import io
+from windvane.tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from windvane.tasks.settings.project_params import Settings
+    from windvane.tasks.validate.table_profile import TableProfile
+
+# Categories up to this many values get an input each; beyond, the mean target of each value says as much in one input.
+ONE_HOT_MAX_VALUES = 20
+
+_TRUE = {"true", "yes", "y", "t", "1", "1.0", "on"}
+_FALSE = {"false", "no", "n", "f", "0", "0.0", "off"}
+_WHOLE = re.compile(r"-?\d+\.0+")
+
+
+@dataclass(frozen=True)
+class FeatureColumns:
+    """The columns that a model sees, by type; `low` and `high` are categories of few and of many values."""
+
+    numbers: tuple[str, ...] = ()
+    booleans: tuple[str, ...] = ()
+    low: tuple[str, ...] = ()
+    high: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, in the order that the pipeline expects."""
+        return self.numbers + self.booleans + self.low + self.high + self.dates
+
+    def filled(self, frame: pd.DataFrame) -> FeatureColumns:
+        """Without the columns that are wholly missing in these rows (a fold, an early training side)."""
+        empty = {name for name in self.names if not frame[name].notna().any()}
+        return FeatureColumns(
+            **{f.name: tuple(n for n in getattr(self, f.name) if n not in empty) for f in fields(self)}
+        )
+
+
+def select_feature_columns(settings: Settings, profile: TableProfile) -> FeatureColumns:
+    """Which columns teach, from what validate found out about the table.
+
+    Left out: target, id, ignored, free text, constant and empty columns, and the group column when whole groups are
+    held out: a model that knows groups by name would be judged on groups it has never met. Raises InputError when
+    none is left.
+    """
+    problem = settings.problem
+    out = {problem.target, problem.id, io.ROW_KEY, *problem.ignore}
+    if settings.split.strategy == "group":
+        out.add(problem.group)
+    seen = [c for c in profile.columns if c.name not in out and not c.constant and c.missing < profile.rows]
+
+    def named(kind: str) -> tuple[str, ...]:
+        return tuple(c.name for c in seen if c.type == kind)
+
+    few = {c.name for c in seen if c.distinct <= ONE_HOT_MAX_VALUES}
+    found = FeatureColumns(
+        numbers=named("number"),
+        booleans=named("boolean"),
+        low=tuple(n for n in named("category") if n in few),
+        high=tuple(n for n in named("category") if n not in few),
+        dates=named("date"),
+    )
+    if not found.names:
+        raise InputError(
+            f"{settings.data.source}: no column is left to learn {problem.target!r} from (constant, empty, free-text "
+            "and ignored columns do not count). Add columns, or take some out of problem.ignore"
+        )
+    return found
+
+
+def conform_frame(frame: pd.DataFrame, columns: FeatureColumns, source: str) -> pd.DataFrame:
+    """A frame from anywhere as the pipeline expects it: (n, len(columns.names)), extra columns left out, index kept.
+
+    Numbers and booleans float64 (NaN = missing; infinite = missing), categories object (str, NaN = missing), dates
+    datetime64[us], naive UTC. Raises InputError naming `source` and the columns that are missing or cannot be read.
+    """
+    absent = [name for name in columns.names if name not in frame.columns]
+    if absent:
+        raise InputError(f"{source}: column {_listed(absent)} is missing. Add it; leave its values empty where unknown")
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()].unique()
+        raise InputError(f"{source}: column {_listed([str(n) for n in twice])} appears twice. Rename or drop one")
+    readers = {
+        **dict.fromkeys(columns.numbers, _number),
+        **dict.fromkeys(columns.booleans, _boolean),
+        **dict.fromkeys(columns.low + columns.high, _category),
+        **dict.fromkeys(columns.dates, _date),
+    }
+    return pd.DataFrame({name: readers[name](frame[name], source) for name in columns.names}, index=frame.index)
+
+
+def build_feature_transformer(columns: FeatureColumns, *, scaled: bool, continuous: bool, seed: int) -> Any:
+    """ColumnTransformer from a conformed frame to floats (n, inputs), dense.
+
+    scaled (linear models): numbers, booleans and dates completed by the median with an input "was missing" and
+    standardised, few-valued categories one-hot with missing as a value. Otherwise (trees): numbers as they are, because
+    trees route a missing value by themselves, and few-valued categories as codes: cutting codes costs a tree a split or
+    two, and spares it one input per value. Many-valued categories: target encoding (Micci-Barreca, SIGKDD Explorations
+    2001), cross-fitted so that a row never sees its own target; continuous says whether the target is a number.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.model_selection import KFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
+
+    numeric = columns.numbers + columns.booleans
+    target = TargetEncoder(
+        target_type="continuous" if continuous else "auto", cv=KFold(5, shuffle=True, random_state=seed)
+    )
+    if scaled:
+        parts = [
+            ("numeric", _impute_and_scale(), numeric),
+            ("low", OneHotEncoder(handle_unknown="ignore", sparse_output=False), columns.low),
+            ("high", make_pipeline(target, StandardScaler()), columns.high),
+            ("dates", make_pipeline(DateEncoder(), *(step for _, step in _impute_and_scale().steps)), columns.dates),
+        ]
+    else:
+        codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+        parts = [
+            ("numeric", "passthrough", numeric),
+            ("low", codes, columns.low),
+            ("high", target, columns.high),
+            ("dates", DateEncoder(), columns.dates),
+        ]
+    return ColumnTransformer([(n, t, list(c)) for n, t, c in parts if c], sparse_threshold=0)
+
+
+class DateEncoder(TransformerMixin, BaseEstimator):
+    """Dates (n, d) -> days since the earliest date seen, and the calendar as points on circles; NaN where missing.
+
+    Circles put December beside January: a sine and a cosine of the hour, the weekday, the day of the month and the
+    month's place in the year. Only circles on which the fitted dates differ are kept: monthly dates have no hour.
+    """
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> DateEncoder:
+        """Remember each column's earliest date (days since 1970) and which circles it moves on."""
+        self.feature_names_in_ = np.array([str(name) for name in X.columns], dtype=object)
+        self.n_features_in_ = X.shape[1]
+        self.origins_ = np.array([_days(X.iloc[:, i].min()) for i in range(X.shape[1])])
+        self.kept_ = [
+            [name for name, angle in _angles(X.iloc[:, i]).items() if np.nanmax(angle) > np.nanmin(angle)]
+            for i in range(X.shape[1])
+        ]
+        return self
+
+    def transform(self, X: pd.DataFrame) -> NDArray[Any]:
+        """(n, 1 + 2 * circles) per date column."""
+        out = []
+        for i in range(X.shape[1]):
+            dates = X.iloc[:, i]
+            angles = _angles(dates)
+            out.append(_since_epoch(dates) - self.origins_[i])
+            for name in self.kept_[i]:
+                out += [np.sin(angles[name]), np.cos(angles[name])]
+        return np.column_stack(out)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """Names in the order of transform's columns."""
+        names = []
+        for column, kept in zip(self.feature_names_in_, self.kept_, strict=True):
+            names += [f"{column}_days", *(f"{column}_{part}_{f}" for part in kept for f in ("sin", "cos"))]
+        return np.array(names, dtype=object)
+
+
+def _impute_and_scale() -> Any:
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
+
+
+def _since_epoch(dates: pd.Series) -> NDArray[Any]:
+    return ((dates - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy(dtype="float64")
+
+
+def _days(date: Any) -> float:
+    return float((date - pd.Timestamp(0)) / pd.Timedelta(days=1))
+
+
+def _angles(dates: pd.Series) -> dict[str, NDArray[Any]]:
+    at = dates.dt
+    shares = {
+        "hour": (at.hour + at.minute / 60) / 24,
+        "weekday": at.dayofweek / 7,
+        "monthday": (at.day - 1) / 31,
+        "month": (at.month - 1) / 12,
+    }
+    return {name: 2 * np.pi * share.to_numpy(dtype="float64") for name, share in shares.items()}
+
+
+def _number(values: pd.Series, source: str) -> NDArray[Any]:
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        numbers = values.to_numpy(dtype="float64", na_value=np.nan)
+    elif pd.api.types.is_timedelta64_dtype(values):
+        numbers = values.dt.total_seconds().to_numpy()
+    elif pd.api.types.infer_dtype(values, skipna=True) == "time":
+        # A time of day counts in seconds, as ingest reads it (tasks/ingest/column_types.py).
+        numbers = pd.to_timedelta(values.astype("str")).dt.total_seconds().to_numpy()
+    elif pd.api.types.is_datetime64_any_dtype(values):
+        raise _unreadable(values, values.notna(), source, "number")
+    else:
+        read = pd.to_numeric(values.replace("", None), errors="coerce")
+        if (bad := read.isna() & values.notna() & (values != "")).any():
+            raise _unreadable(values, bad, source, "number")
+        # float(), because pandas reads text a bit off at times, and that can be the other side of a tree's threshold.
+        numbers = np.array([float(v) if known else np.nan for v, known in zip(values, read.notna(), strict=True)])
+    return np.where(np.isinf(numbers), np.nan, numbers)
+
+
+def _boolean(values: pd.Series, source: str) -> NDArray[Any]:
+    if pd.api.types.is_bool_dtype(values) and values.dtype != object:
+        return values.to_numpy(dtype="float64", na_value=np.nan)
+    words = values.astype("str").str.strip().str.lower()
+    missing = values.isna() | (words == "")
+    if (bad := ~missing & ~words.isin(_TRUE | _FALSE)).any():
+        raise _unreadable(values, bad, source, "true or false")
+    return np.where(missing, np.nan, words.isin(_TRUE).to_numpy(dtype="float64"))
+
+
+def _category(values: pd.Series, source: str) -> NDArray[Any]:
+    words = values.astype("str").to_numpy(dtype=object)
+    if not pd.api.types.is_string_dtype(values):
+        # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
+        words = np.array([w.split(".")[0] if isinstance(w, str) and _WHOLE.fullmatch(w) else w for w in words], object)
+    words[(values.isna() | (words == "")).to_numpy()] = np.nan
+    return words
+
+
+def _date(values: pd.Series, source: str) -> pd.Series:
+    if not pd.api.types.is_datetime64_any_dtype(values):
+        if pd.api.types.is_numeric_dtype(values) and values.notna().any():
+            raise _unreadable(values, values.notna(), source, "date")
+        read = pd.to_datetime(values.astype("str"), errors="coerce", utc=True, format="ISO8601")
+        if (bad := read.isna() & values.notna() & (values != "")).any():
+            raise _unreadable(values, bad, source, "date (write 2024-05-31 or 2024-05-31T12:00:00Z)")
+        values = read
+    if values.dt.tz is not None:
+        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+    return values.astype("datetime64[us]")
+
+
+def _unreadable(values: pd.Series, bad: pd.Series, source: str, wanted: str) -> InputError:
+    where = np.flatnonzero(bad.to_numpy())
+    return InputError(
+        f"{source}: column {values.name!r} has {len(where)} value(s) that cannot be read as a {wanted}, the first is "
+        f"{values.iloc[where[0]]!r} in row {where[0] + 1}. Mend the file, or leave the value empty"
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,1 @@
+"""What regression and classification differ in: metrics, candidates, search spaces."""

@@ -1,0 +1,436 @@
+"""Classification: predicting one of k classes.
+
+Metrics, additive loss, the positive class, the decision threshold of two classes, and the candidate models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from windvane.tasks.models.problem_types.definitions import (
+    BOOSTING_SPACE,
+    FOREST_SPACE,
+    TREE_SPACE,
+    CandidateModel,
+    ChoiceSet,
+    FloatRange,
+    Hyperparameter,
+    IntRange,
+    Metric,
+    Predictions,
+    ProblemType,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    # (weight of a class's rows, of the others, by rising probability with ties added up) -> score
+    Ranking = Callable[[NDArray[Any], NDArray[Any]], float]
+    import pandas as pd
+    from numpy.typing import NDArray
+
+# A probability below this counts as this: one impossible row costs 34.5, not infinity.
+MIN_PROBABILITY = 1e-15
+# What people call the class they look for; of two classes of other names it is the later one in sorted order,
+# as in scikit-learn. It must not depend on the rows: a resampled half could otherwise swap precision's meaning.
+_POSITIVE_NAMES = {"1", "true", "yes", "y", "t", "positive", "pos"}
+
+
+def convert_to_target_classes(target: Any) -> NDArray[Any]:
+    """Target column (n,) as labels: bool, int64 (whole floats too: a missing label turns ints into floats) or str."""
+    values = np.asarray(target)
+    if values.dtype == bool or (values.dtype == object and all(isinstance(v, bool | np.bool_) for v in values)):
+        return values.astype(bool)
+    if values.dtype.kind in "iu":
+        return values.astype("int64")
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.round(values)).all():
+        return values.astype("int64")
+    return values.astype(str)
+
+
+def find_positive_class(classes: NDArray[Any]) -> int:
+    """Which of two classes (2,) precision, recall, F1 and the ranking metrics look for: the index of 1, true, yes, ..., else 1."""
+    found = [i for i, c in enumerate(classes) if str(c).strip().lower() in _POSITIVE_NAMES]
+    return found[0] if len(found) == 1 else 1
+
+
+def accuracy(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Share of rows whose class is predicted."""
+    return float(
+        np.average(encode_labels(truth, predictions) == encode_predicted_classes(predictions), weights=weights)
+    )
+
+
+def precision(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Share of the rows called positive that are; 0 if none is called so. More than two classes: mean over classes."""
+    hits, called, _ = _count_confusion(truth, predictions, weights)
+    return _mean_ratio(hits, called, predictions)
+
+
+def recall(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Share of the positive rows that are called so; 0 if there is none. More than two classes: mean over classes."""
+    hits, _, there = _count_confusion(truth, predictions, weights)
+    return _mean_ratio(hits, there, predictions)
+
+
+def f1(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Harmonic mean of precision and recall. More than two classes: mean over classes."""
+    hits, called, there = _count_confusion(truth, predictions, weights)
+    return _mean_ratio(2 * hits, called + there, predictions)
+
+
+def log_loss(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Mean negative logarithm of the probability given to the true class, in nats, clipped at CLIP."""
+    return float(np.average(compute_class_loss(truth, predictions, "log_loss"), weights=weights))
+
+
+def roc_auc(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Chance that a positive row ranks above a negative one, ties half (Hanley and McNeil, Radiology 1982).
+
+    More than two classes: each against the rest, averaged by their share of rows. A class that is absent here or makes
+    up every row has no ROC and is left out; NaN if none is left.
+    """
+    kept = [(auc, share) for auc, share in _score_rankings(_auc, truth, predictions, weights) if not math.isnan(auc)]
+    return float(np.average([a for a, _ in kept], weights=[s for _, s in kept])) if kept else float("nan")
+
+
+def average_precision(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Mean precision over the positive rows, each called with all that rank as high (area under the steps of precision
+    over recall; Davis and Goadrich, ICML 2006). Guessing gets the share of positive rows.
+
+    More than two classes: each against the rest, mean over those that are present; NaN if none is.
+    """
+    kept = [ap for ap, _ in _score_rankings(_average_precision, truth, predictions, weights) if not math.isnan(ap)]
+    return float(np.mean(kept)) if kept else float("nan")
+
+
+def compute_class_loss(truth: NDArray[Any], predictions: Predictions, headline: str) -> NDArray[Any]:
+    """Log loss per row (n,), whatever the headline: the additive one among them. A class never seen in training costs
+    as much as an impossible one, -log(CLIP)."""
+    codes, proba = encode_labels(truth, predictions), get_probabilities(predictions)
+    given = np.where(codes >= 0, proba[np.arange(len(codes)), codes], 0.0)
+    return np.asarray(-np.log(np.clip(given, MIN_PROBABILITY, 1.0)))
+
+
+def name_class_loss(headline: str) -> str:
+    """What loss() returns, in words."""
+    return "log loss"
+
+
+def get_classes(predictions: Predictions) -> NDArray[Any]:
+    """The classes (k,) of predictions that have some."""
+    return np.asarray(predictions.classes)
+
+
+def get_probabilities(predictions: Predictions) -> NDArray[Any]:
+    """Their probabilities (n, k)."""
+    return np.asarray(predictions.proba)
+
+
+def encode_predicted_classes(predictions: Predictions) -> NDArray[Any]:
+    """The called classes as positions (n,)."""
+    return encode_labels(predictions.value, predictions)
+
+
+def encode_labels(labels: NDArray[Any], predictions: Predictions) -> NDArray[Any]:
+    """Labels as positions in the sorted classes; -1 for a class that training had not."""
+    classes, values = get_classes(predictions), convert_to_target_classes(labels)
+    if classes.dtype.kind != values.dtype.kind:
+        classes, values = classes.astype(str), values.astype(str)
+    order = np.argsort(classes, kind="stable")
+    at = np.clip(np.searchsorted(classes[order], values), 0, len(classes) - 1)
+    return np.where(classes[order][at] == values, order[at], -1)
+
+
+def _count_confusion(
+    truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Per class: rows called right, rows called so, rows that are so."""
+    codes, said, k = (
+        encode_labels(truth, predictions),
+        encode_predicted_classes(predictions),
+        get_probabilities(predictions).shape[1],
+    )
+    rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
+    right, known = codes == said, codes >= 0
+    return (
+        np.bincount(codes[right], rows[right], k),
+        np.bincount(said, rows, k),
+        np.bincount(codes[known], rows[known], k),
+    )
+
+
+def _mean_ratio(over: NDArray[Any], under: NDArray[Any], predictions: Predictions) -> float:
+    ratios = np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
+    return float(ratios[find_positive_class(get_classes(predictions))] if len(ratios) == 2 else ratios.mean())
+
+
+def _score_rankings(
+    score: Ranking, truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None
+) -> list[tuple[float, float]]:
+    """(score, rows of the class) of the positive class, or of each class against the rest; `score` is given the weight
+    of its rows and of the others by rising probability, ties added up."""
+    codes, proba = encode_labels(truth, predictions), get_probabilities(predictions)
+    rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
+    k, found = proba.shape[1], []
+    for c in [find_positive_class(get_classes(predictions))] if k == 2 else range(k):
+        order = np.argsort(proba[:, c], kind="stable")
+        there = ((codes == c) * rows)[order]
+        ends = np.append(np.flatnonzero(np.diff(proba[order, c])), len(order) - 1)
+        there_by, rest_by = (np.diff(np.append(0.0, np.cumsum(w)[ends])) for w in (there, rows[order] - there))
+        found.append((score(there_by, rest_by), float(there.sum())))
+    return found
+
+
+def _auc(there: NDArray[Any], rest: NDArray[Any]) -> float:
+    pairs = there.sum() * rest.sum()
+    below = np.cumsum(rest) - rest
+    return float((there * (below + rest / 2)).sum() / pairs) if pairs > 0 else float("nan")
+
+
+def _average_precision(there: NDArray[Any], rest: NDArray[Any]) -> float:
+    if not there.sum() > 0:
+        return float("nan")
+    hits, called = np.cumsum(there[::-1]), np.cumsum((there + rest)[::-1])
+    precision = np.divide(hits, called, out=np.zeros(len(hits)), where=called > 0)
+    return float((there[::-1] * precision).sum() / there.sum())
+
+
+# Every training row is predicted once by a model that has not seen it. More folds cost a fit each and move the
+# threshold little: what it hangs on is the number of rare rows, which stays the same.
+THRESHOLD_FOLDS = 3
+
+
+def split_threshold_folds(
+    truth: NDArray[Any], group: pd.Series | None, seed: int
+) -> list[tuple[NDArray[Any], NDArray[Any]]] | None:
+    """Row positions (fit, held out) over the training rows: shares of classes kept, groups whole.
+
+    None where a class, or the rows of a class, are too few to stand on both sides.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    classes, counts = np.unique(truth, return_counts=True)
+    if len(classes) < 2 or counts.min() < THRESHOLD_FOLDS:
+        return None
+    groups = None if group is None else group.factorize(use_na_sentinel=False)[0]
+    if groups is not None and groups.max() + 1 < THRESHOLD_FOLDS:
+        return None
+    splitter: Any = StratifiedKFold if groups is None else StratifiedGroupKFold
+    found = list(splitter(THRESHOLD_FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(truth)), truth, groups))
+    return found if all(len(np.unique(truth[fit])) == len(classes) for fit, _ in found) else None
+
+
+def find_best_threshold(is_it: NDArray[np.bool_], score: NDArray[Any], metric: str, counts: NDArray[Any]) -> float:
+    """The threshold with the highest `metric` (f1, accuracy) on rows (n,) of which `score` is the probability, and which count
+    so much each.
+
+    Every cut between two different scores is tried, the strictest first among equals; half-way between the two.
+    """
+    order = np.argsort(-score, kind="stable")
+    ranked, hits, called = score[order], np.cumsum((counts * is_it)[order]), np.cumsum(counts[order])
+    ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    hits, called, there = np.append(0, hits[ends]), np.append(0, called[ends]), float(hits[-1])
+    value = 2 * hits / (called + there) if metric == "f1" else hits - there - (called - hits)
+    at = int(np.argmax(value))
+    if at == 0:
+        return float(np.nextafter(ranked[0], 2.0))
+    after = ends[at - 1] + 1
+    return float((ranked[after - 1] + ranked[after]) / 2) if after < len(ranked) else float(ranked[-1])
+
+
+def tune_threshold(
+    pipeline: Any, held: NDArray[Any], truth: NDArray[Any], metric: str | None, counts: NDArray[Any]
+) -> Any:
+    """The fitted pipeline, calling by the threshold best for `metric` on probabilities (n, k) of rows that fits had not
+    seen, counting so much each (n,); as it is without a metric or with more than two classes."""
+
+    classes = pipeline.classes_
+    if metric is None or len(classes) != 2:
+        return pipeline
+    at = find_positive_class(classes)
+    return fix_threshold(pipeline, find_best_threshold(truth == classes[at], held[:, at], metric, counts), at)
+
+
+def fix_threshold(pipeline: Any, threshold: float, positive: int) -> Any:
+    """The fitted pipeline, calling the class at `positive` from `threshold` on; its probabilities are as before."""
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.model_selection import FixedThresholdClassifier
+    from sklearn.pipeline import Pipeline
+
+    (*before, (name, model)), classes = pipeline.steps, pipeline.classes_
+    called = FixedThresholdClassifier(
+        FrozenEstimator(model),
+        threshold=threshold,
+        pos_label=classes[positive].item(),
+        response_method="predict_proba",
+    )
+    # A frozen estimator learns nothing here: two rows only tell the classes.
+    return Pipeline([*before, (name, called.fit(np.zeros((2, 1)), classes))])
+
+
+def get_threshold(model: Any) -> float | None:
+    """The threshold that a fitted pipeline calls by; None: it calls the likeliest class."""
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    found = getattr(last, "threshold", None)
+    return float(found) if isinstance(found, int | float) else None
+
+
+def predict_from_probabilities(
+    proba: NDArray[Any], classes: NDArray[Any], positive: int, threshold: float | None
+) -> NDArray[Any]:
+    """Classes (n,) that probabilities (n, k) call: by `threshold` for the class at `positive`, None: the likeliest."""
+    if threshold is None:
+        return np.asarray(classes[proba.argmax(axis=1)])
+    return np.asarray(classes[np.where(proba[:, positive] >= threshold, positive, 1 - positive)])
+
+
+_CLASS_FOREST_SPACE: dict[str, Hyperparameter] = {
+    **FOREST_SPACE,
+    # A leaf of one row says 0 or 1, which log loss punishes hard when wrong.
+    "min_samples_leaf": IntRange(1, 100, 3, log=True),
+    "max_features": FloatRange(0.05, 1.0, 0.3),
+}
+
+
+def predict_classes(model: Any, X: Any) -> Predictions:
+    """The class called per row (n,), with the probabilities (n, k) of the classes in training, sorted.
+
+    Called is the likeliest class, or of two the positive one from the model's own threshold on (`get_threshold`).
+    """
+    proba, classes, threshold = model.predict_proba(X), model.classes_, get_threshold(model)
+    at = 0 if threshold is None else find_positive_class(classes)
+    return Predictions(predict_from_probabilities(proba, classes, at, threshold), proba, classes)
+
+
+def never_suggest_log_target(truth: NDArray[Any]) -> bool:
+    """A class has no logarithm."""
+    return False
+
+
+def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.dummy import DummyClassifier
+
+    return DummyClassifier(strategy=params["strategy"], random_state=seed)
+
+
+def _logistic(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    # L-BFGS needs a smooth penalty; SAGA takes L1, but one of its iterations reads every row.
+    smooth = params["l1_ratio"] == 0
+    return LogisticRegression(
+        C=params["C"],
+        l1_ratio=params["l1_ratio"],
+        solver="lbfgs" if smooth else "saga",
+        max_iter=params["max_iter"] if smooth else params["max_passes"],
+        tol=params["tol"],
+        random_state=seed,
+    )
+
+
+def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.tree import DecisionTreeClassifier
+
+    return DecisionTreeClassifier(random_state=seed, **_select_parameters(TREE_SPACE, params))
+
+
+def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(random_state=seed, n_jobs=cores, **_select_parameters(_CLASS_FOREST_SPACE, params))
+
+
+def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(
+        random_state=seed, early_stopping=True, **_select_parameters(BOOSTING_SPACE, params)
+    )
+
+
+def _select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: params[name] for name in space}
+
+
+def _plot_confusion(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
+    codes, said, classes = (
+        encode_labels(truth, predictions),
+        encode_predicted_classes(predictions),
+        get_classes(predictions),
+    )
+    k, known = len(classes), codes >= 0
+    table = np.bincount(codes[known] * k + said[known], minlength=k * k).reshape(k, k)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if k <= 12:
+        for i, j in np.ndindex(k, k):
+            ink = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, str(table[i, j]), ha="center", va="center", color=ink)
+    names = [str(c) for c in classes]
+    axes.set_xticks(range(k), names, rotation=45, ha="right")
+    axes.set_yticks(range(k), names)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion (shade: share of the true class)")
+
+
+def _plot_calibration(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
+    codes, proba, classes = encode_labels(truth, predictions), get_probabilities(predictions), get_classes(predictions)
+    for c in [find_positive_class(classes)] if len(classes) == 2 else range(min(len(classes), 6)):
+        # Bins of equal counts: with a rare class, bins of equal width are mostly empty.
+        groups = np.array_split(np.argsort(proba[:, c], kind="stable"), min(10, max(1, len(codes) // 10)))
+        said = [float(proba[g, c].mean()) for g in groups]
+        came = [float((codes[g] == c).mean()) for g in groups]
+        axes.plot(said, came, marker="o", markersize=4, label=str(classes[c]))
+    axes.plot([0, 1], [0, 1], color="black", linewidth=1)
+    axes.legend()
+    axes.set(xlabel="predicted probability", ylabel="share that came true", title="Calibration")
+
+
+_CANDIDATES = (
+    CandidateModel("dummy", {"strategy": ChoiceSet(("prior",), "prior")}, False, None, _dummy),
+    CandidateModel(
+        "linear",
+        # l1_ratio 0 is L2, 1 is L1, between them lies the elastic net; C is the inverse of the penalty's strength.
+        {
+            "C": FloatRange(1e-4, 100.0, 1.0, log=True),
+            "l1_ratio": ChoiceSet((0.0, 0.5, 1.0), 0.0),
+            "max_iter": IntRange(10, 100_000, 300, tuned=False),
+            "max_passes": IntRange(5, 10_000, 50, tuned=False),
+            "tol": FloatRange(1e-8, 0.1, 1e-3, log=True, tuned=False),
+        },
+        True,
+        "C",
+        _logistic,
+    ),
+    CandidateModel("tree", TREE_SPACE, False, "max_depth", _tree),
+    CandidateModel("forest", _CLASS_FOREST_SPACE, False, "max_depth", _forest),
+    CandidateModel("boosting", BOOSTING_SPACE, False, "max_leaf_nodes", _boosting),
+)
+
+PROBLEM_TYPE = ProblemType(
+    name="classification",
+    continuous=False,
+    metrics={
+        m.name: m
+        for m in (
+            Metric("log_loss", False, log_loss),
+            Metric("roc_auc", True, roc_auc),
+            Metric("average_precision", True, average_precision),
+            Metric("f1", True, f1, calls=True),
+            Metric("accuracy", True, accuracy, calls=True),
+            Metric("precision", True, precision, calls=True),
+            Metric("recall", True, recall, calls=True),
+        )
+    },
+    candidates={c.name: c for c in _CANDIDATES},
+    truth=convert_to_target_classes,
+    predict=predict_classes,
+    loss=compute_class_loss,
+    loss_name=name_class_loss,
+    log_target=never_suggest_log_target,
+    plots={"confusion": _plot_confusion, "calibration": _plot_calibration},
+)

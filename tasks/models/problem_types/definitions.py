@@ -1,0 +1,221 @@
+"""What a problem type consists of: hyperparameters, candidate models, predictions, metrics.
+
+Each type is one file beside this one, found by its name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HyperparameterValue = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """A real hyperparameter between `low` and `high`, both included; `tuned=False`: only a manual list changes it."""
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+    tuned: bool = True
+
+    def grid(self, points: int) -> tuple[HyperparameterValue, ...]:
+        """At most `points` values from low to high, evenly spaced (on the logarithm if `log`)."""
+        return tuple(float(f"{v:.6g}") for v in _space_evenly(self.low, self.high, self.log, points))
+
+    def refuse(self, value: Any) -> str | None:
+        """What is wrong with a value that somebody wrote, or None."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and self.low <= value <= self.high:
+            return None
+        return f"must be a number from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """A whole hyperparameter between `low` and `high`, both included; otherwise like Float."""
+
+    low: int
+    high: int
+    default: int
+    log: bool = False
+    tuned: bool = True
+
+    def grid(self, points: int) -> tuple[HyperparameterValue, ...]:
+        """See Float.grid; rounded, each value once."""
+        return tuple(dict.fromkeys(round(v) for v in _space_evenly(self.low, self.high, self.log, points)))
+
+    def refuse(self, value: Any) -> str | None:
+        """See Float.refuse."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and self.low <= value <= self.high:
+            return None
+        return f"must be a whole number from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class ChoiceSet:
+    """A hyperparameter with a few possible values; otherwise like Float."""
+
+    options: tuple[HyperparameterValue, ...]
+    default: HyperparameterValue
+    tuned: bool = True
+
+    def grid(self, points: int) -> tuple[HyperparameterValue, ...]:
+        """All options: there is no order in which to leave some out."""
+        return self.options
+
+    def refuse(self, value: Any) -> str | None:
+        """See Float.refuse. `1` is not `true`."""
+        if any(value == o and isinstance(value, bool) == isinstance(o, bool) for o in self.options):
+            return None
+        return "must be one of " + ", ".join(_format_value(o) for o in self.options)
+
+
+Hyperparameter = FloatRange | IntRange | ChoiceSet
+
+
+@dataclass(frozen=True)
+class CandidateModel:
+    """An algorithm: the one home of its hyperparameters' names, bounds and defaults.
+
+    scaled: it needs scaled, complete, one-hot features (see tasks/models/features.py).
+    complexity: the hyperparameter that a curve of train against validation scores sweeps.
+    build: (params, seed, cores) -> unfitted scikit-learn estimator. Two configurations that differ only in
+    `log_target` build the same one: the logarithm is taken around it (see tasks/models/model_pipeline.py).
+    """
+
+    name: str
+    space: Mapping[str, Hyperparameter]
+    scaled: bool
+    complexity: str | None
+    build: Callable[[Mapping[str, Any], int, int], Any]
+
+    @property
+    def defaults(self) -> dict[str, HyperparameterValue]:
+        """Every hyperparameter at its default."""
+        return {name: dimension.default for name, dimension in self.space.items()}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for n rows: values (numbers or classes), and for k classes their probabilities (n, k)."""
+
+    value: NDArray[Any]
+    proba: NDArray[Any] | None = None
+    classes: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score over rows: (truth (n,), predictions, weights (n,) or None); a weight counts a row that many times.
+
+    calls: it looks at the class that is called, which a threshold decides, not at probabilities or their ranks.
+    """
+
+    name: str
+    greater_is_better: bool
+    score: Callable[[NDArray[Any], Predictions, NDArray[Any] | None], float]
+    calls: bool = False
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether `one` is strictly better; a number beats NaN."""
+        if math.isnan(one) or math.isnan(other):
+            return not math.isnan(one) and math.isnan(other)
+        return one > other if self.greater_is_better else one < other
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """A kind of problem: its candidates (simplest first, the baseline is "dummy"), metrics, loss and plots.
+
+    continuous: the target is a number, not a class.
+    truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
+    loss: (truth, predictions, headline metric's name) -> additive loss per row (n,); loss_name: its name.
+    log_target: truth -> whether its logarithm should be tried too.
+    plots: name -> draw(axes, truth, predictions) on matplotlib axes.
+    """
+
+    name: str
+    continuous: bool
+    metrics: Mapping[str, Metric]
+    candidates: Mapping[str, CandidateModel]
+    truth: Callable[[Any], NDArray[Any]]
+    predict: Callable[[Any, Any], Predictions]
+    loss: Callable[[NDArray[Any], Predictions, str], NDArray[Any]]
+    loss_name: Callable[[str], str]
+    log_target: Callable[[NDArray[Any]], bool]
+    plots: Mapping[str, Callable[[Any, NDArray[Any], Predictions], None]]
+
+    def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
+        """Every metric of the kind, unweighted."""
+        return {name: metric.score(truth, predictions, None) for name, metric in self.metrics.items()}
+
+
+def load_problem_type(kind: str) -> ProblemType:
+    """The kind that `problem.kind` names. Imports its file, and only that one."""
+    return cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
+
+
+def _space_evenly(low: float, high: float, log: bool, points: int) -> list[float]:
+    if points < 2:
+        return [(low * high) ** 0.5 if log else (low + high) / 2]
+    steps = [i / (points - 1) for i in range(points)]
+    # The ends are written as they are: low * (high / low) may miss `high` by a rounding error.
+    inner = [low * (high / low) ** s if log else low + (high - low) * s for s in steps[1:-1]]
+    return [low, *inner, high]
+
+
+def _format_value(value: HyperparameterValue) -> str:
+    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
+
+
+# 32 levels cut a million rows down to single ones: it stands for "no limit", and is one a person can read.
+TREE_SPACE: dict[str, Hyperparameter] = {
+    "max_depth": IntRange(2, 32, 10, log=True),
+    "min_samples_leaf": IntRange(1, 200, 10, log=True),
+}
+
+# More trees are never worse, only slower, so their number is not tuned. max_samples keeps a forest on a large table to
+# seconds: a tree sees at most this many rows, another draw for each tree (measured: 235,000 rows, 25 CPU seconds).
+FOREST_SPACE: dict[str, Hyperparameter] = {
+    "n_estimators": IntRange(10, 1000, 100, tuned=False),
+    "max_samples": IntRange(1_000, 1_000_000, 25_000, tuned=False),
+    "max_depth": IntRange(4, 32, 32, log=True),
+    "min_samples_leaf": IntRange(1, 50, 1, log=True),
+    "max_features": FloatRange(0.1, 1.0, 0.5),
+}
+
+# max_iter is a ceiling: boosting sets a tenth of its training rows aside and stops once they see no gain for a while.
+BOOSTING_SPACE: dict[str, Hyperparameter] = {
+    "learning_rate": FloatRange(0.02, 0.3, 0.1, log=True),
+    "max_leaf_nodes": IntRange(4, 127, 31, log=True),
+    "min_samples_leaf": IntRange(2, 200, 20, log=True),
+    "l2_regularization": FloatRange(1e-3, 100.0, 1e-3, log=True),
+    "max_features": FloatRange(0.2, 1.0, 1.0),
+    "max_iter": IntRange(10, 5000, 1000, tuned=False),
+    "n_iter_no_change": IntRange(1, 200, 20, tuned=False),
+    "validation_fraction": FloatRange(0.05, 0.5, 0.1, tuned=False),
+}
+
+
+def adapt_to_row_count(model: Any, truth: Any) -> None:
+    """No more rows per tree than there are in `truth` (n,), and no early stopping where a class has too few rows to
+    stand on both sides of it."""
+    import numpy as np
+
+    params = model.get_params(deep=False)
+    if params.get("max_samples") is not None and params["max_samples"] >= len(truth):
+        model.set_params(max_samples=None)
+    if params.get("early_stopping") and hasattr(model, "predict_proba"):
+        counts = np.unique(truth, return_counts=True)[1]
+        if counts.min() < 2 or len(truth) * params["validation_fraction"] < len(counts):
+            model.set_params(early_stopping=False)

@@ -1,0 +1,182 @@
+"""Regression: predicting a number. Metrics, additive loss, and the candidate models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from windvane.tasks.models.problem_types.definitions import (
+    BOOSTING_SPACE,
+    FOREST_SPACE,
+    TREE_SPACE,
+    CandidateModel,
+    ChoiceSet,
+    FloatRange,
+    Hyperparameter,
+    IntRange,
+    Metric,
+    Predictions,
+    ProblemType,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LOG_TARGET_SPACE: dict[str, Hyperparameter] = {"log_target": ChoiceSet((False, True), False)}
+# Beyond this skewness a few large values rule the squared error; 1 is the usual border of "highly skewed"
+# (Bulmer, Principles of Statistics, 1979).
+_MIN_SKEWNESS = 1.0
+_PLOTTED = 5_000
+
+
+def convert_to_target_numbers(target: Any) -> NDArray[Any]:
+    """Target column (n,) as float64."""
+    return np.asarray(target, dtype="float64")
+
+
+def predict_numbers(model: Any, X: Any) -> Predictions:
+    """Numbers, in the target's unit."""
+    return Predictions(np.asarray(model.predict(X), dtype="float64"))
+
+
+def mae(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Mean absolute error, in the target's unit."""
+    return float(np.average(np.abs(truth - predictions.value), weights=weights))
+
+
+def rmse(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Root of the mean squared error, in the target's unit."""
+    return float(np.sqrt(np.average((truth - predictions.value) ** 2, weights=weights)))
+
+
+def r2(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
+    """Share of the variance explained; 0 = as good as these rows' mean, NaN where they do not vary."""
+    around = np.average((truth - np.average(truth, weights=weights)) ** 2, weights=weights)
+    left = np.average((truth - predictions.value) ** 2, weights=weights)
+    return float(1 - left / around) if around > 0 else float("nan")
+
+
+def compute_regression_loss(truth: NDArray[Any], predictions: Predictions, headline: str) -> NDArray[Any]:
+    """Loss per row (n,): absolute if the headline is mae, squared for rmse and r2, whose means rank as they do."""
+    error = truth - predictions.value
+    return np.asarray(np.abs(error) if headline == "mae" else error**2)
+
+
+def name_regression_loss(headline: str) -> str:
+    """What loss() returns, in words."""
+    return "absolute error" if headline == "mae" else "squared error"
+
+
+def suggest_log_target(truth: NDArray[Any]) -> bool:
+    """Whether the target is positive, highly skewed, and less skewed on its logarithm."""
+    if len(truth) == 0 or not (truth > 0).all():
+        return False
+    return bool(_skewness(truth) > _MIN_SKEWNESS and abs(_skewness(np.log(truth))) < _skewness(truth))
+
+
+def _skewness(values: NDArray[Any]) -> float:
+    spread = values.std()
+    return float((((values - values.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
+
+
+def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.dummy import DummyRegressor
+
+    return DummyRegressor(strategy=params["strategy"])
+
+
+def _linear(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.linear_model import ElasticNet
+    from sklearn.preprocessing import StandardScaler
+
+    # The target is scaled, or alpha would be counted in its unit. The Gram matrix makes a pass cost the same for any
+    # number of rows, and converge for pure L2 (l1_ratio 0) as well.
+    model = ElasticNet(
+        alpha=params["alpha"],
+        l1_ratio=params["l1_ratio"],
+        max_iter=params["max_iter"],
+        precompute=True,
+        random_state=seed,
+    )
+    return TransformedTargetRegressor(model, transformer=StandardScaler())
+
+
+def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.tree import DecisionTreeRegressor
+
+    return DecisionTreeRegressor(random_state=seed, **_select_parameters(TREE_SPACE, params))
+
+
+def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.ensemble import RandomForestRegressor
+
+    return RandomForestRegressor(random_state=seed, n_jobs=cores, **_select_parameters(FOREST_SPACE, params))
+
+
+def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(
+        random_state=seed, early_stopping=True, **_select_parameters(BOOSTING_SPACE, params)
+    )
+
+
+def _select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: params[name] for name in space}
+
+
+def _plot_predictions(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
+    shown = _sample(len(truth))
+    axes.scatter(truth[shown], predictions.value[shown], s=6, alpha=0.4)
+    ends = [float(truth.min()), float(truth.max())]
+    axes.plot(ends, ends, color="black", linewidth=1)
+    axes.set(xlabel="true", ylabel="predicted", title="Predicted against true")
+
+
+def _plot_residuals(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
+    shown = _sample(len(truth))
+    axes.scatter(predictions.value[shown], (truth - predictions.value)[shown], s=6, alpha=0.4)
+    axes.axhline(0, color="black", linewidth=1)
+    axes.set(xlabel="predicted", ylabel="true - predicted", title="Residuals")
+
+
+def _sample(rows: int) -> NDArray[Any]:
+    return np.linspace(0, rows - 1, min(rows, _PLOTTED)).astype(int)
+
+
+_CANDIDATES = (
+    # The median is the best constant for absolute error, the mean for squared error: the search takes the better.
+    CandidateModel("dummy", {"strategy": ChoiceSet(("median", "mean"), "median")}, False, None, _dummy),
+    CandidateModel(
+        "linear",
+        # l1_ratio 0 is ridge (L2), 1 is the lasso (L1), between them lies the elastic net.
+        {
+            "alpha": FloatRange(1e-5, 1.0, 1e-3, log=True),
+            "l1_ratio": ChoiceSet((0.0, 0.5, 1.0), 0.0),
+            "max_iter": IntRange(10, 1_000_000, 20_000, tuned=False),
+            **_LOG_TARGET_SPACE,
+        },
+        True,
+        "alpha",
+        _linear,
+    ),
+    CandidateModel("tree", {**TREE_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _tree),
+    CandidateModel("forest", {**FOREST_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _forest),
+    CandidateModel("boosting", {**BOOSTING_SPACE, **_LOG_TARGET_SPACE}, False, "max_leaf_nodes", _boosting),
+)
+
+PROBLEM_TYPE = ProblemType(
+    name="regression",
+    continuous=True,
+    metrics={m.name: m for m in (Metric("mae", False, mae), Metric("rmse", False, rmse), Metric("r2", True, r2))},
+    candidates={c.name: c for c in _CANDIDATES},
+    truth=convert_to_target_numbers,
+    predict=predict_numbers,
+    loss=compute_regression_loss,
+    loss_name=name_regression_loss,
+    log_target=suggest_log_target,
+    plots={"predictions": _plot_predictions, "residuals": _plot_residuals},
+)

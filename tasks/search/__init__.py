@@ -1,0 +1,1 @@
+"""The search over candidates and their settings. Shapes a model."""

@@ -1,0 +1,170 @@
+"""How good a configuration is on a table: all metrics, over folds or on one validation split.
+
+Never says which to try.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from windvane.tasks.errors import InputError
+from windvane.tasks.models import model_pipeline
+from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
+from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.split import time_windows
+from windvane.tasks.split.time_windows import RecentWindows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Folds under kfold where split.folds is null.
+DEFAULT_FOLDS = 5
+# The training score is there to be held against the validation score: this many rows place it well enough.
+MAX_SCORED_TRAIN_ROWS = 10_000
+# From here on a fit costs seconds, and a first look at a quarter of the rows pays.
+LARGE_TABLE_ROWS = 20_000
+FIRST_LOOK_DIVISOR = 4
+
+
+@dataclass(frozen=True)
+class ConfigurationScores:
+    """All metrics on both sides; `final` is false for a first look (fewer rows, or fewer folds than there are)."""
+
+    validation: dict[str, float]
+    train: dict[str, float]
+    final: bool
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class ConfigurationScorer:
+    """What configurations are fitted and scored on. `folds` holds row positions (train, validation) in `frame`."""
+
+    kind: ProblemType
+    columns: FeatureColumns
+    target: str
+    frame: pd.DataFrame
+    folds: tuple[tuple[NDArray[Any], NDArray[Any]], ...]
+    seed: int
+    cores: int
+    metric: Metric
+    group: str | None = None
+    time: str | None = None
+    recent: RecentWindows | None = None
+
+    @property
+    def truth(self) -> NDArray[Any]:
+        """The target of all training rows."""
+        rows = np.unique(np.concatenate([train for train, _ in self.folds]))
+        return self.kind.truth(self.frame[self.target].iloc[rows])
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether a quarter of the training rows is fitted first, so that a hopeless configuration costs a quarter."""
+        return len(self.folds) == 1 and len(self.folds[0][0]) > LARGE_TABLE_ROWS
+
+    def score(self, spec: ModelConfiguration, look: bool = True) -> Iterator[ConfigurationScores]:
+        """Fit and score; what comes before the last may be used to give up early.
+
+        Several folds: the mean over the folds so far. One fold: with `look` on a large table first a quarter of the
+        training rows, drawn with the seed; then all. Rare classes are treated within each fit, so that no copy of a
+        row stands on the other side; a threshold is tuned only for a headline that depends on it. Raises ValueError as
+        scikit-learn does.
+        """
+        spec = spec.seen_by(self.metric)
+        if look and self.looks_first:
+            train, validation = self.folds[0]
+            some = np.random.default_rng(self.seed).permutation(len(train))[: len(train) // FIRST_LOOK_DIVISOR]
+            yield self._fold(spec, train[np.sort(some)], validation, final=False)
+        done: list[ConfigurationScores] = []
+        for train, validation in self.folds:
+            done.append(self._fold(spec, train, validation, final=True))
+            yield ConfigurationScores(
+                _average_scores([s.validation for s in done]),
+                _average_scores([s.train for s in done]),
+                len(done) == len(self.folds),
+                next((s.note for s in done if s.note), None),
+            )
+
+    def _fold(
+        self, spec: ModelConfiguration, train: NDArray[Any], validation: NDArray[Any], final: bool
+    ) -> ConfigurationScores:
+        taught = self.frame.iloc[train]
+        model = model_pipeline.fit_pipeline(
+            spec,
+            self.kind,
+            self.columns,
+            taught,
+            self.target,
+            self.seed,
+            self.cores,
+            self.group,
+            self.time,
+            self.recent,
+        )
+        shown = taught.iloc[np.linspace(0, len(train) - 1, min(len(train), MAX_SCORED_TRAIN_ROWS)).astype(int)]
+        sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
+        return ConfigurationScores(sides[0], sides[1], final, model_pipeline.explain_nonconvergence(model))
+
+    def _scores(self, model: Any, side: pd.DataFrame) -> dict[str, float]:
+        with model_pipeline.limit_to_one_thread():
+            predictions = self.kind.predict(model, conform_frame(side, self.columns, "validation rows"))
+        return self.kind.scores(self.kind.truth(side[self.target]), predictions)
+
+
+def build_configuration_scorer(
+    settings: Settings,
+    kind: ProblemType,
+    columns: FeatureColumns,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    cores: int,
+) -> ConfigurationScorer:
+    """The one validation side, or (validation has 0 rows) folds of the training side.
+
+    Folds keep whole groups together under problem.group, the share of classes in classification, and are drawn with
+    split.seed. Raises InputError if there are fewer rows, groups or rows of each class than folds.
+    """
+    seed, n, problem = settings.split.seed, len(train), settings.problem
+    if len(validation):
+        frame = pd.concat([train, validation], ignore_index=True)
+        folds = [(np.arange(n), np.arange(n, len(frame)))]
+    else:
+        frame, folds = train, _split_folds(settings, kind, train)
+    metric = kind.metrics[problem.headline]
+    group, time, recent = problem.group, problem.time, time_windows.choose_recent_windows(settings)
+    return ConfigurationScorer(
+        kind, columns, problem.target, frame, tuple(folds), seed, cores, metric, group, time, recent
+    )
+
+
+def _split_folds(settings: Settings, kind: ProblemType, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+    k, seed, group = settings.split.folds or DEFAULT_FOLDS, settings.split.seed, settings.problem.group
+    truth = kind.truth(train[settings.problem.target])
+    groups = None if group is None else pd.factorize(train[group], use_na_sentinel=False)[0]
+    if groups is not None:
+        splitter, there, what = GroupKFold(k, shuffle=True, random_state=seed), len(np.unique(groups)), "groups"
+    elif not kind.continuous:
+        there, what = int(np.unique(truth, return_counts=True)[1].min()), "rows of the rarest class"
+        splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
+    else:
+        splitter, there, what = KFold(k, shuffle=True, random_state=seed), len(train), "rows"
+    if there < k:
+        raise InputError(f"split.folds: {k} folds need at least {k} {what}, the training side has {there}. Lower it")
+    return list(splitter.split(np.zeros(len(train)), truth, groups))
+
+
+def _average_scores(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Mean over folds; a fold where a metric is undefined (one class only) is left out of that metric."""
+    found = {name: [s[name] for s in scores if not math.isnan(s[name])] for name in scores[0]}
+    return {name: float(np.mean(values)) if values else float("nan") for name, values in found.items()}

@@ -1,0 +1,188 @@
+"""The only door to Optuna: proposes configurations and keeps every trial on disk, so that a killed search can be
+resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from windvane.tasks.errors import Corrupted
+from windvane.tasks.models.problem_types.definitions import (
+    FloatRange,
+    Hyperparameter,
+    HyperparameterValue,
+    IntRange,
+    Metric,
+)
+
+SearchTrialState = Literal["complete", "pruned", "failed"]
+
+# Random draws before the Bayesian sampler models them, and trials before the pruner compares with their median.
+_RANDOM_STARTUP_TRIALS = 5
+_PRUNER_STARTUP_TRIALS = 4
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One configuration as it was tried: `number` counts within its candidate, from 0.
+
+    validation, train: the headline metric, None unless complete; `scores` has all metrics by side. note: why it failed
+    or was pruned, or what to know of it.
+    """
+
+    candidate: str
+    number: int
+    params: dict[str, HyperparameterValue]
+    state: SearchTrialState
+    validation: float | None
+    train: float | None
+    seconds: float
+    scores: dict[str, dict[str, float]]
+    note: str | None = None
+
+
+class TrialJournal:
+    """Trials by candidate in one file, one Optuna study each; holds one opened trial per study at most.
+
+    A proposal depends on seed, candidate and the trials finished before it, and on nothing else: a search that was
+    killed and resumed proposes what an undisturbed one does. The caller makes sure that nobody else has the file open.
+    """
+
+    def __init__(self, path: Path, metric: Metric, method: str, seed: int) -> None:
+        """Open or create. Raises Corrupted if the file is not a journal."""
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _repair_journal(path)
+        self._storage = JournalStorage(JournalFileBackend(str(path)))
+        self._direction = "maximize" if metric.greater_is_better else "minimize"
+        self._method, self._seed = method, seed
+        self._studies: dict[str, Any] = {}
+
+    def finished(self, candidate: str) -> tuple[SearchTrial, ...]:
+        """A candidate's finished trials, in the order in which they were proposed."""
+        kept = [t.user_attrs["trial"] for t in self._study(candidate).get_trials(deepcopy=False) if _is_finished(t)]
+        return tuple(SearchTrial(**content) for content in kept)
+
+    def propose(
+        self, candidate: str, space: Mapping[str, Hyperparameter], fixed: Mapping[str, HyperparameterValue] | None
+    ) -> OpenTrial:
+        """Open the candidate's next trial: `fixed` as it stands, else drawn from the tuned dimensions of `space`."""
+        study = self._study(candidate)
+        number = len(self.finished(candidate))
+        study.sampler = self._sampler(number)
+        distributions = {name: _distribution(d) for name, d in space.items() if d.tuned}
+        if fixed is not None and not study.get_trials(deepcopy=False, states=_states("WAITING")):
+            study.enqueue_trial({name: fixed[name] for name in distributions})
+        trial = study.ask(distributions)
+        rest = {name: d.default for name, d in space.items()}
+        deaths = sum(t.params == trial.params and "trial" not in t.user_attrs for t in _failed(study))
+        return OpenTrial(study, trial, number, {**rest, **trial.params, **(fixed or {})}, deaths)
+
+    def _study(self, candidate: str) -> Any:
+        import optuna
+
+        if candidate not in self._studies:
+            study = optuna.create_study(
+                study_name=candidate,
+                storage=self._storage,
+                direction=self._direction,
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=_PRUNER_STARTUP_TRIALS),
+            )
+            # Whatever runs now is of a process that died: it is failed here, without counting, and proposed again.
+            for dead in study.get_trials(deepcopy=False, states=_states("RUNNING")):
+                study.tell(dead.number, state=optuna.trial.TrialState.FAIL)
+            self._studies[candidate] = study
+        return self._studies[candidate]
+
+    def _sampler(self, number: int) -> Any:
+        from optuna.samplers import RandomSampler, TPESampler
+
+        seed = (self._seed * 10_007 + number) % 2**32
+        if self._method == "bayesian":
+            return TPESampler(seed=seed, n_startup_trials=_RANDOM_STARTUP_TRIALS)
+        return RandomSampler(seed=seed)
+
+
+class OpenTrial:
+    """An opened trial: its whole configuration in `params`; finish() closes it for good.
+
+    deaths: how many processes ended while they fitted just this.
+    """
+
+    def __init__(
+        self, study: Any, trial: Any, number: int, params: dict[str, HyperparameterValue], deaths: int
+    ) -> None:
+        self._study, self._trial = study, trial
+        self.number, self.params, self.deaths = number, params, deaths
+
+    def hopeless(self, value: float, step: int) -> bool:
+        """Tell a first, cheaper result; true if it is worse than the median of the finished trials at this step."""
+        self._trial.report(value, step)
+        return bool(math.isfinite(value) and self._trial.should_prune())
+
+    def finish(self, trial: SearchTrial) -> None:
+        """Record the outcome; from here on the trial is never done again."""
+        from optuna.trial import TrialState
+
+        self._trial.set_user_attr("trial", asdict(trial))
+        if trial.state == "complete":
+            self._study.tell(self._trial, trial.validation)
+        else:
+            self._study.tell(self._trial, state=TrialState.PRUNED if trial.state == "pruned" else TrialState.FAIL)
+
+
+def _repair_journal(path: Path) -> None:
+    """Clear what a killed writer leaves: its lock, for which Optuna would wait half a minute, and half a line."""
+    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("rb+") as f:
+            f.truncate(whole)
+    try:
+        for line in content[:whole].splitlines():
+            json.loads(line)["op_code"]
+    except (ValueError, KeyError, TypeError, IndexError) as e:
+        raise Corrupted(f"{path}: is not a search journal ({e}). Delete it; the search then starts anew") from e
+
+
+def _is_finished(trial: Any) -> bool:
+    """Whether a study's trial was finished by us: a dead process's trial may have its outcome noted, but not told."""
+    return trial.state.is_finished() and "trial" in trial.user_attrs and _is_reported(trial)
+
+
+def _is_reported(trial: Any) -> bool:
+    said = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[trial.user_attrs["trial"]["state"]]
+    return bool(trial.state.name == said)
+
+
+def _failed(study: Any) -> list[Any]:
+    return list(study.get_trials(deepcopy=False, states=_states("FAIL")))
+
+
+def _states(name: str) -> tuple[Any, ...]:
+    from optuna.trial import TrialState
+
+    return (TrialState[name],)
+
+
+def _distribution(dimension: Hyperparameter) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, FloatRange):
+        return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+    if isinstance(dimension, IntRange):
+        return IntDistribution(dimension.low, dimension.high, log=dimension.log)
+    return CategoricalDistribution(dimension.options)

@@ -1,0 +1,268 @@
+"""Which configuration is tried next: every candidate at its defaults, then the rest of the budget shared out over
+candidates; and what people should know of a search, in words. Pure: it only reads finished trials.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from windvane.tasks.errors import InputError
+from windvane.tasks.models.problem_types.definitions import (
+    CandidateModel,
+    ChoiceSet,
+    Hyperparameter,
+    HyperparameterValue,
+    Metric,
+    ProblemType,
+)
+from windvane.tasks.search.optuna_journal import SearchTrial
+from windvane.tasks.settings.project_params import Settings
+
+if TYPE_CHECKING:
+    from windvane.tasks.models.class_balance import ClassBalance
+    from windvane.tasks.models.problem_types.definitions import ProblemType
+    from windvane.tasks.search.cross_validation import ConfigurationScorer
+    from windvane.tasks.settings.project_params import Settings
+
+BASELINE_CANDIDATE = "dummy"
+LOG_TARGET_PARAMETER = "log_target"
+# Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
+# does better than a forest (benchmarks/few_rows.py).
+SMALL_TABLE_ROWS = 1_000
+# A coarse grid says something of a hyperparameter from three values on.
+_MIN_GRID_POINTS = 3
+
+TrialsByCandidate = Mapping[str, Sequence[SearchTrial]]
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """The next thing to try: a candidate with the configuration given, or (None) with one that the sampler draws."""
+
+    candidate: str
+    params: dict[str, HyperparameterValue] | None
+
+
+def list_candidates(settings: Settings, kind: ProblemType) -> tuple[str, ...]:
+    """The candidates of this search in the order of params.yaml (with a manual list: in the order of the list)."""
+    if settings.search.method == "manual":
+        return tuple(dict.fromkeys(t.candidate for t in plan_manual_trials(settings, kind)))
+    for name in settings.search.candidates:
+        if name not in kind.candidates or name == BASELINE_CANDIDATE:
+            known = ", ".join(n for n in kind.candidates if n != BASELINE_CANDIDATE)
+            raise InputError(f"search.candidates: {name!r} is not known to {kind.name}. Choose from {known}")
+    return settings.search.candidates
+
+
+def propose_candidates(rows: int) -> tuple[str, ...]:
+    """The candidates that `rows` labelled rows can teach, simplest first: what `windvane init` proposes."""
+    return ("linear", "tree", "forest") if rows < SMALL_TABLE_ROWS else ("linear", "tree", "forest", "boosting")
+
+
+def select_search_spaces(kind: ProblemType, log: bool) -> dict[str, CandidateModel]:
+    """The kind's candidates; the logarithm of the target is tuned only where it makes sense for this target."""
+    if log:
+        return dict(kind.candidates)
+    return {
+        name: replace(
+            c, space={k: replace(d, tuned=False) if k == LOG_TARGET_PARAMETER else d for k, d in c.space.items()}
+        )
+        for name, c in kind.candidates.items()
+    }
+
+
+def count_planned_trials(settings: Settings, kind: ProblemType) -> int:
+    """Configurations that the search tries at most, the baseline not counted; each candidate gets at least one."""
+    if settings.search.method == "manual":
+        return min(settings.search.trials, len(settings.search.manual))
+    return max(settings.search.trials, len(list_candidates(settings, kind)))
+
+
+def plan_trials(settings: Settings, kind: ProblemType, log: bool, trials: TrialsByCandidate) -> Iterator[PlannedTrial]:
+    """The whole search, step by step; `trials` grows between the steps and is read when the budget is shared out.
+
+    The baseline; then every candidate at its defaults, simplest first (and on the target's logarithm, if `log`); then
+    the rest of the budget. bayesian, random: successive halving over candidates (Jamieson and Talwalkar, AISTATS 2016):
+    rounds of equal budget, the better half of the candidates goes on to the next. grid: an even share each.
+    manual: the list as it stands, cut at search.trials.
+    """
+    candidates, budget = select_search_spaces(kind, log), count_planned_trials(settings, kind)
+    yield from plan_baseline_trials(kind)
+    if settings.search.method == "manual":
+        yield from plan_manual_trials(settings, kind)[:budget]
+        return
+    names = list_candidates(settings, kind)
+    first = _plan_default_trials([candidates[n] for n in names], budget)
+    yield from first
+    left = budget - len(first)
+    if settings.search.method == "grid":
+        for i, name in enumerate(names):
+            share = left // len(names) + (i >= len(names) - left % len(names))
+            seen = [t.params for t in first if t.candidate == name]
+            yield from (
+                PlannedTrial(name, params)
+                for params in build_parameter_grid(candidates[name], share)
+                if params not in seen
+            )
+    else:
+        yield from _plan_halving_trials(names, left, kind.metrics[settings.problem.headline], trials)
+
+
+def plan_baseline_trials(kind: ProblemType) -> list[PlannedTrial]:
+    """Every configuration of the baseline: there are few, they cost nothing, and the best of them is the honest one."""
+    space = kind.candidates[BASELINE_CANDIDATE].space
+    options = itertools.product(*(d.grid(_MIN_GRID_POINTS) for d in space.values()))
+    return [PlannedTrial(BASELINE_CANDIDATE, dict(zip(space, chosen, strict=True))) for chosen in options]
+
+
+def plan_manual_trials(settings: Settings, kind: ProblemType) -> list[PlannedTrial]:
+    """search.manual, checked. Raises InputError naming search.manual[i].key, what is allowed, and the nearest name."""
+    return [
+        _check_manual_entry(f"search.manual[{i}]", dict(entry), kind) for i, entry in enumerate(settings.search.manual)
+    ]
+
+
+def build_parameter_grid(candidate: CandidateModel, share: int) -> list[dict[str, HyperparameterValue]]:
+    """At most `share` configurations: as fine a grid as that allows, the hyperparameters declared first growing first.
+
+    Each hyperparameter stays at its default until at least three values (or all options) of it fit in.
+    """
+    points = dict.fromkeys((name for name, d in candidate.space.items() if d.tuned), 1)
+    grown = True
+    while grown:
+        grown = False
+        for name in points:
+            finer = _count_finer_points(candidate.space[name], points[name])
+            if finer > points[name] and math.prod({**points, name: finer}.values()) <= share:
+                points[name], grown = finer, True
+    axes = [candidate.space[name].grid(p) if p > 1 else (candidate.space[name].default,) for name, p in points.items()]
+    return [{**candidate.defaults, **dict(zip(points, v, strict=True))} for v in itertools.product(*axes)][:share]
+
+
+def rank_candidates(names: Sequence[str], trials: TrialsByCandidate, metric: Metric) -> list[str]:
+    """Candidates from best to worst by their best complete trial; the simpler first among equals, failed ones last."""
+    order: list[str] = []
+    for name in names:
+        found = find_best_trial(trials.get(name, ()), metric)
+        at = len(order)
+        while at and found and _is_better_trial(found, find_best_trial(trials.get(order[at - 1], ()), metric), metric):
+            at -= 1
+        order.insert(at, name)
+    return order
+
+
+def find_best_trial(trials: Sequence[SearchTrial], metric: Metric) -> SearchTrial | None:
+    """The best complete trial, the earlier among equals; None if there is none."""
+    found: SearchTrial | None = None
+    for trial in trials:
+        if trial.state == "complete" and _is_better_trial(trial, found, metric):
+            found = trial
+    return found
+
+
+def _is_better_trial(one: SearchTrial, other: SearchTrial | None, metric: Metric) -> bool:
+    if one.validation is None or other is None or other.validation is None:
+        return one.validation is not None
+    return metric.better(one.validation, other.validation)
+
+
+def _plan_default_trials(candidates: Sequence[CandidateModel], budget: int) -> list[PlannedTrial]:
+    """Defaults, simplest first. On a short budget the logarithm is left to the strongest candidates."""
+    logged = [c.name for c in candidates if LOG_TARGET_PARAMETER in c.space and c.space[LOG_TARGET_PARAMETER].tuned]
+    logged = logged[max(0, len(logged) - (budget - len(candidates))) :]
+    found = []
+    for c in candidates:
+        found.append(PlannedTrial(c.name, c.defaults))
+        if c.name in logged:
+            found.append(PlannedTrial(c.name, {**c.defaults, LOG_TARGET_PARAMETER: True}))
+    return found
+
+
+def _plan_halving_trials(
+    names: Sequence[str], budget: int, metric: Metric, trials: TrialsByCandidate
+) -> Iterator[PlannedTrial]:
+    rounds = max(1, math.ceil(math.log2(len(names))) + 1)
+    for r in range(rounds):
+        alive = rank_candidates(names, trials, metric)[: max(1, math.ceil(len(names) / 2**r))]
+        share = budget // rounds + (r >= rounds - budget % rounds)
+        for i, name in enumerate(alive):
+            for _ in range(share // len(alive) + (i < share % len(alive))):
+                yield PlannedTrial(name, None)
+
+
+def _count_finer_points(dimension: Hyperparameter, points: int) -> int:
+    if isinstance(dimension, ChoiceSet):
+        return len(dimension.options)
+    return max(_MIN_GRID_POINTS, len(dimension.grid(points + 1)))
+
+
+def _check_manual_entry(at: str, entry: dict[str, HyperparameterValue], kind: ProblemType) -> PlannedTrial:
+    known = [name for name in kind.candidates if name != BASELINE_CANDIDATE]
+    name = entry.pop("candidate", None)
+    if name not in known:
+        said = "is missing" if name is None else f"{name!r} is not a candidate of {kind.name}"
+        raise InputError(f"{at}.candidate: {said}. Allowed: {_suggest_name(str(name), known)}")
+    space = kind.candidates[str(name)].space
+    for key, value in entry.items():
+        if key not in space:
+            raise InputError(
+                f"{at}.{key}: {name} has no such hyperparameter. Allowed: {_suggest_name(str(key), list(space))}"
+            )
+        if wrong := space[key].refuse(value):
+            raise InputError(f"{at}.{key}: {wrong}, not {value!r}. Mend the value")
+    return PlannedTrial(str(name), {**kind.candidates[str(name)].defaults, **entry})
+
+
+def _suggest_name(given: str, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
+    return ", ".join(allowed) + (f". Did you mean {near[0]}?" if near else "")
+
+
+def describe_search(
+    settings: Settings, bench: ConfigurationScorer, balance: ClassBalance, trials: TrialsByCandidate, log: bool
+) -> Iterator[str]:
+    """Notes on the whole search: `log` says that the target's logarithm was tried, `balance` how rare classes were treated."""
+    problem, rows = settings.problem, len(bench.truth)
+    if log:
+        yield f"{problem.target} is positive and skewed: its logarithm was tried too"
+    if rows < SMALL_TABLE_ROWS:
+        yield (
+            f"{rows:,} rows teach, which is little: scores are known only roughly, and differences between candidates may be chance. "
+            "More rows help more than more trials; the diagnosis of the fit says how many"
+        )
+    if bench.looks_first:
+        yield "large table: trials see a quarter of the training rows first, and end there if hopeless"
+    yield from _describe_balance(balance, bench.metric.calls, problem.headline)
+    for name, tried in trials.items():
+        if failed := [t for t in tried if t.state == "failed"]:
+            yield f"{name}: {len(failed)} of {len(tried)} trials failed, the first because: {failed[0].note}"
+
+
+def _describe_balance(balance: ClassBalance, calls: bool, headline: str) -> Iterator[str]:
+    if balance.treatment is not None:
+        yield (
+            f"fitted with {balance.treatment} for rare classes, inside the training rows alone; probabilities are brought "
+            "back to the classes' own shares and calibrated on folds of these rows: see the reliability plot"
+        )
+    if balance.threshold is not None and not calls:
+        yield (
+            f"the threshold is tuned on the chosen configuration alone, {headline} does not depend on it: the candidates' "
+            "f1, accuracy, precision and recall call the likelier class"
+        )
+    elif balance.threshold is None and headline == "f1":
+        yield "f1 calls the likelier class; of two classes search.threshold: f1 tunes from which probability on"
+
+
+def refuse_log_candidates(settings: Settings, kind: ProblemType, bench: ConfigurationScorer) -> None:
+    """Raise InputError where a manual list asks for the logarithm of a target that has none."""
+    if not kind.continuous or (lowest := float(bench.truth.min())) > 0 or settings.search.method != "manual":
+        return
+    for i, entry in enumerate(settings.search.manual):
+        if entry.get(LOG_TARGET_PARAMETER):
+            why = f"{settings.problem.target!r} goes down to {lowest:g}, which has no logarithm"
+            raise InputError(f"search.manual[{i}].{LOG_TARGET_PARAMETER}: {why}. Take the key out")

@@ -1,0 +1,1 @@
+"""params.yaml: its sections, checked and frozen, and the proposal that `init` writes."""

@@ -1,0 +1,215 @@
+"""The monitor, retrain and schedule sections of params.yaml: what is checked, when it is trained again, what runs by
+itself. Also spans of time such as 12h, 7d, 1mo.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_DURATION_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def parse_duration(text: str, *, none: bool = False) -> timedelta:
+    """The span that `text` names. Raises ValueError for anything else; for none at all (0d) unless `none` allows it."""
+    found = re.fullmatch(r"(\d{1,6})([hdw])", text.strip())
+    if found is None or (int(found[1]) == 0 and not none):
+        raise ValueError(f"{text!r} is no span of time. Write hours, days or weeks, such as 12h, 365d or 52w")
+    return int(found[1]) * _DURATION_UNITS[found[2]]
+
+
+def parse_months(text: str) -> int | None:
+    """How many calendar months `text` names (1mo, 3mo), or None: they have no one length."""
+    found = re.fullmatch(r"([1-9]\d{0,2})mo", text.strip())
+    return None if found is None else int(found[1])
+
+
+PolicyName = Literal["staleness", "regret", "performance", "drift", "schedule", "never"]
+_ENV = re.compile(r"\$\{\w+\}")
+
+
+@dataclass(frozen=True)
+class WindowLength:
+    """How production is cut into windows: so many `rows`, or so many calendar `months`, or a `span`. One of the three."""
+
+    rows: int | None = None
+    months: int | None = None
+    span: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class LapBudget:
+    """At most so many laps within any `span`."""
+
+    laps: int
+    span: timedelta
+
+
+def parse_window_length(value: str | int) -> WindowLength:
+    """`7d`, `24h`, `1mo`, or a number of rows. Raises ValueError."""
+    text = str(value).strip()
+    if text.isdecimal():
+        if int(text) < 1:
+            raise ValueError("is no window. Write a number of rows, at least 1, or a span such as 7d or 1mo")
+        return WindowLength(rows=int(text))
+    if (months := parse_months(text)) is not None:
+        return WindowLength(months=months)
+    try:
+        return WindowLength(span=parse_duration(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is no window. Write a span such as 24h, 7d or 1mo, or a number of rows") from None
+
+
+def parse_lap_budget(text: str) -> LapBudget:
+    """`4/30d`: four laps in thirty days. Raises ValueError."""
+    found = re.fullmatch(r"(\d{1,4})/(\w+)", text.strip())
+    try:
+        if found is not None:
+            return LapBudget(int(found[1]), parse_duration(found[2]))
+    except ValueError:
+        pass
+    raise ValueError(f"{text!r} is no budget. Write how many laps in which span, such as 4/30d, or null for no limit")
+
+
+class MonitorSettings(BaseModel):
+    """What a look at production looks at, how seldom it may cry wolf, and whom it tells."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: str | int = "1mo"
+    false_alarms: float = Field(0.01, gt=0, le=0.2)
+    label_delay: str = "0d"
+    webhook: str | None = None
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _cut(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ValueError("is no window. Write a span such as 24h, 7d or 1mo, or a number of rows")
+        parse_window_length(value)
+        return value
+
+    @field_validator("label_delay")
+    @classmethod
+    def _delay(cls, value: str) -> str:
+        parse_duration(value, none=True)
+        return value
+
+    @field_validator("webhook")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        # Whoever knows such an address may write to the channel behind it; on this machine it is no secret.
+        if value is None or _ENV.search(value):
+            return value
+        place = urlsplit(value)
+        if place.scheme not in ("http", "https") or not place.hostname:
+            raise ValueError("is no address. Write ${NAME}, and export NAME with the address of the webhook")
+        if place.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("holds an address that is a secret. Write ${NAME}, and export NAME in the environment")
+        return value
+
+    @property
+    def cut(self) -> WindowLength:
+        """`window`, read."""
+        return parse_window_length(self.window)
+
+    @property
+    def delay(self) -> timedelta:
+        """`label_delay`, read: windows younger than that count as unlabelled."""
+        return parse_duration(self.label_delay, none=True)
+
+
+def parse_history(value: str) -> tuple[str, int | None]:
+    """The word of `retrain.history` and its windows, None for `expanding`. Raises ValueError."""
+    found = re.fullmatch(r"expanding|(trailing|combined):([1-9]\d{0,3})", value)
+    if found is None:
+        raise ValueError(
+            f"{value!r} is unknown. Write expanding (all rows teach), trailing:N (those of the last N windows) or "
+            "combined:N (the mean of both)"
+        )
+    return (value, None) if found[1] is None else (found[1], int(found[2]))
+
+
+class RetrainSettings(BaseModel):
+    """When a lap is worth it, what it learns from, and how often there may be one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: PolicyName = "staleness"
+    cost: float = Field(0.5, ge=0)
+    history: str = "expanding"
+    cooldown: str = "1d"
+    budget: str | None = "4/30d"
+    probation: int = Field(2, ge=0, le=100)
+
+    @field_validator("history")
+    @classmethod
+    def _reach(cls, value: str) -> str:
+        parse_history(value)
+        return value
+
+    @field_validator("cooldown")
+    @classmethod
+    def _rest(cls, value: str) -> str:
+        parse_duration(value, none=True)
+        return value
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _limit(cls, value: object) -> object:
+        if value is not None:
+            parse_lap_budget(str(value))
+        return value
+
+    @property
+    def trailing(self) -> int | None:
+        """Windows whose rows alone teach; None: all rows do."""
+        word, windows = parse_history(self.history)
+        return windows if word == "trailing" else None
+
+    @property
+    def combined(self) -> int | None:
+        """Windows whose rows teach a second model; None: there is none."""
+        word, windows = parse_history(self.history)
+        return windows if word == "combined" else None
+
+    @property
+    def rest(self) -> timedelta:
+        """`cooldown`, read."""
+        return parse_duration(self.cooldown, none=True)
+
+    @property
+    def limit(self) -> LapBudget | None:
+        """`budget`, read."""
+        return None if self.budget is None else parse_lap_budget(self.budget)
+
+
+class ScheduleSettings(BaseModel):
+    """What `windvane up` starts by itself, as cron expressions in UTC; null: not by itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: str | None = None
+    monitor: str | None = "0 * * * *"
+
+    @field_validator("train", "monitor")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        from cronsim import CronSim, CronSimError
+
+        try:
+            if len(value.split()) != 5:
+                raise CronSimError("it needs five fields")
+            next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)))
+        except (CronSimError, StopIteration) as e:
+            raise ValueError(
+                f"{value!r} is no cron expression ({e or 'it never comes'}). Write minute, hour, day, month, weekday, such as 0 * * * *"
+            ) from None
+        return value

@@ -1,0 +1,312 @@
+"""params.yaml as frozen values that are read once: keys, limits and defaults. Knows no file but its own."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from windvane.tasks.errors import InputError
+from windvane.tasks.settings.data_section import DataSettings, expand_variables
+from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
+from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
+
+PARAMS_FILE = "params.yaml"
+# Kept as written, and replaced only while they are used (tasks/settings/data_section.py): they may hold secrets.
+_AS_WRITTEN = ("data.source", "data.query", "data.parameters.", "data.http.headers.", "data.remote", "monitor.webhook")
+
+ProblemKind = Literal["regression", "classification"]
+SplitStrategy = Literal["time", "stratified", "random", "group", "kfold"]
+SearchMethod = Literal["bayesian", "random", "grid", "manual"]
+CandidateName = Literal["linear", "tree", "forest", "boosting"]
+ImbalanceTreatment = Literal["weights", "oversample", "undersample", "smote"]
+ThresholdMetric = Literal["f1", "accuracy"]
+GateRuleName = Literal["auto", "superior", "not_worse"]
+
+METRICS_BY_KIND: dict[str, tuple[str, ...]] = {
+    "regression": ("mae", "rmse", "r2"),
+    "classification": ("log_loss", "roc_auc", "average_precision", "f1", "accuracy", "precision", "recall"),
+}
+
+
+class SettingsSection(BaseModel):
+    """A frozen part of params.yaml; an unknown key is an error, not a silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProblemSettings(SettingsSection):
+    """What to learn."""
+
+    kind: ProblemKind
+    target: str
+    time: str | None = None
+    id: str | None = None
+    group: str | None = None
+    ignore: tuple[str, ...] = ()
+    metric: str | None = None
+    goal: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ProblemSettings:
+        allowed = METRICS_BY_KIND[self.kind]
+        if self.metric is not None and self.metric not in allowed:
+            raise ValueError(
+                f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
+            )
+        named = {"target": self.target, "time": self.time, "id": self.id}
+        seen: dict[str, str] = {}
+        for role, column in named.items():
+            if column is not None and column in seen:
+                raise ValueError(
+                    f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
+                )
+            if column is not None:
+                seen[column] = role
+        if self.target in self.ignore:
+            raise ValueError(f"ignore: holds the target {self.target!r}. Take it out of the list")
+        return self
+
+    @property
+    def headline(self) -> str:
+        """The metric that ranks candidates: the user's, else the kind's first."""
+        return self.metric or METRICS_BY_KIND[self.kind][0]
+
+
+class SplitSettings(SettingsSection):
+    """Which rows teach, which rows judge."""
+
+    strategy: SplitStrategy = "random"
+    validation: float = Field(0.15, gt=0, lt=0.5)
+    test: float = Field(0.15, gt=0, lt=0.5)
+    folds: int | None = Field(None, ge=2, le=20)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+class SearchSettings(SettingsSection):
+    """Which algorithms are tried, and for how long."""
+
+    candidates: tuple[CandidateName, ...] = ("linear", "tree", "forest", "boosting")
+    method: SearchMethod = "bayesian"
+    trials: int = Field(30, ge=1, le=10_000)
+    timeout: float = Field(300, gt=0)
+    manual: tuple[dict[str, Any], ...] = ()
+    imbalance: ImbalanceTreatment | None = None
+    threshold: ThresholdMetric | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchSettings:
+        if not self.candidates:
+            raise ValueError(f"candidates: is empty. Name at least one of {', '.join(get_args(CandidateName))}")
+        if len(set(self.candidates)) != len(self.candidates):
+            raise ValueError("candidates: names one twice. Take it out")
+        if self.method == "manual" and not self.manual:
+            raise ValueError(
+                "manual: is empty, but search.method is manual. List configurations such as {candidate: forest, max_depth: 8}"
+            )
+        return self
+
+
+class GateSettings(SettingsSection):
+    """What a challenger must show."""
+
+    rule: GateRuleName = "auto"
+    confidence: float = Field(0.95, ge=0.5, lt=1)
+    margin: float = Field(0.01, ge=0, le=1)
+    slices: tuple[str, ...] = ()
+
+
+class RetentionSettings(SettingsSection):
+    """How long what versions left behind is kept."""
+
+    versions: int | None = Field(None, ge=1)
+
+
+class Settings(SettingsSection):
+    """The whole of params.yaml."""
+
+    project: str
+    problem: ProblemSettings
+    data: DataSettings
+    split: SplitSettings = SplitSettings()
+    search: SearchSettings = SearchSettings()
+    gate: GateSettings = GateSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    serve: ServeSettings = ServeSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    ports: PortSettings = PortSettings()
+    retention: RetentionSettings = RetentionSettings()
+
+    @field_validator("project")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ValueError(f"{value!r} cannot name a registered model. Use letters, digits, '-', '_' or '.'")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        p, s = self.problem, self.split
+        ports = {"serve.port": self.serve.port, "ports.mlflow": self.ports.mlflow, "ports.prefect": self.ports.prefect}
+        for name, port in ports.items():
+            other = next(
+                (key for key, number in ports.items() if key != name and number == port and port is not None), None
+            )
+            if other is not None and name != "serve.port":
+                raise ValueError(f"{name}: {port} is {other} too. Choose another, or null")
+        if s.strategy == "time" and p.time is None:
+            raise ValueError(
+                "split.strategy: time needs problem.time. Name the time column, or choose stratified, random, group or kfold"
+            )
+        if s.strategy == "group" and p.group is None:
+            raise ValueError(
+                "split.strategy: group needs problem.group. Name the group column, or choose another strategy"
+            )
+        if s.strategy == "stratified" and p.kind != "classification":
+            raise ValueError(
+                "split.strategy: stratified needs classes. For regression choose random, time, group or kfold"
+            )
+        for key in ("imbalance", "threshold") if p.kind == "regression" else ():
+            if (value := getattr(self.search, key)) is not None:
+                raise ValueError(
+                    f"search.{key}: {value} is for classes, and problem.kind is regression. Set it to null"
+                )
+        if s.validation + s.test >= 0.8:
+            raise ValueError(
+                "split: validation and test together leave less than a fifth of the rows to learn from. Make them smaller"
+            )
+        if s.folds is not None and s.strategy != "kfold":
+            raise ValueError("split.folds: counts only with split.strategy kfold. Set it to null, or choose kfold")
+        if self.retrain.history != "expanding" and s.strategy != "time":
+            raise ValueError(
+                f"retrain.history: {self.retrain.history} needs split.strategy time. Choose it, or write expanding"
+            )
+        if self.retrain.combined is not None and self.search.imbalance is not None:
+            raise ValueError(
+                f"retrain.history: {self.retrain.history} does not go with search.imbalance. Set that to null, or write expanding"
+            )
+        if self.retrain.policy == "regret" and p.time is None:
+            raise ValueError("retrain.policy: regret needs problem.time. Name the time column, or choose staleness")
+        self.ledger.agree_with(p.id, p.time)
+        return self
+
+
+def load_settings(path: Path | str = PARAMS_FILE) -> Settings:
+    """Read and check params.yaml; `${NAME}` takes its value from the environment.
+
+    Raises InputError naming the path of the wrong key, the allowed values and the nearest right name.
+    """
+    path = Path(path)
+    return parse_settings(read_params(path), path)
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """params.yaml as written, `${NAME}` not replaced: what may be logged."""
+    try:
+        content = read_yaml(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: not found. Run `windvane init TABLE --target COLUMN` here, or name a project's folder with --project"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no settings. Run `windvane init TABLE --target COLUMN` to write one")
+    return content
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file that a person edits. Raises InputError with line and column, or FileNotFoundError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: is not UTF-8 text (byte {e.start}). Save it as UTF-8") from None
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        tab = mark is not None and "\t" in text.splitlines()[min(mark.line, len(text.splitlines()) - 1)]
+        what = "a tab; YAML is indented with spaces" if tab else getattr(e, "problem", None) or "not valid YAML"
+        raise InputError(f"{path}{where}: {what}. Mend that line") from None
+
+
+def parse_settings(content: dict[str, Any], path: Path | str = PARAMS_FILE) -> Settings:
+    """Settings from already read content; see load()."""
+    try:
+        return Settings.model_validate(_expand(content, "", path))
+    except ValidationError as e:
+        problems = [describe_validation_error(error, Settings) for error in e.errors()]
+        raise InputError(f"{path}: " + "; ".join(problems)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, where YAML itself would keep the last one in silence."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _expand(value: Any, at: str, path: Path | str) -> Any:
+    if isinstance(value, dict):
+        return {k: _expand(v, f"{at}.{k}" if at else str(k), path) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, f"{at}[{i}]", path) for i, v in enumerate(value)]
+    return value if at.startswith(_AS_WRITTEN) else expand_variables(value, at, path)
+
+
+def describe_validation_error(error: Any, whole: type[SettingsSection]) -> str:
+    """One pydantic error in `whole` as: path, what is wrong, what is allowed. Never shows the value: it may be a
+    secret.
+    """
+    loc = [str(part) for part in error["loc"]]
+    at = ".".join(loc)
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        known = list(_section(whole, loc[:-1]).model_fields)
+        near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
+        return f"{at}: unknown key." + (
+            f" Did you mean {'.'.join([*loc[:-1], near[0]])}?" if near else f" Known here: {', '.join(known)}"
+        )
+    if kind == "missing":
+        return f"{at}: is missing. Add it, or let `windvane init` write the file"
+    if kind == "literal_error":
+        allowed = [a.strip().strip("'") for a in re.split(r",| or ", error["ctx"]["expected"])]
+        return f"{at}: not an allowed value. Allowed: {_choices(allowed, str(error['input']))}"
+    if kind == "value_error":
+        text = str(error["ctx"]["error"])
+        return f"{at}.{text}" if at and re.match(r"^[a-z_.]+: ", text) else f"{at}: {text}" if at else text
+    return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Mend the value"
+
+
+def _section(whole: type[SettingsSection], loc: list[str]) -> Any:
+    """The model at a path of keys; `Http | None` counts as Http, and below a mapping every key leads to what it holds."""
+    section: Any = whole
+    for part in loc:
+        if get_origin(section) is dict:
+            section = get_args(section)[1]
+            continue
+        annotation = section.model_fields[part].annotation
+        models = [a for a in get_args(annotation) if hasattr(a, "model_fields")]
+        section = models[0] if models and get_origin(annotation) is not dict else annotation
+    return section
+
+
+def _choices(allowed: tuple[str, ...] | list[str], given: str) -> str:
+    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
+    return ", ".join(allowed) + (f". Did you mean {near[0]}?" if near else "")

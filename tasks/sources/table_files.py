@@ -1,0 +1,274 @@
+"""Files that hold a table: which endings can be read, which files a source names (one, a folder, a glob, S3 objects),
+in order. S3 needs windvane[s3].
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.io import STATE_FOLDER
+from windvane.tasks.settings.data_section import DataSettings, RevealedData, expand_variables
+from windvane.tasks.sources import snapshot
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
+_PACKED_ENDINGS = (".gz", ".zst")
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file of a source: its name there, and what changes when its content does."""
+
+    name: str
+    etag: str
+    bytes: int
+
+
+def find_table_ending(name: str) -> str | None:
+    """The ending that says how to read a file, such as .csv.gz; None for a file that is no table."""
+    path = Path(name.lower())
+    packed = path.suffix if path.suffix in _PACKED_ENDINGS else ""
+    kind = Path(path.stem).suffix if packed else path.suffix
+    return kind + packed if kind in _TABLE_ENDINGS else None
+
+
+def describe_endings() -> str:
+    """What a table's name may end in, for people."""
+    return f"{', '.join(_TABLE_ENDINGS)}, each also with {' or '.join(_PACKED_ENDINGS)}"
+
+
+def scan_table_file(path: Path) -> pl.LazyFrame:
+    """A file's rows, of a CSV every cell as text. Raises polars' own errors where it is damaged."""
+    import polars as pl
+
+    ending = find_table_ending(path.name) or ""
+    if ending.startswith(".parquet"):
+        return pl.scan_parquet(path, glob=False)
+    if ending.startswith((".csv", ".tsv")):
+        return pl.scan_csv(path, infer_schema=False, separator="\t" if ending.startswith(".tsv") else ",")
+    return pl.scan_ndjson(path, infer_schema_length=None)
+
+
+def count_file_rows(path: Path) -> int | None:
+    """How many rows a file holds; None where it cannot be read: ingest will say why."""
+    import polars as pl
+
+    try:
+        return int(scan_table_file(path).select(pl.len()).collect(engine="streaming").item())
+    except pl.exceptions.PolarsError:
+        return None
+
+
+# Endings of tables, and of how they may be packed.
+CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
+PACKED_ENDINGS = (".gz", ".zst")
+KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
+
+
+def list_table_files(root: Path, data: DataSettings) -> tuple[Path, ...]:
+    """The files whose rows make the table, in order. Raises InputError where there are none.
+
+    A local file, or a local folder's files sorted by name; for every other source the parts that the last fetch
+    recorded. Parts with labels from production come last.
+    """
+    record = snapshot.read_snapshot(root)
+    labelled = tuple(root / part.path for part in (record.labelled if record else ()))
+    if not data.local:
+        if record is None or not record.own:
+            raise InputError(
+                f"{snapshot.SNAPSHOT_RECORD_FILE}: there is no whole snapshot of {data.where}. Run `windvane train`: it fetches first"
+            )
+        return (*(root / part.path for part in record.own), *labelled)
+    path = root / expand_variables(data.source, "data.source")
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root / STATE_FOLDER)):
+        raise InputError(
+            f"data.source: {path}: is where Windvane itself writes what it has read. Put your table outside of {STATE_FOLDER}, as "
+            "data/houses.csv, and name that"
+        )
+    return (*(_list_folder(path) if path.is_dir() else (path,)), *labelled)
+
+
+def _list_folder(folder: Path) -> tuple[Path, ...]:
+    found = sorted(
+        p for p in folder.iterdir() if p.is_file() and read_ending(p) in KNOWN_ENDINGS and not p.name.startswith(".")
+    )
+    if not found:
+        raise InputError(
+            f"{folder}: is a folder without tables. Put files that end in {', '.join(KNOWN_ENDINGS)} there"
+        )
+    return tuple(found)
+
+
+@contextmanager
+def explain_read_errors(name: str) -> Iterator[None]:
+    """Around all that reads a source (`name`, for people): InputError where it may not be read, or goes meanwhile."""
+    try:
+        yield
+    except PermissionError:
+        raise InputError(
+            f"{name}: you have no permission to read it. Name a file that you may read, or set its rights: chmod"
+        ) from None
+    except FileNotFoundError:
+        raise InputError(
+            f"{name}: was there, and is gone now. Put it back, and see to it that nobody moves it meanwhile"
+        ) from None
+
+
+def read_ending(path: Path) -> str:
+    """What a file's name says of its format, in lower case: ".csv" of both a.csv and a.csv.gz."""
+    name = path.name.lower()
+    for packed in PACKED_ENDINGS:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the file is compressed as a whole."""
+    return path.suffix.lower() in PACKED_ENDINGS
+
+
+def require_table_file(path: Path) -> None:
+    """Raise InputError unless `path` is a file that is not empty and whose name tells its format."""
+    if not str(path).isprintable():
+        raise InputError(f"{str(path)!r}: has a line break or another sign in its name that cannot be shown. Rename it")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Name one file in it")
+    if read_ending(path) not in KNOWN_ENDINGS:
+        raise InputError(f"{path}: cannot tell its format. Name a file that ends in {', '.join(KNOWN_ENDINGS)}")
+    if not path.is_file():
+        if path.exists():
+            raise InputError(f"{path}: is a pipe, a socket or a device, not a file. Save its content in a file first")
+        raise InputError(f"{path}: not found. {_suggest_file(path)}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: is empty. Export the table again, with a header and rows")
+
+
+def _suggest_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"There is no folder {path.parent} here: paths count from the folder of params.yaml. Name another path"
+    names = sorted(p.name for p in path.parent.iterdir() if read_ending(p) in KNOWN_ENDINGS)
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean {path.parent / near[0]}?"
+    return (
+        f"Tables in {path.parent}: {', '.join(names[:5])}"
+        if names
+        else f"There is no table in {path.parent}; put it there, or name another path"
+    )
+
+
+class GlobFiles:
+    """The files of a glob, which counts from `root`."""
+
+    def __init__(self, source: RevealedData, root: Path) -> None:
+        self._source, self._root = source, root
+
+    def listed(self) -> tuple[ListedFile, ...]:
+        """The tables that the pattern matches, by name. Raises InputError when there is none."""
+        names = sorted(glob.glob(self._source.data.source, root_dir=self._root, recursive=True))
+        found = []
+        for name in names:
+            path = self._root / name
+            if path.is_file() and find_table_ending(name):
+                state = path.stat()
+                found.append(ListedFile(name, f"{state.st_size}-{state.st_mtime_ns}", state.st_size))
+        if not found:
+            raise InputError(
+                f"data.source: {self._source.where}: matches no table. Its files must end in {describe_endings()}"
+            )
+        return tuple(found)
+
+    def copy(self, file: ListedFile, to: Path) -> None:
+        """Copy one file."""
+        try:
+            shutil.copyfile(self._root / file.name, to)
+        except FileNotFoundError:
+            raise InputError(f"data.source: {file.name}: vanished while it was read. Run again") from None
+
+
+_S3_ATTEMPTS = 3
+_S3_CONNECT_SECONDS = 10
+
+
+class S3Files:
+    """The objects below a prefix, or that a glob matches."""
+
+    def __init__(self, source: RevealedData, _: Path) -> None:
+        self._source = source
+        try:
+            import s3fs
+        except ImportError:
+            raise InputError(
+                f"data.source: {source.where} needs s3fs. Install it: pip install 'windvane[s3]'"
+            ) from None
+        times = {"connect_timeout": _S3_CONNECT_SECONDS, "read_timeout": source.data.timeout}
+        config = {**times, "retries": {"max_attempts": _S3_ATTEMPTS}}
+        # Not from fsspec's caches: instances of another endpoint, and listings of earlier.
+        self._storage = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True, use_listings_cache=False)
+        self._storage.retries = _S3_ATTEMPTS
+
+    def listed(self) -> tuple[ListedFile, ...]:
+        """The tables there, by name, with their ETags. Raises InputError when there is none."""
+        place = self._source.data.source.removeprefix("s3://").rstrip("/")
+        look = self._storage.glob if any(mark in place for mark in "*?[") else self._storage.find
+        with self._explained():
+            found = look(place, detail=True)
+        files = [
+            ListedFile(name, _etag(facts), int(facts["size"]))
+            for name, facts in sorted(found.items())
+            if facts.get("type") == "file" and find_table_ending(name)
+        ]
+        if not files:
+            raise InputError(
+                f"data.source: {self._source.where}: holds no table. Its objects must end in {describe_endings()}"
+            )
+        return tuple(files)
+
+    def copy(self, file: ListedFile, to: Path) -> None:
+        """Stream one object to a file. Raises Outage when it breaks off, or changes meanwhile."""
+        with self._explained():
+            self._storage.get_file(file.name, str(to))
+            now = self._storage.info(file.name, refresh=True)
+        if _etag(now) != file.etag or to.stat().st_size != file.bytes:
+            raise Outage(f"data.source: s3://{file.name}: changed while it was read. Run again when its writer is done")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A storage's errors in words: whose fault it is and what to do."""
+        import botocore.exceptions as aws
+
+        where = self._source.where
+        try:
+            yield
+        except (aws.NoCredentialsError, aws.PartialCredentialsError, PermissionError) as e:
+            raise InputError(
+                f"data.source: {where}: is not yours to read ({_describe_s3_error(e)}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from None
+        except FileNotFoundError as e:
+            raise InputError(
+                f"data.source: {where}: is not there ({_describe_s3_error(e)}). Mend bucket or prefix"
+            ) from None
+        except (OSError, aws.BotoCoreError, aws.ClientError) as e:
+            raise Outage(
+                f"data.source: {where}: the storage does not answer ({_describe_s3_error(e)}). Start it, or mend AWS_ENDPOINT_URL"
+            ) from None
+
+
+def _etag(facts: Any) -> str:
+    return str(facts.get("ETag", "")).strip('"')
+
+
+def _describe_s3_error(error: BaseException) -> str:
+    """The kind of error and its first words; storage errors name buckets and endpoints, never keys."""
+    return " ".join([type(error).__name__, *str(error).split()])[:200].rstrip(".")

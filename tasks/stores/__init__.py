@@ -1,0 +1,1 @@
+"""Doors to DVC and MLflow, and the fingerprint of a version."""

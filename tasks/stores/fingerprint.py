@@ -1,0 +1,77 @@
+"""What a model version was made from, as one hash: data, the parameters that matter, depth, and the code and libraries
+that shape a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from windvane.tasks.settings.project_params import Settings
+
+# The folders of tasks/ that decide which rows a model learns from, and how: nothing in them draws, prints or stores.
+MODEL_CODE = ("ingest", "validate", "split", "models", "search")
+# Libraries whose release can change a fitted model. Their installed versions count, not those of constraints.txt:
+# an installation without the constraints is another environment.
+MODEL_LIBRARIES = (
+    "imbalanced-learn",
+    "numpy",
+    "optuna",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+    "skops",
+)
+
+
+def compute_fingerprint(
+    settings: Settings, data_version: str, depth: str, spec: dict[str, Any] | None = None, remedy: str | None = None
+) -> str:
+    """The fingerprint of a lap, 16 hex digits. `spec` is the given configuration when depth is refit.
+
+    remedy: what the lap does about a change, where that is more than its depth says.
+    """
+    matters = {
+        "data": data_version,
+        "max_rows": settings.data.max_rows,
+        "problem": settings.problem.model_dump(),
+        "split": settings.split.model_dump(),
+        "search": settings.search.model_dump() if depth == "search" else spec,
+        "depth": depth,
+        "remedy": remedy or depth,
+        "history": (settings.retrain.history, settings.monitor.window)
+        if settings.retrain.history != "expanding"
+        else None,
+        "code": hash_model_code(),
+        "libraries": list_model_libraries(),
+    }
+    return _hash_text(json.dumps(matters, sort_keys=True, default=str))
+
+
+def hash_gate_settings(settings: Settings) -> str:
+    """The gate's own settings as a hash: another gate judges a known challenger again, without refitting."""
+    return _hash_text(settings.gate.model_dump_json())
+
+
+def hash_model_code() -> str:
+    """Hash of the code that shapes a model; not of the commit, or an edit of the README would refit."""
+    folder = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for name in MODEL_CODE:
+        for path in sorted((folder / name).rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def list_model_libraries() -> dict[str, str]:
+    """Installed versions of the libraries that shape a model."""
+    return {name: version(name) for name in MODEL_LIBRARIES}
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,404 @@
+"""The door to MLflow: one experiment with a parent run per lap and a child per candidate, artifacts, and the model
+registry. The ledger decides; MLflow records.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from windvane.tasks import errors, process_environment
+from windvane.tasks.errors import Corrupted, InputError, WindvaneError
+from windvane.tasks.stores import mlflow_store
+from windvane.tasks.stores.mlflow_store import (
+    ALREADY_EXISTS_CODE,
+    NOT_FOUND_CODE,
+    MlflowRefused,
+    translate_store_errors,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+# MLflow refuses longer values.
+MAX_PARAM_LETTERS = 6000
+LAP_TAG = "windvane.lap"
+
+
+class MlflowTracker:
+    """One project's experiment in one MLflow store. `uri` None: SQLite and files in `home`."""
+
+    def __init__(self, project: str, home: Path, uri: str | None) -> None:
+        process_environment.set_library_environment()
+        from filelock import FileLock
+        from mlflow import MlflowClient
+
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.project = project
+        self.uri = uri or f"sqlite:///{(home / 'mlflow.db').resolve()}"
+        location = None if uri else (home / "artifacts").resolve().as_uri()
+        self._own = uri is None
+        # Where a run's artifacts lie, as MLflow said when it began.
+        self._roots: dict[str, str] = {}
+        try:
+            # Two processes that create the store at once break it for good, so one does it under a lock.
+            with FileLock(home / "mlflow.lock"):
+                if uri is None:
+                    mlflow_store.prepare_mlflow_store(home / mlflow_store.MLFLOW_DATABASE, _print_note)
+                with translate_store_errors(self.uri, self._own):
+                    self.client: Any = _TranslatingClient(MlflowClient(self.uri), self.uri, self._own)
+                self.experiment: str = self._found(location)
+        except (sqlite3.Error, OSError, WindvaneError) as e:
+            if uri is not None or isinstance(e, InputError):
+                raise
+            raise errors.explain_disk_error(e.__cause__ or e, home) or Corrupted(
+                f"{home / mlflow_store.MLFLOW_DATABASE}: MLflow cannot open its store ({_first_line(e)}). Restore it from a backup"
+            ) from e
+
+    def _found(self, location: str | None) -> str:
+        """The experiment's id; made where there is none. Raises InputError where somebody deleted it in MLflow."""
+        found = self.client.get_experiment_by_name(self.project)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(self.project, location))
+            except MlflowRefused as e:
+                found = self.client.get_experiment_by_name(self.project)  # another machine was faster
+                if e.code != ALREADY_EXISTS_CODE or found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"the experiment {self.project} was deleted in MLflow, and with it the runs whose models serve. Restore it: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id} (or begin anew with another `project`)"
+            )
+        return str(found.experiment_id)
+
+    def start(self, name: str, lap: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        """Begin a run; its id. A child names its parent."""
+        nested = {"mlflow.parentRunId": parent} if parent else {}
+        run = self.client.create_run(self.experiment, tags={LAP_TAG: lap, **nested, **tags}, run_name=name)
+        self._roots[run.info.run_id] = run.info.artifact_uri
+        return str(run.info.run_id)
+
+    def log(
+        self,
+        run: str,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float | None] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Params, metrics and tags in one call: a call each costs ten times as much. Undefined metrics are left out."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        moment = int(time.time() * 1000)
+        self.client.log_batch(
+            run,
+            metrics=[
+                Metric(k, float(v), moment, 0)
+                for k, v in (metrics or {}).items()
+                if v is not None and not math.isnan(v)
+            ],
+            params=[Param(k, str(v)[:MAX_PARAM_LETTERS]) for k, v in (params or {}).items()],
+            tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+        )
+
+    def store(self, run: str, source: Path, at: str | None = None) -> None:
+        """Store a file, or all files of a folder, as the run's artifacts under `at`."""
+        if source.is_dir():
+            self.client.log_artifacts(run, str(source), at)
+        else:
+            self.client.log_artifact(run, str(source), at)
+
+    def write(self, run: str, text: str, name: str) -> None:
+        """Store a text as the run's artifact `name`."""
+        self.client.log_text(run, text, name)
+
+    def holds(self, run: str, name: str) -> bool:
+        """Whether the run has an artifact of this name at its top."""
+        return any(item.path == name for item in self.client.list_artifacts(run))
+
+    def end(self, run: str, status: str = "FINISHED") -> None:
+        """Close a run."""
+        self.client.set_terminated(run, status)
+
+    def abandon(self, lap: str) -> int:
+        """Close, as KILLED, every run of a lap that still says it is running; how many there were."""
+        runs = self.client.search_runs(
+            [self.experiment], f"tags.`{LAP_TAG}` = '{lap}' and attributes.status = 'RUNNING'"
+        )
+        for run in runs:
+            self.client.set_terminated(run.info.run_id, "KILLED")
+        return len(runs)
+
+    def address(self, run: str, at: str) -> str:
+        """Where the run's artifact `at` lies, as a URI."""
+        if run not in self._roots:
+            self._roots[run] = self.client.get_run(run).info.artifact_uri
+        return mlflow_store.join_address(self._roots[run], at)
+
+    def try_out(self) -> str | None:
+        """Do what a lap will have to be allowed to: write in the experiment; write, read and delete an artifact of a few bytes.
+
+        What could not be deleted, in words, or None. Raises InputError or Outage that says what to set.
+        """
+        import tempfile
+
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self.client.set_experiment_tag(self.experiment, "windvane.project", self.project)
+        place, content = self.client.get_experiment(self.experiment).artifact_location, uuid4().hex
+        name = f"windvane-check-{content[:8]}.txt"
+        with tempfile.TemporaryDirectory() as folder, translate_store_errors(self.uri, self._own):
+            store, sent = get_artifact_repository(place, tracking_uri=self.uri), Path(folder) / name
+            sent.write_text(content, encoding="ascii")
+            store.log_artifact(str(sent))
+            sent.unlink()
+            came = Path(store.download_artifacts(name, folder)).read_text(encoding="ascii")
+            if came != content:
+                raise InputError(f"{place}: does not give back what was written there. Mend MLflow's artifact store")
+        try:
+            with translate_store_errors(self.uri, self._own):
+                store.delete_artifacts(name)
+        except WindvaneError as e:
+            return f"{name} was left in {place}, for it could not be deleted: {e}"
+        return None
+
+    def pages(self, files: Path) -> Any:
+        """MLflow's server on this store, pages and API, as an ASGI application for one process. `files`: what is uploaded through it."""
+        # What `mlflow server` tells its workers. In this process, since the worker would not inherit the bound socket.
+        from mlflow.server import constants
+
+        told = {
+            constants.BACKEND_STORE_URI_ENV_VAR: self.uri,
+            constants.REGISTRY_STORE_URI_ENV_VAR: self.uri,
+            constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+            constants.ARTIFACTS_DESTINATION_ENV_VAR: files.resolve().as_uri(),
+            constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ENABLE_WORKSPACES": "false",
+        }
+        os.environ.update(told)
+        from mlflow.server.fastapi_app import app
+        from mlflow.server.handlers import initialize_backend_stores
+
+        initialize_backend_stores(self.uri, self.uri, "mlflow-artifacts:/")
+        return app
+
+    def url(self, run: str) -> str:
+        """Where a person finds the run once the MLflow UI is up, without host and port."""
+        return f"#/experiments/{self.experiment}/runs/{run}"
+
+    def page(self, run: str, at: str) -> str:
+        """Where a person finds the run's artifact `at`: on the server's pages, where there is one."""
+        if not self.uri.startswith("http"):
+            return self.address(run, at)
+        return f"{mlflow_store.redact_address(self.uri).rstrip('/')}/{self.url(run)}/artifacts/{at}"
+
+
+class _TranslatingClient:
+    """MLflow's client, whose methods raise errors of ours."""
+
+    def __init__(self, client: Any, where: str, own: bool) -> None:
+        self._client, self._where, self._own = client, where, own
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            with translate_store_errors(self._where, self._own):
+                return method(*arguments, **more)
+
+        return call
+
+
+def download_artifact(address: str, into: Path, tracking_uri: str | None) -> Path:
+    """An artifact, a file or a folder, in an existing empty folder; where. Raises FileNotFoundError where there is none."""
+    process_environment.set_library_environment()
+    import mlflow.artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    where = tracking_uri or address
+    try:
+        with translate_store_errors(where):
+            return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(into), tracking_uri=tracking_uri))
+    except (WindvaneError, FileNotFoundError) as e:
+        # Some stores say "internal error" of what is not there: only the list of what lies beside it can tell.
+        if isinstance(e, FileNotFoundError) or _is_gone(address, where, tracking_uri, get_artifact_repository):
+            raise FileNotFoundError(f"{address}: is not in MLflow's artifact store") from e
+        raise
+
+
+def _print_note(text: str) -> None:
+    """A line for whoever sits before the screen: a store is opened where no console is at hand."""
+    print(f"  note: {text}", file=sys.stderr, flush=True)
+
+
+def delete_artifacts(uri: str, tracking_uri: str | None = None) -> str | None:
+    """Delete all that lies at an artifact's URI, through MLflow; why it was left, where its store cannot or does not."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        with translate_store_errors(tracking_uri or uri):
+            get_artifact_repository(uri, tracking_uri=tracking_uri).delete_artifacts()
+    except NotImplementedError:
+        return "MLflow cannot delete in this kind of store"
+    except WindvaneError as e:
+        return str(e)
+    return None
+
+
+def measure_artifacts(uri: str, tracking_uri: str | None = None) -> int:
+    """Bytes of all that lies at an artifact's URI, as its store says. Raises Outage or InputError."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with translate_store_errors(tracking_uri or uri):
+        store = get_artifact_repository(uri, tracking_uri=tracking_uri)
+        folders, found = [""], 0
+        while folders:
+            for item in store.list_artifacts(folders.pop() or None):
+                if item.is_dir:
+                    folders.append(item.path)
+                else:
+                    found += item.file_size or 0
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _is_gone(address: str, where: str, tracking_uri: str | None, repository: Any) -> bool:
+    name = address.rstrip("/").rpartition("/")[2]
+    try:
+        with translate_store_errors(where):
+            listed = repository(mlflow_store.get_parent_address(address), tracking_uri=tracking_uri).list_artifacts()
+    except MlflowRefused:
+        return True
+    except WindvaneError:
+        return False
+    return all(item.path.rpartition("/")[2] != name for item in listed)
+
+
+CHAMPION_ALIAS = "champion"
+CHALLENGER_ALIAS = "challenger"
+FINGERPRINT_TAG = "windvane.fingerprint"
+MANIFEST_TAG = "windvane.manifest_sha256"
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """What MLflow keeps of a version: the run that made it, where its model lies, what it was made from, and its manifest's sha256."""
+
+    run: str
+    source: str
+    fingerprint: str
+    manifest_sha256: str
+
+
+def register_model(tracker: MlflowTracker, run: str, source: str, fingerprint: str, manifest_sha256: str) -> int:
+    """Register a stored model, once per fingerprint however often it is tried; the version's number."""
+    if known := find_registered_version(tracker, fingerprint, manifest_sha256):
+        return int(known.version)
+    _ensure_registered_model(tracker)
+    return _create_version(tracker, RegisteredVersion(run, source, fingerprint, manifest_sha256))
+
+
+def _ensure_registered_model(tracker: MlflowTracker) -> None:
+    """Make the registered model, unless it is there."""
+    try:
+        tracker.client.create_registered_model(tracker.project)
+    except MlflowRefused as e:
+        if e.code != ALREADY_EXISTS_CODE:
+            raise
+
+
+def _create_version(tracker: MlflowTracker, entry: RegisteredVersion) -> int:
+    """Register one more version, whether or not it is known; its number."""
+    tags = {FINGERPRINT_TAG: entry.fingerprint, MANIFEST_TAG: entry.manifest_sha256}
+    create = tracker.client.create_model_version
+    return int(create(tracker.project, entry.source, entry.run, tags=tags, await_creation_for=0).version)
+
+
+def find_registered_version(
+    tracker: MlflowTracker, fingerprint: str, manifest_sha256: str | None = None
+) -> ModelVersion | None:
+    """The registered version with this fingerprint (and manifest), or None."""
+    query = f"name = '{tracker.project}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
+    for version in tracker.client.search_model_versions(query):
+        if manifest_sha256 in (None, version.tags.get(MANIFEST_TAG)):
+            return version
+    return None
+
+
+def has_registered_version(tracker: MlflowTracker, version: int, manifest_sha256: str) -> bool:
+    """Whether MLflow has this version, and it is the one with this manifest. False: somebody deleted it there."""
+    try:
+        found = tracker.client.get_model_version(tracker.project, str(version))
+    except MlflowRefused as e:
+        if e.code != NOT_FOUND_CODE:
+            raise
+        return False
+    return bool(found.tags.get(MANIFEST_TAG) == manifest_sha256)
+
+
+def has_registered_model(tracker: MlflowTracker) -> bool:
+    """Whether MLflow has the registered model at all."""
+    try:
+        tracker.client.get_registered_model(tracker.project)
+    except MlflowRefused as e:
+        if e.code != NOT_FOUND_CODE:
+            raise
+        return False
+    return True
+
+
+def restore_registered_versions(tracker: MlflowTracker, known: Mapping[int, RegisteredVersion]) -> None:
+    """Register versions again under their numbers, after the whole registered model was deleted.
+
+    MLflow counts from 1: the numbers between are taken, and given up again. Raises WindvaneError where it counts otherwise.
+    """
+    _ensure_registered_model(tracker)
+    filler = next(iter(known.values()))
+    for wanted in range(1, max(known) + 1):
+        number = _create_version(tracker, known.get(wanted, filler))
+        if number != wanted:
+            raise WindvaneError(
+                f"the registered model {tracker.project} was deleted in MLflow, and its versions cannot be registered again: MLflow "
+                f"gives number {number} where {wanted} is next. Restore MLflow's database from a backup"
+            )
+        if wanted not in known:
+            tracker.client.delete_model_version(tracker.project, str(number))
+
+
+def get_alias(tracker: MlflowTracker, name: str) -> int | None:
+    """The version that an alias points to, or None when there is no such alias."""
+    try:
+        return int(tracker.client.get_model_version_by_alias(tracker.project, name).version)
+    except MlflowRefused as e:
+        if e.code in (NOT_FOUND_CODE, "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def set_alias(tracker: MlflowTracker, name: str, version: int | None) -> None:
+    """Make an alias point to a version; None takes the alias away."""
+    if version is None:
+        tracker.client.delete_registered_model_alias(tracker.project, name)
+    else:
+        tracker.client.set_registered_model_alias(tracker.project, name, str(version))
+
+
+def describe_registered_version(tracker: MlflowTracker, version: int, text: str) -> None:
+    """Set a version's description, as MLflow's page of it shows; nothing where somebody has deleted it there."""
+    try:
+        tracker.client.update_model_version(tracker.project, str(version), description=text)
+    except MlflowRefused as e:
+        if e.code != NOT_FOUND_CODE:
+            raise

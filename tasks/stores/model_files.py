@@ -1,0 +1,292 @@
+"""A stored model's files: sealed with a sha256 manifest, checked before anything is parsed, copied from MLflow whole
+or not at all, and tried in a fresh process. skops instead of pickle; the types that it may build are our own list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from windvane.tasks.errors import Corrupted, WindvaneError
+from windvane.tasks.io import write_json, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.skops"
+SAMPLE_FILE = "sample.parquet"
+_ADVICE = "Restore the folder from a backup, or `windvane rollback` to serve the version before"
+
+
+def hash_file(path: Path) -> str:
+    """The file's sha256, in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def seal_folder(folder: Path) -> str:
+    """Write manifest.json with the sha256 of every file in the folder; the manifest's own sha256."""
+    files = {
+        p.relative_to(folder).as_posix(): hash_file(p)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != MANIFEST_FILE
+    }
+    write_json({"files": files}, folder / MANIFEST_FILE)
+    return hash_file(folder / MANIFEST_FILE)
+
+
+def read_manifest(folder: Path, manifest_sha256: str) -> dict[str, str]:
+    """The sha256 of each file of the folder by name, as its manifest records them. Raises Corrupted for another manifest."""
+    manifest = folder / MANIFEST_FILE
+    try:
+        text = manifest.read_bytes()
+    except OSError:
+        raise Corrupted(f"{manifest}: is gone. {_ADVICE}") from None
+    if hashlib.sha256(text).hexdigest() != manifest_sha256:
+        raise Corrupted(f"{manifest}: is not the manifest that the ledger recorded. {_ADVICE}")
+    files: dict[str, str] = json.loads(text)["files"]
+    return files
+
+
+def verify_folder(folder: Path, manifest_sha256: str, wanted: Collection[str] = ()) -> dict[str, bytes]:
+    """The content of the files in `wanted` that there are, once every file of the folder was found equal to its recorded hash.
+
+    The others are read piece by piece. Raises Corrupted naming the first file that is gone, was changed, or was added.
+    """
+    files = read_manifest(folder, manifest_sha256)
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST_FILE}
+    if strange := present - set(files):
+        raise Corrupted(f"{folder / min(strange)}: was added after the model was stored. {_ADVICE}")
+    content: dict[str, bytes] = {}
+    for name, digest in files.items():
+        if name not in present:
+            raise Corrupted(f"{folder / name}: is gone. {_ADVICE}")
+        if name in wanted:
+            content[name] = _read_verified(folder / name, digest)
+        elif hash_file(folder / name) != digest:
+            raise _changed(folder / name)
+    return content
+
+
+def read_verified_files(folder: Path, manifest_sha256: str, wanted: Collection[str]) -> dict[str, bytes]:
+    """The content of the files in `wanted` that the manifest knows, each equal to its recorded hash; the others are not opened.
+
+    Raises Corrupted.
+    """
+    files = read_manifest(folder, manifest_sha256)
+    return {name: _read_verified(folder / name, files[name]) for name in wanted if name in files}
+
+
+def _read_verified(path: Path, digest: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise Corrupted(f"{path}: is gone. {_ADVICE}") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _changed(path)
+    return content
+
+
+def _changed(path: Path) -> Corrupted:
+    return Corrupted(f"{path}: its bytes were changed after the model was stored; it is not opened. {_ADVICE}")
+
+
+def load_model(folder: Path, manifest_sha256: str) -> Any:
+    """The model, from bytes that were checked first. Raises Corrupted."""
+    content = verify_folder(folder, manifest_sha256, [MODEL_FILE])[MODEL_FILE]
+    from skops.io import loads
+
+    from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
+
+    return loads(content, trusted=list(TRUSTED_TYPES))
+
+
+def save_pipeline(model: Any, path: Path) -> str:
+    """Store a fitted pipeline as one skops file, for what is cheap to teach again; the file's sha256."""
+    from skops.io import dumps
+
+    content = dumps(model)
+    write_whole(path, lambda part: part.write_bytes(content))
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_pipeline(path: Path, digest: str) -> Any | None:
+    """The pipeline that put() stored; None: the file is gone or has other bytes, and none of them is parsed."""
+    if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != digest:
+        return None
+    from skops.io import loads
+
+    from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
+
+    return loads(content, trusted=list(TRUSTED_TYPES))
+
+
+def save_model(
+    model: Any, folder: Path, sample: pd.DataFrame, predicted: Any, kind: str, beside: Mapping[str, bytes] | None = None
+) -> str:
+    """Store a fitted pipeline as an MLflow model in skops format, sealed; the manifest's sha256.
+
+    `sample` are a few rows (n, features) and `predicted` (n,) what the model says of them: the smoke test
+    must find the same, and MLflow's signature is read off them. `beside`: more files by name, sealed with the rest.
+    """
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+
+    from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
+    from windvane.tasks.stores.fingerprint import list_model_libraries
+
+    mlflow.sklearn.save_model(
+        model,
+        folder,
+        serialization_format="skops",
+        skops_trusted_types=list(TRUSTED_TYPES),
+        signature=infer_signature(sample, predicted),
+        # Given, not inferred: inferring loads the model in another process for several seconds.
+        pip_requirements=[f"{name}=={version}" for name, version in list_model_libraries().items()],
+        metadata={"kind": kind},
+    )
+    sample.assign(_prediction=predicted).to_parquet(folder / SAMPLE_FILE, index=False)
+    for name, content in (beside or {}).items():
+        (folder / name).write_bytes(content)
+    return seal_folder(folder)
+
+
+_NAME_LETTERS = 32
+
+
+def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, digest: str | None = None) -> Path:
+    """The copy of an artifact (a file or a folder) in `folder`, whose bytes have the sha256 `digest` where one is recorded.
+
+    Raises FileNotFoundError where the store has no such artifact, and what tasks/stores/mlflow_store.py says. A copy that is
+    wrong even when it is new is handed over as it is: the caller, who knows what it should be, refuses it.
+    """
+    place = locate_artifact_copy(address, folder)
+    mark = place.name
+    if (found := _get_only_entry(place)) is not None and is_intact(found, digest):
+        return found
+    from filelock import FileLock
+
+    from windvane.tasks.stores.mlflow_client import download_artifact
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{mark}.lock"):
+        if (found := _get_only_entry(place)) is not None and is_intact(found, digest):
+            return found  # another process was faster
+        part, old = folder / f".{mark}.part", folder / f".{mark}.old"
+        for left in (part, old):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        part.mkdir()
+        download_artifact(address, part, tracking_uri)
+        if place.exists():
+            place.rename(old)
+        part.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+    found = _get_only_entry(place)
+    if found is None:
+        raise FileNotFoundError(f"{address}: is empty in MLflow's artifact store")
+    return found
+
+
+def locate_artifact_copy(address: str, folder: Path) -> Path:
+    """Where in `folder` the copy of an artifact lies, if there is one."""
+    return folder / hashlib.sha256(address.encode()).hexdigest()[:_NAME_LETTERS]
+
+
+def is_intact(path: Path, digest: str | None) -> bool:
+    """Whether a file has the digest, or a folder with a manifest holds what that says. Without either: whether it is there."""
+    if path.is_file():
+        return digest is None or hash_file(path) == digest
+    try:
+        text = (path / MANIFEST_FILE).read_bytes()
+    except FileNotFoundError:
+        return path.is_dir() and digest is None
+    if digest is not None and hashlib.sha256(text).hexdigest() != digest:
+        return False
+    try:
+        return all(hash_file(path / name) == wanted for name, wanted in json.loads(text)["files"].items())
+    except (ValueError, KeyError, FileNotFoundError):
+        return False
+
+
+def _get_only_entry(place: Path) -> Path | None:
+    """What lies in a copy's folder."""
+    return next(place.iterdir(), None) if place.is_dir() else None
+
+
+# Loading a model and answering twenty rows takes seconds; a process that needs minutes hangs.
+SMOKE_TEST_TIMEOUT_SECONDS = 300
+
+
+class SmokeTester:
+    """A fresh process that has imported what a model needs and waits to be told which. It ends when this one does."""
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-P", "-m", "windvane.tasks.stores.model_files"]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
+
+    def test(self, folder: Path, manifest_sha256: str) -> None:
+        """Have the process load the model and compare its answers. Raises WindvaneError with what was wrong."""
+        try:
+            _, said = self._process.communicate(
+                json.dumps([str(folder), manifest_sha256]), timeout=SMOKE_TEST_TIMEOUT_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            self.close()
+            said = f"no answer within {SMOKE_TEST_TIMEOUT_SECONDS} seconds"
+        if self._process.returncode != 0:
+            raise WindvaneError(f"the stored model failed its smoke test and is not promoted: {said.strip()[-500:]}")
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def check_stored_model(folder: Path, manifest_sha256: str) -> None:
+    """Load the stored model here and compare its predictions on the stored sample with those made in training."""
+    import numpy as np
+    import pandas as pd
+
+    sample = pd.read_parquet(io.BytesIO(verify_folder(folder, manifest_sha256, [SAMPLE_FILE])[SAMPLE_FILE]))
+    expected = sample.pop("_prediction").to_numpy()
+    answered = np.asarray(load_model(folder, manifest_sha256).predict(sample))
+    same = (
+        np.allclose(answered, expected, rtol=1e-9) if expected.dtype.kind == "f" else bool((answered == expected).all())
+    )
+    if not same:
+        raise Corrupted(f"{folder}: answers differently than in training. Teach again with `windvane train`")
+
+
+def run_smoke_test() -> int:
+    """Import first, then read from standard input which model to try."""
+    if hasattr(os, "nice"):
+        # These imports take seconds of a core that the search's fits would miss; there is time until a model is built.
+        os.nice(15)
+    import pandas as pd  # noqa: F401
+    import skops.io  # noqa: F401
+
+    import windvane.tasks.models.features  # noqa: F401
+
+    told = sys.stdin.read()
+    if not told:
+        return 0  # whoever started this process needs it no more
+    try:
+        check_stored_model(Path(json.loads(told)[0]), json.loads(told)[1])
+    except WindvaneError as e:
+        print(e, file=sys.stderr)
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_smoke_test())

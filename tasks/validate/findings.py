@@ -1,0 +1,147 @@
+"""What a check of the data gets and what it finds: one record per finding, and how findings stop a lap or are accepted
+by a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from windvane.tasks import io
+from windvane.tasks.errors import InputError, join_messages
+from windvane.tasks.io import DATA_FOLDER
+from windvane.tasks.settings.project_params import ProblemSettings, Settings
+from windvane.tasks.validate.table_profile import TableProfile, TableSummary
+from windvane.tasks.validate.table_schema import TableSchema
+from windvane.tasks.validate.table_statistics import ColumnCounts, DuplicateRows
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FINDINGS_FILE = DATA_FOLDER / "findings.json"
+
+FindingLevel = Literal["pass", "warn", "stop"]
+_LEVEL_ORDER = {"stop": 0, "warn": 1, "pass": 2}
+
+
+@dataclass(frozen=True)
+class TableFinding:
+    """One thing found. `figure` was measured, `limit` is what it was held against; `message` ends in the remedy."""
+
+    check: str
+    level: FindingLevel
+    column: str | None
+    figure: float | str | None
+    limit: float | str | None
+    message: str
+
+    @property
+    def key(self) -> str:
+        """What `accept` in schema.yaml calls it: check:column, or check alone for the whole table."""
+        return self.check if self.column is None else f"{self.check}:{self.column}"
+
+
+def accept_findings(findings: Iterable[TableFinding], accept: tuple[str, ...]) -> tuple[TableFinding, ...]:
+    """The findings, worst first; those that a person accepts by their key pass."""
+    kept = (
+        replace(f, level="pass", message=f"accepted in schema.yaml: {f.message}")
+        if f.level != "pass" and f.key in accept and _can_be_accepted(f)
+        else f
+        for f in findings
+    )
+    return tuple(sorted(kept, key=lambda f: (_LEVEL_ORDER[f.level], f.column or "", f.check)))
+
+
+def raise_for_stops(findings: Iterable[TableFinding], file: str) -> None:
+    """Raise one InputError that lists the stops in `file`, each with its column, figure, limit and remedy; of a fault
+    that many columns share, the first few and how many more.
+    """
+    stops = [f for f in findings if f.level == "stop"]
+    checks = dict.fromkeys(stop.check for stop in stops)
+    if stops:
+        raise InputError(
+            "; ".join(
+                join_messages(_locate_stop(stop, file) for stop in stops if stop.check == check) for check in checks
+            )
+        )
+
+
+def _locate_stop(stop: TableFinding, file: str) -> str:
+    key, _, words = stop.message.partition(": ")
+    accept = f" (or, if it is right, add {stop.key!r} to accept in schema.yaml)" if _can_be_accepted(stop) else ""
+    return f"{key}: {file}: {words}{accept}"
+
+
+def _can_be_accepted(finding: TableFinding) -> bool:
+    """Whether a person may wave it through: what no model could be fitted on cannot be."""
+    return finding.check not in ESSENTIAL_CHECKS
+
+
+# Without these nothing can be learned or judged at all, whoever accepts it.
+ESSENTIAL_CHECKS = ("rows", "target", "classes", "roles", "empty", "infinite", "features")
+
+
+def write_findings(findings: Iterable[TableFinding], path: Path) -> None:
+    """Write findings as JSON, whole or not at all."""
+    io.write_json([asdict(f) for f in findings], path)
+
+
+def read_findings(path: Path) -> tuple[TableFinding, ...]:
+    """What write() wrote."""
+    return io.read_record(path, lambda found: tuple(TableFinding(**content) for content in found))
+
+
+@dataclass(frozen=True)
+class CheckInput:
+    """What the checks look at.
+
+    `whole`: a scan of all rows; `labelled`: of those that have a label; `sample`: some of these, evenly spaced, and
+    `sampled` the same of all rows. `features`: columns that a model may see. `contract`: None where none is written
+    yet. `past`: the last accepted table; `now`: this one, `new`: the part of it that is newer where there is enough.
+    """
+
+    chosen: Settings
+    whole: pl.LazyFrame
+    labelled: pl.LazyFrame
+    rows: int
+    profile: TableProfile
+    counts: dict[str, ColumnCounts]
+    sample: pl.DataFrame
+    sampled: pl.DataFrame
+    features: tuple[str, ...]
+    twins: DuplicateRows
+    contract: TableSchema | None
+    past: TableSummary | None
+    now: TableSummary
+    new: TableSummary
+
+    @property
+    def problem(self) -> ProblemSettings:
+        """Which column is what."""
+        return self.chosen.problem
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Columns whose values matter: features, target, and the group."""
+        problem = self.problem
+        extra = [name for name in (problem.target, problem.group) if name and name not in self.features]
+        return (*self.features, *extra)
+
+
+@dataclass(frozen=True)
+class CheckFamily:
+    """A module of this folder. `checks`: each check's name, and what it sees to; `find`: all that is found, nothing for
+    what is in order. `needs`: the part of the evidence without which it cannot look.
+    """
+
+    checks: dict[str, str]
+    find: Callable[[CheckInput], Iterator[TableFinding]]
+    needs: str | None = None
+
+
+def format_example(value: Any) -> str:
+    """A cell as people write it, short."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "...'"
