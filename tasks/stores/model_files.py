@@ -104,10 +104,17 @@ def load_model(folder: Path, manifest_sha256: str) -> Any:
     """The model, from bytes that were checked first. Raises Corrupted."""
     content = verify_folder(folder, manifest_sha256, [MODEL_FILE])[MODEL_FILE]
     from skops.io import loads
+    from skops.io.exceptions import UntrustedTypesFoundException
 
     from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
 
-    return loads(content, trusted=list(TRUSTED_TYPES))
+    try:
+        return loads(content, trusted=list(TRUSTED_TYPES))
+    except UntrustedTypesFoundException:
+        raise Corrupted(
+            f"{folder / MODEL_FILE}: holds types that this Windvane does not load: another release wrote it. "
+            "Use that release, or move .windvane away and run `windvane train`"
+        ) from None
 
 
 def save_pipeline(model: Any, path: Path) -> str:
