@@ -42,35 +42,6 @@ def test_the_test_side_stays_shut_without_a_permit(tmp_path: Path) -> None:
         data_split.open_test_rows(tmp_path, None, None)  # type: ignore[arg-type]
 
 
-def imported_by(*arguments: str) -> set[str]:
-    """Top-level packages that a command imports."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "windvane.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-
-
-@pytest.mark.parametrize("command", [[], ["train"], ["init"], ["score"], ["up"]])
-def test_help_imports_nothing_heavy(command: list[str]) -> None:
-    heavy = {
-        "pandas",
-        "numpy",
-        "sklearn",
-        "mlflow",
-        "prefect",
-        "dvc",
-        "evidently",
-        "sqlalchemy",
-        "pydantic",
-        "optuna",
-        "jinja2",
-    }
-    assert not imported_by(*command, "--help") & heavy
-
-
 def test_what_tells_prefect_does_not_import_it_before_the_server_is_named() -> None:
     code = (
         "import sys, windvane.flows.monitoring, windvane.flows.orchestration.deployments\n"

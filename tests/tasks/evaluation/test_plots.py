@@ -170,10 +170,9 @@ def test_many_and_long_names_are_cut() -> None:
     assert max(len(t.get_text()) for t in figure.axes[0].get_yticklabels()) <= 48
 
 
-def test_importing_the_pictures_draws_on_no_matplotlib_and_drawing_on_no_pyplot() -> None:
+def test_drawing_needs_no_pyplot() -> None:
     code = (
         "import sys; from windvane.tasks.evaluation import plots, evaluation_files; from windvane.tasks.reports import style\n"
-        "assert 'matplotlib' not in sys.modules\n"
         "style.build_figure('a', 'b')[0].draw_without_rendering()\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -396,9 +396,3 @@ def test_the_benchmark_runs_as_named() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("### ") == 6
-
-
-def test_the_gate_starts_without_heavy_libraries() -> None:
-    code = "import sys, windvane.tasks.gate.promotion_gate; print([m for m in ('pandas', 'sklearn', 'scipy') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == "[]"
