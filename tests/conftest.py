@@ -14,6 +14,19 @@ from tests.support.postgres_server import Postgres
 from tests.support.projects import Folder, missing, quick_project
 from tests.support.storage_server import Storage
 
+# Fixtures with a server of their own behind them.
+SERVERS = {"prefect_server", "postgres", "mortal_postgres", "s3_server", "storage"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a server is started for is long, without each test having to say so."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        if SERVERS & set(getattr(item, "fixturenames", ())) or any(
+            p == "postgresql" for p in parameters if isinstance(p, str)
+        ):
+            item.add_marker(pytest.mark.long)
+
 
 @pytest.fixture
 def whole_table() -> Callable[[str], Path]:

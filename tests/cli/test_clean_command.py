@@ -17,6 +17,8 @@ from windvane.ledger import laps as leases
 from windvane.ledger import versions
 from windvane.tasks.project import Project
 
+pytestmark = pytest.mark.long
+
 
 def cleaned(many: Many, keep: int | None, *, dry_run: bool = False) -> dict[str, object]:
     from windvane.tasks.console import SilentConsole

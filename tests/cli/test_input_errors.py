@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.projects import ROOT, Folder
 
+pytestmark = pytest.mark.long
+
 GOOD = (ROOT / "data" / "txhousing.csv").read_bytes()
 HEADER, *ROWS = GOOD.decode().splitlines()
 

@@ -20,6 +20,8 @@ from windvane.tasks import label_parsing, project_secrets
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings import project_params
 
+pytestmark = pytest.mark.long
+
 NAME = "texas-house-prices"
 
 

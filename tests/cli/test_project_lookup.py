@@ -13,6 +13,8 @@ from tests.support.served_models import houses, made_project
 from windvane.tasks import process_environment
 from windvane.tasks.errors import InputError
 
+pytestmark = pytest.mark.long
+
 PARAMS = "project: houses\nproblem: {kind: regression, target: price}\ndata: {source: houses.csv}\n"
 
 

@@ -24,6 +24,8 @@ from windvane.serving.http.auth_middleware import Credentials, SecretMiddleware
 from windvane.tasks import project_secrets
 from windvane.tasks.errors import Outage
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def settled(tmp_path: Path) -> Folder:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.many_versions import Many
 from tests.support.projects import Folder
+
+pytestmark = pytest.mark.long
 
 
 def test_every_version_with_its_verdict_and_who_serves(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.models.features import conform_frame
 from windvane.tasks.project import Project
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

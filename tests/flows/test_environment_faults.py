@@ -18,6 +18,8 @@ from benchmarks import first_starts
 from tests.support.postgres_server import Postgres
 from tests.support.projects import Folder, Ran, missing, quick_project
 
+pytestmark = pytest.mark.long
+
 
 def sentence(ran: Ran, status: int, *words: str) -> None:
     """One sentence for people with these words in it, and no traceback."""

@@ -12,6 +12,8 @@ from tests.hostile.test_corpus import CASES, helps
 from tests.hostile.verdicts import lying, params
 from tests.support.projects import Folder
 
+pytestmark = pytest.mark.long
+
 # One of each way to fail: bytes, values, names, time, places, leakage. Each costs the imports of a whole lap.
 CHOSEN = (
     "UTF-16 little-endian with BOM",

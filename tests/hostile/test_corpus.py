@@ -32,6 +32,8 @@ from windvane.tasks.settings import project_params
 from windvane.tasks.split import data_split
 from windvane.tasks.validate import table_validation
 
+pytestmark = pytest.mark.long
+
 THEMES = (
     corpus_encoding,
     corpus_formats,

@@ -18,6 +18,8 @@ from windvane.ledger.decisions import DecisionRecord, RetrainingAlreadyOpen
 from windvane.ledger.laps import Lease, LeaseLost
 from windvane.ledger.windows import WindowRecord
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> sa.Engine:

@@ -18,6 +18,8 @@ from tests.support.projects import ROOT, missing
 from windvane.ledger import database, laps
 from windvane.ledger.prediction_writer import PredictionWriter
 
+pytestmark = pytest.mark.long
+
 RECORD = """
 import asyncio, os, sys
 from windvane.ledger import prediction_writer, database, prediction_writer

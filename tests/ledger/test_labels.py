@@ -54,6 +54,7 @@ dated = st.builds(
 arrivals = st.lists(st.lists(dated | st.sampled_from(["a", "b", "c"]), max_size=6), min_size=1, max_size=4)
 
 
+@pytest.mark.long
 @given(arrivals, st.randoms(use_true_random=False))
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_join_does_not_depend_on_the_order_of_arrival(

@@ -58,6 +58,7 @@ def test_a_known_ledger_is_opened_without_alembic(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.long
 def test_processes_that_start_at_once_on_a_new_ledger_all_find_it(tmp_path: Path) -> None:
     connected = f"database.connect_ledger('sqlite:///{tmp_path}/new/ledger.db')"
     code = f"from windvane.ledger import database, laps; laps.find_newest_lap({connected}, 'p')"
@@ -178,6 +179,7 @@ def test_the_test_side_opens_once_and_a_cut_off_opening_is_counted(engine: sa.En
     assert versions.count_earlier_judgements(engine, project, [1, 2, 3, 4]) == {1: 1, 2: 1, 3: 1}
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(st.lists(st.sets(st.integers(-(2**63), 2**63 - 1), max_size=30), max_size=5))
 def test_each_row_is_counted_once_per_opening(sides: list[set[int]]) -> None:

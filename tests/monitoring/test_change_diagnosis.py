@@ -20,6 +20,8 @@ from windvane.monitoring.performance import window_loss
 from windvane.monitoring.records import ChangeDiagnosis, DriftFinding, DriftResult, PerformanceResult
 from windvane.tasks.models.features import FeatureColumns
 
+pytestmark = pytest.mark.long
+
 KINDS = ("regression", "classification")
 MOVED = DriftResult(True, 9.0, 3.0, 0.001, 0.01, (), 1500, 800)
 

@@ -18,6 +18,8 @@ from windvane.monitoring.drift.permutation import PermutationScorer, RowPermutat
 from windvane.monitoring.records import DriftFinding, DriftResult
 from windvane.tasks.models.features import FeatureColumns
 
+pytestmark = pytest.mark.long
+
 COLUMNS = FeatureColumns(numbers=("size", "income", "rooms"), booleans=("pool",), low=("town",))
 
 

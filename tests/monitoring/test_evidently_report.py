@@ -18,6 +18,8 @@ from windvane.monitoring.drift import binning, detector, distances, evidently
 from windvane.monitoring.records import DriftResult
 from windvane.tasks.models.features import FeatureColumns
 
+pytestmark = pytest.mark.long
+
 MIXED = FeatureColumns(
     numbers=("size", "income", "rooms", "flat"), booleans=("pool",), dates=("built",), low=("town",), high=("street",)
 )

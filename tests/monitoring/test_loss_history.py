@@ -21,6 +21,8 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.settings import project_params
 
+pytestmark = pytest.mark.long
+
 CHOSEN = project_params.parse_settings(
     {"project": "p", "problem": {"kind": "regression", "target": "y", "time": "t"}, "data": {"source": "t.csv"}}
 )

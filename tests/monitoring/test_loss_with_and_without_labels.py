@@ -10,6 +10,8 @@ from tests.support.monitored_tables import COLUMNS, answered, kind_of, problem, 
 from windvane.monitoring import window_frames
 from windvane.monitoring.performance import window_loss
 
+pytestmark = pytest.mark.long
+
 KINDS = ("regression", "classification")
 
 

@@ -30,6 +30,8 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.settings import project_params
 
+pytestmark = pytest.mark.long
+
 REGRET = replace(LIMITS, policy="regret")
 YES, NO = PolicyAdvice(True, "a challenger shows it", 0.8), PolicyAdvice(False, "no challenger shows it", 0.1)
 NAME = "towns"

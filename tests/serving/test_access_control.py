@@ -14,6 +14,8 @@ from windvane.serving.http import access_control
 from windvane.serving.http.access_control import HostNames
 from windvane.tasks import project_secrets
 
+pytestmark = pytest.mark.long
+
 LABEL = [{"id": "x", "label": 1}]
 
 

@@ -25,6 +25,8 @@ from windvane.serving.model_cache import CACHED_VERSIONS, ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import WindvaneError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:

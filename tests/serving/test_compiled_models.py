@@ -35,6 +35,8 @@ from windvane.tasks.settings.monitoring_section import parse_window_length
 from windvane.tasks.split.time_windows import RecentWindows
 from windvane.tasks.validate import table_profile
 
+pytestmark = pytest.mark.long
+
 TABLES: dict[str, dict[str, Any]] = {
     "txhousing.parquet": {"kind": "regression", "target": "median", "time": "ts", "ignore": ["volume"]},
     "king_county_houses.parquet": {"kind": "regression", "target": "price", "time": "ts"},

@@ -23,6 +23,8 @@ from windvane.serving.http.access_control import ApiKeys
 from windvane.serving.http.connections import ConnectionTracker, TrackedConnection
 from windvane.serving.http.server import open_listening_socket
 
+pytestmark = pytest.mark.long
+
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 BODY = json.dumps({"inputs": [ROW]}).encode()
 WHOLE = HEAD + f"Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY

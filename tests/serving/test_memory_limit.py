@@ -23,6 +23,8 @@ from windvane.tasks.settings import serving_section
 from windvane.tasks.settings.serving_section import ServeSettings
 from windvane.tasks.stores import model_files
 
+pytestmark = pytest.mark.long
+
 HUGE = {"peak": 50_000_000_000, "kept": 20_000_000_000}
 
 

@@ -21,6 +21,8 @@ from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings import project_params
 from windvane.tasks.settings.serving_section import RolloutRule, parse_rollout
 
+pytestmark = pytest.mark.long
+
 SHADOW, CANARY = parse_rollout("shadow:1d"), parse_rollout("canary:50%")
 
 

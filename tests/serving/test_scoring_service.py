@@ -21,6 +21,8 @@ from windvane.serving.http import access_control
 from windvane.serving.http.invocations import MAX_REQUEST_ROWS, IdTimeColumns
 from windvane.tasks.errors import InputError
 
+pytestmark = pytest.mark.long
+
 ROWS = json.loads(houses(40).drop(columns=["price", "dear"]).to_json(orient="records", date_format="iso"))
 COMPLETE = {**ROW, "size": 90}
 

@@ -13,6 +13,8 @@ from tests.support.served_models import houses
 from windvane.tasks import project_files
 from windvane.tasks.errors import InputError
 
+pytestmark = pytest.mark.long
+
 
 def git(root: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=A User", "-c", "user.email=user@example.org"]

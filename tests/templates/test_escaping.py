@@ -26,6 +26,8 @@ from windvane.tasks.reports import data_report
 from windvane.tasks.validate import table_validation
 from windvane.templates import render_page
 
+pytestmark = pytest.mark.long
+
 TEMPLATES = sorted((ROOT / "templates").glob("*.html"))
 # Ends every context that a value may stand in: text, a title, a style, a script, attributes in either quotes, a comment.
 HOSTILE = (

@@ -23,6 +23,8 @@ from windvane.tasks.console import SilentConsole
 from windvane.tasks.project import Project
 from windvane.tasks.settings.monitoring_section import PolicyName
 
+pytestmark = pytest.mark.long
+
 WINDOW, WINDOWS = 60, 16
 
 

@@ -18,6 +18,8 @@ from windvane.monitoring.history import backtest, loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import LossMatrix
 from windvane.tasks.settings import project_params
 
+pytestmark = pytest.mark.long
+
 
 def test_longer_windows_have_the_losses_that_fits_by_longer_windows_have() -> None:
     rows = table(24 * 26)

@@ -17,6 +17,8 @@ from tests.support.projects import ROOT, Folder
 from tests.support.running_up import standing
 from windvane.tasks import io
 
+pytestmark = pytest.mark.long
+
 
 @contextmanager
 def umask(value: int) -> Iterator[None]:

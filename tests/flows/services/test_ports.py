@@ -14,6 +14,8 @@ from tests.support.waiting import free_port
 from windvane.flows.services import up
 from windvane.tasks.errors import InputError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def taken() -> Iterator[int]:

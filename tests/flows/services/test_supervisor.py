@@ -20,6 +20,8 @@ from windvane.flows.services.up_state import UpState
 from windvane.ledger.laps import LeaseHolder
 from windvane.tasks.errors import InputError
 
+pytestmark = pytest.mark.long
+
 # A service with a process of its own below it, as MLflow's server has one; it says where both are, and that it is ready.
 SERVICE = """
 import os, subprocess, sys, time

@@ -26,6 +26,8 @@ from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.problem_types import classification, definitions
 from windvane.tasks.models.problem_types.definitions import Metric, Predictions
 
+pytestmark = pytest.mark.long
+
 KINDS = [("regression", "y"), ("classification", "class"), ("classification", "flag")]
 
 

@@ -26,6 +26,8 @@ from windvane.tasks.reports import style
 from windvane.tasks.search.model_search import CandidateResult, SearchResult
 from windvane.tasks.search.optuna_journal import SearchTrial
 
+pytestmark = pytest.mark.long
+
 
 def trial(candidate: str, number: int, validation: float | None) -> SearchTrial:
     return SearchTrial(

@@ -389,6 +389,7 @@ def test_true_gains_are_promoted(bench: ModuleType) -> None:
     assert line.by_1.count < line.by_5.count
 
 
+@pytest.mark.long
 def test_the_benchmark_runs_as_named() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "gate.py"), "--trials", "4", "--quick"],

@@ -29,6 +29,8 @@ from windvane.tasks.settings import project_params
 from windvane.tasks.split import data_split, strategies
 from windvane.tasks.validate import table_profile
 
+pytestmark = pytest.mark.long
+
 # Cells of one column beside a price of 0, 1, 2, ...; dtype, values and the sum of the row keys, as the first version of
 # ingest gave them, which read whole tables with pandas. Keys must never change, or rows change sides.
 CELLS: dict[str, tuple[list[str], str, list[Any], int]] = {

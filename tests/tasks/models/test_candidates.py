@@ -15,6 +15,8 @@ from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import TRUSTED_TYPES, FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 
+pytestmark = pytest.mark.long
+
 EVERY = [
     (kind, name) for kind in ("regression", "classification") for name in definitions.load_problem_type(kind).candidates
 ]

@@ -23,6 +23,8 @@ from windvane.tasks.models.problem_types import classification, definitions
 from windvane.tasks.search import cross_validation, model_search
 from windvane.tasks.settings import project_params
 
+pytestmark = pytest.mark.long
+
 KIND = definitions.load_problem_type("classification")
 COLUMNS = FeatureColumns(("a", "b", "n"), low=("c",))
 TREATMENTS = ["weights", "oversample", "undersample", "smote"]

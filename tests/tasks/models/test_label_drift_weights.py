@@ -23,6 +23,8 @@ from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import monitoring_section
 
+pytestmark = pytest.mark.long
+
 KIND = definitions.load_problem_type("classification")
 COLUMNS = FeatureColumns(("a", "b"), low=("c",))
 SMALL: dict[str, dict[str, Any]] = {

@@ -35,6 +35,8 @@ from windvane.tasks.settings.monitoring_section import parse_window_length
 from windvane.tasks.split import time_windows
 from windvane.tasks.split.time_windows import RecentWindows
 
+pytestmark = pytest.mark.long
+
 COLUMNS = FeatureColumns(numbers=("x",), booleans=(), low=("word",), high=(), dates=())
 TEN_DAYS = RecentWindows(10, parse_window_length("1d"))
 

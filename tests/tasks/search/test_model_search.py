@@ -24,6 +24,8 @@ from windvane.tasks.search.cross_validation import build_configuration_scorer
 from windvane.tasks.search.model_search import SearchResult, TrialProgress
 from windvane.tasks.settings import project_params
 
+pytestmark = pytest.mark.long
+
 COLUMNS = FeatureColumns(("a", "b"), low=("c",))
 KIND = definitions.load_problem_type("regression")
 

@@ -18,6 +18,8 @@ from windvane.tasks.settings.yaml_files import SettingsProposal
 from windvane.tasks.split import data_split
 from windvane.tasks.validate import table_validation
 
+pytestmark = pytest.mark.long
+
 
 def proposed(table: Path, target: str, **given: Any) -> SettingsProposal:
     """A proposal whose file says just what it says, and under which the stages run."""

@@ -20,6 +20,8 @@ from tests.support.sources import data, held, state
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.sources import fetch, snapshot
 
+pytestmark = pytest.mark.long
+
 TABLE = "CREATE TABLE sales (id INTEGER, moment TIMESTAMP, price DOUBLE PRECISION, town VARCHAR(20))"
 
 

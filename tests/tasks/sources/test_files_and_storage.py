@@ -22,6 +22,8 @@ from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.sources import fetch, snapshot
 from windvane.tasks.stores import dvc_pipeline
 
+pytestmark = pytest.mark.long
+
 ROWS = pl.DataFrame({"x": [1, 2, 3], "town": ["Ulm", None, "Bonn"]})
 
 

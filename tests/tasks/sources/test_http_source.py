@@ -20,6 +20,8 @@ from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings.data_section import DataSettings
 from windvane.tasks.sources import fetch, http_source, snapshot
 
+pytestmark = pytest.mark.long
+
 ROWS = [{"id": i, "x": i / 2, "town": "Ulm"} for i in range(1, 8)]
 
 

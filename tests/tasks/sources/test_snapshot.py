@@ -25,6 +25,8 @@ from windvane.tasks.settings import project_params
 from windvane.tasks.sources import fetch, snapshot
 from windvane.tasks.stores import dvc_pipeline
 
+pytestmark = pytest.mark.long
+
 INSERT = "INSERT INTO sales VALUES (?, ?, ?, ?)"
 ROWS = [(i, f"2024-01-{i:02d}", i * 1.5, "Ulm") for i in range(1, 21)]
 

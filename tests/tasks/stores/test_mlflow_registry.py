@@ -21,6 +21,8 @@ from windvane.tasks.stores.mlflow_store import (
     translate_store_errors,
 )
 
+pytestmark = pytest.mark.long
+
 NAME = "texas-house-prices"
 
 

@@ -21,6 +21,8 @@ from windvane.tasks.errors import Corrupted, WindvaneError
 from windvane.tasks.stores import mlflow_store
 from windvane.tasks.stores.mlflow_client import MlflowTracker
 
+pytestmark = pytest.mark.long
+
 POINTS = ("store: begin", "ledger: before commit", "store: migrated", "store: settled", "store: renamed")
 
 

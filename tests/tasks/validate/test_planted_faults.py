@@ -9,6 +9,8 @@ import pytest
 from benchmarks import data_gate, planted
 from tests.support.projects import ROOT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.slow
 def test_every_kind_of_fault_is_found_in_a_made_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,6 +250,7 @@ def inspected(table: pd.DataFrame, **problem: Any) -> dict[str, TableFinding]:
     return {f.check: f for f in found if f.level != "pass"}
 
 
+@pytest.mark.long
 def test_labels_that_contradict_the_rest_are_told_and_a_hard_problem_is_not() -> None:
     rng = np.random.default_rng(0)
     clear = GOOD.assign(big=np.where(GOOD["size"] + rng.normal(0, 3, ROWS) > 100, "yes", "no"))
@@ -266,6 +267,7 @@ def test_a_bent_giveaway_is_a_leak_too() -> None:
     assert "leak:code" in told(GOOD.assign(code=(GOOD["price"] - GOOD["price"].mean()) ** 3))
 
 
+@pytest.mark.long
 def test_a_learning_curve_that_still_rises_is_told() -> None:
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, 20, ROWS)
