@@ -59,6 +59,31 @@ def measure_leak_strength(column: pd.Series, target: pd.Series, classes: bool) -
     return _class_recall(column[has], target[has]) if classes else _rank_correlation(column[has], target[has])
 
 
+def measure_explained_share(column: pd.Series, target: pd.Series) -> float:
+    """Share of an amount's variance that `column` alone explains, in whatever order: on odd rows, by a guess learned on even rows.
+
+    Guess: the amount at the nearest value, or the mean amount of a value without an order.
+    """
+    import numpy as np
+
+    has = target.notna() & column.notna()
+    label, known, odd = target[has].astype("float64"), column[has], np.arange(int(has.sum())) % 2 == 1
+    if len(label) < 100 or label[odd].var() == 0:
+        return 0.0
+    even = label[~odd]
+    if _is_ordered(known):
+        values = known.astype("int64" if known.dtype.kind == "M" else "float64").to_numpy(dtype="float64")
+        order = np.argsort(values[~odd], kind="stable")
+        learned, amounts = values[~odd][order], even.to_numpy()[order]
+        above = np.clip(np.searchsorted(learned, values[odd]), 1, len(learned) - 1)
+        below = above - 1
+        nearer = np.where(values[odd] - learned[below] <= learned[above] - values[odd], below, above)
+        guess = amounts[nearer]
+    else:
+        guess = known[odd].map(even.groupby(known[~odd]).mean()).fillna(even.mean()).to_numpy(dtype="float64")
+    return 1.0 - float(np.square(label[odd].to_numpy() - guess).mean() / label[odd].var(ddof=0))
+
+
 def _mask_agreement(a: pd.Series, b: pd.Series) -> float:
     """How far two masks agree: Jaccard's index of the marked rows or of the unmarked ones, whichever is lower.
 
@@ -103,13 +128,14 @@ def _class_recall(column: pd.Series, label: pd.Series) -> float:
     return float(np.mean(recalls)) if len(recalls) > 1 else 0.0
 
 
-def _has_many_values(column: pd.Series) -> bool:
+def _is_ordered(column: pd.Series) -> bool:
     from pandas.api import types
 
-    ordered = types.is_datetime64_any_dtype(column) or (
-        types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
-    )
-    return ordered and column.nunique() > len(column) / _ROWS_A_VALUE
+    return types.is_datetime64_any_dtype(column) or (types.is_numeric_dtype(column) and not types.is_bool_dtype(column))
+
+
+def _has_many_values(column: pd.Series) -> bool:
+    return _is_ordered(column) and column.nunique() > len(column) / _ROWS_A_VALUE
 
 
 def _guess_by_value(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -161,10 +187,11 @@ def find_leaks(e: CheckInput) -> Iterator[TableFinding]:
         if e.counts[name].constant or name == problem.time:
             continue
         column = some[name].to_pandas()
-        why = explain_leak(column, target, classes)
+        why, strength = explain_leak(column, target, classes), measure_leak_strength(column, target, classes)
+        if why is None and not classes and (share := measure_explained_share(column, target)) >= _DETERMINED_SCORE:
+            why, strength = f"alone decides {problem.target!r} ({share:.4f} of 1 on rows that were held out)", share
         if why is None:
             continue
-        strength = measure_leak_strength(column, target, classes)
         level: FindingLevel = "stop" if strength >= CERTAIN_LEAK_SCORE else "warn"
         prefix = "data.source: column " if level == "stop" else ""
         yield TableFinding(

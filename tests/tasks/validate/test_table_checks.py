@@ -263,6 +263,16 @@ def test_labels_that_contradict_the_rest_are_told_and_a_hard_problem_is_not() ->
     assert "label_noise" not in inspected(hard, **asked)
 
 
+def test_a_giveaway_whose_order_is_folded_is_a_leak_too() -> None:
+    middle = GOOD["price"].median()
+    folded = GOOD["price"].where(GOOD["price"] < middle, -GOOD["price"])
+    assert told(GOOD.assign(code=folded))["leak:code"].level == "warn"  # one row stands beside the fold
+    steps = GOOD["price"].clip(200, 400).round(-1)
+    exact = GOOD.assign(price=steps, code=steps.where(steps < 300, -steps))
+    assert told(exact)["leak:code"].level == "stop"
+    assert "leak:size" not in told(GOOD)
+
+
 def test_a_bent_giveaway_is_a_leak_too() -> None:
     assert "leak:code" in told(GOOD.assign(code=(GOOD["price"] - GOOD["price"].mean()) ** 3))
 
