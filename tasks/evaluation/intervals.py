@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 from threadpoolctl import threadpool_limits
 
+from windvane.tasks.models.problem_types.classification import encode_labels, find_positive_class
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.settings.project_params import ProblemSettings
 
@@ -246,8 +247,6 @@ def _same(one: float, other: float, within: float = 1e-12) -> bool:
 
 def _cells(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predictions, NDArray[np.int64]]:
     """One row per cell of the confusion (true class, sure prediction), and each row's cell: all that accuracy needs."""
-    from windvane.tasks.models.problem_types.classification import encode_labels
-
     classes = np.asarray(made.classes)
     known, code = np.unique(truth, return_inverse=True)
     cells, cell = np.unique(code * len(classes) + encode_labels(made.value, made), return_inverse=True)
@@ -261,8 +260,6 @@ def _ranked(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predi
 
     Above 65,536 rows neighbouring ranks fall together; the estimate itself never comes from here.
     """
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     classes = list(np.asarray(made.classes))
     numbers = np.arange(len(classes))
     # Of two classes the one that is called 1 is looked for.

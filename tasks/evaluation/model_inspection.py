@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +22,14 @@ from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.classification import find_positive_class
-from windvane.tasks.models.problem_types.definitions import CandidateModel, ChoiceSet, IntRange, Predictions
+from windvane.tasks.models.problem_types.definitions import (
+    CandidateModel,
+    ChoiceSet,
+    IntRange,
+    Predictions,
+    ProblemType,
+)
 from windvane.tasks.settings.project_params import Settings
-
-if TYPE_CHECKING:
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 
 # Fitting more rows than this would make the curves dearer than the lap; predicting is cheaper, and needs fewer rows.
 MAX_CURVE_TRAIN_ROWS = 20_000

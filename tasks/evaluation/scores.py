@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
 
 from windvane.tasks.evaluation.intervals import (
     INTERVAL_CONFIDENCE,
@@ -24,11 +25,10 @@ from windvane.tasks.evaluation.intervals import (
     find_resampling_units,
     resample_by_row,
 )
-from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.tasks.models.problem_types.classification import find_positive_class
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.settings.project_params import Settings
 
-if TYPE_CHECKING:
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN, PROBABILITY_PREFIX = (
     "_prediction",
     "_loss",
@@ -98,8 +98,6 @@ def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, 
 
 def count_confusion(truth: NDArray[Any], made: Predictions) -> ConfusionTable | None:
     """Who is taken for whom; None where there are no classes."""
-    from sklearn.metrics import confusion_matrix
-
     if made.classes is None:
         return None
     names, true, called = ([name_class_column(v) for v in values] for values in (made.classes, truth, made.value))
@@ -115,8 +113,6 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     the mean distance between predicted and observed (Naeini, Cooper & Hauskrecht, AAAI 2015), in bins of equal size
     (Nixon et al., CVPR workshops 2019). Intervals: Wilson, JASA 22 (1927).
     """
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     if made.proba is None or made.classes is None or not len(truth):
         return None
     if len(made.classes) == 2:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.settings.project_params import Settings
-
-if TYPE_CHECKING:
-    from windvane.tasks.validate.table_profile import TableProfile
+from windvane.tasks.validate.table_profile import TableProfile
 
 # Categories up to this many values get an input each; beyond, the mean target of each value says as much in one input.
 ONE_HOT_MAX_VALUES = 20
@@ -111,11 +114,6 @@ def build_feature_transformer(columns: FeatureColumns, *, scaled: bool, continuo
     two, and spares it one input per value. Many-valued categories: target encoding (Micci-Barreca, SIGKDD Explorations
     2001), cross-fitted so that a row never sees its own target; continuous: whether the target is a number.
     """
-    from sklearn.compose import ColumnTransformer
-    from sklearn.model_selection import KFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
-
     numeric = columns.numbers + columns.booleans
     target = TargetEncoder(
         target_type="continuous" if continuous else "auto", cv=KFold(5, shuffle=True, random_state=seed)
@@ -176,10 +174,6 @@ class DateEncoder(TransformerMixin, BaseEstimator):
 
 
 def _impute_and_scale() -> Any:
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     return make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
 
 

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks import io
 from windvane.tasks.io import DATA_FOLDER
@@ -26,13 +29,6 @@ from windvane.tasks.validate.table_profile import (
     measure_share_distance,
 )
 from windvane.templates import render_page
-
-if TYPE_CHECKING:
-    import polars as pl
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-    from numpy.typing import NDArray
 
 HISTOGRAM_BINS = 30
 # Bars of a category that are drawn, and letters of a name beside one.
@@ -87,8 +83,6 @@ def draw_histogram(now: Sequence[float], then: Sequence[float] | None) -> Column
 
 
 def _shares(quantiles: Sequence[float], edges: list[float]) -> list[float]:
-    import numpy as np
-
     q = np.asarray(quantiles)
     # Share of quantiles up to an edge: half of those that lie on it go to either side.
     upto = (np.searchsorted(q, edges, side="left") + np.searchsorted(q, edges, side="right")) / 2 / len(q)
@@ -404,8 +398,6 @@ def measure_associations(
     `most` - 1 that go with it best: all pairs of thousands of columns would take hours. Bent relations count as much as
     straight ones.
     """
-    import numpy as np
-
     some = sample.gather_every(max(-(-len(sample) // MAX_ASSOCIATION_ROWS), 1))
     codes = {name: _codes(some[name]) for name in names}
     first = {name: _cramer(_table(codes[names[0]], codes[name]), len(some)) for name in names[1:]}
@@ -420,8 +412,6 @@ def measure_associations(
 
 def _table(one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.float64]:
     """Counts of pairs of classes."""
-    import numpy as np
-
     width = int(other.max(initial=0)) + 1
     height = int(one.max(initial=0)) + 1
     counts = np.bincount(one * width + other, minlength=height * width).reshape(height, width)
@@ -430,9 +420,6 @@ def _table(one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.float64
 
 def _codes(values: pl.Series) -> NDArray[np.intp]:
     """Class of each value: 0 is missing."""
-    import numpy as np
-    import polars as pl
-
     if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
         words = values.cast(pl.String)
         top = (
@@ -452,8 +439,6 @@ def _codes(values: pl.Series) -> NDArray[np.intp]:
 
 
 def _cramer(block: NDArray[np.float64], n: int) -> float:
-    import numpy as np
-
     rows, columns = block.sum(axis=1), block.sum(axis=0)
     block = block[rows > 0][:, columns > 0]
     r, c = block.shape

@@ -11,6 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
 from windvane.tasks.errors import Corrupted
 from windvane.tasks.models.problem_types.definitions import (
     FloatRange,
@@ -55,10 +62,6 @@ class TrialJournal:
 
     def __init__(self, path: Path, metric: Metric, method: str, seed: int) -> None:
         """Open or create. Raises Corrupted if the file is not a journal."""
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path.parent.mkdir(parents=True, exist_ok=True)
         _repair_journal(path)
@@ -88,8 +91,6 @@ class TrialJournal:
         return OpenTrial(study, trial, number, {**rest, **trial.params, **(fixed or {})}, deaths)
 
     def _study(self, candidate: str) -> Any:
-        import optuna
-
         if candidate not in self._studies:
             study = optuna.create_study(
                 study_name=candidate,
@@ -105,8 +106,6 @@ class TrialJournal:
         return self._studies[candidate]
 
     def _sampler(self, number: int) -> Any:
-        from optuna.samplers import RandomSampler, TPESampler
-
         seed = (self._seed * 10_007 + number) % 2**32
         if self._method == "bayesian":
             return TPESampler(seed=seed, n_startup_trials=_RANDOM_STARTUP_TRIALS)
@@ -132,8 +131,6 @@ class OpenTrial:
 
     def finish(self, trial: SearchTrial) -> None:
         """Record the outcome; from here on the trial is never done again."""
-        from optuna.trial import TrialState
-
         self._trial.set_user_attr("trial", asdict(trial))
         if trial.state == "complete":
             self._study.tell(self._trial, trial.validation)
@@ -173,14 +170,10 @@ def _failed(study: Any) -> list[Any]:
 
 
 def _states(name: str) -> tuple[Any, ...]:
-    from optuna.trial import TrialState
-
     return (TrialState[name],)
 
 
 def _distribution(dimension: Hyperparameter) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     if isinstance(dimension, FloatRange):
         return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
     if isinstance(dimension, IntRange):

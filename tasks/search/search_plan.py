@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import ClassBalance
@@ -26,8 +25,6 @@ from windvane.tasks.search.cross_validation import ConfigurationScorer
 from windvane.tasks.search.optuna_journal import SearchTrial
 from windvane.tasks.settings.project_params import Settings
 
-if TYPE_CHECKING:
-    from windvane.tasks.models.problem_types.definitions import ProblemType
 LOG_TARGET_PARAMETER = "log_target"
 # Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
 # does better than a forest (benchmarks/few_rows.py).

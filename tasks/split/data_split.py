@@ -6,7 +6,12 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks import io
 from windvane.tasks.errors import SealedError
@@ -17,11 +22,6 @@ from windvane.tasks.split import strategies, time_windows
 from windvane.tasks.split.strategies import SplitMasks, TimeValue, split_rows
 from windvane.tasks.validate import table_profile
 from windvane.tasks.validate.checks import duplicate_checks
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
 
 SPLIT_FOLDER = DATA_FOLDER / "split"
 SPLIT_CODES_FILE, SPLIT_RECORD_FILE = "sides.parquet", "split.json"
@@ -39,9 +39,6 @@ class TestPermit:
 
 def run_split(root: Path, chosen: project_params.Settings) -> None:
     """Give each row of table.parquet that has a label a split; write sides.parquet and split.json to split."""
-    import numpy as np
-    import polars as pl
-
     table, path = root / table_profile.TABLE_FILE, root / io.TRAINED_UNTIL_FILE
     with ThreadPoolExecutor(1) as beside:
         content = beside.submit(_hash_table, table, chosen.problem)
@@ -95,8 +92,6 @@ def _hash_table(table: Path, problem: project_params.ProblemSettings) -> str:
 
 def _build_split_record(frame: pd.DataFrame, chosen: project_params.Settings, sides: SplitMasks) -> dict[str, Any]:
     """What a person needs to see which rows judge."""
-    import pandas as pd
-
     times = frame[chosen.problem.time].to_numpy() if chosen.problem.time else None
 
     def side(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -146,8 +141,6 @@ def read_final_rows(root: Path, chosen: project_params.Settings, permit: TestPer
     """What the registered version is fitted on: train and validation; with strategy time the newest of all rows, now
     that the test rows have judged.
     """
-    import pandas as pd
-
     if chosen.split.strategy != "time":
         return pd.concat([part for part in read_training_rows(root, chosen) if len(part)], ignore_index=True)
     _require_permit(permit)
@@ -170,9 +163,6 @@ def _require_permit(permit: TestPermit) -> None:
 
 def _rows(root: Path, chosen: project_params.Settings, codes: tuple[int, ...]) -> pd.DataFrame:
     """Rows of some splits, in the table's order. Only those wanted are ever in memory as a frame."""
-    import numpy as np
-    import polars as pl
-
     table = root / table_profile.TABLE_FILE
     side = pl.read_parquet(root / SPLIT_FOLDER / SPLIT_CODES_FILE, glob=False)[SPLIT_COLUMN].to_numpy()
     wanted = np.isin(side, codes)

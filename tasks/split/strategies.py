@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import row_keys, table_io
 from windvane.tasks.settings import project_params
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
 
 # A side of fewer rows cannot rank two configurations at all. Sticky sides take the rows with the lowest hashes until
 # they have it.
@@ -57,8 +56,6 @@ def split_rows(frame: pd.DataFrame, chosen: project_params.Settings, taught_unti
 
 
 def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> SplitMasks:
-    import numpy as np
-
     problem, split = chosen.problem, chosen.split
     grouped = problem.group is not None
     key = row_keys.hash_values(frame[problem.group]) if grouped else frame[table_io.ROW_KEY].to_numpy()
@@ -89,8 +86,6 @@ def _lowest(
     Ranks count distinct places, so that rows of one key or group stay together. A new row can only raise the ranks of
     others: it never pulls one in.
     """
-    import pandas as pd
-
     places = pd.Series(place)
     chosen = (places < share) | (places.rank(method="dense") <= least)
     if classes is not None:
@@ -125,8 +120,6 @@ def _split_by_time(time: pd.Series, chosen: project_params.Settings, taught_unti
 
 def _in_order(times: NDArray[Any]) -> NDArray[Any]:
     """The times, rising. Mostly they are: then nothing is sorted."""
-    import numpy as np
-
     return np.sort(times) if (times[1:] < times[:-1]).any() else times
 
 
@@ -148,8 +141,6 @@ def _nearest(times: NDArray[Any], low: int, high: int, goal: float) -> int:
 
 def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: TimeValue) -> tuple[int, TimeValue, str]:
     """Place among the rising times of the oldest that may judge; taught_until if it decides; why."""
-    import pandas as pd
-
     if taught_until is None:
         return 0, None, "no champion is trained by time: the newest rows of the table judge"
     dated = time.dtype.kind == "M"
@@ -252,8 +243,6 @@ def pick_rows(known: pl.DataFrame, chosen: project_params.Settings, most: int, *
     With strategy time and `newest` the last rows; else the lowest hashes of the row keys, of each class in proportion.
     Of a rare class _A_CLASS rows are kept.
     """
-    import numpy as np
-
     by_time = newest and chosen.split.strategy == "time"
     place = (
         np.arange(len(known), 0, -1)

@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import polars as pl
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError, join_messages
@@ -16,9 +18,6 @@ from windvane.tasks.settings.project_params import ProblemSettings, Settings
 from windvane.tasks.validate.table_profile import TableProfile, TableSummary
 from windvane.tasks.validate.table_schema import TableSchema
 from windvane.tasks.validate.table_statistics import ColumnCounts, DuplicateRows
-
-if TYPE_CHECKING:
-    import polars as pl
 
 FINDINGS_FILE = DATA_FOLDER / "findings.json"
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 import difflib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
@@ -15,12 +20,6 @@ from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings.project_params import ProblemSettings
 from windvane.tasks.validate import table_statistics
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
 
 TABLE_FILE = DATA_FOLDER / "table.parquet"
 PROFILE_FILE = DATA_FOLDER / "profile.json"
@@ -266,8 +265,6 @@ def _summarize_column(values: pl.Series, kind: ColumnType) -> ColumnSummary:
 
 def convert_to_numbers(values: pl.Series) -> pl.Series:
     """Numbers as they are, dates as seconds since 1970; float64, infinite ones as missing."""
-    import polars as pl
-
     if values.dtype.is_temporal():
         return values.dt.epoch("us").cast(pl.Float64) / 1e6
     floats = values.cast(pl.Float64)
@@ -276,14 +273,10 @@ def convert_to_numbers(values: pl.Series) -> pl.Series:
 
 def convert_to_seconds(value: Any) -> float:
     """A time as a number: a date as seconds since 1970."""
-    import polars as pl
-
     return float(convert_to_numbers(pl.Series([value])).item())
 
 
 def _quantiles(values: pl.Series) -> NDArray[np.float64]:
-    import numpy as np
-
     finite = np.sort(values.drop_nulls().to_numpy())
     # Values that were seen, none between two: a column of whole numbers stays one. Ten times as fast as numpy's quantile.
     places = np.rint(np.linspace(0, 1, QUANTILE_STEPS + 1) * (len(finite) - 1)).astype(np.int64)
@@ -291,8 +284,6 @@ def _quantiles(values: pl.Series) -> NDArray[np.float64]:
 
 
 def _shares(values: pl.Series) -> dict[str, float]:
-    import polars as pl
-
     counted = values.cast(pl.String).rename("value").value_counts(sort=False)
     top = counted.sort(["count", "value"], descending=[True, False]).head(MAX_KEPT_VALUES)
     return {value: _rounded(count / len(values)) for value, count in top.iter_rows()}
@@ -319,8 +310,6 @@ def _measure_own_drift(values: pl.Series, kind: ColumnType) -> float:
 
 def measure_quantile_distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     """Kolmogorov and Smirnov's distance of two columns, from their quantiles; 0 where one is empty."""
-    import numpy as np
-
     if not a or not b:
         return 0.0
     points = np.union1d(a, b)

@@ -7,15 +7,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks.ingest import table_io
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
 
 ValueShape = Literal["number", "boolean", "date", "words"]
 # Up to here different values are counted exactly. Beyond, only where a sample shows at most FEW of them; HyperLogLog
@@ -65,8 +64,6 @@ class ScanFacts:
 
 def scan_frame(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
     """Any frame with canonical types as a scan, NaN as missing."""
-    import polars as pl
-
     if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
         frame = pl.from_pandas(frame)
     scan = frame.lazy()
@@ -79,8 +76,6 @@ def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[in
 
     `look`: what need not be looked up again.
     """
-    import polars as pl
-
     schema = {name: kind for name, kind in scan.collect_schema().items() if name != table_io.ROW_KEY}
     rows = look.rows if look else int(scan.select(pl.len()).collect(engine="streaming").item())
     file = look.file if look else None
@@ -107,8 +102,6 @@ def describe_distinct(distinct: int, rows: int) -> str:
 
 def get_value_shape(kind: Any) -> ValueShape:
     """What a canonical polars type holds."""
-    import polars as pl
-
     if kind == pl.Boolean:
         return "boolean"
     if kind.is_numeric():
@@ -123,8 +116,6 @@ def _compute_values(scan: pl.LazyFrame, wanted: dict[Any, Any]) -> dict[Any, Any
 
 
 def _find_ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, table_io.ColumnEnds]:
-    import polars as pl
-
     wanted = {(name, "missing"): pl.col(name).null_count() for name in schema}
     for name, kind in schema.items():
         if kind != pl.Null and get_value_shape(kind) != "words":
@@ -145,8 +136,6 @@ def _distinct(
     file: Path | None,
 ) -> tuple[dict[str, int], dict[str, frozenset[str]]]:
     """Different values of each column of many rows, an estimate where the sample has more than FEW; few words by name."""
-    import polars as pl
-
     found, many, few = {}, [], []
     for name, kind in schema.items():
         e = ends[name]
@@ -188,8 +177,6 @@ def _counts(
 
 def _finite(scan: pl.LazyFrame, name: str) -> tuple[int, Any, Any]:
     """How many infinite values there are, and the ends of the others."""
-    import polars as pl
-
     values = pl.col(name).filter(pl.col(name).is_finite())
     got = _compute_values(
         scan, {"infinite": pl.col(name).is_infinite().sum(), "low": values.min(), "high": values.max()}
@@ -199,8 +186,6 @@ def _finite(scan: pl.LazyFrame, name: str) -> tuple[int, Any, Any]:
 
 def _words(scan: pl.LazyFrame, name: str, rows: int) -> float:
     """Each value counts once: a text that comes back is still one text."""
-    import polars as pl
-
     some = scan.select(pl.col(name).drop_nulls())
     if rows > EXACT_COUNT_ROWS:
         some = some.head(DISTINCT_SAMPLE_ROWS)
@@ -210,8 +195,6 @@ def _words(scan: pl.LazyFrame, name: str, rows: int) -> float:
 
 def sample_evenly(scan: pl.LazyFrame, rows: int, most: int = CHECK_SAMPLE_ROWS) -> pl.DataFrame:
     """At most `most` rows, evenly spaced over the scan's `rows`, in their order."""
-    import polars as pl
-
     if rows <= most:
         return scan.collect(engine="streaming")
     step = -(-rows // most)
@@ -224,8 +207,6 @@ def sample_evenly_and_where(
     scan: pl.LazyFrame, rows: int, most: int, also: pl.Expr | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What spread() gives, and the rows of which `also` holds (None: all), in one reading."""
-    import polars as pl
-
     if also is None:
         every = scan.collect(engine="streaming")
         return sample_evenly(every.lazy(), rows, most), every
@@ -262,8 +243,6 @@ def choose_comparable_rows(scan: pl.LazyFrame, names: list[str], rows: int) -> p
     """Which of the scan's `rows` rows are in the part that speaks for all; None: all do. By the one of the named columns
     that has the most values in a few stretches of rows: what is alike is in the same part.
     """
-    import polars as pl
-
     if rows <= MAX_COMPARED_ROWS or not names:
         return None
     stretches = [scan.slice(rows * i // _SAMPLED_STRETCHES, _STRETCH_ROWS) for i in range(_SAMPLED_STRETCHES)]
@@ -284,8 +263,6 @@ def count_duplicate_rows(some: pl.DataFrame, rows: int, id: str | None) -> Dupli
 
 def measure_near_duplicates(frame: pl.DataFrame) -> tuple[float, str]:
     """Share of rows that repeat another one of `frame` but for rounding, blanks and case, or but for one column."""
-    import numpy as np
-
     if len(frame) < 2 or not frame.width:
         return 0.0, ""
     exact, coarse = _hashes(frame), _hashes(frame.select(_round_values(frame)))
@@ -307,30 +284,22 @@ def measure_near_duplicates(frame: pl.DataFrame) -> tuple[float, str]:
 
 def _agreement(values: NDArray[np.uint64]) -> float:
     """The chance that two rows agree in a column."""
-    import numpy as np
-
     counts = np.unique(values, return_counts=True)[1] / len(values)
     return float((counts**2).sum())
 
 
 def _mask_repeated(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Rows whose key another row has too."""
-    import numpy as np
-
     order = np.sort(keys)
     return np.isin(keys, order[1:][order[1:] == order[:-1]])
 
 
 def _hashes(frame: pl.DataFrame) -> NDArray[np.uint64]:
     """(n, columns) hashes of cells: their sum over columns is a hash of the row that a column can be taken out of."""
-    import numpy as np
-
     return np.column_stack([frame[name].hash(seed=j).to_numpy() for j, name in enumerate(frame.columns)])
 
 
 def _round_values(frame: pl.DataFrame) -> list[Any]:
-    import polars as pl
-
     def coarse(name: str, kind: Any) -> Any:
         if kind == pl.String:
             return pl.col(name).str.strip_chars().str.replace_all(r"\s+", " ").str.to_lowercase()

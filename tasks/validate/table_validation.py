@@ -5,7 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import polars as pl
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
@@ -17,10 +19,6 @@ from windvane.tasks.validate import findings, table_profile, table_schema, table
 from windvane.tasks.validate.checks import column_checks, drift_checks, duplicate_checks, schema_checks, target_checks
 from windvane.tasks.validate.findings import CheckFamily, CheckInput, TableFinding
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile, TableSummary
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
 
 CHECK_FAMILIES = (
     CheckFamily(target_checks.TARGET_CHECKS, target_checks.find_target_faults),
@@ -134,8 +132,6 @@ def _collect_check_input(
     file: Path | None = None,
 ) -> CheckInput:
     """All that the checks read. `file`: where `whole` lies, if a stage wrote it."""
-    import polars as pl
-
     problem, source = chosen.problem, chosen.data.source
     present = tuple(name for name in whole.collect_schema() if name != table_io.ROW_KEY)
     # Ignored columns that no frame can hold were left out by ingest.

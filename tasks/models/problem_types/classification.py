@@ -36,8 +36,6 @@ from windvane.tasks.models.problem_types.definitions import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     # (weight of a class's rows, of the others, by rising probability with ties added up) -> score
     Ranking = Callable[[NDArray[Any], NDArray[Any]], float]
 # A probability below this counts as this: one impossible row costs 34.5, not infinity.

@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.linear_model import ElasticNet
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
@@ -80,16 +86,10 @@ def _skewness(values: NDArray[Any]) -> float:
 
 
 def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.dummy import DummyRegressor
-
     return DummyRegressor(strategy=params["strategy"])
 
 
 def _linear(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.linear_model import ElasticNet
-    from sklearn.preprocessing import StandardScaler
-
     # The target is scaled, or alpha would be counted in its unit. The Gram matrix makes a pass cost the same for any
     # number of rows, and converge for pure L2 (l1_ratio 0) as well.
     model = ElasticNet(
@@ -103,20 +103,14 @@ def _linear(params: Mapping[str, Any], seed: int, cores: int) -> Any:
 
 
 def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.tree import DecisionTreeRegressor
-
     return DecisionTreeRegressor(random_state=seed, **select_parameters(TREE_SPACE, params))
 
 
 def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import RandomForestRegressor
-
     return RandomForestRegressor(random_state=seed, n_jobs=cores, **select_parameters(FOREST_SPACE, params))
 
 
 def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
     return HistGradientBoostingRegressor(
         random_state=seed, early_stopping=True, **select_parameters(BOOSTING_SPACE, params)
     )

@@ -7,15 +7,14 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
 
 from windvane.tasks.validate import table_statistics
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
 from windvane.tasks.validate.table_profile import convert_to_numbers, convert_to_seconds
 from windvane.tasks.validate.table_statistics import ColumnCounts
-
-if TYPE_CHECKING:
-    import polars as pl
 
 COLUMN_CHECKS = {
     "empty": "no empty columns",
@@ -162,15 +161,11 @@ def _is_id(values: pl.Series, counts: ColumnCounts, rows: int) -> bool:
 
 def _rises(values: pl.Series) -> bool:
     """Whether whole numbers follow the order of the rows, up or down."""
-    import numpy as np
-
     ranks = values.rank().to_numpy()
     return bool(abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) >= _RISING_SHARE)
 
 
 def _mixed(values: pl.Series, name: str) -> Iterator[TableFinding]:
-    import polars as pl
-
     present = values.drop_nulls()
     if not len(present) or present.dtype != pl.String:
         return
@@ -277,14 +272,10 @@ def _stands_apart(code: float, others: pl.Series) -> bool:
 
 
 def _count(scan: pl.LazyFrame, name: str, value: object) -> int:
-    import polars as pl
-
     return int(scan.select((pl.col(name) == pl.lit(value)).sum()).collect(engine="streaming").item())
 
 
 def _dates(e: CheckInput, name: str) -> Iterator[TableFinding]:
-    import polars as pl
-
     counts, values = e.counts[name], convert_to_numbers(e.sample[name]).drop_nulls()
     values = values.filter(values < _LATEST_SECONDS)
     if len(values) < _MIN_CODE_ROWS:

@@ -6,18 +6,17 @@ The split stage calls find_overlap.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks.ingest import table_io
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import CheckInput, TableFinding
 from windvane.tasks.validate.table_statistics import scan_frame
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
 
 DUPLICATE_CHECKS = {
     "duplicates": "no row repeats another",
@@ -72,8 +71,6 @@ def find_overlap(
     frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame, sides: NDArray[np.uint8], chosen: Settings
 ) -> Iterator[TableFinding]:
     """Findings on a split. `frame`: the n rows of table.parquet in their order; `sides`: (n,), 0 for no label."""
-    import polars as pl
-
     problem, about = chosen.problem, "about " if len(sides) > MAX_OVERLAP_ROWS else ""
     hidden = {problem.id, problem.time, table_io.ROW_KEY, *problem.ignore}
     scan = frame if isinstance(frame, pl.LazyFrame) else scan_frame(frame)
@@ -112,8 +109,6 @@ def _measure_row_overlap(scan: pl.LazyFrame, names: list[str], sides: NDArray[np
     alike rows do. Rows that are alike in all columns are so in these few: only where that holds for too many, the other
     columns are read, which costs as much as all the rest of the split.
     """
-    import numpy as np
-
     every = -(-len(sides) // MAX_OVERLAP_ROWS)
     scan = scan.with_row_index(_PLACE_COLUMN)
     if every > 1:
@@ -151,15 +146,11 @@ def _content(names: list[str]) -> pl.Expr:
     """A hash of the named cells of each row. One flat sum: a chain of thousands of additions takes polars half a minute
     to plan.
     """
-    import polars as pl
-
     return pl.sum_horizontal(pl.col(name).hash(seed=j) // 4096 for j, name in enumerate(names)).alias("content")
 
 
 def measure_key_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
     """Share of the rows in the test split whose key is in the train or validation split too. Both (n,)."""
-    import polars as pl
-
     if len(keys) > MAX_OVERLAP_ROWS:  # equal keys fall into one part
         kept = pl.Series(keys).hash(seed=1).to_numpy() % -(-len(keys) // MAX_OVERLAP_ROWS) == 0
         keys, sides = keys[kept], sides[kept]
@@ -167,8 +158,6 @@ def measure_key_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
 
 
 def _measure_hash_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
-    import polars as pl
-
     judging = pl.Series(keys[sides == TEST_CODE])
     teaching = pl.Series(keys[(sides == TRAIN_CODE) | (sides == VALIDATION_CODE)]).unique()
     return float(judging.is_in(teaching.implode()).mean() or 0.0) if len(judging) else 0.0  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+import polars as pl
+
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
 from windvane.tasks.validate.table_schema import SchemaColumn, TableSchema
 
@@ -110,8 +112,6 @@ def _typed(e: CheckInput, name: str, column: SchemaColumn) -> bool:
 
 def _odd(e: CheckInput, name: str, column: SchemaColumn) -> str:
     """The first word among what should be numbers, as an example."""
-    import polars as pl
-
     if column.type != "number" or e.counts[name].shape != "words":
         return ""
     words = e.labelled.select(pl.col(name).drop_nulls())
@@ -150,8 +150,6 @@ def _values(e: CheckInput, contract: TableSchema, name: str, column: SchemaColum
 
 
 def _range(e: CheckInput, name: str, column: SchemaColumn, limit: float, present: int) -> Iterator[TableFinding]:
-    import polars as pl
-
     counts = e.counts[name]
     assert column.range is not None
     low, high = (_end(end) for end in column.range)
@@ -176,8 +174,6 @@ def _range(e: CheckInput, name: str, column: SchemaColumn, limit: float, present
 
 
 def _categories(e: CheckInput, name: str, known: tuple[str, ...], limit: float, present: int) -> Iterator[TableFinding]:
-    import polars as pl
-
     values = e.counts[name].values
     if values is not None and values <= set(known):
         return
@@ -202,8 +198,6 @@ def _categories(e: CheckInput, name: str, known: tuple[str, ...], limit: float, 
 
 def _distinct(e: CheckInput, name: str) -> int:
     """Exactly: an estimate cannot prove that nothing repeats."""
-    import polars as pl
-
     return int(e.labelled.select(pl.col(name).drop_nulls().n_unique()).collect(engine="streaming").item())
 
 

@@ -5,16 +5,16 @@ give the target away.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
+from pandas.api import types
 
 from windvane.tasks.validate.checks.column_checks import LARGEST_NUMBER, exceeds_largest_number
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
 
 # One honest column seldom tells the classes apart this well: the best of breast cancer reaches 0.92, of iris 0.95.
 _DETERMINED_SCORE = 0.98
@@ -70,9 +70,6 @@ def _mask_agreement(a: pd.Series, b: pd.Series) -> float:
 
 def _rank_correlation(column: pd.Series, label: pd.Series) -> float:
     """|Spearman's rho| over the rows that have both; 0 for columns without an order."""
-    import numpy as np
-    from pandas.api import types
-
     if not (types.is_numeric_dtype(column) or types.is_datetime64_any_dtype(column)):
         return 0.0
     both = column.notna()
@@ -88,8 +85,6 @@ def _class_recall(column: pd.Series, label: pd.Series) -> float:
     Guess: the class for which a value is most usual; of a number with many values, the class of its nearest smaller
     neighbour.
     """
-    import numpy as np
-
     label_codes, names = _codes(label)
     odd = np.arange(len(label)) % 2 == 1
     guess = (
@@ -104,8 +99,6 @@ def _class_recall(column: pd.Series, label: pd.Series) -> float:
 
 
 def _has_many_values(column: pd.Series) -> bool:
-    from pandas.api import types
-
     ordered = types.is_datetime64_any_dtype(column) or (
         types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
     )
@@ -113,8 +106,6 @@ def _has_many_values(column: pd.Series) -> bool:
 
 
 def _guess_by_value(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.bool_]) -> NDArray[np.intp]:
-    import numpy as np
-
     values = _codes(column)[0] + 1  # a missing value, -1, is a value here
     counts = np.zeros((int(values.max(initial=0)) + 1, int(label.max(initial=0)) + 1))
     np.add.at(counts, (values[~odd], label[~odd]), 1)
@@ -122,8 +113,6 @@ def _guess_by_value(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.
 
 
 def _guess_by_neighbour(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.bool_]) -> NDArray[np.intp]:
-    import numpy as np
-
     order = np.argsort(column.rank().fillna(0.0).to_numpy(dtype="float64"), kind="stable")
     # Position of the last even row at or before each place; the first places look at the first even row.
     last = np.maximum.accumulate(np.where(odd[order], -1, np.arange(len(order))))
@@ -134,8 +123,6 @@ def _guess_by_neighbour(column: pd.Series, label: NDArray[np.intp], odd: NDArray
 
 
 def _codes(values: pd.Series) -> tuple[NDArray[np.intp], Any]:
-    import pandas as pd
-
     codes, names = pd.factorize(values)
     return cast("NDArray[np.intp]", codes), names
 
@@ -269,8 +256,6 @@ def _check_amounts(target: str, e: CheckInput) -> Iterator[TableFinding]:
 
 
 def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
-    import polars as pl
-
     name, rows, distinct = e.problem.target, e.profile.rows, e.counts[e.problem.target].distinct
     if distinct > min(MAX_TARGET_CLASSES, rows / 2):
         remedy = (
@@ -312,8 +297,6 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
 
 
 def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
-    import polars as pl
-
     for role, name in (("id", e.problem.id), ("group", e.problem.group)):
         missing = 0 if name is None else e.whole.select(pl.col(name).null_count()).collect(engine="streaming").item()
         if missing:
@@ -337,8 +320,6 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
 
 def _repeats(scan: pl.LazyFrame, name: str) -> tuple[int, str]:
     """How many rows bear a value that came before, exactly, and one such value."""
-    import polars as pl
-
     values = scan.select(pl.col(name).drop_nulls())
     rows, distinct = (
         values.select(pl.len().alias("n"), pl.col(name).n_unique().alias("u")).collect(engine="streaming").row(0)
