@@ -130,16 +130,12 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
         float(wrong[: max(int(share * len(wrong)), 1)].mean()) for share in (CONFIDENT_SHARE, TOP_CONFIDENT_SHARE)
     )
     if sure > MAX_WRONG_SHARE and surest > MIN_PLATEAU_RATIO * sure and _mean_roc_auc(held.proba, codes) > MIN_ROC_AUC:
-        yield TableFinding(
-            "label_noise",
-            "warn",
-            target,
-            sure,
-            MAX_WRONG_SHARE,
+        text = (
             f"about {sure:.0%} of the labels seem wrong: even where a model of the other rows is surest, that many "
             f"disagree with it ({int(suspect.sum())} of {len(suspect)} rows contradict it with confidence). Check how "
-            f"{target!r} is recorded",
+            f"{target!r} is recorded"
         )
+        yield TableFinding("label_noise", "warn", target, sure, MAX_WRONG_SHARE, text)
 
 
 def _mean_roc_auc(proba: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
@@ -153,17 +149,10 @@ def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[Table
     mean, error = float(gain.mean()), float(gain.std() / np.sqrt(max(len(gain), 2)))
     share = mean / max(float(held.half.mean()), 1e-300)
     if share > MIN_GAIN_SHARE and mean > MIN_GAIN_STANDARD_ERRORS * error:
-        yield TableFinding(
-            "volume",
-            "warn",
-            None,
-            share,
-            MIN_GAIN_SHARE,
-            f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model"
-            + (
-                f" on other rows of the same times. More than these {rows:,} would help there; whether on later rows too, "
-                "the diagnosis of the fit shows"
-                if timed
-                else f". More rows than these {rows:,} would help"
-            ),
+        text = f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model" + (
+            f" on other rows of the same times. More than these {rows:,} would help there; whether on later rows too, "
+            "the diagnosis of the fit shows"
+            if timed
+            else f". More rows than these {rows:,} would help"
         )
+        yield TableFinding("volume", "warn", None, share, MIN_GAIN_SHARE, text)

@@ -53,47 +53,38 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
         counts = e.counts[name]
         different = table_statistics.describe_distinct(counts.distinct, e.profile.rows)
         if counts.distinct == 0:
-            yield TableFinding(
-                "empty",
-                "stop",
-                name,
-                1.0,
-                0.0,
+            text = (
                 f"data.source: column {name!r} is empty in every row that has a label. Fill it in, or add {name!r} "
-                "to problem.ignore",
+                "to problem.ignore"
             )
+            yield TableFinding("empty", "stop", name, 1.0, 0.0, text)
         elif counts.infinite:
-            yield TableFinding(
-                "infinite",
-                "stop",
-                name,
-                counts.infinite,
-                0,
+            text = (
                 f"data.source: column {name!r} holds {counts.infinite} infinite values. Fix or empty these cells, "
-                f"or add {name!r} to problem.ignore",
+                f"or add {name!r} to problem.ignore"
             )
+            yield TableFinding("infinite", "stop", name, counts.infinite, 0, text)
         elif exceeds_largest_number(counts):
-            yield TableFinding(
-                "infinite",
-                "stop",
-                name,
-                max(-counts.low, counts.high),
-                LARGEST_NUMBER,
+            text = (
                 f"data.source: column {name!r} holds values from {counts.low:g} to {counts.high:g}, too large to compute "
-                f"with. Fix or empty these cells, or add {name!r} to problem.ignore",
+                f"with. Fix or empty these cells, or add {name!r} to problem.ignore"
             )
+            yield TableFinding("infinite", "stop", name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
         elif counts.constant:
             text = f"{name!r} has the same value in every row: it is not learned from. Add it to problem.ignore"
             yield TableFinding("constant", "warn", name, 1, 2, text)
         elif name != e.problem.time and _is_id(e.sample[name], counts, e.profile.rows):
+            text = (
+                f"{name!r} looks like an id ({different} different values, such as {_example(e.sample[name])}): it "
+                f"names rows and has no information on new ones. Add it to problem.ignore, or set problem.id: {name!r}"
+            )
             yield TableFinding(
                 "identifier",
                 "warn",
                 name,
                 counts.distinct / max(e.profile.rows - counts.missing, 1),
                 _ID_DISTINCT_SHARE,
-                f"{name!r} looks like an id ({different} different values, such as {_example(e.sample[name])}): it "
-                f"names rows and has no information on new ones. Add it to problem.ignore, or set problem.id: {name!r}",
+                text,
             )
         elif types[name] == "text":
             text = (
@@ -172,16 +163,12 @@ def _mixed(values: pl.Series, name: str) -> Iterator[TableFinding]:
     number = present.str.strip_chars().cast(pl.Float64, strict=False).is_not_null()
     share, words = float(number.mean()), present.filter(~number)  # type: ignore[arg-type]
     if _MOSTLY <= share < 1 and words.n_unique() <= _FEW_WORDS:
-        yield TableFinding(
-            "mixed",
-            "warn",
-            name,
-            1 - share,
-            0.0,
+        text = (
             f"{name!r} holds numbers and words: {share:.1%} of its values are numbers, the others such as "
             f"{format_example(words[0])}, so all of it is read as words. Empty the cells that are no numbers, or leave it so if "
-            "they are codes",
+            "they are codes"
         )
+        yield TableFinding("mixed", "warn", name, 1 - share, 0.0, text)
 
 
 def _example(values: pl.Series) -> str:
@@ -244,15 +231,11 @@ def _sentinel(e: CheckInput, name: str) -> Iterator[TableFinding]:
         cells = _count(e.labelled, name, code)
         if cells < _MIN_CODE_ROWS:
             continue
-        yield TableFinding(
-            "sentinel",
-            "warn",
-            name,
-            cells / e.profile.rows,
-            0.0,
+        text = (
             f"{name!r} is {code:g} in {cells} rows ({cells / e.profile.rows:.1%}), far from its other values "
-            f"({_number(others.min())} to {_number(others.max())}): a sign for a missing value? Empty these cells if it is",
+            f"({_number(others.min())} to {_number(others.max())}): a sign for a missing value? Empty these cells if it is"
         )
+        yield TableFinding("sentinel", "warn", name, cells / e.profile.rows, 0.0, text)
 
 
 def _number(value: object) -> str:
@@ -302,15 +285,11 @@ def _dates(e: CheckInput, name: str) -> Iterator[TableFinding]:
         end = counts.low if _gap(counts.low, early) > _gap(counts.high, late) else counts.high
         level: FindingLevel = "stop" if name == e.problem.time else "warn"
         prefix = "problem.time: " if level == "stop" else ""
-        yield TableFinding(
-            "dates",
-            level,
-            name,
-            cells,
-            0,
+        text = (
             f"{prefix}column {name!r} holds {cells} dates that cannot be, such as {end:%Y-%m-%d}, while most lie between "
-            f"{_on(early)} and {_on(late)}. Fix these cells, or empty them where the date is not known",
+            f"{_on(early)} and {_on(late)}. Fix these cells, or empty them where the date is not known"
         )
+        yield TableFinding("dates", level, name, cells, 0, text)
 
 
 def _second(day: str) -> float:

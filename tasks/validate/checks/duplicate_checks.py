@@ -33,26 +33,18 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
     """What tasks/validate/table_statistics.py measured, against the limits."""
     rows, twins = e.profile.rows, e.twins
     if twins.exact:
-        yield TableFinding(
-            "duplicates",
-            "warn",
-            None,
-            twins.exact / rows,
-            0.0,
+        text = (
             f"{twins.exact} rows ({twins.exact / rows:.1%}) repeat another row in every column: each counts twice. Delete "
-            "them in the source, or name problem.group if they belong together",
+            "them in the source, or name problem.group if they belong together"
         )
+        yield TableFinding("duplicates", "warn", None, twins.exact / rows, 0.0, text)
     limit = NEAR_DUPLICATE_SHARE + USUAL_SHARE_FACTOR * (e.past.notes.get(NEAR_DUPLICATES_NOTE, 0.0) if e.past else 0.0)
     if twins.near > limit:
-        yield TableFinding(
-            "near_duplicates",
-            "warn",
-            None,
-            twins.near,
-            limit,
+        text = (
             f"{twins.near:.1%} of the rows repeat another one {twins.how}: entered twice? Keep one of each, or name "
-            "problem.group so that they stay in one split",
+            "problem.group so that they stay in one split"
         )
+        yield TableFinding("near_duplicates", "warn", None, twins.near, limit, text)
 
 
 # As the split stage numbers the sides of a row.
@@ -77,29 +69,21 @@ def find_overlap(
     names = [name for name in scan.collect_schema() if name not in hidden]
     share = _measure_row_overlap(scan, names, sides)
     if share > MAX_OVERLAP_SHARE:
-        yield TableFinding(
-            "overlap",
-            "warn",
-            None,
-            share,
-            MAX_OVERLAP_SHARE,
+        text = (
             f"{about}{share:.1%} of the held-out rows equal a training row in all that a model sees: the score "
-            "flatters. Delete the copies in the source, or name problem.group so that they stay in one split",
+            "flatters. Delete the copies in the source, or name problem.group so that they stay in one split"
         )
+        yield TableFinding("overlap", "warn", None, share, MAX_OVERLAP_SHARE, text)
     # Under a split by time a group goes on: what is asked is how it does later.
     if problem.group and chosen.split.strategy != "time":
         groups = scan.select(pl.col(problem.group).hash(seed=0)).collect(engine="streaming")
         both = measure_key_overlap(groups.to_series().to_numpy(), sides)
         if both:
-            yield TableFinding(
-                "group_overlap",
-                "warn",
-                problem.group,
-                both,
-                0.0,
+            text = (
                 f"{about}{both:.1%} of the test rows belong to a {problem.group!r} that trains too: what is learned about "
-                "it flatters the score. Set split.strategy: group",
+                "it flatters the score. Set split.strategy: group"
             )
+            yield TableFinding("group_overlap", "warn", problem.group, both, 0.0, text)
 
 
 def _measure_row_overlap(scan: pl.LazyFrame, names: list[str], sides: NDArray[np.uint8]) -> float:

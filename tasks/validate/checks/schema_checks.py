@@ -38,14 +38,11 @@ def find_schema_violations(e: CheckInput) -> Iterator[TableFinding]:
             yield from _absent(e, name, column)
         elif e.counts[name].distinct and not _typed(e, name, column):
             is_now = next(c.type for c in e.profile.columns if c.name == name)
-            yield _stop(
-                "type",
-                name,
-                is_now,
-                column.type,
+            text = (
                 f"column {name!r} is of type {is_now}, agreed is {column.type}{_odd(e, name, column)}. Fix the source, "
-                f"or set {_place(name)}.type: {is_now}",
+                f"or set {_place(name)}.type: {is_now}"
             )
+            yield _stop("type", name, is_now, column.type, text)
         else:
             yield from _values(e, e.contract, name, column)
 
@@ -53,13 +50,8 @@ def find_schema_violations(e: CheckInput) -> Iterator[TableFinding]:
 def _size(e: CheckInput, contract: TableSchema) -> Iterator[TableFinding]:
     rows, least = e.profile.rows, contract.rows.at_least
     if rows < least:
-        yield _stop(
-            "row_count",
-            None,
-            rows,
-            least,
-            f"{rows} rows with a label, agreed are {least}. Add rows, or lower rows.at_least",
-        )
+        text = f"{rows} rows with a label, agreed are {least}. Add rows, or lower rows.at_least"
+        yield _stop("row_count", None, rows, least, text)
     if e.past is None:
         return
     least = round(contract.rows.share_of_last * e.past.rows)
@@ -73,14 +65,11 @@ def _size(e: CheckInput, contract: TableSchema) -> Iterator[TableFinding]:
     if contract.time_order and time and e.past.until is not None and e.now.until is not None:
         before, now = e.past.until, e.now.until
         if now < before:
-            yield _stop(
-                "time_order",
-                time,
-                _moment(e, now),
-                _moment(e, before),
+            text = (
                 f"the newest {time!r} is {_moment(e, now)}, in the last accepted table it was {_moment(e, before)}. "
-                "Bring back the newer rows, or set time_order: false",
+                "Bring back the newer rows, or set time_order: false"
             )
+            yield _stop("time_order", time, _moment(e, now), _moment(e, before), text)
 
 
 def _moment(e: CheckInput, value: float) -> str:
@@ -124,14 +113,11 @@ def _values(e: CheckInput, contract: TableSchema, name: str, column: SchemaColum
     counts, rows = e.counts[name], max(e.profile.rows, 1)
     share = counts.missing / rows
     if share > column.missing:
-        yield _stop(
-            "missing",
-            name,
-            share,
-            column.missing,
+        text = (
             f"column {name!r} is empty in {share:.1%} of the rows, agreed are at most {column.missing:.1%}. Fill it in, "
-            f"or raise {_place(name)}.missing",
+            f"or raise {_place(name)}.missing"
         )
+        yield _stop("missing", name, share, column.missing, text)
     if column.unique:
         again = rows - counts.missing - _distinct(e, name)
         if again:
@@ -163,14 +149,11 @@ def _range(e: CheckInput, name: str, column: SchemaColumn, limit: float, present
         return
     example = counts.low if low is not None and counts.low < low else counts.high
     share = cells / present
-    yield _by_share(
-        "range",
-        name,
-        share,
-        limit,
+    text = (
         f"column {name!r} lies outside {_ends(column)} in {cells} rows ({share:.2%}), such as {_cell(example)}. Fix the "
-        f"source, or widen {_place(name)}.range",
+        f"source, or widen {_place(name)}.range"
     )
+    yield _by_share("range", name, share, limit, text)
 
 
 def _categories(e: CheckInput, name: str, known: tuple[str, ...], limit: float, present: int) -> Iterator[TableFinding]:
@@ -185,15 +168,12 @@ def _categories(e: CheckInput, name: str, known: tuple[str, ...], limit: float, 
     share = int(counted["number of cells"].sum()) / present
     listed = ", ".join(format_example(value) for value in counted[name].head(3))
     near = difflib.get_close_matches(counted[name][0], known, n=1, cutoff=0.7)
-    yield _by_share(
-        "categories",
-        name,
-        share,
-        limit,
+    text = (
         f"column {name!r} holds {len(counted)} values that are not agreed, in {share:.2%} of the rows: {listed}. "
         + (f"Was {format_example(near[0])} meant? " if near else "")
-        + f"Fix the source, or add them to {_place(name)}.categories",
+        + f"Fix the source, or add them to {_place(name)}.categories"
     )
+    yield _by_share("categories", name, share, limit, text)
 
 
 def _distinct(e: CheckInput, name: str) -> int:

@@ -154,14 +154,8 @@ def find_leaks(e: CheckInput) -> Iterator[TableFinding]:
         strength = measure_leak_strength(column, target, classes)
         level: FindingLevel = "stop" if strength >= CERTAIN_LEAK_SCORE else "warn"
         prefix = "data.source: column " if level == "stop" else ""
-        yield TableFinding(
-            "leak",
-            level,
-            name,
-            round(strength, 4),
-            CERTAIN_LEAK_SCORE,
-            f"{prefix}{name!r} {why}. Add it to problem.ignore, unless it is known before {problem.target!r} is",
-        )
+        text = f"{prefix}{name!r} {why}. Add it to problem.ignore, unless it is known before {problem.target!r} is"
+        yield TableFinding("leak", level, name, round(strength, 4), CERTAIN_LEAK_SCORE, text)
 
 
 TARGET_CHECKS = {
@@ -186,37 +180,27 @@ RARE_CLASS_SHARE = 0.05
 def find_target_faults(e: CheckInput) -> Iterator[TableFinding]:
     """All that makes learning impossible, or lopsided."""
     if e.profile.rows < MIN_LABELLED_ROWS:
-        yield _stop(
-            "rows",
-            None,
-            e.profile.rows,
-            MIN_LABELLED_ROWS,
+        text = (
             f"data.source: {e.profile.rows} rows with a label are too few: at least {MIN_LABELLED_ROWS} are needed to learn, "
-            "tune and judge. Add rows",
+            "tune and judge. Add rows"
         )
+        yield _stop("rows", None, e.profile.rows, MIN_LABELLED_ROWS, text)
     yield from _check_target(e)
     yield from _check_roles(e)
     columns = {c.name: c for c in e.profile.columns}
     if not [name for name in e.features if columns[name].type != "text" and not columns[name].constant]:
-        yield _stop(
-            "features",
-            None,
-            0,
-            1,
+        text = (
             "data.source: no column is left to learn from: all others are ignored, empty, constant or free text. Add "
-            "columns, or shorten problem.ignore",
+            "columns, or shorten problem.ignore"
         )
+        yield _stop("features", None, 0, 1, text)
     if e.rows > e.profile.rows:
         gone = e.rows - e.profile.rows
-        yield TableFinding(
-            "label",
-            "warn",
-            e.problem.target,
-            gone / e.rows,
-            0.0,
+        text = (
             f"{gone} of {e.rows} rows have no label ({e.problem.target!r} is empty): they are not used. Add "
-            "the labels if you have them",
+            "the labels if you have them"
         )
+        yield TableFinding("label", "warn", e.problem.target, gone / e.rows, 0.0, text)
 
 
 def _check_target(e: CheckInput) -> Iterator[TableFinding]:
@@ -263,14 +247,11 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
             if e.counts[name].shape == "number"
             else "Name another column, or join rare classes"
         )
-        yield _stop(
-            "classes",
-            name,
-            distinct,
-            MAX_TARGET_CLASSES,
+        text = (
             f"{target} has {distinct} different values in {rows} rows; at most {MAX_TARGET_CLASSES} classes, "
-            f"each in several rows, can be distinguished. {remedy}",
+            f"each in several rows, can be distinguished. {remedy}"
         )
+        yield _stop("classes", name, distinct, MAX_TARGET_CLASSES, text)
         return
     counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")
     few = counts.filter(pl.col("rows") < MIN_CLASS_ROWS)
@@ -285,15 +266,11 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
             "class, or leave them out",
         )
     elif (share := counts["rows"][0] / rows) < RARE_CLASS_SHARE:
-        yield TableFinding(
-            "balance",
-            "warn",
-            name,
-            share,
-            RARE_CLASS_SHARE,
+        text = (
             f"class {format_example(counts[name][0])} of {name!r} has {share:.1%} of the rows: a model that never predicts it is "
-            "right nearly always. Judge by f1 or roc_auc, not by accuracy",
+            "right nearly always. Judge by f1 or roc_auc, not by accuracy"
         )
+        yield TableFinding("balance", "warn", name, share, RARE_CLASS_SHARE, text)
 
 
 def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
@@ -308,14 +285,11 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
         return
     again, first = _repeats(e.whole, e.problem.id)
     if again:
-        yield _stop(
-            "roles",
-            e.problem.id,
-            again,
-            0,
+        text = (
             f"problem.id: column {e.problem.id!r} repeats: {again} rows have an id that came before, such as {first}. "
-            "Name a column that is different in every row, or set problem.id to null and add it to problem.ignore",
+            "Name a column that is different in every row, or set problem.id to null and add it to problem.ignore"
         )
+        yield _stop("roles", e.problem.id, again, 0, text)
 
 
 def _repeats(scan: pl.LazyFrame, name: str) -> tuple[int, str]:
