@@ -165,9 +165,19 @@ def load_problem_type(kind: str) -> ProblemType:
     return cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
 
 
-def select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of those hyperparameters that scikit-learn knows by the same names."""
-    return {name: params[name] for name in space}
+def build_with(
+    estimator: Callable[..., Any], space: Mapping[str, Hyperparameter], *, threads: bool = False, **given: Any
+) -> Callable[[Mapping[str, Any], int, int], Any]:
+    """`CandidateModel.build` of an estimator that knows the hyperparameters of `space` by the same names.
+
+    threads: it takes the number of cores. given: what no configuration changes.
+    """
+
+    def build(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+        fixed = {"random_state": seed, **({"n_jobs": cores} if threads else {}), **given}
+        return estimator(**fixed, **{name: params[name] for name in space})
+
+    return build
 
 
 def _space_evenly(low: float, high: float, log: bool, points: int) -> list[float]:
