@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import ceil, isfinite, sqrt
+from math import ceil, isfinite, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,8 @@ def find_resampling_units(frame: pd.DataFrame, loss: NDArray[np.float64], proble
     found = [resample_by_row(len(frame))]
     if problem.group is not None and problem.group in frame:
         found.append(_groups(frame[problem.group], problem.group))
-    if problem.time is not None and problem.time in frame:
-        blocks = _blocks(frame[problem.time], loss)
-        if blocks is not None:
-            found.append(blocks)
+    if problem.time is not None and problem.time in frame and (blocks := _blocks(frame[problem.time], loss)):
+        found.append(blocks)
     return min(found[1:], key=lambda u: u.count) if len(found) > 1 else found[0]
 
 
@@ -86,15 +84,12 @@ def _blocks(times: pd.Series, loss: NDArray[np.float64]) -> ResamplingUnits | No
         return None
     codes = np.where(codes < 0, len(distinct) - 1, codes).astype(np.int64)
     known = np.where(np.isfinite(loss), loss, 0.0)
-    mean = np.bincount(codes, weights=known, minlength=len(distinct)) / np.bincount(
-        codes, minlength=len(distinct)
-    ).clip(1)
-    length = estimate_block_length(mean)
+    sums, counts = (np.bincount(codes, weights, len(distinct)) for weights in (known, None))
+    length = estimate_block_length(sums / counts.clip(1))
     count = max(len(distinct) // length, 1)
     # The remainder joins the last block: a short one would weigh as much as a whole one.
-    return ResamplingUnits(
-        np.minimum(codes // length, count - 1), count, f"{count:,} blocks of {length:,} consecutive times"
-    )
+    of_row = np.minimum(codes // length, count - 1)
+    return ResamplingUnits(of_row, count, f"{count:,} blocks of {length:,} consecutive times")
 
 
 def estimate_block_length(series: NDArray[np.float64]) -> int:
@@ -183,22 +178,15 @@ def bootstrap_metrics(
     have them (the expanded percentile interval, Hesterberg, The American Statistician 69, 2015). An interval is widened
     to hold the estimate, which a biased metric can leave.
     """
-    values = {
-        name: float(kind.metrics[name].score(truth, made, None)) if len(truth) else float("nan") for name in names
-    }
+    values = {name: float(kind.metrics[name].score(truth, made, None)) if len(truth) else nan for name in names}
     if pieces.count < MIN_UNITS:
-        return {
-            name: _interval(value, [], pieces.count, f"only {pieces.count} independent pieces")
-            for name, value in values.items()
-        }
+        few = f"only {pieces.count} independent pieces"
+        return {name: _interval(value, [], pieces.count, few) for name, value in values.items()}
     samples = min(max(MAX_RESAMPLED_ROWS // len(truth), MIN_BOOTSTRAP_SAMPLES), MAX_BOOTSTRAP_SAMPLES)
     classes = made.proba.shape[1] if made.proba is not None else 1
     slow = min(max(MAX_RESAMPLED_ROWS // (2 * len(truth) * classes), MIN_STANDARD_ERROR_SAMPLES), samples)
-    ways = {
-        name: _choose_metric_method(kind, name, truth, made, value, pieces)
-        for name, value in values.items()
-        if isfinite(value)
-    }
+    known = {name: value for name, value in values.items() if isfinite(value)}
+    ways = {name: _choose_metric_method(kind, name, truth, made, value, pieces) for name, value in known.items()}
     found: dict[str, list[float]] = {name: [] for name in values}
     # Sums this short gain nothing from threads, and beside a busy neighbour lose ten times their time.
     with threadpool_limits(limits=1):

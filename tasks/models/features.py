@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api import types
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
@@ -197,14 +198,14 @@ def _angles(dates: pd.Series) -> dict[str, NDArray[Any]]:
 
 
 def _number(values: pd.Series, source: str) -> NDArray[Any]:
-    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+    if types.is_numeric_dtype(values) or types.is_bool_dtype(values):
         numbers = values.to_numpy(dtype="float64", na_value=np.nan)
-    elif pd.api.types.is_timedelta64_dtype(values):
+    elif types.is_timedelta64_dtype(values):
         numbers = values.dt.total_seconds().to_numpy()
-    elif pd.api.types.infer_dtype(values, skipna=True) == "time":
+    elif types.infer_dtype(values, skipna=True) == "time":
         # A time of day counts in seconds, as ingest reads it (tasks/ingest/column_types.py).
         numbers = pd.to_timedelta(values.astype("str")).dt.total_seconds().to_numpy()
-    elif pd.api.types.is_datetime64_any_dtype(values):
+    elif types.is_datetime64_any_dtype(values):
         raise _unreadable(values, values.notna(), source, "number")
     else:
         read = pd.to_numeric(values.replace("", None), errors="coerce")
@@ -216,7 +217,7 @@ def _number(values: pd.Series, source: str) -> NDArray[Any]:
 
 
 def _boolean(values: pd.Series, source: str) -> NDArray[Any]:
-    if pd.api.types.is_bool_dtype(values) and values.dtype != object:
+    if types.is_bool_dtype(values) and values.dtype != object:
         return values.to_numpy(dtype="float64", na_value=np.nan)
     words = values.astype("str").str.strip().str.lower()
     missing = values.isna() | (words == "")
@@ -227,7 +228,7 @@ def _boolean(values: pd.Series, source: str) -> NDArray[Any]:
 
 def _category(values: pd.Series, source: str) -> NDArray[Any]:
     words = values.astype("str").to_numpy(dtype=object)
-    if not pd.api.types.is_string_dtype(values):
+    if not types.is_string_dtype(values):
         # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
         words = np.array([w.split(".")[0] if isinstance(w, str) and _WHOLE.fullmatch(w) else w for w in words], object)
     words[(values.isna() | (words == "")).to_numpy()] = np.nan
@@ -235,8 +236,8 @@ def _category(values: pd.Series, source: str) -> NDArray[Any]:
 
 
 def _date(values: pd.Series, source: str) -> pd.Series:
-    if not pd.api.types.is_datetime64_any_dtype(values):
-        if pd.api.types.is_numeric_dtype(values) and values.notna().any():
+    if not types.is_datetime64_any_dtype(values):
+        if types.is_numeric_dtype(values) and values.notna().any():
             raise _unreadable(values, values.notna(), source, "date")
         read = pd.to_datetime(values.astype("str"), errors="coerce", utc=True, format="ISO8601")
         if (bad := read.isna() & values.notna() & (values != "")).any():

@@ -61,9 +61,12 @@ def propose_candidates(rows: int) -> tuple[str, ...]:
 
 def select_search_spaces(kind: ProblemType, log: bool) -> dict[str, CandidateModel]:
     """The problem type's candidates; the logarithm of the target is tuned only where it makes sense for this target."""
-    untuned = {} if log else {LOG_TARGET_PARAMETER: {"tuned": False}}
+
+    def tuned(key: str, dimension: Hyperparameter) -> Hyperparameter:
+        return dimension if log or key != LOG_TARGET_PARAMETER else replace(dimension, tuned=False)
+
     return {
-        name: replace(c, space={key: replace(d, **untuned.get(key, {})) for key, d in c.space.items()})
+        name: replace(c, space={key: tuned(key, d) for key, d in c.space.items()})
         for name, c in kind.candidates.items()
     }
 

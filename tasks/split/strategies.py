@@ -70,9 +70,8 @@ def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> Split
     validation = np.zeros(len(frame), dtype=bool)
     if split.strategy != "kfold":
         rest = ~test
-        validation[rest] = _lowest(
-            place[rest], None if classes is None else classes[rest], split.test + split.validation, least
-        )
+        there = None if classes is None else classes[rest]
+        validation[rest] = _lowest(place[rest], there, split.test + split.validation, least)
     what = f"group {problem.group!r}" if grouped else "row key"
     reason = f"splits follow the hash of the {what} and seed {split.seed}: they stay as the table grows"
     return SplitMasks(~test & ~validation, validation, test, None, reason)
@@ -96,13 +95,12 @@ def _lowest(
 def _split_by_time(time: pd.Series, chosen: project_params.Settings, taught_until: TimeValue) -> SplitMasks:
     split, file, rows = chosen.split, chosen.data.source, len(time)
     moments = time.to_numpy()
-    times = _in_order(moments)
+    times = np.sort(moments)
     second = _after(times, 0)
     if second == rows or _after(times, second) == rows:
         raise InputError(
             f"problem.time: {file}: column {time.name!r} has {1 + (second < rows)} different values; training, tuning and "
-            "judging need one each at least. "
-            f"Set split.strategy to stratified or random, or name a finer time column"
+            "judging need one each at least. Set split.strategy to stratified or random, or name a finer time column"
         )
     first_new, until, reason = _new_rows(time, times, taught_until)
     new = rows - first_new if until is not None else rows
@@ -116,11 +114,6 @@ def _split_by_time(time: pd.Series, chosen: project_params.Settings, taught_unti
     test = moments >= times[cut_test]
     train = moments < times[cut_validation]
     return SplitMasks(train, ~(train | test), test, until, reason)
-
-
-def _in_order(times: NDArray[Any]) -> NDArray[Any]:
-    """The times, rising. Mostly they are: then nothing is sorted."""
-    return np.sort(times) if (times[1:] < times[:-1]).any() else times
 
 
 def _after(times: NDArray[Any], place: int) -> int:
@@ -145,28 +138,16 @@ def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: TimeValue) -> 
         return 0, None, "no champion is trained by time: the newest rows of the table judge"
     dated = time.dtype.kind == "M"
     if isinstance(taught_until, str) != dated:
-        return (
-            0,
-            None,
-            f"the champion was trained until {taught_until}, which is not comparable with {time.name!r} any more: the "
-            "newest rows judge",
-        )
+        why = f"the champion was trained until {taught_until}, which is not comparable with {time.name!r} any more"
+        return 0, None, f"{why}: the newest rows judge"
     until = pd.Timestamp(taught_until).to_datetime64() if dated else taught_until
     first_new = int(times.searchsorted(until, side="right"))
     new = len(times) - first_new
+    newer = f"{new} rows are newer than {taught_until}, up to where the champion was trained"
     # Tuning and judging need a time each, and the first of all teaches.
     if new < 2 * MIN_INTERVAL_ROWS or _after(times, max(first_new, _after(times, 0))) == len(times):
-        return (
-            0,
-            None,
-            f"only {new} rows are newer than {taught_until}, up to where the champion was trained: too few, so the "
-            "newest rows of the whole table judge",
-        )
-    return (
-        first_new,
-        taught_until,
-        f"{new} rows are newer than {taught_until}, up to where the champion was trained: only these tune and judge",
-    )
+        return 0, None, f"only {newer}: too few, so the newest rows of the whole table judge"
+    return first_new, taught_until, f"{newer}: only these tune and judge"
 
 
 def _check_split(frame: pd.DataFrame, chosen: project_params.Settings, sides: SplitMasks) -> None:
@@ -244,24 +225,21 @@ def pick_rows(known: pl.DataFrame, chosen: project_params.Settings, most: int, *
     Of a rare class _A_CLASS rows are kept.
     """
     by_time = newest and chosen.split.strategy == "time"
-    place = (
-        np.arange(len(known), 0, -1)
-        if by_time
-        else row_keys.map_to_unit_interval(known[table_io.ROW_KEY].to_numpy(), chosen.split.seed)
-    )
-    order = np.argsort(place, kind="stable")
+    if by_time:
+        order = np.arange(len(known))[::-1]
+    else:
+        place = row_keys.map_to_unit_interval(known[table_io.ROW_KEY].to_numpy(), chosen.split.seed)
+        order = np.argsort(place, kind="stable")
     if chosen.problem.kind != "classification":
         return np.sort(order[:most])
     classes = known[chosen.problem.target].rank("dense").to_numpy()[order].astype(np.int64) - 1
     counts = np.bincount(classes)
     taken = np.zeros(len(known), dtype=bool)
+    least = np.minimum(counts, _MIN_CLASS_SAMPLE_ROWS)
     if by_time:
         taken[order[:most]] = True
-        counts_wanted = np.minimum(counts, _MIN_CLASS_SAMPLE_ROWS)
     else:
-        counts_wanted = np.maximum(
-            np.minimum(counts, _MIN_CLASS_SAMPLE_ROWS), np.round(most * counts / len(known)).astype(np.int64)
-        )
-    for label, wanted in enumerate(counts_wanted):
+        least = np.maximum(least, np.round(most * counts / len(known)).astype(np.int64))
+    for label, wanted in enumerate(least):
         taken[order[classes == label][:wanted]] = True
     return np.flatnonzero(taken)

@@ -43,11 +43,6 @@ def find_window_start(moment: datetime, window: WindowLength) -> datetime:
     return moment - (moment - _FIRST_MONDAY) % window.span
 
 
-def find_window_end(start: datetime, window: WindowLength) -> datetime:
-    """When the window that begins at `start` ends, which is when the next one begins."""
-    return shift_by_windows(start, window, 1)
-
-
 def number_windows(times: pd.Series, window: WindowLength) -> NDArray[np.int64]:
     """The number of the window on the calendar that each moment (n,) falls into, as begin() has it; neighbours differ by one."""
     if window.months is not None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 from numpy.typing import NDArray
+from polars import selectors
 
 from windvane.tasks.ingest import table_io
 
@@ -77,7 +78,7 @@ def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[in
     `look`: what need not be looked up again.
     """
     schema = {name: kind for name, kind in scan.collect_schema().items() if name != table_io.ROW_KEY}
-    rows = look.rows if look else int(scan.select(pl.len()).collect(engine="streaming").item())
+    rows = look.rows if look else scan.select(pl.len()).collect(engine="streaming").item()
     file = look.file if look else None
     ends = table_io.read_column_ends(file) if file else _find_ends(scan, schema)
     listed: dict[str, frozenset[str]] = {}
@@ -86,11 +87,10 @@ def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[in
     else:
         sample = look.sample if look else sample_evenly(scan, rows, DISTINCT_SAMPLE_ROWS)
         distinct, listed = _distinct(scan, schema, ends, rows, sample, file)
-    found = [
-        replace(_counts(scan, name, kind, rows, ends[name], distinct[name]), values=listed.get(name))
-        for name, kind in schema.items()
-    ]
-    return rows, tuple(sorted(found, key=lambda c: c.name))
+    return rows, tuple(
+        replace(_counts(scan, name, schema[name], rows, ends[name], distinct[name]), values=listed.get(name))
+        for name in sorted(schema)
+    )
 
 
 def describe_distinct(distinct: int, rows: int) -> str:
@@ -121,10 +121,7 @@ def _find_ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, table_io
         if kind != pl.Null and get_value_shape(kind) != "words":
             wanted |= {(name, "low"): pl.col(name).min(), (name, "high"): pl.col(name).max()}
     got = _compute_values(scan, wanted)
-    return {
-        name: table_io.ColumnEnds(got[name, "missing"], got.get((name, "low")), got.get((name, "high")))
-        for name in schema
-    }
+    return {n: table_io.ColumnEnds(got[n, "missing"], got.get((n, "low")), got.get((n, "high"))) for n in schema}
 
 
 def _distinct(
@@ -177,11 +174,10 @@ def _counts(
 
 def _finite(scan: pl.LazyFrame, name: str) -> tuple[int, Any, Any]:
     """How many infinite values there are, and the ends of the others."""
-    values = pl.col(name).filter(pl.col(name).is_finite())
-    got = _compute_values(
-        scan, {"infinite": pl.col(name).is_infinite().sum(), "low": values.min(), "high": values.max()}
-    )
-    return got["infinite"], got["low"], got["high"]
+    column = pl.col(name)
+    values = column.filter(column.is_finite())
+    looks = (column.is_infinite().sum().alias("infinite"), values.min().alias("low"), values.max().alias("high"))
+    return scan.select(looks).collect(engine="streaming").row(0)
 
 
 def _words(scan: pl.LazyFrame, name: str, rows: int) -> float:
@@ -265,10 +261,11 @@ def measure_near_duplicates(frame: pl.DataFrame) -> tuple[float, str]:
     """Share of rows that repeat another one of `frame` but for rounding, blanks and case, or but for one column."""
     if len(frame) < 2 or not frame.width:
         return 0.0, ""
-    exact, coarse = _hashes(frame), _hashes(frame.select(_round_values(frame)))
+    exact, coarse = _hashes(frame), _hashes(_round_values(frame))
     first = np.unique(exact.sum(axis=1), return_index=True)[1]  # of rows alike to the letter, one
     coarse = coarse[first]
-    agree = [_agreement(coarse[:, j]) for j in range(frame.width)]
+    counted = [np.unique(column, return_counts=True)[1] / len(coarse) for column in coarse.T]
+    agree = [float((shares**2).sum()) for shares in counted]  # the chance that two rows agree in a column
     whole, by_chance = coarse.sum(axis=1), len(coarse) * np.prod(agree)
     found = _mask_repeated(whole) if by_chance < _MAX_CHANCE_SHARE else np.zeros(len(coarse), dtype=bool)
     most, how = int(found.sum()), "but for rounding, blanks or case"
@@ -282,12 +279,6 @@ def measure_near_duplicates(frame: pl.DataFrame) -> tuple[float, str]:
     return float(found.sum()) / 2 / len(frame), how
 
 
-def _agreement(values: NDArray[np.uint64]) -> float:
-    """The chance that two rows agree in a column."""
-    counts = np.unique(values, return_counts=True)[1] / len(values)
-    return float((counts**2).sum())
-
-
 def _mask_repeated(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Rows whose key another row has too."""
     order = np.sort(keys)
@@ -299,10 +290,6 @@ def _hashes(frame: pl.DataFrame) -> NDArray[np.uint64]:
     return np.column_stack([frame[name].hash(seed=j).to_numpy() for j, name in enumerate(frame.columns)])
 
 
-def _round_values(frame: pl.DataFrame) -> list[Any]:
-    def coarse(name: str, kind: Any) -> Any:
-        if kind == pl.String:
-            return pl.col(name).str.strip_chars().str.replace_all(r"\s+", " ").str.to_lowercase()
-        return pl.col(name).round_sig_figs(_COMPARED_DIGITS) if kind.is_float() else pl.col(name)
-
-    return [coarse(name, kind) for name, kind in frame.schema.items()]
+def _round_values(frame: pl.DataFrame) -> pl.DataFrame:
+    words = selectors.string().str.strip_chars().str.replace_all(r"\s+", " ").str.to_lowercase()
+    return frame.with_columns(words, selectors.float().round_sig_figs(_COMPARED_DIGITS))

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from windvane.tasks.validate import table_statistics
-from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
-from windvane.tasks.validate.table_profile import convert_to_numbers, convert_to_seconds
+from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_cell, format_example
+from windvane.tasks.validate.table_profile import convert_to_moment, convert_to_numbers, convert_to_seconds
 from windvane.tasks.validate.table_statistics import ColumnCounts
 
 COLUMN_CHECKS = {
@@ -75,7 +75,7 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
             yield TableFinding("constant", "warn", name, 1, 2, text)
         elif name != e.problem.time and _is_id(e.sample[name], counts, e.profile.rows):
             text = (
-                f"{name!r} looks like an id ({different} different values, such as {_example(e.sample[name])}): it "
+                f"{name!r} looks like an id ({different} different values, such as {format_example(e.sample[name].drop_nulls()[0])}): it "
                 f"names rows and has no information on new ones. Add it to problem.ignore, or set problem.id: {name!r}"
             )
             yield TableFinding(
@@ -146,14 +146,9 @@ def _is_id(values: pl.Series, counts: ColumnCounts, rows: int) -> bool:
         return not present.str.contains(r"\s").mean() > 0.01  # type: ignore[operator]
     if counts.shape != "number" or not bool((present.cast(float) % 1 == 0).all()):
         return False
-    span = counts.high - counts.low + 1
-    return _rises(present) or span > _SPREAD * rows or _ID_NAME.search(counts.name) is not None
-
-
-def _rises(values: pl.Series) -> bool:
-    """Whether whole numbers follow the order of the rows, up or down."""
-    ranks = values.rank().to_numpy()
-    return bool(abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) >= _RISING_SHARE)
+    along = np.corrcoef(present.rank().to_numpy(), np.arange(n))[0, 1]
+    rises, span = abs(along) >= _RISING_SHARE, counts.high - counts.low + 1
+    return bool(rises) or span > _SPREAD * rows or _ID_NAME.search(counts.name) is not None
 
 
 def _mixed(values: pl.Series, name: str) -> Iterator[TableFinding]:
@@ -169,10 +164,6 @@ def _mixed(values: pl.Series, name: str) -> Iterator[TableFinding]:
             "they are codes"
         )
         yield TableFinding("mixed", "warn", name, 1 - share, 0.0, text)
-
-
-def _example(values: pl.Series) -> str:
-    return format_example(values.drop_nulls()[0])
 
 
 VALUE_CHECKS = {
@@ -204,9 +195,9 @@ def find_value_faults(e: CheckInput) -> Iterator[TableFinding]:
         if e.counts[name].shape == "number" and e.counts[name].distinct > 2:
             yield from _sentinel(e, name)
     # What a column holds counts even where no model sees it: problem.time decides which rows judge.
-    dated = [name for name, c in e.counts.items() if c.shape == "date" and name not in e.problem.ignore]
-    for name in dated:
-        yield from _dates(e, name)
+    for name, counts in e.counts.items():
+        if counts.shape == "date" and name not in e.problem.ignore:
+            yield from _dates(e, name)
     for name in e.features:
         if e.counts[name].shape == "words" and e.counts[name].distinct:
             yield from _date_words(e.sample[name].drop_nulls(), name)
@@ -228,18 +219,14 @@ def _sentinel(e: CheckInput, name: str) -> Iterator[TableFinding]:
         others = values.filter(values != code)
         if len(others) < _MIN_CODE_ROWS or not _stands_apart(code, others):
             continue
-        cells = _count(e.labelled, name, code)
+        cells = e.labelled.select((pl.col(name) == code).sum()).collect(engine="streaming").item()
         if cells < _MIN_CODE_ROWS:
             continue
         text = (
             f"{name!r} is {code:g} in {cells} rows ({cells / e.profile.rows:.1%}), far from its other values "
-            f"({_number(others.min())} to {_number(others.max())}): a sign for a missing value? Empty these cells if it is"
+            f"({format_cell(others.min())} to {format_cell(others.max())}): a sign for a missing value? Empty these cells if it is"
         )
         yield TableFinding("sentinel", "warn", name, cells / e.profile.rows, 0.0, text)
-
-
-def _number(value: object) -> str:
-    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
 
 
 def _stands_apart(code: float, others: pl.Series) -> bool:
@@ -254,10 +241,6 @@ def _stands_apart(code: float, others: pl.Series) -> bool:
     return away > _APART * (high - low) and away > _FAR * max(abs(low), abs(high)) * (0.5 if code < 0 else 1)
 
 
-def _count(scan: pl.LazyFrame, name: str, value: object) -> int:
-    return int(scan.select((pl.col(name) == pl.lit(value)).sum()).collect(engine="streaming").item())
-
-
 def _dates(e: CheckInput, name: str) -> Iterator[TableFinding]:
     counts, values = e.counts[name], convert_to_numbers(e.sample[name]).drop_nulls()
     values = values.filter(values < _LATEST_SECONDS)
@@ -268,37 +251,24 @@ def _dates(e: CheckInput, name: str) -> Iterator[TableFinding]:
     assert late is not None
     span = late - early
     column = pl.col(name).dt.epoch("us").cast(pl.Float64) / 1e6
-    spots = [_second(moment) for moment in _PLACEHOLDER_DATES]
+    spots = [convert_to_seconds(dt.datetime.fromisoformat(day)) for day in _PLACEHOLDER_DATES]
     # A moment that the bulk of the column surrounds is a day like any other.
     coded = [spot for spot in spots if not early - span - _YEAR_SECONDS <= spot <= late + span + _YEAR_SECONDS]
     reach = max(3 * span, _MAX_YEARS_APART * _YEAR_SECONDS / 4)
     low, high = convert_to_seconds(counts.low), convert_to_seconds(counts.high)
     if low >= early - reach and high <= late + reach and not any(low - _DAY_SECONDS < spot <= high for spot in coded):
         return
-    odd = (
-        (column < early - reach)
-        | (column > late + reach)
-        | ((column // _DAY_SECONDS * _DAY_SECONDS).is_in(coded) if coded else pl.lit(False))
-    )
+    odd = ~column.is_between(early - reach, late + reach)
+    if coded:
+        odd |= (column // _DAY_SECONDS * _DAY_SECONDS).is_in(coded)
     cells = e.labelled.select(odd.sum()).collect(engine="streaming").item()
     if cells:
-        end = counts.low if _gap(counts.low, early) > _gap(counts.high, late) else counts.high
+        end = counts.low if abs(low - early) > abs(high - late) else counts.high
         level: FindingLevel = "stop" if name == e.problem.time else "warn"
         prefix = "problem.time: " if level == "stop" else ""
         text = (
-            f"{prefix}column {name!r} holds {cells} dates that cannot be, such as {end:%Y-%m-%d}, while most lie between "
-            f"{_on(early)} and {_on(late)}. Fix these cells, or empty them where the date is not known"
+            f"{prefix}column {name!r} holds {cells} dates that cannot be, such as {end:%Y-%m-%d}, while most lie "
+            f"between {convert_to_moment(early):%Y-%m-%d} and {convert_to_moment(late):%Y-%m-%d}. Fix these cells, or "
+            "empty them where the date is not known"
         )
         yield TableFinding("dates", level, name, cells, 0, text)
-
-
-def _second(day: str) -> float:
-    return (dt.datetime.fromisoformat(day) - dt.datetime(1970, 1, 1)).total_seconds()
-
-
-def _gap(moment: dt.datetime, second: float) -> float:
-    return abs((moment - dt.datetime(1970, 1, 1)).total_seconds() - second)
-
-
-def _on(second: float) -> str:
-    return f"{dt.datetime(1970, 1, 1) + dt.timedelta(seconds=second):%Y-%m-%d}"

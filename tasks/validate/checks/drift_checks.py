@@ -65,20 +65,20 @@ def find_table_drift(e: CheckInput) -> Iterator[TableFinding]:
         if then is None or now is None or then.type != now.type or name == e.problem.time:
             continue
         if not then.silent and (now.silent or now.missing > max(0.99, then.missing + 0.2)):
-            yield _find_silent_column(name, then, now, e.past.rows)
+            yield from _silent(name, then, now, e.past.rows)
             continue
         told = [*_scale(name, then, now), *_renamed(name, then, now), *_gaps(name, then, now, rows)]
         yield from told or _drift(name, then, now, rows, len(e.watched))
 
 
-def _find_silent_column(name: str, then: ColumnSummary, now: ColumnSummary, rows: int) -> TableFinding:
+def _silent(name: str, then: ColumnSummary, now: ColumnSummary, rows: int) -> Iterator[TableFinding]:
     what = "is empty" if now.missing > 0.99 else "has one value"
     text = (
         f"{name!r} {what} in the new rows; the last accepted table had "
         f"{table_statistics.describe_distinct(then.distinct, rows)} different values. "
         "Has its source stopped? Fix it, or add it to problem.ignore"
     )
-    return TableFinding("silent", "warn", name, now.distinct, then.distinct, text)
+    yield TableFinding("silent", "warn", name, now.distinct, then.distinct, text)
 
 
 def _scale(name: str, then: ColumnSummary, now: ColumnSummary) -> Iterator[TableFinding]:

@@ -5,7 +5,7 @@ give the target away.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -85,16 +85,10 @@ def _class_recall(column: pd.Series, label: pd.Series) -> float:
     Guess: the class for which a value is most usual; of a number with many values, the class of its nearest smaller
     neighbour.
     """
-    label_codes, names = _codes(label)
+    label_codes = pd.factorize(label)[0]
     odd = np.arange(len(label)) % 2 == 1
-    guess = (
-        _guess_by_neighbour(column, label_codes, odd)
-        if _has_many_values(column)
-        else _guess_by_value(column, label_codes, odd)
-    )
-    recalls = [
-        (guess[odd & (label_codes == k)] == k).mean() for k in range(len(names)) if (odd & (label_codes == k)).any()
-    ]
+    guess = (_guess_by_neighbour if _has_many_values(column) else _guess_by_value)(column, label_codes, odd)
+    recalls = [(guess[odd & (label_codes == k)] == k).mean() for k in np.unique(label_codes[odd]) if k >= 0]
     return float(np.mean(recalls)) if len(recalls) > 1 else 0.0
 
 
@@ -106,7 +100,7 @@ def _has_many_values(column: pd.Series) -> bool:
 
 
 def _guess_by_value(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.bool_]) -> NDArray[np.intp]:
-    values = _codes(column)[0] + 1  # a missing value, -1, is a value here
+    values = pd.factorize(column)[0] + 1  # a missing value, -1, is a value here
     counts = np.zeros((int(values.max(initial=0)) + 1, int(label.max(initial=0)) + 1))
     np.add.at(counts, (values[~odd], label[~odd]), 1)
     return cast("NDArray[np.intp]", (counts / np.maximum(counts.sum(axis=0), 1)).argmax(axis=1)[values])
@@ -120,11 +114,6 @@ def _guess_by_neighbour(column: pd.Series, label: NDArray[np.intp], odd: NDArray
     guess = np.empty_like(label)
     guess[order] = label[order][np.where(last < 0, first, last)]
     return guess
-
-
-def _codes(values: pd.Series) -> tuple[NDArray[np.intp], Any]:
-    codes, names = pd.factorize(values)
-    return cast("NDArray[np.intp]", codes), names
 
 
 LEAK_CHECKS = {"leak": "no column that alone gives the target away"}
@@ -184,7 +173,7 @@ def find_target_faults(e: CheckInput) -> Iterator[TableFinding]:
             f"data.source: {e.profile.rows} rows with a label are too few: at least {MIN_LABELLED_ROWS} are needed to learn, "
             "tune and judge. Add rows"
         )
-        yield _stop("rows", None, e.profile.rows, MIN_LABELLED_ROWS, text)
+        yield TableFinding("rows", "stop", None, e.profile.rows, MIN_LABELLED_ROWS, text)
     yield from _check_target(e)
     yield from _check_roles(e)
     columns = {c.name: c for c in e.profile.columns}
@@ -193,7 +182,7 @@ def find_target_faults(e: CheckInput) -> Iterator[TableFinding]:
             "data.source: no column is left to learn from: all others are ignored, empty, constant or free text. Add "
             "columns, or shorten problem.ignore"
         )
-        yield _stop("features", None, 0, 1, text)
+        yield TableFinding("features", "stop", None, 0, 1, text)
     if e.rows > e.profile.rows:
         gone = e.rows - e.profile.rows
         text = (
@@ -209,10 +198,10 @@ def _check_target(e: CheckInput) -> Iterator[TableFinding]:
     if column.distinct == 1:
         only = format_example(e.sample[column.name][0])
         text = f"{target} is constant ({only} in every row): there is nothing to learn. Name another column"
-        yield _stop("target", column.name, 1, 2, text)
+        yield TableFinding("target", "stop", column.name, 1, 2, text)
     elif column.type == "date":
         text = f"{target} holds dates. Name a number or a class; a span of days is a number"
-        yield _stop("target", column.name, "date", "number", text)
+        yield TableFinding("target", "stop", column.name, "date", "number", text)
     elif e.problem.kind == "regression":
         yield from _check_amounts(target, e)
     else:
@@ -224,16 +213,16 @@ def _check_amounts(target: str, e: CheckInput) -> Iterator[TableFinding]:
     if counts.shape != "number":
         what = "words" if counts.shape != "boolean" else "true and false"
         text = f"{target} holds {what}, not numbers. Set problem.kind: classification, or name a number"
-        yield _stop("target", name, what, "number", text)
+        yield TableFinding("target", "stop", name, what, "number", text)
     elif counts.infinite:
         text = f"{target} holds {counts.infinite} infinite values. Fix or empty these cells"
-        yield _stop("infinite", name, counts.infinite, 0, text)
+        yield TableFinding("infinite", "stop", name, counts.infinite, 0, text)
     elif exceeds_largest_number(counts):
         text = (
             f"{target} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. Fix or empty these "
             "cells"
         )
-        yield _stop("infinite", name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
+        yield TableFinding("infinite", "stop", name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
     elif counts.distinct == 2:
         text = f"{name!r} has two values: problem.kind: classification would suit it better"
         yield TableFinding("target", "warn", name, 2, 3, text)
@@ -251,14 +240,15 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
             f"{target} has {distinct} different values in {rows} rows; at most {MAX_TARGET_CLASSES} classes, "
             f"each in several rows, can be distinguished. {remedy}"
         )
-        yield _stop("classes", name, distinct, MAX_TARGET_CLASSES, text)
+        yield TableFinding("classes", "stop", name, distinct, MAX_TARGET_CLASSES, text)
         return
     counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")
     few = counts.filter(pl.col("rows") < MIN_CLASS_ROWS)
     if len(few):
         listed = ", ".join(f"{format_example(value)} ({count})" for value, count in few.head(5).iter_rows())
-        yield _stop(
+        yield TableFinding(
             "classes",
+            "stop",
             name,
             int(few["rows"].min()),  # type: ignore[arg-type]
             MIN_CLASS_ROWS,
@@ -280,7 +270,7 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
             text = (
                 f"problem.{role}: column {name!r} is empty in {missing} rows. Fill it in, or set problem.{role} to null"
             )
-            yield _stop("roles", name, missing, 0, text)
+            yield TableFinding("roles", "stop", name, missing, 0, text)
     if e.problem.id is None:
         return
     again, first = _repeats(e.whole, e.problem.id)
@@ -289,20 +279,15 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
             f"problem.id: column {e.problem.id!r} repeats: {again} rows have an id that came before, such as {first}. "
             "Name a column that is different in every row, or set problem.id to null and add it to problem.ignore"
         )
-        yield _stop("roles", e.problem.id, again, 0, text)
+        yield TableFinding("roles", "stop", e.problem.id, again, 0, text)
 
 
 def _repeats(scan: pl.LazyFrame, name: str) -> tuple[int, str]:
     """How many rows bear a value that came before, exactly, and one such value."""
     values = scan.select(pl.col(name).drop_nulls())
-    rows, distinct = (
-        values.select(pl.len().alias("n"), pl.col(name).n_unique().alias("u")).collect(engine="streaming").row(0)
-    )
+    both = values.select(pl.len().alias("n"), pl.col(name).n_unique().alias("u"))
+    rows, distinct = both.collect(engine="streaming").row(0)
     if rows == distinct:
         return 0, ""
     counted = values.group_by(name).agg(pl.len().alias("rows of a value")).filter(pl.col("rows of a value") > 1)
     return rows - distinct, format_example(counted.select(pl.col(name).min()).collect(engine="streaming").item())
-
-
-def _stop(check: str, column: str | None, figure: float | str, limit: float | str, message: str) -> TableFinding:
-    return TableFinding(check, "stop", column, figure, limit, message)
