@@ -129,7 +129,7 @@ def draw_bootstrap_samples(units: ResamplingUnits, times: int, seed: int) -> Ite
 def estimate_mean(
     values: NDArray[np.float64], units: ResamplingUnits, confidence: float = INTERVAL_CONFIDENCE
 ) -> ScoreInterval:
-    """Mean of `values` (n,) with an interval that allows for the units; see spread()."""
+    """Mean of `values` (n,) with an interval that allows for the units; see estimate_standard_error()."""
     if not len(values) or not np.isfinite(values).all():
         return ScoreInterval(None, None, None, "there are no rows" if not len(values) else "a row has no defined loss")
     centre = float(values.mean())

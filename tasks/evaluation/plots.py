@@ -240,9 +240,9 @@ def draw_classification_plots(kind: ProblemType, record: pd.DataFrame, problem: 
     made = read_predictions(record, truth)
     table, reliability = count_confusion(truth, made), measure_calibration(truth, made)
     found = {
-        "confusion": table and _confusion(table, problem.target),
+        "confusion": _confusion(table, problem.target) if table else None,
         "roc_and_precision_recall": _roc(truth, made, problem.target),
-        "reliability": reliability and _reliability(reliability, len(truth), problem.target),
+        "reliability": _reliability(reliability, len(truth), problem.target) if reliability else None,
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 

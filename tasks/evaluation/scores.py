@@ -84,7 +84,7 @@ def name_class_column(value: Any) -> str:
 
 
 def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, seed: int) -> dict[str, ScoreInterval]:
-    """Every metric of the problem type on the record, with a 95 % bootstrap interval; see bootstrap().
+    """Every metric of the problem type on the record, with a 95 % bootstrap interval; see bootstrap_metrics().
 
     Resampled by block of time or by group where the problem names a time or a group, else by row (tasks/evaluation/intervals.py).
     """

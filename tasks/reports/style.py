@@ -34,7 +34,7 @@ def build_figure(
     for text, down, size, weight, colour in ((title, 0.12, 12.5, "bold", INK), (subtitle, 0.41, 9, "normal", SOFT_INK)):
         # Smaller where the text would run off the figure; a letter is about 0.62 of the size wide.
         fitting = min(size, (width - 0.2) * 72 / (0.62 * max(len(text), 1)))
-        style = {"ha": "left", "va": "top", "fontsize": fitting, "fontweight": weight, "color": colour}
+        style: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": fitting, "fontweight": weight, "color": colour}
         figure.text(0.1 / width, 1 - down / height, text, **style)
     axes = figure.subplots(1, len(panels), width_ratios=list(panels), squeeze=False)[0]
     for ax in axes:

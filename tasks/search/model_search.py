@@ -136,7 +136,7 @@ def search_models(
     report: Callable[[TrialProgress], None],
     clock: SecondsClock = time.monotonic,
 ) -> SearchResult:
-    """The baseline, every candidate at its defaults, then tuning: see plan.steps(). At most `cores` threads at a time.
+    """The baseline, every candidate at its defaults, then tuning: see plan_trials(). At most `cores` threads at a time.
 
     Trials run one after another, each with all cores: the sampler then sees the same past in every run, and the same
     arguments give the same result (unless the clock cuts it short). search.timeout bounds the whole search, earlier

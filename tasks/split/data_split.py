@@ -115,7 +115,7 @@ def read_training_rows(root: Path, chosen: project_params.Settings) -> tuple[pd.
 
 
 def open_test_rows(root: Path, chosen: project_params.Settings, permit: TestPermit) -> pd.DataFrame:
-    """The test rows; of a large side a sample. Opened once per fingerprint: only the ledger gives a Permit.
+    """The test rows; of a large side a sample. Opened once per fingerprint: only the ledger gives a permit.
     Raises SealedError without one.
     """
     _require_permit(permit)

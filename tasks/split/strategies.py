@@ -219,10 +219,10 @@ def describe_sampling(rows: dict[str, int], chosen: project_params.Settings) -> 
 
 
 def pick_rows(known: pl.DataFrame, chosen: project_params.Settings, most: int, *, newest: bool) -> NDArray[np.intp]:
-    """Places of about `most` of the rows, rising. `known`: their columns(), with strategy time in the order of time.
+    """Places of about `most` of the rows, rising. `known`: their list_sampling_columns(), with strategy time in the order of time.
 
     With strategy time and `newest` the last rows; else the lowest hashes of the row keys, of each class in proportion.
-    Of a rare class _A_CLASS rows are kept.
+    Of a rare class _MIN_CLASS_SAMPLE_ROWS rows are kept.
     """
     by_time = newest and chosen.split.strategy == "time"
     if by_time:

@@ -44,7 +44,7 @@ def find_window_start(moment: datetime, window: WindowLength) -> datetime:
 
 
 def number_windows(times: pd.Series, window: WindowLength) -> NDArray[np.int64]:
-    """The number of the window on the calendar that each moment (n,) falls into, as begin() has it; neighbours differ by one."""
+    """The number of the calendar window that each moment (n,) falls into, see find_window_start(); neighbours differ by one."""
     if window.months is not None:
         return np.asarray((times.dt.year * 12 + times.dt.month - 1) // window.months, dtype=np.int64)
     return np.asarray((times - pd.Timestamp(_FIRST_MONDAY).tz_localize(None)) // window.span, dtype=np.int64)

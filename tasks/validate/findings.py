@@ -82,7 +82,7 @@ def write_findings(findings: Iterable[TableFinding], path: Path) -> None:
 
 
 def read_findings(path: Path) -> tuple[TableFinding, ...]:
-    """What write() wrote."""
+    """What write_findings() wrote."""
     return io.read_record(path, lambda found: tuple(TableFinding(**content) for content in found))
 
 

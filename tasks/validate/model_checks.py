@@ -121,19 +121,16 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
     sure, surest = (
         float(wrong[: max(int(share * len(wrong)), 1)].mean()) for share in (CONFIDENT_SHARE, TOP_CONFIDENT_SHARE)
     )
-    if sure > MAX_WRONG_SHARE and surest > MIN_PLATEAU_RATIO * sure and _mean_roc_auc(held.proba, codes) > MIN_ROC_AUC:
+    if not (sure > MAX_WRONG_SHARE and surest > MIN_PLATEAU_RATIO * sure):
+        return
+    # Of each class against the rest.
+    if np.mean([roc_auc_score(codes == k, column) for k, column in enumerate(held.proba.T)]) > MIN_ROC_AUC:
         text = (
             f"about {sure:.0%} of the labels seem wrong: even where a model of the other rows is surest, that many "
             f"disagree with it ({int(suspect.sum())} of {len(suspect)} rows contradict it with confidence). Check how "
             f"{target!r} is recorded"
         )
         yield TableFinding("label_noise", "warn", target, sure, MAX_WRONG_SHARE, text)
-
-
-def _mean_roc_auc(proba: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
-    """Mean area under the ROC curves of each class against the rest."""
-    present = [k for k in range(proba.shape[1]) if len(np.unique(codes == k)) == 2]
-    return float(np.mean([roc_auc_score(codes == k, proba[:, k]) for k in present])) if present else 0.0
 
 
 def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[TableFinding]:

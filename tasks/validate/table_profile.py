@@ -316,7 +316,7 @@ def write_summary(digest: TableSummary | None, path: Path) -> None:
 
 
 def read_summary(path: Path) -> TableSummary | None:
-    """What write() wrote; None also where the file is absent."""
+    """What write_summary() wrote; None also where the file is absent."""
     return io.read_record(path, parse_summary) if path.exists() else None
 
 

@@ -18,7 +18,7 @@ from polars import selectors
 from windvane.tasks.ingest import table_io
 
 ValueShape = Literal["number", "boolean", "date", "words"]
-# Up to here different values are counted exactly. Beyond, only where a sample shows at most FEW of them; HyperLogLog
+# Up to here different values are counted exactly. Beyond, only where a sample shows at most FEW_DISTINCT_VALUES of them; HyperLogLog
 # estimates the others within ten percent or so: memory stays bounded, and nothing hangs on the digits of such a count.
 EXACT_COUNT_ROWS = 1_000_000
 FEW_DISTINCT_VALUES = 10_000
@@ -73,7 +73,7 @@ def scan_frame(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFram
 
 
 def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[int, tuple[ColumnCounts, ...]]:
-    """Rows of the scan, and the counts of every column but tables.ROW, by name. Memory does not grow with the rows.
+    """Rows of the scan, and the counts of every column but the row key, by name. Memory does not grow with the rows.
 
     `look`: what need not be looked up again.
     """
@@ -94,7 +94,7 @@ def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[in
 
 
 def describe_distinct(distinct: int, rows: int) -> str:
-    """How many different values counts() found in `rows` rows, in words: an estimate is named as one."""
+    """How many different values count_columns() found in `rows` rows, in words: an estimate is named as one."""
     if rows <= EXACT_COUNT_ROWS or distinct <= FEW_DISTINCT_VALUES:
         return f"{distinct:,}"
     return f"about {float(f'{distinct:.2g}'):,.0f}"
@@ -132,7 +132,7 @@ def _distinct(
     sample: pl.DataFrame,
     file: Path | None,
 ) -> tuple[dict[str, int], dict[str, frozenset[str]]]:
-    """Different values of each column of many rows, an estimate where the sample has more than FEW; few words by name."""
+    """Different values of each column of many rows, an estimate where the sample has many; few words by name."""
     found, many, few = {}, [], []
     for name, kind in schema.items():
         e = ends[name]
@@ -202,7 +202,7 @@ def sample_evenly(scan: pl.LazyFrame, rows: int, most: int = CHECK_SAMPLE_ROWS) 
 def sample_evenly_and_where(
     scan: pl.LazyFrame, rows: int, most: int, also: pl.Expr | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What spread() gives, and the rows of which `also` holds (None: all), in one reading."""
+    """What sample_evenly() gives, and the rows of which `also` holds (None: all), in one reading."""
     if also is None:
         every = scan.collect(engine="streaming")
         return sample_evenly(every.lazy(), rows, most), every
@@ -248,7 +248,7 @@ def choose_comparable_rows(scan: pl.LazyFrame, names: list[str], rows: int) -> p
 
 
 def count_duplicate_rows(some: pl.DataFrame, rows: int, id: str | None) -> DuplicateRows:
-    """Compares whole rows, all but the id. `some`: of a table of `rows` rows all, or a bucket()."""
+    """Compares whole rows, all but the id. `some`: of a table of `rows` rows all, or what choose_comparable_rows() chose."""
     names = tuple(sorted(name for name in some.columns if name not in (id, table_io.ROW_KEY)))
     # The key of a row without an id is its content.
     keyed = id is None and table_io.ROW_KEY in some.columns

@@ -48,7 +48,7 @@ class ValidatedTable:
 def run_validation(root: Path, chosen: project_params.Settings) -> None:
     """Check table.parquet below `root` against schema.yaml and accepted.json; write what was seen.
 
-    Raises one InputError that lists all that stops, and keeps the page of such a table at STOPPED.
+    Raises one InputError that lists all that stops, and keeps the page of such a table at STOPPED_PAGE_FILE.
     """
     accepted, table = table_profile.read_summary(root / io.ACCEPTED_SUMMARY_FILE), root / table_profile.TABLE_FILE
     agreed = table_schema.load_schema(root / table_schema.SCHEMA_FILE)

@@ -87,7 +87,7 @@ def f1(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | No
 
 
 def log_loss(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
-    """Mean negative logarithm of the probability given to the true class, in nats, clipped at CLIP."""
+    """Mean negative logarithm of the probability given to the true class, in nats, clipped at MIN_PROBABILITY."""
     return float(np.average(compute_class_loss(truth, predictions, "log_loss"), weights=weights))
 
 
@@ -113,25 +113,15 @@ def average_precision(truth: NDArray[Any], predictions: Predictions, weights: ND
 
 def compute_class_loss(truth: NDArray[Any], predictions: Predictions, headline: str) -> NDArray[Any]:
     """Log loss per row (n,), whatever the headline: the additive one among them. A class never seen in training costs
-    as much as an impossible one, -log(CLIP)."""
-    codes, proba = encode_labels(truth, predictions), get_probabilities(predictions)
+    as much as an impossible one, -log(MIN_PROBABILITY)."""
+    codes, proba = encode_labels(truth, predictions), np.asarray(predictions.proba)
     given = np.where(codes >= 0, proba[np.arange(len(codes)), codes], 0.0)
     return np.asarray(-np.log(np.clip(given, MIN_PROBABILITY, 1.0)))
 
 
-def get_classes(predictions: Predictions) -> NDArray[Any]:
-    """The classes (k,) of predictions that have some."""
-    return np.asarray(predictions.classes)
-
-
-def get_probabilities(predictions: Predictions) -> NDArray[Any]:
-    """Their probabilities (n, k)."""
-    return np.asarray(predictions.proba)
-
-
 def encode_labels(labels: NDArray[Any], predictions: Predictions) -> NDArray[Any]:
     """Labels as positions in the sorted classes; -1 for a class that training had not."""
-    classes, values = get_classes(predictions), convert_to_target_classes(labels)
+    classes, values = np.asarray(predictions.classes), convert_to_target_classes(labels)
     if classes.dtype.kind != values.dtype.kind:
         classes, values = classes.astype(str), values.astype(str)
     order = np.argsort(classes, kind="stable")
@@ -144,7 +134,7 @@ def _count_confusion(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Per class: rows called right, rows called so, rows that are so."""
     codes, said = (encode_labels(labels, predictions) for labels in (truth, predictions.value))
-    k = get_probabilities(predictions).shape[1]
+    k = np.asarray(predictions.proba).shape[1]
     rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
     right, known = codes == said, codes >= 0
     return (
@@ -156,7 +146,7 @@ def _count_confusion(
 
 def _mean_ratio(over: NDArray[Any], under: NDArray[Any], predictions: Predictions) -> float:
     ratios = np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
-    return float(ratios[find_positive_class(get_classes(predictions))] if len(ratios) == 2 else ratios.mean())
+    return float(ratios[find_positive_class(np.asarray(predictions.classes))] if len(ratios) == 2 else ratios.mean())
 
 
 def _score_rankings(
@@ -164,10 +154,10 @@ def _score_rankings(
 ) -> list[tuple[float, float]]:
     """(score, rows of the class) of the positive class, or of each class against the rest; `score` is given the weight
     of its rows and of the others by rising probability, ties added up."""
-    codes, proba = encode_labels(truth, predictions), get_probabilities(predictions)
+    codes, proba = encode_labels(truth, predictions), np.asarray(predictions.proba)
     rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
     k, found = proba.shape[1], []
-    for c in [find_positive_class(get_classes(predictions))] if k == 2 else range(k):
+    for c in [find_positive_class(np.asarray(predictions.classes))] if k == 2 else range(k):
         order = np.argsort(proba[:, c], kind="stable")
         there = ((codes == c) * rows)[order]
         ends = np.append(np.flatnonzero(np.diff(proba[order, c])), len(order) - 1)

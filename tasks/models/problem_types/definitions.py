@@ -43,7 +43,7 @@ class FloatRange:
 
 @dataclass(frozen=True)
 class IntRange:
-    """A whole hyperparameter between `low` and `high`, both included; otherwise like Float."""
+    """A whole hyperparameter between `low` and `high`, both included; otherwise like FloatRange."""
 
     low: int
     high: int
@@ -52,11 +52,11 @@ class IntRange:
     tuned: bool = True
 
     def grid(self, points: int) -> tuple[HyperparameterValue, ...]:
-        """See Float.grid; rounded, each value once."""
+        """See FloatRange.grid; rounded, each value once."""
         return tuple(dict.fromkeys(round(v) for v in _space_evenly(self.low, self.high, self.log, points)))
 
     def refuse(self, value: Any) -> str | None:
-        """See Float.refuse."""
+        """See FloatRange.refuse."""
         whole = isinstance(value, int) and not isinstance(value, bool)
         if whole and self.low <= value <= self.high:
             return None
@@ -65,7 +65,7 @@ class IntRange:
 
 @dataclass(frozen=True)
 class ChoiceSet:
-    """A hyperparameter with a few possible values; otherwise like Float."""
+    """A hyperparameter with a few possible values; otherwise like FloatRange."""
 
     options: tuple[HyperparameterValue, ...]
     default: HyperparameterValue
@@ -76,7 +76,7 @@ class ChoiceSet:
         return self.options
 
     def refuse(self, value: Any) -> str | None:
-        """See Float.refuse. `1` is not `true`."""
+        """See FloatRange.refuse. `1` is not `true`."""
         if any(value == o and isinstance(value, bool) == isinstance(o, bool) for o in self.options):
             return None
         return "must be one of " + ", ".join(_format_value(o) for o in self.options)

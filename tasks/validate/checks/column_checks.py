@@ -58,34 +58,21 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
                 "to problem.ignore"
             )
             yield TableFinding("empty", "stop", name, 1.0, 0.0, text)
-        elif counts.infinite:
-            text = (
-                f"data.source: column {name!r} holds {counts.infinite} infinite values. Fix or empty these cells, "
-                f"or add {name!r} to problem.ignore"
+        elif holds_infinite_values(counts):
+            yield describe_infinite_values(
+                counts, f"data.source: column {name!r}", f", or add {name!r} to problem.ignore"
             )
-            yield TableFinding("infinite", "stop", name, counts.infinite, 0, text)
-        elif exceeds_largest_number(counts):
-            text = (
-                f"data.source: column {name!r} holds values from {counts.low:g} to {counts.high:g}, too large to compute "
-                f"with. Fix or empty these cells, or add {name!r} to problem.ignore"
-            )
-            yield TableFinding("infinite", "stop", name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
         elif counts.constant:
             text = f"{name!r} has the same value in every row: it is not learned from. Add it to problem.ignore"
             yield TableFinding("constant", "warn", name, 1, 2, text)
         elif name != e.problem.time and _is_id(e.sample[name], counts, e.profile.rows):
+            example = format_example(e.sample[name].drop_nulls()[0])
             text = (
-                f"{name!r} looks like an id ({different} different values, such as {format_example(e.sample[name].drop_nulls()[0])}): it "
-                f"names rows and has no information on new ones. Add it to problem.ignore, or set problem.id: {name!r}"
+                f"{name!r} looks like an id ({different} different values, such as {example}): it names rows and has no "
+                f"information on new ones. Add it to problem.ignore, or set problem.id: {name!r}"
             )
-            yield TableFinding(
-                "identifier",
-                "warn",
-                name,
-                counts.distinct / max(e.profile.rows - counts.missing, 1),
-                _ID_DISTINCT_SHARE,
-                text,
-            )
+            share = counts.distinct / max(e.profile.rows - counts.missing, 1)
+            yield TableFinding("identifier", "warn", name, share, _ID_DISTINCT_SHARE, text)
         elif types[name] == "text":
             text = (
                 f"{name!r} is free text or a name ({different} different values): it is not learned from. Add it "
@@ -117,9 +104,21 @@ def _find_split_columns(e: CheckInput) -> Iterator[TableFinding]:
         known.setdefault((shape, missing.tobytes()), name)
 
 
-def exceeds_largest_number(counts: ColumnCounts) -> bool:
-    """Whether the finite values of a column leave the range in which models compute."""
+def holds_infinite_values(counts: ColumnCounts) -> bool:
+    """Whether values of a column are infinite or leave the range in which models compute."""
+    if counts.infinite:
+        return True
     return counts.shape == "number" and counts.low is not None and max(-counts.low, counts.high) > LARGEST_NUMBER
+
+
+def describe_infinite_values(counts: ColumnCounts, subject: str, remedy: str) -> TableFinding:
+    """The finding on such a column, which `subject` names; `remedy`: what else may be done than to fix the cells."""
+    fix = f"Fix or empty these cells{remedy}"
+    if counts.infinite:
+        text = f"{subject} holds {counts.infinite} infinite values. {fix}"
+        return TableFinding("infinite", "stop", counts.name, counts.infinite, 0, text)
+    text = f"{subject} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. {fix}"
+    return TableFinding("infinite", "stop", counts.name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
 
 
 def _formulas(values: pl.Series, name: str) -> Iterator[TableFinding]:

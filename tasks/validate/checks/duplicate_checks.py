@@ -89,7 +89,7 @@ def find_overlap(
 def _measure_row_overlap(scan: pl.LazyFrame, names: list[str], sides: NDArray[np.uint8]) -> float:
     """Share of the test rows whose named cells all are in a training row too; 0 where rows hold little information.
 
-    Up to COMPARED rows all are compared. Of more, those whose values in a few columns fall into one bucket, as those of
+    Up to MAX_OVERLAP_ROWS rows all are compared. Of more, those whose values in a few columns fall into one bucket, as those of
     alike rows do. Rows that are alike in all columns are so in these few: only where that holds for too many, the other
     columns are read, which costs as much as all the rest of the split.
     """

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pandas.api import types
 
-from windvane.tasks.validate.checks.column_checks import LARGEST_NUMBER, exceeds_largest_number
+from windvane.tasks.validate.checks.column_checks import describe_infinite_values, holds_infinite_values
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
 
 # One honest column seldom tells the classes apart this well: the best of breast cancer reaches 0.92, of iris 0.95.
@@ -214,15 +214,8 @@ def _check_amounts(target: str, e: CheckInput) -> Iterator[TableFinding]:
         what = "words" if counts.shape != "boolean" else "true and false"
         text = f"{target} holds {what}, not numbers. Set problem.kind: classification, or name a number"
         yield TableFinding("target", "stop", name, what, "number", text)
-    elif counts.infinite:
-        text = f"{target} holds {counts.infinite} infinite values. Fix or empty these cells"
-        yield TableFinding("infinite", "stop", name, counts.infinite, 0, text)
-    elif exceeds_largest_number(counts):
-        text = (
-            f"{target} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. Fix or empty these "
-            "cells"
-        )
-        yield TableFinding("infinite", "stop", name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
+    elif holds_infinite_values(counts):
+        yield describe_infinite_values(counts, target, "")
     elif counts.distinct == 2:
         text = f"{name!r} has two values: problem.kind: classification would suit it better"
         yield TableFinding("target", "warn", name, 2, 3, text)
@@ -231,11 +224,9 @@ def _check_amounts(target: str, e: CheckInput) -> Iterator[TableFinding]:
 def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
     name, rows, distinct = e.problem.target, e.profile.rows, e.counts[e.problem.target].distinct
     if distinct > min(MAX_TARGET_CLASSES, rows / 2):
-        remedy = (
-            "It looks like an amount: set problem.kind: regression"
-            if e.counts[name].shape == "number"
-            else "Name another column, or join rare classes"
-        )
+        remedy = "Name another column, or join rare classes"
+        if e.counts[name].shape == "number":
+            remedy = "It looks like an amount: set problem.kind: regression"
         text = (
             f"{target} has {distinct} different values in {rows} rows; at most {MAX_TARGET_CLASSES} classes, "
             f"each in several rows, can be distinguished. {remedy}"
@@ -246,15 +237,11 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
     few = counts.filter(pl.col("rows") < MIN_CLASS_ROWS)
     if len(few):
         listed = ", ".join(f"{format_example(value)} ({count})" for value, count in few.head(5).iter_rows())
-        yield TableFinding(
-            "classes",
-            "stop",
-            name,
-            int(few["rows"].min()),  # type: ignore[arg-type]
-            MIN_CLASS_ROWS,
+        text = (
             f"{target}: classes with fewer than {MIN_CLASS_ROWS} rows: {listed}. Add rows, join them with another "
-            "class, or leave them out",
+            "class, or leave them out"
         )
+        yield TableFinding("classes", "stop", name, few["rows"][0], MIN_CLASS_ROWS, text)
     elif (share := counts["rows"][0] / rows) < RARE_CLASS_SHARE:
         text = (
             f"class {format_example(counts[name][0])} of {name!r} has {share:.1%} of the rows: a model that never predicts it is "
