@@ -46,7 +46,7 @@ class ShareBar:
 
     @property
     def label(self) -> str:
-        """The name, short enough to stand beside the bar."""
+        """The name, short enough for one line."""
         return shorten_name(self.name)
 
 
