@@ -244,7 +244,7 @@ def test_every_fit_of_a_replay_is_told_of_it(tmp_path: Path, monkeypatch: pytest
     fit = model_pipeline.fit_pipeline
 
     def spy(*given: Any, **named: Any) -> Any:
-        told.append(inspect.signature(fit).bind(*given, **named).arguments.get("recent"))
+        told.append(inspect.signature(fit).bind(*given, **named).arguments["options"].recent)
         return fit(*given, **named)
 
     monkeypatch.setattr(model_pipeline, "fit_pipeline", spy)
