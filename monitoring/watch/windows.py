@@ -36,7 +36,7 @@ def list_calendar_windows(first: str, newest: str, window: WindowLength, begin: 
     places = []
     start = time_windows.find_window_start(datetime.fromisoformat(max(first, begin)), window)
     while (text := format_timestamp(start)) <= newest:
-        end = time_windows.find_window_end(start, window)
+        end = time_windows.shift_by_windows(start, window, 1)
         places.append(WindowSpan(max(text, begin), format_timestamp(end), format_timestamp(end) <= now))
         start = end
     return places

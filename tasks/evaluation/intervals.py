@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import ceil, isfinite, sqrt
+from math import ceil, isfinite, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 from threadpoolctl import threadpool_limits
 
+from windvane.tasks.models.problem_types.classification import encode_labels, find_positive_class
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.settings.project_params import ProblemSettings
 
@@ -64,10 +65,8 @@ def find_resampling_units(frame: pd.DataFrame, loss: NDArray[np.float64], proble
     found = [resample_by_row(len(frame))]
     if problem.group is not None and problem.group in frame:
         found.append(_groups(frame[problem.group], problem.group))
-    if problem.time is not None and problem.time in frame:
-        blocks = _blocks(frame[problem.time], loss)
-        if blocks is not None:
-            found.append(blocks)
+    if problem.time is not None and problem.time in frame and (blocks := _blocks(frame[problem.time], loss)):
+        found.append(blocks)
     return min(found[1:], key=lambda u: u.count) if len(found) > 1 else found[0]
 
 
@@ -85,15 +84,12 @@ def _blocks(times: pd.Series, loss: NDArray[np.float64]) -> ResamplingUnits | No
         return None
     codes = np.where(codes < 0, len(distinct) - 1, codes).astype(np.int64)
     known = np.where(np.isfinite(loss), loss, 0.0)
-    mean = np.bincount(codes, weights=known, minlength=len(distinct)) / np.bincount(
-        codes, minlength=len(distinct)
-    ).clip(1)
-    length = estimate_block_length(mean)
+    sums, counts = (np.bincount(codes, weights, len(distinct)) for weights in (known, None))
+    length = estimate_block_length(sums / counts.clip(1))
     count = max(len(distinct) // length, 1)
     # The remainder joins the last block: a short one would weigh as much as a whole one.
-    return ResamplingUnits(
-        np.minimum(codes // length, count - 1), count, f"{count:,} blocks of {length:,} consecutive times"
-    )
+    of_row = np.minimum(codes // length, count - 1)
+    return ResamplingUnits(of_row, count, f"{count:,} blocks of {length:,} consecutive times")
 
 
 def estimate_block_length(series: NDArray[np.float64]) -> int:
@@ -133,7 +129,7 @@ def draw_bootstrap_samples(units: ResamplingUnits, times: int, seed: int) -> Ite
 def estimate_mean(
     values: NDArray[np.float64], units: ResamplingUnits, confidence: float = INTERVAL_CONFIDENCE
 ) -> ScoreInterval:
-    """Mean of `values` (n,) with an interval that allows for the units; see spread()."""
+    """Mean of `values` (n,) with an interval that allows for the units; see estimate_standard_error()."""
     if not len(values) or not np.isfinite(values).all():
         return ScoreInterval(None, None, None, "there are no rows" if not len(values) else "a row has no defined loss")
     centre = float(values.mean())
@@ -182,22 +178,15 @@ def bootstrap_metrics(
     have them (the expanded percentile interval, Hesterberg, The American Statistician 69, 2015). An interval is widened
     to hold the estimate, which a biased metric can leave.
     """
-    values = {
-        name: float(kind.metrics[name].score(truth, made, None)) if len(truth) else float("nan") for name in names
-    }
+    values = {name: float(kind.metrics[name].score(truth, made, None)) if len(truth) else nan for name in names}
     if pieces.count < MIN_UNITS:
-        return {
-            name: _interval(value, [], pieces.count, f"only {pieces.count} independent pieces")
-            for name, value in values.items()
-        }
+        few = f"only {pieces.count} independent pieces"
+        return {name: _interval(value, [], pieces.count, few) for name, value in values.items()}
     samples = min(max(MAX_RESAMPLED_ROWS // len(truth), MIN_BOOTSTRAP_SAMPLES), MAX_BOOTSTRAP_SAMPLES)
     classes = made.proba.shape[1] if made.proba is not None else 1
     slow = min(max(MAX_RESAMPLED_ROWS // (2 * len(truth) * classes), MIN_STANDARD_ERROR_SAMPLES), samples)
-    ways = {
-        name: _choose_metric_method(kind, name, truth, made, value, pieces)
-        for name, value in values.items()
-        if isfinite(value)
-    }
+    known = {name: value for name, value in values.items() if isfinite(value)}
+    ways = {name: _choose_metric_method(kind, name, truth, made, value, pieces) for name, value in known.items()}
     found: dict[str, list[float]] = {name: [] for name in values}
     # Sums this short gain nothing from threads, and beside a busy neighbour lose ten times their time.
     with threadpool_limits(limits=1):
@@ -246,8 +235,6 @@ def _same(one: float, other: float, within: float = 1e-12) -> bool:
 
 def _cells(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predictions, NDArray[np.int64]]:
     """One row per cell of the confusion (true class, sure prediction), and each row's cell: all that accuracy needs."""
-    from windvane.tasks.models.problem_types.classification import encode_labels
-
     classes = np.asarray(made.classes)
     known, code = np.unique(truth, return_inverse=True)
     cells, cell = np.unique(code * len(classes) + encode_labels(made.value, made), return_inverse=True)
@@ -261,8 +248,6 @@ def _ranked(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predi
 
     Above 65,536 rows neighbouring ranks fall together; the estimate itself never comes from here.
     """
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     classes = list(np.asarray(made.classes))
     numbers = np.arange(len(classes))
     # Of two classes the one that is called 1 is looked for.

@@ -96,9 +96,8 @@ def predict_held_out(
     settings, kind = task.settings, task.problem_type
     taken = [c for c in train.columns if c in (PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN)]
     if taken:
-        raise InputError(
-            f"{settings.data.source}: column {taken[0]!r} has a name that Windvane writes itself. Rename it"
-        )
+        file = settings.data.source
+        raise InputError(f"{file}: column {taken[0]!r} has a name that Windvane writes itself. Rename it")
     taught = pd.concat([train, validation], ignore_index=True) if len(validation) else train
     problem = settings.problem
     model = model_pipeline.fit_with_settings(task, spec, taught)
@@ -133,9 +132,7 @@ def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Calla
         model = dummy.build({**dummy.defaults, **form}, 0, 1).fit(np.zeros((len(truth), 1)), truth)
         return lambda rows: kind.predict(model, np.zeros((rows, 1)))
 
-    return min(
-        (taught(form) for form in forms), key=lambda made: float(kind.loss(truth, made(len(truth)), headline).mean())
-    )
+    return min(map(taught, forms), key=lambda made: float(kind.loss(truth, made(len(truth)), headline).mean()))
 
 
 def evaluate_model(
@@ -202,9 +199,8 @@ def _examine_fit(
     learning, model = model_inspection.measure_learning_curve(scorer, spec, sides.later)
     whole = learning.points[-1]
     if model is None:
-        return _FitFindings(
-            FitEvidence(metric.name, metric.greater_is_better, None, None, None, rows), learning, None, ()
-        )
+        nothing = FitEvidence(metric.name, metric.greater_is_better, None, None, None, rows)
+        return _FitFindings(nothing, learning, None, ())
     complexity = measure_complexity_curve(scorer, spec, model, whole)
     made = scorer.predicted(model)
     pieces = find_resampling_units(sides.validation, kind.loss(scorer.y, made, problem.headline), problem)

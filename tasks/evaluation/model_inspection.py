@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,14 @@ from windvane.tasks.models.class_balance import BalancedClassifier
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification
-from windvane.tasks.models.problem_types.classification import find_positive_class
-from windvane.tasks.models.problem_types.definitions import CandidateModel, ChoiceSet, IntRange, Predictions
+from windvane.tasks.models.problem_types.definitions import (
+    CandidateModel,
+    ChoiceSet,
+    IntRange,
+    Predictions,
+    ProblemType,
+)
 from windvane.tasks.settings.project_params import Settings
-
-if TYPE_CHECKING:
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 
 # Fitting more rows than this would make the curves dearer than the lap; predicting is cheaper, and needs fewer rows.
 MAX_CURVE_TRAIN_ROWS = 20_000
@@ -67,17 +69,14 @@ class ScoreCurve:
 
     def better(self, greater_is_better: bool) -> str | None:
         """The axis, with a value that did clearly better on validation than the chosen one; None if none did."""
-        here = next((p for p in self.points if p.at == self.chosen and p.validation is not None), None)
-        known = [p for p in self.points if p.validation is not None]
-        if here is None or here.validation is None:
+        scores = {p.at: p.validation for p in self.points if p.validation is not None}
+        if self.chosen is None or self.chosen not in scores:
             return None
-        sign = 1 if greater_is_better else -1
-        best = max(known, key=lambda p: sign * (p.validation or 0.0))
-        if best.validation is None or sign * (best.validation - here.validation) <= MIN_RELATIVE_GAIN * abs(
-            here.validation
-        ):
+        sign, here = 1 if greater_is_better else -1, scores[self.chosen]
+        best = max(scores, key=lambda at: sign * scores[at])
+        if sign * (scores[best] - here) <= MIN_RELATIVE_GAIN * abs(here):
             return None
-        return f"{self.axis} (here {best.at:g} did better than {here.at:g})"
+        return f"{self.axis} (here {best:g} did better than {self.chosen:g})"
 
 
 def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.DataFrame, seed: int) -> CurveRows:
@@ -121,12 +120,11 @@ class CurveScorer:
 
     def __init__(self, task: ModelTask, sides: CurveRows) -> None:
         self.task, self.settings, self.kind, self.columns = task, task.settings, task.problem_type, task.columns
-        settings, kind, columns = self.settings, self.kind, self.columns
-        self.target = settings.problem.target
-        self.metric = kind.metrics[settings.problem.headline]
+        self.target = self.settings.problem.target
+        self.metric = self.kind.metrics[self.settings.problem.headline]
         self.train, self.validation = sides.train, sides.validation
-        self.x = features.conform_frame(sides.validation, columns, "the validation split")
-        self.y = kind.truth(sides.validation[self.target])
+        self.x = features.conform_frame(self.validation, self.columns, "the validation split")
+        self.y = self.kind.truth(self.validation[self.target])
 
     def fit(self, spec: ModelConfiguration, frame: pd.DataFrame) -> Any | None:
         """A fitted pipeline; None when the rows hold but one value of the target, which some candidates refuse.
@@ -135,8 +133,7 @@ class CurveScorer:
         """
         if frame[self.target].nunique() < 2:
             return None
-        spec = spec.seen_by(self.metric)
-        return model_pipeline.fit_with_settings(self.task, spec, frame)
+        return model_pipeline.fit_with_settings(self.task, spec.seen_by(self.metric), frame)
 
     def point(self, at: float, model: Any | None, fitted: pd.DataFrame) -> CurvePoint:
         """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation split."""
@@ -209,7 +206,7 @@ COMPLEXITY_STEP_FACTOR = 4.0
 
 
 def measure_complexity_curve(
-    scorer: CurveScorer, spec: ModelConfiguration, model: Any | None, whole: CurvePoint
+    scorer: CurveScorer, spec: ModelConfiguration, model: Any, whole: CurvePoint
 ) -> ScoreCurve | None:
     """Train against validation over the candidate's complexity; None where it has none.
 
@@ -217,8 +214,6 @@ def measure_complexity_curve(
     `model` and `whole` are the fit on the whole training split and its scores.
     """
     candidate = scorer.kind.candidates[spec.candidate]
-    if model is None:
-        return None
     models = model_pipeline.unwrap_estimators(model)
     if len(models) == 1 and hasattr(models[0], "staged_predict"):
         return _measure_stages(scorer, model)
@@ -287,10 +282,9 @@ def _predict_stage(model: Any, stage: Any) -> Predictions:
     last, threshold = model[-1], classification.get_threshold(model)
     balanced = last if threshold is None else last.estimator.estimator
     proba = balanced.corrected(stage) if isinstance(balanced, BalancedClassifier) else stage
-    at = 0 if threshold is None else find_positive_class(model.classes_)
-    return Predictions(
-        classification.predict_from_probabilities(proba, model.classes_, at, threshold), proba, model.classes_
-    )
+    at = 0 if threshold is None else classification.find_positive_class(model.classes_)
+    called = classification.predict_from_probabilities(proba, model.classes_, at, threshold)
+    return Predictions(called, proba, model.classes_)
 
 
 IMPORTANCE_REPEATS = 3
@@ -348,9 +342,8 @@ def measure_importance(
             for name in names
             for _ in range(IMPORTANCE_REPEATS)
         ]
-        after = kind.loss(
-            np.tile(truth, len(shuffled)), kind.predict(model, pd.concat(shuffled, ignore_index=True)), headline
-        )
+        made = kind.predict(model, pd.concat(shuffled, ignore_index=True))
+        after = kind.loss(np.tile(truth, len(shuffled)), made, headline)
         for name, losses in zip(names, after.reshape(len(names), IMPORTANCE_REPEATS, rows).mean(axis=1), strict=True):
             interval = estimate_mean(losses - before, pieces)
             if interval.value is not None:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
 from windvane.tasks.evaluation.model_inspection import ColumnImportance, ScoreCurve
@@ -83,7 +84,7 @@ def draw_candidates(found: SearchResult, metric: Metric, target: str) -> Figure:
     ax.set_yticks(range(len(results)), [r.candidate for r in results])
     ax.set_ylim(len(results) - 0.5, -0.6)
     ax.margins(x=0.08)
-    ax.set_xlabel(label_metric_axis(metric.name, target), fontsize=9)
+    ax.set_xlabel(label_metric_axis(metric.name, target))
     format_axes(ax.xaxis)
     return figure
 
@@ -117,9 +118,9 @@ def draw_trials(found: SearchResult, metric: Metric, target: str) -> Figure:
         ax.plot([], [], "x", color=GREY, label="pruned or failed")
     if tried:
         ax.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    ax.set_xlabel("trial", fontsize=9)
+    ax.set_xlabel("trial")
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ax.set_ylabel(f"{label_metric_axis(metric.name, target)}, on validation rows", fontsize=9)
+    ax.set_ylabel(f"{label_metric_axis(metric.name, target)}, on validation rows")
     format_axes(ax.xaxis, ax.yaxis)
     return figure
 
@@ -128,19 +129,15 @@ def _without_outliers(ax: Axes, scores: list[float], metric: Metric) -> None:
     """Let hopeless configurations not squeeze the others: the axis ends at the worse quartile, and somewhat beyond."""
     if len(scores) < 4:
         return
-    good, poor = (
-        (max(scores), np.quantile(scores, 0.25))
-        if metric.greater_is_better
-        else (min(scores), np.quantile(scores, 0.75))
-    )
-    edge = good + 2.5 * (poor - good)
-    beyond = sum(s < edge if metric.greater_is_better else s > edge for s in scores)
-    kept = [s for s in scores if (s >= edge if metric.greater_is_better else s <= edge)]
-    worst = min(kept) if metric.greater_is_better else max(kept)
-    room = 0.12 * (worst - good)
+    sign = 1 if metric.greater_is_better else -1
+    ranked = sign * np.array(scores)
+    good = ranked.max()
+    edge = good + 2.5 * (np.quantile(ranked, 0.25) - good)
+    beyond, worst = (ranked < edge).sum(), ranked[ranked >= edge].min()
+    room = 0.12 * (good - worst)
     if not beyond or not room:
         return
-    ax.set_ylim(*sorted((good - room, worst + room)))
+    ax.set_ylim(*sorted((sign * (good + room), sign * (worst - room))))
     corner, inwards = ((1, 0), (-4, 4)) if metric.greater_is_better else ((1, 1), (-4, -12))
     style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "fontsize": 8}
     ax.annotate(f"{beyond} worse, out of sight", corner, inwards, color=SOFT_INK, **style)
@@ -159,7 +156,7 @@ def draw_fit_curves(evaluation: ModelEvaluation, target: str) -> Figure:
     for ax, curve, title in zip(axes, curves, ("Learning curve", "Train against validation"), strict=False):
         _curve(ax, curve)
         ax.set_title(title, fontsize=10, loc="left")
-        ax.set_ylabel(label_metric_axis(evaluation.metric, target), fontsize=9)
+        ax.set_ylabel(label_metric_axis(evaluation.metric, target))
         format_axes(ax.yaxis)
     axes[0].set_xlim(left=0)
     return figure
@@ -178,7 +175,7 @@ def _curve(ax: Axes, curve: ScoreCurve) -> None:
         ax.set_xticks(at, [f"{a:.3g}" for a in at])
         ax.minorticks_off()
     ax.legend(fontsize=8.5, frameon=False)
-    ax.set_xlabel(f"{curve.axis} ({curve.note})", fontsize=9)
+    ax.set_xlabel(f"{curve.axis} ({curve.note})")
     format_axes(ax.xaxis)
 
 
@@ -196,7 +193,7 @@ def draw_importance(leaned: Sequence[ColumnImportance], loss_name: str, target: 
         if i.low is not None and i.high is not None:
             ax.plot([i.low, i.high], [y, y], color=INK, linewidth=1.3)
     _label_bars(ax, [i.column for i in shown])
-    ax.set_xlabel(f"rise of the mean {loss_name} of {target}", fontsize=9)
+    ax.set_xlabel(f"rise of the mean {loss_name} of {target}")
     format_axes(ax.xaxis)
     return figure
 
@@ -205,13 +202,9 @@ def draw_slices(found: Sequence[SliceScore], loss_name: str, target: str) -> Fig
     """Where the model errs more than elsewhere, worst first, with intervals that hold for all slices at once."""
     shown = found[:MAX_BARS]
     clear = sum(s.clear for s in found)
-    title = (
-        f"{clear} of {len(found)} slices are clearly worse than the rest"
-        if clear
-        else "No slice is clearly worse than the rest"
-    )
+    which = f"{clear} of {len(found)} slices are" if clear else "No slice is"
     figure, (ax,) = build_figure(
-        title,
+        f"{which} clearly worse than the rest",
         f"Mean {loss_name} there minus elsewhere, on held-out rows; lines: intervals for all {len(found)} at once",
         height=1.6 + 0.3 * max(len(shown), 3),
     )
@@ -224,7 +217,7 @@ def draw_slices(found: Sequence[SliceScore], loss_name: str, target: str) -> Fig
     ax.plot([], [], "D", color=VERMILION, label="clearly worse")
     ax.plot([], [], "o", color=GREY, label="may be chance")
     ax.legend(fontsize=8.5, frameon=False, loc="lower right")
-    ax.set_xlabel(f"excess of the mean {loss_name} of {target}", fontsize=9)
+    ax.set_xlabel(f"excess of the mean {loss_name} of {target}")
     format_axes(ax.xaxis)
     return figure
 
@@ -246,15 +239,12 @@ def draw_classification_plots(kind: ProblemType, record: pd.DataFrame, problem: 
     truth = kind.truth(record[problem.target])
     made = read_predictions(record, truth)
     table, reliability = count_confusion(truth, made), measure_calibration(truth, made)
-    found = {}
-    if table is not None:
-        found["confusion"] = _confusion(table, problem.target)
-    curves = _roc(truth, made, problem.target)
-    if curves is not None:
-        found["roc_and_precision_recall"] = curves
-    if reliability is not None:
-        found["reliability"] = _reliability(reliability, len(truth), problem.target)
-    return found
+    found = {
+        "confusion": _confusion(table, problem.target) if table else None,
+        "roc_and_precision_recall": _roc(truth, made, problem.target),
+        "reliability": _reliability(reliability, len(truth), problem.target) if reliability else None,
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _confusion(table: ConfusionTable, target: str) -> Figure:
@@ -280,8 +270,7 @@ def _confusion(table: ConfusionTable, target: str) -> Figure:
         ax.text(j, i, told, ha="center", va="center", fontsize=9 if few else 7, color=colour)
     ax.set_xticks(range(len(kept)), names, rotation=0 if few else 45, ha="center" if few else "right")
     ax.set_yticks(range(len(kept)), names)
-    ax.set_xlabel(f"predicted {target}", fontsize=9)
-    ax.set_ylabel(f"true {target}", fontsize=9)
+    ax.set(xlabel=f"predicted {target}", ylabel=f"true {target}")
     figure.colorbar(image, ax=ax, shrink=0.8, label="share of the true class")
     return figure
 
@@ -294,11 +283,8 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
     defined = sorted((c for c in looked if 0 < rows[c].sum() < len(truth)), key=lambda c: -int(rows[c].sum()))
     if not defined:
         return None
-    of = (
-        f"{target} = {name_class_column(classes[looked[0]])}"
-        if len(classes) == 2
-        else f"{target}, each class against the rest"
-    )
+    one = f" = {name_class_column(classes[looked[0]])}"
+    of = target + (one if len(classes) == 2 else ", each class against the rest")
     figure, (roc, recall) = build_figure(
         f"How well the model ranks {of}",
         f"{len(truth):,} held-out rows; dashed: what guessing would give",
@@ -307,15 +293,11 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
         height=4.8,
     )
     for i, c in enumerate(defined[:MAX_CURVE_LINES]):
-        hits, false, precision = _thresholds(rows[c], proba[:, c])
+        false, hits, _ = roc_curve(rows[c], proba[:, c], drop_intermediate=False)
+        precision = precision_recall_curve(rows[c], proba[:, c])[0][::-1]
         auc = float(np.trapezoid(hits, false))
-        style: dict[str, Any] = {
-            "color": SERIES_COLOURS[i],
-            "linewidth": 1.7,
-            "marker": SERIES_MARKERS[i],
-            "markevery": 0.2,
-            "markersize": 5,
-        }
+        style: dict[str, Any] = {"color": SERIES_COLOURS[i], "marker": SERIES_MARKERS[i], "markevery": 0.2}
+        style |= {"linewidth": 1.7, "markersize": 5}
         kept = np.unique(np.linspace(0, len(hits) - 1, min(len(hits), MAX_LINE_POINTS)).astype(int))
         name = _short(name_class_column(classes[c]))
         roc.plot(false[kept], hits[kept], label=f"{name}: area {auc:.3f}", **style)
@@ -339,19 +321,6 @@ def _mark_threshold(ax: Axes, called: NDArray[np.bool_], is_it: NDArray[np.bool_
     if called.any():
         right = (called & is_it).sum()
         ax.plot(right / is_it.sum(), right / called.sum(), "*", color=INK, markersize=11, label="as called", zorder=4)
-
-
-def _thresholds(is_it: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """(recall, false positive rate, precision) from the strictest threshold on, ties together, first nothing called."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    hits, called = np.cumsum(is_it[order])[ends], ends + 1
-    precision = hits / called
-    return (
-        np.append(0.0, hits / is_it.sum()),
-        np.append(0.0, (called - hits) / (len(is_it) - is_it.sum())),
-        np.append(precision[0], precision),
-    )
 
 
 def _reliability(found: CalibrationCurve, rows: int, target: str) -> Figure:
@@ -391,12 +360,10 @@ def draw_regression_plots(kind: ProblemType, record: pd.DataFrame, problem: Prob
     _cloud(left, truth, made, log)
     ends = [min(truth.min(), made.min()), max(truth.max(), made.max())]
     left.plot(ends, ends, color=INK, linewidth=1, linestyle="--")
-    left.set_xlabel(f"true {problem.target}" + (" (logarithmic)" if log else ""), fontsize=9)
-    left.set_ylabel(f"predicted {problem.target}", fontsize=9)
+    left.set(xlabel=f"true {problem.target}" + (" (logarithmic)" if log else ""), ylabel=f"predicted {problem.target}")
     _cloud(right, made, error, False)
     right.axhline(0, color=INK, linewidth=1, linestyle="--")
-    right.set_xlabel(f"predicted {problem.target}", fontsize=9)
-    right.set_ylabel(f"residual (true minus predicted {problem.target})", fontsize=9)
+    right.set(xlabel=f"predicted {problem.target}", ylabel=f"residual (true minus predicted {problem.target})")
     format_axes(left.xaxis, left.yaxis, right.xaxis, right.yaxis)
     found = {"predictions": figure}
     if problem.time is not None and record[problem.time].nunique() > 1:
@@ -436,8 +403,7 @@ def _over_time(times: pd.Series, error: NDArray[np.float64], problem: ProblemSet
     ax.plot(at[starts], middle, "o-", color=ORANGE, markersize=4, label="median")
     ax.axhline(0, color=INK, linewidth=1, linestyle="--")
     ax.legend(fontsize=8.5, frameon=False, ncols=2)
-    ax.set_xlabel(problem.time or "", fontsize=9)
-    ax.set_ylabel(f"residual of {problem.target}", fontsize=9)
+    ax.set(xlabel=problem.time or "", ylabel=f"residual of {problem.target}")
     format_axes(ax.yaxis)
     return figure
 

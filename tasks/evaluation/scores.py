@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api import types
 from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
 
 from windvane.tasks.evaluation.intervals import (
     INTERVAL_CONFIDENCE,
@@ -24,17 +26,12 @@ from windvane.tasks.evaluation.intervals import (
     find_resampling_units,
     resample_by_row,
 )
-from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.tasks.models.problem_types.classification import find_positive_class
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.settings.project_params import Settings
 
-if TYPE_CHECKING:
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN, PROBABILITY_PREFIX = (
-    "_prediction",
-    "_loss",
-    "_baseline_loss",
-    "_p_",
-)
+PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN = "_prediction", "_loss", "_baseline_loss"
+PROBABILITY_PREFIX = "_p_"
 
 CALIBRATION_BINS = 10
 MIN_CALIBRATION_BIN_ROWS = 20
@@ -87,7 +84,7 @@ def name_class_column(value: Any) -> str:
 
 
 def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, seed: int) -> dict[str, ScoreInterval]:
-    """Every metric of the problem type on the record, with a 95 % bootstrap interval; see bootstrap().
+    """Every metric of the problem type on the record, with a 95 % bootstrap interval; see bootstrap_metrics().
 
     Resampled by block of time or by group where the problem names a time or a group, else by row (tasks/evaluation/intervals.py).
     """
@@ -98,8 +95,6 @@ def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, 
 
 def count_confusion(truth: NDArray[Any], made: Predictions) -> ConfusionTable | None:
     """Who is taken for whom; None where there are no classes."""
-    from sklearn.metrics import confusion_matrix
-
     if made.classes is None:
         return None
     names, true, called = ([name_class_column(v) for v in values] for values in (made.classes, truth, made.value))
@@ -115,17 +110,12 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     the mean distance between predicted and observed (Naeini, Cooper & Hauskrecht, AAAI 2015), in bins of equal size
     (Nixon et al., CVPR workshops 2019). Intervals: Wilson, JASA 22 (1927).
     """
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     if made.proba is None or made.classes is None or not len(truth):
         return None
     if len(made.classes) == 2:
         at = find_positive_class(made.classes)
-        of, predicted, came_true = (
-            f"P({name_class_column(made.classes[at])})",
-            made.proba[:, at],
-            truth == made.classes[at],
-        )
+        of, predicted = f"P({name_class_column(made.classes[at])})", made.proba[:, at]
+        came_true = truth == made.classes[at]
     else:
         of, predicted = "P(predicted class)", made.proba.max(axis=1)
         came_true = truth == made.classes[made.proba.argmax(axis=1)]
@@ -175,19 +165,16 @@ def find_worst_slices(
     if not len(losses) or not np.isfinite(losses).all():
         return ()
     named = [c for c in dict.fromkeys([*columns, *([group] if group else [])]) if c in record]
+    # Within one group there is one unit: a slice by the group itself is measured over its rows.
+    units_by_column = {c: resample_by_row(len(record)) if c == group else units for c in named}
     looks = [
         (column, value, mask)
         for column in named
         for value, mask in _cut_column(record[column])
-        if _has_enough_rows(mask, resample_by_row(len(record)) if column == group else units)
+        if _has_enough_rows(mask, units_by_column[column])
     ]
     level = 1 - (1 - INTERVAL_CONFIDENCE) / max(len(looks), 1)
-    rows = resample_by_row(len(record))
-    # Within one group there is one unit: a slice by the group itself is measured over its rows.
-    found = [
-        _compare(losses, column, value, mask, rows if column == group else units, level)
-        for column, value, mask in looks
-    ]
+    found = [_compare(losses, column, value, mask, units_by_column[column], level) for column, value, mask in looks]
     return tuple(sorted(found, key=lambda s: (not s.clear, -s.excess, s.column, s.value)))
 
 
@@ -219,8 +206,8 @@ def _cut_column(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     missing = column.isna().to_numpy()
     if missing.any():
         yield "missing", missing
-    ordered = pd.api.types.is_datetime64_any_dtype(column) or (
-        pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    ordered = types.is_datetime64_any_dtype(column) or (
+        types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
     )
     if not ordered or column.nunique() <= SLICE_BINS:
         for value in column.value_counts().index[:MAX_SLICE_VALUES]:

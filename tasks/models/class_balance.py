@@ -144,7 +144,7 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
 def resample_classes(
     X: NDArray[Any], y: NDArray[Any], treatment: str, codes: tuple[int, ...], seed: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Rows (m, inputs) and labels (m,) of which every class has as many: see Balanced. Missing values stay missing."""
+    """Rows (m, inputs) and labels (m,) of which every class has as many: see BalancedClassifier. Missing values stay missing."""
     if treatment == "smote":
         return _add_synthetic_rows(X, y, codes, seed)
     if treatment == "undersample":

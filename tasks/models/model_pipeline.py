@@ -37,17 +37,6 @@ from windvane.tasks.split.time_windows import RecentWindows
 MIN_SECOND_MODEL_ROWS = 20
 
 
-def average_pipelines(models: list[Any]) -> Any:
-    """One pipeline of fitted ones, which predicts with their mean. The first knows all classes."""
-    made = AveragedClassifier(models) if hasattr(models[0], "classes_") else AveragedRegressor(models)
-    return Pipeline([("features", "passthrough"), ("model", made)])
-
-
-def can_fit_second_model(truth: NDArray[Any], continuous: bool) -> bool:
-    """Whether rows with these targets (n,) can train a second model."""
-    return len(truth) >= MIN_SECOND_MODEL_ROWS and (continuous or len(np.unique(truth)) > 1)
-
-
 class _AveragedPipelines(BaseEstimator):
     """Of fitted pipelines; learns nothing itself."""
 
@@ -180,10 +169,10 @@ def fit_pipeline(
     """The pipeline fitted on every row of `frame`: it holds the columns and the target, which is nowhere missing.
 
     Same arguments, same pipeline, whatever `cores`: at most so many threads. Columns without a value in these rows are
-    not learned from. Convergence warnings are not shown: unsettled() reports them. spec.balance costs a fit for each of
-    thresholds.FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
+    not learned from. Convergence warnings are not shown: explain_nonconvergence() reports them. spec.balance costs a fit for each of
+    THRESHOLD_FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
     treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
-    spec.balance.newest needs `time`: rows count as label_shift.weights() has it. So does `recent`: a second
+    spec.balance.newest needs `time`: rows count as _weigh_classes() has it. So does `recent`: a second
     pipeline is fitted on these rows, and both predict as one (AveragedPipelines). Under a treatment, and where these rows are too few, only
     one pipeline is fitted, on all rows.
     """
@@ -200,19 +189,19 @@ def fit_pipeline(
         rows, last = frame.iloc[at], frame.iloc[at[newest[at]]]
         every = _fit_once(spec, kind, columns, rows, options, counts)
         known = kind.truth(last[target]) if len(last) else truth[:0]
-        alone = len(last) == len(rows) or not can_fit_second_model(known, kind.continuous)
-        if alone or not columns.filled(conform_frame(last, columns, "training rows")).names:
+        few = len(last) < MIN_SECOND_MODEL_ROWS or not (kind.continuous or len(np.unique(known)) > 1)
+        if few or len(last) == len(rows) or not columns.filled(conform_frame(last, columns, "training rows")).names:
             return every
         again = None if rule.newest is None else _weigh_classes(known, last, rule.newest, time)
-        return average_pipelines([every, _fit_once(spec, kind, columns, last, options, again)])
+        both = [every, _fit_once(spec, kind, columns, last, options, again)]
+        made = AveragedRegressor(both) if kind.continuous else AveragedClassifier(both)
+        return Pipeline([("features", "passthrough"), ("model", made)])
 
     pipeline = model(np.arange(len(frame)))
-    folded = rule.treatment is not None or rule.threshold is not None
-    parts = (
-        classification.split_threshold_folds(truth, None if options.group is None else frame[options.group], seed)
-        if folded
-        else None
-    )
+    if rule.treatment is None and rule.threshold is None:
+        return pipeline
+    groups = None if options.group is None else frame[options.group]
+    parts = classification.split_threshold_folds(truth, groups, seed)
     if parts is None:
         return pipeline
     held = np.empty((len(truth), len(pipeline.classes_)))
@@ -256,7 +245,7 @@ def _fit_once(
     options: FitOptions,
     counts: dict[Any, float] | None,
 ) -> Any:
-    """One fit: build(), settled for these rows; rows of a class count as `counts` has it."""
+    """One fit: build_pipeline(), settled for these rows; rows of a class count as `counts` has it."""
     inputs = conform_frame(frame, columns, "training rows")
     truth = kind.truth(frame[options.target])
     pipeline = build_pipeline(spec, kind, columns.filled(inputs), options.seed, options.cores)

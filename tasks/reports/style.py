@@ -31,37 +31,20 @@ def build_figure(
     """A figure in inches with a heading, and its axes side by side, as wide as `panels` set."""
     figure = Figure(figsize=(width, height), dpi=FIGURE_DPI)
     figure.set_layout_engine("constrained", rect=(0.005, 0.0, 0.99, 1 - 0.68 / height), w_pad=0.08, h_pad=0.06)
-    figure.text(
-        0.1 / width,
-        1 - 0.12 / height,
-        title,
-        ha="left",
-        va="top",
-        fontsize=_fit_font_size(title, 12.5, width),
-        fontweight="bold",
-        color=INK,
-    )
-    figure.text(
-        0.1 / width,
-        1 - 0.41 / height,
-        subtitle,
-        ha="left",
-        va="top",
-        fontsize=_fit_font_size(subtitle, 9, width),
-        color=SOFT_INK,
-    )
+    for text, down, size, weight, colour in ((title, 0.12, 12.5, "bold", INK), (subtitle, 0.41, 9, "normal", SOFT_INK)):
+        # Smaller where the text would run off the figure; a letter is about 0.62 of the size wide.
+        fitting = min(size, (width - 0.2) * 72 / (0.62 * max(len(text), 1)))
+        style: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": fitting, "fontweight": weight, "color": colour}
+        figure.text(0.1 / width, 1 - down / height, text, **style)
     axes = figure.subplots(1, len(panels), width_ratios=list(panels), squeeze=False)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8.5)
+        ax.xaxis.label.set_size(9)
+        ax.yaxis.label.set_size(9)
         ax.set_axisbelow(True)
         ax.grid(color="#E6E6E6", linewidth=0.7)
     return figure, list(axes)
-
-
-def _fit_font_size(text: str, size: float, width: float) -> float:
-    """The font size, smaller where the text would run off `width` inches; a letter is about 0.62 of it wide."""
-    return min(size, (width - 0.2) * 72 / (0.62 * max(len(text), 1)))
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -72,13 +72,6 @@ class SearchResult:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    state: SearchTrialState
-    scores: ConfigurationScores | None
-    note: str | None
-
-
 @dataclass
 class _RunningSearch:
     """A search under way."""
@@ -122,12 +115,11 @@ class _RunningSearch:
         """A configuration of this search; the baseline takes the classes as they are."""
         return ModelConfiguration(candidate, params, UNBALANCED if candidate == BASELINE_CANDIDATE else self.balance)
 
-    def note(self, trial: SearchTrial, resumed: bool) -> None:
+    def record(self, trial: SearchTrial, resumed: bool) -> TrialProgress:
+        """Count the trial among those tried; what to report of it."""
         self.trials.setdefault(trial.candidate, []).append(trial)
         self.inherited += trial.seconds if resumed else 0.0
         self.fits += not resumed
-
-    def progress(self, trial: SearchTrial, resumed: bool) -> TrialProgress:
         count = sum(len(ts) for name, ts in self.trials.items() if name != BASELINE_CANDIDATE)
         at = 0 if trial.candidate == BASELINE_CANDIDATE else count
         best = self.best.validation if self.best else None
@@ -144,7 +136,7 @@ def search_models(
     report: Callable[[TrialProgress], None],
     clock: SecondsClock = time.monotonic,
 ) -> SearchResult:
-    """The baseline, every candidate at its defaults, then tuning: see plan.steps(). At most `cores` threads at a time.
+    """The baseline, every candidate at its defaults, then tuning: see plan_trials(). At most `cores` threads at a time.
 
     Trials run one after another, each with all cores: the sampler then sees the same past in every run, and the same
     arguments give the same result (unless the clock cuts it short). search.timeout bounds the whole search, earlier
@@ -168,8 +160,7 @@ def search_models(
             break
         space = candidates[step.candidate].space
         trial = past[taken] if resumed else _run_trial(run, step, book.propose(step.candidate, space, step.params))
-        run.note(trial, resumed)
-        report(run.progress(trial, resumed))
+        report(run.record(trial, resumed))
     return _collect_search_result(run, (BASELINE_CANDIDATE, *search_plan.list_candidates(settings, kind)), stopped, log)
 
 
@@ -185,9 +176,7 @@ def score_single_configuration(
     measured = build_configuration_scorer(task, train, validation)
     run = _RunningSearch(task.settings, measured, clock, 1, clock(), spec.balance)
     for step in (*search_plan.plan_baseline_trials(task.problem_type), PlannedTrial(spec.candidate, spec.params)):
-        trial = _run_trial(run, step, None)
-        run.note(trial, resumed=False)
-        report(run.progress(trial, resumed=False))
+        report(run.record(_run_trial(run, step, None), resumed=False))
     return _collect_search_result(run, (BASELINE_CANDIDATE, spec.candidate), None, log=False)
 
 
@@ -196,46 +185,40 @@ def _run_trial(run: _RunningSearch, step: PlannedTrial, proposal: OpenTrial | No
     params = proposal.params if proposal else dict(step.params or {})
     number = proposal.number if proposal else len(run.trials.get(step.candidate, ()))
     began = run.clock()
-    outcome = _score_trial(run, run.spec(step.candidate, params), proposal)
-    scores = outcome.scores
+    state, scores, note = _score_trial(run, run.spec(step.candidate, params), proposal)
+    sides = {"validation": scores.validation, "train": scores.train} if scores else {}
+    headline = {side: metrics[run.metric.name] for side, metrics in sides.items()}
+    seconds = run.clock() - began
     trial = SearchTrial(
-        step.candidate,
-        number,
-        params,
-        outcome.state,
-        scores.validation[run.metric.name] if scores else None,
-        scores.train[run.metric.name] if scores else None,
-        run.clock() - began,
-        {"validation": scores.validation, "train": scores.train} if scores else {},
-        outcome.note,
+        step.candidate, number, params, state, headline.get("validation"), headline.get("train"), seconds, sides, note
     )
     if proposal:
         proposal.finish(trial)
     return trial
 
 
-def _score_trial(run: _RunningSearch, spec: ModelConfiguration, proposal: OpenTrial | None) -> _Outcome:
+def _score_trial(
+    run: _RunningSearch, spec: ModelConfiguration, proposal: OpenTrial | None
+) -> tuple[SearchTrialState, ConfigurationScores | None, str | None]:
+    """State, scores unless it failed or was given up, and what to know of it."""
     if proposal and proposal.deaths >= _MAX_PROCESS_DEATHS:
-        return _Outcome("failed", None, f"{proposal.deaths} processes ended while fitting it: too little memory?")
+        return "failed", None, f"{proposal.deaths} processes ended while fitting it: too little memory?"
+    name, look = run.metric.name, proposal is not None and spec.candidate != BASELINE_CANDIDATE
     try:
-        for step, scores in enumerate(
-            run.bench.score(spec, look=proposal is not None and spec.candidate != BASELINE_CANDIDATE)
-        ):
-            value = scores.validation[run.metric.name]
+        for step, scores in enumerate(run.bench.score(spec, look)):
+            value = scores.validation[name]
             if scores.final:
                 break
             if over := run.stop():
-                return _Outcome("pruned", None, f"ended at the first evaluation: {over}")
+                return "pruned", None, f"ended at the first evaluation: {over}"
             if proposal and proposal.hopeless(value, step):
-                return _Outcome(
-                    "pruned", None, f"{run.metric.name} {value:.6g} at the first evaluation, worse than the median"
-                )
+                return "pruned", None, f"{name} {value:.6g} at the first evaluation, worse than the median"
     except ValueError as e:
         # scikit-learn's word for rows that an algorithm cannot take; the others may.
-        return _Outcome("failed", None, str(e).strip().splitlines()[0])
+        return "failed", None, str(e).strip().splitlines()[0]
     if not math.isfinite(value):
-        return _Outcome("failed", None, f"{run.metric.name} is not a number on the validation split")
-    return _Outcome("complete", scores, scores.note)
+        return "failed", None, f"{name} is not a number on the validation split"
+    return "complete", scores, scores.note
 
 
 def _collect_search_result(run: _RunningSearch, names: tuple[str, ...], stopped: str | None, log: bool) -> SearchResult:
@@ -255,8 +238,5 @@ def _collect_candidate_result(name: str, run: _RunningSearch) -> CandidateResult
     top = search_plan.find_best_trial(trials, run.metric)
     if top is None:
         return None
-    scores = top.scores
-    spent = sum(t.seconds for t in trials)
-    return CandidateResult(
-        name, run.spec(name, top.params), scores["validation"], scores["train"], trials, spent, top.note
-    )
+    spec, spent = run.spec(name, top.params), sum(t.seconds for t in trials)
+    return CandidateResult(name, spec, top.scores["validation"], top.scores["train"], trials, spent, top.note)

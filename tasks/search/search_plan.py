@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import ClassBalance
@@ -26,8 +25,6 @@ from windvane.tasks.search.cross_validation import ConfigurationScorer
 from windvane.tasks.search.optuna_journal import SearchTrial
 from windvane.tasks.settings.project_params import Settings
 
-if TYPE_CHECKING:
-    from windvane.tasks.models.problem_types.definitions import ProblemType
 LOG_TARGET_PARAMETER = "log_target"
 # Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
 # does better than a forest (benchmarks/few_rows.py).
@@ -64,12 +61,12 @@ def propose_candidates(rows: int) -> tuple[str, ...]:
 
 def select_search_spaces(kind: ProblemType, log: bool) -> dict[str, CandidateModel]:
     """The problem type's candidates; the logarithm of the target is tuned only where it makes sense for this target."""
-    if log:
-        return dict(kind.candidates)
+
+    def tuned(key: str, dimension: Hyperparameter) -> Hyperparameter:
+        return dimension if log or key != LOG_TARGET_PARAMETER else replace(dimension, tuned=False)
+
     return {
-        name: replace(
-            c, space={k: replace(d, tuned=False) if k == LOG_TARGET_PARAMETER else d for k, d in c.space.items()}
-        )
+        name: replace(c, space={key: tuned(key, d) for key, d in c.space.items()})
         for name, c in kind.candidates.items()
     }
 
@@ -102,11 +99,8 @@ def plan_trials(settings: Settings, kind: ProblemType, log: bool, trials: Trials
         for i, name in enumerate(names):
             share = left // len(names) + (i >= len(names) - left % len(names))
             seen = [t.params for t in first if t.candidate == name]
-            yield from (
-                PlannedTrial(name, params)
-                for params in build_parameter_grid(candidates[name], share)
-                if params not in seen
-            )
+            grid = build_parameter_grid(candidates[name], share)
+            yield from (PlannedTrial(name, params) for params in grid if params not in seen)
     else:
         yield from _plan_halving_trials(names, left, kind.metrics[settings.problem.headline], trials)
 
@@ -144,29 +138,20 @@ def build_parameter_grid(candidate: CandidateModel, share: int) -> list[dict[str
 
 def rank_candidates(names: Sequence[str], trials: TrialsByCandidate, metric: Metric) -> list[str]:
     """Candidates from best to worst by their best complete trial; the simpler first among equals, failed ones last."""
-    order: list[str] = []
-    for name in names:
-        found = find_best_trial(trials.get(name, ()), metric)
-        at = len(order)
-        while at and found and _is_better_trial(found, find_best_trial(trials.get(order[at - 1], ()), metric), metric):
-            at -= 1
-        order.insert(at, name)
-    return order
+    return sorted(names, key=lambda name: _badness(find_best_trial(trials.get(name, ()), metric), metric))
 
 
 def find_best_trial(trials: Sequence[SearchTrial], metric: Metric) -> SearchTrial | None:
     """The best complete trial, the earlier among equals; None if there is none."""
-    found: SearchTrial | None = None
-    for trial in trials:
-        if trial.state == "complete" and _is_better_trial(trial, found, metric):
-            found = trial
-    return found
+    complete = [trial for trial in trials if trial.state == "complete"]
+    return min(complete, key=lambda trial: _badness(trial, metric), default=None)
 
 
-def _is_better_trial(one: SearchTrial, other: SearchTrial | None, metric: Metric) -> bool:
-    if one.validation is None or other is None or other.validation is None:
-        return one.validation is not None
-    return metric.better(one.validation, other.validation)
+def _badness(trial: SearchTrial | None, metric: Metric) -> float:
+    """The headline metric, the lower the better; infinite where there is none."""
+    if trial is None or trial.validation is None:
+        return math.inf
+    return -trial.validation if metric.greater_is_better else trial.validation
 
 
 def _plan_default_trials(candidates: Sequence[CandidateModel], budget: int) -> list[PlannedTrial]:
@@ -205,15 +190,14 @@ def _check_manual_entry(at: str, entry: dict[str, HyperparameterValue], kind: Pr
     if name not in known:
         said = "is missing" if name is None else f"{name!r} is not a candidate of {kind.name}"
         raise InputError(f"{at}.candidate: {said}. Allowed: {_suggest_name(str(name), known)}")
-    space = kind.candidates[str(name)].space
+    candidate = kind.candidates[str(name)]
     for key, value in entry.items():
-        if key not in space:
-            raise InputError(
-                f"{at}.{key}: {name} has no such hyperparameter. Allowed: {_suggest_name(str(key), list(space))}"
-            )
-        if wrong := space[key].refuse(value):
+        if key not in candidate.space:
+            near = _suggest_name(key, list(candidate.space))
+            raise InputError(f"{at}.{key}: {name} has no such hyperparameter. Allowed: {near}")
+        if wrong := candidate.space[key].refuse(value):
             raise InputError(f"{at}.{key}: {wrong}, not {value!r}. Fix the value")
-    return PlannedTrial(str(name), {**kind.candidates[str(name)].defaults, **entry})
+    return PlannedTrial(candidate.name, {**candidate.defaults, **entry})
 
 
 def _suggest_name(given: str, allowed: list[str]) -> str:

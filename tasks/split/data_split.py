@@ -6,7 +6,12 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks import io
 from windvane.tasks.errors import SealedError
@@ -17,17 +22,12 @@ from windvane.tasks.split import strategies, time_windows
 from windvane.tasks.split.strategies import SplitMasks, TimeValue, split_rows
 from windvane.tasks.validate import table_profile
 from windvane.tasks.validate.checks import duplicate_checks
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
+from windvane.tasks.validate.checks.duplicate_checks import TEST_CODE, TRAIN_CODE, VALIDATION_CODE
 
 SPLIT_FOLDER = DATA_FOLDER / "split"
 SPLIT_CODES_FILE, SPLIT_RECORD_FILE = "sides.parquet", "split.json"
-# What the column `side` says of the row at the same place in table.parquet; 0: it has no label.
+# Its column says of the row at the same place in table.parquet in which split it is; 0: it has no label.
 SPLIT_COLUMN = "side"
-TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -39,34 +39,23 @@ class TestPermit:
 
 def run_split(root: Path, chosen: project_params.Settings) -> None:
     """Give each row of table.parquet that has a label a split; write sides.parquet and split.json to split."""
-    import numpy as np
-    import polars as pl
-
     table, path = root / table_profile.TABLE_FILE, root / io.TRAINED_UNTIL_FILE
     with ThreadPoolExecutor(1) as beside:
         content = beside.submit(_hash_table, table, chosen.problem)
-        whole = table_io.read_parquet(
-            table, _columns(chosen, unlabelled := table_io.count_missing(table)[chosen.problem.target])
-        )
+        unlabelled = table_io.count_missing(table)[chosen.problem.target]
+        whole = table_io.read_parquet(table, _columns(chosen, unlabelled))
         labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         again = "Delete it: the next lap writes it again"
         until = io.read_record(path, lambda c: c["taught_until"], again) if path.exists() else None
         parted = split_rows(frame, chosen, until)
-        codes = np.zeros(len(frame), dtype=np.uint8)
-        for code, rows in ((TRAIN_CODE, parted.train), (VALIDATION_CODE, parted.validation), (TEST_CODE, parted.test)):
-            codes[rows] = code
-        side = codes
-        if len(codes) < len(whole):
-            side = np.zeros(len(whole), dtype=np.uint8)
-            side[labelled] = codes
+        side = np.zeros(len(whole), dtype=np.uint8)
+        side[labelled] = TRAIN_CODE * parted.train + VALIDATION_CODE * parted.validation + TEST_CODE * parted.test
         io.write_whole(
             root / SPLIT_FOLDER / SPLIT_CODES_FILE,
             lambda part: table_io.sink_parquet(pl.LazyFrame({SPLIT_COLUMN: side}), part),
         )
-        found = [
-            asdict(finding) for finding in duplicate_checks.find_overlap(table_io.scan_parquet(table), side, chosen)
-        ]
+        found = [asdict(f) for f in duplicate_checks.find_overlap(table_io.scan_parquet(table), side, chosen)]
         # The hash of the rows: DVC's hash of split stands for both, rows and sides.
         record = {"table": content.result(), **_build_split_record(frame, chosen, parted), "findings": found}
     io.write_json(record, root / SPLIT_FOLDER / SPLIT_RECORD_FILE)
@@ -95,8 +84,6 @@ def _hash_table(table: Path, problem: project_params.ProblemSettings) -> str:
 
 def _build_split_record(frame: pd.DataFrame, chosen: project_params.Settings, sides: SplitMasks) -> dict[str, Any]:
     """What a person needs to see which rows judge."""
-    import pandas as pd
-
     times = frame[chosen.problem.time].to_numpy() if chosen.problem.time else None
 
     def side(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -105,14 +92,8 @@ def _build_split_record(frame: pd.DataFrame, chosen: project_params.Settings, si
         ends = None if some is None else pd.Series([some.min(), some.max()] if len(some) else [])
         return {"rows": int(mask.sum()), "from": _time(ends, "min"), "to": _time(ends, "max")}
 
-    return {
-        "strategy": chosen.split.strategy,
-        "train": side(sides.train),
-        "validation": side(sides.validation),
-        "test": side(sides.test),
-        "taught_until": sides.taught_until,
-        "reason": sides.reason,
-    }
+    parts = {name: side(getattr(sides, name)) for name in ("train", "validation", "test")}
+    return {"strategy": chosen.split.strategy, **parts, "taught_until": sides.taught_until, "reason": sides.reason}
 
 
 def find_trained_until(frame: pd.DataFrame, chosen: project_params.Settings) -> TimeValue:
@@ -129,13 +110,12 @@ def _time(times: pd.Series | None, end: str) -> TimeValue:
 
 def read_training_rows(root: Path, chosen: project_params.Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The training rows (retrain.history: how far back) and those for validation (none with kfold); of a large side a sample."""
-    return time_windows.select_recent_rows(_rows(root, chosen, (TRAIN_CODE,)), chosen), _rows(
-        root, chosen, (VALIDATION_CODE,)
-    )
+    train, validation = (_rows(root, chosen, (code,)) for code in (TRAIN_CODE, VALIDATION_CODE))
+    return time_windows.select_recent_rows(train, chosen), validation
 
 
 def open_test_rows(root: Path, chosen: project_params.Settings, permit: TestPermit) -> pd.DataFrame:
-    """The test rows; of a large side a sample. Opened once per fingerprint: only the ledger gives a Permit.
+    """The test rows; of a large side a sample. Opened once per fingerprint: only the ledger gives a permit.
     Raises SealedError without one.
     """
     _require_permit(permit)
@@ -146,8 +126,6 @@ def read_final_rows(root: Path, chosen: project_params.Settings, permit: TestPer
     """What the registered version is fitted on: train and validation; with strategy time the newest of all rows, now
     that the test rows have judged.
     """
-    import pandas as pd
-
     if chosen.split.strategy != "time":
         return pd.concat([part for part in read_training_rows(root, chosen) if len(part)], ignore_index=True)
     _require_permit(permit)
@@ -157,9 +135,8 @@ def read_final_rows(root: Path, chosen: project_params.Settings, permit: TestPer
 def describe_sampled_split(root: Path, chosen: project_params.Settings) -> str | None:
     """That the training or test rows are a sample, in words; None: they are all there are."""
     sides = ("train", "validation", "test")
-    rows = io.read_record(
-        root / SPLIT_FOLDER / SPLIT_RECORD_FILE, lambda c: {name: int(c[name]["rows"]) for name in sides}
-    )
+    record = root / SPLIT_FOLDER / SPLIT_RECORD_FILE
+    rows = io.read_record(record, lambda c: {name: int(c[name]["rows"]) for name in sides})
     return strategies.describe_sampling(rows, chosen)
 
 
@@ -170,20 +147,14 @@ def _require_permit(permit: TestPermit) -> None:
 
 def _rows(root: Path, chosen: project_params.Settings, codes: tuple[int, ...]) -> pd.DataFrame:
     """Rows of some splits, in the table's order. Only those wanted are ever in memory as a frame."""
-    import numpy as np
-    import polars as pl
-
     table = root / table_profile.TABLE_FILE
     side = pl.read_parquet(root / SPLIT_FOLDER / SPLIT_CODES_FILE, glob=False)[SPLIT_COLUMN].to_numpy()
     wanted = np.isin(side, codes)
     most = strategies.choose_row_limit(chosen, judging=TRAIN_CODE not in codes)
     if most is not None and wanted.sum() > most:
-        known = pl.read_parquet(table, columns=strategies.list_sampling_columns(chosen), glob=False).filter(
-            pl.Series(wanted)
-        )
-        places = np.flatnonzero(wanted)
-        wanted[:] = False
-        wanted[places[strategies.pick_rows(known, chosen, most, newest=TRAIN_CODE in codes)]] = True
+        known = pl.read_parquet(table, columns=strategies.list_sampling_columns(chosen), glob=False)
+        picked = strategies.pick_rows(known.filter(wanted), chosen, most, newest=TRAIN_CODE in codes)
+        wanted = np.isin(np.arange(len(wanted)), np.flatnonzero(wanted)[picked])
     rows = pl.concat([table_io.scan_parquet(table), pl.LazyFrame({SPLIT_COLUMN: wanted})], how="horizontal")
     frame = rows.filter(pl.col(SPLIT_COLUMN)).drop(SPLIT_COLUMN).collect(engine="streaming")
     return table_io.convert_to_pandas(frame, table_io.count_missing(table))

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.monitoring_section import WindowLength
 from windvane.tasks.settings.project_params import Settings
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
 
 # Days and weeks are counted from a Monday.
 _FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
@@ -45,16 +43,8 @@ def find_window_start(moment: datetime, window: WindowLength) -> datetime:
     return moment - (moment - _FIRST_MONDAY) % window.span
 
 
-def find_window_end(start: datetime, window: WindowLength) -> datetime:
-    """When the window that begins at `start` ends, which is when the next one begins."""
-    return shift_by_windows(start, window, 1)
-
-
 def number_windows(times: pd.Series, window: WindowLength) -> NDArray[np.int64]:
-    """The number of the window on the calendar that each moment (n,) falls into, as begin() has it; neighbours differ by one."""
-    import numpy as np
-    import pandas as pd
-
+    """The number of the calendar window that each moment (n,) falls into, see find_window_start(); neighbours differ by one."""
     if window.months is not None:
         return np.asarray((times.dt.year * 12 + times.dt.month - 1) // window.months, dtype=np.int64)
     return np.asarray((times - pd.Timestamp(_FIRST_MONDAY).tz_localize(None)) // window.span, dtype=np.int64)
@@ -94,8 +84,6 @@ def choose_recent_windows(chosen: Settings) -> RecentWindows | None:
 
 def mask_newest_windows(times: pd.Series, window: WindowLength, windows: int) -> NDArray[np.bool_]:
     """Which of the moments (n,) lie in the last so many windows, counted back from the newest."""
-    import numpy as np
-
     if window.rows is not None:
         wanted = times.rank(method="max", ascending=False) <= windows * window.rows
     elif hasattr(last := times.max(), "to_pydatetime"):

@@ -20,7 +20,7 @@ from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, ProblemType
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.validate.findings import TableFinding
+from windvane.tasks.validate.findings import TableFinding, list_passes
 
 MODEL_CHECKS = {
     "label_noise": "no labels that contradict the other rows",
@@ -65,10 +65,7 @@ def inspect_training_rows(
         if len(some) == len(train):  # else there are more rows than are looked at
             found += _volume(held, len(train), settings.split.strategy == "time")
     told = {f.check for f in found} | ({"volume"} if len(some) < len(train) else set())
-    fine = [
-        TableFinding(name, "pass", None, None, None, what) for name, what in MODEL_CHECKS.items() if name not in told
-    ]
-    return (*found, *fine)
+    return (*found, *list_passes(MODEL_CHECKS, told))
 
 
 def _cross_validate(
@@ -88,28 +85,23 @@ def _cross_validate(
     truth = kind.truth(rows[target])
     classes = None if kind.continuous else np.unique(truth)
     proba = None if classes is None else np.zeros((len(rows), len(classes)))
-    losses = [np.zeros(len(rows)), np.zeros(len(rows))]
+    losses = np.zeros((2, len(rows)))
+    spec, options = ModelConfiguration("boosting", _QUICK_MODEL_PARAMS), FitOptions(target, seed, cores)
+    headline = "rmse" if kind.continuous else "log_loss"
     for k in range(INSPECTION_FOLDS):
-        for i, teach in enumerate((fold != k, (fold != k) & drawn)):
-            held = fold == k
+        held = fold == k
+        for i, teach in enumerate((~held, ~held & drawn)):
             if held.sum() == 0 or (classes is not None and set(np.unique(truth[teach])) != set(classes)):
                 return None
             try:
-                model = model_pipeline.fit_pipeline(
-                    ModelConfiguration("boosting", _QUICK_MODEL_PARAMS),
-                    kind,
-                    columns,
-                    rows[teach],
-                    FitOptions(target, seed, cores),
-                )
+                model = model_pipeline.fit_pipeline(spec, kind, columns, rows[teach], options)
             except InputError:  # a column that is empty in these rows, and then none is left
                 return None
             predictions = kind.predict(model, conform_frame(rows[held], columns, "the training split"))
-            headline = "rmse" if kind.continuous else "log_loss"
             losses[i][held] = kind.loss(truth[held], predictions, headline)
             if i == 0 and proba is not None and predictions.proba is not None:
                 proba[held] = predictions.proba
-    return _HeldOutPredictions(truth, proba, classes, losses[0], losses[1])
+    return _HeldOutPredictions(truth, proba, classes, *losses)
 
 
 def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
@@ -129,23 +121,16 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
     sure, surest = (
         float(wrong[: max(int(share * len(wrong)), 1)].mean()) for share in (CONFIDENT_SHARE, TOP_CONFIDENT_SHARE)
     )
-    if sure > MAX_WRONG_SHARE and surest > MIN_PLATEAU_RATIO * sure and _mean_roc_auc(held.proba, codes) > MIN_ROC_AUC:
-        yield TableFinding(
-            "label_noise",
-            "warn",
-            target,
-            sure,
-            MAX_WRONG_SHARE,
+    if not (sure > MAX_WRONG_SHARE and surest > MIN_PLATEAU_RATIO * sure):
+        return
+    # Of each class against the rest.
+    if np.mean([roc_auc_score(codes == k, column) for k, column in enumerate(held.proba.T)]) > MIN_ROC_AUC:
+        text = (
             f"about {sure:.0%} of the labels seem wrong: even where a model of the other rows is surest, that many "
             f"disagree with it ({int(suspect.sum())} of {len(suspect)} rows contradict it with confidence). Check how "
-            f"{target!r} is recorded",
+            f"{target!r} is recorded"
         )
-
-
-def _mean_roc_auc(proba: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
-    """Mean area under the ROC curves of each class against the rest."""
-    present = [k for k in range(proba.shape[1]) if len(np.unique(codes == k)) == 2]
-    return float(np.mean([roc_auc_score(codes == k, proba[:, k]) for k in present])) if present else 0.0
+        yield TableFinding("label_noise", "warn", target, sure, MAX_WRONG_SHARE, text)
 
 
 def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[TableFinding]:
@@ -153,17 +138,10 @@ def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[Table
     mean, error = float(gain.mean()), float(gain.std() / np.sqrt(max(len(gain), 2)))
     share = mean / max(float(held.half.mean()), 1e-300)
     if share > MIN_GAIN_SHARE and mean > MIN_GAIN_STANDARD_ERRORS * error:
-        yield TableFinding(
-            "volume",
-            "warn",
-            None,
-            share,
-            MIN_GAIN_SHARE,
-            f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model"
-            + (
-                f" on other rows of the same times. More than these {rows:,} would help there; whether on later rows too, "
-                "the diagnosis of the fit shows"
-                if timed
-                else f". More rows than these {rows:,} would help"
-            ),
+        text = f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model" + (
+            f" on other rows of the same times. More than these {rows:,} would help there; whether on later rows too, "
+            "the diagnosis of the fit shows"
+            if timed
+            else f". More rows than these {rows:,} would help"
         )
+        yield TableFinding("volume", "warn", None, share, MIN_GAIN_SHARE, text)

@@ -94,7 +94,7 @@ def load_schema(path: Path | str = SCHEMA_FILE) -> TableSchema | None:
 
 
 def parse_schema(content: Any, path: Path | str = SCHEMA_FILE) -> TableSchema:
-    """A contract from already read content; see load()."""
+    """A contract from already read content; see load_schema()."""
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no contract. Delete it, and the next lap proposes one")
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import polars as pl
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
@@ -17,10 +19,6 @@ from windvane.tasks.validate import findings, table_profile, table_schema, table
 from windvane.tasks.validate.checks import column_checks, drift_checks, duplicate_checks, schema_checks, target_checks
 from windvane.tasks.validate.findings import CheckFamily, CheckInput, TableFinding
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile, TableSummary
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
 
 CHECK_FAMILIES = (
     CheckFamily(target_checks.TARGET_CHECKS, target_checks.find_target_faults),
@@ -50,18 +48,12 @@ class ValidatedTable:
 def run_validation(root: Path, chosen: project_params.Settings) -> None:
     """Check table.parquet below `root` against schema.yaml and accepted.json; write what was seen.
 
-    Raises one InputError that lists all that stops, and keeps the page of such a table at STOPPED.
+    Raises one InputError that lists all that stops, and keeps the page of such a table at STOPPED_PAGE_FILE.
     """
-
-    accepted, table = (
-        table_profile.read_summary(root / io.ACCEPTED_SUMMARY_FILE),
-        root / table_profile.TABLE_FILE,
-    )
+    accepted, table = table_profile.read_summary(root / io.ACCEPTED_SUMMARY_FILE), root / table_profile.TABLE_FILE
+    agreed = table_schema.load_schema(root / table_schema.SCHEMA_FILE)
     # Ingest writes no NaN: nothing need be made missing, and the file states what it holds.
-    e = _collect_check_input(
-        table_io.scan_parquet(table), chosen, table_schema.load_schema(root / table_schema.SCHEMA_FILE), accepted, table
-    )
-    seen = _run_checks(e)
+    seen = _run_checks(_collect_check_input(table_io.scan_parquet(table), chosen, agreed, accepted, table))
     page = data_report.DataReport(chosen, seen.digest, accepted, seen.findings, seen.sample)
     try:
         findings.raise_for_stops(seen.findings, chosen.data.source)
@@ -81,7 +73,7 @@ def check_table(
     agreed: table_schema.TableSchema | None = None,
     accepted: TableSummary | None = None,
 ) -> ValidatedTable:
-    """look(), but what stops is raised as one InputError."""
+    """inspect_table(), but what stops is raised as one InputError."""
     seen = inspect_table(frame, chosen, agreed, accepted)
     findings.raise_for_stops(seen.findings, chosen.data.source)
     return seen
@@ -106,14 +98,10 @@ def _run_checks(e: CheckInput) -> ValidatedTable:
     silent = {finding.column for finding in found if finding.check == "silent"}
     found = [finding for finding in found if finding.check != "constant" or finding.column not in silent]
     told = {finding.check for finding in found}
-    fine = [
-        TableFinding(name, "pass", None, None, None, what)
-        for family in CHECK_FAMILIES
-        if family.needs is None or getattr(e, family.needs) is not None
-        for name, what in family.checks.items()
-        if name not in told
-    ]
-    kept = findings.accept_findings([*found, *fine], e.contract.accept if e.contract else ())
+    for family in CHECK_FAMILIES:
+        if family.needs is None or getattr(e, family.needs) is not None:
+            found += findings.list_passes(family.checks, told)
+    kept = findings.accept_findings(found, e.contract.accept if e.contract else ())
     return ValidatedTable(e.profile, e.now, kept, e.sample)
 
 
@@ -134,8 +122,6 @@ def _collect_check_input(
     file: Path | None = None,
 ) -> CheckInput:
     """All that the checks read. `file`: where `whole` lies, if a stage wrote it."""
-    import polars as pl
-
     problem, source = chosen.problem, chosen.data.source
     present = tuple(name for name in whole.collect_schema() if name != table_io.ROW_KEY)
     # Ignored columns that no frame can hold were left out by ingest.
@@ -152,14 +138,9 @@ def _collect_check_input(
     labelled = whole.filter(target.is_not_null()) if without else whole
     # Read once: what tells few values from many holds the sample that all other checks look at, and what tells copies.
     bucket = table_statistics.choose_comparable_rows(whole, [name for name in present if name != problem.id], rows)
-    many, alike = table_statistics.sample_evenly_and_where(
-        whole,
-        rows,
-        table_statistics.DISTINCT_SAMPLE_ROWS
-        if rows > table_statistics.EXACT_COUNT_ROWS
-        else table_statistics.CHECK_SAMPLE_ROWS,
-        bucket,
-    )
+    large = rows > table_statistics.EXACT_COUNT_ROWS
+    most = table_statistics.DISTINCT_SAMPLE_ROWS if large else table_statistics.CHECK_SAMPLE_ROWS
+    many, alike = table_statistics.sample_evenly_and_where(whole, rows, most, bucket)
     known = table_statistics.ScanFacts(rows - without, many.filter(target.is_not_null()), None if without else file)
     with ThreadPoolExecutor(1) as beside:
         compared = beside.submit(
@@ -173,9 +154,8 @@ def _collect_check_input(
     sample = sampled.filter(target.is_not_null())
     watched = tuple(c.name for c in found.columns if c.name not in problem.ignore and c.name != problem.id)
     named = {c.name: c for c in counts}
-    now = table_profile.summarize_table(
-        found, sample, problem.time, watched, {duplicate_checks.NEAR_DUPLICATES_NOTE: twins.near}
-    )
+    notes = {duplicate_checks.NEAR_DUPLICATES_NOTE: twins.near}
+    now = table_profile.summarize_table(found, sample, problem.time, watched, notes)
     new = table_profile.summarize_newer_rows(accepted, now, sample, problem.time, MIN_NEW_ROWS) if accepted else now
     return CheckInput(
         chosen, whole, labelled, rows, found, named, sample, sampled, seen, twins, agreed, accepted, now, new

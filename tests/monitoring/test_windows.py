@@ -64,7 +64,7 @@ def test_months_lie_on_the_calendar_in_utc_and_begin_behind_what_was_taught() ->
 def test_spans_are_aligned(written: str, inside: str, start: str, end: str) -> None:
     cut = parse_window_length(written)
     found = time_windows.find_window_start(datetime.fromisoformat(inside).replace(tzinfo=UTC), cut)
-    assert (to_timestamp(found), to_timestamp(time_windows.find_window_end(found, cut))) == (
+    assert (to_timestamp(found), to_timestamp(time_windows.shift_by_windows(found, cut, 1))) == (
         to_timestamp(start),
         to_timestamp(end),
     )
@@ -77,7 +77,7 @@ def test_spans_are_aligned(written: str, inside: str, start: str, end: str) -> N
 def test_every_moment_lies_in_its_window(at: datetime, written: str) -> None:
     cut, at = parse_window_length(written), at.replace(tzinfo=UTC)
     start = time_windows.find_window_start(at, cut)
-    assert start <= at < time_windows.find_window_end(start, cut)
+    assert start <= at < time_windows.shift_by_windows(start, cut, 1)
     assert time_windows.find_window_start(start, cut) == start
 
 

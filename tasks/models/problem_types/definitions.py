@@ -43,7 +43,7 @@ class FloatRange:
 
 @dataclass(frozen=True)
 class IntRange:
-    """A whole hyperparameter between `low` and `high`, both included; otherwise like Float."""
+    """A whole hyperparameter between `low` and `high`, both included; otherwise like FloatRange."""
 
     low: int
     high: int
@@ -52,11 +52,11 @@ class IntRange:
     tuned: bool = True
 
     def grid(self, points: int) -> tuple[HyperparameterValue, ...]:
-        """See Float.grid; rounded, each value once."""
+        """See FloatRange.grid; rounded, each value once."""
         return tuple(dict.fromkeys(round(v) for v in _space_evenly(self.low, self.high, self.log, points)))
 
     def refuse(self, value: Any) -> str | None:
-        """See Float.refuse."""
+        """See FloatRange.refuse."""
         whole = isinstance(value, int) and not isinstance(value, bool)
         if whole and self.low <= value <= self.high:
             return None
@@ -65,7 +65,7 @@ class IntRange:
 
 @dataclass(frozen=True)
 class ChoiceSet:
-    """A hyperparameter with a few possible values; otherwise like Float."""
+    """A hyperparameter with a few possible values; otherwise like FloatRange."""
 
     options: tuple[HyperparameterValue, ...]
     default: HyperparameterValue
@@ -76,7 +76,7 @@ class ChoiceSet:
         return self.options
 
     def refuse(self, value: Any) -> str | None:
-        """See Float.refuse. `1` is not `true`."""
+        """See FloatRange.refuse. `1` is not `true`."""
         if any(value == o and isinstance(value, bool) == isinstance(o, bool) for o in self.options):
             return None
         return "must be one of " + ", ".join(_format_value(o) for o in self.options)
@@ -165,9 +165,19 @@ def load_problem_type(kind: str) -> ProblemType:
     return cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
 
 
-def select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of those hyperparameters that scikit-learn knows by the same names."""
-    return {name: params[name] for name in space}
+def build_with(
+    estimator: Callable[..., Any], space: Mapping[str, Hyperparameter], *, threads: bool = False, **given: Any
+) -> Callable[[Mapping[str, Any], int, int], Any]:
+    """`CandidateModel.build` of an estimator that knows the hyperparameters of `space` by the same names.
+
+    threads: it takes the number of cores. given: what no configuration changes.
+    """
+
+    def build(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+        fixed = {"random_state": seed, **({"n_jobs": cores} if threads else {}), **given}
+        return estimator(**fixed, **{name: params[name] for name in space})
+
+    return build
 
 
 def _space_evenly(low: float, high: float, log: bool, points: int) -> list[float]:

@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.linear_model import ElasticNet
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
@@ -20,9 +26,11 @@ from windvane.tasks.models.problem_types.definitions import (
     Metric,
     Predictions,
     ProblemType,
-    select_parameters,
+    build_with,
 )
 
+# The median is the best constant for absolute error, the mean for squared error: the search takes the better.
+_DUMMY_SPACE: dict[str, Hyperparameter] = {"strategy": ChoiceSet(("median", "mean"), "median")}
 _LOG_TARGET_SPACE: dict[str, Hyperparameter] = {"log_target": ChoiceSet((False, True), False)}
 # Beyond this skewness a few large values rule the squared error; 1 is the usual border of "highly skewed"
 # (Bulmer, Principles of Statistics, 1979).
@@ -79,17 +87,7 @@ def _skewness(values: NDArray[Any]) -> float:
     return float((((values - values.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
 
 
-def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.dummy import DummyRegressor
-
-    return DummyRegressor(strategy=params["strategy"])
-
-
 def _linear(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.linear_model import ElasticNet
-    from sklearn.preprocessing import StandardScaler
-
     # The target is scaled, or alpha would be counted in its unit. The Gram matrix makes a pass cost the same for any
     # number of rows, and converge for pure L2 (l1_ratio 0) as well.
     model = ElasticNet(
@@ -102,29 +100,11 @@ def _linear(params: Mapping[str, Any], seed: int, cores: int) -> Any:
     return TransformedTargetRegressor(model, transformer=StandardScaler())
 
 
-def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.tree import DecisionTreeRegressor
-
-    return DecisionTreeRegressor(random_state=seed, **select_parameters(TREE_SPACE, params))
-
-
-def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import RandomForestRegressor
-
-    return RandomForestRegressor(random_state=seed, n_jobs=cores, **select_parameters(FOREST_SPACE, params))
-
-
-def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
-    return HistGradientBoostingRegressor(
-        random_state=seed, early_stopping=True, **select_parameters(BOOSTING_SPACE, params)
-    )
-
-
+_build_tree = build_with(DecisionTreeRegressor, TREE_SPACE)
+_build_forest = build_with(RandomForestRegressor, FOREST_SPACE, threads=True)
+_build_boosting = build_with(HistGradientBoostingRegressor, BOOSTING_SPACE, early_stopping=True)
 _CANDIDATES = (
-    # The median is the best constant for absolute error, the mean for squared error: the search takes the better.
-    CandidateModel("dummy", {"strategy": ChoiceSet(("median", "mean"), "median")}, False, None, _dummy),
+    CandidateModel("dummy", _DUMMY_SPACE, False, None, lambda params, *_: DummyRegressor(strategy=params["strategy"])),
     CandidateModel(
         "linear",
         # l1_ratio 0 is ridge (L2), 1 is the lasso (L1), between them lies the elastic net.
@@ -138,9 +118,9 @@ _CANDIDATES = (
         "alpha",
         _linear,
     ),
-    CandidateModel("tree", {**TREE_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _tree),
-    CandidateModel("forest", {**FOREST_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _forest),
-    CandidateModel("boosting", {**BOOSTING_SPACE, **_LOG_TARGET_SPACE}, False, "max_leaf_nodes", _boosting),
+    CandidateModel("tree", {**TREE_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _build_tree),
+    CandidateModel("forest", {**FOREST_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _build_forest),
+    CandidateModel("boosting", {**BOOSTING_SPACE, **_LOG_TARGET_SPACE}, False, "max_leaf_nodes", _build_boosting),
 )
 
 PROBLEM_TYPE = ProblemType(
