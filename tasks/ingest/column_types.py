@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import polars as pl
 
 from windvane.tasks.ingest import row_keys, text_parsing
 from windvane.tasks.ingest.text_files import MISSING_WORDS
-
-if TYPE_CHECKING:
-    import polars as pl
 
 # 0001-01-01 and 10000-01-01, in days since 1970.
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_897
@@ -20,8 +19,6 @@ _FIRST_DAY, _LAST_DAY = -719_162, 2_932_897
 
 def find_oversized_integers(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
     """Whole numbers past int64: ids and hashes, of which floats would make many equal."""
-    import polars as pl
-
     names = [name for name, kind in schema.items() if kind in (pl.UInt64, pl.Int128)]
     return _find_columns_where(
         scan, {n: pl.col(n).cast(pl.Int64, strict=False).null_count() > pl.col(n).null_count() for n in names}
@@ -30,15 +27,11 @@ def find_oversized_integers(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
 
 def find_integers_with_gaps(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
     """Whole numbers that must become floats, because some are missing."""
-    import polars as pl
-
     return _find_columns_where(scan, {n: pl.col(n).null_count() > 0 for n, kind in schema.items() if kind.is_integer()})
 
 
 def find_dates_out_of_range(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
     """Dates that lie outside the years 1 to 9999, where neither Python nor a cast to microseconds can follow."""
-    import polars as pl
-
     wanted = {}
     for name, kind in schema.items():
         unit = kind.time_unit if isinstance(kind, pl.Datetime) else None
@@ -95,8 +88,6 @@ class MixedTypesError(Exception):
 
 def strip_words(words: pl.Series) -> pl.Series:
     """Cells of a text file without blanks around them; None where there is no value."""
-    import polars as pl
-
     present = words.set(words.is_in(MISSING_WORDS), None)
     bare = present.str.strip_chars()
     return bare.set(bare == "", None) if bool((bare == "").any()) else bare.cast(pl.String)
@@ -110,8 +101,6 @@ def convert_blanks_to_missing(words: pl.Series) -> pl.Series:
 
 def infer_from_type(kind: Any) -> ColumnMeaning | None:
     """The meaning of a column whose file declares its type; None: it holds words, or nothing that can be read."""
-    import polars as pl
-
     if kind == pl.Null:
         return ColumnMeaning("none")
     if kind == pl.Boolean:
@@ -200,24 +189,18 @@ def _refuse_numbers(words: pl.Series, present: pl.Series) -> None:
 
 def choose_canonical_type(meaning: ColumnMeaning) -> pl.DataType:
     """The canonical polars type of a column."""
-    import polars as pl
-
     types = {"int": pl.Int64(), "bool": pl.Boolean(), "text": pl.String(), "date": pl.Datetime("us")}
     return types.get(meaning.kind, pl.Float64())
 
 
 def choose_cell_kind(canonical: pl.DataType) -> CellKind:
     """The meaning of a canonical polars type."""
-    import polars as pl
-
     kinds: dict[Any, CellKind] = {pl.Int64: "int", pl.Boolean: "bool", pl.String: "text", pl.Float64: "float"}
     return kinds.get(canonical.base_type(), "date")
 
 
 def choose_reading_type(meaning: ColumnMeaning | None) -> pl.DataType:
     """The polars type in which a text file's cells are read: numbers and booleans as such, all else as words."""
-    import polars as pl
-
     types = {"int": pl.Int64(), "bool": pl.Boolean(), "float": pl.Float64()}
     return types.get(meaning.kind, pl.String()) if meaning else pl.String()
 
@@ -226,8 +209,6 @@ def convert_cells(cells: pl.Series, meaning: ColumnMeaning, *, text: bool) -> pl
     """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing. Raises polars' errors, or
     ValueError, where a cell does not fit.
     """
-    import polars as pl
-
     kind = cells.dtype
     if kind in (pl.String, pl.Categorical, pl.Enum):
         return _convert_words(cells.cast(pl.String), meaning, text)
@@ -245,8 +226,6 @@ def convert_cells(cells: pl.Series, meaning: ColumnMeaning, *, text: bool) -> pl
 
 
 def _convert_words(cells: pl.Series, meaning: ColumnMeaning, text: bool) -> pl.Series | row_keys.EncodedWords:
-    import polars as pl
-
     if meaning.kind == "text":
         return _encode_column_words(cells, text, meaning.form)
     if meaning.kind == "date":
@@ -267,8 +246,6 @@ def _convert_words(cells: pl.Series, meaning: ColumnMeaning, text: bool) -> pl.S
 
 def _encode_column_words(cells: pl.Series, text: bool, form: str | None) -> row_keys.EncodedWords:
     """Words, in a text file without blanks around them: only the different ones are read."""
-    import polars as pl
-
     found = row_keys.encode_words(cells)
     if form != ANY_FORM and found.different.str.contains(_NUL, literal=True).any():
         raise ValueError(f"column {cells.name!r} holds NUL")
@@ -280,8 +257,6 @@ def _encode_column_words(cells: pl.Series, text: bool, form: str | None) -> row_
 
 
 def _empty_column(cells: pl.Series) -> pl.Series:
-    import polars as pl
-
     if cells.null_count() < len(cells):
         raise ValueError(f"column {cells.name!r} was thought to be empty")
     return pl.Series(cells.name, [None] * len(cells), pl.Float64)
@@ -293,8 +268,6 @@ def _without_nan(floats: pl.Series) -> pl.Series:
 
 
 def _number(cells: pl.Series) -> pl.Series:
-    import polars as pl
-
     kind = cells.dtype
     if kind == pl.Time:
         return cells.cast(pl.Int64).cast(pl.Float64) / 1e9

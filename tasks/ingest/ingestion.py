@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
+
+import numpy as np
+import polars as pl
+from filelock import FileLock, Timeout
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError, join_messages
@@ -18,9 +22,6 @@ from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings import project_params
 from windvane.tasks.sources import snapshot, table_files
 from windvane.tasks.validate import table_profile
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,6 @@ def run_ingest(root: Path, chosen: project_params.Settings) -> None:
 @contextmanager
 def open_scratch_folder(root: Path) -> Iterator[Path]:
     """A folder for what must be written to be read in a stream, beside the data: a temporary folder may lie in memory."""
-    from filelock import FileLock
-
     folder = root / DATA_FOLDER / f".scratch-{uuid4().hex[:8]}"
     places = (folder.parent, folder.parent.parent)
     for place in places:
@@ -86,8 +85,6 @@ def open_scratch_folder(root: Path) -> Iterator[Path]:
 
 def _sweep(data: Path) -> None:
     """Delete the scratch folders of processes that were killed: no process holds their locks any more."""
-    from filelock import FileLock, Timeout
-
     for folder in data.glob(".scratch-*"):
         lock = folder.with_suffix(".lock")
         with suppress(Timeout), FileLock(lock, timeout=0):
@@ -131,9 +128,6 @@ def _write(root: Path, chosen: project_params.Settings, target: Path, folder: Pa
 
 def _drop_fed_back_duplicates(table: Path, labelled: int, folder: Path) -> None:
     """Leave out rows that came back from production, the last `labelled`, where the source has a row of the same key."""
-    import numpy as np
-    import polars as pl
-
     keys = table_io.scan_parquet(table).select(table_io.ROW_KEY).collect()[table_io.ROW_KEY]
     kept = np.ones(len(keys), dtype=bool)
     kept[-labelled:] = ~keys[-labelled:].is_in(keys[:-labelled].implode()).to_numpy()
@@ -177,8 +171,6 @@ def join_files(
 
 def _check_time(origin: TableOrigin, table: Path, name: str) -> None:
     """Time is a date or a number, and every row has one."""
-    import polars as pl
-
     scan = table_io.scan_parquet(table).select(name)
     kind = scan.collect_schema()[name]
     if not (kind.is_temporal() or kind.is_numeric()) or table_io.count_missing(table)[
@@ -202,8 +194,6 @@ def _check_time(origin: TableOrigin, table: Path, name: str) -> None:
 
 
 def _no_time(origin: TableOrigin, scan: pl.LazyFrame, kind: Any) -> str:
-    import polars as pl
-
     values = scan.collect().to_series()
     if kind != pl.String or values.null_count() == len(values):
         return "holds no dates"

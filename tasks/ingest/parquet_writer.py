@@ -9,16 +9,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, text_parsing
 from windvane.tasks.ingest.column_types import ColumnMeaning, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
 from windvane.tasks.ingest.text_files import MixedColumn, describe_mixed_column
-
-if TYPE_CHECKING:
-    import polars as pl
 
 # From here on there are no int64.
 _INT64_LIMIT = 2.0**63
@@ -53,8 +54,6 @@ def convert_file(
     A column in `ignore` that mixes types is kept as words; one that no table can hold is left out. Raises InputError
     where the file as a whole cannot be read.
     """
-    import polars as pl
-
     reading = _plan_from_first_rows(file, ignore)
     with ThreadPoolExecutor(1) as beside:
         zeros = (
@@ -86,8 +85,6 @@ def convert_file(
 
 def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -> None:
     """Stream the cells into canonical columns. Raises polars' errors, or ValueError, where one does not fit."""
-    import polars as pl
-
     names = tuple(reading.meanings)
     # An id that cannot be read is refused, once all that is wrong is known.
     key = tuple(name for name in keyed(names) if name in reading.meanings) if keyed else ()
@@ -122,8 +119,6 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
 
 def _plan_from_first_rows(file: FileCells, ignore: tuple[str, ...]) -> ReadingPlan | None:
     """What the first rows show; None where they cannot."""
-    import polars as pl
-
     try:
         head = file.scan.head(column_types.HEAD_ROWS).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
@@ -146,8 +141,6 @@ def _read_typed_numbers(file: FileCells, reading: ReadingPlan) -> ReadingPlan:
 
 def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, ...]) -> ReadingPlan:
     """What whole columns show, one of them in memory at a time."""
-    import polars as pl
-
     scan = file.scan
     if file.dialect is not None:
         text = scratch / f"{len(list(scratch.iterdir()))}.text"
@@ -195,8 +188,6 @@ def _find_meanings(
 
 
 def _apply_declared_type(file: FileCells, name: str, kind: Any) -> ColumnMeaning | None:
-    import polars as pl
-
     if name.startswith("_"):
         raise InputError(
             f"{file.path}: column {name!r}: names that start with '_' are Windvane's own. Rename it, or add it to "
@@ -214,8 +205,6 @@ def _apply_declared_type(file: FileCells, name: str, kind: Any) -> ColumnMeaning
 def _find_meaning_of_text(
     file: FileCells, name: str, words: pl.Series, ignored: bool, whole: bool
 ) -> ColumnMeaning | None:
-    import polars as pl
-
     words = (
         column_types.convert_blanks_to_missing(words.cast(pl.String)) if file.typed else column_types.strip_words(words)
     )
@@ -262,8 +251,6 @@ def concatenate_tables(files: tuple[Path, ...], parts: tuple[Path, ...], target:
     A column that one file lacks is missing there; whole numbers and floats become floats. Raises InputError where a
     column is of another type in another file.
     """
-    import polars as pl
-
     scans = [table_io.scan_parquet(part) for part in parts]
     types: dict[str, Any] = {}
     seen: dict[str, Path] = {}
@@ -306,8 +293,6 @@ SORT_CHUNK_ROWS = 1_000_000
 
 def is_sorted_by_time(table: Path, time: str) -> bool:
     """Whether each row's time is that of the row before it, or later."""
-    import polars as pl
-
     falls = (pl.col(time).diff().cast(pl.Int64) if _scan_times(table, time) else pl.col(time).diff()) < 0
     return not table_io.scan_parquet(table).select(falls.any()).collect(engine="streaming").item()
 
@@ -323,10 +308,6 @@ def sort_by_time(table: Path, time: str, target: Path) -> None:
     By ranges of time with about CHUNK rows each, so that one range at a time is in memory (a single time with more
     rows than that is one range). The table is read once per range.
     """
-    import numpy as np
-    import polars as pl
-    import pyarrow.parquet as pq
-
     scan = table_io.scan_parquet(table)
     times = scan.select(time).collect().to_series().sort()
     starts = np.unique(times.to_physical().gather_every(SORT_CHUNK_ROWS).to_numpy())

@@ -10,16 +10,16 @@ import shutil
 import zoneinfo
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as at
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io, text_files
 from windvane.tasks.ingest.text_files import CsvDialect
 from windvane.tasks.sources import table_files
-
-if TYPE_CHECKING:
-    import polars as pl
-    import pyarrow as pa
 
 # A field of type i32 that follows the one before it, in Thrift's compact protocol.
 _NEXT_INT = 0x15
@@ -27,8 +27,6 @@ _NEXT_INT = 0x15
 
 def verify_parquet_checksums(path: Path) -> None:
     """Read the whole file where its pages carry checksums, as Spark writes them. Raises pyarrow's errors, OSError."""
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         if not _has_checksums(file, path):
             return
@@ -106,8 +104,6 @@ def open_cells(path: Path, scratch: Path, ignore: tuple[str, ...] = ()) -> FileC
 
 
 def _delimited(path: Path, plain: Path) -> FileCells:
-    import polars as pl
-
     how = text_files.detect_dialect(plain, path)
     _check_names(path, how.names)
     scan = text_files.scan_csv(plain, how, (pl.String,) * len(how.names), missing=False)
@@ -120,10 +116,6 @@ def _delimited(path: Path, plain: Path) -> FileCells:
 
 
 def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
-    import polars as pl
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         with pq.ParquetFile(plain) as file:
             _check_types(path, file.schema_arrow)
@@ -147,8 +139,6 @@ def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
 
 def _check_types(path: Path, schema: pa.Schema) -> None:
     """What polars gives up on, and with it on the whole file, is named first."""
-    import pyarrow.types as at
-
     for field in schema:
         zone = field.type.tz if at.is_timestamp(field.type) else None
         if zone is not None and not re.fullmatch(_OFFSET, zone) and zone not in zoneinfo.available_timezones():
@@ -165,16 +155,11 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
 
 def _odd_offset(kind: pa.DataType) -> bool:
     """Whether times are so many hours and minutes from UTC: polars knows whole hours only."""
-    import pyarrow.types as at
-
     return at.is_timestamp(kind) and kind.tz is not None and re.fullmatch(_ODD_OFFSET, kind.tz) is not None
 
 
 def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
     """The same instants under the name UTC, in a file of their own."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     target = scratch / f"{len(list(scratch.iterdir()))}.utc"
     with pq.ParquetFile(plain) as file:
         fields = [
@@ -196,8 +181,6 @@ def build_damaged_file_error(path: Path, error: Exception) -> InputError:
 
 
 def _unpacked(path: Path, scratch: Path) -> Path:
-    import pyarrow as pa
-
     target = scratch / f"{len(list(scratch.iterdir()))}.unpacked"
     kind = {".gz": "gzip", ".zst": "zstd"}[path.suffix.lower()]
     try:

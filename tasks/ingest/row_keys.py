@@ -6,13 +6,13 @@ Also the words of a column, encoded once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
 
 _MISSING_HASH = 0x9E3779B97F4A7C15
 # Above this, neighbouring whole numbers share a float64.
@@ -33,8 +33,6 @@ class EncodedWords:
 
 def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser, elementwise: a bijection that spreads every bit (Steele, Lea & Flood, OOPSLA 2014)."""
-    import numpy as np
-
     mixed = bits.copy()
     _mix(mixed, np.empty_like(mixed))
     return mixed
@@ -42,8 +40,6 @@ def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def _mix(z: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
     """mix() in place: a key is made of twenty and more of these, so memory is not allocated each time."""
-    import numpy as np
-
     z += np.uint64(0x9E3779B97F4A7C15)
     z ^= np.right_shift(z, np.uint64(30), out=spare)
     z *= np.uint64(0xBF58476D1CE4E5B9)
@@ -63,8 +59,6 @@ def hash_rows(frame: pl.DataFrame | pd.DataFrame, names: tuple[str, ...]) -> NDA
 
 def combine_columns(columns: list[pl.Series | EncodedWords], rows: int) -> NDArray[np.int64]:
     """The keys of rows from their columns, sorted by name."""
-    import numpy as np
-
     key, bits, spare = np.zeros(rows, np.uint64), np.empty(rows, np.uint64), np.empty(rows, np.uint64)
     for column in columns:
         _hash(column, bits, spare)
@@ -76,8 +70,6 @@ def combine_columns(columns: list[pl.Series | EncodedWords], rows: int) -> NDArr
 
 def hash_values(values: pl.Series | pd.Series) -> NDArray[np.uint64]:
     """One hash per value of a column with a canonical dtype, (n,) uint64; missing is one fixed value."""
-    import numpy as np
-
     bits = np.empty(len(values), np.uint64)
     _hash(_column(values), bits, np.empty_like(bits))
     return bits
@@ -85,25 +77,17 @@ def hash_values(values: pl.Series | pd.Series) -> NDArray[np.uint64]:
 
 def encode_words(values: pl.Series) -> EncodedWords:
     """A column of words by its different words, in the order in which they come."""
-    import polars as pl
-    import pyarrow as pa
-
     coded = values.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
     different = pl.Series(values.name, coded.dictionary, dtype=pl.String)
     return EncodedWords(values, coded.indices.cast(pa.int64()).fill_null(len(different)).to_numpy(), different)
 
 
 def _column(values: pl.Series | pd.Series) -> pl.Series:
-    import polars as pl
-
     return values if isinstance(values, pl.Series) else pl.Series(pl.from_pandas(values, nan_to_null=True))
 
 
 def _hash(column: pl.Series | EncodedWords, bits: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
     """Fill `bits` with the hashes of a column's values."""
-    import numpy as np
-    import polars as pl
-
     if isinstance(column, pl.Series) and column.dtype == pl.String:
         column = encode_words(column)
     if isinstance(column, EncodedWords):
@@ -120,9 +104,6 @@ def _hash(column: pl.Series | EncodedWords, bits: NDArray[np.uint64], spare: NDA
 
 
 def _numbers(column: pl.Series, bits: NDArray[np.uint64]) -> None:
-    import numpy as np
-    import polars as pl
-
     plain = column.to_numpy() if not column.null_count() else _filled(column)
     floats = np.add(plain, 0.0, out=bits.view(np.float64))  # + 0.0: minus zero is zero
     # The ends first: hardly a column has such numbers.
@@ -139,8 +120,6 @@ def _filled(column: pl.Series) -> NDArray[Any]:
     """Numbers with any value where there is none. By pyarrow, as elsewhere here: polars plans a query for each call, which
     costs more than the call where a batch is small.
     """
-    import polars as pl
-
     filled: NDArray[Any] = (
         column.to_arrow().fill_null(False if column.dtype == pl.Boolean else 0).to_numpy(zero_copy_only=False)
     )
@@ -149,9 +128,6 @@ def _filled(column: pl.Series) -> NDArray[Any]:
 
 def hash_words(different: pl.Series) -> NDArray[np.uint64]:
     """One hash for each word, and one more for no value."""
-    import numpy as np
-    import pandas as pd
-
     # pandas documents hash_array as stable (SipHash with a fixed key).
     of_words = mix_bits(pd.util.hash_array(np.array(different.to_list(), dtype=object), categorize=False))
     if different.null_count():
@@ -161,7 +137,5 @@ def hash_words(different: pl.Series) -> NDArray[np.uint64]:
 
 def map_to_unit_interval(key: NDArray[np.int64] | NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) per key, (n,): uniform over keys, fixed for ever by key and seed."""
-    import numpy as np
-
     spread = mix_bits(key.view(np.uint64) ^ mix_bits(np.full(1, seed, dtype=np.uint64)))
     return (spread >> np.uint64(11)).astype(np.float64) * 2.0**-53

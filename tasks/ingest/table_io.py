@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from windvane.tasks.io import write_whole
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
 
 # The one column that ingest adds: a stable 64-bit key of the row (see tasks/ingest/ingestion.py).
 ROW_KEY = "_row"
@@ -42,8 +43,6 @@ def sink_parquet(scan: pl.LazyFrame, path: Path) -> None:
 
 def scan_parquet(path: Path) -> pl.LazyFrame:
     """The rows of a Parquet file as a stream. Brackets and stars in a path are its own: no pattern."""
-    import polars as pl
-
     return pl.scan_parquet(path, glob=False)
 
 
@@ -57,9 +56,6 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 def read_frame_cache(path: Path) -> pd.DataFrame | None:
     """As read_parquet(), of rows that can be made again: None where there is no such file, or it is damaged."""
-    import polars as pl
-    import pyarrow as pa
-
     try:
         return read_parquet(path) if path.exists() else None
     except (OSError, ValueError, pl.exceptions.PolarsError, pa.ArrowException):
@@ -70,16 +66,12 @@ def convert_to_pandas(frame: pl.DataFrame, missing: Mapping[str, int], *, shared
     """Rows of a table as models take them. `missing`: gaps in the whole table's columns, by which true/false keeps
     its type (bool, or boolean with gaps) in any part of it. `shared`: values stay where they are, if they can.
     """
-    import polars as pl
-
     dtypes = {name: "boolean" if missing[name] else "bool" for name, kind in frame.schema.items() if kind == pl.Boolean}
     return frame.to_pandas(split_blocks=shared).astype(dtypes)
 
 
 def count_missing(path: Path) -> dict[str, int]:
     """Missing values in each column of a Parquet file that a stage wrote, as its row groups state them."""
-    import pyarrow.parquet as pq
-
     meta = pq.read_metadata(path)
     counts: dict[str, int] = {}
     for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
@@ -92,8 +84,6 @@ def count_missing(path: Path) -> dict[str, int]:
 
 def read_column_ends(path: Path) -> dict[str, ColumnEnds]:
     """The ends of each column of a Parquet file that a stage wrote, as its row groups state them: nothing is read."""
-    import pyarrow.parquet as pq
-
     meta, missing = pq.read_metadata(path), count_missing(path)
     found: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in missing}
     for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
@@ -113,8 +103,6 @@ def read_distinct_words(path: Path, names: tuple[str, ...]) -> dict[str, frozens
     """The different words of columns of few, from the dictionaries in which each row group lists its own: the cells, a
     number each, are not turned into words.
     """
-    import pyarrow.parquet as pq
-
     found: dict[str, set[str]] = {name: set() for name in names}
     with pq.ParquetFile(path, read_dictionary=list(names)) as file:
         for group in range(file.num_row_groups if names else 0):
@@ -127,6 +115,4 @@ def read_distinct_words(path: Path, names: tuple[str, ...]) -> dict[str, frozens
 
 def count_parquet_rows(path: Path) -> int:
     """Number of rows of a Parquet file."""
-    import pyarrow.parquet as pq
-
     return int(pq.read_metadata(path).num_rows)

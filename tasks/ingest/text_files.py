@@ -13,13 +13,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pyarrow.types as at
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
-
-if TYPE_CHECKING:
-    import polars as pl
 
 # Cells that people and programs write for "no value"; pandas' own list, without the ones that could be a word.
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
@@ -75,8 +78,6 @@ def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool)
 
     `missing`: whether MISSING words are no value; the empty cell always does. Trust the rows only if even() agrees.
     """
-    import polars as pl
-
     cells = pl.scan_csv(
         path,
         separator=how.delimiter,
@@ -105,10 +106,6 @@ def has_even_rows(path: Path, how: CsvDialect, rows: int) -> bool:
 
 def rewrite_as_parquet(path: Path, how: CsvDialect, target: Path, called: Path) -> None:
     """Write all cells as text to the Parquet file `target`, in a stream. Raises InputError that names the line."""
-    import pyarrow as pa
-    import pyarrow.csv as pacsv
-    import pyarrow.parquet as pq
-
     parse = pacsv.ParseOptions(delimiter=how.delimiter, newlines_in_values=True)
     text = pacsv.ConvertOptions(
         column_types=dict.fromkeys(how.header, pa.string()), null_values=list(MISSING_WORDS), strings_can_be_null=True
@@ -160,9 +157,6 @@ def _locate_byte(path: Path, line: bytes, at: int) -> str:
 
 
 def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.csv as pacsv
-
     bad: list[Any] = []
 
     def note(row: Any) -> str:
@@ -236,9 +230,6 @@ def scan_json_lines(
 
     The file is read twice: once for what each column holds, once to write it as Parquet below `scratch`.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     check_utf8(path, called)
     found, rows = _kinds(path, called)
     if not rows:
@@ -286,8 +277,6 @@ def _count_plain_kinds(seen: Counter[str]) -> Counter[str]:
 
 def _choose_arrow_type(seen: Counter[str]) -> Any:
     """The Arrow type of a column that holds values of the given types."""
-    import pyarrow as pa
-
     if len(_count_plain_kinds(seen)) > 1:
         return pa.string()
     if len(seen) > 1:
@@ -298,8 +287,6 @@ def _choose_arrow_type(seen: Counter[str]) -> Any:
 
 
 def _convert_json_cell(value: Any, kind: Any) -> Any:
-    import pyarrow.types as at
-
     if value is None or at.is_nested(kind):
         return None
     if at.is_string(kind):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
 from windvane.tasks.ingest.text_files import CsvDialect
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
@@ -26,8 +28,6 @@ CODE_PATTERN = r"^0[0-9]+$"
 
 def infer_number_kind(words: pl.Series) -> Literal["int", "float", "text"] | None:
     """What words are that can all be read as numbers; None: some cannot. Codes and ids are text for all that."""
-    import polars as pl
-
     if words.cast(pl.Float64, strict=False).null_count():
         return None
     if words.str.contains(CODE_PATTERN).any():
@@ -100,8 +100,6 @@ def find_date_forms(words: pl.Series) -> list[str]:
 
 def parse_dates(words: pl.Series, form: str) -> pl.Series:
     """Words as datetime[us] in UTC, without a zone; None where a word is not of this form."""
-    import polars as pl
-
     if form in (ISO_FORM, ZONED_ISO_FORM):
         other = words.str.contains(_ZONE).fill_null(False) ^ (form == ZONED_ISO_FORM)
         return _by_pandas(words.set(other, None) if other.any() else words, ISO_FORM)
@@ -118,10 +116,6 @@ def parse_dates(words: pl.Series, form: str) -> pl.Series:
 
 def _by_arrow(words: pl.Series, length: int) -> pl.Series | None:
     """ISO 8601 of one length without a zone, T and blank alike, in half of polars' time; None where a word is not."""
-    import polars as pl
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     plain = words.to_arrow(compat_level=pl.CompatLevel.oldest())
     ends = pc.min_max(pc.binary_length(plain)).as_py()
     if ends["min"] != length or ends["max"] != length:
@@ -133,9 +127,6 @@ def _by_arrow(words: pl.Series, length: int) -> pl.Series | None:
 
 
 def _by_pandas(words: pl.Series, form: str) -> pl.Series:
-    import pandas as pd
-    import polars as pl
-
     read = pd.to_datetime(pd.Series(words.to_list(), dtype="str"), format=form, utc=True, errors="coerce")
     plain = read.dt.tz_localize(None).astype("datetime64[us]")
     return pl.Series(words.name, plain.to_numpy(), dtype=pl.Datetime("us"), nan_to_null=True)
@@ -168,9 +159,6 @@ def may_hold_codes(path: Path, how: CsvDialect) -> bool:
 
 def _search_block(text: bytearray, length: int, pattern: str) -> bool:
     """Whether the pattern is anywhere in so many bytes, or they are no text. Nothing is copied."""
-    import polars as pl
-    import pyarrow as pa
-
     offsets = pa.array([0, length], pa.int64()).buffers()[1]
     whole = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(text)])
     try:
@@ -182,8 +170,6 @@ def _search_block(text: bytearray, length: int, pattern: str) -> bool:
 
 def find_code_columns(path: Path, how: CsvDialect, names: tuple[str, ...]) -> set[str]:
     """Which of these columns hold a code."""
-    import polars as pl
-
     if not names:
         return set()
     scan = text_files.scan_csv(path, how, (pl.String,) * len(how.names), missing=False)

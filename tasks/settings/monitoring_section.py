@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 
+from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 _DURATION_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -202,8 +203,6 @@ class ScheduleSettings(BaseModel):
     def _cron(cls, value: str | None) -> str | None:
         if value is None:
             return value
-        from cronsim import CronSim, CronSimError
-
         try:
             if len(value.split()) != 5:
                 raise CronSimError("it needs five fields")

@@ -8,8 +8,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 import yaml
 
 from windvane.tasks import io
@@ -20,9 +21,6 @@ from windvane.tasks.settings import project_params
 from windvane.tasks.settings.project_params import ProblemSettings
 from windvane.tasks.validate import table_profile, table_statistics
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _COMMENT_AT = 33
 _MAX_LINE_CHARACTERS = 110
@@ -215,8 +213,6 @@ columns:
 
 def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
     """The text of schema.yaml for the rows of `frame` (canonical types) that have a label; ignored columns are left out."""
-    import polars as pl
-
     scan = table_statistics.scan_frame(frame).filter(pl.col(problem.target).is_not_null())
     scan = scan.select(pl.exclude([table_io.ROW_KEY, *problem.ignore]))
     found = table_profile.profile_table(scan)
@@ -232,8 +228,6 @@ def _is_listed(c: ColumnProfile) -> bool:
 
 
 def _values(scan: pl.LazyFrame, name: str) -> list[str]:
-    import polars as pl
-
     return scan.select(pl.col(name).drop_nulls().unique().sort()).collect(engine="streaming").to_series().to_list()
 
 

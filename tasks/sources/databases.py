@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
+import sqlalchemy as sa
 
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings.data_section import RevealedData
@@ -22,7 +23,6 @@ from windvane.tasks.sources.snapshot import BATCH_ROWS, NewRowsWriter, Watermark
 
 if TYPE_CHECKING:
     import duckdb
-    import sqlalchemy as sa
 
 WATERMARK_PARAMETER = "windvane_after"
 # `:name`, but neither `::type`, `12:30` nor `\:`. The same in all three databases.
@@ -37,8 +37,6 @@ def read_database(source: RevealedData, root: Path, after: Watermark | None, int
 
     Raises InputError for a wrong query, and one that takes longer than data.timeout; Outage when the server does not respond.
     """
-    import sqlalchemy as sa
-
     query = sa.text(build_statement(source, after))
     last: Watermark | None = None
     with _connect_database(source, root) as db:
@@ -56,8 +54,6 @@ def read_database(source: RevealedData, root: Path, after: Watermark | None, int
 
 def probe_database(source: RevealedData, root: Path) -> None:
     """Read one row, to see that the database responds and the query is valid."""
-    import sqlalchemy as sa
-
     with _connect_database(source, root) as db:
         result = db.execute(
             sa.text(f"SELECT * FROM ({clean_query(source)}) AS windvane_rows LIMIT 1"), bind_parameters(source, None)
@@ -126,8 +122,6 @@ def read_watermark_value(kept: Watermark) -> Any:
 
 @contextmanager
 def _connect_database(source: RevealedData, root: Path) -> Iterator[sa.Connection]:
-    import sqlalchemy as sa
-
     engine = _sqlite(source, root) if source.kind == "sqlite" else _postgresql(source)
     try:
         with engine.connect() as db:
@@ -140,8 +134,6 @@ def _connect_database(source: RevealedData, root: Path) -> Iterator[sa.Connectio
 
 
 def _sqlite(source: RevealedData, root: Path) -> sa.Engine:
-    import sqlalchemy as sa
-
     path = root / source.data.source.partition(":///")[2]
     if not path.is_file():
         raise InputError(
@@ -152,8 +144,6 @@ def _sqlite(source: RevealedData, root: Path) -> sa.Engine:
 
 
 def _postgresql(source: RevealedData) -> sa.Engine:
-    import sqlalchemy as sa
-
     try:
         url = sa.make_url(source.data.source).set(drivername="postgresql+psycopg")
     except (sa.exc.ArgumentError, ValueError):
@@ -183,8 +173,6 @@ def _limit_time(db: sa.Connection, source: RevealedData) -> None:
 
 def _explain_database_error(error: sa.exc.SQLAlchemyError, source: RevealedData) -> Exception:
     """A driver's error in words: whose fault it is and what to do. Neither SQL nor parameters are repeated."""
-    import sqlalchemy as sa
-
     cause = getattr(error, "orig", None) or error
     words = source.hide((str(cause).strip().splitlines() or [type(cause).__name__])[0]).rstrip(".")
     code = getattr(cause, "sqlstate", None)

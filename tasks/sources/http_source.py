@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from windvane.tasks.errors import InputError, Outage
@@ -21,8 +22,6 @@ from windvane.tasks.settings.data_section import PagingSettings, RevealedData
 from windvane.tasks.sources.snapshot import SnapshotPart, SnapshotStaging
 from windvane.tasks.sources.table_files import count_file_rows, describe_endings, find_table_ending
 
-if TYPE_CHECKING:
-    import httpx
 T = TypeVar("T")
 HTTP_ATTEMPTS = 5
 _MAX_REDIRECTS = 5
@@ -46,8 +45,6 @@ class SourceClient:
     """A client for one source. Counts bytes over all of its responses against data.http.megabytes."""
 
     def __init__(self, source: RevealedData) -> None:
-        import httpx
-
         assert source.data.http is not None
         self._source, self._http = source, source.data.http
         self._left = self._http.megabytes * 1_000_000
@@ -90,8 +87,6 @@ class SourceClient:
 
     def joined(self, base: str, link: str) -> str:
         """The absolute address of a link in a response; raises InputError when it leads to another host."""
-        import httpx
-
         here = httpx.URL(base)
         there = here.join(link)
         upgrade = (here.scheme, there.scheme) == ("http", "https")
@@ -103,8 +98,6 @@ class SourceClient:
         return str(there)
 
     def _once(self, url: str, use: Callable[[httpx.Response], T], headers: dict[str, str]) -> T:
-        import httpx
-
         where = self._source.where
         try:
             for _ in range(_MAX_REDIRECTS):
@@ -268,8 +261,6 @@ def _read_pages(
     source: RevealedData, staging: SnapshotStaging, network: SourceClient, paging: PagingSettings
 ) -> tuple[SnapshotPart, ...]:
     """All pages of a JSON API as one file of JSON lines."""
-    import httpx
-
     path, total, number = staging.path(".jsonl"), 0, paging.first
     address = _start = source.data.source
     if paging.by == "page":
