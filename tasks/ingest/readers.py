@@ -175,8 +175,8 @@ def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
 
 def build_damaged_file_error(path: Path, error: Exception) -> InputError:
     """The message about a Parquet file that cannot be read to its end."""
-    reason = str(error).split(". ")[0].split("\n")[0].strip()[:200]
-    reason = "".join(letter if letter.isprintable() else "?" for letter in reason)
+    first = str(error).split(". ")[0].split("\n")[0].strip()[:200]
+    reason = "".join(letter if letter.isprintable() else "?" for letter in first)
     return InputError(f"{path}: is damaged, or no Parquet file ({reason}). Export or copy it again")
 
 
@@ -267,7 +267,12 @@ def check_file_signature(path: Path, called: Path, ending: str) -> None:
 
 def _check_width(called: Path, head: bytes) -> None:
     """Text of two or four bytes a letter is full of NULs; in UTF-8 a NUL is a fault."""
-    wide = _is_wide_text(head)
+    wide = None
+    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        wide = "UTF-32"
+    # In a table most letters are digits and marks: where they take two bytes, one of each two is NUL.
+    elif head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
+        wide = "UTF-16"
     if wide is not None:
         raise InputError(
             f"{called}: line 1: is not UTF-8 text; it looks like {wide}. Save it as UTF-8: iconv -f {wide} -t UTF-8"
@@ -275,12 +280,3 @@ def _check_width(called: Path, head: bytes) -> None:
     if b"\x00" in head:
         line = head.count(b"\n", 0, head.index(b"\x00")) + 1
         raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Fix that line, or export it again")
-
-
-def _is_wide_text(head: bytes) -> str | None:
-    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        return "UTF-32"
-    # In a table most letters are digits and marks: where they take two bytes, one of each two is NUL.
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
-        return "UTF-16"
-    return None

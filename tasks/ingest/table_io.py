@@ -72,31 +72,29 @@ def convert_to_pandas(frame: pl.DataFrame, missing: Mapping[str, int], *, shared
 
 def count_missing(path: Path) -> dict[str, int]:
     """Missing values in each column of a Parquet file that a stage wrote, as its row groups state them."""
-    meta = pq.read_metadata(path)
     counts: dict[str, int] = {}
-    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
-        for column in (group.column(i) for i in range(meta.num_columns)):
-            # Nothing is stated of a column without a single value.
-            missing = column.num_values if column.statistics is None else column.statistics.null_count
-            counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + missing
+    for column in _list_column_chunks(path):
+        # Nothing is stated of a column without a single value.
+        missing = column.num_values if column.statistics is None else column.statistics.null_count
+        counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + missing
     return counts
 
 
 def read_column_ends(path: Path) -> dict[str, ColumnEnds]:
     """The ends of each column of a Parquet file that a stage wrote, as its row groups state them: nothing is read."""
-    meta, missing = pq.read_metadata(path), count_missing(path)
-    found: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in missing}
-    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
-        for column in (group.column(i) for i in range(meta.num_columns)):
-            # Long words are cut short in a statement.
-            if column.physical_type != "BYTE_ARRAY" and column.statistics is not None and column.statistics.has_min_max:
-                lows, highs = found[column.path_in_schema]
-                lows.append(column.statistics.min)
-                highs.append(column.statistics.max)
-    return {
-        name: ColumnEnds(missing[name], min(lows, default=None), max(highs, default=None))
-        for name, (lows, highs) in found.items()
-    }
+    missing = count_missing(path)
+    ends: dict[str, list[Any]] = {name: [] for name in missing}
+    for column in _list_column_chunks(path):
+        # Long words are cut short in a statement.
+        if column.physical_type != "BYTE_ARRAY" and column.statistics is not None and column.statistics.has_min_max:
+            ends[column.path_in_schema] += [column.statistics.min, column.statistics.max]
+    return {name: ColumnEnds(missing[name], min(of, default=None), max(of, default=None)) for name, of in ends.items()}
+
+
+def _list_column_chunks(path: Path) -> list[pq.ColumnChunkMetaData]:
+    """What each row group states of each of its columns."""
+    meta = pq.read_metadata(path)
+    return [meta.row_group(i).column(j) for i in range(meta.num_row_groups) for j in range(meta.num_columns)]
 
 
 def read_distinct_words(path: Path, names: tuple[str, ...]) -> dict[str, frozenset[str]]:

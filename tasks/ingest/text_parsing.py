@@ -12,7 +12,6 @@ from typing import Literal, cast
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
 from windvane.tasks.ingest.text_files import CsvDialect
@@ -101,29 +100,17 @@ def find_date_forms(words: pl.Series) -> list[str]:
 def parse_dates(words: pl.Series, form: str) -> pl.Series:
     """Words as datetime[us] in UTC, without a zone; None where a word is not of this form."""
     if form in (ISO_FORM, ZONED_ISO_FORM):
-        other = words.str.contains(_ZONE).fill_null(False) ^ (form == ZONED_ISO_FORM)
-        return _by_pandas(words.set(other, None) if other.any() else words, ISO_FORM)
+        other = words.str.contains(_ZONE) ^ (form == ZONED_ISO_FORM)
+        return _by_pandas(words.set(other, None), ISO_FORM)
     if form not in _EXACT:
         return _by_pandas(words, form)
-    if (read := _by_arrow(words, _EXACT[form])) is not None:
-        return read
-    # polars would take a month of one digit, which pandas' ISO does not.
-    fit = words.str.len_bytes() == _EXACT[form]
-    whole = words if fit.all() else words.set(~fit, None)
-    # Times seldom come back: looking each up in polars' cache costs as much again as reading it.
-    return whole.str.to_datetime(form, time_unit="us", strict=False, cache=False).cast(pl.Datetime("us"))
-
-
-def _by_arrow(words: pl.Series, length: int) -> pl.Series | None:
-    """ISO 8601 of one length without a zone, T and blank alike, in half of polars' time; None where a word is not."""
-    plain = words.to_arrow(compat_level=pl.CompatLevel.oldest())
-    ends = pc.min_max(pc.binary_length(plain)).as_py()
-    if ends["min"] != length or ends["max"] != length:
-        return None
-    try:
-        return pl.Series(words.name, plain.cast(pa.timestamp("us")), dtype=pl.Datetime("us"))
+    # Neither polars, which takes a month of one digit, nor pyarrow knows how long a word must be.
+    fit = words.set(words.str.len_bytes() != _EXACT[form], None)
+    try:  # in half of polars' time, T and blank alike
+        read = fit.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
-        return None
+        return fit.str.to_datetime(form, time_unit="us", strict=False)
+    return pl.Series(words.name, read, dtype=pl.Datetime("us"))
 
 
 def _by_pandas(words: pl.Series, form: str) -> pl.Series:
@@ -139,33 +126,18 @@ def may_hold_codes(path: Path, how: CsvDialect) -> bool:
     """Whether any cell may be digits that begin with a zero: False is sure."""
     if how.end != "\n":
         return True
-    # polars' engine for patterns is made for long texts: a piece of the file is one.
     mark = re.escape(how.delimiter)
-    code = rf'(?-u)[{mark}\n"]0[0-9]+[{mark}\r\n"]'
-    # Whole lines, with the end of the one before: what is left of the last one moves to the front.
-    text, filled = bytearray(b"\n" + bytes(_SCAN_BLOCK_BYTES)), 1
-    with path.open("rb", buffering=0) as f:
-        while got := f.readinto(memoryview(text)[filled:]):
-            filled += got
-            last = text.rfind(b"\n", 0, filled)
-            if _search_block(text, last + 1, code):
+    # polars' engine for patterns is made for long texts: many lines are one.
+    code = rf'[{mark}\n"]0[0-9]+[{mark}\r\n"]'
+    with path.open("rb") as f:
+        while lines := f.read(_SCAN_BLOCK_BYTES) + f.readline():
+            try:
+                text = lines.decode()
+            except UnicodeDecodeError:
                 return True
-            text[: filled - last] = text[last:filled]
-            filled -= last
-            if filled == len(text):  # a line of many bytes
-                text += bytes(len(text))
-    return _search_block(text[:filled] + b"\n", filled + 1, code)
-
-
-def _search_block(text: bytearray, length: int, pattern: str) -> bool:
-    """Whether the pattern is anywhere in so many bytes, or they are no text. Nothing is copied."""
-    offsets = pa.array([0, length], pa.int64()).buffers()[1]
-    whole = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(text)])
-    try:
-        whole.validate(full=True)
-    except pa.ArrowInvalid:
-        return True
-    return bool(pl.Series(values=whole).str.contains(pattern)[0])
+            if pl.Series([f"\n{text}\n"]).str.contains(code)[0]:
+                return True
+    return False
 
 
 def find_code_columns(path: Path, how: CsvDialect, names: tuple[str, ...]) -> set[str]:
