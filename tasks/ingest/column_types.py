@@ -30,7 +30,7 @@ class UnusualColumns:
 
 
 def find_unusual_columns(scan: pl.LazyFrame, schema: pl.Schema) -> UnusualColumns:
-    """Look at every value of whole numbers and dates, in one pass."""
+    """Check every value of whole numbers and dates, in one pass."""
     found = UnusualColumns(set(), set(), set())
     wanted: list[tuple[set[str], str, pl.Expr]] = []
     for name, kind in schema.items():

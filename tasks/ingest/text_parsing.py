@@ -12,6 +12,7 @@ from typing import Literal, cast
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
 from windvane.tasks.ingest.text_files import CsvDialect
@@ -105,12 +106,14 @@ def parse_dates(words: pl.Series, form: str) -> pl.Series:
     if form not in _EXACT:
         return _by_pandas(words, form)
     # Neither polars, which takes a month of one digit, nor pyarrow knows how long a word must be.
-    fit = words.set(words.str.len_bytes() != _EXACT[form], None)
+    plain = words.to_arrow(compat_level=pl.CompatLevel.oldest())
+    fits = pc.equal(pc.binary_length(plain), _EXACT[form])
+    if not pc.all(fits).as_py():
+        plain = pc.if_else(fits, plain, None)
     try:  # in half of polars' time, T and blank alike
-        read = fit.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.timestamp("us"))
+        return pl.Series(words.name, plain.cast(pa.timestamp("us")), dtype=pl.Datetime("us"))
     except pa.ArrowInvalid:
-        return fit.str.to_datetime(form, time_unit="us", strict=False)
-    return pl.Series(words.name, read, dtype=pl.Datetime("us"))
+        return pl.Series(words.name, plain).str.to_datetime(form, time_unit="us", strict=False)
 
 
 def _by_pandas(words: pl.Series, form: str) -> pl.Series:
@@ -119,7 +122,7 @@ def _by_pandas(words: pl.Series, form: str) -> pl.Series:
     return pl.Series(words.name, plain.to_numpy(), dtype=pl.Datetime("us"), nan_to_null=True)
 
 
-_SCAN_BLOCK_BYTES = 1 << 21
+_SCAN_BLOCK_BYTES = 1 << 19
 
 
 def may_hold_codes(path: Path, how: CsvDialect) -> bool:

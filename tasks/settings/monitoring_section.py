@@ -20,7 +20,7 @@ _DURATION_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedel
 
 
 def keep_if_parsed(parse: Callable[[Any], object]) -> Callable[[Any], Any]:
-    """A check for pydantic: the value as it stands, once `parse` has read it without a ValueError."""
+    """A check for pydantic: the value as written, once `parse` has read it without a ValueError."""
 
     def check(value: Any) -> Any:
         if value is not None:
