@@ -10,16 +10,16 @@ import shutil
 import zoneinfo
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as at
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io, text_files
 from windvane.tasks.ingest.text_files import CsvDialect
 from windvane.tasks.sources import table_files
-
-if TYPE_CHECKING:
-    import polars as pl
-    import pyarrow as pa
 
 # A field of type i32 that follows the one before it, in Thrift's compact protocol.
 _NEXT_INT = 0x15
@@ -27,8 +27,6 @@ _NEXT_INT = 0x15
 
 def verify_parquet_checksums(path: Path) -> None:
     """Read the whole file where its pages carry checksums, as Spark writes them. Raises pyarrow's errors, OSError."""
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         if not _has_checksums(file, path):
             return
@@ -106,8 +104,6 @@ def open_cells(path: Path, scratch: Path, ignore: tuple[str, ...] = ()) -> FileC
 
 
 def _delimited(path: Path, plain: Path) -> FileCells:
-    import polars as pl
-
     how = text_files.detect_dialect(plain, path)
     _check_names(path, how.names)
     scan = text_files.scan_csv(plain, how, (pl.String,) * len(how.names), missing=False)
@@ -120,10 +116,6 @@ def _delimited(path: Path, plain: Path) -> FileCells:
 
 
 def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
-    import polars as pl
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         with pq.ParquetFile(plain) as file:
             _check_types(path, file.schema_arrow)
@@ -147,8 +139,6 @@ def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
 
 def _check_types(path: Path, schema: pa.Schema) -> None:
     """What polars gives up on, and with it on the whole file, is named first."""
-    import pyarrow.types as at
-
     for field in schema:
         zone = field.type.tz if at.is_timestamp(field.type) else None
         if zone is not None and not re.fullmatch(_OFFSET, zone) and zone not in zoneinfo.available_timezones():
@@ -165,16 +155,11 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
 
 def _odd_offset(kind: pa.DataType) -> bool:
     """Whether times are so many hours and minutes from UTC: polars knows whole hours only."""
-    import pyarrow.types as at
-
     return at.is_timestamp(kind) and kind.tz is not None and re.fullmatch(_ODD_OFFSET, kind.tz) is not None
 
 
 def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
     """The same instants under the name UTC, in a file of their own."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     target = scratch / f"{len(list(scratch.iterdir()))}.utc"
     with pq.ParquetFile(plain) as file:
         fields = [
@@ -190,14 +175,12 @@ def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
 
 def build_damaged_file_error(path: Path, error: Exception) -> InputError:
     """The message about a Parquet file that cannot be read to its end."""
-    reason = str(error).split(". ")[0].split("\n")[0].strip()[:200]
-    reason = "".join(letter if letter.isprintable() else "?" for letter in reason)
+    first = str(error).split(". ")[0].split("\n")[0].strip()[:200]
+    reason = "".join(letter if letter.isprintable() else "?" for letter in first)
     return InputError(f"{path}: is damaged, or no Parquet file ({reason}). Export or copy it again")
 
 
 def _unpacked(path: Path, scratch: Path) -> Path:
-    import pyarrow as pa
-
     target = scratch / f"{len(list(scratch.iterdir()))}.unpacked"
     kind = {".gz": "gzip", ".zst": "zstd"}[path.suffix.lower()]
     try:
@@ -284,7 +267,12 @@ def check_file_signature(path: Path, called: Path, ending: str) -> None:
 
 def _check_width(called: Path, head: bytes) -> None:
     """Text of two or four bytes a letter is full of NULs; in UTF-8 a NUL is a fault."""
-    wide = _is_wide_text(head)
+    wide = None
+    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        wide = "UTF-32"
+    # In a table most letters are digits and marks: where they take two bytes, one of each two is NUL.
+    elif head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
+        wide = "UTF-16"
     if wide is not None:
         raise InputError(
             f"{called}: line 1: is not UTF-8 text; it looks like {wide}. Save it as UTF-8: iconv -f {wide} -t UTF-8"
@@ -292,12 +280,3 @@ def _check_width(called: Path, head: bytes) -> None:
     if b"\x00" in head:
         line = head.count(b"\n", 0, head.index(b"\x00")) + 1
         raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Fix that line, or export it again")
-
-
-def _is_wide_text(head: bytes) -> str | None:
-    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        return "UTF-32"
-    # In a table most letters are digits and marks: where they take two bytes, one of each two is NUL.
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
-        return "UTF-16"
-    return None

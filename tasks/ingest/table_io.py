@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from windvane.tasks.io import write_whole
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
 
 # The one column that ingest adds: a stable 64-bit key of the row (see tasks/ingest/ingestion.py).
 ROW_KEY = "_row"
@@ -42,8 +43,6 @@ def sink_parquet(scan: pl.LazyFrame, path: Path) -> None:
 
 def scan_parquet(path: Path) -> pl.LazyFrame:
     """The rows of a Parquet file as a stream. Brackets and stars in a path are its own: no pattern."""
-    import polars as pl
-
     return pl.scan_parquet(path, glob=False)
 
 
@@ -57,9 +56,6 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 def read_frame_cache(path: Path) -> pd.DataFrame | None:
     """As read_parquet(), of rows that can be made again: None where there is no such file, or it is damaged."""
-    import polars as pl
-    import pyarrow as pa
-
     try:
         return read_parquet(path) if path.exists() else None
     except (OSError, ValueError, pl.exceptions.PolarsError, pa.ArrowException):
@@ -70,51 +66,41 @@ def convert_to_pandas(frame: pl.DataFrame, missing: Mapping[str, int], *, shared
     """Rows of a table as models take them. `missing`: gaps in the whole table's columns, by which true/false keeps
     its type (bool, or boolean with gaps) in any part of it. `shared`: values stay where they are, if they can.
     """
-    import polars as pl
-
     dtypes = {name: "boolean" if missing[name] else "bool" for name, kind in frame.schema.items() if kind == pl.Boolean}
     return frame.to_pandas(split_blocks=shared).astype(dtypes)
 
 
 def count_missing(path: Path) -> dict[str, int]:
     """Missing values in each column of a Parquet file that a stage wrote, as its row groups state them."""
-    import pyarrow.parquet as pq
-
-    meta = pq.read_metadata(path)
     counts: dict[str, int] = {}
-    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
-        for column in (group.column(i) for i in range(meta.num_columns)):
-            # Nothing is stated of a column without a single value.
-            missing = column.num_values if column.statistics is None else column.statistics.null_count
-            counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + missing
+    for column in _list_column_chunks(path):
+        # Nothing is stated of a column without a single value.
+        missing = column.num_values if column.statistics is None else column.statistics.null_count
+        counts[column.path_in_schema] = counts.get(column.path_in_schema, 0) + missing
     return counts
 
 
 def read_column_ends(path: Path) -> dict[str, ColumnEnds]:
     """The ends of each column of a Parquet file that a stage wrote, as its row groups state them: nothing is read."""
-    import pyarrow.parquet as pq
+    missing = count_missing(path)
+    ends: dict[str, list[Any]] = {name: [] for name in missing}
+    for column in _list_column_chunks(path):
+        # Long words are cut short in a statement.
+        if column.physical_type != "BYTE_ARRAY" and column.statistics is not None and column.statistics.has_min_max:
+            ends[column.path_in_schema] += [column.statistics.min, column.statistics.max]
+    return {name: ColumnEnds(missing[name], min(of, default=None), max(of, default=None)) for name, of in ends.items()}
 
-    meta, missing = pq.read_metadata(path), count_missing(path)
-    found: dict[str, tuple[list[Any], list[Any]]] = {name: ([], []) for name in missing}
-    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
-        for column in (group.column(i) for i in range(meta.num_columns)):
-            # Long words are cut short in a statement.
-            if column.physical_type != "BYTE_ARRAY" and column.statistics is not None and column.statistics.has_min_max:
-                lows, highs = found[column.path_in_schema]
-                lows.append(column.statistics.min)
-                highs.append(column.statistics.max)
-    return {
-        name: ColumnEnds(missing[name], min(lows, default=None), max(highs, default=None))
-        for name, (lows, highs) in found.items()
-    }
+
+def _list_column_chunks(path: Path) -> list[pq.ColumnChunkMetaData]:
+    """What each row group states of each of its columns."""
+    meta = pq.read_metadata(path)
+    return [meta.row_group(i).column(j) for i in range(meta.num_row_groups) for j in range(meta.num_columns)]
 
 
 def read_distinct_words(path: Path, names: tuple[str, ...]) -> dict[str, frozenset[str]]:
     """The different words of columns of few, from the dictionaries in which each row group lists its own: the cells, a
     number each, are not turned into words.
     """
-    import pyarrow.parquet as pq
-
     found: dict[str, set[str]] = {name: set() for name in names}
     with pq.ParquetFile(path, read_dictionary=list(names)) as file:
         for group in range(file.num_row_groups if names else 0):
@@ -127,6 +113,4 @@ def read_distinct_words(path: Path, names: tuple[str, ...]) -> dict[str, frozens
 
 def count_parquet_rows(path: Path) -> int:
     """Number of rows of a Parquet file."""
-    import pyarrow.parquet as pq
-
     return int(pq.read_metadata(path).num_rows)

@@ -12,14 +12,18 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pyarrow.types as at
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
-
-if TYPE_CHECKING:
-    import polars as pl
 
 # Cells that people and programs write for "no value"; pandas' own list, without the ones that could be a word.
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
@@ -75,8 +79,6 @@ def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool)
 
     `missing`: whether MISSING words are no value; the empty cell always does. Trust the rows only if even() agrees.
     """
-    import polars as pl
-
     cells = pl.scan_csv(
         path,
         separator=how.delimiter,
@@ -93,22 +95,17 @@ def has_even_rows(path: Path, how: CsvDialect, rows: int) -> bool:
 
     polars refuses lines with more cells; so where there are as many in all, no line has fewer, and none is blank.
     """
-    found, mark, quotes = 0, how.delimiter.encode(), 0
+    found, mark = 0, how.delimiter.encode()
     with path.open("rb") as f:
         while block := f.read(_BLOCK_BYTES):
-            found += block.count(mark)
-            quotes += block.count(b'"')
-            if quotes:  # a delimiter between quotes parts nothing
+            if b'"' in block:  # a delimiter between quotes parts nothing
                 return False
+            found += block.count(mark)
     return found == (rows + 1) * (len(how.names) - 1)
 
 
 def rewrite_as_parquet(path: Path, how: CsvDialect, target: Path, called: Path) -> None:
     """Write all cells as text to the Parquet file `target`, in a stream. Raises InputError that names the line."""
-    import pyarrow as pa
-    import pyarrow.csv as pacsv
-    import pyarrow.parquet as pq
-
     parse = pacsv.ParseOptions(delimiter=how.delimiter, newlines_in_values=True)
     text = pacsv.ConvertOptions(
         column_types=dict.fromkeys(how.header, pa.string()), null_values=list(MISSING_WORDS), strings_can_be_null=True
@@ -160,9 +157,6 @@ def _locate_byte(path: Path, line: bytes, at: int) -> str:
 
 
 def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.csv as pacsv
-
     bad: list[Any] = []
 
     def note(row: Any) -> str:
@@ -176,10 +170,8 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
         for _ in batches:
             pass
     if bad:
-        line, more = (
-            find_line_number(path, bad[0].number - 2, header=True),
-            f", and {len(bad) - 1} more such lines" if len(bad) > 1 else "",
-        )
+        line = find_line_number(path, bad[0].number - 2, header=True)
+        more = f", and {len(bad) - 1} more such lines" if len(bad) > 1 else ""
         raise InputError(
             f"{called}: line {line} has {bad[0].actual_columns} cells where the header names {bad[0].expected_columns} "
             f"columns{more}. "
@@ -206,25 +198,14 @@ def find_line_number(path: Path, row: int, header: bool) -> int:
 # Lines held in memory at once.
 _CHUNK_LINES = 50_000
 
-JsonRows = list[dict[str, Any]]
 
-
-@dataclass(frozen=True)
-class MixedColumn:
-    """A column that is mostly `what`: how many of how many values are not, the first of these and where it is."""
-
-    what: str
-    odd: int
-    total: int
-    first: str
-    where: str
-
-
-def describe_mixed_column(path: Path, name: str, slips: MixedColumn) -> str:
-    """The message about a column that is mostly one thing and partly another."""
+def describe_mixed_column(path: Path, name: str, most: str, odd: int, total: int, first: str) -> str:
+    """The message about a column that is mostly one thing, `most`, and in `odd` of `total` values another; `first`: the
+    first of these and where it is.
+    """
     return (
-        f"{path}: column {name!r} mixes types: {slips.what}, and {slips.odd} of {slips.total} values that are not, "
-        f"the first {slips.first} on {slips.where}. Fix them, leave the cells empty, or add {name!r} to problem.ignore"
+        f"{path}: column {name!r} mixes types: {most}, and {odd} of {total} values that are not, the first {first}. "
+        f"Fix them, leave the cells empty, or add {name!r} to problem.ignore"
     )
 
 
@@ -236,9 +217,6 @@ def scan_json_lines(
 
     The file is read twice: once for what each column holds, once to write it as Parquet below `scratch`.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     check_utf8(path, called)
     found, rows = _kinds(path, called)
     if not rows:
@@ -249,7 +227,8 @@ def scan_json_lines(
     target = scratch / f"{len(list(scratch.iterdir()))}.parquet"
     schema = pa.schema([(name, _choose_arrow_type(seen)) for name, seen in found.items()])
     with pq.ParquetWriter(target, schema) as writer:
-        for chunk in _chunks(path, called):
+        rows_left = _rows(path, called)
+        while chunk := list(islice(rows_left, _CHUNK_LINES)):
             arrays = [pa.array([_convert_json_cell(row.get(f.name), f.type) for row in chunk], f.type) for f in schema]
             writer.write_table(pa.table(arrays, schema=schema))
     return tuple(found), table_io.scan_parquet(target)
@@ -259,13 +238,12 @@ def _kinds(path: Path, called: Path) -> tuple[dict[str, Counter[str]], int]:
     """How often each column holds each type of value, and the number of rows."""
     found: dict[str, Counter[str]] = {}
     rows = 0
-    for chunk in _chunks(path, called):
-        rows += len(chunk)
-        for row in chunk:
-            for name, value in row.items():
-                seen = found.setdefault(name, Counter())
-                if value is not None:
-                    seen[_json_kind(value)] += 1
+    for row in _rows(path, called):
+        rows += 1
+        for name, value in row.items():
+            seen = found.setdefault(name, Counter())
+            if value is not None:
+                seen[_json_kind(value)] += 1
     return found, rows
 
 
@@ -286,8 +264,6 @@ def _count_plain_kinds(seen: Counter[str]) -> Counter[str]:
 
 def _choose_arrow_type(seen: Counter[str]) -> Any:
     """The Arrow type of a column that holds values of the given types."""
-    import pyarrow as pa
-
     if len(_count_plain_kinds(seen)) > 1:
         return pa.string()
     if len(seen) > 1:
@@ -297,51 +273,48 @@ def _choose_arrow_type(seen: Counter[str]) -> Any:
     return types.get(next(iter(seen)), pa.list_(pa.string())) if seen else pa.null()
 
 
-def _convert_json_cell(value: Any, kind: Any) -> Any:
-    import pyarrow.types as at
-
+def _convert_json_cell(value: Any, kind: pa.DataType) -> Any:
     if value is None or at.is_nested(kind):
         return None
     if at.is_string(kind):
         return str(value)
-    return _float(value) if at.is_floating(kind) else value
-
-
-def _float(value: float) -> float:
-    """A number as float64; a whole number past its range is infinite there."""
+    if not at.is_floating(kind):
+        return value
     try:
         return float(value)
-    except OverflowError:
+    except OverflowError:  # a whole number past the range of float64
         return math.inf if value > 0 else -math.inf
 
 
 def _mixture(path: Path, called: Path, name: str, words: Counter[str], rows: int) -> str:
     (most, _), (odd, count), *_ = words.most_common()
-    values = (row.get(name) for chunk in _chunks(path, called) for row in chunk)
+    values = (row.get(name) for row in _rows(path, called))
     at, first = next(
         (i, v) for i, v in enumerate(values) if v is not None and _json_kind(v).replace("whole", "numbers") == odd
     )
     line = find_line_number(path, at, header=False)
-    return describe_mixed_column(called, name, MixedColumn(most, count, rows, repr(first), f"line {line}"))
+    return describe_mixed_column(called, name, most, count, rows, f"{first!r} on line {line}")
 
 
-def _chunks(path: Path, called: Path) -> Iterator[JsonRows]:
-    rows: JsonRows = []
+def _rows(path: Path, called: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig") as f:
         for number, line in enumerate(f, 1):
-            if not line.strip():
-                continue
-            rows.append(_object(line, number, called))
-            if len(rows) == _CHUNK_LINES:
-                yield rows
-                rows = []
-    if rows:
-        yield rows
+            if line.strip():
+                yield _object(line, number, called)
 
 
 def _object(line: str, number: int, called: Path) -> dict[str, Any]:
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Python keeps the last of the values that an object gives to one key, in silence."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+            raise InputError(f"{called}: line {number} has the key {name!r} twice. Fix or delete that line")
+        return found
+
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=once)
     except json.JSONDecodeError as e:
         raise InputError(
             f"{called}: line {number} is broken JSON ({e.msg} at character {e.pos + 1}). Fix or delete that line"
@@ -353,22 +326,9 @@ def _object(line: str, number: int, called: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(row, dict):
         raise InputError(f'{called}: line {number} holds no JSON object. Write one row a line: {{"price": 1, ...}}')
-    if line.count(":") > len(row):
-        _check_once(line, number, called)
     if "\\u" in line:
         _check_text(row, number, called)
     return row
-
-
-def _check_once(line: str, number: int, called: Path) -> None:
-    """Python keeps the last of the values that an object gives to one key, in silence."""
-
-    def once(pairs: list[tuple[str, Any]]) -> None:
-        seen = Counter(name for name, _ in pairs)
-        for name in (name for name, count in seen.items() if count > 1):
-            raise InputError(f"{called}: line {number} has the key {name!r} twice. Fix or delete that line")
-
-    json.loads(line, object_pairs_hook=once)
 
 
 def _check_text(row: dict[str, Any], number: int, called: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
 
@@ -39,10 +39,14 @@ _SECRET = re.compile(
 )
 
 
-class PagingSettings(BaseModel):
-    """How an API hands out its rows: numbered pages, a cursor to the next, or a Link header."""
+class SettingsSection(BaseModel):
+    """A frozen part of params.yaml; an unknown key is an error, not a silence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PagingSettings(SettingsSection):
+    """How an API hands out its rows: numbered pages, a cursor to the next, or a Link header."""
 
     by: Literal["page", "cursor", "link"]
     parameter: str | None = None
@@ -58,10 +62,8 @@ class PagingSettings(BaseModel):
         return self
 
 
-class HttpSettings(BaseModel):
+class HttpSettings(SettingsSection):
     """What only an HTTP source needs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hosts: tuple[str, ...] = ()
     private: bool = False
@@ -72,7 +74,7 @@ class HttpSettings(BaseModel):
 
     @field_validator("headers")
     @classmethod
-    def _no_secrets(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
             if _SECRET.search(name) and not _ENV.search(text):
                 raise ValueError(
@@ -81,10 +83,8 @@ class HttpSettings(BaseModel):
         return value
 
 
-class DataSettings(BaseModel):
+class DataSettings(SettingsSection):
     """Where the rows come from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     query: str | None = None
@@ -162,9 +162,8 @@ class RevealedData:
 def reveal_secrets(data: DataSettings) -> RevealedData:
     """The section with every `${NAME}` replaced. Raises InputError when the environment lacks one."""
     source = expand_variables(data.source, "data.source")
-    headers = (
-        {k: expand_variables(v, f"data.http.headers.{k}") for k, v in data.http.headers.items()} if data.http else {}
-    )
+    written = data.http.headers if data.http else {}
+    headers = {k: expand_variables(v, f"data.http.headers.{k}") for k, v in written.items()}
     changes: dict[str, Any] = {
         "source": source,
         "parameters": {k: expand_variables(v, f"data.parameters.{k}") for k, v in data.parameters.items()},
@@ -176,16 +175,11 @@ def reveal_secrets(data: DataSettings) -> RevealedData:
         check_source_keys(full, kind)
     except ValueError as e:
         raise InputError(f"params.yaml: data.{e}") from None
-    texts = [data.source, *list_header_values(data), *(v for v in data.parameters.values() if isinstance(v, str))]
+    texts = [data.source, *written.values(), *(v for v in data.parameters.values() if isinstance(v, str))]
     names = {match.group(1) for text in texts for match in _ENV.finditer(text)}
     # The longest first: one secret may stand inside another.
     values = sorted(((name, os.environ[name]) for name in names if os.environ[name]), key=lambda item: -len(item[1]))
     return RevealedData(full, kind, data.where, tuple(values))
-
-
-def list_header_values(data: DataSettings) -> tuple[str, ...]:
-    """The values of data.http.headers."""
-    return tuple(data.http.headers.values()) if data.http else ()
 
 
 def expand_variables(value: Any, at: str, path: Path | str = "params.yaml") -> Any:

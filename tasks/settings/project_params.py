@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.settings.data_section import DataSettings, expand_variables
+from windvane.tasks.settings.data_section import DataSettings, SettingsSection, expand_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
 from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
 
@@ -33,12 +33,6 @@ METRICS_BY_KIND: dict[str, tuple[str, ...]] = {
 }
 
 
-class SettingsSection(BaseModel):
-    """A frozen part of params.yaml; an unknown key is an error, not a silence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class ProblemSettings(SettingsSection):
     """What to learn."""
 
@@ -58,15 +52,12 @@ class ProblemSettings(SettingsSection):
             raise ValueError(
                 f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
             )
-        named = {"target": self.target, "time": self.time, "id": self.id}
         seen: dict[str, str] = {}
-        for role, column in named.items():
-            if column is not None and column in seen:
+        for role, column in (("target", self.target), ("time", self.time), ("id", self.id)):
+            if column is not None and seen.setdefault(column, role) != role:
                 raise ValueError(
                     f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
                 )
-            if column is not None:
-                seen[column] = role
         if self.target in self.ignore:
             raise ValueError(f"ignore: holds the target {self.target!r}. Take it out of the list")
         return self
@@ -154,12 +145,10 @@ class Settings(SettingsSection):
     def _consistent(self) -> Settings:
         p, s = self.problem, self.split
         ports = {"serve.port": self.serve.port, "ports.mlflow": self.ports.mlflow, "ports.prefect": self.ports.prefect}
-        for name, port in ports.items():
-            other = next(
-                (key for key, number in ports.items() if key != name and number == port and port is not None), None
-            )
-            if other is not None and name != "serve.port":
-                raise ValueError(f"{name}: {port} is {other} too. Choose another, or null")
+        for one, other in (("mlflow", "serve.port"), ("mlflow", "ports.prefect"), ("prefect", "serve.port")):
+            port = ports[f"ports.{one}"]
+            if port is not None and port == ports[other]:
+                raise ValueError(f"ports.{one}: {port} is {other} too. Choose another, or null")
         if s.strategy == "time" and p.time is None:
             raise ValueError(
                 "split.strategy: time needs problem.time. Name the time column, or choose stratified, random, group or kfold"
@@ -172,8 +161,8 @@ class Settings(SettingsSection):
             raise ValueError(
                 "split.strategy: stratified needs classes. For regression choose random, time, group or kfold"
             )
-        for key in ("imbalance", "threshold") if p.kind == "regression" else ():
-            if (value := getattr(self.search, key)) is not None:
+        for key, value in (("imbalance", self.search.imbalance), ("threshold", self.search.threshold)):
+            if value is not None and p.kind == "regression":
                 raise ValueError(
                     f"search.{key}: {value} is for classes, and problem.kind is regression. Set it to null"
                 )

@@ -20,8 +20,7 @@ from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.search import search_plan
 from windvane.tasks.settings import project_params, yaml_files
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
-from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
-from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
+from windvane.tasks.settings.monitoring_section import MonitorSettings
 from windvane.tasks.settings.yaml_files import SettingsProposal
 from windvane.tasks.sources import table_files
 from windvane.tasks.validate import table_profile
@@ -92,25 +91,19 @@ def guess_problem_kind(look: InspectedTable, notes: list[str]) -> str:
 
 def guess_time_column(look: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:
     """The column that has the time at which a row was observed: by type, name and order; never one that has gaps."""
-    best: tuple[bool, bool, bool, int] | None = None
-    found = None
+    ranked: list[tuple[tuple[bool, bool, bool, int], str]] = []
     for name, column in look.columns.items():
         named = _TIME_NAME.search(re.sub(r"\W", "_", name.lower())) is not None
         dated = column.type == "date"
-        if (
-            name in why
-            or name == look.target
-            or column.distinct < _TIMES
-            or not (dated or (named and column.type == "number"))
-        ):
+        timely = dated or (named and column.type == "number")
+        if name in why or name == look.target or column.distinct < _TIMES or not timely:
             continue
         rising = _rising(look.sample[name])
         # A number is a time only if the file follows it; a date also if it bears the name.
-        plausible = (named or rising) if dated else rising
-        if not plausible or _OTHER_TIME.search(name) or look.frame[name].isna().any():
-            continue
-        if best is None or (dated, rising, named, column.distinct) > best:
-            best, found = (dated, rising, named, column.distinct), name
+        plausible = rising or (dated and named)
+        if plausible and not _OTHER_TIME.search(name) and not look.frame[name].isna().any():
+            ranked.append(((dated, rising, named, column.distinct), name))
+    found = max(ranked, key=lambda column: column[0])[1] if ranked else None
     if found is None:
         notes.append("no column has the time at which a row was observed; --time names one")
     else:
@@ -141,11 +134,8 @@ def _is_id(name: str, look: InspectedTable) -> bool:
     """A column of names: named so and mostly distinct, or words without blanks that are all distinct."""
     column, values = look.columns[name], look.sample[name]
     if column.type in ("number", "text") and _ID_NAME.search(name if name != name.upper() else name.lower()):
-        return (
-            bool((values.dropna() % 1 == 0).all()) and values.nunique() > 0.5 * len(values)
-            if column.type == "number"
-            else True
-        )
+        whole = column.type == "text" or bool((values.dropna() % 1 == 0).all())
+        return whole and (column.type == "text" or values.nunique() > 0.5 * len(values))
     return column.type == "text" and values.is_unique and not values.str.contains(r"\s").any()
 
 
@@ -172,11 +162,8 @@ def _plain_reason(name: str, look: InspectedTable) -> str | None:
     if column.constant:
         return "the same in every row that has a label"
     if _is_id(name, look):
-        return (
-            "an id, not a cause"
-            if look.frame[name].is_unique
-            else "an id that repeats: not a cause, and no name for a row"
-        )
+        once = look.frame[name].is_unique
+        return "an id, not a cause" if once else "an id that repeats: not a cause, and no name for a row"
     return None
 
 
@@ -238,16 +225,14 @@ def propose_settings(
         for name in (target, time, id):
             if name in problems:
                 raise InputError(problems[name])
-        why = {**dict.fromkeys(ignore, "as given"), **{name: _short(text) for name, text in problems.items()}}
+        # A reading problem without the file's name and the remedy, for a comment.
+        short = {name: text.partition(": ")[2].split(". ")[0].replace("\n", " ") for name, text in problems.items()}
+        why = {**dict.fromkeys(ignore, "as given"), **short}
         return _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore), why)
 
 
 def _propose(
-    data: DataSettings,
-    whole: StoredTable,
-    columns: int,
-    given: NamedRoles,
-    why: dict[str, str],
+    data: DataSettings, whole: StoredTable, columns: int, given: NamedRoles, why: dict[str, str]
 ) -> SettingsProposal:
     target = given.target
     sample = _spread(whole)
@@ -286,12 +271,6 @@ def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str,
     return {**columns, **{name: table_profile.profile_column(whole[name][labelled]) for name in texts}}
 
 
-def _short(problem: str) -> str:
-    """A reading problem without the file's name and the remedy, for a comment."""
-    text = problem.partition(": ")[2].split(". ")[0]
-    return text.replace("\n", " ")
-
-
 def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, notes: list[str]) -> dict[str, Any]:
     rows = int(look.frame[look.target].notna().sum())
     small = rows < search_plan.SMALL_TABLE_ROWS
@@ -304,10 +283,13 @@ def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, n
         "random": "rows have no order",
     }
     notes.append(f"split by {strategy}: {reasons[strategy]}")
-    metric, search = (
-        project_params.METRICS_BY_KIND.get(problem["kind"], (None,))[0],
-        _defaults(project_params.SearchSettings),
-    )
+    metric = project_params.METRICS_BY_KIND.get(problem["kind"], (None,))[0]
+    content = {
+        section: field.default.model_dump(mode="json")
+        for section, field in project_params.Settings.model_fields.items()
+        if isinstance(field.default, BaseModel)
+    }
+    search = content["search"]
     if (candidates := search_plan.propose_candidates(rows)) != tuple(search["candidates"]):
         search["candidates"] = list(candidates)
         notes.append(
@@ -323,29 +305,14 @@ def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, n
             f"{rare}: metric average_precision{said}; no resampling, which did not rank rare rows better (docs/decisions/)"
         )
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
+    content["split"] |= {"strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None}
+    content["monitor"]["window"] = _window(look, problem["time"], notes)
+    literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,
-        "problem": {
-            **{key: _literal(value) for key, value in problem.items()},
-            "group": None,
-            "metric": metric,
-            "goal": None,
-        },
+        "problem": {**literal, "group": None, "metric": metric, "goal": None},
         "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)},
-        "split": {
-            **_defaults(project_params.SplitSettings),
-            "strategy": strategy,
-            "folds": _FOLDS if strategy == "kfold" else None,
-        },
-        "search": search,
-        "gate": _defaults(project_params.GateSettings),
-        "monitor": {**_defaults(MonitorSettings), "window": _window(look, problem["time"], notes)},
-        "retrain": _defaults(RetrainSettings),
-        "serve": _defaults(ServeSettings),
-        "ledger": _defaults(LedgerSettings),
-        "schedule": _defaults(ScheduleSettings),
-        "ports": _defaults(PortSettings),
-        "retention": _defaults(project_params.RetentionSettings),
+        **content,
     }
 
 
@@ -385,19 +352,14 @@ def _literal(value: Any) -> Any:
     return [escape_variables(name) for name in value] if isinstance(value, list) else value
 
 
-def _defaults(section: type[BaseModel]) -> dict[str, Any]:
-    return section().model_dump(mode="json")
-
-
 def _describe_columns(look: InspectedTable, kind: str, time: str | None) -> dict[str, str]:
     values = look.frame[look.target]
     if kind == "regression" and look.columns[look.target].type == "number":
         target = f"numbers from {values.min():g} to {values.max():g}"
     else:
         counts = values.value_counts(normalize=True)
-        target = ", ".join(f"{value} ({part:.1%})" for value, part in list(counts.items())[:4]) + (
-            ", ..." if len(counts) > 4 else ""
-        )
+        target = ", ".join(f"{value} ({part:.1%})" for value, part in list(counts.items())[:4])
+        target += ", ..." if len(counts) > 4 else ""
     looks = {"target": target}
     if time is not None:
         looks["time"] = f"from {look.frame[time].min()} to {look.frame[time].max()}"

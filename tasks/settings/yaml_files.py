@@ -7,12 +7,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 import yaml
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import write_whole
@@ -20,9 +21,6 @@ from windvane.tasks.settings import project_params
 from windvane.tasks.settings.project_params import ProblemSettings
 from windvane.tasks.validate import table_profile, table_statistics
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _COMMENT_AT = 33
 _MAX_LINE_CHARACTERS = 110
@@ -115,17 +113,16 @@ def render_params(proposal: SettingsProposal) -> str:
     ]
     for section, content in proposal.params.items():
         if not isinstance(content, dict):
-            lines += [_line("", section, content, comments[section]), ""]
+            lines += [_pad(f"{section}: {format_yaml_scalar(content)}", comments[section]), ""]
             continue
         lines.append(f"{section}:")
-        for key, value in ((key, content[key]) for key in _list_section_keys(section) if key in content):
+        declared: Any = project_params.Settings.model_fields[section].annotation
+        for key, value in ((key, content[key]) for key in declared.model_fields if key in content):
             if key == "ignore" and value:
-                lines += [
-                    _pad("  ignore:", comments[key]),
-                    *(_pad(f"    - {format_yaml_scalar(name)}", proposal.why[name]) for name in value),
-                ]
+                lines.append(_pad("  ignore:", comments[key]))
+                lines += [_pad(f"    - {format_yaml_scalar(name)}", proposal.why[name]) for name in value]
             else:
-                lines.append(_line("  ", key, value, comments[key]))
+                lines.append(_pad(f"  {key}: {format_yaml_scalar(value)}", comments[key]))
         lines.append("")
     return "\n".join(lines)
 
@@ -142,28 +139,12 @@ def write_user_file(root: Path, name: str, text: str) -> str:
     """Write a file that people edit, whole or not at all; a different one that is there is kept. What was written."""
     path, content, said = root / name, text.encode(), name
     if path.exists() and path.read_bytes() != content:
-        kept = _backup_path(path)
-        io.write_whole(kept, lambda part: part.write_bytes(path.read_bytes()))
+        backups = (path.with_name(f"{path.name}.bak{number or ''}") for number in count())
+        kept = next(backup for backup in backups if not backup.exists())
+        write_whole(kept, lambda part: part.write_bytes(path.read_bytes()))
         said += f" (the old one is kept as {kept.name})"
-    io.write_whole(path, lambda part: part.write_bytes(content))
+    write_whole(path, lambda part: part.write_bytes(content))
     return said
-
-
-def _backup_path(path: Path) -> Path:
-    number = 0
-    while (kept := path.with_name(f"{path.name}.bak{number or ''}")).exists():
-        number += 1
-    return kept
-
-
-def _list_section_keys(section: str) -> list[str]:
-    """Keys in the order in which settings declares them."""
-    annotation: Any = project_params.Settings.model_fields[section].annotation
-    return list(annotation.model_fields)
-
-
-def _line(indent: str, key: str, value: Any, comment: str) -> str:
-    return _pad(f"{indent}{key}: {format_yaml_scalar(value)}", comment)
 
 
 def _pad(text: str, comment: str) -> str:
@@ -215,26 +196,19 @@ columns:
 
 def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
     """The text of schema.yaml for the rows of `frame` (canonical types) that have a label; ignored columns are left out."""
-    import polars as pl
-
     scan = table_statistics.scan_frame(frame).filter(pl.col(problem.target).is_not_null())
     scan = scan.select(pl.exclude([table_io.ROW_KEY, *problem.ignore]))
     found = table_profile.profile_table(scan)
-    order = [name for name in scan.collect_schema() if name in {c.name for c in found.columns}]
     columns = {c.name: c for c in found.columns}
-    listed = {name: _values(scan, name) for name in order if _is_listed(columns[name])}
-    parts = [_column(columns[name], found, problem, listed.get(name)) for name in order]
+    order = [name for name in scan.collect_schema() if name in columns]
+    parts = []
+    for column in (columns[name] for name in order):
+        values = None
+        if column.type == "category" and 0 < column.distinct <= MAX_LISTED_VALUES:
+            listed = scan.select(pl.col(column.name).drop_nulls().unique().sort()).collect(engine="streaming")
+            values = listed.to_series().to_list()
+        parts.append(_column(column, found, problem, values))
     return _SCHEMA_HEAD.format(rows=found.rows, least=50) + "\n".join(parts)
-
-
-def _is_listed(c: ColumnProfile) -> bool:
-    return c.type == "category" and 0 < c.distinct <= MAX_LISTED_VALUES
-
-
-def _values(scan: pl.LazyFrame, name: str) -> list[str]:
-    import polars as pl
-
-    return scan.select(pl.col(name).drop_nulls().unique().sort()).collect(engine="streaming").to_series().to_list()
 
 
 def _column(c: ColumnProfile, found: TableProfile, problem: ProblemSettings, values: list[str] | None) -> str:
@@ -304,14 +278,16 @@ def edit_params(path: Path, wanted: ParamValues) -> dict[str, tuple[Any, str | f
         return {}
     text = path.read_bytes().decode("utf-8")
     bom, text = (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
+    expected = dict(before)
     for key, (_, value) in changed.items():
         section, name = key.split(".")
         text = _changed(text, section, name, _format_edited_value(value))
-    expected = {name: dict(section) if isinstance(section, dict) else section for name, section in before.items()}
-    for key, (_, value) in changed.items():
-        section, name = key.split(".")
         expected[section] = {**(expected.get(section) or {}), name: value}
-    if _read(text) != expected:
+    try:
+        kept = yaml.safe_load(text) == expected
+    except yaml.YAMLError:
+        kept = False
+    if not kept:
         said = ", ".join(f"{key}: {_format_edited_value(value)}" for key, (_, value) in changed.items())
         raise InputError(
             f"{path}: is written in a way that cannot be changed without touching the rest. Write {said} yourself"
@@ -354,13 +330,6 @@ def _child(node: Any, name: str) -> Any:
     """The value below a key of a mapping; None: it is not there."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     return next((value for key, value in pairs if key.value == name), None)
-
-
-def _read(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
 
 
 def _value(content: Mapping[str, Any], key: str) -> Any:

@@ -22,6 +22,7 @@ from windvane.tasks.sources.snapshot import (
     SnapshotPart,
     SnapshotRecord,
     SnapshotStaging,
+    count_part_rows,
     stage_snapshot,
 )
 from windvane.tasks.sources.table_files import count_file_rows, find_table_ending, scan_table_file
@@ -49,13 +50,13 @@ def compare_snapshots(before: Sequence[Path], after: Sequence[Path], ids: Sequen
                 updated = int((both["row"] != both["row_right"]).sum())
                 return RowChanges(new=len(two) - len(both), updated=updated, deleted=len(one) - len(both), by=name)
         counts = _counted(old).join(_counted(new), on="row", how="full", coalesce=True).fill_null(0)
-        more = (counts["len_right"].cast(pl.Int64) - counts["len"].cast(pl.Int64)).to_frame("more")["more"]
+        more = counts["len_right"].cast(pl.Int64) - counts["len"].cast(pl.Int64)
     except pl.exceptions.PolarsError:
         return None
     return RowChanges(
         new=int(more.clip(lower_bound=0).sum()),
         updated=0,
-        deleted=int((-more).clip(lower_bound=0).sum()),
+        deleted=-int(more.clip(upper_bound=0).sum()),
         by="whole rows",
     )
 
@@ -65,13 +66,8 @@ def _scan_comparable(paths: Sequence[Path]) -> pl.LazyFrame:
     import polars as pl
     import polars.selectors as cs
 
-    def plain(path: Path) -> pl.LazyFrame:
-        frame = scan_table_file(path)
-        return frame.with_columns(
-            cs.numeric().cast(pl.Float64), (~cs.numeric() & ~cs.string() & ~cs.nested()).cast(pl.String)
-        )
-
-    return pl.concat([plain(path) for path in paths], how="diagonal_relaxed")
+    plain = cs.numeric().cast(pl.Float64), (~cs.numeric() & ~cs.string() & ~cs.nested()).cast(pl.String)
+    return pl.concat([scan_table_file(path).with_columns(plain) for path in paths], how="diagonal_relaxed")
 
 
 def _hash_row(frame: pl.LazyFrame) -> pl.Expr:
@@ -108,8 +104,7 @@ class FetchResult:
         if not self.moved or self.record is None:
             return ""
         new = None if self.new is None else self.new - self.feedback
-        counts = [part.rows for part in self.record.own]
-        count = None if None in counts else sum(n for n in counts if n is not None)
+        count = count_part_rows(self.record.own)
         where, told = self.record.where, list[str]()
         if self.record.changes is not None:
             rows = "rows" if count is None else f"{count:,} rows"
@@ -118,7 +113,7 @@ class FetchResult:
             rows = "rows" if new is None else f"{new:,} new rows"
             told.append(f"fetched {rows} from {where}" + ("" if count is None else f", {count:,} in all"))
         if self.feedback:
-            labelled = sum(part.rows or 0 for part in self.record.labelled)
+            labelled = count_part_rows(self.record.labelled) or 0
             told.append(f"fetched {self.feedback:,} new rows with labels from production, {labelled:,} in all")
         return "; ".join(told)
 
@@ -151,10 +146,9 @@ def fetch_source(
         if before is not None and record.generation == before.generation:
             record = record.model_copy(update={"changes": None})  # those of an earlier fetch
         old = {part.path for part in before.parts} if before else set()
-        counts = [part.rows for part in record.parts if part.path not in old]
-        new = None if None in counts else sum(n for n in counts if n is not None)
+        new = count_part_rows(part for part in record.parts if part.path not in old)
         record = staging.commit(record)
-    return FetchResult(True, new, sum(part.rows or 0 for part in fresh), record)
+    return FetchResult(True, new, count_part_rows(fresh) or 0, record)
 
 
 def update_source_snapshot(project: Project, console: Console) -> FetchResult:
@@ -194,20 +188,15 @@ def probe_source(root: Path, data: DataSettings) -> None:
     elif source.kind in DATABASE_KINDS:
         from windvane.tasks.sources import databases
 
-        probe = databases.probe_duckdb if source.kind == "duckdb" else databases.probe_database
-        probe(source, root)
+        databases.probe_database(source, root)
     elif source.kind != "local":
-        _files(source, root).listed()
-
-
-def _files(source: RevealedData, root: Path) -> Any:
-    return table_files.GlobFiles(source, root) if source.kind == "glob" else table_files.S3Files(source, root)
+        table_files.open_files(source, root).listed()
 
 
 def _fetch_record(
     source: RevealedData, root: Path, staging: SnapshotStaging, ids: tuple[str | None, ...]
 ) -> SnapshotRecord:
-    """The record as it is to be: that of before itself, when the source holds nothing else."""
+    """The record as it is to be: that of before itself when the source holds the same rows, whatever else differs."""
     before = staging.before
     known = before if before is not None and before.identity == source.data.identity and before.own else None
     if source.kind in DATABASE_KINDS:
@@ -218,23 +207,23 @@ def _fetch_record(
         record = _fetch_files(source, root, staging, known)
     if known is None or record.generation == known.generation:
         return record
-    return _compared(record, known, staging, [name for name in ids if name])
+    if [part.sha256 for part in record.own] == [part.sha256 for part in known.own]:
+        return known
+    old, new = ([staging.found(part) for part in r.own] for r in (known, record))
+    changes = compare_snapshots(old, new, [name for name in ids if name])
+    return known if changes is not None and changes.none else record.model_copy(update={"changes": changes})
 
 
 def _fetch_database(
     source: RevealedData, root: Path, staging: SnapshotStaging, known: SnapshotRecord | None
 ) -> SnapshotRecord:
     """A database: with data.key only rows from the watermark on, less those that are held; else all."""
-    key, growing = source.data.key, None
-    if known is not None and source.data.refresh == "incremental" and known.watermark is not None:
-        growing = known
-    held = None if growing is None else _boundary(root, growing, str(key))
-    into = NewRowsWriter(staging, source.where, key, held)
-    after = growing.watermark if growing else None
     from windvane.tasks.sources import databases
 
-    read = databases.read_duckdb if source.kind == "duckdb" else databases.read_database
-    mark = read(source, root, after, into)
+    key = source.data.key
+    growing = known if known and known.watermark and source.data.refresh == "incremental" else None
+    into = NewRowsWriter(staging, source.where, key, _boundary(root, growing, str(key)) if growing else None)
+    mark = databases.read_database(source, root, growing.watermark if growing else None, into)
     parts = into.parts()
     if growing is not None:
         return growing.model_copy(update={"parts": growing.parts + parts, "watermark": mark}) if parts else growing
@@ -268,23 +257,19 @@ def _fetch_files(
     source: RevealedData, root: Path, staging: SnapshotStaging, known: SnapshotRecord | None
 ) -> SnapshotRecord:
     """Files by name: those whose ETag is as it was are not read again. New names alone are added behind."""
-    origin = _files(source, root)
+    origin = table_files.open_files(source, root)
     listed = origin.listed()
-    held = {part.name: part for part in known.own} if known is not None else {}
-    if source.data.refresh == "full":
-        held = {}
+    held = {part.name: part for part in known.own} if known and source.data.refresh == "incremental" else {}
     kept = {f.name: held[f.name] for f in listed if f.name in held and held[f.name].etag == f.etag}
-    fresh = {file.name: _copied(origin, staging, file) for file in listed if file.name not in kept}
+    fresh: dict[str, SnapshotPart] = {}
+    for file in (file for file in listed if file.name not in kept):
+        path = staging.path(str(find_table_ending(file.name)))
+        origin.copy(file, path)
+        fresh[file.name] = staging.part(path, count_file_rows(path), name=file.name, etag=file.etag)
     if known is not None and len(kept) == len(known.own):
         return known.model_copy(update={"parts": known.parts + tuple(fresh.values())}) if fresh else known
     parts = tuple({**kept, **fresh}[file.name] for file in listed)
     return _record(source, staging.before, {"parts": parts})
-
-
-def _copied(origin: Any, staging: SnapshotStaging, file: Any) -> SnapshotPart:
-    path = staging.path(str(find_table_ending(file.name)))
-    origin.copy(file, path)
-    return staging.part(path, count_file_rows(path), name=file.name, etag=file.etag)
 
 
 def _record(source: RevealedData, before: SnapshotRecord | None, facts: dict[str, Any]) -> SnapshotRecord:
@@ -299,18 +284,6 @@ def _record(source: RevealedData, before: SnapshotRecord | None, facts: dict[str
         feedback_until=before.feedback_until if before else None,
         **{**facts, "parts": (*facts.get("parts", ()), *feedback)},
     )
-
-
-def _compared(
-    record: SnapshotRecord, known: SnapshotRecord, staging: SnapshotStaging, ids: list[str]
-) -> SnapshotRecord:
-    """The record with what changed; the known one itself when the rows are the same, whatever else differs."""
-
-    if [part.sha256 for part in record.own] == [part.sha256 for part in known.own]:
-        return known
-    old, new = ([staging.found(part) for part in r.own] for r in (known, record))
-    found: RowChanges | None = compare_snapshots(old, new, ids)
-    return known if found is not None and found.none else record.model_copy(update={"changes": found})
 
 
 def _with_feedback(

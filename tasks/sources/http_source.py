@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Self, TypeVar
 
+import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from windvane.tasks.errors import InputError, Outage
@@ -21,8 +22,6 @@ from windvane.tasks.settings.data_section import PagingSettings, RevealedData
 from windvane.tasks.sources.snapshot import SnapshotPart, SnapshotStaging
 from windvane.tasks.sources.table_files import count_file_rows, describe_endings, find_table_ending
 
-if TYPE_CHECKING:
-    import httpx
 T = TypeVar("T")
 HTTP_ATTEMPTS = 5
 _MAX_REDIRECTS = 5
@@ -46,8 +45,6 @@ class SourceClient:
     """A client for one source. Counts bytes over all of its responses against data.http.megabytes."""
 
     def __init__(self, source: RevealedData) -> None:
-        import httpx
-
         assert source.data.http is not None
         self._source, self._http = source, source.data.http
         self._left = self._http.megabytes * 1_000_000
@@ -55,8 +52,10 @@ class SourceClient:
         # A proxy from the environment would connect in our place, to addresses that nobody looks at.
         self._client = httpx.Client(timeout=source.data.timeout, trust_env=False, follow_redirects=False)
 
-    def close(self) -> None:
-        """Close all connections."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def get(self, url: str, use: Callable[[httpx.Response], T], headers: dict[str, str] | None = None) -> T:
@@ -90,8 +89,6 @@ class SourceClient:
 
     def joined(self, base: str, link: str) -> str:
         """The absolute address of a link in a response; raises InputError when it leads to another host."""
-        import httpx
-
         here = httpx.URL(base)
         there = here.join(link)
         upgrade = (here.scheme, there.scheme) == ("http", "https")
@@ -103,8 +100,6 @@ class SourceClient:
         return str(there)
 
     def _once(self, url: str, use: Callable[[httpx.Response], T], headers: dict[str, str]) -> T:
-        import httpx
-
         where = self._source.where
         try:
             for _ in range(_MAX_REDIRECTS):
@@ -181,18 +176,18 @@ def compute_retry_wait(state: RetryCallState) -> float:
     return min(_LONGEST_WAIT_SECONDS, asked if asked is not None else 0.5 * 2 ** (state.attempt_number - 1))
 
 
-_JSON_TYPES = ("application/json",)
+_NDJSON_TYPES = (
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+)
 _TYPES = {
-    "text/csv": ".csv",
-    "application/csv": ".csv",
+    **dict.fromkeys(("text/csv", "application/csv"), ".csv"),
     "text/tab-separated-values": ".tsv",
-    "application/x-ndjson": ".jsonl",
-    "application/ndjson": ".jsonl",
-    "application/jsonl": ".jsonl",
-    "application/jsonlines": ".jsonl",
-    "application/x-jsonlines": ".jsonl",
-    "application/vnd.apache.parquet": ".parquet",
-    "application/x-parquet": ".parquet",
+    **dict.fromkeys(_NDJSON_TYPES, ".jsonl"),
+    **dict.fromkeys(("application/vnd.apache.parquet", "application/x-parquet"), ".parquet"),
 }
 # One JSON answer is parsed in memory: larger ones come in pages, or as JSON lines.
 _LARGEST_JSON_BYTES = 64_000_000
@@ -223,24 +218,18 @@ def read_http(source: RevealedData, staging: SnapshotStaging, etag: str | None) 
 
     Raises InputError for a response that is no table, Outage for a server that does not give one.
     """
-    network = SourceClient(source)
-    try:
+    with SourceClient(source) as network:
         paging = source.data.http.paging if source.data.http else None
         if paging is not None:
             return HttpFetch(_read_pages(source, staging, network, paging), None)
         known = {"If-None-Match": etag} if etag else {}
         return network.get(source.data.source, lambda r: _read_whole_response(source, staging, network, r), known)
-    finally:
-        network.close()
 
 
 def probe_http(source: RevealedData) -> None:
     """Request once, without reading the body, to see that the source responds with a table."""
-    network = SourceClient(source)
-    try:
+    with SourceClient(source) as network:
         network.get(source.data.source, lambda r: _response_ending(source, r))
-    finally:
-        network.close()
 
 
 def _read_whole_response(
@@ -268,17 +257,17 @@ def _read_pages(
     source: RevealedData, staging: SnapshotStaging, network: SourceClient, paging: PagingSettings
 ) -> tuple[SnapshotPart, ...]:
     """All pages of a JSON API as one file of JSON lines."""
-    import httpx
 
-    path, total, number = staging.path(".jsonl"), 0, paging.first
-    address = _start = source.data.source
-    if paging.by == "page":
-        address = str(httpx.URL(_start).copy_merge_params({str(paging.parameter): number}))
+    def address_of(place: Any) -> str:
+        return str(httpx.URL(source.data.source).copy_merge_params({str(paging.parameter): place}))
+
+    path, total, number, by_page = staging.path(".jsonl"), 0, paging.first, paging.by == "page"
+    address = address_of(number) if by_page else source.data.source
     seen: set[str] = set()
     with path.open("w", encoding="utf-8") as f:
         for _ in range(_MOST_PAGES):
             page = network.get(address, lambda r: _parse_page(source, network, r, paging))
-            if page.count and page.digest in seen and paging.by == "page":
+            if page.count and page.digest in seen and by_page:
                 raise InputError(
                     f"data.http.paging: {source.where}: gives the same page twice. Is {paging.parameter!r} the right parameter?"
                 )
@@ -286,16 +275,14 @@ def _read_pages(
             f.writelines(page.written)
             total += page.count
             number += 1
-            onward = page.count > 0 if paging.by == "page" else page.following not in (None, "", False)
-            if not onward:
+            if page.count == 0 if by_page else page.following in (None, "", False):
                 break
-            if paging.by == "page":
-                address = str(httpx.URL(_start).copy_merge_params({str(paging.parameter): number}))
-            elif paging.by == "cursor":
-                address = str(httpx.URL(_start).copy_merge_params({str(paging.parameter): page.following}))
-            else:
-                address = network.joined(page.address, str(page.following))
-            if paging.by != "page" and address in seen:
+            if by_page:
+                address = address_of(number)
+                continue
+            next_page, cursor = page.following, paging.by == "cursor"
+            address = address_of(next_page) if cursor else network.joined(page.address, str(next_page))
+            if address in seen:
                 raise InputError(f"data.http.paging: {source.where}: leads in a circle. Fix data.http.paging")
             seen.add(address)
     if not total:
@@ -329,16 +316,14 @@ def _parse_page(
         raise InputError(
             f"data.source: {source.where}: responds with broken JSON ({e}). Report it to the owner of the API"
         ) from None
-    found = _value_at_path(whole, source.data.http.records if source.data.http else None)
+    records = source.data.http.records if source.data.http else None
+    found = _value_at_path(whole, records)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise InputError(
-            f"data.http.records: {source.where}: there is no list of objects {_name_source(source)}. {_lists(whole)}"
-        )
-    following = None
+        place = f"at {records!r}" if records else "at the top of the response"
+        raise InputError(f"data.http.records: {source.where}: there is no list of objects {place}. {_lists(whole)}")
+    following = response.links.get("next", {}).get("url")
     if paging is not None and paging.by == "cursor":
         following = _value_at_path(whole, paging.next)
-    elif paging is not None and paging.by == "link":
-        following = response.links.get("next", {}).get("url")
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in found]
     return _Page(len(found), hashlib.sha256(content).hexdigest(), following, str(response.url), lines)
 
@@ -347,7 +332,7 @@ def _response_ending(source: RevealedData, response: httpx.Response) -> str:
     """The ending that decides how to read a response: by its content type, else by the address's own."""
     given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     named = find_table_ending(response.url.path)
-    if given in _JSON_TYPES or given.endswith("+json"):
+    if given == "application/json" or given.endswith("+json"):
         return named if named and named.startswith((".jsonl", ".ndjson")) else ".json"
     kind = _TYPES.get(given) or named
     if kind is None:
@@ -365,12 +350,7 @@ def _value_at_path(content: Any, path: str | None) -> Any:
     return content
 
 
-def _name_source(source: RevealedData) -> str:
-    path = source.data.http.records if source.data.http else None
-    return f"at {path!r}" if path else "at the top of the response"
-
-
-def _lists(content: Any, at: str = "") -> str:
+def _lists(content: Any) -> str:
     """Where in a response a list is, for the message."""
     found: list[str] = []
     todo = [("", content)]

@@ -22,8 +22,9 @@ from windvane.tasks.sources import snapshot
 if TYPE_CHECKING:
     import polars as pl
 
-_TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
-_PACKED_ENDINGS = (".gz", ".zst")
+CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
+KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
+PACKED_ENDINGS = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -38,25 +39,25 @@ class ListedFile:
 def find_table_ending(name: str) -> str | None:
     """The ending that decides how to read a file, such as .csv.gz; None for a file that is no table."""
     path = Path(name.lower())
-    packed = path.suffix if path.suffix in _PACKED_ENDINGS else ""
+    packed = path.suffix if path.suffix in PACKED_ENDINGS else ""
     kind = Path(path.stem).suffix if packed else path.suffix
-    return kind + packed if kind in _TABLE_ENDINGS else None
+    return kind + packed if kind in KNOWN_ENDINGS else None
 
 
 def describe_endings() -> str:
     """What a table's name may end in, for people."""
-    return f"{', '.join(_TABLE_ENDINGS)}, each also with {' or '.join(_PACKED_ENDINGS)}"
+    return f"{', '.join(KNOWN_ENDINGS)}, each also with {' or '.join(PACKED_ENDINGS)}"
 
 
 def scan_table_file(path: Path) -> pl.LazyFrame:
     """A file's rows, of a CSV every cell as text. Raises polars' own errors where it is damaged."""
     import polars as pl
 
-    ending = find_table_ending(path.name) or ""
-    if ending.startswith(".parquet"):
+    ending = read_ending(path)
+    if ending in PARQUET_ENDINGS:
         return pl.scan_parquet(path, glob=False)
-    if ending.startswith((".csv", ".tsv")):
-        return pl.scan_csv(path, infer_schema=False, separator="\t" if ending.startswith(".tsv") else ",")
+    if ending in CSV_ENDINGS:
+        return pl.scan_csv(path, infer_schema=False, separator="\t" if ending == ".tsv" else ",")
     return pl.scan_ndjson(path, infer_schema_length=None)
 
 
@@ -68,12 +69,6 @@ def count_file_rows(path: Path) -> int | None:
         return int(scan_table_file(path).select(pl.len()).collect(engine="streaming").item())
     except pl.exceptions.PolarsError:
         return None
-
-
-# Endings of tables, and of how they may be packed.
-CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
-PACKED_ENDINGS = (".gz", ".zst")
-KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
 
 
 def list_table_files(root: Path, data: DataSettings) -> tuple[Path, ...]:
@@ -158,14 +153,11 @@ def _suggest_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f"There is no folder {path.parent} here: paths count from the folder of params.yaml. Name another path"
     names = sorted(p.name for p in path.parent.iterdir() if read_ending(p) in KNOWN_ENDINGS)
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    if near:
+    if not names:
+        return f"There is no table in {path.parent}; put it there, or name another path"
+    if near := difflib.get_close_matches(path.name, names, n=1, cutoff=0.5):
         return f"Did you mean {path.parent / near[0]}?"
-    return (
-        f"Tables in {path.parent}: {', '.join(names[:5])}"
-        if names
-        else f"There is no table in {path.parent}; put it there, or name another path"
-    )
+    return f"Tables in {path.parent}: {', '.join(names[:5])}"
 
 
 class GlobFiles:
@@ -204,7 +196,7 @@ _S3_CONNECT_SECONDS = 10
 class S3Files:
     """The objects below a prefix, or that a glob matches."""
 
-    def __init__(self, source: RevealedData, _: Path) -> None:
+    def __init__(self, source: RevealedData) -> None:
         self._source = source
         try:
             import s3fs
@@ -263,6 +255,11 @@ class S3Files:
             raise Outage(
                 f"data.source: {where}: the storage does not respond ({_describe_s3_error(e)}). Start it, or fix AWS_ENDPOINT_URL"
             ) from None
+
+
+def open_files(source: RevealedData, root: Path) -> GlobFiles | S3Files:
+    """The files that a glob or an S3 address names."""
+    return GlobFiles(source, root) if source.kind == "glob" else S3Files(source)
 
 
 def _etag(facts: Any) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, StrictBool, StrictStr, ValidationError, field_valida
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings import project_params
-from windvane.tasks.settings.project_params import SettingsSection
+from windvane.tasks.settings.data_section import SettingsSection
 from windvane.tasks.validate.table_profile import ColumnType
 
 SCHEMA_FILE = "schema.yaml"
