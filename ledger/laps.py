@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from windvane.ledger.database import format_timestamp, now_timestamp, open_snapshot
+from windvane.ledger.database import find_record, format_timestamp, now_timestamp, open_snapshot, read_records
 from windvane.ledger.schema import laps, leases
 
 # A holder on another machine that has not been heard of for this long is taken for dead.
@@ -183,25 +183,21 @@ def record_lap_end(engine: sa.Engine, lap: str, state: str, outcome: dict[str, A
 
 def list_abandoned_laps(engine: sa.Engine, lease: Lease) -> tuple[LapRecord, ...]:
     """Laps still `running` under an older token: their process is gone. Call while holding the lease."""
-    query = _select_laps().where(laps.c.project == lease.project, laps.c.state == "running", laps.c.token < lease.token)
-    with engine.connect() as db:
-        return tuple(LapRecord(**row) for row in db.execute(query).mappings())
+    c = laps.c
+    return read_records(
+        engine, LapRecord, laps, c.project == lease.project, c.state == "running", c.token < lease.token
+    )
 
 
 def find_running_lap(engine: sa.Engine, project: str, token: int) -> LapRecord | None:
     """The lap that runs under a token, or None."""
-    query = _select_laps().where(laps.c.project == project, laps.c.state == "running", laps.c.token == token)
-    with open_snapshot(engine) as db:
-        row = db.execute(query).mappings().first()
-    return None if row is None else LapRecord(**row)
+    c = laps.c
+    return find_record(engine, LapRecord, laps, c.project == project, c.state == "running", c.token == token)
 
 
 def find_newest_lap(engine: sa.Engine, project: str) -> LapRecord | None:
     """The lap that began last, or None."""
-    query = _select_laps().where(laps.c.project == project).order_by(laps.c.started.desc()).limit(1)
-    with engine.connect() as db:
-        row = db.execute(query).mappings().one_or_none()
-    return None if row is None else LapRecord(**row)
+    return find_record(engine, LapRecord, laps, laps.c.project == project, order=[laps.c.started.desc()])
 
 
 def read_lap_causes(engine: sa.Engine, project: str) -> dict[str, str]:
@@ -209,8 +205,3 @@ def read_lap_causes(engine: sa.Engine, project: str) -> dict[str, str]:
     query = sa.select(laps.c.mlflow_run, laps.c.cause).where(laps.c.project == project, laps.c.mlflow_run.is_not(None))
     with open_snapshot(engine) as db:
         return {row.mlflow_run: row.cause for row in db.execute(query.order_by(laps.c.started))}
-
-
-def _select_laps() -> sa.Select[Any]:
-    wanted = ("id", "cause", "state", "started", "ended", "mlflow_run", "prefect_run", "outcome")
-    return sa.select(*(laps.c[name] for name in wanted))

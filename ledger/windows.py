@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from windvane.ledger.database import build_upsert, open_snapshot
+from windvane.ledger.database import build_upsert, find_record, open_snapshot, read_records
 from windvane.ledger.schema import labels, predictions, windows
 
 # Before any moment: ledger text compares as time does.
@@ -67,19 +67,13 @@ def record_window_run(engine: sa.Engine, project: str, seen: WindowRecord, run_i
 
 def list_windows(engine: sa.Engine, project: str, version: int) -> tuple[WindowRecord, ...]:
     """The windows of a version that were checked, in the order of time."""
-    wanted = [windows.c[name] for name in WindowRecord.__dataclass_fields__]
-    query = sa.select(*wanted).where(windows.c.project == project, windows.c.version == version)
-    with open_snapshot(engine) as db:
-        return tuple(WindowRecord(**row) for row in db.execute(query.order_by(windows.c.start)).mappings())
+    c = windows.c
+    return read_records(engine, WindowRecord, windows, c.project == project, c.version == version, order=[c.start])
 
 
 def find_newest_window(engine: sa.Engine, project: str) -> WindowRecord | None:
     """The window that was checked last, or None."""
-    wanted = [windows.c[name] for name in WindowRecord.__dataclass_fields__]
-    query = sa.select(*wanted).where(windows.c.project == project).order_by(windows.c.looked.desc()).limit(1)
-    with open_snapshot(engine) as db:
-        row = db.execute(query).mappings().one_or_none()
-    return None if row is None else WindowRecord(**row)
+    return find_record(engine, WindowRecord, windows, windows.c.project == project, order=[windows.c.looked.desc()])
 
 
 def read_traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> PredictionTraffic:
