@@ -1,7 +1,4 @@
-"""The ledger's database, SQLite or PostgreSQL: opened at the newest migration, read in snapshots.
-
-Timestamps as the ledger writes them, and ids that sort by time.
-"""
+"""The ledger's database, SQLite or PostgreSQL: opened at the newest migration, read in snapshots; its timestamps and ids."""
 
 from __future__ import annotations
 

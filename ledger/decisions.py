@@ -1,7 +1,4 @@
-"""The outbox of the watch: decisions, each of which ends in at most one finished lap, and notices to people.
-
-Both are recorded before anything follows from them.
-"""
+"""The outbox of the watch: decisions, each of at most one finished lap, and notices; recorded before anything follows from them."""
 
 from __future__ import annotations
 

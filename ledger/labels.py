@@ -1,7 +1,4 @@
-"""Labels as they come: late, repeated, corrected, in any order.
-
-Which label an id has and had at any time, and labelled production rows as a table to train on.
-"""
+"""Labels in any order, late, repeated, corrected: which one an id had at any time, and labelled rows as a table to train on."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Laps: the lease that lets one lap run at a time, with heartbeat and fencing token, and the record of what ran, under
-which runs in MLflow and Prefect, and how it ended.
-"""
+"""Laps: the lease that lets one run at a time, with heartbeat and fencing token, and the record of what ran and how it ended."""
 
 from __future__ import annotations
 

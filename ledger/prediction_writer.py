@@ -1,7 +1,4 @@
-"""Group commit: predictions of many requests, durable by one transaction each time the disk is free.
-
-A request gets its response only after the commit of its rows.
-"""
+"""Group commit: predictions of many requests in one transaction, durable before any of them gets its response."""
 
 from __future__ import annotations
 

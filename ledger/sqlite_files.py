@@ -1,7 +1,4 @@
-"""SQLite files that are complete or absent: created under another name and renamed, copied before an upgrade.
-
-For the ledger, MLflow's store and Prefect's database.
-"""
+"""SQLite files (ledger, MLflow, Prefect) that are complete or absent: made under another name and renamed, copied before an upgrade."""
 
 from __future__ import annotations
 
@@ -37,10 +34,7 @@ class DatabaseContents:
 
 
 def inspect_database(path: Path) -> DatabaseContents | None:
-    """What a database holds; None where there is no file, an empty one, or one without a table.
-
-    Raises sqlite3.DatabaseError for a file that is no database.
-    """
+    """What a database holds; None where there is no file or no table. Raises sqlite3.DatabaseError for a file that is no database."""
     if not path.exists() or path.stat().st_size == 0:
         return None
     with open_database(path) as db:

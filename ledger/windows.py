@@ -1,6 +1,4 @@
-"""Windows of production that were checked: how often, on how many rows, and what was found; and how many predictions
-and labels a window has.
-"""
+"""Windows of production that were checked, and what was found; how many predictions and labels a window has."""
 
 from __future__ import annotations
 

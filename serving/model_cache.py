@@ -1,6 +1,4 @@
-"""Local copies of versions, checked before they are loaded: with one at hand the service starts and rolls back without
-MLflow. Measures what loading takes, in a process of its own.
-"""
+"""Local copies of versions, checked before they are loaded: start and rollback without MLflow. Measures what loading takes."""
 
 from __future__ import annotations
 

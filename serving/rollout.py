@@ -1,6 +1,4 @@
-"""Which version serves: follows the ledger's champion, tries a challenger as shadow or canary beside it, goes back
-where it fails, and describes all this for GET /model.
-"""
+"""Which version serves: follows the ledger's champion, tries a challenger as shadow or canary, goes back where it fails."""
 
 from __future__ import annotations
 

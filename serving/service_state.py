@@ -1,7 +1,4 @@
-"""The state of a running service in a file, so that `windvane status` can report it without a request.
-
-Imports nothing heavy.
-"""
+"""The state of a running service in a file, so that `windvane status` can report it without a request. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A version's signature: its input columns with their types, and how one JSON or CSV value is read.
-
-Refuses values, and never shows them.
-"""
+"""A version's signature: its columns with their types, and how a JSON or CSV value is read. Refuses values, and never shows them."""
 
 from __future__ import annotations
 

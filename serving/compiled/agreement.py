@@ -1,6 +1,4 @@
-"""The agreement of a compiled engine with its pipeline: how it is measured, how much may differ, and the synthetic
-rows for it.
-"""
+"""The agreement of a compiled engine with its pipeline: how it is measured, on which rows, and how much may differ."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Compiles a fitted pipeline: a recipe for each column and the model's numbers or trees, which the engine reads.
-
-A type that is not known exactly is not compiled.
-"""
+"""Compiles a fitted pipeline into a recipe per column and the model's numbers or trees. A type not known exactly is not compiled."""
 
 from __future__ import annotations
 
@@ -28,10 +25,7 @@ class CompiledModel:
 
 
 def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
-    """The compiled form of a fitted Pipeline(features, model) of tasks/models/model_pipeline.py; columns: the signature's order.
-
-    Raises CannotCompile.
-    """
+    """The compiled form of a fitted Pipeline(features, model); columns: the signature's order. Raises CannotCompile."""
     if type(pipeline).__name__ != "Pipeline" or list(pipeline.named_steps) != ["features", "model"]:
         raise CannotCompile(f"a {type(pipeline).__name__} of {list(getattr(pipeline, 'named_steps', []))} is not known")
     model, call, bent = _unwrap_classifier(pipeline.named_steps["model"])

@@ -1,6 +1,4 @@
-"""The compiled engine: plain rows are encoded and predicted with numpy and ONNX Runtime alone, single rows and batches
-alike.
-"""
+"""The compiled engine: rows, single or in batches, are encoded and predicted with numpy and ONNX Runtime alone."""
 
 from __future__ import annotations
 

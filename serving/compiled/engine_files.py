@@ -1,6 +1,4 @@
-"""The engine files beside a stored model, written when it is built: signature, compiled form, agreement and a sample.
-scikit-learn itself serves where there is no compiled form.
-"""
+"""The engine files beside a stored model: signature, compiled form, agreement and a sample. Without a form scikit-learn serves."""
 
 from __future__ import annotations
 

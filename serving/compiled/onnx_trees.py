@@ -66,9 +66,7 @@ def read_boosting_tree(predictor: Any, target: int) -> TreeArrays:
 
 
 def build_onnx_model(trees: list[TreeArrays], width: int, targets: int) -> bytes:
-    """A model of one operator, or of several and their sum: `inputs` (n, width) double -> the trees' leaves added up
-    (n, targets).
-    """
+    """A model of one operator, or of several and their sum: `inputs` (n, width) double -> the trees' leaves added up (n, targets)."""
     several = trees[0].weights.shape[1] > 1
     opset, kind = (_OPSET_SHARES, TensorProto.FLOAT) if several else (_OPSET_DOUBLE, TensorProto.DOUBLE)
     nodes = [_shares_node(part) if several else _double_node(part, targets) for part in _group_trees(trees)]

@@ -1,6 +1,4 @@
-"""Who may use the scoring service: the host names it serves, the pages whose scripts may call it, and API keys with
-their scopes.
-"""
+"""Who may use the scoring service: its host names, the pages whose scripts may call it, and API keys with their scopes."""
 
 from __future__ import annotations
 
@@ -76,9 +74,7 @@ _KEY_INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class ApiKeys:
-    """Hashes in hex, each with the scopes of its key, as WINDVANE_API_KEYS has them; and the hash of the project's own secret,
-    which opens everything.
-    """
+    """Hashes in hex with the scopes of their keys (WINDVANE_API_KEYS); the hash of the project's own secret, which opens everything."""
 
     scopes: dict[str, frozenset[str]]
     own: str | None = None

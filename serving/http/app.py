@@ -1,7 +1,4 @@
-"""The scoring service as an ASGI application: its routes, who may use them, limits, errors and metrics.
-
-Who gets which response; not how it is predicted.
-"""
+"""The scoring service as an ASGI application: its routes, who may use them, limits, errors and metrics."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""ASGI middleware that lets no client in without the project's secret or the session cookie.
-
-Knows no application: MLflow's and Prefect's pages are behind it.
-"""
+"""ASGI middleware before MLflow's and Prefect's pages: no client gets in without the project's secret or the session cookie."""
 
 from __future__ import annotations
 

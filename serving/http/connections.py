@@ -1,6 +1,4 @@
-"""Connections to the service: how long a client may take, how many there may be, and which are closed first when there
-are too many.
-"""
+"""Connections to the service: how long a client may take, how many there may be, and which are closed first."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""POST /invocations: MLflow's scoring protocol in JSON and CSV, read as rows, predicted, recorded and returned.
-
-An error names the column and the row, never a value.
-"""
+"""POST /invocations: MLflow's protocol, read as rows, predicted, recorded, returned. Errors name column and row, never a value."""
 
 from __future__ import annotations
 

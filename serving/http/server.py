@@ -1,6 +1,4 @@
-"""The scoring service as a process: its socket, its log, its start and graceful stop, and the thread that deletes what
-the ledger has kept long enough.
-"""
+"""The scoring service as a process: socket, log, start and graceful stop, and the thread that deletes what was kept long enough."""
 
 from __future__ import annotations
 

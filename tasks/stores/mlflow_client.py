@@ -1,6 +1,4 @@
-"""The door to MLflow: one experiment with a parent run per lap and a child per candidate, artifacts, and the model
-registry. The ledger decides; MLflow records.
-"""
+"""The door to MLflow: a run per lap with a child per candidate, artifacts, model registry. The ledger decides; MLflow records."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""MLflow's store: addresses of artifacts, the project's own SQLite file, created and upgraded whole or not at all, and
-the errors of every store in words.
-"""
+"""MLflow's store: addresses of artifacts, the project's own SQLite file, whole or absent, and errors of every store in words."""
 
 from __future__ import annotations
 

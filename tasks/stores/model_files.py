@@ -78,10 +78,7 @@ def verify_folder(folder: Path, manifest_sha256: str, wanted: Collection[str] = 
 
 
 def read_verified_files(folder: Path, manifest_sha256: str, wanted: Collection[str]) -> dict[str, bytes]:
-    """The content of the files in `wanted` that the manifest knows, each equal to its recorded hash; the others are not opened.
-
-    Raises Corrupted.
-    """
+    """Files in `wanted` that the manifest knows, each equal to its recorded hash; no other is opened. Raises Corrupted."""
     files = read_manifest(folder, manifest_sha256)
     return {name: _read_verified(folder / name, files[name]) for name in wanted if name in files}
 
