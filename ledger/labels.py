@@ -170,7 +170,8 @@ LABELLED_AT_COLUMN = "_labelled"
 
 _EPOCH = datetime(1970, 1, 1)
 _MISSING_WORDS = {"", "na", "n/a", "nan", "null", "none", "<na>"}
-_BOOLEAN_WORDS = {
+# The words that a boolean is written with, as in tasks.models.features.
+BOOLEAN_WORDS = {
     **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), True),
     **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), False),
 }
@@ -268,7 +269,7 @@ def _read_number(value: Any) -> float | None:
 
 
 def _read_boolean(value: Any) -> bool | None:
-    return None if _is_missing(value) else _BOOLEAN_WORDS[str(value).strip().lower()]
+    return None if _is_missing(value) else BOOLEAN_WORDS[str(value).strip().lower()]
 
 
 def _read_text(value: Any) -> str | None:

@@ -96,8 +96,8 @@ def count_window_rows(
     stated = sa.select(sa.func.max(labels.c.received)).where(labels.c.project == project)
     stated = stated.where(labels.c.id.in_(sa.select(p.id).where(*mine)))
     with open_snapshot(engine) as db:
-        rows = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine)) or 0)
-        labelled = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine, known)) or 0)
+        counts = sa.select(sa.func.count(), sa.func.count().filter(known)).select_from(predictions).where(*mine)
+        rows, labelled = db.execute(counts).one()
         return rows, labelled, db.scalar(stated) if labelled else None
 
 

@@ -11,14 +11,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+from windvane.ledger.labels import BOOLEAN_WORDS
+
 PlainValue = float | str | int | None
 InputType = Literal["number", "boolean", "category", "date"]
 
-# The words that a boolean is written with, as in tasks.models.features.
-_BOOLEAN_WORDS = {
-    **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), 1.0),
-    **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), 0.0),
-}
 # scikit-learn's trees compare in single precision; what does not fit there has no side of a threshold.
 _LARGEST_SINGLE_FLOAT = 3.4e38
 _EPOCH = datetime(1970, 1, 1)
@@ -161,9 +158,9 @@ def _read_boolean_word(text: str) -> float | None:
     word = text.strip().lower()
     if word == "":
         return None
-    if (found := _BOOLEAN_WORDS.get(word)) is None:
+    if (found := BOOLEAN_WORDS.get(word)) is None:
         raise ValueError("must be true or false")
-    return found
+    return float(found)
 
 
 def _read_category(value: Any) -> str | None:

@@ -41,17 +41,8 @@ def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
         made = combine_parts(parts)
     else:
         made = _compile_part(pipeline.named_steps["features"], model, columns)
-    recipe = {
-        "form": made.form,
-        "columns": made.columns,
-        "width": made.width,
-        "single": made.single,
-        "model": made.numbers,
-        "link": made.link,
-        "back": made.back,
-        "bent": bent,
-        "call": call,
-    } | ({} if made.of is None else {"of": made.of})
+    recipe = {name: getattr(made, name) for name in ("form", "columns", "width", "single", "link", "back")}
+    recipe |= {"model": made.numbers, "bent": bent, "call": call, **({} if made.of is None else {"of": made.of})}
     trees = onnx_trees.build_onnx_model(made.trees, made.width, made.targets) if made.trees else None
     return CompiledModel(recipe, trees)
 
