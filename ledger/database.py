@@ -101,6 +101,12 @@ def find_record(
     return next(iter(read_records(source, record, table, *where, order=order, limit=1)), None)
 
 
+def update_rows(engine: sa.Engine, table: sa.Table, *where: sa.ColumnElement[bool], **values: Any) -> int:
+    """Change rows in a transaction of their own; how many there were."""
+    with engine.begin() as db:
+        return db.execute(sa.update(table).where(*where).values(**values)).rowcount
+
+
 def build_upsert(dialect: sa.Dialect, table: sa.Table) -> Any:
     """An insert that can be given what to do with rows that are there already: the two databases' common dialect."""
     return import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)

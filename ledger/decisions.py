@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from windvane.ledger.database import find_record, make_id, now_timestamp, read_records
+from windvane.ledger.database import find_record, make_id, now_timestamp, read_records, update_rows
 from windvane.ledger.laps import Lease, check_lease
 from windvane.ledger.schema import decisions, notices
 
@@ -85,9 +85,8 @@ def record_decision(engine: sa.Engine, entry: DecisionRecord) -> DecisionRecord:
 
 def record_announcement(engine: sa.Engine, id: str) -> None:
     """Record that the actor has been notified; a second time, or too late, changes nothing."""
-    with engine.begin() as db:
-        this = (decisions.c.id == id, decisions.c.state == "recorded")
-        db.execute(sa.update(decisions).where(*this).values(state="told", told=now_timestamp()))
+    this = (decisions.c.id == id, decisions.c.state == "recorded")
+    update_rows(engine, decisions, *this, state="told", told=now_timestamp())
 
 
 def claim_decision(engine: sa.Engine, lease: Lease, id: str, lap: str) -> DecisionRecord | None:
@@ -132,17 +131,13 @@ def finish_claimed_decision(
 
 def close_decision(engine: sa.Engine, id: str, state: Literal["done", "skipped"], note: str) -> bool:
     """End a decision that no lap has to do with (a stop, a rollback, a retraining that no lap claimed); whether it was open."""
-    with engine.begin() as db:
-        this = (decisions.c.id == id, decisions.c.state.in_(("recorded", "told")))
-        done = db.execute(sa.update(decisions).where(*this).values(state=state, note=note, ended=now_timestamp()))
-        return bool(done.rowcount)
+    this = (decisions.c.id == id, decisions.c.state.in_(("recorded", "told")))
+    return bool(update_rows(engine, decisions, *this, state=state, note=note, ended=now_timestamp()))
 
 
 def record_realized_gain(engine: sa.Engine, id: str, gain: float) -> None:
     """Keep what a retraining really saved; the first figure stays."""
-    with engine.begin() as db:
-        this = (decisions.c.id == id, decisions.c.realised.is_(None))
-        db.execute(sa.update(decisions).where(*this).values(realised=gain))
+    update_rows(engine, decisions, decisions.c.id == id, decisions.c.realised.is_(None), realised=gain)
 
 
 def find_pending_retraining(db: sa.Engine | sa.Connection, project: str) -> DecisionRecord | None:
@@ -226,6 +221,5 @@ def list_notices(engine: sa.Engine, project: str) -> tuple[Notice, ...]:
 
 def record_notice_try(engine: sa.Engine, id: int, taken: bool) -> None:
     """Record a try, and whether it was taken."""
-    with engine.begin() as db:
-        new = {"tries": notices.c.tries + 1, **({"told": now_timestamp()} if taken else {})}
-        db.execute(sa.update(notices).where(notices.c.id == id).values(**new))
+    new = {"tries": notices.c.tries + 1, **({"told": now_timestamp()} if taken else {})}
+    update_rows(engine, notices, notices.c.id == id, **new)

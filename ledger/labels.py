@@ -115,7 +115,7 @@ class PredictionQuery:
     """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
     With `version`, what that one predicted, in whichever role. With `known`, the join as it was then: statements and
-    predictions received up to that moment. With `unlabelled`, also predictions without a label. Without `inputs` it is faster.
+    predictions received up to that moment. With `unlabelled`, also predictions without a label.
     """
 
     until: Any = None
@@ -124,7 +124,6 @@ class PredictionQuery:
     role: str = "champion"
     version: int | None = None
     unlabelled: bool = False
-    inputs: bool = True
 
 
 def read_labelled_predictions(
@@ -133,9 +132,8 @@ def read_labelled_predictions(
     """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot."""
     wanted = wanted or PredictionQuery()
     known = None if wanted.known is None else to_timestamp(wanted.known)
-    p, inputs = predictions.c, sa.cast(predictions.c.inputs, sa.Text) if wanted.inputs else sa.null()
-    query = sa.select(p.id, p.time, p.version, p.role, inputs, sa.cast(p.output, sa.Text), labels.c.label)
-    query = query.add_columns(labels.c.at, labels.c.received)
+    p, texts = predictions.c, [sa.cast(predictions.c[name], sa.Text) for name in ("inputs", "output")]
+    query = sa.select(p.id, p.time, p.version, p.role, *texts, labels.c.label, labels.c.at, labels.c.received)
     query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=wanted.unlabelled))
     query = query.where(
         p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version

@@ -15,7 +15,14 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from windvane.ledger.database import find_record, format_timestamp, now_timestamp, open_snapshot, read_records
+from windvane.ledger.database import (
+    find_record,
+    format_timestamp,
+    now_timestamp,
+    open_snapshot,
+    read_records,
+    update_rows,
+)
 from windvane.ledger.schema import laps, leases
 
 # A holder on another machine that has not been heard of for this long is taken for dead.
@@ -83,12 +90,8 @@ def hold_lease(engine: sa.Engine, project: str, what: str, waiting: Callable[[Le
     finally:
         stop.set()
         beat.join()
-        with engine.begin() as db:
-            db.execute(
-                sa.update(leases)
-                .where(leases.c.project == project, leases.c.token == taken)
-                .values(holder=sa.null(), expires=None)
-            )
+        mine = (leases.c.project == project, leases.c.token == taken)
+        update_rows(engine, leases, *mine, holder=sa.null(), expires=None)
 
 
 def find_living_token(engine: sa.Engine, project: str) -> int | None:
@@ -136,11 +139,9 @@ def _try_lease(engine: sa.Engine, project: str, me: LeaseHolder) -> int | LeaseH
 def _renew_lease(engine: sa.Engine, project: str, token: int, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_INTERVAL_SECONDS):
         # A full disk, or a server that is away: the next beat tries again, and one who takes over meanwhile is found by the token.
-        with suppress(sa.exc.OperationalError), engine.begin() as db:
-            expires = format_timestamp(datetime.now(UTC) + LEASE_DURATION)
-            db.execute(
-                sa.update(leases).where(leases.c.project == project, leases.c.token == token).values(expires=expires)
-            )
+        with suppress(sa.exc.OperationalError):
+            mine = (leases.c.project == project, leases.c.token == token)
+            update_rows(engine, leases, *mine, expires=format_timestamp(datetime.now(UTC) + LEASE_DURATION))
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,12 @@ def record_lap_start(engine: sa.Engine, lease: Lease, lap: str, cause: str) -> N
 
 def record_lap_runs(engine: sa.Engine, lap: str, **runs: str) -> None:
     """Record under which `mlflow_run` or `prefect_run` the lap can be found, as soon as it is known."""
-    with engine.begin() as db:
-        db.execute(sa.update(laps).where(laps.c.id == lap).values(**runs))
+    update_rows(engine, laps, laps.c.id == lap, **runs)
 
 
 def record_lap_end(engine: sa.Engine, lap: str, state: str, outcome: dict[str, Any] | None = None) -> None:
     """Record how the lap ended: finished, failed or crashed."""
-    with engine.begin() as db:
-        db.execute(sa.update(laps).where(laps.c.id == lap).values(state=state, ended=now_timestamp(), outcome=outcome))
+    update_rows(engine, laps, laps.c.id == lap, state=state, ended=now_timestamp(), outcome=outcome)
 
 
 def list_abandoned_laps(engine: sa.Engine, lease: Lease) -> tuple[LapRecord, ...]:

@@ -44,10 +44,7 @@ class RowCommitter:
             if self._sqlite:  # psycopg begins by itself
                 self._cursor.execute("BEGIN IMMEDIATE")
             self._cursor.executemany(self.insert, rows)
-            if self._sqlite:
-                self._cursor.execute("COMMIT")
-            else:
-                self.connection.commit()
+            self.connection.commit()
         except Exception as e:
             if not self._waits and getattr(e, "sqlite_errorname", "") == "SQLITE_BUSY":
                 raise  # nothing has begun

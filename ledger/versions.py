@@ -17,6 +17,7 @@ from windvane.ledger.database import (
     open_snapshot,
     read_records,
     split_chunks,
+    update_rows,
 )
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.laps import Lease, check_lease
@@ -204,13 +205,10 @@ def find_last_promotion(db: sa.Engine | sa.Connection, project: str) -> Promotio
 
 def find_previous_champion(engine: sa.Engine, project: str, version: int) -> int | None:
     """The champion that `version` took over from when it last rose by itself or manually, not by being put back."""
-    query = sa.select(promotions.c.from_version).where(
-        promotions.c.project == project,
-        promotions.c.to_version == version,
-        promotions.c.cause.not_in(("rollback", "probation")),
-    )
-    with engine.connect() as db:
-        return db.scalar(query.order_by(promotions.c.id.desc()).limit(1))
+    c = promotions.c
+    rose = (c.project == project, c.to_version == version, c.cause.not_in(("rollback", "probation")))
+    last = find_record(engine, Promotion, promotions, *rose, order=[c.id.desc()])
+    return None if last is None else last.from_version
 
 
 def find_judgement(engine: sa.Engine, project: str, version: int, gate: str) -> GateJudgement | None:
@@ -257,10 +255,9 @@ def _insert_promotion(db: sa.Connection, project: str, move: Promotion) -> None:
     serving = None if last is None else last.to_version
     if serving != move.from_version:
         raise ChampionMoved(f"version {serving} was promoted meanwhile. Run the command again to compare with it")
-    facts = db.scalar(
-        sa.select(versions.c.facts).where(versions.c.project == project, versions.c.version == move.to_version)
-    )
-    if facts is not None and facts.get("collected") is not None:
+    mine = (versions.c.project == project, versions.c.version == move.to_version)
+    facts = db.scalar(sa.select(versions.c.facts).where(*mine)) or {}
+    if facts.get("collected") is not None:
         raise ChampionMoved(
             f"the model files of version {move.to_version} were deleted meanwhile. Promote another version"
         )
@@ -279,13 +276,9 @@ def make_promotion(from_version: int | None, to_version: int, cause: str, reason
 
 def record_alias_update(engine: sa.Engine, project: str, move: Promotion) -> None:
     """Record that MLflow's alias now is what this promotion made it."""
-    this = (
-        promotions.c.project == project,
-        promotions.c.promoted == move.promoted,
-        promotions.c.to_version == move.to_version,
-    )
-    with engine.begin() as db:
-        db.execute(sa.update(promotions).where(*this).values(told=True))
+    c = promotions.c
+    this = (c.project == project, c.promoted == move.promoted, c.to_version == move.to_version)
+    update_rows(engine, promotions, *this, told=True)
 
 
 @dataclass(frozen=True)

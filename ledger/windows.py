@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from windvane.ledger.database import build_upsert, find_record, open_snapshot, read_records
+from windvane.ledger.database import build_upsert, find_record, open_snapshot, read_records, update_rows
 from windvane.ledger.schema import labels, predictions, windows
 
 # Before any moment: ledger text compares as time does.
@@ -46,21 +46,20 @@ class PredictionTraffic:
 def save_window(engine: sa.Engine, project: str, seen: WindowRecord, before: WindowRecord | None) -> bool:
     """Keep a check; False, and nothing is kept, where another process checked since `before` was read."""
     row = {"project": project, **vars(seen)}
-    with engine.begin() as db:
-        c = windows.c
-        if before is None:
-            new = build_upsert(db.dialect, windows).values(**row).on_conflict_do_nothing().returning(c.start)
-            return db.execute(new).first() is not None
+    c = windows.c
+    if before is not None:
         this = (c.project == project, c.version == seen.version, c.start == seen.start, c.mark == before.mark)
-        return bool(db.execute(sa.update(windows).where(*this).values(**row)).rowcount)
+        return bool(update_rows(engine, windows, *this, **row))
+    with engine.begin() as db:
+        new = build_upsert(db.dialect, windows).values(**row).on_conflict_do_nothing().returning(c.start)
+        return db.execute(new).first() is not None
 
 
 def record_window_run(engine: sa.Engine, project: str, seen: WindowRecord, run_id: str) -> None:
     """Remember under which MLflow run a check can be found."""
     c = windows.c
-    with engine.begin() as db:
-        this = (c.project == project, c.version == seen.version, c.start == seen.start)
-        db.execute(sa.update(windows).where(*this).values(run_id=run_id))
+    this = (c.project == project, c.version == seen.version, c.start == seen.start)
+    update_rows(engine, windows, *this, run_id=run_id)
 
 
 def list_windows(engine: sa.Engine, project: str, version: int) -> tuple[WindowRecord, ...]:

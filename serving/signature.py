@@ -143,11 +143,9 @@ def _read_words_at_once(values: Sequence[Any]) -> list[PlainValue] | None:
 
 
 def _read_boolean(value: Any) -> float | None:
-    if value is True or value is False:
-        return 1.0 if value else 0.0
     if value is None:
         return None
-    if type(value) in (int, float) and value in (0, 1):
+    if type(value) in (bool, int, float) and value in (0, 1):
         return float(value)
     if type(value) is str:
         return _read_boolean_word(value)

@@ -24,12 +24,6 @@ _DAY_MICROSECONDS = 86_400_000_000  # microseconds
 _NAN = (float("nan"),)
 
 
-def build_value_encoder(recipe: dict[str, Any]) -> ValueEncoder:
-    """The function that a recipe describes; `as` is number, table or date."""
-    made: ValueEncoder = _ENCODER_BUILDERS[recipe["as"]](recipe)
-    return made
-
-
 def encode_unchanged(x: PlainValue) -> EncodedValue:
     """A number that the model takes as it is, NaN where it is missing."""
     return _NAN if x is None else (x,)  # type: ignore[return-value]
@@ -126,7 +120,7 @@ class CompiledEngine:
 
     def __init__(self, recipe: dict[str, Any], trees: bytes | None, classes: Sequence[Any] | None) -> None:
         self.form = str(recipe["form"])
-        self._encoders = [(part["column"], build_value_encoder(part)) for part in recipe["columns"]]
+        self._encoders = [(part["column"], _ENCODER_BUILDERS[part["as"]](part)) for part in recipe["columns"]]
         self._width = int(recipe["width"])
         self._single = bool(recipe["single"])
         combined = self.form == "combined"

@@ -158,9 +158,7 @@ class ScikitLearnEngine:
         for column, values in zip(self._signature.inputs, given, strict=True):
             if column.type == "category":
                 columns[column.name] = np.array([np.nan if v is None else v for v in values], dtype=object)
-            elif column.type == "date":
-                moments = [np.datetime64("NaT") if v is None else np.datetime64(int(v), "us") for v in values]
-                columns[column.name] = np.array(moments, dtype="datetime64[us]")
-            else:
-                columns[column.name] = np.array(values, dtype="float64")
+            else:  # None becomes NaT or NaN
+                dtype = "datetime64[us]" if column.type == "date" else "float64"
+                columns[column.name] = np.array(values, dtype=dtype)
         return pd.DataFrame(columns)

@@ -86,10 +86,10 @@ def build_onnx_model(trees: list[TreeArrays], width: int, targets: int) -> bytes
 
 def _group_trees(trees: list[TreeArrays]) -> list[list[TreeArrays]]:
     """The trees in their order, in groups of at most MAX_OPERATOR_NODES nodes or a single tree."""
-    parts: list[list[TreeArrays]] = [[]]
-    size = 0
+    parts: list[list[TreeArrays]] = []
+    size = MAX_OPERATOR_NODES
     for tree in trees:
-        if parts[-1] and size + len(tree.left) > MAX_OPERATOR_NODES:
+        if size + len(tree.left) > MAX_OPERATOR_NODES:
             parts.append([])
             size = 0
         parts[-1].append(tree)

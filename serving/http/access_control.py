@@ -96,9 +96,7 @@ class ApiKeys:
 def parse_api_keys(text: str | None, secret: str | None = None) -> ApiKeys:
     """Keys from the environment's text, and the project's secret. Raises InputError, without the text."""
     scopes: dict[str, frozenset[str]] = {}
-    for entry in re.split(r"[,\s]+", (text or "").strip()):
-        if not entry:
-            continue
+    for entry in re.findall(r"[^,\s]+", text or ""):
         names, _, digest = entry.rpartition(":")
         wanted = frozenset(names.split("+"))
         if not re.fullmatch(r"[0-9a-fA-F]{64}", digest) or not wanted <= set(KEY_SCOPES):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -18,10 +18,6 @@ import windvane
 from windvane.tasks import errors, io, project_files
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import DATA_FOLDER, write_whole
-
-if TYPE_CHECKING:
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage
 
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
@@ -186,13 +182,12 @@ def open_dvc_pipeline(root: Path) -> Iterator[DvcPipeline]:
 class DvcPipeline:
     """Stages in their order, each run in this process exactly as `dvc repro` would record it."""
 
-    def __init__(self, repo: Repo, root: Path) -> None:
+    def __init__(self, repo: Any, root: Path) -> None:
         self._root = root
-        self._repo = repo
         # Others may stand beside ours, in this dvc.yaml or in one of a folder below.
         own, file = _template(), os.fspath(root / PIPELINE_FILE)
         graph_order = [s for s in repo.index.stages if getattr(s, "name", None) in own and os.fspath(s.path) == file]
-        self._stages: dict[str, PipelineStage] = {stage.name: stage for stage in _in_order(graph_order)}
+        self._stages = {stage.name: stage for stage in _in_order(graph_order)}
         self._complete()
 
     def _complete(self) -> None:

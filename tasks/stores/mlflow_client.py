@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from windvane.tasks import errors, process_environment
@@ -23,9 +23,6 @@ from windvane.tasks.stores.mlflow_store import (
     MlflowRefused,
     translate_store_errors,
 )
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 # MLflow refuses longer values.
 MAX_PARAM_LETTERS = 6000
@@ -319,9 +316,7 @@ def _create_version(tracker: MlflowTracker, entry: RegisteredVersion) -> int:
     return int(create(tracker.project, entry.source, entry.run, tags=tags, await_creation_for=0).version)
 
 
-def find_registered_version(
-    tracker: MlflowTracker, fingerprint: str, manifest_sha256: str | None = None
-) -> ModelVersion | None:
+def find_registered_version(tracker: MlflowTracker, fingerprint: str, manifest_sha256: str | None = None) -> Any | None:
     """The registered version with this fingerprint (and manifest), or None."""
     query = f"name = '{tracker.project}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
     found = tracker.client.search_model_versions(query)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from windvane.ledger import sqlite_files
 from windvane.ledger.failpoints import hit_failpoint
@@ -20,9 +22,6 @@ from windvane.ledger.sqlite_files import DatabaseContents
 from windvane.tasks import errors
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import cache_folder
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
 
 # At least two letters before the colon, so that C:/models is a path.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?=/)")
@@ -336,32 +335,24 @@ def _count_history_rows(path: Path, known: DatabaseContents) -> dict[str, int]:
 def _migrate(part: Path) -> None:
     from mlflow.store.db import utils
 
-    with _engine(part) as engine:
-        if utils._is_empty_database(engine):
-            utils._initialize_tables(engine)
-        else:
-            utils._upgrade_db(engine)
+    engine = _create_engine(part)
+    if utils._is_empty_database(engine):
+        utils._initialize_tables(engine)
+    else:
+        utils._upgrade_db(engine)
 
 
 def _complete(part: Path) -> bool:
     """Whether MLflow would find all that it needs."""
     from mlflow.store.db import utils
 
-    with _engine(part) as engine:
-        return bool(utils._all_tables_exist(engine) and utils._get_schema_version(engine) == _find_newest_revision())
+    engine = _create_engine(part)
+    return bool(utils._all_tables_exist(engine) and utils._get_schema_version(engine) == _find_newest_revision())
 
 
-@contextmanager
-def _engine(part: Path) -> Iterator[sa.Engine]:
+def _create_engine(part: Path) -> sa.Engine:
     """An engine that leaves nothing open."""
-    import sqlalchemy as sa
-    from sqlalchemy.pool import NullPool
-
-    engine = sa.create_engine(f"sqlite:///{part}", poolclass=NullPool)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+    return sa.create_engine(f"sqlite:///{part}", poolclass=NullPool)
 
 
 def _find_newest_revision() -> str:
