@@ -156,7 +156,7 @@ def list_versions(engine: sa.Engine, project: str, *which: sa.ColumnElement[bool
     wanted = [versions.c[name] for name in Version.__dataclass_fields__]
     query = sa.select(*wanted).where(versions.c.project == project, *which).order_by(versions.c.version)
     with open_snapshot(engine) as db:
-        return tuple(Version.from_json(row) for row in db.execute(query).mappings())
+        return tuple(Version.from_json(dict(row)) for row in db.execute(query).mappings())
 
 
 def list_champions(engine: sa.Engine, project: str) -> tuple[int, ...]:

@@ -50,11 +50,11 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
                 "post": _post("Labels of predictions, by their ids. Always needs a key", labels, counts)
                 | {"security": [{"key": []}, {"header": []}]}
             },
-            "/model": {"get": _get("Which version serves, since when, and the columns it takes", "application/json")},
-            "/metrics": {"get": _get("Prometheus metrics", "text/plain")},
-            "/ping": {"get": _get("200 while a version serves", "text/plain")},
-            "/health": {"get": _get("200 while a version serves", "text/plain")},
-            "/version": {"get": _get("The version of MLflow whose protocol this is", "text/plain")},
+            "/model": _get("Which version serves, since when, and the columns it takes", "application/json"),
+            "/metrics": _get("Prometheus metrics"),
+            "/ping": _get("200 while a version serves"),
+            "/health": _get("200 while a version serves"),
+            "/version": _get("The version of MLflow whose protocol this is"),
         },
         "components": {
             "schemas": {
@@ -102,9 +102,7 @@ def _post(summary: str, body: dict[str, Any], answer: dict[str, Any], csv: bool 
     }
 
 
-def _get(summary: str, kind: str) -> dict[str, Any]:
+def _get(summary: str, kind: str = "text/plain") -> dict[str, Any]:
     done = {"description": "done", "content": _content(kind, {})}
-    return {
-        "summary": summary,
-        "responses": {"200": done, "503": {**done, "description": "no version serves"}} | _faults(401, 403),
-    }
+    responses = {"200": done, "503": {**done, "description": "no version serves"}} | _faults(401, 403)
+    return {"get": {"summary": summary, "responses": responses}}
