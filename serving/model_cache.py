@@ -150,7 +150,7 @@ def _make_signature_from_facts(version: Version) -> ModelSignature:
     """The signature as the ledger knows it: whether training saw missing values was not written down then."""
     columns, classes = version.facts.columns, version.facts.classes
     named = [InputColumn(name, kind, True) for part, kind in engine_files.INPUT_TYPES.items() for name in columns[part]]
-    return ModelSignature(tuple(named), classes and tuple(classes))
+    return ModelSignature(tuple(named), tuple(classes) if classes else None)
 
 
 # Loading takes seconds; a process that needs minutes hangs.

@@ -84,24 +84,24 @@ class ScoringApp:
         self._held = self._working = 0
         any_key: tuple[str | None, KeyRequirement] = (None, "keyed")
         open_to_all: tuple[str | None, KeyRequirement] = (None, "never")
-        # Per path and method: who answers, the scope that a key needs, and when it needs one.
-        self._routes: dict[str, dict[str, tuple[Any, str | None, KeyRequirement]]] = {
-            "/invocations": {"POST": (self._invocations, "score", "keyed")},
-            "/labels": {"POST": (self._labels, "label", "always")},
-            "/model": {"GET": (self._model, *any_key)},
-            "/metrics": {"GET": (self._metrics, *any_key)},
-            "/ping": {"GET": (self._ping, *open_to_all)},
-            "/health": {"GET": (self._ping, *open_to_all)},
-            "/version": {"GET": (self._version, *open_to_all)},
-            "/openapi.json": {"GET": (self._openapi, *open_to_all)},
-            "/docs": {"GET": (partial(_respond_with_page, "scoring_requests.html"), *open_to_all)},
-            "/": {"GET": (partial(_respond_with_page, "scoring_service.html"), *open_to_all)},
+        # Per path: its method, who answers, the scope that a key needs, and when it needs one.
+        self._routes: dict[str, tuple[str, Any, str | None, KeyRequirement]] = {
+            "/invocations": ("POST", self._invocations, "score", "keyed"),
+            "/labels": ("POST", self._labels, "label", "always"),
+            "/model": ("GET", self._model, *any_key),
+            "/metrics": ("GET", self._metrics, *any_key),
+            "/ping": ("GET", self._ping, *open_to_all),
+            "/health": ("GET", self._ping, *open_to_all),
+            "/version": ("GET", self._version, *open_to_all),
+            "/openapi.json": ("GET", self._openapi, *open_to_all),
+            "/docs": ("GET", partial(_respond_with_page, "scoring_requests.html"), *open_to_all),
+            "/": ("GET", partial(_respond_with_page, "scoring_service.html"), *open_to_all),
         }
 
     @property
     def routes(self) -> list[tuple[str, str]]:
         """Every (method, path) that is served."""
-        return [(method, path) for path, methods in self._routes.items() for method in methods]
+        return [(method, path) for path, (method, *_) in self._routes.items()]
 
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """ASGI: one HTTP request."""
@@ -112,19 +112,16 @@ class ScoringApp:
         try:
             response = await self._respond(scope, receive)
         except RequestRefused as e:
-            response = _make_error_response(e.status, str(e), ", ".join(self._routes.get(path, ())))
+            response = _make_error_response(e.status, str(e), self._routes[path][0] if path in self._routes else "")
         except _ClientGone:
             return
         except Exception:
             # A fault of ours: told in full in the log, in one word to whoever asked.
             log.exception("failed", extra={"facts": {"path": known}})
             response = _make_error_response(500, "the service failed; its log has the details")
-        headers = [
-            (b"content-type", response.kind),
-            (b"content-length", str(len(response.body)).encode()),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-        headers += response.more
+        length = str(len(response.body)).encode()
+        headers = [(b"content-type", response.kind), (b"content-length", length)]
+        headers += [(b"x-content-type-options", b"nosniff"), *response.more]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         body = b"" if scope["method"] == "HEAD" else response.body
         await send({"type": "http.response.body", "body": body})
@@ -141,13 +138,11 @@ class ScoringApp:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if path not in PROBE_PATHS:
             self._admit(scope, headers)
-        methods = self._routes.get(path)
-        if methods is None:
+        if path not in self._routes:
             raise RequestRefused("there is nothing at this path; /docs lists the paths", 404)
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        if method not in methods:
-            raise RequestRefused(f"this path takes {', '.join(methods)}", 405)
-        work, needed, guard = methods[method]
+        method, work, needed, guard = self._routes[path]
+        if method != ("GET" if scope["method"] == "HEAD" else scope["method"]):
+            raise RequestRefused(f"this path takes {method}", 405)
         if guard == "always" or (guard == "keyed" and self._keys.scopes):
             allowed = self._keys.allows(_read_key(headers), needed)
             if allowed is None:
@@ -267,10 +262,10 @@ def _make_page(template: str) -> HttpResponse:
     return HttpResponse(page, kind=b"text/html; charset=utf-8", more=(_SECURITY_POLICY_HEADER,))
 
 
-def _make_error_response(status: int, message: str, methods: str = "") -> HttpResponse:
-    """An error in the format of MLflow's server; `methods` are those that a path takes."""
+def _make_error_response(status: int, message: str, method: str = "") -> HttpResponse:
+    """An error in the format of MLflow's server; `method`: that which the path takes."""
     body = orjson.dumps({"error_code": _ERROR_CODES.get(status, "BAD_REQUEST"), "message": message})
-    more = {401: (b"www-authenticate", b"Bearer"), 405: (b"allow", methods.encode())}
+    more = {401: (b"www-authenticate", b"Bearer"), 405: (b"allow", method.encode())}
     return HttpResponse(body, status, more=(more[status],) if status in more else ())
 
 
