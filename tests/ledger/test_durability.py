@@ -147,7 +147,7 @@ def test_a_full_disk_is_said_clearly_and_the_next_are_recorded(tmp_path: Path) -
         [sys.executable, "-c", FULL.format(file=file)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     kept, _, said = done.stdout.partition(" ")
-    assert re.search(r"ledger.db did not record predictions \(.*disk.*\)\. Look at its disk", said)
+    assert re.search(r"ledger.db did not record predictions \(.*disk.*\)\. Check its disk", said)
     engine = database.connect_ledger(f"sqlite:///{file}")
     with engine.connect() as db:
         assert db.scalar(sa.text("SELECT count(*) FROM predictions")) == int(kept) + 1 > 1
