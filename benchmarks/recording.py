@@ -20,8 +20,7 @@ import sqlalchemy as sa
 
 from windvane.ledger import database, predictions
 from windvane.ledger.prediction_writer import PredictionWriter, RowCommitter
-from windvane.ledger.predictions import Prediction
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import Prediction, PrivacyRules
 from windvane.ledger.schema import predictions as table
 
 WAITERS = 16

@@ -122,7 +122,7 @@ def _busy(process: psutil.Process) -> float:
 
 def bare(port: int) -> None:
     """Our service without the ledger; run in the project's folder."""
-    from windvane.ledger.privacy import PrivacyRules
+    from windvane.ledger.predictions import PrivacyRules
     from windvane.serving.http import access_control, server
     from windvane.serving.http.access_control import HostNames
     from windvane.serving.http.invocations import IdTimeColumns

@@ -76,7 +76,7 @@ def run_register_step(
             time=settings.problem.time,
             summary=summary,
             bulk=built.bulk,
-            memory=built.memory.to_json(),
+            memory=asdict(built.memory),
             # The run keeps what its table looked like: the next one is compared with it.
             digest=True,
         ),

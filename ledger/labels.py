@@ -1,13 +1,10 @@
-"""Labels as they come: late, repeated, corrected, in any order.
-
-Which label an id has and had at any time, and labelled production rows as a table to train on.
-"""
+"""Labels in any order, late, repeated, corrected: which one an id had at any time, and labelled rows as a table to train on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -44,12 +41,7 @@ class LabelCounts:
     changed: int = 0
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
-        return LabelCounts(
-            self.matched + other.matched,
-            self.unmatched + other.unmatched,
-            self.duplicates + other.duplicates,
-            self.changed + other.changed,
-        )
+        return LabelCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +70,14 @@ def record_labels(
     A repeated statement changes nothing; without `at` it is a repeat while the id's label is the same. `source`:
     `file`, `service`, ... (16 characters).
     """
-    given = sorted((s.id, s.at is None, s.at or "", _format_label(s.label)) for s in statements)
+    # A label as the ledger compares it: JSON, every number a float.
+    texts = ((s, orjson.dumps(s.label if isinstance(s.label, str) else float(s.label)).decode()) for s in statements)
+    given = sorted((s.id, s.at is None, s.at or "", text) for s, text in texts)
     by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
-    pieces = list(split_chunks(list(by_id)))
-    predicted = _find_predicted_ids(engine, project, pieces)
-    done = LabelCounts()
+    pieces, done = list(split_chunks(list(by_id))), LabelCounts()
+    mine = sa.select(predictions.c.id).where(predictions.c.project == project)
+    with open_snapshot(engine) as db:  # before the lock is taken, which predictions wait for too
+        predicted = {id for ids in pieces for id in db.scalars(mine.where(is_among(db.dialect, predictions.c.id, ids)))}
     with engine.begin() as db:
         if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
             db.execute(sa.text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
@@ -91,13 +86,6 @@ def record_labels(
         for ids in pieces:
             done += _record_chunk(db, {id: by_id[id] for id in ids}, predicted, new)
     return done
-
-
-def _find_predicted_ids(engine: sa.Engine, project: str, pieces: list[Sequence[str]]) -> set[str]:
-    """Those of the ids that have a prediction. Looked up before the lock is taken, which predictions wait for too."""
-    mine = sa.select(predictions.c.id).where(predictions.c.project == project)
-    with open_snapshot(engine) as db:
-        return {id for ids in pieces for id in db.scalars(mine.where(is_among(engine.dialect, predictions.c.id, ids)))}
 
 
 def _record_chunk(
@@ -127,7 +115,7 @@ class PredictionQuery:
     """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
     With `version`, what that one predicted, in whichever role. With `known`, the join as it was then: statements and
-    predictions received up to that moment. With `unlabelled`, also predictions without a label. Without `inputs` it is faster.
+    predictions received up to that moment. With `unlabelled`, also predictions without a label.
     """
 
     until: Any = None
@@ -136,7 +124,6 @@ class PredictionQuery:
     role: str = "champion"
     version: int | None = None
     unlabelled: bool = False
-    inputs: bool = True
 
 
 def read_labelled_predictions(
@@ -144,32 +131,23 @@ def read_labelled_predictions(
 ) -> Iterator[LabelledPrediction]:
     """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot."""
     wanted = wanted or PredictionQuery()
-    until, since, known = wanted.until, wanted.since, wanted.known
-    p, query = (
-        predictions.c,
-        _join_predictions(project, None if known is None else to_timestamp(known), wanted.unlabelled, wanted.inputs),
-    )
+    known = None if wanted.known is None else to_timestamp(wanted.known)
+    p, texts = predictions.c, [sa.cast(predictions.c[name], sa.Text) for name in ("inputs", "output")]
+    query = sa.select(p.id, p.time, p.version, p.role, *texts, labels.c.label, labels.c.at, labels.c.received)
+    query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=wanted.unlabelled))
     query = query.where(
         p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version
     )
-    if since is not None:
-        query = query.where(p.time >= to_timestamp(since))
-    if until is not None:
-        query = query.where(p.time < to_timestamp(until))
+    if known is not None:
+        query = query.where(p.received <= known)
+    if wanted.since is not None:
+        query = query.where(p.time >= to_timestamp(wanted.since))
+    if wanted.until is not None:
+        query = query.where(p.time < to_timestamp(wanted.until))
     with open_snapshot(engine) as db:
         for row in db.execute(query.order_by(p.time, p.id, p.version, p.content)):
-            yield LabelledPrediction(
-                *row[:4], *(None if text is None else orjson.loads(text) for text in row[4:7]), *row[7:]
-            )
-
-
-def _join_predictions(project: str, known: str | None, unlabelled: bool, inputs: bool) -> sa.Select[Any]:
-    p = predictions.c
-    stored = sa.cast(p.inputs, sa.Text) if inputs else sa.null()
-    said = (stored, sa.cast(p.output, sa.Text), labels.c.label)
-    query = sa.select(p.id, p.time, p.version, p.role, *said, labels.c.at, labels.c.received)
-    query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=unlabelled))
-    return query if known is None else query.where(p.received <= known)
+            decoded = (None if text is None else orjson.loads(text) for text in row[4:7])
+            yield LabelledPrediction(*row[:4], *decoded, *row[7:])
 
 
 def match_current_label(project: str, known: str | None = None) -> sa.ColumnElement[bool]:
@@ -185,17 +163,13 @@ def match_current_label(project: str, known: str | None = None) -> sa.ColumnElem
     return mine & (labels.c.received <= known) & ~overruled.where(other.c.received <= known)
 
 
-def _format_label(label: float | str) -> str:
-    """A label as the ledger compares it: JSON, every number a float."""
-    return orjson.dumps(label if isinstance(label, str) else float(label)).decode()
-
-
 # The column of each batch that says when a row's label came, as ledger text (ledger/database.py). It is no feature.
 LABELLED_AT_COLUMN = "_labelled"
 
 _EPOCH = datetime(1970, 1, 1)
 _MISSING_WORDS = {"", "na", "n/a", "nan", "null", "none", "<na>"}
-_BOOLEAN_WORDS = {
+# The words that a boolean is written with, as in tasks.models.features.
+BOOLEAN_WORDS = {
     **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), True),
     **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), False),
 }
@@ -255,27 +229,20 @@ def _build_batch(facts: VersionFacts, held: list[tuple[Any, dict[str, Any]]]) ->
     if facts.id:
         columns[facts.id] = pa.array([row.id for row, _ in held], texts)
     if facts.time:
-        columns[facts.time] = _build_time_column(facts, held)
+        times = [_parse_moment(row.time) for row, _ in held]
+        columns[facts.time] = pa.array(times, pa.timestamp("us"))
+        if isinstance(facts.taught_until, int | float):  # a number that only orders the rows; one without it has none
+            seconds = [
+                None if row.time == row.received else (time - _EPOCH) / timedelta(seconds=1)
+                for time, (row, _) in zip(times, held, strict=True)
+            ]
+            columns[facts.time] = pa.array(seconds, pa.float64())
     for group, names in facts.columns.items():
         for name in names:
             columns[name] = pa.array([values[name] for _, values in held], types.get(group, texts))
     columns[facts.target] = _build_target_column(facts.kind, held)
     columns[LABELLED_AT_COLUMN] = pa.array([row.complete for row, _ in held], texts)
     return pa.RecordBatch.from_pydict(columns)
-
-
-def _build_time_column(facts: VersionFacts, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
-    """problem.time of each row; where it is a number that only orders the rows, one without it has none."""
-    import pyarrow as pa
-
-    times = [_parse_moment(row.time) for row, _ in held]
-    if isinstance(facts.taught_until, int | float):
-        own = [row.time != row.received for row, _ in held]
-        numbers = [
-            (time - _EPOCH) / timedelta(seconds=1) if has else None for time, has in zip(times, own, strict=True)
-        ]
-        return pa.array(numbers, pa.float64())
-    return pa.array(times, pa.timestamp("us"))
 
 
 def _build_target_column(kind: str, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
@@ -300,7 +267,7 @@ def _read_number(value: Any) -> float | None:
 
 
 def _read_boolean(value: Any) -> bool | None:
-    return None if _is_missing(value) else _BOOLEAN_WORDS[str(value).strip().lower()]
+    return None if _is_missing(value) else BOOLEAN_WORDS[str(value).strip().lower()]
 
 
 def _read_text(value: Any) -> str | None:

@@ -1,7 +1,4 @@
-"""Group commit: predictions of many requests, durable by one transaction each time the disk is free.
-
-A request gets its response only after the commit of its rows.
-"""
+"""Group commit: predictions of many requests in one transaction, durable before any of them gets its response."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from windvane.ledger import predictions
-from windvane.ledger.predictions import Prediction
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import Prediction, PrivacyRules
 
 
 class RowCommitter:
@@ -48,10 +44,7 @@ class RowCommitter:
             if self._sqlite:  # psycopg begins by itself
                 self._cursor.execute("BEGIN IMMEDIATE")
             self._cursor.executemany(self.insert, rows)
-            if self._sqlite:
-                self._cursor.execute("COMMIT")
-            else:
-                self.connection.commit()
+            self.connection.commit()
         except Exception as e:
             if not self._waits and getattr(e, "sqlite_errorname", "") == "SQLITE_BUSY":
                 raise  # nothing has begun
@@ -101,6 +94,7 @@ GROUP_ROWS = 2_000
 # Rows that an event loop commits itself, at most; after a commit that held it up for so many seconds the thread has them all for
 # so long.
 MAX_LOOP_COMMIT_ROWS, SLOW_COMMIT_SECONDS, THREAD_ONLY_SECONDS = 64, 0.02, 1.0
+_CLOSED = "the ledger's writer is closed. Start the service again"
 # Rows of one request that a thread prepares.
 MIN_THREAD_PREPARED_ROWS = 1_000
 
@@ -200,7 +194,7 @@ class PredictionWriter:
 
     def _put(self, waiting: _QueuedRows) -> None:
         if self._closed:
-            raise _make_closed_error()
+            raise LedgerClosed(_CLOSED)
         self._queue.append(waiting)
         self._queued += len(waiting.rows)
         self._change.notify_all()
@@ -239,7 +233,7 @@ class PredictionWriter:
                 for waiting in group:
                     self._put(waiting)
                 return
-        _resolve_futures([waiting.future for waiting in group], _make_closed_error())
+        _resolve_futures([waiting.future for waiting in group], LedgerClosed(_CLOSED))
 
     def _committed_here(self, rows: list[tuple[Any, ...]]) -> bool:
         """Whether the loop's own connection took the rows; not, for one, while somebody else writes: the thread can wait."""
@@ -272,15 +266,10 @@ class PredictionWriter:
             return e
         where = self._engine.url.render_as_string(hide_password=True)
         failed = LedgerFailed(
-            f"the ledger at {where} did not record predictions ({str(e).strip()}). Check its disk or server, then send them "
-            "again"
+            f"the ledger at {where} did not record predictions ({str(e).strip()}). Check its disk or server, then send them again"
         )
         failed.__cause__ = e
         return failed
-
-
-def _make_closed_error() -> LedgerClosed:
-    return LedgerClosed("the ledger's writer is closed. Start the service again")
 
 
 def _resolve_group(group: list[_QueuedRows], error: BaseException | None) -> None:

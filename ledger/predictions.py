@@ -1,5 +1,6 @@
-"""Predictions as rows: their columns, the hash of their content, the statement that stores each once, and their
-end: what is past its time, or of one subject, is deleted. An erasure is recorded: when and how many rows, never which."""
+"""Predictions as rows: which inputs may be stored, the hash of their content, the statement that stores each once, and
+their end: what is past its time, or of one subject, is deleted. An erasure is recorded: when and how many rows, never which.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +22,60 @@ from windvane.ledger.database import (
     split_chunks,
     to_timestamp,
 )
-from windvane.ledger.privacy import HASH_KEY, PrivacyRules
 from windvane.ledger.schema import erasures, labels, predictions
 
 PREDICTION_ROLES = frozenset({"champion", "shadow", "canary"})
 MAX_ID_CHARACTERS = 200
 _COLUMNS = ("project", "id", "version", "role", "content", "time", "received", "inputs", "output")
+
+
+# In place of a hashed value stands {HASHED: its hash}: nobody takes it for the value.
+HASH_KEY = "hashed"
+
+
+@dataclass(frozen=True)
+class PrivacyRules:
+    """Columns that are not stored, columns stored as keyed hashes, and the share of predictions that keep inputs."""
+
+    drop: frozenset[str] = frozenset()
+    hash: frozenset[str] = frozenset()
+    sample: float = 1.0
+    key: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.hash and len(self.key) < 16:
+            raise ValueError("a hash without a key of at least 16 bytes is undone by guessing")
+
+    def inputs(self, id: str, inputs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The inputs as they may be stored, or None. The same id is always sampled alike: a repeat stays a repeat."""
+        if inputs is None:
+            return None
+        if self.sample < 1:
+            digest = hashlib.blake2b(id.encode(), digest_size=8).digest()
+            if int.from_bytes(digest, "big") / 2**64 >= self.sample:
+                return None
+        if not self.drop and not self.hash:
+            return inputs
+        kept = {name: value for name, value in inputs.items() if name not in self.drop}
+        return kept | {name: {HASH_KEY: self.hashed(name, kept[name])} for name in self.hash if name in kept}
+
+    def hashed(self, column: str, value: Any) -> str | None:
+        """The hash that is stored for a value of a column: 32 digits; missing stays missing.
+
+        BLAKE2b with the key, over column and value, so that the value cannot be found by trying all there are.
+        """
+        if value is None or value != value:  # noqa: PLR0124 (NaN)
+            return None
+        said = f"{column}\0{self.plain(value)}".encode()
+        return hashlib.blake2b(said, digest_size=16, key=self.key[:64]).hexdigest()
+
+    @staticmethod
+    def plain(value: Any) -> str:
+        """A value as text, whatever type it came in: 1, 1.0 and "1" are the same customer's number."""
+        if hasattr(value, "item"):
+            value = value.item()
+        whole = isinstance(value, float) and value.is_integer()
+        return str(int(value) if whole else value)
 
 
 class InvalidPrediction(ValueError):
@@ -65,7 +114,9 @@ def _prepare_row(project: str, one: Prediction, privacy: PrivacyRules, received:
         given = "" if one.time is None else to_timestamp(one.time)
     except (TypeError, ValueError, RecursionError) as e:
         raise InvalidPrediction(f"prediction {one.id!r} cannot be stored: {e}") from e
-    content = _hash_content(given.encode(), said, output)
+    # 64 bits of row and prediction: a signed whole number, as both databases have them.
+    digest = hashlib.blake2b(b"\0".join((given.encode(), said, output)), digest_size=8).digest()
+    content = int.from_bytes(digest, "big", signed=True)
     stored = None if inputs is None else said.decode()
     return (project, one.id, one.version, one.role, content, given or received, received, stored, output.decode())
 
@@ -90,12 +141,6 @@ def compile_prediction_insert(engine: sa.Engine) -> str:
     if compiled.positiontup != list(_COLUMNS):
         raise RuntimeError(f"the statement takes {compiled.positiontup}, the rows are {_COLUMNS}")
     return str(compiled)
-
-
-def _hash_content(*parts: bytes) -> int:
-    """64 bits of row and prediction: a signed whole number, as both databases have them."""
-    digest = hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 def _encode_json(value: Any) -> bytes:
@@ -151,9 +196,7 @@ def _delete(engine: sa.Engine, table: sa.Table, keys: sa.Select[Any]) -> int:
     with open_snapshot(engine) as found:
         for rows in found.execute(keys).partitions(DELETE_BATCH_ROWS):
             with engine.begin() as db:
-                db.execute(
-                    statement, [{f"key_{n}": value for n, value in zip(names, row, strict=True)} for row in rows]
-                )
+                db.execute(statement, [{f"key_{name}": row._mapping[name] for name in names} for row in rows])
             count += len(rows)
     return count
 
@@ -192,8 +235,7 @@ def _erase(engine: sa.Engine, project: str, ids: list[str], by: str) -> RemovedR
         if engine.dialect.name == "sqlite":  # else the bytes stay in the file until something is written over them
             db.connection.cursor().execute("PRAGMA secure_delete=ON")
         with db.begin():
-            gone = {table.name: _erase_from(db, table, project, ids) for table in (predictions, labels)}
-            removed = RemovedRows(**gone)
+            removed = RemovedRows(_erase_from(db, predictions, project, ids), _erase_from(db, labels, project, ids))
             db.execute(sa.insert(erasures).values(project=project, erased=now_timestamp(), by=by, **vars(removed)))
         if engine.dialect.name == "sqlite":
             db.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,6 +1,4 @@
-"""Local copies of versions, checked before they are loaded: with one at hand the service starts and rolls back without
-MLflow. Measures what loading takes, in a process of its own.
-"""
+"""Local copies of versions, checked before they are loaded: start and rollback without MLflow. Measures what loading takes."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -22,11 +18,13 @@ import psutil
 
 from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
+from windvane.serving.compiled.agreement import compare_predictions
 from windvane.serving.compiled.engine import PredictionEngine
 from windvane.serving.compiled.engine_files import ScikitLearnEngine
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.errors import Corrupted, WindvaneError
-from windvane.tasks.settings import serving_section
+from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.tasks.settings.serving_section import format_size
 from windvane.tasks.stores import model_files
 
 CACHED_VERSIONS = 4
@@ -61,10 +59,8 @@ class ModelCache:
             content.clear()
             if form is None:
                 signature = _make_signature_from_facts(version)
-                engine = _load_scikit_learn_engine(folder, version.manifest_sha256, kind, signature)
-                return LoadedVersion(
-                    version, signature, engine, "stored without a compiled form: scikit-learn predicts"
-                )
+                plain = ScikitLearnEngine(folder, version.manifest_sha256, kind, signature)
+                return LoadedVersion(version, signature, plain, "stored without a compiled form: scikit-learn predicts")
             engine = _load_tested_engine(form, folder, version.manifest_sha256, kind)
             return LoadedVersion(version, form.signature, engine, form.why)
         finally:
@@ -114,9 +110,8 @@ class ModelCache:
         has = read_process_memory()
         if has + weight.peak > self._memory:
             raise WindvaneError(
-                f"version {version.version} takes {serving_section.format_size(weight.peak)} of memory while it is loaded, "
-                f"and the service has {serving_section.format_size(has)} already: more than serve.memory allows "
-                f"({serving_section.format_size(self._memory)}). Raise serve.memory, "
+                f"version {version.version} takes {format_size(weight.peak)} of memory while it is loaded, and the service has "
+                f"{format_size(has)} already: more than serve.memory allows ({format_size(self._memory)}). Raise serve.memory, "
                 "train a smaller model, or start the service again, which then loads this version alone"
             )
 
@@ -131,10 +126,8 @@ class ModelCache:
 
 def load_stored_engine(folder: Path, manifest_sha256: str, kind: str) -> PredictionEngine:
     """The engine of a stored version, tried, outside the service. Raises Corrupted."""
-    form = engine_files.read_engine_files(
-        model_files.read_verified_files(folder, manifest_sha256, engine_files.ENGINE_FILES)
-    )
-    if form is None:
+    content = model_files.read_verified_files(folder, manifest_sha256, engine_files.ENGINE_FILES)
+    if (form := engine_files.read_engine_files(content)) is None:
         raise Corrupted(f"{folder}: holds no {engine_files.ENGINE_FILE} of this release")
     return _load_tested_engine(form, folder, manifest_sha256, kind)
 
@@ -142,38 +135,22 @@ def load_stored_engine(folder: Path, manifest_sha256: str, kind: str) -> Predict
 def _load_tested_engine(
     form: engine_files.StoredEngine, folder: Path, manifest_sha256: str, kind: str
 ) -> PredictionEngine:
-    engine = form.compiled or _load_scikit_learn_engine(folder, manifest_sha256, kind, form.signature)
-    _smoke_test_engine(engine, form, folder.name)
+    """The engine, which has predicted the stored sample as in training."""
+    engine = form.compiled or ScikitLearnEngine(folder, manifest_sha256, kind, form.signature)
+    expected = Predictions(np.array(form.expected.values), form.expected.proba)
+    found = compare_predictions(engine.predict(form.sample), expected)
+    if found.differing or found.changed:
+        raise Corrupted(
+            f"version {folder.name} predicts otherwise than in training ({found}). Train again with `windvane train`"
+        )
     return engine
-
-
-def _load_scikit_learn_engine(
-    folder: Path, manifest_sha256: str, kind: str, signature: ModelSignature
-) -> PredictionEngine:
-    return ScikitLearnEngine(folder, manifest_sha256, kind, signature)
 
 
 def _make_signature_from_facts(version: Version) -> ModelSignature:
     """The signature as the ledger knows it: whether training saw missing values was not written down then."""
-    columns = version.facts.columns
-    types = {"numbers": "number", "booleans": "boolean", "low": "category", "high": "category", "dates": "date"}
-    classes = version.facts.classes
-    named = [(name, kind) for part, kind in types.items() for name in columns[part]]
-    return ModelSignature(tuple(InputColumn(name, kind, True) for name, kind in named), classes and tuple(classes))  # type: ignore[arg-type]
-
-
-def _smoke_test_engine(engine: PredictionEngine, form: engine_files.StoredEngine, version: str) -> None:
-    """Have the engine predict the stored sample."""
-    from windvane.serving.compiled.agreement import compare_predictions
-    from windvane.tasks.models.problem_types.definitions import Predictions
-
-    found = compare_predictions(
-        engine.predict(form.sample), Predictions(np.array(form.expected.values), form.expected.proba)
-    )
-    if found.differing or found.changed:
-        raise Corrupted(
-            f"version {version} predicts otherwise than in training ({found}). Train again with `windvane train`"
-        )
+    columns, classes = version.facts.columns, version.facts.classes
+    named = [InputColumn(name, kind, True) for part, kind in engine_files.INPUT_TYPES.items() for name in columns[part]]
+    return ModelSignature(tuple(named), tuple(classes) if classes else None)
 
 
 # Loading takes seconds; a process that needs minutes hangs.
@@ -188,10 +165,6 @@ class ModelMemory:
 
     peak: int
     kept: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def measure_model_memory(folder: Path, manifest_sha256: str, kind: str) -> ModelMemory:
@@ -213,13 +186,8 @@ def read_process_memory() -> int:
 
 def release_freed_memory() -> None:
     """Return to the system what was freed: glibc keeps it, and loading a version frees several times what it leaves."""
-    if (trim := _find_malloc_trim()) is not None:
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
-
-
-@cache
-def _find_malloc_trim() -> Any | None:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def _read_peak_memory() -> int:
@@ -245,7 +213,7 @@ def print_model_memory(folder: str, manifest_sha256: str, kind: str) -> None:
     release_freed_memory()
     weight = ModelMemory(max(_MIN_BYTES, peak - before), max(_MIN_BYTES, read_process_memory() - before))
     assert loaded is not None  # it is still here
-    print(json.dumps(weight.to_json()))
+    print(json.dumps(asdict(weight)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Which version serves: follows the ledger's champion, tries a challenger as shadow or canary beside it, goes back
-where it fails, and describes all this for GET /model.
-"""
+"""Which version serves: follows the ledger's champion, tries a challenger as shadow or canary, goes back where it fails."""
 
 from __future__ import annotations
 
@@ -45,10 +43,7 @@ class ChallengerTrial:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seconds: dict[bool, deque[float]] = {
-            True: deque(maxlen=LATENCY_SAMPLE_REQUESTS),
-            False: deque(maxlen=LATENCY_SAMPLE_REQUESTS),
-        }
+        self._seconds = {side: deque[float](maxlen=LATENCY_SAMPLE_REQUESTS) for side in (True, False)}
         self._requests = {True: 0, False: 0}
         self._failures = 0
 
@@ -82,12 +77,9 @@ class ChallengerTrial:
             return f"it failed {challenger.failures} times in {challenger.requests + challenger.failures} requests"
         if champion.seconds is None or challenger.seconds is None:
             return None
-        if challenger.seconds > MAX_LATENCY_FACTOR * champion.seconds + LATENCY_SLACK_SECONDS:
-            return (
-                f"it predicts in {1000 * challenger.seconds:.1f} ms, the champion in {1000 * champion.seconds:.1f} ms "
-                "(medians)"
-            )
-        return None
+        if challenger.seconds <= MAX_LATENCY_FACTOR * champion.seconds + LATENCY_SLACK_SECONDS:
+            return None
+        return f"it predicts in {1000 * challenger.seconds:.1f} ms, the champion in {1000 * champion.seconds:.1f} ms (medians)"
 
 
 # Seconds between two looks at the ledger; between two tries of a version that was refused.
@@ -130,14 +122,10 @@ class ServingLineup:
     until: str | None = None
     trial: ChallengerTrial = field(default_factory=ChallengerTrial)
 
-
-@dataclass(frozen=True)
-class _WantedVersions:
-    """What the ledger and the rollout require at a moment; challenger None: the champion alone."""
-
-    champion: int
-    challenger: int | None = None
-    until: datetime | None = None
+    @property
+    def numbers(self) -> tuple[int, int | None]:
+        """The versions' numbers."""
+        return self.champion.number, None if self.challenger is None else self.challenger.number
 
 
 class ChampionFollower:
@@ -187,33 +175,30 @@ class ChampionFollower:
 
     def look(self) -> None:
         """One check of the ledger, and the swap if others should serve. Raises nothing that an outage causes."""
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             self._return()
             last = versions.find_last_promotion(self._engine, self._project)
             self.unreachable = None
             if last is not None:
                 self._follow(last)
-        except SQLAlchemyError as e:
+        except sa.exc.SQLAlchemyError as e:
             self.unreachable = f"the ledger does not respond ({type(e).__name__})"
 
     def _follow(self, last: Promotion) -> None:
-        wanted, lineup = self._wanted(last), self.lineup
-        if lineup is not None and _get_version_numbers(lineup) == (wanted.champion, wanted.challenger):
+        (champion_number, challenger_number, until), lineup = self._wanted(last), self.lineup
+        if lineup is not None and lineup.numbers == (champion_number, challenger_number):
             if self.refusal is not None:
                 self.refusal = None
                 self._tell()
             return
         if self.refusal is not None and self.refusal.version == last.to_version and time.monotonic() < self._try_again:
             return
-        champion = self._load(wanted.champion, last)
-        challenger = None if wanted.challenger is None else self._load(wanted.challenger, last)
-        if champion is None or (wanted.challenger is not None and challenger is None):
+        champion = self._load(champion_number, last)
+        challenger = None if challenger_number is None else self._load(challenger_number, last)
+        if champion is None or (challenger_number is not None and challenger is None):
             self._tell()
             return
         self.refusal = None
-        until = None if wanted.until is None else format_timestamp(wanted.until)
         role = "champion" if challenger is None else self._rollout.way
         self.lineup = ServingLineup(champion, challenger, role, self._rollout.share, until)
         self._replaced = lineup is not None
@@ -223,8 +208,11 @@ class ChampionFollower:
         log.info("version serves", extra={"facts": facts})
         self._tell()
 
-    def _wanted(self, last: Promotion) -> _WantedVersions:
-        """A version that a lap promoted is rolled out; what a person moved, and what goes back, serves at once."""
+    def _wanted(self, last: Promotion) -> tuple[int, int | None, str | None]:
+        """The numbers of champion and challenger, and until when that one is tried.
+
+        A version that a lap promoted is rolled out; what a person moved, and what goes back, serves at once.
+        """
         until = datetime.fromisoformat(last.promoted) + self._rollout.lasting
         if (
             self._rollout.way == "direct"
@@ -233,8 +221,8 @@ class ChampionFollower:
             or datetime.now(UTC) >= until
             or (self.lineup is None and self.refusal is not None)
         ):
-            return _WantedVersions(last.to_version)
-        return _WantedVersions(last.from_version, last.to_version, until)
+            return last.to_version, None, None
+        return last.from_version, last.to_version, format_timestamp(until)
 
     def _return(self) -> None:
         """Move the champion back where the challenger fails or is slow: recorded as a rollback in the ledger."""
@@ -292,10 +280,6 @@ class ChampionFollower:
             self.look()
 
 
-def _get_version_numbers(lineup: ServingLineup) -> tuple[int, int | None]:
-    return lineup.champion.number, None if lineup.challenger is None else lineup.challenger.number
-
-
 def describe_rollout(following: ChampionFollower) -> dict[str, Any]:
     """Plain values. `refused`: the champion that could not be loaded here, while the version before goes on."""
     current = following.current
@@ -327,10 +311,7 @@ def _describe_champion(current: ServingVersion) -> dict[str, Any]:
         "interval": summary.get("interval"),
         "engine": {"form": current.loaded.engine.form, "why": current.loaded.why},
         "memory": version.facts.memory,
-        "signature": {
-            "inputs": [asdict(column) for column in signature.inputs],
-            "classes": signature.classes,
-        },
+        "signature": asdict(signature),
     }
 
 

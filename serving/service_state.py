@@ -1,7 +1,4 @@
-"""The state of a running service in a file, so that `windvane status` can report it without a request.
-
-Imports nothing heavy.
-"""
+"""The state of a running service in a file, so that `windvane status` can report it without a request. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -33,11 +30,5 @@ def read_service_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _parse_service_state(content: Any) -> dict[str, Any]:
-    """What write() wrote; what is damaged is written again with the next version that serves."""
-    version, refused = content["version"], content["refused"]
-    return {
-        "pid": int(content["pid"]),
-        "version": None if version is None else int(version),
-        "since": content["since"],
-        "refused": None if refused is None else dict(refused),
-    }
+    """What write_service_state() wrote; what is damaged is written again with the next version that serves."""
+    return {"pid": int(content["pid"]), **{name: content[name] for name in ("version", "since", "refused")}}

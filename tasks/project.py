@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from windvane.ledger import database, sqlite_files, versions
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import PrivacyRules
 from windvane.ledger.versions import Version
 from windvane.tasks import errors, project_secrets
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import PrivacyRules
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.project_params import Settings
 

@@ -267,7 +267,7 @@ def use_prefect_server(home: Path) -> Iterator[PrefectServer]:
     # The child binds nothing itself: with the socket open from the start the port cannot be taken meanwhile.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{auth_middleware.get_port(listener)}/api"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         told = make_prefect_environment(home, url, credentials)
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -412,9 +412,7 @@ def serve_prefect(descriptor: int) -> None:
     from prefect.server.api.server import create_app
 
     complete_prefect_database(home)
-    server = auth_middleware.make_uvicorn_server(
-        guard_prefect_app(create_app(), home, auth_middleware.get_port(listener))
-    )
+    server = auth_middleware.make_uvicorn_server(guard_prefect_app(create_app(), home, listener.getsockname()[1]))
 
     def follow_parent() -> None:
         sys.stdin.buffer.read()

@@ -60,7 +60,7 @@ def run_child_process(role: str, *arguments: str) -> int:
             # Opening the store first makes it, under its credentials: the server's own start would race with others' for that.
             pages = project.tracker.pages(project.home / "artifacts")
             guarded = auth_middleware.SecretMiddleware(
-                pages, credentials, auth_middleware.get_port(listener), open_paths=("/health",)
+                pages, credentials, listener.getsockname()[1], open_paths=("/health",)
             )
             auth_middleware.make_uvicorn_server(guarded).run(sockets=[listener])
         elif role == "service":

@@ -127,7 +127,7 @@ def _make_services(project: Project, clock: Clock, credentials: Credentials, soc
         told = {"PREFECT_API_URL": url}
     else:
         listener = _bind_port("prefect", project.settings.ports.prefect, sockets)
-        page = f"http://{LOOPBACK_ADDRESS}:{auth_middleware.get_port(listener)}"
+        page = f"http://{LOOPBACK_ADDRESS}:{listener.getsockname()[1]}"
         told = dict(server.make_prefect_environment(home / "prefect", f"{page}/api", credentials))
         server.prepare_prefect_database(home / "prefect")
         orders = ServiceSpec(
@@ -162,7 +162,7 @@ def _make_mlflow_service(
         health = f"{uri.rstrip('/')}/health"
         return ServiceSpec("mlflow", uri, lambda _: server.is_url_ok(health))
     listener = _bind_port("mlflow", project.settings.ports.mlflow, sockets)
-    url = f"http://{LOOPBACK_ADDRESS}:{auth_middleware.get_port(listener)}"
+    url = f"http://{LOOPBACK_ADDRESS}:{listener.getsockname()[1]}"
     return _make_guarded_service("mlflow", url, listener, own, credentials)
 
 

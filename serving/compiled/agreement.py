@@ -1,23 +1,18 @@
-"""The agreement of a compiled engine with its pipeline: how it is measured, how much may differ, and the synthetic
-rows for it.
-"""
+"""The agreement of a compiled engine with its pipeline: how it is measured, on which rows, and how much may differ."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.serving.compiled.engine import EnginePredictions, PredictionEngine
-    from windvane.serving.signature import ModelSignature, PlainValue
-    from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.serving.compiled.engine import EnginePredictions, PredictionEngine
+from windvane.serving.signature import ModelSignature, PlainValue
+from windvane.tasks.models.problem_types.definitions import Predictions
 
 # One row in so many may differ by more than CLOSE, relative; a class only where its lead is not more than CLOSE.
 ROWS_PER_ALLOWED_DIFFERENCE = 10_000
@@ -102,7 +97,9 @@ def measure_agreement(
     some = frame.iloc[:: max(1, len(frame) // SINGLE_ROW_CHECKS)]
     said = predict(pipeline, some)
     for i, row in enumerate(zip(*convert_to_plain_columns(some, signature), strict=True)):
-        found += compare_predictions(engine.predict([[value] for value in row]), _get_single_prediction(said, i), call)
+        proba = None if said.proba is None else said.proba[i : i + 1]
+        theirs = Predictions(said.value[i : i + 1], proba, said.classes)
+        found += compare_predictions(engine.predict([[value] for value in row]), theirs, call)
     return found
 
 
@@ -133,8 +130,6 @@ def make_synthetic_rows(frame: pd.DataFrame, signature: ModelSignature, rows: in
     A third of the rows have values missing, a third categories never seen before, a third numbers and dates far out or a
     hair beside those of training: there a tree's thresholds lie.
     """
-    import pandas as pd
-
     rng = np.random.default_rng(seed)
     drawn = frame.iloc[rng.integers(len(frame), size=rows)].reset_index(drop=True)
     which = rng.integers(3, size=rows)
@@ -161,28 +156,16 @@ def make_synthetic_rows(frame: pd.DataFrame, signature: ModelSignature, rows: in
 
 def convert_to_plain_columns(frame: pd.DataFrame, signature: ModelSignature) -> list[list[PlainValue]]:
     """A conformed frame as a list of plain values per column of the signature."""
-    return list(_iterate_plain_columns(frame, signature))
-
-
-def _iterate_plain_columns(frame: pd.DataFrame, signature: ModelSignature) -> Iterator[list[PlainValue]]:
+    plain: list[list[PlainValue]] = []
     for column in signature.inputs:
         values = frame[column.name]
-        if column.type == "date":
-            moments = values.to_numpy().astype("datetime64[us]").astype("int64").tolist()
-            yield [None if gone else at for gone, at in zip(values.isna().tolist(), moments, strict=True)]
-        else:
-            yield [None if gone else v for gone, v in zip(values.isna().tolist(), values.tolist(), strict=True)]
+        numbers = values.to_numpy().astype("datetime64[us]").astype("int64") if column.type == "date" else values
+        plain.append([None if gone else v for gone, v in zip(values.isna(), numbers.tolist(), strict=True)])
+    return plain
 
 
 def _make_unseen_word(i: int, rng: np.random.Generator) -> str:
     return f"never seen {i} {rng.integers(1 << 30)}" if i % 5 else "日本 <b>'\"\\\x7f"
-
-
-def _get_single_prediction(said: Predictions, i: int) -> Predictions:
-    from windvane.tasks.models.problem_types.definitions import Predictions
-
-    proba = None if said.proba is None else said.proba[i : i + 1]
-    return Predictions(said.value[i : i + 1], proba, said.classes)
 
 
 def _relative_distance(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:

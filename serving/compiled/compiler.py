@@ -1,23 +1,19 @@
-"""Compiles a fitted pipeline: a recipe for each column and the model's numbers or trees, which the engine reads.
-
-A type that is not known exactly is not compiled.
-"""
+"""Compiles a fitted pipeline into a recipe per column and the model's numbers or trees. A type not known exactly is not compiled."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from windvane.serving.compiled import onnx_trees
 from windvane.serving.compiled.onnx_trees import CannotCompile, TreeArrays
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -29,10 +25,7 @@ class CompiledModel:
 
 
 def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
-    """The compiled form of a fitted Pipeline(features, model) of tasks/models/model_pipeline.py; columns: the signature's order.
-
-    Raises CannotCompile.
-    """
+    """The compiled form of a fitted Pipeline(features, model); columns: the signature's order. Raises CannotCompile."""
     if type(pipeline).__name__ != "Pipeline" or list(pipeline.named_steps) != ["features", "model"]:
         raise CannotCompile(f"a {type(pipeline).__name__} of {list(getattr(pipeline, 'named_steps', []))} is not known")
     model, call, bent = _unwrap_classifier(pipeline.named_steps["model"])
@@ -48,20 +41,10 @@ def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
         made = combine_parts(parts)
     else:
         made = _compile_part(pipeline.named_steps["features"], model, columns)
-    recipe = {
-        "form": made.form,
-        "columns": made.columns,
-        "width": made.width,
-        "single": made.single,
-        "model": made.numbers,
-        "link": made.link,
-        "back": made.back,
-        "bent": bent,
-        "call": call,
-    } | ({} if made.of is None else {"of": made.of})
-    return CompiledModel(
-        recipe, onnx_trees.build_onnx_model(made.trees, made.width, made.targets) if made.trees else None
-    )
+    recipe = {name: getattr(made, name) for name in ("form", "columns", "width", "single", "link", "back")}
+    recipe |= {"model": made.numbers, "bent": bent, "call": call, **({} if made.of is None else {"of": made.of})}
+    trees = onnx_trees.build_onnx_model(made.trees, made.width, made.targets) if made.trees else None
+    return CompiledModel(recipe, trees)
 
 
 def _compile_part(features: Any, model: Any, columns: Sequence[str]) -> CompiledPart:
@@ -100,15 +83,8 @@ def _unwrap_classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any
         ):
             bent = [["divide", model.factors_.tolist()], *bent]
             if model.power_ != 1.0 or model.shifts_.any():
-                bent.insert(
-                    1,
-                    [
-                        "temper",
-                        float(model.power_),
-                        model.shifts_.tolist(),
-                        sys.modules[type(model).__module__].PROBABILITY_FLOOR,
-                    ],
-                )
+                floor = sys.modules[type(model).__module__].PROBABILITY_FLOOR
+                bent.insert(1, ["temper", float(model.power_), model.shifts_.tolist(), floor])
             model = model.estimator_
         else:
             return model, call, bent
@@ -283,7 +259,8 @@ def _compile_categories(fitted: Any, columns: list[str]) -> _ColumnRecipes:
         stranger += "?"
     asked = [[*words, stranger, np.nan] for words in known]
     rows = max(map(len, asked))
-    said = np.asarray(fitted.transform(_build_frame(columns, [a + [np.nan] * (rows - len(a)) for a in asked])))
+    padded = {name: [*a, *[np.nan] * (rows - len(a))] for name, a in zip(columns, asked, strict=True)}
+    said = np.asarray(fitted.transform(pd.DataFrame(padded, dtype=object)))
     recipes, at = [], 0
     for i, name in enumerate(columns):
         width = _count_outputs(first, i, said.shape[1], len(columns))
@@ -303,12 +280,6 @@ def _count_outputs(encoder: Any, column: int, total: int, columns: int) -> int:
     if encoder.drop is not None or encoder.min_frequency is not None or encoder.max_categories is not None:
         raise CannotCompile("one-hot inputs that leave some categories out are not known")
     return len(encoder.categories_[column])
-
-
-def _build_frame(columns: list[str], values: list[list[Any]]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame({name: np.array(v, dtype=object) for name, v in zip(columns, values, strict=True)})
 
 
 def _get_steps(fitted: Any, *types: str) -> list[Any]:
@@ -356,7 +327,7 @@ def combine_parts(parts: list[CompiledPart]) -> CompiledPart:
         first,
         form="combined",
         of=first.form,
-        numbers=_combine_numbers(parts, width),
+        numbers=_combine_numbers(parts),
         trees=beside,
         targets=targets,
         columns=[recipe for part in parts for recipe in part.columns],
@@ -365,20 +336,13 @@ def combine_parts(parts: list[CompiledPart]) -> CompiledPart:
     )
 
 
-def _combine_numbers(parts: list[CompiledPart], width: int) -> dict[str, Any]:
+def _combine_numbers(parts: list[CompiledPart]) -> dict[str, Any]:
     """The parts' numbers one after another; weights (outputs, inputs) are 0 on the inputs of the others."""
     made: dict[str, Any] = {}
     for name, value in parts[0].numbers.items():
         made[name] = value if name == "divide" else [one for part in parts for one in part.numbers[name]]
     if "weights" in made:
-        at, rows = 0, []
-        for part in parts:
-            for weights in part.numbers["weights"]:
-                row = np.zeros(width)
-                row[at : at + part.width] = weights
-                rows.append(row.tolist())
-            at += part.width
-        made["weights"] = rows
+        made["weights"] = block_diag(*(part.numbers["weights"] for part in parts)).tolist()
     return made
 
 

@@ -1,7 +1,4 @@
-"""The scoring service as an ASGI application: its routes, who may use them, limits, errors and metrics.
-
-Who gets which response; not how it is predicted.
-"""
+"""The scoring service as an ASGI application: its routes, who may use them, limits, errors and metrics."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version as installed
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import orjson
 import sqlalchemy as sa
@@ -21,15 +18,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from windvane.ledger.labels import LabelStatement, record_labels
 from windvane.serving.http.access_control import ApiKeys, HostNames
 from windvane.serving.http.auth_middleware import AsgiReceive, AsgiScope, AsgiSend
+from windvane.serving.http.connections import ConnectionTracker
 from windvane.serving.http.invocations import InvocationHandler
 from windvane.serving.http.openapi import build_openapi
 from windvane.serving.rollout import ChampionFollower, describe_rollout
 from windvane.serving.signature import RequestRefused, quote_safely
 from windvane.templates import render_page
-
-if TYPE_CHECKING:
-    from windvane.serving.http.connections import ConnectionTracker
-    from windvane.serving.rollout import ChampionFollower
 
 # Bytes of a body; seconds that its sender may take; bytes of all bodies that are held at once.
 MAX_BODY_BYTES, BODY_TIMEOUT_SECONDS = 16 * 1024 * 1024, 20.0
@@ -90,51 +84,48 @@ class ScoringApp:
         self._held = self._working = 0
         any_key: tuple[str | None, KeyRequirement] = (None, "keyed")
         open_to_all: tuple[str | None, KeyRequirement] = (None, "never")
-        # Per path and method: who answers, the scope that a key needs, and when it needs one.
-        self._routes: dict[str, dict[str, tuple[Any, str | None, KeyRequirement]]] = {
-            "/invocations": {"POST": (self._invocations, "score", "keyed")},
-            "/labels": {"POST": (self._labels, "label", "always")},
-            "/model": {"GET": (self._model, *any_key)},
-            "/metrics": {"GET": (self._metrics, *any_key)},
-            "/ping": {"GET": (self._ping, *open_to_all)},
-            "/health": {"GET": (self._ping, *open_to_all)},
-            "/version": {"GET": (self._version, *open_to_all)},
-            "/openapi.json": {"GET": (self._openapi, *open_to_all)},
-            "/docs": {"GET": (_make_page_handler("scoring_requests.html"), *open_to_all)},
-            "/": {"GET": (_make_page_handler("scoring_service.html"), *open_to_all)},
+        # Per path: its method, who answers, the scope that a key needs, and when it needs one.
+        self._routes: dict[str, tuple[str, Any, str | None, KeyRequirement]] = {
+            "/invocations": ("POST", self._invocations, "score", "keyed"),
+            "/labels": ("POST", self._labels, "label", "always"),
+            "/model": ("GET", self._model, *any_key),
+            "/metrics": ("GET", self._metrics, *any_key),
+            "/ping": ("GET", self._ping, *open_to_all),
+            "/health": ("GET", self._ping, *open_to_all),
+            "/version": ("GET", self._version, *open_to_all),
+            "/openapi.json": ("GET", self._openapi, *open_to_all),
+            "/docs": ("GET", partial(_respond_with_page, "scoring_requests.html"), *open_to_all),
+            "/": ("GET", partial(_respond_with_page, "scoring_service.html"), *open_to_all),
         }
 
     @property
     def routes(self) -> list[tuple[str, str]]:
         """Every (method, path) that is served."""
-        return [(method, path) for path, methods in self._routes.items() for method in methods]
+        return [(method, path) for path, (method, *_) in self._routes.items()]
 
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """ASGI: one HTTP request."""
         if scope["type"] != "http":
             raise ValueError(f"{scope['type']} is not served")
         began, path = time.perf_counter(), scope["path"]
+        known = path if path in self._routes else "other"
         try:
             response = await self._respond(scope, receive)
         except RequestRefused as e:
-            response = _make_error_response(e.status, str(e), ", ".join(self._routes.get(path, ())))
+            response = _make_error_response(e.status, str(e), self._routes[path][0] if path in self._routes else "")
         except _ClientGone:
             return
         except Exception:
             # A fault of ours: told in full in the log, in one word to whoever asked.
-            log.exception("failed", extra={"facts": {"path": path if path in self._routes else "other"}})
+            log.exception("failed", extra={"facts": {"path": known}})
             response = _make_error_response(500, "the service failed; its log has the details")
-        headers = [
-            (b"content-type", response.kind),
-            (b"content-length", str(len(response.body)).encode()),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-        headers += response.more
+        length = str(len(response.body)).encode()
+        headers = [(b"content-type", response.kind), (b"content-length", length)]
+        headers += [(b"x-content-type-options", b"nosniff"), *response.more]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         body = b"" if scope["method"] == "HEAD" else response.body
         await send({"type": "http.response.body", "body": body})
         seconds = time.perf_counter() - began
-        known = path if path in self._routes else "other"
         self._meters.answered(known, response.status)
         if path == "/invocations":
             self._meters.seconds.observe(seconds)
@@ -147,27 +138,18 @@ class ScoringApp:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if path not in PROBE_PATHS:
             self._admit(scope, headers)
-        methods = self._routes.get(path)
-        if methods is None:
+        if path not in self._routes:
             raise RequestRefused("there is nothing at this path; /docs lists the paths", 404)
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        if method not in methods:
-            raise RequestRefused(f"this path takes {', '.join(methods)}", 405)
-        work, needed, guard = methods[method]
+        method, work, needed, guard = self._routes[path]
+        if method != ("GET" if scope["method"] == "HEAD" else scope["method"]):
+            raise RequestRefused(f"this path takes {method}", 405)
         if guard == "always" or (guard == "keyed" and self._keys.scopes):
             allowed = self._keys.allows(_read_key(headers), needed)
-            if allowed is None and guard == "always":
-                raise RequestRefused(
-                    f"the key is missing or not known: send the project's secret, or a key with the scope {needed}, "
-                    "as `Authorization: Bearer KEY`",
-                    401,
-                )
+            if allowed is None:
+                how = f": send the project's secret, or a key with the scope {needed}, as `Authorization: Bearer KEY`"
+                raise RequestRefused("the key is missing or not known" + (how if guard == "always" else ""), 401)
             if not allowed:
-                raise (
-                    RequestRefused("the key is missing or not known", 401)
-                    if allowed is None
-                    else RequestRefused(f"this key does not allow it: it needs the scope {needed}", 403)
-                )
+                raise RequestRefused(f"this key does not allow it: it needs the scope {needed}", 403)
         response: HttpResponse = await work(headers, receive)
         return response
 
@@ -198,7 +180,7 @@ class ScoringApp:
             raise RequestRefused("Content-Type must be application/json", 415)
 
         async def hand_in(body: bytes) -> HttpResponse:
-            return HttpResponse(orjson.dumps(await self._labelling.hand_in(body)))
+            return HttpResponse(orjson.dumps(await asyncio.to_thread(self._labelling.hand_in, body)))
 
         return await self._taken(headers, receive, hand_in)
 
@@ -220,13 +202,13 @@ class ScoringApp:
 
     async def _body(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> bytes:
         """The whole body, which counts as held from now on. Raises Refused when it is too large or too slow."""
-        if (
-            headers.get(b"content-length", b"0").isdigit()
-            and int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES
-        ):
-            raise _make_too_large_error()
-        pieces: list[bytes] = []
-        size = 0
+        too_large = RequestRefused(
+            f"a body may have {MAX_BODY_BYTES // 1024**2} MB: send rows in pieces, or use `windvane score`", 413
+        )
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+            raise too_large
+        pieces, size = list[bytes](), 0
         try:
             async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                 while True:
@@ -237,7 +219,7 @@ class ScoringApp:
                     size += len(piece)
                     self._held += len(piece)
                     if size > MAX_BODY_BYTES:
-                        raise _make_too_large_error()
+                        raise too_large
                     if self._held > MAX_HELD_BYTES:
                         raise RequestRefused("too many large bodies at once. Try again later", 503)
                     if not message.get("more_body"):
@@ -268,24 +250,22 @@ class ScoringApp:
         return HttpResponse(orjson.dumps(build_openapi(None if current is None else current.loaded.signature)))
 
 
-def _make_page_handler(template: str) -> Callable[[dict[bytes, bytes], AsgiReceive], Awaitable[HttpResponse]]:
-    """Responds with a page, which a browser may let talk to this service alone. It is made when it is first needed."""
-    made: list[HttpResponse] = []
-
-    async def page(_headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
-        if not made:
-            # Aside: the import of Jinja2 takes longer than hundreds of predictions.
-            text = await asyncio.to_thread(render_page, template)
-            made.append(HttpResponse(text.encode(), kind=b"text/html; charset=utf-8", more=(_SECURITY_POLICY_HEADER,)))
-        return made[0]
-
-    return page
+async def _respond_with_page(template: str, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
+    # Aside: the import of Jinja2 takes longer than hundreds of predictions.
+    return await asyncio.to_thread(_make_page, template)
 
 
-def _make_error_response(status: int, message: str, methods: str = "") -> HttpResponse:
-    """An error in the format of MLflow's server; `methods` are those that a path takes."""
+@cache
+def _make_page(template: str) -> HttpResponse:
+    """A page, which a browser may let talk to this service alone."""
+    page = render_page(template).encode()
+    return HttpResponse(page, kind=b"text/html; charset=utf-8", more=(_SECURITY_POLICY_HEADER,))
+
+
+def _make_error_response(status: int, message: str, method: str = "") -> HttpResponse:
+    """An error in the format of MLflow's server; `method`: that which the path takes."""
     body = orjson.dumps({"error_code": _ERROR_CODES.get(status, "BAD_REQUEST"), "message": message})
-    more = {401: (b"www-authenticate", b"Bearer"), 405: (b"allow", methods.encode())}
+    more = {401: (b"www-authenticate", b"Bearer"), 405: (b"allow", method.encode())}
     return HttpResponse(body, status, more=(more[status],) if status in more else ())
 
 
@@ -293,12 +273,6 @@ def _read_key(headers: dict[bytes, bytes]) -> str | None:
     given = headers.get(b"authorization", b"").decode("latin-1")
     word, _, key = given.partition(" ")
     return key.strip() if word.lower() == "bearer" else headers.get(b"x-api-key", b"").decode("latin-1") or None
-
-
-def _make_too_large_error() -> RequestRefused:
-    return RequestRefused(
-        f"a body may have {MAX_BODY_BYTES // 1024**2} MB: send rows in pieces, or use `windvane score`", 413
-    )
 
 
 MAX_REQUEST_LABELS = 10_000
@@ -314,11 +288,8 @@ class LabelHandler:
     def __init__(self, engine: sa.Engine, project: str, check: LabelCheck) -> None:
         self._engine, self._project, self._check = engine, project, check
 
-    async def hand_in(self, body: bytes) -> dict[str, int]:
+    def hand_in(self, body: bytes) -> dict[str, int]:
         """What came of `[{"id": …, "label": …, "at": …}]`; all of them are recorded or none. Raises Refused."""
-        return await asyncio.to_thread(self._hand_in, body)
-
-    def _hand_in(self, body: bytes) -> dict[str, int]:
         statements = self._read(body)
         try:
             return asdict(record_labels(self._engine, self._project, statements, "service"))
@@ -369,7 +340,6 @@ class ServiceMetrics:
         version.set_function(lambda: following.current.number if following.current else 0)
         refused = Gauge("windvane_refused_version", "The champion that was refused here; 0: none", registry=registry)
         refused.set_function(lambda: following.refusal.version if following.refusal else 0)
-        self._answers: dict[tuple[str, int], Counter] = {}
 
     def watch(self, crowd: ConnectionTracker) -> None:
         """Count connections, too: those that are open, and those that were cut because they sent too slowly or were too many."""
@@ -381,10 +351,7 @@ class ServiceMetrics:
 
     def answered(self, path: str, code: int) -> None:
         """Count a response; path: one of the service's own, so that strangers cannot make up label values."""
-        counter = self._answers.get((path, code))
-        if counter is None:
-            counter = self._answers[path, code] = self._requests.labels(path, str(code))
-        counter.inc()
+        self._requests.labels(path, str(code)).inc()
 
     def text(self) -> bytes:
         """All of it."""

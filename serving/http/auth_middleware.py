@@ -1,7 +1,4 @@
-"""ASGI middleware that lets no client in without the project's secret or the session cookie.
-
-Knows no application: MLflow's and Prefect's pages are behind it.
-"""
+"""ASGI middleware before MLflow's and Prefect's pages: no client gets in without the project's secret or the session cookie."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import hmac
 import http.client
 import re
 import secrets
-import socket
 from asyncio import timeout
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -33,6 +29,12 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; "
     "frame-src 'self' data: blob:; frame-ancestors 'self'; base-uri 'self'; form-action 'self'; object-src 'none'"
+)
+_SECURITY_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"SAMEORIGIN"),
 )
 FIRST_MESSAGE_TIMEOUT_SECONDS = 10
 PROBE_TIMEOUT_SECONDS = 2.0
@@ -94,11 +96,8 @@ class Credentials:
             return hmac.compare_digest(decoded, self.basic.encode())
         name = f"{self.cookie}=".encode()
         cookies = [part.strip() for line in get_header_values(headers, b"cookie") for part in line.split(b";")]
-        return any(
-            hmac.compare_digest(one.removeprefix(name), self.session.encode())
-            for one in cookies
-            if one.startswith(name)
-        )
+        values = [one.removeprefix(name) for one in cookies if one.startswith(name)]
+        return any(hmac.compare_digest(value, self.session.encode()) for value in values)
 
     def _derived(self, what: str) -> str:
         return hmac.new(self.secret.encode(), f"{self.cookie} {what}".encode(), hashlib.sha256).hexdigest()
@@ -238,11 +237,6 @@ def make_uvicorn_server(app: AsgiApp) -> Any:
     )
 
 
-def get_port(listener: socket.socket) -> int:
-    """The port of a bound socket."""
-    return int(listener.getsockname()[1])
-
-
 def get_header_values(headers: HeaderList, name: bytes) -> list[bytes]:
     """All values of a header."""
     return [value for key, value in headers if key.lower() == name]
@@ -255,14 +249,7 @@ def _add_security_headers(send: AsgiSend) -> AsgiSend:
         if message["type"] == "http.response.start":
             headers: HeaderList = list(message.get("headers", []))
             known = {name.lower() for name, _ in headers}
-            for name, value in (
-                (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
-                (b"referrer-policy", b"same-origin"),
-                (b"x-content-type-options", b"nosniff"),
-                (b"x-frame-options", b"SAMEORIGIN"),
-            ):
-                if name not in known:
-                    headers.append((name, value))
+            headers += [header for header in _SECURITY_HEADERS if header[0] not in known]
             message = {**message, "headers": headers}
         await send(message)
 

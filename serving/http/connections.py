@@ -1,19 +1,18 @@
-"""Connections to the service: how long a client may take, how many there may be, and which are closed first when there
-are too many.
-"""
+"""Connections to the service: how long a client may take, how many there may be, and which are closed first."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from windvane.serving.http.access_control import is_loopback
 
 # Seconds for the head of a request, from the moment the connection is open or its first byte is there; bytes of it. Seconds in
 # which a client must have read its answer.
@@ -204,18 +203,8 @@ def find_connection_limit() -> int:
 
 def _list_overdue(waited: dict[TrackedConnection, float], before: float) -> list[TrackedConnection]:
     """Those that have been waited for since before a moment."""
-    found = []
-    for connection, since in waited.items():
-        if since > before:
-            break
-        found.append(connection)
-    return found
+    return [connection for connection, _ in takewhile(lambda entry: entry[1] <= before, waited.items())]
 
 
 def _find_remote_address(client: tuple[str, int] | None) -> str | None:
-    if client is None:
-        return None
-    try:
-        return None if ipaddress.ip_address(client[0]).is_loopback else client[0]
-    except ValueError:
-        return client[0]
+    return None if client is None or is_loopback(client[0]) else client[0]

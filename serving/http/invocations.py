@@ -1,7 +1,4 @@
-"""POST /invocations: MLflow's scoring protocol in JSON and CSV, read as rows, predicted, recorded and returned.
-
-An error names the column and the row, never a value.
-"""
+"""POST /invocations: MLflow's protocol, read as rows, predicted, recorded, returned. Errors name column and row, never a value."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any, NoReturn, Protocol
+from functools import lru_cache, partial
+from typing import Any, NoReturn
 
 import orjson
 
 from windvane.ledger.database import make_ids, to_timestamp
-from windvane.ledger.prediction_writer import LedgerClosed, LedgerFailed, LedgerFull
-from windvane.ledger.predictions import MAX_ID_CHARACTERS, InvalidPrediction, Prediction
+from windvane.ledger.prediction_writer import LedgerClosed, LedgerFailed, LedgerFull, PredictionWriter
+from windvane.ledger.predictions import MAX_ID_CHARACTERS, InvalidPrediction, Prediction, check_prediction_id
 from windvane.serving.compiled.engine import EnginePredictions
 from windvane.serving.compiled.engine_files import SCIKIT_LEARN_FORM
 from windvane.serving.rollout import ChampionFollower, ServingLineup, ServingVersion
@@ -33,7 +30,6 @@ MAX_REQUEST_ROWS = 10_000
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _IGNORED_FIELDS = {"params", "signature_name"}
 _EPOCH = datetime(1970, 1, 1)
-_ABSENT = object()
 
 RequestColumns = Mapping[str, Sequence[Any]]
 
@@ -82,11 +78,11 @@ def parse_invocation(
             f"at most {MAX_REQUEST_ROWS:,} rows at a time: send them in pieces, or use `windvane score`", 413
         )
     _refuse_unknown_columns(given, signature, roles)
-    for name in () if rows == 0 else (column.name for column in signature.inputs):
-        if name not in given:
-            _refuse_missing_column(name, 0)
     if rows == 0:
         raise RequestRefused("there is no row in the body")
+    for column in signature.inputs:
+        if column.name not in given:
+            _refuse_missing_column(column.name, 0)
     plain = [reader.read(given[reader.name]) for reader in readers]
     own = given.get(roles.id) if roles.id else None
     ids = [_read_id(value, i, roles.id) for i, value in enumerate(own or [None] * rows)]
@@ -142,21 +138,16 @@ def _transpose_records(
     if all(record.keys() == first for record in records):
         return {name: [record[name] for record in records] for name in first}
     names = dict.fromkeys(name for record in records for name in record)
-    columns: dict[str, list[Any]] = {name: [record.get(name, _ABSENT) for record in records] for name in names}
-    _refuse_unknown_columns(columns, signature, roles)
-    for name, values in columns.items():
-        for at, value in enumerate(values):
-            if value is _ABSENT and name in signature.names:
+    _refuse_unknown_columns(names, signature, roles)
+    for name in names:
+        for at, record in enumerate(records):
+            if name in signature.names and name not in record:
                 _refuse_missing_column(name, at)
-    return {name: [None if value is _ABSENT else value for value in values] for name, values in columns.items()}
+    return {name: [record.get(name) for record in records] for name in names}
 
 
 def _read_split(frame: Any) -> RequestColumns:
-    if (
-        not isinstance(frame, dict)
-        or not isinstance(frame.get("columns"), list)
-        or not isinstance(frame.get("data"), list)
-    ):
+    if not isinstance(frame, dict) or not all(isinstance(frame.get(name), list) for name in ("columns", "data")):
         raise RequestRefused("dataframe_split: must be an object with the lists `columns` and `data`")
     for name in frame.keys() - {"columns", "data", "index"}:
         raise RequestRefused(f"dataframe_split: {quote_safely(name)} is not part of the protocol")
@@ -222,15 +213,13 @@ def _read_id(value: Any, at: int, column: str | None) -> str | None:
     if value is None or value == "":
         return None
     text = str(value) if type(value) is int else value
-    if type(text) is not str or len(text) > MAX_ID_CHARACTERS or "\0" in text or not _encodable(text):
+    try:
+        check_prediction_id(text)
+    except InvalidPrediction:
         raise RequestRefused(
             f"column {quote_safely(column)!r}, row {at + 1}: an id is text of 1 to {MAX_ID_CHARACTERS} characters"
-        )
+        ) from None
     return text
-
-
-def _encodable(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _read_times(
@@ -267,13 +256,6 @@ MAX_SHADOW_REQUESTS = 200
 log = logging.getLogger("windvane.serving")
 
 
-class PredictionRecorder(Protocol):
-    """Makes predictions durable before they are returned (ledger.prediction_writer.PredictionWriter)."""
-
-    async def record(self, given: Sequence[Prediction]) -> None:
-        """Return when they are durable."""
-
-
 @dataclass(frozen=True)
 class InvocationResponse:
     """A response: its bytes, and what is counted of it."""
@@ -290,7 +272,7 @@ class InvocationHandler:
     recorder None: nothing is recorded, to measure what recording costs.
     """
 
-    def __init__(self, following: ChampionFollower, recorder: PredictionRecorder | None, roles: IdTimeColumns) -> None:
+    def __init__(self, following: ChampionFollower, recorder: PredictionWriter | None, roles: IdTimeColumns) -> None:
         self._following, self._recorder, self._roles = following, recorder, roles
         self._chance = random.Random().random
         self._silent: set[asyncio.Task[None]] = set()
@@ -367,22 +349,16 @@ class InvocationHandler:
     ) -> None:
         if self._recorder is None:
             return
-        parts = (serving, role, asked, ids, answer)
-        given = (
-            _make_predictions(*parts)
-            if len(ids) < MIN_THREADED_ROWS
-            else await asyncio.to_thread(_make_predictions, *parts)
-        )
+        make = partial(_make_predictions, serving, role, asked, ids, answer)
+        given = make() if len(ids) < MIN_THREADED_ROWS else await asyncio.to_thread(make)
         try:
             await self._recorder.record(given)
         except InvalidPrediction:
-            raise RequestRefused(
-                "a row holds something that cannot be recorded: text that is not Unicode, or such"
-            ) from None
+            unfit = "a row holds something that cannot be recorded: text that is not Unicode, or such"
+            raise RequestRefused(unfit) from None
         except (LedgerFull, LedgerClosed, LedgerFailed) as e:
-            raise RequestRefused(
-                f"not served, because it could not be recorded: {type(e).__name__}. Try again later", 503
-            ) from e
+            why = f"not served, because it could not be recorded: {type(e).__name__}. Try again later"
+            raise RequestRefused(why, 503) from e
 
 
 def _make_predictions(

@@ -1,6 +1,4 @@
-"""The scoring service as a process: its socket, its log, its start and graceful stop, and the thread that deletes what
-the ledger has kept long enough.
-"""
+"""The scoring service as a process: socket, log, start and graceful stop, and the thread that deletes what was kept long enough."""
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ import sqlalchemy as sa
 import uvicorn
 
 from windvane.ledger.prediction_writer import PredictionWriter
-from windvane.ledger.predictions import expire_predictions
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import PrivacyRules, expire_predictions
 from windvane.serving.http import access_control
 from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.app import MAX_REQUESTS, LabelCheck, LabelHandler, ScoringApp, ServiceMetrics
@@ -83,7 +80,11 @@ def run_service(
     listening: from open_listening_socket(), or handed over; names: what it is reached under.
     front: what is between the server and the service.
     """
-    _log_as_json()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter())
+    for name, level in (("windvane.serving", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate, logger.level = [handler], False, level
     engine, project = served.ledger, served.name
     writer = PredictionWriter(engine, project, served.privacy) if rules.recorded else None
     models = ModelCache(served.folder, served.fetch, rules.memory)
@@ -157,10 +158,8 @@ def open_listening_socket(host: str, port: int, known: access_control.ApiKeys) -
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level and event; then the facts, which hold no value of a request."""
+        """One JSON object a line: time, level and event; then the facts, which hold no value of a request."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"at": at, "level": record.levelname.lower(), "event": record.getMessage()}
         line |= getattr(record, "facts", {})
@@ -169,34 +168,22 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def _log_as_json() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter())
-    for name, level in (("windvane.serving", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate, logger.level = [handler], False, level
-
-
 # Seconds after the start, when the first requests have been answered; seconds between two looks.
 FIRST_EXPIRY_SECONDS, EXPIRY_INTERVAL_SECONDS = 5.0, 86_400.0
 
 
-class RetentionThread:
+class RetentionThread(threading.Thread):
     """A thread of its own: a check reads all predictions, and deletes in short transactions that requests wait little for."""
 
     def __init__(self, engine: sa.Engine, project: str, keep: timedelta) -> None:
-        self._engine, self._project, self._keep = engine, project, keep
-        self._stop = threading.Event()
         # A process that ends need not wait for it: each transaction is whole, and the next look does the rest.
-        self._thread = threading.Thread(target=self._run, name="forgetting", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        super().__init__(name="forgetting", daemon=True)
+        self._engine, self._project, self._keep = engine, project, keep
+        self._ended = threading.Event()
 
     def stop(self) -> None:
         """Stop checking."""
-        self._stop.set()
+        self._ended.set()
 
     def look(self) -> None:
         """Delete what is past its time. An outage is logged: the next check does it."""
@@ -206,10 +193,11 @@ class RetentionThread:
             log.warning("nothing forgotten", extra={"facts": {"reason": type(e).__name__}})
             return
         if removed.predictions or removed.labels:
-            log.info("forgotten", extra={"facts": {"predictions": removed.predictions, "labels": removed.labels}})
+            log.info("forgotten", extra={"facts": vars(removed)})
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """See Thread."""
         wait = FIRST_EXPIRY_SECONDS
-        while not self._stop.wait(wait):
+        while not self._ended.wait(wait):
             self.look()
             wait = EXPIRY_INTERVAL_SECONDS

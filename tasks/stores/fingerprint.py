@@ -1,6 +1,4 @@
-"""What a model version was made from, as one hash: data, the parameters that matter, depth, and the code and libraries
-that shape a model.
-"""
+"""What a version was made from, as one hash: data, the parameters that matter, depth, and the code and libraries that shape it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The door to MLflow: one experiment with a parent run per lap and a child per candidate, artifacts, and the model
-registry. The ledger decides; MLflow records.
-"""
+"""The door to MLflow: a run per lap with a child per candidate, artifacts, model registry. The ledger decides; MLflow records."""
 
 from __future__ import annotations
 
@@ -10,10 +8,10 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from windvane.tasks import errors, process_environment
@@ -25,9 +23,6 @@ from windvane.tasks.stores.mlflow_store import (
     MlflowRefused,
     translate_store_errors,
 )
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 # MLflow refuses longer values.
 MAX_PARAM_LETTERS = 6000
@@ -149,13 +144,11 @@ class MlflowTracker:
 
         What could not be deleted, in words, or None. Raises InputError or Outage that names what to set.
         """
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         self.client.set_experiment_tag(self.experiment, "windvane.project", self.project)
         place, content = self.client.get_experiment(self.experiment).artifact_location, uuid4().hex
         name = f"windvane-check-{content[:8]}.txt"
         with tempfile.TemporaryDirectory() as folder, translate_store_errors(self.uri, self._own):
-            store, sent = get_artifact_repository(place, tracking_uri=self.uri), Path(folder) / name
+            store, sent = _open_artifacts(place, self.uri), Path(folder) / name
             sent.write_text(content, encoding="ascii")
             store.log_artifact(str(sent))
             sent.unlink()
@@ -221,7 +214,6 @@ def download_artifact(address: str, into: Path, tracking_uri: str | None) -> Pat
     """An artifact, a file or a folder, in an existing empty folder; where. Raises FileNotFoundError where there is none."""
     process_environment.set_library_environment()
     import mlflow.artifacts
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     where = tracking_uri or address
     try:
@@ -229,7 +221,7 @@ def download_artifact(address: str, into: Path, tracking_uri: str | None) -> Pat
             return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(into), tracking_uri=tracking_uri))
     except (WindvaneError, FileNotFoundError) as e:
         # Some stores say "internal error" of what is not there: only the list of what lies beside it can tell.
-        if isinstance(e, FileNotFoundError) or _is_gone(address, where, tracking_uri, get_artifact_repository):
+        if isinstance(e, FileNotFoundError) or _is_gone(address, where, tracking_uri):
             raise FileNotFoundError(f"{address}: is not in MLflow's artifact store") from e
         raise
 
@@ -241,11 +233,9 @@ def _print_note(text: str) -> None:
 
 def delete_artifacts(uri: str, tracking_uri: str | None = None) -> str | None:
     """Delete all that lies at an artifact's URI, through MLflow; why it was left, where its store cannot or does not."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     try:
         with translate_store_errors(tracking_uri or uri):
-            get_artifact_repository(uri, tracking_uri=tracking_uri).delete_artifacts()
+            _open_artifacts(uri, tracking_uri).delete_artifacts()
     except NotImplementedError:
         return "MLflow cannot delete in this type of store"
     except WindvaneError as e:
@@ -255,29 +245,30 @@ def delete_artifacts(uri: str, tracking_uri: str | None = None) -> str | None:
 
 def measure_artifacts(uri: str, tracking_uri: str | None = None) -> int:
     """Bytes of all that lies at an artifact's URI, as its store reports. Raises Outage or InputError."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    def measure(store: Any, folder: str | None) -> int:
+        listed = store.list_artifacts(folder)
+        return sum(measure(store, item.path) if item.is_dir else item.file_size or 0 for item in listed)
 
     with translate_store_errors(tracking_uri or uri):
-        store = get_artifact_repository(uri, tracking_uri=tracking_uri)
-        folders, found = [""], 0
-        while folders:
-            for item in store.list_artifacts(folders.pop() or None):
-                if item.is_dir:
-                    folders.append(item.path)
-                else:
-                    found += item.file_size or 0
-    return found
+        return measure(_open_artifacts(uri, tracking_uri), None)
+
+
+def _open_artifacts(uri: str, tracking_uri: str | None) -> Any:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(uri, tracking_uri=tracking_uri)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _is_gone(address: str, where: str, tracking_uri: str | None, repository: Any) -> bool:
-    name = address.rstrip("/").rpartition("/")[2]
+def _is_gone(address: str, where: str, tracking_uri: str | None) -> bool:
+    name, beside = address.rstrip("/").rpartition("/")[2], mlflow_store.get_parent_address(address)
     try:
         with translate_store_errors(where):
-            listed = repository(mlflow_store.get_parent_address(address), tracking_uri=tracking_uri).list_artifacts()
+            listed = _open_artifacts(beside, tracking_uri).list_artifacts()
     except MlflowRefused:
         return True
     except WindvaneError:
@@ -325,37 +316,32 @@ def _create_version(tracker: MlflowTracker, entry: RegisteredVersion) -> int:
     return int(create(tracker.project, entry.source, entry.run, tags=tags, await_creation_for=0).version)
 
 
-def find_registered_version(
-    tracker: MlflowTracker, fingerprint: str, manifest_sha256: str | None = None
-) -> ModelVersion | None:
+def find_registered_version(tracker: MlflowTracker, fingerprint: str, manifest_sha256: str | None = None) -> Any | None:
     """The registered version with this fingerprint (and manifest), or None."""
     query = f"name = '{tracker.project}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
-    for version in tracker.client.search_model_versions(query):
-        if manifest_sha256 in (None, version.tags.get(MANIFEST_TAG)):
-            return version
-    return None
+    found = tracker.client.search_model_versions(query)
+    return next((version for version in found if manifest_sha256 in (None, version.tags.get(MANIFEST_TAG))), None)
 
 
 def has_registered_version(tracker: MlflowTracker, version: int, manifest_sha256: str) -> bool:
     """Whether MLflow has this version, and it is the one with this manifest. False: somebody deleted it there."""
-    try:
-        found = tracker.client.get_model_version(tracker.project, str(version))
-    except MlflowRefused as e:
-        if e.code != NOT_FOUND_CODE:
-            raise
-        return False
-    return bool(found.tags.get(MANIFEST_TAG) == manifest_sha256)
+    found = _find(tracker.client.get_model_version, tracker.project, str(version))
+    return found is not None and found.tags.get(MANIFEST_TAG) == manifest_sha256
 
 
 def has_registered_model(tracker: MlflowTracker) -> bool:
     """Whether MLflow has the registered model at all."""
+    return _find(tracker.client.get_registered_model, tracker.project) is not None
+
+
+def _find(method: Callable[..., Any], *arguments: str, **more: str) -> Any | None:
+    """What a method of MLflow's client returns; None where MLflow does not have what it is about."""
     try:
-        tracker.client.get_registered_model(tracker.project)
+        return method(*arguments, **more)
     except MlflowRefused as e:
         if e.code != NOT_FOUND_CODE:
             raise
-        return False
-    return True
+        return None
 
 
 def restore_registered_versions(tracker: MlflowTracker, known: Mapping[int, RegisteredVersion]) -> None:
@@ -396,8 +382,4 @@ def set_alias(tracker: MlflowTracker, name: str, version: int | None) -> None:
 
 def describe_registered_version(tracker: MlflowTracker, version: int, text: str) -> None:
     """Set a version's description, as MLflow's page of it shows; nothing where somebody has deleted it there."""
-    try:
-        tracker.client.update_model_version(tracker.project, str(version), description=text)
-    except MlflowRefused as e:
-        if e.code != NOT_FOUND_CODE:
-            raise
+    _find(tracker.client.update_model_version, tracker.project, str(version), description=text)

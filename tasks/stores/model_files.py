@@ -78,10 +78,7 @@ def verify_folder(folder: Path, manifest_sha256: str, wanted: Collection[str] = 
 
 
 def read_verified_files(folder: Path, manifest_sha256: str, wanted: Collection[str]) -> dict[str, bytes]:
-    """The content of the files in `wanted` that the manifest knows, each equal to its recorded hash; the others are not opened.
-
-    Raises Corrupted.
-    """
+    """Files in `wanted` that the manifest knows, each equal to its recorded hash; no other is opened. Raises Corrupted."""
     files = read_manifest(folder, manifest_sha256)
     return {name: _read_verified(folder / name, files[name]) for name in wanted if name in files}
 
@@ -103,13 +100,10 @@ def _changed(path: Path) -> Corrupted:
 def load_model(folder: Path, manifest_sha256: str) -> Any:
     """The model, from bytes that were checked first. Raises Corrupted."""
     content = verify_folder(folder, manifest_sha256, [MODEL_FILE])[MODEL_FILE]
-    from skops.io import loads
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
-
     try:
-        return loads(content, trusted=list(TRUSTED_TYPES))
+        return _load_skops(content)
     except UntrustedTypesFoundException:
         raise Corrupted(
             f"{folder / MODEL_FILE}: holds types that this Windvane does not load: another release wrote it. "
@@ -127,9 +121,13 @@ def save_pipeline(model: Any, path: Path) -> str:
 
 
 def load_pipeline(path: Path, digest: str) -> Any | None:
-    """The pipeline that put() stored; None: the file is gone or has other bytes, and none of them is parsed."""
+    """The pipeline that save_pipeline() stored; None: the file is gone or has other bytes, and none of them is parsed."""
     if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != digest:
         return None
+    return _load_skops(content)
+
+
+def _load_skops(content: bytes) -> Any:
     from skops.io import loads
 
     from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
@@ -177,7 +175,6 @@ def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, di
     wrong even when it is new is handed over as it is: the caller, who knows what it should be, refuses it.
     """
     place = locate_artifact_copy(address, folder)
-    mark = place.name
     if (found := _get_only_entry(place)) is not None and is_intact(found, digest):
         return found
     from filelock import FileLock
@@ -185,10 +182,10 @@ def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, di
     from windvane.tasks.stores.mlflow_client import download_artifact
 
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{mark}.lock"):
+    with FileLock(folder / f"{place.name}.lock"):
         if (found := _get_only_entry(place)) is not None and is_intact(found, digest):
             return found  # another process was faster
-        part, old = folder / f".{mark}.part", folder / f".{mark}.old"
+        part, old = folder / f".{place.name}.part", folder / f".{place.name}.old"
         for left in (part, old):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
@@ -197,8 +194,7 @@ def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, di
             place.rename(old)
         part.rename(place)
         shutil.rmtree(old, ignore_errors=True)
-    found = _get_only_entry(place)
-    if found is None:
+    if (found := _get_only_entry(place)) is None:
         raise FileNotFoundError(f"{address}: is empty in MLflow's artifact store")
     return found
 
@@ -264,10 +260,8 @@ def check_stored_model(folder: Path, manifest_sha256: str) -> None:
     sample = pd.read_parquet(io.BytesIO(verify_folder(folder, manifest_sha256, [SAMPLE_FILE])[SAMPLE_FILE]))
     expected = sample.pop("_prediction").to_numpy()
     answered = np.asarray(load_model(folder, manifest_sha256).predict(sample))
-    same = (
-        np.allclose(answered, expected, rtol=1e-9) if expected.dtype.kind == "f" else bool((answered == expected).all())
-    )
-    if not same:
+    is_number = expected.dtype.kind == "f"
+    if not (np.allclose(answered, expected, rtol=1e-9) if is_number else (answered == expected).all()):
         raise Corrupted(f"{folder}: predicts differently than in training. Train again with `windvane train`")
 
 
@@ -283,8 +277,9 @@ def run_smoke_test() -> int:
     told = sys.stdin.read()
     if not told:
         return 0  # whoever started this process needs it no more
+    folder, manifest_sha256 = json.loads(told)
     try:
-        check_stored_model(Path(json.loads(told)[0]), json.loads(told)[1])
+        check_stored_model(Path(folder), manifest_sha256)
     except WindvaneError as e:
         print(e, file=sys.stderr)
         return e.exit_code

@@ -76,8 +76,8 @@ class Served:
         self.headers: list[Any] = []
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{auth_middleware.get_port(listener)}"
-        inner = SecretMiddleware(self._inside, credentials, auth_middleware.get_port(listener))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        inner = SecretMiddleware(self._inside, credentials, listener.getsockname()[1])
 
         async def outside(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http":

@@ -120,7 +120,6 @@ def test_a_window_is_a_stretch_of_the_predictions_own_time(engine: sa.Engine, pr
         "2026-01-02",
     ]
     assert [j.id for j in read_labelled_predictions(engine, project, PredictionQuery(unlabelled=True))] == sorted(days)
-    assert [j.inputs for j in read_labelled_predictions(engine, project, PredictionQuery(inputs=False))] == [None, None]
 
 
 def test_numbers_that_order_the_rows_are_times_too(engine: sa.Engine, project: str) -> None:

@@ -17,8 +17,14 @@ from tests.support.ledgers import answer, put
 from windvane.ledger import database, labels, laps, versions
 from windvane.ledger.labels import LabelStatement, PredictionQuery, read_labelled_predictions, record_labels
 from windvane.ledger.prediction_writer import PredictionWriter
-from windvane.ledger.predictions import RemovedRows, erase_ids, erase_subject, expire_predictions
-from windvane.ledger.privacy import HASH_KEY, PrivacyRules
+from windvane.ledger.predictions import (
+    HASH_KEY,
+    PrivacyRules,
+    RemovedRows,
+    erase_ids,
+    erase_subject,
+    expire_predictions,
+)
 from windvane.ledger.schema import erasures
 from windvane.ledger.schema import labels as statements
 from windvane.ledger.schema import predictions as table

@@ -17,7 +17,7 @@ from tests.support.tables import chosen, houses
 from windvane.ledger import database, labels, windows
 from windvane.ledger.database import to_timestamp
 from windvane.ledger.labels import LabelStatement
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import PrivacyRules
 from windvane.ledger.versions import VersionFacts
 from windvane.monitoring import window_frames
 from windvane.monitoring.watch.windows import (

@@ -9,8 +9,7 @@ import sqlalchemy as sa
 
 from windvane.ledger import predictions
 from windvane.ledger.database import build_upsert
-from windvane.ledger.predictions import Prediction
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import Prediction, PrivacyRules
 
 
 def answer(id: str, **more: Any) -> Prediction:

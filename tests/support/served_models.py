@@ -30,7 +30,7 @@ from windvane.serving.compiled import engine_files
 from windvane.serving.http.access_control import ApiKeys, HostNames
 from windvane.serving.http.access_control import parse_api_keys as known
 from windvane.serving.http.app import LabelHandler, ScoringApp, ServiceMetrics
-from windvane.serving.http.invocations import IdTimeColumns, InvocationHandler, PredictionRecorder
+from windvane.serving.http.invocations import IdTimeColumns, InvocationHandler
 from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.models import model_pipeline
@@ -147,7 +147,7 @@ class Client:
         self,
         site: Site,
         following: ChampionFollower,
-        recorder: PredictionRecorder | None,
+        recorder: PredictionWriter | None,
         keys: ApiKeys | None = None,
         roles: IdTimeColumns | None = None,
     ) -> None:
