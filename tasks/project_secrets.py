@@ -27,8 +27,7 @@ def read_project_secret(home: Path) -> str:
 def renew_project_secret(home: Path) -> str:
     """Replace the project's secret: what runs keeps the old one until it is started again."""
     path = home / SECRET_FILE
-    part = _write_new_secret(path)
-    os.replace(part, path)
+    os.replace(_write_new_secret(path), path)
     return path.read_text(encoding="ascii")
 
 
