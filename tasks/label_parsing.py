@@ -1,6 +1,4 @@
-"""Labels from files and requests: which ids, labels and times are valid, and reading them from CSV, Parquet or JSON
-lines.
-"""
+"""Labels from files and requests: which ids, labels and times are valid, and reading them from CSV, Parquet or JSON lines."""
 
 from __future__ import annotations
 

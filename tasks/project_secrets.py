@@ -1,6 +1,4 @@
-"""Secrets that a project makes once for itself, and the privacy rules of the ledger that need one: dropped and hashed
-columns.
-"""
+"""Secrets that a project makes once for itself, and the privacy rules of the ledger that need one: dropped and hashed columns."""
 
 from __future__ import annotations
 

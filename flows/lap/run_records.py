@@ -1,6 +1,4 @@
-"""The record of a lap in MLflow and in the ledger: the run with what it starts from, the summary, the verdict and the
-promotion.
-"""
+"""The record of a lap in MLflow and in the ledger: the run with what it starts from, the summary, the verdict and the promotion."""
 
 from __future__ import annotations
 

@@ -14,15 +14,10 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect.events import DeploymentEventTrigger
-from prefect.runner import Runner
-from prefect.schedules import Cron
-from prefect.types.entrypoint import EntrypointType
 from sqlalchemy.exc import SQLAlchemyError
 
-from windvane.flows import steps
 from windvane.flows.monitoring import RETRAIN_EVENT, make_resource_id
-from windvane.flows.orchestration import libraries, reconciliation, scheduled_flows
+from windvane.flows.orchestration import libraries
 from windvane.flows.services.up_state import HEARTBEAT_FILE
 from windvane.monitoring.watch.event_clock import Clock, CronTicks, read_event_clock
 from windvane.tasks.io import write_json
@@ -37,6 +32,12 @@ MAX_CONCURRENT_RUNS = 4
 
 def make_deployments(project: Project, clock: Clock) -> list[Any]:
     """The lap and the check of a window, under the project's name. With the events' clock the schedules are not Prefect's."""
+    from prefect.events import DeploymentEventTrigger
+    from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
+
+    from windvane.flows import steps
+    from windvane.flows.orchestration import scheduled_flows
 
     def at(cron: str | None) -> Any:
         return Cron(cron, timezone="UTC") if cron is not None and clock == "wall" else None
@@ -67,6 +68,10 @@ def run_schedules(project: Project, clock: Clock) -> None:
 
 
 async def _run_prefect_runner(project: Project, clock: Clock, made: list[Any]) -> None:
+    from prefect.runner import Runner
+
+    from windvane.flows.orchestration import reconciliation
+
     # On shutdown schedules stay as they are: what was missed is collapsed at the next start.
     runner = Runner(
         name=f"windvane-{project.name}",
@@ -85,6 +90,8 @@ def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) 
 
     What does not respond now is tried again in the next round. Anything else ends this thread, and with it the signs of life.
     """
+    from windvane.flows.orchestration import reconciliation
+
     owed, due, asked = reconciliation.PendingLapStarter(project), 0.0, 0.0
     schedule = project.settings.schedule
     ticks = CronTicks({"lap": schedule.train, "monitor": schedule.monitor})

@@ -32,7 +32,7 @@ from windvane.tasks import errors, io, process_environment
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import cache_folder
 
-PREFECT_DATABASE_FILE = "prefect.db"
+PREFECT_DATABASE_FILE, _DATABASE_LOCK_FILE = "prefect.db", "prefect.db.lock"
 # Names another database: then Prefect has that one, and this file none.
 _OTHER_DATABASE_VARIABLES = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
 
@@ -45,7 +45,7 @@ def prepare_prefect_database(home: Path) -> None:
     path = home / PREFECT_DATABASE_FILE
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _lock_database(home):
+        with FileLock(home / _DATABASE_LOCK_FILE):
             _set_damaged_aside(path)
             if sqlite_files.inspect_database(path) is None and _read_revision(find_prefect_template()) is not None:
                 with suppress(_NoTemplate):
@@ -61,7 +61,7 @@ def complete_prefect_database(home: Path) -> None:
     if any(name in os.environ for name in _OTHER_DATABASE_VARIABLES):
         return
     path = home / PREFECT_DATABASE_FILE
-    with _lock_database(home):
+    with FileLock(home / _DATABASE_LOCK_FILE):
         known = sqlite_files.inspect_database(path)
         if (
             known is not None
@@ -150,10 +150,6 @@ def _read_revision(database: Path) -> str | None:
     except (OSError, sqlite3.Error):
         return None
     return None if known is None else known.revision
-
-
-def _lock_database(home: Path) -> FileLock:
-    return FileLock(home / f"{PREFECT_DATABASE_FILE}.lock")
 
 
 def check_prefect_access(url: str) -> None:

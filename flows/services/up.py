@@ -1,6 +1,4 @@
-"""`windvane up`: which services a project needs, where they listen, and what people see of them. supervisor.py runs
-them.
-"""
+"""`windvane up`: which services a project needs, where they listen, and what people see of them. supervisor.py runs them."""
 
 from __future__ import annotations
 
