@@ -1,4 +1,4 @@
-"""What each command does, apart from how it is typed (cli/main.py). Imports a room only when its command runs."""
+"""Commands whose work is more than one call of a room: init, check, promote, rollback, labels, erase."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError
 
 from windvane.ledger import versions
 from windvane.tasks import errors, project_secrets
@@ -19,18 +21,7 @@ if TYPE_CHECKING:
     from windvane.flows.model_promotion import PromotionResult
 
 
-def run_train_command(root: Path, cause: str, depth: str, trial_runs: bool, console: Console) -> dict[str, Any]:
-    """One manual lap."""
-    from windvane.flows.lap import lap_runner
-
-    outcome = lap_runner.run_lap(
-        Project(root), cause, "refit" if depth == "refit" else "search", console, trial_runs=trial_runs
-    )
-    assert outcome is not None  # only a decision's lap may find that there is nothing to do
-    return outcome.to_json()
-
-
-def run_init_command(root: Path, table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
+def init_project(root: Path, table: str, options: dict[str, Any], console: Console) -> dict[str, Any]:
     """Propose settings for a table: write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
     from windvane.tasks import project_files
     from windvane.tasks.settings import settings_proposal, yaml_files
@@ -64,7 +55,7 @@ def run_init_command(root: Path, table: str, options: dict[str, Any], console: C
     return {"kind": proposal.kind, "rows": proposal.rows, "columns": proposal.columns, "params": proposal.params}
 
 
-def run_check_command(root: Path, console: Console) -> dict[str, Any]:
+def check_project(root: Path, console: Console) -> dict[str, Any]:
     """Everything that can be known to be wrong before a lap."""
     problems: list[str] = []
     try:
@@ -72,22 +63,12 @@ def run_check_command(root: Path, console: Console) -> dict[str, Any]:
     except WindvaneError as e:
         problems.append(str(e))
     else:
-        for look in (
-            _check_disk,
-            _check_git,
-            _check_source,
-            _check_ledger,
-            _check_champion,
-            _check_mlflow,
-            _check_prefect,
-            _check_services,
-        ):
+        for look in CHECKS:
             try:
                 look(project, console)
-            except WindvaneError as e:
-                problems.append(str(e))
             except Exception as e:
-                if (known := errors.explain_disk_error(e, project.home)) is None:
+                known = e if isinstance(e, WindvaneError) else errors.explain_disk_error(e, project.home)
+                if known is None:
                     raise
                 problems.append(str(known))
             if problems and look is _check_disk:
@@ -99,99 +80,20 @@ def run_check_command(root: Path, console: Console) -> dict[str, Any]:
     return {"ok": not problems, "problems": problems}
 
 
-def run_score_command(root: Path, source: Path, target: Path, log: bool, console: Console) -> dict[str, Any]:
-    """The champion's predictions for a file."""
-    from windvane.flows import scoring
-
-    return scoring.score_file(Project(root), source, target, log, console)
-
-
-def run_labels_command(root: Path, file: Path, console: Console) -> dict[str, Any]:
-    """Ground truth for predictions, from a file."""
-
-    return import_labels(Project(root), file, console)
-
-
-def run_monitor_command(root: Path, wait: bool, acknowledge: bool, console: Console) -> dict[str, Any]:
-    """One check of production, and what follows from it."""
-    from windvane.flows.monitoring import monitor_production
-
-    project = Project(root)
-    os.chdir(project.root)
-    return monitor_production(project, console, wait=wait, acknowledge=acknowledge)
-
-
-def run_serve_command(root: Path, host: str | None, port: int | None, console: Console) -> dict[str, Any]:
-    """The scoring service, until it is stopped."""
-    from windvane.flows.services import scoring_service
-
-    return scoring_service.run_scoring_service(Project(root), host, port, console)
-
-
-def run_up_command(root: Path, clock: str, console: Console) -> None:
-    """All services, until stopped."""
-    from windvane.flows.services import up
-
-    up.run_all_services(Project(root), "events" if clock == "events" else "wall", console)
-
-
-def run_secret_command(root: Path, renew: bool, console: Console) -> dict[str, Any]:
-    """Who may use the servers that run here."""
-    from windvane.flows.services import up_state
-
-    return up_state.show_secret(Project(root), renew, console)
-
-
-def run_erase_command(root: Path, ids: tuple[str, ...], where: str | None, console: Console) -> dict[str, Any]:
-    """Forget one subject."""
-
-    return erase_from_ledger(Project(root), ids, where, console)
-
-
-def run_replay_command(root: Path, options: dict[str, Any], console: Console) -> dict[str, Any]:
-    """The table's own history through the whole loop."""
-    from windvane.flows.replay import history_replay
-
-    return history_replay.replay_and_report(Project(root), history_replay.ReplayOptions(**options), console)
-
-
-def run_status_command(root: Path, console: Console) -> dict[str, Any]:
-    """Champion, last lap, last promotion."""
-    from windvane.cli import status
-
-    return status.show_status(Project(root), console)
-
-
-def run_versions_command(root: Path, console: Console) -> dict[str, Any]:
-    """Every version, and who serves."""
-    from windvane.cli import status
-
-    return status.show_versions(Project(root), console)
-
-
-def run_clean_command(root: Path, keep: int | None, dry_run: bool, console: Console) -> dict[str, Any]:
-    """Delete what old versions left behind."""
-    from windvane.flows import cleanup
-    from windvane.flows.orchestration import libraries
-
-    libraries.silence_libraries()
-    return cleanup.clean_project(Project(root), keep, dry_run, console)
-
-
-def run_promote_command(root: Path, version: int, console: Console) -> dict[str, Any]:
+def promote_version(project: Project, version: int, console: Console) -> dict[str, Any]:
     """Move the champion manually."""
     from windvane.flows import model_promotion
 
-    moved = model_promotion.promote_manually(Project(root), version, "manual")
+    moved = model_promotion.promote_manually(project, version, "manual")
     console.say(f"  version {moved.move.to_version} serves (before: {moved.move.from_version or 'none'})")
     return _report_promotion(moved, console)
 
 
-def run_rollback_command(root: Path, console: Console) -> dict[str, Any]:
+def roll_back_version(project: Project, console: Console) -> dict[str, Any]:
     """Put back the champion before this one."""
     from windvane.flows import model_promotion
 
-    moved = model_promotion.roll_back_manually(Project(root))
+    moved = model_promotion.roll_back_manually(project)
     console.say(f"  version {moved.move.to_version} serves again (before: {moved.move.from_version})")
     return _report_promotion(moved, console)
 
@@ -245,13 +147,11 @@ def _check_ledger(project: Project, _: Console) -> None:
 
 def _check_champion(project: Project, _: Console) -> None:
     """Whether the files of the version that serves are those that were recorded; elsewhere than here they are not fetched for it."""
-    from windvane.tasks.stores import mlflow_store, model_files
+    from windvane.tasks.stores import model_files
 
     champion = versions.find_champion(project.ledger, project.name)
-    if (
-        champion is not None
-        and (folder := mlflow_store.find_local_path(project.absolute(champion.model_uri))) is not None
-    ):
+    folder = mlflow_store.find_local_path(project.absolute(champion.model_uri)) if champion is not None else None
+    if champion is not None and folder is not None:
         model_files.verify_folder(folder, champion.manifest_sha256)
 
 
@@ -274,31 +174,33 @@ def _check_prefect(_project: Project, _: Console) -> None:
 
 
 def _check_services(project: Project, _: Console) -> None:
-    """Whether the scoring service may listen where it should, and a running `windvane up` has the project's secret."""
+    """Whether the scoring service may listen where it should, notices can be sent, and a running `windvane up` has the secret."""
     from windvane.flows.services import up_state
+    from windvane.monitoring.watch import notifications
     from windvane.serving.http import access_control
 
     access_control.require_keys(
         project.settings.serve.host, access_control.parse_api_keys(os.environ.get(access_control.API_KEYS_VARIABLE))
     )
+    notifications.check_webhook(project)
     if (wrong := up_state.explain_outdated_secret(project)) is not None:
         raise InputError(wrong)
 
 
-def run_backtest_command(
-    root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Console
-) -> dict[str, Any]:
-    """Retraining policies over the table's own history."""
-    from windvane.flows.replay import policy_backtest as playing
-
-    project = Project(root)
-    return playing.backtest_table(project, window, cost, delay, apply, drift, console)
+CHECKS = (
+    _check_disk,
+    _check_git,
+    _check_source,
+    _check_ledger,
+    _check_champion,
+    _check_mlflow,
+    _check_prefect,
+    _check_services,
+)
 
 
 def import_labels(project: Project, file: Path, console: Console) -> dict[str, Any]:
     """Record the statements of `file`: matched, unmatched, duplicates, changed."""
-    from sqlalchemy.exc import DBAPIError
-
     from windvane.ledger.labels import record_labels
     from windvane.tasks import label_parsing
 
@@ -323,8 +225,6 @@ def erase_from_ledger(project: Project, ids: tuple[str, ...], where: str | None,
     """Erase predictions and labels of these ids, or of every id whose input was so (`COLUMN=VALUE`); how many went."""
     if bool(ids) == bool(where):
         raise InputError("erase: name the rows: either --id ID (several times), or --where COLUMN=VALUE")
-    from sqlalchemy.exc import DBAPIError
-
     from windvane.ledger import predictions
     from windvane.tasks import label_parsing
 

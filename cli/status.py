@@ -12,7 +12,7 @@ from cronsim import CronSim
 
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
-from windvane.ledger.versions import GateJudgement, Promotion, Version
+from windvane.ledger.versions import GateJudgement, Version
 from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.console import Console, format_metric, format_table
 from windvane.tasks.project import Project
@@ -23,11 +23,8 @@ from windvane.tasks.stores.mlflow_client import CHALLENGER_ALIAS, CHAMPION_ALIAS
 def show_status(project: Project, console: Console) -> dict[str, Any]:
     """The project's state as plain values, and as a few lines for people."""
     engine, name = project.ledger, project.name
-    champion, last, lap = (
-        versions.find_champion(engine, name),
-        versions.find_last_promotion(engine, name),
-        laps.find_newest_lap(engine, name),
-    )
+    champion, last = versions.find_champion(engine, name), versions.find_last_promotion(engine, name)
+    lap = laps.find_newest_lap(engine, name)
     shown: dict[str, Any] | None = None
     if champion is not None and last is not None:
         age = datetime.now(UTC) - datetime.fromisoformat(last.promoted)
@@ -50,13 +47,10 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
         )
         console.say(f"    why: {last.reason}")
         low, high = summary["interval"]
-        console.say(
-            f"    test {shown['metric']}: {format_metric(summary['test'])} (95 % interval {format_metric(low)} to {format_metric(high)})"
-        )
-        console.say(
-            f"    data version {champion.data_version}"
-            + (f", trained until {champion.taught_until}" if champion.taught_until else "")
-        )
+        interval = f"(95 % interval {format_metric(low)} to {format_metric(high)})"
+        console.say(f"    test {shown['metric']}: {format_metric(summary['test'])} {interval}")
+        until = f", trained until {champion.taught_until}" if champion.taught_until else ""
+        console.say(f"    data version {champion.data_version}{until}")
     else:
         console.say("  no champion yet; next: windvane train")
     lapped = None
@@ -152,14 +146,21 @@ CAUSE_WIDTH_CHARACTERS = 44
 def show_versions(project: Project, console: Console) -> dict[str, Any]:
     """All versions of the project, the newest last, as plain values and as a table for people."""
     engine, name = project.ledger, project.name
-    known, moves, judged = (
-        versions.list_versions(engine, name),
-        versions.list_promotions(engine, name),
-        versions.read_newest_judgements(engine, name),
-    )
-    causes, serving = laps.read_lap_causes(engine, name), find_version_roles(known, moves)
+    known, moves = versions.list_versions(engine, name), versions.list_promotions(engine, name)
+    judged, causes = versions.read_newest_judgements(engine, name), laps.read_lap_causes(engine, name)
+    # When each version was promoted last.
+    promoted = {move.to_version: move.promoted for move in moves}
+    # As MLflow's aliases show: the newest version is challenger until it is promoted.
+    serving = {known[-1].version: CHALLENGER_ALIAS} if known and known[-1].version not in promoted else {}
+    if moves:
+        serving[moves[-1].to_version] = CHAMPION_ALIAS
     content = [
-        _describe_version(one, judged.get(one.version), causes.get(one.run_id), serving.get(one.version), moves)
+        {
+            **_describe_version(one, judged.get(one.version)),
+            "serves": serving.get(one.version),
+            "cause": causes.get(one.run_id),
+            "promoted": promoted.get(one.version),
+        }
         for one in known
     ]
     if content:
@@ -170,39 +171,20 @@ def show_versions(project: Project, console: Console) -> dict[str, Any]:
     return {"versions": content}
 
 
-def find_version_roles(known: tuple[Version, ...], moves: tuple[Promotion, ...]) -> dict[int, str]:
-    """Who is champion, and who challenger, as MLflow's aliases show: the newest version is that until it is promoted."""
-    found = {moves[-1].to_version: CHAMPION_ALIAS} if moves else {}
-    newest = known[-1].version if known else None
-    if newest is not None and newest not in {move.to_version for move in moves}:
-        found[newest] = CHALLENGER_ALIAS
-    return found
-
-
-def _describe_version(
-    version: Version,
-    judgement: GateJudgement | None,
-    cause: str | None,
-    serves: str | None,
-    moves: tuple[Promotion, ...],
-) -> dict[str, Any]:
+def _describe_version(version: Version, judgement: GateJudgement | None) -> dict[str, Any]:
     summary = version.facts.summary
     low, high = summary["interval"]
-    told = {} if judgement is None else judgement.verdict.get("outcome", {})
-    promoted = [move.promoted for move in moves if move.to_version == version.version]
+    verdict = {} if judgement is None else judgement.verdict
     return {
         "version": version.version,
-        "serves": serves,
         "verdict": None if judgement is None else "promoted" if judgement.accepted else "refused",
-        "reason": told.get("reason") or (None if judgement is None else judgement.verdict.get("reason")),
+        "reason": verdict.get("outcome", {}).get("reason") or verdict.get("reason"),
         "candidate": summary["chosen"],
         "metric": version.facts.metric,
         "value": summary["test"],
         "low": low,
         "high": high,
-        "cause": cause,
         "registered": version.registered,
-        "promoted": promoted[-1] if promoted else None,
         "collected": version.collected,
         "data_version": version.data_version,
         "run_id": version.run_id,

@@ -99,9 +99,8 @@ def registered(lap: LapContext, mark: str) -> Version | None:
 
     Raises InputError where its model files were deleted.
     """
-    version = versions.find_version_by_fingerprint(lap.project.ledger, lap.project.name, mark) or _left_by_a_kill(
-        lap, mark
-    )
+    version = versions.find_version_by_fingerprint(lap.project.ledger, lap.project.name, mark)
+    version = version or _left_by_a_kill(lap, mark)
     if version is not None and version.collected is not None:
         raise InputError(
             f"data, params and code are those of version {version.version}, whose model files were deleted on "
@@ -276,9 +275,8 @@ def _adopt_moved_alias(project: Project, last: Promotion, pointed: int | None) -
     except Corrupted as e:
         note = f"the alias champion was moved to version {pointed}, whose bytes are not those recorded: put back. {e}"
         return f"{note}{_append_note(update_champion_alias(project, last))}"
-    move = versions.make_promotion(
-        last.to_version, version.version, "adopted", "the alias was moved manually in MLflow"
-    )
+    why = "the alias was moved manually in MLflow"
+    move = versions.make_promotion(last.to_version, version.version, "adopted", why)
     versions.record_promotion(project.ledger, project.name, move)
     versions.record_alias_update(project.ledger, project.name, move)
     return f"version {version.version} was made champion manually in MLflow: adopted and recorded"
@@ -288,10 +286,9 @@ def _restore_alias(project: Project, last: Promotion, pointed: int | None) -> st
     """The alias points elsewhere: to where the ledger has it, again."""
     if (note := update_champion_alias(project, last)) is not None:
         return note
-    known = pointed is None or versions.find_version(project.ledger, project.name, pointed) is not None
-    whom = (
-        "nothing" if pointed is None else f"version {pointed}" + ("" if known else ", which the ledger does not know")
-    )
+    whom = "nothing" if pointed is None else f"version {pointed}"
+    if pointed is not None and versions.find_version(project.ledger, project.name, pointed) is None:
+        whom += ", which the ledger does not know"
     return f"the alias champion pointed to {whom}: put back to version {last.to_version}"
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from windvane.flows import model_promotion
 from windvane.flows.model_promotion import VersionDeleted, reconcile_model_registry, require_champion
@@ -26,7 +28,7 @@ from windvane.monitoring.watch import notifications
 from windvane.monitoring.watch.event_clock import Clock
 from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
 from windvane.monitoring.watch.window_checks import MonitoringPass, copy_through_json, find_window_decision
-from windvane.tasks.console import Console
+from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
@@ -40,14 +42,10 @@ RollbackAction = Callable[[Project, int, str, str], object]
 LAP_POLL_SECONDS = 1.0
 
 
-def _promote_earlier_version(project: Project, version: int, cause: str, reason: str) -> object:
-    return model_promotion.promote_manually(project, version, cause, reason)
-
-
 def act_on_decision(
-    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction = _promote_earlier_version
+    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction | None = None
 ) -> None:
-    """Do at once what no lap has to do. A retraining waits for retrain(). `put_back`: makes an earlier version champion."""
+    """Do at once what no lap has to do. A retraining waits for its lap. `put_back`: makes an earlier version champion."""
     if not entry.open:
         return
     if entry.action == "rollback":
@@ -129,10 +127,8 @@ def _announce_decision(project: Project, owed: DecisionRecord, console: Console)
 def _wait_for_lap(project: Project, owed: DecisionRecord, console: Console) -> RetrainingState:
     while (now := decisions.find_decision(project.ledger, owed.id)) is not None and now.open:
         console.working(f"waiting for the lap: {now.state}")
-        if (
-            up_state.read_running_up(project.home) is None
-            and laps.find_living_token(project.ledger, project.name) is None
-        ):
+        lost = up_state.read_running_up(project.home) is None
+        if lost and laps.find_living_token(project.ledger, project.name) is None:
             return run_pending_retraining(project, console, wait=False)
         time.sleep(LAP_POLL_SECONDS)
     return _read_retraining_state(project, owed)
@@ -144,7 +140,7 @@ def _read_retraining_state(project: Project, owed: DecisionRecord) -> Retraining
 
 
 def _roll_back_champion(
-    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction = _promote_earlier_version
+    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction | None = None
 ) -> None:
     """Put the version before back. Recorded in MLflow; what keeps MLflow from being updated is repaired by the next lap or check."""
     engine, name = project.ledger, project.name
@@ -157,7 +153,7 @@ def _roll_back_champion(
         decisions.close_decision(engine, entry.id, "skipped", "the champion has changed since")
         return
     try:
-        put_back(project, earlier, "probation", entry.reason)
+        (put_back or model_promotion.promote_manually)(project, earlier, "probation", entry.reason)
     except ChampionMoved:
         decisions.close_decision(engine, entry.id, "skipped", "the champion has changed since")
         return
@@ -170,21 +166,16 @@ def _roll_back_champion(
 
 
 def log_check_run(
-    project: Project, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, pages: Sequence[Path]
+    project: Project, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, page: Path
 ) -> None:
-    """A run for a check that found something, with what caused it, its figures and its pages."""
+    """A run for a check that found something, with what caused it, its figures and its page."""
     tracker = project.tracker
     said = ", ".join(look.drift.columns[:3])
     name = f"watch: {entry.action}: {look.diagnosis.change}" + (f" in {said}" if said else "")
-    tags = {
-        "windvane.watch": seen.start,
-        "windvane.cause": entry.reason,
-        "windvane.decision": entry.id,
-        "windvane.action": entry.action,
-        "windvane.diagnosis": look.diagnosis.change,
-        "windvane.version": str(seen.version),
-        "mlflow.note.content": f"**{entry.action}**: {entry.reason}\n\n{look.diagnosis.change}: {look.diagnosis.why}",
-    }
+    told = {"watch": seen.start, "cause": entry.reason, "decision": entry.id, "action": entry.action}
+    told |= {"diagnosis": look.diagnosis.change, "version": str(seen.version)}
+    tags = {f"windvane.{name}": value for name, value in told.items()}
+    tags["mlflow.note.content"] = f"**{entry.action}**: {entry.reason}\n\n{look.diagnosis.change}: {look.diagnosis.why}"
     run = tracker.start(name[:250], f"watch-{entry.id}", tags)
     figures = {
         "rows": float(seen.rows),
@@ -198,8 +189,7 @@ def log_check_run(
         "gain_expected": entry.gain,
     }
     tracker.log(run, metrics=figures)
-    for page in pages:
-        tracker.store(run, page, "watch")
+    tracker.store(run, page, "watch")
     tracker.end(run)
     windows.record_window_run(project.ledger, project.name, seen, run)
 
@@ -217,7 +207,7 @@ class CheckReporter:
         report = self.report(seen)
         act_on_decision(self._project, entry, self._console)
         if entry.action != "wait" or look.drift.alarm is not False:
-            self._log(seen, look, entry, Path(report))
+            self._log(seen, look, entry, report)
         notifications.notify_of_check(self._project, look, entry)
 
     def _log(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
@@ -225,20 +215,22 @@ class CheckReporter:
         if self._away:
             return
         try:
-            log_check_run(self._project, seen, look, entry, [page])
+            log_check_run(self._project, seen, look, entry, page)
         except WindvaneError as e:
             self._away = True
             self._console.say(f"  note: checks of this pass are not in MLflow: {e}")
 
-    def report(self, seen: WindowRecord) -> str:
+    def report(self, seen: WindowRecord) -> Path:
         """Write a check's page, with Evidently's report behind ours; where. Pages before it that had nothing to report let theirs go."""
         mine = windows.list_windows(self._project.ledger, self._project.name, seen.version)
         for earlier in mine:
             kept = report_path(self._project, earlier.version, earlier.start)
-            if earlier.start < seen.start and kept.exists() and _is_quiet(earlier):
+            if earlier.start >= seen.start or not kept.exists():
+                continue
+            if WindowAssessment.from_json(earlier.look).drift.alarm is False:
                 kept.unlink()
                 self._write(earlier, mine)
-        return str(self._write(seen, mine))
+        return self._write(seen, mine)
 
     def _write(self, seen: WindowRecord, mine: tuple[WindowRecord, ...]) -> Path:
         from windvane.monitoring.watch import report
@@ -257,10 +249,6 @@ class CheckReporter:
         return path
 
 
-def _is_quiet(seen: WindowRecord) -> bool:
-    return WindowAssessment.from_json(seen.look).drift.alarm is False
-
-
 _END_OF_TIME = "9999"
 _LOCK_FILE = "watch.lock"
 
@@ -269,8 +257,6 @@ def monitor_production(
     project: Project, console: Console, *, clock: Clock = "wall", wait: bool = False, acknowledge: bool = False
 ) -> dict[str, Any]:
     """One pass over what is new; what it saw, decided and did. While another one checks, it ends at once and reports why."""
-    from filelock import FileLock, Timeout
-
     champion = require_champion(project)
     lock = FileLock(project.home / _LOCK_FILE)
     try:
@@ -313,30 +299,22 @@ def _check_and_decide(
         taught = f" until {champion.taught_until}" if champion.taught_until else ""
         told = _make_empty_result(champion.version, f"no rows yet since version {champion.version} was trained{taught}")
     else:
-        told = _make_result(*found, production, pages.report(found[0]))
+        told = _make_result(*found, production, str(pages.report(found[0])))
     until = min((p.end for p in production.places() if not p.closed), default=_END_OF_TIME)
     write_json({"state": production.state, "until": until, "told": told}, path)
     return told
 
 
 def _validate_kept_result(told: Any) -> dict[str, Any]:
-    """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged."""
-    whole = {name: told[name] for name in ("quality", "diagnosis", "decision", "reason", "report", "version")}
-    whole["window"] = {**dict(told["window"]), **{name: told["window"][name] for name in ("rows", "from", "to")}}
-    if whole["window"]["rows"]:
-        whole["window"] |= {name: told["window"][name] for name in ("closed", "labelled")}
-    whole["drift"] = {
-        **dict(told["drift"]),
-        "alarm": None if told["drift"]["alarm"] is None else bool(told["drift"]["alarm"]),
-        "columns": list(told["drift"]["columns"]),
-    }
-    return {**told, **whole}
+    """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged: what cannot be printed."""
+    _print_result(told, SilentConsole())
+    _ = told["quality"], told["version"], told["drift"]["columns"]
+    return dict(told)
 
 
 def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
-    empty = {"rows": 0, "from": None, "to": None}
     return {
-        "window": empty,
+        "window": {"rows": 0, "from": None, "to": None},
         "drift": {"alarm": False, "columns": []},
         "quality": None,
         "diagnosis": "none",
@@ -350,23 +328,12 @@ def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
 def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Production, report: str) -> dict[str, Any]:
     look = WindowAssessment.from_json(seen.look)
     quality = look.quality if look.quality.loss is not None or look.estimate is None else look.estimate
+    window = {"rows": seen.rows, "from": seen.start, "to": seen.end, "closed": seen.closed, "labelled": seen.labelled}
+    drift = {name: getattr(look.drift, name) for name in ("alarm", "p", "level", "note")}
     hidden = [] if seen.origin == "source" else list(production.hidden)
     return {
-        "window": {
-            "rows": seen.rows,
-            "from": seen.start,
-            "to": seen.end,
-            "closed": seen.closed,
-            "labelled": seen.labelled,
-        },
-        "drift": {
-            "alarm": look.drift.alarm,
-            "columns": list(look.drift.columns),
-            "p": look.drift.p,
-            "level": look.drift.level,
-            "note": look.drift.note,
-            "left_out": hidden,
-        },
+        "window": window,
+        "drift": {**drift, "columns": list(look.drift.columns), "left_out": hidden},
         "quality": asdict(quality),
         "diagnosis": look.diagnosis.change,
         "why": look.diagnosis.why,
@@ -398,9 +365,8 @@ def _print_result(told: dict[str, Any], console: Console) -> None:
 
 
 def _acknowledge_stops(project: Project, console: Console) -> None:
-    stops = [
-        d for d in decisions.list_decisions(project.ledger, project.name, acting=True) if d.action == "stop" and d.open
-    ]
+    acting = decisions.list_decisions(project.ledger, project.name, acting=True)
+    stops = [one for one in acting if one.action == "stop" and one.open]
     for one in stops:
         decisions.close_decision(project.ledger, one.id, "done", ACKNOWLEDGED_NOTE)
         console.say(f"  acknowledged: {one.reason}")

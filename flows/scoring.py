@@ -54,7 +54,9 @@ def score_file(project: Project, source: Path, target: Path, log: bool, console:
     version = require_champion(project)
     work = project.home / "scoring" / _hash_work(source, version, log)
     with ExitStack() as stack:
-        writer = stack.enter_context(closing(_open_writer(project))) if log else None
+        writer = None
+        if log:
+            writer = stack.enter_context(closing(PredictionWriter(project.ledger, project.name, project.privacy)))
         scorer = _Scorer(project, version, source, work, writer)
 
         def scored() -> Iterator[pa.Table]:
@@ -132,15 +134,16 @@ class _Scorer:
             given.append(Prediction(id, number, row, output, time=row.get(problem.time) if problem.time else None))
         assert self._writer is not None
         try:
-            waiting = [self._writer.submit(given[at : at + GROUP_ROWS]) for at in range(0, len(given), GROUP_ROWS)]
+            for future in [self._writer.submit(given[at : at + GROUP_ROWS]) for at in range(0, len(given), GROUP_ROWS)]:
+                future.result()
         except InvalidPrediction as e:
             raise InputError(f"{self._source}: {e}. Fix the file") from None
-        _wait_until_durable(waiting)
+        except (LedgerFailed, LedgerFull, LedgerClosed) as e:
+            raise Outage(f"{e}. What was finished is kept; run the command again to go on") from e
 
 
 def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataFrame], Predictions]]:
     """The engine that is faster on large batches of this version, by name, and what predicts a conformed frame with it."""
-
     kind = definitions.load_problem_type(version.facts.kind)
     bulk = version.facts.bulk or {}
     if bulk.get("engine") == "compiled":
@@ -156,18 +159,6 @@ def _predict_compiled(engine: PredictionEngine, signature: ModelSignature, frame
     said = engine.predict(convert_to_plain_columns(frame, signature))
     classes = None if signature.classes is None else np.array(signature.classes)
     return Predictions(np.array(said.values), said.proba, classes)
-
-
-def _wait_until_durable(waiting: list[Any]) -> None:
-    try:
-        for future in waiting:
-            future.result()
-    except (LedgerFailed, LedgerFull, LedgerClosed) as e:
-        raise Outage(f"{e}. What was finished is kept; run the command again to go on") from e
-
-
-def _open_writer(project: Project) -> PredictionWriter:
-    return PredictionWriter(project.ledger, project.name, project.privacy)
 
 
 def _hash_work(source: Path, version: Version, log: bool) -> str:
@@ -223,11 +214,9 @@ def write_pieces(tables: Iterator[pa.Table], path: Path, suffix: str) -> None:
         for i, table in enumerate(tables):
             table.to_pandas().to_csv(path, mode="a", header=i == 0, index=False)
         return
-    writer = None
-    try:
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
         for table in tables:
-            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
             writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()

@@ -34,6 +34,7 @@ from windvane.flows.lap.context import (
 from windvane.flows.training import run_lap
 from windvane.ledger import laps
 from windvane.monitoring.records import LapDepth
+from windvane.monitoring.watch import notifications
 from windvane.tasks.console import Console
 from windvane.tasks.errors import Outage
 from windvane.tasks.lap_outcome import LapOutcome
@@ -48,10 +49,10 @@ class StepPolicy:
     work: Callable[..., Any]
     timeout: float
     retries: int = 0
-    wait: tuple[float, ...] = (2, 10, 60)
 
 
 HOUR_SECONDS = 3600.0
+RETRY_DELAYS_SECONDS = (2.0, 10.0, 60.0)
 STEP_POLICIES: dict[str, StepPolicy] = {
     # Only a source may meet an outage; reading, validating and splitting files on disk cannot.
     "fetch": StepPolicy(run_fetch_step, timeout=12 * HOUR_SECONDS, retries=3),
@@ -97,7 +98,7 @@ def _task(name: str, policy: StepPolicy) -> Task[..., Timed]:
         timed,
         name=name,
         retries=policy.retries,
-        retry_delay_seconds=list(policy.wait[: policy.retries]) or None,
+        retry_delay_seconds=list(RETRY_DELAYS_SECONDS[: policy.retries]) or None,
         retry_condition_fn=_is_outage if policy.retries else None,
         timeout_seconds=policy.timeout,
         # What passes between steps is frames and models: they stay in memory, and DVC, MLflow and the ledger keep them.
@@ -157,6 +158,7 @@ def lap(
         if mine is None:
             return None
         with track_lap(mine) as begun:
+            notifications.check_webhook(begun.project, unset_allowed=True)
             return _run(begun)
 
 

@@ -84,25 +84,16 @@ def move_into_place(part: Path, path: Path) -> None:
 
 def write_json(content: Any, path: Path) -> None:
     """Write JSON with sorted keys, whole or not at all."""
-    write_whole(
-        path,
-        lambda part: part.write_text(
-            json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-        ),
-    )
-
-
-def read_json(path: Path, remedy: str = RESTORE_REMEDY) -> Any:
-    """Read a JSON file that Windvane wrote. Raises FileNotFoundError, and Corrupted with the remedy for any other content."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:
-        raise Corrupted(f"{path}: is damaged ({e}). {remedy}") from e
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def read_record(path: Path, make: Callable[[Any], T], remedy: str = RESTORE_REMEDY) -> T:
     """What `make` makes of a JSON file that Windvane wrote. Raises FileNotFoundError, and Corrupted where it cannot be made."""
-    content = read_json(path, remedy)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise Corrupted(f"{path}: is damaged ({e}). {remedy}") from e
     try:
         return make(content)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:

@@ -66,16 +66,13 @@ class LapOutcome:
         low, high = self.interval
         score = f"test {self.metric}: {format_metric(self.test)}  (95 % interval {format_metric(low)} to {format_metric(high)})"
         serves = f"version {self.champion} serves" if self.champion else "nothing serves yet"
-        return "\n".join(
-            [
-                format_table(ladder),
-                "",
-                f"  {score}",
-                f"  fit: {self.fit}",
-                f"  verdict: {self.verdict}: {self.reason}",
-                f"  {serves}; {self.seconds:.1f} s",
-            ]
-        )
+        lines = [
+            score,
+            f"fit: {self.fit}",
+            f"verdict: {self.verdict}: {self.reason}",
+            f"{serves}; {self.seconds:.1f} s",
+        ]
+        return "\n".join([format_table(ladder), "", *(f"  {line}" for line in lines)])
 
 
 def describe_version_outcome(version: Version) -> dict[str, Any]:

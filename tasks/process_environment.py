@@ -1,6 +1,4 @@
-"""What a process sets up first: the project's folder, and environment variables that switch off usage statistics of
-libraries.
-"""
+"""What a process sets up first: the project's folder, and environment variables that switch off usage statistics of libraries."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from windvane.ledger import database, sqlite_files, versions
 from windvane.ledger.predictions import PrivacyRules
@@ -23,11 +24,10 @@ from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.settings import project_params as params
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.stores import mlflow_store
+from windvane.tasks.stores.mlflow_client import MlflowTracker
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from windvane.tasks.stores.mlflow_client import MlflowTracker
 
 
 class Project:
@@ -50,23 +50,18 @@ class Project:
 
     @cached_property
     def ledger(self) -> sa.Engine:
-        """The ledger, migrated. Raises what tasks/project.py names for one that cannot be opened."""
-
+        """The ledger, migrated. Raises what open_project_ledger() names for one that cannot be opened."""
         return open_project_ledger(self)
 
     @cached_property
     def privacy(self) -> PrivacyRules:
         """What of a request the ledger may keep. Raises InputError for a column that neither schema.yaml nor the champion knows."""
-        from windvane.tasks import project_secrets
-
         if not (self.settings.ledger.drop or self.settings.ledger.hash):
             return project_secrets.build_privacy_rules(self.settings, self.home)
         from windvane.tasks.validate import table_schema
 
-        champion, agreed = (
-            versions.find_champion(self.ledger, self.name),
-            table_schema.load_schema(self.root / table_schema.SCHEMA_FILE),
-        )
+        champion = versions.find_champion(self.ledger, self.name)
+        agreed = table_schema.load_schema(self.root / table_schema.SCHEMA_FILE)
         known = champion.facts.column_names if champion else set()
         known |= set(agreed.columns) if agreed else set()
         # Before the first lap nothing is known, and nothing answered.
@@ -75,8 +70,6 @@ class Project:
     @cached_property
     def tracker(self) -> MlflowTracker:
         """MLflow, at MLFLOW_TRACKING_URI or in .windvane/."""
-        from windvane.tasks.stores.mlflow_client import MlflowTracker
-
         refuse_missing_mlflow_store(self)
         return MlflowTracker(self.name, self.home, self.tracking_uri)
 
@@ -111,7 +104,6 @@ class Project:
 
     def record(self, version: Version) -> pd.DataFrame:
         """A version's held-out rows with its predictions, as stored when the test split was opened. Raises Corrupted."""
-        from windvane.tasks.errors import Corrupted
         from windvane.tasks.ingest.table_io import read_parquet
         from windvane.tasks.stores.model_files import hash_file
 
@@ -124,8 +116,6 @@ class Project:
 
     def stored(self, version: Version) -> Path:
         """The local folder of a version's model, its bytes yet to be checked. Raises Corrupted where the store has it no more."""
-        from windvane.tasks.errors import Corrupted
-
         try:
             return self.fetch(version.model_uri, version.manifest_sha256)
         except FileNotFoundError as e:
@@ -160,8 +150,6 @@ def open_project_ledger(project: Project) -> sa.Engine:
     Raises InputError for an address that names none, Outage for a server that does not respond, Corrupted for a damaged file, and
     WindvaneError for one that a newer Windvane wrote, or that is gone while MLflow still holds its champion.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
     url = find_ledger_address(project)
     try:
         if not database.ledger_exists(url):
@@ -226,36 +214,26 @@ def refuse_missing_mlflow_store(project: Project) -> None:
 
 
 def _explain_ledger_error(project: Project, url: str, error: Exception) -> WindvaneError:
+    where, first = f"{_name_ledger(project)}: the ledger", _first_line(error)
     if url.startswith("sqlite"):
         path = Path(url.removeprefix("sqlite:///"))
         if errors.is_database_damaged(error):
             return Corrupted(errors.describe_damaged_database(path))
-        said = f"{_name_ledger(project)}: the ledger cannot be opened ({_first_line(error)}). Restore it from a backup"
+        said = f"{where} cannot be opened ({first}). Restore it from a backup"
         return errors.explain_disk_error(error, path) or Outage(said)
-    return _explain_server_error(_name_ledger(project), _first_line(error), error)
-
-
-def _explain_server_error(where: str, first: str, error: Exception) -> WindvaneError:
-    kind: type[WindvaneError] = Outage
-    said = f"does not respond ({first}). Start its server, or correct the address"
+    kind: type[WindvaneError] = InputError
     if isinstance(error, ImportError):
-        kind, said = (
-            InputError,
-            f"needs psycopg, which is not installed ({first}). Install it: pip install 'psycopg[binary]'",
-        )
+        said = f"needs psycopg, which is not installed ({first}). Install it: pip install 'psycopg[binary]'"
     elif any(word in str(error) for word in _REFUSED):
-        kind, said = InputError, f"is refused ({first}). Correct the user, the password or the database in the address"
+        said = f"is refused ({first}). Correct the user, the password or the database in the address"
     elif any(word in str(error) for word in _NO_ADDRESS):
-        kind, said = (
-            InputError,
-            f"has an address that cannot be read ({first}). Write postgresql://USER:PASSWORD@HOST/DATABASE",
-        )
+        said = f"has an address that cannot be read ({first}). Write postgresql://USER:PASSWORD@HOST/DATABASE"
     elif errors.is_disk_full(error):
-        kind, said = (
-            WindvaneError,
-            "has no room: its server's disk is full. Free some space there, then run the command again",
-        )
-    return kind(f"{where}: the ledger {said}")
+        kind = WindvaneError
+        said = "has no room: its server's disk is full. Free some space there, then run the command again"
+    else:
+        kind, said = Outage, f"does not respond ({first}). Start its server, or correct the address"
+    return kind(f"{where} {said}")
 
 
 def _name_ledger(project: Project) -> str:

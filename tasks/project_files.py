@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from windvane.tasks.errors import InputError
@@ -30,10 +31,12 @@ def run_stage(name: str, root: Path) -> None:
     from windvane.tasks.validate import table_validation
 
     write_stage_inputs(root)
-    work = {"ingest": ingestion.run_ingest, "validate": table_validation.run_validation, "split": data_split.run_split}[
-        name
-    ]
-    work(root, project_params.load_settings(root / project_params.PARAMS_FILE))
+    stages = {
+        "ingest": ingestion.run_ingest,
+        "validate": table_validation.run_validation,
+        "split": data_split.run_split,
+    }
+    stages[name](root, project_params.load_settings(root / project_params.PARAMS_FILE))
 
 
 def write_stage_inputs(root: Path) -> None:
@@ -75,24 +78,20 @@ def undo_on_failure(root: Path) -> Iterator[None]:
         for path in set(root.glob("*.yaml.bak*")) - copies:
             path.unlink()
         for name, content in before.items():
-            _restore(root / name, content)
+            path = root / name
+            now = path.read_bytes() if path.is_file() else None
+            if content is None and now is not None:
+                path.unlink()
+            elif content is not None and now != content:
+                write_whole(path, partial(Path.write_bytes, data=content))
         for name in _WRITTEN_FOLDERS:
             with suppress(OSError):  # not there, or not empty
                 (root / name).rmdir()
         if isinstance(e, OSError):
             where, why = e.filename2 or e.filename or root, e.strerror or type(e).__name__
-            raise InputError(
-                f"{where}: cannot be written ({why}). Nothing was changed: fix that, then run it again"
-            ) from e
+            said = f"{where}: cannot be written ({why}). Nothing was changed: fix that, then run it again"
+            raise InputError(said) from e
         raise
-
-
-def _restore(path: Path, content: bytes | None) -> None:
-    if content is None:
-        if path.is_file():
-            path.unlink()
-    elif not path.is_file() or path.read_bytes() != content:
-        write_whole(path, lambda part: part.write_bytes(content))
 
 
 def ignore_state_folder(root: Path) -> bool:

@@ -1,6 +1,4 @@
-"""Secrets that a project makes once for itself, and the privacy rules of the ledger that need one: dropped and hashed
-columns.
-"""
+"""Secrets that a project makes once for itself, and the privacy rules of the ledger that need one: dropped and hashed columns."""
 
 from __future__ import annotations
 
@@ -27,8 +25,7 @@ def read_project_secret(home: Path) -> str:
 def renew_project_secret(home: Path) -> str:
     """Replace the project's secret: what runs keeps the old one until it is started again."""
     path = home / SECRET_FILE
-    part = _write_new_secret(path)
-    os.replace(part, path)
+    os.replace(_write_new_secret(path), path)
     return path.read_text(encoding="ascii")
 
 

@@ -84,11 +84,8 @@ def clear(lap: LapContext, mark: str) -> None:
 @contextmanager
 def open_lap(project: Project, cause: str, depth: LapDepth, console: Console) -> Iterator[LapContext]:
     """Wait for the lease and hold it; the holder is named on the screen."""
-
-    def waiting(holder: laps.LeaseHolder) -> None:
-        console.say(f"waiting for {holder}")
-
-    with laps.hold_lease(project.ledger, project.name, "windvane train", waiting) as lease:
+    engine, name = project.ledger, project.name
+    with laps.hold_lease(engine, name, "windvane train", lambda held: console.say(f"waiting for {held}")) as lease:
         yield LapContext(project, lease, cause, depth, console)
 
 
@@ -123,9 +120,8 @@ def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
     version = versions.find_version_by_fingerprint(engine, name, compute_fingerprint(lap, data_version))
     if version is None:
         return None
-    judgement = versions.find_judgement(
-        engine, name, version.version, fingerprint.hash_gate_settings(lap.project.settings)
-    )
+    gate = fingerprint.hash_gate_settings(lap.project.settings)
+    judgement = versions.find_judgement(engine, name, version.version, gate)
     if judgement is None:
         return None
     waited = f" Waited for {' and '.join(lap.lease.waited_for)}." if lap.lease.waited_for else ""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from windvane.flows.lap.context import LapContext, make_no_new_rows_outcome
 from windvane.ledger import versions
 from windvane.tasks import io, project_secrets
@@ -54,9 +56,10 @@ def run_validate_step(lap: LapContext) -> None:
     proposed = _propose_contract(lap)
     with dvc_pipeline.open_dvc_pipeline(root) as stages:
         moved = stages.changed("validate")
-    before = _read_stage_input(root / io.ACCEPTED_SUMMARY_FILE)
+    # Damaged, it counts as nothing: the ledger has it, and it is handed out again.
+    before = read_cache(root / io.ACCEPTED_SUMMARY_FILE, lambda content: content)
     if moved:
-        write_accepted_digest(lap)
+        _write_stage_input(read_accepted_digest(lap.project), root / io.ACCEPTED_SUMMARY_FILE)
     try:
         _run_stage(lap, "validate", validating.run_validation)
     except InputError:
@@ -83,7 +86,9 @@ def run_split_step(lap: LapContext) -> str:
     with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
         moved = stages.changed("split")
     if moved:  # the same rows keep the sides on which they were judged
-        write_trained_until(lap)
+        champion = versions.find_champion(lap.project.ledger, lap.project.name)
+        until = {"taught_until": champion.facts.taught_until if champion else None}
+        _write_stage_input(until, lap.project.root / io.TRAINED_UNTIL_FILE)
     _run_stage(lap, "split", splitting.run_split)
     with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
         version = stages.version()
@@ -100,17 +105,11 @@ def find_no_new_rows_outcome(lap: LapContext) -> LapOutcome | None:
         known, _, table = read_record(lap.project.artifact(champion, "data/split.json"), _read_split_sizes)
     except FileNotFoundError:
         return None
-    rows, times, now = read_record(
-        lap.project.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE, _read_split_sizes
-    )
-    if now == table:
-        return make_no_new_rows_outcome(lap, champion)
+    path = lap.project.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE
+    rows, times, now = read_record(path, _read_split_sizes)
     until = champion.facts.taught_until
-    return (
-        make_no_new_rows_outcome(lap, champion)
-        if rows <= known and until is not None and times[-1] <= str(until)
-        else None
-    )
+    same = now == table or (rows <= known and until is not None and times[-1] <= str(until))
+    return make_no_new_rows_outcome(lap, champion) if same else None
 
 
 def _read_split_sizes(record: Any) -> tuple[int, list[str], str]:
@@ -142,28 +141,10 @@ def read_accepted_digest(project: Project) -> Any:
         return None
 
 
-def write_accepted_digest(lap: LapContext) -> None:
-    """Hand the validate stage, as a file, what the last accepted table was like."""
-    content, path = read_accepted_digest(lap.project), lap.project.root / io.ACCEPTED_SUMMARY_FILE
-    _write_stage_input(content, path)
-
-
-def write_trained_until(lap: LapContext) -> None:
-    """Hand the split stage, as a file, up to where the champion was trained: what it read from a ledger would not be pure."""
-    champion = versions.find_champion(lap.project.ledger, lap.project.name)
-    content = {"taught_until": champion.facts.taught_until if champion else None}
-    path = lap.project.root / io.TRAINED_UNTIL_FILE
-    _write_stage_input(content, path)
-
-
 def _write_stage_input(content: Any, path: Path) -> None:
+    """Hand a stage, as a file, what it is to know of earlier laps: what it read from a ledger would not be pure."""
     if read_cache(path, lambda known: (known,)) != (content,):
         write_json(content, path)
-
-
-def _read_stage_input(path: Path) -> Any:
-    """What a stage was handed last; None where that was nothing, or is damaged: the ledger has it, and it is handed out again."""
-    return read_cache(path, lambda content: content)
 
 
 def _run_stage(lap: LapContext, name: str, work: Callable[[Path, Settings], None]) -> bool:
@@ -182,9 +163,8 @@ def _refuse_missing_columns(lap: LapContext, profile: TableProfile) -> None:
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
     if champion is None:
         return
-    learned = [name for names in champion.facts.columns.values() for name in names]
     known = {column.name for column in profile.columns} | set(lap.project.settings.problem.ignore)
-    for name in learned:
+    for name in (name for names in champion.facts.columns.values() for name in names):
         if name not in known:
             raise InputError(
                 f"data.source: column {name!r} is gone from {lap.project.settings.data.source} (version {champion.version}, which "
@@ -195,14 +175,12 @@ def _refuse_missing_columns(lap: LapContext, profile: TableProfile) -> None:
 REMOTE_STATE_FILE = "remote.json"
 
 
-def _parse_remote_state(content: Any) -> dict[str, Any]:
-    """What was pushed, and what is to be; made again without it: what is there already is passed over."""
-    remote, pushed, pending = (content[name] for name in ("remote", "pushed", "pending"))
-    return {
-        "remote": str(remote),
-        "pushed": [str(v) for v in pushed],
-        "pending": {k: list(v) for k, v in pending.items()},
-    }
+class RemoteState(BaseModel):
+    """What was pushed to which remote, and what is to be; made again without it: what is there already is passed over."""
+
+    remote: str
+    pushed: list[str] = []
+    pending: dict[str, list[str]] = {}
 
 
 def run_push_step(lap: LapContext, run_id: str | None) -> None:
@@ -213,21 +191,19 @@ def run_push_step(lap: LapContext, run_id: str | None) -> None:
     remote, path = lap.project.settings.data.remote, lap.project.home / REMOTE_STATE_FILE
     if remote is None:
         return
-    known = read_cache(path, _parse_remote_state) or {}
-    if known.get("remote") != remote:
-        known = {"remote": remote, "pushed": [], "pending": {}}
-    pushed: list[str] = known["pushed"]
-    pending: dict[str, Any] = known["pending"]
+    known = read_cache(path, RemoteState.model_validate)
+    if known is None or known.remote != remote:
+        known = RemoteState(remote=remote)
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
-    if champion is not None and champion.data_version not in pushed:
+    if champion is not None and champion.data_version not in known.pushed:
         with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
             if stages.version() == champion.data_version:
-                pending[champion.data_version] = stages.hashes()
-    if not pending:
+                known.pending[champion.data_version] = list(stages.hashes())
+    if not known.pending:
         return
-    write_json(known, path)
+    write_json(known.model_dump(), path)
     lap.console.working("push")
-    hashes = sorted({value for values in pending.values() for value in values})
+    hashes = sorted({value for values in known.pending.values() for value in values})
     try:
         dvc_pipeline.push_outputs(lap.project.root, expand_variables(remote, "data.remote"), remote, hashes)
     except Outage as e:
@@ -235,6 +211,6 @@ def run_push_step(lap: LapContext, run_id: str | None) -> None:
         lap.console.say(f"  warning: {said}")
     else:
         said = f"pushed to {remote}"
-        write_json({**known, "pushed": [*pushed, *pending], "pending": {}}, path)
+        write_json(RemoteState(remote=remote, pushed=[*known.pushed, *known.pending]).model_dump(), path)
     if run_id is not None:
         lap.project.tracker.log(run_id, tags={"windvane.push": said})

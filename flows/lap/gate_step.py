@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,13 +63,12 @@ def run_judge_step(lap: LapContext, challenger: Version) -> Judged:
     against = find_opponent(lap, challenger)
     bench = _read_reference_losses(lap, challenger, against, record)
     if bench is None:
-        bench = compute_reference_losses(
-            lap.project,
-            challenger,
-            against,
-            record,
-            lambda: _compute_refit_losses(lap, challenger, cast("Version", against), record),
-        )
+
+        def refit() -> tuple[NDArray[np.float64], int]:
+            assert against is not None
+            return _compute_refit_losses(lap, challenger, against, record)
+
+        bench = compute_reference_losses(lap.project, challenger, against, record, refit)
     hit_failpoint("judge: compared")
     _store_reference_losses(lap, challenger, against, record, bench)
     hit_failpoint("judge: remembered")
@@ -122,27 +121,24 @@ def compute_reference_losses(
     """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows, and
     how many models were fitted for them.
     """
+    all_rows = np.ones(len(record), dtype=bool)
     if against is None:
-        return ReferenceLosses(
-            record[BASELINE_LOSS_COLUMN].to_numpy(dtype="float64"), np.ones(len(record), dtype=bool), ""
-        )
+        return ReferenceLosses(record[BASELINE_LOSS_COLUMN].to_numpy(dtype="float64"), all_rows, "")
     problem = project.settings.problem
     common = _find_unseen_rows(challenger, against, record, problem.time)
     learned = features.FeatureColumns(**{k: tuple(v) for k, v in against.facts.columns.items()})
     if int(common.sum()) >= promotion_gate.MIN_JUDGED_ROWS and set(learned.names) <= set(record.columns):
-        return ReferenceLosses(
-            compute_record_losses(problem, project.model(against), learned, record), common, "rows new to both"
-        )
+        loss = compute_record_losses(problem, project.model(against), learned, record)
+        return ReferenceLosses(loss, common, "rows new to both")
     loss, fits = refitted()
     how = "both configurations refitted on the same rows, too few being new to both"
-    return ReferenceLosses(loss, np.ones(len(record), dtype=bool), how, fits)
+    return ReferenceLosses(loss, all_rows, how, fits)
 
 
 def _find_unseen_rows(
     challenger: Version, champion: Version, record: pd.DataFrame, time: str | None
 ) -> NDArray[np.bool_]:
     """Which record rows the champion was neither fitted nor tuned on. In doubt: none."""
-
     mine, theirs = challenger.facts.sides, champion.facts.sides
     until = champion.facts.taught_until
     if theirs["strategy"] != "time" and mine == theirs:
@@ -169,9 +165,8 @@ def _compute_refit_losses(
     settings = lap.project.settings
     history = champion.facts.history or settings.retrain.history  # versions before this fact: as now
     if champion.facts.spec == challenger.facts.spec and history == settings.retrain.history:
-        return record[LOSS_COLUMN].to_numpy(
-            dtype="float64"
-        ), 0  # the same configuration on the same rows is the same model
+        # The same configuration on the same rows is the same model.
+        return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
     taught = load_training_data(lap, challenger.data_version, challenger.fingerprint)
     theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
     train, validation = data_split.read_training_rows(taught.root, theirs)
@@ -212,11 +207,11 @@ def _read_reference_losses(
     lap: LapContext, challenger: Version, against: Version | None, record: pd.DataFrame
 ) -> ReferenceLosses | None:
     """The paired losses of an earlier judgement against the same champion, or None."""
-    if not lap.project.tracker.holds(challenger.run_id, _name_judgement_file(against)):
+    name = _name_judgement_file(against)
+    if not lap.project.tracker.holds(challenger.run_id, name):
         return None
-    kept = read_parquet(lap.project.artifact(challenger, _name_judgement_file(against)))
+    kept = read_parquet(lap.project.artifact(challenger, name))
     if not kept[ROW_KEY].equals(record[ROW_KEY]):
         return None
-    return ReferenceLosses(
-        kept["_reference_loss"].to_numpy(), kept["_common"].to_numpy(dtype=bool), str(kept["_how"].iloc[0])
-    )
+    common = kept["_common"].to_numpy(dtype=bool)
+    return ReferenceLosses(kept["_reference_loss"].to_numpy(), common, str(kept["_how"].iloc[0]))

@@ -11,6 +11,7 @@ from windvane.flows import training
 from windvane.flows.lap.context import Direct, LapContext, claim_lap_decision, open_lap, track_lap
 from windvane.flows.services import up_state
 from windvane.monitoring.records import LapDepth
+from windvane.monitoring.watch import notifications
 from windvane.tasks.console import Console
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
@@ -45,6 +46,7 @@ def run_lap(
             training.end(lap, run, outcome)
             console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
             return outcome
+        notifications.check_webhook(project, unset_allowed=True)
         from windvane.flows.orchestration import server
 
         lap = stack.enter_context(track_lap(lap))

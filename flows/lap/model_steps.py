@@ -33,7 +33,6 @@ from windvane.tasks.reports import data_report
 from windvane.tasks.search import model_search as searching
 from windvane.tasks.settings import serving_section
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.split import data_split
 from windvane.tasks.split import data_split as splitting
 from windvane.tasks.stores import model_files
 from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
@@ -163,16 +162,14 @@ def choose_refit_spec(
     if spec.balance.newest is None and not labels:
         return spec, ()
     if kind.continuous or time is None:
-        return spec, (
-            "label drift, and a plain refit: rows are weighted for classes, and where problem.time shows which are new",
+        why = (
+            "label drift, and a plain refit: rows are weighted for classes, and where problem.time shows which are new"
         )
-    window = str(settings.monitor.window)
-    now = class_balance.estimate_class_shares(
-        kind.truth(rows[settings.problem.target]), rows[time], settings.monitor.cut
-    )
-    return replace(spec, balance=replace(spec.balance, newest=window)), (
-        class_balance.describe_class_shares(now, window),
-    )
+        return spec, (why,)
+    window, truth = str(settings.monitor.window), kind.truth(rows[settings.problem.target])
+    now = class_balance.estimate_class_shares(truth, rows[time], settings.monitor.cut)
+    followed = replace(spec, balance=replace(spec.balance, newest=window))
+    return followed, (class_balance.describe_class_shares(now, window),)
 
 
 def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration) -> Evaluated:
@@ -182,8 +179,7 @@ def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfigur
     path = lesson.root / "record.parquet"
     opening = versions.find_opening(engine, name, lesson.mark)
     if opening and opening.record_sha256 and path.exists() and model_files.hash_file(path) == opening.record_sha256:
-        taught = join_training_rows(lesson)
-        model = _fit_model(lap, lesson, spec, taught)
+        model = model_pipeline.fit_with_settings(lesson.task(settings), spec, join_training_rows(lesson))
         return Evaluated(model_evaluation.HeldOutRecord(table_io.read_parquet(path), model), 1)
 
     def open_test() -> pd.DataFrame:
@@ -210,7 +206,7 @@ def run_build_step(
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
         taught = splitting.read_final_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
-        model, fits = _fit_model(lap, lesson, spec, taught), 1
+        model, fits = model_pipeline.fit_with_settings(lesson.task(settings), spec, taught), 1
     if settings.retrain.combined is not None and len(model_pipeline.unwrap_estimators(model)) == 1:
         why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to train on"
         lap.console.say(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
@@ -220,14 +216,15 @@ def run_build_step(
     _empty_folder(folder)
     inputs = features.conform_frame(taught, lesson.columns, "training rows")
     sample = inputs.tail(SMOKE_SAMPLE_ROWS)
-    asked, pace = _select_parity_rows(lesson, inputs), EngineSpeed()
-    engine = engine_files.build_engine_files(
-        model, lesson.kind, lesson.columns, engine_files.ComparisonRows(inputs, asked, settings.split.seed), pace=pace
-    )
+    # A compiled form is compared with the pipeline on the validation rows; with folds on the training rows.
+    asked, pace = inputs, EngineSpeed()
+    if len(lesson.validation):
+        asked = features.conform_frame(lesson.validation, lesson.columns, "validation rows")
+    compared = engine_files.ComparisonRows(inputs, asked, settings.split.seed)
+    engine = engine_files.build_engine_files(model, lesson.kind, lesson.columns, compared, pace=pace)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
-    digest = model_files.save_model(
-        model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name, engine
-    )
+    predicted = lesson.kind.predict(model, sample).value
+    digest = model_files.save_model(model, folder, sample, predicted, lesson.kind.name, engine)
     memory = measure_model_memory(folder, digest, lesson.kind.name)
     lap.console.say(
         f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "
@@ -242,27 +239,14 @@ def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
     """Why the scoring service will not load a version beside the champion, in words; None: as far as is known it will."""
     most = project.settings.serve.most_memory
     champion = versions.find_champion(project.ledger, project.name)
-    beside = (champion.facts.memory or {}).get("kept", 0) if champion is not None else 0
-    if most is None or EMPTY_SERVICE_BYTES + beside + memory.peak <= most:
+    before = EMPTY_SERVICE_BYTES + ((champion.facts.memory or {}).get("kept", 0) if champion is not None else 0)
+    if most is None or before + memory.peak <= most:
         return None
+    taken = serving_section.format_size(before)
     return (
-        f"serve.memory is {serving_section.format_size(most)}, and the service takes about "
-        f"{serving_section.format_size(EMPTY_SERVICE_BYTES + beside)} before it loads "
+        f"serve.memory is {serving_section.format_size(most)}, and the service takes about {taken} before it loads "
         "this version: it will refuse it and keep the one before. Raise serve.memory, or choose smaller models in "
         "search.candidates"
-    )
-
-
-def _fit_model(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
-    return model_pipeline.fit_with_settings(lesson.task(lap.project.settings), spec, rows)
-
-
-def _select_parity_rows(lesson: TrainingData, taught: pd.DataFrame) -> pd.DataFrame:
-    """The validation rows, on which a compiled form is compared with the pipeline; with folds the training rows."""
-    return (
-        features.conform_frame(lesson.validation, lesson.columns, "validation rows")
-        if len(lesson.validation)
-        else taught
     )
 
 
@@ -302,7 +286,8 @@ def _log_candidate_run(
     """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
     child = tracker.start(result.candidate, lap.id, {}, parent=lesson.run)
-    scores = {**_prefix_scores("validation", result.validation), **_prefix_scores("train", result.train)}
+    scores = {f"validation_{name}": value for name, value in result.validation.items()}
+    scores |= {f"train_{name}": value for name, value in result.train.items()}
     tracker.log(
         child,
         params={"candidate": result.candidate, **result.spec.params},
@@ -310,22 +295,14 @@ def _log_candidate_run(
     )
     folder = lesson.root / "trials" / result.candidate
     metric = lesson.kind.metrics[settings.problem.headline]
-    tracker.store(
-        child, evaluation_files.write_trials(folder, replace(found, results=(result,)), metric, settings.problem.target)
-    )
+    mine = replace(found, results=(result,))
+    tracker.store(child, evaluation_files.write_trials(folder, mine, metric, settings.problem.target))
     for trial in result.trials if lap.trial_runs else ():
         run = tracker.start(f"{result.candidate} {trial.number}", lap.id, {}, parent=child)
-        tracker.log(
-            run,
-            params=trial.params,
-            metrics={f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds},
-        )
+        figures = {f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds}
+        tracker.log(run, params=trial.params, metrics=figures)
         tracker.end(run)
     tracker.end(child)
-
-
-def _prefix_scores(side: str, scores: Any) -> dict[str, float | None]:
-    return {f"{side}_{name}": value for name, value in scores.items()}
 
 
 def join_training_rows(lesson: TrainingData) -> pd.DataFrame:
@@ -349,7 +326,8 @@ def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
     if not (folder / INSPECTION_FINDINGS_FILE).exists():  # a lap that goes on after a kill has looked already
         agreed = table_schema.load_schema(lap.project.root / table_schema.SCHEMA_FILE)
         before = findings.read_findings(lesson.root / findings.FINDINGS_FILE)
-        sides = read_record(lesson.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE, _parse_split_findings)
+        path = lesson.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE
+        sides = read_record(path, lambda record: tuple(TableFinding(**f) for f in record.get("findings", ())))
         seen = model_checks.inspect_training_rows(settings, lesson.kind, lesson.columns, lesson.train, lesson.cores)
         seen = findings.accept_findings((*sides, *seen), agreed.accept if agreed else ())
         whole = findings.accept_findings((*before, *seen), ())
@@ -371,16 +349,9 @@ def refuse(lap: LapContext, lesson: TrainingData) -> None:
         findings.raise_for_stops(findings.read_findings(path), lap.project.settings.data.source)
 
 
-def _parse_split_findings(record: Any) -> tuple[TableFinding, ...]:
-    """What the split stage found about the splits."""
-    return tuple(TableFinding(**f) for f in record.get("findings", ()))
-
-
 def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
-
-    scan = table_io.scan_parquet(lesson.root / table_profile.TABLE_FILE).filter(
-        pl.col(lap.project.settings.problem.target).is_not_null()
-    )
+    scan = table_io.scan_parquet(lesson.root / table_profile.TABLE_FILE)
+    scan = scan.filter(pl.col(lap.project.settings.problem.target).is_not_null())
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())
     now = table_profile.read_summary(lesson.root / table_profile.SUMMARY_FILE)
     assert now is not None

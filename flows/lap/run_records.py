@@ -1,6 +1,4 @@
-"""The record of a lap in MLflow and in the ledger: the run with what it starts from, the summary, the verdict and the
-promotion.
-"""
+"""The record of a lap in MLflow and in the ledger: the run with what it starts from, the summary, the verdict and the promotion."""
 
 from __future__ import annotations
 
@@ -51,16 +49,12 @@ def start_lap_run(lap: LapContext, lesson: TrainingData) -> TrainingData:
     except BaseException:  # whoever ends this lap would not know that there is a run to close
         tracker.abandon(lap.id)
         raise
-    rows = {
-        "rows_train": len(lesson.train),
-        "rows_validation": len(lesson.validation),
-        "columns": len(lesson.columns.names),
-    }
+    rows = {"rows_train": len(lesson.train), "rows_validation": len(lesson.validation)}
+    rows["columns"] = len(lesson.columns.names)
     # Values as params.yaml has them: what ${NAME} brings from the environment is never logged.
-    written = _flatten_settings(project.settings.model_dump()) | _flatten_settings(
-        read_params(project.root / PARAMS_FILE)
-    )
-    tracker.log(run, params={**written, **rows, **_prefix_names("library", fingerprint.list_model_libraries())})
+    written = _flatten(project.settings.model_dump()) | _flatten(read_params(project.root / PARAMS_FILE))
+    libraries = {f"library.{name}": version for name, version in fingerprint.list_model_libraries().items()}
+    tracker.log(run, params={**written, **rows, **libraries})
     # MLflow copies a file with its mode, and this one is open to others.
     tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, lesson.root / PARAMS_FILE)))
     for name in ("profile.json", "digest.json", "split/split.json"):
@@ -134,14 +128,8 @@ def record_lap_verdict(
         }
     )
     kept = {"outcome": outcome.to_json(), **verdict.to_json()}
-    judgement = GateJudgement(
-        challenger.version,
-        against,
-        fingerprint.hash_gate_settings(project.settings),
-        verdict.accepted,
-        kept,
-        now_timestamp(),
-    )
+    gate = fingerprint.hash_gate_settings(project.settings)
+    judgement = GateJudgement(challenger.version, against, gate, verdict.accepted, kept, now_timestamp())
     hit_failpoint("judge: decided")
     versions.record_judgement(engine, lap.lease, judgement, move, lap.id)
     hit_failpoint("judge: in the ledger")
@@ -151,13 +139,9 @@ def record_lap_verdict(
 def close_run(lap: LapContext, outcome: LapOutcome) -> None:
     """Close the challenger's run in MLflow with the verdict that the ledger has."""
     tracker = lap.project.tracker
-    tags = {
-        "windvane.verdict": outcome.verdict,
-        "windvane.reason": outcome.reason,
-        "windvane.version": str(outcome.version),
-    }
+    told = {"verdict": outcome.verdict, "reason": outcome.reason, "version": str(outcome.version)}
     try:
-        tracker.log(outcome.run_id, tags=tags)
+        tracker.log(outcome.run_id, tags={f"windvane.{name}": value for name, value in told.items()})
         tracker.end(outcome.run_id)
     except WindvaneError as e:  # the ledger has the verdict
         lap.console.say(f"  note: the run in MLflow has no verdict: {e}")
@@ -179,25 +163,24 @@ def _format_run_note(found: SearchResult, told: ModelEvaluation, threshold: floa
     """The run's description, as MLflow shows it on top of its page."""
     best = found.best
     score = told.scores[told.metric]
+    threshold_note = []
+    if threshold is not None:
+        threshold_note.append(
+            f"Called positive from a probability of **{format_metric(threshold)}** on, where {best.spec.balance.threshold} is best "
+            "on folds of the rows that it was fitted on; a version refitted on newer rows has its own (`served.threshold`)."
+        )
     lines = [
         f"**{best.candidate}** of {len(found.results)} candidates: test {told.metric} {format_metric(score.value)} "
         f"(95 % {format_metric(score.low)} to {format_metric(score.high)})",
         "",
         f"Fit: **{told.diagnosis.name}**. {told.diagnosis.because}. {told.diagnosis.adjust}",
         "",
-        *(_format_threshold_note(found, threshold) if threshold is not None else ()),
+        *threshold_note,
         *(f"Note: {note}." for note in found.notes),
         "",
         "Compare the candidates: select this run's children and press Compare. Plots are under Artifacts, `evaluation/`.",
     ]
     return "\n".join(lines)
-
-
-def _format_threshold_note(found: SearchResult, threshold: float) -> tuple[str, ...]:
-    return (
-        f"Called positive from a probability of **{format_metric(threshold)}** on, where {found.best.spec.balance.threshold} is best "
-        "on folds of the rows that it was fitted on; a version refitted on newer rows has its own (`served.threshold`).",
-    )
 
 
 def _read_git_state(lap: LapContext) -> tuple[str, str]:
@@ -218,13 +201,9 @@ def _read_git_state(lap: LapContext) -> tuple[str, str]:
     return commit, str(bool(ask("status", "--porcelain", "--", ".", *own))).lower()
 
 
-def _flatten_settings(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted names, as a person would write them."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= _flatten_settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-def _prefix_names(prefix: str, values: dict[str, str]) -> dict[str, str]:
-    return {f"{prefix}.{name}": value for name, value in values.items()}

@@ -10,9 +10,11 @@ import os
 import sys
 import threading
 import time
-from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+import httpx
+from sqlalchemy.exc import SQLAlchemyError
 
 from windvane.flows.monitoring import RETRAIN_EVENT, make_resource_id
 from windvane.flows.orchestration import libraries
@@ -21,14 +23,9 @@ from windvane.monitoring.watch.event_clock import Clock, CronTicks, read_event_c
 from windvane.tasks.io import write_json
 from windvane.tasks.project import Project
 
-# Seconds: between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at
-# the played clock.
-RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS, PENDING_LAP_INTERVAL_SECONDS, CLOCK_INTERVAL_SECONDS = (
-    2.0,
-    60.0,
-    10.0,
-    2.0,
-)
+# Between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at the played clock.
+RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS = 2.0, 60.0
+PENDING_LAP_INTERVAL_SECONDS, CLOCK_INTERVAL_SECONDS = 10.0, 2.0
 # Flow runs at once: a lap and a look at a window, and one more of each that waits for its turn.
 MAX_CONCURRENT_RUNS = 4
 
@@ -93,9 +90,6 @@ def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) 
 
     What does not respond now is tried again in the next round. Anything else ends this thread, and with it the signs of life.
     """
-    import httpx
-    from sqlalchemy.exc import SQLAlchemyError
-
     from windvane.flows.orchestration import reconciliation
 
     owed, due, asked = reconciliation.PendingLapStarter(project), 0.0, 0.0
@@ -110,26 +104,18 @@ def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) 
                 due = time.monotonic() + RECONCILE_INTERVAL_SECONDS
                 reconciliation.reconcile_while_running(list(ids.values()))
             if clock == "events" and (now := read_event_clock(project, clock)) is not None:
-                _start_due_runs(ticks, now, ids)
+                for name in ticks.due(now):
+                    if not reconciliation.has_active_run(ids[name]):  # else it stays due
+                        ticks.taken(name, now)
+                        reconciliation.start_deployment_run(ids[name])
         except (httpx.HTTPError, SQLAlchemyError) as e:
             print(f"windvane: tried again in a moment: {e}", file=sys.stderr, flush=True)
             _write_heartbeat(project, f"tried again in a moment: {type(e).__name__}")
         time.sleep(CLOCK_INTERVAL_SECONDS)
 
 
-def _start_due_runs(ticks: CronTicks, now: datetime, ids: dict[str, UUID]) -> None:
-    """Begin what is due; while an earlier run of it is under way, it stays due."""
-    from windvane.flows.orchestration import reconciliation
-
-    for name in ticks.due(now):
-        if not reconciliation.has_active_run(ids[name]):
-            ticks.taken(name, now)
-            reconciliation.start_deployment_run(ids[name])
-
-
 def _write_heartbeat(project: Project, said: str) -> None:
     schedule = project.settings.schedule
     does = {"monitor": schedule.monitor or "not scheduled", "train": schedule.train or "not scheduled"}
-    write_json(
-        {"pid": os.getpid(), "at": time.time(), "does": does, "said": said}, project.home / "up" / HEARTBEAT_FILE
-    )
+    content = {"pid": os.getpid(), "at": time.time(), "does": does, "said": said}
+    write_json(content, project.home / "up" / HEARTBEAT_FILE)

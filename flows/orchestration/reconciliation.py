@@ -148,21 +148,16 @@ class PendingLapStarter:
         return f"process {self._lap.pid} began the pending lap"
 
 
-def collapse_missed_runs(client: SyncPrefectClient, deployments: list[UUID]) -> int:
-    """Of a deployment's ticks that are due and not started, leave the newest; how many were dropped."""
-    now, dropped = datetime.now(UTC), 0
+def collapse_missed_runs(client: SyncPrefectClient, deployments: list[UUID]) -> None:
+    """Of a deployment's ticks that are due and not started, leave the newest."""
+    now = datetime.now(UTC)
     for one in deployments:
-        late = [
-            run
-            for run in _read_flow_runs(client, [one], StateType.SCHEDULED)
-            if run.auto_scheduled and run.run_count == 0 and run.expected_start_time <= now
-        ]
+        runs = _read_flow_runs(client, [one], StateType.SCHEDULED)
+        late = [run for run in runs if run.auto_scheduled and run.run_count == 0 and run.expected_start_time <= now]
         late.sort(key=lambda run: run.expected_start_time)
         for run in late[:-1]:
             state = Cancelled(message=f"missed: the tick of {late[-1].expected_start_time:%Y-%m-%d %H:%M}Z replaces it")
             client.set_flow_run_state(run.id, state, force=True)
-        dropped += len(late[:-1])
-    return dropped
 
 
 def has_active_run(deployment: UUID) -> bool:

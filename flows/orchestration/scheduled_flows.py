@@ -1,6 +1,4 @@
-"""Monitoring and batch scoring as Prefect flows, for schedules; `windvane monitor` and `windvane score` do the same
-without Prefect.
-"""
+"""Monitoring and batch scoring as Prefect flows, for schedules; `windvane monitor` and `windvane score` do the same without Prefect."""
 
 from __future__ import annotations
 

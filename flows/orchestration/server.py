@@ -13,15 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 from filelock import FileLock
 
 from windvane.flows.services import up_state
@@ -33,7 +32,7 @@ from windvane.tasks import errors, io, process_environment
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import cache_folder
 
-PREFECT_DATABASE_FILE = "prefect.db"
+PREFECT_DATABASE_FILE, _DATABASE_LOCK_FILE = "prefect.db", "prefect.db.lock"
 # Names another database: then Prefect has that one, and this file none.
 _OTHER_DATABASE_VARIABLES = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
 
@@ -46,12 +45,11 @@ def prepare_prefect_database(home: Path) -> None:
     path = home / PREFECT_DATABASE_FILE
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _lock_database(home):
+        with FileLock(home / _DATABASE_LOCK_FILE):
             _set_damaged_aside(path)
             if sqlite_files.inspect_database(path) is None and _read_revision(find_prefect_template()) is not None:
-                sqlite_files.create_database(path, _from_template)
-    except _NoTemplate:
-        return
+                with suppress(_NoTemplate):
+                    sqlite_files.create_database(path, _from_template)
     except (OSError, sqlite3.Error) as e:
         if (known := errors.explain_disk_error(e, home)) is None:
             raise
@@ -63,7 +61,7 @@ def complete_prefect_database(home: Path) -> None:
     if any(name in os.environ for name in _OTHER_DATABASE_VARIABLES):
         return
     path = home / PREFECT_DATABASE_FILE
-    with _lock_database(home):
+    with FileLock(home / _DATABASE_LOCK_FILE):
         known = sqlite_files.inspect_database(path)
         if (
             known is not None
@@ -71,8 +69,13 @@ def complete_prefect_database(home: Path) -> None:
             and known.revision != _read_newest_migration()
         ):
             copy = sqlite_files.back_up_database(path, f"prefect-{version('prefect')}")
+
+            def upgrade(part: Path) -> None:
+                sqlite_files.vacuum_into(copy, part)
+                _migrate(part)
+
             try:
-                sqlite_files.create_database(path, lambda part: _upgrade_copy(copy, part))
+                sqlite_files.create_database(path, upgrade)
                 said = f"{path} was brought to Prefect {version('prefect')}; as it was before: {copy}"
             except Exception as e:  # whatever a migration raises, such as that a newer Prefect wrote it
                 if errors.is_disk_full(e) or errors.is_access_denied(e):
@@ -83,11 +86,6 @@ def complete_prefect_database(home: Path) -> None:
         if known is None:
             sqlite_files.create_database(path, _migrate)
             sqlite_files.save_template(path, find_prefect_template())
-
-
-def _upgrade_copy(copy: Path, part: Path) -> None:
-    sqlite_files.vacuum_into(copy, part)
-    _migrate(part)
 
 
 def find_prefect_template() -> Path:
@@ -154,13 +152,8 @@ def _read_revision(database: Path) -> str | None:
     return None if known is None else known.revision
 
 
-def _lock_database(home: Path) -> FileLock:
-    return FileLock(home / f"{PREFECT_DATABASE_FILE}.lock")
-
-
 def check_prefect_access(url: str) -> None:
     """Request something that needs credentials, as a lap will, with those that Prefect itself finds. Raises InputError, Outage."""
-    import httpx
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -207,7 +200,7 @@ class PrefectServer:
     def answers(self) -> bool:
         """Whether the API is up. Raises Outage where another server responds than the one that should."""
         if self.credentials is None:
-            return is_prefect_healthy(self.url)
+            return is_url_ok(f"{self.url}/health")
         ours = auth_middleware.check_identity(self.url, self.credentials)
         if ours is False:
             raise Outage(
@@ -220,23 +213,17 @@ class PrefectServer:
         deadline = time.monotonic() + BOOT_TIMEOUT_SECONDS
         while not self.answers():
             late = time.monotonic() > deadline
-            if self.process is not None:
-                if late or self.process.poll() is not None:
-                    if self.log is not None and (
-                        errors.has_no_room(self.log) or errors.log_reports_full_disk(self.log)
-                    ):
-                        raise errors.make_disk_full_error(self.log.parent)
-                    raise Outage(
-                        f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
-                    )
-            elif self.credentials is None:
+            if self.process is not None and (late or self.process.poll() is not None):
+                if self.log is not None and (errors.has_no_room(self.log) or errors.log_reports_full_disk(self.log)):
+                    raise errors.make_disk_full_error(self.log.parent)
                 raise Outage(
-                    f"PREFECT_API_URL: the Prefect server at {self.url} does not respond. Start it, or unset PREFECT_API_URL"
+                    f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
                 )
-            elif late:
-                raise Outage(
-                    f"the Prefect server of `windvane up` at {self.url} does not respond. Start `windvane up` again"
-                )
+            where = f"at {self.url} does not respond"
+            if self.process is None and self.credentials is None:
+                raise Outage(f"PREFECT_API_URL: the Prefect server {where}. Start it, or unset PREFECT_API_URL")
+            if late:
+                raise Outage(f"the Prefect server of `windvane up` {where}. Start `windvane up` again")
             time.sleep(0.05)
 
 
@@ -257,9 +244,8 @@ def use_prefect_server(home: Path) -> Iterator[PrefectServer]:
     credentials = Credentials.of(home.parent)
     if up is not None and up.prefect is not None:
         # Two servers on one database would both keep its schedules.
-        with _set_environment(
-            make_prefect_environment(home, up.prefect, credentials) if own else {"PREFECT_API_URL": up.prefect}
-        ):
+        told = make_prefect_environment(home, up.prefect, credentials) if own else {"PREFECT_API_URL": up.prefect}
+        with _set_environment(told):
             yield PrefectServer(up.prefect, None, None, credentials=credentials if own else None)
         return
     prepare_prefect_database(home)
@@ -317,17 +303,11 @@ def make_prefect_environment(home: Path, url: str, credentials: Credentials) -> 
     }
 
 
-def is_prefect_healthy(url: str) -> bool:
-    """Whether somebody else's API responds."""
-    return is_url_ok(f"{url}/health")
-
-
 def is_url_ok(url: str) -> bool:
     """Whether a GET returns 200. Nothing of the project's is sent."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+        return httpx.get(url, timeout=5, follow_redirects=True).status_code == 200
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
 

@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from windvane.serving.http import auth_middleware
+from windvane.serving.http import access_control, auth_middleware, server
+from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.auth_middleware import Credentials
+from windvane.serving.http.invocations import IdTimeColumns
 from windvane.tasks.console import Console
 from windvane.tasks.errors import Outage
+from windvane.tasks.label_parsing import parse_label
 from windvane.tasks.project import Project
 
 # Seconds that MLflow may take to be told of a rollback.
@@ -32,41 +35,29 @@ def run_scoring_service(
 
     `windvane up` hands down a bound socket, and the credentials by which it knows the service again.
     """
-    from windvane.serving.http import access_control, server
-    from windvane.serving.http.access_control import HostNames
-    from windvane.serving.http.invocations import IdTimeColumns
-    from windvane.tasks.label_parsing import parse_label
-
-    settings = project.settings
-    problem = settings.problem
+    settings, problem = project.settings, project.settings.problem
     known = access_control.parse_api_keys(os.environ.get(access_control.API_KEYS_VARIABLE), project.secret)
     address = host or settings.serve.host
     listening = inherited or server.open_listening_socket(address, settings.serve.port if port is None else port, known)
     at, number = listening.getsockname()[:2]
     console.say(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
-    server.run_service(
-        server.ServedProject(
-            project.ledger,
-            project.name,
-            project.home / "serving",
-            project.fetch,
-            IdTimeColumns(problem.id, problem.time),
-            project.privacy,
-            partial(parse_label, problem.kind),
-        ),
-        server.ServingRules(
-            settings.serve.rolls_out,
-            settings.ledger.keeps,
-            settings.serve.most_memory,
-            partial(repair_aliases_elsewhere, project.root),
-        ),
-        listening,
-        known,
-        HostNames(address, settings.serve.hosts),
-        front=(lambda service: service)
-        if credentials is None
-        else partial(auth_middleware.add_identity_route, credentials=credentials),
+    served = server.ServedProject(
+        project.ledger,
+        project.name,
+        project.home / "serving",
+        project.fetch,
+        IdTimeColumns(problem.id, problem.time),
+        project.privacy,
+        partial(parse_label, problem.kind),
     )
+    repair = partial(repair_aliases_elsewhere, project.root)
+    rules = server.ServingRules(settings.serve.rolls_out, settings.ledger.keeps, settings.serve.most_memory, repair)
+    names = HostNames(address, settings.serve.hosts)
+    if credentials is None:
+        server.run_service(served, rules, listening, known, names)
+    else:
+        front = partial(auth_middleware.add_identity_route, credentials=credentials)
+        server.run_service(served, rules, listening, known, names, front=front)
     return {"host": at, "port": number}
 
 

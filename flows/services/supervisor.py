@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -56,7 +57,12 @@ class ServiceLog:
         """Append, in as many files as it takes."""
         with self._lock:
             while content:
-                content = self._append(content)
+                with open(self.path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                    room = max(0, self._bytes - file.tell())
+                    file.write(content[:room])
+                content = content[room:]
+                if content:
+                    self._rotate()
 
     def last_words(self) -> str:
         """The last line that the newest process wrote; what it was if that was nothing."""
@@ -73,23 +79,11 @@ class ServiceLog:
             while chunk := words.read(65_536):
                 self.write(chunk)
 
-    def _append(self, content: bytes) -> bytes:
-        """Write what still fits; the rest."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            room = self._bytes - os.fstat(descriptor).st_size
-            if room > 0:
-                return content[os.write(descriptor, content[:room]) :]
-        finally:
-            os.close(descriptor)
-        for number in range(self._files - 1, 0, -1):
-            older = self.path if number == 1 else self._numbered(number - 1)
-            if older.exists():
-                older.replace(self._numbered(number))
-        return content
-
-    def _numbered(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.{number}")
+    def _rotate(self) -> None:
+        names = [self.path, *(self.path.with_name(f"{self.path.name}.{number}") for number in range(1, self._files))]
+        for newer, older in reversed(list(pairwise(names))):
+            if newer.exists():
+                newer.replace(older)
 
 
 # Seconds: between two looks at what is not ready, and at what is; how long an end by force may take.
@@ -263,11 +257,8 @@ def end_orphaned_processes(standing: UpState | None, home: Path) -> int:
 
     Its children are known by process number and birth; what they started, by group and by the tag in its environment.
     """
-    groups = (
-        set()
-        if standing is None
-        else {pid for pid, born in standing.children.values() if not _is_pid_reused(pid, born)}
-    )
+    children = {} if standing is None else standing.children
+    groups = {pid for pid, born in children.values() if not _is_pid_reused(pid, born)}
     left = [process for process in psutil.process_iter() if groups and _belongs_to_up(process, groups, home)]
     for process in left:
         with suppress(psutil.NoSuchProcess):

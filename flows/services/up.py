@@ -1,6 +1,4 @@
-"""`windvane up`: which services a project needs, where they listen, and what people see of them. supervisor.py runs
-them.
-"""
+"""`windvane up`: which services a project needs, where they listen, and what people see of them. supervisor.py runs them."""
 
 from __future__ import annotations
 
@@ -17,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from windvane.flows.orchestration import server
 from windvane.flows.services import child_process, supervisor, up_state
 from windvane.flows.services.supervisor import ServiceSpec, SupervisedProcess, Supervisor
@@ -24,7 +24,8 @@ from windvane.flows.services.up_state import HEARTBEAT_FILE, UpState
 from windvane.ledger.laps import LeaseHolder
 from windvane.monitoring.watch.event_clock import Clock
 from windvane.serving import service_state
-from windvane.serving.http import auth_middleware
+from windvane.serving.http import access_control, auth_middleware
+from windvane.serving.http import server as scoring
 from windvane.serving.http.auth_middleware import Credentials
 from windvane.tasks import process_environment
 from windvane.tasks.console import Console, LiveTable
@@ -82,9 +83,8 @@ def _supervise_until_stopped(
         if watched.ready and not told:
             told = True
             events = "; the clock is that of the events" if clock == "events" else ""
-            screen.say(
-                "\n".join([f"  all ready; Ctrl-C stops{events}", *_format_links(watched, credentials, console.live)])
-            )
+            links = _format_links(watched, credentials, console.live)
+            screen.say("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
             if console.json:
                 print(json.dumps(_make_json_result(project, watched, clock)), flush=True)
         time.sleep(STEP_INTERVAL_SECONDS)
@@ -120,93 +120,51 @@ def _make_services(project: Project, clock: Clock, credentials: Credentials, soc
         "PYTHONUNBUFFERED": "1",
         **process_environment.TELEMETRY_OFF,
     }
-    shared = os.environ.get("PREFECT_API_URL")
+
+    def guard(name: str, url: str, listener: socket.socket, command: tuple[str, ...]) -> ServiceSpec:
+        """A child on a socket that is held here. What responds there must prove that it is this project's."""
+
+        def is_ours(_: int | None) -> bool:
+            return auth_middleware.check_identity(url, credentials) is True
+
+        return ServiceSpec(name, url, is_ours, command, own, hands=(listener.fileno(),))
+
+    shared, uri, serve = os.environ.get("PREFECT_API_URL"), project.tracking_uri, project.settings.serve
     if shared:
         url = shared.rstrip("/")
-        orders = ServiceSpec("prefect", url.removesuffix("/api"), lambda _: server.is_prefect_healthy(url))
-        told = {"PREFECT_API_URL": url}
+        prefect = ServiceSpec("prefect", url.removesuffix("/api"), lambda _: server.is_url_ok(f"{url}/health"))
+        own["PREFECT_API_URL"] = url
     else:
-        listener = _bind_port("prefect", project.settings.ports.prefect, sockets)
-        page = f"http://{LOOPBACK_ADDRESS}:{listener.getsockname()[1]}"
-        told = dict(server.make_prefect_environment(home / "prefect", f"{page}/api", credentials))
+        listener, page = _bind_port("prefect", project.settings.ports.prefect, sockets)
+        own |= server.make_prefect_environment(home / "prefect", f"{page}/api", credentials)
         server.prepare_prefect_database(home / "prefect")
-        orders = ServiceSpec(
-            "prefect",
-            page,
-            lambda _: auth_middleware.check_identity(page, credentials) is True,
-            (sys.executable, "-P", "-m", "windvane.flows.orchestration.server", str(listener.fileno())),
-            own | told,
-            hands=(listener.fileno(),),
-        )
-    own |= told
-    return [
-        _make_mlflow_service(project, own, credentials, sockets),
-        orders,
-        _make_scoring_service(project, own, credentials, sockets),
-        ServiceSpec(
-            "runner",
-            None,
-            lambda pid: _is_runner_alive(home, pid),
-            _make_child_command("runner", clock),
-            own,
-            after=("mlflow", "prefect"),
-        ),
-    ]
-
-
-def _make_mlflow_service(
-    project: Project, own: Mapping[str, str], credentials: Credentials, sockets: ExitStack
-) -> ServiceSpec:
-    uri = project.tracking_uri
+        command = (sys.executable, "-P", "-m", "windvane.flows.orchestration.server", str(listener.fileno()))
+        prefect = guard("prefect", page, listener, command)
     if uri is not None and uri.startswith("http"):
         health = f"{uri.rstrip('/')}/health"
-        return ServiceSpec("mlflow", uri, lambda _: server.is_url_ok(health))
-    listener = _bind_port("mlflow", project.settings.ports.mlflow, sockets)
-    url = f"http://{LOOPBACK_ADDRESS}:{listener.getsockname()[1]}"
-    return _make_guarded_service("mlflow", url, listener, own, credentials)
-
-
-def _make_scoring_service(
-    project: Project, own: Mapping[str, str], credentials: Credentials, sockets: ExitStack
-) -> ServiceSpec:
-    from windvane.serving.http import access_control
-    from windvane.serving.http import server as scoring
-
-    serve = project.settings.serve
+        mlflow = ServiceSpec("mlflow", uri, lambda _: server.is_url_ok(health))
+    else:
+        listener, page = _bind_port("mlflow", project.settings.ports.mlflow, sockets)
+        mlflow = guard("mlflow", page, listener, _make_child_command("mlflow", listener.fileno()))
+    known = access_control.parse_api_keys(os.environ.get(access_control.API_KEYS_VARIABLE))
     try:
-        listener = scoring.open_listening_socket(
-            serve.host, serve.port, access_control.parse_api_keys(os.environ.get(access_control.API_KEYS_VARIABLE))
-        )
+        listener = sockets.enter_context(scoring.open_listening_socket(serve.host, serve.port, known))
     except InputError as e:
         raise InputError(str(e).replace("with --port", "with serve.port in params.yaml")) from None
-    sockets.enter_context(listener)
     host = LOOPBACK_ADDRESS if serve.host in ("0.0.0.0", "::") else serve.host
-    return _make_guarded_service(
-        "service", f"http://{f'[{host}]' if ':' in host else host}:{serve.port}", listener, own, credentials
-    )
+    page = f"http://{f'[{host}]' if ':' in host else host}:{serve.port}"
+    service = guard("service", page, listener, _make_child_command("service", listener.fileno()))
+    runs, after = _make_child_command("runner", clock), ("mlflow", "prefect")
+    runner = ServiceSpec("runner", None, lambda pid: _is_runner_alive(home, pid), runs, own, after=after)
+    return [mlflow, prefect, service, runner]
 
 
-def _make_guarded_service(
-    name: str, url: str, listener: socket.socket, own: Mapping[str, str], credentials: Credentials
-) -> ServiceSpec:
-    """A child on a socket that is held here. What responds there must prove that it is this project's."""
-    number = listener.fileno()
-    return ServiceSpec(
-        name,
-        url,
-        lambda _: auth_middleware.check_identity(url, credentials) is True,
-        _make_child_command(name, str(number)),
-        own,
-        hands=(number,),
-    )
+def _make_child_command(name: str, argument: str | int) -> tuple[str, ...]:
+    return (sys.executable, "-P", "-m", "windvane.flows.services.child_process", name, str(argument))
 
 
-def _make_child_command(name: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-P", "-m", "windvane.flows.services.child_process", name, *arguments)
-
-
-def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> socket.socket:
-    """A socket that listens on the wanted port of loopback; without a wish on the usual one, or one of the next, or any.
+def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> tuple[socket.socket, str]:
+    """A socket that listens on the wanted port of loopback, and its address; without a wish on the usual port, one of the next, or any.
 
     Raises InputError when the wanted one is taken.
     """
@@ -219,7 +177,7 @@ def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> socket.sock
             listener.listen(512)
         except OSError:
             continue
-        return listener
+        return listener, f"http://{LOOPBACK_ADDRESS}:{listener.getsockname()[1]}"
     raise InputError(
         f"params.yaml: ports.{name}: port {wanted} cannot be used: another program has it, or it is not allowed. "
         f"Choose another, or write null: then it is {usual} or the next free one"
@@ -257,9 +215,7 @@ class _Heartbeat:
 
 def _read_heartbeat(home: Path) -> _Heartbeat | None:
     """The runner's last word; None where there is none, or it is damaged: it speaks again in a moment."""
-    return read_cache(
-        home / "up" / HEARTBEAT_FILE, lambda c: _Heartbeat(int(c["pid"]), float(c["at"]), dict(c["does"]))
-    )
+    return read_cache(home / "up" / HEARTBEAT_FILE, TypeAdapter(_Heartbeat).validate_python)
 
 
 def _make_table_rows(project: Project, watched: Supervisor) -> list[dict[str, Any]]:
@@ -275,11 +231,8 @@ def _describe_service(project: Project, name: str) -> str:
     """What people want to know of a service beside its address."""
     if name == "service":
         told = service_state.read_service_state(project.home / "serving")
-        return (
-            "no champion yet: windvane train"
-            if told is None or told["version"] is None
-            else f"version {told['version']}"
-        )
+        version = None if told is None else told["version"]
+        return "no champion yet: windvane train" if version is None else f"version {version}"
     if name == "runner":
         said = _read_heartbeat(project.home)
         return "; ".join(f"{what}: {when}" for what, when in said.does.items()) if said is not None else ""

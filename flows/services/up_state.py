@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
 from windvane.ledger.laps import LeaseHolder
 from windvane.monitoring.watch.event_clock import Clock
 from windvane.serving.http.auth_middleware import BASIC_AUTH_USER, Credentials, check_identity
@@ -41,37 +44,21 @@ class UpState:
 
 def read_up_state(home: Path) -> UpState | None:
     """What the last `up` of this project wrote, whether it still runs or not; None where there never was one, or it is damaged."""
-    return read_cache(home / _STATE_FILE, _parse_up_state)
-
-
-def _parse_up_state(content: Any) -> UpState:
-    children = {name: (int(pid), float(born)) for name, (pid, born) in content["children"].items()}
-    services = {str(name): address for name, address in content["services"].items()}
-    holder = LeaseHolder(**content["holder"])
-    if not (isinstance(holder.pid, int) and isinstance(holder.born, int | float) and isinstance(holder.host, str)):
-        raise TypeError("no process holds it")
-    return UpState(**{**content, "holder": holder, "children": children, "services": services})
+    return read_cache(home / _STATE_FILE, TypeAdapter(UpState).validate_python)
 
 
 def read_running_up(home: Path) -> UpState | None:
     """What is running now; None while no `up` of this project runs on this machine."""
     standing = read_up_state(home)
-    if standing is None and (home / _STATE_FILE).exists() and _is_up_locked(home):
-        raise Corrupted(
-            f"{home / _STATE_FILE}: is damaged while `windvane up` runs. Stop that with Ctrl-C and start it again"
-        )
+    if standing is None and (home / _STATE_FILE).exists():
+        try:
+            with FileLock(home / _LOCK_FILE).acquire(timeout=0):
+                pass
+        except Timeout:
+            raise Corrupted(
+                f"{home / _STATE_FILE}: is damaged while `windvane up` runs. Stop that with Ctrl-C and start it again"
+            ) from None
     return standing if standing is not None and standing.holder.alive() else None
-
-
-def _is_up_locked(home: Path) -> bool:
-    """Whether an `up` has the lock."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(home / _LOCK_FILE).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def write_up_state(home: Path, standing: UpState) -> None:
@@ -88,8 +75,6 @@ def clear_up_state(home: Path) -> None:
 @contextmanager
 def hold_up_lock(home: Path) -> Iterator[None]:
     """Be the project's only `up` for as long as this lasts. Raises InputError, naming the other one."""
-    from filelock import FileLock, Timeout
-
     home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / _LOCK_FILE)
     try:
@@ -144,15 +129,10 @@ def show_secret(project: Project, renew: bool, console: Console) -> dict[str, An
     if not console.json:
         if up is None:
             console.say("  no page is open: start `windvane up`")
-        own = (
-            {}
-            if up is None or renew or old is not None
-            else {n: a for n, a in up.services.items() if n in up.children and n in _PAGE_NAMES}
-        )
-        for line in make_page_links(
-            {name: address for name, address in own.items() if address is not None}, credentials
-        ):
-            console.say(f"  open {line}")
+        elif not renew and old is None:
+            own = {n: a for n, a in up.services.items() if n in up.children and n in _PAGE_NAMES and a is not None}
+            for line in make_page_links(own, credentials):
+                console.say(f"  open {line}")
         console.say(f"  user {BASIC_AUTH_USER}, password {credentials.secret}")
         console.say(
             "  for programs: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; PREFECT_API_AUTH_STRING as user:password"

@@ -117,7 +117,7 @@ class MonitorSettings(SettingsSection):
         if value is None or _ENV.search(value):
             return value
         place = urlsplit(value)
-        if place.scheme not in ("http", "https") or not place.hostname:
+        if not place.scheme or not place.hostname:
             raise ValueError("is no address. Write ${NAME}, and export NAME with the address of the webhook")
         if place.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise ValueError("holds an address that is a secret. Write ${NAME}, and export NAME in the environment")

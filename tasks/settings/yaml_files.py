@@ -67,7 +67,7 @@ _COMMENTS = {
     "window": "how production is cut: a span (24h, 7d, 1mo) or a number of rows",
     "false_alarms": "share of unchanged windows that may alarm",
     "label_delay": "windows younger than this count as unlabelled",
-    "webhook": "notified when the state changes, in Slack's format; a secret: ${NAME}",
+    "webhook": "notified of changes of state: Slack's format, or any address of apprise; a secret: ${NAME}",
     "policy": "staleness | regret | performance | drift | schedule | never",
     "cost": "of a lap, in mean losses of one window",
     "history": "training rows: expanding: all | trailing:N: the last N windows | combined:N: two models, their mean",

@@ -14,12 +14,12 @@ FITTING = {"sklearn", "scipy", "matplotlib", "mlflow", "prefect", "evidently", "
 TABLES = {"numpy", "pandas", "polars", "pyarrow"}
 # command -> what it does not import, on a project whose model serves and whose data are as they were
 CHEAP_PATHS = {
-    "status": FITTING | TABLES | {"dvc", "jinja2"},
-    "versions": FITTING | TABLES | {"dvc", "jinja2"},
-    "train": FITTING | TABLES | {"jinja2"},
-    "check": FITTING | {"dvc", "jinja2"},
+    "status": FITTING | TABLES | {"dvc", "jinja2", "apprise", "rich"},
+    "versions": FITTING | TABLES | {"dvc", "jinja2", "apprise"},
+    "train": FITTING | TABLES | {"jinja2", "apprise"},
+    "check": FITTING | {"dvc", "jinja2", "apprise", "rich"},
 }
-HELP = FITTING | TABLES | {"dvc", "jinja2", "sqlalchemy", "pydantic"}
+HELP = FITTING | TABLES | {"dvc", "jinja2", "sqlalchemy", "pydantic", "apprise", "rich"}
 
 
 def imported_by(folder: Path, *arguments: str) -> set[str]:

@@ -41,9 +41,9 @@ def test_every_library_is_switched_off(library: str) -> None:
 
 def test_every_command_switches_them_off_whatever_the_environment_says() -> None:
     code = (
-        "import os, sys\nfrom windvane.cli import main, commands\n"
+        "import os, sys\nfrom windvane.cli import main, status\n"
         "sys.argv, names = [sys.argv[0]], sys.argv[1:]\n"
-        "commands.run_status_command = lambda *_: print({k: os.environ.get(k) for k in names})\n"
+        "status.show_status = lambda *_: print({k: os.environ.get(k) for k in names})\n"
         "main.main(['status'], standalone_mode=False)"
     )
     environment = {**enabled_without(), "MLFLOW_DISABLE_TELEMETRY": "false"}

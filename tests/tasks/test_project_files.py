@@ -66,7 +66,7 @@ def init(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(root)
     given = {"target": "price", "time": None, "id": None, "kind": None, "ignore": (), "query": None, "key": None}
-    commands.run_init_command(root, "houses.csv", given, SilentConsole())
+    commands.init_project(root, "houses.csv", given, SilentConsole())
 
 
 @pytest.mark.parametrize("wrong", ["dvc.yaml", "schema.yaml", ".dvc", ".gitignore", "params.yaml"])

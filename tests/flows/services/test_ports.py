@@ -67,7 +67,7 @@ def test_a_taken_port_of_the_service_is_told_by_its_key(project: Folder, taken: 
 def test_without_a_wish_a_taken_port_gives_way_to_another(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(up.DEFAULT_PORTS, "mlflow", taken)
     with ExitStack() as sockets:
-        first, second = (up._bind_port("mlflow", None, sockets).getsockname()[1] for _ in range(2))
+        first, second = (up._bind_port("mlflow", None, sockets)[0].getsockname()[1] for _ in range(2))
         assert len({taken, first, second}) == 3
         # And it is held from then on, also against whoever asks for it by its number.
         with pytest.raises(InputError, match=rf"ports\.prefect: port {first}"):
@@ -77,7 +77,7 @@ def test_without_a_wish_a_taken_port_gives_way_to_another(taken: int, monkeypatc
 def test_a_chosen_port_that_is_free_is_taken() -> None:
     free = free_port()
     with ExitStack() as sockets:
-        assert up._bind_port("prefect", free, sockets).getsockname() == ("127.0.0.1", free)
+        assert up._bind_port("prefect", free, sockets)[0].getsockname() == ("127.0.0.1", free)
 
 
 @pytest.mark.parametrize(("mlflow", "prefect", "named"), [(8000, None, "ports.mlflow"), (4321, 4321, "ports.prefect")])

@@ -235,11 +235,11 @@ def test_init_reads_a_database(tmp_path: Path, growing: dict[str, Any], monkeypa
     monkeypatch.setenv("FILE", "sales.db")
     given: dict[str, Any] = {"target": "price", "time": None, "id": "id", "kind": None, "ignore": (), "key": "id"}
     table = "sqlite:///${FILE}"
-    said = commands.run_init_command(tmp_path, table, {**given, "query": "SELECT * FROM sales"}, Console())
+    said = commands.init_project(tmp_path, table, {**given, "query": "SELECT * FROM sales"}, Console())
     assert (said["rows"], said["columns"]) == (20, 4)
     chosen = project_params.load_settings().data
     assert (chosen.source, chosen.query, chosen.key) == (table, "SELECT * FROM sales", "id")
     assert "- .windvane/data/raw\n" in (tmp_path / "dvc.yaml").read_text()
     assert not fetch.fetch_source(tmp_path, chosen).moved
     with pytest.raises(InputError, match="query: is missing"):
-        commands.run_init_command(tmp_path, table, {**given, "query": None}, Console())
+        commands.init_project(tmp_path, table, {**given, "query": None}, Console())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def test_texas_on_disk(texas: Path) -> None:
     test = data_split.open_test_rows(texas, mine, permit)
     assert len(train) + len(validation) + len(test) == 8602 - 616
     assert train["ts"].max() < validation["ts"].min() <= validation["ts"].max() < test["ts"].min()
-    record = io.read_json(texas / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE)
+    record = json.loads((texas / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE).read_bytes())
     assert record["test"] == {"rows": len(test), "from": "2013-06-01T00:00:00", "to": "2015-07-01T00:00:00"}
     assert record["taught_until"] is None
     whole = data_split.read_final_rows(texas, mine, permit)
@@ -219,7 +220,9 @@ def test_the_record_tells_any_other_table(tmp_path: Path, id: str | None) -> Non
         changed.to_csv(tmp_path / "t.csv", index=False)
         ingestion.run_ingest(tmp_path, mine)
         data_split.run_split(tmp_path, mine)
-        return str(io.read_json(tmp_path / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE)["table"])
+        return str(
+            json.loads((tmp_path / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE).read_bytes())["table"]
+        )
 
     first = recorded(table)
     cell = table.copy()
