@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.kept_cells import read_commit
-from windvane.monitoring.drift import binning, calibration, count_tests, detector, distances, permutation
+from windvane.monitoring.drift import binning, calibration, compared_rows, count_tests, detector, distances, permutation
 
 # Kept results are those of this code, and of no other.
-MEASURED = (calibration, binning, count_tests, distances, detector, permutation)
+MEASURED = (calibration, binning, compared_rows, count_tests, distances, detector, permutation)
 Cell = TypeVar("Cell", bound=tuple[Any, ...])
 # Windows in a piece.
 PIECE = 50

@@ -1,20 +1,14 @@
-"""Records of the watch, frozen: what an assessment of a window finds, the limits and the history that a decision is
-made from, and the decision. No logic.
-"""
+"""Records of the watch: what an assessment of a window finds, and what a decision is made from. No logic."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from windvane.tasks.settings.monitoring_section import LapBudget, PolicyName
 from windvane.tasks.settings.project_params import Settings
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # What a finding is about: values of a number or category; the share missing; categories never seen; numbers out of range;
 # a column that fell silent or changed its type; how columns hang together; the model's answers; the labels.
@@ -139,6 +133,11 @@ class WindowAssessment:
     estimate: PerformanceResult | None
     diagnosis: ChangeDiagnosis
 
+    @property
+    def performance(self) -> PerformanceResult | None:
+        """By its labels; where too few have come, the estimate without them."""
+        return self.quality if self.quality.loss is not None else self.estimate
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
@@ -189,17 +188,9 @@ class DecisionLimits:
     @classmethod
     def of(cls, settings: Settings) -> DecisionLimits:
         """The limits in params.yaml."""
-        retrain, monitor = settings.retrain, settings.monitor
-        return cls(
-            retrain.policy,
-            retrain.cost,
-            monitor.delay,
-            retrain.rest,
-            retrain.limit,
-            retrain.probation,
-            monitor.false_alarms,
-            settings.schedule.train is not None,
-        )
+        retrain, monitor, scheduled = settings.retrain, settings.monitor, settings.schedule.train is not None
+        laps = (retrain.rest, retrain.limit, retrain.probation)
+        return cls(retrain.policy, retrain.cost, monitor.delay, *laps, monitor.false_alarms, scheduled)
 
 
 @dataclass(frozen=True)
@@ -247,42 +238,6 @@ class DecisionHistory:
     probation: ProbationResult | None = None
     new_rows: bool | None = None
     advice: PolicyAdvice | None = None
-
-
-@dataclass(frozen=True)
-class PolicyInput:
-    """What is known when window `now` begins.
-
-    taught: (m,) the windows before which champions and challengers were trained, rising. losses: (m, known) their mean losses per
-    row on windows 0 .. known - 1, NaN on windows before they were trained; known = now, or less where labels are late.
-    serving: the champion's place in `taught`; since: the window at which it began to serve. record: (h,) its mean losses on the
-    windows of its own held-out rows. price: of a lap, in loss. alarm: whether a drift alarm rings on the latest window, where
-    somebody measures one.
-    """
-
-    taught: NDArray[np.int64]
-    losses: NDArray[np.float64]
-    serving: int
-    since: int
-    record: NDArray[np.float64]
-    price: float
-    now: int
-    alarm: bool | None = None
-
-    @property
-    def known(self) -> int:
-        """Windows whose labels are known."""
-        return int(self.losses.shape[1])
-
-    @property
-    def born(self) -> int:
-        """The window before which the champion was trained."""
-        return int(self.taught[self.serving])
-
-    @property
-    def served(self) -> NDArray[np.float64]:
-        """The champion's losses on the windows that it served and whose labels are known, oldest first."""
-        return self.losses[self.serving, self.since : self.known]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
-"""`windvane backtest`: what each retraining policy would have cost on the project's own table, which to use, as tables
-and a picture.
-"""
+"""`windvane backtest`: what each retraining policy would have cost on the project's own table, and which to use."""
 
 from __future__ import annotations
 
@@ -20,10 +18,11 @@ from windvane.monitoring.history import backtest, loss_matrix
 from windvane.monitoring.history.backtest import AlarmsByPolicy, BacktestResult, PolicyResult, WindowLengthResult
 from windvane.monitoring.history.loss_matrix import LossMatrix, WindowedTable
 from windvane.monitoring.history.simulation import PolicySimulation
+from windvane.monitoring.watch.production import read_source_table
 from windvane.tasks import io
 from windvane.tasks.console import Console, format_table
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion, table_io
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.process_environment import count_cores
@@ -39,14 +38,10 @@ def select_recommended_results(found: BacktestResult) -> list[PolicyResult]:
 
 
 def print_backtest_result(
-    tried: tuple[WindowLengthResult, ...],
-    best: WindowLengthResult,
-    spec: ModelConfiguration,
-    count: int,
-    console: Console,
+    tried: tuple[WindowLengthResult, ...], best: WindowLengthResult, candidate: str, count: int, console: Console
 ) -> None:
     """The figures, then what to use."""
-    asked = tried[0]
+    asked, chosen = tried[0], best.found.recommended
     lines = [
         {
             "policy": r.name,
@@ -60,31 +55,23 @@ def print_backtest_result(
         }
         for r in asked.found.results
     ]
+    lengths = [
+        {
+            "window": one.window,
+            "policy": one.found.recommended.name,
+            "history": one.found.recommended.history,
+            "total, where it chose": one.found.recommended.rate,
+            "later": round(one.found.recommended.reported_on, 3),
+        }
+        for one in tried
+    ]
     console.say(
-        f"  {count} windows of {asked.window} played with {spec.candidate}, loss and total per window; a lap costs "
-        f"{asked.cost:g} of them"
-    )
-    console.say(format_table(lines))
-    console.say(
-        "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)"
-    )
-    console.say("  by windows of:")
-    console.say(
-        format_table(
-            [
-                {
-                    "window": one.window,
-                    "policy": one.found.recommended.name,
-                    "history": one.found.recommended.history,
-                    "total, where it chose": one.found.recommended.rate,
-                    "later": round(one.found.recommended.reported_on, 3),
-                }
-                for one in tried
-            ]
-        )
-    )
-    chosen = best.found.recommended
-    console.say(
+        f"  {count} windows of {asked.window} played with {candidate}, loss and total per window; a lap costs "
+        f"{asked.cost:g} of them\n"
+        f"{format_table(lines)}\n"
+        "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)\n"
+        "  by windows of:\n"
+        f"{format_table(lengths)}\n"
         f"  use: retrain.policy {chosen.name}, retrain.cost {best.cost:g}, retrain.history {chosen.history}, "
         f"monitor.window {best.window}"
     )
@@ -96,9 +83,8 @@ def draw_backtest_result(found: BacktestResult, starts: tuple[str, ...], first: 
     """
     played = {r.name: r for r in select_recommended_results(found)}
     shown = played["regret" if found.recommended.name == "never" else found.recommended.name]
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure, at = Figure(figsize=(10, 4), layout="constrained"), range(len(starts))
     axes = figure.subplots()
-    at = range(len(starts))
     axes.plot(at, played["never"].played.by_window, color="0.6", label="never retrained")
     axes.plot(at, shown.played.by_window, color="tab:blue", label=f"{shown.name}, {shown.history}")
     marks = [w - first for w in shown.played.retrained]
@@ -133,15 +119,12 @@ def backtest_table(
     settings = project.settings
     window = str(settings.monitor.window) if window is None else window
     cost = settings.retrain.cost if cost is None else cost
-    if cost == 0:
-        raise InputError("retrain.cost: 0 makes every retraining free, and there is nothing to weigh. Name --cost")
-    if settings.problem.time is None:
-        raise InputError(
-            "problem.time: a history needs an order. Name the column that has the time at which a row was observed"
-        )
+    time_column = check_history_settings(settings, cost)
     champion = versions.find_champion(project.ledger, project.name)
     spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec)
-    cut = loss_matrix.cut_into_windows(_read_labelled_rows(project), settings.problem.time, window)
+    rows = read_history_table(project)
+    rows = rows[rows[settings.problem.target].notna()].drop(columns=table_io.ROW_KEY, errors="ignore")
+    cut = loss_matrix.cut_into_windows(rows, time_column, window)
     first = loss_matrix.find_first_window(cut.count)
     delay = _count_delay_windows(cut, settings.monitor.delay) if delay is None else delay
     built: dict[str, LossMatrix] = {}
@@ -155,13 +138,11 @@ def backtest_table(
             lambda done, of, history=history: console.working(f"{history}: {done} of {of} models"),  # type: ignore[misc]
         )
         ringing[history] = _compute_alarms(asked, project, console) if drift else {}
-    tried = backtest.compare_window_lengths(
-        built, cut, window, cost, time=settings.problem.time, delay=delay, alarms=ringing
-    )
+    tried = backtest.compare_window_lengths(built, cut, window, cost, time=time_column, delay=delay, alarms=ringing)
     best = backtest.choose_window_length(tried)
     # The picture is of the windows that were asked for, whichever are recommended.
     draw_backtest_result(tried[0].found, cut.starts[first:], first, project.root / BACKTEST_PICTURE)
-    print_backtest_result(tried, best, spec, cut.count - first, console)
+    print_backtest_result(tried, best, spec.candidate, cut.count - first, console)
     console.say(f"  picture: {BACKTEST_PICTURE}")
     content = _make_backtest_result(tried[0], best, cut.count - first)
     if apply:
@@ -171,17 +152,8 @@ def backtest_table(
 
 def _compute_alarms(asked: loss_matrix.MatrixJob, project: Project, console: Console) -> AlarmsByPolicy:
     """The project's own drift alarm, by its name in retrain.policy; remembered beside the fits."""
-    from windvane.monitoring.history import backtest
-
-    folder = project.home / "history"
-    level = project.settings.monitor.false_alarms
-
-    def working() -> None:
-        console.working("drift alarms")
-
-    return {
-        "drift": backtest.make_calibrated_alarm(asked, level, folder / "drift.json", working),
-    }
+    level, kept = project.settings.monitor.false_alarms, project.home / "history" / "drift.json"
+    return {"drift": backtest.make_calibrated_alarm(asked, level, kept, lambda: console.working("drift alarms"))}
 
 
 def _list_histories(settings: Settings, spec: ModelConfiguration, first: int) -> list[str]:
@@ -206,14 +178,21 @@ def _apply_recommendation(path: Path, chosen: dict[str, Any], console: Console) 
     return {key: list(values) for key, values in changed.items()}
 
 
-def _read_labelled_rows(project: Project) -> pd.DataFrame:
-    """The labelled rows of data.source, as a lap reads them."""
-    settings = project.settings
-    fetch.fetch_source(project.root, settings.data, settings.problem.id)
-    with ingestion.open_scratch_folder(project.root) as folder:
-        ingestion.write_table(project.root, settings, folder / "table.parquet", folder)
-        frame = table_io.read_parquet(folder / "table.parquet")
-    return frame[frame[settings.problem.target].notna()].drop(columns=table_io.ROW_KEY, errors="ignore")
+def read_history_table(project: Project) -> pd.DataFrame:
+    """The rows of data.source, fetched and read as a lap does it."""
+    fetch.fetch_source(project.root, project.settings.data, project.settings.problem.id)
+    return read_source_table(project)
+
+
+def check_history_settings(settings: Settings, cost: float) -> str:
+    """The column of time. Raises InputError where a history has no order, or its retrainings no price."""
+    if settings.problem.time is None:
+        raise InputError(
+            "problem.time: a history needs an order. Name the column that has the time at which a row was observed"
+        )
+    if cost == 0:
+        raise InputError("retrain.cost: 0 makes every retraining free, and there is nothing to weigh. Name --cost")
+    return settings.problem.time
 
 
 def _count_delay_windows(cut: WindowedTable, late: timedelta) -> int:

@@ -1,5 +1,5 @@
-"""A simulated project and its laps: what was known at a moment of the table's history, with a ledger that is deleted
-afterwards. A simulated lap uses the rows, fits and gate of a real one, without DVC, MLflow or Prefect.
+"""A simulated project: what was known at a moment of the table's history, with a ledger that is deleted afterwards. Its laps
+use the rows, fits and gate of real ones, without DVC, MLflow or Prefect.
 """
 
 from __future__ import annotations
@@ -49,14 +49,13 @@ from windvane.monitoring import window_frames
 from windvane.monitoring.history.arrivals import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
 from windvane.monitoring.records import LapDepth
-from windvane.monitoring.watch.production import Production, WindowCount, hash_window_state
+from windvane.monitoring.watch.production import Production, WindowCount, count_source_rows
 from windvane.monitoring.watch.windows import WindowSpan
 from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_evaluation
 from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
-from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.ingest.table_io import ROW_KEY
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.models import features, model_pipeline
@@ -66,11 +65,9 @@ from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.search import model_search as searching
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.sources import fetch
 from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.split import data_split as splitting
 from windvane.tasks.split import strategies, time_windows
-from windvane.tasks.split import strategies as parting
 from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
 
@@ -112,10 +109,8 @@ class SimulatedProject(Project):
 
     def champion(self) -> tuple[Version, Promotion]:
         """Which version serves, and how it came to."""
-        champion, promotion = (
-            versions.find_champion(self.ledger, self.name),
-            versions.find_last_promotion(self.ledger, self.name),
-        )
+        champion = versions.find_champion(self.ledger, self.name)
+        promotion = versions.find_last_promotion(self.ledger, self.name)
         assert champion is not None
         assert promotion is not None
         return champion, promotion
@@ -124,12 +119,10 @@ class SimulatedProject(Project):
         """A window's rows with a version's predictions, and with their labels, whenever these come."""
         key = (version.version, place.start, place.end)
         if key not in self._answered:
-            rows, kind = (
-                self.stream.rows.iloc[self.stream.between(place.start, place.end)],
-                definitions.load_problem_type(self.settings.problem.kind),
-            )
+            rows = self.stream.rows.iloc[self.stream.between(place.start, place.end)]
             record, columns = self.reference(version)[0], window_frames.read_version_columns(version.facts, ())
-            self._answered[key] = window_frames.build_source_frame(rows, columns, record, kind, self.model(version))
+            kind, model = definitions.load_problem_type(self.settings.problem.kind), self.model(version)
+            self._answered[key] = window_frames.build_source_frame(rows, columns, record, kind, model)
         return self._answered[key]
 
     def loss(self, version: Version, place: WindowSpan) -> float:
@@ -138,11 +131,8 @@ class SimulatedProject(Project):
         frame = frame[window_frames.mask_labelled(frame, problem.target)]
         if not len(frame):
             return float("nan")
-        return float(
-            window_frames.compute_frame_losses(
-                frame, self.record(version), definitions.load_problem_type(problem.kind), problem
-            ).mean()
-        )
+        kind = definitions.load_problem_type(problem.kind)
+        return float(window_frames.compute_frame_losses(frame, self.record(version), kind, problem).mean())
 
     def reference(self, version: Version) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """A version's record as checks need it, and the rows from before it."""
@@ -183,12 +173,10 @@ class SimulatedProduction(Production):
 
     def count(self, place: WindowSpan) -> WindowCount:
         """How many rows a window has, and how many of them a label by now."""
-        at, (_, known) = self._past.stream.between(place.start, place.end), self._past.stream.known_at(self.now)
-        truth = self._past.stream.rows[self.project.settings.problem.target].iloc[
-            at.start : min(at.stop, max(known, at.start))
-        ]
-        rows, labelled = at.stop - at.start, int(truth.notna().sum())
-        return WindowCount(place, "source", rows, labelled, hash_window_state(place, "source", rows, labelled))
+        stream = self._past.stream
+        at, (_, known) = stream.between(place.start, place.end), stream.known_at(self.now)
+        truth = stream.rows[self.project.settings.problem.target].iloc[at.start : min(at.stop, max(known, at.start))]
+        return count_source_rows(place, at.stop - at.start, int(truth.notna().sum()))
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
         """A window's rows with the champion's predictions, and the labels that have come."""
@@ -215,14 +203,6 @@ class SimulatedProduction(Production):
         return self._past.reference(self.champion)[1]
 
 
-def read_history_table(project: Project) -> pd.DataFrame:
-    """The rows of data.source, as a lap reads them."""
-    fetch.fetch_source(project.root, project.settings.data, project.settings.problem.id)
-    with ingestion.open_scratch_folder(project.root) as folder:
-        ingestion.write_table(project.root, project.settings, folder / "table.parquet", folder)
-        return table_io.read_parquet(folder / "table.parquet")
-
-
 @dataclass(frozen=True)
 class SimulatedLapResult:
     """What a lap came to, why, how many models were fitted, and by which share its model was better where it was judged."""
@@ -239,10 +219,11 @@ def run_simulated_lap(
     """Train on what is known at the simulation's present, judge, and promote or refuse. `owed`: what it carries out; None: the
     first lap of all, whose configuration is `first` unless it searches.
     """
-    one: LapContext | None = LapContext(past, lease, "replay", depth, SilentConsole())
+    lap = LapContext(past, lease, "replay", depth, SilentConsole())
+    one: LapContext | None = lap
     if owed is not None:
         decisions.record_announcement(past.ledger, owed.id)
-        one = claim_lap_decision(one, owed.id) if one is not None else None
+        one = claim_lap_decision(lap, owed.id)
     assert one is not None
     one = replace(one, depth=depth, on_record=True)
     try:
@@ -256,16 +237,12 @@ def run_simulated_lap(
         past.work.clear()
     if outcome.verdict == "unchanged":
         return SimulatedLapResult("skipped", outcome.reason)
-    judged = versions.find_judgement(
-        past.ledger, past.name, outcome.version, fingerprint.hash_gate_settings(past.settings)
-    )
+    gate = fingerprint.hash_gate_settings(past.settings)
+    judged = versions.find_judgement(past.ledger, past.name, outcome.version, gate)
     assert judged is not None
-    verdict = judged.verdict
-    better = (
-        None
-        if verdict["too_few"] or not verdict["reference"]
-        else (verdict["difference"] or 0.0) / verdict["reference"]
-    )
+    verdict, better = judged.verdict, None
+    if verdict["reference"] and not verdict["too_few"]:
+        better = (verdict["difference"] or 0.0) / verdict["reference"]
     return SimulatedLapResult("promoted" if judged.accepted else "refused", verdict["reason"], outcome.fits, better)
 
 
@@ -346,7 +323,7 @@ class _Steps:
         past, settings = self.past, self.past.settings
         come, labelled = past.learned()
         rows, champion = labelled.reset_index(drop=True), versions.find_champion(past.ledger, past.name)
-        parted = parting.split_rows(rows, settings, champion.facts.taught_until if champion else None)
+        parted = strategies.split_rows(rows, settings, champion.facts.taught_until if champion else None)
 
         def taken(side: pd.DataFrame, judging: bool) -> pd.DataFrame:
             most, side = strategies.choose_row_limit(settings, judging=judging), side.reset_index(drop=True)
@@ -357,11 +334,8 @@ class _Steps:
 
         train = time_windows.select_recent_rows(taken(rows[parted.train], False), settings)
         validation, test = taken(rows[parted.validation], True), taken(rows[parted.test], True)
-        columns, kind = (
-            features.select_feature_columns(settings, table_profile.profile_table(come)),
-            definitions.load_problem_type(settings.problem.kind),
-        )
-        by_time = settings.split.strategy == "time"
+        columns = features.select_feature_columns(settings, table_profile.profile_table(come))
+        kind, by_time = definitions.load_problem_type(settings.problem.kind), settings.split.strategy == "time"
         lesson = TrainingData(mark, data_version, past.home, train, validation, columns, kind, count_cores())
         final = time_windows.select_recent_rows(taken(rows, False), settings) if by_time else join_training_rows(lesson)
         past.work[mark] = _SimulatedTraining(**vars(lesson), test=test, final=final, rows=labelled)
@@ -375,10 +349,8 @@ class _Steps:
             return searching.search_models(lesson.task(settings), lesson.train, lesson.validation, journal, _nothing)
         champion, spec = versions.find_champion(self.past.ledger, self.past.name), self.first
         if champion is not None:
-            before = ModelConfiguration.from_json(champion.facts.spec)
-            spec, _said = choose_refit_spec(
-                settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
-            )
+            before, rows = ModelConfiguration.from_json(champion.facts.spec), join_training_rows(lesson)
+            spec, _said = choose_refit_spec(settings, lesson.kind, rows, before, labels=lap.remedy == "labels")
         only = searching.CandidateResult(spec.candidate, spec, {}, {}, (), 0.0)
         return searching.SearchResult((only,), only, None, 0)
 
@@ -413,10 +385,8 @@ class _Steps:
             rows=len(lesson.rows),
             summary=summary,
         )
-        taught_until = None if until is None else str(until)
-        version = Version(
-            number, lesson.mark, lesson.mark, "", "", "", lesson.mark, taught_until, facts, now_timestamp()
-        )
+        mark, taught_until = lesson.mark, None if until is None else str(until)
+        version = Version(number, mark, mark, "", "", "", mark, taught_until, facts, now_timestamp())
         past.records[number], past.models[number] = built.held.record, built.held.model
         versions.record_version(past.ledger, lap.lease, version)
         return version
@@ -458,6 +428,5 @@ def _summary(_lap: LapContext, _lesson: TrainingData, found: searching.SearchRes
 def _finish(lap: LapContext, outcome: LapOutcome) -> None:
     """The end of a decision for which there was nothing to learn."""
     if lap.decision is not None:
-        decisions.finish_claimed_decision(
-            lap.project.ledger, lap.lease, lap.id, "skipped", f"no new rows: {outcome.reason}"
-        )
+        said = f"no new rows: {outcome.reason}"
+        decisions.finish_claimed_decision(lap.project.ledger, lap.lease, lap.id, "skipped", said)

@@ -1,6 +1,4 @@
-"""Where record and window differ: inputs, labels, labels given inputs, inputs given labels; and the classifier that
-distinguishes their rows. Concludes nothing.
-"""
+"""Where record and window differ: inputs, labels, labels given inputs, inputs given labels; the classifier of their rows."""
 
 from __future__ import annotations
 
@@ -38,11 +36,13 @@ class SampleBlocks:
     window: tuple[RowBlocks, ...]
     rows: tuple[int, int]
 
-    def apart(self, record: FloatArray, window: FloatArray) -> FloatArray:
-        """Differences of means (k,) of (n, k) and (m, k) values, in standard errors."""
-        gap = window.mean(axis=0) - record.mean(axis=0)
-        error = np.hypot(_compute_standard_errors(record, self.record), _compute_standard_errors(window, self.window))
-        return np.asarray(np.where(error > 0, gap / np.where(error > 0, error, 1), 0.0))
+    def apart(self, both: FloatArray, unit: float = 1.0) -> FloatArray:
+        """Differences of means (k,) of (n + m, k) values, counted in `unit`, in standard errors."""
+        record, window = both[: self.rows[0]], both[self.rows[0] :]
+        gap = (window.mean(axis=0) - record.mean(axis=0)) / unit
+        errors = (_compute_standard_errors(side, of) for side, of in ((record, self.record), (window, self.window)))
+        error = np.hypot(*errors) / unit
+        return np.divide(gap, error, out=np.zeros_like(gap), where=error > 0)
 
     @property
     def freedom(self) -> float:
@@ -53,10 +53,6 @@ class SampleBlocks:
     def nats(self, scores: FloatArray) -> FloatArray:
         """What differences in standard errors are worth, before their number is paid for."""
         return np.asarray((self.freedom + 1) / 2 * np.log1p(scores**2 / self.freedom))
-
-    def split(self, both: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values of record and window that are one below the other."""
-        return both[: self.rows[0]], both[self.rows[0] :]
 
 
 def _compute_standard_errors(values: FloatArray, parts: tuple[RowBlocks, ...]) -> FloatArray:
@@ -83,14 +79,12 @@ class ContrastFeatures:
 
 def build_contrast_features(columns: tuple[PairedColumn, ...], rows: int) -> ContrastFeatures:
     """Of a number its rank, how far that is from the middle, and whether it is missing; of a category its frequent words."""
-    found: list[FloatArray] = []
-    names: list[str] = []
-    for column in columns:
-        for values in _expand_numbers(column.both) if column.number else _expand_words(column):
-            if values.min(initial=0) < values.max(initial=0):
-                found.append(values)
-                names.append(column.name)
-    return ContrastFeatures(np.column_stack(found) if found else np.zeros((rows, 0)), tuple(names))
+    expanded = ((c.name, _expand_numbers(c.both) if c.number else _expand_words(c)) for c in columns)
+    found = [
+        (name, values) for name, some in expanded for values in some if values.min(initial=0) < values.max(initial=0)
+    ]
+    values = np.column_stack([values for _, values in found]) if found else np.zeros((rows, 0))
+    return ContrastFeatures(values, tuple(name for name, _ in found))
 
 
 def rank_values(values: FloatArray) -> FloatArray:
@@ -124,9 +118,7 @@ def build_number_basis(values: FloatArray) -> FloatArray:
     """A basis (rows, b) for a number: bins of its ranks, and a line within."""
     place = rank_values(values)
     bins = np.minimum(((place + 1) / 2 * _LABEL_BINS).astype(int), _LABEL_BINS - 1)
-    return np.column_stack(
-        [np.eye(_LABEL_BINS)[bins][:, np.bincount(bins, minlength=_LABEL_BINS) > 0], place, place**3]
-    )
+    return np.column_stack([np.eye(_LABEL_BINS)[bins][:, np.unique(bins)], place, place**3])
 
 
 def build_class_basis(codes: NDArray[np.int64]) -> FloatArray:
@@ -135,12 +127,11 @@ def build_class_basis(codes: NDArray[np.int64]) -> FloatArray:
 
 
 def contrast_inputs(found: ContrastFeatures, sides: SampleBlocks, domain: FloatArray | None) -> Contrast:
-    """P(x). domain: see Domain; its score shows changes that no column shows alone."""
-    scored = sides.apart(*sides.split(found.values))
-    one = _make_contrast(scored, found.names, sides)
+    """P(x). domain: see estimate_window_chances(); its score shows changes that no column shows alone."""
+    one = _make_contrast(sides.apart(found.values), found.names, sides)
     if domain is None or not len(found.names):
         return one
-    (joint,) = sides.apart(*sides.split(rank_values(domain)[:, None]))
+    (joint,) = sides.apart(rank_values(domain)[:, None])
     nats = float(sides.nats(np.maximum(joint, 0.0)))
     return Contrast(max(one.nats, nats - 1), one.columns) if nats > 3 else one
 
@@ -175,22 +166,15 @@ def contrast_labels_given_inputs(
 
 def _score_doubly_robust(values: FloatArray, told: FloatArray, sides: SampleBlocks) -> FloatArray:
     """Scores sum(window - told) * values as differences of two means in standard errors."""
-    n, m = sides.rows
-    side = np.repeat([0.0, 1.0], sides.rows)
+    side, total = np.repeat([0.0, 1.0], sides.rows), sum(sides.rows)
     weighed = values * np.abs(side - told)[:, None]
-    record, window = weighed[:n] * n, weighed[n:] * m
-    scale = n + m
-    gap = (window.sum(axis=0) / m - record.sum(axis=0) / n) / scale
-    error = (
-        np.hypot(_compute_standard_errors(record, sides.record), _compute_standard_errors(window, sides.window)) / scale
-    )
-    return np.asarray(np.where(error > 0, gap / np.where(error > 0, error, 1), 0.0))
+    return sides.apart(weighed * np.repeat(sides.rows, sides.rows)[:, None], total)
 
 
 def contrast_labels(labels: FloatArray, sides: SampleBlocks, *, number: bool) -> Contrast:
     """P(y). labels: (rows, 1) a number, or (rows, k) a class each."""
     values = np.column_stack(_expand_numbers(labels[:, 0])[:2]) if number else labels
-    return Contrast(_make_contrast(sides.apart(*sides.split(values)), ("",) * values.shape[1], sides).nats)
+    return Contrast(_make_contrast(sides.apart(values), ("",) * values.shape[1], sides).nats)
 
 
 def _make_contrast(scores: FloatArray, names: tuple[str, ...], sides: SampleBlocks) -> Contrast:
@@ -203,6 +187,7 @@ def _make_contrast(scores: FloatArray, names: tuple[str, ...], sides: SampleBloc
 
 
 _FOLDS = 3
+_TREES = {"max_iter": 30, "learning_rate": 0.1, "max_leaf_nodes": 6, "min_samples_leaf": 20, "l2_regularization": 5.0}
 
 
 def estimate_window_chances(
@@ -219,15 +204,7 @@ def estimate_window_chances(
             own = of_fold == k
             if len(np.unique(window[~own])) < 2 or not own.any():
                 return np.full(len(rows), share)
-            model = HistGradientBoostingClassifier(
-                max_iter=30,
-                learning_rate=0.1,
-                max_leaf_nodes=6,
-                min_samples_leaf=20,
-                l2_regularization=5.0,
-                early_stopping=False,
-                random_state=seed,
-            )
+            model = HistGradientBoostingClassifier(random_state=seed, early_stopping=False, **_TREES)
             logits[own] = model.fit(fill_empty_columns(rows[~own]), window[~own]).decision_function(rows[own])
     steps = LogisticRegression(C=1e3).fit(logits[:, None], window)
     if steps.coef_[0, 0] <= 0:

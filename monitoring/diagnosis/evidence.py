@@ -17,7 +17,7 @@ from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
 from windvane.monitoring.performance import window_loss
 from windvane.monitoring.performance.window_loss import LossModel
 from windvane.tasks.evaluation.intervals import compute_t_quantile
-from windvane.tasks.gate.block_test import MIN_BLOCKS, RowBlocks, bound_paired_difference
+from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
@@ -73,45 +73,36 @@ class DiagnosisCase:
 
 def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
     """Inspect the rows of a case, at most 20,000 of each side; see ChangeEvidence."""
-    columns, kind, problem, model, seed = case.columns, case.kind, case.problem, case.model, case.seed
+    columns, kind, problem, model = case.columns, case.kind, case.problem, case.model
     newest = window_loss.order_by_content(case.window)[:_MAX_WINDOW_ROWS]
     case = replace(case, record=case.record.iloc[model.at], window=case.window.iloc[newest])
     record, window = case.record, case.window
     thin = estimate_row_weight(window, model, problem)
     read = window_frames.pair_columns(record, window, columns)
     found = contrasts.build_contrast_features(read, len(record) + len(window))
-    all_rows = SampleBlocks(
-        window_frames.form_frame_blocks(record, problem),
-        window_frames.form_frame_blocks(window, problem),
-        (len(record), len(window)),
-    )
+    all_rows = _form_sample_blocks(record, window, problem)
     made = [window_frames.read_frame_predictions(side, record, kind, problem.target) for side in (record, window)]
-    told = _estimate_chances(record, window, columns, made, all_rows, seed)
-    broken = broken_columns.find_broken_columns(
-        read, thin, all_rows.record[0].label if all_rows.record[0].kind == "time" else None
-    )
+    told = _estimate_chances(case, made, all_rows)
+    blocks = all_rows.record[0]
+    broken = broken_columns.find_broken_columns(read, thin, blocks.label if blocks.kind == "time" else None)
     sound = found.drop(tuple(b.column for b in broken))
     moved = contrasts.contrast_inputs(found, all_rows, told)
     rest = contrasts.contrast_inputs(sound, all_rows, None) if broken else moved
     by_answer = contrasts.contrast_inputs_given(found, _build_prediction_basis(made, kind), all_rows)
     labels = given = drifted = Contrast()
     came = window_frames.mask_labelled(window, problem.target)
-    if came.sum() >= MIN_JUDGED_ROWS:
+    labelled = int(came.sum()) if came.sum() >= MIN_JUDGED_ROWS else 0
+    if labelled:
         labels, drifted, given = _contrast_labelled_rows(case, came, found, told, made)
     seen, own = (window_states.read_state_values(side, record, columns, kind, problem) for side in (window, record))
-    return ChangeEvidence(
-        len(window),
-        int(came.sum()) if came.sum() >= MIN_JUDGED_ROWS else 0,
-        moved,
-        rest,
-        labels,
-        drifted,
-        given,
-        by_answer,
-        broken,
-        tuple(window_states.match_season(state, seen, own, thin) for state in case.known_states),
-        not kind.continuous,
-    )
+    seasons = tuple(window_states.match_season(state, seen, own, thin) for state in case.known_states)
+    moves = (moved, rest, labels, drifted, given, by_answer)
+    return ChangeEvidence(len(window), labelled, *moves, broken, seasons, not kind.continuous)
+
+
+def _form_sample_blocks(record: pd.DataFrame, window: pd.DataFrame, problem: ProblemSettings) -> SampleBlocks:
+    before, now = (window_frames.form_frame_blocks(side, problem) for side in (record, window))
+    return SampleBlocks(before, now, (len(record), len(window)))
 
 
 def estimate_row_weight(window: pd.DataFrame, model: LossModel, problem: ProblemSettings) -> float:
@@ -122,33 +113,17 @@ def estimate_row_weight(window: pd.DataFrame, model: LossModel, problem: Problem
         return own
     expected = model.rows(window)
     bound = bound_paired_difference(expected[None], parts, 0.975)
-    margin, alone = (
-        float(bound.mean[0] - bound.low[0]),
-        compute_t_quantile(len(window) - 1, 0.95) * float(expected.std()),
-    )
+    margin = float(bound.mean[0] - bound.low[0])
+    alone = compute_t_quantile(len(window) - 1, 0.95) * float(expected.std())
     return float(min(own, (alone / np.sqrt(len(window)) / margin) ** 2)) if margin > 0 else own
 
 
-def _estimate_chances(
-    record: pd.DataFrame,
-    window: pd.DataFrame,
-    columns: FeatureColumns,
-    made: list[Predictions],
-    sides: SampleBlocks,
-    seed: int,
-) -> NDArray[np.float64]:
+def _estimate_chances(case: DiagnosisCase, made: list[Predictions], sides: SampleBlocks) -> NDArray[np.float64]:
     """Chance of each row to be of the window, by its inputs; folds are blocks or groups where rows depend."""
-    rank = _get_prediction_number(made[0])
-    encode = window_frames.fit_input_encoder(record, columns, rank)
-    side = np.repeat([False, True], sides.rows)
-    fold = np.concatenate(
-        [_assign_folds(frame, parts) for frame, parts in ((record, sides.record), (window, sides.window))]
-    )
-    return contrasts.estimate_window_chances(np.concatenate([encode(record), encode(window)]), side, fold, seed)
-
-
-def _assign_folds(frame: pd.DataFrame, parts: tuple[RowBlocks, ...]) -> NDArray[np.int64]:
-    return np.arange(len(frame), dtype=np.int64) if parts[0].kind == "row" else parts[0].label
+    encode = window_frames.fit_input_encoder(case.record, case.columns, _get_prediction_number(made[0]))
+    fold = np.concatenate([parts[0].label for parts in (sides.record, sides.window)])
+    rows = np.concatenate([encode(case.record), encode(case.window)])
+    return contrasts.estimate_window_chances(rows, np.repeat([False, True], sides.rows), fold, case.seed)
 
 
 def _get_prediction_number(made: Predictions) -> NDArray[np.float64]:
@@ -176,16 +151,12 @@ def _contrast_labelled_rows(
     record, window, kind, problem, model = case.record, case.window, case.kind, case.problem, case.model
     late = window[came]
     rows = np.concatenate([np.ones(len(record), dtype=bool), came])
-    sides = SampleBlocks(
-        window_frames.form_frame_blocks(record, problem),
-        window_frames.form_frame_blocks(late, problem),
-        (len(record), len(late)),
-    )
+    sides = _form_sample_blocks(record, late, problem)
     some = ContrastFeatures(found.values[rows], found.names)
     sure = np.minimum(told[rows], _MAX_CHANCE)
     odds = sure / (1 - sure) * came.mean()
     truth = [kind.truth(side[problem.target]) for side in (record, late)]
-    answer = np.concatenate([_get_prediction_number(made[0]), _get_prediction_number(made[1])[came]])
+    answer = np.concatenate([_get_prediction_number(side) for side in made])[rows]
     if kind.continuous:
         y = np.concatenate(truth)
         scale = np.concatenate([model.record, model.rows(late)]) if model.folds else np.ones(len(y))
@@ -212,8 +183,7 @@ def _compute_residuals(
 ) -> NDArray[np.float64]:
     """Errors in units of the loss expected, and by how much they are larger than in the record: (rows, 2)."""
     floor = 0.1 * float(scale[:record].mean()) or 1.0
-    z = (y - answer) / np.maximum(scale, floor)
-    z = np.clip(z, -_MAX_ERROR, _MAX_ERROR)
+    z = np.clip((y - answer) / np.maximum(scale, floor), -_MAX_ERROR, _MAX_ERROR)
     return np.column_stack([z - z[:record].mean(), np.abs(z) - np.abs(z[:record]).mean()])
 
 
@@ -221,16 +191,12 @@ def _compute_class_residuals(
     record: pd.DataFrame, late: pd.DataFrame, kind: ProblemType, problem: ProblemSettings
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Per class whether it came less its calibrated chance, (rows, k or 1 of two); and classes as whole numbers."""
-    made = [window_frames.read_frame_predictions(side, record, kind, problem.target) for side in (record, late)]
-    came = [
-        window_loss.encode_true_classes(side, m, kind, problem) for side, m in zip((record, late), made, strict=True)
-    ]
-    chance = window_loss.fit_calibrated_probabilities(
-        window_loss.compute_log_probabilities(made[0]), came[0].astype(np.float64)
-    )
-    count = np.asarray(made[0].proba).shape[1]
-    codes = np.concatenate(came)
-    chances = np.concatenate([chance(window_loss.compute_log_probabilities(m)) for m in made])
+    sides = (record, late)
+    made = [window_frames.read_frame_predictions(side, record, kind, problem.target) for side in sides]
+    came = [window_loss.encode_true_classes(*one, kind, problem) for one in zip(sides, made, strict=True)]
+    logs = [window_loss.compute_log_probabilities(one) for one in made]
+    chance = window_loss.fit_calibrated_probabilities(logs[0], came[0].astype(np.float64))
+    count, codes, chances = logs[0].shape[1], np.concatenate(came), np.concatenate([chance(one) for one in logs])
     gap = (codes[:, None] == np.arange(count)) - chances
     # A class that the champion never met is one more.
     return gap[:, :1] if count == 2 else gap[:, :_MAX_CLASSES], np.where(codes < 0, count, codes)

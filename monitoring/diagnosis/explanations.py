@@ -1,6 +1,4 @@
-"""Which type of change a window shows, how sure that is, and what helps: the evidence is weighed against six
-explanations. Reads no table.
-"""
+"""Which type of change a window shows, how sure that is, and what helps: the evidence weighed against six explanations."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ class ExplanationPrices:
     unlabelled: float = 2.0  # label drift where no label tells it from data drift
     slack: float = 1.5
     trust: float = 0.9
-    trust_classes: float = (
-        0.7  # the same for classes, of which a label says less: fitted on a table that the prices had not seen
-    )
+    trust_classes: float = 0.7  # of classes a label says less; fitted on a table that the prices had not seen
     usual: float = 1.0  # not fitted: most windows of production are unchanged, those of the benchmark are not
     slips: float = 0.03
 
@@ -54,9 +50,8 @@ def diagnose_change(case: DiagnosisCase, drift: DriftResult, quality: Performanc
     """
     fewest = min(len(case.record), len(case.window))
     if fewest < MIN_JUDGED_ROWS:
-        return ChangeDiagnosis(
-            "none", 0.0, (), f"too few rows to decide: {fewest:,}, and {MIN_JUDGED_ROWS} are needed", "wait"
-        )
+        why = f"too few rows to decide: {fewest:,}, and {MIN_JUDGED_ROWS} are needed"
+        return ChangeDiagnosis("none", 0.0, (), why, "wait")
     with limit_to_one_thread():
         clues = gather_evidence(case)
     return conclude_diagnosis(apply_drift_result(clues, drift), quality)
@@ -132,16 +127,13 @@ def conclude_diagnosis(clues: ChangeEvidence, quality: PerformanceResult) -> Cha
     likely = compute_explanation_chances(clues)
     change = max(likely, key=lambda c: likely[c])
     columns = {
-        "none": (),
         "broken data": tuple(b.column for b in clues.broken),
         "data drift": clues.inputs.columns,
-        "label drift": (),
         "concept drift": clues.answers.columns,
         "seasonal return": clues.inputs.columns,
-    }[change]
-    return ChangeDiagnosis(
-        change, likely[change], columns, _explain_change(change, clues), choose_remedy(change, quality)
-    )
+    }.get(change, ())
+    why, remedy = _explain_change(change, clues), choose_remedy(change, quality)
+    return ChangeDiagnosis(change, likely[change], columns, why, remedy)
 
 
 def choose_remedy(change: ChangeKind, quality: PerformanceResult) -> Remedy:
@@ -158,10 +150,6 @@ def choose_remedy(change: ChangeKind, quality: PerformanceResult) -> Remedy:
     return remedies[change]
 
 
-def _find_nearest_season(clues: ChangeEvidence) -> SeasonMatch:
-    return min(clues.seasons, key=lambda s: (s.here, s.name))
-
-
 def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
     """Two short sentences: what speaks for it, and what could not be seen."""
     named = {
@@ -173,7 +161,8 @@ def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
     if change == "broken data":
         said = "; ".join(b.said for b in clues.broken[:3])
     elif change == "seasonal return":
-        said = f"the window is unlike the champion's record, and like {_find_nearest_season(clues).name}"
+        nearest = min(clues.seasons, key=lambda s: (s.here, s.name))
+        said = f"the window is unlike the champion's record, and like {nearest.name}"
     else:
         said = named[change]
     if clues.labelled:

@@ -1,6 +1,4 @@
-"""The limit that keeps the rate of false alarms: the largest score of permutations, and what earlier windows of the
-same length do by season and autocorrelation.
-"""
+"""The limit that keeps the rate of false alarms: by permutations, and by what earlier windows do by season."""
 
 from __future__ import annotations
 
@@ -37,7 +35,6 @@ class CalibratedScores:
     alarms: NDArray[np.bool_]
     limit: float
     p: float
-    draws: int
 
     @property
     def statistic(self) -> float:
@@ -66,18 +63,10 @@ def calibrate_scores(scorers: Sequence[PermutationScorer], level: float, *, hurr
         drawn.append(np.concatenate([s(s.exchange.draw(min(batch, total - done))) for s in scorers], axis=1))
         beyond += int((drawn[-1].max(axis=1) >= seen.max()).sum())
         done, batch = done + batch, _BATCH_DRAWS
-    null = np.concatenate(drawn)
+    null, measures = np.concatenate(drawn), tuple(m for s in scorers for m in s.measures)
     limits, alarms = _step_down(seen, null, level)
     p = (1 + beyond) / (1 + len(null))
-    return CalibratedScores(
-        tuple(m for s in scorers for m in s.measures),
-        seen,
-        limits,
-        alarms,
-        _find_limit(null.max(axis=1), level),
-        p,
-        len(null),
-    )
+    return CalibratedScores(measures, seen, limits, alarms, _find_limit(null.max(axis=1), level), p)
 
 
 def _find_limit(largest: FloatArray, level: float) -> float:
@@ -135,12 +124,14 @@ def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Float
 
     Each is allowed the variance that the others show, so that a stretch is judged as the window is.
     """
-    pairs = _list_pairs(scorer, count)
+    exchange, kept = scorer.exchange, scorer.exchange.kept
+    # The newest stretches with what they are held against; whether they are part of the reference.
+    pairs = [(side, exchange.rest(side, kept) if own else kept, own) for side, own in exchange.earlier(count)]
     shaped, counts = _measure_pairs(scorer, pairs)
     spread = scorer.spread(shaped, counts)
     # Nobody predicted on rows from before the reference.
     guessed = np.array([m.aspect == "prediction" for m in scorer.measures])
-    known = np.stack([np.full(len(guessed), True) if own else ~guessed for *_, own in pairs])
+    known = np.stack([~guessed | own for *_, own in pairs])
     spread = np.where(known, spread, 0)
     sums, counts_of = spread.sum(axis=0), known.sum(axis=0)
     common = max(float(np.median(sums / np.maximum(counts_of, 1))), 1.0)
@@ -152,7 +143,7 @@ def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Float
     slacks = slack(sums - spread, counts_of - known)
     past = np.where(known, scorer.scores(shaped, counts, slacks), -np.inf)
     allowed = slack(sums, counts_of)
-    return past, scorer(scorer.exchange.observed, allowed)[0], allowed
+    return past, scorer(exchange.observed, allowed)[0], allowed
 
 
 def _measure_pairs(
@@ -163,21 +154,15 @@ def _measure_pairs(
     """
     own = [(side, rest) for side, rest, inside in pairs if inside]
     groups = ([own] if own else []) + [[(side, rest)] for side, rest, inside in pairs if not inside]
-    counts = [scorer.counts_of_past(*(_join_sums(one) for one in zip(*group, strict=True))) for group in groups]
-    both = (_join_sums(one) for one in zip(*((side, rest) for side, rest, _ in pairs), strict=True))
-    return scorer.shaped(*both), np.concatenate(counts)
+    counts = [scorer.counts_of_past(*map(_join_sums, zip(*group, strict=True))) for group in groups]
+    sides, rests, _ = zip(*pairs, strict=True)
+    return scorer.shaped(_join_sums(sides), _join_sums(rests)), np.concatenate(counts)
 
 
 def _join_sums(sums: Sequence[SampleSums]) -> SampleSums:
     return SampleSums(
         *(np.concatenate([getattr(s, name) for s in sums]) for name in ("numbers", "categories", "cross"))
     )
-
-
-def _list_pairs(scorer: PermutationScorer, count: int) -> list[tuple[SampleSums, SampleSums, bool]]:
-    """The newest stretches before the window with what they are held against; whether they are part of the reference."""
-    exchange, kept = scorer.exchange, scorer.exchange.kept
-    return [(side, exchange.rest(side, kept) if own else kept, own) for side, own in exchange.earlier(count)]
 
 
 def extrapolate_limit(largest: FloatArray, seen: float, level: float) -> tuple[float, float]:

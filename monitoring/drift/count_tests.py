@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, ndtri, ndtri_exp
+from scipy.special import gammainc, gammaln, ndtri, ndtri_exp
 
 from windvane.monitoring.drift.binning import BinnedColumn
 from windvane.monitoring.records import DriftAspect, DriftMeasure
@@ -49,9 +49,8 @@ class CountTests:
     def _tabulate(self, total: FloatArray) -> None:
         self._total, rows = total, round(float(total[:1].sum()))
         self._share = self._drawn / max(rows, 1)
-        self._tables = [
-            _score_hypergeometric(rows, round(float(total[i, places].sum())), self._drawn) for i, places in self._picked
-        ]
+        counts = [round(float(total[i, places].sum())) for i, places in self._picked]
+        self._tables = [_score_hypergeometric(rows, count, self._drawn) for count in counts]
 
     def __call__(self, window: FloatArray, rest: FloatArray) -> FloatArray:
         """(draws, measures) scores."""
@@ -86,23 +85,18 @@ class CountTests:
         """(draws, columns): rows of the window in categories that the rest has not, or beyond one end of all that it has."""
         inside, outside = window[..., :-2], rest[..., :-2]
         if self._group and self._group[0].kind == "category":
-            single = _stack_category_rows(self._group, inside.shape[-1])
+            single = pad_cells([c.single for c in self._group], inside.shape[-1])
             return np.asarray(np.where((single == 1) | ((outside == 0) & (single > 0)), inside, 0).sum(axis=-1))
-        ends = [
-            np.where(np.cumsum(outside[..., ::side], axis=-1) > 0, 0, inside[..., ::side]).sum(axis=-1)
-            for side in (1, -1)
-        ]
-        return np.maximum(*ends)
+        ends = ((inside[..., ::step], outside[..., ::step]) for step in (1, -1))
+        return np.maximum(*(np.where(np.cumsum(other, axis=-1) > 0, 0, own).sum(axis=-1) for own, other in ends))
 
     def _score_new(self, new: FloatArray) -> FloatArray:
         """Scores of `new` (draws, columns). A category of c rows lies wholly in the window with a chance of share ** c.
 
         Poisson, over-dispersed because the rows of a category come at once.
         """
-        from scipy.special import gammainc, ndtri
-
         total = self._total
-        single = _stack_category_rows(self._group, total.shape[-1] - 2)
+        single = pad_cells([c.single for c in self._group], total.shape[-1] - 2)
         whole = np.where(single > 0, self._share**single, 0)
         mean = (whole * total[:, :-2]).sum(axis=-1)
         variance = (whole * (1 - whole) * total[:, :-2] * np.maximum(single, 1)).sum(axis=-1)
@@ -123,8 +117,9 @@ def _list_counted_aspects(
     return found
 
 
-def _stack_category_rows(group: list[BinnedColumn], width: int) -> FloatArray:
-    return np.stack([np.pad(c.single, (0, width - c.size)) for c in group] or [np.zeros(width)])
+def pad_cells(columns: Sequence[FloatArray], width: int) -> FloatArray:
+    """Values of each column's cells (columns, width), one row of zeros without a column."""
+    return np.stack([np.pad(cells, (0, width - len(cells))) for cells in columns] or [np.zeros(width)])
 
 
 def _score_hypergeometric(rows: int, count: int, drawn: int) -> FloatArray:

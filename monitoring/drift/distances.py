@@ -8,25 +8,14 @@ live check reads Evidently's own, and tests hold the two against each other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from types import ModuleType
 
 import numpy as np
+from scipy import stats
+from scipy.spatial import distance
 from scipy.special import xlogy
 
 from windvane.tasks.gate.block_test import FloatArray
-
-
-class Distances(Protocol):
-    """What measures: this module, or ScipyDistances."""
-
-    def compute_wasserstein(self, one: FloatArray, other: FloatArray, gaps: FloatArray) -> FloatArray:
-        """See compute_wasserstein()."""
-
-    def compute_kolmogorov_smirnov(self, one: FloatArray, other: FloatArray) -> FloatArray:
-        """See compute_kolmogorov_smirnov()."""
-
-    def compute_jensen_shannon(self, one: FloatArray, other: FloatArray) -> FloatArray:
-        """See compute_jensen_shannon()."""
 
 
 def compute_wasserstein(one: FloatArray, other: FloatArray, gaps: FloatArray) -> FloatArray:
@@ -56,11 +45,9 @@ class ScipyDistances:
 
     def compute_wasserstein(self, one: FloatArray, other: FloatArray, gaps: FloatArray) -> FloatArray:
         """See compute_wasserstein()."""
-        from scipy.stats import wasserstein_distance
-
         places = np.append(np.zeros_like(gaps[..., :1]), np.cumsum(gaps, axis=-1)[..., :-1], axis=-1)
         places = np.broadcast_to(places, one.shape)
-        return self._each(lambda a, b, at: float(wasserstein_distance(at, at, a, b)), one, other, places)
+        return self._each(lambda a, b, at: float(stats.wasserstein_distance(at, at, a, b)), one, other, places)
 
     def compute_kolmogorov_smirnov(self, one: FloatArray, other: FloatArray) -> FloatArray:
         """See compute_kolmogorov_smirnov()."""
@@ -68,16 +55,16 @@ class ScipyDistances:
 
     def compute_jensen_shannon(self, one: FloatArray, other: FloatArray) -> FloatArray:
         """See compute_jensen_shannon()."""
-        from scipy.spatial.distance import jensenshannon
+        return np.nan_to_num(self._each(lambda a, b: float(distance.jensenshannon(a, b)), one, other))
 
-        return np.nan_to_num(self._each(lambda a, b: float(jensenshannon(a, b)), one, other))
-
-    def _each(
-        self, distance: Callable[..., float], one: FloatArray, other: FloatArray, *more: FloatArray
-    ) -> FloatArray:
-        """`distance` of every pair of shares (cells,), in the shape of the rest; 0 where a side has nothing."""
-        shape, found = one.shape[:-1], np.zeros(one.shape[:-1])
-        for place in np.ndindex(*shape):
+    def _each(self, measure: Callable[..., float], one: FloatArray, other: FloatArray, *more: FloatArray) -> FloatArray:
+        """`measure` of every pair of shares (cells,), in the shape of the rest; 0 where a side has nothing."""
+        found = np.zeros(one.shape[:-1])
+        for place in np.ndindex(*found.shape):
             if one[place].any() and other[place].any():
-                found[place] = distance(one[place], other[place], *(part[place] for part in more))
+                found[place] = measure(one[place], other[place], *(part[place] for part in more))
         return found
+
+
+# What measures: this module, or its stand-in.
+Distances = ModuleType | ScipyDistances

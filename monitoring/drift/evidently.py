@@ -1,7 +1,4 @@
-"""The only door to Evidently: runs its report with our limits as thresholds, and reads what exceeds them.
-
-Its import takes seconds, and only a report pays for it.
-"""
+"""The only door to Evidently: runs its report with our limits as thresholds, and reads what exceeds them."""
 
 from __future__ import annotations
 
@@ -13,6 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.legacy.tests.base_test import TestStatus
+from evidently.metrics import ValueDrift
+from evidently.tests import gte, lte
 from numpy.typing import NDArray
 
 from windvane.monitoring.drift.binning import UNREADABLE_BIN, BinnedColumn, distinct
@@ -43,6 +44,16 @@ class Reported:
     page: str
 
 
+@contextmanager
+def silence_evidently() -> Iterator[None]:
+    """Its usage statistics start at its import; its warnings speak of libraries, not of data."""
+    process_environment.set_library_environment()
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@silence_evidently()
 def write_evidently_report(
     exchanges: Sequence[RowPermutation],
     measures: Sequence[Sequence[DriftMeasure]],
@@ -56,19 +67,6 @@ def write_evidently_report(
     gone from the window or appear twice there; first: columns in the order of the page; the first DRAWN are drawn.
     Raises whatever Evidently raises, and ValueError where a test of the report gave no result.
     """
-    with silence_evidently():
-        return _run_report(exchanges, measures, bounds, broken, first)
-
-
-def _run_report(
-    exchanges: Sequence[RowPermutation],
-    measures: Sequence[Sequence[DriftMeasure]],
-    bounds: tuple[FloatArray, FloatArray],
-    broken: Sequence[DriftFinding],
-    first: Sequence[str],
-) -> Reported:
-    from evidently import DataDefinition, Dataset, Report
-
     frame = _Frames(exchanges, broken)
     asked, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
     shown = [_metric(frame, *one, low, high, drawn) for one, low, high in zip(asked, *bounds, strict=True)]
@@ -97,8 +95,6 @@ def _metric(
     frame: _Frames, exchange: RowPermutation, measure: DriftMeasure, low: float, high: float, drawn: set[str]
 ) -> Any:
     """The report's metric for a measure. None: Evidently takes no column that has no value on one side, and so it is quiet."""
-    from evidently.metrics import ValueDrift
-
     cells, column = frame.cells[measure.column], frame.names[measure.column]
     if measure.how in MEASURES:
         known = [bool((part >= 0).any()) for part in _halves(exchange, cells.codes)]
@@ -126,15 +122,11 @@ def _commonest(exchange: RowPermutation, cells: BinnedColumn) -> str | float:
 
 
 def _tests(low: float, high: float) -> list[Any]:
-    from evidently.tests import gte, lte
-
     return [lte(float(high))] + ([gte(float(low))] if np.isfinite(low) else [])
 
 
 def _read(snapshot: Any, metric: Any) -> tuple[float, bool]:
     """A metric's value, and whether one of its tests failed."""
-    from evidently.legacy.tests.base_test import TestStatus
-
     result = snapshot.metric_results[metric.metric_id]
     states = {test.status for test in result.tests}
     if not states or states - {TestStatus.SUCCESS, TestStatus.FAIL}:
@@ -171,12 +163,3 @@ def _halves(exchange: RowPermutation, rows: NDArray[Any]) -> tuple[NDArray[Any],
     """Of values (rows,) of an exchange those of the reference, and those of the window."""
     cut = exchange.before + exchange.reference
     return rows[exchange.before : cut], rows[cut:]
-
-
-@contextmanager
-def silence_evidently() -> Iterator[None]:
-    """Its usage statistics start at its import; its warnings speak of libraries, not of data."""
-    process_environment.set_library_environment()
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        yield

@@ -1,6 +1,4 @@
-"""A table's rows in the order in which they and their labels came: what was known at a moment, and which windows were
-over.
-"""
+"""A table's rows in the order in which they and their labels came: what was known at a moment, which windows were over."""
 
 from __future__ import annotations
 
@@ -12,11 +10,10 @@ import pandas as pd
 
 from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.monitoring.history import loss_matrix
-from windvane.monitoring.watch.windows import WindowSpan, list_calendar_windows, list_row_windows
+from windvane.monitoring.watch.windows import WindowSpan, find_calendar_start, list_calendar_windows, list_row_windows
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.monitoring_section import WindowLength
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.split import time_windows
 
 
 @dataclass(frozen=True)
@@ -43,17 +40,12 @@ class RowArrivals:
         new = self.times[bisect_left(self.times, begin) : bisect_left(self.times, now) + 1]
         if not new:
             return []
-        by_time = window.rows is None
-        found = (
-            list_calendar_windows(new[0], new[-1], window, begin, now)
-            if by_time
-            else list_row_windows(new, window.rows or 1, begin)
-        )
-        return [p for p in found if p.closed and p.end <= now and self._any(p)]
-
-    def _any(self, place: WindowSpan) -> bool:
-        at = self.between(place.start, place.end)
-        return at.stop > at.start
+        if window.rows is None:
+            found = list_calendar_windows(new[0], new[-1], window, begin, now)
+        else:
+            found = list_row_windows(new, window.rows, begin)
+        filled = ((place, self.between(place.start, place.end)) for place in found if place.closed and place.end <= now)
+        return [place for place, at in filled if at.stop > at.start]
 
 
 def order_arrivals(rows: pd.DataFrame, time: str, delay: timedelta) -> RowArrivals:
@@ -81,6 +73,4 @@ def find_replay_start(known: RowArrivals, settings: Settings, since: str | None)
             )
     if settings.monitor.cut.rows is not None:
         return known.times[at]
-    return format_timestamp(
-        time_windows.find_window_start(datetime.fromisoformat(known.times[at]), settings.monitor.cut)
-    )
+    return format_timestamp(find_calendar_start(known.times[at], settings.monitor.cut))

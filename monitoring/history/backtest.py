@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -34,7 +35,8 @@ CHALLENGER_PRICE_SHARE = 0.02
 # of all that came, taking one moment with another.
 COMBINED_PRICE_FACTOR = 1.5
 # Name of a policy -> the drift alarm at which it retrains.
-AlarmsByPolicy = Mapping[str, simulation.DriftAlarm]
+AlarmsByPolicy = Mapping[str, DriftAlarm]
+_BOOTSTRAP_DRAWS = 1000
 # Among policies this close to the best one, as a share of its total, the first named is taken: the difference is chance.
 EQUAL_COST_SHARE = 0.01
 
@@ -90,20 +92,11 @@ def compare_policies(
         every[f"every {period} windows"] = RetrainingPolicy(simulation.make_periodic_advice(period))
         best = [simulation.find_optimal_schedule(part, cost, delay) for part in (early, late)]
         for name, policy in every.items():
-            alarm = ringing.get(name)
-            chose, later = (simulate_with_challengers(part, policy, cost, delay, alarm, fee) for part in (early, late))
+            play = partial(simulation.simulate_policy, delay=delay, fee=fee, alarm=ringing.get(name))
+            chose, later, whole = (play(part, policy, cost) for part in (early, late, matrix))
             ratios = chose.total / best[0].total, later.total / best[1].total
             bounds, rate = bound_cost_ratio(later, best[1]), chose.total / len(chose.by_window)
-            results.append(
-                PolicyResult(
-                    name,
-                    history,
-                    *ratios,
-                    *bounds,
-                    rate,
-                    simulate_with_challengers(matrix, policy, cost, delay, alarm, fee),
-                )
-            )
+            results.append(PolicyResult(name, history, *ratios, *bounds, rate, whole))
     able = [result for result in results if result.name in get_args(Choice)]
     least = min(result.rate for result in able)
     recommended = next(result for result in able if result.rate <= least * (1 + EQUAL_COST_SHARE))
@@ -111,21 +104,7 @@ def compare_policies(
     return BacktestResult(tuple(results), oracle, recommended)
 
 
-def simulate_with_challengers(
-    matrix: LossMatrix,
-    policy: RetrainingPolicy,
-    cost: float,
-    delay: int,
-    alarm: simulation.DriftAlarm | None,
-    fee: float = CHALLENGER_PRICE_SHARE,
-) -> PolicySimulation:
-    """With challengers at their price."""
-    return simulation.simulate_policy(matrix, policy, cost, delay=delay, fee=fee, alarm=alarm)
-
-
-def bound_cost_ratio(
-    one: PolicySimulation, best: PolicySimulation, draws: int = 1000
-) -> tuple[float | None, float | None]:
+def bound_cost_ratio(one: PolicySimulation, best: PolicySimulation) -> tuple[float | None, float | None]:
     """Bounds at 95 % of one's total over the best's: a bootstrap of blocks of windows, as long as the difference remembers
     (tasks/evaluation/intervals.py). Both stay as they were played: the bounds show how much the ratio depends on single windows, not on
     the choice.
@@ -137,10 +116,8 @@ def bound_cost_ratio(
         return None, None
     units = intervals.ResamplingUnits(np.minimum(np.arange(len(own)) // length, blocks - 1), blocks, "")
     sums = [np.bincount(units.of_row, weights=series) for series in (own, least)]
-    drawn = [
-        float(times @ sums[0] / (times @ sums[1])) for times in intervals.draw_bootstrap_samples(units, draws, seed=0)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    samples = intervals.draw_bootstrap_samples(units, _BOOTSTRAP_DRAWS, seed=0)
+    low, high = np.quantile([float(times @ sums[0] / (times @ sums[1])) for times in samples], [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -187,26 +164,22 @@ def compare_window_lengths(
             word, windows = monitoring_section.parse_history(name)
             if windows is not None and windows % many:
                 continue
-            if (found := coarsen_matrix(one, groups, np.diff(cut.edges), many)) is not None:
-                longer[word if windows is None else f"{word}:{windows // many}"] = found
+            if (coarse := coarsen_matrix(one, groups, np.diff(cut.edges), many)) is not None:
+                longer[word if windows is None else f"{word}:{windows // many}"] = coarse
         if longer:
-            late = math.ceil(delay / many)
-            made.append(
-                WindowLengthResult(
-                    multiply_window_length(window, many), cost / many, compare_policies(longer, cost / many, delay=late)
-                )
-            )
+            found = compare_policies(longer, cost / many, delay=math.ceil(delay / many))
+            made.append(WindowLengthResult(multiply_window_length(window, many), cost / many, found))
     return tuple(made)
 
 
 def choose_window_length(lengths: tuple[WindowLengthResult, ...]) -> WindowLengthResult:
     """The first, unless another costs clearly less per row and window on the part that chooses."""
-    best = min(lengths, key=lambda one: one.found.recommended.rate)
-    return (
-        best
-        if best.found.recommended.rate < lengths[0].found.recommended.rate * (1 - MIN_LENGTH_GAIN_SHARE)
-        else lengths[0]
-    )
+    best, least = min(lengths, key=_get_rate), _get_rate(lengths[0]) * (1 - MIN_LENGTH_GAIN_SHARE)
+    return best if _get_rate(best) < least else lengths[0]
+
+
+def _get_rate(one: WindowLengthResult) -> float:
+    return one.found.recommended.rate
 
 
 def multiply_window_length(window: str, many: int) -> str:
@@ -229,29 +202,20 @@ def coarsen_matrix(one: LossMatrix, groups: NDArray[np.int64], rows: NDArray[np.
     the mean over the rows of all. groups, rows: (windows,) of each window; so many windows as train must be a whole number of
     longer ones. None where too little history is left.
     """
-    begins = np.concatenate([[0], np.flatnonzero(np.diff(groups)) + 1])
+    begins, end = np.concatenate([[0], np.flatnonzero(np.diff(groups)) + 1]), one.windows
     if one.windows - begins[-1] < many:  # the last may not be over
         begins, end = begins[:-1], int(begins[-1])
-    else:
-        end = one.windows
-    weights = rows[:end]
+    weights, trailing = rows[:end], None if one.trailing is None else one.trailing // many
     losses = np.add.reduceat(one.losses[begins][:, :end] * weights, begins, axis=1) / np.add.reduceat(weights, begins)
-    made = LossMatrix(
-        losses, int(np.searchsorted(begins, one.first)), None if one.trailing is None else one.trailing // many
-    )
+    made = LossMatrix(losses, int(np.searchsorted(begins, one.first)), trailing)
     # The champion's own held-out record needs models that were taught.
-    while made.first < made.windows and (
-        made.first < 2
-        or not np.isfinite(
-            losses[made.first - loss_matrix.count_held_out_windows(made.first, made.trailing), made.first - 1]
-        )
-    ):
+    while made.first < made.windows and (made.first < 2 or not np.isfinite(made.held_out(made.first)[-1])):
         made = replace(made, first=made.first + 1)
     return made if made.windows - made.first >= MIN_HISTORY_WINDOWS else None
 
 
 # (past, reference, window, columns) -> whether it alarms.
-DriftTest = Callable[["pd.DataFrame", "pd.DataFrame", "pd.DataFrame", "FeatureColumns"], bool]
+DriftTest = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, FeatureColumns], bool]
 
 
 def make_calibrated_alarm(
@@ -261,14 +225,8 @@ def make_calibrated_alarm(
     time, seed = job.settings.problem.time, job.settings.split.seed
 
     def rings(past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> bool:
-        return (
-            detector.detect_drift(
-                detector.Comparison(reference, window, columns, target=None, time=time, seed=seed, history=past),
-                level,
-                hurry=True,
-            ).alarm
-            is True
-        )
+        compared = detector.Comparison(reference, window, columns, None, time, seed, past)
+        return detector.detect_drift(compared, level, hurry=True).alarm is True
 
     return make_cached_alarm(job, f"calibrated-{level:g}", kept, rings, report)
 

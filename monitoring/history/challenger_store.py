@@ -1,6 +1,4 @@
-"""Stored challengers and their losses while production goes on: trained one by one, kept, and scored on what is new.
-Knows neither ledger nor clock.
-"""
+"""Stored challengers and their losses while production goes on: trained one by one, kept, and scored on what is new."""
 
 from __future__ import annotations
 
@@ -55,7 +53,6 @@ class ChallengerStore:
             kept = {}
 
         def model() -> tuple[Any, FeatureColumns]:
-            nonlocal kept
             stored = path.with_suffix(".skops")
             if kept:
                 with suppress(LookupError):  # gone or damaged: taught again
@@ -63,19 +60,15 @@ class ChallengerStore:
                     return pipeline, FeatureColumns(**{k: tuple(v) for k, v in kept["columns"].items()})
             self._teaching(cut.starts[window])
             taught = time_windows.select_recent_rows(cut.rows.iloc[:rows], self._settings)
-            most = self._settings.data.max_rows
-            pipeline, columns = loss_matrix.fit_configuration(
-                self._settings, self._spec, taught if most is None else taught.tail(most)
-            )
-            kept = {
-                "rows": rows,
-                "sha256": model_files.save_pipeline(pipeline, stored),
-                "columns": asdict(columns),
-                "losses": {},
-            }
+            if self._settings.data.max_rows is not None:
+                taught = taught.tail(self._settings.data.max_rows)
+            pipeline, columns = loss_matrix.fit_configuration(self._settings, self._spec, taught)
+            sha256 = model_files.save_pipeline(pipeline, stored)
+            kept.clear()
+            kept.update(rows=rows, sha256=sha256, columns=asdict(columns), losses={})
             return pipeline, columns
 
-        return self._losses(path, cut, digests, window, lambda: kept, model)
+        return self._losses(path, cut, digests, window, kept, model)
 
     def champion(
         self,
@@ -87,8 +80,7 @@ class ChallengerStore:
     ) -> NDArray[np.float64]:
         """The same of a registered version, which `model` loads, on the windows from `window` on."""
         path = self._folder / f"version-{version}.json"
-        kept = _read_kept_model(path) or {"losses": {}}
-        return self._losses(path, cut, digests, window, lambda: kept, model)
+        return self._losses(path, cut, digests, window, _read_kept_model(path) or {"losses": {}}, model)
 
     def _losses(
         self,
@@ -96,21 +88,19 @@ class ChallengerStore:
         cut: WindowedTable,
         digests: Sequence[str],
         window: int,
-        kept: Callable[[], dict[str, Any]],
+        kept: dict[str, Any],
         model: Callable[[], tuple[Any, FeatureColumns]],
     ) -> NDArray[np.float64]:
-        """Losses by window: those that are kept, and the others from the model, which is read only then."""
+        """Losses by window: those that are kept, and the others from the model, which is read only then and may fill `kept` anew."""
         filled = [k for k in range(window, cut.count) if cut.edges[k] < cut.edges[k + 1]]
-        known = kept().get("losses", {})
-        missing = [k for k in filled if digests[k] not in known]
-        if missing:
+        known = kept.get("losses", {})
+        if any(digests[k] not in known for k in filled):
             pipeline, columns = model()
-            known = kept()["losses"]  # of a model that was taught anew nothing is known
+            known = kept["losses"]  # of a model that was taught anew nothing is known
             for k in [k for k in filled if digests[k] not in known]:
-                known[digests[k]] = float(
-                    loss_matrix.compute_row_losses(self._settings, pipeline, columns, cut.window(k)).mean()
-                )
-            io.write_json(kept(), path)
+                losses = loss_matrix.compute_row_losses(self._settings, pipeline, columns, cut.window(k))
+                known[digests[k]] = float(losses.mean())
+            io.write_json(kept, path)
         found = np.full(cut.count, np.nan)
         found[filled] = [known[digests[k]] for k in filled]
         return found
@@ -130,18 +120,14 @@ def _load_challenger(stored: Path, sha256: str) -> Any:
 
 def _hash_configuration(settings: Settings, spec: ModelConfiguration) -> str:
     """What all challengers of a configuration share: problem, history, code and libraries, as a hash."""
+    history, code = settings.retrain.history, (Path(__file__), Path(loss_matrix.__file__))
     matters = {
         "spec": spec.to_json(),
         "problem": settings.problem.model_dump(),
         "seed": settings.split.seed,
         "max_rows": settings.data.max_rows,
-        "history": (settings.retrain.history, settings.monitor.window)
-        if settings.retrain.history != "expanding"
-        else None,
-        "code": [
-            fingerprint.hash_model_code(),
-            *(hashlib.sha256(p.read_bytes()).hexdigest() for p in (Path(__file__), Path(loss_matrix.__file__))),
-        ],
+        "history": (history, settings.monitor.window) if history != "expanding" else None,
+        "code": [fingerprint.hash_model_code(), *(hashlib.sha256(path.read_bytes()).hexdigest() for path in code)],
         "libraries": fingerprint.list_model_libraries(),
     }
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]

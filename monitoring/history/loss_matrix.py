@@ -1,7 +1,4 @@
-"""A history cut into windows, and the losses of models trained before window i on every window j from i on.
-
-Fits and scores; plays no policy.
-"""
+"""A history cut into windows, and the losses of models trained before window i on every window j from i on."""
 
 from __future__ import annotations
 
@@ -115,26 +112,25 @@ class LossMatrix:
         return len(self.losses)
 
     def record(self, model: int) -> float:
-        """A champion's mean loss per window on its own held-out windows: those at the end of its training data, scored by the same
-        configuration trained on what lies before them. It is known when the model is trained.
-        """
+        """A champion's mean loss per window on its own held-out windows, which is known when it is trained."""
         return float(self.held_out(model).mean())
 
     def held_out(self, model: int) -> NDArray[np.float64]:
-        """The losses that record() averages, one for each held-out window."""
+        """The losses on a champion's held-out windows: those at the end of its training data, scored by the same configuration
+        trained on what lies before them.
+        """
         held = count_held_out_windows(model, self.trailing)
         return self.losses[model - held, model - held : model]
 
 
 @dataclass(frozen=True)
 class MatrixJob:
-    """What a row of the matrix needs: which rows train, with which configuration. See job()."""
+    """What a row of the matrix needs: which rows train, with which configuration."""
 
     cut: WindowedTable
     settings: Settings
     spec: ModelConfiguration
     trailing: int | None
-    sample: int | None = None
 
 
 def make_matrix_job(
@@ -176,24 +172,18 @@ def build_loss_matrix(
             losses[i, i:] = [known[d] for d in digests[i:]]
         else:
             missing.append(i)
-    done = len(models) - len(missing)
-    for i, row in _compute_rows(job, missing, cores):
+    for done, (i, row) in enumerate(_compute_rows(job, missing, cores), len(models) - len(missing) + 1):
         losses[i, i:] = row
         if kept is not None:
-            known = _read_kept_losses(kept, names[i]) | dict(zip(digests[i:], (float(v) for v in row), strict=True))
+            known = _read_kept_losses(kept, names[i]) | dict(zip(digests[i:], row.tolist(), strict=True))
             io.write_json(known, kept / f"{names[i]}.json")
-        done += 1
         report(done, len(models))
     return LossMatrix(losses, first, job.trailing)
 
 
 def compute_matrix_row(job: MatrixJob, model: int) -> NDArray[np.float64]:
     """Mean loss per row of the model trained before window `model`, on each window from it on: (W - model,)."""
-    taught = job.cut.before(model, job.trailing)
-    if job.sample is not None and len(taught) > job.sample:
-        drawn = np.random.default_rng([job.settings.split.seed, model]).choice(len(taught), job.sample, replace=False)
-        taught = taught.iloc[np.sort(drawn)]
-    pipeline, columns = fit_configuration(job.settings, job.spec, taught)
+    pipeline, columns = fit_configuration(job.settings, job.spec, job.cut.before(model, job.trailing))
     loss = compute_row_losses(job.settings, pipeline, columns, job.cut.rows.iloc[job.cut.edges[model] :])
     edges = job.cut.edges[model:] - job.cut.edges[model]
     return np.asarray(np.add.reduceat(loss, edges[:-1]) / np.diff(edges))
@@ -203,9 +193,8 @@ def fit_configuration(settings: Settings, spec: ModelConfiguration, rows: pd.Dat
     """The configuration's pipeline fitted on labelled rows, and the columns that it reads."""
     # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
     columns = features.select_feature_columns(settings, table_profile.profile_table(rows))
-    return model_pipeline.fit_with_settings(
-        ModelTask(settings, definitions.load_problem_type(settings.problem.kind), columns, 1), spec, rows
-    ), columns
+    task = ModelTask(settings, definitions.load_problem_type(settings.problem.kind), columns, 1)
+    return model_pipeline.fit_with_settings(task, spec, rows), columns
 
 
 def compute_row_losses(
@@ -253,7 +242,6 @@ def _hash_model(job: MatrixJob, digests: Sequence[str], model: int) -> str:
         "problem": job.settings.problem.model_dump(),
         "seed": job.settings.split.seed,
         "combined": job.settings.retrain.combined and [job.settings.retrain.combined, job.settings.monitor.window],
-        "sample": job.sample and [job.sample, model],
         "code": [fingerprint.hash_model_code(), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()],
         "libraries": fingerprint.list_model_libraries(),
     }

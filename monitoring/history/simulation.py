@@ -1,6 +1,4 @@
-"""Retraining policies played on a loss matrix, window by window, each with only what was known by then; and the
-cheapest schedule in hindsight. Fits nothing.
-"""
+"""Retraining policies played on a loss matrix, each with only what was known by then; the cheapest schedule in hindsight."""
 
 from __future__ import annotations
 
@@ -12,7 +10,8 @@ from numpy.typing import NDArray
 
 from windvane.monitoring.history.loss_matrix import LossMatrix
 from windvane.monitoring.policy import regret
-from windvane.monitoring.records import PolicyAdvice, PolicyInput
+from windvane.monitoring.policy.regret import PolicyInput
+from windvane.monitoring.records import PolicyAdvice
 
 # Standard deviations of its own record by which a champion's loss must rise.
 ALARM_STANDARD_DEVIATIONS = 3.0
@@ -27,11 +26,6 @@ class RetrainingPolicy:
     advise: Callable[[PolicyInput], PolicyAdvice]
     challengers: Callable[[float], int] | None = None
     drift: bool = False
-
-
-def advise_never(past: PolicyInput) -> PolicyAdvice:
-    """The first champion for ever."""
-    return PolicyAdvice(False, "never retrains")
 
 
 def make_periodic_advice(windows: int) -> Callable[[PolicyInput], PolicyAdvice]:
@@ -50,10 +44,8 @@ def advise_by_performance(past: PolicyInput) -> PolicyAdvice:
         return PolicyAdvice(False, "too few windows to know how losses vary")
     over, spread = float(past.served[-1] - past.record.mean()), float(past.record.std(ddof=1))
     z = over / spread if spread > 0 else np.copysign(np.inf, over) if over else 0.0
-    return PolicyAdvice(
-        z > ALARM_STANDARD_DEVIATIONS,
-        f"loss {z:.1f} standard deviations above the champion's record, {ALARM_STANDARD_DEVIATIONS:g} alarm",
-    )
+    said = f"loss {z:.1f} standard deviations above the champion's record, {ALARM_STANDARD_DEVIATIONS:g} alarm"
+    return PolicyAdvice(z > ALARM_STANDARD_DEVIATIONS, said)
 
 
 def advise_by_staleness(past: PolicyInput) -> PolicyAdvice:
@@ -61,9 +53,8 @@ def advise_by_staleness(past: PolicyInput) -> PolicyAdvice:
     threshold of CARA (Mahadevan & Mathioudakis, Knowledge-Based Systems, 2024).
     """
     over = float((past.served - past.record.mean()).sum())
-    return PolicyAdvice(
-        over > past.price, f"{over / past.price:.2f} of a lap's price lost against the champion's own record"
-    )
+    said = f"{over / past.price:.2f} of a lap's price lost against the champion's own record"
+    return PolicyAdvice(over > past.price, said)
 
 
 def advise_by_drift(past: PolicyInput) -> PolicyAdvice:
@@ -74,7 +65,7 @@ def advise_by_drift(past: PolicyInput) -> PolicyAdvice:
 def list_policies() -> dict[str, RetrainingPolicy]:
     """Every policy without a parameter, by name; those of retrain.policy by theirs. `schedule`: at each window's end."""
     return {
-        "never": RetrainingPolicy(advise_never),
+        "never": RetrainingPolicy(lambda past: PolicyAdvice(False, "never retrains")),
         "schedule": RetrainingPolicy(make_periodic_advice(1)),
         "drift": RetrainingPolicy(advise_by_drift, drift=True),
         "performance": RetrainingPolicy(advise_by_performance),
@@ -88,26 +79,18 @@ DriftAlarm = Callable[[int, int], bool]
 
 
 @dataclass(frozen=True)
-class WindowAdvice:
-    """What was advised at the start of a window."""
-
-    window: int
-    advice: PolicyAdvice
-
-
-@dataclass(frozen=True)
 class PolicySimulation:
     """A history played. by_window: (windows played,) the champion's mean loss on each; models: (windows played,) which served.
 
-    loss: their sum. retrained: windows at whose start a new champion began. paid: (windows played,) what laps and challengers cost at
-    the start of each; spent: their sum. All in loss.
+    retrained: windows at whose start a new champion began. paid: (windows played,) what laps and challengers cost at the start of
+    each, in loss. decided: what was advised at the start of a window.
     """
 
     by_window: NDArray[np.float64]
     models: NDArray[np.int64]
     retrained: tuple[int, ...]
     paid: NDArray[np.float64]
-    decided: tuple[WindowAdvice, ...] = ()
+    decided: tuple[tuple[int, PolicyAdvice], ...] = ()
 
     @property
     def loss(self) -> float:
@@ -115,14 +98,9 @@ class PolicySimulation:
         return float(self.by_window.sum())
 
     @property
-    def spent(self) -> float:
-        """Summed over the windows."""
-        return float(self.paid.sum())
-
-    @property
     def total(self) -> float:
         """Loss, laps and challengers."""
-        return self.loss + self.spent
+        return self.loss + float(self.paid.sum())
 
 
 def simulate_policy(
@@ -148,18 +126,11 @@ def simulate_policy(
         if now > matrix.first and known > taught[serving]:
             champion = taught[serving]
             price = cost * matrix.record(champion)
-            past = PolicyInput(
-                np.array(taught, dtype=np.int64),
-                matrix.losses[taught, :known],
-                serving,
-                since,
-                matrix.held_out(champion),
-                price,
-                now,
-                alarm(champion, now - 1) if alarm and policy.drift else None,
-            )
-            advice = policy.advise(past)
-            decided.append(WindowAdvice(now, advice))
+            rings = alarm(champion, now - 1) if alarm and policy.drift else None
+            models_known, losses_known = np.array(taught, dtype=np.int64), matrix.losses[taught, :known]
+            record = matrix.held_out(champion)
+            advice = policy.advise(PolicyInput(models_known, losses_known, serving, since, record, price, now, rings))
+            decided.append((now, advice))
             due = every is not None and (now - since) % every == 0
             if (advice.retrain or due) and known > taught[-1]:
                 taught.append(known)
@@ -175,10 +146,8 @@ def simulate_policy(
 
 def simulate_schedule(matrix: LossMatrix, schedule: tuple[int, ...], cost: float, delay: int = 0) -> PolicySimulation:
     """Play retrainings at the starts of just these windows."""
-    chosen = set(schedule)
-    return simulate_policy(
-        matrix, RetrainingPolicy(lambda past: PolicyAdvice(past.now in chosen, "as scheduled")), cost, delay=delay
-    )
+    policy = RetrainingPolicy(lambda past: PolicyAdvice(past.now in schedule, "as scheduled"))
+    return simulate_policy(matrix, policy, cost, delay=delay)
 
 
 def find_optimal_schedule(matrix: LossMatrix, cost: float, delay: int = 0) -> PolicySimulation:

@@ -1,7 +1,5 @@
 """The champion's loss on a window, with its interval: measured on labelled rows against its own record, or expected without
-labels, from a loss model of that record.
-
-The expected loss follows a change of the inputs; concept drift shows in labels alone.
+labels, from a loss model of that record. The latter follows a change of the inputs; concept drift shows in labels alone.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from windvane.monitoring import window_frames
 from windvane.monitoring.records import PerformanceResult
 from windvane.tasks.evaluation.intervals import compute_t_quantile
-from windvane.tasks.evaluation.scores import PREDICTION_COLUMN
+from windvane.tasks.evaluation.scores import LOSS_COLUMN, PREDICTION_COLUMN
 from windvane.tasks.gate.block_test import MIN_BLOCKS, RowBlocks, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.features import FeatureColumns
@@ -32,8 +30,8 @@ _FOLDS = 10
 _CONFIDENCE = 0.95
 _MIN_PROBABILITY = 1e-6
 
-FrameReader = Callable[["pd.DataFrame"], "NDArray[np.float64]"]
-LossPredictor = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
+FrameReader = Callable[[pd.DataFrame], NDArray[np.float64]]
+LossPredictor = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,10 @@ class LossModel:
         if not self.folds or not len(window):
             why = self.how if len(window) else "the window has no rows"
             return PerformanceResult(None, reference, None, None, len(window), True, why)
-        seen = self.see(window)
+        seen, count = self.see(window), len(self.folds)
         each = np.stack([model(seen) for model in self.folds])
         expected, total = each.mean(axis=0), float(each.mean())
-        count = len(self.folds)
-        kept = [float(self.loss[self.of_fold != k].mean()) for k in range(count)]
-        apart = each.mean(axis=1) - np.array(kept)
+        apart = each.mean(axis=1) - np.array([float(self.loss[self.of_fold != k].mean()) for k in range(count)])
         model_error = float(((apart - apart.mean()) ** 2).sum()) * (count - 1) / count
         noise = float(np.var(self.loss - self.record)) * max(total / reference, 1e-3) ** 2 if reference > 0 else 0.0
         margin = compute_t_quantile(count - 1, _CONFIDENCE) * np.sqrt(model_error + noise * self.widening / len(window))
@@ -98,7 +94,7 @@ def fit_loss_model(
     estimation (NannyML's documentation; Garg et al., ICLR 2022, on its limits). Numbers: a boosted Poisson regression of the loss
     on inputs and prediction (direct loss estimation, ibid.), shrunk to the mean by the slope that its held-out rows show.
     """
-    loss = window_frames.get_record_losses(record)
+    loss = record[LOSS_COLUMN].to_numpy(dtype=np.float64)
     known = np.flatnonzero(np.isfinite(loss))
     if len(known) > _MAX_RECORD_ROWS:
         known = np.sort(np.random.default_rng(seed).choice(known, _MAX_RECORD_ROWS, replace=False))
@@ -109,10 +105,14 @@ def fit_loss_model(
     if len(record) < _MIN_RECORD_ROWS or count < MIN_BLOCKS or loss.min() < 0:
         why = f"no estimate: the record has {len(record):,} rows, and {_MIN_RECORD_ROWS} in {MIN_BLOCKS} blocks are needed"
         return LossModel(lambda frame: np.empty(0), (), of_fold, at, loss, loss, 1.0, problem, why)
-    see = _make_input_reader(record, columns) if kind.continuous else _make_probability_reader(record, kind, problem)
-    seen, held = see(record), np.empty(len(record))
-    truth = loss if kind.continuous else _encode_record_classes(record, kind, problem)
     learn = _fit_number_loss if kind.continuous else _fit_class_loss
+    if kind.continuous:
+        see, truth = _make_input_reader(record, columns), loss
+    else:
+        made = window_frames.read_frame_predictions(record, record, kind, problem.target)
+        codes = encode_true_classes(record, made, kind, problem)
+        see, truth = _make_probability_reader(record, kind, problem), codes.astype(np.float64)
+    seen, held = see(record), np.empty(len(record))
     with limit_to_one_thread():
         folds = tuple(learn(seen[of_fold != k], truth[of_fold != k], seed) for k in range(count))
         for k, model in enumerate(folds):
@@ -160,12 +160,6 @@ def encode_true_classes(
     return np.array([at.get(str(v), -1) for v in kind.truth(frame[problem.target])], dtype=np.int64)
 
 
-def _encode_record_classes(record: pd.DataFrame, kind: ProblemType, problem: ProblemSettings) -> NDArray[np.float64]:
-    return encode_true_classes(
-        record, window_frames.read_frame_predictions(record, record, kind, problem.target), kind, problem
-    ).astype(np.float64)
-
-
 def _fit_class_loss(seen: NDArray[np.float64], codes: NDArray[np.float64], seed: int) -> LossPredictor:
     """Expected loss from calibrated probabilities of the classes."""
     count = seen.shape[1] // 2
@@ -202,16 +196,14 @@ def _fit_number_loss(seen: NDArray[np.float64], loss: NDArray[np.float64], seed:
     scale = float(loss.mean())
     if scale <= 0:
         return lambda rows: np.zeros(len(rows))
-    model = HistGradientBoostingRegressor(
-        loss="poisson",
-        max_iter=60,
-        learning_rate=0.08,
-        max_leaf_nodes=8,
-        min_samples_leaf=20,
-        l2_regularization=5.0,
-        early_stopping=False,
-        random_state=seed,
-    )
+    trees = {
+        "max_iter": 60,
+        "learning_rate": 0.08,
+        "max_leaf_nodes": 8,
+        "min_samples_leaf": 20,
+        "l2_regularization": 5.0,
+    }
+    model = HistGradientBoostingRegressor(loss="poisson", early_stopping=False, random_state=seed, **trees)
     model.fit(window_frames.fill_empty_columns(seen), loss / scale)
 
     def expected(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -225,15 +217,14 @@ def _shrink_models(
     folds: tuple[LossPredictor, ...], held: NDArray[np.float64], loss: NDArray[np.float64]
 ) -> tuple[tuple[LossPredictor, ...], NDArray[np.float64], str]:
     """As much of a loss model as its held-out rows bear out."""
-    varies = float(np.var(held))
+    varies, centre, mean = float(np.var(held)), float(held.mean()), float(loss.mean())
     slope = float(np.clip(np.cov(held, loss, bias=True)[0, 1] / varies, 0, 1)) if varies > 0 else 0.0
-    mean = float(loss.mean())
 
-    def one(model: LossPredictor) -> LossPredictor:
-        return lambda rows: mean + slope * (model(rows) - float(held.mean()))
+    def shrunk(model: LossPredictor) -> LossPredictor:
+        return lambda rows: mean + slope * (model(rows) - centre)
 
     how = f"expected by a loss model of inputs and prediction, shrunk to {slope:.0%}"
-    return tuple(one(model) for model in folds), mean + slope * (held - float(held.mean())), how
+    return tuple(map(shrunk, folds)), mean + slope * (held - centre), how
 
 
 def _compute_widening(record: pd.DataFrame, noise: NDArray[np.float64], problem: ProblemSettings) -> float:
@@ -262,15 +253,14 @@ def measure_window_loss(
     Medicine 27, 2008): squared distances of both sides from their bounds add up. So a skewed loss keeps a skewed interval.
     `loss` is None below 30 labelled rows; `low` and `high` are None where a side has fewer than five blocks.
     """
-    own = window_frames.get_record_losses(record)
+    own = record[LOSS_COLUMN].to_numpy(dtype=np.float64)
     reference = float(own.mean()) if len(own) else float("nan")
     known = window[window_frames.mask_labelled(window, problem.target)]
     share = f"labels of {len(known):,} of {len(window):,} rows"
-    if len(known) < MIN_JUDGED_ROWS or len(own) < MIN_JUDGED_ROWS:
+    if min(len(known), len(own)) < MIN_JUDGED_ROWS:
         few = share if len(known) < MIN_JUDGED_ROWS else f"a record of {len(own):,} rows"
-        return PerformanceResult(
-            None, reference, None, None, len(known), False, f"{few}: at least {MIN_JUDGED_ROWS} are needed", known_until
-        )
+        how = f"{few}: at least {MIN_JUDGED_ROWS} are needed"
+        return PerformanceResult(None, reference, None, None, len(known), False, how, known_until)
     loss = window_frames.compute_frame_losses(known, record, kind, problem)
     sides = (window_frames.form_frame_blocks(known, problem), window_frames.form_frame_blocks(record, problem))
     low, high = bound_mean_difference(loss, own, *sides)
@@ -291,9 +281,11 @@ def bound_mean_difference(
         return None, None
     a, b = _bound_mean(window, of_window), _bound_mean(record, of_record)
     centre = float(window.mean() - record.mean())
-    low = centre - float(np.hypot(window.mean() - a[0], b[1] - record.mean()))
-    high = centre + float(np.hypot(a[1] - window.mean(), record.mean() - b[0]))
-    return low, high
+    below, above = (
+        np.hypot(window.mean() - a[0], b[1] - record.mean()),
+        np.hypot(a[1] - window.mean(), record.mean() - b[0]),
+    )
+    return centre - float(below), centre + float(above)
 
 
 def _bound_mean(loss: NDArray[np.float64], blocks: tuple[RowBlocks, ...]) -> tuple[float, float]:

@@ -1,12 +1,9 @@
-"""Wait, retrain, stop or roll back: a pure function of what was found, of what was done before, and of the limits.
-
-Without clock, files or frames: replay decides the same.
-"""
+"""Wait, retrain, stop or roll back: a pure function of what was found, of what was done before, and of the limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf, isfinite, sqrt
 from statistics import NormalDist, stdev
 
@@ -33,7 +30,7 @@ def decide_action(look: WindowAssessment, history: DecisionHistory, limits: Deci
 
     Broken data comes first, then a champion that fails its probation, then the policy, then what forbids another lap.
     """
-    known = _find_known_until((*history.looks, look))
+    known = [one.quality.known_until for one in (*history.looks, look) if one.quality.known_until is not None]
     decision = (
         _stop_on_broken_data(look, history)
         or _roll_back_failed_probation(history.probation)
@@ -41,34 +38,19 @@ def decide_action(look: WindowAssessment, history: DecisionHistory, limits: Deci
     )
     if decision.action == "retrain" and (forbidden := _find_obstacle(look, history, limits, now)) is not None:
         decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
-    return replace(decision, cost=limits.cost, known_until=known)
+    return replace(decision, cost=limits.cost, known_until=max(known, default=None))
 
 
 def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> Decision | None:
     diagnosis = look.diagnosis
-    accepted = {
-        column
-        for one in history.made
-        if one.action == "stop" and one.note == ACKNOWLEDGED_NOTE and one.version == look.version
-        for column in one.columns
-    }
+    stops = [one for one in history.made if one.action == "stop" and one.version == look.version]
+    accepted = {column for one in stops if one.note == ACKNOWLEDGED_NOTE for column in one.columns}
     # The alarm keeps its promise; what only looks odd beside it stops nobody.
-    if (
-        look.drift.alarm
-        and diagnosis.change == "broken data"
-        and not (diagnosis.columns and set(diagnosis.columns) <= accepted)
-    ):
-        return Decision(
-            "stop",
-            f"the data seem broken: {diagnosis.why}. No training on them until that is fixed, or accepted with "
-            "`windvane monitor --acknowledge`",
-            remedy="person",
-        )
-    stopped = [
-        one
-        for one in history.made
-        if one.action == "stop" and one.state in OPEN_DECISION_STATES and one.version == look.version
-    ]
+    known = bool(diagnosis.columns) and set(diagnosis.columns) <= accepted
+    if look.drift.alarm and diagnosis.change == "broken data" and not known:
+        until = "No training on them until that is fixed, or accepted with `windvane monitor --acknowledge`"
+        return Decision("stop", f"the data seem broken: {diagnosis.why}. {until}", remedy="person")
+    stopped = [one for one in stops if one.state in OPEN_DECISION_STATES]
     if stopped and look.drift.statistic is None:
         since = "too few rows have come since to decide" if look.drift.alarm is not None else str(look.drift.note)
         return Decision("wait", f"the data seemed broken {stopped[-1].at[:10]}, and {since}")
@@ -97,13 +79,10 @@ def _apply_policy(look: WindowAssessment, history: DecisionHistory, limits: Deci
     if look.drift.alarm is None and (limits.policy == "drift" or look.quality.loss is None):
         return Decision("wait", _summarize_findings(look))
     if look.drift.statistic is None and look.quality.loss is None:
-        return Decision(
-            "wait", f"too few rows to decide: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
-        )
-    policy = {"staleness": _decide_by_staleness, "performance": _decide_by_performance, "drift": _decide_by_drift}[
-        limits.policy
-    ]
-    return policy(look, history, limits, now)
+        few = f"{look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
+        return Decision("wait", f"too few rows to decide: {few}")
+    decide = _decide_by_staleness if limits.policy == "staleness" else _decide_by_performance
+    return _decide_by_drift(look) if limits.policy == "drift" else decide(look, history, limits, now)
 
 
 def _decide_by_schedule(look: WindowAssessment, limits: DecisionLimits) -> Decision:
@@ -111,9 +90,8 @@ def _decide_by_schedule(look: WindowAssessment, limits: DecisionLimits) -> Decis
         return Decision("wait", f"retrain.policy is schedule: schedule.train starts laps; {_summarize_findings(look)}")
     if not look.stretch.closed:
         return Decision("wait", "retrain.policy is schedule: the window is not over yet")
-    return Decision(
-        "retrain", f"retrain.policy is schedule: a window is over; {_summarize_findings(look)}", *_choose_depth(look)
-    )
+    said = f"retrain.policy is schedule: a window is over; {_summarize_findings(look)}"
+    return Decision("retrain", said, *_choose_depth(look))
 
 
 def _decide_by_regret(look: WindowAssessment, history: DecisionHistory) -> Decision:
@@ -133,21 +111,14 @@ def _decide_by_staleness(
     gain = found.pace * max(limits.probation, 1)
     if not found.windows:
         return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits)}")
-    without = (
-        f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
-        if found.estimated
-        else ""
-    )
+    without = f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
     said = (
-        f"in {found.windows} window{'s' * (found.windows > 1)} since {_format_day(found.since)}{without} the champion has cost "
-        f"{found.total:+.2f} mean losses of a window beyond its own record (a lap costs {limits.cost:g})"
+        f"in {found.windows} window{'s' * (found.windows > 1)} since {found.since[:10]}{without * (found.estimated > 0)} the "
+        f"champion has cost {found.total:+.2f} mean losses of a window beyond its own record (a lap costs {limits.cost:g})"
     )
     if found.total <= limits.cost:
-        more = (
-            f"; {_explain_missing_performance(look, limits)}"
-            if select_usable_performance(look, limits, now) is None
-            else ""
-        )
+        missing = select_usable_performance(look, limits, now) is None
+        more = f"; {_explain_missing_performance(look, limits)}" if missing else ""
         return Decision("wait", f"{_summarize_findings(look)}, but {said}{more}", gain=gain)
     # Of as many sums as there are windows the largest counts: each gets its share of the level (Bonferroni).
     if found.certainty <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
@@ -169,7 +140,7 @@ def _decide_by_performance(
     return Decision("retrain", f"{said}; {_summarize_findings(look)}", *_choose_depth(look), gain=gain)
 
 
-def _decide_by_drift(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+def _decide_by_drift(look: WindowAssessment) -> Decision:
     if not look.drift.alarm:
         return Decision("wait", _summarize_findings(look))
     if look.diagnosis.remedy == "wait":
@@ -185,16 +156,11 @@ def _find_obstacle(look: WindowAssessment, history: DecisionHistory, limits: Dec
     if history.new_rows is False:
         return f"nothing new to learn from since the last lap ({laps[-1].note if laps else 'skipped: no new rows'})"
     done = [one.at for one in history.made if one.action in ("retrain", "rollback") and one.state != "skipped"]
-    if done and parse_timestamp(now) - parse_timestamp(max(done)) < limits.cooldown:
+    if done and _measure_span(max(done), now) < limits.cooldown:
         return f"cool-down: the last retraining was decided {max(done)[:16]}Z (retrain.cooldown)"
     if limits.budget is not None:
-        spent = [
-            at
-            for one in laps
-            if one.state != "skipped"
-            and (at := one.at)
-            and parse_timestamp(now) - parse_timestamp(at) < limits.budget.span
-        ]
+        counted = [one.at for one in laps if one.state != "skipped"]
+        spent = [at for at in counted if _measure_span(at, now) < limits.budget.span]
         if len(spent) >= limits.budget.laps:
             return f"budget: {len(spent)} retrainings since {min(spent)[:10]} (retrain.budget)"
     return _find_refusal_pause(look, history, laps)
@@ -233,10 +199,9 @@ def _explain_missing_performance(look: WindowAssessment, limits: DecisionLimits)
     """Why the window's quality does not count."""
     if look.quality.loss is not None:
         return f"its labels may still be incomplete (monitor.label_delay {limits.label_delay})"
-    missing = (
-        "its labels have not come" if not look.stretch.labelled else f"only {look.stretch.labelled} rows are labelled"
-    )
-    estimate = look.estimate
+    missing, estimate = "its labels have not come", look.estimate
+    if look.stretch.labelled:
+        missing = f"only {look.stretch.labelled} rows are labelled"
     if estimate is None or estimate.loss is None:
         return f"{missing}, and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
     if not look.drift.alarm:
@@ -247,15 +212,6 @@ def _explain_missing_performance(look: WindowAssessment, limits: DecisionLimits)
 def _choose_depth(look: WindowAssessment) -> tuple[LapDepth, Remedy]:
     remedy = look.diagnosis.remedy
     return ("search", "search") if remedy == "search" else ("refit", "labels" if remedy == "labels" else "refit")
-
-
-def _find_known_until(looks: tuple[WindowAssessment, ...]) -> str | None:
-    known = [look.quality.known_until for look in looks if look.quality.known_until is not None]
-    return max(known, default=None)
-
-
-def _format_day(text: str | None) -> str:
-    return "ever" if text is None else text[:10]
 
 
 # Quality's interval is one of 95 %.
@@ -283,7 +239,7 @@ class Staleness:
     pace: float
     windows: int
     estimated: int
-    since: str | None
+    since: str
 
 
 def compute_staleness(
@@ -302,9 +258,9 @@ def compute_staleness(
         error = compute_standard_error(quality, history) / quality.reference
         counted.append((weight, quality.excess / quality.reference, error, quality.estimated, look.stretch.start))
     if not counted:
-        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, None)
+        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, "")
     counted = _fill_unknown_errors(counted)
-    reference = get_reference_loss(looks)
+    reference = looks[-1].quality.reference
     shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
     certainty, total, own, weights = -inf, 0.0, 0.0, 0.0
     for weight, excess, each, _, _ in reversed(counted):
@@ -321,21 +277,16 @@ def compute_staleness(
 
 def select_usable_performance(look: WindowAssessment, limits: DecisionLimits, now: str) -> PerformanceResult | None:
     """The quality that counts: by labels if their delay is over; else the estimate if the window's alarm confirms it."""
-    young = limits.label_delay and parse_timestamp(now) - parse_timestamp(look.stretch.end) < limits.label_delay
+    young = limits.label_delay and _measure_span(look.stretch.end, now) < limits.label_delay
     if look.quality.loss is not None and not young:
         return look.quality
     estimate = look.estimate
     return estimate if estimate is not None and estimate.loss is not None and look.drift.alarm else None
 
 
-def get_reference_loss(looks: tuple[WindowAssessment, ...]) -> float | None:
-    """The champion's mean loss on its own held-out rows."""
-    return looks[-1].quality.reference if looks else None
-
-
-def parse_timestamp(text: str) -> datetime:
-    """Ledger text as a moment."""
-    return datetime.fromisoformat(text)
+def _measure_span(start: str, end: str) -> timedelta:
+    """From one moment to another, both ledger text."""
+    return datetime.fromisoformat(end) - datetime.fromisoformat(start)
 
 
 def compute_window_share(look: WindowAssessment, usual: float | None) -> float:

@@ -1,7 +1,4 @@
-"""The policy `regret`: retrain once an earlier retraining would by now have saved a good part of a lap's price.
-
-A pure function of challengers' losses, live and in replay.
-"""
+"""The policy `regret`: retrain once an earlier retraining would by now have saved a good part of a lap's price."""
 
 from __future__ import annotations
 
@@ -11,7 +8,43 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from windvane.monitoring.records import PolicyAdvice, PolicyInput
+from windvane.monitoring.records import PolicyAdvice
+
+
+@dataclass(frozen=True)
+class PolicyInput:
+    """What is known when window `now` begins.
+
+    taught: (m,) the windows before which champions and challengers were trained, rising. losses: (m, known) their mean losses per
+    row on windows 0 .. known - 1, NaN on windows before they were trained; known = now, or less where labels are late.
+    serving: the champion's place in `taught`; since: the window at which it began to serve. record: (h,) its mean losses on the
+    windows of its own held-out rows. price: of a lap, in loss. alarm: whether a drift alarm rings on the latest window, where
+    somebody measures one.
+    """
+
+    taught: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    serving: int
+    since: int
+    record: NDArray[np.float64]
+    price: float
+    now: int
+    alarm: bool | None = None
+
+    @property
+    def known(self) -> int:
+        """Windows whose labels are known."""
+        return int(self.losses.shape[1])
+
+    @property
+    def born(self) -> int:
+        """The window before which the champion was trained."""
+        return int(self.taught[self.serving])
+
+    @property
+    def served(self) -> NDArray[np.float64]:
+        """The champion's losses on the windows that it served and whose labels are known, oldest first."""
+        return self.losses[self.serving, self.since : self.known]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,14 @@
-"""The assessment of a window: drift, performance, estimate and diagnosis, in that order, as one record.
-
-Decides nothing, reads no ledger.
-"""
+"""The assessment of a window: drift, performance, estimate and diagnosis, in that order, as one record."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from windvane.ledger.database import format_timestamp, to_timestamp
+from windvane.ledger.database import format_timestamp
 from windvane.monitoring.diagnosis import explanations, window_states
 from windvane.monitoring.diagnosis.evidence import DiagnosisCase
 from windvane.monitoring.diagnosis.window_states import WindowState
@@ -23,12 +18,12 @@ from windvane.monitoring.performance import window_loss
 from windvane.monitoring.performance.window_loss import LossModel
 from windvane.monitoring.records import ChangeDiagnosis, DriftResult, WindowAssessment, WindowExtent
 from windvane.monitoring.watch import report
+from windvane.monitoring.watch.windows import find_calendar_start
 from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings.monitoring_section import WindowLength
 from windvane.tasks.settings.project_params import ProblemSettings
-from windvane.tasks.split import time_windows
 
 
 @dataclass(frozen=True)
@@ -71,13 +66,8 @@ def assess_window(
     """
     problem, record, columns = rules.problem, reference.record, reference.columns
     kind = definitions.load_problem_type(problem.kind)
-    known = window[LABEL_KNOWN_COLUMN].dropna()
-    stored = (
-        window[window[INPUTS_STORED_COLUMN]]
-        .drop(columns=[INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN])
-        .reset_index(drop=True)
-    )
     whole = window.drop(columns=[INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN]).reset_index(drop=True)
+    stored = whole[window[INPUTS_STORED_COLUMN].to_numpy(dtype=bool)].reset_index(drop=True)
     time = problem.time if problem.time is not None and problem.time in record else None
     found = drifted
     if found is None:
@@ -87,22 +77,18 @@ def assess_window(
         else:
             found, page = detector.report(compared, rules.level)
             report.keep_evidently_report(report_to, page)
-    measured = window_loss.measure_window_loss(
-        record, whole, kind, problem, known_until=max(known) if len(known) else None
-    )
+    known_until = max(window[LABEL_KNOWN_COLUMN].dropna(), default=None)
+    measured = window_loss.measure_window_loss(record, whole, kind, problem, known_until=known_until)
     model = reference.model
     expected = model.estimate(stored) if found.statistic is not None else None
-    moving, name = _drop_constant_columns(record, columns, time, rules.cut), stretch.start[:10]
+    moving, state = _drop_constant_columns(record, columns, time, rules.cut), None
     if found.alarm is None:
         told = ChangeDiagnosis("none", 0.0, (), str(found.note), "wait")
     else:
         case = DiagnosisCase(record, stored, moving, kind, problem, model, reference.states, rules.seed)
         told = explanations.diagnose_change(case, found, measured)
-    state = (
-        window_states.build_window_state(stored, record, moving, kind, problem, name)
-        if len(stored) >= detector.MIN_DRIFT_ROWS
-        else None
-    )
+    if len(stored) >= detector.MIN_DRIFT_ROWS:
+        state = window_states.build_window_state(stored, record, moving, kind, problem, stretch.start[:10])
     return WindowAssessment(reference.version, stretch, found, measured, expected, told), state
 
 
@@ -116,18 +102,9 @@ def _drop_constant_columns(
     if cut.rows is not None:
         starts = [str(i // cut.rows) for i in range(len(ordered))]
     else:
-        starts = [
-            format_timestamp(time_windows.find_window_start(datetime.fromisoformat(to_timestamp(t)), cut))
-            for t in ordered[time].tolist()
-        ]
+        starts = [format_timestamp(find_calendar_start(t, cut)) for t in ordered[time].tolist()]
     values = ordered[list(columns.names)]
     alike = (values.groupby(starts).nunique(dropna=False) <= 1).mean()
     still = {name for name in columns.names if alike[name] > 0.5 and values[name].nunique(dropna=False) > 1}
-    return FeatureColumns(
-        **{f.name: tuple(n for n in getattr(columns, f.name) if n not in still) for f in fields(columns)}
-    )
-
-
-def encode_assessment(one: WindowAssessment, state: WindowState | None) -> dict[str, Any]:
-    """For the ledger."""
-    return {**one.to_json(), "state": None if state is None else state.to_json()}
+    kept = {group: tuple(n for n in names if n not in still) for group, names in vars(columns).items()}
+    return FeatureColumns(**kept)

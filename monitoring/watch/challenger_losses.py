@@ -1,10 +1,7 @@
-"""The evidence for the policy `regret`: losses of the champion against those of challengers trained since, on labelled
-rows. Imported only where that is the policy.
-"""
+"""The evidence for the policy `regret`: losses of the champion and of challengers trained since, on labelled rows."""
 
 from __future__ import annotations
 
-import itertools
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -18,11 +15,13 @@ from windvane.monitoring import window_frames
 from windvane.monitoring.history.challenger_store import ChallengerStore
 from windvane.monitoring.history.loss_matrix import WindowedTable
 from windvane.monitoring.policy import regret
-from windvane.monitoring.records import PolicyAdvice, PolicyInput
+from windvane.monitoring.policy.regret import PolicyInput
+from windvane.monitoring.records import PolicyAdvice
 from windvane.monitoring.watch.production import Production
 from windvane.tasks.console import Console
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest import table_io
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 
 # So many challengers are scored on each new window; older ones can say no more about the champion.
@@ -46,9 +45,8 @@ class ChallengerLosses:
         # No row is read for a champion that has no window behind it.
         labelled = np.flatnonzero(np.diff(self._cut.edges[: over + 1]) > 0) if over > self._born else np.array([])
         if not (labelled >= self._born).any():
-            return PolicyAdvice(
-                False, f"no labelled rows of a whole window since version {self._champion.version} was trained"
-            )
+            since = f"since version {self._champion.version} was trained"
+            return PolicyAdvice(False, f"no labelled rows of a whole window {since}")
         reference = float(self._production.record[LOSS_COLUMN].mean())
         if not reference > 0:
             return PolicyAdvice(False, "the champion's own record has no loss, and a lap no price")
@@ -68,27 +66,24 @@ class ChallengerLosses:
 
     def _of(self, window: int) -> NDArray[np.float64]:
         """Losses of the model trained before a window, by window; the champion's if that is its first."""
-        if window not in self._losses:
-            self._losses[window] = (
-                self._shelf.champion(self._champion.version, self._cut, self._digests, window, self._model)
-                if window == self._born
-                else self._shelf.challenger(self._cut, self._digests, window)
-            )
-        return self._losses[window]
+        if window in self._losses:
+            return self._losses[window]
+        if window == self._born:
+            version = self._champion.version
+            found = self._shelf.champion(version, self._cut, self._digests, window, self._model)
+        else:
+            found = self._shelf.challenger(self._cut, self._digests, window)
+        self._losses[window] = found
+        return found
 
-    def _model(self) -> tuple[Any, Any]:
+    def _model(self) -> tuple[Any, FeatureColumns]:
         return self._project.model(self._champion), window_frames.read_version_columns(self._champion.facts, ())
 
     @cached_property
     def _shelf(self) -> ChallengerStore:
-        spec, folder = (
-            ModelConfiguration.from_json(self._champion.facts.spec),
-            self._project.home / "history" / "challengers",
-        )
-        teaching = self._console.working
-        return ChallengerStore(
-            folder, self._project.settings, spec, lambda start: teaching(f"challenger before {start[:10]}")
-        )
+        spec = ModelConfiguration.from_json(self._champion.facts.spec)
+        folder, working = self._project.home / "history" / "challengers", self._console.working
+        return ChallengerStore(folder, self._project.settings, spec, lambda at: working(f"challenger before {at[:10]}"))
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
@@ -103,24 +98,23 @@ class ChallengerLosses:
         """
         engine, name = self._project.ledger, self._project.name
         found = [[(p.start, p.end) for p in self._production.places() if p.closed]]
-        begin, seen, version = self._production.begin, {self._champion.version}, self._champion
-        while (
-            number := versions.find_previous_champion(engine, name, version.version)
-        ) is not None and number not in seen:
-            earlier = versions.find_version(engine, name, number)
+        begin, seen, number = self._production.begin, set[int](), self._champion.version
+        while True:
+            seen.add(number)
+            before = versions.find_previous_champion(engine, name, number)
+            earlier = None if before is None or before in seen else versions.find_version(engine, name, before)
             if earlier is None or earlier.facts.spec != self._champion.facts.spec:
-                break
+                return found
+            number = earlier.version
             looked = [
                 (s.start, min(s.end, begin)) for s in windows.list_windows(engine, name, number) if s.start < begin
             ]
             found.insert(0, looked)
-            begin, version = looked[0][0] if looked else begin, earlier
-            seen.add(number)
-        return found
+            begin = looked[0][0] if looked else begin
 
     @property
     def _places(self) -> list[tuple[str, str]]:
-        return list(itertools.chain.from_iterable(self._lineage))
+        return [place for group in self._lineage for place in group]
 
     @property
     def _born(self) -> int:
@@ -131,13 +125,11 @@ class ChallengerLosses:
     def _cut(self) -> WindowedTable:
         """All labelled rows, and where the windows begin among them; the rows before the first window only train."""
         times = self._rows[str(self._project.settings.problem.time)]
-        moments = [pd.Timestamp(text) for pair in self._places for text in (pair[0], pair[1])]
+        starts, last = tuple(start for start, _ in self._places), [end for _, end in self._places[-1:]]
+        moments = [pd.Timestamp(text) for text in (*starts, *last)]
         dated = pd.api.types.is_datetime64_any_dtype(times)
         edges = times.searchsorted([m.tz_localize(None) if dated else m.timestamp() for m in moments])
-        starts = edges[::2]
-        return WindowedTable(
-            self._rows, np.append(starts, edges[-1:]).astype(np.int64), tuple(p[0] for p in self._places)
-        )
+        return WindowedTable(self._rows, edges.astype(np.int64), starts)
 
     @cached_property
     def _digests(self) -> tuple[str, ...]:

@@ -1,6 +1,4 @@
-"""The clock of the watch: the wall's, or the newest event in the ledger, so that history can be played; and the
-schedules that follow it.
-"""
+"""The clock of the watch: the wall's, or the newest event in the ledger, so that history can be played; its schedules."""
 
 from __future__ import annotations
 

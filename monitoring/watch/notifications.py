@@ -10,19 +10,19 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from windvane.ledger import decisions
 from windvane.ledger.decisions import DecisionRecord
+from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.errors import InputError
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
 from windvane.tasks.settings.data_section import expand_variables
 
-if TYPE_CHECKING:
-    from windvane.monitoring.records import WindowAssessment
-
 _TIMEOUT_SECONDS, _MAX_ATTEMPTS, _PAUSE_SECONDS = 5.0, 3, 0.5
+# A decision's action -> the state that it brings, and the same for people.
+_STATES = {"retrain": "retraining", "stop": "stopped", "rollback": "rolled back"}
+_STATE_TEXTS = {**_STATES, "stop": "stopped, a person is needed"}
 
 
 def notify_of_check(project: Project, look: WindowAssessment, entry: DecisionRecord) -> None:
@@ -36,11 +36,8 @@ def notify_of_check(project: Project, look: WindowAssessment, entry: DecisionRec
         if look.drift.alarm is None:
             state = "cannot tell"
     else:
-        state = {"retrain": "retraining", "stop": "stopped", "rollback": "rolled back"}[entry.action]
+        state = _STATES[entry.action]
     _add_notice(project, state, f"{_STATE_TEXTS.get(entry.action, state)}: {entry.reason}")
-
-
-_STATE_TEXTS = {"retrain": "retraining", "stop": "stopped, a person is needed", "rollback": "rolled back"}
 
 
 def notify_of_lap(project: Project, outcome: LapOutcome) -> None:

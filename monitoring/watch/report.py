@@ -1,7 +1,4 @@
-"""The report page of a window: what changed and what was decided, then the evidence.
-
-Measures nothing; Evidently's report is below our summary, in a frame.
-"""
+"""The report page of a window: what changed and what was decided, then the evidence, and Evidently's report in a frame."""
 
 from __future__ import annotations
 
@@ -58,7 +55,7 @@ def render_window_report(
     level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
     if level == "pass" and look.drift.alarm is not False:
         level = "warn"
-    losses, line = _render_losses((*earlier, look))
+    s, (losses, line) = look.stretch, _render_losses((*earlier, look))
     alarms = [f for f in look.drift.findings if f.alarm]
     findings = alarms + [f for f in look.drift.findings if not f.alarm][:_MAX_QUIET_FINDINGS]
     return render_page(
@@ -66,7 +63,7 @@ def render_window_report(
         project=project,
         version=look.version,
         level=level,
-        stretch=_format_extent(look),
+        stretch=f"{s.start[:10]} to {s.end[:10]}{'' if s.closed else ' (still open)'}",
         changed=describe_change(look, earlier),
         decided=describe_decision(decision),
         facts=_render_facts(look, decision),
@@ -79,7 +76,7 @@ def render_window_report(
         named=name_record_column,
         times=_compute_ratio,
         notes=_render_notes(look, origin, left_out),
-        evidently=_read_kept_report(evidently),
+        evidently=gzip.decompress(evidently.read_bytes()).decode() if evidently and evidently.exists() else None,
     )
 
 
@@ -87,7 +84,7 @@ def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] 
     """The first sentence: what changed, and since when: the first window of the unbroken row in which something had."""
     drift, diagnosis, since = look.drift, look.diagnosis, look.stretch.start[:10]
     if drift.alarm is None:
-        return f"{_capital(str(drift.note)).rstrip('.')}."
+        return f"{_capitalize(str(drift.note)).rstrip('.')}."
     if drift.statistic is None and not drift.alarm:
         return f"Too few rows since {since} to detect a change."
     if not drift.alarm and diagnosis.change == "none":
@@ -100,8 +97,8 @@ def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] 
         loud = [f"{name_record_column(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
         return f"Drift since {since}: {'; '.join(loud)}."
     names = ", ".join(name_record_column(name) for name in (drift.columns or diagnosis.columns)[:3])
-    what = diagnosis.change[:1].upper() + diagnosis.change[1:]
-    return f"{what} ({diagnosis.sure:.0%} sure) since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
+    what, where = _capitalize(diagnosis.change), f", in {names}" if names else ""
+    return f"{what} ({diagnosis.sure:.0%} sure) since {since}{where}: {diagnosis.why.rstrip('.')}."
 
 
 def describe_decision(decision: Any) -> str:
@@ -112,11 +109,6 @@ def describe_decision(decision: Any) -> str:
     return f"{_ACTION_TEXTS[decision.action]}: {decision.reason.rstrip('.')}.{known}"
 
 
-def _format_extent(look: WindowAssessment) -> str:
-    s = look.stretch
-    return f"{s.start[:10]} to {s.end[:10]}{'' if s.closed else ' (still open)'}"
-
-
 def _render_facts(look: WindowAssessment, decision: Any) -> list[tuple[str, str]]:
     s, drift = look.stretch, look.drift
     cards = [(f"{s.rows:,} rows", f"{s.labelled:,} of them with a label")]
@@ -125,9 +117,9 @@ def _render_facts(look: WindowAssessment, decision: Any) -> list[tuple[str, str]
     if drift.statistic is not None:
         chance = f"p {drift.p:.2g}" if drift.p is not None else "no p"
         cards.append(("alarm" if drift.alarm else "no alarm", f"drift: {chance}; false alarm rate {drift.level:.2g}"))
-    quality = look.quality if look.quality.loss is not None else look.estimate
-    if quality is not None and quality.loss is not None:
-        cards.append(_describe_performance(quality))
+    quality = look.performance
+    if quality is not None and quality.excess is not None:
+        cards.append(_describe_performance(quality, quality.excess))
     if decision is not None and decision.gain is not None and decision.cost is not None:
         small = f"expected gain of retraining, in mean losses of a window; a lap costs {decision.cost:g}"
         if decision.realised is not None:
@@ -136,9 +128,8 @@ def _render_facts(look: WindowAssessment, decision: Any) -> list[tuple[str, str]
     return cards
 
 
-def _describe_performance(quality: PerformanceResult) -> tuple[str, str]:
-    assert quality.excess is not None
-    share = quality.excess / quality.reference if quality.reference else 0.0
+def _describe_performance(quality: PerformanceResult, excess: float) -> tuple[str, str]:
+    share = excess / quality.reference if quality.reference else 0.0
     bounds = ""
     if quality.low is not None and quality.high is not None and quality.reference:
         bounds = f", 95 % interval {quality.low / quality.reference:+.0%} to {quality.high / quality.reference:+.0%}"
@@ -151,7 +142,7 @@ def _render_losses(looks: Sequence[WindowAssessment]) -> tuple[list[WindowLoss],
     shown = [
         (look.stretch.start[:10], q, q.loss / q.reference)
         for look in looks
-        if (q := _get_performance(look)) is not None and q.loss is not None and q.reference > 0
+        if (q := look.performance) is not None and q.loss is not None and q.reference > 0
     ]
     if len(shown) < 2:
         return [], 0.0
@@ -168,17 +159,8 @@ def _render_losses(looks: Sequence[WindowAssessment]) -> tuple[list[WindowLoss],
     return bars, 1 / top
 
 
-def _get_performance(look: WindowAssessment) -> PerformanceResult | None:
-    return look.quality if look.quality.loss is not None else look.estimate
-
-
 def _compute_ratio(finding: DriftFinding) -> float:
     return min(max(finding.distance / finding.limit, 0.0), 99.0) if finding.limit > 0 else 99.0 * finding.alarm
-
-
-def _read_kept_report(kept: Path | None) -> str | None:
-    """Evidently's report as HTML; None: this check has none."""
-    return None if kept is None or not kept.exists() else gzip.decompress(kept.read_bytes()).decode()
 
 
 def keep_evidently_report(path: Path, content: str | None) -> None:
@@ -190,7 +172,8 @@ def keep_evidently_report(path: Path, content: str | None) -> None:
     write_whole(path, lambda part: part.write_bytes(packed))
 
 
-def _capital(said: str) -> str:
+def _capitalize(said: str) -> str:
+    """With a capital first letter; the others stay."""
     return said[:1].upper() + said[1:]
 
 
@@ -203,4 +186,4 @@ def _render_notes(look: WindowAssessment, origin: str, left_out: Sequence[str]) 
         notes.append(f"Estimate: {look.estimate.how}.")
     if left_out:
         notes.append(f"Not compared, because the ledger drops or hashes them: {', '.join(left_out)}.")
-    return [note[:1].upper() + note[1:] for note in notes]
+    return [_capitalize(note) for note in notes]

@@ -1,7 +1,4 @@
-"""Checks of the champion's windows, and the decision that each leads to.
-
-A check is in the ledger before anything follows from it.
-"""
+"""Checks of the champion's windows, and the decision that each leads to. A check is in the ledger before anything follows."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from windvane.ledger import decisions, windows
-from windvane.ledger.database import now_timestamp as wall
+from windvane.ledger.database import now_timestamp
 from windvane.ledger.decisions import DecisionRecord, RetrainingAlreadyOpen
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import decide_action
@@ -22,6 +19,7 @@ from windvane.monitoring.records import (
     Decision,
     DecisionHistory,
     DecisionLimits,
+    DriftResult,
     PastDecision,
     WindowAssessment,
     WindowExtent,
@@ -62,12 +60,9 @@ class MonitoringPass:
 
     def run(self) -> tuple[WindowRecord, DecisionRecord] | None:
         """Check what is new, in the order of time, and decide after each new check; the news of it. None: there are no rows."""
-        places = self._production.places()
+        places, version = self._production.places(), self._production.champion.version
         entries = list[DecisionRecord]()
-        version = self._production.champion.version
-        decided = {
-            made.window for made in decisions.list_decisions(self._engine, self._name) if made.version == version
-        }
+        decided = {one.window for one in decisions.list_decisions(self._engine, self._name) if one.version == version}
         for place in places:
             self._console.working(f"window from {place.start[:10]}")
             count, before = self._production.count(place), self._mine.get(place.start)
@@ -88,13 +83,11 @@ class MonitoringPass:
         # What was decided about an earlier window of this pass is its news; what follows only waits for that. Else the newest
         # window that says anything: one that has just begun has too few rows.
         acted = next((e for e in reversed(entries) if e.action != "wait"), None)
-        seen = newest if acted is None else known.get(acted.window, newest)
-        if acted is None:
-            seen = next(
-                (known[start] for start in sorted(known, reverse=True) if _has_evidence(self._found(known[start]))),
-                newest,
-            )
-        return seen, acted or find_window_decision(self._engine, self._name, seen) or last
+        if acted is not None:
+            return known.get(acted.window, newest), acted
+        newest_first = (known[start] for start in sorted(known, reverse=True))
+        seen = next((one for one in newest_first if _has_evidence(self._found(one))), newest)
+        return seen, find_window_decision(self._engine, self._name, seen) or last
 
     def _kept(self) -> dict[str, WindowRecord]:
         """The champion's windows that were checked, by their start, in the order of time."""
@@ -122,65 +115,49 @@ class MonitoringPass:
         failed = known is not None and known.alarm is None
         if before is not None and not failed and before.mark == count.mark and before.closed == place.closed:
             return None
-        fresh = (
-            before is None
-            or known is None
+        due = (
+            known is None
+            or before is None
             or failed
             or is_check_due(before.looks, known.rows, count.rows, before.closed, place.closed)
         )
-        if not fresh and not place.closed:
+        if not due and not place.closed:
             return None
-        seen = self._look(count, before, fresh)
-        if failed and before is not None and self._fails_as_before(seen, before):
-            return None
+        # Without new rows the drift of the check before counts: only labels have come, and its false alarms are spent.
+        seen = self._look(count, before, None if due else known)
+        if failed and before is not None and seen.rows < 2 * before.rows:
+            one, other = ((self._found(s).drift.note, s.labelled, s.closed) for s in (before, seen))
+            if one == other:  # as it failed before, and no more came than an open window is checked again for
+                return None
         if not windows.save_window(self._engine, self._name, seen, before):
             self._mine = self._kept()  # another process looked meanwhile
             return None
         self._mine[seen.start] = seen
         return seen
 
-    def _fails_as_before(self, seen: WindowRecord, before: WindowRecord) -> bool:
-        """Whether a report failed as it did before, and no more came in the meantime than an open window is checked again for."""
-        one, other = ((self._found(s).drift.note, s.labelled, s.closed) for s in (before, seen))
-        return one == other and seen.rows < 2 * before.rows
-
-    def _look(self, count: WindowCount, before: WindowRecord | None, fresh: bool) -> WindowRecord:
+    def _look(self, count: WindowCount, before: WindowRecord | None, drifted: DriftResult | None) -> WindowRecord:
         from windvane.monitoring.watch import assessment
 
-        place, settings = count.place, self._project.settings
-        looks = self._production.looked if before is None else before.looks
-        frame = self._production.frame(count)
+        place, settings, production = count.place, self._project.settings, self._production
+        looks = production.looked if before is None else before.looks
+        level = compute_check_level(settings.monitor.false_alarms, looks, place.closed)
+        frame, version = production.frame(count), production.champion.version
         labelled = int(frame[settings.problem.target].notna().sum())
-        version, columns = self._production.champion.version, self._production.columns(count.origin)
+        report_to = report_path(self._project, version, place.start) if production.measured_by_evidently else None
         found, state = assessment.assess_window(
             frame,
-            self._reference(place.start, columns),
-            assessment.AssessmentRules(
-                settings.problem,
-                compute_check_level(settings.monitor.false_alarms, looks, place.closed),
-                settings.split.seed,
-                settings.monitor.cut,
-            ),
+            self._reference(place.start, production.columns(count.origin)),
+            assessment.AssessmentRules(settings.problem, level, settings.split.seed, settings.monitor.cut),
             stretch=WindowExtent(place.start, place.end, len(frame), labelled, place.closed),
-            drifted=None if fresh or before is None else self._found(before).drift,
-            report_to=report_path(self._project, version, place.start)
-            if self._production.measured_by_evidently
-            else None,
+            drifted=drifted,
+            report_to=report_to,
         )
+        content = {**found.to_json(), "state": None if state is None else state.to_json()}
         # A report that failed has spent none of the window's false alarms.
-        spent = fresh and found.drift.alarm is not None
+        looks += drifted is None and found.drift.alarm is not None
+        rows = (len(frame), labelled, place.closed)
         return WindowRecord(
-            version,
-            place.start,
-            place.end,
-            count.origin,
-            len(frame),
-            labelled,
-            place.closed,
-            looks + spent,
-            count.mark,
-            assessment.encode_assessment(found, state),
-            wall(),
+            version, place.start, place.end, count.origin, *rows, looks, count.mark, content, now_timestamp()
         )
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:
@@ -190,32 +167,26 @@ class MonitoringPass:
 
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window
-            kind = definitions.load_problem_type(settings.problem.kind)
-            self._models[columns] = window_loss.fit_loss_model(
-                record, columns, kind, settings.problem, settings.split.seed
-            )
-
-        kept = [s.look["state"] for s in self._known(start)]
-        known = [WindowState.from_json(content) for content in kept if content is not None]
-        return AssessmentReference(
-            self._production.champion.version, columns, record, self._production.before, known, self._models[columns]
-        )
-
-    def _known(self, start: str) -> list[WindowRecord]:
-        """Closed windows whose state may come back, newest last: the champion's own, without those that alarm up to this one.
-
-        Such a run is one change that goes on; a state comes back only where another lay between.
-        """
+            problem, seed = settings.problem, settings.split.seed
+            kind = definitions.load_problem_type(problem.kind)
+            self._models[columns] = window_loss.fit_loss_model(record, columns, kind, problem, seed)
+        # Windows that alarm up to this one are one change that goes on; a state comes back only where another lay between.
         past = [s for s in self._earlier(start) if s.closed and s.end <= start]
         while past and self._found(past[-1]).drift.alarm is not False:
             past.pop()
-        return past[-_MAX_KNOWN_STATES:]
+        kept = [s.look["state"] for s in past[-_MAX_KNOWN_STATES:]]
+        known = [WindowState.from_json(content) for content in kept if content is not None]
+        version, before = self._production.champion.version, self._production.before
+        return AssessmentReference(version, columns, record, before, known, self._models[columns])
 
     def _decide(self, seen: WindowRecord, newest: bool) -> DecisionRecord:
         """Decide after a check, put it on record, and do at once what no lap has to do."""
         look, now = self._found(seen), self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
-        self._mended(look)
+        if look.diagnosis.change != "broken data" and look.drift.statistic is not None:
+            for one in decisions.list_decisions(self._engine, self._name, acting=True):
+                if one.action == "stop" and one.open:
+                    decisions.close_decision(self._engine, one.id, "done", "mended")
         entry = self._record(seen, look, decide_action(look, self._history(seen, at), self._limits, at), at)
         self._after(seen, look, entry)
         return entry
@@ -223,23 +194,14 @@ class MonitoringPass:
     def _record(self, seen: WindowRecord, look: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
         evidence = {"columns": list(look.diagnosis.columns), "learned_from": _describe_training_rows(self._production)}
         entry = DecisionRecord(self._name, seen.version, seen.start, at, evidence=evidence, **asdict(decision))
-        if (
-            decision.action == "stop"
-            and (owed := decisions.find_pending_retraining(self._engine, self._name)) is not None
-        ):
+        owed = decisions.find_pending_retraining(self._engine, self._name) if decision.action == "stop" else None
+        if owed is not None:
             decisions.close_decision(self._engine, owed.id, "skipped", "the data seem broken")
         try:
             return decisions.record_decision(self._engine, entry)
         except RetrainingAlreadyOpen as e:
             other = {**vars(entry), "action": "wait", "reason": f"{e}. Otherwise: {entry.reason}", "depth": None}
             return decisions.record_decision(self._engine, DecisionRecord(**other))
-
-    def _mended(self, look: WindowAssessment) -> None:
-        if look.diagnosis.change == "broken data" or look.drift.statistic is None:
-            return
-        for one in decisions.list_decisions(self._engine, self._name, acting=True):
-            if one.action == "stop" and one.open:
-                decisions.close_decision(self._engine, one.id, "done", "mended")
 
     @cached_property
     def _errors(self) -> tuple[float | None, float | None]:

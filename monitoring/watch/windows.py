@@ -1,12 +1,12 @@
-"""How production is cut into windows, when a window is checked, and which share of its false alarms a check may use.
-Reads no ledger and no clock.
-"""
+"""How production is cut into windows, when a window is checked, and which share of its false alarms a check may use."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.tasks.settings.monitoring_section import WindowLength
@@ -24,6 +24,11 @@ class WindowSpan:
     closed: bool
 
 
+def find_calendar_start(time: Any, window: WindowLength) -> datetime:
+    """Where the window on the calendar begins that holds a row of this time (a value of the table)."""
+    return time_windows.find_window_start(datetime.fromisoformat(to_timestamp(time)), window)
+
+
 def find_first_window_start(taught_until: str | float | None, promoted: str) -> str:
     """Where a champion's windows begin: just behind its training data, else when it was promoted. Ledger text."""
     if taught_until is None:
@@ -34,7 +39,7 @@ def find_first_window_start(taught_until: str | float | None, promoted: str) -> 
 def list_calendar_windows(first: str, newest: str, window: WindowLength, begin: str, now: str) -> list[WindowSpan]:
     """The windows on the calendar from the one with row `first` to the one with row `newest`, none before `begin`."""
     places = []
-    start = time_windows.find_window_start(datetime.fromisoformat(max(first, begin)), window)
+    start = find_calendar_start(max(first, begin), window)
     while (text := format_timestamp(start)) <= newest:
         end = time_windows.shift_by_windows(start, window, 1)
         places.append(WindowSpan(max(text, begin), format_timestamp(end), format_timestamp(end) <= now))
@@ -47,13 +52,10 @@ def list_row_windows(times: Sequence[str], rows: int, start: str) -> list[Window
     places, at = [], 0
     while at < len(times):
         last = at + rows - 1
-        closed = last < len(times)
         edge = times[min(last, len(times) - 1)]
         end = format_timestamp(datetime.fromisoformat(edge) + _STEP)
-        places.append(WindowSpan(start, end, closed))
-        while at < len(times) and times[at] <= edge:
-            at += 1
-        start = end
+        places.append(WindowSpan(start, end, last < len(times)))
+        start, at = end, bisect_right(times, edge)
     return places
 
 

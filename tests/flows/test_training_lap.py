@@ -234,7 +234,9 @@ def test_a_refit_keeps_the_configuration_and_needs_only_to_be_no_worse(copied: F
     assert "worse is allowed" in again["reason"]
 
 
-def test_a_giveaway_whose_order_is_folded_stops_the_lap_before_the_first_fit(project: Folder, prefect_server: str) -> None:
+def test_a_giveaway_whose_order_is_folded_stops_the_lap_before_the_first_fit(
+    project: Folder, prefect_server: str
+) -> None:
     source = project.path / "data" / "txhousing.csv"
     table = pd.read_csv(source)
     # Decides the target, but folds its order: no correlation shows that.

@@ -199,10 +199,10 @@ def test_without_our_distances_the_same_windows_alarm(monkeypatch: pytest.Monkey
 def test_a_report_that_fails_leaves_the_alarm_open_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(evidently, "_run_report", broken)
+    monkeypatch.setattr(evidently, "Report", broken)
     table = rows(1000, 1)
     found, page = detector.report(
         detector.Comparison(table[:700], table[700:], COLUMNS, target="price", time=None, seed=0), 0.01

@@ -191,7 +191,7 @@ def test_a_table_whose_future_is_noise_is_decided_alike_up_to_then(
         simulation.simulate_policy(m, policy, cost, delay=delay, fee=0.02, alarm=ringing(m)).decided for m in audited
     )
     until = [
-        (a, b) for a, b in zip(one, two, strict=True) if a.window <= 20 + (0 if policy.drift else delay)
+        (a, b) for a, b in zip(one, two, strict=True) if a[0] <= 20 + (0 if policy.drift else delay)
     ]  # drift needs no labels
     assert len(until) >= 12 - delay
     assert all(a == b for a, b in until)
