@@ -28,12 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import injections
 from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Table
-from windvane.monitoring import window_frames
+from windvane.monitoring import window_frames, window_loss
 from windvane.monitoring.diagnosis import evidence, explanations
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence
 from windvane.monitoring.diagnosis.explanations import FITTED_PRICES, ExplanationPrices
 from windvane.monitoring.drift import detector
-from windvane.monitoring.performance import window_loss
 from windvane.monitoring.records import ChangeKind, PerformanceResult
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.problem_types import definitions

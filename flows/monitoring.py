@@ -23,9 +23,8 @@ from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import ChampionMoved, Version
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
-from windvane.monitoring.records import WindowAssessment
+from windvane.monitoring.records import Clock, WindowAssessment
 from windvane.monitoring.watch import notifications
-from windvane.monitoring.watch.event_clock import Clock
 from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
 from windvane.monitoring.watch.window_checks import MonitoringPass, copy_through_json, find_window_decision
 from windvane.tasks.console import Console, SilentConsole

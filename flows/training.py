@@ -90,12 +90,12 @@ def make_challenger(lap: LapContext, run: Runner, data_version: str, mark: str) 
     lesson = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, mark))
     # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
     with run(model_steps.tester) as tester, limit_to_one_thread():
-        # Beside the search, which leaves a core idle while it boosts. Rows that it refuses end the search at its next trial.
+        # Beside the search, which leaves a core idle while it boosts.
         inspected = run.beside(model_steps.run_inspect_step, lap, lesson)
         try:
-            found = run(model_steps.run_search_step, lap, lesson, lambda: model_steps.refuse(lap, lesson))
+            found = run(model_steps.run_search_step, lap, lesson)
         finally:
-            inspected.result()  # its refusal comes first; what the search says of such rows comes second
+            inspected.result()  # no step outlives the lap
         spec = found.best.spec
         evaluated = run(model_steps.run_evaluate_step, lap, lesson, spec)
         # Beside explain: the stored model is tried in a process of its own.

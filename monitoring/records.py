@@ -10,6 +10,8 @@ from typing import Any, Literal
 from windvane.tasks.settings.monitoring_section import LapBudget, PolicyName
 from windvane.tasks.settings.project_params import Settings
 
+# Which clock monitoring follows: the wall's, or the newest moment among the events that the ledger has recorded.
+Clock = Literal["wall", "events"]
 # What a finding is about: values of a number or category; the share missing; categories never seen; numbers out of range;
 # a column that fell silent or changed its type; how columns hang together; the model's answers; the labels.
 DriftAspect = Literal[

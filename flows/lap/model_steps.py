@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,11 +113,8 @@ def load_training_data(lap: LapContext, data_version: str, mark: str) -> Trainin
     return TrainingData(mark, data_version, root, train, validation, columns, kind, count_cores(), sampled)
 
 
-def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], None]) -> searching.SearchResult:
-    """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then.
-
-    check: called after each trial; what it raises ends the search.
-    """
+def run_search_step(lap: LapContext, lesson: TrainingData) -> searching.SearchResult:
+    """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then."""
     done = lesson.root / "found.json"
     adapter = TypeAdapter(searching.SearchResult)
     if (known := io.read_cache(done, adapter.validate_python)) is not None:
@@ -126,7 +122,6 @@ def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], N
     settings = lap.project.settings
 
     def show(progress: searching.TrialProgress) -> None:
-        check()
         scores = f"{format_metric(progress.validation)}, best {format_metric(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
         lap.console.working(
@@ -319,7 +314,7 @@ INSPECTION_REPORT_FILE, INSPECTION_FINDINGS_FILE = "report.html", "findings.json
 
 
 def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
-    """All that was found in the data onto one page, stored with the run. Raises InputError when a model's check stops."""
+    """All that was found in the data onto one page, stored with the run."""
     lap.console.working("inspect")
     settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
     folder = lesson.root / "inspection"
@@ -340,13 +335,6 @@ def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
     for finding in whole:
         if finding.check in model_checks.MODEL_CHECKS and finding.level == "warn":
             lap.console.say(f"  note: {finding.message}")
-    findings.raise_for_stops(whole, settings.data.source)
-
-
-def refuse(lap: LapContext, lesson: TrainingData) -> None:
-    """Raise what the inspection raises of these rows, as soon as it has written down what it found."""
-    if (path := lesson.root / "inspection" / INSPECTION_FINDINGS_FILE).exists():
-        findings.raise_for_stops(findings.read_findings(path), lap.project.settings.data.source)
 
 
 def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:

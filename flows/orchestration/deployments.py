@@ -10,16 +10,20 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import httpx
+from cronsim import CronSim
 from sqlalchemy.exc import SQLAlchemyError
 
 from windvane.flows.monitoring import RETRAIN_EVENT, make_resource_id
 from windvane.flows.orchestration import libraries
 from windvane.flows.services.up_state import HEARTBEAT_FILE
-from windvane.monitoring.watch.event_clock import Clock, CronTicks, read_event_clock
+from windvane.ledger import predictions
+from windvane.monitoring.records import Clock
 from windvane.tasks.io import write_json
 from windvane.tasks.project import Project
 
@@ -28,6 +32,37 @@ RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS = 2.0, 60.0
 PENDING_LAP_INTERVAL_SECONDS, CLOCK_INTERVAL_SECONDS = 10.0, 2.0
 # Flow runs at once: a lap and a look at a window, and one more of each that waits for its turn.
 MAX_CONCURRENT_RUNS = 4
+
+
+def read_event_clock(project: Project, clock: Clock) -> datetime | None:
+    """Now, in UTC; by the events' clock the newest prediction's time, None before there is any.
+
+    Labels do not move it: one that comes without a time of its own has the wall's.
+    """
+    if clock == "wall":
+        return datetime.now(UTC)
+    newest = predictions.find_newest_prediction_time(project.ledger, project.name)
+    return None if newest is None else datetime.fromisoformat(newest)
+
+
+class CronTicks:
+    """Schedules by the events' clock. However many ticks pass between two checks, one is due."""
+
+    def __init__(self, crons: Mapping[str, str | None]) -> None:
+        self._crons = {name: cron for name, cron in crons.items() if cron is not None}
+        self._before: dict[str, datetime] = {}
+
+    def due(self, now: datetime) -> tuple[str, ...]:
+        """The names whose schedule ticked since they were taken last; at the first check all of them."""
+        return tuple(
+            name
+            for name, cron in self._crons.items()
+            if name not in self._before or next(CronSim(cron, self._before[name])) <= now
+        )
+
+    def taken(self, name: str, now: datetime) -> None:
+        """What was due is being done."""
+        self._before[name] = now
 
 
 def make_deployments(project: Project, clock: Clock) -> list[Any]:

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from windvane.flows import scoring
 from windvane.flows.monitoring import monitor_production
 from windvane.ledger import versions
-from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.records import Clock
 from windvane.tasks.console import Console
 from windvane.tasks.project import Project
 

@@ -341,7 +341,7 @@ class _Steps:
         past.work[mark] = _SimulatedTraining(**vars(lesson), test=test, final=final, rows=labelled)
         return past.work[mark]
 
-    def search(self, lap: LapContext, lesson: _SimulatedTraining, _: Callable[[], None]) -> searching.SearchResult:
+    def search(self, lap: LapContext, lesson: _SimulatedTraining) -> searching.SearchResult:
         """A search as it is, or the configuration to refit, which nothing has to be fitted for."""
         settings = self.past.settings
         if lap.depth == "search":

@@ -22,7 +22,7 @@ from windvane.flows.services import child_process, supervisor, up_state
 from windvane.flows.services.supervisor import ServiceSpec, SupervisedProcess, Supervisor
 from windvane.flows.services.up_state import HEARTBEAT_FILE, UpState
 from windvane.ledger.laps import LeaseHolder
-from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.records import Clock
 from windvane.serving import service_state
 from windvane.serving.http import access_control, auth_middleware
 from windvane.serving.http import server as scoring

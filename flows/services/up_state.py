@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from windvane.ledger.laps import LeaseHolder
-from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.records import Clock
 from windvane.serving.http.auth_middleware import BASIC_AUTH_USER, Credentials, check_identity
 from windvane.tasks import project_secrets
 from windvane.tasks.console import Console

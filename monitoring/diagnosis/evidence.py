@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from windvane.monitoring import window_frames
+from windvane.monitoring import window_frames, window_loss
 from windvane.monitoring.diagnosis import broken_columns, contrasts, window_states
 from windvane.monitoring.diagnosis.broken_columns import BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast, ContrastFeatures, SampleBlocks
 from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
-from windvane.monitoring.performance import window_loss
-from windvane.monitoring.performance.window_loss import LossModel
+from windvane.monitoring.window_loss import LossModel
 from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS

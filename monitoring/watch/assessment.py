@@ -9,17 +9,17 @@ from pathlib import Path
 import pandas as pd
 
 from windvane.ledger.database import format_timestamp
+from windvane.monitoring import window_loss
 from windvane.monitoring.diagnosis import explanations, window_states
 from windvane.monitoring.diagnosis.evidence import DiagnosisCase
 from windvane.monitoring.diagnosis.window_states import WindowState
 from windvane.monitoring.drift import detector
 from windvane.monitoring.drift.detector import Comparison
-from windvane.monitoring.performance import window_loss
-from windvane.monitoring.performance.window_loss import LossModel
 from windvane.monitoring.records import ChangeDiagnosis, DriftResult, WindowAssessment, WindowExtent
 from windvane.monitoring.watch import report
 from windvane.monitoring.watch.windows import find_calendar_start
 from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN
+from windvane.monitoring.window_loss import LossModel
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings.monitoring_section import WindowLength
@@ -29,7 +29,7 @@ from windvane.tasks.settings.project_params import ProblemSettings
 @dataclass(frozen=True)
 class AssessmentReference:
     """What a window is held against: the champion's version and its record (n rows), by these columns, rows from before it, states
-    that are known, and what the record predicts a row to cost (monitoring/performance/window_loss.py).
+    that are known, and what the record predicts a row to cost (monitoring/window_loss.py).
     """
 
     version: int

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from windvane.ledger import decisions, versions, windows
 from windvane.ledger.versions import Version
 from windvane.ledger.windows import WindowRecord
-from windvane.monitoring import window_frames
-from windvane.monitoring.performance import window_loss
+from windvane.monitoring import window_frames, window_loss
 from windvane.monitoring.records import DecisionLimits, ProbationResult
 from windvane.monitoring.watch.production import Production
 from windvane.monitoring.watch.windows import WindowSpan, find_calendar_start

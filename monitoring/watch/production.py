@@ -19,7 +19,7 @@ from windvane.ledger import labels, laps, predictions, windows
 from windvane.ledger.database import to_timestamp
 from windvane.ledger.versions import Promotion, Version
 from windvane.monitoring import window_frames
-from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.records import Clock
 from windvane.monitoring.watch.windows import (
     WindowSpan,
     find_calendar_start,

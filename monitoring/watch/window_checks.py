@@ -31,9 +31,9 @@ from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
 
 if TYPE_CHECKING:
-    from windvane.monitoring.performance.window_loss import LossModel
     from windvane.monitoring.watch.assessment import AssessmentReference
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
+    from windvane.monitoring.window_loss import LossModel
 # Earlier windows whose state may come back.
 _MAX_KNOWN_STATES = 36
 # What a recorded decision leads to at once; a retraining waits for its lap.
@@ -161,8 +161,8 @@ class MonitoringPass:
         )
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:
+        from windvane.monitoring import window_loss
         from windvane.monitoring.diagnosis.window_states import WindowState
-        from windvane.monitoring.performance import window_loss
         from windvane.monitoring.watch.assessment import AssessmentReference
 
         record, settings = self._production.record, self._project.settings

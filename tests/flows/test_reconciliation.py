@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from tests.support.projects import quick_project
 from windvane.flows import monitoring
+from windvane.flows.orchestration.deployments import CronTicks
 from windvane.flows.orchestration.reconciliation import EVENT_TIMEOUT, PendingLapStarter
 from windvane.ledger import decisions, laps, versions
 from windvane.ledger.database import format_timestamp, make_id, now_timestamp
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.schema import decisions as table
 from windvane.ledger.versions import Version, VersionFacts
-from windvane.monitoring.watch.event_clock import CronTicks
 from windvane.tasks.console import Console
 from windvane.tasks.project import Project
 

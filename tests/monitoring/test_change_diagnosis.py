@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.monitored_tables import COLUMNS, answered, kind_of, problem, rows, watched
-from windvane.monitoring import window_frames
+from windvane.monitoring import window_frames, window_loss
 from windvane.monitoring.diagnosis import broken_columns, window_states
 from windvane.monitoring.diagnosis.evidence import DiagnosisCase
 from windvane.monitoring.diagnosis.explanations import choose_remedy, diagnose_change
 from windvane.monitoring.diagnosis.window_states import WindowState
-from windvane.monitoring.performance import window_loss
 from windvane.monitoring.records import ChangeDiagnosis, DriftFinding, DriftResult, PerformanceResult
 from windvane.tasks.models.features import FeatureColumns
 

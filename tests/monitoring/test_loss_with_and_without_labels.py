@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.support.monitored_tables import COLUMNS, answered, kind_of, problem, rows, watched
-from windvane.monitoring import window_frames
-from windvane.monitoring.performance import window_loss
+from windvane.monitoring import window_frames, window_loss
 
 pytestmark = pytest.mark.long
 

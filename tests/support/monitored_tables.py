@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from windvane.monitoring.performance import window_loss
-from windvane.monitoring.performance.window_loss import LossModel
+from windvane.monitoring import window_loss
+from windvane.monitoring.window_loss import LossModel
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
