@@ -64,7 +64,7 @@ def known() -> None:
     print(
         "| rows from | alarm | what the look found | decision | Windvane | never retrained |\n|---|---|---|---|---|---|"
     )
-    first = (story.taught + WINDOW - 1) // WINDOW
+    first = (story.trained_rows + WINDOW - 1) // WINDOW
     for at, c in enumerate(story.chapters, first):
         said = c.ending or c.action
         alarm = "alarm" if c.alarm else ""

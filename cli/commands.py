@@ -32,7 +32,7 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
     chosen = settings_proposal.parse_table_address(table, options.pop("query"), options.pop("key"))
     fetched = fetch.fetch_source(root, chosen, options["id"])
     if fetched.moved:
-        console.say(f"  {fetched.text()}")
+        console.print(f"  {fetched.text()}")
     proposal = settings_proposal.propose_settings(chosen, **options)
     with project_files.undo_on_failure(root):
         written = [
@@ -45,13 +45,13 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
         # Last: a folder with it is a project.
         written = [*yaml_files.write_params(proposal, root), *written]
     for line in proposal.assumptions:
-        console.say(f"  assumed: {line}")
-    console.say(f"  wrote {', '.join(str(name) for name in written)}; review them, then: windvane train")
-    console.say(
+        console.print(f"  assumed: {line}")
+    console.print(f"  wrote {', '.join(str(name) for name in written)}; review them, then: windvane train")
+    console.print(
         f"  commit them, and dvc.lock after a lap; .gitignore keeps {project_files.IGNORE_RULE} (data, models, secrets) out"
     )
     if project_files.is_state_tracked(root):
-        console.say(f"  note: {project_files.explain_tracked_state(root)}")
+        console.print(f"  note: {project_files.explain_tracked_state(root)}")
     return {"kind": proposal.kind, "rows": proposal.rows, "columns": proposal.columns, "params": proposal.params}
 
 
@@ -63,20 +63,20 @@ def check_project(root: Path, console: Console) -> dict[str, Any]:
     except WindvaneError as e:
         problems.append(str(e))
     else:
-        for look in CHECKS:
+        for check in CHECKS:
             try:
-                look(project, console)
+                check(project, console)
             except Exception as e:
                 known = e if isinstance(e, WindvaneError) else errors.explain_disk_error(e, project.home)
                 if known is None:
                     raise
                 problems.append(str(known))
-            if problems and look is _check_disk:
+            if problems and check is _check_disk:
                 break  # whatever writes would say the same
     problems = list(dict.fromkeys(problems))
     for problem in problems:
-        console.say(f"  {problem}")
-    console.say("  something to fix" if problems else "  all well; next: windvane train")
+        console.print(f"  {problem}")
+    console.print("  something to fix" if problems else "  all well; next: windvane train")
     return {"ok": not problems, "problems": problems}
 
 
@@ -85,7 +85,7 @@ def promote_version(project: Project, version: int, console: Console) -> dict[st
     from windvane.flows import model_promotion
 
     moved = model_promotion.promote_manually(project, version, "manual")
-    console.say(f"  version {moved.move.to_version} serves (before: {moved.move.from_version or 'none'})")
+    console.print(f"  version {moved.move.to_version} serves (before: {moved.move.from_version or 'none'})")
     return _report_promotion(moved, console)
 
 
@@ -94,14 +94,14 @@ def roll_back_version(project: Project, console: Console) -> dict[str, Any]:
     from windvane.flows import model_promotion
 
     moved = model_promotion.roll_back_manually(project)
-    console.say(f"  version {moved.move.to_version} serves again (before: {moved.move.from_version})")
+    console.print(f"  version {moved.move.to_version} serves again (before: {moved.move.from_version})")
     return _report_promotion(moved, console)
 
 
 def _report_promotion(moved: PromotionResult, console: Console) -> dict[str, Any]:
     """A promotion for --json; what could not be updated in MLflow is a note: the promotion is done."""
     if moved.note is not None:
-        console.say(f"  note: {moved.note}")
+        console.print(f"  note: {moved.note}")
     return {"from": moved.move.from_version, "to": moved.move.to_version}
 
 
@@ -161,7 +161,7 @@ def _check_mlflow(project: Project, console: Console) -> None:
     if project.tracking_uri is None:
         mlflow_store.check_mlflow_store(project.home / mlflow_store.MLFLOW_DATABASE)
     elif (note := project.tracker.try_out()) is not None:
-        console.say(f"  note: {note}")
+        console.print(f"  note: {note}")
 
 
 def _check_prefect(_project: Project, _: Console) -> None:
@@ -214,7 +214,7 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
             f"the ledger did not take the labels ({e.orig}). Nothing of {file} was recorded: check the ledger's disk or "
             "server, then send it again"
         ) from e
-    console.say(
+    console.print(
         f"  {done.matched:,} labels for predictions, {done.unmatched:,} that wait for theirs, {done.duplicates:,} known already; "
         f"{done.changed:,} corrected what was known"
     )
@@ -242,7 +242,7 @@ def erase_from_ledger(project: Project, ids: tuple[str, ...], where: str | None,
         raise InputError(f"erase: {e}") from None
     except DBAPIError as e:
         raise Outage(f"the ledger erased nothing ({e.orig}). Check its disk or server, then run again") from e
-    console.say(
+    console.print(
         f"  erased {removed.predictions:,} predictions and {removed.labels:,} labels; the ledger keeps when, not whose"
     )
     return asdict(removed)

@@ -42,33 +42,33 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
             "test": summary["test"],
             "candidate": summary["chosen"],
         }
-        console.say(
+        console.print(
             f"  champion: version {champion.version} ({summary['chosen']}), since {last.promoted[:19]}Z, {last.cause}"
         )
-        console.say(f"    why: {last.reason}")
+        console.print(f"    why: {last.reason}")
         low, high = summary["interval"]
         interval = f"(95 % interval {format_metric(low)} to {format_metric(high)})"
-        console.say(f"    test {shown['metric']}: {format_metric(summary['test'])} {interval}")
+        console.print(f"    test {shown['metric']}: {format_metric(summary['test'])} {interval}")
         until = f", trained until {champion.taught_until}" if champion.taught_until else ""
-        console.say(f"    data version {champion.data_version}{until}")
+        console.print(f"    data version {champion.data_version}{until}")
     else:
-        console.say("  no champion yet; next: windvane train")
+        console.print("  no champion yet; next: windvane train")
     lapped = None
     if lap is not None:
         outcome = lap.outcome or {}
         lapped = {"lap": lap.id, "cause": lap.cause, "state": lap.state, "started": lap.started, "ended": lap.ended}
         lapped |= {"verdict": outcome.get("verdict"), "reason": outcome.get("reason")}
-        said = f": {outcome['verdict']}: {outcome['reason']}" if outcome else ""
-        console.say(f"  last lap: {lap.cause}, {lap.started[:19]}Z, {lap.state}{said}")
+        parts = f": {outcome['verdict']}: {outcome['reason']}" if outcome else ""
+        console.print(f"  last lap: {lap.cause}, {lap.started[:19]}Z, {lap.state}{parts}")
     up = up_state.read_running_up(project.home)
-    stands = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
+    running = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
     if up is not None:
-        console.say(f"  up: {', '.join(f'{name} {at}' for name, at in stands.items())}; process {up.holder.pid}")
+        console.print(f"  up: {', '.join(f'{name} {at}' for name, at in running.items())}; process {up.holder.pid}")
     services = {
         "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
-        "mlflow": stands.get("mlflow")
+        "mlflow": running.get("mlflow")
         or mlflow_store.redact_address(project.tracking_uri or str(project.home / "mlflow.db")),
-        "prefect": stands.get("prefect") or os.environ.get("PREFECT_API_URL") or "started by each lap",
+        "prefect": running.get("prefect") or os.environ.get("PREFECT_API_URL") or "started by each lap",
         "serving": _show_service(project, console),
     }
     return {
@@ -86,15 +86,15 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
     seen = windows.find_newest_window(project.ledger, project.name)
     if seen is None:
         return None
-    look = WindowAssessment.from_json(seen.look)
-    alarm, note, columns = look.drift.alarm, look.drift.note, list(look.drift.columns)
-    console.say(
+    check = WindowAssessment.from_json(seen.look)
+    alarm, note, columns = check.drift.alarm, check.drift.note, list(check.drift.columns)
+    console.print(
         f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
-        f"version {seen.version}: {note if alarm is None else look.diagnosis.change}"
+        f"version {seen.version}: {note if alarm is None else check.diagnosis.change}"
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
-    told = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
-    return told | {"closed": seen.closed, "alarm": alarm, "columns": columns, "note": note, "looked": seen.looked}
+    facts = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
+    return facts | {"closed": seen.closed, "alarm": alarm, "columns": columns, "note": note, "looked": seen.looked}
 
 
 def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | None:
@@ -103,7 +103,7 @@ def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | 
     if one is None:
         return None
     came = f" ({one.state}{f': {one.note}' if one.note else ''})" if one.action != "wait" else ""
-    console.say(f"  last decision: {one.action}, {one.recorded[:19]}Z{came}: {one.reason}")
+    console.print(f"  last decision: {one.action}, {one.recorded[:19]}Z{came}: {one.reason}")
     names = ("id", "action", "reason", "state", "note", "at", "recorded", "version", "depth", "remedy", "gain", "cost")
     return {name: getattr(one, name) for name in (*names, "realised", "known_until", "made")}
 
@@ -111,32 +111,32 @@ def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | 
 def _show_next_runs(project: Project, console: Console) -> dict[str, Any]:
     """What runs next by itself: what is pending, and the schedules, where `windvane up` runs."""
     up = up_state.read_running_up(project.home)
-    owed, schedule = decisions.find_pending_retraining(project.ledger, project.name), project.settings.schedule
-    told: dict[str, Any] = {"up": up is not None, "owed": None if owed is None else owed.id}
+    pending, schedule = decisions.find_pending_retraining(project.ledger, project.name), project.settings.schedule
+    facts: dict[str, Any] = {"up": up is not None, "owed": None if pending is None else pending.id}
     for name, cron in (("monitor", schedule.monitor), ("train", schedule.train)):
-        told[name] = None
+        facts[name] = None
         if up is not None and cron is not None:
-            told[name] = cron if up.clock == "events" else next(CronSim(cron, datetime.now(UTC))).isoformat()
-    said = [f"a retraining is pending ({owed.state})"] if owed is not None else []
-    said += [f"{name} {told[name]}" for name in ("monitor", "train") if told[name]]
+            facts[name] = cron if up.clock == "events" else next(CronSim(cron, datetime.now(UTC))).isoformat()
+    parts = [f"a retraining is pending ({pending.state})"] if pending is not None else []
+    parts += [f"{name} {facts[name]}" for name in ("monitor", "train") if facts[name]]
     if up is None:
-        said.append("nothing by itself; windvane monitor checks now, windvane up checks on schedule")
-    console.say(f"  next: {'; '.join(said)}")
-    return told
+        parts.append("nothing by itself; windvane monitor checks now, windvane up checks on schedule")
+    console.print(f"  next: {'; '.join(parts)}")
+    return facts
 
 
 def _show_service(project: Project, console: Console) -> Any:
     """The last state of a running scoring service; None when none runs on this machine."""
     from windvane.serving.service_state import read_service_state
 
-    told = read_service_state(project.home / "serving")
-    if told is not None:
-        console.say(
-            f"  service: version {told['version']} serving since {str(told['since'])[:19]}Z, process {told['pid']}"
+    facts = read_service_state(project.home / "serving")
+    if facts is not None:
+        console.print(
+            f"  service: version {facts['version']} serving since {str(facts['since'])[:19]}Z, process {facts['pid']}"
         )
-        if told["refused"]:
-            console.say(f"    it refused version {told['refused']['version']}: {told['refused']['reason']}")
-    return told
+        if facts["refused"]:
+            console.print(f"    it refused version {facts['refused']['version']}: {facts['refused']['reason']}")
+    return facts
 
 
 # Characters of a cause on the screen; the JSON has all of it.
@@ -165,9 +165,9 @@ def show_versions(project: Project, console: Console) -> dict[str, Any]:
     ]
     if content:
         some_deleted = any(one["collected"] for one in content)
-        console.say(format_table([_row(one, some_deleted) for one in content]))
+        console.print(format_table([_row(one, some_deleted) for one in content]))
     else:
-        console.say("  no version yet; next: windvane train")
+        console.print("  no version yet; next: windvane train")
     return {"versions": content}
 
 

@@ -58,21 +58,21 @@ def clean_project(project: Project, keep: int | None, dry_run: bool, console: Co
     """Delete what may go, or with `dry_run` only show it. `keep`: how many versions' model files stay; None: retention.versions."""
     keep = project.settings.retention.versions if keep is None else keep
     engine, name = project.ledger, project.name
-    with laps.hold_lease(engine, name, "windvane clean", lambda held: console.say(f"waiting for {held}")) as lease:
+    with laps.hold_lease(engine, name, "windvane clean", lambda held: console.print(f"waiting for {held}")) as lease:
         cleaned = CleanupResult(list(find_deletable_items(project, keep)))
         if not dry_run:
             _delete(project, lease, cleaned)
     for item in cleaned.found if dry_run else cleaned.deleted:
-        console.say(f"  {format_megabytes(item.bytes):>9}  {item.what}: {item.place}")
+        console.print(f"  {format_megabytes(item.bytes):>9}  {item.what}: {item.place}")
     for one in cleaned.left:
-        console.say(f"  left: {one['place']}: {one['why']}")
+        console.print(f"  left: {one['place']}: {one['why']}")
     found = sum(item.bytes for item in cleaned.found)
     if dry_run:
-        console.say(f"  {format_megabytes(found)} would be freed; nothing was deleted")
+        console.print(f"  {format_megabytes(found)} would be freed; nothing was deleted")
     else:
-        console.say(f"  {format_megabytes(cleaned.freed)} freed")
+        console.print(f"  {format_megabytes(cleaned.freed)} freed")
     if keep is None:
-        console.say(
+        console.print(
             "  model files of all versions stay (retention.versions is null); to keep those of the newest 10: "
             "windvane clean --versions 10"
         )
@@ -92,16 +92,16 @@ def clean_after_lap(project: Project, lease: Lease, keep: int, console: Console)
         cleaned = CleanupResult(list(find_deletable_items(project, keep)))
         _delete(project, lease, cleaned)
     except WindvaneError as e:  # the lap is over and recorded
-        console.say(f"  note: nothing was cleaned up: {e}")
+        console.print(f"  note: nothing was cleaned up: {e}")
         return
     numbers = ", ".join(str(item.version) for item in cleaned.deleted if item.version is not None)
     if numbers:
-        console.say(
+        console.print(
             f"  note: deleted the model files of version {numbers} (retention.versions: {keep}): "
             f"{format_megabytes(cleaned.freed)} freed"
         )
     for one in cleaned.left:
-        console.say(f"  note: left {one['place']}: {one['why']}")
+        console.print(f"  note: left {one['place']}: {one['why']}")
 
 
 def find_deletable_items(project: Project, keep: int | None) -> Iterator[DeletableItem]:

@@ -46,29 +46,29 @@ class PromotionResult:
 
 
 def run_register_step(
-    lap: LapContext, lesson: TrainingData, built: BuiltModel, spec: ModelConfiguration, summary: dict[str, Any]
+    lap: LapContext, training: TrainingData, built: BuiltModel, spec: ModelConfiguration, summary: dict[str, Any]
 ) -> Version:
     """Store the model in MLflow and register it as challenger, once per fingerprint."""
-    tracker, settings, run = lap.project.tracker, lap.project.settings, lesson.run
-    opening = versions.find_opening(lap.project.ledger, lap.project.name, lesson.mark)
+    tracker, settings, run = lap.project.tracker, lap.project.settings, training.run
+    opening = versions.find_opening(lap.project.ledger, lap.project.name, training.fingerprint)
     assert opening is not None
     assert opening.record_sha256 is not None
     source = tracker.address(run, "model")
     version = Version(
         version=0,
-        fingerprint=lesson.mark,
+        fingerprint=training.fingerprint,
         run_id=run,
         model_uri=lap.project.relative(source),
         manifest_sha256=built.manifest_sha256,
         record_sha256=opening.record_sha256,
-        data_version=lesson.data_version,
+        data_version=training.data_version,
         taught_until=None if built.taught_until is None else str(built.taught_until),
         facts=VersionFacts(
             spec=spec.to_json(),
             history=settings.retrain.history,
-            columns=asdict(lesson.columns),
+            columns=asdict(training.columns),
             taught_until=built.taught_until,
-            sides=describe_split_settings(lap, lesson),
+            sides=describe_split_settings(lap, training),
             metric=settings.problem.headline,
             kind=settings.problem.kind,
             target=settings.problem.target,
@@ -84,23 +84,23 @@ def run_register_step(
     )
     hit_failpoint("register: begin")
     tracker.store(run, built.folder, "model")
-    tracker.store(run, lesson.root / "record.parquet")
+    tracker.store(run, training.root / "record.parquet")
     hit_failpoint("register: model stored")
-    write_json(version.to_json(), lesson.root / VERSION_RECORD_FILE)
-    tracker.store(run, lesson.root / VERSION_RECORD_FILE)
+    write_json(version.to_json(), training.root / VERSION_RECORD_FILE)
+    tracker.store(run, training.root / VERSION_RECORD_FILE)
     hit_failpoint("register: facts stored")
-    number = mlflow_client.register_model(tracker, run, source, lesson.mark, built.manifest_sha256)
+    number = mlflow_client.register_model(tracker, run, source, training.fingerprint, built.manifest_sha256)
     hit_failpoint("register: in MLflow")
     return _record_version(lap, replace(version, version=number))
 
 
-def registered(lap: LapContext, mark: str) -> Version | None:
+def registered(lap: LapContext, fingerprint: str) -> Version | None:
     """The version of this fingerprint, which needs no second fit; None: it is still to be made.
 
     Raises InputError where its model files were deleted.
     """
-    version = versions.find_version_by_fingerprint(lap.project.ledger, lap.project.name, mark)
-    version = version or _left_by_a_kill(lap, mark)
+    version = versions.find_version_by_fingerprint(lap.project.ledger, lap.project.name, fingerprint)
+    version = version or _left_by_a_kill(lap, fingerprint)
     if version is not None and version.collected is not None:
         raise InputError(
             f"data, params and code are those of version {version.version}, whose model files were deleted on "
@@ -109,9 +109,9 @@ def registered(lap: LapContext, mark: str) -> Version | None:
     return version
 
 
-def _left_by_a_kill(lap: LapContext, mark: str) -> Version | None:
+def _left_by_a_kill(lap: LapContext, fingerprint: str) -> Version | None:
     """A version that was registered by a lap that was killed before it reached the ledger; else None."""
-    found = mlflow_client.find_registered_version(lap.project.tracker, mark)
+    found = mlflow_client.find_registered_version(lap.project.tracker, fingerprint)
     if found is None:
         return None
     address = lap.project.tracker.address(str(found.run_id), VERSION_RECORD_FILE)
@@ -127,17 +127,17 @@ def _record_version(lap: LapContext, version: Version) -> Version:
     return version
 
 
-def describe_split_settings(lap: LapContext, lesson: TrainingData) -> dict[str, Any]:
+def describe_split_settings(lap: LapContext, training: TrainingData) -> dict[str, Any]:
     """What decides in which split a row is: two versions with equal splits never trained each other's test rows."""
     split, problem = lap.project.settings.split, lap.project.settings.problem
-    key = read_profile(lesson.root / PROFILE_FILE).key
+    key = read_profile(training.root / PROFILE_FILE).key
     return {**split.model_dump(exclude={"folds"}), "group": problem.group, "key": list(key)}
 
 
 def run_promote_step(lap: LapContext, move: Promotion) -> None:
     """The last step of a lap whose challenger was accepted."""
     if (note := update_champion_alias(lap.project, move)) is not None:
-        lap.console.say(f"  note: {note}")
+        lap.console.print(f"  note: {note}")
 
 
 def update_champion_alias(project: Project, move: Promotion) -> str | None:
@@ -175,10 +175,10 @@ def try_champion_alias(project: Project, move: Promotion) -> str | None:
 
 def update_newest_alias(project: Project) -> None:
     """Record the newest promotion in MLflow, and any that comes meanwhile: two writers at once end with the newer one."""
-    told: str | None = None
-    while (last := versions.find_last_promotion(project.ledger, project.name)) is not None and last.promoted != told:
+    synced: str | None = None
+    while (last := versions.find_last_promotion(project.ledger, project.name)) is not None and last.promoted != synced:
         update_champion_alias(project, last)
-        told = last.promoted
+        synced = last.promoted
 
 
 def promote_manually(project: Project, number: int, cause: str, reason: str | None = None) -> PromotionResult:

@@ -63,25 +63,25 @@ def finish_started_actions(project: Project, console: Console) -> None:
         try:
             reconcile_model_registry(project)
         except WindvaneError as e:
-            console.say(f"  note: the alias in MLflow follows later: {e}")
+            console.print(f"  note: the alias in MLflow follows later: {e}")
 
 
 def run_pending_retraining(project: Project, console: Console, wait: bool) -> RetrainingState:
     """See to it that the pending retraining takes place: through the automation where `up` runs, else here and now."""
-    owed = decisions.find_pending_retraining(project.ledger, project.name)
-    if owed is None:
+    pending = decisions.find_pending_retraining(project.ledger, project.name)
+    if pending is None:
         return "no"
     if up_state.read_running_up(project.home) is not None:
-        if owed.state == "recorded":
-            _announce_decision(project, owed, console)
+        if pending.state == "recorded":
+            _announce_decision(project, pending, console)
         if wait:
-            return _wait_for_lap(project, owed, console)
+            return _wait_for_lap(project, pending, console)
         return "queued"
     from windvane.flows.lap import lap_runner
 
-    decisions.record_announcement(project.ledger, owed.id)
-    lap_runner.run_lap(project, "watch", "refit", console, decision=owed.id)
-    return _read_retraining_state(project, owed)
+    decisions.record_announcement(project.ledger, pending.id)
+    lap_runner.run_lap(project, "watch", "refit", console, decision=pending.id)
+    return _read_retraining_state(project, pending)
 
 
 def make_resource_id(project: str) -> str:
@@ -107,34 +107,34 @@ def emit_retrain_event(project: str, decision: str, reason: str) -> None:
     asyncio.run(emit())
 
 
-def _announce_decision(project: Project, owed: DecisionRecord, console: Console) -> None:
+def _announce_decision(project: Project, pending: DecisionRecord, console: Console) -> None:
     """Notify the automation. Where that fails the reconciler finds the decision in the ledger."""
     from windvane.flows.orchestration import libraries, server
 
     with server.use_prefect_server(project.home / "prefect"):
         libraries.silence_prefect()
         try:
-            emit_retrain_event(project.name, owed.id, owed.reason)
+            emit_retrain_event(project.name, pending.id, pending.reason)
         except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler looks every minute)
-            console.say(
+            console.print(
                 f"  note: Prefect was not notified ({type(e).__name__}); `windvane up` finds the decision within a minute"
             )
             return
-    decisions.record_announcement(project.ledger, owed.id)
+    decisions.record_announcement(project.ledger, pending.id)
 
 
-def _wait_for_lap(project: Project, owed: DecisionRecord, console: Console) -> RetrainingState:
-    while (now := decisions.find_decision(project.ledger, owed.id)) is not None and now.open:
+def _wait_for_lap(project: Project, pending: DecisionRecord, console: Console) -> RetrainingState:
+    while (now := decisions.find_decision(project.ledger, pending.id)) is not None and now.open:
         console.working(f"waiting for the lap: {now.state}")
         lost = up_state.read_running_up(project.home) is None
         if lost and laps.find_living_token(project.ledger, project.name) is None:
             return run_pending_retraining(project, console, wait=False)
         time.sleep(LAP_POLL_SECONDS)
-    return _read_retraining_state(project, owed)
+    return _read_retraining_state(project, pending)
 
 
-def _read_retraining_state(project: Project, owed: DecisionRecord) -> RetrainingState:
-    now = decisions.find_decision(project.ledger, owed.id)
+def _read_retraining_state(project: Project, pending: DecisionRecord) -> RetrainingState:
+    now = decisions.find_decision(project.ledger, pending.id)
     return "queued" if now is not None and now.open else "done" if now is not None and now.state == "done" else "no"
 
 
@@ -158,33 +158,35 @@ def _roll_back_champion(
         return
     except VersionDeleted as e:
         decisions.close_decision(engine, entry.id, "skipped", str(e))
-        console.say(f"  note: version {entry.version} goes on, though {entry.reason}: {e}")
+        console.print(f"  note: version {entry.version} goes on, though {entry.reason}: {e}")
         return
     decisions.close_decision(engine, entry.id, "done", f"version {earlier} serves again")
-    console.say(f"  version {earlier} serves again: {entry.reason}")
+    console.print(f"  version {earlier} serves again: {entry.reason}")
 
 
 def log_check_run(
-    project: Project, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, page: Path
+    project: Project, seen: WindowRecord, assessment: WindowAssessment, entry: DecisionRecord, page: Path
 ) -> None:
     """A run for a check that found something, with what caused it, its figures and its page."""
     tracker = project.tracker
-    said = ", ".join(look.drift.columns[:3])
-    name = f"watch: {entry.action}: {look.diagnosis.change}" + (f" in {said}" if said else "")
-    told = {"watch": seen.start, "cause": entry.reason, "decision": entry.id, "action": entry.action}
-    told |= {"diagnosis": look.diagnosis.change, "version": str(seen.version)}
-    tags = {f"windvane.{name}": value for name, value in told.items()}
-    tags["mlflow.note.content"] = f"**{entry.action}**: {entry.reason}\n\n{look.diagnosis.change}: {look.diagnosis.why}"
+    said = ", ".join(assessment.drift.columns[:3])
+    name = f"watch: {entry.action}: {assessment.diagnosis.change}" + (f" in {said}" if said else "")
+    result = {"watch": seen.start, "cause": entry.reason, "decision": entry.id, "action": entry.action}
+    result |= {"diagnosis": assessment.diagnosis.change, "version": str(seen.version)}
+    tags = {f"windvane.{name}": value for name, value in result.items()}
+    tags["mlflow.note.content"] = (
+        f"**{entry.action}**: {entry.reason}\n\n{assessment.diagnosis.change}: {assessment.diagnosis.why}"
+    )
     run = tracker.start(name[:250], f"watch-{entry.id}", tags)
     figures = {
         "rows": float(seen.rows),
         "labelled": float(seen.labelled),
-        "drift_statistic": look.drift.statistic,
-        "drift_limit": look.drift.limit,
-        "drift_p": look.drift.p,
-        "loss": look.quality.loss,
-        "loss_reference": look.quality.reference,
-        "loss_estimated": None if look.estimate is None else look.estimate.loss,
+        "drift_statistic": assessment.drift.statistic,
+        "drift_limit": assessment.drift.limit,
+        "drift_p": assessment.drift.p,
+        "loss": assessment.quality.loss,
+        "loss_reference": assessment.quality.reference,
+        "loss_estimated": None if assessment.estimate is None else assessment.estimate.loss,
         "gain_expected": entry.gain,
     }
     tracker.log(run, metrics=figures)
@@ -201,23 +203,23 @@ class CheckReporter:
         self._project = production.project
         self._away = False
 
-    def after(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord) -> None:
+    def after(self, seen: WindowRecord, assessment: WindowAssessment, entry: DecisionRecord) -> None:
         """Write the page, act, and notify, in this order, once a decision is on record."""
         report = self.report(seen)
         act_on_decision(self._project, entry, self._console)
-        if entry.action != "wait" or look.drift.alarm is not False:
-            self._log(seen, look, entry, report)
-        notifications.notify_of_check(self._project, look, entry)
+        if entry.action != "wait" or assessment.drift.alarm is not False:
+            self._log(seen, assessment, entry, report)
+        notifications.notify_of_check(self._project, assessment, entry)
 
-    def _log(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
+    def _log(self, seen: WindowRecord, assessment: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
         """A run in MLflow, as long as that responds: checks and decisions are in the ledger without it."""
         if self._away:
             return
         try:
-            log_check_run(self._project, seen, look, entry, page)
+            log_check_run(self._project, seen, assessment, entry, page)
         except WindvaneError as e:
             self._away = True
-            self._console.say(f"  note: checks of this pass are not in MLflow: {e}")
+            self._console.print(f"  note: checks of this pass are not in MLflow: {e}")
 
     def report(self, seen: WindowRecord) -> Path:
         """Write a check's page, with Evidently's report behind ours; where. Pages before it that had nothing to report let theirs go."""
@@ -262,17 +264,17 @@ def monitor_production(
         # What a person acknowledges must not be lost: that waits.
         lock.acquire(timeout=-1 if acknowledge else 0)
     except Timeout:
-        told = _make_empty_result(champion.version, "another pass checks production already; it sees the same rows")
-        _print_result(told, console)
-        return {**told, "retrained": "no"}
+        result = _make_empty_result(champion.version, "another pass checks production already; it sees the same rows")
+        _print_result(result, console)
+        return {**result, "retrained": "no"}
     try:
-        told = _check_and_decide(project, champion, console, clock, acknowledge)
+        result = _check_and_decide(project, champion, console, clock, acknowledge)
     finally:
         lock.release()
-    _print_result(told, console)
-    told = {**told, "retrained": run_pending_retraining(project, console, wait)}
+    _print_result(result, console)
+    result = {**result, "retrained": run_pending_retraining(project, console, wait)}
     notifications.send_notices(project)
-    return told
+    return result
 
 
 def _check_and_decide(
@@ -289,26 +291,28 @@ def _check_and_decide(
     known = read_cache(path, lambda c: (c["state"], str(c["until"]), _validate_kept_result(c["told"])))
     same = known is not None and known[0] == copy_through_json(production.state) and production.now < known[1]
     if known is not None and same and known[2]["drift"]["alarm"] is not None:
-        told: dict[str, Any] = known[2]
-        console.say("  nothing new since the last check")
-        return told
+        result: dict[str, Any] = known[2]
+        console.print("  nothing new since the last check")
+        return result
     pages = CheckReporter(production, console)
     found = MonitoringPass(production, console, pages.after).run()
     if found is None:
-        taught = f" until {champion.taught_until}" if champion.taught_until else ""
-        told = _make_empty_result(champion.version, f"no rows yet since version {champion.version} was trained{taught}")
+        trained = f" until {champion.taught_until}" if champion.taught_until else ""
+        result = _make_empty_result(
+            champion.version, f"no rows yet since version {champion.version} was trained{trained}"
+        )
     else:
-        told = _make_result(*found, production, str(pages.report(found[0])))
+        result = _make_result(*found, production, str(pages.report(found[0])))
     until = min((p.end for p in production.places() if not p.closed), default=_END_OF_TIME)
-    write_json({"state": production.state, "until": until, "told": told}, path)
-    return told
+    write_json({"state": production.state, "until": until, "told": result}, path)
+    return result
 
 
-def _validate_kept_result(told: Any) -> dict[str, Any]:
+def _validate_kept_result(result: Any) -> dict[str, Any]:
     """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged: what cannot be printed."""
-    _print_result(told, SilentConsole())
-    _ = told["quality"], told["version"], told["drift"]["columns"]
-    return dict(told)
+    _print_result(result, SilentConsole())
+    _ = result["quality"], result["version"], result["drift"]["columns"]
+    return dict(result)
 
 
 def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
@@ -325,17 +329,21 @@ def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
 
 
 def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Production, report: str) -> dict[str, Any]:
-    look = WindowAssessment.from_json(seen.look)
-    quality = look.quality if look.quality.loss is not None or look.estimate is None else look.estimate
+    assessment = WindowAssessment.from_json(seen.look)
+    quality = (
+        assessment.quality
+        if assessment.quality.loss is not None or assessment.estimate is None
+        else assessment.estimate
+    )
     window = {"rows": seen.rows, "from": seen.start, "to": seen.end, "closed": seen.closed, "labelled": seen.labelled}
-    drift = {name: getattr(look.drift, name) for name in ("alarm", "p", "level", "note")}
+    drift = {name: getattr(assessment.drift, name) for name in ("alarm", "p", "level", "note")}
     hidden = [] if seen.origin == "source" else list(production.hidden)
     return {
         "window": window,
-        "drift": {**drift, "columns": list(look.drift.columns), "left_out": hidden},
+        "drift": {**drift, "columns": list(assessment.drift.columns), "left_out": hidden},
         "quality": asdict(quality),
-        "diagnosis": look.diagnosis.change,
-        "why": look.diagnosis.why,
+        "diagnosis": assessment.diagnosis.change,
+        "why": assessment.diagnosis.why,
         "decision": entry.action,
         "reason": entry.reason,
         "known_until": entry.known_until,
@@ -346,21 +354,21 @@ def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Producti
     }
 
 
-def _print_result(told: dict[str, Any], console: Console) -> None:
-    window, drift = told["window"], told["drift"]
+def _print_result(result: dict[str, Any], console: Console) -> None:
+    window, drift = result["window"], result["drift"]
     if window["rows"]:
-        console.say(
+        console.print(
             f"  window {window['from'][:10]} to {window['to'][:10]}{'' if window['closed'] else ' (still open)'}: "
-            f"{window['rows']:,} rows, {window['labelled']:,} labelled; version {told['version']}"
+            f"{window['rows']:,} rows, {window['labelled']:,} labelled; version {result['version']}"
         )
         moved = f"alarm: {', '.join(drift['columns'])}" if drift["alarm"] else drift["note"] or "no alarm"
-        console.say(f"  drift: {moved}")
+        console.print(f"  drift: {moved}")
         if drift.get("left_out"):
-            console.say(f"    left out, as the ledger does not keep them: {', '.join(drift['left_out'])}")
-        console.say(f"  diagnosis: {told['diagnosis']}: {told['why']}")
-    console.say(f"  decision: {told['decision']}: {told['reason']}")
-    if told["report"]:
-        console.say(f"  report: {told['report']}")
+            console.print(f"    left out, as the ledger does not keep them: {', '.join(drift['left_out'])}")
+        console.print(f"  diagnosis: {result['diagnosis']}: {result['why']}")
+    console.print(f"  decision: {result['decision']}: {result['reason']}")
+    if result["report"]:
+        console.print(f"  report: {result['report']}")
 
 
 def _acknowledge_stops(project: Project, console: Console) -> None:
@@ -368,7 +376,7 @@ def _acknowledge_stops(project: Project, console: Console) -> None:
     stops = [one for one in acting if one.action == "stop" and one.open]
     for one in stops:
         decisions.close_decision(project.ledger, one.id, "done", ACKNOWLEDGED_NOTE)
-        console.say(f"  acknowledged: {one.reason}")
+        console.print(f"  acknowledged: {one.reason}")
     if not stops:
-        console.say("  nothing to acknowledge")
+        console.print("  nothing to acknowledge")
     (project.home / WATCH_FOLDER / "last.json").unlink(missing_ok=True)

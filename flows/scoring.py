@@ -67,7 +67,9 @@ def score_file(project: Project, source: Path, target: Path, log: bool, console:
         write_whole(target, lambda part: write_pieces(scored(), part, target.suffix.lower()))
     shutil.rmtree(work, ignore_errors=True)
     gone_on = f", {scorer.found:,} of them before it was stopped" if scorer.found else ""
-    console.say(f"  {scorer.rows:,} rows scored with version {version.version} ({scorer.engine}){gone_on} -> {target}")
+    console.print(
+        f"  {scorer.rows:,} rows scored with version {version.version} ({scorer.engine}){gone_on} -> {target}"
+    )
     seconds = round(time.monotonic() - began, 2)
     return {
         "rows": scorer.rows,
@@ -96,36 +98,37 @@ class _Scorer:
         kept = self._work / f"{self._piece:06d}.parquet"
         found = read_frame_cache(kept)
         if found is not None and list(found) == [OUTPUT_PREDICTION_COLUMN] and len(found) == table.num_rows:
-            said = found[OUTPUT_PREDICTION_COLUMN]
-            self.found += len(said)
+            predictions = found[OUTPUT_PREDICTION_COLUMN]
+            self.found += len(predictions)
         else:
-            said = self._predicted(table)
-            write_parquet(said.to_frame(), kept)
+            predictions = self._predicted(table)
+            write_parquet(predictions.to_frame(), kept)
         self._piece += 1
         self.rows += table.num_rows
         table = table.drop_columns(
             [name for name in (OUTPUT_PREDICTION_COLUMN, OUTPUT_VERSION_COLUMN) if name in table.column_names]
         )
-        table = table.append_column(OUTPUT_PREDICTION_COLUMN, pa.Array.from_pandas(said))
+        table = table.append_column(OUTPUT_PREDICTION_COLUMN, pa.Array.from_pandas(predictions))
         return table.append_column(
             OUTPUT_VERSION_COLUMN, pa.array([self._version.version] * table.num_rows, pa.int64())
         )
 
     def _predicted(self, table: pa.Table) -> pd.Series:
-        said = self._ask(conform_frame(table.to_pandas(), self._columns, str(self._source)))
+        predictions = self._ask(conform_frame(table.to_pandas(), self._columns, str(self._source)))
         if self._writer is not None:
-            self._record(table, said)
-        return pd.Series(said.value, name=OUTPUT_PREDICTION_COLUMN)
+            self._record(table, predictions)
+        return pd.Series(predictions.value, name=OUTPUT_PREDICTION_COLUMN)
 
-    def _record(self, table: pa.Table, said: Predictions) -> None:
+    def _record(self, table: pa.Table, predictions: Predictions) -> None:
         """Into the ledger, durably. Ids that the table does not give are made from the file and the row's place."""
         problem, number = self._problem, self._version.version
-        asked = [n for n in table.column_names if n in {*self._columns.names, problem.id, problem.time}]
-        told = make_recorded_outputs(
-            EnginePredictions(said.value.tolist(), said.proba), None if said.classes is None else said.classes.tolist()
+        kept_columns = [n for n in table.column_names if n in {*self._columns.names, problem.id, problem.time}]
+        outputs = make_recorded_outputs(
+            EnginePredictions(predictions.value.tolist(), predictions.proba),
+            None if predictions.classes is None else predictions.classes.tolist(),
         )
         given = []
-        for i, (row, output) in enumerate(zip(table.select(asked).to_pylist(), told, strict=True), self.rows):
+        for i, (row, output) in enumerate(zip(table.select(kept_columns).to_pylist(), outputs, strict=True), self.rows):
             own = row.get(problem.id) if problem.id else None
             try:
                 id = f"{self._work.name}-{i}" if own is None else parse_label_id(own)
@@ -156,16 +159,16 @@ def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[p
 
 
 def _predict_compiled(engine: PredictionEngine, signature: ModelSignature, frame: pd.DataFrame) -> Predictions:
-    said = engine.predict(convert_to_plain_columns(frame, signature))
+    predictions = engine.predict(convert_to_plain_columns(frame, signature))
     classes = None if signature.classes is None else np.array(signature.classes)
-    return Predictions(np.array(said.values), said.proba, classes)
+    return Predictions(np.array(predictions.values), predictions.proba, classes)
 
 
 def _hash_work(source: Path, version: Version, log: bool) -> str:
     """Names this work: another file, a changed one or another version is other work."""
     at = source.stat()
-    told = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{log}"
-    return hashlib.sha256(told.encode()).hexdigest()[:24]
+    outputs = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{log}"
+    return hashlib.sha256(outputs.encode()).hexdigest()[:24]
 
 
 # Rows held in memory at a time.

@@ -90,9 +90,9 @@ def _is_outage(_task: Any, _run: Any, state: State[Any]) -> bool:
 def _task(name: str, policy: StepPolicy) -> Task[..., Timed]:
     @functools.wraps(policy.work)
     def timed(*arguments: Any) -> Timed:
-        began = time.monotonic()
+        started_at = time.monotonic()
         value = policy.work(*(a.value if isinstance(a, Timed) else a for a in arguments))
-        return Timed(value, round(time.monotonic() - began, 3))
+        return Timed(value, round(time.monotonic() - started_at, 3))
 
     return task(
         timed,
@@ -157,9 +157,9 @@ def lap(
         mine = claim_lap_decision(held, decision)
         if mine is None:
             return None
-        with track_lap(mine) as begun:
-            notifications.check_webhook(begun.project, unset_allowed=True)
-            return _run(begun)
+        with track_lap(mine) as started:
+            notifications.check_webhook(started.project, unset_allowed=True)
+            return _run(started)
 
 
 def in_prefect(lap: LapContext, fetched: FetchResult) -> LapOutcome:

@@ -41,7 +41,7 @@ class Challenger:
 def run_lap(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> LapOutcome:
     """One pass from the source to a decided model. `fetched`: by the command line, which checks before it starts Prefect."""
     run(repair, lap)
-    _, outcome = look(lap, run, fetched)
+    _, outcome = check_source(lap, run, fetched)
     return train(lap, run) if outcome is None else end(lap, run, outcome)
 
 
@@ -52,10 +52,12 @@ def repair(lap: LapContext) -> None:
 
     close_abandoned_laps(lap)
     if note := reconcile_model_registry(lap.project):
-        lap.console.say(f"  note: {note}")
+        lap.console.print(f"  note: {note}")
 
 
-def look(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> tuple[FetchResult, LapOutcome | None]:
+def check_source(
+    lap: LapContext, run: Runner, fetched: FetchResult | None = None
+) -> tuple[FetchResult, LapOutcome | None]:
     """fetch, and the earlier outcome where data, params, code and gate are as they were then; None: there is something to do."""
     fetched = run(run_fetch_step, lap, fetched)
     return fetched, run(find_unchanged_outcome, lap)
@@ -73,40 +75,42 @@ def train(lap: LapContext, run: Runner) -> LapOutcome:
     if (outcome := run(data_steps.find_no_new_rows_outcome, lap)) is not None:
         return end(lap, run, outcome)
     run(libraries.import_heavy_modules, lap.project)
-    mark = run(compute_fingerprint, lap, data_version)
-    known = run(model_promotion.registered, lap, mark)
-    challenger = make_challenger(lap, run, data_version, mark) if known is None else Challenger(known)
+    fingerprint = run(compute_fingerprint, lap, data_version)
+    known = run(model_promotion.registered, lap, fingerprint)
+    challenger = make_challenger(lap, run, data_version, fingerprint) if known is None else Challenger(known)
     outcome = decide_promotion(lap, run, challenger)
-    run(clear, lap, mark)
+    run(clear, lap, fingerprint)
     return end(lap, run, outcome, challenger.run_id)
 
 
-def make_challenger(lap: LapContext, run: Runner, data_version: str, mark: str) -> Challenger:
+def make_challenger(lap: LapContext, run: Runner, data_version: str, fingerprint: str) -> Challenger:
     """search -> evaluate -> build -> register: searched, evaluated once, stored, tried in a process of its own, explained."""
     from windvane.flows import model_promotion
     from windvane.flows.lap import model_steps, run_records
     from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
-    lesson = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, mark))
+    training = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, fingerprint))
     # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
     with run(model_steps.tester) as tester, limit_to_one_thread():
         # Beside the search, which leaves a core idle while it boosts.
-        inspected = run.beside(model_steps.run_inspect_step, lap, lesson)
+        inspected = run.beside(model_steps.run_inspect_step, lap, training)
         try:
-            found = run(model_steps.run_search_step, lap, lesson)
+            found = run(model_steps.run_search_step, lap, training)
         finally:
             inspected.result()  # no step outlives the lap
         spec = found.best.spec
-        evaluated = run(model_steps.run_evaluate_step, lap, lesson, spec)
+        evaluated = run(model_steps.run_evaluate_step, lap, training, spec)
         # Beside explain: the stored model is tried in a process of its own.
-        building = run.beside(model_steps.run_build_step, lap, lesson, spec, evaluated.held)
+        building = run.beside(model_steps.run_build_step, lap, training, spec, evaluated.held)
         tested = run.beside(model_steps.run_smoke_step, lap, building, tester)
-        explained = run(model_steps.run_explain_step, lap, lesson, found, evaluated.held)
+        explained = run(model_steps.run_explain_step, lap, training, found, evaluated.held)
         built = building.result()  # asked first: of a failed build, smoke would only say that it never began
         tested.result()
     fits = found.fits + evaluated.fits + built.fits
-    summary = run(run_records.log_lap_summary, lap, lesson, found, evaluated.held, explained, fits)
-    return Challenger(run(model_promotion.run_register_step, lap, lesson, built, spec, summary), lesson.run_id, fits)
+    summary = run(run_records.log_lap_summary, lap, training, found, evaluated.held, explained, fits)
+    return Challenger(
+        run(model_promotion.run_register_step, lap, training, built, spec, summary), training.run_id, fits
+    )
 
 
 def decide_promotion(lap: LapContext, run: Runner, challenger: Challenger) -> LapOutcome:
@@ -146,7 +150,7 @@ def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged
         try:
             run(model_promotion.run_promote_step, lap, move)
         except WindvaneError as e:  # the promotion is done: the ledger has it
-            lap.console.say(f"  note: the alias in MLflow follows at the next lap: {e}")
+            lap.console.print(f"  note: the alias in MLflow follows at the next lap: {e}")
     return outcome
 
 

@@ -99,8 +99,8 @@ def _record_chunk(
     rows, total, changed, matched = list[dict[str, Any]](), 0, 0, 0
     for id, pairs in given.items():
         before = max(stated[id], default=None)
-        said = {(at or new["received"], text) for at, text in pairs if at or before is None or before[1] != text}
-        fresh = said - stated[id]
+        truths = {(at or new["received"], text) for at, text in pairs if at or before is None or before[1] != text}
+        fresh = truths - stated[id]
         total += len(pairs)
         matched += len(fresh) * (id in predicted)
         changed += before is not None and max(stated[id] | fresh)[1] != before[1]
@@ -249,16 +249,16 @@ def _build_target_column(kind: str, held: list[tuple[Any, dict[str, Any]]]) -> p
     """Labels as the table has them: classes are numbers or true and false where the model predicts so."""
     import pyarrow as pa
 
-    said = [orjson.loads(row.label) for row, _ in held]
+    truths = [orjson.loads(row.label) for row, _ in held]
     if kind == "regression":
-        return pa.array(said, pa.float64())
-    answers = [orjson.loads(row.output) for row, _ in held]
-    types = {type(answer.get("prediction")) for answer in answers if isinstance(answer, dict)}
-    if types == {bool} and set(said) <= {"true", "false"}:
-        return pa.array([word == "true" for word in said], pa.bool_())
-    if types == {int} and all(word.removeprefix("-").isdecimal() for word in said):
-        return pa.array([int(word) for word in said], pa.int64())
-    return pa.array(said, pa.string())
+        return pa.array(truths, pa.float64())
+    outputs = [orjson.loads(row.output) for row, _ in held]
+    types = {type(recorded.get("prediction")) for recorded in outputs if isinstance(recorded, dict)}
+    if types == {bool} and set(truths) <= {"true", "false"}:
+        return pa.array([word == "true" for word in truths], pa.bool_())
+    if types == {int} and all(word.removeprefix("-").isdecimal() for word in truths):
+        return pa.array([int(word) for word in truths], pa.int64())
+    return pa.array(truths, pa.string())
 
 
 def _read_number(value: Any) -> float | None:

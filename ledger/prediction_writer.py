@@ -222,10 +222,10 @@ class PredictionWriter:
             return
         group = self._gathered.pop(loop)
         rows = [row for waiting in group for row in waiting.rows]
-        began = time.monotonic()
-        if began >= self._elsewhere_until and len(rows) <= MAX_LOOP_COMMIT_ROWS and self._committed_here(rows):
+        started_at = time.monotonic()
+        if started_at >= self._elsewhere_until and len(rows) <= MAX_LOOP_COMMIT_ROWS and self._committed_here(rows):
             _resolve_futures([waiting.future for waiting in group], None)
-            if time.monotonic() - began > SLOW_COMMIT_SECONDS:
+            if time.monotonic() - started_at > SLOW_COMMIT_SECONDS:
                 self._elsewhere_until = time.monotonic() + THREAD_ONLY_SECONDS
             return
         with self._change:

@@ -66,8 +66,8 @@ class PrivacyRules:
         """
         if value is None or value != value:  # noqa: PLR0124 (NaN)
             return None
-        said = f"{column}\0{self.plain(value)}".encode()
-        return hashlib.blake2b(said, digest_size=16, key=self.key[:64]).hexdigest()
+        text = f"{column}\0{self.plain(value)}".encode()
+        return hashlib.blake2b(text, digest_size=16, key=self.key[:64]).hexdigest()
 
     @staticmethod
     def plain(value: Any) -> str:
@@ -109,15 +109,15 @@ def _prepare_row(project: str, one: Prediction, privacy: PrivacyRules, received:
         raise InvalidPrediction(f"role {one.role!r} is none of {', '.join(sorted(PREDICTION_ROLES))}")
     inputs = privacy.inputs(one.id, one.inputs)
     try:
-        said = b"" if inputs is None else _encode_json(inputs)
+        text = b"" if inputs is None else _encode_json(inputs)
         output = _encode_json(one.output)
         given = "" if one.time is None else to_timestamp(one.time)
     except (TypeError, ValueError, RecursionError) as e:
         raise InvalidPrediction(f"prediction {one.id!r} cannot be stored: {e}") from e
     # 64 bits of row and prediction: a signed whole number, as both databases have them.
-    digest = hashlib.blake2b(b"\0".join((given.encode(), said, output)), digest_size=8).digest()
+    digest = hashlib.blake2b(b"\0".join((given.encode(), text, output)), digest_size=8).digest()
     content = int.from_bytes(digest, "big", signed=True)
-    stored = None if inputs is None else said.decode()
+    stored = None if inputs is None else text.decode()
     return (project, one.id, one.version, one.role, content, given or received, received, stored, output.decode())
 
 

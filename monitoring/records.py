@@ -232,7 +232,7 @@ class DecisionHistory:
     advice: what retrain.policy regret recommends, losses and gain in mean losses of one window (None: another policy).
     """
 
-    looks: tuple[WindowAssessment, ...] = ()
+    assessments: tuple[WindowAssessment, ...] = ()
     made: tuple[PastDecision, ...] = ()
     usual_rows: float | None = None
     reference_error: float | None = None

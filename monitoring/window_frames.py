@@ -67,13 +67,13 @@ def build_source_frame(
     if model is None:
         return unanswered
     try:
-        said = kind.predict(model, conform_frame(rows, columns, "the source").reset_index(drop=True))
+        predictions = kind.predict(model, conform_frame(rows, columns, "the source").reset_index(drop=True))
     except InputError:
         return unanswered
-    frame[PREDICTION_COLUMN] = said.value
-    if said.proba is not None and said.classes is not None:
-        for i, label in enumerate(said.classes):
-            frame[f"{PROBABILITY_PREFIX}{label}"] = said.proba[:, i]
+    frame[PREDICTION_COLUMN] = predictions.value
+    if predictions.proba is not None and predictions.classes is not None:
+        for i, label in enumerate(predictions.classes):
+            frame[f"{PROBABILITY_PREFIX}{label}"] = predictions.proba[:, i]
     return frame
 
 

@@ -47,7 +47,7 @@ class ChallengerTrial:
         self._requests = {True: 0, False: 0}
         self._failures = 0
 
-    def answered(self, challenger: bool, seconds: float) -> None:
+    def count_response(self, challenger: bool, seconds: float) -> None:
         """A side predicted in so many seconds."""
         with self._lock:
             self._requests[challenger] += 1
@@ -137,10 +137,10 @@ class ChampionFollower:
         project: str,
         shelf: ModelCache,
         rollout: RolloutRule | None = None,
-        tell: Callable[[], None] | None = None,
+        notify: Callable[[], None] | None = None,
     ) -> None:
         """tell: has MLflow notified of a rollback that happened here; may take long, and raises WindvaneError."""
-        self._engine, self._project, self._shelf, self._others = engine, project, shelf, tell
+        self._engine, self._project, self._shelf, self._others = engine, project, shelf, notify
         self._rollout = rollout or RolloutRule()
         self.lineup: ServingLineup | None = None
         self.refusal: RefusedVersion | None = None
@@ -159,12 +159,12 @@ class ChampionFollower:
     def start(self) -> None:
         """Load the champion, or the version before where it is refused; then follow in a thread of its own."""
         self._shelf.folder.mkdir(parents=True, exist_ok=True)
-        self.look()
+        self.poll()
         last = versions.find_last_promotion(self._engine, self._project)
         if self.current is None and last is not None and last.from_version is not None:
             before = self._load(last.from_version, last)
             self.lineup = None if before is None else ServingLineup(before)
-        self._tell()
+        self._notify()
         self._thread.start()
 
     def stop(self) -> None:
@@ -173,7 +173,7 @@ class ChampionFollower:
         self._thread.join()
         service_state.clear_service_state(self._shelf.folder)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """One check of the ledger, and the swap if others should serve. Raises nothing that an outage causes."""
         try:
             self._return()
@@ -189,14 +189,14 @@ class ChampionFollower:
         if lineup is not None and lineup.numbers == (champion_number, challenger_number):
             if self.refusal is not None:
                 self.refusal = None
-                self._tell()
+                self._notify()
             return
         if self.refusal is not None and self.refusal.version == last.to_version and time.monotonic() < self._try_again:
             return
         champion = self._load(champion_number, last)
         challenger = None if challenger_number is None else self._load(challenger_number, last)
         if champion is None or (challenger_number is not None and challenger is None):
-            self._tell()
+            self._notify()
             return
         self.refusal = None
         role = "champion" if challenger is None else self._rollout.way
@@ -206,7 +206,7 @@ class ChampionFollower:
         facts = {"version": champion.number, "before": before, "engine": champion.loaded.engine.form}
         facts |= {} if challenger is None else {"beside": challenger.number, "role": role, "until": until}
         log.info("version serves", extra={"facts": facts})
-        self._tell()
+        self._notify()
 
     def _wanted(self, last: Promotion) -> tuple[int, int | None, str | None]:
         """The numbers of champion and challenger, and until when that one is tried.
@@ -237,12 +237,12 @@ class ChampionFollower:
             return  # somebody was faster
         log.error("rolled back", extra={"facts": {"version": number, "to": lineup.champion.number, "reason": why}})
         if self._others is not None:  # the ledger knows: nobody waits for the rest
-            threading.Thread(target=self._tell_others, args=(self._others,), name="telling", daemon=True).start()
+            threading.Thread(target=self._notify_others, args=(self._others,), name="telling", daemon=True).start()
 
-    def _tell_others(self, tell: Callable[[], None]) -> None:
+    def _notify_others(self, notify: Callable[[], None]) -> None:
         to = None if self.current is None else self.current.number
         try:
-            tell()
+            notify()
         except WindvaneError as e:
             log.warning("alias not repaired", extra={"facts": {"to": to, "reason": str(e)}})
         else:
@@ -264,7 +264,7 @@ class ChampionFollower:
             log.error("version refused", extra={"facts": {"version": number, "reason": str(e)}})
             return None
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """What `windvane status` shows."""
         current = self.current
         number, since = (None, None) if current is None else (current.number, current.since)
@@ -277,7 +277,7 @@ class ChampionFollower:
             if self._replaced:
                 self._replaced = False
                 release_freed_memory()
-            self.look()
+            self.poll()
 
 
 def describe_rollout(following: ChampionFollower) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def read_service_state(folder: Path) -> dict[str, Any] | None:
     """The state that a service of this folder recorded, if its process still runs on this machine; else None."""
     import psutil
 
-    told = read_cache(folder / _FILE, _parse_service_state)
-    return told if told is not None and psutil.pid_exists(told["pid"]) else None
+    state = read_cache(folder / _FILE, _parse_service_state)
+    return state if state is not None and psutil.pid_exists(state["pid"]) else None
 
 
 def _parse_service_state(content: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Console:
         """Whether lines go to a terminal."""
         return self._out.isatty()
 
-    def say(self, text: str = "") -> None:
+    def print(self, text: str = "") -> None:
         """Print a line (or several) that stays; a terminal gets long ones folded, a log one line a message."""
         self.clear()
         if self.live:
@@ -95,7 +95,7 @@ class Console:
 class SilentConsole(Console):
     """Prints nothing: for work that is shown in another way."""
 
-    def say(self, text: str = "") -> None:
+    def print(self, text: str = "") -> None:
         """Nothing."""
 
     def working(self, text: str) -> None:
@@ -119,15 +119,15 @@ class LiveTable:
             return
         for row in rows:
             if before.get(row["service"]) != row["state"]:
-                self._console.say("  " + "  ".join(str(value) for value in row.values() if value))
+                self._console.print("  " + "  ".join(str(value) for value in row.values() if value))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A message that stays; in a log the whole table after it."""
-        self._console.say(text)
+        self._console.print(text)
         if self._console.live:
             self._console.display(_build_table(self._rows))
         else:
-            self._console.say(format_table(self._rows))
+            self._console.print(format_table(self._rows))
 
 
 def _open_terminal(file: IO[str]) -> Terminal:

@@ -14,9 +14,9 @@ LISTED_MESSAGES = 5
 
 def join_messages(messages: Iterable[str]) -> str:
     """Messages of one type as one: the first SHOWN, and how many more there are."""
-    said = list(messages)
-    more = [f"and {len(said) - LISTED_MESSAGES} more such columns"] if len(said) > LISTED_MESSAGES else []
-    return "; ".join([*said[:LISTED_MESSAGES], *more])
+    text = list(messages)
+    more = [f"and {len(text) - LISTED_MESSAGES} more such columns"] if len(text) > LISTED_MESSAGES else []
+    return "; ".join([*text[:LISTED_MESSAGES], *more])
 
 
 class WindvaneError(Exception):
@@ -90,11 +90,11 @@ def explain_disk_error(error: BaseException, place: Path) -> WindvaneError | Non
     if is_access_denied(error):
         causes = [e for e in _list_causes(error) if isinstance(e, OSError)]
         named = next((e.filename for e in causes if e.filename), place)
-        said = next((e.strerror for e in causes if e.strerror), None) or next(
+        text = next((e.strerror for e in causes if e.strerror), None) or next(
             w for w in _CLOSED if _mentions(error, (w,))
         )
         return InputError(
-            f"{named}: cannot be read or written ({said}). Give yourself the right to it (chmod, chown, or a mount that "
+            f"{named}: cannot be read or written ({text}). Give yourself the right to it (chmod, chown, or a mount that "
             "is not read-only), then run the command again"
         )
     if is_database_damaged(error):
@@ -182,5 +182,5 @@ def _has_errno(error: BaseException, *codes: int) -> bool:
 
 
 def _mentions(error: BaseException, words: tuple[str, ...]) -> bool:
-    said = "\n".join(str(e).lower() for e in _list_causes(error))
-    return any(word in said for word in words)
+    text = "\n".join(str(e).lower() for e in _list_causes(error))
+    return any(word in text for word in words)

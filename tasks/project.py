@@ -219,21 +219,21 @@ def _explain_ledger_error(project: Project, url: str, error: Exception) -> Windv
         path = Path(url.removeprefix("sqlite:///"))
         if errors.is_database_damaged(error):
             return Corrupted(errors.describe_damaged_database(path))
-        said = f"{where} cannot be opened ({first}). Restore it from a backup"
-        return errors.explain_disk_error(error, path) or Outage(said)
+        message = f"{where} cannot be opened ({first}). Restore it from a backup"
+        return errors.explain_disk_error(error, path) or Outage(message)
     kind: type[WindvaneError] = InputError
     if isinstance(error, ImportError):
-        said = f"needs psycopg, which is not installed ({first}). Install it: pip install 'psycopg[binary]'"
+        message = f"needs psycopg, which is not installed ({first}). Install it: pip install 'psycopg[binary]'"
     elif any(word in str(error) for word in _REFUSED):
-        said = f"is refused ({first}). Correct the user, the password or the database in the address"
+        message = f"is refused ({first}). Correct the user, the password or the database in the address"
     elif any(word in str(error) for word in _NO_ADDRESS):
-        said = f"has an address that cannot be read ({first}). Write postgresql://USER:PASSWORD@HOST/DATABASE"
+        message = f"has an address that cannot be read ({first}). Write postgresql://USER:PASSWORD@HOST/DATABASE"
     elif errors.is_disk_full(error):
         kind = WindvaneError
-        said = "has no room: its server's disk is full. Free some space there, then run the command again"
+        message = "has no room: its server's disk is full. Free some space there, then run the command again"
     else:
-        kind, said = Outage, f"does not respond ({first}). Start its server, or correct the address"
-    return kind(f"{where} {said}")
+        kind, message = Outage, f"does not respond ({first}). Start its server, or correct the address"
+    return kind(f"{where} {message}")
 
 
 def _name_ledger(project: Project) -> str:
@@ -246,6 +246,6 @@ def _note_upgrade(copy: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     """The driver's own words; SQLAlchemy's own come after them."""
-    told = getattr(error, "orig", None) or error
-    line = (str(told).strip().splitlines() or [type(told).__name__])[0].rstrip(".")
+    cause = getattr(error, "orig", None) or error
+    line = (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
     return line.removeprefix("connection failed: ")

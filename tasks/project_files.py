@@ -89,8 +89,8 @@ def undo_on_failure(root: Path) -> Iterator[None]:
                 (root / name).rmdir()
         if isinstance(e, OSError):
             where, why = e.filename2 or e.filename or root, e.strerror or type(e).__name__
-            said = f"{where}: cannot be written ({why}). Nothing was changed: fix that, then run it again"
-            raise InputError(said) from e
+            message = f"{where}: cannot be written ({why}). Nothing was changed: fix that, then run it again"
+            raise InputError(message) from e
         raise
 
 

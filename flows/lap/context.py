@@ -60,9 +60,9 @@ class LapContext:
         """What the decision that this lap carries out wants done, where that is more than its depth implies."""
         return "labels" if self.decision is not None and self.decision.remedy == "labels" else None
 
-    def folder(self, mark: str) -> Path:
+    def folder(self, model_fingerprint: str) -> Path:
         """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
-        return self.project.home / "laps" / mark
+        return self.project.home / "laps" / model_fingerprint
 
 
 def compute_fingerprint(lap: LapContext, data_version: str) -> str:
@@ -76,16 +76,16 @@ def compute_fingerprint(lap: LapContext, data_version: str) -> str:
     return fingerprint.compute_fingerprint(lap.project.settings, data_version, lap.depth, spec, lap.remedy)
 
 
-def clear(lap: LapContext, mark: str) -> None:
+def clear(lap: LapContext, model_fingerprint: str) -> None:
     """Delete the work in progress: everything in it is now in MLflow and the ledger."""
-    shutil.rmtree(lap.folder(mark), ignore_errors=True)
+    shutil.rmtree(lap.folder(model_fingerprint), ignore_errors=True)
 
 
 @contextmanager
 def open_lap(project: Project, cause: str, depth: LapDepth, console: Console) -> Iterator[LapContext]:
     """Wait for the lease and hold it; the holder is named on the screen."""
     engine, name = project.ledger, project.name
-    with laps.hold_lease(engine, name, "windvane train", lambda held: console.say(f"waiting for {held}")) as lease:
+    with laps.hold_lease(engine, name, "windvane train", lambda held: console.print(f"waiting for {held}")) as lease:
         yield LapContext(project, lease, cause, depth, console)
 
 
@@ -95,7 +95,7 @@ def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | No
         return lap
     entry = decisions.claim_decision(lap.project.ledger, lap.lease, decision, lap.id)
     if entry is None:
-        lap.console.say(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
+        lap.console.print(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
         return None
     cause = f"watch: {entry.reason.split('; ')[0]}"[:200]
     return replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
@@ -141,9 +141,9 @@ def make_no_new_rows_outcome(lap: LapContext, champion: Version) -> LapOutcome:
 def _repeat_outcome(lap: LapContext, version: Version, reason: str, more: dict[str, Any]) -> LapOutcome:
     """What a version's own lap came to, with nothing done now."""
     last = versions.find_last_promotion(lap.project.ledger, lap.project.name)
-    told = {**describe_version_outcome(version), "depth": lap.depth, "judgement": 0, **more}
+    values = {**describe_version_outcome(version), "depth": lap.depth, "judgement": 0, **more}
     now = {"fits": 0, "steps": {}, "seconds": lap.seconds, "champion": None if last is None else last.to_version}
-    return LapOutcome.from_json({**told, **now, "verdict": "unchanged", "reason": reason})
+    return LapOutcome.from_json({**values, **now, "verdict": "unchanged", "reason": reason})
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def run_ingest_step(lap: LapContext) -> None:
         import polars as pl
 
         rows = int(table_io.scan_parquet(root / TABLE_FILE).select(pl.len()).collect().item())
-        lap.console.say(
+        lap.console.print(
             f"  {rows:,} rows in all, those of {lap.project.settings.data.where} and of production together"
         )
 
@@ -69,11 +69,11 @@ def run_validate_step(lap: LapContext) -> None:
             (root / table_schema.SCHEMA_FILE).unlink()
         raise
     if proposed:
-        lap.console.say(f"  note: wrote {table_schema.SCHEMA_FILE}, what later tables are held to; review it")
+        lap.console.print(f"  note: wrote {table_schema.SCHEMA_FILE}, what later tables are held to; review it")
     profile = read_profile(root / PROFILE_FILE)
     for finding in findings.read_findings(root / findings.FINDINGS_FILE):
         if finding.level == "warn":
-            lap.console.say(f"  note: {finding.message}")
+            lap.console.print(f"  note: {finding.message}")
     sliced = tuple(("gate.slices", name) for name in lap.project.settings.gate.slices)
     names = tuple(column.name for column in profile.columns)
     require_columns(sliced, names, lap.project.settings.data.source)
@@ -207,10 +207,10 @@ def run_push_step(lap: LapContext, run_id: str | None) -> None:
     try:
         dvc_pipeline.push_outputs(lap.project.root, expand_variables(remote, "data.remote"), remote, hashes)
     except Outage as e:
-        said = f"{e}. The next lap pushes what is missing"
-        lap.console.say(f"  warning: {said}")
+        message = f"{e}. The next lap pushes what is missing"
+        lap.console.print(f"  warning: {message}")
     else:
-        said = f"pushed to {remote}"
+        message = f"pushed to {remote}"
         write_json(RemoteState(remote=remote, pushed=[*known.pushed, *known.pending]).model_dump(), path)
     if run_id is not None:
-        lap.project.tracker.log(run_id, tags={"windvane.push": said})
+        lap.project.tracker.log(run_id, tags={"windvane.push": message})

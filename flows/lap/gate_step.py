@@ -72,8 +72,8 @@ def run_judge_step(lap: LapContext, challenger: Version) -> Judged:
     hit_failpoint("judge: compared")
     _store_reference_losses(lap, challenger, against, record, bench)
     hit_failpoint("judge: remembered")
-    told = make_verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
-    return Judged(told, against.version if against else None, bench.fits)
+    result = make_verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
+    return Judged(result, against.version if against else None, bench.fits)
 
 
 def make_verdict(
@@ -97,8 +97,8 @@ def make_verdict(
         champion=against is not None,
     )
     rule = promotion_gate.resolve_gate_rule(settings.gate.rule, depth)
-    told = promotion_gate.judge_challenger(evidence, rule, settings.gate.confidence, settings.gate.margin)
-    return replace(told, reason="; ".join([told.reason, *_describe_comparison(bench, rows, challenger, against)]))
+    result = promotion_gate.judge_challenger(evidence, rule, settings.gate.confidence, settings.gate.margin)
+    return replace(result, reason="; ".join([result.reason, *_describe_comparison(bench, rows, challenger, against)]))
 
 
 def find_opponent(lap: LapContext, challenger: Version) -> Version | None:
@@ -154,8 +154,8 @@ def compute_record_losses(
 ) -> NDArray[np.float64]:
     """A model's loss (n,) on held-out rows."""
     kind = definitions.load_problem_type(problem.kind)
-    said = kind.predict(model, features.conform_frame(rows, columns, "the held-out rows"))
-    return kind.loss(kind.truth(rows[problem.target]), said, problem.headline)
+    predictions = kind.predict(model, features.conform_frame(rows, columns, "the held-out rows"))
+    return kind.loss(kind.truth(rows[problem.target]), predictions, problem.headline)
 
 
 def _compute_refit_losses(
@@ -167,13 +167,15 @@ def _compute_refit_losses(
     if champion.facts.spec == challenger.facts.spec and history == settings.retrain.history:
         # The same configuration on the same rows is the same model.
         return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
-    taught = load_training_data(lap, challenger.data_version, challenger.fingerprint)
+    training = load_training_data(lap, challenger.data_version, challenger.fingerprint)
     theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
-    train, validation = data_split.read_training_rows(taught.root, theirs)
-    rows = join_training_rows(replace(taught, train=train, validation=validation))
+    train, validation = data_split.read_training_rows(training.root, theirs)
+    rows = join_training_rows(replace(training, train=train, validation=validation))
     spec = model_pipeline.ModelConfiguration.from_json(champion.facts.spec)
-    model = model_pipeline.fit_with_settings(ModelTask(theirs, taught.kind, taught.columns, count_cores()), spec, rows)
-    return compute_record_losses(settings.problem, model, taught.columns, record), 1
+    model = model_pipeline.fit_with_settings(
+        ModelTask(theirs, training.kind, training.columns, count_cores()), spec, rows
+    )
+    return compute_record_losses(settings.problem, model, training.columns, record), 1
 
 
 def _describe_comparison(
@@ -181,10 +183,10 @@ def _describe_comparison(
 ) -> list[str]:
     """Which rows judged, for the sentence of the verdict."""
     again = int((rows[JUDGED_BEFORE_COLUMN] > 0).sum())
-    told = [f"compared with version {against.version} on {bench.how}"] if against else []
+    result = [f"compared with version {against.version} on {bench.how}"] if against else []
     if (newest := challenger.facts.spec.get("balance", {}).get("newest")) is not None:
-        told.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
-    return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
+        result.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
+    return result + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
 
 
 def _name_judgement_file(against: Version | None) -> str:

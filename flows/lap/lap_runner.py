@@ -41,10 +41,10 @@ def run_lap(
         if lap.decision is not None:  # on record from its first look on
             lap = stack.enter_context(track_lap(lap))
         run = Direct()
-        fetched, outcome = training.look(lap, run)
+        fetched, outcome = training.check_source(lap, run)
         if outcome is not None:
             training.end(lap, run, outcome)
-            console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
+            console.print(f"  verdict: {outcome.verdict}: {outcome.reason}")
             return outcome
         notifications.check_webhook(project, unset_allowed=True)
         from windvane.flows.orchestration import server
@@ -53,9 +53,9 @@ def run_lap(
         prefect = stack.enter_context(server.use_prefect_server(project.home / "prefect"))
         console.working("start")
         outcome = _in_prefect(lap, fetched, prefect)
-    console.say(outcome.text())
+    console.print(outcome.text())
     if (at := _pages(project)) is not None:
-        console.say(f"  runs, models and reports: {at}")
+        console.print(f"  runs, models and reports: {at}")
     return outcome
 
 

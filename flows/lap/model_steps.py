@@ -52,7 +52,7 @@ JUDGED_BEFORE_COLUMN = "_judged_before"
 class TrainingData:
     """What a challenger is trained on: the split by its data version, and the work folder of the fingerprint."""
 
-    mark: str
+    fingerprint: str
     data_version: str
     root: Path
     train: pd.DataFrame
@@ -98,9 +98,9 @@ class BuiltModel:
     fits: int
 
 
-def load_training_data(lap: LapContext, data_version: str, mark: str) -> TrainingData:
+def load_training_data(lap: LapContext, data_version: str, fingerprint: str) -> TrainingData:
     """The splits to learn from, read from where DVC keeps them by their hash, not from the workspace."""
-    root = lap.folder(mark)
+    root = lap.folder(fingerprint)
     with open_dvc_pipeline(lap.project.root) as stages:
         stages.materialise(root)
     settings = lap.project.settings
@@ -110,12 +110,12 @@ def load_training_data(lap: LapContext, data_version: str, mark: str) -> Trainin
         definitions.load_problem_type(settings.problem.kind),
         splitting.describe_sampled_split(root, settings),
     )
-    return TrainingData(mark, data_version, root, train, validation, columns, kind, count_cores(), sampled)
+    return TrainingData(fingerprint, data_version, root, train, validation, columns, kind, count_cores(), sampled)
 
 
-def run_search_step(lap: LapContext, lesson: TrainingData) -> searching.SearchResult:
+def run_search_step(lap: LapContext, training: TrainingData) -> searching.SearchResult:
     """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then."""
-    done = lesson.root / "found.json"
+    done = training.root / "found.json"
     adapter = TypeAdapter(searching.SearchResult)
     if (known := io.read_cache(done, adapter.validate_python)) is not None:
         return replace(known, fits=0)  # damaged, it is found again from the journal
@@ -132,16 +132,18 @@ def run_search_step(lap: LapContext, lesson: TrainingData) -> searching.SearchRe
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         assert champion is not None
         before = ModelConfiguration.from_json(champion.facts.spec)
-        spec, said = choose_refit_spec(
-            settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
+        spec, notes = choose_refit_spec(
+            settings, training.kind, join_training_rows(training), before, labels=lap.remedy == "labels"
         )
-        found = searching.score_single_configuration(lesson.task(settings), spec, lesson.train, lesson.validation, show)
-        found = replace(found, notes=(*found.notes, *said))
+        found = searching.score_single_configuration(
+            training.task(settings), spec, training.train, training.validation, show
+        )
+        found = replace(found, notes=(*found.notes, *notes))
     else:
-        journal = lesson.root / "journal.log"
-        found = searching.search_models(lesson.task(settings), lesson.train, lesson.validation, journal, show)
+        journal = training.root / "journal.log"
+        found = searching.search_models(training.task(settings), training.train, training.validation, journal, show)
     for note in found.notes:
-        lap.console.say(f"  note: {note}")
+        lap.console.print(f"  note: {note}")
     io.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
     return found
 
@@ -167,67 +169,69 @@ def choose_refit_spec(
     return followed, (class_balance.describe_class_shares(now, window),)
 
 
-def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration) -> Evaluated:
+def run_evaluate_step(lap: LapContext, training: TrainingData, spec: ModelConfiguration) -> Evaluated:
     """Open the test split, once per fingerprint, and keep the predictions as the record."""
     lap.console.working("evaluate")
     engine, name, settings = lap.project.ledger, lap.project.name, lap.project.settings
-    path = lesson.root / "record.parquet"
-    opening = versions.find_opening(engine, name, lesson.mark)
+    path = training.root / "record.parquet"
+    opening = versions.find_opening(engine, name, training.fingerprint)
     if opening and opening.record_sha256 and path.exists() and model_files.hash_file(path) == opening.record_sha256:
-        model = model_pipeline.fit_with_settings(lesson.task(settings), spec, join_training_rows(lesson))
+        model = model_pipeline.fit_with_settings(training.task(settings), spec, join_training_rows(training))
         return Evaluated(model_evaluation.HeldOutRecord(table_io.read_parquet(path), model), 1)
 
     def open_test() -> pd.DataFrame:
-        versions.open_test_split(engine, name, lesson.mark)
-        return splitting.open_test_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
+        versions.open_test_split(engine, name, training.fingerprint)
+        return splitting.open_test_rows(training.root, settings, splitting.TestPermit(training.fingerprint))
 
-    held = model_evaluation.predict_held_out(lesson.task(settings), spec, lesson.train, lesson.validation, open_test)
+    held = model_evaluation.predict_held_out(
+        training.task(settings), spec, training.train, training.validation, open_test
+    )
     earlier = versions.count_earlier_judgements(engine, name, held.record[table_io.ROW_KEY].tolist())
     held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[table_io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
     table_io.write_parquet(held.record, path)
     versions.close_test_split(
-        engine, name, lesson.mark, model_files.hash_file(path), held.record[table_io.ROW_KEY].tolist()
+        engine, name, training.fingerprint, model_files.hash_file(path), held.record[table_io.ROW_KEY].tolist()
     )
     return Evaluated(held, 2)
 
 
 def run_build_step(
-    lap: LapContext, lesson: TrainingData, spec: ModelConfiguration, held: model_evaluation.HeldOutRecord
+    lap: LapContext, training: TrainingData, spec: ModelConfiguration, held: model_evaluation.HeldOutRecord
 ) -> BuiltModel:
     """The model that would serve: with time refitted on all rows up to the cutoff, else the one that was evaluated."""
     lap.console.working("build")
     settings = lap.project.settings
-    taught, model, fits = join_training_rows(lesson), held.model, 0
+    final_rows, model, fits = join_training_rows(training), held.model, 0
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
-        taught = splitting.read_final_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
-        model, fits = model_pipeline.fit_with_settings(lesson.task(settings), spec, taught), 1
+        final_rows = splitting.read_final_rows(training.root, settings, splitting.TestPermit(training.fingerprint))
+        model, fits = model_pipeline.fit_with_settings(training.task(settings), spec, final_rows), 1
     if settings.retrain.combined is not None and len(model_pipeline.unwrap_estimators(model)) == 1:
         why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to train on"
-        lap.console.say(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
+        lap.console.print(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
     if (threshold := classification.get_threshold(model)) is not None:
-        lap.project.tracker.log(lesson.run, params={"served.threshold": threshold})
-    folder = lesson.root / "model"
+        lap.project.tracker.log(training.run, params={"served.threshold": threshold})
+    folder = training.root / "model"
     _empty_folder(folder)
-    inputs = features.conform_frame(taught, lesson.columns, "training rows")
+    inputs = features.conform_frame(final_rows, training.columns, "training rows")
     sample = inputs.tail(SMOKE_SAMPLE_ROWS)
     # A compiled form is compared with the pipeline on the validation rows; with folds on the training rows.
-    asked, pace = inputs, EngineSpeed()
-    if len(lesson.validation):
-        asked = features.conform_frame(lesson.validation, lesson.columns, "validation rows")
-    compared = engine_files.ComparisonRows(inputs, asked, settings.split.seed)
-    engine = engine_files.build_engine_files(model, lesson.kind, lesson.columns, compared, pace=pace)
+    comparison_rows, pace = inputs, EngineSpeed()
+    if len(training.validation):
+        comparison_rows = features.conform_frame(training.validation, training.columns, "validation rows")
+    compared = engine_files.ComparisonRows(inputs, comparison_rows, settings.split.seed)
+    engine = engine_files.build_engine_files(model, training.kind, training.columns, compared, pace=pace)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
-    predicted = lesson.kind.predict(model, sample).value
-    digest = model_files.save_model(model, folder, sample, predicted, lesson.kind.name, engine)
-    memory = measure_model_memory(folder, digest, lesson.kind.name)
-    lap.console.say(
+    predicted = training.kind.predict(model, sample).value
+    digest = model_files.save_model(model, folder, sample, predicted, training.kind.name, engine)
+    memory = measure_model_memory(folder, digest, training.kind.name)
+    lap.console.print(
         f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "
         f"while it is loaded {serving_section.format_size(memory.peak)}"
     )
     if (heavy := explain_memory_refusal(lap.project, memory)) is not None:
-        lap.console.say(f"  note: {heavy}")
-    return BuiltModel(folder, digest, splitting.find_trained_until(taught, settings), bulk, memory, fits)
+        lap.console.print(f"  note: {heavy}")
+    return BuiltModel(folder, digest, splitting.find_trained_until(final_rows, settings), bulk, memory, fits)
 
 
 def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
@@ -256,31 +260,31 @@ def run_smoke_step(_: LapContext, built: BuiltModel, tester: SmokeTester) -> Non
 
 
 def run_explain_step(
-    lap: LapContext, lesson: TrainingData, found: searching.SearchResult, held: model_evaluation.HeldOutRecord
+    lap: LapContext, training: TrainingData, found: searching.SearchResult, held: model_evaluation.HeldOutRecord
 ) -> model_evaluation.ModelEvaluation:
     """Scores with intervals, curves, the diagnosis of the fit, plots: into MLflow, beside one child run per candidate."""
     lap.console.working("explain")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
-    told = model_evaluation.evaluate_model(
-        lesson.task(settings), found.best.spec, lesson.train, lesson.validation, held.record
+    settings, tracker, run = lap.project.settings, lap.project.tracker, training.run
+    evaluation = model_evaluation.evaluate_model(
+        training.task(settings), found.best.spec, training.train, training.validation, held.record
     )
-    if lesson.sampled:
-        told = replace(told, notes=(lesson.sampled, *told.notes))
-    folder = lesson.root / "evaluation"
+    if training.sampled:
+        evaluation = replace(evaluation, notes=(training.sampled, *evaluation.notes))
+    folder = training.root / "evaluation"
     _empty_folder(folder)
-    write_evaluation(folder, settings, lesson.kind, told, held.record, found)
+    write_evaluation(folder, settings, training.kind, evaluation, held.record, found)
     for result in found.results:
-        _log_candidate_run(lap, found, result, lesson)
+        _log_candidate_run(lap, found, result, training)
     tracker.store(run, folder, "evaluation")
-    return told
+    return evaluation
 
 
 def _log_candidate_run(
-    lap: LapContext, found: searching.SearchResult, result: searching.CandidateResult, lesson: TrainingData
+    lap: LapContext, found: searching.SearchResult, result: searching.CandidateResult, training: TrainingData
 ) -> None:
     """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
-    child = tracker.start(result.candidate, lap.id, {}, parent=lesson.run)
+    child = tracker.start(result.candidate, lap.id, {}, parent=training.run)
     scores = {f"validation_{name}": value for name, value in result.validation.items()}
     scores |= {f"train_{name}": value for name, value in result.train.items()}
     tracker.log(
@@ -288,8 +292,8 @@ def _log_candidate_run(
         params={"candidate": result.candidate, **result.spec.params},
         metrics={**scores, "fit_seconds": result.seconds, "trials": len(result.trials)},
     )
-    folder = lesson.root / "trials" / result.candidate
-    metric = lesson.kind.metrics[settings.problem.headline]
+    folder = training.root / "trials" / result.candidate
+    metric = training.kind.metrics[settings.problem.headline]
     mine = replace(found, results=(result,))
     tracker.store(child, evaluation_files.write_trials(folder, mine, metric, settings.problem.target))
     for trial in result.trials if lap.trial_runs else ():
@@ -300,9 +304,13 @@ def _log_candidate_run(
     tracker.end(child)
 
 
-def join_training_rows(lesson: TrainingData) -> pd.DataFrame:
+def join_training_rows(training: TrainingData) -> pd.DataFrame:
     """The rows that the evaluated model is fitted on: train and validation, never test."""
-    return pd.concat([lesson.train, lesson.validation], ignore_index=True) if len(lesson.validation) else lesson.train
+    return (
+        pd.concat([training.train, training.validation], ignore_index=True)
+        if len(training.validation)
+        else training.train
+    )
 
 
 def _empty_folder(folder: Path) -> None:
@@ -313,20 +321,22 @@ def _empty_folder(folder: Path) -> None:
 INSPECTION_REPORT_FILE, INSPECTION_FINDINGS_FILE = "report.html", "findings.json"
 
 
-def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
+def run_inspect_step(lap: LapContext, training: TrainingData) -> None:
     """All that was found in the data onto one page, stored with the run."""
     lap.console.working("inspect")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
-    folder = lesson.root / "inspection"
+    settings, tracker, run = lap.project.settings, lap.project.tracker, training.run
+    folder = training.root / "inspection"
     if not (folder / INSPECTION_FINDINGS_FILE).exists():  # a lap that goes on after a kill has looked already
         agreed = table_schema.load_schema(lap.project.root / table_schema.SCHEMA_FILE)
-        before = findings.read_findings(lesson.root / findings.FINDINGS_FILE)
-        path = lesson.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE
+        before = findings.read_findings(training.root / findings.FINDINGS_FILE)
+        path = training.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE
         sides = read_record(path, lambda record: tuple(TableFinding(**f) for f in record.get("findings", ())))
-        seen = model_checks.inspect_training_rows(settings, lesson.kind, lesson.columns, lesson.train, lesson.cores)
+        seen = model_checks.inspect_training_rows(
+            settings, training.kind, training.columns, training.train, training.cores
+        )
         seen = findings.accept_findings((*sides, *seen), agreed.accept if agreed else ())
         whole = findings.accept_findings((*before, *seen), ())
-        _write_data_report(lap, lesson, whole, folder / INSPECTION_REPORT_FILE)
+        _write_data_report(lap, training, whole, folder / INSPECTION_REPORT_FILE)
         findings.write_findings(whole, folder / INSPECTION_FINDINGS_FILE)
     whole = findings.read_findings(folder / INSPECTION_FINDINGS_FILE)
     tracker.store(run, folder, "data")
@@ -334,14 +344,14 @@ def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
     publish_data_artifact(lap, run, whole)
     for finding in whole:
         if finding.check in model_checks.MODEL_CHECKS and finding.level == "warn":
-            lap.console.say(f"  note: {finding.message}")
+            lap.console.print(f"  note: {finding.message}")
 
 
-def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
-    scan = table_io.scan_parquet(lesson.root / table_profile.TABLE_FILE)
+def _write_data_report(lap: LapContext, training: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
+    scan = table_io.scan_parquet(training.root / table_profile.TABLE_FILE)
     scan = scan.filter(pl.col(lap.project.settings.problem.target).is_not_null())
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())
-    now = table_profile.read_summary(lesson.root / table_profile.SUMMARY_FILE)
+    now = table_profile.read_summary(training.root / table_profile.SUMMARY_FILE)
     assert now is not None
     then = table_profile.read_summary(lap.project.root / io.ACCEPTED_SUMMARY_FILE)
     sample = table_statistics.sample_evenly(table_statistics.scan_frame(scan), rows)
@@ -353,10 +363,10 @@ def publish_data_artifact(lap: LapContext, run_id: str, whole: tuple[TableFindin
     from prefect.artifacts import create_markdown_artifact
 
     address = lap.project.tracker.page(run_id, f"data/{INSPECTION_REPORT_FILE}")
-    told = [f for f in whole if f.level != "pass"]
+    evaluation = [f for f in whole if f.level != "pass"]
     rows = [
         f"| {f.level} | {_escape_cell(f.check)} | {_escape_cell(f.column or '')} | {_escape_cell(f.message)} |"
-        for f in told
+        for f in evaluation
     ]
     table = ["| | check | column | |", "|---|---|---|---|", *rows] if rows else []
     link = address.replace(" ", "%20").replace(")", "%29")

@@ -89,10 +89,10 @@ def make_deployments(project: Project, clock: Clock) -> list[Any]:
     lap = steps.lap.to_deployment(
         name, schedule=at(schedule.train), triggers=[retrain], parameters={"root": root}, **more
     )
-    look = scheduled_flows.monitor_flow.to_deployment(
+    deployment = scheduled_flows.monitor_flow.to_deployment(
         name, schedule=at(schedule.monitor), parameters={"root": root, "clock": clock}, **more
     )
-    return [lap, look]
+    return [lap, deployment]
 
 
 def run_schedules(project: Project, clock: Clock) -> None:
@@ -127,14 +127,14 @@ def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) 
     """
     from windvane.flows.orchestration import reconciliation
 
-    owed, due, asked = reconciliation.PendingLapStarter(project), 0.0, 0.0
+    starter, due, next_look = reconciliation.PendingLapStarter(project), 0.0, 0.0
     schedule = project.settings.schedule
     ticks = CronTicks({"lap": schedule.train, "monitor": schedule.monitor})
     while True:
         try:
-            if time.monotonic() >= asked:
-                asked = time.monotonic() + PENDING_LAP_INTERVAL_SECONDS
-                _write_heartbeat(project, owed.look())
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + PENDING_LAP_INTERVAL_SECONDS
+                _write_heartbeat(project, starter.poll())
             if time.monotonic() >= due:
                 due = time.monotonic() + RECONCILE_INTERVAL_SECONDS
                 reconciliation.reconcile_while_running(list(ids.values()))
@@ -149,8 +149,8 @@ def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) 
         time.sleep(CLOCK_INTERVAL_SECONDS)
 
 
-def _write_heartbeat(project: Project, said: str) -> None:
+def _write_heartbeat(project: Project, state: str) -> None:
     schedule = project.settings.schedule
     does = {"monitor": schedule.monitor or "not scheduled", "train": schedule.train or "not scheduled"}
-    content = {"pid": os.getpid(), "at": time.time(), "does": does, "said": said}
+    content = {"pid": os.getpid(), "at": time.time(), "does": does, "said": state}
     write_json(content, project.home / "up" / HEARTBEAT_FILE)

@@ -39,7 +39,7 @@ def make_lap_tag(lap_id: str) -> str:
 def close_abandoned_laps(lap: LapContext) -> None:
     """Close what a killed lap left `running`, in Prefect, MLflow and the ledger, the ledger last."""
     for dead in laps.list_abandoned_laps(lap.project.ledger, lap.lease):
-        lap.console.say(
+        lap.console.print(
             f"  note: the lap that began {dead.started[:19]}Z was cut off; its runs are closed, its finished work is kept"
         )
         _mark_lap_crashed(dead)
@@ -126,7 +126,7 @@ class PendingLapStarter:
         self._project = project
         self._lap: subprocess.Popen[bytes] | None = None
 
-    def look(self) -> str:
+    def poll(self) -> str:
         """Start the pending lap, or give it up; what was done, in words."""
         engine, name = self._project.ledger, self._project.name
         if self._lap is not None and self._lap.poll() is None:

@@ -23,19 +23,21 @@ def monitor_flow(root: str, clock: Clock = "wall") -> dict[str, Any]:
     if versions.find_last_promotion(project.ledger, project.name) is None:
         # A schedule runs from the first day on: that there is nothing to watch yet is no failure.
         return {"decision": "wait", "reason": f"{project.name} has no champion yet"}
-    told = monitor_production(project, Console(), clock=clock)
-    create_markdown_artifact(_format_summary(told), key="watch", description="What the watch saw, and what it decided")
-    return told
+    result = monitor_production(project, Console(), clock=clock)
+    create_markdown_artifact(
+        _format_summary(result), key="watch", description="What the watch saw, and what it decided"
+    )
+    return result
 
 
-def _format_summary(told: dict[str, Any]) -> str:
-    window, drift = told["window"], told["drift"]
-    lines = [f"## {told['decision']}: {told['diagnosis']}", "", told["reason"], ""]
+def _format_summary(result: dict[str, Any]) -> str:
+    window, drift = result["window"], result["drift"]
+    lines = [f"## {result['decision']}: {result['diagnosis']}", "", result["reason"], ""]
     if window["rows"]:
         moved = ", ".join(drift["columns"]) if drift["alarm"] else "no alarm"
         lines += [f"Window {window['from'][:10]} to {window['to'][:10]}, {window['rows']:,} rows; drift: {moved}.", ""]
-    if told["report"]:
-        lines.append(f"[Report]({Path(told['report']).resolve().as_uri()})")
+    if result["report"]:
+        lines.append(f"[Report]({Path(result['report']).resolve().as_uri()})")
     return "\n".join(lines)
 
 

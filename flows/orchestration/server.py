@@ -76,13 +76,13 @@ def complete_prefect_database(home: Path) -> None:
 
             try:
                 sqlite_files.create_database(path, upgrade)
-                said = f"{path} was brought to Prefect {version('prefect')}; as it was before: {copy}"
+                note = f"{path} was brought to Prefect {version('prefect')}; as it was before: {copy}"
             except Exception as e:  # whatever a migration raises, such as that a newer Prefect wrote it
                 if errors.is_disk_full(e) or errors.is_access_denied(e):
                     raise
-                known, said = None, f"{path} cannot be brought to Prefect {version('prefect')}; it is kept as {copy}"
+                known, note = None, f"{path} cannot be brought to Prefect {version('prefect')}; it is kept as {copy}"
                 path.unlink()
-            print(said, file=sys.stderr, flush=True)
+            print(note, file=sys.stderr, flush=True)
         if known is None:
             sqlite_files.create_database(path, _migrate)
             sqlite_files.save_template(path, find_prefect_template())
@@ -244,8 +244,10 @@ def use_prefect_server(home: Path) -> Iterator[PrefectServer]:
     credentials = Credentials.of(home.parent)
     if up is not None and up.prefect is not None:
         # Two servers on one database would both keep its schedules.
-        told = make_prefect_environment(home, up.prefect, credentials) if own else {"PREFECT_API_URL": up.prefect}
-        with _set_environment(told):
+        environment = (
+            make_prefect_environment(home, up.prefect, credentials) if own else {"PREFECT_API_URL": up.prefect}
+        )
+        with _set_environment(environment):
             yield PrefectServer(up.prefect, None, None, credentials=credentials if own else None)
         return
     prepare_prefect_database(home)
@@ -254,19 +256,19 @@ def use_prefect_server(home: Path) -> Iterator[PrefectServer]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        told = make_prefect_environment(home, url, credentials)
+        environment = make_prefect_environment(home, url, credentials)
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "windvane.flows.orchestration.server", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
-                env={**os.environ, **told},
+                env={**os.environ, **environment},
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
     try:
-        with _set_environment(told):
+        with _set_environment(environment):
             yield PrefectServer(url, process, log, credentials)
     finally:
         assert process.stdin is not None

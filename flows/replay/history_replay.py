@@ -54,8 +54,8 @@ def report_replay(project: Project, story: ReplayResult, console: Console) -> di
     try:
         run = _log_replay(project.tracker, story, (picture, page))
     except WindvaneError as e:
-        console.say(f"  note: not in MLflow: {e}")
-    console.say(f"  page: {HISTORY_FOLDER / page.name}, its picture beside it")
+        console.print(f"  note: not in MLflow: {e}")
+    console.print(f"  page: {HISTORY_FOLDER / page.name}, its picture beside it")
     return {
         "windows": len(story.chapters),
         "policies": {"never": vars(story.never), story.policy: vars(story.ours)},
@@ -82,18 +82,18 @@ def _write_replay_files(story: ReplayResult, folder: Path) -> tuple[Path, Path]:
 
 
 def _print_replay(story: ReplayResult, console: Console) -> None:
-    count, shown = len(story.told) or 1, {"never": story.never, story.policy: story.ours}
+    count, shown = len(story.measured) or 1, {"never": story.never, story.policy: story.ours}
     for c in story.chapters:
         if c.ending == "promoted" or c.action in ("rollback", "stop"):
-            console.say(f"  {c.start[:10]}  {c.ending or c.action}: {c.cause}")
+            console.print(f"  {c.start[:10]}  {c.ending or c.action}: {c.cause}")
     windows = f"{len(story.chapters)} windows of {story.window}"
-    console.say(f"  {windows}: {story.loss_name} per row and window, and in total with the price of laps")
+    console.print(f"  {windows}: {story.loss_name} per row and window, and in total with the price of laps")
     lines = [
         {"policy": name, **vars(figures), "loss": figures.loss / count, "total": figures.total / count}
         for name, figures in shown.items()
     ]
-    console.say(format_table(lines))
-    console.say(f"  {story.verdict()}")
+    console.print(format_table(lines))
+    console.print(f"  {story.verdict()}")
 
 
 def _log_replay(tracker: MlflowTracker, story: ReplayResult, files: tuple[Path, ...]) -> str:
@@ -121,21 +121,21 @@ class ReplayOptions:
     search: bool = False
 
 
-def replay_and_report(project: Project, asked: ReplayOptions, console: Console) -> dict[str, Any]:
+def replay_and_report(project: Project, options: ReplayOptions, console: Console) -> dict[str, Any]:
     """Play, draw, and report the result. Raises InputError."""
     began = time.monotonic()
-    story = replay_table(project, asked, console)
+    story = replay_table(project, options, console)
     return {**report_replay(project, story, console), "seconds": round(time.monotonic() - began, 2)}
 
 
 def replay_table(
-    project: Project, asked: ReplayOptions, console: Console, spec: ModelConfiguration | None = None
+    project: Project, options: ReplayOptions, console: Console, spec: ModelConfiguration | None = None
 ) -> ReplayResult:
     """What the table's history comes to, by the configuration `spec`; None: the champion's, or boosting. Raises InputError."""
-    settings = _apply_options(project, asked)
+    settings = _apply_options(project, options)
     console.working("read the table")
     known = order_arrivals(read_history_table(project), str(settings.problem.time), settings.monitor.delay)
-    begin = find_replay_start(known, settings, asked.since)
+    begin = find_replay_start(known, settings, options.since)
     champion = None if spec else versions.find_champion(project.ledger, project.name)
     first = spec or (DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec))
     # Swept by the next command that needs such a folder, whoever killed this one.
@@ -145,7 +145,7 @@ def replay_table(
             laps.hold_lease(past.ledger, past.name, "windvane replay", lambda _: None) as lease,
             model_pipeline.limit_to_one_thread(),
         ):
-            story = replay_windows(past, lease, begin, first, asked.search, console)
+            story = replay_windows(past, lease, begin, first, options.search, console)
         past.ledger.dispose()
     return story
 
@@ -175,8 +175,8 @@ def replay_windows(
         )
     name = definitions.load_problem_type(settings.problem.kind).loss_name(settings.problem.headline)
     dated = past.stream.rows[str(settings.problem.time)].dtype.kind == "M"
-    window, taught = str(settings.monitor.window), initial.facts.rows
-    return ReplayResult(past.name, settings.retrain.policy, name, window, dated, taught, tuple(chapters))
+    window, trained = str(settings.monitor.window), initial.facts.rows
+    return ReplayResult(past.name, settings.retrain.policy, name, window, dated, trained, tuple(chapters))
 
 
 SILENT_CONSOLE = SilentConsole()
@@ -188,7 +188,7 @@ def _check_windows(
     """One monitoring pass at the simulation's present; `passes`: version -> the pass over its windows so far."""
     production = SimulatedProduction(past, SILENT_CONSOLE)
 
-    def act(_seen: WindowRecord, _look: object, entry: DecisionRecord) -> None:
+    def act(_seen: WindowRecord, _assessment: object, entry: DecisionRecord) -> None:
         monitoring.act_on_decision(past, entry, SILENT_CONSOLE, _promote_in_simulation)
 
     one = passes.setdefault(production.champion.version, MonitoringPass(production, SILENT_CONSOLE, act))
@@ -215,28 +215,28 @@ def _replay_window(
     never = loss if champion.version == initial.version else past.loss(initial, tick)
     rows = past.stream.between(tick.start, tick.end)
     found = _check_windows(past, passes)
-    told = ReplayedWindow(tick.start, tick.end, rows.stop - rows.start, champion.version, loss, never)
+    window_result = ReplayedWindow(tick.start, tick.end, rows.stop - rows.start, champion.version, loss, never)
     if found is not None:
         seen, entry = found
-        look = WindowAssessment.from_json(seen.look)
-        cause, alarm = summarize_assessment(look), bool(look.drift.alarm)
-        told = replace(told, action=entry.action, reason=entry.reason, cause=cause, alarm=alarm)
-    owed = decisions.find_pending_retraining(past.ledger, past.name)
-    if owed is not None:
+        assessment = WindowAssessment.from_json(seen.look)
+        cause, alarm = summarize_assessment(assessment), bool(assessment.drift.alarm)
+        window_result = replace(window_result, action=entry.action, reason=entry.reason, cause=cause, alarm=alarm)
+    pending = decisions.find_pending_retraining(past.ledger, past.name)
+    if pending is not None:
         price = past.settings.retrain.cost * float(past.record(champion)[LOSS_COLUMN].mean())
-        depth: LapDepth = "search" if search and owed.depth == "search" else "refit"
-        lap = simulation.run_simulated_lap(past, lease, owed, depth, DEFAULT_MODEL_SPEC)
+        depth: LapDepth = "search" if search and pending.depth == "search" else "refit"
+        lap = simulation.run_simulated_lap(past, lease, pending, depth, DEFAULT_MODEL_SPEC)
         price = price if lap.fits else 0.0
-        told = replace(told, ending=lap.ending, verdict=lap.reason, better=lap.better, price=price)
-    return told
+        window_result = replace(window_result, ending=lap.ending, verdict=lap.reason, better=lap.better, price=price)
+    return window_result
 
 
-def _apply_options(project: Project, asked: ReplayOptions) -> Settings:
+def _apply_options(project: Project, options: ReplayOptions) -> Settings:
     """params.yaml, but for what was typed."""
     content = params.read_params(project.root / params.PARAMS_FILE)
     typed: dict[str, dict[str, Any]] = {
-        "monitor": {"window": asked.window, "label_delay": asked.delay},
-        "retrain": {"policy": asked.policy, "cost": asked.cost},
+        "monitor": {"window": options.window, "label_delay": options.delay},
+        "retrain": {"policy": options.policy, "cost": options.cost},
     }
     for section, values in typed.items():
         content[section] = (content.get(section) or {}) | {k: v for k, v in values.items() if v is not None}

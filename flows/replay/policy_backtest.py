@@ -41,7 +41,7 @@ def print_backtest_result(
     tried: tuple[WindowLengthResult, ...], best: WindowLengthResult, candidate: str, count: int, console: Console
 ) -> None:
     """The figures, then what to use."""
-    asked, chosen = tried[0], best.found.recommended
+    job, chosen = tried[0], best.found.recommended
     lines = [
         {
             "policy": r.name,
@@ -53,7 +53,7 @@ def print_backtest_result(
             "later": round(r.reported_on, 3),
             "95 %": "" if r.low is None else f"{r.low:.2f} to {r.high:.2f}",
         }
-        for r in asked.found.results
+        for r in job.found.results
     ]
     lengths = [
         {
@@ -65,9 +65,9 @@ def print_backtest_result(
         }
         for one in tried
     ]
-    console.say(
-        f"  {count} windows of {asked.window} played with {candidate}, loss and total per window; a lap costs "
-        f"{asked.cost:g} of them\n"
+    console.print(
+        f"  {count} windows of {job.window} played with {candidate}, loss and total per window; a lap costs "
+        f"{job.cost:g} of them\n"
         f"{format_table(lines)}\n"
         "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)\n"
         "  by windows of:\n"
@@ -87,8 +87,8 @@ def draw_backtest_result(found: BacktestResult, starts: tuple[str, ...], first: 
     axes = figure.subplots()
     axes.plot(at, played["never"].played.by_window, color="0.6", label="never retrained")
     axes.plot(at, shown.played.by_window, color="tab:blue", label=f"{shown.name}, {shown.history}")
-    marks = [w - first for w in shown.played.retrained]
-    axes.plot(marks, [shown.played.by_window[m] for m in marks], "v", color="tab:red", label="retrained")
+    retrained_at = [w - first for w in shown.played.retrained]
+    axes.plot(retrained_at, [shown.played.by_window[m] for m in retrained_at], "v", color="tab:red", label="retrained")
     ticks = list(at)[:: max(1, len(starts) // 8)]
     axes.set_xticks(ticks, [starts[t][:10] for t in ticks])
     axes.set(ylabel="mean loss of a window", ylim=(0, None))
@@ -130,30 +130,30 @@ def backtest_table(
     built: dict[str, LossMatrix] = {}
     ringing: dict[str, AlarmsByPolicy] = {}
     for history in _list_histories(settings, spec, first):
-        asked = loss_matrix.make_matrix_job(cut, settings, spec, window, history)
+        job = loss_matrix.make_matrix_job(cut, settings, spec, window, history)
         built[history] = loss_matrix.build_loss_matrix(
-            asked,
+            job,
             project.home / "history",
             count_cores(),
             lambda done, of, history=history: console.working(f"{history}: {done} of {of} models"),  # type: ignore[misc]
         )
-        ringing[history] = _compute_alarms(asked, project, console) if drift else {}
+        ringing[history] = _compute_alarms(job, project, console) if drift else {}
     tried = backtest.compare_window_lengths(built, cut, window, cost, time=time_column, delay=delay, alarms=ringing)
     best = backtest.choose_window_length(tried)
     # The picture is of the windows that were asked for, whichever are recommended.
     draw_backtest_result(tried[0].found, cut.starts[first:], first, project.root / BACKTEST_PICTURE)
     print_backtest_result(tried, best, spec.candidate, cut.count - first, console)
-    console.say(f"  picture: {BACKTEST_PICTURE}")
+    console.print(f"  picture: {BACKTEST_PICTURE}")
     content = _make_backtest_result(tried[0], best, cut.count - first)
     if apply:
         content["applied"] = _apply_recommendation(project.root / PARAMS_FILE, content["recommended"], console)
     return {**content, "seconds": round(time.monotonic() - began, 2)}
 
 
-def _compute_alarms(asked: loss_matrix.MatrixJob, project: Project, console: Console) -> AlarmsByPolicy:
+def _compute_alarms(job: loss_matrix.MatrixJob, project: Project, console: Console) -> AlarmsByPolicy:
     """The project's own drift alarm, by its name in retrain.policy; remembered beside the fits."""
     level, kept = project.settings.monitor.false_alarms, project.home / "history" / "drift.json"
-    return {"drift": backtest.make_calibrated_alarm(asked, level, kept, lambda: console.working("drift alarms"))}
+    return {"drift": backtest.make_calibrated_alarm(job, level, kept, lambda: console.working("drift alarms"))}
 
 
 def _list_histories(settings: Settings, spec: ModelConfiguration, first: int) -> list[str]:
@@ -172,9 +172,9 @@ def _apply_recommendation(path: Path, chosen: dict[str, Any], console: Console) 
     keys = {f"retrain.{name}": chosen[name] for name in ("policy", "cost", "history")}
     changed = yaml_files.edit_params(path, {**keys, "monitor.window": window})
     for key, (before, now) in changed.items():
-        console.say(f"  {path.name}: {key} is {now} now ({'not there' if before is None else before} before)")
+        console.print(f"  {path.name}: {key} is {now} now ({'not there' if before is None else before} before)")
     if not changed:
-        console.say(f"  {path.name}: has these values already; nothing changed")
+        console.print(f"  {path.name}: has these values already; nothing changed")
     return {key: list(values) for key, values in changed.items()}
 
 
@@ -204,7 +204,7 @@ def _count_delay_windows(cut: WindowedTable, late: timedelta) -> int:
     return math.ceil(late / usual) if usual else 0
 
 
-def _make_backtest_result(asked: WindowLengthResult, best: WindowLengthResult, count: int) -> dict[str, Any]:
+def _make_backtest_result(job: WindowLengthResult, best: WindowLengthResult, count: int) -> dict[str, Any]:
     chosen = best.found.recommended
     return {
         "windows": count,
@@ -213,9 +213,9 @@ def _make_backtest_result(asked: WindowLengthResult, best: WindowLengthResult, c
                 **_make_figures(r.played),
                 "ratio": {"chosen on": r.chosen_on, "reported on": r.reported_on, "low": r.low, "high": r.high},
             }
-            for r in select_recommended_results(asked.found)
+            for r in select_recommended_results(job.found)
         },
-        "oracle": _make_figures(asked.found.oracle[asked.found.recommended.history]),
+        "oracle": _make_figures(job.found.oracle[job.found.recommended.history]),
         "recommended": {"policy": chosen.name, "history": chosen.history, "cost": best.cost, "window": best.window},
         "picture": BACKTEST_PICTURE.as_posix(),
     }

@@ -40,7 +40,7 @@ def run_scoring_service(
     address = host or settings.serve.host
     listening = inherited or server.open_listening_socket(address, settings.serve.port if port is None else port, known)
     at, number = listening.getsockname()[:2]
-    console.say(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
+    console.print(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
     served = server.ServedProject(
         project.ledger,
         project.name,

@@ -213,14 +213,14 @@ class Supervisor:
     """All children. `told` is called at every start, so that they can be found again after this process is killed."""
 
     def __init__(
-        self, services: list[ServiceSpec], logs: Path, told: Callable[[Mapping[str, SupervisedProcess]], None]
+        self, services: list[ServiceSpec], logs: Path, report: Callable[[Mapping[str, SupervisedProcess]], None]
     ) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._probes = ThreadPoolExecutor(len(services), thread_name_prefix="probe")
         self.children = {
             s.name: SupervisedProcess(s, ServiceLog(logs / f"{s.name}.log"), self._probes) for s in services
         }
-        self._told = told
+        self._told = report
 
     @property
     def ready(self) -> bool:
@@ -252,12 +252,12 @@ class Supervisor:
         self._probes.shutdown(wait=False, cancel_futures=True)
 
 
-def end_orphaned_processes(standing: UpState | None, home: Path) -> int:
+def end_orphaned_processes(running: UpState | None, home: Path) -> int:
     """End what an `up` that was killed left behind; how many processes that were.
 
     Its children are known by process number and birth; what they started, by group and by the tag in its environment.
     """
-    children = {} if standing is None else standing.children
+    children = {} if running is None else running.children
     groups = {pid for pid, born in children.values() if not _is_pid_reused(pid, born)}
     left = [process for process in psutil.process_iter() if groups and _belongs_to_up(process, groups, home)]
     for process in left:

@@ -47,7 +47,9 @@ def run_all_services(project: Project, clock: Clock, console: Console) -> None:
     with up_state.hold_up_lock(project.home), _collect_stop_signals() as stopping, ExitStack() as sockets:
         left = supervisor.end_orphaned_processes(up_state.read_up_state(project.home), project.home)
         if left:
-            console.say(f"  note: ended {left} processes that an earlier `windvane up` left behind when it was killed")
+            console.print(
+                f"  note: ended {left} processes that an earlier `windvane up` left behind when it was killed"
+            )
         # Prefect's runner keeps its work in the system's temporary folder, under a name that all accounts share.
         shutil.rmtree(project.home / TEMPORARY_FOLDER, ignore_errors=True)
         (project.home / TEMPORARY_FOLDER).mkdir(mode=0o700)
@@ -58,33 +60,33 @@ def run_all_services(project: Project, clock: Clock, console: Console) -> None:
         url, own = by_name["runner"].environment["PREFECT_API_URL"], by_name["prefect"].command is not None
         addresses = {s.name: s.address for s in services}
 
-        def told(children: Mapping[str, SupervisedProcess]) -> None:
+        def show(children: Mapping[str, SupervisedProcess]) -> None:
             alive = {name: (one.pid, one.born) for name, one in children.items() if one.pid is not None}
             up_state.write_up_state(project.home, UpState(me, clock, url, own, addresses, alive))
 
-        watched = Supervisor(services, project.home / "up", told)
+        watched = Supervisor(services, project.home / "up", show)
         try:
-            told(watched.children)
+            show(watched.children)
             _supervise_until_stopped(project, watched, stopping, clock, credentials, console)
         finally:
-            console.say("  stopping")
+            console.print("  stopping")
             watched.stop()
             up_state.clear_up_state(project.home)
-            console.say("  stopped")
+            console.print("  stopped")
 
 
 def _supervise_until_stopped(
     project: Project, watched: Supervisor, stopping: list[int], clock: Clock, credentials: Credentials, console: Console
 ) -> None:
-    screen, told = LiveTable(console), False
+    screen, show = LiveTable(console), False
     while not stopping:
         watched.step()
         screen.show(_make_table_rows(project, watched))
-        if watched.ready and not told:
-            told = True
+        if watched.ready and not show:
+            show = True
             events = "; the clock is that of the events" if clock == "events" else ""
             links = _format_links(watched, credentials, console.live)
-            screen.say("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
+            screen.print("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
             if console.json:
                 print(json.dumps(_make_json_result(project, watched, clock)), flush=True)
         time.sleep(STEP_INTERVAL_SECONDS)
@@ -93,11 +95,11 @@ def _supervise_until_stopped(
 @contextmanager
 def _collect_stop_signals() -> Iterator[list[int]]:
     """A list that fills when this process is stopped: whatever step it is in comes to its end first."""
-    told: list[int] = []
+    show: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda n, _frame: told.append(n)) for number in signals]
+    before = [signal.signal(number, lambda n, _frame: show.append(n)) for number in signals]
     try:
-        yield told
+        yield show
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
@@ -200,8 +202,8 @@ def _format_links(watched: Supervisor, credentials: Credentials, shown: bool) ->
 
 def _is_runner_alive(home: Path, pid: int | None) -> bool:
     """Whether the runner has set up its deployments and checked lately."""
-    said = _read_heartbeat(home)
-    return said is not None and said.pid == pid and time.time() - said.at < HEARTBEAT_TIMEOUT_SECONDS
+    heartbeat = _read_heartbeat(home)
+    return heartbeat is not None and heartbeat.pid == pid and time.time() - heartbeat.at < HEARTBEAT_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -230,12 +232,12 @@ def _make_table_rows(project: Project, watched: Supervisor) -> list[dict[str, An
 def _describe_service(project: Project, name: str) -> str:
     """What people want to know of a service beside its address."""
     if name == "service":
-        told = service_state.read_service_state(project.home / "serving")
-        version = None if told is None else told["version"]
+        show = service_state.read_service_state(project.home / "serving")
+        version = None if show is None else show["version"]
         return "no champion yet: windvane train" if version is None else f"version {version}"
     if name == "runner":
-        said = _read_heartbeat(project.home)
-        return "; ".join(f"{what}: {when}" for what, when in said.does.items()) if said is not None else ""
+        heartbeat = _read_heartbeat(project.home)
+        return "; ".join(f"{what}: {when}" for what, when in heartbeat.does.items()) if heartbeat is not None else ""
     return ""
 
 

@@ -49,8 +49,8 @@ def read_up_state(home: Path) -> UpState | None:
 
 def read_running_up(home: Path) -> UpState | None:
     """What is running now; None while no `up` of this project runs on this machine."""
-    standing = read_up_state(home)
-    if standing is None and (home / _STATE_FILE).exists():
+    running = read_up_state(home)
+    if running is None and (home / _STATE_FILE).exists():
         try:
             with FileLock(home / _LOCK_FILE).acquire(timeout=0):
                 pass
@@ -58,12 +58,12 @@ def read_running_up(home: Path) -> UpState | None:
             raise Corrupted(
                 f"{home / _STATE_FILE}: is damaged while `windvane up` runs. Stop that with Ctrl-C and start it again"
             ) from None
-    return standing if standing is not None and standing.holder.alive() else None
+    return running if running is not None and running.holder.alive() else None
 
 
-def write_up_state(home: Path, standing: UpState) -> None:
+def write_up_state(home: Path, running: UpState) -> None:
     """Record what is running, before other commands rely on it."""
-    content = {**vars(standing), "holder": vars(standing.holder)}
+    content = {**vars(running), "holder": vars(running.holder)}
     write_json(content, home / _STATE_FILE)
 
 
@@ -116,26 +116,26 @@ def show_secret(project: Project, renew: bool, console: Console) -> dict[str, An
     up = read_running_up(project.home)
     if renew:
         project_secrets.renew_project_secret(project.home)
-        console.say("  the secret is new")
+        console.print("  the secret is new")
         if up is not None:
-            console.say(
+            console.print(
                 f"  `windvane up` (process {up.holder.pid}) keeps the old one, and other commands cannot use its servers, "
                 "until it is started again"
             )
     credentials = Credentials.of(project.home)
     old = None if renew else explain_outdated_secret(project)
     if old is not None:
-        console.say(f"  note: {old}")
+        console.print(f"  note: {old}")
     if not console.json:
         if up is None:
-            console.say("  no page is open: start `windvane up`")
+            console.print("  no page is open: start `windvane up`")
         elif not renew and old is None:
             own = {n: a for n, a in up.services.items() if n in up.children and n in _PAGE_NAMES and a is not None}
             for line in make_page_links(own, credentials):
-                console.say(f"  open {line}")
-        console.say(f"  user {BASIC_AUTH_USER}, password {credentials.secret}")
-        console.say(
+                console.print(f"  open {line}")
+        console.print(f"  user {BASIC_AUTH_USER}, password {credentials.secret}")
+        console.print(
             "  for programs: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; PREFECT_API_AUTH_STRING as user:password"
         )
-        console.say("  anyone who has it can run code here: do not share it. A new one: windvane secret --renew")
+        console.print("  anyone who has it can run code here: do not share it. A new one: windvane secret --renew")
     return {"secret": credentials.secret}

@@ -33,7 +33,7 @@ class BrokenColumn:
     """A column, what became of it, and how much that explains which no change of customers would, in nats."""
 
     column: str
-    said: str
+    text: str
     nats: float
 
 
@@ -68,8 +68,8 @@ def _find_silence(column: PairedColumn, thinned: float) -> BrokenColumn | None:
     if now.mean() - before.mean() < _MIN_SILENT_SHARE:
         return None
     was, has = (np.array([m.sum(), (~m).sum()], dtype=np.float64) * thinned for m in (before, now))
-    said = f"{column.name} fell silent: {now.mean():.0%} of its values are missing, {before.mean():.0%} before"
-    return BrokenColumn(column.name, said, window_states.compute_misfit(was, has))
+    text = f"{column.name} fell silent: {now.mean():.0%} of its values are missing, {before.mean():.0%} before"
+    return BrokenColumn(column.name, text, window_states.compute_misfit(was, has))
 
 
 def _find_stuck_value(column: PairedColumn, thinned: float, stretch: NDArray[np.int64] | None) -> BrokenColumn | None:
@@ -89,8 +89,8 @@ def _find_stuck_value(column: PairedColumn, thinned: float, stretch: NDArray[np.
     has, had = np.array([share, 1 - share]) * len(now), np.array([usual, 1 - usual]) * len(before)
     whole = window_states.compute_misfit(has * thinned, had * thinned)
     word = f"{value:g}" if column.number else repr(column.words[int(value)])
-    said = f"{column.name} is stuck at {word} in {stuck:.0%} of the rows"
-    return BrokenColumn(column.name, said, whole * stuck - 2 * after)
+    text = f"{column.name} is stuck at {word} in {stuck:.0%} of the rows"
+    return BrokenColumn(column.name, text, whole * stuck - 2 * after)
 
 
 def _compute_usual_share(values: NDArray[np.float64], stretch: NDArray[np.int64] | None) -> float:
@@ -120,8 +120,8 @@ def _find_other_unit(column: PairedColumn, thinned: float) -> BrokenColumn | Non
     after, share, a, b, cost = min(fits, key=lambda f: f[0] + f[4])
     nats = _fit_tilt(before, now, thinned) - after - cost
     formula = f"x {a:.4g}" + (f" {b:+.4g}" if b else "")
-    said = f"{column.name} looks like another unit ({formula}) in {share:.0%} of the rows"
-    return BrokenColumn(column.name, said, nats)
+    text = f"{column.name} looks like another unit ({formula}) in {share:.0%} of the rows"
+    return BrokenColumn(column.name, text, nats)
 
 
 def _fit_mixture(
@@ -183,8 +183,8 @@ def _find_renamed_category(column: PairedColumn, thinned: float) -> BrokenColumn
     has, had = (np.array([counts[old], counts.sum() - counts[old]]) for counts in (now, before))
     went = window_states.compute_misfit(has * thinned, had * thinned)
     words = column.words
-    said = f"{column.name}: {words[new]!r} seems to be the new name of {words[old]!r}"
-    return BrokenColumn(column.name, said, max(went, apart[0]) - 2 * apart[1] - 2.0)
+    text = f"{column.name}: {words[new]!r} seems to be the new name of {words[old]!r}"
+    return BrokenColumn(column.name, text, max(went, apart[0]) - 2 * apart[1] - 2.0)
 
 
 def _merge_rare_counts(counts: NDArray[np.float64], usual: NDArray[np.float64]) -> NDArray[np.float64]:

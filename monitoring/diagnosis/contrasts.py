@@ -140,12 +140,12 @@ def contrast_inputs_given(found: ContrastFeatures, basis: FloatArray, sides: Sam
     """P(x | what the basis holds): features freed of it, and of how it separates window from record (Frisch & Waugh)."""
     free = remove_linear_part(found.values, basis)
     side = np.repeat([0.0, 1.0], sides.rows)
-    told = side - remove_linear_part(side[:, None], basis)[:, 0]
-    return _make_contrast(_score_doubly_robust(free, told, sides), found.names, sides)
+    residual = side - remove_linear_part(side[:, None], basis)[:, 0]
+    return _make_contrast(_score_doubly_robust(free, residual, sides), found.names, sides)
 
 
 def contrast_labels_given_inputs(
-    errors: FloatArray, found: ContrastFeatures, more: FloatArray, told: FloatArray, sides: SampleBlocks
+    errors: FloatArray, found: ContrastFeatures, more: FloatArray, residual: FloatArray, sides: SampleBlocks
 ) -> Contrast:
     """P(y | x). errors: (rows, e) that have mean 0 whatever x is, as long as P(y | x) is as in the record. more: (rows, f)
     what they may depend on beside the inputs. told: (rows,) chance of each row to be of the window, by its inputs.
@@ -153,21 +153,21 @@ def contrast_labels_given_inputs(
     Where inputs moved too, (window - told) * error keeps mean 0 if either is right (doubly robust scores: Robins & Rotnitzky,
     J. American Statistical Association 90, 1995).
     """
-    levels = np.column_stack([np.ones(len(told)), more])
+    levels = np.column_stack([np.ones(len(residual)), more])
     products = [errors * level[:, None] for level in levels.T]
-    plain = _score_doubly_robust(np.column_stack(products), told, sides)
+    plain = _score_doubly_robust(np.column_stack(products), residual, sides)
     # Freed of what the answer tells: else each column that the answer depends on would seem to be the place.
     free = remove_linear_part(found.values, levels)
-    by_column = _score_doubly_robust(np.column_stack([e[:, None] * free for e in errors.T]), told, sides)
+    by_column = _score_doubly_robust(np.column_stack([e[:, None] * free for e in errors.T]), residual, sides)
     names = found.names * errors.shape[1]
     whole, parts = _make_contrast(plain, ("",) * len(plain), sides), _make_contrast(by_column, names, sides)
     return Contrast(max(whole.nats, parts.nats), parts.columns)
 
 
-def _score_doubly_robust(values: FloatArray, told: FloatArray, sides: SampleBlocks) -> FloatArray:
+def _score_doubly_robust(values: FloatArray, residual: FloatArray, sides: SampleBlocks) -> FloatArray:
     """Scores sum(window - told) * values as differences of two means in standard errors."""
     side, total = np.repeat([0.0, 1.0], sides.rows), sum(sides.rows)
-    weighed = values * np.abs(side - told)[:, None]
+    weighed = values * np.abs(side - residual)[:, None]
     return sides.apart(weighed * np.repeat(sides.rows, sides.rows)[:, None], total)
 
 

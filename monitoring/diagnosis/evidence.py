@@ -81,21 +81,21 @@ def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
     found = contrasts.build_contrast_features(read, len(record) + len(window))
     all_rows = _form_sample_blocks(record, window, problem)
     made = [window_frames.read_frame_predictions(side, record, kind, problem.target) for side in (record, window)]
-    told = _estimate_chances(case, made, all_rows)
+    estimates = _estimate_chances(case, made, all_rows)
     blocks = all_rows.record[0]
     broken = broken_columns.find_broken_columns(read, thin, blocks.label if blocks.kind == "time" else None)
     sound = found.drop(tuple(b.column for b in broken))
-    moved = contrasts.contrast_inputs(found, all_rows, told)
+    moved = contrasts.contrast_inputs(found, all_rows, estimates)
     rest = contrasts.contrast_inputs(sound, all_rows, None) if broken else moved
-    by_answer = contrasts.contrast_inputs_given(found, _build_prediction_basis(made, kind), all_rows)
+    by_prediction = contrasts.contrast_inputs_given(found, _build_prediction_basis(made, kind), all_rows)
     labels = given = drifted = Contrast()
     came = window_frames.mask_labelled(window, problem.target)
     labelled = int(came.sum()) if came.sum() >= MIN_JUDGED_ROWS else 0
     if labelled:
-        labels, drifted, given = _contrast_labelled_rows(case, came, found, told, made)
+        labels, drifted, given = _contrast_labelled_rows(case, came, found, estimates, made)
     seen, own = (window_states.read_state_values(side, record, columns, kind, problem) for side in (window, record))
     seasons = tuple(window_states.match_season(state, seen, own, thin) for state in case.known_states)
-    moves = (moved, rest, labels, drifted, given, by_answer)
+    moves = (moved, rest, labels, drifted, given, by_prediction)
     return ChangeEvidence(len(window), labelled, *moves, broken, seasons, not kind.continuous)
 
 
@@ -143,7 +143,7 @@ def _contrast_labelled_rows(
     case: DiagnosisCase,
     came: NDArray[np.bool_],
     found: ContrastFeatures,
-    told: NDArray[np.float64],
+    estimates: NDArray[np.float64],
     made: list[Predictions],
 ) -> tuple[Contrast, Contrast, Contrast]:
     """P(y), P(y | x), P(x | y) from the rows whose labels have come."""
@@ -152,22 +152,22 @@ def _contrast_labelled_rows(
     rows = np.concatenate([np.ones(len(record), dtype=bool), came])
     sides = _form_sample_blocks(record, late, problem)
     some = ContrastFeatures(found.values[rows], found.names)
-    sure = np.minimum(told[rows], _MAX_CHANCE)
+    sure = np.minimum(estimates[rows], _MAX_CHANCE)
     odds = sure / (1 - sure) * came.mean()
     truth = [kind.truth(side[problem.target]) for side in (record, late)]
-    answer = np.concatenate([_get_prediction_number(side) for side in made])[rows]
+    prediction = np.concatenate([_get_prediction_number(side) for side in made])[rows]
     if kind.continuous:
         y = np.concatenate(truth)
         scale = np.concatenate([model.record, model.rows(late)]) if model.folds else np.ones(len(y))
         if problem.headline != "mae":
             scale = np.sqrt(np.maximum(scale, 0))
-        errors, basis = _compute_residuals(y, answer, scale, len(record)), contrasts.build_number_basis(y)
+        errors, basis = _compute_residuals(y, prediction, scale, len(record)), contrasts.build_number_basis(y)
         labels = contrasts.contrast_labels(y[:, None], sides, number=True)
     else:
         errors, classes = _compute_class_residuals(record, late, kind, problem)
         basis = contrasts.build_class_basis(classes)
         labels = contrasts.contrast_labels(basis, sides, number=False)
-    place = contrasts.rank_values(answer)
+    place = contrasts.rank_values(prediction)
     more = np.column_stack([place, np.abs(place) - 0.5])
     if not kind.continuous:
         logs = np.concatenate([window_loss.compute_log_probabilities(m) for m in made])[rows]
@@ -178,11 +178,11 @@ def _contrast_labelled_rows(
 
 
 def _compute_residuals(
-    y: NDArray[np.float64], answer: NDArray[np.float64], scale: NDArray[np.float64], record: int
+    y: NDArray[np.float64], prediction: NDArray[np.float64], scale: NDArray[np.float64], record: int
 ) -> NDArray[np.float64]:
     """Errors in units of the loss expected, and by how much they are larger than in the record: (rows, 2)."""
     floor = 0.1 * float(scale[:record].mean()) or 1.0
-    z = np.clip((y - answer) / np.maximum(scale, floor), -_MAX_ERROR, _MAX_ERROR)
+    z = np.clip((y - prediction) / np.maximum(scale, floor), -_MAX_ERROR, _MAX_ERROR)
     return np.column_stack([z - z[:record].mean(), np.abs(z) - np.abs(z[:record]).mean()])
 
 

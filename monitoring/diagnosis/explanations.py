@@ -60,8 +60,8 @@ def diagnose_change(case: DiagnosisCase, drift: DriftResult, quality: Performanc
 def apply_drift_result(clues: ChangeEvidence, drift: DriftResult) -> ChangeEvidence:
     """Clues with what drift knows better: how much inputs move without any change, and columns that fell silent."""
     known = {b.column for b in clues.broken}
-    told = [f for f in drift.findings if f.alarm and f.aspect in ("silent", "type") and f.column not in known]
-    reported = tuple(BrokenColumn(f.column, f.said, _MAX_NATS) for f in told)
+    alarming = [f for f in drift.findings if f.alarm and f.aspect in ("silent", "type") and f.column not in known]
+    reported = tuple(BrokenColumn(f.column, f.said, _MAX_NATS) for f in alarming)
     if drift.alarm or drift.p is None:
         return replace(clues, broken=clues.broken + reported)
     most = -log(max(drift.p, 1e-9))
@@ -159,15 +159,15 @@ def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
         "concept drift": "the same inputs have other labels than on the champion's record",
     }
     if change == "broken data":
-        said = "; ".join(b.said for b in clues.broken[:3])
+        reason = "; ".join(b.text for b in clues.broken[:3])
     elif change == "seasonal return":
         nearest = min(clues.seasons, key=lambda s: (s.here, s.name))
-        said = f"the window is unlike the champion's record, and like {nearest.name}"
+        reason = f"the window is unlike the champion's record, and like {nearest.name}"
     else:
-        said = named[change]
+        reason = named[change]
     if clues.labelled:
-        return f"{said} ({clues.labelled:,} of {clues.rows:,} rows have labels)"
+        return f"{reason} ({clues.labelled:,} of {clues.rows:,} rows have labels)"
     blind = "without labels a concept drift cannot be seen"
     if change == "label drift":
         blind = "without labels this is a guess from the predictions, and a concept drift cannot be seen"
-    return f"{said}; {blind}"
+    return f"{reason}; {blind}"

@@ -58,11 +58,11 @@ def find_absent_columns(
     found = []
     for name in (column.name for column in wanted):
         if name in twice:
-            said = "the window has this column twice; the first one was compared"
-            found.append(DriftFinding(name, "type", _CERTAIN_SCORE, 0.0, True, said))
+            note = "the window has this column twice; the first one was compared"
+            found.append(DriftFinding(name, "type", _CERTAIN_SCORE, 0.0, True, note))
         if name not in window and name in reference:
-            said = "the column is gone from the window"
-            found.append(DriftFinding(name, "silent", _CERTAIN_SCORE, 0.0, True, said))
+            note = "the column is gone from the window"
+            found.append(DriftFinding(name, "silent", _CERTAIN_SCORE, 0.0, True, note))
     return found
 
 

@@ -50,13 +50,13 @@ def detect_drift(compared: Comparison, level: float, *, hurry: bool = False) -> 
 
     `hurry`: stop counting once the alarm is ruled out; the alarm is the same, limits are rough.
     """
-    asked = _prepare(compared, level)
-    if isinstance(asked, DriftResult):
-        return asked
+    prepared = _prepare(compared, level)
+    if isinstance(prepared, DriftResult):
+        return prepared
     with limit_to_one_thread():
-        limits = _find_limits(asked, level, distances, hurry=hurry)
+        limits = _find_limits(prepared, level, distances, hurry=hurry)
         values = np.concatenate([s.values() for s in limits.scorers])
-        return _make_result(asked, limits, values, limits.alarms, [*asked.broken], asked.notes)
+        return _make_result(prepared, limits, values, limits.alarms, [*prepared.broken], prepared.notes)
 
 
 def report(compared: Comparison, level: float) -> tuple[DriftResult, str | None]:
@@ -64,25 +64,27 @@ def report(compared: Comparison, level: float) -> tuple[DriftResult, str | None]
 
     A report that fails leaves the alarm open, with the reason. None for a page: too few rows, or nothing that can be compared.
     """
-    asked = _prepare(compared, level)
-    if isinstance(asked, DriftResult):
-        return asked, None
-    notes = asked.notes
+    prepared = _prepare(compared, level)
+    if isinstance(prepared, DriftResult):
+        return prepared, None
+    notes = prepared.notes
     with limit_to_one_thread():
         try:
             try:
-                limits = _find_limits(asked, level, distances)
+                limits = _find_limits(prepared, level, distances)
             except Exception as e:  # noqa: BLE001 (whatever is wrong with our distances must not silence the alarm)
-                limits = _find_limits(asked, level, distances.ScipyDistances())
+                limits = _find_limits(prepared, level, distances.ScipyDistances())
                 notes = [*notes, f"limits were found by SciPy's distances, because the fast ones failed: {_named(e)}"]
             exchanges, measures = [s.exchange for s in limits.scorers], [s.measures for s in limits.scorers]
-            read = evidently.write_evidently_report(exchanges, measures, limits.bounds(), asked.broken, limits.loudest)
+            read = evidently.write_evidently_report(
+                exchanges, measures, limits.bounds(), prepared.broken, limits.loudest
+            )
         except Exception as e:  # noqa: BLE001 (whatever fails there, the answer is that nobody can tell, with the reason)
-            said = f"cannot tell whether anything moved: its report failed: {_named(e)}"
-            note = "; ".join([said, *(f"{f.column}: {f.said}" for f in asked.broken), *notes])
-            return DriftResult(None, None, None, None, level, (), *asked.sizes, note), None
-        broken = asked.broken if read.broken else []
-        return _make_result(asked, limits, read.values, read.alarms, broken, notes), read.page
+            text = f"cannot tell whether anything moved: its report failed: {_named(e)}"
+            note = "; ".join([text, *(f"{f.column}: {f.said}" for f in prepared.broken), *notes])
+            return DriftResult(None, None, None, None, level, (), *prepared.sizes, note), None
+        broken = prepared.broken if read.broken else []
+        return _make_result(prepared, limits, read.values, read.alarms, broken, notes), read.page
 
 
 @dataclass(frozen=True)
@@ -161,14 +163,14 @@ def _prepare(compared: Comparison, level: float) -> _Prepared | DriftResult:
     return _Prepared(rows, wanted, label, broken, sizes, notes)
 
 
-def _find_limits(asked: _Prepared, level: float, by: Distances, *, hurry: bool = False) -> _Limits:
+def _find_limits(prepared: _Prepared, level: float, by: Distances, *, hurry: bool = False) -> _Limits:
     """Limits for all measures, by exchanging rows."""
-    scorers = [PermutationScorer(build_permutation(asked.rows, asked.wanted), by)] if asked.wanted else []
-    if asked.label is not None:
-        labelled = asked.rows.labelled(asked.label.name)
-        scorers.append(PermutationScorer(build_permutation(labelled, [asked.label]), by))
+    scorers = [PermutationScorer(build_permutation(prepared.rows, prepared.wanted), by)] if prepared.wanted else []
+    if prepared.label is not None:
+        labelled = prepared.rows.labelled(prepared.label.name)
+        scorers.append(PermutationScorer(build_permutation(labelled, [prepared.label]), by))
     found = calibrate_scores(scorers, level, hurry=hurry)
-    if asked.rows.time is None:
+    if prepared.rows.time is None:
         return _Limits(scorers, found, None, level, [])
     usual = calibration.score_against_past(scorers, level)
     if isinstance(usual, SeasonalScores):
@@ -180,7 +182,7 @@ def _find_limits(asked: _Prepared, level: float, by: Distances, *, hurry: bool =
 
 
 def _make_result(
-    asked: _Prepared,
+    prepared: _Prepared,
     by: _Limits,
     values: FloatArray,
     alarms: NDArray[np.bool_],
@@ -188,8 +190,8 @@ def _make_result(
     notes: list[str],
 ) -> DriftResult:
     """The verdict, of each measure's value and alarm (measures,); `broken`: the columns that speak whatever is measured."""
-    rows, found, usual = asked.rows, by.found, by.usual
-    words = FindingTexts(rows.reference, rows.window, asked.wanted + [c for c in [asked.label] if c], rows.time)
+    rows, found, usual = prepared.rows, by.found, by.usual
+    words = FindingTexts(rows.reference, rows.window, prepared.wanted + [c for c in [prepared.label] if c], rows.time)
     findings = sorted(
         broken + _make_findings(by, values, alarms, words),
         key=lambda f: (not f.alarm, -f.distance, f.column, f.aspect),
@@ -197,8 +199,8 @@ def _make_result(
     statistic, limit, p = found.statistic, found.limit, found.p
     if usual is not None:
         statistic, limit, p = float(usual.scores.max()), usual.limit, max(p, usual.p)
-    alarm, said = any(f.alarm for f in findings), "; ".join(notes + by.notes) or None
-    return DriftResult(alarm, statistic, limit, p, by.level, tuple(findings), *asked.sizes, said)
+    alarm, text = any(f.alarm for f in findings), "; ".join(notes + by.notes) or None
+    return DriftResult(alarm, statistic, limit, p, by.level, tuple(findings), *prepared.sizes, text)
 
 
 def _find_label_column(rows: SampledRows, target: str | None, wanted: list[ComparedColumn]) -> ComparedColumn | None:
@@ -222,12 +224,12 @@ def _make_findings(
     findings = []
     for i in loudest.values():
         measure, alarm = by.found.measures[i], bool(alarms[i])
-        aspect, said = words.describe(measure, float(values[i])) if alarm else (measure.aspect, "as usual")
-        findings.append(DriftFinding(measure.column, aspect, float(by.scores[i]), float(by.limits[i]), alarm, said))
+        aspect, text = words.describe(measure, float(values[i])) if alarm else (measure.aspect, "as usual")
+        findings.append(DriftFinding(measure.column, aspect, float(by.scores[i]), float(by.limits[i]), alarm, text))
     return findings
 
 
 def _named(error: Exception) -> str:
     """An error in one line."""
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_LONGEST]}" if text else type(error).__name__

@@ -68,8 +68,8 @@ def write_evidently_report(
     Raises whatever Evidently raises, and ValueError where a test of the report gave no result.
     """
     frame = _Frames(exchanges, broken)
-    asked, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
-    shown = [_metric(frame, *one, low, high, drawn) for one, low, high in zip(asked, *bounds, strict=True)]
+    measured, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
+    shown = [_metric(frame, *one, low, high, drawn) for one, low, high in zip(measured, *bounds, strict=True)]
     gone = [
         WindowMeasure(column=frame.names[f.column], how="columns", value=2 * (f.aspect == "type"), tests=_tests(1, 1))
         for f in broken

@@ -45,15 +45,15 @@ class FindingTexts:
         both = np.asarray(values)
         sides = both[:rows][~gone[:rows]], both[rows:][~gone[rows:]]
         if measure.how == "range":
-            said = _describe_range(*sides)
+            text = _describe_range(*sides)
         elif column.read != "category":
-            said = _describe_numbers(*sides)
+            text = _describe_numbers(*sides)
         elif measure.how == "new categories":
-            said = _describe_new_categories(*sides)
+            text = _describe_new_categories(*sides)
         else:
-            said = _describe_categories(*sides)
+            text = _describe_categories(*sides)
         named = _DISTANCES.get(measure.how)
-        return measure.aspect, said if named is None else f"{said}; {named.format(value)}"
+        return measure.aspect, text if named is None else f"{text}; {named.format(value)}"
 
     def _describe_correlation(self, column: ComparedColumn) -> str:
         """Of the pairs with this column the one whose rank correlation moved most."""

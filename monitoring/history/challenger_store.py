@@ -38,9 +38,9 @@ class ChallengerStore:
         folder: Path,
         settings: Settings,
         spec: ModelConfiguration,
-        teaching: Callable[[str], None] = lambda start: None,
+        on_fit: Callable[[str], None] = lambda start: None,
     ) -> None:
-        self._settings, self._spec, self._teaching = settings, spec, teaching
+        self._settings, self._spec, self._on_fit = settings, spec, on_fit
         self._folder = folder / _hash_configuration(settings, spec)
 
     def challenger(self, cut: WindowedTable, digests: Sequence[str], window: int) -> NDArray[np.float64]:
@@ -58,11 +58,11 @@ class ChallengerStore:
                 with suppress(LookupError):  # gone or damaged: taught again
                     pipeline = _load_challenger(stored, kept["sha256"])
                     return pipeline, FeatureColumns(**{k: tuple(v) for k, v in kept["columns"].items()})
-            self._teaching(cut.starts[window])
-            taught = time_windows.select_recent_rows(cut.rows.iloc[:rows], self._settings)
+            self._on_fit(cut.starts[window])
+            train_rows = time_windows.select_recent_rows(cut.rows.iloc[:rows], self._settings)
             if self._settings.data.max_rows is not None:
-                taught = taught.tail(self._settings.data.max_rows)
-            pipeline, columns = loss_matrix.fit_configuration(self._settings, self._spec, taught)
+                train_rows = train_rows.tail(self._settings.data.max_rows)
+            pipeline, columns = loss_matrix.fit_configuration(self._settings, self._spec, train_rows)
             sha256 = model_files.save_pipeline(pipeline, stored)
             kept.clear()
             kept.update(rows=rows, sha256=sha256, columns=asdict(columns), losses={})

@@ -149,8 +149,8 @@ def find_first_window(windows: int) -> int:
 
 def count_held_out_windows(model: int, trailing: int | None) -> int:
     """How many windows before `model` are its held-out record."""
-    taught = model if trailing is None else min(model, trailing)
-    return max(1, min(round(HELD_OUT_SHARE * taught), model - 1))
+    trained = model if trailing is None else min(model, trailing)
+    return max(1, min(round(HELD_OUT_SHARE * trained), model - 1))
 
 
 def build_loss_matrix(
@@ -203,8 +203,8 @@ def compute_row_losses(
     """A fitted pipeline's loss on each of some labelled rows (n,)."""
     kind = definitions.load_problem_type(settings.problem.kind)
     with model_pipeline.limit_to_one_thread():
-        said = kind.predict(pipeline, features.conform_frame(rows, columns, "the table"))
-    return kind.loss(kind.truth(rows[settings.problem.target]), said, settings.problem.headline)
+        predictions = kind.predict(pipeline, features.conform_frame(rows, columns, "the table"))
+    return kind.loss(kind.truth(rows[settings.problem.target]), predictions, settings.problem.headline)
 
 
 def _compute_rows(job: MatrixJob, models: Sequence[int], cores: int) -> Iterator[tuple[int, NDArray[np.float64]]]:

@@ -62,24 +62,24 @@ class ReplayResult:
     loss_name: str
     window: str
     dated: bool
-    taught: int
+    trained_rows: int
     chapters: tuple[ReplayedWindow, ...]
 
     @property
-    def told(self) -> tuple[ReplayedWindow, ...]:
+    def measured(self) -> tuple[ReplayedWindow, ...]:
         """The windows of which a label came: the others cost an unknown amount."""
         return tuple(c for c in self.chapters if isfinite(c.loss))
 
     @property
     def never(self) -> PolicyTotals:
         """The first champion for ever."""
-        loss = sum(c.never for c in self.told)
+        loss = sum(c.never for c in self.measured)
         return PolicyTotals(loss, 0, 0, loss)
 
     @property
     def ours(self) -> PolicyTotals:
         """The policy that was played."""
-        loss, spent = sum(c.loss for c in self.told), sum(c.price for c in self.chapters)
+        loss, spent = sum(c.loss for c in self.measured), sum(c.price for c in self.chapters)
         ended = [c.ending for c in self.chapters]
         return PolicyTotals(loss, ended.count("promoted"), ended.count("refused"), loss + spent)
 
@@ -96,16 +96,16 @@ class ReplayResult:
         return f"Retrained {laps} time{'s' * (laps != 1)} by itself: {share}, cost of all laps included"
 
 
-def summarize_assessment(look: WindowAssessment) -> str:
+def summarize_assessment(assessment: WindowAssessment) -> str:
     """What a check found, in a few words: what moved, and how the window's loss compares with the champion's own record."""
-    drift, quality, said = look.drift, look.quality, []
+    drift, quality, parts = assessment.drift, assessment.quality, []
     if drift.alarm:
-        kind = "drift" if look.diagnosis.change == "none" else look.diagnosis.change
-        said.append(f"{kind} in {', '.join(drift.columns[:2])}")
+        kind = "drift" if assessment.diagnosis.change == "none" else assessment.diagnosis.change
+        parts.append(f"{kind} in {', '.join(drift.columns[:2])}")
     if quality.excess is not None and quality.reference > 0:
         share = quality.excess / quality.reference
-        said.append(f"loss {abs(share):.0%} {'above' if share >= 0 else 'below'} its record")
-    return "; ".join(said) or "no labels yet"
+        parts.append(f"loss {abs(share):.0%} {'above' if share >= 0 else 'below'} its record")
+    return "; ".join(parts) or "no labels yet"
 
 
 _ENDING_LEVELS = {"promoted": "pass", "refused": "warn", "skipped": "warn", None: "stop"}
@@ -113,7 +113,7 @@ _ENDING_LEVELS = {"promoted": "pass", "refused": "warn", "skipped": "warn", None
 
 def render_replay_page(story: ReplayResult, picture: bytes) -> str:
     """The page with its picture (a PNG's bytes), as text."""
-    count, never, ours = len(story.told) or 1, story.never, story.ours
+    count, never, ours = len(story.measured) or 1, story.never, story.ours
     facts = [
         (_format_loss(never.loss / count), f"{story.loss_name} per row and window, never retrained"),
         (_format_loss(ours.loss / count), f"with Windvane, policy {story.policy}"),
@@ -145,19 +145,19 @@ _WIDTH_INCHES, _HEIGHT_INCHES, _LINE_INCHES = 10.0, 4.7, 0.2
 
 def draw_replay(story: ReplayResult) -> Figure:
     """The figure of a story; tasks/reports/style.py saves it."""
-    marked = [c for c in story.chapters if c.ending == "promoted" or c.action == "rollback"]
-    room = _LINE_INCHES * (-(-min(len(marked), MAX_LISTED_CAUSES) // CAUSE_COLUMNS) + 1)
+    highlighted = [c for c in story.chapters if c.ending == "promoted" or c.action == "rollback"]
+    room = _LINE_INCHES * (-(-min(len(highlighted), MAX_LISTED_CAUSES) // CAUSE_COLUMNS) + 1)
     height = _HEIGHT_INCHES + room
-    said = (
+    parts = (
         f"{story.loss_name.capitalize()} per row, {len(story.chapters)} windows of {story.window}, each predicted by the model "
         f"that served then; policy {story.policy}, {story.ours.refused} laps refused by the gate"
     )
-    figure, (ax,) = build_figure(f"{story.project}: {story.verdict()}", said, width=_WIDTH_INCHES, height=height)
+    figure, (ax,) = build_figure(f"{story.project}: {story.verdict()}", parts, width=_WIDTH_INCHES, height=height)
     inner = (0.005, room / height, 0.99, 1 - 0.68 / height - room / height)
     figure.set_layout_engine("constrained", rect=inner, w_pad=0.08, h_pad=0.06)
     _draw_losses(ax, story)
-    _draw_marks(ax, story, marked)
-    _draw_causes(figure, story, marked, height)
+    _draw_highlights(ax, story, highlighted)
+    _draw_causes(figure, story, highlighted, height)
     return figure
 
 
@@ -166,9 +166,9 @@ def _get_position(story: ReplayResult, chapter: ReplayedWindow) -> Any:
 
 
 def _draw_losses(ax: Axes, story: ReplayResult) -> None:
-    told = story.told
-    x = [_get_position(story, c) for c in told]
-    never, ours = [c.never for c in told], [c.loss for c in told]
+    measured = story.measured
+    x = [_get_position(story, c) for c in measured]
+    never, ours = [c.never for c in measured], [c.loss for c in measured]
     saved = [n > o for n, o in zip(never, ours, strict=True)]
     ax.fill_between(x, never, ours, where=saved, color=BLUE, alpha=0.08, lw=0)
     ax.plot(x, never, color=GREY, linewidth=1.4, zorder=2)
@@ -190,9 +190,9 @@ def _draw_losses(ax: Axes, story: ReplayResult) -> None:
         ax.set_xlabel("window", fontsize=9, color=SOFT_INK)
 
 
-def _draw_marks(ax: Axes, story: ReplayResult, marked: list[ReplayedWindow]) -> None:
+def _draw_highlights(ax: Axes, story: ReplayResult, highlighted: list[ReplayedWindow]) -> None:
     """A numbered circle where a new champion came, a square where the old one came back, a tick where the gate refused."""
-    for number, chapter in enumerate(marked, 1):
+    for number, chapter in enumerate(highlighted, 1):
         x, y, back = _get_position(story, chapter), chapter.loss, chapter.action == "rollback"
         colour = PURPLE if back else VERMILION
         ax.axvline(x, color=colour, linewidth=0.8, alpha=0.35, zorder=1)
@@ -206,24 +206,24 @@ def _draw_marks(ax: Axes, story: ReplayResult, marked: list[ReplayedWindow]) -> 
         ax.plot(refused, [0.015] * len(refused), "|", color=VERMILION, alpha=0.55, markersize=7, **foot)
 
 
-def _describe_mark(story: ReplayResult, chapter: ReplayedWindow) -> str:
+def _describe_highlight(story: ReplayResult, chapter: ReplayedWindow) -> str:
     when = chapter.start[:10] if story.dated else f"window {_get_position(story, chapter)}"
     better = "" if chapter.better is None else f"; new model {chapter.better:.0%} better"
     return f"{when}  {chapter.cause}" + ("; put back" if chapter.action == "rollback" else better)
 
 
-def _draw_causes(figure: Figure, story: ReplayResult, marked: list[ReplayedWindow], height: float) -> None:
-    listed = marked[:MAX_LISTED_CAUSES]
-    lines, said = -(-len(listed) // CAUSE_COLUMNS), [_describe_mark(story, c) for c in listed]
+def _draw_causes(figure: Figure, story: ReplayResult, highlighted: list[ReplayedWindow], height: float) -> None:
+    listed = highlighted[:MAX_LISTED_CAUSES]
+    lines, parts = -(-len(listed) // CAUSE_COLUMNS), [_describe_highlight(story, c) for c in listed]
     room = (_WIDTH_INCHES / CAUSE_COLUMNS - 0.4) * 72
-    size = min([8.5, *(room / (0.53 * len(text)) for text in said)])
-    for i, (chapter, text) in enumerate(zip(listed, said, strict=True)):
+    size = min([8.5, *(room / (0.53 * len(text)) for text in parts)])
+    for i, (chapter, text) in enumerate(zip(listed, parts, strict=True)):
         column, line = divmod(i, lines)
         x = (0.12 + column * (_WIDTH_INCHES - 0.2) / CAUSE_COLUMNS) / _WIDTH_INCHES
         y = (_LINE_INCHES * (lines - line + 0.35)) / height
         colour = PURPLE if chapter.action == "rollback" else VERMILION
         figure.text(x, y, f"{i + 1}", fontsize=size, fontweight="bold", color=colour)
         figure.text(x + 0.22 / _WIDTH_INCHES, y, text, fontsize=size, color=INK)
-    more = f"{len(marked) - len(listed)} more in the page.  " if len(marked) > len(listed) else ""
+    more = f"{len(highlighted) - len(listed)} more in the page.  " if len(highlighted) > len(listed) else ""
     key = f"{more}Circles: a new champion, and why.  Ticks at the bottom: a lap whose model the gate refused."
     figure.text(0.12 / _WIDTH_INCHES, _LINE_INCHES * 0.4 / height, key, fontsize=8, color=SOFT_INK)

@@ -44,8 +44,8 @@ def advise_by_performance(past: PolicyInput) -> PolicyAdvice:
         return PolicyAdvice(False, "too few windows to know how losses vary")
     over, spread = float(past.served[-1] - past.record.mean()), float(past.record.std(ddof=1))
     z = over / spread if spread > 0 else np.copysign(np.inf, over) if over else 0.0
-    said = f"loss {z:.1f} standard deviations above the champion's record, {ALARM_STANDARD_DEVIATIONS:g} alarm"
-    return PolicyAdvice(z > ALARM_STANDARD_DEVIATIONS, said)
+    reason = f"loss {z:.1f} standard deviations above the champion's record, {ALARM_STANDARD_DEVIATIONS:g} alarm"
+    return PolicyAdvice(z > ALARM_STANDARD_DEVIATIONS, reason)
 
 
 def advise_by_staleness(past: PolicyInput) -> PolicyAdvice:
@@ -53,8 +53,8 @@ def advise_by_staleness(past: PolicyInput) -> PolicyAdvice:
     threshold of CARA (Mahadevan & Mathioudakis, Knowledge-Based Systems, 2024).
     """
     over = float((past.served - past.record.mean()).sum())
-    said = f"{over / past.price:.2f} of a lap's price lost against the champion's own record"
-    return PolicyAdvice(over > past.price, said)
+    reason = f"{over / past.price:.2f} of a lap's price lost against the champion's own record"
+    return PolicyAdvice(over > past.price, reason)
 
 
 def advise_by_drift(past: PolicyInput) -> PolicyAdvice:
@@ -117,30 +117,30 @@ def simulate_policy(
     cost: of a lap, in the champion's mean losses per window on its own held-out rows. fee: what training a challenger costs, as a
     share of a lap. delay: windows that labels take to come. alarm: for policies that need it.
     """
-    taught, serving, since = [matrix.first], 0, matrix.first
+    trained, serving, since = [matrix.first], 0, matrix.first
     every = policy.challengers(cost) if policy.challengers else None
     losses, models, retrained, decided = [], [], [], []
     paid = np.zeros(matrix.windows - matrix.first)
     for now in range(matrix.first, matrix.windows):
         known = now - delay
-        if now > matrix.first and known > taught[serving]:
-            champion = taught[serving]
+        if now > matrix.first and known > trained[serving]:
+            champion = trained[serving]
             price = cost * matrix.record(champion)
             rings = alarm(champion, now - 1) if alarm and policy.drift else None
-            models_known, losses_known = np.array(taught, dtype=np.int64), matrix.losses[taught, :known]
+            models_known, losses_known = np.array(trained, dtype=np.int64), matrix.losses[trained, :known]
             record = matrix.held_out(champion)
             advice = policy.advise(PolicyInput(models_known, losses_known, serving, since, record, price, now, rings))
             decided.append((now, advice))
             due = every is not None and (now - since) % every == 0
-            if (advice.retrain or due) and known > taught[-1]:
-                taught.append(known)
+            if (advice.retrain or due) and known > trained[-1]:
+                trained.append(known)
                 paid[now - matrix.first] += price * (0.0 if advice.retrain else fee)
             if advice.retrain:
-                serving, since = taught.index(known), now
+                serving, since = trained.index(known), now
                 paid[now - matrix.first] += price
                 retrained.append(now)
-        losses.append(matrix.losses[taught[serving], now])
-        models.append(taught[serving])
+        losses.append(matrix.losses[trained[serving], now])
+        models.append(trained[serving])
     return PolicySimulation(np.array(losses), np.array(models), tuple(retrained), paid, tuple(decided))
 
 

@@ -25,34 +25,40 @@ ACKNOWLEDGED_NOTE = "acknowledged"
 _MAX_PAUSE_WINDOWS = 8
 
 
-def decide_action(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+def decide_action(assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
     """What to do after a check, and why. `now`: the present in the events' own time, ledger text.
 
     Broken data comes first, then a champion that fails its probation, then the policy, then what forbids another lap.
     """
-    known = [one.quality.known_until for one in (*history.looks, look) if one.quality.known_until is not None]
+    known = [
+        one.quality.known_until for one in (*history.assessments, assessment) if one.quality.known_until is not None
+    ]
     decision = (
-        _stop_on_broken_data(look, history)
+        _stop_on_broken_data(assessment, history)
         or _roll_back_failed_probation(history.probation)
-        or _apply_policy(look, history, limits, now)
+        or _apply_policy(assessment, history, limits, now)
     )
-    if decision.action == "retrain" and (forbidden := _find_obstacle(look, history, limits, now)) is not None:
+    if decision.action == "retrain" and (forbidden := _find_obstacle(assessment, history, limits, now)) is not None:
         decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
     return replace(decision, cost=limits.cost, known_until=max(known, default=None))
 
 
-def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> Decision | None:
-    diagnosis = look.diagnosis
-    stops = [one for one in history.made if one.action == "stop" and one.version == look.version]
+def _stop_on_broken_data(assessment: WindowAssessment, history: DecisionHistory) -> Decision | None:
+    diagnosis = assessment.diagnosis
+    stops = [one for one in history.made if one.action == "stop" and one.version == assessment.version]
     accepted = {column for one in stops if one.note == ACKNOWLEDGED_NOTE for column in one.columns}
     # The alarm keeps its promise; what only looks odd beside it stops nobody.
     known = bool(diagnosis.columns) and set(diagnosis.columns) <= accepted
-    if look.drift.alarm and diagnosis.change == "broken data" and not known:
+    if assessment.drift.alarm and diagnosis.change == "broken data" and not known:
         until = "No training on them until that is fixed, or accepted with `windvane monitor --acknowledge`"
         return Decision("stop", f"the data seem broken: {diagnosis.why}. {until}", remedy="person")
     stopped = [one for one in stops if one.state in OPEN_DECISION_STATES]
-    if stopped and look.drift.statistic is None:
-        since = "too few rows have come since to decide" if look.drift.alarm is not None else str(look.drift.note)
+    if stopped and assessment.drift.statistic is None:
+        since = (
+            "too few rows have come since to decide"
+            if assessment.drift.alarm is not None
+            else str(assessment.drift.note)
+        )
         return Decision("wait", f"the data seemed broken {stopped[-1].at[:10]}, and {since}")
     return None
 
@@ -68,87 +74,101 @@ def _roll_back_failed_probation(probation: ProbationResult | None) -> Decision |
     )
 
 
-def _apply_policy(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+def _apply_policy(assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
     """What the policy wants, whatever forbids it."""
     if limits.policy == "never":
-        return Decision("wait", f"retrain.policy is never; {_summarize_findings(look)}")
+        return Decision("wait", f"retrain.policy is never; {_summarize_findings(assessment)}")
     if limits.policy == "schedule":
-        return _decide_by_schedule(look, limits)
+        return _decide_by_schedule(assessment, limits)
     if limits.policy == "regret":
-        return _decide_by_regret(look, history)
-    if look.drift.alarm is None and (limits.policy == "drift" or look.quality.loss is None):
-        return Decision("wait", _summarize_findings(look))
-    if look.drift.statistic is None and look.quality.loss is None:
-        few = f"{look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
+        return _decide_by_regret(assessment, history)
+    if assessment.drift.alarm is None and (limits.policy == "drift" or assessment.quality.loss is None):
+        return Decision("wait", _summarize_findings(assessment))
+    if assessment.drift.statistic is None and assessment.quality.loss is None:
+        few = f"{assessment.stretch.rows} rows, {assessment.stretch.labelled} of them labelled"
         return Decision("wait", f"too few rows to decide: {few}")
     decide = _decide_by_staleness if limits.policy == "staleness" else _decide_by_performance
-    return _decide_by_drift(look) if limits.policy == "drift" else decide(look, history, limits, now)
+    return _decide_by_drift(assessment) if limits.policy == "drift" else decide(assessment, history, limits, now)
 
 
-def _decide_by_schedule(look: WindowAssessment, limits: DecisionLimits) -> Decision:
+def _decide_by_schedule(assessment: WindowAssessment, limits: DecisionLimits) -> Decision:
     if limits.scheduled:
-        return Decision("wait", f"retrain.policy is schedule: schedule.train starts laps; {_summarize_findings(look)}")
-    if not look.stretch.closed:
+        return Decision(
+            "wait", f"retrain.policy is schedule: schedule.train starts laps; {_summarize_findings(assessment)}"
+        )
+    if not assessment.stretch.closed:
         return Decision("wait", "retrain.policy is schedule: the window is not over yet")
-    said = f"retrain.policy is schedule: a window is over; {_summarize_findings(look)}"
-    return Decision("retrain", said, *_choose_depth(look))
+    reason = f"retrain.policy is schedule: a window is over; {_summarize_findings(assessment)}"
+    return Decision("retrain", reason, *_choose_depth(assessment))
 
 
-def _decide_by_regret(look: WindowAssessment, history: DecisionHistory) -> Decision:
+def _decide_by_regret(assessment: WindowAssessment, history: DecisionHistory) -> Decision:
     """What challengers show. It rests on windows that are over, so that few rows in the newest do not matter."""
     advice = history.advice
     if advice is None:
-        return Decision("wait", f"{_summarize_findings(look)}, but no challenger was compared")
+        return Decision("wait", f"{_summarize_findings(assessment)}, but no challenger was compared")
     if not advice.retrain:
-        return Decision("wait", f"{_summarize_findings(look)}; {advice.reason}", gain=advice.gain)
-    return Decision("retrain", f"{advice.reason}; {_summarize_findings(look)}", *_choose_depth(look), gain=advice.gain)
+        return Decision("wait", f"{_summarize_findings(assessment)}; {advice.reason}", gain=advice.gain)
+    return Decision(
+        "retrain", f"{advice.reason}; {_summarize_findings(assessment)}", *_choose_depth(assessment), gain=advice.gain
+    )
 
 
 def _decide_by_staleness(
-    look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+    assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Decision:
-    found = compute_staleness((*history.looks, look), history, limits, now)
+    found = compute_staleness((*history.assessments, assessment), history, limits, now)
     gain = found.pace * max(limits.probation, 1)
     if not found.windows:
-        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits)}")
+        return Decision(
+            "wait", f"{_summarize_findings(assessment)}, but {_explain_missing_performance(assessment, limits)}"
+        )
     without = f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
-    said = (
+    reason = (
         f"in {found.windows} window{'s' * (found.windows > 1)} since {found.since[:10]}{without * (found.estimated > 0)} the "
         f"champion has cost {found.total:+.2f} mean losses of a window beyond its own record (a lap costs {limits.cost:g})"
     )
     if found.total <= limits.cost:
-        missing = select_usable_performance(look, limits, now) is None
-        more = f"; {_explain_missing_performance(look, limits)}" if missing else ""
-        return Decision("wait", f"{_summarize_findings(look)}, but {said}{more}", gain=gain)
+        missing = select_usable_performance(assessment, limits, now) is None
+        more = f"; {_explain_missing_performance(assessment, limits)}" if missing else ""
+        return Decision("wait", f"{_summarize_findings(assessment)}, but {reason}{more}", gain=gain)
     # Of as many sums as there are windows the largest counts: each gets its share of the level (Bonferroni).
     if found.certainty <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
-        return Decision("wait", f"{said}, which may still be chance (standard error {found.error:.2f})", gain=gain)
-    return Decision("retrain", f"{said}; {_summarize_findings(look)}", *_choose_depth(look), gain=gain)
+        return Decision("wait", f"{reason}, which may still be chance (standard error {found.error:.2f})", gain=gain)
+    return Decision("retrain", f"{reason}; {_summarize_findings(assessment)}", *_choose_depth(assessment), gain=gain)
 
 
 def _decide_by_performance(
-    look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+    assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Decision:
-    quality = look.quality
-    if quality.loss is None or select_usable_performance(look, limits, now) is not quality or quality.excess is None:
-        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits)}")
+    quality = assessment.quality
+    if (
+        quality.loss is None
+        or select_usable_performance(assessment, limits, now) is not quality
+        or quality.excess is None
+    ):
+        return Decision(
+            "wait", f"{_summarize_findings(assessment)}, but {_explain_missing_performance(assessment, limits)}"
+        )
     share, error = quality.excess / quality.reference, compute_standard_error(quality, history) / quality.reference
-    said = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
-    gain = share * compute_window_share(look, history.usual_rows) * max(limits.probation, 1)
+    reason = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
+    gain = share * compute_window_share(assessment, history.usual_rows) * max(limits.probation, 1)
     if share <= NormalDist().inv_cdf(1 - limits.false_alarms) * error:
-        return Decision("wait", f"{said}, which is within chance; {_summarize_findings(look)}", gain=gain)
-    return Decision("retrain", f"{said}; {_summarize_findings(look)}", *_choose_depth(look), gain=gain)
+        return Decision("wait", f"{reason}, which is within chance; {_summarize_findings(assessment)}", gain=gain)
+    return Decision("retrain", f"{reason}; {_summarize_findings(assessment)}", *_choose_depth(assessment), gain=gain)
 
 
-def _decide_by_drift(look: WindowAssessment) -> Decision:
-    if not look.drift.alarm:
-        return Decision("wait", _summarize_findings(look))
-    if look.diagnosis.remedy == "wait":
-        return Decision("wait", f"{_summarize_findings(look)}: {look.diagnosis.why}")
-    return Decision("retrain", _summarize_findings(look), *_choose_depth(look))
+def _decide_by_drift(assessment: WindowAssessment) -> Decision:
+    if not assessment.drift.alarm:
+        return Decision("wait", _summarize_findings(assessment))
+    if assessment.diagnosis.remedy == "wait":
+        return Decision("wait", f"{_summarize_findings(assessment)}: {assessment.diagnosis.why}")
+    return Decision("retrain", _summarize_findings(assessment), *_choose_depth(assessment))
 
 
-def _find_obstacle(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> str | None:
+def _find_obstacle(
+    assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+) -> str | None:
     """Why there may be no lap now, or None."""
     laps = [one for one in history.made if one.action == "retrain"]
     if any(one.state in OPEN_DECISION_STATES for one in laps):
@@ -163,18 +183,18 @@ def _find_obstacle(look: WindowAssessment, history: DecisionHistory, limits: Dec
         spent = [at for at in counted if _measure_span(at, now) < limits.budget.span]
         if len(spent) >= limits.budget.laps:
             return f"budget: {len(spent)} retrainings since {min(spent)[:10]} (retrain.budget)"
-    return _find_refusal_pause(look, history, laps)
+    return _find_refusal_pause(assessment, history, laps)
 
 
-def _find_refusal_pause(look: WindowAssessment, history: DecisionHistory, laps: list[PastDecision]) -> str | None:
+def _find_refusal_pause(assessment: WindowAssessment, history: DecisionHistory, laps: list[PastDecision]) -> str | None:
     """Each lap that the gate refuses doubles the windows until the next: hardly more rows would be judged again, and refused again,
     or pass at last because they were tried so often (exponential back-off).
     """
-    refused = [one.at for one in laps if one.state == "done" and one.version == look.version]
+    refused = [one.at for one in laps if one.state == "done" and one.version == assessment.version]
     if len(refused) < 2:
         return None
     pause = min(2 ** (len(refused) - 1), _MAX_PAUSE_WINDOWS)
-    since = sum(seen.stretch.end > refused[-1] for seen in (*history.looks, look))
+    since = sum(seen.stretch.end > refused[-1] for seen in (*history.assessments, assessment))
     if since >= pause:
         return None
     return (
@@ -183,9 +203,9 @@ def _find_refusal_pause(look: WindowAssessment, history: DecisionHistory, laps: 
     )
 
 
-def _summarize_findings(look: WindowAssessment) -> str:
+def _summarize_findings(assessment: WindowAssessment) -> str:
     """What the check found, in a few words."""
-    drift, diagnosis = look.drift, look.diagnosis
+    drift, diagnosis = assessment.drift, assessment.diagnosis
     if drift.statistic is None:
         return drift.note or "too few rows to look for drift"
     if not drift.alarm:
@@ -195,22 +215,22 @@ def _summarize_findings(look: WindowAssessment) -> str:
     return f"{kind} in {names}" if names else kind
 
 
-def _explain_missing_performance(look: WindowAssessment, limits: DecisionLimits) -> str:
+def _explain_missing_performance(assessment: WindowAssessment, limits: DecisionLimits) -> str:
     """Why the window's quality does not count."""
-    if look.quality.loss is not None:
+    if assessment.quality.loss is not None:
         return f"its labels may still be incomplete (monitor.label_delay {limits.label_delay})"
-    missing, estimate = "its labels have not come", look.estimate
-    if look.stretch.labelled:
-        missing = f"only {look.stretch.labelled} rows are labelled"
+    missing, estimate = "its labels have not come", assessment.estimate
+    if assessment.stretch.labelled:
+        missing = f"only {assessment.stretch.labelled} rows are labelled"
     if estimate is None or estimate.loss is None:
         return f"{missing}, and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
-    if not look.drift.alarm:
+    if not assessment.drift.alarm:
         return f"{missing}, and no drift alarm confirms an estimate"
     return missing
 
 
-def _choose_depth(look: WindowAssessment) -> tuple[LapDepth, Remedy]:
-    remedy = look.diagnosis.remedy
+def _choose_depth(assessment: WindowAssessment) -> tuple[LapDepth, Remedy]:
+    remedy = assessment.diagnosis.remedy
     return ("search", "search") if remedy == "search" else ("refit", "labels" if remedy == "labels" else "refit")
 
 
@@ -243,24 +263,24 @@ class Staleness:
 
 
 def compute_staleness(
-    looks: tuple[WindowAssessment, ...], history: DecisionHistory, limits: DecisionLimits, now: str
+    assessments: tuple[WindowAssessment, ...], history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Staleness:
     """What the champion has cost since it began to serve, beyond what it promised on its own held-out rows.
 
     A window counts by its labels, where these have had their time to come; else by the estimate, if the drift alarm confirms it.
     """
     counted: list[_CountedWindow] = []
-    for look in looks:
-        quality = select_usable_performance(look, limits, now)
-        weight = compute_window_share(look, history.usual_rows)
+    for assessment in assessments:
+        quality = select_usable_performance(assessment, limits, now)
+        weight = compute_window_share(assessment, history.usual_rows)
         if quality is None or quality.excess is None or not quality.reference > 0 or weight == 0:
             continue
         error = compute_standard_error(quality, history) / quality.reference
-        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, look.stretch.start))
+        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, assessment.stretch.start))
     if not counted:
         return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, "")
     counted = _fill_unknown_errors(counted)
-    reference = looks[-1].quality.reference
+    reference = assessments[-1].quality.reference
     shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
     certainty, total, own, weights = -inf, 0.0, 0.0, 0.0
     for weight, excess, each, _, _ in reversed(counted):
@@ -275,13 +295,15 @@ def compute_staleness(
     return Staleness(total, error, certainty, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
 
 
-def select_usable_performance(look: WindowAssessment, limits: DecisionLimits, now: str) -> PerformanceResult | None:
+def select_usable_performance(
+    assessment: WindowAssessment, limits: DecisionLimits, now: str
+) -> PerformanceResult | None:
     """The quality that counts: by labels if their delay is over; else the estimate if the window's alarm confirms it."""
-    young = limits.label_delay and _measure_span(look.stretch.end, now) < limits.label_delay
-    if look.quality.loss is not None and not young:
-        return look.quality
-    estimate = look.estimate
-    return estimate if estimate is not None and estimate.loss is not None and look.drift.alarm else None
+    young = limits.label_delay and _measure_span(assessment.stretch.end, now) < limits.label_delay
+    if assessment.quality.loss is not None and not young:
+        return assessment.quality
+    estimate = assessment.estimate
+    return estimate if estimate is not None and estimate.loss is not None and assessment.drift.alarm else None
 
 
 def _measure_span(start: str, end: str) -> timedelta:
@@ -289,11 +311,11 @@ def _measure_span(start: str, end: str) -> timedelta:
     return datetime.fromisoformat(end) - datetime.fromisoformat(start)
 
 
-def compute_window_share(look: WindowAssessment, usual: float | None) -> float:
+def compute_window_share(assessment: WindowAssessment, usual: float | None) -> float:
     """How much of a usual window this one is. Of an open one it is not known where no window is usual yet: it waits."""
     if usual:
-        return look.stretch.rows / usual
-    return 1.0 if look.stretch.closed else 0.0
+        return assessment.stretch.rows / usual
+    return 1.0 if assessment.stretch.closed else 0.0
 
 
 def compute_standard_error(quality: PerformanceResult, history: DecisionHistory) -> float:

@@ -22,7 +22,7 @@ class PolicyInput:
     somebody measures one.
     """
 
-    taught: NDArray[np.int64]
+    trained: NDArray[np.int64]
     losses: NDArray[np.float64]
     serving: int
     since: int
@@ -39,7 +39,7 @@ class PolicyInput:
     @property
     def born(self) -> int:
         """The window before which the champion was trained."""
-        return int(self.taught[self.serving])
+        return int(self.trained[self.serving])
 
     @property
     def served(self) -> NDArray[np.float64]:
@@ -89,11 +89,11 @@ def advise_by_regret(past: PolicyInput, fixed: RegretConstants = DEFAULT_CONSTAN
     lasting = estimate_persistence(past, age, fixed, best.saved / back)
     worth = best.saved * lasting
     share = best.saved / past.price if past.price else np.inf * np.sign(best.saved)
-    said = (
+    reason = (
         f"retraining {back} window{'s' if back > 1 else ''} ago would have saved {share:.2f} of a lap's price, of "
         f"which {lasting:.0%} is expected to go on; {fixed.share:g} is enough"
     )
-    return PolicyAdvice(worth > fixed.share * past.price, said, max(worth, 0.0) / back * age)
+    return PolicyAdvice(worth > fixed.share * past.price, reason, max(worth, 0.0) / back * age)
 
 
 def choose_challenger_interval(cost: float, fixed: RegretConstants = DEFAULT_CONSTANTS) -> int:
@@ -106,11 +106,11 @@ def find_best_saving(past: PolicyInput, caution: float) -> RetrainingSaving | No
     challenger has met labelled rows.
     """
     champion, found = past.losses[past.serving], []
-    for model in np.flatnonzero((past.taught > past.born) & (past.taught < past.known)):
-        begun = int(past.taught[model])
-        won = champion[begun:] - past.losses[model, begun:]
+    for model in np.flatnonzero((past.trained > past.born) & (past.trained < past.known)):
+        started = int(past.trained[model])
+        won = champion[started:] - past.losses[model, started:]
         doubt = caution * sqrt(len(won)) * float(won.std(ddof=1)) if len(won) > 1 else 0.0
-        found.append(RetrainingSaving(float(won.sum()) - doubt, begun))
+        found.append(RetrainingSaving(float(won.sum()) - doubt, started))
     return max(found, key=lambda one: one.saved, default=None)
 
 
@@ -126,26 +126,26 @@ def estimate_persistence(
     now: the excess per window that is judged. Where it is larger than those of the past, so are the pasts that show 1: what came of
     small excesses shows little about a large one.
     """
-    horizon = max(1, min(age, (past.known - int(past.taught[0])) // 3))
+    horizon = max(1, min(age, (past.known - int(past.trained[0])) // 3))
     served, losses = _compute_running_sums(past.losses), past.losses
-    old, new = np.meshgrid(np.arange(len(past.taught)), np.arange(len(past.taught)), indexing="ij")
-    begun, ages = past.taught[new], past.taught[new] - past.taught[old]
-    chosen = (ages >= max(2.0, 0.5 * age)) & (ages <= 2 * age) & (begun + horizon <= past.known)
-    old, new, begun, ages = old[chosen], new[chosen], begun[chosen], ages[chosen]
-    if len(begun) < 2:
+    old, new = np.meshgrid(np.arange(len(past.trained)), np.arange(len(past.trained)), indexing="ij")
+    started, ages = past.trained[new], past.trained[new] - past.trained[old]
+    chosen = (ages >= max(2.0, 0.5 * age)) & (ages <= 2 * age) & (started + horizon <= past.known)
+    old, new, started, ages = old[chosen], new[chosen], started[chosen], ages[chosen]
+    if len(started) < 2:
         return 1.0
     windows = np.arange(past.known)
-    freshest = np.maximum(np.searchsorted(past.taught, windows, side="right") - 1, 0)
+    freshest = np.maximum(np.searchsorted(past.trained, windows, side="right") - 1, 0)
     fresh = _compute_running_sums(losses[freshest, windows][None, :])[0]
     over = np.clip(ages - 1, 1, fixed.recent)
-    excess = (served[old, begun] - served[old, begun - over] - fresh[begun] + fresh[begun - over]) / over
+    excess = (served[old, started] - served[old, started - over] - fresh[started] + fresh[started - over]) / over
     went_on = (
-        served[old, begun + horizon] - served[old, begun] - served[new, begun + horizon] + served[new, begun]
+        served[old, started + horizon] - served[old, started] - served[new, started + horizon] + served[new, started]
     ) / horizon
     size = float(excess @ excess)
     if size <= 0:
         return 1.0
-    pasts = float(begun.max() - begun.min() + 1) / horizon
+    pasts = float(started.max() - started.min() + 1) / horizon
     prior = fixed.prior * max(now * now / size * len(excess), 1.0)
     return float(np.clip((pasts * float(excess @ went_on) / size + prior) / (pasts + prior), 0, fixed.cap))
 

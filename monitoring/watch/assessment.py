@@ -83,13 +83,13 @@ def assess_window(
     expected = model.estimate(stored) if found.statistic is not None else None
     moving, state = _drop_constant_columns(record, columns, time, rules.cut), None
     if found.alarm is None:
-        told = ChangeDiagnosis("none", 0.0, (), str(found.note), "wait")
+        diagnosis = ChangeDiagnosis("none", 0.0, (), str(found.note), "wait")
     else:
         case = DiagnosisCase(record, stored, moving, kind, problem, model, reference.states, rules.seed)
-        told = explanations.diagnose_change(case, found, measured)
+        diagnosis = explanations.diagnose_change(case, found, measured)
     if len(stored) >= detector.MIN_DRIFT_ROWS:
         state = window_states.build_window_state(stored, record, moving, kind, problem, stretch.start[:10])
-    return WindowAssessment(reference.version, stretch, found, measured, expected, told), state
+    return WindowAssessment(reference.version, stretch, found, measured, expected, diagnosis), state
 
 
 def _drop_constant_columns(

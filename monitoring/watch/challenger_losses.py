@@ -57,9 +57,9 @@ class ChallengerLosses:
             begin += len(group)
         models = [k for k in models if k <= labelled[-1]][-MAX_CHALLENGERS:]
         # By the number of labelled windows before it: of several the newest, and the champion before all.
-        taught = {int(np.searchsorted(labelled, k)): k for k in [*models, self._born]}
-        order = sorted(taught)
-        losses = np.array([self._of(taught[k])[labelled] for k in order]) / reference
+        trained = {int(np.searchsorted(labelled, k)): k for k in [*models, self._born]}
+        order = sorted(trained)
+        losses = np.array([self._of(trained[k])[labelled] for k in order]) / reference
         serving = order.index(int(np.searchsorted(labelled, self._born)))
         past = PolicyInput(np.array(order), losses, serving, order[serving], np.ones(1), retrain.cost, len(labelled))
         return regret.advise_by_regret(past)
@@ -106,11 +106,11 @@ class ChallengerLosses:
             if earlier is None or earlier.facts.spec != self._champion.facts.spec:
                 return found
             number = earlier.version
-            looked = [
+            checked = [
                 (s.start, min(s.end, begin)) for s in windows.list_windows(engine, name, number) if s.start < begin
             ]
-            found.insert(0, looked)
-            begin = looked[0][0] if looked else begin
+            found.insert(0, checked)
+            begin = checked[0][0] if checked else begin
 
     @property
     def _places(self) -> list[tuple[str, str]]:

@@ -102,10 +102,10 @@ def _compute_old_losses(
     if not set(columns.names) <= readable or not frame[window_frames.INPUTS_STORED_COLUMN].all():
         return None, "against its own record, since the inputs are not stored"
     try:
-        said = kind.predict(project.model(old), conform_frame(frame, columns, "the window"))
+        predictions = kind.predict(project.model(old), conform_frame(frame, columns, "the window"))
     except InputError:
         return None, "against its own record, since it cannot read the inputs"
-    return kind.loss(kind.truth(frame[problem.target]), said, problem.headline), "on the same inputs"
+    return kind.loss(kind.truth(frame[problem.target]), predictions, problem.headline), "on the same inputs"
 
 
 def _compare_with_record(

@@ -76,14 +76,14 @@ class SourceRows:
         if not settings.data.local:
             self.fetch()
         files = (path for path in table_files.list_table_files(self.project.root, settings.data) if path.exists())
-        told = [(str(path), (at := path.stat()).st_size, at.st_mtime_ns) for path in files]
-        return hashlib.sha256(repr((told, self.champion.manifest_sha256)).encode()).hexdigest()[:16]
+        described = [(str(path), (at := path.stat()).st_size, at.st_mtime_ns) for path in files]
+        return hashlib.sha256(repr((described, self.champion.manifest_sha256)).encode()).hexdigest()[:16]
 
     def fetch(self) -> None:
         """The snapshot of a remote source, and of labels that came back, is brought up to date as a lap does it, and under its lease."""
 
         def waiting(holder: laps.LeaseHolder) -> None:
-            self._console.say(f"waiting for {holder}")
+            self._console.print(f"waiting for {holder}")
 
         with laps.hold_lease(self.project.ledger, self.project.name, "windvane train", waiting):
             fetch.update_source_snapshot(self.project, self._console)
@@ -109,9 +109,9 @@ class SourceRows:
         times = made[problem.time].map(to_timestamp)
         labelled = times[made[problem.target].notna()]
         write_parquet(made, self._kept_path)
-        told = {"mark": self.mark, "times": sorted(times), "labelled": sorted(labelled)}
-        write_json(told, path)
-        return told
+        described = {"mark": self.mark, "times": sorted(times), "labelled": sorted(labelled)}
+        write_json(described, path)
+        return described
 
     @property
     def _kept_path(self) -> Path:
@@ -172,13 +172,13 @@ class Production:
     def state(self) -> dict[str, Any]:
         """All that a check depends on, but the clock: the same again is no new check."""
         params = self.project.settings
-        told = params.model_dump_json(include={"problem", "monitor", "retrain", "ledger", "data"})
+        described = params.model_dump_json(include={"problem", "monitor", "retrain", "ledger", "data"})
         return {
             "version": self.champion.version,
             "traffic": vars(self._traffic),
             "labels": list(windows.count_labels(self.project.ledger, self.project.name)),
             "source": self.source.mark,
-            "params": hashlib.sha256(told.encode()).hexdigest()[:16],
+            "params": hashlib.sha256(described.encode()).hexdigest()[:16],
         }
 
     @cached_property

@@ -66,7 +66,7 @@ class MonitoringPass:
         for place in places:
             self._console.working(f"window from {place.start[:10]}")
             count, before = self._production.count(place), self._mine.get(place.start)
-            seen = self._looked(count)
+            seen = self._check_if_due(count)
             if seen is None and place.start not in decided:  # a pass was killed between its look and its decision
                 seen = self._mine.get(place.start)
             if seen is not None:
@@ -105,7 +105,7 @@ class MonitoringPass:
             known = self._read[seen.start] = seen, WindowAssessment.from_json(seen.look)
         return known[1]
 
-    def _looked(self, count: WindowCount) -> WindowRecord | None:
+    def _check_if_due(self, count: WindowCount) -> WindowRecord | None:
         """The window after a check of it; None: it was checked as it is, or it is too early for another check.
 
         A check whose report failed is no check: the next pass tries again, and has nothing new to report where it fails as before.
@@ -124,7 +124,7 @@ class MonitoringPass:
         if not due and not place.closed:
             return None
         # Without new rows the drift of the check before counts: only labels have come, and its false alarms are spent.
-        seen = self._look(count, before, None if due else known)
+        seen = self._check_window(count, before, None if due else known)
         if failed and before is not None and seen.rows < 2 * before.rows:
             one, other = ((self._found(s).drift.note, s.labelled, s.closed) for s in (before, seen))
             if one == other:  # as it failed before, and no more came than an open window is checked again for
@@ -135,12 +135,14 @@ class MonitoringPass:
         self._mine[seen.start] = seen
         return seen
 
-    def _look(self, count: WindowCount, before: WindowRecord | None, drifted: DriftResult | None) -> WindowRecord:
+    def _check_window(
+        self, count: WindowCount, before: WindowRecord | None, drifted: DriftResult | None
+    ) -> WindowRecord:
         from windvane.monitoring.watch import assessment
 
         place, settings, production = count.place, self._project.settings, self._production
-        looks = production.looked if before is None else before.looks
-        level = compute_check_level(settings.monitor.false_alarms, looks, place.closed)
+        checks_done = production.looked if before is None else before.looks
+        level = compute_check_level(settings.monitor.false_alarms, checks_done, place.closed)
         frame, version = production.frame(count), production.champion.version
         labelled = int(frame[settings.problem.target].notna().sum())
         report_to = report_path(self._project, version, place.start) if production.measured_by_evidently else None
@@ -154,10 +156,10 @@ class MonitoringPass:
         )
         content = {**found.to_json(), "state": None if state is None else state.to_json()}
         # A report that failed has spent none of the window's false alarms.
-        looks += drifted is None and found.drift.alarm is not None
+        checks_done += drifted is None and found.drift.alarm is not None
         rows = (len(frame), labelled, place.closed)
         return WindowRecord(
-            version, place.start, place.end, count.origin, *rows, looks, count.mark, content, now_timestamp()
+            version, place.start, place.end, count.origin, *rows, checks_done, count.mark, content, now_timestamp()
         )
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:
@@ -181,22 +183,25 @@ class MonitoringPass:
 
     def _decide(self, seen: WindowRecord, newest: bool) -> DecisionRecord:
         """Decide after a check, put it on record, and do at once what no lap has to do."""
-        look, now = self._found(seen), self._production.now
+        assessed, now = self._found(seen), self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
-        if look.diagnosis.change != "broken data" and look.drift.statistic is not None:
+        if assessed.diagnosis.change != "broken data" and assessed.drift.statistic is not None:
             for one in decisions.list_decisions(self._engine, self._name, acting=True):
                 if one.action == "stop" and one.open:
                     decisions.close_decision(self._engine, one.id, "done", "mended")
-        entry = self._record(seen, look, decide_action(look, self._history(seen, at), self._limits, at), at)
-        self._after(seen, look, entry)
+        entry = self._record(seen, assessed, decide_action(assessed, self._history(seen, at), self._limits, at), at)
+        self._after(seen, assessed, entry)
         return entry
 
-    def _record(self, seen: WindowRecord, look: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
-        evidence = {"columns": list(look.diagnosis.columns), "learned_from": _describe_training_rows(self._production)}
+    def _record(self, seen: WindowRecord, assessed: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
+        evidence = {
+            "columns": list(assessed.diagnosis.columns),
+            "learned_from": _describe_training_rows(self._production),
+        }
         entry = DecisionRecord(self._name, seen.version, seen.start, at, evidence=evidence, **asdict(decision))
-        owed = decisions.find_pending_retraining(self._engine, self._name) if decision.action == "stop" else None
-        if owed is not None:
-            decisions.close_decision(self._engine, owed.id, "skipped", "the data seem broken")
+        pending = decisions.find_pending_retraining(self._engine, self._name) if decision.action == "stop" else None
+        if pending is not None:
+            decisions.close_decision(self._engine, pending.id, "skipped", "the data seem broken")
         try:
             return decisions.record_decision(self._engine, entry)
         except RetrainingAlreadyOpen as e:
@@ -222,7 +227,7 @@ class MonitoringPass:
         made = decisions.list_decisions(self._engine, self._name, acting=True)
         of_mean, of_window = self._errors
         return DecisionHistory(
-            looks=tuple(self._found(s) for s in earlier),
+            assessments=tuple(self._found(s) for s in earlier),
             made=tuple(
                 PastDecision(d.action, d.at, d.state, d.version, d.note, tuple(d.evidence.get("columns", ())))
                 for d in made
@@ -242,9 +247,11 @@ def find_window_decision(engine: sa.Engine, project: str, seen: WindowRecord) ->
     return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
 
 
-def _has_evidence(look: WindowAssessment) -> bool:
+def _has_evidence(assessed: WindowAssessment) -> bool:
     """Whether a window had rows enough to report anything, about drift or by its labels; also that its report failed."""
-    return look.drift.statistic is not None or look.drift.alarm is not False or look.quality.loss is not None
+    return (
+        assessed.drift.statistic is not None or assessed.drift.alarm is not False or assessed.quality.loss is not None
+    )
 
 
 def _describe_training_rows(production: Production) -> list[Any]:

@@ -83,7 +83,7 @@ def measure_agreement(
     found = EngineAgreement(0, 0, 0, 0.0)
     for start in range(0, len(frame), AGREEMENT_BATCH_ROWS):
         piece = frame.iloc[start : start + AGREEMENT_BATCH_ROWS]
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         mine = engine.predict(convert_to_plain_columns(piece, signature))
         between = time.perf_counter()
         theirs = predict(pipeline, piece)
@@ -92,13 +92,13 @@ def measure_agreement(
         # What is small says nothing of what is large.
         if pace is not None and len(piece) >= pace.rows:
             pace.rows = len(piece)
-            pace.compiled = min(pace.compiled, (between - began) / len(piece))
+            pace.compiled = min(pace.compiled, (between - started_at) / len(piece))
             pace.plain = min(pace.plain, (ended - between) / len(piece))
     some = frame.iloc[:: max(1, len(frame) // SINGLE_ROW_CHECKS)]
-    said = predict(pipeline, some)
+    predicted = predict(pipeline, some)
     for i, row in enumerate(zip(*convert_to_plain_columns(some, signature), strict=True)):
-        proba = None if said.proba is None else said.proba[i : i + 1]
-        theirs = Predictions(said.value[i : i + 1], proba, said.classes)
+        proba = None if predicted.proba is None else predicted.proba[i : i + 1]
+        theirs = Predictions(predicted.value[i : i + 1], proba, predicted.classes)
         found += compare_predictions(engine.predict([[value] for value in row]), theirs, call)
     return found
 

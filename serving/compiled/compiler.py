@@ -227,19 +227,19 @@ def _compile_scaling(imputer: Any, scaler: Any, owners: list[list[int]]) -> list
     one without gives the constants that the imputer and the indicators make of it.
     """
     inputs = len(imputer.statistics_)
-    marked = list(imputer.indicator_.features_) if imputer.add_indicator else []
+    flagged = list(imputer.indicator_.features_) if imputer.add_indicator else []
     if imputer.strategy != "median" or np.isnan(imputer.statistics_).any():
         raise CannotCompile("missing values are filled in another way than by the median")
     mean, scale = scaler.mean_, scaler.scale_
     found = []
     for own in owners:
-        indicators = [inputs + marked.index(i) for i in own if i in marked]
+        indicators = [inputs + flagged.index(i) for i in own if i in flagged]
         fill = [(float(imputer.statistics_[i]) - mean[i]) / scale[i] for i in own]
-        said = [[(flag - mean[i]) / scale[i] for i in indicators] for flag in (0.0, 1.0)]
+        indicator_terms = [[(flag - mean[i]) / scale[i] for i in indicators] for flag in (0.0, 1.0)]
         recipe = {
             "scale": [[float(mean[i]), float(scale[i])] for i in own],
-            "missing": [float(v) for v in fill + said[1]],
-            "tail": [float(v) for v in said[0]],
+            "missing": [float(v) for v in fill + indicator_terms[1]],
+            "tail": [float(v) for v in indicator_terms[0]],
         }
         found.append((recipe, own + indicators))
     return found
@@ -257,14 +257,14 @@ def _compile_categories(fitted: Any, columns: list[str]) -> _ColumnRecipes:
     stranger = "?"
     while any(stranger in words for words in known):
         stranger += "?"
-    asked = [[*words, stranger, np.nan] for words in known]
-    rows = max(map(len, asked))
-    padded = {name: [*a, *[np.nan] * (rows - len(a))] for name, a in zip(columns, asked, strict=True)}
-    said = np.asarray(fitted.transform(pd.DataFrame(padded, dtype=object)))
+    probes = [[*words, stranger, np.nan] for words in known]
+    rows = max(map(len, probes))
+    padded = {name: [*a, *[np.nan] * (rows - len(a))] for name, a in zip(columns, probes, strict=True)}
+    indicator_terms = np.asarray(fitted.transform(pd.DataFrame(padded, dtype=object)))
     recipes, at = [], 0
     for i, name in enumerate(columns):
-        width = _count_outputs(first, i, said.shape[1], len(columns))
-        block = [[None if np.isnan(v) else v for v in row] for row in said[:, at : at + width].tolist()]
+        width = _count_outputs(first, i, indicator_terms.shape[1], len(columns))
+        block = [[None if np.isnan(v) else v for v in row] for row in indicator_terms[:, at : at + width].tolist()]
         values = dict(zip(known[i], block, strict=False))
         words = len(known[i])
         recipe = {"name": name, "as": "table", "values": values, "unknown": block[words], "missing": block[words + 1]}

@@ -59,8 +59,8 @@ class ComparisonRows:
     `made_up` more that chance makes of them by `seed`.
     """
 
-    taught: pd.DataFrame
-    asked: pd.DataFrame
+    training_rows: pd.DataFrame
+    parity_rows: pd.DataFrame
     seed: int
     made_up: int = SYNTHETIC_ROWS
 
@@ -79,18 +79,18 @@ def build_engine_files(
     from windvane.serving.compiled.compiler import compile_pipeline
     from windvane.serving.compiled.onnx_trees import CannotCompile
 
-    types, sample = list_input_types(columns), rows.taught.tail(STORED_SAMPLE_ROWS)
-    inputs = [InputColumn(name, types[name], bool(rows.taught[name].isna().any())) for name in columns.names]
+    types, sample = list_input_types(columns), rows.training_rows.tail(STORED_SAMPLE_ROWS)
+    inputs = [InputColumn(name, types[name], bool(rows.training_rows[name].isna().any())) for name in columns.names]
     signature = ModelSignature(tuple(inputs), tuple(model.classes_.tolist()) if hasattr(model, "classes_") else None)
-    said = kind.predict(model, sample)
+    predictions = kind.predict(model, sample)
     content: dict[str, Any] = {
         "format": ENGINE_FORMAT,
         "signature": asdict(signature),
         "agreement": None,
         "compiled": None,
         "sample": convert_to_plain_columns(sample, signature),
-        "expected": said.value.tolist(),
-        "expected_proba": None if said.proba is None else said.proba.tolist(),
+        "expected": predictions.value.tolist(),
+        "expected_proba": None if predictions.proba is None else predictions.proba.tolist(),
     }
     trees = None
     try:
@@ -99,7 +99,7 @@ def build_engine_files(
         content["why"] = f"{e}: scikit-learn predicts"
     else:
         engine = CompiledEngine(made.recipe, made.trees, signature.classes)
-        compared = rows.asked.iloc[:: max(1, len(rows.asked) // MAX_AGREEMENT_ROWS)]
+        compared = rows.parity_rows.iloc[:: max(1, len(rows.parity_rows) // MAX_AGREEMENT_ROWS)]
         synthetic = make_synthetic_rows(compared, signature, rows.made_up, rows.seed)
         found = measure_agreement(engine, model, kind.predict, compared, signature, pace)
         found += measure_agreement(engine, model, kind.predict, synthetic, signature, pace)
@@ -114,23 +114,23 @@ def has_compiled_form(written: Mapping[str, bytes]) -> bool:
     """Whether there is a compiled form that agrees, as files() wrote it and read() knows it."""
     if ENGINE_FILE not in written:
         return False
-    told = json.loads(written[ENGINE_FILE])
-    return told["format"] == ENGINE_FORMAT and told["compiled"] is not None
+    settings = json.loads(written[ENGINE_FILE])
+    return settings["format"] == ENGINE_FORMAT and settings["compiled"] is not None
 
 
 def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
     """The form in a folder's checked bytes; None for a version that was stored without one."""
     if ENGINE_FILE not in content:
         return None
-    told = json.loads(content[ENGINE_FILE])
-    if told["format"] != ENGINE_FORMAT:
+    settings = json.loads(content[ENGINE_FILE])
+    if settings["format"] != ENGINE_FORMAT:
         return None
-    classes, recipe, proba = told["signature"]["classes"], told["compiled"], told["expected_proba"]
-    inputs = tuple(InputColumn(**column) for column in told["signature"]["inputs"])
+    classes, recipe, proba = settings["signature"]["classes"], settings["compiled"], settings["expected_proba"]
+    inputs = tuple(InputColumn(**column) for column in settings["signature"]["inputs"])
     signature = ModelSignature(inputs, None if classes is None else tuple(classes))
     compiled = None if recipe is None else CompiledEngine(recipe, content.get(TREES_FILE), signature.classes)
-    expected = EnginePredictions(told["expected"], None if proba is None else np.array(proba, dtype="float64"))
-    return StoredEngine(signature, compiled, told["why"], told["sample"], expected)
+    expected = EnginePredictions(settings["expected"], None if proba is None else np.array(proba, dtype="float64"))
+    return StoredEngine(signature, compiled, settings["why"], settings["sample"], expected)
 
 
 def list_input_types(columns: features.FeatureColumns) -> dict[str, InputType]:
@@ -149,8 +149,8 @@ class ScikitLearnEngine:
 
     def predict(self, columns: PlainColumns) -> EnginePredictions:
         """See serving.compiled.engine.PredictionEngine."""
-        said = self._kind.predict(self._model, self._frame(columns))
-        return EnginePredictions(said.value.tolist(), said.proba)
+        predictions = self._kind.predict(self._model, self._frame(columns))
+        return EnginePredictions(predictions.value.tolist(), predictions.proba)
 
     def _frame(self, given: PlainColumns) -> pd.DataFrame:
         """Plain columns as the frame that the pipeline was trained on (tasks.models.features.conform_frame)."""

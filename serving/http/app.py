@@ -107,7 +107,7 @@ class ScoringApp:
         """ASGI: one HTTP request."""
         if scope["type"] != "http":
             raise ValueError(f"{scope['type']} is not served")
-        began, path = time.perf_counter(), scope["path"]
+        started_at, path = time.perf_counter(), scope["path"]
         known = path if path in self._routes else "other"
         try:
             response = await self._respond(scope, receive)
@@ -125,8 +125,8 @@ class ScoringApp:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         body = b"" if scope["method"] == "HEAD" else response.body
         await send({"type": "http.response.body", "body": body})
-        seconds = time.perf_counter() - began
-        self._meters.answered(known, response.status)
+        seconds = time.perf_counter() - started_at
+        self._meters.count_response(known, response.status)
         if path == "/invocations":
             self._meters.seconds.observe(seconds)
         if response.status >= 400:
@@ -168,9 +168,9 @@ class ScoringApp:
 
     async def _invocations(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
         async def answer(body: bytes) -> HttpResponse:
-            said = await self._answering.answer(body, headers.get(b"content-type", b"").decode("latin-1"))
-            self._meters.rows.labels(str(said.version), said.role).inc(said.rows)
-            return HttpResponse(said.body)
+            result = await self._answering.respond(body, headers.get(b"content-type", b"").decode("latin-1"))
+            self._meters.rows.labels(str(result.version), result.role).inc(result.rows)
+            return HttpResponse(result.body)
 
         return await self._taken(headers, receive, answer)
 
@@ -349,7 +349,7 @@ class ServiceMetrics:
         for why in ("slow head", "unread answer", "crowded"):
             cut.labels(why).set_function(partial(crowd.cut.__getitem__, why))
 
-    def answered(self, path: str, code: int) -> None:
+    def count_response(self, path: str, code: int) -> None:
         """Count a response; path: one of the service's own, so that strangers cannot make up label values."""
         self._requests.labels(path, str(code)).inc()
 

@@ -134,7 +134,7 @@ class SecretMiddleware:
         if (reason := self._foreign(headers)) is not None:
             await _refuse(scope, send, 403, f"{reason}\n")
         elif scope["type"] == "http" and path == IDENTITY_PATH:
-            await answer_identity(self._credentials, scope, send)
+            await respond_to_identity(self._credentials, scope, send)
         elif scope["type"] == "http" and reads and (rest := self._by_link(scope)) is not None:
             # Also with a cookie: the application must not see the secret, and show or pass on its address.
             await self._let_in(path, rest, send)
@@ -188,14 +188,14 @@ def add_identity_route(app: AsgiApp, credentials: Credentials) -> AsgiApp:
 
     async def identified(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] == "http" and scope["path"] == IDENTITY_PATH:
-            await answer_identity(credentials, scope, send)
+            await respond_to_identity(credentials, scope, send)
         else:
             await app(scope, receive, send)
 
     return identified
 
 
-async def answer_identity(credentials: Credentials, scope: AsgiScope, send: AsgiSend) -> None:
+async def respond_to_identity(credentials: Credentials, scope: AsgiScope, send: AsgiSend) -> None:
     """Respond to a nonce with its proof."""
     nonce = scope.get("query_string", b"").decode("latin-1").removeprefix("nonce=")
     if not _NONCE_PATTERN.fullmatch(nonce):
@@ -211,8 +211,8 @@ def check_identity(address: str, credentials: Credentials) -> bool | None:
     connection = http.client.HTTPConnection(to.hostname or "", to.port or 80, timeout=PROBE_TIMEOUT_SECONDS)
     try:
         connection.request("GET", f"{IDENTITY_PATH}?nonce={nonce}")
-        answer = connection.getresponse()
-        return answer.status == 200 and hmac.compare_digest(answer.read(64), credentials.proof(nonce).encode())
+        response = connection.getresponse()
+        return response.status == 200 and hmac.compare_digest(response.read(64), credentials.proof(nonce).encode())
     except (OSError, http.client.HTTPException):
         return None
     finally:

@@ -277,7 +277,7 @@ class InvocationHandler:
         self._chance = random.Random().random
         self._silent: set[asyncio.Task[None]] = set()
 
-    async def answer(self, body: bytes, content_type: str) -> InvocationResponse:
+    async def respond(self, body: bytes, content_type: str) -> InvocationResponse:
         """Predictions for the rows of a body, recorded. Raises Refused."""
         lineup = self._following.lineup
         if lineup is None:
@@ -288,25 +288,25 @@ class InvocationHandler:
             if predicted is not None:
                 serving, role = lineup.challenger, "canary"
         if predicted is None:
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             predicted = await self._predicted(serving, body, content_type)
-            lineup.trial.answered(False, time.perf_counter() - began)
-        asked, answer = predicted
-        made = iter(make_ids(asked.ids.count(None)))
-        ids = [id or next(made) for id in asked.ids]
-        await self._record(serving, role, asked, ids, answer)
+            lineup.trial.count_response(False, time.perf_counter() - started_at)
+        request, predictions = predicted
+        made = iter(make_ids(request.ids.count(None)))
+        ids = [id or next(made) for id in request.ids]
+        await self._record(serving, role, request, ids, predictions)
         if lineup.challenger is not None and lineup.role == "shadow" and len(self._silent) < MAX_SHADOW_REQUESTS:
             work = self._silently(lineup, lineup.challenger, body, content_type, ids)
             task = asyncio.get_running_loop().create_task(work)
             self._silent.add(task)
             task.add_done_callback(self._silent.discard)
-        return InvocationResponse(_encode_response(serving, answer, ids), serving.number, role, len(ids))
+        return InvocationResponse(_encode_response(serving, predictions, ids), serving.number, role, len(ids))
 
     async def _tried(
         self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str
     ) -> tuple[PredictionRequest, EnginePredictions] | None:
         """What the challenger predicts; None where it cannot: then the champion predicts, and what is wrong is logged."""
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         try:
             predicted = await self._predicted(challenger, body, content_type)
         except RequestRefused:
@@ -315,7 +315,7 @@ class InvocationHandler:
             log.exception("challenger failed", extra={"facts": {"version": challenger.number}})
             lineup.trial.failed()
             return None
-        lineup.trial.answered(True, time.perf_counter() - began)
+        lineup.trial.count_response(True, time.perf_counter() - started_at)
         return predicted
 
     async def _silently(
@@ -341,15 +341,20 @@ class InvocationHandler:
     def _predict(
         self, serving: ServingVersion, body: bytes, content_type: str
     ) -> tuple[PredictionRequest, EnginePredictions]:
-        asked = parse_invocation(body, content_type, serving.loaded.signature, self._roles)
-        return asked, serving.loaded.engine.predict(asked.plain)
+        request = parse_invocation(body, content_type, serving.loaded.signature, self._roles)
+        return request, serving.loaded.engine.predict(request.plain)
 
     async def _record(
-        self, serving: ServingVersion, role: str, asked: PredictionRequest, ids: list[str], answer: EnginePredictions
+        self,
+        serving: ServingVersion,
+        role: str,
+        request: PredictionRequest,
+        ids: list[str],
+        predictions: EnginePredictions,
     ) -> None:
         if self._recorder is None:
             return
-        make = partial(_make_predictions, serving, role, asked, ids, answer)
+        make = partial(_make_predictions, serving, role, request, ids, predictions)
         given = make() if len(ids) < MIN_THREADED_ROWS else await asyncio.to_thread(make)
         try:
             await self._recorder.record(given)
@@ -362,27 +367,27 @@ class InvocationHandler:
 
 
 def _make_predictions(
-    serving: ServingVersion, role: str, asked: PredictionRequest, ids: list[str], answer: EnginePredictions
+    serving: ServingVersion, role: str, request: PredictionRequest, ids: list[str], predictions: EnginePredictions
 ) -> list[Prediction]:
-    version, told = serving.number, make_recorded_outputs(answer, serving.loaded.signature.classes)
+    version, outputs = serving.number, make_recorded_outputs(predictions, serving.loaded.signature.classes)
     return [
         Prediction(id, version, record, output, role, at)
-        for id, record, output, at in zip(ids, asked.records(), told, asked.times, strict=True)
+        for id, record, output, at in zip(ids, request.records(), outputs, request.times, strict=True)
     ]
 
 
-def make_recorded_outputs(answer: EnginePredictions, classes: Sequence[Any] | None) -> list[dict[str, Any]]:
+def make_recorded_outputs(predictions: EnginePredictions, classes: Sequence[Any] | None) -> list[dict[str, Any]]:
     """What the ledger keeps of each prediction: itself, and of classes their probabilities by name."""
-    told: list[dict[str, Any]] = [{"prediction": value} for value in answer.values]
-    if answer.proba is not None and classes is not None:
-        for output, row in zip(told, answer.proba.tolist(), strict=True):
+    outputs: list[dict[str, Any]] = [{"prediction": value} for value in predictions.values]
+    if predictions.proba is not None and classes is not None:
+        for output, row in zip(outputs, predictions.proba.tolist(), strict=True):
             output["probabilities"] = dict(zip(classes, row, strict=True))
-    return told
+    return outputs
 
 
-def _encode_response(serving: ServingVersion, answer: EnginePredictions, ids: list[str]) -> bytes:
-    content: dict[str, Any] = {"predictions": answer.values, "ids": ids, "model_version": serving.number}
-    if answer.proba is not None:
+def _encode_response(serving: ServingVersion, predictions: EnginePredictions, ids: list[str]) -> bytes:
+    content: dict[str, Any] = {"predictions": predictions.values, "ids": ids, "model_version": serving.number}
+    if predictions.proba is not None:
         content["classes"] = serving.loaded.signature.classes
-        content["probabilities"] = answer.proba.tolist()
+        content["probabilities"] = predictions.proba.tolist()
     return orjson.dumps(content)

@@ -92,9 +92,9 @@ def _faults(*codes: int) -> dict[str, Any]:
     return {str(code): {"description": "refused", "content": _content("application/json", schema)} for code in codes}
 
 
-def _post(summary: str, body: dict[str, Any], answer: dict[str, Any], csv: bool = False) -> dict[str, Any]:
+def _post(summary: str, body: dict[str, Any], response: dict[str, Any], csv: bool = False) -> dict[str, Any]:
     content = _content("application/json", body) | (_content("text/csv", {"type": "string"}) if csv else {})
-    done = {"200": {"description": "done", "content": _content("application/json", answer)}}
+    done = {"200": {"description": "done", "content": _content("application/json", response)}}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": content},

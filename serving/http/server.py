@@ -63,7 +63,7 @@ class ServingRules:
     rollout: RolloutRule
     keep: timedelta | None = None
     memory: int | None = None
-    tell: Callable[[], None] | None = None
+    notify: Callable[[], None] | None = None
     recorded: bool = True
 
 
@@ -88,7 +88,7 @@ def run_service(
     engine, project = served.ledger, served.name
     writer = PredictionWriter(engine, project, served.privacy) if rules.recorded else None
     models = ModelCache(served.folder, served.fetch, rules.memory)
-    following = ChampionFollower(engine, project, models, rules.rollout, rules.tell)
+    following = ChampionFollower(engine, project, models, rules.rollout, rules.notify)
     forgetting = None if rules.keep is None else RetentionThread(engine, project, rules.keep)
     try:
         following.start()
@@ -185,7 +185,7 @@ class RetentionThread(threading.Thread):
         """Stop checking."""
         self._ended.set()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Delete what is past its time. An outage is logged: the next check does it."""
         try:
             removed = expire_predictions(self._engine, self._project, self._keep)
@@ -199,5 +199,5 @@ class RetentionThread(threading.Thread):
         """See Thread."""
         wait = FIRST_EXPIRY_SECONDS
         while not self._ended.wait(wait):
-            self.look()
+            self.poll()
             wait = EXPIRY_INTERVAL_SECONDS

@@ -45,10 +45,10 @@ def write_evaluation(
         "importance.csv": ([f.name for f in fields(ColumnImportance)], [asdict(i) for i in evaluation.importance]),
         "curves.csv": (["curve", "at", "train", "validation"], points),
     }
-    told = describe_evaluation(evaluation)
+    described = describe_evaluation(evaluation)
     for name, content in contents.items():
         write_json(content, folder / name)
-    write_whole(folder / "diagnosis.txt", lambda part: part.write_text(told, encoding="utf-8"))
+    write_whole(folder / "diagnosis.txt", lambda part: part.write_text(described, encoding="utf-8"))
     for name, (columns, rows) in tables.items():
         _write_csv(columns, rows, folder / name)
     plotted = []
@@ -88,8 +88,8 @@ def flatten_metrics(evaluation: ModelEvaluation) -> dict[str, float]:
 
 def describe_evaluation(evaluation: ModelEvaluation) -> str:
     """The diagnosis and its circumstances, for people."""
-    told, scores = evaluation.diagnosis, evaluation.scores
-    lines = [f"{told.name.capitalize()}.", f"Because: {told.because}.", f"What to do: {told.adjust}"]
+    described, scores = evaluation.diagnosis, evaluation.scores
+    lines = [f"{described.name.capitalize()}.", f"Because: {described.because}.", f"What to do: {described.adjust}"]
     lines += [f"{name}: not defined here: {s.reason}." for name, s in scores.items() if s.value is None]
     if not evaluation.slices:
         lines.append("Slices: none holds rows enough (20, a hundredth of all, and five independent pieces).")

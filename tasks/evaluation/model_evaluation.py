@@ -98,10 +98,10 @@ def predict_held_out(
     if taken:
         file = settings.data.source
         raise InputError(f"{file}: column {taken[0]!r} has a name that Windvane writes itself. Rename it")
-    taught = pd.concat([train, validation], ignore_index=True) if len(validation) else train
+    train_rows = pd.concat([train, validation], ignore_index=True) if len(validation) else train
     problem = settings.problem
-    model = model_pipeline.fit_with_settings(task, spec, taught)
-    constant = fit_baseline(kind, kind.truth(taught[problem.target]), problem.headline)
+    model = model_pipeline.fit_with_settings(task, spec, train_rows)
+    constant = fit_baseline(kind, kind.truth(train_rows[problem.target]), problem.headline)
     rows = open_test()
     if not len(rows):
         raise InputError(
@@ -128,11 +128,11 @@ def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Calla
     dummy = kind.candidates[BASELINE_CANDIDATE]
     forms = [{name: value} for name, dimension in dummy.space.items() for value in dimension.grid(2)] or [{}]
 
-    def taught(form: dict[str, Any]) -> Callable[[int], Predictions]:
+    def fit_form(form: dict[str, Any]) -> Callable[[int], Predictions]:
         model = dummy.build({**dummy.defaults, **form}, 0, 1).fit(np.zeros((len(truth), 1)), truth)
         return lambda rows: kind.predict(model, np.zeros((rows, 1)))
 
-    return min(map(taught, forms), key=lambda made: float(kind.loss(truth, made(len(truth)), headline).mean()))
+    return min(map(fit_form, forms), key=lambda made: float(kind.loss(truth, made(len(truth)), headline).mean()))
 
 
 def evaluate_model(
@@ -153,7 +153,7 @@ def evaluate_model(
     pieces = find_resampling_units(record, loss, problem)
     truth = kind.truth(record[problem.target])
     made = read_predictions(record, truth)
-    looked = [*columns.names, *settings.gate.slices, *([problem.time] if problem.time else [])]
+    columns_seen = [*columns.names, *settings.gate.slices, *([problem.time] if problem.time else [])]
     sides = model_inspection.sample_curve_rows(settings, train, validation, seed)
     with model_pipeline.limit_to_one_thread():
         fit = _examine_fit(task, spec, sides, len(train))
@@ -172,7 +172,7 @@ def evaluate_model(
         learning=fit.learning,
         complexity=fit.complexity,
         importance=fit.importance,
-        slices=find_worst_slices(record, looked, pieces, problem.group),
+        slices=find_worst_slices(record, columns_seen, pieces, problem.group),
         confusion=count_confusion(truth, made),
         calibration=measure_calibration(truth, made),
         notes=sides.notes,

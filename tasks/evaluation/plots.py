@@ -75,9 +75,9 @@ def draw_candidates(found: SearchResult, metric: Metric, target: str) -> Figure:
             ax.plot([there, here], [y, y], color=colour, linewidth=1.5, alpha=0.5, zorder=2)
             ax.plot(there, y, "o", markersize=7, markerfacecolor="white", markeredgecolor=colour, zorder=3)
         ax.plot(here, y, "o", markersize=8, color=colour, zorder=4)
-        told = f"{here:,.4g}" if abs(here) < 10_000 else f"{here:,.0f}"
+        label = f"{here:,.4g}" if abs(here) < 10_000 else f"{here:,.0f}"
         weight = "bold" if best else "normal"
-        ax.annotate(told, (here, y), (0, 7), textcoords="offset points", ha="center", fontsize=8.5, fontweight=weight)
+        ax.annotate(label, (here, y), (0, 7), textcoords="offset points", ha="center", fontsize=8.5, fontweight=weight)
     ax.plot([], [], "o", color=GREY, label="validation rows")
     ax.plot([], [], "o", markerfacecolor="white", markeredgecolor=GREY, label="training rows")
     ax.legend(fontsize=8.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
@@ -266,8 +266,8 @@ def _confusion(table: ConfusionTable, target: str) -> Figure:
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ax.grid(visible=False)
     for i, j in np.ndindex(shown.shape):
-        told, colour = f"{shown[i, j]:,}\n{100 * share[i, j]:.0f} %", "white" if share[i, j] > 0.55 else INK
-        ax.text(j, i, told, ha="center", va="center", fontsize=9 if few else 7, color=colour)
+        label, colour = f"{shown[i, j]:,}\n{100 * share[i, j]:.0f} %", "white" if share[i, j] > 0.55 else INK
+        ax.text(j, i, label, ha="center", va="center", fontsize=9 if few else 7, color=colour)
     ax.set_xticks(range(len(kept)), names, rotation=0 if few else 45, ha="center" if few else "right")
     ax.set_yticks(range(len(kept)), names)
     ax.set(xlabel=f"predicted {target}", ylabel=f"true {target}")
@@ -278,12 +278,12 @@ def _confusion(table: ConfusionTable, target: str) -> Figure:
 def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure | None:
     """ROC and precision-recall: of the positive class, or of each class against the rest."""
     proba, classes = np.asarray(made.proba), np.asarray(made.classes)
-    looked = [find_positive_class(classes)] if len(classes) == 2 else list(range(len(classes)))
-    rows = {c: truth == classes[c] for c in looked}
-    defined = sorted((c for c in looked if 0 < rows[c].sum() < len(truth)), key=lambda c: -int(rows[c].sum()))
+    shown_classes = [find_positive_class(classes)] if len(classes) == 2 else list(range(len(classes)))
+    rows = {c: truth == classes[c] for c in shown_classes}
+    defined = sorted((c for c in shown_classes if 0 < rows[c].sum() < len(truth)), key=lambda c: -int(rows[c].sum()))
     if not defined:
         return None
-    one = f" = {name_class_column(classes[looked[0]])}"
+    one = f" = {name_class_column(classes[shown_classes[0]])}"
     of = target + (one if len(classes) == 2 else ", each class against the rest")
     figure, (roc, recall) = build_figure(
         f"How well the model ranks {of}",
@@ -305,7 +305,7 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
         recall.plot(hits[kept][1:], precision[kept][1:], label=f"{name}: average {average:.3f}", **style)
         recall.axhline(rows[c].mean(), color=SERIES_COLOURS[i], linewidth=0.9, linestyle="--")
     if len(classes) == 2:
-        _mark_threshold(recall, made.value == classes[looked[0]], rows[looked[0]])
+        _mark_threshold(recall, made.value == classes[shown_classes[0]], rows[shown_classes[0]])
     roc.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle="--")
     roc.set(xlabel="share of the others called so (false positives)", ylabel="share of the class found (recall)")
     recall.set(xlabel="share of the class found (recall)", ylabel="share of calls that are right (precision)")

@@ -84,9 +84,9 @@ class MixedTypesError(Exception):
     values, by row, that are not.
     """
 
-    def __init__(self, what: str, odd: pl.Series, total: int, *, marked: bool = False) -> None:
+    def __init__(self, what: str, odd: pl.Series, total: int, *, formatted: bool = False) -> None:
         super().__init__(what)
-        self.what, self.odd, self.total, self.marked = what, odd, total, marked
+        self.what, self.odd, self.total, self.formatted = what, odd, total, formatted
 
 
 def strip_words(words: pl.Series) -> pl.Series:
@@ -182,9 +182,9 @@ def _refuse_numbers(words: pl.Series, present: pl.Series) -> None:
         if odd.any() and words.filter(odd).n_unique() <= _MIN_CODE_WORDS:
             raise MixedTypesError("numbers", odd, len(present))
         return
-    marked = ~plain & text_parsing.match_formatted_numbers(words)
-    if (plain | marked).sum() / len(present) >= _MOSTLY:
-        raise MixedTypesError("numbers", marked.fill_null(False), len(present), marked=True)
+    formatted = ~plain & text_parsing.match_formatted_numbers(words)
+    if (plain | formatted).sum() / len(present) >= _MOSTLY:
+        raise MixedTypesError("numbers", formatted.fill_null(False), len(present), formatted=True)
 
 
 def choose_canonical_type(meaning: ColumnMeaning) -> pl.DataType:

@@ -143,7 +143,12 @@ def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, 
 
 
 def _find_meanings(
-    file: FileCells, scan: pl.LazyFrame, look: Callable[[str], pl.Series], ignore: tuple[str, ...], *, whole: bool
+    file: FileCells,
+    scan: pl.LazyFrame,
+    read_column: Callable[[str], pl.Series],
+    ignore: tuple[str, ...],
+    *,
+    whole: bool,
 ) -> ReadingPlan | None:
     """Meanings of all columns from the values that `look` gives; None if one of them is unknown from these."""
     schema = scan.collect_schema()
@@ -159,7 +164,7 @@ def _find_meanings(
                     f"another unit than declared. Fix them, or add {name!r} to problem.ignore"
                 )
             if meaning is None:
-                meaning = _find_meaning_of_text(file, name, look(name), name in ignore, whole)
+                meaning = _find_meaning_of_text(file, name, read_column(name), name in ignore, whole)
         except InputError as e:
             if name not in ignore:
                 problems[name] = str(e)
@@ -200,10 +205,10 @@ def _find_meaning_of_text(
         row = slip.odd.arg_max()
         assert row is not None
         first, where = repr(words[row]), file.where(row)
-        if not slip.marked:
+        if not slip.formatted:
             odd = int(slip.odd.sum())
-            said = describe_mixed_column(file.path, name, slip.what, odd, slip.total, f"{first} on {where}")
-            raise InputError(said) from None
+            message = describe_mixed_column(file.path, name, slip.what, odd, slip.total, f"{first} on {where}")
+            raise InputError(message) from None
         raise InputError(
             f"{file.path}: column {name!r} holds numbers that read as words, such as {first} on {where}. "
             f"Write 1234.5: no thousands marks, no decimal comma, no % or currency; or add {name!r} to problem.ignore"

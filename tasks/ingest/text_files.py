@@ -95,12 +95,12 @@ def has_even_rows(path: Path, how: CsvDialect, rows: int) -> bool:
 
     polars refuses lines with more cells; so where there are as many in all, no line has fewer, and none is blank.
     """
-    found, mark = 0, how.delimiter.encode()
+    found, separator = 0, how.delimiter.encode()
     with path.open("rb") as f:
         while block := f.read(_BLOCK_BYTES):
             if b'"' in block:  # a delimiter between quotes parts nothing
                 return False
-            found += block.count(mark)
+            found += block.count(separator)
     return found == (rows + 1) * (len(how.names) - 1)
 
 
@@ -131,10 +131,10 @@ def check_utf8(path: Path, called: Path) -> None:
                 line.decode("utf-8")
             except UnicodeDecodeError as e:
                 byte = line[e.start : e.start + 1]
-                looks = f"Windows-1252, where it is {byte.decode('cp1252', 'replace')!r}"
+                guess = f"Windows-1252, where it is {byte.decode('cp1252', 'replace')!r}"
                 raise InputError(
                     f"{called}: line {number}{_locate_byte(path, line, e.start)}: byte {start + e.start} is not UTF-8; it "
-                    f"looks like {looks}. "
+                    f"looks like {guess}. "
                     f"Save the file as UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
                 ) from None
             start += len(line)

@@ -129,9 +129,9 @@ def may_hold_codes(path: Path, how: CsvDialect) -> bool:
     """Whether any cell may be digits that begin with a zero: False is sure."""
     if how.end != "\n":
         return True
-    mark = re.escape(how.delimiter)
+    delimiter = re.escape(how.delimiter)
     # polars' engine for patterns is made for long texts: many lines are one.
-    code = rf'[{mark}\n"]0[0-9]+[{mark}\r\n"]'
+    code = rf'[{delimiter}\n"]0[0-9]+[{delimiter}\r\n"]'
     with path.open("rb") as f:
         while lines := f.read(_SCAN_BLOCK_BYTES) + f.readline():
             try:
@@ -149,6 +149,6 @@ def find_code_columns(path: Path, how: CsvDialect, names: tuple[str, ...]) -> se
         return set()
     scan = text_files.scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
     zeros = {name: pl.col(name).filter(pl.col(name).str.starts_with("0")) for name in names}
-    looks = [cells.str.contains(CODE_PATTERN).any().alias(name) for name, cells in zeros.items()]
-    found = scan.select(looks).collect(engine="streaming").row(0, named=True)
+    expressions = [cells.str.contains(CODE_PATTERN).any().alias(name) for name, cells in zeros.items()]
+    found = scan.select(expressions).collect(engine="streaming").row(0, named=True)
     return {name for name, yes in found.items() if yes}

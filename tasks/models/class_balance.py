@@ -234,5 +234,5 @@ def weigh_classes_by_share(truth: NDArray[Any], now: dict[Any, float]) -> dict[A
 def describe_class_shares(now: dict[Any, float], window: str) -> str:
     """The remedy in words, with the commonest classes."""
     first = sorted(now, key=lambda c: -now[c])[:5]
-    told = ", ".join(f"{c} {now[c]:.1%}" for c in first) + (" ..." if len(now) > 5 else "")
-    return f"classes weighted as frequent as in the newest window of labels ({window}) after label drift: {told}"
+    listed = ", ".join(f"{c} {now[c]:.1%}" for c in first) + (" ..." if len(now) > 5 else "")
+    return f"classes weighted as frequent as in the newest window of labels ({window}) after label drift: {listed}"

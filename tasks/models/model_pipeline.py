@@ -205,8 +205,8 @@ def fit_pipeline(
     if parts is None:
         return pipeline
     held = np.empty((len(truth), len(pipeline.classes_)))
-    for taught, rest in parts:
-        apart = model(taught)
+    for fold_rows, rest in parts:
+        apart = model(fold_rows)
         with limit_to_one_thread():
             held[rest] = apart.predict_proba(conform_frame(frame.iloc[rest], columns, "training rows"))
     each = np.ones(len(truth)) if counts is None else np.array([counts[c] for c in truth.tolist()])

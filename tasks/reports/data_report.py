@@ -41,7 +41,7 @@ class ShareBar:
 
     name: str
     share: float
-    mark: float | None
+    earlier: float | None
     figure: str
 
     @property
@@ -97,8 +97,8 @@ def draw_bars(now: dict[str, float], then: dict[str, float] | None, distinct: in
     """Shares of the most frequent of `distinct` values; a tick shows the share in the last accepted table."""
     names = sorted(now, key=lambda v: (-now[v], v))[:MAX_CHART_BARS]
     top = max((share for of in (now, then or {}) for name, share in of.items() if name in names), default=1.0)
-    marks = {name: None if then is None else then.get(name, 0.0) / top for name in names}
-    bars = tuple(ShareBar(name, now[name] / top, marks[name], format_percent(now[name])) for name in names)
+    before_shares = {name: None if then is None else then.get(name, 0.0) / top for name in names}
+    bars = tuple(ShareBar(name, now[name] / top, before_shares[name], format_percent(now[name])) for name in names)
     rest = distinct - len(names)
     more = table_statistics.describe_distinct(rest, rows) if names and rest > 0 else None
     return ColumnChart(bars=bars, more=more)

@@ -28,7 +28,7 @@ DEFAULT_FOLDS = 5
 MAX_SCORED_TRAIN_ROWS = 10_000
 # From here on a fit costs seconds, and a first look at a quarter of the rows pays.
 LARGE_TABLE_ROWS = 20_000
-FIRST_LOOK_DIVISOR = 4
+QUICK_FIT_DIVISOR = 4
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class ConfigurationScorer:
         return self.kind.truth(self.frame[self.options.target].iloc[rows])
 
     @property
-    def looks_first(self) -> bool:
+    def starts_quick(self) -> bool:
         """Whether a quarter of the training rows is fitted first, so that a hopeless configuration costs a quarter."""
         return len(self.folds) == 1 and len(self.folds[0][0]) > LARGE_TABLE_ROWS
 
-    def score(self, spec: ModelConfiguration, look: bool = True) -> Iterator[ConfigurationScores]:
+    def score(self, spec: ModelConfiguration, quick_first: bool = True) -> Iterator[ConfigurationScores]:
         """Fit and score; what comes before the last may be used to give up early.
 
         Several folds: the mean over the folds so far. One fold: with `look` on a large table first a quarter of the
@@ -72,9 +72,9 @@ class ConfigurationScorer:
         scikit-learn does.
         """
         spec = spec.seen_by(self.metric)
-        if look and self.looks_first:
+        if quick_first and self.starts_quick:
             train, validation = self.folds[0]
-            some = np.random.default_rng(self.options.seed).permutation(len(train))[: len(train) // FIRST_LOOK_DIVISOR]
+            some = np.random.default_rng(self.options.seed).permutation(len(train))[: len(train) // QUICK_FIT_DIVISOR]
             yield self._fold(spec, train[np.sort(some)], validation, final=False)
         done: list[ConfigurationScores] = []
         for train, validation in self.folds:
@@ -89,9 +89,9 @@ class ConfigurationScorer:
     def _fold(
         self, spec: ModelConfiguration, train: NDArray[Any], validation: NDArray[Any], final: bool
     ) -> ConfigurationScores:
-        taught = self.frame.iloc[train]
-        model = model_pipeline.fit_pipeline(spec, self.kind, self.columns, taught, self.options)
-        shown = taught.iloc[np.linspace(0, len(train) - 1, min(len(train), MAX_SCORED_TRAIN_ROWS)).astype(int)]
+        train_rows = self.frame.iloc[train]
+        model = model_pipeline.fit_pipeline(spec, self.kind, self.columns, train_rows, self.options)
+        shown = train_rows.iloc[np.linspace(0, len(train) - 1, min(len(train), MAX_SCORED_TRAIN_ROWS)).astype(int)]
         sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
         return ConfigurationScores(sides[0], sides[1], final, model_pipeline.explain_nonconvergence(model))
 

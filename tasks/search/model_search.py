@@ -184,11 +184,11 @@ def _run_trial(run: _RunningSearch, step: PlannedTrial, proposal: OpenTrial | No
     """Fit and score one configuration; a proposal's outcome goes to the journal before anyone hears of it."""
     params = proposal.params if proposal else dict(step.params or {})
     number = proposal.number if proposal else len(run.trials.get(step.candidate, ()))
-    began = run.clock()
+    started_at = run.clock()
     state, scores, note = _score_trial(run, run.spec(step.candidate, params), proposal)
     sides = {"validation": scores.validation, "train": scores.train} if scores else {}
     headline = {side: metrics[run.metric.name] for side, metrics in sides.items()}
-    seconds = run.clock() - began
+    seconds = run.clock() - started_at
     trial = SearchTrial(
         step.candidate, number, params, state, headline.get("validation"), headline.get("train"), seconds, sides, note
     )
@@ -203,9 +203,9 @@ def _score_trial(
     """State, scores unless it failed or was given up, and what to know of it."""
     if proposal and proposal.deaths >= _MAX_PROCESS_DEATHS:
         return "failed", None, f"{proposal.deaths} processes ended while fitting it: too little memory?"
-    name, look = run.metric.name, proposal is not None and spec.candidate != BASELINE_CANDIDATE
+    name, quick_first = run.metric.name, proposal is not None and spec.candidate != BASELINE_CANDIDATE
     try:
-        for step, scores in enumerate(run.bench.score(spec, look)):
+        for step, scores in enumerate(run.bench.score(spec, quick_first)):
             value = scores.validation[name]
             if scores.final:
                 break
@@ -228,8 +228,8 @@ def _collect_search_result(run: _RunningSearch, names: tuple[str, ...], stopped:
         why = next((t.note for ts in reversed(run.trials.values()) for t in ts if t.note), "nothing was tried")
         raise InputError(f"search: nothing could be judged by {run.metric.name}: {why}. See problem.metric and split")
     leader = search_plan.rank_candidates([n for n in names if n in rivals], run.trials, run.metric)[0]
-    told = search_plan.describe_search(run.settings, run.bench, rivals[leader].spec.balance, run.trials, log)
-    notes = (*told, *(f"{r.candidate}: {r.note}" for r in rivals.values() if r.note))
+    remarks = search_plan.describe_search(run.settings, run.bench, rivals[leader].spec.balance, run.trials, log)
+    notes = (*remarks, *(f"{r.candidate}: {r.note}" for r in rivals.values() if r.note))
     return SearchResult(results, rivals[leader], stopped, run.fits, notes)
 
 

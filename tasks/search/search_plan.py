@@ -188,8 +188,8 @@ def _check_manual_entry(at: str, entry: dict[str, HyperparameterValue], kind: Pr
     known = [name for name in kind.candidates if name != BASELINE_CANDIDATE]
     name = entry.pop("candidate", None)
     if name not in known:
-        said = "is missing" if name is None else f"{name!r} is not a candidate of {kind.name}"
-        raise InputError(f"{at}.candidate: {said}. Allowed: {_suggest_name(str(name), known)}")
+        fault = "is missing" if name is None else f"{name!r} is not a candidate of {kind.name}"
+        raise InputError(f"{at}.candidate: {fault}. Allowed: {_suggest_name(str(name), known)}")
     candidate = kind.candidates[str(name)]
     for key, value in entry.items():
         if key not in candidate.space:
@@ -217,7 +217,7 @@ def describe_search(
             f"{rows:,} training rows are few: scores are known only roughly, and differences between candidates may be chance. "
             "More rows help more than more trials; the diagnosis of the fit estimates how many"
         )
-    if bench.looks_first:
+    if bench.starts_quick:
         yield "large table: trials see a quarter of the training rows first, and end there if hopeless"
     yield from _describe_balance(balance, bench.metric.calls, problem.headline)
     for name, tried in trials.items():

@@ -187,7 +187,7 @@ def expand_variables(value: Any, at: str, path: Path | str = "params.yaml") -> A
     if not isinstance(value, str):
         return value
 
-    def look_up(match: re.Match[str]) -> str:
+    def substitute(match: re.Match[str]) -> str:
         escaped, name = match.groups()
         if escaped:
             return match.group(0)[1:]
@@ -195,7 +195,7 @@ def expand_variables(value: Any, at: str, path: Path | str = "params.yaml") -> A
             raise InputError(f"{path}: {at}: the environment has no {name}. Set it: export {name}=…")
         return os.environ[name]
 
-    return _EITHER.sub(look_up, value)
+    return _EITHER.sub(substitute, value)
 
 
 def escape_variables(value: str) -> str:

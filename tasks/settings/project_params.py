@@ -217,9 +217,9 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        tab = mark is not None and "\t" in text.splitlines()[min(mark.line, len(text.splitlines()) - 1)]
+        position = getattr(e, "problem_mark", None)
+        where = f" line {position.line + 1}, column {position.column + 1}" if position else ""
+        tab = position is not None and "\t" in text.splitlines()[min(position.line, len(text.splitlines()) - 1)]
         what = "a tab; YAML is indented with spaces" if tab else getattr(e, "problem", None) or "not valid YAML"
         raise InputError(f"{path}{where}: {what}. Fix that line") from None
 

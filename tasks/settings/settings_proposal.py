@@ -68,17 +68,17 @@ class InspectedTable:
     file: str
 
 
-def guess_problem_kind(look: InspectedTable, notes: list[str]) -> str:
+def guess_problem_kind(inspected: InspectedTable, notes: list[str]) -> str:
     """Regression for numbers with many values, else classification."""
-    column, name = look.columns[look.target], repr(look.target)
+    column, name = inspected.columns[inspected.target], repr(inspected.target)
     if column.distinct == 0:
-        raise InputError(f"--target: {look.file}: column {name} is empty. Name another column")
+        raise InputError(f"--target: {inspected.file}: column {name} is empty. Name another column")
     if column.type in ("date", "text"):
         raise InputError(
-            f"--target: {look.file}: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
+            f"--target: {inspected.file}: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
             "number or a class"
         )
-    values = look.sample[look.target].dropna()
+    values = inspected.sample[inspected.target].dropna()
     whole = column.type != "number" or bool((values % 1 == 0).all())
     few = column.type != "number" or (column.distinct <= _FEW_CLASSES and whole)
     kind = "classification" if few else "regression"
@@ -89,19 +89,19 @@ def guess_problem_kind(look: InspectedTable, notes: list[str]) -> str:
     return kind
 
 
-def guess_time_column(look: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:
+def guess_time_column(inspected: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:
     """The column that has the time at which a row was observed: by type, name and order; never one that has gaps."""
     ranked: list[tuple[tuple[bool, bool, bool, int], str]] = []
-    for name, column in look.columns.items():
+    for name, column in inspected.columns.items():
         named = _TIME_NAME.search(re.sub(r"\W", "_", name.lower())) is not None
         dated = column.type == "date"
         timely = dated or (named and column.type == "number")
-        if name in why or name == look.target or column.distinct < _TIMES or not timely:
+        if name in why or name == inspected.target or column.distinct < _TIMES or not timely:
             continue
-        rising = _rising(look.sample[name])
+        rising = _rising(inspected.sample[name])
         # A number is a time only if the file follows it; a date also if it bears the name.
         plausible = rising or (dated and named)
-        if plausible and not _OTHER_TIME.search(name) and not look.frame[name].isna().any():
+        if plausible and not _OTHER_TIME.search(name) and not inspected.frame[name].isna().any():
             ranked.append(((dated, rising, named, column.distinct), name))
     found = max(ranked, key=lambda column: column[0])[1] if ranked else None
     if found is None:
@@ -119,34 +119,34 @@ def _rising(values: pd.Series) -> bool:
     return len(steps) > 0 and bool((steps >= zero.iloc[0]).mean() >= 0.95)
 
 
-def guess_id_column(look: InspectedTable, taken: set[str | None], notes: list[str]) -> str | None:
+def guess_id_column(inspected: InspectedTable, taken: set[str | None], notes: list[str]) -> str | None:
     """A column that names each row, different in all of them."""
-    for name in look.columns:
-        if name == look.target or name in taken or not _is_id(name, look):
+    for name in inspected.columns:
+        if name == inspected.target or name in taken or not _is_id(name, inspected):
             continue
-        if look.frame[name].is_unique and look.frame[name].notna().all():
+        if inspected.frame[name].is_unique and inspected.frame[name].notna().all():
             notes.append(f"{name!r} names a row for good; --id names another, problem.id: null none")
             return name
     return None
 
 
-def _is_id(name: str, look: InspectedTable) -> bool:
+def _is_id(name: str, inspected: InspectedTable) -> bool:
     """A column of names: named so and mostly distinct, or words without blanks that are all distinct."""
-    column, values = look.columns[name], look.sample[name]
+    column, values = inspected.columns[name], inspected.sample[name]
     if column.type in ("number", "text") and _ID_NAME.search(name if name != name.upper() else name.lower()):
         whole = column.type == "text" or bool((values.dropna() % 1 == 0).all())
         return whole and (column.type == "text" or values.nunique() > 0.5 * len(values))
     return column.type == "text" and values.is_unique and not values.str.contains(r"\s").any()
 
 
-def propose_ignored_columns(look: InspectedTable, kind: str, taken: set[str | None]) -> dict[str, str]:
+def propose_ignored_columns(inspected: InspectedTable, kind: str, taken: set[str | None]) -> dict[str, str]:
     """Columns that a model should not see, each with the reason."""
     why: dict[str, str] = {}
-    for name, column in look.columns.items():
+    for name, column in inspected.columns.items():
         if name in taken:
             continue
-        reason = _plain_reason(name, look) or target_checks.explain_leak(
-            look.sample[name], look.sample[look.target], kind == "classification"
+        reason = _plain_reason(name, inspected) or target_checks.explain_leak(
+            inspected.sample[name], inspected.sample[inspected.target], kind == "classification"
         )
         if reason is not None:
             why[name] = reason
@@ -155,14 +155,14 @@ def propose_ignored_columns(look: InspectedTable, kind: str, taken: set[str | No
     return why
 
 
-def _plain_reason(name: str, look: InspectedTable) -> str | None:
-    column = look.columns[name]
+def _plain_reason(name: str, inspected: InspectedTable) -> str | None:
+    column = inspected.columns[name]
     if column.distinct == 0:
         return "empty in every row that has a label"
     if column.constant:
         return "the same in every row that has a label"
-    if _is_id(name, look):
-        once = look.frame[name].is_unique
+    if _is_id(name, inspected):
+        once = inspected.frame[name].is_unique
         return "an id, not a cause" if once else "an id that repeats: not a cause, and no name for a row"
     return None
 
@@ -236,19 +236,21 @@ def _propose(
 ) -> SettingsProposal:
     target = given.target
     sample = _spread(whole)
-    look = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
+    inspected = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
     notes = [f"checked {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
-    kind = given.kind or guess_problem_kind(look, notes)
-    time = given.time or guess_time_column(look, why, notes)
-    id = given.id or guess_id_column(look, {time, *why}, notes)
-    why |= propose_ignored_columns(look, kind, {target, time, id, *why})
-    params = _params(data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, look, notes)
+    kind = given.kind or guess_problem_kind(inspected, notes)
+    time = given.time or guess_time_column(inspected, why, notes)
+    id = given.id or guess_id_column(inspected, {time, *why}, notes)
+    why |= propose_ignored_columns(inspected, kind, {target, time, id, *why})
+    params = _params(
+        data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, inspected, notes
+    )
     notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in given.ignore]
     problem = project_params.parse_settings(params, "the proposal").problem
     schema = yaml_files.propose_schema(table_io.scan_parquet(whole.path), problem)
     reasons = {escape_variables(name): reason for name, reason in why.items()}
     return SettingsProposal(
-        kind, len(whole), columns, params, tuple(notes), reasons, _describe_columns(look, kind, time), schema
+        kind, len(whole), columns, params, tuple(notes), reasons, _describe_columns(inspected, kind, time), schema
     )
 
 
@@ -271,8 +273,8 @@ def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str,
     return {**columns, **{name: table_profile.profile_column(whole[name][labelled]) for name in texts}}
 
 
-def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, notes: list[str]) -> dict[str, Any]:
-    rows = int(look.frame[look.target].notna().sum())
+def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTable, notes: list[str]) -> dict[str, Any]:
+    rows = int(inspected.frame[inspected.target].notna().sum())
     small = rows < search_plan.SMALL_TABLE_ROWS
     strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
     strategy = "time" if problem["time"] else strategy
@@ -296,17 +298,17 @@ def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, n
             f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop. "
             "More rows help more than more trials: the lap reports how many"
         )
-    if problem["kind"] == "classification" and (rare := _rare(look)):
-        metric, said = "average_precision", ""
-        if look.frame[look.target].nunique() == 2:
+    if problem["kind"] == "classification" and (rare := _rare(inspected)):
+        metric, remark = "average_precision", ""
+        if inspected.frame[inspected.target].nunique() == 2:
             search["threshold"] = "f1"
-            said = ", a threshold tuned for f1"
+            remark = ", a threshold tuned for f1"
         notes.append(
-            f"{rare}: metric average_precision{said}; no resampling, which did not rank rare rows better (docs/decisions/)"
+            f"{rare}: metric average_precision{remark}; no resampling, which did not rank rare rows better (docs/decisions/)"
         )
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
     content["split"] |= {"strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None}
-    content["monitor"]["window"] = _window(look, problem["time"], notes)
+    content["monitor"]["window"] = _window(inspected, problem["time"], notes)
     literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,
@@ -316,14 +318,14 @@ def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, n
     }
 
 
-def _window(look: InspectedTable, time: str | None, notes: list[str]) -> str | int:
+def _window(inspected: InspectedTable, time: str | None, notes: list[str]) -> str | int:
     """The longest span of which the table holds _WINDOWS, with _WINDOW_ROWS rows in a usual one; of numbers, which no calendar
     divides, so many rows.
     """
-    rows = len(look.frame)
+    rows = len(inspected.frame)
     if time is None:
         return str(MonitorSettings().window)
-    known = look.sample[time].dropna()
+    known = inspected.sample[time].dropna()
     if known.dtype.kind != "M":
         few = max(_WINDOW_ROWS, int(float(f"{rows / (2 * _WINDOWS):.1g}")))
         notes.append(f"watches windows of {few:,} rows")
@@ -338,12 +340,12 @@ def _window(look: InspectedTable, time: str | None, notes: list[str]) -> str | i
     return chosen
 
 
-def _rare(look: InspectedTable) -> str | None:
+def _rare(inspected: InspectedTable) -> str | None:
     """The rarest class in words if it is rare, else None."""
-    counts = look.frame[look.target].value_counts()
+    counts = inspected.frame[inspected.target].value_counts()
     if len(counts) < 2 or counts.iloc[-1] >= _RARE * counts.iloc[0]:
         return None
-    return f"{look.target!r} is {counts.index[-1]} in only {counts.iloc[-1] / counts.sum():.1%} of the rows"
+    return f"{inspected.target!r} is {counts.index[-1]} in only {counts.iloc[-1] / counts.sum():.1%} of the rows"
 
 
 def _literal(value: Any) -> Any:
@@ -352,15 +354,15 @@ def _literal(value: Any) -> Any:
     return [escape_variables(name) for name in value] if isinstance(value, list) else value
 
 
-def _describe_columns(look: InspectedTable, kind: str, time: str | None) -> dict[str, str]:
-    values = look.frame[look.target]
-    if kind == "regression" and look.columns[look.target].type == "number":
+def _describe_columns(inspected: InspectedTable, kind: str, time: str | None) -> dict[str, str]:
+    values = inspected.frame[inspected.target]
+    if kind == "regression" and inspected.columns[inspected.target].type == "number":
         target = f"numbers from {values.min():g} to {values.max():g}"
     else:
         counts = values.value_counts(normalize=True)
         target = ", ".join(f"{value} ({part:.1%})" for value, part in list(counts.items())[:4])
         target += ", ..." if len(counts) > 4 else ""
-    looks = {"target": target}
+    clues = {"target": target}
     if time is not None:
-        looks["time"] = f"from {look.frame[time].min()} to {look.frame[time].max()}"
-    return looks
+        clues["time"] = f"from {inspected.frame[time].min()} to {inspected.frame[time].max()}"
+    return clues

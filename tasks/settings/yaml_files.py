@@ -99,14 +99,14 @@ class SettingsProposal:
     params: dict[str, Any]
     assumptions: tuple[str, ...]
     why: dict[str, str]
-    looks: dict[str, str]
+    clues: dict[str, str]
     schema: str
 
 
 def render_params(proposal: SettingsProposal) -> str:
     """The text of params.yaml: the proposal's values, each key with a comment, where it can in this table's words."""
     comments = dict(_COMMENTS)
-    comments |= {key: f"{_COMMENTS[key].partition(';')[0]}: {words}" for key, words in proposal.looks.items()}
+    comments |= {key: f"{_COMMENTS[key].partition(';')[0]}: {words}" for key, words in proposal.clues.items()}
     lines = [
         "# What Windvane learns, from what, and what a new model must show before it serves.",
         "# Try another value, then `windvane check`; a secret is written ${NAME} and comes from the environment.",
@@ -137,14 +137,14 @@ def write_params(proposal: SettingsProposal, root: Path) -> tuple[str, ...]:
 
 def write_user_file(root: Path, name: str, text: str) -> str:
     """Write a file that people edit, whole or not at all; a different one that is there is kept. What was written."""
-    path, content, said = root / name, text.encode(), name
+    path, content, written = root / name, text.encode(), name
     if path.exists() and path.read_bytes() != content:
         backups = (path.with_name(f"{path.name}.bak{number or ''}") for number in count())
         kept = next(backup for backup in backups if not backup.exists())
         write_whole(kept, lambda part: part.write_bytes(path.read_bytes()))
-        said += f" (the old one is kept as {kept.name})"
+        written += f" (the old one is kept as {kept.name})"
     write_whole(path, lambda part: part.write_bytes(content))
-    return said
+    return written
 
 
 def _pad(text: str, comment: str) -> str:
@@ -288,9 +288,9 @@ def edit_params(path: Path, wanted: ParamValues) -> dict[str, tuple[Any, str | f
     except yaml.YAMLError:
         kept = False
     if not kept:
-        said = ", ".join(f"{key}: {_format_edited_value(value)}" for key, (_, value) in changed.items())
+        written = ", ".join(f"{key}: {_format_edited_value(value)}" for key, (_, value) in changed.items())
         raise InputError(
-            f"{path}: is written in a way that cannot be changed without touching the rest. Write {said} yourself"
+            f"{path}: is written in a way that cannot be changed without touching the rest. Write {written} yourself"
         )
     project_params.parse_settings(expected, path)
     write_whole(path, lambda part: part.write_bytes((bom + text).encode("utf-8")))
@@ -318,12 +318,12 @@ def _changed(text: str, section: str, name: str, value: str) -> str:
 def _placed(text: str, node: Any, value: str) -> str:
     """The text with a value in a node's place; a comment behind it stays in its column where it can."""
     before, rest = text[: node.start_mark.index], text[node.end_mark.index :]
-    said = value if before[-1:].isspace() else f" {value}"
+    written = value if before[-1:].isspace() else f" {value}"
     spaces = len(rest) - len(rest.lstrip(" "))
     if rest[spaces : spaces + 1] == "#":
-        longer = len(said) - (node.end_mark.index - node.start_mark.index)
+        longer = len(written) - (node.end_mark.index - node.start_mark.index)
         rest = " " * max(spaces - longer, 1) + rest[spaces:]
-    return before + said + rest
+    return before + written + rest
 
 
 def _child(node: Any, name: str) -> Any:

@@ -105,17 +105,17 @@ class FetchResult:
             return ""
         new = None if self.new is None else self.new - self.feedback
         count = count_part_rows(self.record.own)
-        where, told = self.record.where, list[str]()
+        where, messages = self.record.where, list[str]()
         if self.record.changes is not None:
             rows = "rows" if count is None else f"{count:,} rows"
-            told.append(f"fetched {rows} from {where}: {self.record.changes} since the snapshot before")
+            messages.append(f"fetched {rows} from {where}: {self.record.changes} since the snapshot before")
         elif new != 0 or not self.feedback:
             rows = "rows" if new is None else f"{new:,} new rows"
-            told.append(f"fetched {rows} from {where}" + ("" if count is None else f", {count:,} in all"))
+            messages.append(f"fetched {rows} from {where}" + ("" if count is None else f", {count:,} in all"))
         if self.feedback:
             labelled = count_part_rows(self.record.labelled) or 0
-            told.append(f"fetched {self.feedback:,} new rows with labels from production, {labelled:,} in all")
-        return "; ".join(told)
+            messages.append(f"fetched {self.feedback:,} new rows with labels from production, {labelled:,} in all")
+        return "; ".join(messages)
 
 
 def fetch_source(
@@ -165,7 +165,7 @@ def update_source_snapshot(project: Project, console: Console) -> FetchResult:
     settings = project.settings
     fetched = fetch_source(project.root, settings.data, settings.problem.id, labelled)
     if fetched.moved:
-        console.say(f"  {fetched.text()}")
+        console.print(f"  {fetched.text()}")
     declare_ingest_inputs(project.root, settings.data, fetched.record)
     return fetched
 
@@ -223,13 +223,13 @@ def _fetch_database(
     key = source.data.key
     growing = known if known and known.watermark and source.data.refresh == "incremental" else None
     into = NewRowsWriter(staging, source.where, key, _boundary(root, growing, str(key)) if growing else None)
-    mark = databases.read_database(source, root, growing.watermark if growing else None, into)
+    watermark = databases.read_database(source, root, growing.watermark if growing else None, into)
     parts = into.parts()
     if growing is not None:
-        return growing.model_copy(update={"parts": growing.parts + parts, "watermark": mark}) if parts else growing
+        return growing.model_copy(update={"parts": growing.parts + parts, "watermark": watermark}) if parts else growing
     if not parts:
         raise InputError(f"data.query: {source.where}: gives no rows. Fix the query, or wait until there are some")
-    return _record(source, staging.before, {"parts": parts, "watermark": mark})
+    return _record(source, staging.before, {"parts": parts, "watermark": watermark})
 
 
 def _boundary(root: Path, record: SnapshotRecord, key: str) -> pl.DataFrame:
@@ -245,12 +245,12 @@ def _boundary(root: Path, record: SnapshotRecord, key: str) -> pl.DataFrame:
 def _fetch_http(source: RevealedData, staging: SnapshotStaging, known: SnapshotRecord | None) -> SnapshotRecord:
     from windvane.tasks.sources import http_source
 
-    ask = known.etag if known is not None and source.data.refresh == "incremental" else None
-    answer = http_source.read_http(source, staging, ask)
-    if answer.parts is None:
+    etag = known.etag if known is not None and source.data.refresh == "incremental" else None
+    response = http_source.read_http(source, staging, etag)
+    if response.parts is None:
         assert known is not None
         return known
-    return _record(source, staging.before, {"parts": answer.parts, "etag": answer.etag})
+    return _record(source, staging.before, {"parts": response.parts, "etag": response.etag})
 
 
 def _fetch_files(

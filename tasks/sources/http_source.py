@@ -172,8 +172,8 @@ def parse_retry_after(header: str | None, now: datetime) -> float | None:
 def compute_retry_wait(state: RetryCallState) -> float:
     """Seconds before the next attempt: what the server requests, else 0.5, 1, 2, 4; never more than a minute."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.after if isinstance(error, _TransientOutage) else None
-    return min(_LONGEST_WAIT_SECONDS, asked if asked is not None else 0.5 * 2 ** (state.attempt_number - 1))
+    wait = error.after if isinstance(error, _TransientOutage) else None
+    return min(_LONGEST_WAIT_SECONDS, wait if wait is not None else 0.5 * 2 ** (state.attempt_number - 1))
 
 
 _NDJSON_TYPES = (

@@ -213,9 +213,9 @@ class S3Files:
     def listed(self) -> tuple[ListedFile, ...]:
         """The tables there, by name, with their ETags. Raises InputError when there is none."""
         place = self._source.data.source.removeprefix("s3://").rstrip("/")
-        look = self._storage.glob if any(mark in place for mark in "*?[") else self._storage.find
+        list_paths = self._storage.glob if any(sign in place for sign in "*?[") else self._storage.find
         with self._explained():
-            found = look(place, detail=True)
+            found = list_paths(place, detail=True)
         files = [
             ListedFile(name, _etag(facts), int(facts["size"]))
             for name, facts in sorted(found.items())

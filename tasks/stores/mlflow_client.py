@@ -167,7 +167,7 @@ class MlflowTracker:
         # What `mlflow server` tells its workers. In this process, since the worker would not inherit the bound socket.
         from mlflow.server import constants
 
-        told = {
+        values = {
             constants.BACKEND_STORE_URI_ENV_VAR: self.uri,
             constants.REGISTRY_STORE_URI_ENV_VAR: self.uri,
             constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
@@ -176,7 +176,7 @@ class MlflowTracker:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ENABLE_WORKSPACES": "false",
         }
-        os.environ.update(told)
+        os.environ.update(values)
         from mlflow.server.fastapi_app import app
         from mlflow.server.handlers import initialize_backend_stores
 

@@ -240,14 +240,14 @@ class SmokeTester:
     def test(self, folder: Path, manifest_sha256: str) -> None:
         """Have the process load the model and compare its predictions. Raises WindvaneError with what was wrong."""
         try:
-            _, said = self._process.communicate(
+            _, output = self._process.communicate(
                 json.dumps([str(folder), manifest_sha256]), timeout=SMOKE_TEST_TIMEOUT_SECONDS
             )
         except subprocess.TimeoutExpired:
             self.close()
-            said = f"no response within {SMOKE_TEST_TIMEOUT_SECONDS} seconds"
+            output = f"no response within {SMOKE_TEST_TIMEOUT_SECONDS} seconds"
         if self._process.returncode != 0:
-            raise WindvaneError(f"the stored model failed its smoke test and is not promoted: {said.strip()[-500:]}")
+            raise WindvaneError(f"the stored model failed its smoke test and is not promoted: {output.strip()[-500:]}")
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -259,9 +259,9 @@ def check_stored_model(folder: Path, manifest_sha256: str) -> None:
     """Load the stored model here and compare its predictions on the stored sample with those made in training."""
     sample = pd.read_parquet(io.BytesIO(verify_folder(folder, manifest_sha256, [SAMPLE_FILE])[SAMPLE_FILE]))
     expected = sample.pop("_prediction").to_numpy()
-    answered = np.asarray(load_model(folder, manifest_sha256).predict(sample))
+    responses = np.asarray(load_model(folder, manifest_sha256).predict(sample))
     is_number = expected.dtype.kind == "f"
-    if not (np.allclose(answered, expected, rtol=1e-9) if is_number else (answered == expected).all()):
+    if not (np.allclose(responses, expected, rtol=1e-9) if is_number else (responses == expected).all()):
         raise Corrupted(f"{folder}: predicts differently than in training. Train again with `windvane train`")
 
 
@@ -274,10 +274,10 @@ def run_smoke_test() -> int:
 
     import windvane.tasks.models.features  # noqa: F401
 
-    told = sys.stdin.read()
-    if not told:
+    line = sys.stdin.read()
+    if not line:
         return 0  # whoever started this process needs it no more
-    folder, manifest_sha256 = json.loads(told)
+    folder, manifest_sha256 = json.loads(line)
     try:
         check_stored_model(Path(folder), manifest_sha256)
     except WindvaneError as e:

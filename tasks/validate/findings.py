@@ -44,9 +44,9 @@ class TableFinding:
         return self.check if self.column is None else f"{self.check}:{self.column}"
 
 
-def list_passes(checks: dict[str, str], told: Collection[str]) -> list[TableFinding]:
+def list_passes(checks: dict[str, str], named: Collection[str]) -> list[TableFinding]:
     """A finding for each check, by name and sentence, that is not among the `told` ones."""
-    return [TableFinding(name, "pass", None, None, None, what) for name, what in checks.items() if name not in told]
+    return [TableFinding(name, "pass", None, None, None, what) for name, what in checks.items() if name not in named]
 
 
 def accept_findings(findings: Iterable[TableFinding], accept: tuple[str, ...]) -> tuple[TableFinding, ...]:

@@ -64,8 +64,8 @@ def inspect_training_rows(
         found += _noise(settings.problem.target, held)
         if len(some) == len(train):  # else there are more rows than are looked at
             found += _volume(held, len(train), settings.split.strategy == "time")
-    told = {f.check for f in found} | ({"volume"} if len(some) < len(train) else set())
-    return (*found, *list_passes(MODEL_CHECKS, told))
+    named = {f.check for f in found} | ({"volume"} if len(some) < len(train) else set())
+    return (*found, *list_passes(MODEL_CHECKS, named))
 
 
 def _cross_validate(
@@ -90,11 +90,11 @@ def _cross_validate(
     headline = "rmse" if kind.continuous else "log_loss"
     for k in range(INSPECTION_FOLDS):
         held = fold == k
-        for i, teach in enumerate((~held, ~held & drawn)):
-            if held.sum() == 0 or (classes is not None and set(np.unique(truth[teach])) != set(classes)):
+        for i, fit_rows in enumerate((~held, ~held & drawn)):
+            if held.sum() == 0 or (classes is not None and set(np.unique(truth[fit_rows])) != set(classes)):
                 return None
             try:
-                model = model_pipeline.fit_pipeline(spec, kind, columns, rows[teach], options)
+                model = model_pipeline.fit_pipeline(spec, kind, columns, rows[fit_rows], options)
             except InputError:  # a column that is empty in these rows, and then none is left
                 return None
             predictions = kind.predict(model, conform_frame(rows[held], columns, "the training split"))

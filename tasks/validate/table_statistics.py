@@ -72,20 +72,20 @@ def scan_frame(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFram
     return scan.with_columns(pl.col(floats).fill_nan(None)) if floats else scan
 
 
-def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[int, tuple[ColumnCounts, ...]]:
+def count_columns(scan: pl.LazyFrame, facts: ScanFacts | None = None) -> tuple[int, tuple[ColumnCounts, ...]]:
     """Rows of the scan, and the counts of every column but the row key, by name. Memory does not grow with the rows.
 
     `look`: what need not be looked up again.
     """
     schema = {name: kind for name, kind in scan.collect_schema().items() if name != table_io.ROW_KEY}
-    rows = look.rows if look else scan.select(pl.len()).collect(engine="streaming").item()
-    file = look.file if look else None
+    rows = facts.rows if facts else scan.select(pl.len()).collect(engine="streaming").item()
+    file = facts.file if facts else None
     ends = table_io.read_column_ends(file) if file else _find_ends(scan, schema)
     listed: dict[str, frozenset[str]] = {}
     if rows <= EXACT_COUNT_ROWS:
         distinct = _compute_values(scan, {name: pl.col(name).drop_nulls().n_unique() for name in schema})
     else:
-        sample = look.sample if look else sample_evenly(scan, rows, DISTINCT_SAMPLE_ROWS)
+        sample = facts.sample if facts else sample_evenly(scan, rows, DISTINCT_SAMPLE_ROWS)
         distinct, listed = _distinct(scan, schema, ends, rows, sample, file)
     return rows, tuple(
         replace(_counts(scan, name, schema[name], rows, ends[name], distinct[name]), values=listed.get(name))
@@ -111,8 +111,12 @@ def get_value_shape(kind: Any) -> ValueShape:
 
 def _compute_values(scan: pl.LazyFrame, wanted: dict[Any, Any]) -> dict[Any, Any]:
     """The value of each expression. Names are the user's: positions cannot clash."""
-    looks = [expression.alias(str(i)) for i, expression in enumerate(wanted.values())]
-    return dict(zip(wanted, scan.select(looks).collect(engine="streaming").row(0), strict=True)) if looks else {}
+    expressions = [expression.alias(str(i)) for i, expression in enumerate(wanted.values())]
+    return (
+        dict(zip(wanted, scan.select(expressions).collect(engine="streaming").row(0), strict=True))
+        if expressions
+        else {}
+    )
 
 
 def _find_ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, table_io.ColumnEnds]:
@@ -176,8 +180,8 @@ def _finite(scan: pl.LazyFrame, name: str) -> tuple[int, Any, Any]:
     """How many infinite values there are, and the ends of the others."""
     column = pl.col(name)
     values = column.filter(column.is_finite())
-    looks = (column.is_infinite().sum().alias("infinite"), values.min().alias("low"), values.max().alias("high"))
-    return scan.select(looks).collect(engine="streaming").row(0)
+    expressions = (column.is_infinite().sum().alias("infinite"), values.min().alias("low"), values.max().alias("high"))
+    return scan.select(expressions).collect(engine="streaming").row(0)
 
 
 def _words(scan: pl.LazyFrame, name: str, rows: int) -> float:

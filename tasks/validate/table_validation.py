@@ -97,10 +97,10 @@ def _run_checks(e: CheckInput) -> ValidatedTable:
     found = [finding for family in CHECK_FAMILIES for finding in family.find(e)]
     silent = {finding.column for finding in found if finding.check == "silent"}
     found = [finding for finding in found if finding.check != "constant" or finding.column not in silent]
-    told = {finding.check for finding in found}
+    reported = {finding.check for finding in found}
     for family in CHECK_FAMILIES:
         if family.needs is None or getattr(e, family.needs) is not None:
-            found += findings.list_passes(family.checks, told)
+            found += findings.list_passes(family.checks, reported)
     kept = findings.accept_findings(found, e.contract.accept if e.contract else ())
     return ValidatedTable(e.profile, e.now, kept, e.sample)
 
@@ -146,9 +146,9 @@ def _collect_check_input(
         compared = beside.submit(
             table_statistics.count_duplicate_rows, alike.filter(target.is_not_null()), known.rows, problem.id
         )
-        taught, counts = table_statistics.count_columns(labelled, known)
+        labelled_rows, counts = table_statistics.count_columns(labelled, known)
         twins = compared.result()
-    found = table_profile.profile_counts(taught, counts, table_profile.choose_key_columns(problem, present))
+    found = table_profile.profile_counts(labelled_rows, counts, table_profile.choose_key_columns(problem, present))
     seen = select_features({c.name: c for c in found.columns}, chosen)
     sampled = table_statistics.sample_evenly(many.lazy(), len(many))
     sample = sampled.filter(target.is_not_null())

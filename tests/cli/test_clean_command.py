@@ -124,7 +124,7 @@ def test_what_a_rollback_can_reach_serves_again(many: Many) -> None:
     # A real promotion loads what is stored; Site's versions have all that the service needs.
     following = many.site.following()
     many.move(3, "rollback")
-    following.look()
+    following.poll()
     assert following.current is not None
     assert following.current.number == 3
     shutil.rmtree(many.root / ".windvane" / "serving")

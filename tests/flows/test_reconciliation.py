@@ -45,30 +45,30 @@ def claim(project: Project, entry: DecisionRecord) -> None:
 
 
 def test_nothing_is_done_where_nothing_is_owed(project: Project) -> None:
-    assert PendingLapStarter(project).look() == "nothing is pending"
+    assert PendingLapStarter(project).poll() == "nothing is pending"
 
 
 def test_an_event_has_time_to_become_a_lap(project: Project) -> None:
     decided(project, EVENT_TIMEOUT / 2)
-    assert PendingLapStarter(project).look() == "a decision is on its way to its lap"
+    assert PendingLapStarter(project).poll() == "a decision is on its way to its lap"
 
 
 def test_a_living_lap_is_left_alone(project: Project) -> None:
     entry = decided(project, 2 * EVENT_TIMEOUT)
     with laps.hold_lease(project.ledger, project.name, "a lap", lambda _: None) as lease:
         decisions.claim_decision(project.ledger, lease, entry.id, make_id())
-        assert PendingLapStarter(project).look() == "a lap carries out what was decided"
+        assert PendingLapStarter(project).poll() == "a lap carries out what was decided"
 
 
 def test_a_decision_whose_laps_keep_dying_is_given_up_with_its_reason(project: Project) -> None:
     entry = decided(project, 2 * EVENT_TIMEOUT)
     for _ in range(decisions.MAX_CLAIMS):
         claim(project, entry)
-    assert "given up" in PendingLapStarter(project).look()
+    assert "given up" in PendingLapStarter(project).poll()
     ended = decisions.find_decision(project.ledger, entry.id)
     assert ended is not None
     assert (ended.state, str(decisions.MAX_CLAIMS) in str(ended.note)) == ("skipped", True)
-    assert PendingLapStarter(project).look() == "nothing is pending"
+    assert PendingLapStarter(project).poll() == "nothing is pending"
 
 
 def test_a_rollback_that_was_killed_behind_its_promotion_counts_as_done(project: Project) -> None:

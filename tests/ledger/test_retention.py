@@ -86,7 +86,7 @@ def test_a_service_forgets_at_its_start_and_lives_through_an_outage(
         time.sleep(0.01)
     keeper.stop()
     away = sa.create_engine(str(engine.url.set(database="/nowhere/at/all")))
-    server.RetentionThread(away, project, timedelta(days=30)).look()  # raises nothing
+    server.RetentionThread(away, project, timedelta(days=30)).poll()  # raises nothing
     away.dispose()
 
 

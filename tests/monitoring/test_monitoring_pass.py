@@ -125,7 +125,7 @@ class Heard(SilentConsole):
         super().__init__()
         self.lines = list[str]()
 
-    def say(self, text: str = "") -> None:
+    def print(self, text: str = "") -> None:
         self.lines.append(text)
 
 

@@ -47,7 +47,7 @@ def test_a_promotion_is_followed_and_a_rollback_too(site: Site) -> None:
     for number in (1, 2, 1):
         if number != following.current.number:  # type: ignore[union-attr]
             site.promote(number)
-            following.look()
+            following.poll()
         said = client.predict([ROW])
         assert (said["model_version"], said["predictions"]) == (number, pytest.approx(site.says(number, [ROW])))
 
@@ -76,7 +76,7 @@ def test_fifty_swaps_under_load_drop_and_mix_nothing(site: Site) -> None:
         asking = [asyncio.create_task(ask(http, over)) for _ in range(4)]
         for i in range(50):
             site.promote(2 - i % 2)
-            await asyncio.to_thread(following.look)
+            await asyncio.to_thread(following.poll)
             await asyncio.sleep(0.005)
         over.set()
         await asyncio.gather(*asking)
@@ -96,7 +96,7 @@ def test_a_version_with_other_bytes_is_refused_and_the_one_before_goes_on(site: 
     path = site.root / "models" / "2" / engine_files.TREES_FILE
     path.write_bytes(path.read_bytes() + b"\0")
     site.promote(2)
-    following.look()
+    following.poll()
     assert client.predict([ROW])["model_version"] == 1
     refused = client.ask("GET", "/model").json()["refused"]
     assert refused["version"] == 2
@@ -106,7 +106,7 @@ def test_a_version_with_other_bytes_is_refused_and_the_one_before_goes_on(site: 
     assert told is not None
     assert (told["version"], told["refused"]["version"]) == (1, 2)
     site.promote(1)
-    following.look()
+    following.poll()
     assert client.ask("GET", "/model").json()["refused"] is None
 
 
@@ -120,7 +120,7 @@ def test_a_version_that_answers_otherwise_than_in_training_is_refused(site: Site
     (site.root / "models" / "2" / engine_files.ENGINE_FILE).write_text(json.dumps(told))
     site.add(2, site.root / "models" / "2")
     site.promote(2)
-    following.look()
+    following.poll()
     assert following.current is not None
     assert following.current.number == 1
     assert following.refusal is not None

@@ -36,7 +36,7 @@ def site(tmp_path: Path) -> Site:
 def following(site: Site, memory: int | None) -> ChampionFollower:
     (site.root / "serving").mkdir(exist_ok=True)
     made = ChampionFollower(site.ledger, PROJECT, ModelCache(site.root / "serving", Path, memory))
-    made.look()
+    made.poll()
     return made
 
 
@@ -56,7 +56,7 @@ def test_a_version_that_takes_too_much_is_refused_and_the_one_before_goes_on(sit
     site.promote(1)
     follows = following(site, model_cache.read_process_memory() + 1_000_000_000)
     site.promote(2)
-    follows.look()
+    follows.poll()
     client = Client(site, follows, None)
     assert client.predict([ROW])["model_version"] == 1
     refused = client.ask("GET", "/model").json()["refused"]
@@ -65,7 +65,7 @@ def test_a_version_that_takes_too_much_is_refused_and_the_one_before_goes_on(sit
     assert "serve.memory" in refused["reason"]
     assert client.ask("GET", "/model").json()["memory"]["kept"] == 10_000_000
     site.promote(1)
-    follows.look()
+    follows.poll()
     assert follows.refusal is None
 
 

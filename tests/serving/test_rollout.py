@@ -40,7 +40,7 @@ def site(tmp_path: Path) -> Site:
 
 def followed(site: Site, way: RolloutRule) -> ChampionFollower:
     following = ChampionFollower(site.ledger, PROJECT, ModelCache(site.root / "serving", Path), way)
-    following.look()
+    following.poll()
     return following
 
 
@@ -109,7 +109,7 @@ def test_a_bad_challenger_goes_back_by_itself_and_nobody_notices(site: Site, way
     spoil(following, engine)
     client = Client(site, following, None)
     client.run(many)
-    following.look()
+    following.poll()
     last = versions.find_last_promotion(site.ledger, PROJECT)
     assert last is not None
     assert (last.from_version, last.to_version, last.cause) == (2, 1, "rollback")
@@ -131,10 +131,10 @@ def test_after_a_return_mlflow_is_told_and_need_not_answer(site: Site, outage: b
             raise Outage("MLflow does not respond")
 
     following = ChampionFollower(site.ledger, PROJECT, ModelCache(site.root / "serving", Path), CANARY, tell)
-    following.look()
+    following.poll()
     spoil(following, Failing())
     Client(site, following, None).run(many)
-    following.look()
+    following.poll()
     assert asked.wait(10)
     assert following.current is not None
     assert following.current.number == 1
@@ -149,27 +149,27 @@ def test_when_its_time_is_over_it_answers_alone(site: Site) -> None:
 def test_what_a_person_moves_answers_at_once(site: Site) -> None:
     following = followed(site, SHADOW)
     site.promote(1)
-    following.look()
+    following.poll()
     assert following.lineup is not None
     assert (following.lineup.champion.number, following.lineup.challenger) == (1, None)
     site.promote(2)
-    following.look()
+    following.poll()
     assert (following.lineup.champion.number, following.lineup.challenger) == (2, None)
 
 
 def test_a_verdict_needs_failures_or_a_clear_difference() -> None:
     trial = ChallengerTrial()
     for _ in range(MIN_LATENCY_REQUESTS - 1):
-        trial.answered(False, 0.001)
-        trial.answered(True, 1.0)
+        trial.count_response(False, 0.001)
+        trial.count_response(True, 1.0)
     assert trial.verdict() is None
-    trial.answered(False, 0.001)
-    trial.answered(True, 1.0)
+    trial.count_response(False, 0.001)
+    trial.count_response(True, 1.0)
     assert "1000.0 ms" in str(trial.verdict())
     close = ChallengerTrial()
     for _ in range(MIN_LATENCY_REQUESTS):
-        close.answered(False, 0.001)
-        close.answered(True, 0.006)
+        close.count_response(False, 0.001)
+        close.count_response(True, 0.006)
     assert close.verdict() is None
     for _ in range(MAX_CHALLENGER_FAILURES):
         close.failed()

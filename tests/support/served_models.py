@@ -130,7 +130,7 @@ class Site:
         """What follows this site's champion; it has had a first look, and is not started."""
         following = ChampionFollower(self.ledger, PROJECT, ModelCache(self.root / "serving", Path))
         (self.root / "serving").mkdir(exist_ok=True)
-        following.look()
+        following.poll()
         return following
 
     def says(self, number: int, rows: list[dict[str, Any]]) -> list[Any]:

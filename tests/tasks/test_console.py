@@ -12,12 +12,12 @@ from windvane.tasks.console import format_table
 PROGRAM = """
 from windvane.tasks.console import Console, LiveTable
 with Console() as console:
-    console.say("  [bold]as it is[/]")
+    console.print("  [bold]as it is[/]")
     console.working("busy")
-    console.say("  note: " + "word " * 40)
+    console.print("  note: " + "word " * 40)
     table = LiveTable(console)
     table.show([{"service": "mlflow", "state": "ready", "address": "-"}])
-    table.say("  all ready")
+    table.print("  all ready")
     console.working("last")
 import sys
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"rich"}))

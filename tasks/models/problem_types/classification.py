@@ -133,13 +133,13 @@ def _count_confusion(
     truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Per class: rows called right, rows called so, rows that are so."""
-    codes, said = (encode_labels(labels, predictions) for labels in (truth, predictions.value))
+    codes, predicted = (encode_labels(labels, predictions) for labels in (truth, predictions.value))
     k = np.asarray(predictions.proba).shape[1]
     rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
-    right, known = codes == said, codes >= 0
+    right, known = codes == predicted, codes >= 0
     return (
         np.bincount(codes[right], rows[right], k),
-        np.bincount(said, rows, k),
+        np.bincount(predicted, rows, k),
         np.bincount(codes[known], rows[known], k),
     )
 

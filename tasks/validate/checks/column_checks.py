@@ -216,7 +216,7 @@ def _sentinel(e: CheckInput, name: str) -> Iterator[TableFinding]:
     counts, values = e.counts[name], convert_to_numbers(e.sample[name]).drop_nulls()
     for code in {counts.low, counts.high} & set(_MISSING_CODES):
         others = values.filter(values != code)
-        if len(others) < _MIN_CODE_ROWS or not _stands_apart(code, others):
+        if len(others) < _MIN_CODE_ROWS or not _is_apart(code, others):
             continue
         cells = e.labelled.select((pl.col(name) == code).sum()).collect(engine="streaming").item()
         if cells < _MIN_CODE_ROWS:
@@ -228,7 +228,7 @@ def _sentinel(e: CheckInput, name: str) -> Iterator[TableFinding]:
         yield TableFinding("sentinel", "warn", name, cells / e.profile.rows, 0.0, text)
 
 
-def _stands_apart(code: float, others: pl.Series) -> bool:
+def _is_apart(code: float, others: pl.Series) -> bool:
     low, high = others.quantile(0.01, "nearest"), others.quantile(0.99, "nearest")
     nearest = others.min() if code < 0 else others.max()
     assert low is not None

@@ -67,8 +67,8 @@ def find_table_drift(e: CheckInput) -> Iterator[TableFinding]:
         if not then.silent and (now.silent or now.missing > max(0.99, then.missing + 0.2)):
             yield from _silent(name, then, now, e.past.rows)
             continue
-        told = [*_scale(name, then, now), *_renamed(name, then, now), *_gaps(name, then, now, rows)]
-        yield from told or _drift(name, then, now, rows, len(e.watched))
+        found = [*_scale(name, then, now), *_renamed(name, then, now), *_gaps(name, then, now, rows)]
+        yield from found or _drift(name, then, now, rows, len(e.watched))
 
 
 def _silent(name: str, then: ColumnSummary, now: ColumnSummary, rows: int) -> Iterator[TableFinding]:

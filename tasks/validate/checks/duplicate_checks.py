@@ -96,10 +96,13 @@ def _measure_row_overlap(scan: pl.LazyFrame, names: list[str], sides: NDArray[np
     every = -(-len(sides) // MAX_OVERLAP_ROWS)
     scan = scan.with_row_index(_PLACE_COLUMN)
     if every > 1:
-        told = _content(_choose_distinct_columns(scan, names, every * HASHES_PER_BUCKET))
-        if _measure_hash_overlap(*_hash_rows_with_codes(scan, told, told % every == 0, sides)) <= MAX_OVERLAP_SHARE:
+        by_content = _content(_choose_distinct_columns(scan, names, every * HASHES_PER_BUCKET))
+        if (
+            _measure_hash_overlap(*_hash_rows_with_codes(scan, by_content, by_content % every == 0, sides))
+            <= MAX_OVERLAP_SHARE
+        ):
             return 0.0
-        hashes, kept = _hash_rows_with_codes(scan, _content(names), told % every == 0, sides)
+        hashes, kept = _hash_rows_with_codes(scan, _content(names), by_content % every == 0, sides)
     else:
         hashes, kept = _hash_rows_with_codes(scan, _content(names), None, sides)
     # Rows that say little agree by chance.
@@ -143,5 +146,5 @@ def measure_key_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
 
 def _measure_hash_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
     judging = pl.Series(keys[sides == TEST_CODE])
-    teaching = pl.Series(keys[(sides == TRAIN_CODE) | (sides == VALIDATION_CODE)]).unique()
-    return float(judging.is_in(teaching.implode()).mean() or 0.0) if len(judging) else 0.0  # type: ignore[arg-type]
+    training_keys = pl.Series(keys[(sides == TRAIN_CODE) | (sides == VALIDATION_CODE)]).unique()
+    return float(judging.is_in(training_keys.implode()).mean() or 0.0) if len(judging) else 0.0  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ _SAME_ORDER = 0.995
 # Empty in the same rows as the target: both come from one event. At the lower share the column must also say much of
 # the target.
 _TOGETHER, _OFTEN_TOGETHER = 0.98, 0.8
-_TELLING_CLASSES, _TELLING_ORDER = 0.8, 0.5
+_INFORMATIVE_CLASSES, _INFORMATIVE_ORDER = 0.8, 0.5
 # With fewer rows to a value than this, counting per value says little.
 _ROWS_A_VALUE = 40
 
@@ -47,8 +47,8 @@ def explain_leak(column: pd.Series, target: pd.Series, classes: bool) -> str | N
     if classes and any(_mask_agreement(column.isna(), target == k) >= _OFTEN_TOGETHER for k in label.unique()):
         return "is empty in the rows of one class: known only afterwards"
     together = _mask_agreement(column.isna(), ~has)
-    telling = alone >= (_TELLING_CLASSES if classes else _TELLING_ORDER)
-    if together >= _TOGETHER or (together >= _OFTEN_TOGETHER and telling):
+    informative = alone >= (_INFORMATIVE_CLASSES if classes else _INFORMATIVE_ORDER)
+    if together >= _TOGETHER or (together >= _OFTEN_TOGETHER and informative):
         return "is empty where the target is: known only when the target is"
     return None
 
