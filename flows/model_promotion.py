@@ -46,29 +46,29 @@ class PromotionResult:
 
 
 def run_register_step(
-    lap: LapContext, training: TrainingData, built: BuiltModel, spec: ModelConfiguration, summary: dict[str, Any]
+    lap: LapContext, data: TrainingData, built: BuiltModel, spec: ModelConfiguration, summary: dict[str, Any]
 ) -> Version:
     """Store the model in MLflow and register it as challenger, once per fingerprint."""
-    tracker, settings, run = lap.project.tracker, lap.project.settings, training.run
-    opening = versions.find_opening(lap.project.ledger, lap.project.name, training.fingerprint)
+    tracker, settings, run = lap.project.tracker, lap.project.settings, data.run
+    opening = versions.find_opening(lap.project.ledger, lap.project.name, data.fingerprint)
     assert opening is not None
     assert opening.record_sha256 is not None
     source = tracker.address(run, "model")
     version = Version(
         version=0,
-        fingerprint=training.fingerprint,
+        fingerprint=data.fingerprint,
         run_id=run,
         model_uri=lap.project.relative(source),
         manifest_sha256=built.manifest_sha256,
         record_sha256=opening.record_sha256,
-        data_version=training.data_version,
+        data_version=data.data_version,
         taught_until=None if built.taught_until is None else str(built.taught_until),
         facts=VersionFacts(
             spec=spec.to_json(),
             history=settings.retrain.history,
-            columns=asdict(training.columns),
+            columns=asdict(data.columns),
             taught_until=built.taught_until,
-            sides=describe_split_settings(lap, training),
+            sides=describe_split_settings(lap, data),
             metric=settings.problem.headline,
             kind=settings.problem.kind,
             target=settings.problem.target,
@@ -84,12 +84,12 @@ def run_register_step(
     )
     hit_failpoint("register: begin")
     tracker.store(run, built.folder, "model")
-    tracker.store(run, training.root / "record.parquet")
+    tracker.store(run, data.root / "record.parquet")
     hit_failpoint("register: model stored")
-    write_json(version.to_json(), training.root / VERSION_RECORD_FILE)
-    tracker.store(run, training.root / VERSION_RECORD_FILE)
+    write_json(version.to_json(), data.root / VERSION_RECORD_FILE)
+    tracker.store(run, data.root / VERSION_RECORD_FILE)
     hit_failpoint("register: facts stored")
-    number = mlflow_client.register_model(tracker, run, source, training.fingerprint, built.manifest_sha256)
+    number = mlflow_client.register_model(tracker, run, source, data.fingerprint, built.manifest_sha256)
     hit_failpoint("register: in MLflow")
     return _record_version(lap, replace(version, version=number))
 
@@ -127,10 +127,10 @@ def _record_version(lap: LapContext, version: Version) -> Version:
     return version
 
 
-def describe_split_settings(lap: LapContext, training: TrainingData) -> dict[str, Any]:
+def describe_split_settings(lap: LapContext, data: TrainingData) -> dict[str, Any]:
     """What decides in which split a row is: two versions with equal splits never trained each other's test rows."""
     split, problem = lap.project.settings.split, lap.project.settings.problem
-    key = read_profile(training.root / PROFILE_FILE).key
+    key = read_profile(data.root / PROFILE_FILE).key
     return {**split.model_dump(exclude={"folds"}), "group": problem.group, "key": list(key)}
 
 

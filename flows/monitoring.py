@@ -165,28 +165,28 @@ def _roll_back_champion(
 
 
 def log_check_run(
-    project: Project, seen: WindowRecord, assessment: WindowAssessment, entry: DecisionRecord, page: Path
+    project: Project, seen: WindowRecord, check: WindowAssessment, entry: DecisionRecord, page: Path
 ) -> None:
     """A run for a check that found something, with what caused it, its figures and its page."""
     tracker = project.tracker
-    said = ", ".join(assessment.drift.columns[:3])
-    name = f"watch: {entry.action}: {assessment.diagnosis.change}" + (f" in {said}" if said else "")
+    said = ", ".join(check.drift.columns[:3])
+    name = f"watch: {entry.action}: {check.diagnosis.change}" + (f" in {said}" if said else "")
     result = {"watch": seen.start, "cause": entry.reason, "decision": entry.id, "action": entry.action}
-    result |= {"diagnosis": assessment.diagnosis.change, "version": str(seen.version)}
+    result |= {"diagnosis": check.diagnosis.change, "version": str(seen.version)}
     tags = {f"windvane.{name}": value for name, value in result.items()}
     tags["mlflow.note.content"] = (
-        f"**{entry.action}**: {entry.reason}\n\n{assessment.diagnosis.change}: {assessment.diagnosis.why}"
+        f"**{entry.action}**: {entry.reason}\n\n{check.diagnosis.change}: {check.diagnosis.why}"
     )
     run = tracker.start(name[:250], f"watch-{entry.id}", tags)
     figures = {
         "rows": float(seen.rows),
         "labelled": float(seen.labelled),
-        "drift_statistic": assessment.drift.statistic,
-        "drift_limit": assessment.drift.limit,
-        "drift_p": assessment.drift.p,
-        "loss": assessment.quality.loss,
-        "loss_reference": assessment.quality.reference,
-        "loss_estimated": None if assessment.estimate is None else assessment.estimate.loss,
+        "drift_statistic": check.drift.statistic,
+        "drift_limit": check.drift.limit,
+        "drift_p": check.drift.p,
+        "loss": check.quality.loss,
+        "loss_reference": check.quality.reference,
+        "loss_estimated": None if check.estimate is None else check.estimate.loss,
         "gain_expected": entry.gain,
     }
     tracker.log(run, metrics=figures)
@@ -203,20 +203,20 @@ class CheckReporter:
         self._project = production.project
         self._away = False
 
-    def after(self, seen: WindowRecord, assessment: WindowAssessment, entry: DecisionRecord) -> None:
+    def after(self, seen: WindowRecord, check: WindowAssessment, entry: DecisionRecord) -> None:
         """Write the page, act, and notify, in this order, once a decision is on record."""
         report = self.report(seen)
         act_on_decision(self._project, entry, self._console)
-        if entry.action != "wait" or assessment.drift.alarm is not False:
-            self._log(seen, assessment, entry, report)
-        notifications.notify_of_check(self._project, assessment, entry)
+        if entry.action != "wait" or check.drift.alarm is not False:
+            self._log(seen, check, entry, report)
+        notifications.notify_of_check(self._project, check, entry)
 
-    def _log(self, seen: WindowRecord, assessment: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
+    def _log(self, seen: WindowRecord, check: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
         """A run in MLflow, as long as that responds: checks and decisions are in the ledger without it."""
         if self._away:
             return
         try:
-            log_check_run(self._project, seen, assessment, entry, page)
+            log_check_run(self._project, seen, check, entry, page)
         except WindvaneError as e:
             self._away = True
             self._console.print(f"  note: checks of this pass are not in MLflow: {e}")
@@ -329,21 +329,17 @@ def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
 
 
 def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Production, report: str) -> dict[str, Any]:
-    assessment = WindowAssessment.from_json(seen.look)
-    quality = (
-        assessment.quality
-        if assessment.quality.loss is not None or assessment.estimate is None
-        else assessment.estimate
-    )
+    check = WindowAssessment.from_json(seen.look)
+    quality = check.quality if check.quality.loss is not None or check.estimate is None else check.estimate
     window = {"rows": seen.rows, "from": seen.start, "to": seen.end, "closed": seen.closed, "labelled": seen.labelled}
-    drift = {name: getattr(assessment.drift, name) for name in ("alarm", "p", "level", "note")}
+    drift = {name: getattr(check.drift, name) for name in ("alarm", "p", "level", "note")}
     hidden = [] if seen.origin == "source" else list(production.hidden)
     return {
         "window": window,
-        "drift": {**drift, "columns": list(assessment.drift.columns), "left_out": hidden},
+        "drift": {**drift, "columns": list(check.drift.columns), "left_out": hidden},
         "quality": asdict(quality),
-        "diagnosis": assessment.diagnosis.change,
-        "why": assessment.diagnosis.why,
+        "diagnosis": check.diagnosis.change,
+        "why": check.diagnosis.why,
         "decision": entry.action,
         "reason": entry.reason,
         "known_until": entry.known_until,

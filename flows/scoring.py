@@ -122,13 +122,13 @@ class _Scorer:
     def _record(self, table: pa.Table, predictions: Predictions) -> None:
         """Into the ledger, durably. Ids that the table does not give are made from the file and the row's place."""
         problem, number = self._problem, self._version.version
-        kept_columns = [n for n in table.column_names if n in {*self._columns.names, problem.id, problem.time}]
+        kept_names = [n for n in table.column_names if n in {*self._columns.names, problem.id, problem.time}]
         outputs = make_recorded_outputs(
             EnginePredictions(predictions.value.tolist(), predictions.proba),
             None if predictions.classes is None else predictions.classes.tolist(),
         )
         given = []
-        for i, (row, output) in enumerate(zip(table.select(kept_columns).to_pylist(), outputs, strict=True), self.rows):
+        for i, (row, output) in enumerate(zip(table.select(kept_names).to_pylist(), outputs, strict=True), self.rows):
             own = row.get(problem.id) if problem.id else None
             try:
                 id = f"{self._work.name}-{i}" if own is None else parse_label_id(own)

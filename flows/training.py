@@ -89,28 +89,26 @@ def make_challenger(lap: LapContext, run: Runner, data_version: str, fingerprint
     from windvane.flows.lap import model_steps, run_records
     from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
-    training = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, fingerprint))
+    data = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, fingerprint))
     # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
     with run(model_steps.tester) as tester, limit_to_one_thread():
         # Beside the search, which leaves a core idle while it boosts.
-        inspected = run.beside(model_steps.run_inspect_step, lap, training)
+        inspected = run.beside(model_steps.run_inspect_step, lap, data)
         try:
-            found = run(model_steps.run_search_step, lap, training)
+            found = run(model_steps.run_search_step, lap, data)
         finally:
             inspected.result()  # no step outlives the lap
         spec = found.best.spec
-        evaluated = run(model_steps.run_evaluate_step, lap, training, spec)
+        evaluated = run(model_steps.run_evaluate_step, lap, data, spec)
         # Beside explain: the stored model is tried in a process of its own.
-        building = run.beside(model_steps.run_build_step, lap, training, spec, evaluated.held)
+        building = run.beside(model_steps.run_build_step, lap, data, spec, evaluated.held)
         tested = run.beside(model_steps.run_smoke_step, lap, building, tester)
-        explained = run(model_steps.run_explain_step, lap, training, found, evaluated.held)
+        explained = run(model_steps.run_explain_step, lap, data, found, evaluated.held)
         built = building.result()  # asked first: of a failed build, smoke would only say that it never began
         tested.result()
     fits = found.fits + evaluated.fits + built.fits
-    summary = run(run_records.log_lap_summary, lap, training, found, evaluated.held, explained, fits)
-    return Challenger(
-        run(model_promotion.run_register_step, lap, training, built, spec, summary), training.run_id, fits
-    )
+    summary = run(run_records.log_lap_summary, lap, data, found, evaluated.held, explained, fits)
+    return Challenger(run(model_promotion.run_register_step, lap, data, built, spec, summary), data.run_id, fits)
 
 
 def decide_promotion(lap: LapContext, run: Runner, challenger: Challenger) -> LapOutcome:

@@ -60,9 +60,9 @@ class LapContext:
         """What the decision that this lap carries out wants done, where that is more than its depth implies."""
         return "labels" if self.decision is not None and self.decision.remedy == "labels" else None
 
-    def folder(self, model_fingerprint: str) -> Path:
+    def folder(self, hashed: str) -> Path:
         """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
-        return self.project.home / "laps" / model_fingerprint
+        return self.project.home / "laps" / hashed
 
 
 def compute_fingerprint(lap: LapContext, data_version: str) -> str:
@@ -76,9 +76,9 @@ def compute_fingerprint(lap: LapContext, data_version: str) -> str:
     return fingerprint.compute_fingerprint(lap.project.settings, data_version, lap.depth, spec, lap.remedy)
 
 
-def clear(lap: LapContext, model_fingerprint: str) -> None:
+def clear(lap: LapContext, hashed: str) -> None:
     """Delete the work in progress: everything in it is now in MLflow and the ledger."""
-    shutil.rmtree(lap.folder(model_fingerprint), ignore_errors=True)
+    shutil.rmtree(lap.folder(hashed), ignore_errors=True)
 
 
 @contextmanager

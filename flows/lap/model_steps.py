@@ -113,9 +113,9 @@ def load_training_data(lap: LapContext, data_version: str, fingerprint: str) -> 
     return TrainingData(fingerprint, data_version, root, train, validation, columns, kind, count_cores(), sampled)
 
 
-def run_search_step(lap: LapContext, training: TrainingData) -> searching.SearchResult:
+def run_search_step(lap: LapContext, data: TrainingData) -> searching.SearchResult:
     """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then."""
-    done = training.root / "found.json"
+    done = data.root / "found.json"
     adapter = TypeAdapter(searching.SearchResult)
     if (known := io.read_cache(done, adapter.validate_python)) is not None:
         return replace(known, fits=0)  # damaged, it is found again from the journal
@@ -133,15 +133,13 @@ def run_search_step(lap: LapContext, training: TrainingData) -> searching.Search
         assert champion is not None
         before = ModelConfiguration.from_json(champion.facts.spec)
         spec, notes = choose_refit_spec(
-            settings, training.kind, join_training_rows(training), before, labels=lap.remedy == "labels"
+            settings, data.kind, join_training_rows(data), before, labels=lap.remedy == "labels"
         )
-        found = searching.score_single_configuration(
-            training.task(settings), spec, training.train, training.validation, show
-        )
+        found = searching.score_single_configuration(data.task(settings), spec, data.train, data.validation, show)
         found = replace(found, notes=(*found.notes, *notes))
     else:
-        journal = training.root / "journal.log"
-        found = searching.search_models(training.task(settings), training.train, training.validation, journal, show)
+        journal = data.root / "journal.log"
+        found = searching.search_models(data.task(settings), data.train, data.validation, journal, show)
     for note in found.notes:
         lap.console.print(f"  note: {note}")
     io.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
@@ -169,69 +167,67 @@ def choose_refit_spec(
     return followed, (class_balance.describe_class_shares(now, window),)
 
 
-def run_evaluate_step(lap: LapContext, training: TrainingData, spec: ModelConfiguration) -> Evaluated:
+def run_evaluate_step(lap: LapContext, data: TrainingData, spec: ModelConfiguration) -> Evaluated:
     """Open the test split, once per fingerprint, and keep the predictions as the record."""
     lap.console.working("evaluate")
     engine, name, settings = lap.project.ledger, lap.project.name, lap.project.settings
-    path = training.root / "record.parquet"
-    opening = versions.find_opening(engine, name, training.fingerprint)
+    path = data.root / "record.parquet"
+    opening = versions.find_opening(engine, name, data.fingerprint)
     if opening and opening.record_sha256 and path.exists() and model_files.hash_file(path) == opening.record_sha256:
-        model = model_pipeline.fit_with_settings(training.task(settings), spec, join_training_rows(training))
+        model = model_pipeline.fit_with_settings(data.task(settings), spec, join_training_rows(data))
         return Evaluated(model_evaluation.HeldOutRecord(table_io.read_parquet(path), model), 1)
 
     def open_test() -> pd.DataFrame:
-        versions.open_test_split(engine, name, training.fingerprint)
-        return splitting.open_test_rows(training.root, settings, splitting.TestPermit(training.fingerprint))
+        versions.open_test_split(engine, name, data.fingerprint)
+        return splitting.open_test_rows(data.root, settings, splitting.TestPermit(data.fingerprint))
 
-    held = model_evaluation.predict_held_out(
-        training.task(settings), spec, training.train, training.validation, open_test
-    )
+    held = model_evaluation.predict_held_out(data.task(settings), spec, data.train, data.validation, open_test)
     earlier = versions.count_earlier_judgements(engine, name, held.record[table_io.ROW_KEY].tolist())
     held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[table_io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
     table_io.write_parquet(held.record, path)
     versions.close_test_split(
-        engine, name, training.fingerprint, model_files.hash_file(path), held.record[table_io.ROW_KEY].tolist()
+        engine, name, data.fingerprint, model_files.hash_file(path), held.record[table_io.ROW_KEY].tolist()
     )
     return Evaluated(held, 2)
 
 
 def run_build_step(
-    lap: LapContext, training: TrainingData, spec: ModelConfiguration, held: model_evaluation.HeldOutRecord
+    lap: LapContext, data: TrainingData, spec: ModelConfiguration, held: model_evaluation.HeldOutRecord
 ) -> BuiltModel:
     """The model that would serve: with time refitted on all rows up to the cutoff, else the one that was evaluated."""
     lap.console.working("build")
     settings = lap.project.settings
-    final_rows, model, fits = join_training_rows(training), held.model, 0
+    fitted, model, fits = join_training_rows(data), held.model, 0
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
-        final_rows = splitting.read_final_rows(training.root, settings, splitting.TestPermit(training.fingerprint))
-        model, fits = model_pipeline.fit_with_settings(training.task(settings), spec, final_rows), 1
+        fitted = splitting.read_final_rows(data.root, settings, splitting.TestPermit(data.fingerprint))
+        model, fits = model_pipeline.fit_with_settings(data.task(settings), spec, fitted), 1
     if settings.retrain.combined is not None and len(model_pipeline.unwrap_estimators(model)) == 1:
         why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to train on"
         lap.console.print(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
     if (threshold := classification.get_threshold(model)) is not None:
-        lap.project.tracker.log(training.run, params={"served.threshold": threshold})
-    folder = training.root / "model"
+        lap.project.tracker.log(data.run, params={"served.threshold": threshold})
+    folder = data.root / "model"
     _empty_folder(folder)
-    inputs = features.conform_frame(final_rows, training.columns, "training rows")
+    inputs = features.conform_frame(fitted, data.columns, "training rows")
     sample = inputs.tail(SMOKE_SAMPLE_ROWS)
     # A compiled form is compared with the pipeline on the validation rows; with folds on the training rows.
     comparison_rows, pace = inputs, EngineSpeed()
-    if len(training.validation):
-        comparison_rows = features.conform_frame(training.validation, training.columns, "validation rows")
+    if len(data.validation):
+        comparison_rows = features.conform_frame(data.validation, data.columns, "validation rows")
     compared = engine_files.ComparisonRows(inputs, comparison_rows, settings.split.seed)
-    engine = engine_files.build_engine_files(model, training.kind, training.columns, compared, pace=pace)
+    engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace=pace)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
-    predicted = training.kind.predict(model, sample).value
-    digest = model_files.save_model(model, folder, sample, predicted, training.kind.name, engine)
-    memory = measure_model_memory(folder, digest, training.kind.name)
+    predicted = data.kind.predict(model, sample).value
+    digest = model_files.save_model(model, folder, sample, predicted, data.kind.name, engine)
+    memory = measure_model_memory(folder, digest, data.kind.name)
     lap.console.print(
         f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "
         f"while it is loaded {serving_section.format_size(memory.peak)}"
     )
     if (heavy := explain_memory_refusal(lap.project, memory)) is not None:
         lap.console.print(f"  note: {heavy}")
-    return BuiltModel(folder, digest, splitting.find_trained_until(final_rows, settings), bulk, memory, fits)
+    return BuiltModel(folder, digest, splitting.find_trained_until(fitted, settings), bulk, memory, fits)
 
 
 def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
@@ -260,31 +256,31 @@ def run_smoke_step(_: LapContext, built: BuiltModel, tester: SmokeTester) -> Non
 
 
 def run_explain_step(
-    lap: LapContext, training: TrainingData, found: searching.SearchResult, held: model_evaluation.HeldOutRecord
+    lap: LapContext, data: TrainingData, found: searching.SearchResult, held: model_evaluation.HeldOutRecord
 ) -> model_evaluation.ModelEvaluation:
     """Scores with intervals, curves, the diagnosis of the fit, plots: into MLflow, beside one child run per candidate."""
     lap.console.working("explain")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, training.run
+    settings, tracker, run = lap.project.settings, lap.project.tracker, data.run
     evaluation = model_evaluation.evaluate_model(
-        training.task(settings), found.best.spec, training.train, training.validation, held.record
+        data.task(settings), found.best.spec, data.train, data.validation, held.record
     )
-    if training.sampled:
-        evaluation = replace(evaluation, notes=(training.sampled, *evaluation.notes))
-    folder = training.root / "evaluation"
+    if data.sampled:
+        evaluation = replace(evaluation, notes=(data.sampled, *evaluation.notes))
+    folder = data.root / "evaluation"
     _empty_folder(folder)
-    write_evaluation(folder, settings, training.kind, evaluation, held.record, found)
+    write_evaluation(folder, settings, data.kind, evaluation, held.record, found)
     for result in found.results:
-        _log_candidate_run(lap, found, result, training)
+        _log_candidate_run(lap, found, result, data)
     tracker.store(run, folder, "evaluation")
     return evaluation
 
 
 def _log_candidate_run(
-    lap: LapContext, found: searching.SearchResult, result: searching.CandidateResult, training: TrainingData
+    lap: LapContext, found: searching.SearchResult, result: searching.CandidateResult, data: TrainingData
 ) -> None:
     """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
-    child = tracker.start(result.candidate, lap.id, {}, parent=training.run)
+    child = tracker.start(result.candidate, lap.id, {}, parent=data.run)
     scores = {f"validation_{name}": value for name, value in result.validation.items()}
     scores |= {f"train_{name}": value for name, value in result.train.items()}
     tracker.log(
@@ -292,8 +288,8 @@ def _log_candidate_run(
         params={"candidate": result.candidate, **result.spec.params},
         metrics={**scores, "fit_seconds": result.seconds, "trials": len(result.trials)},
     )
-    folder = training.root / "trials" / result.candidate
-    metric = training.kind.metrics[settings.problem.headline]
+    folder = data.root / "trials" / result.candidate
+    metric = data.kind.metrics[settings.problem.headline]
     mine = replace(found, results=(result,))
     tracker.store(child, evaluation_files.write_trials(folder, mine, metric, settings.problem.target))
     for trial in result.trials if lap.trial_runs else ():
@@ -304,13 +300,9 @@ def _log_candidate_run(
     tracker.end(child)
 
 
-def join_training_rows(training: TrainingData) -> pd.DataFrame:
+def join_training_rows(data: TrainingData) -> pd.DataFrame:
     """The rows that the evaluated model is fitted on: train and validation, never test."""
-    return (
-        pd.concat([training.train, training.validation], ignore_index=True)
-        if len(training.validation)
-        else training.train
-    )
+    return pd.concat([data.train, data.validation], ignore_index=True) if len(data.validation) else data.train
 
 
 def _empty_folder(folder: Path) -> None:
@@ -321,22 +313,20 @@ def _empty_folder(folder: Path) -> None:
 INSPECTION_REPORT_FILE, INSPECTION_FINDINGS_FILE = "report.html", "findings.json"
 
 
-def run_inspect_step(lap: LapContext, training: TrainingData) -> None:
+def run_inspect_step(lap: LapContext, data: TrainingData) -> None:
     """All that was found in the data onto one page, stored with the run."""
     lap.console.working("inspect")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, training.run
-    folder = training.root / "inspection"
+    settings, tracker, run = lap.project.settings, lap.project.tracker, data.run
+    folder = data.root / "inspection"
     if not (folder / INSPECTION_FINDINGS_FILE).exists():  # a lap that goes on after a kill has looked already
         agreed = table_schema.load_schema(lap.project.root / table_schema.SCHEMA_FILE)
-        before = findings.read_findings(training.root / findings.FINDINGS_FILE)
-        path = training.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE
+        before = findings.read_findings(data.root / findings.FINDINGS_FILE)
+        path = data.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE
         sides = read_record(path, lambda record: tuple(TableFinding(**f) for f in record.get("findings", ())))
-        seen = model_checks.inspect_training_rows(
-            settings, training.kind, training.columns, training.train, training.cores
-        )
+        seen = model_checks.inspect_training_rows(settings, data.kind, data.columns, data.train, data.cores)
         seen = findings.accept_findings((*sides, *seen), agreed.accept if agreed else ())
         whole = findings.accept_findings((*before, *seen), ())
-        _write_data_report(lap, training, whole, folder / INSPECTION_REPORT_FILE)
+        _write_data_report(lap, data, whole, folder / INSPECTION_REPORT_FILE)
         findings.write_findings(whole, folder / INSPECTION_FINDINGS_FILE)
     whole = findings.read_findings(folder / INSPECTION_FINDINGS_FILE)
     tracker.store(run, folder, "data")
@@ -347,11 +337,11 @@ def run_inspect_step(lap: LapContext, training: TrainingData) -> None:
             lap.console.print(f"  note: {finding.message}")
 
 
-def _write_data_report(lap: LapContext, training: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
-    scan = table_io.scan_parquet(training.root / table_profile.TABLE_FILE)
+def _write_data_report(lap: LapContext, data: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
+    scan = table_io.scan_parquet(data.root / table_profile.TABLE_FILE)
     scan = scan.filter(pl.col(lap.project.settings.problem.target).is_not_null())
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())
-    now = table_profile.read_summary(training.root / table_profile.SUMMARY_FILE)
+    now = table_profile.read_summary(data.root / table_profile.SUMMARY_FILE)
     assert now is not None
     then = table_profile.read_summary(lap.project.root / io.ACCEPTED_SUMMARY_FILE)
     sample = table_statistics.sample_evenly(table_statistics.scan_frame(scan), rows)

@@ -27,53 +27,53 @@ from windvane.tasks.settings.project_params import PARAMS_FILE, read_params
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 
-def start_lap_run(lap: LapContext, training: TrainingData) -> TrainingData:
+def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
     """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment. Returns the training data with it."""
     project, tracker = lap.project, lap.project.tracker
     commit, dirty = _read_git_state(lap)
     tags = {
-        "windvane.data_version": training.data_version,
-        "windvane.fingerprint": training.fingerprint,
+        "windvane.data_version": data.data_version,
+        "windvane.fingerprint": data.fingerprint,
         "windvane.depth": lap.depth,
         "windvane.code": fingerprint.hash_model_code(),
         "mlflow.source.git.commit": commit,
         "windvane.git.dirty": dirty,
-        "windvane.sampled": training.sampled or "",
+        "windvane.sampled": data.sampled or "",
         **_make_decision_tags(lap),
     }
-    if training.sampled:
-        lap.console.print(f"  note: {training.sampled}")
+    if data.sampled:
+        lap.console.print(f"  note: {data.sampled}")
     run = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
     try:
         laps.record_lap_runs(project.ledger, lap.id, mlflow_run=run)
     except BaseException:  # whoever ends this lap would not know that there is a run to close
         tracker.abandon(lap.id)
         raise
-    rows = {"rows_train": len(training.train), "rows_validation": len(training.validation)}
-    rows["columns"] = len(training.columns.names)
+    rows = {"rows_train": len(data.train), "rows_validation": len(data.validation)}
+    rows["columns"] = len(data.columns.names)
     # Values as params.yaml has them: what ${NAME} brings from the environment is never logged.
     written = _flatten(project.settings.model_dump()) | _flatten(read_params(project.root / PARAMS_FILE))
     libraries = {f"library.{name}": version for name, version in fingerprint.list_model_libraries().items()}
     tracker.log(run, params={**written, **rows, **libraries})
     # MLflow copies a file with its mode, and this one is open to others.
-    tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, training.root / PARAMS_FILE)))
+    tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, data.root / PARAMS_FILE)))
     for name in ("profile.json", "digest.json", "split/split.json"):
-        tracker.store(run, training.root / DATA_FOLDER / name, "data")
+        tracker.store(run, data.root / DATA_FOLDER / name, "data")
     with dvc_pipeline.open_dvc_pipeline(project.root) as stages:
         tracker.write(run, stages.lock_text(), dvc_pipeline.LOCK_FILE)
-    return replace(training, run_id=run)
+    return replace(data, run_id=run)
 
 
 def log_lap_summary(
     lap: LapContext,
-    training: TrainingData,
+    data: TrainingData,
     found: SearchResult,
     held: HeldOutRecord,
     evaluation: ModelEvaluation,
     fits: int,
 ) -> dict[str, Any]:
     """Log what was found out, by how many fitted models; the part of it that every later command repeats."""
-    tracker, run = lap.project.tracker, training.run
+    tracker, run = lap.project.tracker, data.run
     metric = lap.project.settings.problem.headline
     figures: dict[str, float | None] = {f"test_{name}": score.value for name, score in evaluation.scores.items()}
     for name, score in evaluation.scores.items():

@@ -188,7 +188,7 @@ def _check_windows(
     """One monitoring pass at the simulation's present; `passes`: version -> the pass over its windows so far."""
     production = SimulatedProduction(past, SILENT_CONSOLE)
 
-    def act(_seen: WindowRecord, _assessment: object, entry: DecisionRecord) -> None:
+    def act(_seen: WindowRecord, _check: object, entry: DecisionRecord) -> None:
         monitoring.act_on_decision(past, entry, SILENT_CONSOLE, _promote_in_simulation)
 
     one = passes.setdefault(production.champion.version, MonitoringPass(production, SILENT_CONSOLE, act))
@@ -215,20 +215,20 @@ def _replay_window(
     never = loss if champion.version == initial.version else past.loss(initial, tick)
     rows = past.stream.between(tick.start, tick.end)
     found = _check_windows(past, passes)
-    window_result = ReplayedWindow(tick.start, tick.end, rows.stop - rows.start, champion.version, loss, never)
+    played = ReplayedWindow(tick.start, tick.end, rows.stop - rows.start, champion.version, loss, never)
     if found is not None:
         seen, entry = found
-        assessment = WindowAssessment.from_json(seen.look)
-        cause, alarm = summarize_assessment(assessment), bool(assessment.drift.alarm)
-        window_result = replace(window_result, action=entry.action, reason=entry.reason, cause=cause, alarm=alarm)
+        check = WindowAssessment.from_json(seen.look)
+        cause, alarm = summarize_assessment(check), bool(check.drift.alarm)
+        played = replace(played, action=entry.action, reason=entry.reason, cause=cause, alarm=alarm)
     pending = decisions.find_pending_retraining(past.ledger, past.name)
     if pending is not None:
         price = past.settings.retrain.cost * float(past.record(champion)[LOSS_COLUMN].mean())
         depth: LapDepth = "search" if search and pending.depth == "search" else "refit"
         lap = simulation.run_simulated_lap(past, lease, pending, depth, DEFAULT_MODEL_SPEC)
         price = price if lap.fits else 0.0
-        window_result = replace(window_result, ending=lap.ending, verdict=lap.reason, better=lap.better, price=price)
-    return window_result
+        played = replace(played, ending=lap.ending, verdict=lap.reason, better=lap.better, price=price)
+    return played
 
 
 def _apply_options(project: Project, options: ReplayOptions) -> Settings:

@@ -292,17 +292,17 @@ class _Steps:
             data_steps.run_split_step: lambda _: "",
             data_steps.find_no_new_rows_outcome: self.nothing_to_learn,
             compute_fingerprint: self.fingerprint,
-            model_steps.load_training_data: self.training_data,
-            run_records.start_lap_run: lambda _, training_data: training_data,
+            model_steps.load_training_data: self.data,
+            run_records.start_lap_run: lambda _, data: data,
             model_steps.tester: nullcontext,
             model_steps.run_search_step: self.search,
             model_steps.run_evaluate_step: self.evaluate,
-            model_steps.run_build_step: lambda _lap, _training, _spec, held: _Built(held),
+            model_steps.run_build_step: lambda _lap, _data, _spec, held: _Built(held),
             run_records.log_lap_summary: _summary,
             model_promotion.run_register_step: self.register,
             gate_step.run_judge_step: self.judge,
             run_records.record_lap_verdict: run_records.record_lap_verdict,
-            clear: lambda _, model_fingerprint: self.past.work.pop(model_fingerprint),
+            clear: lambda _, hashed: self.past.work.pop(hashed),
             finish_lap: _finish,
         }
 
@@ -318,7 +318,7 @@ class _Steps:
         """A name of its own for each version."""
         return f"simulated-{len(self.past.records) + 1}"
 
-    def training_data(self, _: LapContext, data_version: str, model_fingerprint: str) -> _SimulatedTraining:
+    def data(self, _: LapContext, data_version: str, hashed: str) -> _SimulatedTraining:
         """The splits that a lap would cut of what has come, large ones sampled as it samples them."""
         past, settings = self.past, self.past.settings
         come, labelled = past.learned()
@@ -336,40 +336,32 @@ class _Steps:
         validation, test = taken(rows[parted.validation], True), taken(rows[parted.test], True)
         columns = features.select_feature_columns(settings, table_profile.profile_table(come))
         kind, by_time = definitions.load_problem_type(settings.problem.kind), settings.split.strategy == "time"
-        training_data = TrainingData(
-            model_fingerprint, data_version, past.home, train, validation, columns, kind, count_cores()
-        )
-        final = (
-            time_windows.select_recent_rows(taken(rows, False), settings)
-            if by_time
-            else join_training_rows(training_data)
-        )
-        past.work[model_fingerprint] = _SimulatedTraining(**vars(training_data), test=test, final=final, rows=labelled)
-        return past.work[model_fingerprint]
+        data = TrainingData(hashed, data_version, past.home, train, validation, columns, kind, count_cores())
+        final = time_windows.select_recent_rows(taken(rows, False), settings) if by_time else join_training_rows(data)
+        past.work[hashed] = _SimulatedTraining(**vars(data), test=test, final=final, rows=labelled)
+        return past.work[hashed]
 
-    def search(self, lap: LapContext, training_data: _SimulatedTraining) -> searching.SearchResult:
+    def search(self, lap: LapContext, data: _SimulatedTraining) -> searching.SearchResult:
         """A search as it is, or the configuration to refit, which nothing has to be fitted for."""
         settings = self.past.settings
         if lap.depth == "search":
             journal = self.past.home / f"{lap.id}.log"
-            return searching.search_models(
-                training_data.task(settings), training_data.train, training_data.validation, journal, _nothing
-            )
+            return searching.search_models(data.task(settings), data.train, data.validation, journal, _nothing)
         champion, spec = versions.find_champion(self.past.ledger, self.past.name), self.first
         if champion is not None:
-            before, rows = ModelConfiguration.from_json(champion.facts.spec), join_training_rows(training_data)
-            spec, _notes = choose_refit_spec(settings, training_data.kind, rows, before, labels=lap.remedy == "labels")
+            before, rows = ModelConfiguration.from_json(champion.facts.spec), join_training_rows(data)
+            spec, _notes = choose_refit_spec(settings, data.kind, rows, before, labels=lap.remedy == "labels")
         only = searching.CandidateResult(spec.candidate, spec, {}, {}, (), 0.0)
         return searching.SearchResult((only,), only, None, 0)
 
-    def evaluate(self, _: LapContext, training_data: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
+    def evaluate(self, _: LapContext, data: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
         """The held-out record, with how often its rows have judged before."""
         held = model_evaluation.predict_held_out(
-            training_data.task(self.past.settings),
+            data.task(self.past.settings),
             spec,
-            training_data.train,
-            training_data.validation,
-            lambda: training_data.test,
+            data.train,
+            data.validation,
+            lambda: data.test,
         )
         keys = held.record[ROW_KEY].tolist()
         held.record.insert(0, JUDGED_BEFORE_COLUMN, [self.past.judged[row] for row in keys])
@@ -379,33 +371,33 @@ class _Steps:
     def register(
         self,
         lap: LapContext,
-        training_data: _SimulatedTraining,
+        data: _SimulatedTraining,
         built: _Built,
         spec: ModelConfiguration,
         summary: dict[str, Any],
     ) -> Version:
         """A version in the simulated project's ledger; its record and model in memory."""
         past, settings = self.past, self.past.settings
-        until, number = splitting.find_trained_until(training_data.final, settings), len(past.records) + 1
+        until, number = splitting.find_trained_until(data.final, settings), len(past.records) + 1
         facts = VersionFacts(
             spec=spec.to_json(),
-            columns=asdict(training_data.columns),
+            columns=asdict(data.columns),
             taught_until=until,
             sides={**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
             metric=settings.problem.headline,
             kind=settings.problem.kind,
-            rows=len(training_data.rows),
+            rows=len(data.rows),
             summary=summary,
         )
-        model_fingerprint, taught_until = training_data.fingerprint, None if until is None else str(until)
+        hashed, taught_until = data.fingerprint, None if until is None else str(until)
         version = Version(
             number,
-            model_fingerprint,
-            model_fingerprint,
+            hashed,
+            hashed,
             "",
             "",
             "",
-            model_fingerprint,
+            hashed,
             taught_until,
             facts,
             now_timestamp(),
@@ -416,38 +408,34 @@ class _Steps:
 
     def judge(self, lap: LapContext, challenger: Version) -> Judged:
         """The gate's word, on the evidence of a real lap; and then the model that will serve."""
-        past, training_data, number = self.past, self.past.work[challenger.fingerprint], challenger.version
+        past, data, number = self.past, self.past.work[challenger.fingerprint], challenger.version
         against, record = gate_step.find_opponent(lap, challenger), past.record(challenger)
 
         def refitted() -> tuple[NDArray[np.float64], int]:
             assert against is not None
             if against.facts.spec == challenger.facts.spec:
                 return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
-            model = self._fit(
-                training_data, ModelConfiguration.from_json(against.facts.spec), join_training_rows(training_data)
-            )
-            return gate_step.compute_record_losses(past.settings.problem, model, training_data.columns, record), 1
+            model = self._fit(data, ModelConfiguration.from_json(against.facts.spec), join_training_rows(data))
+            return gate_step.compute_record_losses(past.settings.problem, model, data.columns, record), 1
 
         bench = gate_step.compute_reference_losses(past, challenger, against, record, refitted)
         verdict, fits = gate_step.make_verdict(past.settings, lap.depth, record, bench, challenger, against), bench.fits
         if not verdict.accepted:
             del past.models[number]
         elif past.settings.split.strategy == "time":  # only now: of the others nobody would ever ask
-            past.models[number] = self._fit(
-                training_data, ModelConfiguration.from_json(challenger.facts.spec), training_data.final
-            )
+            past.models[number] = self._fit(data, ModelConfiguration.from_json(challenger.facts.spec), data.final)
             fits += 1
         return Judged(verdict, None if against is None else against.version, fits)
 
-    def _fit(self, training_data: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
-        return model_pipeline.fit_with_settings(training_data.task(self.past.settings), spec, rows)
+    def _fit(self, data: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
+        return model_pipeline.fit_with_settings(data.task(self.past.settings), spec, rows)
 
 
 def _nothing(*_: Any) -> None:
     """A step that has nothing to do in a simulated project."""
 
 
-def _summary(_lap: LapContext, _training: TrainingData, found: searching.SearchResult, *_: Any) -> dict[str, Any]:
+def _summary(_lap: LapContext, _data: TrainingData, found: searching.SearchResult, *_: Any) -> dict[str, Any]:
     """The part of an outcome that replay does not use."""
     return {"candidates": [], "chosen": found.best.candidate, "test": None, "interval": [None, None], "fit": ""}
 

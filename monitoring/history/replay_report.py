@@ -96,11 +96,11 @@ class ReplayResult:
         return f"Retrained {laps} time{'s' * (laps != 1)} by itself: {share}, cost of all laps included"
 
 
-def summarize_assessment(assessment: WindowAssessment) -> str:
+def summarize_assessment(check: WindowAssessment) -> str:
     """What a check found, in a few words: what moved, and how the window's loss compares with the champion's own record."""
-    drift, quality, parts = assessment.drift, assessment.quality, []
+    drift, quality, parts = check.drift, check.quality, []
     if drift.alarm:
-        kind = "drift" if assessment.diagnosis.change == "none" else assessment.diagnosis.change
+        kind = "drift" if check.diagnosis.change == "none" else check.diagnosis.change
         parts.append(f"{kind} in {', '.join(drift.columns[:2])}")
     if quality.excess is not None and quality.reference > 0:
         share = quality.excess / quality.reference

@@ -25,40 +25,34 @@ ACKNOWLEDGED_NOTE = "acknowledged"
 _MAX_PAUSE_WINDOWS = 8
 
 
-def decide_action(assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+def decide_action(check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
     """What to do after a check, and why. `now`: the present in the events' own time, ledger text.
 
     Broken data comes first, then a champion that fails its probation, then the policy, then what forbids another lap.
     """
-    known = [
-        one.quality.known_until for one in (*history.assessments, assessment) if one.quality.known_until is not None
-    ]
+    known = [one.quality.known_until for one in (*history.assessments, check) if one.quality.known_until is not None]
     decision = (
-        _stop_on_broken_data(assessment, history)
+        _stop_on_broken_data(check, history)
         or _roll_back_failed_probation(history.probation)
-        or _apply_policy(assessment, history, limits, now)
+        or _apply_policy(check, history, limits, now)
     )
-    if decision.action == "retrain" and (forbidden := _find_obstacle(assessment, history, limits, now)) is not None:
+    if decision.action == "retrain" and (forbidden := _find_obstacle(check, history, limits, now)) is not None:
         decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
     return replace(decision, cost=limits.cost, known_until=max(known, default=None))
 
 
-def _stop_on_broken_data(assessment: WindowAssessment, history: DecisionHistory) -> Decision | None:
-    diagnosis = assessment.diagnosis
-    stops = [one for one in history.made if one.action == "stop" and one.version == assessment.version]
+def _stop_on_broken_data(check: WindowAssessment, history: DecisionHistory) -> Decision | None:
+    diagnosis = check.diagnosis
+    stops = [one for one in history.made if one.action == "stop" and one.version == check.version]
     accepted = {column for one in stops if one.note == ACKNOWLEDGED_NOTE for column in one.columns}
     # The alarm keeps its promise; what only looks odd beside it stops nobody.
     known = bool(diagnosis.columns) and set(diagnosis.columns) <= accepted
-    if assessment.drift.alarm and diagnosis.change == "broken data" and not known:
+    if check.drift.alarm and diagnosis.change == "broken data" and not known:
         until = "No training on them until that is fixed, or accepted with `windvane monitor --acknowledge`"
         return Decision("stop", f"the data seem broken: {diagnosis.why}. {until}", remedy="person")
     stopped = [one for one in stops if one.state in OPEN_DECISION_STATES]
-    if stopped and assessment.drift.statistic is None:
-        since = (
-            "too few rows have come since to decide"
-            if assessment.drift.alarm is not None
-            else str(assessment.drift.note)
-        )
+    if stopped and check.drift.statistic is None:
+        since = "too few rows have come since to decide" if check.drift.alarm is not None else str(check.drift.note)
         return Decision("wait", f"the data seemed broken {stopped[-1].at[:10]}, and {since}")
     return None
 
@@ -74,101 +68,89 @@ def _roll_back_failed_probation(probation: ProbationResult | None) -> Decision |
     )
 
 
-def _apply_policy(assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+def _apply_policy(check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
     """What the policy wants, whatever forbids it."""
     if limits.policy == "never":
-        return Decision("wait", f"retrain.policy is never; {_summarize_findings(assessment)}")
+        return Decision("wait", f"retrain.policy is never; {_summarize_findings(check)}")
     if limits.policy == "schedule":
-        return _decide_by_schedule(assessment, limits)
+        return _decide_by_schedule(check, limits)
     if limits.policy == "regret":
-        return _decide_by_regret(assessment, history)
-    if assessment.drift.alarm is None and (limits.policy == "drift" or assessment.quality.loss is None):
-        return Decision("wait", _summarize_findings(assessment))
-    if assessment.drift.statistic is None and assessment.quality.loss is None:
-        few = f"{assessment.stretch.rows} rows, {assessment.stretch.labelled} of them labelled"
+        return _decide_by_regret(check, history)
+    if check.drift.alarm is None and (limits.policy == "drift" or check.quality.loss is None):
+        return Decision("wait", _summarize_findings(check))
+    if check.drift.statistic is None and check.quality.loss is None:
+        few = f"{check.stretch.rows} rows, {check.stretch.labelled} of them labelled"
         return Decision("wait", f"too few rows to decide: {few}")
     decide = _decide_by_staleness if limits.policy == "staleness" else _decide_by_performance
-    return _decide_by_drift(assessment) if limits.policy == "drift" else decide(assessment, history, limits, now)
+    return _decide_by_drift(check) if limits.policy == "drift" else decide(check, history, limits, now)
 
 
-def _decide_by_schedule(assessment: WindowAssessment, limits: DecisionLimits) -> Decision:
+def _decide_by_schedule(check: WindowAssessment, limits: DecisionLimits) -> Decision:
     if limits.scheduled:
-        return Decision(
-            "wait", f"retrain.policy is schedule: schedule.train starts laps; {_summarize_findings(assessment)}"
-        )
-    if not assessment.stretch.closed:
+        return Decision("wait", f"retrain.policy is schedule: schedule.train starts laps; {_summarize_findings(check)}")
+    if not check.stretch.closed:
         return Decision("wait", "retrain.policy is schedule: the window is not over yet")
-    reason = f"retrain.policy is schedule: a window is over; {_summarize_findings(assessment)}"
-    return Decision("retrain", reason, *_choose_depth(assessment))
+    reason = f"retrain.policy is schedule: a window is over; {_summarize_findings(check)}"
+    return Decision("retrain", reason, *_choose_depth(check))
 
 
-def _decide_by_regret(assessment: WindowAssessment, history: DecisionHistory) -> Decision:
+def _decide_by_regret(check: WindowAssessment, history: DecisionHistory) -> Decision:
     """What challengers show. It rests on windows that are over, so that few rows in the newest do not matter."""
     advice = history.advice
     if advice is None:
-        return Decision("wait", f"{_summarize_findings(assessment)}, but no challenger was compared")
+        return Decision("wait", f"{_summarize_findings(check)}, but no challenger was compared")
     if not advice.retrain:
-        return Decision("wait", f"{_summarize_findings(assessment)}; {advice.reason}", gain=advice.gain)
+        return Decision("wait", f"{_summarize_findings(check)}; {advice.reason}", gain=advice.gain)
     return Decision(
-        "retrain", f"{advice.reason}; {_summarize_findings(assessment)}", *_choose_depth(assessment), gain=advice.gain
+        "retrain", f"{advice.reason}; {_summarize_findings(check)}", *_choose_depth(check), gain=advice.gain
     )
 
 
 def _decide_by_staleness(
-    assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+    check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Decision:
-    found = compute_staleness((*history.assessments, assessment), history, limits, now)
+    found = compute_staleness((*history.assessments, check), history, limits, now)
     gain = found.pace * max(limits.probation, 1)
     if not found.windows:
-        return Decision(
-            "wait", f"{_summarize_findings(assessment)}, but {_explain_missing_performance(assessment, limits)}"
-        )
+        return Decision("wait", f"{_summarize_findings(check)}, but {_explain_missing_performance(check, limits)}")
     without = f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
     reason = (
         f"in {found.windows} window{'s' * (found.windows > 1)} since {found.since[:10]}{without * (found.estimated > 0)} the "
         f"champion has cost {found.total:+.2f} mean losses of a window beyond its own record (a lap costs {limits.cost:g})"
     )
     if found.total <= limits.cost:
-        missing = select_usable_performance(assessment, limits, now) is None
-        more = f"; {_explain_missing_performance(assessment, limits)}" if missing else ""
-        return Decision("wait", f"{_summarize_findings(assessment)}, but {reason}{more}", gain=gain)
+        missing = select_usable_performance(check, limits, now) is None
+        more = f"; {_explain_missing_performance(check, limits)}" if missing else ""
+        return Decision("wait", f"{_summarize_findings(check)}, but {reason}{more}", gain=gain)
     # Of as many sums as there are windows the largest counts: each gets its share of the level (Bonferroni).
     if found.certainty <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
         return Decision("wait", f"{reason}, which may still be chance (standard error {found.error:.2f})", gain=gain)
-    return Decision("retrain", f"{reason}; {_summarize_findings(assessment)}", *_choose_depth(assessment), gain=gain)
+    return Decision("retrain", f"{reason}; {_summarize_findings(check)}", *_choose_depth(check), gain=gain)
 
 
 def _decide_by_performance(
-    assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+    check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Decision:
-    quality = assessment.quality
-    if (
-        quality.loss is None
-        or select_usable_performance(assessment, limits, now) is not quality
-        or quality.excess is None
-    ):
-        return Decision(
-            "wait", f"{_summarize_findings(assessment)}, but {_explain_missing_performance(assessment, limits)}"
-        )
+    quality = check.quality
+    if quality.loss is None or select_usable_performance(check, limits, now) is not quality or quality.excess is None:
+        return Decision("wait", f"{_summarize_findings(check)}, but {_explain_missing_performance(check, limits)}")
     share, error = quality.excess / quality.reference, compute_standard_error(quality, history) / quality.reference
     reason = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
-    gain = share * compute_window_share(assessment, history.usual_rows) * max(limits.probation, 1)
+    gain = share * compute_window_share(check, history.usual_rows) * max(limits.probation, 1)
     if share <= NormalDist().inv_cdf(1 - limits.false_alarms) * error:
-        return Decision("wait", f"{reason}, which is within chance; {_summarize_findings(assessment)}", gain=gain)
-    return Decision("retrain", f"{reason}; {_summarize_findings(assessment)}", *_choose_depth(assessment), gain=gain)
+        return Decision("wait", f"{reason}, which is within chance; {_summarize_findings(check)}", gain=gain)
+    return Decision("retrain", f"{reason}; {_summarize_findings(check)}", *_choose_depth(check), gain=gain)
 
 
-def _decide_by_drift(assessment: WindowAssessment) -> Decision:
-    if not assessment.drift.alarm:
-        return Decision("wait", _summarize_findings(assessment))
-    if assessment.diagnosis.remedy == "wait":
-        return Decision("wait", f"{_summarize_findings(assessment)}: {assessment.diagnosis.why}")
-    return Decision("retrain", _summarize_findings(assessment), *_choose_depth(assessment))
+def _decide_by_drift(check: WindowAssessment) -> Decision:
+    if not check.drift.alarm:
+        return Decision("wait", _summarize_findings(check))
+    if check.diagnosis.remedy == "wait":
+        return Decision("wait", f"{_summarize_findings(check)}: {check.diagnosis.why}")
+    return Decision("retrain", _summarize_findings(check), *_choose_depth(check))
 
 
-def _find_obstacle(
-    assessment: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
-) -> str | None:
+def _find_obstacle(check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> str | None:
     """Why there may be no lap now, or None."""
     laps = [one for one in history.made if one.action == "retrain"]
     if any(one.state in OPEN_DECISION_STATES for one in laps):
@@ -183,18 +165,18 @@ def _find_obstacle(
         spent = [at for at in counted if _measure_span(at, now) < limits.budget.span]
         if len(spent) >= limits.budget.laps:
             return f"budget: {len(spent)} retrainings since {min(spent)[:10]} (retrain.budget)"
-    return _find_refusal_pause(assessment, history, laps)
+    return _find_refusal_pause(check, history, laps)
 
 
-def _find_refusal_pause(assessment: WindowAssessment, history: DecisionHistory, laps: list[PastDecision]) -> str | None:
+def _find_refusal_pause(check: WindowAssessment, history: DecisionHistory, laps: list[PastDecision]) -> str | None:
     """Each lap that the gate refuses doubles the windows until the next: hardly more rows would be judged again, and refused again,
     or pass at last because they were tried so often (exponential back-off).
     """
-    refused = [one.at for one in laps if one.state == "done" and one.version == assessment.version]
+    refused = [one.at for one in laps if one.state == "done" and one.version == check.version]
     if len(refused) < 2:
         return None
     pause = min(2 ** (len(refused) - 1), _MAX_PAUSE_WINDOWS)
-    since = sum(seen.stretch.end > refused[-1] for seen in (*history.assessments, assessment))
+    since = sum(seen.stretch.end > refused[-1] for seen in (*history.assessments, check))
     if since >= pause:
         return None
     return (
@@ -203,9 +185,9 @@ def _find_refusal_pause(assessment: WindowAssessment, history: DecisionHistory, 
     )
 
 
-def _summarize_findings(assessment: WindowAssessment) -> str:
+def _summarize_findings(check: WindowAssessment) -> str:
     """What the check found, in a few words."""
-    drift, diagnosis = assessment.drift, assessment.diagnosis
+    drift, diagnosis = check.drift, check.diagnosis
     if drift.statistic is None:
         return drift.note or "too few rows to look for drift"
     if not drift.alarm:
@@ -215,22 +197,22 @@ def _summarize_findings(assessment: WindowAssessment) -> str:
     return f"{kind} in {names}" if names else kind
 
 
-def _explain_missing_performance(assessment: WindowAssessment, limits: DecisionLimits) -> str:
+def _explain_missing_performance(check: WindowAssessment, limits: DecisionLimits) -> str:
     """Why the window's quality does not count."""
-    if assessment.quality.loss is not None:
+    if check.quality.loss is not None:
         return f"its labels may still be incomplete (monitor.label_delay {limits.label_delay})"
-    missing, estimate = "its labels have not come", assessment.estimate
-    if assessment.stretch.labelled:
-        missing = f"only {assessment.stretch.labelled} rows are labelled"
+    missing, estimate = "its labels have not come", check.estimate
+    if check.stretch.labelled:
+        missing = f"only {check.stretch.labelled} rows are labelled"
     if estimate is None or estimate.loss is None:
         return f"{missing}, and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
-    if not assessment.drift.alarm:
+    if not check.drift.alarm:
         return f"{missing}, and no drift alarm confirms an estimate"
     return missing
 
 
-def _choose_depth(assessment: WindowAssessment) -> tuple[LapDepth, Remedy]:
-    remedy = assessment.diagnosis.remedy
+def _choose_depth(check: WindowAssessment) -> tuple[LapDepth, Remedy]:
+    remedy = check.diagnosis.remedy
     return ("search", "search") if remedy == "search" else ("refit", "labels" if remedy == "labels" else "refit")
 
 
@@ -263,24 +245,24 @@ class Staleness:
 
 
 def compute_staleness(
-    assessments: tuple[WindowAssessment, ...], history: DecisionHistory, limits: DecisionLimits, now: str
+    checks: tuple[WindowAssessment, ...], history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Staleness:
     """What the champion has cost since it began to serve, beyond what it promised on its own held-out rows.
 
     A window counts by its labels, where these have had their time to come; else by the estimate, if the drift alarm confirms it.
     """
     counted: list[_CountedWindow] = []
-    for assessment in assessments:
-        quality = select_usable_performance(assessment, limits, now)
-        weight = compute_window_share(assessment, history.usual_rows)
+    for check in checks:
+        quality = select_usable_performance(check, limits, now)
+        weight = compute_window_share(check, history.usual_rows)
         if quality is None or quality.excess is None or not quality.reference > 0 or weight == 0:
             continue
         error = compute_standard_error(quality, history) / quality.reference
-        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, assessment.stretch.start))
+        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, check.stretch.start))
     if not counted:
         return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, "")
     counted = _fill_unknown_errors(counted)
-    reference = assessments[-1].quality.reference
+    reference = checks[-1].quality.reference
     shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
     certainty, total, own, weights = -inf, 0.0, 0.0, 0.0
     for weight, excess, each, _, _ in reversed(counted):
@@ -295,15 +277,13 @@ def compute_staleness(
     return Staleness(total, error, certainty, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
 
 
-def select_usable_performance(
-    assessment: WindowAssessment, limits: DecisionLimits, now: str
-) -> PerformanceResult | None:
+def select_usable_performance(check: WindowAssessment, limits: DecisionLimits, now: str) -> PerformanceResult | None:
     """The quality that counts: by labels if their delay is over; else the estimate if the window's alarm confirms it."""
-    young = limits.label_delay and _measure_span(assessment.stretch.end, now) < limits.label_delay
-    if assessment.quality.loss is not None and not young:
-        return assessment.quality
-    estimate = assessment.estimate
-    return estimate if estimate is not None and estimate.loss is not None and assessment.drift.alarm else None
+    young = limits.label_delay and _measure_span(check.stretch.end, now) < limits.label_delay
+    if check.quality.loss is not None and not young:
+        return check.quality
+    estimate = check.estimate
+    return estimate if estimate is not None and estimate.loss is not None and check.drift.alarm else None
 
 
 def _measure_span(start: str, end: str) -> timedelta:
@@ -311,11 +291,11 @@ def _measure_span(start: str, end: str) -> timedelta:
     return datetime.fromisoformat(end) - datetime.fromisoformat(start)
 
 
-def compute_window_share(assessment: WindowAssessment, usual: float | None) -> float:
+def compute_window_share(check: WindowAssessment, usual: float | None) -> float:
     """How much of a usual window this one is. Of an open one it is not known where no window is usual yet: it waits."""
     if usual:
-        return assessment.stretch.rows / usual
-    return 1.0 if assessment.stretch.closed else 0.0
+        return check.stretch.rows / usual
+    return 1.0 if check.stretch.closed else 0.0
 
 
 def compute_standard_error(quality: PerformanceResult, history: DecisionHistory) -> float:

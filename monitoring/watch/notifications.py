@@ -25,15 +25,15 @@ _STATES = {"retrain": "retraining", "stop": "stopped", "rollback": "rolled back"
 _STATE_TEXTS = {**_STATES, "stop": "stopped, a person is needed"}
 
 
-def notify_of_check(project: Project, assessment: WindowAssessment, entry: DecisionRecord) -> None:
+def notify_of_check(project: Project, check: WindowAssessment, entry: DecisionRecord) -> None:
     """What a check and its decision mean for the state."""
     if entry.action == "retrain" and not entry.open:
         return  # the lap has told
     if entry.action == "wait":
-        if assessment.drift.statistic is None and assessment.drift.alarm is not None:
+        if check.drift.statistic is None and check.drift.alarm is not None:
             return
-        state = f"drift: {assessment.diagnosis.change}" if assessment.drift.alarm else "ok"
-        if assessment.drift.alarm is None:
+        state = f"drift: {check.diagnosis.change}" if check.drift.alarm else "ok"
+        if check.drift.alarm is None:
             state = "cannot tell"
     else:
         state = _STATES[entry.action]

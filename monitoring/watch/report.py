@@ -40,7 +40,7 @@ def write_window_report(path: Path, page: str) -> None:
 
 
 def render_window_report(
-    assessment: WindowAssessment,
+    check: WindowAssessment,
     decision: Any,
     project: str,
     origin: str,
@@ -53,36 +53,36 @@ def render_window_report(
     earlier: the champion's windows before, for the picture of its loss. evidently: where keep_evidently_report() put the report, if it did.
     """
     level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
-    if level == "pass" and assessment.drift.alarm is not False:
+    if level == "pass" and check.drift.alarm is not False:
         level = "warn"
-    s, (losses, line) = assessment.stretch, _render_losses((*earlier, assessment))
-    alarms = [f for f in assessment.drift.findings if f.alarm]
-    findings = alarms + [f for f in assessment.drift.findings if not f.alarm][:_MAX_QUIET_FINDINGS]
+    s, (losses, line) = check.stretch, _render_losses((*earlier, check))
+    alarms = [f for f in check.drift.findings if f.alarm]
+    findings = alarms + [f for f in check.drift.findings if not f.alarm][:_MAX_QUIET_FINDINGS]
     return render_page(
         "monitoring_check.html",
         project=project,
-        version=assessment.version,
+        version=check.version,
         level=level,
         stretch=f"{s.start[:10]} to {s.end[:10]}{'' if s.closed else ' (still open)'}",
-        changed=describe_change(assessment, earlier),
+        changed=describe_change(check, earlier),
         decided=describe_decision(decision),
-        facts=_render_facts(assessment, decision),
+        facts=_render_facts(check, decision),
         losses=losses,
         line=line,
         findings=findings,
         alarms=len(alarms),
-        compared=len(assessment.drift.findings),
+        compared=len(check.drift.findings),
         scale=max([1.5, *map(_compute_ratio, findings)]),
         named=name_record_column,
         times=_compute_ratio,
-        notes=_render_notes(assessment, origin, left_out),
+        notes=_render_notes(check, origin, left_out),
         evidently=gzip.decompress(evidently.read_bytes()).decode() if evidently and evidently.exists() else None,
     )
 
 
-def describe_change(assessment: WindowAssessment, earlier: Sequence[WindowAssessment] = ()) -> str:
+def describe_change(check: WindowAssessment, earlier: Sequence[WindowAssessment] = ()) -> str:
     """The first sentence: what changed, and since when: the first window of the unbroken row in which something had."""
-    drift, diagnosis, since = assessment.drift, assessment.diagnosis, assessment.stretch.start[:10]
+    drift, diagnosis, since = check.drift, check.diagnosis, check.stretch.start[:10]
     if drift.alarm is None:
         return f"{_capitalize(str(drift.note)).rstrip('.')}."
     if drift.statistic is None and not drift.alarm:
@@ -109,15 +109,15 @@ def describe_decision(decision: Any) -> str:
     return f"{_ACTION_TEXTS[decision.action]}: {decision.reason.rstrip('.')}.{known}"
 
 
-def _render_facts(assessment: WindowAssessment, decision: Any) -> list[tuple[str, str]]:
-    s, drift = assessment.stretch, assessment.drift
+def _render_facts(check: WindowAssessment, decision: Any) -> list[tuple[str, str]]:
+    s, drift = check.stretch, check.drift
     cards = [(f"{s.rows:,} rows", f"{s.labelled:,} of them with a label")]
     if drift.alarm is None:
         cards.append(("cannot tell", "drift: the report failed"))
     if drift.statistic is not None:
         chance = f"p {drift.p:.2g}" if drift.p is not None else "no p"
         cards.append(("alarm" if drift.alarm else "no alarm", f"drift: {chance}; false alarm rate {drift.level:.2g}"))
-    quality = assessment.performance
+    quality = check.performance
     if quality is not None and quality.excess is not None:
         cards.append(_describe_performance(quality, quality.excess))
     if decision is not None and decision.gain is not None and decision.cost is not None:
@@ -140,9 +140,9 @@ def _describe_performance(quality: PerformanceResult, excess: float) -> tuple[st
 def _render_losses(assessments: Sequence[WindowAssessment]) -> tuple[list[WindowLoss], float]:
     """Mean loss per window against the champion's own record, and where 1 lies, as shares of the tallest; none for one window."""
     shown = [
-        (assessment.stretch.start[:10], q, q.loss / q.reference)
-        for assessment in assessments
-        if (q := assessment.performance) is not None and q.loss is not None and q.reference > 0
+        (check.stretch.start[:10], q, q.loss / q.reference)
+        for check in assessments
+        if (q := check.performance) is not None and q.loss is not None and q.reference > 0
     ]
     if len(shown) < 2:
         return [], 0.0
@@ -177,15 +177,13 @@ def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _render_notes(assessment: WindowAssessment, origin: str, left_out: Sequence[str]) -> list[str]:
+def _render_notes(check: WindowAssessment, origin: str, left_out: Sequence[str]) -> list[str]:
     rows = "predictions in the ledger" if origin == "ledger" else "the source's rows, as the champion predicts them now"
-    notes = [
-        f"Rows: {rows}. Reference: {assessment.drift.reference_rows:,} held-out rows of version {assessment.version}."
-    ]
-    notes += [assessment.drift.note] if assessment.drift.note else []
-    notes += [f"Quality: {assessment.quality.how}."]
-    if assessment.estimate is not None:
-        notes.append(f"Estimate: {assessment.estimate.how}.")
+    notes = [f"Rows: {rows}. Reference: {check.drift.reference_rows:,} held-out rows of version {check.version}."]
+    notes += [check.drift.note] if check.drift.note else []
+    notes += [f"Quality: {check.quality.how}."]
+    if check.estimate is not None:
+        notes.append(f"Estimate: {check.estimate.how}.")
     if left_out:
         notes.append(f"Not compared, because the ledger drops or hashes them: {', '.join(left_out)}.")
     return [_capitalize(note) for note in notes]

@@ -141,8 +141,8 @@ class MonitoringPass:
         from windvane.monitoring.watch import assessment
 
         place, settings, production = count.place, self._project.settings, self._production
-        checks_done = production.looked if before is None else before.looks
-        level = compute_check_level(settings.monitor.false_alarms, checks_done, place.closed)
+        checks = production.looked if before is None else before.looks
+        level = compute_check_level(settings.monitor.false_alarms, checks, place.closed)
         frame, version = production.frame(count), production.champion.version
         labelled = int(frame[settings.problem.target].notna().sum())
         report_to = report_path(self._project, version, place.start) if production.measured_by_evidently else None
@@ -156,10 +156,10 @@ class MonitoringPass:
         )
         content = {**found.to_json(), "state": None if state is None else state.to_json()}
         # A report that failed has spent none of the window's false alarms.
-        checks_done += drifted is None and found.drift.alarm is not None
+        checks += drifted is None and found.drift.alarm is not None
         rows = (len(frame), labelled, place.closed)
         return WindowRecord(
-            version, place.start, place.end, count.origin, *rows, checks_done, count.mark, content, now_timestamp()
+            version, place.start, place.end, count.origin, *rows, checks, count.mark, content, now_timestamp()
         )
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:
@@ -183,19 +183,19 @@ class MonitoringPass:
 
     def _decide(self, seen: WindowRecord, newest: bool) -> DecisionRecord:
         """Decide after a check, put it on record, and do at once what no lap has to do."""
-        assessed, now = self._found(seen), self._production.now
+        check, now = self._found(seen), self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
-        if assessed.diagnosis.change != "broken data" and assessed.drift.statistic is not None:
+        if check.diagnosis.change != "broken data" and check.drift.statistic is not None:
             for one in decisions.list_decisions(self._engine, self._name, acting=True):
                 if one.action == "stop" and one.open:
                     decisions.close_decision(self._engine, one.id, "done", "mended")
-        entry = self._record(seen, assessed, decide_action(assessed, self._history(seen, at), self._limits, at), at)
-        self._after(seen, assessed, entry)
+        entry = self._record(seen, check, decide_action(check, self._history(seen, at), self._limits, at), at)
+        self._after(seen, check, entry)
         return entry
 
-    def _record(self, seen: WindowRecord, assessed: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
+    def _record(self, seen: WindowRecord, check: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
         evidence = {
-            "columns": list(assessed.diagnosis.columns),
+            "columns": list(check.diagnosis.columns),
             "learned_from": _describe_training_rows(self._production),
         }
         entry = DecisionRecord(self._name, seen.version, seen.start, at, evidence=evidence, **asdict(decision))
@@ -247,11 +247,9 @@ def find_window_decision(engine: sa.Engine, project: str, seen: WindowRecord) ->
     return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
 
 
-def _has_evidence(assessed: WindowAssessment) -> bool:
+def _has_evidence(check: WindowAssessment) -> bool:
     """Whether a window had rows enough to report anything, about drift or by its labels; also that its report failed."""
-    return (
-        assessed.drift.statistic is not None or assessed.drift.alarm is not False or assessed.quality.loss is not None
-    )
+    return check.drift.statistic is not None or check.drift.alarm is not False or check.quality.loss is not None
 
 
 def _describe_training_rows(production: Production) -> list[Any]:

@@ -59,16 +59,16 @@ def list_row_windows(times: Sequence[str], rows: int, start: str) -> list[Window
     return places
 
 
-def compute_check_level(false_alarms: float, checks_done: int, closed: bool) -> float:
+def compute_check_level(false_alarms: float, checks: int, closed: bool) -> float:
     """The level of the next check of a window that was checked `looks` times before."""
     if closed:
-        return false_alarms / 2 if checks_done else false_alarms
-    return float(false_alarms / 2 ** (checks_done + 2))
+        return false_alarms / 2 if checks else false_alarms
+    return float(false_alarms / 2 ** (checks + 2))
 
 
-def is_check_due(checks_done: int, before: int, rows: int, was_closed: bool, closed: bool) -> bool:
+def is_check_due(checks: int, before: int, rows: int, was_closed: bool, closed: bool) -> bool:
     """Whether a window is to be checked: never before, closed since, or open with twice the rows of the check `before`."""
-    if checks_done == 0:
+    if checks == 0:
         return True
     if closed:
         return not was_closed

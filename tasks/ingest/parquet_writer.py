@@ -145,7 +145,7 @@ def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, 
 def _find_meanings(
     file: FileCells,
     scan: pl.LazyFrame,
-    read_column: Callable[[str], pl.Series],
+    read: Callable[[str], pl.Series],
     ignore: tuple[str, ...],
     *,
     whole: bool,
@@ -164,7 +164,7 @@ def _find_meanings(
                     f"another unit than declared. Fix them, or add {name!r} to problem.ignore"
                 )
             if meaning is None:
-                meaning = _find_meaning_of_text(file, name, read_column(name), name in ignore, whole)
+                meaning = _find_meaning_of_text(file, name, read(name), name in ignore, whole)
         except InputError as e:
             if name not in ignore:
                 problems[name] = str(e)

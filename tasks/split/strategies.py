@@ -204,19 +204,15 @@ def choose_row_limit(chosen: project_params.Settings, *, judging: bool) -> int |
 def describe_sampling(rows: dict[str, int], chosen: project_params.Settings) -> str | None:
     """That a side of so many rows (train, validation, test) is not used as a whole, in words; None: all are."""
     limit, judging = choose_row_limit(chosen, judging=False), choose_row_limit(chosen, judging=True)
-    training_rows = sum(rows.values()) if chosen.split.strategy == "time" else rows["train"]
-    if (
-        limit is None
-        or judging is None
-        or (training_rows <= limit and max(rows["validation"], rows["test"]) <= judging)
-    ):
+    fit_rows = sum(rows.values()) if chosen.split.strategy == "time" else rows["train"]
+    if limit is None or judging is None or (fit_rows <= limit and max(rows["validation"], rows["test"]) <= judging):
         return None
     how = "the newest"
     if chosen.split.strategy != "time":
         how = "stratified by class" if chosen.problem.kind == "classification" else "by the hash of the row key"
     tune, judge = min(judging, rows["validation"]), min(judging, rows["test"])
     return (
-        f"models are fitted on {min(limit, training_rows):,} of {training_rows:,} rows ({how}), tuned on {tune:,} of "
+        f"models are fitted on {min(limit, fit_rows):,} of {fit_rows:,} rows ({how}), tuned on {tune:,} of "
         f"{rows['validation']:,} and judged on {judge:,} of {rows['test']:,} (by hash): data.max_rows is {limit:,}; null "
         "lifts it"
     )
