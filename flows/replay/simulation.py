@@ -357,11 +357,7 @@ class _Steps:
     def evaluate(self, _: LapContext, data: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
         """The held-out record, with how often its rows have judged before."""
         held = model_evaluation.predict_held_out(
-            data.task(self.past.settings),
-            spec,
-            data.train,
-            data.validation,
-            lambda: data.test,
+            data.task(self.past.settings), spec, data.train, data.validation, lambda: data.test
         )
         keys = held.record[ROW_KEY].tolist()
         held.record.insert(0, JUDGED_BEFORE_COLUMN, [self.past.judged[row] for row in keys])
@@ -390,18 +386,7 @@ class _Steps:
             summary=summary,
         )
         hashed, taught_until = data.fingerprint, None if until is None else str(until)
-        version = Version(
-            number,
-            hashed,
-            hashed,
-            "",
-            "",
-            "",
-            hashed,
-            taught_until,
-            facts,
-            now_timestamp(),
-        )
+        version = Version(number, hashed, hashed, "", "", "", hashed, taught_until, facts, now_timestamp())
         past.records[number], past.models[number] = built.held.record, built.held.model
         versions.record_version(past.ledger, lap.lease, version)
         return version

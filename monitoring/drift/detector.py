@@ -193,8 +193,7 @@ def _make_result(
     rows, found, usual = prepared.rows, by.found, by.usual
     words = FindingTexts(rows.reference, rows.window, prepared.wanted + [c for c in [prepared.label] if c], rows.time)
     findings = sorted(
-        broken + _make_findings(by, values, alarms, words),
-        key=lambda f: (not f.alarm, -f.distance, f.column, f.aspect),
+        broken + _make_findings(by, values, alarms, words), key=lambda f: (not f.alarm, -f.distance, f.column, f.aspect)
     )
     statistic, limit, p = found.statistic, found.limit, found.p
     if usual is not None:

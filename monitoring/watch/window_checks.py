@@ -194,10 +194,7 @@ class MonitoringPass:
         return entry
 
     def _record(self, seen: WindowRecord, check: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
-        evidence = {
-            "columns": list(check.diagnosis.columns),
-            "learned_from": _describe_training_rows(self._production),
-        }
+        evidence = {"columns": list(check.diagnosis.columns), "learned_from": _describe_training_rows(self._production)}
         entry = DecisionRecord(self._name, seen.version, seen.start, at, evidence=evidence, **asdict(decision))
         pending = decisions.find_pending_retraining(self._engine, self._name) if decision.action == "stop" else None
         if pending is not None:

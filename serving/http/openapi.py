@@ -57,10 +57,7 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
             "/version": _get("The version of MLflow whose protocol this is"),
         },
         "components": {
-            "schemas": {
-                "row": row,
-                "fault": _object({"error_code": _typed("string"), "message": _typed("string")}),
-            },
+            "schemas": {"row": row, "fault": _object({"error_code": _typed("string"), "message": _typed("string")})},
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -136,11 +136,7 @@ def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Calla
 
 
 def evaluate_model(
-    task: ModelTask,
-    spec: ModelConfiguration,
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
-    record: pd.DataFrame,
+    task: ModelTask, spec: ModelConfiguration, train: pd.DataFrame, validation: pd.DataFrame, record: pd.DataFrame
 ) -> ModelEvaluation:
     """Everything about `spec`: scores and slices from its record, curves, diagnosis and importance from the others.
 

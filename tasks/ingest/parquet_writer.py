@@ -143,12 +143,7 @@ def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, 
 
 
 def _find_meanings(
-    file: FileCells,
-    scan: pl.LazyFrame,
-    read: Callable[[str], pl.Series],
-    ignore: tuple[str, ...],
-    *,
-    whole: bool,
+    file: FileCells, scan: pl.LazyFrame, read: Callable[[str], pl.Series], ignore: tuple[str, ...], *, whole: bool
 ) -> ReadingPlan | None:
     """Meanings of all columns from the values that `look` gives; None if one of them is unknown from these."""
     schema = scan.collect_schema()

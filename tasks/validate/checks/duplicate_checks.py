@@ -18,10 +18,7 @@ from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import CheckInput, TableFinding
 from windvane.tasks.validate.table_statistics import scan_frame
 
-DUPLICATE_CHECKS = {
-    "duplicates": "no row repeats another",
-    "near_duplicates": "no row nearly repeats another",
-}
+DUPLICATE_CHECKS = {"duplicates": "no row repeats another", "near_duplicates": "no row nearly repeats another"}
 # A few alike rows are life, and what the last accepted table had is its way.
 NEAR_DUPLICATE_SHARE = 0.005
 USUAL_SHARE_FACTOR = 1.5
