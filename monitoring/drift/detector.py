@@ -1,6 +1,4 @@
-"""Detects drift between the champion's reference and a window: whether anything moved, by our own distances or by
-Evidently's report.
-"""
+"""Detects drift between the champion's reference and a window: whether anything moved, by our own distances or by Evidently's report."""
 
 from __future__ import annotations
 

@@ -281,9 +281,7 @@ class PermutationScorer:
         return self._counts(side, rest, counted)
 
     def spread(self, shaped: FloatArray, counts: FloatArray) -> FloatArray:
-        """(draws, measures) squared distances of two samples in units of what exchanges show: 1 on average if chance alone moves
-        them.
-        """
+        """(draws, measures) squared distances of two samples in units of what exchanges show: 1 on average if chance alone moves them."""
         return np.concatenate([shaped / np.maximum(self._centre, 1e-12), 2 * np.maximum(counts, 0) ** 2], axis=1)
 
     def scores(self, shaped: FloatArray, counts: FloatArray, slack: FloatArray | float) -> FloatArray:

@@ -50,9 +50,7 @@ class TableOrigin:
 
 
 def run_ingest(root: Path, chosen: project_params.Settings) -> None:
-    """Read data.source below `root` and write table.parquet. Raises InputError naming file, column, line,
-    remedy.
-    """
+    """Read data.source below `root` and write table.parquet. Raises InputError naming file, column, line, remedy."""
     with open_scratch_folder(root) as folder:
         table = folder / "table.parquet"
         write_table(root, chosen, table, folder)

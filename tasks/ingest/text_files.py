@@ -180,9 +180,7 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
 
 
 def find_line_number(path: Path, row: int, header: bool) -> int:
-    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span
-    lines.
-    """
+    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span lines."""
     record = -2 if header else -1
     quoted = False
     with path.open(encoding="utf-8", errors="replace") as f:

@@ -113,8 +113,7 @@ class ModelConfiguration:
         return cls(content["candidate"], dict(content["params"]), ClassBalance(**content.get("balance", {})))
 
     def seen_by(self, metric: Metric) -> ModelConfiguration:
-        """As far as `metric` shows: without a threshold, which costs several fits, where it uses ranks or
-        probabilities."""
+        """As far as `metric` shows: without a threshold, which costs several fits, where it uses ranks or probabilities."""
         return self if metric.calls else replace(self, balance=replace(self.balance, threshold=None))
 
 

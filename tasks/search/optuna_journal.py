@@ -1,6 +1,4 @@
-"""The only door to Optuna: proposes configurations and keeps every trial on disk, so that a killed search can be
-resumed.
-"""
+"""The only door to Optuna: proposes configurations and keeps every trial on disk, so that a killed search can be resumed."""
 
 from __future__ import annotations
 

@@ -260,9 +260,7 @@ def _expand(value: Any, at: str, path: Path | str) -> Any:
 
 
 def describe_validation_error(error: Any, whole: type[SettingsSection]) -> str:
-    """One pydantic error in `whole` as: path, what is wrong, what is allowed. Never shows the value: it may be a
-    secret.
-    """
+    """One pydantic error in `whole` as: path, what is wrong, what is allowed. Never shows the value: it may be a secret."""
     loc = [str(part) for part in error["loc"]]
     at = ".".join(loc)
     kind = error["type"]

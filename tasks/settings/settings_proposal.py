@@ -57,9 +57,7 @@ class StoredTable:
 
 @dataclass(frozen=True)
 class InspectedTable:
-    """The whole table, evenly spaced rows of it, and the columns as they are in those rows of these that have a
-    label.
-    """
+    """The whole table, evenly spaced rows of it, and the columns as they are in those rows of these that have a label."""
 
     frame: StoredTable
     sample: pd.DataFrame
@@ -264,9 +262,7 @@ def _spread(whole: StoredTable) -> pd.DataFrame:
 
 
 def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str, ColumnProfile]:
-    """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts are read
-    whole.
-    """
+    """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts are read whole."""
     columns = {c.name: c for c in table_profile.profile_table(sample[sample[target].notna()]).columns}
     labelled = whole[target].notna()
     texts = [name for name, column in columns.items() if column.type == "text" and len(sample) < len(whole)]

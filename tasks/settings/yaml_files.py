@@ -1,6 +1,4 @@
-"""params.yaml and schema.yaml as text: proposed with a comment for each key, and edited value by value with every
-other byte kept.
-"""
+"""params.yaml and schema.yaml as text: proposed with a comment for each key, and edited value by value with every other byte kept."""
 
 from __future__ import annotations
 

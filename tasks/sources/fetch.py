@@ -1,6 +1,4 @@
-"""Fetches a source into the snapshot before DVC runs: all of it or only what is new, and how its rows differ from
-those before.
-"""
+"""Fetches a source into the snapshot before DVC runs: all of it or only what is new, and how its rows differ from those before."""
 
 from __future__ import annotations
 

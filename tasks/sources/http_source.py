@@ -1,6 +1,4 @@
-"""HTTP(S) sources: allowed hosts and addresses, retries with back-off, bounded bodies, and the rows of each response
-and page.
-"""
+"""HTTP(S) sources: allowed hosts and addresses, retries with back-off, bounded bodies, and the rows of each response and page."""
 
 from __future__ import annotations
 

@@ -122,9 +122,7 @@ def _after(times: NDArray[Any], place: int) -> int:
 
 
 def _nearest(times: NDArray[Any], low: int, high: int, goal: float) -> int:
-    """Of the places in [low, high) where a time begins, as one does at `low`, the one nearest to `goal`; of two as near
-    the first.
-    """
+    """Of the places in [low, high) where a time begins, as one does at `low`, the one nearest to `goal`; of two as near the first."""
     if goal <= low:
         return low
     before = math.ceil(goal) - 1

@@ -1,6 +1,4 @@
-"""What a check of the data gets and what it finds: one record per finding, and how findings stop a lap or are accepted
-by a person.
-"""
+"""What a check of the data gets and what it finds: one record per finding, and how findings stop a lap or are accepted by a person."""
 
 from __future__ import annotations
 

@@ -115,9 +115,7 @@ def infer_column_type(c: table_statistics.ColumnCounts, rows: int) -> ColumnType
 
 
 def choose_key_columns(problem: ProblemSettings, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Columns that make a row's key: problem.id where there is one, else all. Then a row whose content changes is a
-    new row.
-    """
+    """Columns that make a row's key: problem.id where there is one, else all. Then a row whose content changes is a new row."""
     return (problem.id,) if problem.id else tuple(sorted(name for name in names if name != table_io.ROW_KEY))
 
 
@@ -129,9 +127,7 @@ def list_named_columns(problem: ProblemSettings) -> tuple[tuple[str, str], ...]:
 
 
 def require_columns(wanted: tuple[tuple[str, str], ...], names: tuple[str, ...], file: str) -> None:
-    """Raise one InputError for all (key, column) pairs whose column is not in `names`, each with the nearest right
-    name.
-    """
+    """Raise one InputError for all (key, column) pairs whose column is not in `names`, each with the nearest right name."""
     gone = [(key, name) for key, name in wanted if name not in names]
     if gone:
         raise InputError(

@@ -127,9 +127,7 @@ def _choose_distinct_columns(scan: pl.LazyFrame, names: list[str], wanted: int) 
 
 
 def _content(names: list[str]) -> pl.Expr:
-    """A hash of the named cells of each row. One flat sum: a chain of thousands of additions takes polars half a minute
-    to plan.
-    """
+    """A hash of the named cells of each row. One flat sum: a chain of thousands of additions takes polars half a minute to plan."""
     return pl.sum_horizontal(pl.col(name).hash(seed=j) // 4096 for j, name in enumerate(names)).alias("content")
 
 
