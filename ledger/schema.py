@@ -140,7 +140,7 @@ erasures = _make_table(
     indexed=True,
 )
 
-# A stretch of production that was looked at, once per version that answered in it. `looks` counts looks at drift, of which
+# A stretch of production that was checked, once per version that predicted in it. `looks` counts checks of drift, of which
 # each spends a part of the window's false alarms; labels that come later change `labelled`, `known` and the look's quality.
 windows = _make_table(
     "windows",
@@ -201,7 +201,7 @@ decisions = _make_table(
     _make_unique_index("ix_decisions_once", "project", "version", "window", "action", where=IS_NOT_WAIT),
 )
 
-# What people were told when the state changed, recorded before it is told; `told` is empty until the webhook has taken it.
+# What people are notified of when the state changes, recorded before it is sent; `told` is empty until the webhook has taken it.
 notices = _make_table(
     "notices",
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),

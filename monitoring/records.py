@@ -224,7 +224,7 @@ class ProbationResult:
 
 @dataclass(frozen=True)
 class DecisionHistory:
-    """What happened before. looks: the champion's earlier windows, oldest first; made: decisions, oldest first.
+    """What happened before. assessments: the champion's earlier windows, oldest first; made: decisions, oldest first.
 
     usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
     window_error: by how much the means of windows differ there, for windows too short in time to show it themselves;

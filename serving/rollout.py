@@ -139,7 +139,7 @@ class ChampionFollower:
         rollout: RolloutRule | None = None,
         notify: Callable[[], None] | None = None,
     ) -> None:
-        """tell: has MLflow notified of a rollback that happened here; may take long, and raises WindvaneError."""
+        """notify: has MLflow notified of a rollback that happened here; may take long, and raises WindvaneError."""
         self._engine, self._project, self._shelf, self._others = engine, project, shelf, notify
         self._rollout = rollout or RolloutRule()
         self.lineup: ServingLineup | None = None

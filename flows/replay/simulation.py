@@ -216,7 +216,7 @@ class SimulatedLapResult:
 def run_simulated_lap(
     past: SimulatedProject, lease: Lease, pending: DecisionRecord | None, depth: LapDepth, first: ModelConfiguration
 ) -> SimulatedLapResult:
-    """Train on what is known at the simulation's present, judge, and promote or refuse. `owed`: what it carries out; None: the
+    """Train on what is known at the simulation's present, judge, and promote or refuse. `pending`: what it carries out; None: the
     first lap of all, whose configuration is `first` unless it searches.
     """
     lap = LapContext(past, lease, "replay", depth, SilentConsole())

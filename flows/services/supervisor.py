@@ -210,7 +210,7 @@ class SupervisedProcess:
 
 
 class Supervisor:
-    """All children. `told` is called at every start, so that they can be found again after this process is killed."""
+    """All children. `report` is called at every start, so that they can be found again after this process is killed."""
 
     def __init__(
         self, services: list[ServiceSpec], logs: Path, report: Callable[[Mapping[str, SupervisedProcess]], None]

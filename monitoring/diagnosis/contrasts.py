@@ -140,34 +140,34 @@ def contrast_inputs_given(found: ContrastFeatures, basis: FloatArray, sides: Sam
     """P(x | what the basis holds): features freed of it, and of how it separates window from record (Frisch & Waugh)."""
     free = remove_linear_part(found.values, basis)
     side = np.repeat([0.0, 1.0], sides.rows)
-    residual = side - remove_linear_part(side[:, None], basis)[:, 0]
-    return _make_contrast(_score_doubly_robust(free, residual, sides), found.names, sides)
+    propensity = side - remove_linear_part(side[:, None], basis)[:, 0]
+    return _make_contrast(_score_doubly_robust(free, propensity, sides), found.names, sides)
 
 
 def contrast_labels_given_inputs(
-    errors: FloatArray, found: ContrastFeatures, more: FloatArray, residual: FloatArray, sides: SampleBlocks
+    errors: FloatArray, found: ContrastFeatures, more: FloatArray, propensity: FloatArray, sides: SampleBlocks
 ) -> Contrast:
     """P(y | x). errors: (rows, e) that have mean 0 whatever x is, as long as P(y | x) is as in the record. more: (rows, f)
-    what they may depend on beside the inputs. told: (rows,) chance of each row to be of the window, by its inputs.
+    what they may depend on beside the inputs. propensity: (rows,) chance of each row to be of the window, by its inputs.
 
-    Where inputs moved too, (window - told) * error keeps mean 0 if either is right (doubly robust scores: Robins & Rotnitzky,
+    Where inputs moved too, (window - propensity) * error keeps mean 0 if either is right (doubly robust scores: Robins & Rotnitzky,
     J. American Statistical Association 90, 1995).
     """
-    levels = np.column_stack([np.ones(len(residual)), more])
+    levels = np.column_stack([np.ones(len(propensity)), more])
     products = [errors * level[:, None] for level in levels.T]
-    plain = _score_doubly_robust(np.column_stack(products), residual, sides)
+    plain = _score_doubly_robust(np.column_stack(products), propensity, sides)
     # Freed of what the answer tells: else each column that the answer depends on would seem to be the place.
     free = remove_linear_part(found.values, levels)
-    by_column = _score_doubly_robust(np.column_stack([e[:, None] * free for e in errors.T]), residual, sides)
+    by_column = _score_doubly_robust(np.column_stack([e[:, None] * free for e in errors.T]), propensity, sides)
     names = found.names * errors.shape[1]
     whole, parts = _make_contrast(plain, ("",) * len(plain), sides), _make_contrast(by_column, names, sides)
     return Contrast(max(whole.nats, parts.nats), parts.columns)
 
 
-def _score_doubly_robust(values: FloatArray, residual: FloatArray, sides: SampleBlocks) -> FloatArray:
-    """Scores sum(window - told) * values as differences of two means in standard errors."""
+def _score_doubly_robust(values: FloatArray, propensity: FloatArray, sides: SampleBlocks) -> FloatArray:
+    """Scores sum(window - propensity) * values as differences of two means in standard errors."""
     side, total = np.repeat([0.0, 1.0], sides.rows), sum(sides.rows)
-    weighed = values * np.abs(side - residual)[:, None]
+    weighed = values * np.abs(side - propensity)[:, None]
     return sides.apart(weighed * np.repeat(sides.rows, sides.rows)[:, None], total)
 
 

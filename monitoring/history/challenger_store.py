@@ -30,7 +30,7 @@ MAX_ROW_GROWTH_SHARE = 0.1
 class ChallengerStore:
     """The challengers of one configuration, each named by the moment before which all labelled rows trained it.
 
-    `folder` may be deleted: they are retrained. teaching: called with the moment before each fit.
+    `folder` may be deleted: they are retrained. on_fit: called with the moment before each fit.
     """
 
     def __init__(

@@ -15,9 +15,9 @@ from windvane.monitoring.records import PolicyAdvice
 class PolicyInput:
     """What is known when window `now` begins.
 
-    taught: (m,) the windows before which champions and challengers were trained, rising. losses: (m, known) their mean losses per
+    trained: (m,) the windows before which champions and challengers were trained, rising. losses: (m, known) their mean losses per
     row on windows 0 .. known - 1, NaN on windows before they were trained; known = now, or less where labels are late.
-    serving: the champion's place in `taught`; since: the window at which it began to serve. record: (h,) its mean losses on the
+    serving: the champion's place in `trained`; since: the window at which it began to serve. record: (h,) its mean losses on the
     windows of its own held-out rows. price: of a lap, in loss. alarm: whether a drift alarm rings on the latest window, where
     somebody measures one.
     """

@@ -60,7 +60,7 @@ def list_row_windows(times: Sequence[str], rows: int, start: str) -> list[Window
 
 
 def compute_check_level(false_alarms: float, checks: int, closed: bool) -> float:
-    """The level of the next check of a window that was checked `looks` times before."""
+    """The level of the next check of a window that was checked `checks` times before."""
     if closed:
         return false_alarms / 2 if checks else false_alarms
     return float(false_alarms / 2 ** (checks + 2))

@@ -55,7 +55,7 @@ class StoredEngine:
 
 @dataclass(frozen=True)
 class ComparisonRows:
-    """Conformed rows that a pipeline was fitted on (`taught`), and those on which forms of it are compared: `asked`, and
+    """Conformed rows that a pipeline was fitted on (`training_rows`), and those on which forms of it are compared: `parity_rows`, and
     `made_up` more that chance makes of them by `seed`.
     """
 

@@ -57,7 +57,7 @@ class ServedProject:
 class ServingRules:
     """keep: how long predictions are kept; None: for ever. memory: bytes that loading a version may bring the process to; None: any.
 
-    tell: has MLflow notified of a rollback by itself. recorded False: only to measure what recording costs.
+    notify: has MLflow notified of a rollback by itself. recorded False: only to measure what recording costs.
     """
 
     rollout: RolloutRule

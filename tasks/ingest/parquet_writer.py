@@ -145,7 +145,7 @@ def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, 
 def _find_meanings(
     file: FileCells, scan: pl.LazyFrame, read: Callable[[str], pl.Series], ignore: tuple[str, ...], *, whole: bool
 ) -> ReadingPlan | None:
-    """Meanings of all columns from the values that `look` gives; None if one of them is unknown from these."""
+    """Meanings of all columns from the values that `read` gives; None if one of them is unknown from these."""
     schema = scan.collect_schema()
     unusual = column_types.find_unusual_columns(scan, schema if file.typed else pl.Schema())
     meanings: dict[str, ColumnMeaning] = {}

@@ -37,7 +37,7 @@ MAX_CHART_BARS, MAX_LABEL_LETTERS = 5, 18
 
 @dataclass(frozen=True)
 class ShareBar:
-    """A named share as a bar: `share` of the scale (0 to 1), a `mark` on it or None, and the figure in words."""
+    """A named share as a bar: `share` of the scale (0 to 1), an `earlier` one on it or None, and the figure in words."""
 
     name: str
     share: float

@@ -66,7 +66,7 @@ class ConfigurationScorer:
     def score(self, spec: ModelConfiguration, quick_first: bool = True) -> Iterator[ConfigurationScores]:
         """Fit and score; what comes before the last may be used to give up early.
 
-        Several folds: the mean over the folds so far. One fold: with `look` on a large table first a quarter of the
+        Several folds: the mean over the folds so far. One fold: with `quick_first` on a large table first a quarter of the
         training rows, drawn with the seed; then all. Rare classes are treated within each fit, so that no copy of a row is in the other
         split; a threshold is tuned only for a headline that depends on it. Raises ValueError as
         scikit-learn does.

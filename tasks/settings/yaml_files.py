@@ -87,7 +87,7 @@ _COMMENTS = {
 
 @dataclass(frozen=True)
 class SettingsProposal:
-    """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `looks`: column
+    """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `clues`: column
     roles in words; `schema`: the text of schema.yaml.
     """
 

@@ -43,7 +43,7 @@ class TableFinding:
 
 
 def list_passes(checks: dict[str, str], named: Collection[str]) -> list[TableFinding]:
-    """A finding for each check, by name and sentence, that is not among the `told` ones."""
+    """A finding for each check, by name and sentence, that is not among the `named` ones."""
     return [TableFinding(name, "pass", None, None, None, what) for name, what in checks.items() if name not in named]
 
 

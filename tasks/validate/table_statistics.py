@@ -75,7 +75,7 @@ def scan_frame(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFram
 def count_columns(scan: pl.LazyFrame, facts: ScanFacts | None = None) -> tuple[int, tuple[ColumnCounts, ...]]:
     """Rows of the scan, and the counts of every column but the row key, by name. Memory does not grow with the rows.
 
-    `look`: what need not be looked up again.
+    `facts`: what need not be looked up again.
     """
     schema = {name: kind for name, kind in scan.collect_schema().items() if name != table_io.ROW_KEY}
     rows = facts.rows if facts else scan.select(pl.len()).collect(engine="streaming").item()

@@ -42,7 +42,7 @@ ALLOWED = {
     r"marked (\"about\"|as one)": "plain English",
     r"problem\.kind(: \w+)?|kind: problem|--kind|Kind\.predict": "the key, the option and the class",
     r"looking\.md|sides\.parquet": "names of files",
-    r"(told|taught|asked|teaching|tell|looks|trained|sides): |\(window - told\)": "names of parameters",
+    r"(sides|said): |`said`": "names of parameters and fields",
     r"judge: told|unread answer": "a failpoint, a label value of /metrics",
     r"look\(\)": "a function",
 }
