@@ -50,7 +50,7 @@ def check(reference: int, window: int, width: int, how: str) -> dict[str, Any]:
         imported = time.monotonic() - began
     before, began = peak(), time.monotonic()
     if how == "report":
-        found, page = detector.report(compared, 0.01)
+        found, page = detector.detect_drift_with_evidently(compared, 0.01)
         size = len(page or "")
         assert found.alarm is not None, found.note
     else:

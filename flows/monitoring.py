@@ -25,7 +25,7 @@ from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
 from windvane.monitoring.records import Clock, WindowAssessment
 from windvane.monitoring.watch import notifications
-from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
+from windvane.monitoring.watch.production import WATCH_FOLDER, Production, evidently_report_path, page_path
 from windvane.monitoring.watch.window_checks import MonitoringPass, copy_through_json, find_window_decision
 from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import WindvaneError
@@ -195,15 +195,15 @@ def log_check_run(
     windows.record_window_run(project.ledger, project.name, seen, run)
 
 
-class CheckReporter:
-    """The pages of a champion's checks."""
+class CheckActions:
+    """What follows a check: its page, the action that was decided, its run in MLflow, and the notice."""
 
     def __init__(self, production: Production, console: Console) -> None:
         self._production, self._console = production, console
         self._project = production.project
         self._away = False
 
-    def after(self, seen: WindowRecord, check: WindowAssessment, entry: DecisionRecord) -> None:
+    def act_and_report(self, seen: WindowRecord, check: WindowAssessment, entry: DecisionRecord) -> None:
         """Write the page, act, and notify, in this order, once a decision is on record."""
         report = self.report(seen)
         act_on_decision(self._project, entry, self._console)
@@ -225,7 +225,7 @@ class CheckReporter:
         """Write a check's page, with Evidently's report behind ours; where. Pages before it that had nothing to report let theirs go."""
         mine = windows.list_windows(self._project.ledger, self._project.name, seen.version)
         for earlier in mine:
-            kept = report_path(self._project, earlier.version, earlier.start)
+            kept = evidently_report_path(self._project, earlier.version, earlier.start)
             if earlier.start >= seen.start or not kept.exists():
                 continue
             if WindowAssessment.from_json(earlier.look).drift.alarm is False:
@@ -244,7 +244,7 @@ class CheckReporter:
             seen.origin,
             self._production.hidden if seen.origin == "ledger" else (),
             [WindowAssessment.from_json(s.look) for s in mine if s.start < seen.start],
-            report_path(self._project, seen.version, seen.start),
+            evidently_report_path(self._project, seen.version, seen.start),
         )
         report.write_window_report(path, page)
         return path
@@ -294,15 +294,15 @@ def _check_and_decide(
         result: dict[str, Any] = known[2]
         console.print("  nothing new since the last check")
         return result
-    pages = CheckReporter(production, console)
-    found = MonitoringPass(production, console, pages.after).run()
+    actions = CheckActions(production, console)
+    found = MonitoringPass(production, console, actions.act_and_report).run()
     if found is None:
         trained = f" until {champion.taught_until}" if champion.taught_until else ""
         result = _make_empty_result(
             champion.version, f"no rows yet since version {champion.version} was trained{trained}"
         )
     else:
-        result = _make_result(*found, production, str(pages.report(found[0])))
+        result = _make_result(*found, production, str(actions.report(found[0])))
     until = min((p.end for p in production.places() if not p.closed), default=_END_OF_TIME)
     write_json({"state": production.state, "until": until, "told": result}, path)
     return result

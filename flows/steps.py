@@ -110,7 +110,7 @@ def _task(name: str, policy: StepPolicy) -> Task[..., Timed]:
 TASKS = {policy.work: _task(name, policy) for name, policy in STEP_POLICIES.items()}
 
 
-class Tasks(Runner):
+class PrefectRunner(Runner):
     """Steps of the table are tasks of the flow run around them, the small ones between them plain calls."""
 
     def __call__(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -119,7 +119,7 @@ class Tasks(Runner):
             return step(*args, **kwargs)
         return self.ended(TASKS[step].name, TASKS[step](*args, **kwargs))
 
-    def beside(self, step: Callable[..., R], *args: Any) -> Running[R]:
+    def submit(self, step: Callable[..., R], *args: Any) -> Running[R]:
         """Submit it: Prefect runs it in a thread of its own."""
         one = TASKS[step]
         return _Submitted(self, one.name, one.submit(*(a.future if isinstance(a, _Submitted) else a for a in args)))
@@ -133,7 +133,7 @@ class Tasks(Runner):
 class _Submitted(Running[R]):
     """A task run that was submitted."""
 
-    def __init__(self, runner: Tasks, name: str, future: PrefectFuture[Timed]) -> None:
+    def __init__(self, runner: PrefectRunner, name: str, future: PrefectFuture[Timed]) -> None:
         self.future, self._runner, self._name = future, runner, name
 
     def result(self) -> R:
@@ -177,4 +177,4 @@ def in_prefect(lap: LapContext, fetched: FetchResult) -> LapOutcome:
 
 def _run(lap: LapContext, fetched: FetchResult | None = None) -> LapOutcome:
     laps.record_lap_runs(lap.project.ledger, lap.id, prefect_run=str(flow_run.id))
-    return run_lap(lap, Tasks(), fetched)
+    return run_lap(lap, PrefectRunner(), fetched)

@@ -76,7 +76,7 @@ def train(lap: LapContext, run: Runner) -> LapOutcome:
         return end(lap, run, outcome)
     run(libraries.import_heavy_modules, lap.project)
     fingerprint = run(compute_fingerprint, lap, data_version)
-    known = run(model_promotion.registered, lap, fingerprint)
+    known = run(model_promotion.find_registered_version, lap, fingerprint)
     challenger = make_challenger(lap, run, data_version, fingerprint) if known is None else Challenger(known)
     outcome = decide_promotion(lap, run, challenger)
     run(clear, lap, fingerprint)
@@ -91,9 +91,9 @@ def make_challenger(lap: LapContext, run: Runner, data_version: str, fingerprint
 
     data = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, fingerprint))
     # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
-    with run(model_steps.tester) as tester, limit_to_one_thread():
+    with run(model_steps.start_smoke_tester) as tester, limit_to_one_thread():
         # Beside the search, which leaves a core idle while it boosts.
-        inspected = run.beside(model_steps.run_inspect_step, lap, data)
+        inspected = run.submit(model_steps.run_inspect_step, lap, data)
         try:
             found = run(model_steps.run_search_step, lap, data)
         finally:
@@ -101,8 +101,8 @@ def make_challenger(lap: LapContext, run: Runner, data_version: str, fingerprint
         spec = found.best.spec
         evaluated = run(model_steps.run_evaluate_step, lap, data, spec)
         # Beside explain: the stored model is tried in a process of its own.
-        building = run.beside(model_steps.run_build_step, lap, data, spec, evaluated.held)
-        tested = run.beside(model_steps.run_smoke_step, lap, building, tester)
+        building = run.submit(model_steps.run_build_step, lap, data, spec, evaluated.held)
+        tested = run.submit(model_steps.run_smoke_step, lap, building, tester)
         explained = run(model_steps.run_explain_step, lap, data, found, evaluated.held)
         built = building.result()  # asked first: of a failed build, smoke would only say that it never began
         tested.result()

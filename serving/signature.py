@@ -80,7 +80,7 @@ class InputReader:
     at_once: Callable[[Sequence[Any]], list[PlainValue] | None] | None
 
     def read(self, values: Sequence[Any]) -> list[PlainValue]:
-        """The plain values. Raises Refused naming the column and the row."""
+        """The plain values. Raises RequestRefused naming the column and the row."""
         if self.at_once is not None and len(values) >= MIN_BULK_VALUES and (plain := self.at_once(values)) is not None:
             return plain
         one = self.one

@@ -213,11 +213,11 @@ class Runner(ABC):
         """Do a step and return what it returns."""
 
     @abstractmethod
-    def beside(self, step: Callable[..., R], *args: Any) -> Running[R]:
+    def submit(self, step: Callable[..., R], *args: Any) -> Running[R]:
         """Begin a step; where an argument is a step that runs, it is given that one's result."""
 
 
-class Direct(Runner):
+class DirectRunner(Runner):
     """One after the other, in this thread.
 
     instead: what replaces each step where a lap is simulated; a step that is not in it is a KeyError. None: the steps themselves.
@@ -232,7 +232,7 @@ class Direct(Runner):
         work: Callable[..., R] = step if self._instead is None else self._instead[step]
         return work(*args, **kwargs)
 
-    def beside(self, step: Callable[..., R], *args: Any) -> Running[R]:
+    def submit(self, step: Callable[..., R], *args: Any) -> Running[R]:
         """Call it now: a failure is raised here, before whatever would have run beside it."""
         ended: Future[R] = Future()
         ended.set_result(self(step, *(a.result() if isinstance(a, Future) else a for a in args)))

@@ -15,8 +15,7 @@ from windvane.flows.lap.context import LapContext, make_no_new_rows_outcome
 from windvane.ledger import versions
 from windvane.tasks import io, project_secrets
 from windvane.tasks.errors import InputError, Outage
-from windvane.tasks.ingest import ingestion as ingesting
-from windvane.tasks.ingest import table_io
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.io import read_cache, read_record, write_json
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
@@ -24,10 +23,9 @@ from windvane.tasks.settings import yaml_files
 from windvane.tasks.settings.data_section import expand_variables
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.sources import snapshot
-from windvane.tasks.split import data_split as splitting
+from windvane.tasks.split import data_split
 from windvane.tasks.stores import dvc_pipeline
-from windvane.tasks.validate import findings, table_profile, table_schema
-from windvane.tasks.validate import table_validation as validating
+from windvane.tasks.validate import findings, table_profile, table_schema, table_validation
 from windvane.tasks.validate.table_profile import (
     PROFILE_FILE,
     SUMMARY_FILE,
@@ -40,7 +38,7 @@ from windvane.tasks.validate.table_profile import (
 
 def run_ingest_step(lap: LapContext) -> None:
     """Source -> table.parquet. Where rows of production joined the source's, how many there are together is printed."""
-    ran, root = _run_stage(lap, "ingest", ingesting.run_ingest), lap.project.root
+    ran, root = _run_stage(lap, "ingest", ingestion.run_ingest), lap.project.root
     if ran and snapshot.count_labelled_rows(root):
         import polars as pl
 
@@ -61,7 +59,7 @@ def run_validate_step(lap: LapContext) -> None:
     if moved:
         _write_stage_input(read_accepted_digest(lap.project), root / io.ACCEPTED_SUMMARY_FILE)
     try:
-        _run_stage(lap, "validate", validating.run_validation)
+        _run_stage(lap, "validate", table_validation.run_validation)
     except InputError:
         # With the table of before back in its place, nothing will have changed; and a bad table is no model for good ones.
         write_json(before, root / io.ACCEPTED_SUMMARY_FILE)
@@ -89,7 +87,7 @@ def run_split_step(lap: LapContext) -> str:
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         until = {"taught_until": champion.facts.taught_until if champion else None}
         _write_stage_input(until, lap.project.root / io.TRAINED_UNTIL_FILE)
-    _run_stage(lap, "split", splitting.run_split)
+    _run_stage(lap, "split", data_split.run_split)
     with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
         version = stages.version()
     assert version is not None
@@ -105,7 +103,7 @@ def find_no_new_rows_outcome(lap: LapContext) -> LapOutcome | None:
         known, _, table = read_record(lap.project.artifact(champion, "data/split.json"), _read_split_sizes)
     except FileNotFoundError:
         return None
-    path = lap.project.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE
+    path = lap.project.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE
     rows, times, now = read_record(path, _read_split_sizes)
     until = champion.facts.taught_until
     same = now == table or (rows <= known and until is not None and times[-1] <= str(until))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windvane.flows import training
-from windvane.flows.lap.context import Direct, LapContext, claim_lap_decision, open_lap, track_lap
+from windvane.flows.lap.context import DirectRunner, LapContext, claim_lap_decision, open_lap, track_lap
 from windvane.flows.services import up_state
 from windvane.monitoring.records import LapDepth
 from windvane.monitoring.watch import notifications
@@ -40,7 +40,7 @@ def run_lap(
         lap = replace(lap, trial_runs=trial_runs)
         if lap.decision is not None:  # on record from its first look on
             lap = stack.enter_context(track_lap(lap))
-        run = Direct()
+        run = DirectRunner()
         fetched, outcome = training.check_source(lap, run)
         if outcome is not None:
             training.end(lap, run, outcome)

@@ -29,10 +29,10 @@ from windvane.tasks.models.problem_types import classification, definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
-from windvane.tasks.search import model_search as searching
+from windvane.tasks.search import model_search
 from windvane.tasks.settings import serving_section
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.split import data_split as splitting
+from windvane.tasks.split import data_split
 from windvane.tasks.stores import model_files
 from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
 from windvane.tasks.stores.model_files import SmokeTester
@@ -104,24 +104,24 @@ def load_training_data(lap: LapContext, data_version: str, fingerprint: str) -> 
     with open_dvc_pipeline(lap.project.root) as stages:
         stages.materialise(root)
     settings = lap.project.settings
-    train, validation = splitting.read_training_rows(root, settings)
+    train, validation = data_split.read_training_rows(root, settings)
     columns = features.select_feature_columns(settings, read_profile(root / PROFILE_FILE))
     kind, sampled = (
         definitions.load_problem_type(settings.problem.kind),
-        splitting.describe_sampled_split(root, settings),
+        data_split.describe_sampled_split(root, settings),
     )
     return TrainingData(fingerprint, data_version, root, train, validation, columns, kind, count_cores(), sampled)
 
 
-def run_search_step(lap: LapContext, data: TrainingData) -> searching.SearchResult:
+def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchResult:
     """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then."""
     done = data.root / "found.json"
-    adapter = TypeAdapter(searching.SearchResult)
+    adapter = TypeAdapter(model_search.SearchResult)
     if (known := io.read_cache(done, adapter.validate_python)) is not None:
         return replace(known, fits=0)  # damaged, it is found again from the journal
     settings = lap.project.settings
 
-    def show(progress: searching.TrialProgress) -> None:
+    def show(progress: model_search.TrialProgress) -> None:
         scores = f"{format_metric(progress.validation)}, best {format_metric(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
         lap.console.working(
@@ -135,11 +135,11 @@ def run_search_step(lap: LapContext, data: TrainingData) -> searching.SearchResu
         spec, notes = choose_refit_spec(
             settings, data.kind, join_training_rows(data), before, labels=lap.remedy == "labels"
         )
-        found = searching.score_single_configuration(data.task(settings), spec, data.train, data.validation, show)
+        found = model_search.score_single_configuration(data.task(settings), spec, data.train, data.validation, show)
         found = replace(found, notes=(*found.notes, *notes))
     else:
         journal = data.root / "journal.log"
-        found = searching.search_models(data.task(settings), data.train, data.validation, journal, show)
+        found = model_search.search_models(data.task(settings), data.train, data.validation, journal, show)
     for note in found.notes:
         lap.console.print(f"  note: {note}")
     io.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
@@ -179,7 +179,7 @@ def run_evaluate_step(lap: LapContext, data: TrainingData, spec: ModelConfigurat
 
     def open_test() -> pd.DataFrame:
         versions.open_test_split(engine, name, data.fingerprint)
-        return splitting.open_test_rows(data.root, settings, splitting.TestPermit(data.fingerprint))
+        return data_split.open_test_rows(data.root, settings, data_split.TestPermit(data.fingerprint))
 
     held = model_evaluation.predict_held_out(data.task(settings), spec, data.train, data.validation, open_test)
     earlier = versions.count_earlier_judgements(engine, name, held.record[table_io.ROW_KEY].tolist())
@@ -200,7 +200,7 @@ def run_build_step(
     fitted, model, fits = join_training_rows(data), held.model, 0
     if settings.split.strategy == "time":
         # The test side has judged: its predictions are recorded, so its rows may teach now.
-        fitted = splitting.read_final_rows(data.root, settings, splitting.TestPermit(data.fingerprint))
+        fitted = data_split.read_final_rows(data.root, settings, data_split.TestPermit(data.fingerprint))
         model, fits = model_pipeline.fit_with_settings(data.task(settings), spec, fitted), 1
     if settings.retrain.combined is not None and len(model_pipeline.unwrap_estimators(model)) == 1:
         why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to train on"
@@ -208,7 +208,7 @@ def run_build_step(
     if (threshold := classification.get_threshold(model)) is not None:
         lap.project.tracker.log(data.run, params={"served.threshold": threshold})
     folder = data.root / "model"
-    _empty_folder(folder)
+    _remove_folder(folder)
     inputs = features.conform_frame(fitted, data.columns, "training rows")
     sample = inputs.tail(SMOKE_SAMPLE_ROWS)
     # A compiled form is compared with the pipeline on the validation rows; with folds on the training rows.
@@ -227,7 +227,7 @@ def run_build_step(
     )
     if (heavy := explain_memory_refusal(lap.project, memory)) is not None:
         lap.console.print(f"  note: {heavy}")
-    return BuiltModel(folder, digest, splitting.find_trained_until(fitted, settings), bulk, memory, fits)
+    return BuiltModel(folder, digest, data_split.find_trained_until(fitted, settings), bulk, memory, fits)
 
 
 def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
@@ -245,7 +245,7 @@ def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
     )
 
 
-def tester() -> AbstractContextManager[SmokeTester]:
+def start_smoke_tester() -> AbstractContextManager[SmokeTester]:
     """A process that will try the stored model, started early: it mostly imports."""
     return closing(SmokeTester())
 
@@ -256,7 +256,7 @@ def run_smoke_step(_: LapContext, built: BuiltModel, tester: SmokeTester) -> Non
 
 
 def run_explain_step(
-    lap: LapContext, data: TrainingData, found: searching.SearchResult, held: model_evaluation.HeldOutRecord
+    lap: LapContext, data: TrainingData, found: model_search.SearchResult, held: model_evaluation.HeldOutRecord
 ) -> model_evaluation.ModelEvaluation:
     """Scores with intervals, curves, the diagnosis of the fit, plots: into MLflow, beside one child run per candidate."""
     lap.console.working("explain")
@@ -267,7 +267,7 @@ def run_explain_step(
     if data.sampled:
         evaluation = replace(evaluation, notes=(data.sampled, *evaluation.notes))
     folder = data.root / "evaluation"
-    _empty_folder(folder)
+    _remove_folder(folder)
     write_evaluation(folder, settings, data.kind, evaluation, held.record, found)
     for result in found.results:
         _log_candidate_run(lap, found, result, data)
@@ -276,7 +276,7 @@ def run_explain_step(
 
 
 def _log_candidate_run(
-    lap: LapContext, found: searching.SearchResult, result: searching.CandidateResult, data: TrainingData
+    lap: LapContext, found: model_search.SearchResult, result: model_search.CandidateResult, data: TrainingData
 ) -> None:
     """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
@@ -305,7 +305,7 @@ def join_training_rows(data: TrainingData) -> pd.DataFrame:
     return pd.concat([data.train, data.validation], ignore_index=True) if len(data.validation) else data.train
 
 
-def _empty_folder(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
 
@@ -321,7 +321,7 @@ def run_inspect_step(lap: LapContext, data: TrainingData) -> None:
     if not (folder / INSPECTION_FINDINGS_FILE).exists():  # a lap that goes on after a kill has looked already
         agreed = table_schema.load_schema(lap.project.root / table_schema.SCHEMA_FILE)
         before = findings.read_findings(data.root / findings.FINDINGS_FILE)
-        path = data.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE
+        path = data.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE
         sides = read_record(path, lambda record: tuple(TableFinding(**f) for f in record.get("findings", ())))
         seen = model_checks.inspect_training_rows(settings, data.kind, data.columns, data.train, data.cores)
         seen = findings.accept_findings((*sides, *seen), agreed.accept if agreed else ())
@@ -353,10 +353,10 @@ def publish_data_artifact(lap: LapContext, run_id: str, whole: tuple[TableFindin
     from prefect.artifacts import create_markdown_artifact
 
     address = lap.project.tracker.page(run_id, f"data/{INSPECTION_REPORT_FILE}")
-    evaluation = [f for f in whole if f.level != "pass"]
+    attention = [f for f in whole if f.level != "pass"]
     rows = [
         f"| {f.level} | {_escape_cell(f.check)} | {_escape_cell(f.column or '')} | {_escape_cell(f.message)} |"
-        for f in evaluation
+        for f in attention
     ]
     table = ["| | check | column | |", "|---|---|---|---|", *rows] if rows else []
     link = address.replace(" ", "%20").replace(")", "%29")

@@ -147,9 +147,9 @@ def record_lap_verdict(
 def close_run(lap: LapContext, outcome: LapOutcome) -> None:
     """Close the challenger's run in MLflow with the verdict that the ledger has."""
     tracker = lap.project.tracker
-    evaluation = {"verdict": outcome.verdict, "reason": outcome.reason, "version": str(outcome.version)}
+    tags = {"verdict": outcome.verdict, "reason": outcome.reason, "version": str(outcome.version)}
     try:
-        tracker.log(outcome.run_id, tags={f"windvane.{name}": value for name, value in evaluation.items()})
+        tracker.log(outcome.run_id, tags={f"windvane.{name}": value for name, value in tags.items()})
         tracker.end(outcome.run_id)
     except WindvaneError as e:  # the ledger has the verdict
         lap.console.print(f"  note: the run in MLflow has no verdict: {e}")
@@ -161,10 +161,10 @@ def _make_decision_tags(lap: LapContext) -> dict[str, str]:
     one = lap.decision
     if one is None:
         return {}
-    evaluation = {"decision": one.id, "cause": one.reason, "remedy": one.remedy, "window": one.window}
+    tags = {"decision": one.id, "cause": one.reason, "remedy": one.remedy, "window": one.window}
     figures = {"gain_expected": one.gain, "cost": one.cost}
-    evaluation |= {name: f"{value:.3g}" for name, value in figures.items() if value is not None}
-    return {f"windvane.{name}": value for name, value in evaluation.items()}
+    tags |= {name: f"{value:.3g}" for name, value in figures.items() if value is not None}
+    return {f"windvane.{name}": value for name, value in tags.items()}
 
 
 def _format_run_note(found: SearchResult, evaluation: ModelEvaluation, threshold: float | None) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from windvane.flows import model_promotion, training
 from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
 from windvane.flows.lap.context import (
-    Direct,
+    DirectRunner,
     LapContext,
     claim_lap_decision,
     clear,
@@ -63,11 +63,10 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
-from windvane.tasks.search import model_search as searching
+from windvane.tasks.search import model_search
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.sources.fetch import FetchResult
-from windvane.tasks.split import data_split as splitting
-from windvane.tasks.split import strategies, time_windows
+from windvane.tasks.split import data_split, strategies, time_windows
 from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
 
@@ -227,7 +226,7 @@ def run_simulated_lap(
     assert one is not None
     one = replace(one, depth=depth, on_record=True)
     try:
-        outcome = training.run_lap(one, Direct(_Steps(past, first).instead()))
+        outcome = training.run_lap(one, DirectRunner(_Steps(past, first).instead()))
     except InputError as e:  # as in a real lap: what was decided ends here
         decisions.finish_claimed_decision(past.ledger, lease, one.id, "skipped", f"the lap stopped: {e}")
         if pending is None:
@@ -278,7 +277,7 @@ class _Steps:
             data_steps.run_ingest_step,
             data_steps.run_validate_step,
             libraries.import_heavy_modules,
-            model_promotion.registered,
+            model_promotion.find_registered_version,
             model_steps.run_inspect_step,
             model_steps.run_smoke_step,
             model_steps.run_explain_step,
@@ -294,7 +293,7 @@ class _Steps:
             compute_fingerprint: self.fingerprint,
             model_steps.load_training_data: self.data,
             run_records.start_lap_run: lambda _, data: data,
-            model_steps.tester: nullcontext,
+            model_steps.start_smoke_tester: nullcontext,
             model_steps.run_search_step: self.search,
             model_steps.run_evaluate_step: self.evaluate,
             model_steps.run_build_step: lambda _lap, _data, _spec, held: _Built(held),
@@ -311,7 +310,7 @@ class _Steps:
         rows, champion = self.past.learned()[1], versions.find_champion(self.past.ledger, self.past.name)
         if champion is None or len(rows) > champion.facts.rows:
             return None
-        until = str(splitting.find_trained_until(rows, self.past.settings))
+        until = str(data_split.find_trained_until(rows, self.past.settings))
         return make_no_new_rows_outcome(lap, champion) if until <= str(champion.facts.taught_until) else None
 
     def fingerprint(self, _: LapContext, __: str) -> str:
@@ -341,18 +340,18 @@ class _Steps:
         past.work[hashed] = _SimulatedTraining(**vars(data), test=test, final=final, rows=labelled)
         return past.work[hashed]
 
-    def search(self, lap: LapContext, data: _SimulatedTraining) -> searching.SearchResult:
+    def search(self, lap: LapContext, data: _SimulatedTraining) -> model_search.SearchResult:
         """A search as it is, or the configuration to refit, which nothing has to be fitted for."""
         settings = self.past.settings
         if lap.depth == "search":
             journal = self.past.home / f"{lap.id}.log"
-            return searching.search_models(data.task(settings), data.train, data.validation, journal, _nothing)
+            return model_search.search_models(data.task(settings), data.train, data.validation, journal, _nothing)
         champion, spec = versions.find_champion(self.past.ledger, self.past.name), self.first
         if champion is not None:
             before, rows = ModelConfiguration.from_json(champion.facts.spec), join_training_rows(data)
             spec, _notes = choose_refit_spec(settings, data.kind, rows, before, labels=lap.remedy == "labels")
-        only = searching.CandidateResult(spec.candidate, spec, {}, {}, (), 0.0)
-        return searching.SearchResult((only,), only, None, 0)
+        only = model_search.CandidateResult(spec.candidate, spec, {}, {}, (), 0.0)
+        return model_search.SearchResult((only,), only, None, 0)
 
     def evaluate(self, _: LapContext, data: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
         """The held-out record, with how often its rows have judged before."""
@@ -374,7 +373,7 @@ class _Steps:
     ) -> Version:
         """A version in the simulated project's ledger; its record and model in memory."""
         past, settings = self.past, self.past.settings
-        until, number = splitting.find_trained_until(data.final, settings), len(past.records) + 1
+        until, number = data_split.find_trained_until(data.final, settings), len(past.records) + 1
         facts = VersionFacts(
             spec=spec.to_json(),
             columns=asdict(data.columns),
@@ -420,7 +419,7 @@ def _nothing(*_: Any) -> None:
     """A step that has nothing to do in a simulated project."""
 
 
-def _summary(_lap: LapContext, _data: TrainingData, found: searching.SearchResult, *_: Any) -> dict[str, Any]:
+def _summary(_lap: LapContext, _data: TrainingData, found: model_search.SearchResult, *_: Any) -> dict[str, Any]:
     """The part of an outcome that replay does not use."""
     return {"candidates": [], "chosen": found.best.candidate, "test": None, "interval": [None, None], "fit": ""}
 

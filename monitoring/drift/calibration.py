@@ -66,10 +66,10 @@ def calibrate_scores(scorers: Sequence[PermutationScorer], level: float, *, hurr
     null, measures = np.concatenate(drawn), tuple(m for s in scorers for m in s.measures)
     limits, alarms = _step_down(seen, null, level)
     p = (1 + beyond) / (1 + len(null))
-    return CalibratedScores(measures, seen, limits, alarms, _find_limit(null.max(axis=1), level), p)
+    return CalibratedScores(measures, seen, limits, alarms, _find_quantile_limit(null.max(axis=1), level), p)
 
 
-def _find_limit(largest: FloatArray, level: float) -> float:
+def _find_quantile_limit(largest: FloatArray, level: float) -> float:
     """What the window's largest score must exceed: fewer than level * (draws + 1) of `largest` (draws,) lie there or above."""
     rank = max(floor(round(level * (len(largest) + 1), 6)), 1)
     return float(np.partition(largest, len(largest) - rank)[len(largest) - rank])
@@ -79,7 +79,7 @@ def _step_down(seen: FloatArray, null: FloatArray, level: float) -> tuple[FloatA
     """Each measure's limit (measures,), and which exceed theirs: what spoke is left out before the rest is checked again."""
     open_, limits = np.ones(len(seen), dtype=bool), np.empty(len(seen))
     while open_.any():
-        limit = _find_limit(null[:, open_].max(axis=1), level)
+        limit = _find_quantile_limit(null[:, open_].max(axis=1), level)
         limits[open_] = limit
         spoke = open_ & (seen > limit)
         if not spoke.any():

@@ -57,7 +57,7 @@ def detect_drift(compared: Comparison, level: float, *, hurry: bool = False) -> 
         return _make_result(prepared, limits, values, limits.alarms, [*prepared.broken], prepared.notes)
 
 
-def report(compared: Comparison, level: float) -> tuple[DriftResult, str | None]:
+def detect_drift_with_evidently(compared: Comparison, level: float) -> tuple[DriftResult, str | None]:
     """The same, read from Evidently's report, which runs with our limits as its thresholds; and that report as an HTML page.
 
     A report that fails leaves the alarm open, with the reason. None for a page: too few rows, or nothing that can be compared.

@@ -123,7 +123,7 @@ def _decide_by_staleness(
         more = f"; {_explain_missing_performance(check, limits)}" if missing else ""
         return Decision("wait", f"{_summarize_findings(check)}, but {reason}{more}", gain=gain)
     # Of as many sums as there are windows the largest counts: each gets its share of the level (Bonferroni).
-    if found.certainty <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
+    if found.z_score <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
         return Decision("wait", f"{reason}, which may still be chance (standard error {found.error:.2f})", gain=gain)
     return Decision("retrain", f"{reason}; {_summarize_findings(check)}", *_choose_depth(check), gain=gain)
 
@@ -237,7 +237,7 @@ class Staleness:
 
     total: float
     error: float
-    certainty: float
+    z_score: float
     pace: float
     windows: int
     estimated: int
@@ -264,17 +264,17 @@ def compute_staleness(
     counted = _fill_unknown_errors(counted)
     reference = checks[-1].quality.reference
     shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
-    certainty, total, own, weights = -inf, 0.0, 0.0, 0.0
+    z_score, total, own_variance, weights = -inf, 0.0, 0.0, 0.0
     for weight, excess, each, _, _ in reversed(counted):
         # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
         total, weights = total + weight * excess, weights + weight
-        own += (weight * sqrt(max(each * each - shared * shared, 0.0))) ** 2
-        error = sqrt(own + (weights * shared) ** 2)
+        own_variance += (weight * sqrt(max(each * each - shared * shared, 0.0))) ** 2
+        error = sqrt(own_variance + (weights * shared) ** 2)
         # One window of which little is known must not hide the others.
-        certainty = max(certainty, total / error if error else inf * total if total else 0.0)
+        z_score = max(z_score, total / error if error else inf * total if total else 0.0)
     recent = counted[-_RECENT_WINDOWS:]
     pace = sum(w * x for w, x, *_ in recent) / len(recent)
-    return Staleness(total, error, certainty, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
+    return Staleness(total, error, z_score, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
 
 
 def select_usable_performance(check: WindowAssessment, limits: DecisionLimits, now: str) -> PerformanceResult | None:
@@ -309,5 +309,5 @@ def _fill_unknown_errors(counted: list[_CountedWindow]) -> list[_CountedWindow]:
     """Unknown errors replaced by what the windows themselves differ by, where they are enough."""
     if len(counted) < _MIN_SPREAD_WINDOWS or all(isfinite(c[2]) for c in counted):
         return counted
-    own = stdev(c[1] for c in counted)
-    return [c if isfinite(c[2]) else (c[0], c[1], own, c[3], c[4]) for c in counted]
+    own_variance = stdev(c[1] for c in counted)
+    return [c if isfinite(c[2]) else (c[0], c[1], own_variance, c[3], c[4]) for c in counted]

@@ -75,7 +75,7 @@ def assess_window(
         if report_to is None:
             found = detector.detect_drift(compared, rules.level)
         else:
-            found, page = detector.report(compared, rules.level)
+            found, page = detector.detect_drift_with_evidently(compared, rules.level)
             report.keep_evidently_report(report_to, page)
     known_until = max(window[LABEL_KNOWN_COLUMN].dropna(), default=None)
     measured = window_loss.measure_window_loss(record, whole, kind, problem, known_until=known_until)

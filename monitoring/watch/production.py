@@ -284,7 +284,7 @@ def page_path(project: Project, version: int, start: str) -> Path:
     return project.home / WATCH_FOLDER / "reports" / f"{version}-{start[:19].replace(':', '')}.html"
 
 
-def report_path(project: Project, version: int, start: str) -> Path:
+def evidently_report_path(project: Project, version: int, start: str) -> Path:
     """Where Evidently's report of it is kept, for whenever the page is written again."""
     return page_path(project, version, start).with_suffix(".report.gz")
 

@@ -24,7 +24,7 @@ from windvane.monitoring.records import (
     WindowAssessment,
     WindowExtent,
 )
-from windvane.monitoring.watch.production import Production, WindowCount, report_path
+from windvane.monitoring.watch.production import Production, WindowCount, evidently_report_path
 from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
 from windvane.tasks.models.features import FeatureColumns
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 # Earlier windows whose state may come back.
 _MAX_KNOWN_STATES = 36
 # What a recorded decision leads to at once; a retraining waits for its lap.
-CheckFollowUp = Callable[[WindowRecord, WindowAssessment, DecisionRecord], None]
+CheckCallback = Callable[[WindowRecord, WindowAssessment, DecisionRecord], None]
 
 
 class MonitoringPass:
     """One pass over a champion's windows, or several, of which each checks what is new since the one before."""
 
-    def __init__(self, production: Production, console: Console, after: CheckFollowUp) -> None:
+    def __init__(self, production: Production, console: Console, after: CheckCallback) -> None:
         self._production, self._console, self._after = production, console, after
         self._project = production.project
         self._engine, self._name = self._project.ledger, self._project.name
@@ -145,7 +145,9 @@ class MonitoringPass:
         level = compute_check_level(settings.monitor.false_alarms, checks, place.closed)
         frame, version = production.frame(count), production.champion.version
         labelled = int(frame[settings.problem.target].notna().sum())
-        report_to = report_path(self._project, version, place.start) if production.measured_by_evidently else None
+        report_to = (
+            evidently_report_path(self._project, version, place.start) if production.measured_by_evidently else None
+        )
         found, state = assessment.assess_window(
             frame,
             self._reference(place.start, production.columns(count.origin)),

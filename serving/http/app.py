@@ -154,7 +154,7 @@ class ScoringApp:
         return response
 
     def _admit(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> None:
-        """Raise Refused for a request under a name that is not the service's, or from a page that is not."""
+        """Raise RequestRefused for a request under a name that is not the service's, or from a page that is not."""
         host, server = headers.get(b"host", b""), scope.get("server")
         if len(headers) != len(scope["headers"]) and sum(name == b"host" for name, _ in scope["headers"]) > 1:
             raise RequestRefused("a request has one Host header")
@@ -187,7 +187,7 @@ class ScoringApp:
     async def _taken(
         self, headers: dict[bytes, bytes], receive: AsgiReceive, work: Callable[[bytes], Awaitable[HttpResponse]]
     ) -> HttpResponse:
-        """The response to a whole body. Raises Refused where there are too many at once, of which only whole ones count."""
+        """The response to a whole body. Raises RequestRefused where there are too many at once, of which only whole ones count."""
         body = await self._body(headers, receive)
         try:
             if self._working >= self._crowd:
@@ -201,7 +201,7 @@ class ScoringApp:
             self._held -= len(body)
 
     async def _body(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> bytes:
-        """The whole body, which counts as held from now on. Raises Refused when it is too large or too slow."""
+        """The whole body, which counts as held from now on. Raises RequestRefused when it is too large or too slow."""
         too_large = RequestRefused(
             f"a body may have {MAX_BODY_BYTES // 1024**2} MB: send rows in pieces, or use `windvane score`", 413
         )
@@ -289,7 +289,7 @@ class LabelHandler:
         self._engine, self._project, self._check = engine, project, check
 
     def hand_in(self, body: bytes) -> dict[str, int]:
-        """What came of `[{"id": …, "label": …, "at": …}]`; all of them are recorded or none. Raises Refused."""
+        """What came of `[{"id": …, "label": …, "at": …}]`; all of them are recorded or none. Raises RequestRefused."""
         statements = self._read(body)
         try:
             return asdict(record_labels(self._engine, self._project, statements, "service"))

@@ -64,7 +64,7 @@ class PredictionRequest:
 def parse_invocation(
     body: bytes, content_type: str, signature: ModelSignature, roles: IdTimeColumns
 ) -> PredictionRequest:
-    """The rows of a request, one at least. Raises Refused: 415 for another content type, 413 for too many rows, else 400."""
+    """The rows of a request, one at least. Raises RequestRefused: 415 for another content type, 413 for too many rows, else 400."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         given, readers = _read_columns(_parse_json(body), signature, roles), signature.from_json
@@ -248,7 +248,7 @@ def _to_datetime(at: PlainValue) -> datetime:
 
 
 # Fewer rows than this are answered in the event loop itself: a thread would cost more than they do.
-MAX_INLINE_ROWS = 50
+MAX_INLINE_BYTES = 10_000
 # From so many rows on, what the ledger keeps of them is put together in a thread: milliseconds that others would wait.
 MIN_THREADED_ROWS = 1_000
 # Requests that a shadow may be behind; those beyond it does not see.
@@ -278,37 +278,37 @@ class InvocationHandler:
         self._silent: set[asyncio.Task[None]] = set()
 
     async def respond(self, body: bytes, content_type: str) -> InvocationResponse:
-        """Predictions for the rows of a body, recorded. Raises Refused."""
+        """Predictions for the rows of a body, recorded. Raises RequestRefused."""
         lineup = self._following.lineup
         if lineup is None:
             raise RequestRefused("no version serves yet: run `windvane train`", 503)
         serving, role, predicted = lineup.champion, "champion", None
         if lineup.challenger is not None and lineup.role == "canary" and self._chance() < lineup.share:
-            predicted = await self._tried(lineup, lineup.challenger, body, content_type)
+            predicted = await self._try_challenger(lineup, lineup.challenger, body, content_type)
             if predicted is not None:
                 serving, role = lineup.challenger, "canary"
         if predicted is None:
             started_at = time.perf_counter()
-            predicted = await self._predicted(serving, body, content_type)
+            predicted = await self._predict_inline_or_in_thread(serving, body, content_type)
             lineup.trial.count_response(False, time.perf_counter() - started_at)
         request, predictions = predicted
         made = iter(make_ids(request.ids.count(None)))
         ids = [id or next(made) for id in request.ids]
         await self._record(serving, role, request, ids, predictions)
         if lineup.challenger is not None and lineup.role == "shadow" and len(self._silent) < MAX_SHADOW_REQUESTS:
-            work = self._silently(lineup, lineup.challenger, body, content_type, ids)
+            work = self._run_shadow(lineup, lineup.challenger, body, content_type, ids)
             task = asyncio.get_running_loop().create_task(work)
             self._silent.add(task)
             task.add_done_callback(self._silent.discard)
         return InvocationResponse(_encode_response(serving, predictions, ids), serving.number, role, len(ids))
 
-    async def _tried(
+    async def _try_challenger(
         self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str
     ) -> tuple[PredictionRequest, EnginePredictions] | None:
-        """What the challenger predicts; None where it cannot: then the champion predicts, and what is wrong is logged."""
+        """What the challenger predicts; None where it cannot: then the champion predicts. A fault is logged, a refused request is not."""
         started_at = time.perf_counter()
         try:
-            predicted = await self._predicted(challenger, body, content_type)
+            predicted = await self._predict_inline_or_in_thread(challenger, body, content_type)
         except RequestRefused:
             return None
         except Exception:
@@ -318,11 +318,11 @@ class InvocationHandler:
         lineup.trial.count_response(True, time.perf_counter() - started_at)
         return predicted
 
-    async def _silently(
+    async def _run_shadow(
         self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str, ids: list[str]
     ) -> None:
         """Have the challenger predict what the champion has predicted, and record it under the same ids."""
-        predicted = await self._tried(lineup, challenger, body, content_type)
+        predicted = await self._try_challenger(lineup, challenger, body, content_type)
         if predicted is None:
             return
         try:
@@ -330,11 +330,11 @@ class InvocationHandler:
         except RequestRefused as e:
             log.warning("shadow not recorded", extra={"facts": {"version": challenger.number, "reason": str(e)}})
 
-    async def _predicted(
+    async def _predict_inline_or_in_thread(
         self, serving: ServingVersion, body: bytes, content_type: str
     ) -> tuple[PredictionRequest, EnginePredictions]:
         # A small body is a small batch.
-        if serving.loaded.engine.form != SCIKIT_LEARN_FORM and len(body) < MAX_INLINE_ROWS * 200:
+        if serving.loaded.engine.form != SCIKIT_LEARN_FORM and len(body) < MAX_INLINE_BYTES:
             return self._predict(serving, body, content_type)
         return await asyncio.to_thread(self._predict, serving, body, content_type)
 

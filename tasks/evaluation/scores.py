@@ -167,16 +167,14 @@ def find_worst_slices(
     named = [c for c in dict.fromkeys([*columns, *([group] if group else [])]) if c in record]
     # Within one group there is one unit: a slice by the group itself is measured over its rows.
     units_by_column = {c: resample_by_row(len(record)) if c == group else units for c in named}
-    aggregates = [
+    slices = [
         (column, value, mask)
         for column in named
         for value, mask in _cut_column(record[column])
         if _has_enough_rows(mask, units_by_column[column])
     ]
-    level = 1 - (1 - INTERVAL_CONFIDENCE) / max(len(aggregates), 1)
-    found = [
-        _compare(losses, column, value, mask, units_by_column[column], level) for column, value, mask in aggregates
-    ]
+    level = 1 - (1 - INTERVAL_CONFIDENCE) / max(len(slices), 1)
+    found = [_compare(losses, column, value, mask, units_by_column[column], level) for column, value, mask in slices]
     return tuple(sorted(found, key=lambda s: (not s.clear, -s.excess, s.column, s.value)))
 
 

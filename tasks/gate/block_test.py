@@ -54,7 +54,7 @@ class RowBlocks:
 
 @dataclass(frozen=True)
 class LowerBound:
-    """Mean of a difference and its lower confidence bound; shape (...) where `paired` was given (..., n)."""
+    """Mean of a difference and its lower confidence bound; shape (...) where bound_paired_difference() was given (..., n)."""
 
     mean: FloatArray
     low: FloatArray

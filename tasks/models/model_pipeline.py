@@ -171,9 +171,9 @@ def fit_pipeline(
     not learned from. Convergence warnings are not shown: explain_nonconvergence() reports them. spec.balance costs a fit for each of
     THRESHOLD_FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
     treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
-    spec.balance.newest needs `time`: rows count as _weigh_classes() has it. So does `recent`: a second
-    pipeline is fitted on these rows, and both predict as one (AveragedPipelines). Under a treatment, and where these rows are too few, only
-    one pipeline is fitted, on all rows.
+    spec.balance.newest needs `time`: rows count as _weigh_classes() has it. So does `recent`: a second pipeline is fitted on these
+    rows, and both predict as one (AveragedRegressor, AveragedClassifier). Under a treatment, and where these rows are too few,
+    only one pipeline is fitted, on all rows.
     """
     target, seed, time, recent = options.target, options.seed, options.time, options.recent
     truth, rule = kind.truth(frame[target]), spec.balance

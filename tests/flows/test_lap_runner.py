@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.projects import ROOT
-from windvane.flows.lap.context import Direct
+from windvane.flows.lap.context import DirectRunner
 
 
 def called() -> set[str]:
@@ -44,9 +44,9 @@ def test_a_step_beside_others_is_given_what_those_returned() -> None:
     def second(number: int, factor: int) -> int:
         return number * factor
 
-    run = Direct()
-    begun = run.beside(first, 2)
-    assert run.beside(second, begun, 5).result() == 15
+    run = DirectRunner()
+    begun = run.submit(first, 2)
+    assert run.submit(second, begun, 5).result() == 15
     assert (begun.result(), run(second, 2, factor=3)) == (3, 6)
 
 
@@ -56,5 +56,5 @@ def test_a_simulated_lap_never_falls_back_on_a_real_step(tmp_path: Path) -> None
 
     stand_ins: dict[Any, Any] = {}
     with pytest.raises(KeyError):
-        Direct(stand_ins)(write, tmp_path / "file")
+        DirectRunner(stand_ins)(write, tmp_path / "file")
     assert not (tmp_path / "file").exists()

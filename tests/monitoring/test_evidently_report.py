@@ -73,7 +73,7 @@ def both(
     chosen: dict[str, Any] = {"target": "price", "time": None, "level": 0.01, "seed": 0, **options}
     level = chosen.pop("level")
     compared = detector.Comparison(reference, window, columns, **chosen)
-    read, page = detector.report(compared, level)
+    read, page = detector.detect_drift_with_evidently(compared, level)
     return detector.detect_drift(compared, level), read, page or ""
 
 
@@ -185,11 +185,11 @@ def test_without_our_distances_the_same_windows_alarm(monkeypatch: pytest.Monkey
     table = rows(1000, 1)
     windows = [table[700:], table[700:].assign(size=table["size"] + 0.8)]
     compared = [detector.Comparison(table[:700], window, COLUMNS, "price", time, 0) for window in windows]
-    whole = [detector.report(one, 0.01)[0] for one in compared]
+    whole = [detector.detect_drift_with_evidently(one, 0.01)[0] for one in compared]
     break_distances(monkeypatch)
     with pytest.raises(RuntimeError, match="this distance is broken"):
         detector.detect_drift(compared[0], 0.01)
-    without = [detector.report(one, 0.01)[0] for one in compared]
+    without = [detector.detect_drift_with_evidently(one, 0.01)[0] for one in compared]
     assert [w.alarm for w in without] == [w.alarm for w in whole] == [False, True]
     assert without[1].columns[0] == "size"
     assert "because the fast ones failed: RuntimeError: this distance is broken" in str(without[1].note)
@@ -204,14 +204,16 @@ def test_a_report_that_fails_leaves_the_alarm_open_with_its_reason(
 
     monkeypatch.setattr(evidently, "Report", broken)
     table = rows(1000, 1)
-    found, page = detector.report(
+    found, page = detector.detect_drift_with_evidently(
         detector.Comparison(table[:700], table[700:], COLUMNS, target="price", time=None, seed=0), 0.01
     )
     assert (found.alarm, found.statistic, found.p, found.findings, page) == (None, None, None, (), None)
     assert f"cannot tell whether anything moved: its report failed: {type(error).__name__}" in str(found.note)
     assert "\n" not in str(found.note)
     gone = table[700:].drop(columns="income")
-    found, _ = detector.report(detector.Comparison(table[:700], gone, COLUMNS, target="price", time=None, seed=0), 0.01)
+    found, _ = detector.detect_drift_with_evidently(
+        detector.Comparison(table[:700], gone, COLUMNS, target="price", time=None, seed=0), 0.01
+    )
     assert "income: the column is gone from the window" in str(found.note)
 
 
@@ -224,7 +226,7 @@ def test_a_test_without_an_answer_is_no_quiet_one(monkeypatch: pytest.MonkeyPatc
         MetricTestResult, "__init__", lambda self, **given: made(self, **{**given, "status": TestStatus.ERROR})
     )
     table = rows(300, 1)
-    found, _ = detector.report(
+    found, _ = detector.detect_drift_with_evidently(
         detector.Comparison(table[:200], table[200:], COLUMNS, target="price", time=None, seed=0), 0.01
     )
     assert found.alarm is None
@@ -235,7 +237,7 @@ def test_too_few_rows_and_nothing_to_compare_run_no_report(monkeypatch: pytest.M
     monkeypatch.setattr(evidently, "write_evidently_report", None)
     table = rows(300, 0)
     for window, columns in ((table[:7], COLUMNS), (table[:50], FeatureColumns())):
-        found, page = detector.report(
+        found, page = detector.detect_drift_with_evidently(
             detector.Comparison(table.drop(columns=["_prediction"]), window, columns, None, None, 0), 0.01
         )
         assert (found.alarm, found.statistic, page) == (False, None, None)

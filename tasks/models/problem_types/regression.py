@@ -71,7 +71,7 @@ def compute_regression_loss(truth: NDArray[Any], predictions: Predictions, headl
 
 
 def name_regression_loss(headline: str) -> str:
-    """What loss() returns, in words."""
+    """What compute_regression_loss() returns, in words."""
     return "absolute error" if headline == "mae" else "squared error"
 
 
