@@ -18,7 +18,7 @@ def called() -> set[str]:
     tree = ast.parse((ROOT / "flows" / "training.py").read_text(encoding="utf-8"))
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("run", "run.beside"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("run", "run.submit"):
             found.add(ast.unparse(node.args[0]).rpartition(".")[2])
     return found
 
