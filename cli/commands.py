@@ -72,7 +72,7 @@ def check_project(root: Path, console: Console) -> dict[str, Any]:
                     raise
                 problems.append(str(known))
             if problems and check is _check_disk:
-                break  # whatever writes would say the same
+                break  # any write would fail the same way
     problems = list(dict.fromkeys(problems))
     for problem in problems:
         console.print(f"  {problem}")

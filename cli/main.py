@@ -62,7 +62,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
         from windvane.tasks.errors import WindvaneError
 
         process_environment.set_library_environment()
-        # Read when OpenMP is loaded; docs/decisions/0009-one-openmp-thread.md says what two threads cost.
+        # Read when OpenMP is loaded; docs/decisions/0009-one-openmp-thread.md: what two threads cost.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         # Processes that libraries start here must not import what lies in the user's folder.
         os.environ["PYTHONSAFEPATH"] = "1"
@@ -84,7 +84,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
             sys.exit(130)
         if as_json and content is not None:
             click.echo(json.dumps(content, default=str))
-        if content is not None and content.get("ok") is False:  # `check` found something to mend
+        if content is not None and content.get("ok") is False:  # `check` found something to fix
             sys.exit(2)
 
     return run

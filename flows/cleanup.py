@@ -177,7 +177,7 @@ def _delete(project: Project, lease: Lease, cleaned: CleanupResult) -> None:
         if item.version is None:
             why = _remove(project.root / item.place)
         else:
-            # On record first: from here on nobody can promote it.
+            # Recorded first: from here on it cannot be promoted.
             if not versions.record_deleted_files(project.ledger, lease, item.version, now_timestamp()):
                 cleaned.left.append({"place": item.place, "why": f"version {item.version} serves by now"})
                 continue

@@ -77,7 +77,7 @@ def run_register_step(
             summary=summary,
             bulk=built.bulk,
             memory=asdict(built.memory),
-            # The run keeps what its table looked like: the next one is compared with it.
+            # The run keeps a profile of its table: the next one is compared with it.
             digest=True,
         ),
         registered=now_timestamp(),
@@ -200,7 +200,7 @@ def promote_manually(project: Project, number: int, cause: str, reason: str | No
     serving = None if last is None else last.to_version
     if serving == number:
         raise InputError(f"version {number} of {project.name} serves already. Nothing was changed")
-    with closing(SmokeTester()) as tester:  # imports while MLflow is asked
+    with closing(SmokeTester()) as tester:  # imports while MLflow responds
         silent = _refuse_deleted_version(project, version, serving)
         tester.test(project.stored(version), version.manifest_sha256)
     move = versions.make_promotion(serving, number, cause, reason or f"{cause} by a person")

@@ -37,7 +37,7 @@ RETRAIN_EVENT = "windvane.retrain"
 RetrainingState = Literal["done", "queued", "no"]
 # (project, version, cause, reason): makes it champion, and records that.
 RollbackAction = Callable[[Project, int, str, str], object]
-# Between two looks whether a lap that runs elsewhere has ended.
+# Between two polls for the end of a lap that runs elsewhere.
 LAP_POLL_SECONDS = 1.0
 
 
@@ -115,7 +115,7 @@ def _announce_decision(project: Project, pending: DecisionRecord, console: Conso
         libraries.silence_prefect()
         try:
             emit_retrain_event(project.name, pending.id, pending.reason)
-        except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler looks every minute)
+        except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler runs every minute)
             console.print(
                 f"  note: Prefect was not notified ({type(e).__name__}); `windvane up` finds the decision within a minute"
             )

@@ -167,7 +167,7 @@ def in_prefect(lap: LapContext, fetched: FetchResult) -> LapOutcome:
 
     @as_flow
     def held(root: str, cause: str, depth: LapDepth) -> LapOutcome:
-        # The lap's tag is for its flow run: of a tagged task run Prefect asks the server for a concurrency slot first, and
+        # The lap's tag is for its flow run: for a tagged task run Prefect calls the server for a concurrency slot, and
         # after a long step that call fails on a connection gone stale and is tried again seconds later.
         with TagsContext(current_tags=set()):
             return _run(lap, fetched)

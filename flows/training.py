@@ -104,7 +104,7 @@ def make_challenger(lap: LapContext, run: Runner, data_version: str, fingerprint
         building = run.submit(model_steps.run_build_step, lap, data, spec, evaluated.held)
         tested = run.submit(model_steps.run_smoke_step, lap, building, tester)
         explained = run(model_steps.run_explain_step, lap, data, found, evaluated.held)
-        built = building.result()  # asked first: of a failed build, smoke would only say that it never began
+        built = building.result()  # read first: of a failed build, smoke reports only that it never started
         tested.result()
     fits = found.fits + evaluated.fits + built.fits
     summary = run(run_records.log_lap_summary, lap, data, found, evaluated.held, explained, fits)

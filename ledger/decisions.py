@@ -14,7 +14,7 @@ from windvane.ledger.schema import decisions, notices
 
 DecisionState = Literal["recorded", "told", "claimed", "done", "skipped"]
 OPEN_DECISION_STATES = ("recorded", "told", "claimed")
-# So many laps may die over a decision: then it is given up, and the next look at production decides anew.
+# So many laps may die over a decision: then it is given up, and the next check of production decides.
 MAX_CLAIMS = 5
 
 
@@ -75,7 +75,7 @@ def record_decision(engine: sa.Engine, entry: DecisionRecord) -> DecisionRecord:
             if entry.action == "retrain" and (under_way := find_pending_retraining(db, entry.project)) is not None:
                 raise RetrainingAlreadyOpen(f"the retraining decided {under_way.recorded[:19]}Z is under way")
             db.execute(sa.insert(decisions).values(**new))
-    except sa.exc.IntegrityError:  # two at once in PostgreSQL, where looking locks nothing
+    except sa.exc.IntegrityError:  # two at once in PostgreSQL, where reading locks nothing
         with engine.begin() as db:
             if (known := _find_same_decision(db, entry)) is not None:
                 return known

@@ -163,7 +163,7 @@ def match_current_label(project: str, known: str | None = None) -> sa.ColumnElem
     return mine & (labels.c.received <= known) & ~overruled.where(other.c.received <= known)
 
 
-# The column of each batch that says when a row's label came, as ledger text (ledger/database.py). It is no feature.
+# The column of each batch with the time a row's label came, as ledger text (ledger/database.py). It is no feature.
 LABELLED_AT_COLUMN = "_labelled"
 
 _EPOCH = datetime(1970, 1, 1)

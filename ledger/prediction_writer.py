@@ -47,7 +47,7 @@ class RowCommitter:
             self.connection.commit()
         except Exception as e:
             if not self._waits and getattr(e, "sqlite_errorname", "") == "SQLITE_BUSY":
-                raise  # nothing has begun
+                raise  # not yet started
             if self._lost(e) and again:
                 self.commit(rows, again=False)
                 return
@@ -86,7 +86,7 @@ def open_durable_connection(engine: sa.Engine, waits: bool = True) -> sa.PoolPro
     return connection
 
 
-# Rows that may wait for the disk: some seconds' worth. Then whoever brings more waits, and after PATIENCE is sent away.
+# Rows that may wait for the disk: some seconds' worth. Then callers with more wait, and after PATIENCE are refused.
 MAX_QUEUED_ROWS = 20_000
 QUEUE_TIMEOUT_SECONDS = 10.0
 # Rows after which a transaction takes no further request: it should last milliseconds.
@@ -139,7 +139,7 @@ class PredictionWriter:
         self._change = threading.Condition()
         insert = predictions.compile_prediction_insert(engine)
         self._committer = RowCommitter(engine, insert)
-        # The loop's own, which waits for nobody; loops of several threads share it.
+        # The loop's own, which never waits; loops of several threads share it.
         self._alone = threading.Lock()
         self._here = RowCommitter(engine, insert, waits=False) if engine.dialect.name == "sqlite" else None
         self._gathered: dict[asyncio.AbstractEventLoop, list[_QueuedRows]] = {}
@@ -153,7 +153,7 @@ class PredictionWriter:
         Blocks while the queue is full. Raises InvalidPrediction, LedgerFull, LedgerClosed.
         """
         future: Future[None] = Future()
-        future.set_running_or_notify_cancel()  # what is queued is recorded: nobody can take it back
+        future.set_running_or_notify_cancel()  # what is queued is recorded: it cannot be taken back
         waiting = _QueuedRows(self._prepare(given), future, None)
         with self._change:
             if not self._change.wait_for(lambda: self._closed or self._queued < self._room, self._patience):
@@ -244,7 +244,7 @@ class PredictionWriter:
             if self._closed:
                 return False
             self._here.commit(rows)
-        except Exception:  # noqa: BLE001 (the thread tries again, and says what is wrong)
+        except Exception:  # noqa: BLE001 (the thread tries again, and logs what is wrong)
             return False
         finally:
             self._alone.release()
@@ -255,7 +255,7 @@ class PredictionWriter:
             error: BaseException | None = None
             try:
                 self._committer.commit([row for waiting in group for row in waiting.rows])
-            except Exception as e:  # noqa: BLE001 (every one of them reaches whoever waits)
+            except Exception as e:  # noqa: BLE001 (every one of them reaches a caller)
                 error = self._explained(e)
             self._committing = False
             _resolve_group(group, error)
@@ -281,13 +281,13 @@ def _resolve_group(group: list[_QueuedRows], error: BaseException | None) -> Non
         else:
             loops.setdefault(waiting.loop, []).append(waiting.future)
     for loop, futures in loops.items():
-        with suppress(RuntimeError):  # a closed loop: nobody is left who waits
+        with suppress(RuntimeError):  # a closed loop: no caller is waiting
             loop.call_soon_threadsafe(_resolve_futures, futures, error)
 
 
 def _resolve_futures(futures: list[Any], error: BaseException | None) -> None:
     for future in futures:
-        if future.done():  # given up by whoever waited
+        if future.done():  # given up by its caller
             continue
         if error is None:
             future.set_result(None)

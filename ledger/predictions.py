@@ -29,7 +29,7 @@ MAX_ID_CHARACTERS = 200
 _COLUMNS = ("project", "id", "version", "role", "content", "time", "received", "inputs", "output")
 
 
-# In place of a hashed value stands {HASHED: its hash}: nobody takes it for the value.
+# A hashed value is replaced by {HASHED: its hash}: it is never taken for the value.
 HASH_KEY = "hashed"
 
 

@@ -98,7 +98,7 @@ promotions = _make_table(
     sa.Column("cause", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("promoted", sa.String(32), nullable=False),
-    # Whether MLflow's alias has been told: tells a crash in between from an alias that somebody moved by hand.
+    # Whether MLflow's alias is set: separates a crash in between from an alias that somebody moved manually.
     sa.Column("told", sa.Boolean, nullable=False),
     indexed=True,
 )
@@ -141,7 +141,7 @@ erasures = _make_table(
 )
 
 # A stretch of production that was checked, once per version that predicted in it. `looks` counts checks of drift, of which
-# each spends a part of the window's false alarms; labels that come later change `labelled`, `known` and the look's quality.
+# each spends a part of the window's false alarms; labels that come later change `labelled`, `known` and the quality.
 windows = _make_table(
     "windows",
     sa.Column("version", sa.Integer, nullable=False),
@@ -152,7 +152,7 @@ windows = _make_table(
     sa.Column("labelled", sa.Integer, nullable=False),
     sa.Column("closed", sa.Boolean, nullable=False),
     sa.Column("looks", sa.Integer, nullable=False),
-    # What was looked at, as a hash: the same again is no new look.
+    # What was checked, as a hash: the same again is no new check.
     sa.Column("mark", sa.String(64), nullable=False),
     sa.Column("look", sa.JSON, nullable=False),
     sa.Column("looked", sa.String(32), nullable=False),
@@ -169,8 +169,8 @@ def _make_unique_index(name: str, *columns: str, where: sa.TextClause) -> sa.Ind
 IS_OPEN_RETRAINING = sa.text("action = 'retrain' AND state IN ('recorded', 'told', 'claimed')")
 IS_NOT_WAIT = sa.text("action <> 'wait'")
 
-# What was decided, and what became of it: recorded -> told -> claimed -> done | skipped. `at` is the moment in the events' own
-# time, `recorded` that of the wall. Waiting is decided as often as it is looked at, anything else once per window.
+# What was decided, and what became of it: recorded -> `told` -> claimed -> done | skipped. `at` is in the events' own
+# time, `recorded` in that of the wall. Waiting is decided at each check, anything else once per window.
 decisions = _make_table(
     "decisions",
     sa.Column("id", sa.String(32), primary_key=True),

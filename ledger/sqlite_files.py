@@ -141,7 +141,7 @@ def _finalize_database(part: Path) -> None:
     with open_database(part) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         mode = db.execute("PRAGMA journal_mode").fetchone()[0]
-        # Leaving write-ahead mode empties the log and deletes it; the file says again afterwards that it has one.
+        # Leaving write-ahead mode empties the log and deletes it; afterwards the file is set to it again.
         db.execute("PRAGMA journal_mode=DELETE")
         if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError(f"{part}: was not written as it should be")

@@ -13,7 +13,7 @@ from windvane.tasks.settings.project_params import Settings
 # Which clock monitoring follows: the wall's, or the newest moment among the events that the ledger has recorded.
 Clock = Literal["wall", "events"]
 # What a finding is about: values of a number or category; the share missing; categories never seen; numbers out of range;
-# a column that fell silent or changed its type; how columns hang together; the model's answers; the labels.
+# a column that fell silent or changed its type; how columns hang together; the predictions; the labels.
 DriftAspect = Literal[
     "numbers",
     "categories",
@@ -27,7 +27,7 @@ DriftAspect = Literal[
     "target",
 ]
 ChangeKind = Literal["none", "broken data", "data drift", "label drift", "concept drift", "seasonal return"]
-# What helps against a change: nothing; a person; newer rows; algorithm and tuning anew; a look at the labels, and weights.
+# What helps against a change: nothing; a person; newer rows; algorithm and tuning anew; checked labels, and weights.
 Remedy = Literal["wait", "person", "refit", "search", "labels"]
 DecisionAction = Literal["wait", "retrain", "stop", "rollback"]
 LapDepth = Literal["refit", "search"]

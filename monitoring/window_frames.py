@@ -20,7 +20,7 @@ from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
 from windvane.tasks.settings.project_params import ProblemSettings
 
-# Whether a row's inputs are stored: of the others only answer and label are known.
+# Whether a row's inputs are stored: else only prediction and label are known.
 INPUTS_STORED_COLUMN = "_stored"
 LABEL_KNOWN_COLUMN = "_known"
 

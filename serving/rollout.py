@@ -22,7 +22,7 @@ from windvane.serving.model_cache import LoadedVersion, ModelCache, release_free
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.settings.serving_section import RolloutRule
 
-# Of the newest requests of each side; fewer say nothing of latency.
+# Of each version's newest requests; fewer show no latency.
 LATENCY_SAMPLE_REQUESTS, MIN_LATENCY_REQUESTS = 500, 50
 # Failures that are one too many; how much slower (times, and seconds on top) the challenger's median may be.
 MAX_CHALLENGER_FAILURES = 3
@@ -82,7 +82,7 @@ class ChallengerTrial:
         return f"it predicts in {1000 * challenger.seconds:.1f} ms, the champion in {1000 * champion.seconds:.1f} ms (medians)"
 
 
-# Seconds between two looks at the ledger; between two tries of a version that was refused.
+# Seconds between two reads of the ledger; between two tries of a version that was refused.
 LEDGER_POLL_SECONDS, LOAD_RETRY_SECONDS = 1.0, 30.0
 log = logging.getLogger("windvane.serving")
 
@@ -146,7 +146,7 @@ class ChampionFollower:
         self.refusal: RefusedVersion | None = None
         self.unreachable: str | None = None
         self._try_again = 0.0
-        # A version was replaced since the last look: what it had may be given back now.
+        # A version was replaced since the last check: its memory may be freed now.
         self._replaced = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
@@ -236,7 +236,7 @@ class ChampionFollower:
         except versions.ChampionMoved:
             return  # somebody was faster
         log.error("rolled back", extra={"facts": {"version": number, "to": lineup.champion.number, "reason": why}})
-        if self._others is not None:  # the ledger knows: nobody waits for the rest
+        if self._others is not None:  # the ledger knows: the rest need not wait
             threading.Thread(target=self._notify_others, args=(self._others,), name="telling", daemon=True).start()
 
     def _notify_others(self, notify: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ InputType = Literal["number", "boolean", "category", "date"]
 # scikit-learn's trees compare in single precision; what does not fit there has no side of a threshold.
 _LARGEST_SINGLE_FLOAT = 3.4e38
 _EPOCH = datetime(1970, 1, 1)
-# From so many rows on it pays to look at a column as a whole.
+# From so many rows on it pays to check a column as a whole.
 MIN_BULK_VALUES = 8
 _MICROSECOND = timedelta(microseconds=1)
 _SHORT_DATE = re.compile(r"\d{4}(-\d{2})?")

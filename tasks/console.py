@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# Where nobody watches live, a sign of life this often.
+# Without a live display, a sign of life this often.
 LOG_INTERVAL_SECONDS = 5.0
 # Characters of a line: a verdict with its reason is a paragraph.
 LINE_WIDTH_CHARACTERS = 120
-# How lines that begin so, and states of a service, look on a terminal.
+# Styles of lines that begin so, and of states of a service.
 _LINE_STYLES = {"  note:": "yellow", "  warning:": "bold yellow"}
 _STATE_STYLES = {"ready": "green", "died": "red"}
 
@@ -74,7 +74,7 @@ class Console:
         if self._display is None:
             from rich.live import Live
 
-            # Drawn by whoever calls, not by a thread; what libraries print is not redirected.
+            # Drawn by the caller, not by a thread; what libraries print is not redirected.
             self._display = Live(
                 console=_open_terminal(file or self._out),
                 auto_refresh=False,

@@ -118,7 +118,7 @@ _TEXT = (".csv", ".tsv")
 _PIECE = 50_000
 
 
-# Where it stands, id, label, and when it became known.
+# Line, id, label, and when it became known.
 _Row = tuple[str, Any, Any, Any]
 
 

@@ -67,8 +67,8 @@ def _is_project(folder: Path) -> bool:
     return isinstance(content, dict) and any(name in content for name in _OURS)
 
 
-# Usage statistics, off whatever the environment says. Each is read at its library's import, or later. Optuna, Polars and
-# scikit-learn send none; DVC's own setting stands in its configuration too (tasks/stores/dvc_pipeline.py).
+# Usage statistics, off whatever the environment sets. Each is read at its library's import, or later. Optuna, Polars and
+# scikit-learn send none; DVC's own setting is in its configuration too (tasks/stores/dvc_pipeline.py).
 TELEMETRY_OFF: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",  # Evidently, Prefect, and others that follow the convention
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -64,7 +64,7 @@ class Project:
         agreed = table_schema.load_schema(self.root / table_schema.SCHEMA_FILE)
         known = champion.facts.column_names if champion else set()
         known |= set(agreed.columns) if agreed else set()
-        # Before the first lap nothing is known, and nothing answered.
+        # Before the first lap nothing is known or predicted.
         return project_secrets.build_privacy_rules(self.settings, self.home, known or None)
 
     @cached_property

@@ -20,7 +20,7 @@ from windvane.tasks.io import (
 )
 from windvane.tasks.settings import project_params
 
-# What a lap says to stages about earlier laps, as it stands before the first.
+# What a lap reports to stages about earlier laps, as it is before the first.
 FIRST_STAGE_INPUTS = {TRAINED_UNTIL_FILE: {"taught_until": None}, ACCEPTED_SUMMARY_FILE: None}
 
 

@@ -149,7 +149,7 @@ def _repeat_outcome(lap: LapContext, version: Version, reason: str, more: dict[s
 @contextmanager
 def track_lap(lap: LapContext) -> Iterator[LapContext]:
     """The lap on record: started in the ledger, and ended there as failed with its error; a killed one stays `running`."""
-    if lap.on_record:  # a decision's lap is on record from its first look on
+    if lap.on_record:  # a decision's lap is on record since its first check
         yield lap
         return
     engine = lap.project.ledger
@@ -157,7 +157,7 @@ def track_lap(lap: LapContext) -> Iterator[LapContext]:
     try:
         yield replace(lap, on_record=True)
     except BaseException as e:
-        if isinstance(e, InputError):  # trying again mends no table: what was decided ends here, and a person is told
+        if isinstance(e, InputError):  # a retry fixes no table: the decision ends here, and a person is notified
             decisions.finish_claimed_decision(engine, lap.lease, lap.id, "skipped", f"the lap stopped: {e}")
         known = laps.find_running_lap(engine, lap.project.name, lap.lease.token)
         if known is None or known.mlflow_run is None or _close_runs(lap):

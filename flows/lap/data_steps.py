@@ -83,7 +83,7 @@ def run_split_step(lap: LapContext) -> str:
     """Report which rows train, validate and test; the data version."""
     with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
         moved = stages.changed("split")
-    if moved:  # the same rows keep the sides on which they were judged
+    if moved:  # the same rows keep the splits they were judged on
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         until = {"taught_until": champion.facts.taught_until if champion else None}
         _write_stage_input(until, lap.project.root / io.TRAINED_UNTIL_FILE)

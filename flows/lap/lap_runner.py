@@ -38,7 +38,7 @@ def run_lap(
         if lap is None:
             return None
         lap = replace(lap, trial_runs=trial_runs)
-        if lap.decision is not None:  # on record from its first look on
+        if lap.decision is not None:  # on record since its first check
             lap = stack.enter_context(track_lap(lap))
         run = DirectRunner()
         fetched, outcome = training.check_source(lap, run)
@@ -84,7 +84,7 @@ def _in_prefect(lap: LapContext, fetched: FetchResult, prefect: PrefectServer) -
     if prefect.process is None:
         server.check_prefect_access(prefect.url)
     try:
-        # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
+        # No heartbeats unless they are configured: the next lap closes a killed one, and their thread ends up to a
         # second after the flow.
         silent = temporary_settings(set_defaults={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
         with silent, framework.tags(reconciliation.make_lap_tag(lap.id)):

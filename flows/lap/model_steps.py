@@ -44,7 +44,7 @@ from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
 EMPTY_SERVICE_BYTES = 100_000_000
 # Rows stored with the model: what the smoke test predicts again.
 SMOKE_SAMPLE_ROWS = 20
-# The record's column that tells how many earlier laps each row has judged.
+# The record's column: how many earlier laps each row has judged.
 JUDGED_BEFORE_COLUMN = "_judged_before"
 
 
@@ -60,9 +60,9 @@ class TrainingData:
     columns: features.FeatureColumns
     kind: definitions.ProblemType
     cores: int
-    # That the rows are a sample of those that could teach, in words; None: they are all of them.
+    # That the rows are a sample of the training rows, in words; None: they are all of them.
     sampled: str | None = None
-    # The lap's run in MLflow; None: it has not begun, or it ended long ago.
+    # The lap's run in MLflow; None: not started, or ended long ago.
     run_id: str | None = None
 
     @property
@@ -91,7 +91,7 @@ class BuiltModel:
     folder: Path
     manifest_sha256: str
     taught_until: str | float | None
-    # Which engine answers large batches sooner, as measured; None where there is no compiled form.
+    # Which engine predicts large batches faster, as measured; None: there is no compiled form.
     bulk: dict[str, Any] | None
     # What the scorer needs for it.
     memory: ModelMemory
@@ -199,7 +199,7 @@ def run_build_step(
     settings = lap.project.settings
     fitted, model, fits = join_training_rows(data), held.model, 0
     if settings.split.strategy == "time":
-        # The test side has judged: its predictions are recorded, so its rows may teach now.
+        # The test split has judged: its predictions are recorded, its rows may train now.
         fitted = data_split.read_final_rows(data.root, settings, data_split.TestPermit(data.fingerprint))
         model, fits = model_pipeline.fit_with_settings(data.task(settings), spec, fitted), 1
     if settings.retrain.combined is not None and len(model_pipeline.unwrap_estimators(model)) == 1:
@@ -318,7 +318,7 @@ def run_inspect_step(lap: LapContext, data: TrainingData) -> None:
     lap.console.working("inspect")
     settings, tracker, run = lap.project.settings, lap.project.tracker, data.run
     folder = data.root / "inspection"
-    if not (folder / INSPECTION_FINDINGS_FILE).exists():  # a lap that goes on after a kill has looked already
+    if not (folder / INSPECTION_FINDINGS_FILE).exists():  # already done in a lap that goes on after a kill
         agreed = table_schema.load_schema(lap.project.root / table_schema.SCHEMA_FILE)
         before = findings.read_findings(data.root / findings.FINDINGS_FILE)
         path = data.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE

@@ -46,7 +46,7 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
     run = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
     try:
         laps.record_lap_runs(project.ledger, lap.id, mlflow_run=run)
-    except BaseException:  # whoever ends this lap would not know that there is a run to close
+    except BaseException:  # the process that ends this lap would not know of a run to close
         tracker.abandon(lap.id)
         raise
     rows = {"rows_train": len(data.train), "rows_validation": len(data.validation)}

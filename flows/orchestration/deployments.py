@@ -27,10 +27,10 @@ from windvane.monitoring.records import Clock
 from windvane.tasks.io import write_json
 from windvane.tasks.project import Project
 
-# Between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at the played clock.
+# Between the runner's polls for due runs, rounds at Prefect, checks of the ledger for pending laps, and of the played clock.
 RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS = 2.0, 60.0
 PENDING_LAP_INTERVAL_SECONDS, CLOCK_INTERVAL_SECONDS = 10.0, 2.0
-# Flow runs at once: a lap and a look at a window, and one more of each that waits for its turn.
+# Flow runs at once: a lap and a check of a window, and one more of each that waits.
 MAX_CONCURRENT_RUNS = 4
 
 

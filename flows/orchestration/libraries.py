@@ -48,7 +48,7 @@ def flush_prefect_logs() -> None:
                 handler.flush()
 
 
-# What teaching needs in any case. Imported by one thread, before steps run side by side and would each begin to.
+# What training needs in any case. Imported by one thread, before steps run side by side and each import it.
 HEAVY_MODULES = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 

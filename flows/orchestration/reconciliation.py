@@ -86,7 +86,7 @@ def _filter_run(run: FlowRun) -> FlowRunFilter:
 
 # A run that a runner has taken begins within seconds, or never.
 PENDING_TIMEOUT = timedelta(minutes=1)
-# An event that was told becomes a lap within half a minute, or it is lost.
+# An event that was sent becomes a lap within half a minute, or it is lost.
 EVENT_TIMEOUT = timedelta(seconds=30)
 RUNS_PER_PAGE = 200
 

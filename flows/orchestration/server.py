@@ -184,7 +184,7 @@ BOOT_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 20
 # The only paths of Prefect's that need no secret: whether the server lives.
 OPEN_PREFECT_PATHS = ("/api/health", "/api/ready")
-# Sockets whose clients bring the secret in their first message and in no header. Prefect itself asks for it there.
+# Sockets whose clients send the secret in their first message and in no header. Prefect itself requires it there.
 SELF_AUTHENTICATING_PATHS = ("/api/events/out", "/api/logs/out")
 
 
@@ -238,7 +238,7 @@ def use_prefect_server(home: Path) -> Iterator[PrefectServer]:
     up = up_state.read_running_up(home.parent)
     own = up is not None and up.starts_prefect
     if shared and not (up is not None and own and shared == up.prefect):
-        # Somebody else's: it is asked with what the environment holds for it, never with the project's secret.
+        # A foreign server: it gets the environment's credentials, never the project's secret.
         yield PrefectServer(shared, None, None)
         return
     credentials = Credentials.of(home.parent)
@@ -272,7 +272,7 @@ def use_prefect_server(home: Path) -> Iterator[PrefectServer]:
             yield PrefectServer(url, process, log, credentials)
     finally:
         assert process.stdin is not None
-        process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: nobody has to wait for that
+        process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: no need to wait for that
 
 
 @contextmanager
@@ -299,7 +299,7 @@ def make_prefect_environment(home: Path, url: str, credentials: Credentials) -> 
         "PREFECT_API_AUTH_STRING": credentials.basic,
         "PREFECT_SERVER_API_AUTH_STRING": credentials.basic,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{page},{page.replace('127.0.0.1', 'localhost')}",
-        # Where the address is missing, an error is better than a server that nobody knows of.
+        # Where the address is missing, an error is better than a server that is not found.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         **process_environment.TELEMETRY_OFF,
     }

@@ -138,7 +138,7 @@ def replay_table(
     begin = find_replay_start(known, settings, options.since)
     champion = None if spec else versions.find_champion(project.ledger, project.name)
     first = spec or (DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec))
-    # Swept by the next command that needs such a folder, whoever killed this one.
+    # Removed by the next command that needs such a folder, if this one is killed.
     with ingestion.open_scratch_folder(project.root) as scratch:
         past = SimulatedProject(project, settings, known, scratch)
         with (

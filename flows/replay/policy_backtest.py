@@ -97,7 +97,7 @@ def draw_backtest_result(found: BacktestResult, starts: tuple[str, ...], first: 
     io.write_whole(path, lambda part: figure.savefig(part, dpi=120, format="png"))
 
 
-# Taught where no champion says with what: strong at its defaults on most tables.
+# Trained where no champion sets it: strong at its defaults on most tables.
 DEFAULT_MODEL_SPEC = ModelConfiguration("boosting", {})
 BACKTEST_PICTURE = STATE_FOLDER / "history" / "backtest.png"
 
@@ -140,7 +140,7 @@ def backtest_table(
         ringing[history] = _compute_alarms(job, project, console) if drift else {}
     tried = backtest.compare_window_lengths(built, cut, window, cost, time=time_column, delay=delay, alarms=ringing)
     best = backtest.choose_window_length(tried)
-    # The picture is of the windows that were asked for, whichever are recommended.
+    # The picture is of the windows that were requested, whichever are recommended.
     draw_backtest_result(tried[0].found, cut.starts[first:], first, project.root / BACKTEST_PICTURE)
     print_backtest_result(tried, best, spec.candidate, cut.count - first, console)
     console.print(f"  picture: {BACKTEST_PICTURE}")

@@ -406,7 +406,7 @@ class _Steps:
         verdict, fits = gate_step.make_verdict(past.settings, lap.depth, record, bench, challenger, against), bench.fits
         if not verdict.accepted:
             del past.models[number]
-        elif past.settings.split.strategy == "time":  # only now: of the others nobody would ever ask
+        elif past.settings.split.strategy == "time":  # only now: a rejected one never predicts
             past.models[number] = self._fit(data, ModelConfiguration.from_json(challenger.facts.spec), data.final)
             fits += 1
         return Judged(verdict, None if against is None else against.version, fits)

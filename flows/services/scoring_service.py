@@ -19,7 +19,7 @@ from windvane.tasks.errors import Outage
 from windvane.tasks.label_parsing import parse_label
 from windvane.tasks.project import Project
 
-# Seconds that MLflow may take to be told of a rollback.
+# Seconds that MLflow may take to record a rollback.
 ALIAS_REPAIR_TIMEOUT_SECONDS = 120
 
 

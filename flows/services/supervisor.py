@@ -26,7 +26,7 @@ from windvane.tasks.errors import InputError
 # Bytes of a file, and files of a service: the newest without a number, then .1, .2, ...
 LOG_FILE_BYTES = 5_000_000
 LOG_FILE_COUNT = 5
-# Begins the line that says when a process was started.
+# Begins the line with a process's start time.
 START_LINE_PREFIX = "== started "
 DRAIN_TIMEOUT_SECONDS = 2.0
 
@@ -86,13 +86,13 @@ class ServiceLog:
                 newer.replace(older)
 
 
-# Seconds: between two looks at what is not ready, and at what is; how long an end by force may take.
+# Seconds: between two checks of what is not ready, and of what is; how long an end by force takes.
 PROBE_INTERVAL_SECONDS, READY_PROBE_INTERVAL_SECONDS, KILL_TIMEOUT_SECONDS = 0.3, 5.0, 2.0
 # Ready for that long, and its earlier deaths are forgotten; silent for that long, and it is taken for dead.
 STEADY_SECONDS, SILENCE_TIMEOUT_SECONDS = 60.0, 120.0
 # Seconds from a death to the next start: 1, 2, 4, ... up to this.
 MAX_RESTART_DELAY_SECONDS = 30.0
-# A child that ends so was given something wrong, which another start would not mend.
+# A child that ends so was given something wrong, which a restart would not fix.
 WRONG_INPUT_STATUS = 2
 
 
@@ -190,7 +190,7 @@ class SupervisedProcess:
         self.last_line = self.log.last_words()
         if status == WRONG_INPUT_STATUS:
             raise InputError(self.last_line)
-        # What an earlier process was asked says nothing of the next.
+        # A probe of an earlier process means nothing for the next.
         self.process, self.ready, self._probe = None, False, None
         self.deaths += 1
         self._begin = time.monotonic() + min(MAX_RESTART_DELAY_SECONDS, 2.0 ** (self.deaths - 1))

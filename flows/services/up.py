@@ -34,16 +34,16 @@ from windvane.tasks.io import read_cache
 from windvane.tasks.project import Project
 
 LOOPBACK_ADDRESS = "127.0.0.1"
-# Where people look for them, unless `ports` says where; a port that is taken gives way to one of the next.
+# The usual ports, unless `ports` sets others; a port that is taken gives way to one of the next.
 DEFAULT_PORTS, PORT_ATTEMPTS = {"mlflow": 5000, "prefect": 4200}, 50
-# Seconds between two looks; after which the runner, which looks every minute, is taken for hanging.
+# Seconds between two checks; after which the runner, which polls each minute, is taken for hanging.
 STEP_INTERVAL_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.25, 180
 TEMPORARY_FOLDER = "tmp"
 
 
 def run_all_services(project: Project, clock: Clock, console: Console) -> None:
     """Everything at once, until SIGINT or SIGTERM. With `--json`: one object on standard output once all is ready."""
-    _ = project.ledger  # an outage of what everything stands on is told at once
+    _ = project.ledger  # an outage of what everything needs shows at once
     with up_state.hold_up_lock(project.home), _collect_stop_signals() as stopping, ExitStack() as sockets:
         left = supervisor.end_orphaned_processes(up_state.read_up_state(project.home), project.home)
         if left:

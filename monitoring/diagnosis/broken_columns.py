@@ -24,7 +24,7 @@ _MIN_SILENT_SHARE = 0.1
 _MIN_STUCK_SHARE = 0.2
 # Less speaks for chance.
 MIN_BREAK_NATS = 3.0
-# Fewer rows of a new word say nothing about which it stands for; fewer distinct values have no unit.
+# Fewer rows of a new word do not show which it stands for; fewer distinct values have no unit.
 _MIN_ROWS, _MIN_VALUES = 8, 8
 
 

@@ -15,7 +15,7 @@ from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.gate.block_test import MIN_BLOCKS, FloatArray, RowBlocks, bound_paired_difference
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
-# Words of a category that are looked at one by one; bins of a label that stand for its value.
+# Words of a category that are compared one by one; bins of a label that stand for its value.
 _MAX_WORDS, _LABEL_BINS = 8, 10
 _CONFIDENCE = 0.975
 
@@ -156,7 +156,7 @@ def contrast_labels_given_inputs(
     levels = np.column_stack([np.ones(len(propensity)), more])
     products = [errors * level[:, None] for level in levels.T]
     plain = _score_doubly_robust(np.column_stack(products), propensity, sides)
-    # Freed of what the answer tells: else each column that the answer depends on would seem to be the place.
+    # Freed of what the prediction explains: else each column that it depends on would seem to be the place.
     free = remove_linear_part(found.values, levels)
     by_column = _score_doubly_robust(np.column_stack([e[:, None] * free for e in errors.T]), propensity, sides)
     names = found.names * errors.shape[1]

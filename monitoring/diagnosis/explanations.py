@@ -27,10 +27,10 @@ class ExplanationPrices:
     concept: float = 2.6
     both: float = 14.5  # concept drift while the inputs moved too
     season: float = 4.1
-    unlabelled: float = 2.0  # label drift where no label tells it from data drift
+    unlabelled: float = 2.0  # label drift where no label excludes data drift
     slack: float = 1.5
     trust: float = 0.9
-    trust_classes: float = 0.7  # of classes a label says less; fitted on a table that the prices had not seen
+    trust_classes: float = 0.7  # of classes a label adds less; fitted on a table that the prices had not seen
     usual: float = 1.0  # not fitted: most windows of production are unchanged, those of the benchmark are not
     slips: float = 0.03
 

@@ -115,7 +115,7 @@ def compute_mean_differences(
     return np.asarray((means[0] - means[1]) / error)
 
 
-# Names under which answers, labels and losses are counted beside the inputs. Answers of another version are not compared.
+# Names under which predictions, labels and losses are counted beside the inputs. Predictions are compared per version.
 PREDICTIONS_KEY, LABELS_KEY, LOSSES_KEY = "_answers", "_labels", "_losses"
 
 

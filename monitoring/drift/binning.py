@@ -56,7 +56,7 @@ def bin_numbers(
     codes[unreadable] = UNREADABLE_BIN
     steps = np.diff(edges)
     whole = len(edges) < 2 or int((np.diff(ordered) > 0).sum()) + 1 == len(edges)
-    # Every value has its cell: the distance is exact. Else the difference at an edge stands for half a cell to both sides.
+    # Every value has its cell: the distance is exact. Else the difference at an edge stands for half a cell on each side.
     rising, falling = np.append(steps, 0.0)[: len(edges)], np.append(0.0, steps)[: len(edges)]
     gaps = rising if whole else (rising + falling) / 2
     scale = (float(ordered.std()) if len(ordered) else 0.0) or 1.0

@@ -14,7 +14,7 @@ from windvane.monitoring.drift.permutation import PermutationScorer, SampleSums
 from windvane.monitoring.records import DriftMeasure
 from windvane.tasks.gate.block_test import FloatArray
 
-# Exchanges that teach scores their scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
+# Exchanges that fit the scores' scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
 # exchanges in a batch; and the least and most for the limit.
 _SCALE_DRAWS, _BATCH_DRAWS = 600, 100
 _MIN_DRAWS, _MAX_DRAWS = 199, 4999
@@ -88,7 +88,7 @@ def _step_down(seen: FloatArray, null: FloatArray, level: float) -> tuple[FloatA
     return limits, ~open_
 
 
-# Fewer earlier stretches than this say nothing of what is usual; more than the other are not looked at.
+# Fewer earlier stretches than this do not show what is usual; more than the other are not compared.
 MIN_EARLIER_WINDOWS, MAX_EARLIER_WINDOWS = 5, 200
 # A measure's own spread counts as if so many stretches had shown the spread that is common to all measures.
 _PRIOR_WINDOWS = 4.0
@@ -129,7 +129,7 @@ def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Float
     pairs = [(side, exchange.rest(side, kept) if own else kept, own) for side, own in exchange.earlier(count)]
     shaped, counts = _measure_pairs(scorer, pairs)
     spread = scorer.spread(shaped, counts)
-    # Nobody predicted on rows from before the reference.
+    # No predictions are on rows from before the reference.
     guessed = np.array([m.aspect == "prediction" for m in scorer.measures])
     known = np.stack([~guessed | own for *_, own in pairs])
     spread = np.where(known, spread, 0)

@@ -45,7 +45,7 @@ def list_compared_columns(reference: pd.DataFrame, columns: FeatureColumns, time
     chances = [n for n in reference.columns if str(n).startswith(PROBABILITY_PREFIX) and n not in columns.names]
     if PREDICTION_COLUMN in reference:
         found.append(ComparedColumn(PREDICTION_COLUMN, "prediction", "category" if chances else "number"))
-    # The second of two probabilities says what the first one did.
+    # The second of two probabilities repeats the first one.
     kept = chances[1:] if len(chances) == 2 else chances[:_MAX_CLASSES]
     return [c for c in found if c.name != time] + [ComparedColumn(n, "prediction", "number") for n in kept]
 

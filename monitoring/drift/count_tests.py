@@ -14,7 +14,7 @@ from windvane.monitoring.drift.binning import BinnedColumn
 from windvane.monitoring.records import DriftAspect, DriftMeasure
 from windvane.tasks.gate.block_test import FloatArray
 
-# No score lies above: rarer than that cannot be told in double precision.
+# No score lies above: rarer than that has no value in double precision.
 MAX_SCORE = 37.0
 
 
@@ -109,7 +109,7 @@ def _list_counted_aspects(
     cells: BinnedColumn, total: FloatArray, off: bool
 ) -> list[tuple[DriftAspect, str, NDArray[np.int64]]]:
     found: list[tuple[DriftAspect, str, NDArray[np.int64]]] = [("type", "unreadable", np.array([len(total) - 1]))]
-    if cells.aspect != "target":  # which labels have come says nothing about the world
+    if cells.aspect != "target":  # which labels have come shows no drift
         found.append(("missing", "missing", np.array([len(total) - 2])))
     if off:
         common = int(total[: cells.size].argmax()) if cells.size else 0

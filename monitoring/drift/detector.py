@@ -19,9 +19,9 @@ from windvane.tasks.gate.block_test import FloatArray
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
-# Fewer rows on either side, and nothing is said.
+# Fewer rows in either part: no result.
 MIN_DRIFT_ROWS = 20
-# Of what an error says at most so many characters are kept.
+# Of an error's message at most so many characters are kept.
 _LONGEST = 300
 
 
@@ -77,7 +77,7 @@ def detect_drift_with_evidently(compared: Comparison, level: float) -> tuple[Dri
             read = evidently.write_evidently_report(
                 exchanges, measures, limits.bounds(), prepared.broken, limits.loudest
             )
-        except Exception as e:  # noqa: BLE001 (whatever fails there, the answer is that nobody can tell, with the reason)
+        except Exception as e:  # noqa: BLE001 (whatever fails there, the result is "cannot tell", with the reason)
             text = f"cannot tell whether anything moved: its report failed: {_named(e)}"
             note = "; ".join([text, *(f"{f.column}: {f.said}" for f in prepared.broken), *notes])
             return DriftResult(None, None, None, None, level, (), *prepared.sizes, note), None

@@ -16,10 +16,10 @@ from windvane.monitoring.drift.distances import Distances
 from windvane.monitoring.records import DriftMeasure
 from windvane.tasks.gate.block_test import FloatArray
 
-# Up to so many rows of the smaller side change sides one by one. More do so in handfuls, which make about so many blocks of both
-# sides: summing rows costs more than finer blocks would tell.
+# Up to so many rows of the smaller part are exchanged one by one. More are in handfuls, which make about so many blocks of both
+# parts: summing rows costs more than finer blocks would gain.
 MAX_SINGLE_ROW_BLOCKS, MAX_PERMUTATION_BLOCKS = 500, 1500
-# Correlations are looked at between the first so many numbers; their pairs grow with the square.
+# Correlations are measured between the first so many numbers; their pairs grow with the square.
 MAX_CORRELATED_COLUMNS = 50
 # A column counts in correlations if at least so many rows of the smaller side are expected off its commonest value.
 _MIN_VARYING_ROWS = 10.0

@@ -36,7 +36,7 @@ class RowArrivals:
 
     def places(self, window: WindowLength, begin: str, now: str) -> list[WindowSpan]:
         """The windows from `begin` on that are over at `now` and have rows."""
-        # The first row that comes afterwards says that a window of rows is full.
+        # The first row after it shows that a window of rows is full.
         new = self.times[bisect_left(self.times, begin) : bisect_left(self.times, now) + 1]
         if not new:
             return []

@@ -31,8 +31,8 @@ from windvane.tasks.validate import table_profile
 CHOOSING_SHARE = 0.5
 # A challenger's price as a share of a lap's (benchmarks/policies.py --price).
 CHALLENGER_PRICE_SHARE = 0.02
-# What a combined challenger costs beside a plain one: its second model is taught on as many windows as the first quarter, which are half
-# of all that came, taking one moment with another.
+# What a combined challenger costs beside a plain one: its second model is trained on as many windows as the first quarter, half
+# of all that came, on average.
 COMBINED_PRICE_FACTOR = 1.5
 # Name of a policy -> the drift alarm at which it retrains.
 AlarmsByPolicy = Mapping[str, DriftAlarm]
@@ -127,7 +127,7 @@ def split_matrix(matrix: LossMatrix) -> tuple[LossMatrix, LossMatrix]:
     return replace(matrix, losses=matrix.losses[:middle, :middle]), replace(matrix, first=middle)
 
 
-# So many windows in one are tried beside the length that was asked for.
+# So many windows in one are tried beside the requested length.
 WINDOW_MULTIPLES = (2, 3, 4)
 # Another length is recommended only where it is better by more than this share: it ends and begins elsewhere, too.
 MIN_LENGTH_GAIN_SHARE = 0.02
@@ -208,7 +208,7 @@ def coarsen_matrix(one: LossMatrix, groups: NDArray[np.int64], rows: NDArray[np.
     weights, trailing = rows[:end], None if one.trailing is None else one.trailing // many
     losses = np.add.reduceat(one.losses[begins][:, :end] * weights, begins, axis=1) / np.add.reduceat(weights, begins)
     made = LossMatrix(losses, int(np.searchsorted(begins, one.first)), trailing)
-    # The champion's own held-out record needs models that were taught.
+    # The champion's own held-out record needs trained models.
     while made.first < made.windows and (made.first < 2 or not np.isfinite(made.held_out(made.first)[-1])):
         made = replace(made, first=made.first + 1)
     return made if made.windows - made.first >= MIN_HISTORY_WINDOWS else None

@@ -23,7 +23,7 @@ from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
 from windvane.tasks.stores import fingerprint, model_files
 
-# A challenger stands for what was known when it was taught. Where that has grown by more than this share since, it is taught anew.
+# A challenger stands for what was known when it was trained. Where that has grown by more than this share since, it is retrained.
 MAX_ROW_GROWTH_SHARE = 0.1
 
 
@@ -55,7 +55,7 @@ class ChallengerStore:
         def model() -> tuple[Any, FeatureColumns]:
             stored = path.with_suffix(".skops")
             if kept:
-                with suppress(LookupError):  # gone or damaged: taught again
+                with suppress(LookupError):  # gone or damaged: retrained
                     pipeline = _load_challenger(stored, kept["sha256"])
                     return pipeline, FeatureColumns(**{k: tuple(v) for k, v in kept["columns"].items()})
             self._on_fit(cut.starts[window])
@@ -96,7 +96,7 @@ class ChallengerStore:
         known = kept.get("losses", {})
         if any(digests[k] not in known for k in filled):
             pipeline, columns = model()
-            known = kept["losses"]  # of a model that was taught anew nothing is known
+            known = kept["losses"]  # of a retrained model nothing is known
             for k in [k for k in filled if digests[k] not in known]:
                 losses = loss_matrix.compute_row_losses(self._settings, pipeline, columns, cut.window(k))
                 known[digests[k]] = float(losses.mean())

@@ -91,7 +91,7 @@ def cut_into_windows(rows: pd.DataFrame, time: str, window: str | int) -> Window
     return WindowedTable(ordered.iloc[: edges[-1]], edges, starts)
 
 
-# The share of the windows that teach the first champion, and of a champion's windows that are its held-out record.
+# The share of the windows that train the first champion, and of a champion's windows that are its held-out record.
 FIRST_CHAMPION_SHARE, HELD_OUT_SHARE = 0.25, 0.15
 
 
@@ -191,7 +191,7 @@ def compute_matrix_row(job: MatrixJob, model: int) -> NDArray[np.float64]:
 
 def fit_configuration(settings: Settings, spec: ModelConfiguration, rows: pd.DataFrame) -> tuple[Any, FeatureColumns]:
     """The configuration's pipeline fitted on labelled rows, and the columns that it reads."""
-    # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
+    # Training columns are decided from the training rows alone: what comes later may not be known.
     columns = features.select_feature_columns(settings, table_profile.profile_table(rows))
     task = ModelTask(settings, definitions.load_problem_type(settings.problem.kind), columns, 1)
     return model_pipeline.fit_with_settings(task, spec, rows), columns

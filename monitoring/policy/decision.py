@@ -45,7 +45,7 @@ def _stop_on_broken_data(check: WindowAssessment, history: DecisionHistory) -> D
     diagnosis = check.diagnosis
     stops = [one for one in history.made if one.action == "stop" and one.version == check.version]
     accepted = {column for one in stops if one.note == ACKNOWLEDGED_NOTE for column in one.columns}
-    # The alarm keeps its promise; what only looks odd beside it stops nobody.
+    # The alarm keeps its promise; what only seems odd is no reason to stop.
     known = bool(diagnosis.columns) and set(diagnosis.columns) <= accepted
     if check.drift.alarm and diagnosis.change == "broken data" and not known:
         until = "No training on them until that is fixed, or accepted with `windvane monitor --acknowledge`"
@@ -220,9 +220,9 @@ def _choose_depth(check: WindowAssessment) -> tuple[LapDepth, Remedy]:
 _INTERVAL_STANDARD_ERRORS = 2 * NormalDist().inv_cdf(0.975)
 # A window's weight, its excess loss and that one's error as shares of the reference, whether estimated, and its start.
 _CountedWindow = tuple[float, float, float, bool, str]
-# From so many windows on, what they differ by says how sure a mean of them is.
+# From so many windows on, their spread shows how sure a mean of them is.
 _MIN_SPREAD_WINDOWS = 3
-# Windows whose mean says what the next ones would cost.
+# Windows whose mean estimates the next ones' cost.
 _RECENT_WINDOWS = 3
 
 

@@ -24,7 +24,7 @@ from windvane.tasks.ingest import table_io
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 
-# So many challengers are scored on each new window; older ones can say no more about the champion.
+# So many challengers are scored on each new window; older ones add nothing about the champion.
 MAX_CHALLENGERS = 60
 
 

@@ -28,7 +28,7 @@ _STATE_TEXTS = {**_STATES, "stop": "stopped, a person is needed"}
 def notify_of_check(project: Project, check: WindowAssessment, entry: DecisionRecord) -> None:
     """What a check and its decision mean for the state."""
     if entry.action == "retrain" and not entry.open:
-        return  # the lap has told
+        return  # the lap notified
     if entry.action == "wait":
         if check.drift.statistic is None and check.drift.alarm is not None:
             return
@@ -80,7 +80,7 @@ def send_notices(project: Project) -> None:
             address = _expand_webhook(project)
             send = _make_sender(address or "", project.name)
         except InputError:
-            return  # `windvane check` says so; a pass is not stopped by it
+            return  # `windvane check` shows it; no pass is stopped by it
         taken = _try_repeatedly(send, notice.text)
         decisions.record_notice_try(project.ledger, notice.id, taken)
         if not taken:

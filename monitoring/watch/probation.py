@@ -39,7 +39,7 @@ def compare_on_probation(production: Production, seen: WindowRecord, limits: Dec
     old = versions.find_version(project.ledger, project.name, promotion.from_version)
     if old is None:
         return None
-    # As many looks as windows, and about one more at each while it is open.
+    # As many checks as windows, and about one more each while it is open.
     level = limits.false_alarms / (2 * limits.probation)
     found, saved = _compare_versions(production, mine, old, level)
     if saved is not None and sum(s.closed for s in mine) >= limits.probation:

@@ -67,10 +67,10 @@ class MonitoringPass:
             self._console.working(f"window from {place.start[:10]}")
             count, before = self._production.count(place), self._mine.get(place.start)
             seen = self._check_if_due(count)
-            if seen is None and place.start not in decided:  # a pass was killed between its look and its decision
+            if seen is None and place.start not in decided:  # a pass was killed between check and decision
                 seen = self._mine.get(place.start)
             if seen is not None:
-                # Of labels that came late is decided now; of a window that nobody looked at in time, as if somebody had.
+                # Of labels that came late is decided now; of a window that was not checked in time, as if it had been.
                 late = before is not None and before.closed
                 entries.append(self._decide(seen, newest=late or place is places[-1]))
         known = self._mine
@@ -81,7 +81,7 @@ class MonitoringPass:
         if last is None or (last.version, last.window) != (newest.version, newest.start):
             last = self._decide(newest, newest=True)
         # What was decided about an earlier window of this pass is its news; what follows only waits for that. Else the newest
-        # window that says anything: one that has just begun has too few rows.
+        # window with a result: one that has just started has too few rows.
         acted = next((e for e in reversed(entries) if e.action != "wait"), None)
         if acted is not None:
             return known.get(acted.window, newest), acted
@@ -130,7 +130,7 @@ class MonitoringPass:
             if one == other:  # as it failed before, and no more came than an open window is checked again for
                 return None
         if not windows.save_window(self._engine, self._name, seen, before):
-            self._mine = self._kept()  # another process looked meanwhile
+            self._mine = self._kept()  # another process was faster
             return None
         self._mine[seen.start] = seen
         return seen

@@ -17,7 +17,7 @@ from windvane.tasks.models.problem_types.definitions import Predictions
 # One row in so many may differ by more than CLOSE, relative; a class only where its lead is not more than CLOSE.
 ROWS_PER_ALLOWED_DIFFERENCE = 10_000
 RELATIVE_TOLERANCE = 1e-5
-# Rows that the pipeline and the engine are asked at a time, and rows that are asked one by one.
+# Rows that the pipeline and the engine predict at a time, and rows that are predicted singly.
 AGREEMENT_BATCH_ROWS, SINGLE_ROW_CHECKS = 5_000, 200
 _EXTREME_NUMBERS = (0.0, -0.0, 1.0, -1.0, 1e-300, -1e-300, 1e15, -1e15, 1e30, -1e30, 3.3e38, -3.3e38)
 _EXTREME_DATES = ("1700-01-01", "1969-12-31T23:59:59.999999", "1970-01-01", "2000-02-29T12:30", "2199-12-31T23:59:59")
@@ -89,7 +89,7 @@ def measure_agreement(
         theirs = predict(pipeline, piece)
         ended = time.perf_counter()
         found += compare_predictions(mine, theirs, call)
-        # What is small says nothing of what is large.
+        # Small pieces do not time large ones.
         if pace is not None and len(piece) >= pace.rows:
             pace.rows = len(piece)
             pace.compiled = min(pace.compiled, (between - started_at) / len(piece))

@@ -128,7 +128,7 @@ def _read_forest(model: Any) -> CompiledPart:
     read = [onnx_trees.read_sklearn_tree(m.tree_, _read_leaves(m)) for m in members]
     targets = read[0].weights.shape[1]
     link = "shares" if hasattr(model, "classes_") else "none"
-    # Divided at the end, as scikit-learn does: trees that are all sure then say 1 exactly, not 1 - 1e-16.
+    # Divided at the end, as scikit-learn does: trees that are all sure give 1 exactly, not 1 - 1e-16.
     numbers = {"baseline": [0.0] * targets, "divide": len(members)}
     return CompiledPart("trees", numbers, read, targets, link, single=True)
 

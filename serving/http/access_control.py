@@ -44,7 +44,7 @@ class HostNames:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             return False  # also `null`, which sandboxed pages and local files send
         at = parts.netloc.encode("latin-1")
-        # A proxy in front may ask under another name than the browser did: serve.hosts then names the browser's.
+        # A proxy in front may send another name than the browser did: serve.hosts then names the browser's.
         return at.lower() == host.lower() or _parse_host(at) in self._named
 
 

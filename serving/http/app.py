@@ -28,7 +28,7 @@ from windvane.templates import render_page
 # Bytes of a body; seconds that its sender may take; bytes of all bodies that are held at once.
 MAX_BODY_BYTES, BODY_TIMEOUT_SECONDS = 16 * 1024 * 1024, 20.0
 MAX_HELD_BYTES = 256 * 1024 * 1024
-# Requests with a body at once; more are told to come again.
+# Requests with a body at once; more are refused for now.
 MAX_REQUESTS = 2_000
 JSON_CONTENT_TYPE, _TEXT_CONTENT_TYPE = b"application/json", b"text/plain; charset=utf-8"
 _SECURITY_POLICY_HEADER = (
@@ -60,9 +60,9 @@ class _ClientGone(Exception):
     """The client left before its request was whole."""
 
 
-# When a path asks for a key: never, where there are any (WINDVANE_API_KEYS), always.
+# When a path requires a key: never, where there are any (WINDVANE_API_KEYS), always.
 KeyRequirement = Literal["never", "keyed", "always"]
-# Asked by whatever watches over the process, under whatever name it knows it.
+# Requested by any monitor of the process, under any host name.
 PROBE_PATHS = ("/ping", "/health")
 
 
@@ -84,7 +84,7 @@ class ScoringApp:
         self._held = self._working = 0
         any_key: tuple[str | None, KeyRequirement] = (None, "keyed")
         open_to_all: tuple[str | None, KeyRequirement] = (None, "never")
-        # Per path: its method, who answers, the scope that a key needs, and when it needs one.
+        # Per path: its method, its handler, the scope that a key needs, and when it needs one.
         self._routes: dict[str, tuple[str, Any, str | None, KeyRequirement]] = {
             "/invocations": ("POST", self._invocations, "score", "keyed"),
             "/labels": ("POST", self._labels, "label", "always"),
@@ -116,7 +116,7 @@ class ScoringApp:
         except _ClientGone:
             return
         except Exception:
-            # A fault of ours: told in full in the log, in one word to whoever asked.
+            # A fault of ours: in full in the log, in one word to the client.
             log.exception("failed", extra={"facts": {"path": known}})
             response = _make_error_response(500, "the service failed; its log has the details")
         length = str(len(response.body)).encode()
@@ -175,7 +175,7 @@ class ScoringApp:
         return await self._taken(headers, receive, answer)
 
     async def _labels(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
-        # Of the content types that a page may send anywhere without asking first, JSON is none.
+        # Of the content types that a page may send anywhere without a preflight, JSON is none.
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON_CONTENT_TYPE:
             raise RequestRefused("Content-Type must be application/json", 415)
 
@@ -278,7 +278,7 @@ def _read_key(headers: dict[bytes, bytes]) -> str | None:
 MAX_REQUEST_LABELS = 10_000
 _LABEL_FIELDS = {"id", "label", "at"}
 
-# (id, label, at) as they were sent -> a statement; raises ValueError saying which is wrong, and how.
+# (id, label, at) as they were sent -> a statement; raises ValueError naming which is wrong, and how.
 LabelCheck = Callable[[Any, Any, Any], LabelStatement]
 
 

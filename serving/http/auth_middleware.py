@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from windvane.tasks import project_secrets
 
 BASIC_AUTH_USER = "windvane"
-# Answered by the guard itself, to everybody: a nonce's keyed hash, which proves whose server this is and tells nothing else.
+# Served by the guard itself, to everybody: a nonce's keyed hash, which proves whose server this is and reveals nothing else.
 IDENTITY_PATH = "/windvane-health"
 # In the scope of a request that was let in by the secret or the cookie.
 AUTHENTICATED_SCOPE_KEY = "windvane.authenticated"
@@ -263,7 +263,7 @@ def _limit_first_message(receive: AsgiReceive) -> AsgiReceive:
     async def receives() -> AsgiMessage:
         nonlocal received
         received += 1
-        if received != 2:  # the first says that somebody connects
+        if received != 2:  # the first is the connection itself
             return await receive()
         try:
             async with timeout(FIRST_MESSAGE_TIMEOUT_SECONDS):

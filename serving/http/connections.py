@@ -15,11 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from windvane.serving.http.access_control import is_loopback
 
 # Seconds for the head of a request, from the moment the connection is open or its first byte is there; bytes of it. Seconds in
-# which a client must have read its answer.
+# which a client must read its response.
 HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES = 10.0, 64 * 1024
 UNREAD_TIMEOUT_SECONDS = 60.0
 SWEEP_INTERVAL_SECONDS = 1.0
-# Open connections: in all (less where the system allows fewer files), and of one address. Loopback's are not told apart: a
+# Open connections: in all (less where the system allows fewer files), and of one address. Loopback's are one: a
 # proxy on this machine is one address for all its clients.
 MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS = 8_192, 512
 # Files that the process needs beside connections.
@@ -109,7 +109,7 @@ class TrackedConnection(HttpToolsProtocol):
         self._crowd = crowd
         self._unparsed = 0
         self._upgraded = False
-        # Between the head of a request and the end of its body, which may still come when the answer has gone.
+        # Between the head of a request and the end of its body, which may still come after the response.
         self._in_message = False
         # The other side's address; None: this machine's own, or not known.
         self.peer: str | None = None
@@ -133,7 +133,7 @@ class TrackedConnection(HttpToolsProtocol):
             return
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            # The next head, or what is left of a body whose answer has gone already.
+            # The next head, or what is left of a body whose response is out already.
             self._crowd.idle.pop(self, None)
             self._crowd.heads.setdefault(self, self.loop.time())
             self._unparsed += len(data) if in_head and not self._in_message else 0

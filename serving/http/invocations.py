@@ -25,7 +25,7 @@ from windvane.serving.compiled.engine_files import SCIKIT_LEARN_FORM
 from windvane.serving.rollout import ChampionFollower, ServingLineup, ServingVersion
 from windvane.serving.signature import ModelSignature, PlainValue, RequestRefused, quote_safely
 
-# As many as an answer in a second or two has room for; more is a matter for `windvane score`.
+# As many as a response in a second or two can hold; more is a matter for `windvane score`.
 MAX_REQUEST_ROWS = 10_000
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _IGNORED_FIELDS = {"params", "signature_name"}
@@ -247,7 +247,7 @@ def _to_datetime(at: PlainValue) -> datetime:
     return _EPOCH + timedelta(microseconds=int(at))  # type: ignore[arg-type]
 
 
-# Fewer rows than this are answered in the event loop itself: a thread would cost more than they do.
+# Smaller bodies are predicted in the event loop itself: a thread would cost more.
 MAX_INLINE_BYTES = 10_000
 # From so many rows on, what the ledger keeps of them is put together in a thread: milliseconds that others would wait.
 MIN_THREADED_ROWS = 1_000

@@ -33,7 +33,7 @@ from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.serving_section import RolloutRule
 
-# Seconds that requests have to end once the service is told to stop.
+# Seconds that requests have to end once the service is stopping.
 SHUTDOWN_TIMEOUT_SECONDS = 10
 log = logging.getLogger("windvane.serving")
 
@@ -102,7 +102,7 @@ def run_service(
             meters,
             known,
             names,
-            # A quarter of the connections is never at work: there is one to let go for whoever comes, a probe for one.
+            # A quarter of the connections is never at work: there is one to close for a new client, a probe for one.
             min(MAX_REQUESTS, crowd.most * 3 // 4),
         )
         host, port = listening.getsockname()[:2]
@@ -120,7 +120,7 @@ def run_service(
 
 
 def _run_uvicorn(service: AsgiApp, crowd: ConnectionTracker, listening: socket.socket) -> None:
-    # What was made at start lives as long as the process: the collector need not look at it for each young object.
+    # What was made at start lives as long as the process: the collector need not scan it for each young object.
     gc.collect()
     gc.freeze()
     config = uvicorn.Config(
@@ -168,7 +168,7 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-# Seconds after the start, when the first requests have been answered; seconds between two looks.
+# Seconds after the start, when the first responses are sent; seconds between two rounds.
 FIRST_EXPIRY_SECONDS, EXPIRY_INTERVAL_SECONDS = 5.0, 86_400.0
 
 
@@ -176,7 +176,7 @@ class RetentionThread(threading.Thread):
     """A thread of its own: a check reads all predictions, and deletes in short transactions that requests wait little for."""
 
     def __init__(self, engine: sa.Engine, project: str, keep: timedelta) -> None:
-        # A process that ends need not wait for it: each transaction is whole, and the next look does the rest.
+        # A process that ends need not wait for it: each transaction is whole, the next round does the rest.
         super().__init__(name="forgetting", daemon=True)
         self._engine, self._project, self._keep = engine, project, keep
         self._ended = threading.Event()

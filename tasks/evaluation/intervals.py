@@ -21,7 +21,7 @@ from windvane.tasks.models.problem_types.definitions import Predictions, Problem
 from windvane.tasks.settings.project_params import ProblemSettings
 
 INTERVAL_CONFIDENCE = 0.95
-# Fewer units than this and the spread between them says nothing reliable.
+# Below this many units, the spread between them is not reliable.
 MIN_UNITS = 5
 # Fewer distinct times than this cannot be cut into blocks.
 MIN_TIMES = 8

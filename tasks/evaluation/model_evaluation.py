@@ -216,7 +216,7 @@ def _examine_fit(
         baseline=base,
         rows=rows,
         slope=model_inspection.measure_last_slope(learning, skilled),
-        # A curve that ends before all rows says nothing of twice as many.
+        # A curve that ends before all rows is no guide to twice as many.
         earlier=model_inspection.measure_last_slope(learning, skilled, before=1)
         if learning.points[-1].at >= MIN_UNSAMPLED_SHARE * rows
         else None,

@@ -228,7 +228,7 @@ def _label_bars(ax: Axes, names: list[str]) -> None:
     ax.grid(visible=False, axis="y")
 
 
-# More classes than these cannot be told apart in a picture; the most frequent are shown.
+# More classes cannot be distinguished in a picture; the most frequent are shown.
 MAX_DRAWN_CLASSES = 12
 MAX_CURVE_LINES = 6
 MAX_LINE_POINTS = 500

@@ -17,14 +17,14 @@ CodeArray = NDArray[np.int64]
 
 # With four degrees of freedom a 95 % bound is already 30 % wider than with many.
 MIN_BLOCKS = 5
-# Long blocks bridge dependence, and up to 14 of them may vary unequally at 95 % (see `paired`). Their thirds tell how
+# Long blocks bridge dependence, and up to 14 of them may vary unequally at 95 % (see `paired`). Their thirds show how
 # far neighbours hang together: finer ones miss slow movement under noise, coarser ones are too few to measure it.
 _TIME_BLOCKS, _FINE_TIME_BLOCKS = 10, 30
-# Small groups share a bin, or one large group would stand against many tiny ones.
+# Small groups share a bin, or one large group would weigh against many tiny ones.
 _GROUP_BLOCKS = 30
 # Equal rows share a key, hence a bin. More bins change nothing measurable.
 _ROW_BLOCKS = 100
-# Beyond this no test could tell a lasting gain from one long run; without an end, no model would ever beat a dummy on a
+# Beyond this no test separates a lasting gain from one long run; without an end, no model would ever beat a dummy on a
 # seasonal table. Together they widen a 95 % bound to about three times.
 _MAX_CORRELATION, _MIN_FREEDOM = 0.85, 3.0
 

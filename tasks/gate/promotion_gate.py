@@ -26,9 +26,9 @@ from windvane.tasks.gate.block_test import (
 
 ResolvedRule = Literal["superior", "not_worse"]
 
-MIN_JUDGED_ROWS = 30  # of a judgement, and of a slice: fewer say nothing about the tail of a loss
+MIN_JUDGED_ROWS = 30  # of a judgement, and of a slice: fewer do not measure the tail of a loss
 MIN_TIME_POINTS = 300  # in time: fewer could not show luck that lasts as long as they do
-# Ordered in time, fewer rows get their share of alpha only (n / 300 of it): runs that fill them cannot be told from a gain.
+# Ordered in time, fewer rows get their share of alpha only (n / 300 of it): runs that fill them look like a gain.
 # benchmarks/gate.py finds alpha held so at an autocorrelation of 0.9 and of 0.95 under noise; without, up to 20 % were wrong.
 _FULL_ALPHA_ROWS = 300
 _SLICE_BINS = 4  # a number with many values is sliced at its quartiles
@@ -123,7 +123,7 @@ def judge_challenger(evidence: GateEvidence, rule: ResolvedRule, confidence: flo
     strict = raise_confidence(confidence, n, parts)
     slices = judge_slices(evidence, parts, confidence, margin)
     harmed = [s for s in slices if s.harmed and evidence.champion]
-    # On no row worse than allowed: then the bound, which doubts the size of the margin too, need not be asked.
+    # On no row worse than allowed: then the bound, which doubts the size of the margin too, is not needed.
     nowhere = rule == "not_worse" and bool((evidence.challenger <= (1 + margin) * evidence.reference).all())
     accepted = (nowhere or bool(passes_rule(bound.low, np.mean(evidence.reference), rule, margin))) and not harmed
     needs = f"{strict * 100:.4g} % bound {{}}; " + (

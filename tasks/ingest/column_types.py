@@ -63,7 +63,7 @@ _MOSTLY = 0.9
 _MIN_CODE_WORDS = 20
 # Invisible, and yet it makes another word of a word.
 _NUL = "\x00"
-# Of words: nothing is asked of them.
+# Of words: any form is accepted.
 ANY_FORM = "any"
 
 CellKind = Literal["int", "float", "bool", "date", "text", "none"]
@@ -122,7 +122,7 @@ def infer_from_words(words: pl.Series, *, typed: bool, whole: bool) -> ColumnMea
     if not len(present):
         return ColumnMeaning("none")
     head = words.head(HEAD_ROWS).drop_nulls()
-    # Codes and ids stay words, whatever stands below them.
+    # Codes and ids stay words, whatever comes below them.
     coded = not typed and len(head) > 0 and text_parsing.infer_number_kind(head) == "text"
     plain = None if typed or coded else _plain(present, gaps=len(present) < len(words))
     if plain is not None and plain.kind != "text":

@@ -68,7 +68,7 @@ def open_scratch_folder(root: Path) -> Iterator[Path]:
     made = [place for place in places if not place.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
-    # Held first, and by the system: whoever is killed lets go.
+    # Held first, and by the system: a kill releases it.
     with FileLock(lock := folder.with_suffix(".lock")):
         folder.mkdir()
         try:

@@ -26,7 +26,7 @@ _INT64_LIMIT = 2.0**63
 # From the names of the readable columns to those whose values make a row's key; None: no key is wanted.
 KeyColumnsChoice = Callable[[tuple[str, ...]], tuple[str, ...]] | None
 
-# What polars says when a file ends before its end was due: an error without a number.
+# Polars' message when a file ends before its end was due: an error without a number.
 _FILE_SHRUNK = "failed to fill whole buffer"
 
 
@@ -100,7 +100,7 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
             reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target
         )
     except OSError as e:
-        if _FILE_SHRUNK in str(e):  # whoever asked looks at the file again, and says what is wrong with it now
+        if _FILE_SHRUNK in str(e):  # the caller reads the file again, and reports what is wrong with it now
             raise pl.exceptions.ComputeError("the file became shorter while it was read") from None
         raise
 

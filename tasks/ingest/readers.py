@@ -110,7 +110,7 @@ def _delimited(path: Path, plain: Path) -> FileCells:
     try:
         rows = scan.head(1).collect().height
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        rows = 1  # the careful reader will say what is wrong
+        rows = 1  # the careful reader reports what is wrong
     _check_rows(path, rows)
     return FileCells(path, plain, how.names, scan, how)
 
@@ -270,7 +270,7 @@ def _check_width(called: Path, head: bytes) -> None:
     wide = None
     if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
         wide = "UTF-32"
-    # In a table most letters are digits and marks: where they take two bytes, one of each two is NUL.
+    # In a table most characters are ASCII: where they take two bytes, one of each two is NUL.
     elif head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
         wide = "UTF-16"
     if wide is not None:

@@ -151,7 +151,7 @@ def _locate_byte(path: Path, line: bytes, at: int) -> str:
     try:
         index = len(next(csv.reader([line[: at + 1].decode("latin-1")], delimiter=delimiter))) - 1
         parts = next(csv.reader([names], delimiter=delimiter))
-    except csv.Error:  # so broken that only the line can be told
+    except csv.Error:  # so broken that only the line is known
         return ""
     return f", column {parts[index].strip()!r}" if index < len(parts) else ""
 
@@ -165,7 +165,7 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
 
     parse.invalid_row_handler = note
     read.use_threads = False  # without threads the reader knows line numbers
-    # What is broken in another way, or gone since, is said elsewhere.
+    # What is broken otherwise, or gone since, is reported elsewhere.
     with contextlib.suppress(pa.ArrowInvalid), pacsv.open_csv(path, read, parse, text) as batches:
         for _ in batches:
             pass
@@ -267,7 +267,7 @@ def _choose_arrow_type(seen: Counter[str]) -> Any:
     if len(seen) > 1:
         return pa.float64()
     types = {"text": pa.string(), "true/false": pa.bool_(), "whole": pa.int64(), "numbers": pa.float64()}
-    # Nested values are refused by their type, or ignored: it need not be told exactly.
+    # Nested values are refused by their type, or ignored: an exact type is not needed.
     return types.get(next(iter(seen)), pa.list_(pa.string())) if seen else pa.null()
 
 

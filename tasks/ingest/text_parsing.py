@@ -53,8 +53,8 @@ def measure_number_share(words: pl.Series) -> float:
     return cast("float", (words.str.contains(_FORMATTED) | words.str.contains(_SPACED)).mean())
 
 
-# Any mixture of ISO 8601 without a time zone, and with one, read by pandas. Not both in one column: whoever wrote the
-# times without a zone looked at a clock that nobody knows.
+# Any mixture of ISO 8601 without a time zone, and with one, read by pandas. Not both in one column: which clock the
+# times without a zone are from is unknown.
 ISO_FORM, ZONED_ISO_FORM = "ISO8601", "ISO8601 with a time zone"
 _ZONE = r"[T ]\d.*(Z|[+-]\d{2}(:?\d{2})?)$"
 # ISO as most files write it: one form and one length throughout, which polars reads in a stream.

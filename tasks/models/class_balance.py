@@ -208,7 +208,7 @@ def _smote(matrix: NDArray[Any], y: NDArray[Any], amounts: int, seed: int) -> tu
     return found
 
 
-# A window of fewer rows tells too little of shares: then so many of the newest rows count. And so many rows as all are come on
+# A window of fewer rows measures shares poorly: then so many of the newest rows count. And so many rows as all are come on
 # top, so that a class which the newest rows happen to miss never counts nothing.
 _MIN_WINDOW_ROWS, _PRIOR_ROWS = 100, 10
 

@@ -22,7 +22,7 @@ from windvane.tasks.ingest import table_io
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.table_profile import TableProfile
 
-# Categories up to this many values get an input each; beyond, the mean target of each value says as much in one input.
+# Categories up to this many values get an input each; beyond, the mean target of each value does as well in one input.
 ONE_HOT_MAX_VALUES = 20
 
 _TRUE = {"true", "yes", "y", "t", "1", "1.0", "on"}

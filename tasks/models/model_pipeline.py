@@ -33,7 +33,7 @@ from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
 from windvane.tasks.split.time_windows import RecentWindows
 
-# Fewer rows teach no model of their own.
+# Fewer rows get no model of their own.
 MIN_SECOND_MODEL_ROWS = 20
 
 
@@ -79,7 +79,7 @@ class AveragedClassifier(ClassifierMixin, _AveragedPipelines):
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
-# What skops does not trust by itself and our pipelines hold; whoever loads a model trusts these and nothing else.
+# What skops does not trust by itself and our pipelines hold; a process that loads a model trusts nothing else.
 TRUSTED_TYPES: tuple[str, ...] = (
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -179,7 +179,7 @@ def fit_pipeline(
     truth, rule = kind.truth(frame[target]), spec.balance
     counts = None if rule.newest is None else _weigh_classes(truth, frame, rule.newest, time)
 
-    # Told from all rows: the folds below must hold the same ones back, not the newest of what they have.
+    # From all rows: the folds below must hold the same ones back, not the newest of what they have.
     newest = np.zeros(len(frame), dtype=bool)
     if recent is not None and rule.treatment is None:
         newest = recent.among(frame[time])
@@ -251,7 +251,7 @@ def _fit_once(
     adapt_to_row_count(unwrap_estimators(pipeline)[0], truth)
     treated, more = isinstance(pipeline[-1], BalancedClassifier), {}
     if counts is not None and not treated:
-        # Rows, not class_weight: boosting looks that up by its own codes of the classes.
+        # Rows, not class_weight: boosting maps that by its own codes of the classes.
         more["model__sample_weight"] = np.array([counts[c] for c in truth.tolist()])
     with limit_to_one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -340,7 +340,7 @@ def _render_associations(page: DataReport) -> AssociationSection | None:
     return AssociationSection(bars, shown, [shorten_name(name) for name in shown], strength.tolist())
 
 
-# Rows looked at, and classes into which a column's values are sorted; a missing value is one more.
+# Rows read, and classes into which a column's values are sorted; a missing value is one more.
 MAX_ASSOCIATION_ROWS = 5_000
 ASSOCIATION_CLASSES = 8
 

@@ -26,7 +26,7 @@ from windvane.tasks.settings.project_params import Settings
 DEFAULT_FOLDS = 5
 # The training score is there to be held against the validation score: this many rows place it well enough.
 MAX_SCORED_TRAIN_ROWS = 10_000
-# From here on a fit costs seconds, and a first look at a quarter of the rows pays.
+# From here on a fit costs seconds, and a first try on a quarter of the rows pays.
 LARGE_TABLE_ROWS = 20_000
 QUICK_FIT_DIVISOR = 4
 

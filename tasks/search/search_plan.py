@@ -29,7 +29,7 @@ LOG_TARGET_PARAMETER = "log_target"
 # Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
 # does better than a forest (benchmarks/few_rows.py).
 SMALL_TABLE_ROWS = 1_000
-# A coarse grid says something of a hyperparameter from three values on.
+# A coarse grid informs about a hyperparameter from three values on.
 _MIN_GRID_POINTS = 3
 
 TrialsByCandidate = Mapping[str, Sequence[SearchTrial]]

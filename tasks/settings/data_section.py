@@ -177,7 +177,7 @@ def reveal_secrets(data: DataSettings) -> RevealedData:
         raise InputError(f"params.yaml: data.{e}") from None
     texts = [data.source, *written.values(), *(v for v in data.parameters.values() if isinstance(v, str))]
     names = {match.group(1) for text in texts for match in _ENV.finditer(text)}
-    # The longest first: one secret may stand inside another.
+    # The longest first: one secret may be part of another.
     values = sorted(((name, os.environ[name]) for name in names if os.environ[name]), key=lambda item: -len(item[1]))
     return RevealedData(full, kind, data.where, tuple(values))
 
@@ -207,7 +207,7 @@ def infer_source_kind(source: str) -> SourceKind:
     """Which type of source an address names. Raises ValueError for a scheme that nothing here reads."""
     scheme, found, _ = source.partition("://")
     if not found:
-        # Square brackets alone stand in the names of real files.
+        # Square brackets alone occur in the names of real files.
         return "glob" if "*" in source or "?" in source else "local"
     if scheme.lower() not in _SCHEMES:
         raise ValueError(

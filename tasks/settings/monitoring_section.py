@@ -113,7 +113,7 @@ class MonitorSettings(SettingsSection):
     @field_validator("webhook")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        # Whoever knows such an address may write to the channel behind it; on this machine it is no secret.
+        # With such an address one may write to the channel behind it; on this machine it is no secret.
         if value is None or _ENV.search(value):
             return value
         place = urlsplit(value)

@@ -81,7 +81,7 @@ class LedgerSettings(SettingsSection):
 
 
 _PORT = re.compile(r"[^:]+:\d+")
-# A name as it stands in an address, or an IP address.
+# A name as in an address, or an IP address.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _ROLLOUT_FORMS = "Write direct, shadow:1d, canary:10% or canary:10%:6h"
 

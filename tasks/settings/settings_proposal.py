@@ -165,13 +165,13 @@ def _plain_reason(name: str, inspected: InspectedTable) -> str | None:
     return None
 
 
-# Rows looked at, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
+# Rows read, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
 PROPOSAL_SAMPLE_ROWS = 50_000
-# Keys of the data section that every params.yaml shows; the others only where they say something.
+# Keys of the data section that every params.yaml shows; the others only where they add something.
 SHOWN_DATA_KEYS = ("source", "query", "key", "refresh", "feedback", "max_rows", "remote")
 _FOLDS = 5
 # A class with less than a quarter of the commonest one's rows (of two: under a fifth of all) is rare. Then log loss and
-# accuracy are nearly perfect for a model that never calls it, and whoever made the table most likely looks for it.
+# accuracy are nearly perfect for a model that never calls it, and it is most likely the class to be found.
 _RARE = 0.25
 # What production is cut into, in days, by what the table shows of its pace.
 _SPANS = {"1d": 1.0, "7d": 7.0, "1mo": 30.4}

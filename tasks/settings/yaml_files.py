@@ -147,7 +147,7 @@ def write_user_file(root: Path, name: str, text: str) -> str:
 
 def _pad(text: str, comment: str) -> str:
     short = comment if len(comment) <= _MAX_LINE_CHARACTERS else comment[: _MAX_LINE_CHARACTERS - 1] + "…"
-    # Values of the table stand in comments too: a control character would end the comment, or YAML's patience.
+    # Values of the table occur in comments too: a control character would end the comment, or YAML's patience.
     plain = "".join(letter if letter.isprintable() else " " for letter in short)
     return f"{text:<{_COMMENT_AT - 1}} # {' '.join(plain.split())}"
 
@@ -157,7 +157,7 @@ def format_yaml_scalar(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = _flow(value, allow_unicode=True).removesuffix("...").strip()
-    # A name with a line break of any kind is quoted in a way that stays on the line.
+    # A name with any line break is quoted in a way that stays on the line.
     return text if text.isprintable() else _flow(value, default_style='"')
 
 
@@ -165,7 +165,7 @@ def _flow(value: Any, **style: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1 << 20, **style).strip()
 
 
-# Columns of more values are not listed: a list that nobody reads protects nothing.
+# Columns of more values are not listed: a list too long to read protects nothing.
 MAX_LISTED_VALUES = 40
 # A range reaches beyond what was seen by so many spans: another season passes, a code such as -9999 does not.
 RANGE_FACTOR = 3

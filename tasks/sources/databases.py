@@ -83,7 +83,7 @@ def build_statement(source: RevealedData, after: Watermark | None) -> str:
     if key is None:
         return query
     column = '"{}"'.format(key.replace('"', '""').replace(":", "\\:"))
-    # A row without a key would be missed without a word for ever: it is asked for, and refused in rows.py.
+    # A row without a key would be missed silently for ever: it is queried, and refused in rows.py.
     where = f" WHERE {column} >= :{WATERMARK_PARAMETER} OR {column} IS NULL" if after else ""
     return f"SELECT * FROM ({query}) AS windvane_rows{where} ORDER BY {column}"
 

@@ -290,7 +290,7 @@ def _with_feedback(
     """Add production rows whose labels came since; ingest lets the source's own rows win."""
     batches = labelled(record.feedback_until)
     first = next(batches, None)
-    if first is None:  # as at most looks: nothing else is worth an import
+    if first is None:  # as mostly: nothing else is worth an import
         return record, ()
     import polars as pl
 

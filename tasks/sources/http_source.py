@@ -25,7 +25,7 @@ HTTP_ATTEMPTS = 5
 _MAX_REDIRECTS = 5
 _LONGEST_WAIT_SECONDS = 60.0
 _CHUNK_BYTES = 1 << 16
-# What clouds tell their machines about themselves, beside the link-local addresses.
+# Where clouds serve machines their metadata, beside the link-local addresses.
 _METADATA_ADDRESSES = tuple(
     map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254"))
 )
@@ -47,7 +47,7 @@ class SourceClient:
         self._source, self._http = source, source.data.http
         self._left = self._http.megabytes * 1_000_000
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole addresses, and what is secret in them
-        # A proxy from the environment would connect in our place, to addresses that nobody looks at.
+        # A proxy from the environment would connect in our place, to unchecked addresses.
         self._client = httpx.Client(timeout=source.data.timeout, trust_env=False, follow_redirects=False)
 
     def __enter__(self) -> Self:
@@ -187,7 +187,7 @@ _TYPES = {
     **dict.fromkeys(_NDJSON_TYPES, ".jsonl"),
     **dict.fromkeys(("application/vnd.apache.parquet", "application/x-parquet"), ".parquet"),
 }
-# One JSON answer is parsed in memory: larger ones come in pages, or as JSON lines.
+# One JSON response is parsed in memory: larger ones are pages, or JSON lines.
 _LARGEST_JSON_BYTES = 64_000_000
 _MOST_PAGES = 100_000
 

@@ -26,7 +26,7 @@ from windvane.tasks.validate.checks.duplicate_checks import TEST_CODE, TRAIN_COD
 
 SPLIT_FOLDER = DATA_FOLDER / "split"
 SPLIT_CODES_FILE, SPLIT_RECORD_FILE = "sides.parquet", "split.json"
-# Its column says of the row at the same place in table.parquet in which split it is; 0: it has no label.
+# Its column holds the split of the row at the same place in table.parquet; 0: it has no label.
 SPLIT_COLUMN = "side"
 
 
@@ -56,7 +56,7 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
             lambda part: table_io.sink_parquet(pl.LazyFrame({SPLIT_COLUMN: side}), part),
         )
         found = [asdict(f) for f in duplicate_checks.find_overlap(table_io.scan_parquet(table), side, chosen)]
-        # The hash of the rows: DVC's hash of split stands for both, rows and sides.
+        # The hash of the rows: DVC's hash of split covers both, rows and splits.
         record = {"table": content.result(), **_build_split_record(frame, chosen, parted), "findings": found}
     io.write_json(record, root / SPLIT_FOLDER / SPLIT_RECORD_FILE)
 

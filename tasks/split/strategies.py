@@ -17,10 +17,10 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import row_keys, table_io
 from windvane.tasks.settings import project_params
 
-# A side of fewer rows cannot rank two configurations at all. Sticky sides take the rows with the lowest hashes until
+# A split of fewer rows cannot rank two configurations at all. Sticky ones take the rows with the lowest hashes until
 # they have it.
 MIN_SPLIT_ROWS = 10
-# As many of every class stand on each judging side, or its metrics would not be defined.
+# As many of every class are in validation and test, or metrics would not be defined.
 MIN_SPLIT_CLASS_ROWS = 3
 # As many groups: one group's own ways are no judgement of others.
 MIN_SPLIT_GROUPS = 2
@@ -60,8 +60,8 @@ def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> Split
     grouped = problem.group is not None
     key = row_keys.hash_values(frame[problem.group]) if grouped else frame[table_io.ROW_KEY].to_numpy()
     place = row_keys.map_to_unit_interval(key, split.seed)
-    # Groups bring several classes: a guarantee per class would let one new row of a rare class pull a group that
-    # taught to the judges.
+    # Groups bring several classes: a guarantee per class would let one new row of a rare class pull a trained
+    # group into the test split.
     by_class = not grouped and problem.kind == "classification" and split.strategy in ("stratified", "kfold")
     classes = row_keys.hash_values(frame[problem.target]) if by_class else None
     least = MIN_SPLIT_GROUPS if grouped else MIN_SPLIT_ROWS
@@ -106,11 +106,11 @@ def _split_by_time(time: pd.Series, chosen: project_params.Settings, taught_unti
     new = rows - first_new if until is not None else rows
     wanted_test = min(split.test * rows, new / 2)
     wanted_validation = min(split.validation * rows, new / 4)
-    # Teaching keeps the first value, and tuning the one after it, at least.
+    # Training keeps the first value, and tuning the one after it, at least.
     floor = max(first_new, second)
     cut_test = _nearest(times, _after(times, floor), rows, rows - wanted_test)
     cut_validation = _nearest(times, floor, cut_test, cut_test - wanted_validation)
-    # Time by time, not place by place: the rows may stand in another order.
+    # Time by time, not place by place: the rows may be in another order.
     test = moments >= times[cut_test]
     train = moments < times[cut_validation]
     return SplitMasks(train, ~(train | test), test, until, reason)
@@ -142,7 +142,7 @@ def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: TimeValue) -> 
     first_new = int(times.searchsorted(until, side="right"))
     new = len(times) - first_new
     newer = f"{new} rows are newer than {taught_until}, up to where the champion was trained"
-    # Tuning and judging need a time each, and the first of all teaches.
+    # Tuning and judging need a time each, and training the first.
     if new < 2 * MIN_INTERVAL_ROWS or _after(times, max(first_new, _after(times, 0))) == len(times):
         return 0, None, f"only {newer}: too few, so the newest rows of the whole table judge"
     return first_new, taught_until, f"{newer}: only these tune and judge"
@@ -179,7 +179,7 @@ def _check_split(frame: pd.DataFrame, chosen: project_params.Settings, sides: Sp
             )
 
 
-# So many rows tune and judge in any case: with fewer, intervals say little of slices.
+# So many rows tune and judge in any case: with fewer, slices' intervals are wide.
 _MIN_TEST_SAMPLE_ROWS = 10_000
 # So many rows of a class are kept, if there are, however rare it is.
 _MIN_CLASS_SAMPLE_ROWS = 100

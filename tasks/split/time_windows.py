@@ -18,7 +18,7 @@ from windvane.tasks.settings.project_params import Settings
 
 # Days and weeks are counted from a Monday.
 _FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
-# Fewer rows teach nothing (tasks/split/strategies.py).
+# Fewer rows do not train (tasks/split/strategies.py).
 _MIN_ROWS = 20
 
 

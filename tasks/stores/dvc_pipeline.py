@@ -25,7 +25,7 @@ SPLIT_STAGE = "split"
 # What the ingest stage may depend on: the local source, and what was fetched from another (tasks/sources/snapshot.py).
 INGEST_INPUTS = ("${data.source}", (DATA_FOLDER / "raw").as_posix())
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
-# Not under the name that DVC looks for: in a checkout it would be a second pipeline.
+# Not under the name that DVC expects: in a checkout it would be a second pipeline.
 PIPELINE_TEMPLATE = Path(windvane.__file__).parent / "pipeline.yaml"
 DVC_CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
 
@@ -50,7 +50,7 @@ def _with_our_stages(path: Path) -> str | None:
     text = path.read_text(encoding="utf-8")
     try:
         node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:  # DVC will say what is wrong with it
+    except yaml.YAMLError:  # DVC reports what is wrong with it
         return None
     ours = PIPELINE_TEMPLATE.read_text(encoding="utf-8").partition("stages:\n")[2].splitlines()
     if node is not None and (not isinstance(node, yaml.MappingNode) or node.flow_style):
@@ -139,7 +139,7 @@ def _ingest_deps(text: str) -> list[Any]:
     """The entries under stages, ingest, deps, each with its place in the text; none where there is no such list."""
     try:
         node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:  # DVC will say what is wrong with it
+    except yaml.YAMLError:  # DVC reports what is wrong with it
         return []
     for name in ("stages", "ingest", "deps"):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -184,7 +184,7 @@ class DvcPipeline:
 
     def __init__(self, repo: Any, root: Path) -> None:
         self._root = root
-        # Others may stand beside ours, in this dvc.yaml or in one of a folder below.
+        # Others may be beside ours, in this dvc.yaml or in one of a folder below.
         own, file = _template(), os.fspath(root / PIPELINE_FILE)
         graph_order = [s for s in repo.index.stages if getattr(s, "name", None) in own and os.fspath(s.path) == file]
         self._stages = {stage.name: stage for stage in _in_order(graph_order)}

@@ -42,7 +42,7 @@ class MlflowTracker:
         self.uri = uri or f"sqlite:///{(home / 'mlflow.db').resolve()}"
         location = None if uri else (home / "artifacts").resolve().as_uri()
         self._own = uri is None
-        # Where a run's artifacts lie, as MLflow said when it began.
+        # Where a run's artifacts lie, as MLflow set it at start.
         self._roots: dict[str, str] = {}
         try:
             # Two processes that create the store at once break it for good, so one does it under a lock.
@@ -164,7 +164,7 @@ class MlflowTracker:
 
     def pages(self, files: Path) -> Any:
         """MLflow's server on this store, pages and API, as an ASGI application for one process. `files`: what is uploaded through it."""
-        # What `mlflow server` tells its workers. In this process, since the worker would not inherit the bound socket.
+        # What `mlflow server` gives its workers. In this process, since the worker would not inherit the bound socket.
         from mlflow.server import constants
 
         values = {
@@ -220,7 +220,7 @@ def download_artifact(address: str, into: Path, tracking_uri: str | None) -> Pat
         with translate_store_errors(where):
             return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(into), tracking_uri=tracking_uri))
     except (WindvaneError, FileNotFoundError) as e:
-        # Some stores say "internal error" of what is not there: only the list of what lies beside it can tell.
+        # Some stores report "internal error" for what is not there: only a list of what lies beside it shows it.
         if isinstance(e, FileNotFoundError) or _is_gone(address, where, tracking_uri):
             raise FileNotFoundError(f"{address}: is not in MLflow's artifact store") from e
         raise

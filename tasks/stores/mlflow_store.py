@@ -262,7 +262,7 @@ def read_champion_alias(path: Path, name: str) -> str | None:
         with sqlite_files.open_database(path) as db:
             query = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'"
             row = db.execute(query, (name,)).fetchone()
-    except sqlite3.Error:  # it is damaged: whoever opens it says so
+    except sqlite3.Error:  # damaged: opening it reports so
         return None
     return None if row is None else str(row[0])
 

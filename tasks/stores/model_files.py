@@ -225,7 +225,7 @@ def _get_only_entry(place: Path) -> Path | None:
     return next(place.iterdir(), None) if place.is_dir() else None
 
 
-# Loading a model and answering twenty rows takes seconds; a process that needs minutes hangs.
+# Loading a model and predicting twenty rows take seconds; a process that needs minutes hangs.
 SMOKE_TEST_TIMEOUT_SECONDS = 300
 
 
@@ -276,7 +276,7 @@ def run_smoke_test() -> int:
 
     line = sys.stdin.read()
     if not line:
-        return 0  # whoever started this process needs it no more
+        return 0  # the parent process needs it no more
     folder, manifest_sha256 = json.loads(line)
     try:
         check_stored_model(Path(folder), manifest_sha256)

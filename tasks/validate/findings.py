@@ -20,7 +20,7 @@ from windvane.tasks.validate.table_statistics import ColumnCounts, DuplicateRows
 FINDINGS_FILE = DATA_FOLDER / "findings.json"
 
 FindingLevel = Literal["pass", "warn", "stop"]
-# Without these nothing can be learned or judged at all, whoever accepts it.
+# Without these nothing can be learned or judged, even if accepted.
 ESSENTIAL_CHECKS = ("rows", "target", "classes", "roles", "empty", "infinite", "features")
 _LEVEL_ORDER = {"stop": 0, "warn": 1, "pass": 2}
 

@@ -31,7 +31,7 @@ MAX_INSPECTED_ROWS, INSPECTION_FOLDS = 6_000, 3
 _QUICK_MODEL_PARAMS: dict[str, HyperparameterValue] = {"max_iter": 60, "learning_rate": 0.15}
 # Labels: where the model is surest (half of the rows; the tenth of them) it is wrong in as many rows as everywhere
 # there. A hard problem is another thing: there doubt fades as confidence grows. The model must know the classes apart
-# (area under the ROC curve): where it does not, wrong labels and hard rows cannot be told from each other.
+# (area under the ROC curve): where it does not, wrong labels and hard rows cannot be distinguished.
 CONFIDENT_SHARE, TOP_CONFIDENT_SHARE = 0.5, 0.1
 MAX_WRONG_SHARE, MIN_PLATEAU_RATIO, MIN_ROC_AUC = 0.02, 0.6, 0.8
 # Doubling the rows brought this part of the loss, and more than chance by so many standard errors.
@@ -62,7 +62,7 @@ def inspect_training_rows(
     held = _cross_validate(settings, kind, columns, some, rng, cores)
     if held is not None:
         found += _noise(settings.problem.target, held)
-        if len(some) == len(train):  # else there are more rows than are looked at
+        if len(some) == len(train):  # else there are more rows than are checked
             found += _volume(held, len(train), settings.split.strategy == "time")
     named = {f.check for f in found} | ({"volume"} if len(some) < len(train) else set())
     return (*found, *list_passes(MODEL_CHECKS, named))

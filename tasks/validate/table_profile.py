@@ -27,10 +27,10 @@ PROFILE_FILE = DATA_FOLDER / "profile.json"
 
 ColumnType = Literal["number", "boolean", "category", "date", "text"]
 
-# A category speaks by coming back. Past this share of distinct values each row says something of its own: free text
+# A category repeats. Past this share of distinct values each row has a value of its own: free text
 # or a name.
 _MOSTLY_DISTINCT = 0.5
-# Sentences also repeat (canned answers), yet are not categories: this many words on average make a text, if values
+# Sentences also repeat (fixed replies), yet are not categories: this many words on average make a text, if values
 # vary much.
 _MIN_SENTENCE_WORDS = 5
 _VARIED_SHARE = 0.05
@@ -160,7 +160,7 @@ SUMMARY_FILE = DATA_FOLDER / "digest.json"
 QUANTILE_STEPS = 100
 # Values kept of a category, most frequent first; the rest is one share.
 MAX_KEPT_VALUES = 60
-# Stretches in row order that tell how far a column wanders by itself.
+# Stretches in row order that show how far a column wanders by itself.
 TABLE_STRETCHES = 5
 _KEPT_DIGITS = 6
 

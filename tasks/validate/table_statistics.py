@@ -24,7 +24,7 @@ EXACT_COUNT_ROWS = 1_000_000
 FEW_DISTINCT_VALUES = 10_000
 # The words of a text are counted in so many different values.
 _MAX_COUNTED_TEXTS = 10_000
-# A check looks at so many rows, evenly spaced, wherever the whole table is not needed.
+# A check reads so many rows, evenly spaced, wherever the whole table is not needed.
 CHECK_SAMPLE_ROWS = 50_000
 # Whether values are few shows in more of them.
 DISTINCT_SAMPLE_ROWS = 2 * CHECK_SAMPLE_ROWS
@@ -217,13 +217,13 @@ def sample_evenly_and_where(
 
 
 # Up to so many rows all are compared. Of more, those whose value in one column falls into one bucket: rows that are
-# alike stand in the same one.
+# alike are in the same one.
 MAX_COMPARED_ROWS = 100_000
 # How many values a column has shows in so many stretches of so many rows.
 _SAMPLED_STRETCHES, _STRETCH_ROWS = 4, 2_500
 # Two measured values agree by chance in fewer digits.
 _COMPARED_DIGITS = 4
-# Rows that say little agree by chance. What is compared must say so much that less than this share of rows would find
+# Uninformative rows agree by chance. What is compared must be rare enough that less than this share of rows would find
 # a twin if the columns had nothing to do with each other.
 _MAX_CHANCE_SHARE = 1e-4
 

@@ -136,7 +136,7 @@ def _collect_check_input(
             "column, or add the labels"
         )
     labelled = whole.filter(target.is_not_null()) if without else whole
-    # Read once: what tells few values from many holds the sample that all other checks look at, and what tells copies.
+    # Read once: what separates few values from many holds the sample of all other checks, and what shows copies.
     bucket = table_statistics.choose_comparable_rows(whole, [name for name in present if name != problem.id], rows)
     large = rows > table_statistics.EXACT_COUNT_ROWS
     most = table_statistics.DISTINCT_SAMPLE_ROWS if large else table_statistics.CHECK_SAMPLE_ROWS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ ALLOWED = {
     r"stands? (for|behind)|stand-ins?|side by side": "plain English: represents, follows, a replacement",
     r"cannot tell": "the state that monitoring reports where Evidently's report failed",
     r"both sides|sides are equal": "reference and window of a comparison, the branches of a tree",
-    r"byte order mark|thousands marks|marks of HTML|\(marked\)|(un)?marked rows": "punctuation; a flag on rows",
+    r"(byte order|question) mark|thousands marks|marks of HTML|\(marked\)|(un)?marked rows": "punctuation; a flag on rows",
     r"marked (\"about\"|as one)": "plain English",
     r"problem\.kind(: \w+)?|kind: problem|--kind|Kind\.predict": "the key, the option and the class",
     r"looking\.md|sides\.parquet": "names of files",
@@ -74,6 +75,20 @@ def read_sentences(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+def read_comments(path: Path) -> Iterator[tuple[int, str]]:
+    """All comments of a module; consecutive lines of comments are one text, with the number of its first line."""
+    texts: dict[int, str] = {}
+    first = last = 0
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type != tokenize.COMMENT:
+                continue
+            follows = token.start[0] == last + 1 and not token.line[: token.start[1]].strip()
+            first, last = first if follows else token.start[0], token.start[0]
+            texts[first] = f"{texts.get(first, '')} {token.string.lstrip('# ')}".strip()
+    yield from texts.items()
+
+
 def read_template_text(text: str) -> str:
     """What a page shows, and its comments: without tags, expressions, statements and scripts, but with a script's strings."""
     script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
@@ -89,6 +104,17 @@ def test_strings_of_the_product_use_the_fields_words(room: str) -> None:
         for path in sorted((ROOT / room).rglob("*.py"))
         for line, text in read_sentences(path)
         if not text.lstrip().startswith(("SELECT", "BEGIN", "action ="))
+        for word in find_words(text)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_comments_of_the_product_use_the_fields_words(room: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {word}"
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for line, text in read_comments(path)
         for word in find_words(text)
     ]
     assert not wrong, "\n".join(wrong)
@@ -132,3 +158,8 @@ def test_an_unused_word_is_found(text: str) -> None:
 @pytest.mark.parametrize("text", ["what it looks like", "problem.kind: regression", "stands for a cell", "cannot tell"])
 def test_a_legitimate_use_passes(text: str) -> None:
     assert not find_words(text)
+
+
+def test_a_comment_of_several_lines_is_one_text(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text('a = "# no"  # one\n# two\nb = 1  # three\n\n# four\n', encoding="utf-8")
+    assert list(read_comments(tmp_path / "module.py")) == [(1, "one two"), (3, "three"), (5, "four")]

@@ -39,7 +39,7 @@ from windvane.tasks.models.problem_types.definitions import (
 Ranking = Callable[[NDArray[Any], NDArray[Any]], float]
 # A probability below this counts as this: one impossible row costs 34.5, not infinity.
 MIN_PROBABILITY = 1e-15
-# What people call the class they look for; of two classes of other names it is the later one in sorted order,
+# The usual names of the class to be found; of two classes of other names it is the later one in sorted order,
 # as in scikit-learn. It must not depend on the rows: a resampled half could otherwise swap precision's meaning.
 _POSITIVE_NAMES = {"1", "true", "yes", "y", "t", "positive", "pos"}
 
@@ -236,7 +236,7 @@ def tune_threshold(
         pos_label=classes[at].item(),
         response_method="predict_proba",
     )
-    # A frozen estimator learns nothing here: two rows only tell the classes.
+    # A frozen estimator learns nothing here: two rows only set the classes.
     return Pipeline([*before, (name, called.fit(np.zeros((2, 1)), classes))])
 
 
@@ -259,7 +259,7 @@ def predict_from_probabilities(
 _DUMMY_SPACE: dict[str, Hyperparameter] = {"strategy": ChoiceSet(("prior",), "prior")}
 _CLASS_FOREST_SPACE: dict[str, Hyperparameter] = {
     **FOREST_SPACE,
-    # A leaf of one row says 0 or 1, which log loss punishes hard when wrong.
+    # A leaf of one row gives 0 or 1: log loss punishes it hard when wrong.
     "min_samples_leaf": IntRange(1, 100, 3, log=True),
     "max_features": FloatRange(0.05, 1.0, 0.3),
 }

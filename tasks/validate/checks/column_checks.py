@@ -173,7 +173,7 @@ VALUE_CHECKS = {
 # Written by programs where nothing was known.
 _MISSING_CODES = (-1.0, *(sign * float("9" * digits) for digits in range(2, 10) for sign in (-1, 1)))
 _PLACEHOLDER_DATES = ("0001-01-01", "1753-01-01", "1899-12-30", "1899-12-31", "1900-01-01", "1970-01-01", "2099-12-31")
-# A code stands apart: so many times the spread of all other values (their 1st to 99th percentile) from the nearest.
+# A code lies apart: so many times the spread of all other values (their 1st to 99th percentile) from the nearest.
 _APART = 0.5
 _FAR = 2.0
 # Fewer cells are an odd value, not a code.

@@ -22,7 +22,7 @@ DRIFT_CHECKS = {
 }
 # The chance of one false alarm of drift in a table whose rows are drawn alike, shared among all columns.
 FALSE_ALARM_RATE = 0.01
-# A shift is told from here on, and only if it goes so far beyond what the column did by itself before.
+# A shift is reported from here on, only if it goes so far beyond what the column did by itself before.
 MIN_SHIFT_DISTANCE = 0.15
 OWN_DRIFT_FACTOR = 1.5
 # Factors between units that people confuse.

@@ -44,11 +44,11 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
         yield TableFinding("near_duplicates", "warn", None, twins.near, limit, text)
 
 
-# As the split stage numbers the sides of a row.
+# As the split stage numbers a row's split.
 TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
-# Rows that say little agree by chance; a leak of this size flatters the score.
+# Uninformative rows agree by chance; a leak of this size flatters the score.
 MAX_OVERLAP_SHARE = 0.01
-# Larger tables are looked at in a part that keeps what is alike together.
+# Larger tables are checked in a part that keeps what is alike together.
 MAX_OVERLAP_ROWS = 200_000
 # A part is chosen by at least so many columns, whose values make so many different hashes to each bucket; how many
 # values a column has shows in the first rows.
@@ -71,7 +71,7 @@ def find_overlap(
             "flatters. Delete the copies in the source, or name problem.group so that they stay in one split"
         )
         yield TableFinding("overlap", "warn", None, share, MAX_OVERLAP_SHARE, text)
-    # Under a split by time a group goes on: what is asked is how it does later.
+    # Under a split by time a group goes on: what counts is how it does later.
     if problem.group and chosen.split.strategy != "time":
         groups = scan.select(pl.col(problem.group).hash(seed=0)).collect(engine="streaming")
         both = measure_key_overlap(groups.to_series().to_numpy(), sides)
@@ -102,7 +102,7 @@ def _measure_row_overlap(scan: pl.LazyFrame, names: list[str], sides: NDArray[np
         hashes, kept = _hash_rows_with_codes(scan, _content(names), by_content % every == 0, sides)
     else:
         hashes, kept = _hash_rows_with_codes(scan, _content(names), None, sides)
-    # Rows that say little agree by chance.
+    # Uninformative rows agree by chance.
     return _measure_hash_overlap(hashes, kept) if len(np.unique(hashes)) > len(hashes) / 2 else 0.0
 
 

@@ -16,15 +16,15 @@ from pandas.api import types
 from windvane.tasks.validate.checks.column_checks import describe_infinite_values, holds_infinite_values
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
 
-# One honest column seldom tells the classes apart this well: the best of breast cancer reaches 0.92, of iris 0.95.
+# One honest column seldom separates the classes this well: the best of breast cancer reaches 0.92, of iris 0.95.
 _DETERMINED_SCORE = 0.98
 # ...nor orders amounts this well. Yesterday's value of a slow series comes close, and is honest.
 _SAME_ORDER = 0.995
-# Empty in the same rows as the target: both come from one event. At the lower share the column must also say much of
-# the target.
+# Empty in the same rows as the target: both come from one event. At the lower share the column must also predict it
+# well.
 _TOGETHER, _OFTEN_TOGETHER = 0.98, 0.8
 _INFORMATIVE_CLASSES, _INFORMATIVE_ORDER = 0.8, 0.5
-# With fewer rows to a value than this, counting per value says little.
+# With fewer rows to a value than this, counts per value are noise.
 _ROWS_A_VALUE = 40
 
 
@@ -132,7 +132,7 @@ def _guess_by_value(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.
 
 def _guess_by_neighbour(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.bool_]) -> NDArray[np.intp]:
     order = np.argsort(column.rank().fillna(0.0).to_numpy(dtype="float64"), kind="stable")
-    # Position of the last even row at or before each place; the first places look at the first even row.
+    # Position of the last even row at or before each place; the first places take the first even row.
     last = np.maximum.accumulate(np.where(odd[order], -1, np.arange(len(order))))
     first = int(np.argmin(odd[order]))
     guess = np.empty_like(label)
@@ -141,7 +141,7 @@ def _guess_by_neighbour(column: pd.Series, label: NDArray[np.intp], odd: NDArray
 
 
 LEAK_CHECKS = {"leak": "no column that alone gives the target away"}
-# Rows looked at: a giveaway shows in few.
+# Rows checked: a giveaway shows in few.
 LEAK_SAMPLE_ROWS = 10_000
 # From here on there is hardly a row that the column does not decide.
 CERTAIN_LEAK_SCORE = 0.9995
@@ -181,13 +181,13 @@ TARGET_CHECKS = {
     "roles": "id and group are complete, ids are unique",
     "features": "features to train on",
 }
-# Fewer rows leave a test side whose mean loss says nothing: 15 % of 50 are 7 rows.
+# Fewer rows leave a test split whose mean loss is noise: 15 % of 50 are 7 rows.
 MIN_LABELLED_ROWS = 50
 # Three rows of a class judge, three tune (tasks/split/data_split.py): four are left to learn from.
 MIN_CLASS_ROWS = 10
 # More classes than this are names or amounts, and one probability for each is out of reach.
 MAX_TARGET_CLASSES = 100
-# A rarer class is outvoted: a model that never says it still looks right.
+# A rarer class is outvoted: a model that never predicts it seems right.
 RARE_CLASS_SHARE = 0.05
 
 
