@@ -93,7 +93,7 @@ def test_no_row_made_from_the_other_side_is_fitted_on(
     table = cross_validation.build_configuration_scorer(
         ModelTask(parsed(strategy=strategy), KIND, FeatureColumns(("a", "b")), 1), train, rest
     )
-    list(table.score(ModelConfiguration("boosting", {"max_iter": 10}, ClassBalance(treatment)), look=False))
+    list(table.score(ModelConfiguration("boosting", {"max_iter": 10}, ClassBalance(treatment)), quick_first=False))
     assert len(drawn) == each * len(table.folds)
     for i, (taught, judged) in enumerate(table.folds):
         inside = set(table.frame["a"].iloc[taught])
