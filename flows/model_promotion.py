@@ -94,7 +94,7 @@ def run_register_step(
     return _record_version(lap, replace(version, version=number))
 
 
-def find_registered_version(lap: LapContext, fingerprint: str) -> Version | None:
+def find_known_version(lap: LapContext, fingerprint: str) -> Version | None:
     """The version of this fingerprint, which needs no second fit; None: it is still to be made.
 
     Raises InputError where its model files were deleted.

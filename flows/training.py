@@ -76,7 +76,7 @@ def train(lap: LapContext, run: Runner) -> LapOutcome:
         return end(lap, run, outcome)
     run(libraries.import_heavy_modules, lap.project)
     fingerprint = run(compute_fingerprint, lap, data_version)
-    known = run(model_promotion.find_registered_version, lap, fingerprint)
+    known = run(model_promotion.find_known_version, lap, fingerprint)
     challenger = make_challenger(lap, run, data_version, fingerprint) if known is None else Challenger(known)
     outcome = decide_promotion(lap, run, challenger)
     run(clear, lap, fingerprint)

@@ -277,7 +277,7 @@ class _Steps:
             data_steps.run_ingest_step,
             data_steps.run_validate_step,
             libraries.import_heavy_modules,
-            model_promotion.find_registered_version,
+            model_promotion.find_known_version,
             model_steps.run_inspect_step,
             model_steps.run_smoke_step,
             model_steps.run_explain_step,
