@@ -85,7 +85,7 @@ def run_pending_retraining(project: Project, console: Console, wait: bool) -> Re
 
 
 def make_resource_id(project: str) -> str:
-    """Whom an event is about."""
+    """The id of a project as a resource of Prefect's events."""
     return f"windvane.project.{project}"
 
 
@@ -280,7 +280,7 @@ def monitor_production(
 def _check_and_decide(
     project: Project, champion: Version, console: Console, clock: Clock, acknowledge: bool
 ) -> dict[str, Any]:
-    """What is to be seen and decided, at most once at a time."""
+    """Check new windows and decide. The caller holds watch.lock."""
     promotion = versions.find_last_promotion(project.ledger, project.name)
     assert promotion is not None
     if acknowledge:

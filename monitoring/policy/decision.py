@@ -45,7 +45,7 @@ def _stop_on_broken_data(check: WindowAssessment, history: DecisionHistory) -> D
     diagnosis = check.diagnosis
     stops = [one for one in history.made if one.action == "stop" and one.version == check.version]
     accepted = {column for one in stops if one.note == ACKNOWLEDGED_NOTE for column in one.columns}
-    # The alarm keeps its promise; what only seems odd is no reason to stop.
+    # Stop only on an alarm: its rate of false alarms is controlled.
     known = bool(diagnosis.columns) and set(diagnosis.columns) <= accepted
     if check.drift.alarm and diagnosis.change == "broken data" and not known:
         until = "No training on them until that is fixed, or accepted with `windvane monitor --acknowledge`"
@@ -110,7 +110,7 @@ def _decide_by_staleness(
     check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Decision:
     found = compute_staleness((*history.assessments, check), history, limits, now)
-    gain = found.pace * max(limits.probation, 1)
+    gain = found.pace * max(limits.probation, 1)  # of the windows that a new champion is judged on
     if not found.windows:
         return Decision("wait", f"{_summarize_findings(check)}, but {_explain_missing_performance(check, limits)}")
     without = f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
@@ -172,6 +172,7 @@ def _find_refusal_pause(check: WindowAssessment, history: DecisionHistory, laps:
     """Each lap that the gate refuses doubles the windows until the next: hardly more rows would be judged again, and refused again,
     or pass at last because they were tried so often (exponential back-off).
     """
+    # The champion is the same as before: a lap that finished was refused.
     refused = [one.at for one in laps if one.state == "done" and one.version == check.version]
     if len(refused) < 2:
         return None

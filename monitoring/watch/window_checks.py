@@ -53,7 +53,7 @@ class MonitoringPass:
         self._read: dict[str, tuple[WindowRecord, WindowAssessment]] = {}
 
     def again(self, production: Production) -> tuple[WindowRecord, DecisionRecord] | None:
-        """The same champion a while later."""
+        """Check the newer rows of the same champion."""
         self._production = production
         self.__dict__.pop("_challengers", None)  # they have seen the rows of the production before
         return self.run()
@@ -70,7 +70,7 @@ class MonitoringPass:
             if seen is None and place.start not in decided:  # a pass was killed between check and decision
                 seen = self._mine.get(place.start)
             if seen is not None:
-                # Of labels that came late is decided now; of a window that was not checked in time, as if it had been.
+                # Late labels: decide as of now. A closed window that was not checked in time: decide as of its end.
                 late = before is not None and before.closed
                 entries.append(self._decide(seen, newest=late or place is places[-1]))
         known = self._mine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,15 +64,22 @@ def r2(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | No
     return float(1 - left / around) if around > 0 else float("nan")
 
 
+# The loss that the gate compares under each headline, in words, and of an error. A metric without one here cannot be a headline.
+_LOSSES: dict[str, tuple[str, Callable[[NDArray[Any]], NDArray[Any]]]] = {
+    "mae": ("absolute error", np.abs),
+    "rmse": ("squared error", np.square),
+    "r2": ("squared error", np.square),
+}
+
+
 def compute_regression_loss(truth: NDArray[Any], predictions: Predictions, headline: str) -> NDArray[Any]:
     """Loss per row (n,): absolute if the headline is mae, squared for rmse and r2, whose means rank as they do."""
-    error = truth - predictions.value
-    return np.asarray(np.abs(error) if headline == "mae" else error**2)
+    return np.asarray(_LOSSES[headline][1](truth - predictions.value))
 
 
 def name_regression_loss(headline: str) -> str:
     """What compute_regression_loss() returns, in words."""
-    return "absolute error" if headline == "mae" else "squared error"
+    return _LOSSES[headline][0]
 
 
 def suggest_log_target(truth: NDArray[Any]) -> bool:
