@@ -19,7 +19,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
 from windvane.flows import model_promotion
-from windvane.flows.lap import data_steps, gate_step, model_steps
+from windvane.flows.lap import data_steps, gate_step, model_steps, push_step
 from windvane.flows.lap.context import (
     LapContext,
     P,
@@ -70,7 +70,7 @@ STEP_POLICIES: dict[str, StepPolicy] = {
     "judge": StepPolicy(gate_step.run_judge_step, timeout=4 * HOUR_SECONDS),
     "promote": StepPolicy(model_promotion.run_promote_step, timeout=600, retries=3),
     # An outage here is a warning, and the next lap's business.
-    "push": StepPolicy(data_steps.run_push_step, timeout=4 * HOUR_SECONDS),
+    "push": StepPolicy(push_step.run_push_step, timeout=4 * HOUR_SECONDS),
 }
 
 

@@ -156,9 +156,9 @@ def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged
 def end(lap: LapContext, run: Runner, outcome: LapOutcome, run_id: str | None = None) -> LapOutcome:
     """Push the data where data.remote is set, and close the lap in the ledger if it is there."""
     if lap.project.settings.data.remote is not None:
-        from windvane.flows.lap import data_steps
+        from windvane.flows.lap import push_step
 
-        run(data_steps.run_push_step, lap, run_id)
+        run(push_step.run_push_step, lap, run_id)
     if lap.on_record:
         run(finish_lap, lap, outcome)
     return outcome

@@ -1,4 +1,4 @@
-"""The data steps of a lap: ingest, validate, split, and the push to the DVC remote.
+"""The data steps of a lap: ingest, validate, split.
 
 Each stage runs only if DVC finds that its inputs changed.
 """
@@ -9,18 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from windvane.flows.lap.context import LapContext, make_no_new_rows_outcome
 from windvane.ledger import versions
 from windvane.tasks import io, project_secrets
-from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.io import read_cache, read_record, write_json
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
-from windvane.tasks.settings.data_section import expand_variables
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.sources import snapshot
 from windvane.tasks.split import data_split
@@ -168,47 +165,3 @@ def _refuse_missing_columns(lap: LapContext, profile: TableProfile) -> None:
                 f"data.source: column {name!r} is gone from {lap.project.settings.data.source} (version {champion.version}, which "
                 f"serves, learned from it in data version {champion.data_version[:8]}). Restore it, or add it to problem.ignore"
             )
-
-
-REMOTE_STATE_FILE = "remote.json"
-
-
-class RemoteState(BaseModel):
-    """What was pushed to which remote, and what is to be; made again without it: what is there already is passed over."""
-
-    remote: str
-    pushed: list[str] = []
-    pending: dict[str, list[str]] = {}
-
-
-def run_push_step(lap: LapContext, run_id: str | None) -> None:
-    """Push the champion's data, and what earlier laps could not push. Costs a stat of a file when nothing is left to push.
-
-    run_id: the lap's run in MLflow, which is updated; None: it has none.
-    """
-    remote, path = lap.project.settings.data.remote, lap.project.home / REMOTE_STATE_FILE
-    if remote is None:
-        return
-    known = read_cache(path, RemoteState.model_validate)
-    if known is None or known.remote != remote:
-        known = RemoteState(remote=remote)
-    champion = versions.find_champion(lap.project.ledger, lap.project.name)
-    if champion is not None and champion.data_version not in known.pushed:
-        with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
-            if stages.version() == champion.data_version:
-                known.pending[champion.data_version] = list(stages.hashes())
-    if not known.pending:
-        return
-    write_json(known.model_dump(), path)
-    lap.console.working("push")
-    hashes = sorted({value for values in known.pending.values() for value in values})
-    try:
-        dvc_pipeline.push_outputs(lap.project.root, expand_variables(remote, "data.remote"), remote, hashes)
-    except Outage as e:
-        message = f"{e}. The next lap pushes what is missing"
-        lap.console.print(f"  warning: {message}")
-    else:
-        message = f"pushed to {remote}"
-        write_json(RemoteState(remote=remote, pushed=[*known.pushed, *known.pending]).model_dump(), path)
-    if run_id is not None:
-        lap.project.tracker.log(run_id, tags={"windvane.push": message})

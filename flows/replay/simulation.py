@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from windvane.flows import model_promotion, training
-from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
+from windvane.flows.lap import data_steps, gate_step, model_steps, push_step, run_records
 from windvane.flows.lap.context import (
     DirectRunner,
     LapContext,
@@ -283,7 +283,7 @@ class _Steps:
             model_steps.run_explain_step,
             run_records.close_run,
             model_promotion.run_promote_step,
-            data_steps.run_push_step,
+            push_step.run_push_step,
         )
         return {
             **dict.fromkeys(idle, _nothing),

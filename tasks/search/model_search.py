@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -16,9 +17,11 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, HyperparameterValue, Metric
 from windvane.tasks.search import search_plan
 from windvane.tasks.search.cross_validation import ConfigurationScorer, ConfigurationScores, build_configuration_scorer
-from windvane.tasks.search.optuna_journal import OpenTrial, SearchTrial, SearchTrialState, TrialJournal
-from windvane.tasks.search.search_plan import PlannedTrial
+from windvane.tasks.search.search_plan import PlannedTrial, SearchTrial, SearchTrialState
 from windvane.tasks.settings.project_params import Settings
+
+if TYPE_CHECKING:
+    from windvane.tasks.search.optuna_journal import OpenTrial
 
 # A configuration at which this many processes ended is not tried again: it is likely what ends them (memory).
 _MAX_PROCESS_DEATHS = 5
@@ -151,6 +154,10 @@ def search_models(
     log = kind.log_target(measured.truth)
     search_plan.refuse_log_candidates(settings, kind, measured)
     candidates = search_plan.select_search_spaces(kind, log)
+    from windvane.tasks.search.optuna_journal import (
+        TrialJournal,  # Optuna takes a second: a lap that stops at its data does without
+    )
+
     book = TrialJournal(journal, run.metric, settings.search.method, settings.split.seed)
     stopped = None
     for step in search_plan.plan_trials(settings, kind, log, run.trials):

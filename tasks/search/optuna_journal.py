@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -25,32 +25,12 @@ from windvane.tasks.models.problem_types.definitions import (
     IntRange,
     Metric,
 )
-
-SearchTrialState = Literal["complete", "pruned", "failed"]
+from windvane.tasks.search.search_plan import SearchTrial
 
 # Random draws before the Bayesian sampler models them, and trials before the pruner compares with their median.
 _RANDOM_STARTUP_TRIALS = 5
 _PRUNER_STARTUP_TRIALS = 4
 _OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-
-
-@dataclass(frozen=True)
-class SearchTrial:
-    """One configuration as it was tried: `number` counts within its candidate, from 0.
-
-    validation, train: the headline metric, None unless complete; `scores` has all metrics by side. note: why it failed
-    or was pruned, or what to know of it.
-    """
-
-    candidate: str
-    number: int
-    params: dict[str, HyperparameterValue]
-    state: SearchTrialState
-    validation: float | None
-    train: float | None
-    seconds: float
-    scores: dict[str, dict[str, float]]
-    note: str | None = None
 
 
 class TrialJournal:

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import ClassBalance
@@ -22,7 +23,6 @@ from windvane.tasks.models.problem_types.definitions import (
     ProblemType,
 )
 from windvane.tasks.search.cross_validation import ConfigurationScorer
-from windvane.tasks.search.optuna_journal import SearchTrial
 from windvane.tasks.settings.project_params import Settings
 
 LOG_TARGET_PARAMETER = "log_target"
@@ -31,6 +31,28 @@ LOG_TARGET_PARAMETER = "log_target"
 SMALL_TABLE_ROWS = 1_000
 # A coarse grid informs about a hyperparameter from three values on.
 _MIN_GRID_POINTS = 3
+
+SearchTrialState = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One configuration as it was tried: `number` counts within its candidate, from 0.
+
+    validation, train: the headline metric, None unless complete; `scores` has all metrics by side. note: why it failed
+    or was pruned, or what to know of it.
+    """
+
+    candidate: str
+    number: int
+    params: dict[str, HyperparameterValue]
+    state: SearchTrialState
+    validation: float | None
+    train: float | None
+    seconds: float
+    scores: dict[str, dict[str, float]]
+    note: str | None = None
+
 
 TrialsByCandidate = Mapping[str, Sequence[SearchTrial]]
 

@@ -24,7 +24,7 @@ from windvane.tasks.evaluation.scores import SliceScore
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.reports import style
 from windvane.tasks.search.model_search import CandidateResult, SearchResult
-from windvane.tasks.search.optuna_journal import SearchTrial
+from windvane.tasks.search.search_plan import SearchTrial
 
 pytestmark = pytest.mark.long
 
