@@ -19,10 +19,8 @@ from windvane.tasks import process_environment
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import read_record, set_private_umask, write_json
 from windvane.tasks.project import Project
-from windvane.tasks.stores import mlflow_client, model_files
+from windvane.tasks.stores import mlflow_client
 from windvane.tasks.stores.mlflow_store import NOT_FOUND_CODE, MlflowRefused
-from windvane.tasks.stores.model_files import SmokeTester
-from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
 
 if TYPE_CHECKING:
     from windvane.flows.lap.context import LapContext
@@ -129,6 +127,8 @@ def _record_version(lap: LapContext, version: Version) -> Version:
 
 def describe_split_settings(lap: LapContext, data: TrainingData) -> dict[str, Any]:
     """What decides in which split a row is: two versions with equal splits never trained each other's test rows."""
+    from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
+
     split, problem = lap.project.settings.split, lap.project.settings.problem
     key = read_profile(data.root / PROFILE_FILE).key
     return {**split.model_dump(exclude={"folds"}), "group": problem.group, "key": list(key)}
@@ -186,6 +186,8 @@ def promote_manually(project: Project, number: int, cause: str, reason: str | No
 
     Raises VersionDeleted where MLflow has it no more: nothing has moved then.
     """
+    from windvane.tasks.stores.model_files import SmokeTester
+
     version = versions.find_version(project.ledger, project.name, number)
     if version is None:
         raise InputError(
@@ -267,6 +269,8 @@ def reconcile_model_registry(project: Project) -> str | None:
 
 def _adopt_moved_alias(project: Project, last: Promotion, pointed: int | None) -> str:
     """Somebody moved the alias in MLflow: a manual promotion, if the version's bytes are those that were recorded."""
+    from windvane.tasks.stores import model_files
+
     version = None if pointed is None else versions.find_version(project.ledger, project.name, pointed)
     if version is None:
         return _restore_alias(project, last, pointed)

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from windvane.ledger import labels, laps, predictions, windows
 from windvane.ledger.database import to_timestamp
 from windvane.ledger.versions import Promotion, Version
-from windvane.monitoring import window_frames
 from windvane.monitoring.records import Clock
 from windvane.monitoring.watch.windows import (
     WindowSpan,
@@ -30,14 +27,14 @@ from windvane.monitoring.watch.windows import (
 )
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion
-from windvane.tasks.ingest.table_io import read_frame_cache, read_parquet, write_parquet
 from windvane.tasks.io import read_cache, write_json
-from windvane.tasks.models.features import FeatureColumns
-from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.project import Project
 from windvane.tasks.sources import fetch, table_files
-from windvane.tasks.validate.table_profile import TABLE_FILE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from windvane.tasks.models.features import FeatureColumns
 
 # Below .windvane: what the watch keeps for itself. All of it can be made again.
 WATCH_FOLDER = "watch"
@@ -45,6 +42,9 @@ WATCH_FOLDER = "watch"
 
 def read_source_table(project: Project) -> pd.DataFrame:
     """The rows of data.source, as a lap reads them."""
+    from windvane.tasks.ingest import ingestion
+    from windvane.tasks.ingest.table_io import read_parquet
+
     with ingestion.open_scratch_folder(project.root) as folder:
         ingestion.write_table(project.root, project.settings, folder / "table.parquet", folder)
         return read_parquet(folder / "table.parquet")
@@ -52,6 +52,8 @@ def read_source_table(project: Project) -> pd.DataFrame:
 
 def read_champion_record(project: Project, champion: Version) -> pd.DataFrame:
     """The champion's held-out rows with its predictions, read as the pipeline reads them. Raises InputError without any."""
+    from windvane.monitoring import window_frames
+
     try:
         rows = project.record(champion)
     except FileNotFoundError:
@@ -101,6 +103,8 @@ class SourceRows:
     @cached_property
     def _described(self) -> dict[str, Any]:
         """The source's new rows in a few words: their times. Read from the table only when the source has changed."""
+        from windvane.tasks.ingest.table_io import read_frame_cache, write_parquet
+
         path = self._kept_path.with_suffix(".json")
         known: dict[str, Any] = read_cache(path, dict) or {}
         if known.get("mark", "") == self.mark and read_frame_cache(self._kept_path) is not None:
@@ -119,6 +123,11 @@ class SourceRows:
 
     def _predicted(self) -> pd.DataFrame:
         """The source's rows behind the champion's training data, with what it predicts for them now."""
+        import pandas as pd
+
+        from windvane.monitoring import window_frames
+        from windvane.tasks.models.problem_types import definitions
+
         rows, facts = read_source_table(self.project), self.champion.facts
         time = str(self.project.settings.problem.time)
         limit = pd.Timestamp(facts.taught_until) if isinstance(facts.taught_until, str) else facts.taught_until
@@ -131,6 +140,8 @@ class SourceRows:
 
     def rows(self, place: WindowSpan) -> pd.DataFrame:
         """Those of a window, as monitoring/window_frames.py makes them."""
+        from windvane.tasks.ingest.table_io import read_frame_cache
+
         made = read_frame_cache(self._kept_path)
         assert made is not None  # places are made from what was described
         times = made[self.project.settings.problem.time].map(to_timestamp)
@@ -221,6 +232,8 @@ class Production:
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
         """A window's rows, with the record's columns (monitoring/window_frames.py)."""
+        from windvane.monitoring import window_frames
+
         place, project, version = count.place, self.project, self.champion.version
         if count.origin == "source":
             return self.source.rows(place)
@@ -230,6 +243,8 @@ class Production:
 
     def columns(self, origin: str) -> FeatureColumns:
         """The columns that can be compared: those that the ledger drops or hashes cannot."""
+        from windvane.monitoring import window_frames
+
         return window_frames.read_version_columns(self.champion.facts, self.hidden if origin == "ledger" else ())
 
     @property
@@ -255,6 +270,10 @@ class Production:
     @cached_property
     def before(self) -> pd.DataFrame | None:
         """Rows of the table from before the record: what seasons do. None where there is no time, or no table."""
+        from windvane.monitoring import window_frames
+        from windvane.tasks.ingest.table_io import read_parquet
+        from windvane.tasks.validate.table_profile import TABLE_FILE
+
         time, path = self.project.settings.problem.time, self.project.root / TABLE_FILE
         if time is None or not path.exists() or time not in self.record:
             return None

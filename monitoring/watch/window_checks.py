@@ -27,17 +27,16 @@ from windvane.monitoring.records import (
 from windvane.monitoring.watch.production import Production, WindowCount, evidently_report_path
 from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
-from windvane.tasks.models.features import FeatureColumns
-from windvane.tasks.models.problem_types import definitions
 
 if TYPE_CHECKING:
     from windvane.monitoring.watch.assessment import AssessmentReference
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
     from windvane.monitoring.window_loss import LossModel
+    from windvane.tasks.models.features import FeatureColumns
 # Earlier windows whose state may come back.
-_MAX_KNOWN_STATES = 36
 # What a recorded decision leads to at once; a retraining waits for its lap.
 CheckCallback = Callable[[WindowRecord, WindowAssessment, DecisionRecord], None]
+_MAX_KNOWN_STATES = 36
 
 
 class MonitoringPass:
@@ -168,6 +167,7 @@ class MonitoringPass:
         from windvane.monitoring import window_loss
         from windvane.monitoring.diagnosis.window_states import WindowState
         from windvane.monitoring.watch.assessment import AssessmentReference
+        from windvane.tasks.models.problem_types import definitions
 
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window

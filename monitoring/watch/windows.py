@@ -10,7 +10,6 @@ from typing import Any
 
 from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.tasks.settings.monitoring_section import WindowLength
-from windvane.tasks.split import time_windows
 
 _STEP = timedelta(microseconds=1)
 
@@ -26,6 +25,8 @@ class WindowSpan:
 
 def find_calendar_start(time: Any, window: WindowLength) -> datetime:
     """Where the window on the calendar begins that holds a row of this time (a value of the table)."""
+    from windvane.tasks.split import time_windows
+
     return time_windows.find_window_start(datetime.fromisoformat(to_timestamp(time)), window)
 
 
@@ -38,6 +39,8 @@ def find_first_window_start(taught_until: str | float | None, promoted: str) -> 
 
 def list_calendar_windows(first: str, newest: str, window: WindowLength, begin: str, now: str) -> list[WindowSpan]:
     """The windows on the calendar from the one with row `first` to the one with row `newest`, none before `begin`."""
+    from windvane.tasks.split import time_windows
+
     places = []
     start = find_calendar_start(max(first, begin), window)
     while (text := format_timestamp(start)) <= newest:
