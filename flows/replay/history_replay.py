@@ -21,7 +21,7 @@ from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.history import replay_report
-from windvane.monitoring.history.arrivals import find_replay_start, order_arrivals
+from windvane.monitoring.history.loss_matrix import find_replay_start, order_arrivals
 from windvane.monitoring.history.replay_report import ReplayedWindow, ReplayResult, summarize_assessment
 from windvane.monitoring.records import LapDepth, WindowAssessment
 from windvane.monitoring.watch.window_checks import MonitoringPass

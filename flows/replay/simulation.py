@@ -46,7 +46,7 @@ from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
 from windvane.ledger.versions import Promotion, Version, VersionFacts
 from windvane.monitoring import window_frames
-from windvane.monitoring.history.arrivals import RowArrivals
+from windvane.monitoring.history.loss_matrix import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
 from windvane.monitoring.records import LapDepth
 from windvane.monitoring.watch.production import Production, WindowCount, count_source_rows
