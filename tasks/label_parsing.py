@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow as pa
 
 from windvane.ledger.database import NUMBER_PATTERN, to_timestamp
 from windvane.ledger.labels import MAX_LABEL_CHARACTERS, LabelStatement
@@ -213,6 +212,7 @@ def _json(path: Path) -> Iterator[_Row]:
 
 
 def _parquet(path: Path) -> Iterator[_Row]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:

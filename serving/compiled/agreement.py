@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from windvane.serving.compiled.engine import EnginePredictions, PredictionEngine
 from windvane.serving.signature import ModelSignature, PlainValue
 from windvane.tasks.models.problem_types.definitions import Predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # One row in so many may differ by more than CLOSE, relative; a class only where its lead is not more than CLOSE.
 ROWS_PER_ALLOWED_DIFFERENCE = 10_000
@@ -130,6 +132,8 @@ def make_synthetic_rows(frame: pd.DataFrame, signature: ModelSignature, rows: in
     A third of the rows have values missing, a third categories never seen before, a third numbers and dates far out or a
     hair beside those of training: there a tree's thresholds lie.
     """
+    import pandas as pd
+
     rng = np.random.default_rng(seed)
     drawn = frame.iloc[rng.integers(len(frame), size=rows)].reset_index(drop=True)
     which = rng.integers(3, size=rows)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from windvane.serving.compiled.agreement import (
     EngineSpeed,
@@ -23,6 +22,8 @@ from windvane.tasks.models.problem_types.definitions import ProblemType, load_pr
 from windvane.tasks.stores.model_files import load_model
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from windvane.tasks.models import features
 
 ENGINE_FILE, TREES_FILE = "engine.json", "engine.onnx"
@@ -154,6 +155,8 @@ class ScikitLearnEngine:
 
     def _frame(self, given: PlainColumns) -> pd.DataFrame:
         """Plain columns as the frame that the pipeline was trained on (tasks.models.features.conform_frame)."""
+        import pandas as pd
+
         columns: dict[str, Any] = {}
         for column, values in zip(self._signature.inputs, given, strict=True):
             if column.type == "category":

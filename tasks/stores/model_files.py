@@ -13,13 +13,15 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from windvane.tasks.errors import Corrupted, WindvaneError
 from windvane.tasks.io import write_json, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.skops"
@@ -257,6 +259,8 @@ class SmokeTester:
 
 def check_stored_model(folder: Path, manifest_sha256: str) -> None:
     """Load the stored model here and compare its predictions on the stored sample with those made in training."""
+    import pandas as pd
+
     sample = pd.read_parquet(io.BytesIO(verify_folder(folder, manifest_sha256, [SAMPLE_FILE])[SAMPLE_FILE]))
     expected = sample.pop("_prediction").to_numpy()
     responses = np.asarray(load_model(folder, manifest_sha256).predict(sample))

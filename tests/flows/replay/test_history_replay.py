@@ -147,7 +147,7 @@ def test_history_is_played_by_our_own_distances(tmp_path: Path, monkeypatch: pyt
     def refused(*_: Any, **__: Any) -> None:
         raise AssertionError("a replay draws no report")
 
-    monkeypatch.setattr(detector, "report", refused)
+    monkeypatch.setattr(detector, "detect_drift_with_evidently", refused)
     write(tmp_path, table())
     assert any(chapter.alarm for chapter in played(tmp_path).chapters)
 
