@@ -12,7 +12,8 @@ from tests.support.projects import Folder, quick_project
 
 FITTING = {"sklearn", "scipy", "matplotlib", "mlflow", "prefect", "evidently", "optuna", "skops", "imblearn", "alembic"}
 TABLES = {"numpy", "pandas", "polars", "pyarrow"}
-# `serve`: tests/serving/test_champion_swaps.py. Command -> what it does not import, on a project whose model serves and whose data are as they were
+# Command -> what it does not import, on a project whose model serves and whose data are as they were. `serve`, which runs on:
+# tests/serving/test_champion_swaps.py.
 CHEAP_PATHS = {
     "status": FITTING | TABLES | {"dvc", "jinja2", "apprise", "rich"},
     "versions": FITTING | TABLES | {"dvc", "jinja2", "apprise"},
