@@ -26,10 +26,9 @@ from windvane.serving.compiled.compiler import compile_pipeline
 from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions
 from windvane.serving.http import invocations
 from windvane.serving.signature import InputColumn, ModelSignature
-from windvane.tasks import io
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.models import features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import project_params
 from windvane.tasks.validate import table_profile
@@ -65,7 +64,7 @@ def table(file: str) -> None:
     problem, kind = chosen.problem, definitions.load_problem_type(chosen.problem.kind)
     with tempfile.TemporaryDirectory() as scratch:
         ingestion.write_table(Path(), chosen, Path(scratch) / "table", Path(scratch))
-        frame = io.read_parquet(Path(scratch) / "table")
+        frame = table_io.read_parquet(Path(scratch) / "table")
     frame = frame[frame[problem.target].notna()].sample(frac=1, random_state=0).reset_index(drop=True)
     columns = features.select_feature_columns(chosen, table_profile.profile_table(frame))
     half = len(frame) // 2
@@ -75,7 +74,11 @@ def table(file: str) -> None:
     bent = agreement.make_synthetic_rows(held, signature, 10_000, seed=0)
     for name in kind.candidates:
         model = model_pipeline.fit_pipeline(
-            ModelConfiguration(name, {}), kind, columns, frame.iloc[:half], problem.target, 0, os.cpu_count() or 1
+            ModelConfiguration(name, {}),
+            kind,
+            columns,
+            frame.iloc[:half],
+            FitOptions(problem.target, 0, os.cpu_count() or 1),
         )
         made = compile_pipeline(model, columns.names)
         engine = CompiledEngine(

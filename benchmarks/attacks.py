@@ -30,8 +30,8 @@ from uuid import uuid4
 
 import psutil
 
-from tests.conftest import Folder, quick_project
-from tests.standing_up import Up, standing
+from tests.support.projects import Folder, quick_project
+from tests.support.running_up import Up, standing
 from windvane.tasks import project_secrets
 
 EVIL = "evil.example"

@@ -19,6 +19,7 @@ from benchmarks.reading import labelled
 from windvane.tasks.evaluation import model_evaluation
 from windvane.tasks.evaluation.evaluation_files import flatten_metrics, write_evaluation
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import FitOptions, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.search.model_search import search_models
 from windvane.tasks.settings import project_params
@@ -42,12 +43,16 @@ def main() -> None:
             {f"{s}.{k}": v for s, c in chosen.model_dump().items() if isinstance(c, dict) for k, v in c.items()}
         )
         found = search_models(
-            chosen, kind, columns, train, validation, Path(folder) / "journal.log", cores, lambda _: None
+            ModelTask(chosen, kind, columns, cores), train, validation, Path(folder) / "journal.log", lambda _: None
         )
         spec = found.best.spec
-        held = model_evaluation.predict_held_out(chosen, kind, columns, spec, train, validation, lambda: test, cores)
-        told = model_evaluation.evaluate_model(chosen, kind, columns, spec, train, validation, held.record, cores)
-        model = model_pipeline.fit_pipeline(spec, kind, columns, rows, problem.target, seed, cores)
+        held = model_evaluation.predict_held_out(
+            ModelTask(chosen, kind, columns, cores), spec, train, validation, lambda: test
+        )
+        told = model_evaluation.evaluate_model(
+            ModelTask(chosen, kind, columns, cores), spec, train, validation, held.record
+        )
+        model = model_pipeline.fit_pipeline(spec, kind, columns, rows, FitOptions(problem.target, seed, cores))
         write_evaluation(Path(folder) / "evaluation", chosen, kind, told, held.record, found)
         held.record.to_parquet(Path(folder) / "record.parquet")
         for result in found.results:

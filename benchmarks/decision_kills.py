@@ -4,7 +4,8 @@
 (retrain.policy: schedule); at a random moment from its start to the end of the lap one of Prefect's server, the runner, the look
 or the lap is killed. A look that died is started once more, as the next tick of its schedule would. A table of rounds is printed;
 the exit status is 1 if a decision had more than one finished lap or promotion, was not claimed by a living lap or skipped within
-two minutes of everything being up again, or if anything was left running in the ledger, MLflow or Prefect.
+two minutes of everything being up again, or if anything was left running in the ledger, MLflow or Prefect. Every ten rounds have a
+project of their own and are a cell that is kept (--kept FILE): a second call goes on, and does again what changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ import pandas as pd
 import psutil
 from prefect.client.orchestration import SyncPrefectClient
 
-from tests.conftest import Folder
-from tests.standing_up import Up, standing, until
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
+from tests.support.projects import Folder
+from tests.support.running_up import Up, standing, until
 from windvane.flows.orchestration.server import is_url_ok
 from windvane.ledger import database, decisions, laps
 from windvane.ledger.decisions import DecisionRecord
@@ -38,6 +40,16 @@ VICTIMS = ("prefect", "runner", "monitor", "lap")
 # What the issue allows from being up again to a lap that lives, or a reason why there is none.
 ALLOWED = 120.0
 DAYS, WINDOW = 240, 7
+CELL_ROUNDS = 10
+# What a cell measures: who decides, who claims, who runs, and where all of it is recorded.
+MEASURED_CODE = (
+    "ledger",
+    "monitoring/watch",
+    "flows/monitoring.py",
+    "flows/orchestration",
+    "flows/services",
+    "flows/training.py",
+)
 
 
 @dataclass(frozen=True)
@@ -236,11 +248,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "decision_kills.jsonl")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        rounds, left = trial(chosen.kills, chosen.seed, prepare(Path(name) / "project"))
-    print(f"\nleft: {'; '.join(left) or 'nothing'}; seed {chosen.seed}")
+    kept, code = KeptCells(chosen.kept), hash_code(__file__, *MEASURED_CODE)
+    rounds, left = list[Round](), list[str]()
+    for first in range(0, chosen.kills, CELL_ROUNDS):
+        count, seed = min(CELL_ROUNDS, chosen.kills - first), chosen.seed + first
+        cell = kept.get(f"{count} kills, seed {seed}", code, lambda c=count, s=seed: run_cell(c, s))
+        rounds += [Round(**{**row, "wrong": tuple(row["wrong"])}) for row in cell["rounds"]]
+        left += cell["left"]
+    print("\n".join(["", HEAD, *(r.line for r in rounds)]))
+    print(f"\n{len(rounds)} decisions; left: {'; '.join(left) or 'nothing'}; seed {chosen.seed}")
     return int(bool(left) or any(r.wrong for r in rounds))
+
+
+def run_cell(kills: int, seed: int) -> dict[str, Any]:
+    """A trial in a new project, as what a file can hold."""
+    with tempfile.TemporaryDirectory() as name:
+        rounds, left = trial(kills, seed, prepare(Path(name) / "project"))
+    return {"rounds": [asdict(r) for r in rounds], "left": list(left)}
 
 
 if __name__ == "__main__":

@@ -28,12 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import injections
 from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Table
-from windvane.monitoring import window_frames
+from windvane.monitoring import window_frames, window_loss
 from windvane.monitoring.diagnosis import evidence, explanations
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence
 from windvane.monitoring.diagnosis.explanations import FITTED_PRICES, ExplanationPrices
 from windvane.monitoring.drift import detector
-from windvane.monitoring.performance import estimated_loss
 from windvane.monitoring.records import ChangeKind, PerformanceResult
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.problem_types import definitions
@@ -77,7 +76,7 @@ def look(table: Table, seed: int, strengths: Sequence[int]) -> list[Judged]:
     """All windows of a table and a seed."""
     cut = injections.base(table, seed)
     kind, problem = definitions.load_problem_type(table.kind), table.problem
-    model = estimated_loss.fit_loss_model(cut.record, cut.columns, kind, problem, 0)
+    model = window_loss.fit_loss_model(cut.record, cut.columns, kind, problem, 0)
     found = []
     for strength in strengths:
         known = injections.known_states(cut, strength, seed)
@@ -91,10 +90,14 @@ def look(table: Table, seed: int, strengths: Sequence[int]) -> list[Judged]:
             for labelled in (True, False) if strength == 1 else (True,):
                 window = case.window if labelled else case.window.assign(**{table.target: None})
                 moved = detector.detect_drift(
-                    cut.record, window, cut.columns, target=table.target, time=None, level=LEVEL, seed=0, hurry=True
+                    detector.Comparison(cut.record, window, cut.columns, target=table.target, time=None, seed=0),
+                    LEVEL,
+                    hurry=True,
                 )
                 with model_pipeline.limit_to_one_thread():
-                    seen = evidence.gather_evidence(cut.record, window, cut.columns, kind, problem, model, known, 0)
+                    seen = evidence.gather_evidence(
+                        evidence.DiagnosisCase(cut.record, window, cut.columns, kind, problem, model, known)
+                    )
                 seen = explanations.apply_drift_result(seen, moved)
                 quality = model.estimate(window)
                 found.append(Judged(table.name, seed, strength, cause, case.how, labelled, seen, quality, truth))

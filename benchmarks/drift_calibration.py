@@ -27,7 +27,8 @@ from scipy import stats
 
 from benchmarks import drift_streams
 from benchmarks.pieces import Work
-from windvane.monitoring.drift import detector, evidently
+from benchmarks.preset import run_preset
+from windvane.monitoring.drift import detector
 from windvane.tasks.models.features import FeatureColumns
 
 LEVEL = 0.01
@@ -73,13 +74,13 @@ def pair(width: int, reference: int, window: int, seed: int) -> tuple[pd.DataFra
 
 def ours(reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns, seed: int) -> bool:
     return detector.detect_drift(
-        reference, window, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True
+        detector.Comparison(reference, window, columns, target=None, time=None, seed=seed), LEVEL, hurry=True
     ).alarm
 
 
 def preset(reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> tuple[bool, int]:
     categories = [*columns.booleans, *columns.low, *columns.high]
-    return evidently.run_evidently_preset(reference, window, [*columns.numbers, "_prediction"], categories)
+    return run_preset(reference, window, [*columns.numbers, "_prediction"], categories)
 
 
 def unchanged(size: int, width: int, reference: int, first: int, last: int, presets: int) -> list[int]:
@@ -173,7 +174,9 @@ def detection(what: str, by: float, size: int, first: int, last: int, presets: i
     for seed in range(first, last):
         before, after, columns = pair(16, 5000, size, 10_000 + seed)
         after = shifted(what, by, after, np.random.default_rng(seed))
-        said = detector.detect_drift(before, after, columns, target=None, time=None, level=LEVEL, seed=seed, hurry=True)
+        said = detector.detect_drift(
+            detector.Comparison(before, after, columns, target=None, time=None, seed=seed), LEVEL, hurry=True
+        )
         column = "c1" if "category" in what else "c0"
         drifted = seed < presets and preset(before, after, columns)[0]
         found += [said.alarm, column in said.columns, oracle(what, before, after), 1, drifted, seed < presets]

@@ -42,7 +42,7 @@ def check(reference: int, window: int, width: int, how: str) -> dict[str, Any]:
 
     # Time keeps up to 100,000 rows of a reference; without it both sides have 20,000.
     frames, columns = (frame(reference), frame(window)), FeatureColumns(numbers=tuple(numbers), low=tuple(words))
-    options: dict[str, Any] = {"target": None, "time": "at" if reference > 20_000 else None, "level": 0.01, "seed": 0}
+    compared = detector.Comparison(*frames, columns, None, "at" if reference > 20_000 else None, 0)
     imported, size = 0.0, 0
     if how == "report":
         began = time.monotonic()
@@ -50,11 +50,11 @@ def check(reference: int, window: int, width: int, how: str) -> dict[str, Any]:
         imported = time.monotonic() - began
     before, began = peak(), time.monotonic()
     if how == "report":
-        found, page = detector.report(*frames, columns, **options)
+        found, page = detector.detect_drift_with_evidently(compared, 0.01)
         size = len(page or "")
         assert found.alarm is not None, found.note
     else:
-        detector.detect_drift(*frames, columns, **options)
+        detector.detect_drift(compared, 0.01)
     return {
         "seconds": time.monotonic() - began,
         "import": imported,

@@ -22,7 +22,8 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.pieces import Work
-from windvane.monitoring.drift import detector, evidently
+from benchmarks.preset import run_preset
+from windvane.monitoring.drift import detector
 from windvane.tasks.models.features import FeatureColumns
 
 LEVEL = 0.01
@@ -61,9 +62,8 @@ class Stream:
         self, reference: pd.DataFrame, window: pd.DataFrame, history: pd.DataFrame | None
     ) -> tuple[bool, tuple[str, ...]]:
         """Whether the window alarms, and the columns that speak."""
-        said = detector.detect_drift(
-            reference, window, self.columns, target=self.target, time="ts", level=LEVEL, seed=0, history=history, hurry=True
-        )  # fmt: skip
+        compared = detector.Comparison(reference, window, self.columns, self.target, "ts", 0, history)
+        said = detector.detect_drift(compared, LEVEL, hurry=True)
         return said.alarm, said.columns
 
 
@@ -147,7 +147,7 @@ def clock(one: Stream) -> tuple[list[bool], list[str], list[bool]]:
     windows = [w for _, w in later.groupby(pd.Grouper(key="ts", freq=one.window)) if len(w) >= detector.MIN_DRIFT_ROWS]
     before = reference.sample(min(len(reference), 20_000), random_state=0)
     some = windows[:: -(-len(windows) // 30)]
-    return alarms, spoke, [evidently.run_evidently_preset(before, w, list(one.numbers), list(one.low))[0] for w in some]
+    return alarms, spoke, [run_preset(before, w, list(one.numbers), list(one.low))[0] for w in some]
 
 
 def exact(found: list[bool]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.reading import labelled
 from windvane.tasks.models import features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import project_params, settings_proposal
 
@@ -55,7 +55,7 @@ def drawn(table: Path, target: str, draws: int) -> dict[int, list[dict[str, floa
 
 def _loss(name: str, kind: Any, columns: Any, train: Any, test: Any, target: str, seed: int) -> float:
     model = model_pipeline.fit_pipeline(
-        ModelConfiguration(name, {}), kind, columns, train, target, seed, len(os.sched_getaffinity(0))
+        ModelConfiguration(name, {}), kind, columns, train, FitOptions(target, seed, len(os.sched_getaffinity(0)))
     )
     said = kind.predict(model, features.conform_frame(test, columns, "the rows that judge"))
     return float(kind.loss(kind.truth(test[target]), said, next(iter(kind.metrics))).mean())

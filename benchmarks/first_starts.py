@@ -12,8 +12,6 @@ a second call goes on, and does again what changed.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -31,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import kills as laps_killed
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from windvane.ledger import failpoints, sqlite_files
 
 ROOT = Path(__file__).parent.parent
@@ -417,43 +416,12 @@ class Laps:
         return wrong
 
 
-class Kept:
-    """Finished cells by name, in a file: those of the same code are not done again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._known: dict[tuple[str, str], Cell] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                row = json.loads(line)
-                self._known[row["cell"], row["code"]] = Cell(
-                    **{**row["result"], "wrong": tuple(row["result"]["wrong"])}
-                )
-            except (ValueError, KeyError, TypeError):
-                continue  # half a line of a call that was killed
-        self._commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    def get(self, name: str, code: str, work: Callable[[], Cell]) -> Cell:
-        """The cell of this name, done now if need be."""
-        if (name, code) not in self._known:
-            cell = self._known[name, code] = work()
-            with self._path.open("a") as f:
-                f.write(json.dumps({"cell": name, "code": code, "commit": self._commit, "result": asdict(cell)}) + "\n")
-            print(f"  {name}: {cell.phase} {cell.detail} {'; '.join(cell.wrong) or 'ok'}", file=sys.stderr, flush=True)
-        return self._known[name, code]
-
-
-def code_hash(names: tuple[str, ...]) -> str:
-    """Of the files that a cell measures, and of this one."""
-    found = hashlib.sha256(Path(__file__).read_bytes())
-    for name in names:
-        path = ROOT / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            found.update(file.read_bytes())
-    return found.hexdigest()[:16]
+def get_cell(kept: KeptCells, name: str, code: str, work: Callable[[], Cell]) -> Cell:
+    """The kept cell of this name, done now if need be."""
+    row = kept.get(name, code, lambda: asdict(work()))
+    cell = Cell(**{**row, "wrong": tuple(row["wrong"])})
+    print(f"  {name}: {cell.phase} {cell.detail} {'; '.join(cell.wrong) or 'ok'}", file=sys.stderr, flush=True)
+    return cell
 
 
 def main() -> int:
@@ -461,9 +429,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("kills", 200), ("disks", 50), ("rounds", 50), ("failpoints", 20), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--kept", type=Path, default=ROOT / ".windvane" / "first_starts.jsonl")
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "first_starts.jsonl")
     chosen = parser.parse_args()
-    kept, cells = Kept(chosen.kept), list[Cell]()
+    kept, cells = KeptCells(chosen.kept), list[Cell]()
     with tempfile.TemporaryDirectory(prefix="first-starts-", ignore_cleanup_errors=True) as name:
         cells += _stores(Path(name), chosen, kept)
         if chosen.failpoints:
@@ -480,8 +448,8 @@ def main() -> int:
     return int(any(cell.wrong for cell in cells))
 
 
-def _stores(folder: Path, chosen: argparse.Namespace, kept: Kept) -> list[Cell]:
-    code, bench, cells = code_hash(STORE_CODE), list[Bench](), list[Cell]()
+def _stores(folder: Path, chosen: argparse.Namespace, kept: KeptCells) -> list[Cell]:
+    code, bench, cells = hash_code(__file__, *STORE_CODE), list[Bench](), list[Cell]()
 
     def ready() -> Bench:
         if not bench:
@@ -495,7 +463,9 @@ def _stores(folder: Path, chosen: argparse.Namespace, kept: Kept) -> list[Cell]:
     for i in range(chosen.kills):
         store, templates, share = drawn("kill", i)
         cells.append(
-            kept.get(f"kill {chosen.seed} {i}", code, lambda s=store, t=templates, x=share: ready().killed(s, t, x))
+            get_cell(
+                kept, f"kill {chosen.seed} {i}", code, lambda s=store, t=templates, x=share: ready().killed(s, t, x)
+            )
         )
     if chosen.disks and not may_mount():
         print("full disks are left out: this needs the right to mount a tmpfs (root, Linux)", file=sys.stderr)
@@ -503,23 +473,29 @@ def _stores(folder: Path, chosen: argparse.Namespace, kept: Kept) -> list[Cell]:
     for i in range(chosen.disks):
         store, templates, share = drawn("disk", i)
         cells.append(
-            kept.get(f"disk {chosen.seed} {i}", code, lambda s=store, t=templates, x=share: ready().full(s, t, x))
+            get_cell(kept, f"disk {chosen.seed} {i}", code, lambda s=store, t=templates, x=share: ready().full(s, t, x))
         )
-    cells += [kept.get(f"race {chosen.seed} {i}", code, lambda i=i: ready().race(i)) for i in range(chosen.rounds)]
+    cells += [
+        get_cell(kept, f"race {chosen.seed} {i}", code, lambda i=i: ready().race(i)) for i in range(chosen.rounds)
+    ]
     return cells
 
 
-def _laps(folder: Path, chosen: argparse.Namespace, kept: Kept) -> list[Cell]:
+def _laps(folder: Path, chosen: argparse.Namespace, kept: KeptCells) -> list[Cell]:
     from windvane.flows.orchestration import server
 
-    code = code_hash(LAP_CODE)
+    code = hash_code(__file__, *LAP_CODE)
     points = [(group, i, points[i % len(points)]) for group, points in POINTS.items() for i in range(chosen.failpoints)]
-    if all((f"lap {group} {i}", code) in kept._known for group, i, _ in points):
-        return [kept._known[f"lap {group} {i}", code] for group, i, _ in points]
+    if all(kept.has(f"lap {group} {i}", code) for group, i, _ in points):
+        return [get_cell(kept, f"lap {group} {i}", code, _not_run) for group, i, _ in points]
     with server.use_prefect_server(folder / "prefect") as prefect:
         prefect.wait()
         laps = Laps(folder / "project", prefect.url)
-        return [kept.get(f"lap {group} {i}", code, lambda p=point: laps.killed(p)) for group, i, point in points]
+        return [get_cell(kept, f"lap {group} {i}", code, lambda p=point: laps.killed(p)) for group, i, point in points]
+
+
+def _not_run() -> Cell:
+    raise AssertionError("every cell is kept: none is run")
 
 
 if __name__ == "__main__":

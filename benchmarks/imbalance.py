@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.reading import labelled
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.models.problem_types.definitions import Predictions
 from windvane.tasks.settings import project_params, settings_proposal
@@ -73,7 +73,9 @@ def judged(
 
     kind, cores = definitions.load_problem_type("classification"), len(os.sched_getaffinity(0))
     spec = ModelConfiguration(candidate, {}, balance)
-    model = model_pipeline.fit_pipeline(spec, kind, job.columns, train, job.chosen.problem.target, seed, cores)
+    model = model_pipeline.fit_pipeline(
+        spec, kind, job.columns, train, FitOptions(job.chosen.problem.target, seed, cores)
+    )
     said = kind.predict(model, features.conform_frame(test, job.columns, "the rows that judge"))
     classes, proba = np.asarray(said.classes), np.asarray(said.proba)
     at = find_positive_class(classes)

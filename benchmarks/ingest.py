@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from windvane.tasks import io
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.settings import project_params, yaml_files
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import dvc_pipeline
@@ -83,7 +83,7 @@ def agree(root: Path, chosen: project_params.Settings) -> None:
     path = root / table_schema.SCHEMA_FILE
     if not path.exists():
         path.write_text(
-            yaml_files.propose_schema(io.scan_parquet(root / table_profile.TABLE_FILE), chosen.problem),
+            yaml_files.propose_schema(table_io.scan_parquet(root / table_profile.TABLE_FILE), chosen.problem),
             encoding="utf-8",
         )
 
@@ -225,8 +225,8 @@ def main() -> None:
         # A repository of its own: what git ignores in another, DVC does not see.
         subprocess.run(["git", "init", "--quiet", name], check=True)
         dvc_pipeline.prepare_dvc_folder(folder)
-        table_profile.write_summary(None, folder / table_profile.ACCEPTED_SUMMARY_FILE)
-        io.write_json({"taught_until": None}, folder / data_split.TRAINED_UNTIL_FILE)
+        table_profile.write_summary(None, folder / io.ACCEPTED_SUMMARY_FILE)
+        io.write_json({"taught_until": None}, folder / io.TRAINED_UNTIL_FILE)
         # Not in this process: its children would begin with its peak of memory.
         subprocess.run([sys.executable, __file__, "--make", "--folder", name, "--rows", str(args.rows)], check=True)
         size = (folder / "table.csv").stat().st_size / 1e9

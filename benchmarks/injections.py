@@ -19,6 +19,7 @@ from windvane.monitoring.records import ChangeKind
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import ONE_HOT_MAX_VALUES, FeatureColumns
+from windvane.tasks.models.model_pipeline import FitOptions
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings.project_params import ProblemSettings
 
@@ -132,7 +133,7 @@ def base(table: Table, seed: int) -> Base:
     rest = frame[taught + judged :]
     kind = definitions.load_problem_type(table.kind)
     spec = model_pipeline.ModelConfiguration("boosting", {})
-    champion = model_pipeline.fit_pipeline(spec, kind, columns, train, table.target, seed, 1)
+    champion = model_pipeline.fit_pipeline(spec, kind, columns, train, FitOptions(table.target, seed, 1))
     cut = Base(table, columns, champion, record, rest[: int(0.6 * left)], rest[int(0.6 * left) :])
     return Base(table, columns, champion, _record(cut, train), cut.fresh, cut.earlier)
 

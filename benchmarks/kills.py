@@ -2,7 +2,7 @@
 
 Each round changes the table, starts `windvane train`, kills it at a moment drawn uniformly over the length of a lap, and runs
 `windvane train` again. A table of moments and verdicts is printed; the exit status is 1 if anything was registered twice, stays
-running in MLflow, Prefect or the ledger, or if `dvc status` is not clean.
+running in MLflow, Prefect or the ledger, or if `dvc status` is not clean. The table is kept (--kept FILE) until the code changes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from windvane.flows.orchestration import server
 
 ROOT = Path(__file__).parent.parent
+# What a lap that is killed runs through.
+MEASURED_CODE = (
+    "ledger",
+    "flows/training.py",
+    "flows/steps.py",
+    "flows/lap",
+    "flows/model_promotion.py",
+    "tasks/stores",
+)
 TRAIN = [sys.executable, "-m", "windvane.cli.main", "train", "--json"]
 
 
@@ -125,15 +136,23 @@ def trial(kills: int, seed: int, folder: Path, url: str) -> list[Killed]:
     return rounds
 
 
+def run_cell(kills: int, seed: int) -> list[dict[str, Any]]:
+    """A trial in a new project on a server of its own, as what a file can hold."""
+    with tempfile.TemporaryDirectory() as name, server.use_prefect_server(Path(name) / "prefect") as prefect:
+        prefect.wait()
+        return [asdict(k) for k in trial(kills, seed, Path(name) / "project", prefect.url)]
+
+
 def main() -> int:
     """Print the table; 1 when something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "kills.jsonl")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, server.use_prefect_server(Path(name) / "prefect") as prefect:
-        prefect.wait()
-        rounds = trial(chosen.kills, chosen.seed, Path(name) / "project", prefect.url)
+    name, code = f"{chosen.kills} kills, seed {chosen.seed}", hash_code(__file__, *MEASURED_CODE)
+    rows = KeptCells(chosen.kept).get(name, code, lambda: run_cell(chosen.kills, chosen.seed))
+    rounds = [Killed(**{**row, "wrong": tuple(row["wrong"])}) for row in rows]
     print(f"\nseed {chosen.seed}\n\n| killed after s | state then | next lap | fits | wrong |\n|---|---|---|---|---|")
     for k in rounds:
         print(f"| {k.after:.1f} | {k.state} | {k.verdict} | {k.fits} | {'; '.join(k.wrong) or '-'} |")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.reading import labelled
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import FitOptions, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.search.model_search import search_models
 from windvane.tasks.settings import project_params, settings_proposal
@@ -38,11 +39,13 @@ def scores(table: Path, target: str, seed: int, trials: int) -> dict[str, float]
     )
     kind, cores = definitions.load_problem_type("regression"), len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        found = search_models(chosen, kind, columns, train, validation, Path(folder) / "j.log", cores, lambda _: None)
+        found = search_models(
+            ModelTask(chosen, kind, columns, cores), train, validation, Path(folder) / "j.log", lambda _: None
+        )
     truth = kind.truth(test[target])
     rmse = {}
     for result in found.results:
-        model = model_pipeline.fit_pipeline(result.spec, kind, columns, train, target, seed, cores)
+        model = model_pipeline.fit_pipeline(result.spec, kind, columns, train, FitOptions(target, seed, cores))
         said = kind.predict(model, features.conform_frame(test, columns, "the test side"))
         rmse[result.candidate] = kind.metrics["rmse"].score(truth, said, None)
     return rmse

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from windvane.monitoring.drift import binning, calibration, detector, permutation, statistics
+from benchmarks.kept_cells import read_commit
+from windvane.monitoring.drift import binning, calibration, compared_rows, count_tests, detector, distances, permutation
 
 # Kept results are those of this code, and of no other.
-MEASURED = (calibration, binning, statistics, statistics, detector, permutation, permutation, detector, binning)
+MEASURED = (calibration, binning, compared_rows, count_tests, distances, detector, permutation)
 Cell = TypeVar("Cell", bound=tuple[Any, ...])
 # Windows in a piece.
 PIECE = 50
@@ -56,7 +57,7 @@ class Work:
         counts = play(*asked)
         self.kept.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps({"asked": asked, "counts": counts}, default=repr))
+        part.write_text(json.dumps({"asked": asked, "commit": read_commit(), "counts": counts}, default=repr))
         part.replace(path)
         return counts
 

@@ -189,7 +189,7 @@ def leak(clean: Clean, rng: np.random.Generator) -> Planted:
         other = names.gather(rng.integers(0, len(names), len(target)))
         wrong = pl.Series(rng.random(len(target)) < LEAK_NOISE / 2)
         told = pl.select(pl.when(wrong).then(other).otherwise(target)).to_series().cast(pl.String).rename("fee")
-    return Planted(clean.now.with_columns(told), ("leak", "giveaway"), "fee")
+    return Planted(clean.now.with_columns(told), ("leak",), "fee")
 
 
 def identifier(clean: Clean, rng: np.random.Generator) -> Planted:

@@ -31,9 +31,9 @@ import pandas as pd
 import psutil
 import sqlalchemy as sa
 
-from tests import postgres_server
-from tests.conftest import ROOT, Folder
-from tests.standing_up import standing
+from tests.support import postgres_server
+from tests.support.projects import ROOT, Folder
+from tests.support.running_up import standing
 from windvane.tasks import project_secrets
 
 # Where a secret that Windvane makes itself is kept.

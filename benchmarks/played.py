@@ -19,8 +19,8 @@ from typing import Any
 
 import pandas as pd
 
-from tests.conftest import ROOT, Folder
-from tests.standing_up import Up, standing, until
+from tests.support.projects import ROOT, Folder
+from tests.support.running_up import Up, standing, until
 from windvane.ledger import database, decisions, windows
 from windvane.ledger.decisions import DecisionRecord
 

@@ -22,9 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.preset import make_preset_alarm
 from benchmarks.streams import STREAMS, UNSEEN, Stream, job
 from windvane.monitoring.history import backtest, loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import LossMatrix
+from windvane.tasks.models.model_pipeline import FitOptions, ModelTask
 
 COSTS = (0.1, 0.5, 2.0)
 HISTORIES = ("expanding", "trailing")
@@ -68,7 +70,7 @@ def ratios(
     both = made["combined"][1]
     for history in HISTORIES:
         asked, played = made[history]
-        alarm = backtest.make_preset_alarm(asked, kept / f"drift-{stream.name}-{history}.json") if drift else None
+        alarm = make_preset_alarm(asked, kept / f"drift-{stream.name}-{history}.json") if drift else None
         for cost in COSTS:
             best = simulation.find_optimal_schedule(played, cost)
             for name, one in play.items():
@@ -137,9 +139,11 @@ def price(stream: Stream) -> tuple[float, float, str]:
     began = used()
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal.log"
-        found = search_models(asked.settings, kind, columns, rows[:split], rows[split:], journal, 1, lambda _: None)
+        found = search_models(
+            ModelTask(asked.settings, kind, columns, 1), rows[:split], rows[split:], journal, lambda _: None
+        )
     searched = used() - began
-    model_pipeline.fit_pipeline(found.best.spec, kind, columns, rows, asked.settings.problem.target, 0, 1)
+    model_pipeline.fit_pipeline(found.best.spec, kind, columns, rows, FitOptions(asked.settings.problem.target, 0, 1))
     return searched, used() - began - searched, found.best.candidate
 
 

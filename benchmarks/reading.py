@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from windvane.tasks import io
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.models import features
 from windvane.tasks.settings import project_params
 from windvane.tasks.validate import table_validation
@@ -19,7 +18,7 @@ def labelled(chosen: project_params.Settings) -> tuple[pd.DataFrame, features.Fe
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "table.parquet"
         ingestion.write_table(Path(), chosen, table, Path(scratch))
-        profile = table_validation.check_table(io.scan_parquet(table), chosen).profile
-        frame = io.read_parquet(table)
+        profile = table_validation.check_table(table_io.scan_parquet(table), chosen).profile
+        frame = table_io.read_parquet(table)
     rows = frame[frame[chosen.problem.target].notna()].reset_index(drop=True)
     return rows, features.select_feature_columns(chosen, profile)

@@ -20,8 +20,7 @@ import sqlalchemy as sa
 
 from windvane.ledger import database, predictions
 from windvane.ledger.prediction_writer import PredictionWriter, RowCommitter
-from windvane.ledger.predictions import Prediction
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import Prediction, PrivacyRules
 from windvane.ledger.schema import predictions as table
 
 WAITERS = 16
@@ -127,7 +126,7 @@ def paths(engine: sa.Engine) -> tuple[float, float]:
 
 @contextmanager
 def ledgers(folder: Path) -> Iterator[dict[str, str]]:
-    from tests import postgres_server
+    from tests.support import postgres_server
 
     found = {"SQLite": f"sqlite:///{folder / 'ledger.db'}"}
     if postgres_server.programs() is None:

@@ -5,29 +5,29 @@ cool-down and no budget.
 
 known: noaa_rain in windows of 1,000 rows, whose columns are permuted from row 12,000 on. A line a window.
 unchanged: five tables whose rows are shuffled among their times, 6,000 rows each in 40 windows, under the policy `drift`: nothing changes,
-so whoever retrains errs. Intervals of 95 % (Clopper & Pearson, Biometrika 26 (1934)).
+so whoever retrains errs. Each table and seed is a cell that is kept
+(--kept FILE). Intervals of 95 % (Clopper & Pearson, Biometrika 26 (1934)).
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import yaml
+from scipy.stats import beta
 
+from benchmarks.kept_cells import KEPT_FOLDER, KeptCells, hash_code
 from benchmarks.streams import SMALL, STREAMS, job
 from windvane.flows.replay import history_replay
 from windvane.flows.replay.history_replay import ReplayOptions
+from windvane.monitoring.history.replay_report import ReplayResult
 from windvane.tasks.console import SilentConsole
 from windvane.tasks.project import Project
 from windvane.tasks.settings.project_params import Settings
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.monitoring.history.replay_report import ReplayResult
 
 TABLES = ("txhousing", "avocados", "king_county", "parking", "bikeshare")
 ROWS, WINDOWS = 6_000, 40
@@ -64,28 +64,38 @@ def known() -> None:
     print(
         "| rows from | alarm | what the look found | decision | Windvane | never retrained |\n|---|---|---|---|---|---|"
     )
-    first = (story.taught + WINDOW - 1) // WINDOW
+    first = (story.trained_rows + WINDOW - 1) // WINDOW
     for at, c in enumerate(story.chapters, first):
         said = c.ending or c.action
         alarm = "alarm" if c.alarm else ""
         print(f"| {at * WINDOW:,} | {alarm} | {c.cause} | {said} | {c.loss:.3f} | {c.never:.3f} |", flush=True)
 
 
-def unchanged(seeds: int) -> None:
-    """How often a shuffled table is taught again for drift."""
-    from scipy.stats import beta
+def list_actions(name: str, seed: int) -> list[str]:
+    """What was decided in each window of a shuffled table."""
+    return [str(c.action) for c in played(name, "drift", ROWS // WINDOWS, seed).chapters]
 
+
+def unchanged(seeds: int, kept: KeptCells) -> None:
+    """How often a model is trained again for drift on a shuffled table."""
+    code = hash_code(
+        __file__, "monitoring", "flows/replay", "tasks/ingest", "tasks/models", "tasks/split", "tasks/gate"
+    )
     print("| table | windows | retrained for drift | stopped | share | 95 % |\n|---|---|---|---|---|---|")
-    every = []
+    every = list[str]()
     for name in (*TABLES, "all"):
         if name != "all":
-            stories = [played(name, "drift", ROWS // WINDOWS, seed) for seed in range(seeds)]
-            every += stories
-        chapters = [c for story in (every if name == "all" else stories) for c in story.chapters]
-        count, found = len(chapters), sum(c.action == "retrain" for c in chapters)
+            actions = [
+                a
+                for seed in range(seeds)
+                for a in kept.get(f"{name}, seed {seed}", code, partial(list_actions, name, seed))
+            ]
+            every += actions
+        chosen = every if name == "all" else actions
+        count, found = len(chosen), chosen.count("retrain")
         low = beta.ppf(0.025, found, count - found + 1) if found else 0.0
         high = beta.ppf(0.975, found + 1, count - found)
-        stopped = sum(c.action == "stop" for c in chapters)
+        stopped = chosen.count("stop")
         print(f"| {name} | {count} | {found} | {stopped} | {found / count:.2%} | {low:.2%} to {high:.2%} |", flush=True)
 
 
@@ -94,11 +104,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=["known", "unchanged"], required=True)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--kept", type=Path, default=KEPT_FOLDER / "replay_changes.jsonl")
     chosen = parser.parse_args()
     if chosen.part == "known":
         known()
     else:
-        unchanged(chosen.seeds)
+        unchanged(chosen.seeds, KeptCells(chosen.kept))
 
 
 if __name__ == "__main__":

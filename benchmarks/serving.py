@@ -122,7 +122,7 @@ def _busy(process: psutil.Process) -> float:
 
 def bare(port: int) -> None:
     """Our service without the ledger; run in the project's folder."""
-    from windvane.ledger.privacy import PrivacyRules
+    from windvane.ledger.predictions import PrivacyRules
     from windvane.serving.http import access_control, server
     from windvane.serving.http.access_control import HostNames
     from windvane.serving.http.invocations import IdTimeColumns
@@ -134,18 +134,19 @@ def bare(port: int) -> None:
     listening = server.open_listening_socket("127.0.0.1", port, known)
     home = own.home / "serving"
     server.run_service(
-        own.ledger,
-        own.name,
-        home,
-        own.fetch,
+        server.ServedProject(
+            own.ledger,
+            own.name,
+            home,
+            own.fetch,
+            IdTimeColumns(),
+            PrivacyRules(),
+            lambda *_: None,  # type: ignore[arg-type, return-value]
+        ),
+        server.ServingRules(RolloutRule(), recorded=False),
         listening,
         known,
         HostNames("127.0.0.1"),
-        IdTimeColumns(),
-        PrivacyRules(),
-        lambda *_: None,  # type: ignore[arg-type, return-value]
-        RolloutRule(),
-        recorded=False,
     )
 
 

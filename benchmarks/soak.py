@@ -27,8 +27,8 @@ import psutil
 import scipy.stats
 
 from benchmarks.played import IGNORE, TARGET, TIME, prepare
-from tests.conftest import ROOT
-from tests.standing_up import Up, mine, standing, until
+from tests.support.projects import ROOT
+from tests.support.running_up import Up, mine, standing, until
 from windvane.ledger import database, windows
 
 # Minutes in which caches fill and allocators settle; fewer minutes behind them than LEAST say nothing.

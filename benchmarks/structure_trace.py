@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 
 from benchmarks.structure import ROOMS, ROOT
-from tests.conftest import Folder, quick_project
-from tests.served import serving
-from tests.tables_for_tests import houses
+from tests.support.projects import Folder, quick_project
+from tests.support.served_models import serving
+from tests.support.tables import houses
 
 LEARNED_ROWS, LATER_ROWS = 600, 90
 REQUESTS = 5

@@ -20,11 +20,9 @@ SWAPS, PAUSE = 50, 1.6
 
 def main() -> None:
     sys.path[0] = str(ROOT)  # benchmarks/serving.py has the name of a package
-    sys.path.insert(1, str(ROOT / "tests"))
     import json
 
-    from served import PROJECT, ROW, Site, made_project, serving
-
+    from tests.support.served_models import PROJECT, ROW, Site, made_project, serving
     from windvane.ledger import versions
 
     with tempfile.TemporaryDirectory() as name:

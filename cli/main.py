@@ -1,6 +1,4 @@
-"""The `windvane` command line: how commands are typed, what they print, and with which status they end.
-cli/commands.py does the work.
-"""
+"""The `windvane` command line: how commands are typed, and with which status they end. Imports a room only when its command runs."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ def main() -> None:
 
     \b
     A first lap on your own table:
-      windvane init houses.csv --target price    # writes params.yaml: look it through
+      windvane init houses.csv --target price    # writes params.yaml: review it
       windvane check                             # is everything there?
       windvane train                             # table -> deployed champion
       windvane score new.csv scored.csv          # predictions of the champion
@@ -48,7 +46,10 @@ def main() -> None:
 
 
 def _command(work: Callable[..., Any]) -> Callable[..., None]:
-    """Adds --project and --json, finds the project's folder (`root`), and turns errors into one message and an exit status."""
+    """Adds --project and --json, opens the project, and turns errors into one message and an exit status.
+
+    A command whose first parameter is `root` is given the project's folder instead: it works without a valid params.yaml.
+    """
 
     @click.option("--project", type=click.Path(path_type=Path), default=None, help=_PROJECT)
     @click.option(
@@ -56,25 +57,25 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
     )
     @functools.wraps(work)
     def run(project: Path | None, as_json: bool, **options: Any) -> None:
-        from windvane.tasks import process_environment
+        from windvane.tasks import errors, io, process_environment
         from windvane.tasks.console import Console
         from windvane.tasks.errors import WindvaneError
 
         process_environment.set_library_environment()
-        # Read when OpenMP is loaded; docs/decisions/0009-one-openmp-thread.md says what two threads cost.
+        # Read when OpenMP is loaded; docs/decisions/0009-one-openmp-thread.md: what two threads cost.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         # Processes that libraries start here must not import what lies in the user's folder.
         os.environ["PYTHONSAFEPATH"] = "1"
+        from windvane.tasks.project import Project
+
         try:
             root, options = process_environment.enter_project(project, options, new=work.__name__ == "init")
-            content = work(root=root, console=Console(as_json), **options)
-        except WindvaneError as e:
-            click.echo(f"windvane: {e}", err=True)
-            sys.exit(e.exit_code)
+            with Console(as_json) as console:
+                place = {"root": root} if work.__code__.co_varnames[0] == "root" else {"project": Project(root)}
+                content = work(**place, console=console, **options)
         except Exception as e:
-            from windvane.tasks import errors, io
-
-            if (known := errors.explain_disk_error(e, Path.cwd() / io.STATE_FOLDER)) is None:
+            known = e if isinstance(e, WindvaneError) else errors.explain_disk_error(e, Path.cwd() / io.STATE_FOLDER)
+            if known is None:
                 raise
             click.echo(f"windvane: {known}", err=True)
             sys.exit(known.exit_code)
@@ -83,7 +84,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
             sys.exit(130)
         if as_json and content is not None:
             click.echo(json.dumps(content, default=str))
-        if content is not None and content.get("ok") is False:  # `check` found something to mend
+        if content is not None and content.get("ok") is False:  # `check` found something to fix
             sys.exit(2)
 
     return run
@@ -100,7 +101,7 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--key", default=None, help="A growing column of a database: later only what is new is read.")
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:
-    """Look at TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
+    """Inspect TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
 
     \b
       windvane init houses.csv --target price
@@ -108,19 +109,18 @@ def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) 
       windvane init 's3://bucket/houses/' --target price
       windvane init 'postgresql://me:${PASSWORD}@host/db' --query 'SELECT * FROM houses' --key id --target price
     """
-    from windvane.cli import commands
+    from windvane.cli.commands import init_project
 
-    options["id"] = id_
-    return commands.run_init_command(root, table, options, console)
+    return init_project(root, table, {**options, "id": id_}, console)
 
 
 @main.command()
 @_command
 def check(root: Path, console: Any) -> Any:
-    """Say what is wrong with params.yaml, the source and the services, and what to do."""
-    from windvane.cli import commands
+    """Report what is wrong with params.yaml, the source and the services, and what to do."""
+    from windvane.cli.commands import check_project
 
-    return commands.run_check_command(root, console)
+    return check_project(root, console)
 
 
 @main.command()
@@ -132,18 +132,20 @@ def check(root: Path, console: Any) -> Any:
     help="search: algorithms and tuning anew; refit: the champion's configuration on newer rows.",
 )
 @click.option(
-    "--cause", default="by hand", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect."
+    "--cause", default="manual", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect."
 )
 @click.option("--trial-runs", is_flag=True, help="A run in MLflow for every trial too, below its candidate.")
 @_command
-def train(root: Path, depth: str, cause: str, trial_runs: bool, console: Any) -> Any:
+def train(project: Any, console: Any, **options: Any) -> Any:
     """One lap: ingest, validate, split, search, evaluate, gate, register, deploy.
 
-    A lap with nothing changed says so in a second. A killed lap goes on where it was. Two at once: the second waits.
+    A lap with nothing changed ends in a second. A killed lap goes on where it was. Two at once: the second waits.
     """
-    from windvane.cli import commands
+    from windvane.flows.lap.lap_runner import run_lap
 
-    return commands.run_train_command(root, cause, depth, trial_runs, console)
+    outcome = run_lap(project, console=console, **options)
+    assert outcome is not None  # only a decision's lap may find that there is nothing to do
+    return outcome.to_json()
 
 
 @main.command()
@@ -151,63 +153,63 @@ def train(root: Path, depth: str, cause: str, trial_runs: bool, console: Any) ->
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--log", is_flag=True, help="Record every prediction in the ledger, as the scoring service does.")
 @_command
-def score(root: Path, source: Path, target: Path, log: bool, console: Any) -> Any:
+def score(project: Any, source: Path, target: Path, log: bool, console: Any) -> Any:
     """Predictions of the champion for the rows of IN, written to OUT (CSV or Parquet, by their endings).
 
     Of any size: a piece is in memory at a time, and after a kill the same command goes on where it was. OUT appears whole
     or not at all.
     """
-    from windvane.cli import commands
+    from windvane.flows.scoring import score_file
 
-    return commands.run_score_command(root, source, target, log, console)
+    return score_file(project, source, target, log, console)
 
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_command
-def labels(root: Path, file: Path, console: Any) -> Any:
-    """Hand in ground truth that arrived later: FILE has columns id, label, and at (when it became known) if you like.
+def labels(project: Any, file: Path, console: Any) -> Any:
+    """Record labels that arrived later: FILE has columns id, label, and at (when it became known) if you like.
 
     All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
     latest `at` counts, in whatever order they arrive.
     """
-    from windvane.cli import commands
+    from windvane.cli.commands import import_labels
 
-    return commands.run_labels_command(root, file, console)
+    return import_labels(project, file, console)
 
 
 @main.command()
 @click.option("--wait", is_flag=True, help="Wait for the lap that the automation of `windvane up` starts.")
-@click.option("--acknowledge", is_flag=True, help="The data that looked broken are right as they are: go on with them.")
+@click.option("--acknowledge", is_flag=True, help="The data that seemed broken are right as they are: go on with them.")
 @_command
-def monitor(root: Path, wait: bool, acknowledge: bool, console: Any) -> Any:
-    """Look at the newest window of production, decide, and teach again if that is worth it.
+def monitor(project: Any, wait: bool, acknowledge: bool, console: Any) -> Any:
+    """Check the newest window of production, decide, and retrain if that is worth it.
 
     \b
     Rows come from the ledger's predictions, and where there are none from the source.
-    The same data again is no new look. What broke is a person's matter: mend it, or
+    The same data again is no new check. What broke is a person's matter: fix it, or
       windvane monitor --acknowledge
     """
-    from windvane.cli import commands
+    from windvane.flows.monitoring import monitor_production
 
-    return commands.run_monitor_command(root, wait, acknowledge, console)
+    return monitor_production(project, console, wait=wait, acknowledge=acknowledge)
 
 
 @main.command()
 @click.option("--host", default=None, help="Instead of serve.host of params.yaml.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of serve.port; 0: a free one.")
 @_command
-def serve(root: Path, host: str | None, port: int | None, console: Any) -> Any:
-    """Answer over HTTP with the champion, and with the next one as soon as it is promoted. Ctrl-C stops.
+def serve(project: Any, host: str | None, port: int | None, console: Any) -> Any:
+    """Predict over HTTP with the champion, and with the next one as soon as it is promoted. Ctrl-C stops.
 
     \b
       curl -s localhost:8000/model
       curl -s localhost:8000/invocations -H 'Content-Type: application/json' \\
         -d '{"dataframe_records": [{"size": 100, "town": "Ulm"}]}'
     """
-    from windvane.cli import commands
+    from windvane.flows.services.scoring_service import run_scoring_service
 
-    return commands.run_serve_command(root, host, port, console)
+    return run_scoring_service(project, host, port, console)
 
 
 @main.command()
@@ -219,15 +221,15 @@ def serve(root: Path, host: str | None, port: int | None, console: Any) -> Any:
     help="events: the watch's present is the newest event that the ledger has seen, so that history can be played.",
 )
 @_command
-def up(root: Path, clock: str, console: Any) -> Any:
+def up(project: Any, clock: Any, console: Any) -> Any:
     """Everything at once: MLflow UI, Prefect server and UI, scoring service, schedules, the drift automation.
 
     Starts and watches them, starts again what dies, and stops all of it on Ctrl-C. What MLFLOW_TRACKING_URI and
     PREFECT_API_URL name as running elsewhere is used, not started. With --json the object is printed once all is ready.
     """
-    from windvane.cli import commands
+    from windvane.flows.services.up import run_all_services
 
-    return commands.run_up_command(root, clock, console)
+    run_all_services(project, clock, console)
 
 
 @main.command()
@@ -235,14 +237,14 @@ def up(root: Path, clock: str, console: Any) -> Any:
     "--renew", is_flag=True, help="A new one; what runs keeps the old one until `windvane up` is started again."
 )
 @_command
-def secret(root: Path, renew: bool, console: Any) -> Any:
+def secret(project: Any, renew: bool, console: Any) -> Any:
     """Print the links that open MLflow's and Prefect's pages, and the project's secret, which every program needs for them.
 
-    It lies in .windvane/secret, readable by its owner alone. Whoever has it can run code on this machine.
+    It lies in .windvane/secret, readable by its owner alone. Anyone who has it can run code on this machine.
     """
-    from windvane.cli import commands
+    from windvane.flows.services.up_state import show_secret
 
-    return commands.run_secret_command(root, renew, console)
+    return show_secret(project, renew, console)
 
 
 @main.command()
@@ -251,16 +253,16 @@ def secret(root: Path, renew: bool, console: Any) -> Any:
     "--where", default=None, metavar="COLUMN=VALUE", help="Every id whose input was so, also where it is hashed."
 )
 @_command
-def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Any) -> Any:
+def erase(project: Any, ids: tuple[str, ...], where: str | None, console: Any) -> Any:
     """Erase what the ledger holds of one subject: predictions and labels. It cannot be undone.
 
     \b
       windvane erase --id 4711
       windvane erase --where customer=7
     """
-    from windvane.cli import commands
+    from windvane.cli.commands import erase_from_ledger
 
-    return commands.run_erase_command(root, ids, where, console)
+    return erase_from_ledger(project, ids, where, console)
 
 
 @main.command()
@@ -282,19 +284,17 @@ def erase(root: Path, ids: tuple[str, ...], where: str | None, console: Any) -> 
 )
 @click.option("--drift", is_flag=True, help="Play policies that need drift alarms, too: takes minutes the first time.")
 @_command
-def backtest(
-    root: Path, window: str | None, cost: float | None, delay: int | None, apply: bool, drift: bool, console: Any
-) -> Any:
-    """Play several retraining policies over the table's own history and say which to use.
+def backtest(project: Any, console: Any, **options: Any) -> Any:
+    """Play several retraining policies over the table's own history and report which to use.
 
-    The champion's configuration is taught before every window and scored on all later ones; a policy sees only what was known
-    at the time. Taught on all rows, and with split.strategy time also on the last windows, and on both (unless rare classes are
+    The champion's configuration is trained before every window and scored on all later ones; a policy sees only what was known
+    at the time. Trained on all rows, and with split.strategy time also on the last windows, and on both (unless rare classes are
     treated). Compared with the cheapest schedule in hindsight; chosen on the first half of the history, reported on the rest.
     Windows twice to four times as long are tried too, at the same price of a lap, without another fit.
     """
-    from windvane.cli import commands
+    from windvane.flows.replay.policy_backtest import backtest_table
 
-    return commands.run_backtest_command(root, window, cost, delay, apply, drift, console)
+    return backtest_table(project, console=console, **options)
 
 
 @main.command()
@@ -307,11 +307,11 @@ def backtest(
 @click.option("--cost", type=float, default=None, help="Of a lap, in windows' losses; else retrain.cost.")
 @click.option("--search", is_flag=True, help="Search anew where a real lap would; else every lap is a refit.")
 @_command
-def replay(root: Path, console: Any, **options: Any) -> Any:
+def replay(project: Any, console: Any, **options: Any) -> Any:
     """See on your own table whether, when and why Windvane would have retrained, and what that would have saved.
 
-    Plays the table through the whole loop in the order of time: a champion is taught on the first quarter; then, window by window,
-    it answers, labels arrive, the watch looks and decides, and a new model is taught, judged, promoted or refused. Nothing is
+    Plays the table through the whole loop in the order of time: a champion is trained on the first quarter; then, window by window,
+    it predicts, labels arrive, monitoring checks and decides, and a new model is trained, judged, promoted or refused. Nothing is
     seen before its time. No servers, no waiting; what serves now is not touched.
 
     \b
@@ -319,9 +319,9 @@ def replay(root: Path, console: Any, **options: Any) -> Any:
       windvane replay --policy drift --window 7d   # what if
       windvane replay --from 2010-01-01 --delay 14d
     """
-    from windvane.cli import commands
+    from windvane.flows.replay.history_replay import ReplayOptions, replay_and_report
 
-    return commands.run_replay_command(root, options, console)
+    return replay_and_report(project, ReplayOptions(**options), console)
 
 
 @main.command()
@@ -329,46 +329,46 @@ def replay(root: Path, console: Any, **options: Any) -> Any:
 @_command
 def stage(root: Path, name: str, console: Any) -> Any:
     """Run one stage of dvc.yaml: what `dvc repro` calls. A lap runs the stages by itself."""
-    from windvane.tasks import project_files as stages
+    from windvane.tasks.project_files import run_stage
 
-    stages.run_stage(name, root)
+    run_stage(name, root)
 
 
 @main.command()
 @_command
-def status(root: Path, console: Any) -> Any:
+def status(project: Any, console: Any) -> Any:
     """Which version serves and why, how the last lap ended, what the watch saw last, and what runs next."""
-    from windvane.cli import commands
+    from windvane.cli.status import show_status
 
-    return commands.run_status_command(root, console)
+    return show_status(project, console)
 
 
 @main.command()
 @_command
-def versions(root: Path, console: Any) -> Any:
+def versions(project: Any, console: Any) -> Any:
     """Every version with its verdict, its metric, why and when it was made, and who serves."""
-    from windvane.cli import commands
+    from windvane.cli.status import show_versions
 
-    return commands.run_versions_command(root, console)
+    return show_versions(project, console)
 
 
 @main.command()
 @click.argument("version", type=int)
 @_command
-def promote(root: Path, version: int, console: Any) -> Any:
-    """Make VERSION the champion by hand. Its bytes and answers are checked first; the ledger keeps who it replaced."""
-    from windvane.cli import commands
+def promote(project: Any, version: int, console: Any) -> Any:
+    """Make VERSION the champion manually. Its bytes and predictions are checked first; the ledger keeps who it replaced."""
+    from windvane.cli.commands import promote_version
 
-    return commands.run_promote_command(root, version, console)
+    return promote_version(project, version, console)
 
 
 @main.command()
 @_command
-def rollback(root: Path, console: Any) -> Any:
+def rollback(project: Any, console: Any) -> Any:
     """Put back the champion before this one."""
-    from windvane.cli import commands
+    from windvane.cli.commands import roll_back_version
 
-    return commands.run_rollback_command(root, console)
+    return roll_back_version(project, console)
 
 
 @main.command()
@@ -381,7 +381,7 @@ def rollback(root: Path, console: Any) -> Any:
 )
 @click.option("--dry-run", is_flag=True, help="Show what would go, and delete nothing.")
 @_command
-def clean(root: Path, keep: int | None, dry_run: bool, console: Any) -> Any:
+def clean(project: Any, keep: int | None, dry_run: bool, console: Any) -> Any:
     """Delete what refused and old versions left, and caches that were not used for a month.
 
     Never what serves or can be rolled back to, nor any record, verdict, prediction or label. A version whose model files
@@ -391,9 +391,11 @@ def clean(root: Path, keep: int | None, dry_run: bool, console: Any) -> Any:
       windvane clean --dry-run
       windvane clean --versions 10
     """
-    from windvane.cli import commands
+    from windvane.flows.cleanup import clean_project
+    from windvane.flows.orchestration.libraries import silence_libraries
 
-    return commands.run_clean_command(root, keep, dry_run, console)
+    silence_libraries()
+    return clean_project(project, keep, dry_run, console)
 
 
 def program() -> None:

@@ -8,9 +8,12 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+from cronsim import CronSim
+
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
-from windvane.ledger.versions import GateJudgement, Promotion, Version
+from windvane.ledger.versions import GateJudgement, Version
+from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.console import Console, format_metric, format_table
 from windvane.tasks.project import Project
 from windvane.tasks.stores import mlflow_store
@@ -20,15 +23,12 @@ from windvane.tasks.stores.mlflow_client import CHALLENGER_ALIAS, CHAMPION_ALIAS
 def show_status(project: Project, console: Console) -> dict[str, Any]:
     """The project's state as plain values, and as a few lines for people."""
     engine, name = project.ledger, project.name
-    champion, last, lap = (
-        versions.find_champion(engine, name),
-        versions.find_last_promotion(engine, name),
-        laps.find_newest_lap(engine, name),
-    )
+    champion, last = versions.find_champion(engine, name), versions.find_last_promotion(engine, name)
+    lap = laps.find_newest_lap(engine, name)
     shown: dict[str, Any] | None = None
     if champion is not None and last is not None:
         age = datetime.now(UTC) - datetime.fromisoformat(last.promoted)
-        summary = champion.facts["summary"]
+        summary = champion.facts.summary
         shown = {
             "version": champion.version,
             "since": last.promoted,
@@ -38,40 +38,37 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
             "taught_until": champion.taught_until,
             "data_version": champion.data_version,
             "run_id": champion.run_id,
-            "metric": champion.facts["metric"],
+            "metric": champion.facts.metric,
             "test": summary["test"],
             "candidate": summary["chosen"],
         }
-        console.say(
+        console.print(
             f"  champion: version {champion.version} ({summary['chosen']}), since {last.promoted[:19]}Z, {last.cause}"
         )
-        console.say(f"    why: {last.reason}")
+        console.print(f"    why: {last.reason}")
         low, high = summary["interval"]
-        console.say(
-            f"    test {shown['metric']}: {format_metric(summary['test'])} (95 % interval {format_metric(low)} to {format_metric(high)})"
-        )
-        console.say(
-            f"    data version {champion.data_version}"
-            + (f", taught until {champion.taught_until}" if champion.taught_until else "")
-        )
+        interval = f"(95 % interval {format_metric(low)} to {format_metric(high)})"
+        console.print(f"    test {shown['metric']}: {format_metric(summary['test'])} {interval}")
+        until = f", trained until {champion.taught_until}" if champion.taught_until else ""
+        console.print(f"    data version {champion.data_version}{until}")
     else:
-        console.say("  no champion yet; next: windvane train")
+        console.print("  no champion yet; next: windvane train")
     lapped = None
     if lap is not None:
         outcome = lap.outcome or {}
         lapped = {"lap": lap.id, "cause": lap.cause, "state": lap.state, "started": lap.started, "ended": lap.ended}
         lapped |= {"verdict": outcome.get("verdict"), "reason": outcome.get("reason")}
-        said = f": {outcome['verdict']}: {outcome['reason']}" if outcome else ""
-        console.say(f"  last lap: {lap.cause}, {lap.started[:19]}Z, {lap.state}{said}")
+        parts = f": {outcome['verdict']}: {outcome['reason']}" if outcome else ""
+        console.print(f"  last lap: {lap.cause}, {lap.started[:19]}Z, {lap.state}{parts}")
     up = up_state.read_running_up(project.home)
-    stands = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
+    running = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
     if up is not None:
-        console.say(f"  up: {', '.join(f'{name} {at}' for name, at in stands.items())}; process {up.holder.pid}")
+        console.print(f"  up: {', '.join(f'{name} {at}' for name, at in running.items())}; process {up.holder.pid}")
     services = {
         "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
-        "mlflow": stands.get("mlflow")
+        "mlflow": running.get("mlflow")
         or mlflow_store.redact_address(project.tracking_uri or str(project.home / "mlflow.db")),
-        "prefect": stands.get("prefect") or os.environ.get("PREFECT_API_URL") or "started by each lap",
+        "prefect": running.get("prefect") or os.environ.get("PREFECT_API_URL") or "started by each lap",
         "serving": _show_service(project, console),
     }
     return {
@@ -85,19 +82,19 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
 
 
 def _show_last_window(project: Project, console: Console) -> dict[str, Any] | None:
-    """The window that was looked at last."""
+    """The window that was checked last."""
     seen = windows.find_newest_window(project.ledger, project.name)
     if seen is None:
         return None
-    alarm, note = seen.look["drift"]["alarm"], seen.look["drift"]["note"]
-    columns = list(dict.fromkeys(f["column"] for f in seen.look["drift"]["findings"] if f["alarm"]))
-    console.say(
+    check = WindowAssessment.from_json(seen.look)
+    alarm, note, columns = check.drift.alarm, check.drift.note, list(check.drift.columns)
+    console.print(
         f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
-        f"version {seen.version}: {note if alarm is None else seen.look['diagnosis']['change']}"
+        f"version {seen.version}: {note if alarm is None else check.diagnosis.change}"
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
-    told = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
-    return told | {"closed": seen.closed, "alarm": alarm, "columns": columns, "note": note, "looked": seen.looked}
+    facts = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
+    return facts | {"closed": seen.closed, "alarm": alarm, "columns": columns, "note": note, "looked": seen.looked}
 
 
 def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | None:
@@ -106,42 +103,40 @@ def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | 
     if one is None:
         return None
     came = f" ({one.state}{f': {one.note}' if one.note else ''})" if one.action != "wait" else ""
-    console.say(f"  last decision: {one.action}, {one.recorded[:19]}Z{came}: {one.reason}")
+    console.print(f"  last decision: {one.action}, {one.recorded[:19]}Z{came}: {one.reason}")
     names = ("id", "action", "reason", "state", "note", "at", "recorded", "version", "depth", "remedy", "gain", "cost")
     return {name: getattr(one, name) for name in (*names, "realised", "known_until", "made")}
 
 
 def _show_next_runs(project: Project, console: Console) -> dict[str, Any]:
-    """What runs next by itself: what is owed, and the schedules, where `windvane up` runs."""
-    from cronsim import CronSim
-
+    """What runs next by itself: what is pending, and the schedules, where `windvane up` runs."""
     up = up_state.read_running_up(project.home)
-    owed, schedule = decisions.find_pending_retraining(project.ledger, project.name), project.settings.schedule
-    told: dict[str, Any] = {"up": up is not None, "owed": None if owed is None else owed.id}
+    pending, schedule = decisions.find_pending_retraining(project.ledger, project.name), project.settings.schedule
+    facts: dict[str, Any] = {"up": up is not None, "owed": None if pending is None else pending.id}
     for name, cron in (("monitor", schedule.monitor), ("train", schedule.train)):
-        told[name] = None
+        facts[name] = None
         if up is not None and cron is not None:
-            told[name] = cron if up.clock == "events" else next(CronSim(cron, datetime.now(UTC))).isoformat()
-    said = [f"a retraining is owed ({owed.state})"] if owed is not None else []
-    said += [f"{name} {told[name]}" for name in ("monitor", "train") if told[name]]
+            facts[name] = cron if up.clock == "events" else next(CronSim(cron, datetime.now(UTC))).isoformat()
+    parts = [f"a retraining is pending ({pending.state})"] if pending is not None else []
+    parts += [f"{name} {facts[name]}" for name in ("monitor", "train") if facts[name]]
     if up is None:
-        said.append("nothing by itself; windvane monitor looks now, windvane up looks on schedule")
-    console.say(f"  next: {'; '.join(said)}")
-    return told
+        parts.append("nothing by itself; windvane monitor checks now, windvane up checks on schedule")
+    console.print(f"  next: {'; '.join(parts)}")
+    return facts
 
 
 def _show_service(project: Project, console: Console) -> Any:
-    """What a running scoring service said last; None when none runs on this machine."""
+    """The last state of a running scoring service; None when none runs on this machine."""
     from windvane.serving.service_state import read_service_state
 
-    told = read_service_state(project.home / "serving")
-    if told is not None:
-        console.say(
-            f"  service: version {told['version']} answers since {str(told['since'])[:19]}Z, process {told['pid']}"
+    facts = read_service_state(project.home / "serving")
+    if facts is not None:
+        console.print(
+            f"  service: version {facts['version']} serving since {str(facts['since'])[:19]}Z, process {facts['pid']}"
         )
-        if told["refused"]:
-            console.say(f"    it refused version {told['refused']['version']}: {told['refused']['reason']}")
-    return told
+        if facts["refused"]:
+            console.print(f"    it refused version {facts['refused']['version']}: {facts['refused']['reason']}")
+    return facts
 
 
 # Characters of a cause on the screen; the JSON has all of it.
@@ -151,57 +146,45 @@ CAUSE_WIDTH_CHARACTERS = 44
 def show_versions(project: Project, console: Console) -> dict[str, Any]:
     """All versions of the project, the newest last, as plain values and as a table for people."""
     engine, name = project.ledger, project.name
-    known, moves, judged = (
-        versions.list_versions(engine, name),
-        versions.list_promotions(engine, name),
-        versions.read_newest_judgements(engine, name),
-    )
-    causes, serving = laps.read_lap_causes(engine, name), find_version_roles(known, moves)
+    known, moves = versions.list_versions(engine, name), versions.list_promotions(engine, name)
+    judged, causes = versions.read_newest_judgements(engine, name), laps.read_lap_causes(engine, name)
+    # When each version was promoted last.
+    promoted = {move.to_version: move.promoted for move in moves}
+    # As MLflow's aliases show: the newest version is challenger until it is promoted.
+    serving = {known[-1].version: CHALLENGER_ALIAS} if known and known[-1].version not in promoted else {}
+    if moves:
+        serving[moves[-1].to_version] = CHAMPION_ALIAS
     content = [
-        _describe_version(one, judged.get(one.version), causes.get(one.run_id), serving.get(one.version), moves)
+        {
+            **_describe_version(one, judged.get(one.version)),
+            "serves": serving.get(one.version),
+            "cause": causes.get(one.run_id),
+            "promoted": promoted.get(one.version),
+        }
         for one in known
     ]
     if content:
         some_deleted = any(one["collected"] for one in content)
-        console.say(format_table([_row(one, some_deleted) for one in content]))
+        console.print(format_table([_row(one, some_deleted) for one in content]))
     else:
-        console.say("  no version yet; next: windvane train")
+        console.print("  no version yet; next: windvane train")
     return {"versions": content}
 
 
-def find_version_roles(known: tuple[Version, ...], moves: tuple[Promotion, ...]) -> dict[int, str]:
-    """Who is champion, and who challenger, as MLflow's aliases say: the newest version is that until it is promoted."""
-    found = {moves[-1].to_version: CHAMPION_ALIAS} if moves else {}
-    newest = known[-1].version if known else None
-    if newest is not None and newest not in {move.to_version for move in moves}:
-        found[newest] = CHALLENGER_ALIAS
-    return found
-
-
-def _describe_version(
-    version: Version,
-    judgement: GateJudgement | None,
-    cause: str | None,
-    serves: str | None,
-    moves: tuple[Promotion, ...],
-) -> dict[str, Any]:
-    summary = version.facts["summary"]
+def _describe_version(version: Version, judgement: GateJudgement | None) -> dict[str, Any]:
+    summary = version.facts.summary
     low, high = summary["interval"]
-    told = {} if judgement is None else judgement.verdict.get("outcome", {})
-    promoted = [move.promoted for move in moves if move.to_version == version.version]
+    verdict = {} if judgement is None else judgement.verdict
     return {
         "version": version.version,
-        "serves": serves,
         "verdict": None if judgement is None else "promoted" if judgement.accepted else "refused",
-        "reason": told.get("reason") or (None if judgement is None else judgement.verdict.get("reason")),
+        "reason": verdict.get("outcome", {}).get("reason") or verdict.get("reason"),
         "candidate": summary["chosen"],
-        "metric": version.facts["metric"],
+        "metric": version.facts.metric,
         "value": summary["test"],
         "low": low,
         "high": high,
-        "cause": cause,
         "registered": version.registered,
-        "promoted": promoted[-1] if promoted else None,
         "collected": version.collected,
         "data_version": version.data_version,
         "run_id": version.run_id,

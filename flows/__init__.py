@@ -1,1 +1,1 @@
-"""Order and decisions: what happens, when, and with how many retries. The only room that imports Prefect."""
+"""Order and decisions: what happens, when, and with how many retries. The only package that imports Prefect."""

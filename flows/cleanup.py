@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from windvane.serving.model_cache import CACHED_VERSIONS as SERVING_COPIES
 from windvane.tasks.console import Console
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.project import Project
-from windvane.tasks.stores import mlflow_store, model_files
+from windvane.tasks.stores import mlflow_client, mlflow_store, model_files
 
 DAY_SECONDS = 86_400
 # Unused for so long, what only saves time may go. A download is used within minutes.
@@ -56,32 +57,28 @@ class CleanupResult:
 def clean_project(project: Project, keep: int | None, dry_run: bool, console: Console) -> dict[str, Any]:
     """Delete what may go, or with `dry_run` only show it. `keep`: how many versions' model files stay; None: retention.versions."""
     keep = project.settings.retention.versions if keep is None else keep
-
-    def waiting(holder: laps.LeaseHolder) -> None:
-        console.say(f"waiting for {holder}")
-
-    with laps.hold_lease(project.ledger, project.name, "windvane clean", waiting) as lease:
+    engine, name = project.ledger, project.name
+    with laps.hold_lease(engine, name, "windvane clean", lambda held: console.print(f"waiting for {held}")) as lease:
         cleaned = CleanupResult(list(find_deletable_items(project, keep)))
         if not dry_run:
             _delete(project, lease, cleaned)
     for item in cleaned.found if dry_run else cleaned.deleted:
-        console.say(f"  {format_megabytes(item.bytes):>9}  {item.what}: {item.place}")
+        console.print(f"  {format_megabytes(item.bytes):>9}  {item.what}: {item.place}")
     for one in cleaned.left:
-        console.say(f"  left: {one['place']}: {one['why']}")
+        console.print(f"  left: {one['place']}: {one['why']}")
+    found = sum(item.bytes for item in cleaned.found)
     if dry_run:
-        console.say(
-            f"  {format_megabytes(sum(item.bytes for item in cleaned.found))} would be freed; nothing was deleted"
-        )
+        console.print(f"  {format_megabytes(found)} would be freed; nothing was deleted")
     else:
-        console.say(f"  {format_megabytes(cleaned.freed)} freed")
+        console.print(f"  {format_megabytes(cleaned.freed)} freed")
     if keep is None:
-        console.say(
+        console.print(
             "  model files of all versions stay (retention.versions is null); to keep those of the newest 10: "
             "windvane clean --versions 10"
         )
     return {
         "freed": cleaned.freed,
-        "found": sum(item.bytes for item in cleaned.found),
+        "found": found,
         "dry_run": dry_run,
         "versions": [item.version for item in cleaned.deleted if item.version is not None],
         "items": [asdict(item) for item in cleaned.found],
@@ -90,29 +87,27 @@ def clean_project(project: Project, keep: int | None, dry_run: bool, console: Co
 
 
 def clean_after_lap(project: Project, lease: Lease, keep: int, console: Console) -> None:
-    """The same at the end of a lap that has finished, told in one line where model files went."""
+    """The same at the end of a lap that has finished, reported in one line where model files went."""
     try:
         cleaned = CleanupResult(list(find_deletable_items(project, keep)))
         _delete(project, lease, cleaned)
     except WindvaneError as e:  # the lap is over and recorded
-        console.say(f"  note: nothing was cleaned up: {e}")
+        console.print(f"  note: nothing was cleaned up: {e}")
         return
     numbers = ", ".join(str(item.version) for item in cleaned.deleted if item.version is not None)
     if numbers:
-        console.say(
+        console.print(
             f"  note: deleted the model files of version {numbers} (retention.versions: {keep}): "
             f"{format_megabytes(cleaned.freed)} freed"
         )
     for one in cleaned.left:
-        console.say(f"  note: left {one['place']}: {one['why']}")
+        console.print(f"  note: left {one['place']}: {one['why']}")
 
 
 def find_deletable_items(project: Project, keep: int | None) -> Iterator[DeletableItem]:
     """What may be deleted. Call while holding the lease."""
-    known, moves = (
-        versions.list_versions(project.ledger, project.name),
-        versions.list_promotions(project.ledger, project.name),
-    )
+    known = versions.list_versions(project.ledger, project.name)
+    moves = versions.list_promotions(project.ledger, project.name)
     judged = versions.read_newest_judgements(project.ledger, project.name)
     if keep is not None:
         safe = find_protected_versions(known, moves, judged.keys(), keep)
@@ -120,17 +115,38 @@ def find_deletable_items(project: Project, keep: int | None) -> Iterator[Deletab
             if version.version not in safe and (item := _model_files(project, version)) is not None:
                 yield item
     champions = trace_rollback_chain(moves)[:SERVING_COPIES]
-    yield from _copies(project, {*champions, *(moves[-1:] and [moves[-1].from_version])})
-    finished = {one.fingerprint for one in known if one.version in judged}
-    yield from _find_items(project, "laps", "work folder of a lap that has ended", lambda path: path.name in finished)
-    yield from _downloads(project, [one for one in known if one.version in champions])
-    yield from _find_items(
-        project,
-        "scoring",
-        "pieces of a `windvane score` that was stopped",
-        lambda path: _is_unused(path, CACHE_AGE_SECONDS),
+    wanted, fetched = (
+        {*champions, *(move.from_version for move in moves[-1:])},
+        _name_downloads(project, known, champions),
     )
-    yield from _caches(project, champions[0] if champions else None)
+    finished, keeps = {one.fingerprint for one in known if one.version in judged}, project.settings.ledger.keeps
+    watched = f"source-{champions[0] if champions else None}"
+
+    def is_spare_copy(path: Path) -> bool:
+        # What a fetch just writes is left alone.
+        part = path.name.startswith(".") and path.suffix == ".part" and _is_unused(path, DOWNLOAD_AGE_SECONDS)
+        return part or (path.name.isdigit() and int(path.name) not in wanted)
+
+    def is_spare_download(path: Path) -> bool:
+        return path.name not in fetched and path.suffix != ".lock" and _is_unused(path, DOWNLOAD_AGE_SECONDS)
+
+    def is_old_cache(path: Path) -> bool:
+        return path.suffix in (".json", ".skops") and _is_unused(path, CACHE_AGE_SECONDS)
+
+    def is_other_watch(path: Path) -> bool:
+        return path.name.startswith("source-") and path.stem != watched and path.is_file()
+
+    find = partial(_find_items, project)
+    yield from find("serving", "the service's copy", is_spare_copy)
+    yield from find("laps", "work folder of a lap that has ended", lambda path: path.name in finished)
+    yield from find("downloads", "copy of what lies in MLflow", is_spare_download)
+    stopped = "pieces of a `windvane score` that was stopped"
+    yield from find("scoring", stopped, lambda path: _is_unused(path, CACHE_AGE_SECONDS))
+    yield from find("history", "cache of the history", is_old_cache, "**/*")
+    yield from find("watch", "rows of an earlier champion's watch", is_other_watch)
+    if keeps is not None:
+        expired = "page of a window older than ledger.keep"
+        yield from find("watch/reports", expired, lambda path: _is_unused(path, keeps.total_seconds()))
 
 
 def find_protected_versions(
@@ -161,11 +177,11 @@ def _delete(project: Project, lease: Lease, cleaned: CleanupResult) -> None:
         if item.version is None:
             why = _remove(project.root / item.place)
         else:
-            # On record first: from here on nobody can promote it.
+            # Recorded first: from here on it cannot be promoted.
             if not versions.record_deleted_files(project.ledger, lease, item.version, now_timestamp()):
                 cleaned.left.append({"place": item.place, "why": f"version {item.version} serves by now"})
                 continue
-            why = _remove_model(project, item)
+            why = _remove_model(project, item.place)
             if why is not None:
                 versions.record_deleted_files(project.ledger, lease, item.version, None)
         if why is None:
@@ -175,8 +191,6 @@ def _delete(project: Project, lease: Lease, cleaned: CleanupResult) -> None:
     numbers = [item.version for item in cleaned.deleted if item.version is not None]
     # Where there is no store yet, none is made for this.
     if numbers and (project.tracking_uri is not None or (project.home / "mlflow.db").exists()):
-        from windvane.tasks.stores import mlflow_client
-
         try:
             for number in numbers:
                 mlflow_client.describe_registered_version(
@@ -187,30 +201,20 @@ def _delete(project: Project, lease: Lease, cleaned: CleanupResult) -> None:
 
 
 def _model_files(project: Project, version: Version) -> DeletableItem | None:
-    """A version's model files where they are still there; of a store elsewhere only once: asking it costs seconds."""
-    uri = version.model_uri
+    """A version's model files where they are still there; of a store elsewhere only once: querying it costs seconds."""
+    uri, what = version.model_uri, f"model files of version {version.version}"
     if (path := mlflow_store.find_local_path(uri)) is not None:
         path = project.root / path
-        return DeletableItem(_named(version), uri, _size(path), version.version) if path.exists() else None
+        return DeletableItem(what, uri, _size(path), version.version) if path.exists() else None
     if version.collected is not None:
         return None
-    from windvane.tasks.stores import mlflow_client
-
-    return DeletableItem(
-        _named(version), uri, mlflow_client.measure_artifacts(uri, project.tracking_uri), version.version
-    )
+    return DeletableItem(what, uri, mlflow_client.measure_artifacts(uri, project.tracking_uri), version.version)
 
 
-def _named(version: Version) -> str:
-    return f"model files of version {version.version}"
-
-
-def _remove_model(project: Project, item: DeletableItem) -> str | None:
-    if (path := mlflow_store.find_local_path(item.place)) is not None:
+def _remove_model(project: Project, place: str) -> str | None:
+    if (path := mlflow_store.find_local_path(place)) is not None:
         return _remove(project.root / path)
-    from windvane.tasks.stores import mlflow_client
-
-    return mlflow_client.delete_artifacts(item.place, project.tracking_uri)
+    return mlflow_client.delete_artifacts(place, project.tracking_uri)
 
 
 def _remove(path: Path) -> str | None:
@@ -225,53 +229,19 @@ def _remove(path: Path) -> str | None:
     return None
 
 
-def _copies(project: Project, wanted: set[int | None]) -> Iterator[DeletableItem]:
-    """The service's copies of versions that it will not be asked for. What a fetch just writes is left alone."""
-    for path in _entries(project, "serving"):
-        old = path.name.isdigit() and int(path.name) not in wanted
-        part = path.name.startswith(".") and path.suffix == ".part" and _is_unused(path, DOWNLOAD_AGE_SECONDS)
-        if old or part:
-            yield _item(project, "the service's copy", path)
+def _name_downloads(project: Project, known: tuple[Version, ...], champions: list[int]) -> set[str]:
+    """Names of the copies of what lies elsewhere that stay: models and held-out rows of the champions that the service keeps too."""
+    models = [one.model_uri for one in known if one.version in champions]
+    records = [mlflow_store.join_address(mlflow_store.get_parent_address(one), "record.parquet") for one in models]
+    return {model_files.locate_artifact_copy(one, project.home / "downloads").name for one in models + records}
 
 
-def _downloads(project: Project, serving: list[Version]) -> Iterator[DeletableItem]:
-    """Copies of artifacts that lie elsewhere, but for the models and held-out rows of the champions that the service keeps too."""
-    folder = project.home / "downloads"
-    addressed = [one.model_uri for one in serving]
-    addressed += [
-        mlflow_store.join_address(mlflow_store.get_parent_address(one), "record.parquet") for one in addressed
-    ]
-    wanted = {model_files.locate_artifact_copy(one, folder).name for one in addressed}
-    for path in _entries(project, "downloads"):
-        if path.name not in wanted and path.suffix != ".lock" and _is_unused(path, DOWNLOAD_AGE_SECONDS):
-            yield _item(project, "copy of what lies in MLflow", path)
-
-
-def _caches(project: Project, champion: int | None) -> Iterator[DeletableItem]:
-    """What replay, backtest and the watch keep to be faster, and pages of windows that the ledger has let go."""
-    for path in _entries(project, "history", "**/*"):
-        if path.suffix in (".json", ".skops") and _is_unused(path, CACHE_AGE_SECONDS):
-            yield _item(project, "cache of the history", path)
-    for path in _entries(project, "watch"):
-        if path.name.startswith("source-") and path.stem != f"source-{champion}" and path.is_file():
-            yield _item(project, "rows of an earlier champion's watch", path)
-    keeps = project.settings.ledger.keeps
-    if keeps is not None:
-        for path in _entries(project, "watch/reports"):
-            if _is_unused(path, keeps.total_seconds()):
-                yield _item(project, "page of a window older than ledger.keep", path)
-
-
-def _find_items(project: Project, folder: str, what: str, which: Any) -> Iterator[DeletableItem]:
-    return (_item(project, what, path) for path in _entries(project, folder) if which(path))
-
-
-def _entries(project: Project, folder: str, pattern: str = "*") -> list[Path]:
-    return sorted((project.home / folder).glob(pattern))
-
-
-def _item(project: Project, what: str, path: Path) -> DeletableItem:
-    return DeletableItem(what, path.relative_to(project.root).as_posix(), _size(path))
+def _find_items(
+    project: Project, folder: str, what: str, goes: Callable[[Path], bool], pattern: str = "*"
+) -> Iterator[DeletableItem]:
+    for path in sorted((project.home / folder).glob(pattern)):
+        if goes(path):
+            yield DeletableItem(what, path.relative_to(project.root).as_posix(), _size(path))
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from windvane.ledger import versions
 from windvane.ledger.database import now_timestamp
 from windvane.ledger.failpoints import hit_failpoint
-from windvane.ledger.versions import Promotion, Version
+from windvane.ledger.versions import Promotion, Version, VersionFacts
 from windvane.tasks import process_environment
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import read_record, set_private_umask, write_json
 from windvane.tasks.project import Project
-from windvane.tasks.stores import mlflow_client, model_files
+from windvane.tasks.stores import mlflow_client
 from windvane.tasks.stores.mlflow_store import NOT_FOUND_CODE, MlflowRefused
-from windvane.tasks.stores.model_files import SmokeTester
 
 if TYPE_CHECKING:
     from windvane.flows.lap.context import LapContext
@@ -38,85 +37,84 @@ class VersionDeleted(InputError):
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """A promotion that is done, and what of it MLflow could not be told (a sentence), or None."""
+    """A promotion that is done, and what of it could not be updated in MLflow (a sentence), or None."""
 
     move: Promotion
     note: str | None
 
 
 def run_register_step(
-    lap: LapContext, lesson: TrainingData, built: BuiltModel, spec: ModelConfiguration, summary: dict[str, Any]
+    lap: LapContext, data: TrainingData, built: BuiltModel, spec: ModelConfiguration, summary: dict[str, Any]
 ) -> Version:
     """Store the model in MLflow and register it as challenger, once per fingerprint."""
-    tracker, settings, run = lap.project.tracker, lap.project.settings, lesson.run
-    opening = versions.find_opening(lap.project.ledger, lap.project.name, lesson.mark)
+    tracker, settings, run = lap.project.tracker, lap.project.settings, data.run
+    opening = versions.find_opening(lap.project.ledger, lap.project.name, data.fingerprint)
     assert opening is not None
     assert opening.record_sha256 is not None
     source = tracker.address(run, "model")
     version = Version(
         version=0,
-        fingerprint=lesson.mark,
+        fingerprint=data.fingerprint,
         run_id=run,
         model_uri=lap.project.relative(source),
         manifest_sha256=built.manifest_sha256,
         record_sha256=opening.record_sha256,
-        data_version=lesson.data_version,
+        data_version=data.data_version,
         taught_until=None if built.taught_until is None else str(built.taught_until),
-        facts={
-            "spec": spec.to_json(),
-            "history": settings.retrain.history,
-            "columns": asdict(lesson.columns),
-            "taught_until": built.taught_until,
-            "sides": describe_split_settings(lap, lesson),
-            "metric": settings.problem.headline,
-            "kind": settings.problem.kind,
-            "target": settings.problem.target,
-            "id": settings.problem.id,
-            "time": settings.problem.time,
-            "summary": summary,
-            "bulk": built.bulk,
-            "memory": built.memory.to_json(),
-            # The run keeps what its table looked like: the next one is compared with it.
-            "digest": True,
-        },
+        facts=VersionFacts(
+            spec=spec.to_json(),
+            history=settings.retrain.history,
+            columns=asdict(data.columns),
+            taught_until=built.taught_until,
+            sides=describe_split_settings(lap, data),
+            metric=settings.problem.headline,
+            kind=settings.problem.kind,
+            target=settings.problem.target,
+            id=settings.problem.id,
+            time=settings.problem.time,
+            summary=summary,
+            bulk=built.bulk,
+            memory=asdict(built.memory),
+            # The run keeps a profile of its table: the next one is compared with it.
+            digest=True,
+        ),
         registered=now_timestamp(),
     )
     hit_failpoint("register: begin")
     tracker.store(run, built.folder, "model")
-    tracker.store(run, lesson.root / "record.parquet")
+    tracker.store(run, data.root / "record.parquet")
     hit_failpoint("register: model stored")
-    write_json(asdict(version), lesson.root / VERSION_RECORD_FILE)
-    tracker.store(run, lesson.root / VERSION_RECORD_FILE)
+    write_json(version.to_json(), data.root / VERSION_RECORD_FILE)
+    tracker.store(run, data.root / VERSION_RECORD_FILE)
     hit_failpoint("register: facts stored")
-    number = mlflow_client.register_model(tracker, run, source, lesson.mark, built.manifest_sha256)
+    number = mlflow_client.register_model(tracker, run, source, data.fingerprint, built.manifest_sha256)
     hit_failpoint("register: in MLflow")
     return _record_version(lap, replace(version, version=number))
 
 
-def registered(lap: LapContext, mark: str) -> Version | None:
+def find_known_version(lap: LapContext, fingerprint: str) -> Version | None:
     """The version of this fingerprint, which needs no second fit; None: it is still to be made.
 
     Raises InputError where its model files were deleted.
     """
-    version = versions.find_version_by_fingerprint(lap.project.ledger, lap.project.name, mark) or _left_by_a_kill(
-        lap, mark
-    )
+    version = versions.find_version_by_fingerprint(lap.project.ledger, lap.project.name, fingerprint)
+    version = version or _left_by_a_kill(lap, fingerprint)
     if version is not None and version.collected is not None:
         raise InputError(
             f"data, params and code are those of version {version.version}, whose model files were deleted on "
-            f"{version.collected[:10]}, as retention.versions asks. Change split.seed to train a new version from them"
+            f"{version.collected[:10]}, as retention.versions requires. Change split.seed to train a new version from them"
         )
     return version
 
 
-def _left_by_a_kill(lap: LapContext, mark: str) -> Version | None:
-    """A version that was registered by a lap that was killed before it could tell the ledger; else None."""
-    found = mlflow_client.find_registered_version(lap.project.tracker, mark)
+def _left_by_a_kill(lap: LapContext, fingerprint: str) -> Version | None:
+    """A version that was registered by a lap that was killed before it reached the ledger; else None."""
+    found = mlflow_client.find_registered_version(lap.project.tracker, fingerprint)
     if found is None:
         return None
     address = lap.project.tracker.address(str(found.run_id), VERSION_RECORD_FILE)
     path = lap.project.fetch(lap.project.relative(address))
-    return _record_version(lap, read_record(path, lambda c: Version(**{**c, "version": int(found.version)})))
+    return _record_version(lap, read_record(path, lambda c: replace(Version.from_json(c), version=int(found.version))))
 
 
 def _record_version(lap: LapContext, version: Version) -> Version:
@@ -127,25 +125,25 @@ def _record_version(lap: LapContext, version: Version) -> Version:
     return version
 
 
-def describe_split_settings(lap: LapContext, lesson: TrainingData) -> dict[str, Any]:
-    """What decides on which side a row stands: two versions with equal sides never taught each other's test rows."""
+def describe_split_settings(lap: LapContext, data: TrainingData) -> dict[str, Any]:
+    """What decides in which split a row is: two versions with equal splits never trained each other's test rows."""
     from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
 
     split, problem = lap.project.settings.split, lap.project.settings.problem
-    key = read_profile(lesson.root / PROFILE_FILE).key
+    key = read_profile(data.root / PROFILE_FILE).key
     return {**split.model_dump(exclude={"folds"}), "group": problem.group, "key": list(key)}
 
 
 def run_promote_step(lap: LapContext, move: Promotion) -> None:
     """The last step of a lap whose challenger was accepted."""
     if (note := update_champion_alias(lap.project, move)) is not None:
-        lap.console.say(f"  note: {note}")
+        lap.console.print(f"  note: {note}")
 
 
 def update_champion_alias(project: Project, move: Promotion) -> str | None:
-    """Tell MLflow what the ledger has recorded: `champion` points to the version that serves. What cannot be, in words, or None.
+    """Bring MLflow up to what the ledger has recorded: `champion` points to the version that serves. What cannot be, in words, or None.
 
-    Raises Outage, or InputError where MLflow lets us not: the next lap tells it then.
+    Raises Outage, or InputError where MLflow lets us not: the next lap updates it.
     """
     tracker, note = project.tracker, None
     hit_failpoint("promote: begin")
@@ -168,7 +166,7 @@ def update_champion_alias(project: Project, move: Promotion) -> str | None:
 
 
 def try_champion_alias(project: Project, move: Promotion) -> str | None:
-    """tell(), where an outage of MLflow is no more than a note: the promotion is done, and the ledger says so."""
+    """Bring MLflow up to date, where an outage of MLflow is no more than a note: the promotion is done, and the ledger has it."""
     try:
         return update_champion_alias(project, move)
     except WindvaneError as e:
@@ -176,18 +174,20 @@ def try_champion_alias(project: Project, move: Promotion) -> str | None:
 
 
 def update_newest_alias(project: Project) -> None:
-    """Tell MLflow of the newest promotion, and of any that comes meanwhile: two that tell at once end with the newer one."""
-    told: str | None = None
-    while (last := versions.find_last_promotion(project.ledger, project.name)) is not None and last.promoted != told:
+    """Record the newest promotion in MLflow, and any that comes meanwhile: two writers at once end with the newer one."""
+    synced: str | None = None
+    while (last := versions.find_last_promotion(project.ledger, project.name)) is not None and last.promoted != synced:
         update_champion_alias(project, last)
-        told = last.promoted
+        synced = last.promoted
 
 
 def promote_manually(project: Project, number: int, cause: str, reason: str | None = None) -> PromotionResult:
-    """Make a version champion because a person (or, with a `reason`, the watch) says so. MLflow, bytes and answers are checked first.
+    """Make a version champion because a person (or, with a `reason`, monitoring) wants it. MLflow, bytes and predictions are checked first.
 
     Raises VersionDeleted where MLflow has it no more: nothing has moved then.
     """
+    from windvane.tasks.stores.model_files import SmokeTester
+
     version = versions.find_version(project.ledger, project.name, number)
     if version is None:
         raise InputError(
@@ -196,13 +196,13 @@ def promote_manually(project: Project, number: int, cause: str, reason: str | No
     if version.collected is not None:
         raise InputError(
             f"version {number} of {project.name} cannot serve: its model files were deleted on {version.collected[:10]}, as "
-            "retention.versions asks. Promote one whose files `windvane versions` lists as kept, or run `windvane train`"
+            "retention.versions requires. Promote one whose files `windvane versions` lists as kept, or run `windvane train`"
         )
     last = versions.find_last_promotion(project.ledger, project.name)
     serving = None if last is None else last.to_version
     if serving == number:
         raise InputError(f"version {number} of {project.name} serves already. Nothing was changed")
-    with closing(SmokeTester()) as tester:  # imports while MLflow is asked
+    with closing(SmokeTester()) as tester:  # imports while MLflow responds
         silent = _refuse_deleted_version(project, version, serving)
         tester.test(project.stored(version), version.manifest_sha256)
     move = versions.make_promotion(serving, number, cause, reason or f"{cause} by a person")
@@ -213,7 +213,7 @@ def promote_manually(project: Project, number: int, cause: str, reason: str | No
 
 
 def roll_back_manually(project: Project) -> PromotionResult:
-    """Put back the champion before this one. A rollback that MLflow was never told of is told again instead: nothing moves twice."""
+    """Put back the champion before this one. A rollback that never reached MLflow is sent again instead: nothing moves twice."""
     champion = require_champion(project)
     last = versions.find_last_promotion(project.ledger, project.name)
     assert last is not None
@@ -269,6 +269,8 @@ def reconcile_model_registry(project: Project) -> str | None:
 
 def _adopt_moved_alias(project: Project, last: Promotion, pointed: int | None) -> str:
     """Somebody moved the alias in MLflow: a manual promotion, if the version's bytes are those that were recorded."""
+    from windvane.tasks.stores import model_files
+
     version = None if pointed is None else versions.find_version(project.ledger, project.name, pointed)
     if version is None:
         return _restore_alias(project, last, pointed)
@@ -277,20 +279,20 @@ def _adopt_moved_alias(project: Project, last: Promotion, pointed: int | None) -
     except Corrupted as e:
         note = f"the alias champion was moved to version {pointed}, whose bytes are not those recorded: put back. {e}"
         return f"{note}{_append_note(update_champion_alias(project, last))}"
-    move = versions.make_promotion(last.to_version, version.version, "adopted", "the alias was moved by hand in MLflow")
+    why = "the alias was moved manually in MLflow"
+    move = versions.make_promotion(last.to_version, version.version, "adopted", why)
     versions.record_promotion(project.ledger, project.name, move)
     versions.record_alias_update(project.ledger, project.name, move)
-    return f"version {version.version} was made champion by hand in MLflow: adopted and recorded"
+    return f"version {version.version} was made champion manually in MLflow: adopted and recorded"
 
 
 def _restore_alias(project: Project, last: Promotion, pointed: int | None) -> str:
-    """The alias points elsewhere: to where the ledger says, again."""
+    """The alias points elsewhere: to where the ledger has it, again."""
     if (note := update_champion_alias(project, last)) is not None:
         return note
-    known = pointed is None or versions.find_version(project.ledger, project.name, pointed) is not None
-    whom = (
-        "nothing" if pointed is None else f"version {pointed}" + ("" if known else ", which the ledger does not know")
-    )
+    whom = "nothing" if pointed is None else f"version {pointed}"
+    if pointed is not None and versions.find_version(project.ledger, project.name, pointed) is None:
+        whom += ", which the ledger does not know"
     return f"the alias champion pointed to {whom}: put back to version {last.to_version}"
 
 
@@ -328,7 +330,7 @@ def require_champion(project: Project) -> Version:
 
 
 def run_alias_repair() -> int:
-    """Tell MLflow of the project's last promotion; 1, and why on standard error, where that fails."""
+    """Record the project's last promotion in MLflow; 1, and why on standard error, where that fails."""
     set_private_umask()
     process_environment.set_library_environment()
     try:

@@ -1,52 +1,50 @@
 """`windvane monitor`: checks the newest windows, decides, acts, and reports.
 
-A check stands in the ledger before anything follows from it. Imports neither pandas nor Prefect where nothing has
+A check is in the ledger before anything follows from it. Imports neither pandas nor Prefect where nothing has
 changed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from windvane.flows.model_promotion import VersionDeleted, require_champion
+from filelock import FileLock, Timeout
+
+from windvane.flows import model_promotion
+from windvane.flows.model_promotion import VersionDeleted, reconcile_model_registry, require_champion
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import ChampionMoved, Version
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
+from windvane.monitoring.records import Clock, WindowAssessment
 from windvane.monitoring.watch import notifications
-from windvane.monitoring.watch.event_clock import Clock
-from windvane.monitoring.watch.production import WATCH_FOLDER, Production, page_path, report_path
+from windvane.monitoring.watch.production import WATCH_FOLDER, Production, evidently_report_path, page_path
 from windvane.monitoring.watch.window_checks import MonitoringPass, copy_through_json, find_window_decision
-from windvane.tasks.console import Console
+from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
 
-if TYPE_CHECKING:
-    from windvane.monitoring.records import WindowAssessment
-
+# The event in Prefect that starts the lap of a decision.
+RETRAIN_EVENT = "windvane.retrain"
 RetrainingState = Literal["done", "queued", "no"]
 # (project, version, cause, reason): makes it champion, and records that.
 RollbackAction = Callable[[Project, int, str, str], object]
-# Between two looks whether a lap that runs elsewhere has ended.
+# Between two polls for the end of a lap that runs elsewhere.
 LAP_POLL_SECONDS = 1.0
 
 
-def _promote_earlier_version(project: Project, version: int, cause: str, reason: str) -> object:
-    from windvane.flows import model_promotion
-
-    return model_promotion.promote_manually(project, version, cause, reason)
-
-
 def act_on_decision(
-    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction = _promote_earlier_version
+    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction | None = None
 ) -> None:
-    """Do at once what no lap has to do. A retraining waits for retrain(). `put_back`: makes an earlier version champion."""
+    """Do at once what no lap has to do. A retraining waits for its lap. `put_back`: makes an earlier version champion."""
     if not entry.open:
         return
     if entry.action == "rollback":
@@ -56,75 +54,94 @@ def act_on_decision(
 
 
 def finish_started_actions(project: Project, console: Console) -> None:
-    """Put a champion back that a killed pass had decided to put back, and tell MLflow what it has not been told."""
+    """Put a champion back that a killed pass had decided to put back, and bring MLflow up to date."""
     for entry in decisions.list_decisions(project.ledger, project.name, acting=True):
         if entry.action == "rollback" and entry.open:
             _roll_back_champion(project, entry, console)
     last = versions.find_last_promotion(project.ledger, project.name)
     if last is not None and not last.told and laps.find_living_token(project.ledger, project.name) is None:
-        from windvane.flows.model_promotion import reconcile_model_registry
-
         try:
             reconcile_model_registry(project)
         except WindvaneError as e:
-            console.say(f"  note: the alias in MLflow follows later: {e}")
+            console.print(f"  note: the alias in MLflow follows later: {e}")
 
 
 def run_pending_retraining(project: Project, console: Console, wait: bool) -> RetrainingState:
-    """See to it that the retraining that is owed takes place: through the automation where `up` runs, else here and now."""
-    owed = decisions.find_pending_retraining(project.ledger, project.name)
-    if owed is None:
+    """See to it that the pending retraining takes place: through the automation where `up` runs, else here and now."""
+    pending = decisions.find_pending_retraining(project.ledger, project.name)
+    if pending is None:
         return "no"
     if up_state.read_running_up(project.home) is not None:
-        if owed.state == "recorded":
-            _announce_decision(project, owed, console)
+        if pending.state == "recorded":
+            _announce_decision(project, pending, console)
         if wait:
-            return _wait_for_lap(project, owed, console)
+            return _wait_for_lap(project, pending, console)
         return "queued"
     from windvane.flows.lap import lap_runner
 
-    decisions.record_announcement(project.ledger, owed.id)
-    lap_runner.run_lap(project, "watch", "refit", console, decision=owed.id)
-    return _read_retraining_state(project, owed)
+    decisions.record_announcement(project.ledger, pending.id)
+    lap_runner.run_lap(project, "watch", "refit", console, decision=pending.id)
+    return _read_retraining_state(project, pending)
 
 
-def _announce_decision(project: Project, owed: DecisionRecord, console: Console) -> None:
-    """Tell the automation. Where that fails the reconciler finds the decision in the ledger."""
-    from windvane.flows.orchestration import deployments, libraries, server
+def make_resource_id(project: str) -> str:
+    """The id of a project as a resource of Prefect's events."""
+    return f"windvane.project.{project}"
+
+
+def emit_retrain_event(project: str, decision: str, reason: str) -> None:
+    """Notify Prefect that a decision to retrain is in the ledger. Raises whatever keeps the event from being taken.
+
+    The environment must name the server before Prefect is imported (flows/orchestration/server.py), so it is imported here, not at the top.
+    """
+    from prefect.events import Event
+    from prefect.events.clients import get_events_client
+
+    async def emit() -> None:
+        # Each event is acknowledged before this returns.
+        async with get_events_client(reconnection_attempts=1, checkpoint_every=1) as client:
+            about = {"prefect.resource.id": make_resource_id(project), "prefect.resource.name": project}
+            payload = {"decision": decision, "reason": reason, "cause": f"watch: {reason}"[:200]}
+            await client.emit(Event(event=RETRAIN_EVENT, resource=about, payload=payload))
+
+    asyncio.run(emit())
+
+
+def _announce_decision(project: Project, pending: DecisionRecord, console: Console) -> None:
+    """Notify the automation. Where that fails the reconciler finds the decision in the ledger."""
+    from windvane.flows.orchestration import libraries, server
 
     with server.use_prefect_server(project.home / "prefect"):
         libraries.silence_prefect()
         try:
-            deployments.emit_retrain_event(project.name, owed.id, owed.reason)
-        except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler looks every minute)
-            console.say(
-                f"  note: Prefect was not told ({type(e).__name__}); `windvane up` finds the decision within a minute"
+            emit_retrain_event(project.name, pending.id, pending.reason)
+        except Exception as e:  # noqa: BLE001 (whatever it is, the reconciler runs every minute)
+            console.print(
+                f"  note: Prefect was not notified ({type(e).__name__}); `windvane up` finds the decision within a minute"
             )
             return
-    decisions.record_announcement(project.ledger, owed.id)
+    decisions.record_announcement(project.ledger, pending.id)
 
 
-def _wait_for_lap(project: Project, owed: DecisionRecord, console: Console) -> RetrainingState:
-    while (now := decisions.find_decision(project.ledger, owed.id)) is not None and now.open:
+def _wait_for_lap(project: Project, pending: DecisionRecord, console: Console) -> RetrainingState:
+    while (now := decisions.find_decision(project.ledger, pending.id)) is not None and now.open:
         console.working(f"waiting for the lap: {now.state}")
-        if (
-            up_state.read_running_up(project.home) is None
-            and laps.find_living_token(project.ledger, project.name) is None
-        ):
+        lost = up_state.read_running_up(project.home) is None
+        if lost and laps.find_living_token(project.ledger, project.name) is None:
             return run_pending_retraining(project, console, wait=False)
         time.sleep(LAP_POLL_SECONDS)
-    return _read_retraining_state(project, owed)
+    return _read_retraining_state(project, pending)
 
 
-def _read_retraining_state(project: Project, owed: DecisionRecord) -> RetrainingState:
-    now = decisions.find_decision(project.ledger, owed.id)
+def _read_retraining_state(project: Project, pending: DecisionRecord) -> RetrainingState:
+    now = decisions.find_decision(project.ledger, pending.id)
     return "queued" if now is not None and now.open else "done" if now is not None and now.state == "done" else "no"
 
 
 def _roll_back_champion(
-    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction = _promote_earlier_version
+    project: Project, entry: DecisionRecord, console: Console, put_back: RollbackAction | None = None
 ) -> None:
-    """Put the version before back. Told to MLflow; what keeps that from being told is repaired by the next lap or look."""
+    """Put the version before back. Recorded in MLflow; what keeps MLflow from being updated is repaired by the next lap or check."""
     engine, name = project.ledger, project.name
     champion = versions.find_champion(engine, name)
     earlier = versions.find_previous_champion(engine, name, entry.version)
@@ -135,103 +152,101 @@ def _roll_back_champion(
         decisions.close_decision(engine, entry.id, "skipped", "the champion has changed since")
         return
     try:
-        put_back(project, earlier, "probation", entry.reason)
+        (put_back or model_promotion.promote_manually)(project, earlier, "probation", entry.reason)
     except ChampionMoved:
         decisions.close_decision(engine, entry.id, "skipped", "the champion has changed since")
         return
     except VersionDeleted as e:
         decisions.close_decision(engine, entry.id, "skipped", str(e))
-        console.say(f"  note: version {entry.version} goes on, though {entry.reason}: {e}")
+        console.print(f"  note: version {entry.version} goes on, though {entry.reason}: {e}")
         return
     decisions.close_decision(engine, entry.id, "done", f"version {earlier} serves again")
-    console.say(f"  version {earlier} serves again: {entry.reason}")
+    console.print(f"  version {earlier} serves again: {entry.reason}")
 
 
 def log_check_run(
-    project: Project, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, pages: Sequence[Path]
+    project: Project, seen: WindowRecord, check: WindowAssessment, entry: DecisionRecord, page: Path
 ) -> None:
-    """A run for a look that found something, with what caused it, its figures and its pages."""
+    """A run for a check that found something, with what caused it, its figures and its page."""
     tracker = project.tracker
-    said = ", ".join(look.drift.columns[:3])
-    name = f"watch: {entry.action}: {look.diagnosis.change}" + (f" in {said}" if said else "")
-    tags = {
-        "windvane.watch": seen.start,
-        "windvane.cause": entry.reason,
-        "windvane.decision": entry.id,
-        "windvane.action": entry.action,
-        "windvane.diagnosis": look.diagnosis.change,
-        "windvane.version": str(seen.version),
-        "mlflow.note.content": f"**{entry.action}**: {entry.reason}\n\n{look.diagnosis.change}: {look.diagnosis.why}",
-    }
+    said = ", ".join(check.drift.columns[:3])
+    name = f"watch: {entry.action}: {check.diagnosis.change}" + (f" in {said}" if said else "")
+    result = {"watch": seen.start, "cause": entry.reason, "decision": entry.id, "action": entry.action}
+    result |= {"diagnosis": check.diagnosis.change, "version": str(seen.version)}
+    tags = {f"windvane.{name}": value for name, value in result.items()}
+    tags["mlflow.note.content"] = (
+        f"**{entry.action}**: {entry.reason}\n\n{check.diagnosis.change}: {check.diagnosis.why}"
+    )
     run = tracker.start(name[:250], f"watch-{entry.id}", tags)
     figures = {
         "rows": float(seen.rows),
         "labelled": float(seen.labelled),
-        "drift_statistic": look.drift.statistic,
-        "drift_limit": look.drift.limit,
-        "drift_p": look.drift.p,
-        "loss": look.quality.loss,
-        "loss_reference": look.quality.reference,
-        "loss_estimated": None if look.estimate is None else look.estimate.loss,
+        "drift_statistic": check.drift.statistic,
+        "drift_limit": check.drift.limit,
+        "drift_p": check.drift.p,
+        "loss": check.quality.loss,
+        "loss_reference": check.quality.reference,
+        "loss_estimated": None if check.estimate is None else check.estimate.loss,
         "gain_expected": entry.gain,
     }
     tracker.log(run, metrics=figures)
-    for page in pages:
-        tracker.store(run, page, "watch")
+    tracker.store(run, page, "watch")
     tracker.end(run)
     windows.record_window_run(project.ledger, project.name, seen, run)
 
 
-class CheckReporter:
-    """The pages of a champion's looks."""
+class CheckActions:
+    """What follows a check: its page, the action that was decided, its run in MLflow, and the notice."""
 
     def __init__(self, production: Production, console: Console) -> None:
         self._production, self._console = production, console
         self._project = production.project
         self._away = False
 
-    def after(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord) -> None:
-        """Write the page, act, and tell, in this order, once a decision is on record."""
+    def act_and_report(self, seen: WindowRecord, check: WindowAssessment, entry: DecisionRecord) -> None:
+        """Write the page, act, and notify, in this order, once a decision is on record."""
         report = self.report(seen)
         act_on_decision(self._project, entry, self._console)
-        if entry.action != "wait" or look.drift.alarm is not False:
-            self._log(seen, look, entry, Path(report))
-        notifications.notify_of_check(self._project, look, entry)
+        if entry.action != "wait" or check.drift.alarm is not False:
+            self._log(seen, check, entry, report)
+        notifications.notify_of_check(self._project, check, entry)
 
-    def _log(self, seen: WindowRecord, look: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
-        """A run in MLflow, as long as that answers: looks and decisions stand in the ledger without it."""
+    def _log(self, seen: WindowRecord, check: WindowAssessment, entry: DecisionRecord, page: Path) -> None:
+        """A run in MLflow, as long as that responds: checks and decisions are in the ledger without it."""
         if self._away:
             return
         try:
-            log_check_run(self._project, seen, look, entry, [page])
+            log_check_run(self._project, seen, check, entry, page)
         except WindvaneError as e:
             self._away = True
-            self._console.say(f"  note: looks of this pass are not in MLflow: {e}")
+            self._console.print(f"  note: checks of this pass are not in MLflow: {e}")
 
-    def report(self, seen: WindowRecord) -> str:
-        """Write a look's page, with Evidently's report behind ours; where. Pages before it that had nothing to say let theirs go."""
+    def report(self, seen: WindowRecord) -> Path:
+        """Write a check's page, with Evidently's report behind ours; where. Pages before it that had nothing to report let theirs go."""
         mine = windows.list_windows(self._project.ledger, self._project.name, seen.version)
         for earlier in mine:
-            kept = report_path(self._project, earlier.version, earlier.start)
-            if earlier.start < seen.start and earlier.look["drift"]["alarm"] is False and kept.exists():
+            kept = evidently_report_path(self._project, earlier.version, earlier.start)
+            if earlier.start >= seen.start or not kept.exists():
+                continue
+            if WindowAssessment.from_json(earlier.look).drift.alarm is False:
                 kept.unlink()
                 self._write(earlier, mine)
-        return str(self._write(seen, mine))
+        return self._write(seen, mine)
 
     def _write(self, seen: WindowRecord, mine: tuple[WindowRecord, ...]) -> Path:
-        from windvane.monitoring.watch import assessment, report
+        from windvane.monitoring.watch import report
 
         path = page_path(self._project, seen.version, seen.start)
-        report.write_window_report(
-            path,
-            assessment.decode_assessment(seen.look),
+        page = report.render_window_report(
+            WindowAssessment.from_json(seen.look),
             find_window_decision(self._project.ledger, self._project.name, seen),
             self._project.name,
             seen.origin,
             self._production.hidden if seen.origin == "ledger" else (),
-            [assessment.decode_assessment(s.look) for s in mine if s.start < seen.start],
-            report_path(self._project, seen.version, seen.start),
+            [WindowAssessment.from_json(s.look) for s in mine if s.start < seen.start],
+            evidently_report_path(self._project, seen.version, seen.start),
         )
+        report.write_window_report(path, page)
         return path
 
 
@@ -242,32 +257,30 @@ _LOCK_FILE = "watch.lock"
 def monitor_production(
     project: Project, console: Console, *, clock: Clock = "wall", wait: bool = False, acknowledge: bool = False
 ) -> dict[str, Any]:
-    """One pass over what is new; what it saw, decided and did. While another one looks, it ends at once and says so."""
-    from filelock import FileLock, Timeout
-
+    """One pass over what is new; what it saw, decided and did. While another one checks, it ends at once and reports why."""
     champion = require_champion(project)
     lock = FileLock(project.home / _LOCK_FILE)
     try:
         # What a person acknowledges must not be lost: that waits.
         lock.acquire(timeout=-1 if acknowledge else 0)
     except Timeout:
-        told = _make_empty_result(champion.version, "another pass looks at production already; it sees the same rows")
-        _print_result(told, console)
-        return {**told, "retrained": "no"}
+        result = _make_empty_result(champion.version, "another pass checks production already; it sees the same rows")
+        _print_result(result, console)
+        return {**result, "retrained": "no"}
     try:
-        told = _check_and_decide(project, champion, console, clock, acknowledge)
+        result = _check_and_decide(project, champion, console, clock, acknowledge)
     finally:
         lock.release()
-    _print_result(told, console)
-    told = {**told, "retrained": run_pending_retraining(project, console, wait)}
+    _print_result(result, console)
+    result = {**result, "retrained": run_pending_retraining(project, console, wait)}
     notifications.send_notices(project)
-    return told
+    return result
 
 
 def _check_and_decide(
     project: Project, champion: Version, console: Console, clock: Clock, acknowledge: bool
 ) -> dict[str, Any]:
-    """What is to be seen and decided, at most once at a time."""
+    """Check new windows and decide. The caller holds watch.lock."""
     promotion = versions.find_last_promotion(project.ledger, project.name)
     assert promotion is not None
     if acknowledge:
@@ -278,39 +291,33 @@ def _check_and_decide(
     known = read_cache(path, lambda c: (c["state"], str(c["until"]), _validate_kept_result(c["told"])))
     same = known is not None and known[0] == copy_through_json(production.state) and production.now < known[1]
     if known is not None and same and known[2]["drift"]["alarm"] is not None:
-        told: dict[str, Any] = known[2]
-        console.say("  nothing new since the last look")
-        return told
-    pages = CheckReporter(production, console)
-    found = MonitoringPass(production, console, pages.after).run()
+        result: dict[str, Any] = known[2]
+        console.print("  nothing new since the last check")
+        return result
+    actions = CheckActions(production, console)
+    found = MonitoringPass(production, console, actions.act_and_report).run()
     if found is None:
-        taught = f" until {champion.taught_until}" if champion.taught_until else ""
-        told = _make_empty_result(champion.version, f"no rows yet since version {champion.version} was taught{taught}")
+        trained = f" until {champion.taught_until}" if champion.taught_until else ""
+        result = _make_empty_result(
+            champion.version, f"no rows yet since version {champion.version} was trained{trained}"
+        )
     else:
-        told = _make_result(*found, production, pages.report(found[0]))
+        result = _make_result(*found, production, str(actions.report(found[0])))
     until = min((p.end for p in production.places() if not p.closed), default=_END_OF_TIME)
-    write_json({"state": production.state, "until": until, "told": told}, path)
-    return told
+    write_json({"state": production.state, "until": until, "told": result}, path)
+    return result
 
 
-def _validate_kept_result(told: Any) -> dict[str, Any]:
-    """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged."""
-    whole = {name: told[name] for name in ("quality", "diagnosis", "decision", "reason", "report", "version")}
-    whole["window"] = {**dict(told["window"]), **{name: told["window"][name] for name in ("rows", "from", "to")}}
-    if whole["window"]["rows"]:
-        whole["window"] |= {name: told["window"][name] for name in ("closed", "labelled")}
-    whole["drift"] = {
-        **dict(told["drift"]),
-        "alarm": None if told["drift"]["alarm"] is None else bool(told["drift"]["alarm"]),
-        "columns": list(told["drift"]["columns"]),
-    }
-    return {**told, **whole}
+def _validate_kept_result(result: Any) -> dict[str, Any]:
+    """What a pass came to, as it was kept. Raises KeyError or TypeError where it is damaged: what cannot be printed."""
+    _print_result(result, SilentConsole())
+    _ = result["quality"], result["version"], result["drift"]["columns"]
+    return dict(result)
 
 
 def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
-    empty = {"rows": 0, "from": None, "to": None}
     return {
-        "window": empty,
+        "window": {"rows": 0, "from": None, "to": None},
         "drift": {"alarm": False, "columns": []},
         "quality": None,
         "diagnosis": "none",
@@ -322,29 +329,17 @@ def _make_empty_result(version: int, reason: str) -> dict[str, Any]:
 
 
 def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Production, report: str) -> dict[str, Any]:
-    look = seen.look
+    check = WindowAssessment.from_json(seen.look)
+    quality = check.quality if check.quality.loss is not None or check.estimate is None else check.estimate
+    window = {"rows": seen.rows, "from": seen.start, "to": seen.end, "closed": seen.closed, "labelled": seen.labelled}
+    drift = {name: getattr(check.drift, name) for name in ("alarm", "p", "level", "note")}
     hidden = [] if seen.origin == "source" else list(production.hidden)
     return {
-        "window": {
-            "rows": seen.rows,
-            "from": seen.start,
-            "to": seen.end,
-            "closed": seen.closed,
-            "labelled": seen.labelled,
-        },
-        "drift": {
-            "alarm": look["drift"]["alarm"],
-            "columns": list(dict.fromkeys(f["column"] for f in look["drift"]["findings"] if f["alarm"])),
-            "p": look["drift"]["p"],
-            "level": look["drift"]["level"],
-            "note": look["drift"]["note"],
-            "left_out": hidden,
-        },
-        "quality": look["quality"]
-        if look["quality"]["loss"] is not None or look["estimate"] is None
-        else look["estimate"],
-        "diagnosis": look["diagnosis"]["change"],
-        "why": look["diagnosis"]["why"],
+        "window": window,
+        "drift": {**drift, "columns": list(check.drift.columns), "left_out": hidden},
+        "quality": asdict(quality),
+        "diagnosis": check.diagnosis.change,
+        "why": check.diagnosis.why,
         "decision": entry.action,
         "reason": entry.reason,
         "known_until": entry.known_until,
@@ -355,30 +350,29 @@ def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Producti
     }
 
 
-def _print_result(told: dict[str, Any], console: Console) -> None:
-    window, drift = told["window"], told["drift"]
+def _print_result(result: dict[str, Any], console: Console) -> None:
+    window, drift = result["window"], result["drift"]
     if window["rows"]:
-        console.say(
+        console.print(
             f"  window {window['from'][:10]} to {window['to'][:10]}{'' if window['closed'] else ' (still open)'}: "
-            f"{window['rows']:,} rows, {window['labelled']:,} labelled; version {told['version']}"
+            f"{window['rows']:,} rows, {window['labelled']:,} labelled; version {result['version']}"
         )
         moved = f"alarm: {', '.join(drift['columns'])}" if drift["alarm"] else drift["note"] or "no alarm"
-        console.say(f"  drift: {moved}")
+        console.print(f"  drift: {moved}")
         if drift.get("left_out"):
-            console.say(f"    left out, as the ledger does not keep them: {', '.join(drift['left_out'])}")
-        console.say(f"  diagnosis: {told['diagnosis']}: {told['why']}")
-    console.say(f"  decision: {told['decision']}: {told['reason']}")
-    if told["report"]:
-        console.say(f"  report: {told['report']}")
+            console.print(f"    left out, as the ledger does not keep them: {', '.join(drift['left_out'])}")
+        console.print(f"  diagnosis: {result['diagnosis']}: {result['why']}")
+    console.print(f"  decision: {result['decision']}: {result['reason']}")
+    if result["report"]:
+        console.print(f"  report: {result['report']}")
 
 
 def _acknowledge_stops(project: Project, console: Console) -> None:
-    stops = [
-        d for d in decisions.list_decisions(project.ledger, project.name, acting=True) if d.action == "stop" and d.open
-    ]
+    acting = decisions.list_decisions(project.ledger, project.name, acting=True)
+    stops = [one for one in acting if one.action == "stop" and one.open]
     for one in stops:
         decisions.close_decision(project.ledger, one.id, "done", ACKNOWLEDGED_NOTE)
-        console.say(f"  acknowledged: {one.reason}")
+        console.print(f"  acknowledged: {one.reason}")
     if not stops:
-        console.say("  nothing to acknowledge")
+        console.print("  nothing to acknowledge")
     (project.home / WATCH_FOLDER / "last.json").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """The steps of a lap as Prefect tasks: one table of names, retries and timeouts.
 
-Their order stands in flows/training.py.
+Their order is in flows/training.py.
 """
 
 from __future__ import annotations
@@ -19,11 +19,22 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
 from windvane.flows import model_promotion
-from windvane.flows.lap import data_steps, gate_step, model_steps
-from windvane.flows.lap.context import LapContext, LapDepth, claim_lap_decision, open_lap, track_lap
-from windvane.flows.lap.step_runner import P, R, Runner, Running
+from windvane.flows.lap import data_steps, gate_step, model_steps, push_step
+from windvane.flows.lap.context import (
+    LapContext,
+    P,
+    R,
+    Runner,
+    Running,
+    claim_lap_decision,
+    open_lap,
+    run_fetch_step,
+    track_lap,
+)
 from windvane.flows.training import run_lap
 from windvane.ledger import laps
+from windvane.monitoring.records import LapDepth
+from windvane.monitoring.watch import notifications
 from windvane.tasks.console import Console
 from windvane.tasks.errors import Outage
 from windvane.tasks.lap_outcome import LapOutcome
@@ -38,13 +49,13 @@ class StepPolicy:
     work: Callable[..., Any]
     timeout: float
     retries: int = 0
-    wait: tuple[float, ...] = (2, 10, 60)
 
 
 HOUR_SECONDS = 3600.0
+RETRY_DELAYS_SECONDS = (2.0, 10.0, 60.0)
 STEP_POLICIES: dict[str, StepPolicy] = {
     # Only a source may meet an outage; reading, validating and splitting files on disk cannot.
-    "fetch": StepPolicy(data_steps.run_fetch_step, timeout=12 * HOUR_SECONDS, retries=3),
+    "fetch": StepPolicy(run_fetch_step, timeout=12 * HOUR_SECONDS, retries=3),
     "ingest": StepPolicy(data_steps.run_ingest_step, timeout=4 * HOUR_SECONDS),
     "validate": StepPolicy(data_steps.run_validate_step, timeout=HOUR_SECONDS),
     "split": StepPolicy(data_steps.run_split_step, timeout=HOUR_SECONDS),
@@ -59,7 +70,7 @@ STEP_POLICIES: dict[str, StepPolicy] = {
     "judge": StepPolicy(gate_step.run_judge_step, timeout=4 * HOUR_SECONDS),
     "promote": StepPolicy(model_promotion.run_promote_step, timeout=600, retries=3),
     # An outage here is a warning, and the next lap's business.
-    "push": StepPolicy(data_steps.run_push_step, timeout=4 * HOUR_SECONDS),
+    "push": StepPolicy(push_step.run_push_step, timeout=4 * HOUR_SECONDS),
 }
 
 
@@ -79,15 +90,15 @@ def _is_outage(_task: Any, _run: Any, state: State[Any]) -> bool:
 def _task(name: str, policy: StepPolicy) -> Task[..., Timed]:
     @functools.wraps(policy.work)
     def timed(*arguments: Any) -> Timed:
-        began = time.monotonic()
+        started_at = time.monotonic()
         value = policy.work(*(a.value if isinstance(a, Timed) else a for a in arguments))
-        return Timed(value, round(time.monotonic() - began, 3))
+        return Timed(value, round(time.monotonic() - started_at, 3))
 
     return task(
         timed,
         name=name,
         retries=policy.retries,
-        retry_delay_seconds=list(policy.wait[: policy.retries]) or None,
+        retry_delay_seconds=list(RETRY_DELAYS_SECONDS[: policy.retries]) or None,
         retry_condition_fn=_is_outage if policy.retries else None,
         timeout_seconds=policy.timeout,
         # What passes between steps is frames and models: they stay in memory, and DVC, MLflow and the ledger keep them.
@@ -99,7 +110,7 @@ def _task(name: str, policy: StepPolicy) -> Task[..., Timed]:
 TASKS = {policy.work: _task(name, policy) for name, policy in STEP_POLICIES.items()}
 
 
-class Tasks(Runner):
+class PrefectRunner(Runner):
     """Steps of the table are tasks of the flow run around them, the small ones between them plain calls."""
 
     def __call__(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -108,7 +119,7 @@ class Tasks(Runner):
             return step(*args, **kwargs)
         return self.ended(TASKS[step].name, TASKS[step](*args, **kwargs))
 
-    def beside(self, step: Callable[..., R], *args: Any) -> Running[R]:
+    def submit(self, step: Callable[..., R], *args: Any) -> Running[R]:
         """Submit it: Prefect runs it in a thread of its own."""
         one = TASKS[step]
         return _Submitted(self, one.name, one.submit(*(a.future if isinstance(a, _Submitted) else a for a in args)))
@@ -122,7 +133,7 @@ class Tasks(Runner):
 class _Submitted(Running[R]):
     """A task run that was submitted."""
 
-    def __init__(self, runner: Tasks, name: str, future: PrefectFuture[Timed]) -> None:
+    def __init__(self, runner: PrefectRunner, name: str, future: PrefectFuture[Timed]) -> None:
         self.future, self._runner, self._name = future, runner, name
 
     def result(self) -> R:
@@ -140,14 +151,15 @@ def lap(
 ) -> LapOutcome | None:
     """The deployment's lap, which a schedule or a decision of the watch starts.
 
-    `decision`: what it carries out, from the ledger, which then says depth and cause; None comes back where that has ended.
+    `decision`: what it carries out, from the ledger, which then gives depth and cause; None comes back where that has ended.
     """
     with open_lap(Project(Path(root)), cause, depth, Console()) as held:
         mine = claim_lap_decision(held, decision)
         if mine is None:
             return None
-        with track_lap(mine) as begun:
-            return _run(begun)
+        with track_lap(mine) as started:
+            notifications.check_webhook(started.project, unset_allowed=True)
+            return _run(started)
 
 
 def in_prefect(lap: LapContext, fetched: FetchResult) -> LapOutcome:
@@ -155,7 +167,7 @@ def in_prefect(lap: LapContext, fetched: FetchResult) -> LapOutcome:
 
     @as_flow
     def held(root: str, cause: str, depth: LapDepth) -> LapOutcome:
-        # The lap's tag is for its flow run: of a tagged task run Prefect asks the server for a concurrency slot first, and
+        # The lap's tag is for its flow run: for a tagged task run Prefect calls the server for a concurrency slot, and
         # after a long step that call fails on a connection gone stale and is tried again seconds later.
         with TagsContext(current_tags=set()):
             return _run(lap, fetched)
@@ -165,4 +177,4 @@ def in_prefect(lap: LapContext, fetched: FetchResult) -> LapOutcome:
 
 def _run(lap: LapContext, fetched: FetchResult | None = None) -> LapOutcome:
     laps.record_lap_runs(lap.project.ledger, lap.id, prefect_run=str(flow_run.id))
-    return run_lap(lap, Tasks(), fetched)
+    return run_lap(lap, PrefectRunner(), fetched)

@@ -8,17 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from windvane.flows.lap import data_steps
-from windvane.flows.lap.context import LapContext, clear, compute_fingerprint, find_unchanged_outcome, finish_lap
-from windvane.flows.lap.step_runner import Runner
+from windvane.flows.lap.context import (
+    LapContext,
+    Runner,
+    clear,
+    compute_fingerprint,
+    find_unchanged_outcome,
+    finish_lap,
+    run_fetch_step,
+)
 from windvane.ledger import versions
+from windvane.ledger.versions import Version
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.sources.fetch import FetchResult
 
 if TYPE_CHECKING:
     from windvane.flows.lap.gate_step import Judged
-    from windvane.ledger.versions import Version
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,9 @@ class Challenger:
 
 
 def run_lap(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> LapOutcome:
-    """One pass from the source to a decided model. `fetched`: by the command line, which looks before it starts Prefect."""
+    """One pass from the source to a decided model. `fetched`: by the command line, which checks before it starts Prefect."""
     run(repair, lap)
-    _, outcome = look(lap, run, fetched)
+    _, outcome = check_source(lap, run, fetched)
     return train(lap, run) if outcome is None else end(lap, run, outcome)
 
 
@@ -46,17 +52,19 @@ def repair(lap: LapContext) -> None:
 
     close_abandoned_laps(lap)
     if note := reconcile_model_registry(lap.project):
-        lap.console.say(f"  note: {note}")
+        lap.console.print(f"  note: {note}")
 
 
-def look(lap: LapContext, run: Runner, fetched: FetchResult | None = None) -> tuple[FetchResult, LapOutcome | None]:
+def check_source(
+    lap: LapContext, run: Runner, fetched: FetchResult | None = None
+) -> tuple[FetchResult, LapOutcome | None]:
     """fetch, and the earlier outcome where data, params, code and gate are as they were then; None: there is something to do."""
-    fetched = run(data_steps.run_fetch_step, lap, fetched)
+    fetched = run(run_fetch_step, lap, fetched)
     return fetched, run(find_unchanged_outcome, lap)
 
 
 def train(lap: LapContext, run: Runner) -> LapOutcome:
-    """ingest -> validate -> split, each only if DVC says that it must; then a challenger, and what becomes of it."""
+    """ingest -> validate -> split, each only if DVC finds that its inputs changed; then a challenger, and what becomes of it."""
     from windvane.flows import model_promotion
     from windvane.flows.lap import data_steps
     from windvane.flows.orchestration import libraries
@@ -67,40 +75,40 @@ def train(lap: LapContext, run: Runner) -> LapOutcome:
     if (outcome := run(data_steps.find_no_new_rows_outcome, lap)) is not None:
         return end(lap, run, outcome)
     run(libraries.import_heavy_modules, lap.project)
-    mark = run(compute_fingerprint, lap, data_version)
-    known = run(model_promotion.registered, lap, mark)
-    challenger = make_challenger(lap, run, data_version, mark) if known is None else Challenger(known)
+    fingerprint = run(compute_fingerprint, lap, data_version)
+    known = run(model_promotion.find_known_version, lap, fingerprint)
+    challenger = make_challenger(lap, run, data_version, fingerprint) if known is None else Challenger(known)
     outcome = decide_promotion(lap, run, challenger)
-    run(clear, lap, mark)
+    run(clear, lap, fingerprint)
     return end(lap, run, outcome, challenger.run_id)
 
 
-def make_challenger(lap: LapContext, run: Runner, data_version: str, mark: str) -> Challenger:
+def make_challenger(lap: LapContext, run: Runner, data_version: str, fingerprint: str) -> Challenger:
     """search -> evaluate -> build -> register: searched, evaluated once, stored, tried in a process of its own, explained."""
     from windvane.flows import model_promotion
     from windvane.flows.lap import model_steps, run_records
     from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
-    lesson = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, mark))
+    data = run(run_records.start_lap_run, lap, run(model_steps.load_training_data, lap, data_version, fingerprint))
     # Steps run side by side from here on, and a limit that two of them set and lift in turn would hold for neither.
-    with run(model_steps.tester) as tester, limit_to_one_thread():
-        # Beside the search, which leaves a core idle while it boosts. Rows that it refuses end the search at its next trial.
-        inspected = run.beside(model_steps.run_inspect_step, lap, lesson)
+    with run(model_steps.start_smoke_tester) as tester, limit_to_one_thread():
+        # Beside the search, which leaves a core idle while it boosts.
+        inspected = run.submit(model_steps.run_inspect_step, lap, data)
         try:
-            found = run(model_steps.run_search_step, lap, lesson, lambda: model_steps.refuse(lap, lesson))
+            found = run(model_steps.run_search_step, lap, data)
         finally:
-            inspected.result()  # its refusal comes first; what the search says of such rows comes second
+            inspected.result()  # no step outlives the lap
         spec = found.best.spec
-        evaluated = run(model_steps.run_evaluate_step, lap, lesson, spec)
+        evaluated = run(model_steps.run_evaluate_step, lap, data, spec)
         # Beside explain: the stored model is tried in a process of its own.
-        building = run.beside(model_steps.run_build_step, lap, lesson, spec, evaluated.held)
-        tested = run.beside(model_steps.run_smoke_step, lap, building, tester)
-        explained = run(model_steps.run_explain_step, lap, lesson, found, evaluated.held)
-        built = building.result()  # asked first: of a failed build, smoke would only say that it never began
+        building = run.submit(model_steps.run_build_step, lap, data, spec, evaluated.held)
+        tested = run.submit(model_steps.run_smoke_step, lap, building, tester)
+        explained = run(model_steps.run_explain_step, lap, data, found, evaluated.held)
+        built = building.result()  # read first: of a failed build, smoke reports only that it never started
         tested.result()
     fits = found.fits + evaluated.fits + built.fits
-    summary = run(run_records.log_lap_summary, lap, lesson, found, evaluated.held, explained, fits)
-    return Challenger(run(model_promotion.run_register_step, lap, lesson, built, spec, summary), lesson.run_id, fits)
+    summary = run(run_records.log_lap_summary, lap, data, found, evaluated.held, explained, fits)
+    return Challenger(run(model_promotion.run_register_step, lap, data, built, spec, summary), data.run_id, fits)
 
 
 def decide_promotion(lap: LapContext, run: Runner, challenger: Challenger) -> LapOutcome:
@@ -115,8 +123,9 @@ def refuse(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged)
     """A refused challenger does not serve: the champion serves on, or nothing does where there is none yet.
 
     The ledger keeps the verdict with its reason, and the decision that this lap carried out ends with it. The challenger stays
-    registered, and its run in MLflow says why: `windvane promote` may still let it serve, another gate judges it again without a
+    registered, and its run in MLflow explains why: `windvane promote` may still let it serve, another gate judges it again without a
     fit, and as long as nothing changes laps are `unchanged`. Its model files go with `windvane clean` or retention.versions.
+    Each refusal doubles the windows until the next retraining (monitoring/policy/decision.py).
     """
     from windvane.flows.lap import run_records
 
@@ -126,7 +135,7 @@ def refuse(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged)
 
 
 def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged) -> LapOutcome:
-    """An accepted challenger serves from the moment at which the ledger has verdict and promotion; then MLflow is told."""
+    """An accepted challenger serves from the moment at which the ledger has verdict and promotion; then MLflow is updated."""
     from windvane.flows import model_promotion
     from windvane.flows.lap import run_records
 
@@ -140,14 +149,16 @@ def promote(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged
         try:
             run(model_promotion.run_promote_step, lap, move)
         except WindvaneError as e:  # the promotion is done: the ledger has it
-            lap.console.say(f"  note: the alias in MLflow follows at the next lap: {e}")
+            lap.console.print(f"  note: the alias in MLflow follows at the next lap: {e}")
     return outcome
 
 
 def end(lap: LapContext, run: Runner, outcome: LapOutcome, run_id: str | None = None) -> LapOutcome:
-    """Push the data where data.remote asks for it, and close the lap in the ledger if it stands there."""
+    """Push the data where data.remote is set, and close the lap in the ledger if it is there."""
     if lap.project.settings.data.remote is not None:
-        run(data_steps.run_push_step, lap, run_id)
+        from windvane.flows.lap import push_step
+
+        run(push_step.run_push_step, lap, run_id)
     if lap.on_record:
         run(finish_lap, lap, outcome)
     return outcome

@@ -1,7 +1,4 @@
-"""The ledger's database, SQLite or PostgreSQL: opened at the newest migration, read in snapshots.
-
-Timestamps as the ledger writes them, and ids that sort by time.
-"""
+"""The ledger's database, SQLite or PostgreSQL: opened at the newest migration, read in snapshots; its timestamps and ids."""
 
 from __future__ import annotations
 
@@ -10,11 +7,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -26,6 +25,7 @@ from windvane.ledger.schema import HEAD_REVISION, REVISIONS
 WRITE_BUSY_SECONDS = 60
 # Rows that a long read holds in memory at a time.
 READ_CHUNK_ROWS = 5_000
+_Record = TypeVar("_Record")
 
 
 def now_timestamp() -> str:
@@ -56,8 +56,8 @@ def connect_ledger(url: str, upgraded: Callable[[Path], None] = lambda _: None) 
     path = _find_sqlite_path(engine)
     if path is not None and sqlite_files.inspect_database(path) is None:
         _create_sqlite_ledger(path)
-    if (revision := _read_revision(engine)) != HEAD_REVISION:
-        _upgrade(engine, path, revision, upgraded)
+    if _read_revision(engine) != HEAD_REVISION:
+        _upgrade(engine, path, upgraded)
     return engine
 
 
@@ -66,9 +66,7 @@ def ledger_exists(url: str) -> bool:
     engine = _create_engine(url)
     path = _find_sqlite_path(engine)
     try:
-        return (
-            sqlite_files.inspect_database(path) is not None if path is not None else _read_revision(engine) is not None
-        )
+        return (_read_revision(engine) if path is None else sqlite_files.inspect_database(path)) is not None
     finally:
         engine.dispose()
 
@@ -81,15 +79,37 @@ def open_snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection.execution_options(reads=True, yield_per=READ_CHUNK_ROWS, **isolation)
 
 
+def read_records(
+    source: sa.Engine | sa.Connection,
+    record: Callable[..., _Record],
+    table: sa.Table,
+    *where: sa.ColumnElement[bool],
+    order: Sequence[sa.ColumnElement[Any]] = (),
+    limit: int | None = None,
+) -> tuple[_Record, ...]:
+    """Rows as instances of `record`, a dataclass whose fields are columns of the table; in a snapshot or the transaction given."""
+    wanted = [table.c[field.name] for field in fields(record)]  # type: ignore[arg-type]
+    query = sa.select(*wanted).where(*where).order_by(*order).limit(limit)
+    with open_snapshot(source) if isinstance(source, sa.Engine) else nullcontext(source) as db:
+        return tuple(record(**row) for row in db.execute(query).mappings())
+
+
+def find_record(
+    source: sa.Engine | sa.Connection, record: Callable[..., _Record], table: sa.Table, *where: Any, order: Any = ()
+) -> _Record | None:
+    """The first of these records, or None."""
+    return next(iter(read_records(source, record, table, *where, order=order, limit=1)), None)
+
+
+def update_rows(engine: sa.Engine, table: sa.Table, *where: sa.ColumnElement[bool], **values: Any) -> int:
+    """Change rows in a transaction of their own; how many there were."""
+    with engine.begin() as db:
+        return db.execute(sa.update(table).where(*where).values(**values)).rowcount
+
+
 def build_upsert(dialect: sa.Dialect, table: sa.Table) -> Any:
-    """An insert that can be told what to do with rows that are there already: the two databases' common dialect."""
-    if dialect.name == "sqlite":
-        from sqlalchemy.dialects import sqlite
-
-        return sqlite.insert(table)
-    from sqlalchemy.dialects import postgresql
-
-    return postgresql.insert(table)
+    """An insert that can be given what to do with rows that are there already: the two databases' common dialect."""
+    return import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
 
 
 def is_among(dialect: sa.Dialect, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
@@ -159,9 +179,9 @@ def _create_sqlite_ledger(path: Path) -> None:
             sqlite_files.create_database(path, work)
 
 
-def _upgrade(engine: sa.Engine, path: Path | None, revision: str | None, upgraded: Callable[[Path], None]) -> None:
+def _upgrade(engine: sa.Engine, path: Path | None, upgraded: Callable[[Path], None]) -> None:
     """Bring a ledger that is there to HEAD, where it lies: others may have it open. Of SQLite a copy is taken first."""
-    if revision is not None and revision not in REVISIONS:
+    if (revision := _read_revision(engine)) is not None and revision not in REVISIONS:
         raise NewerLedger(revision)
     if path is None:
         _migrate(engine)
@@ -199,7 +219,7 @@ _RANDOM_BYTES = 10
 
 
 def make_id() -> str:
-    """A new id, 32 hexadecimal digits: 48 bits of time, so that neighbours share a page, and 80 that nobody can guess."""
+    """A new id, 32 hexadecimal digits: 48 bits of time, so that neighbours share a page, and 80 that cannot be guessed."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(_RANDOM_BYTES).hex()}"
 
 
@@ -240,3 +260,12 @@ def _parse_datetime(text: str) -> datetime:
         return datetime.fromisoformat(text.strip())
     except ValueError:
         raise ValueError(f"{text!r} is no moment. Write it in ISO 8601, such as 2026-01-31T12:00:00Z") from None
+
+
+CHUNK_ITEMS = 5_000
+_Item = TypeVar("_Item")
+
+
+def split_chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """Items in pieces, a statement each: no lock is held for long, and few are in memory at a time."""
+    return (items[i : i + CHUNK_ITEMS] for i in range(0, len(items), CHUNK_ITEMS))

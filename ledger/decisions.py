@@ -1,7 +1,4 @@
-"""The outbox of the watch: decisions, each of which ends in at most one finished lap, and notices to people.
-
-Both are recorded before anything follows from them.
-"""
+"""The outbox of the watch: decisions, each of at most one finished lap, and notices; recorded before anything follows from them."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from windvane.ledger.database import make_id, now_timestamp, open_snapshot
+from windvane.ledger.database import find_record, make_id, now_timestamp, read_records, update_rows
 from windvane.ledger.laps import Lease, check_lease
 from windvane.ledger.schema import decisions, notices
 
 DecisionState = Literal["recorded", "told", "claimed", "done", "skipped"]
 OPEN_DECISION_STATES = ("recorded", "told", "claimed")
-# So many laps may die over a decision: then it is given up, and the next look at production decides anew.
+# So many laps may die over a decision: then it is given up, and the next check of production decides.
 MAX_CLAIMS = 5
 
 
@@ -75,10 +72,10 @@ def record_decision(engine: sa.Engine, entry: DecisionRecord) -> DecisionRecord:
         with engine.begin() as db:
             if (known := _find_same_decision(db, entry)) is not None:
                 return known
-            if entry.action == "retrain" and (under_way := _find_open_retraining(db, entry.project)) is not None:
+            if entry.action == "retrain" and (under_way := find_pending_retraining(db, entry.project)) is not None:
                 raise RetrainingAlreadyOpen(f"the retraining decided {under_way.recorded[:19]}Z is under way")
             db.execute(sa.insert(decisions).values(**new))
-    except sa.exc.IntegrityError:  # two at once in PostgreSQL, where looking locks nothing
+    except sa.exc.IntegrityError:  # two at once in PostgreSQL, where reading locks nothing
         with engine.begin() as db:
             if (known := _find_same_decision(db, entry)) is not None:
                 return known
@@ -87,10 +84,9 @@ def record_decision(engine: sa.Engine, entry: DecisionRecord) -> DecisionRecord:
 
 
 def record_announcement(engine: sa.Engine, id: str) -> None:
-    """Record that whoever acts on it has been told; a second time, or too late, changes nothing."""
-    with engine.begin() as db:
-        this = (decisions.c.id == id, decisions.c.state == "recorded")
-        db.execute(sa.update(decisions).where(*this).values(state="told", told=now_timestamp()))
+    """Record that the actor has been notified; a second time, or too late, changes nothing."""
+    this = (decisions.c.id == id, decisions.c.state == "recorded")
+    update_rows(engine, decisions, *this, state="told", told=now_timestamp())
 
 
 def claim_decision(engine: sa.Engine, lease: Lease, id: str, lap: str) -> DecisionRecord | None:
@@ -101,11 +97,11 @@ def claim_decision(engine: sa.Engine, lease: Lease, id: str, lap: str) -> Decisi
     with engine.begin() as db:
         check_lease(db, lease)
         this = (decisions.c.id == id, decisions.c.project == lease.project, decisions.c.state.in_(OPEN_DECISION_STATES))
-        found = _read_decision(db, *this)
+        found = find_record(db, DecisionRecord, decisions, *this)
         if found is None or (found.state == "claimed" and found.token == lease.token and found.lap != lap):
             return None
         if found.claims >= MAX_CLAIMS and found.lap != lap:
-            note = f"given up: {found.claims} laps were killed over it. Look at their runs, then: windvane train"
+            note = f"given up: {found.claims} laps were killed over it. Inspect their runs, then: windvane train"
             db.execute(sa.update(decisions).where(*this).values(state="skipped", note=note, ended=now_timestamp()))
             return None
         new = {"state": "claimed", "lap": lap, "token": lease.token}
@@ -117,7 +113,7 @@ def claim_decision(engine: sa.Engine, lease: Lease, id: str, lap: str) -> Decisi
 def settle_claimed_decision(
     db: sa.Connection, lease: Lease, lap: str, state: Literal["done", "skipped"], note: str, made: int | None = None
 ) -> bool:
-    """In whoever's transaction: end the decision that this lap claimed; whether there was one. Call after leases.check()."""
+    """In the caller's transaction: end the decision that this lap claimed; whether there was one. Call after leases.check()."""
     c = decisions.c
     mine = (c.project == lease.project, c.state == "claimed", c.lap == lap, c.token == lease.token)
     new = {"state": state, "note": note, "made": made, "ended": now_timestamp()}
@@ -134,30 +130,27 @@ def finish_claimed_decision(
 
 
 def close_decision(engine: sa.Engine, id: str, state: Literal["done", "skipped"], note: str) -> bool:
-    """End a decision that no lap has to do with (a stop, a rollback, a retraining that nobody claimed); whether it was open."""
-    with engine.begin() as db:
-        this = (decisions.c.id == id, decisions.c.state.in_(("recorded", "told")))
-        done = db.execute(sa.update(decisions).where(*this).values(state=state, note=note, ended=now_timestamp()))
-        return bool(done.rowcount)
+    """End a decision that no lap has to do with (a stop, a rollback, a retraining that no lap claimed); whether it was open."""
+    this = (decisions.c.id == id, decisions.c.state.in_(("recorded", "told")))
+    return bool(update_rows(engine, decisions, *this, state=state, note=note, ended=now_timestamp()))
 
 
 def record_realized_gain(engine: sa.Engine, id: str, gain: float) -> None:
     """Keep what a retraining really saved; the first figure stays."""
-    with engine.begin() as db:
-        this = (decisions.c.id == id, decisions.c.realised.is_(None))
-        db.execute(sa.update(decisions).where(*this).values(realised=gain))
+    update_rows(engine, decisions, decisions.c.id == id, decisions.c.realised.is_(None), realised=gain)
 
 
-def find_pending_retraining(engine: sa.Engine, project: str) -> DecisionRecord | None:
-    """The retraining that is open: recorded, told or claimed. None: nothing is owed."""
-    with open_snapshot(engine) as db:
-        return _find_open_retraining(db, project)
+def find_pending_retraining(db: sa.Engine | sa.Connection, project: str) -> DecisionRecord | None:
+    """The retraining that is open: recorded, sent or claimed. None: nothing is pending."""
+    c = decisions.c
+    return find_record(
+        db, DecisionRecord, decisions, c.project == project, c.action == "retrain", c.state.in_(OPEN_DECISION_STATES)
+    )
 
 
 def find_decision(engine: sa.Engine, id: str) -> DecisionRecord | None:
     """The decision with this id, or None."""
-    with open_snapshot(engine) as db:
-        return _read_decision(db, decisions.c.id == id)
+    return find_record(engine, DecisionRecord, decisions, decisions.c.id == id)
 
 
 def list_decisions(
@@ -165,49 +158,21 @@ def list_decisions(
 ) -> tuple[DecisionRecord, ...]:
     """Decisions in the order in which they were recorded; `acting`: without those to wait; `since`: by their own time."""
     c = decisions.c
-    query = _select_decisions().where(c.project == project)
-    query = query.where(c.action != "wait") if acting else query
-    query = query if since is None else query.where(c.at >= since)
-    with open_snapshot(engine) as db:
-        return tuple(DecisionRecord(**row) for row in db.execute(query.order_by(c.recorded, c.id)).mappings())
+    wanted = [c.project == project, *([c.action != "wait"] if acting else []), *([c.at >= since] if since else [])]
+    return read_records(engine, DecisionRecord, decisions, *wanted, order=[c.recorded, c.id])
 
 
 def find_last_decision(engine: sa.Engine, project: str) -> DecisionRecord | None:
     """The newest decision, to wait or not; None before the first."""
     c = decisions.c
-    with open_snapshot(engine) as db:
-        row = db.execute(
-            _select_decisions().where(c.project == project).order_by(c.recorded.desc(), c.id.desc()).limit(1)
-        )
-        found = row.mappings().one_or_none()
-    return None if found is None else DecisionRecord(**found)
+    return find_record(engine, DecisionRecord, decisions, c.project == project, order=[c.recorded.desc(), c.id.desc()])
 
 
 def _find_same_decision(db: sa.Connection, entry: DecisionRecord) -> DecisionRecord | None:
     if entry.action == "wait":
         return None
-    c = decisions.c
-    return _read_decision(
-        db,
-        c.project == entry.project,
-        c.version == entry.version,
-        c.window == entry.window,
-        c.action == entry.action,
-    )
-
-
-def _find_open_retraining(db: sa.Connection, project: str) -> DecisionRecord | None:
-    c = decisions.c
-    return _read_decision(db, c.project == project, c.action == "retrain", c.state.in_(OPEN_DECISION_STATES))
-
-
-def _read_decision(db: sa.Connection, *where: sa.ColumnElement[bool]) -> DecisionRecord | None:
-    row = db.execute(_select_decisions().where(*where)).mappings().one_or_none()
-    return None if row is None else DecisionRecord(**row)
-
-
-def _select_decisions() -> sa.Select[Any]:
-    return sa.select(*(decisions.c[name] for name in DecisionRecord.__dataclass_fields__))
+    same = [decisions.c[name] == getattr(entry, name) for name in ("project", "version", "window", "action")]
+    return find_record(db, DecisionRecord, decisions, *same)
 
 
 # So often a notice is tried, then it is old news.
@@ -227,7 +192,7 @@ class Notice:
 
 
 def record_notice(engine: sa.Engine, project: str, state: str, text: str) -> bool:
-    """Record a change of state; False where the state is this one already. Nobody is told that all is well at the start."""
+    """Record a change of state; False where the state is this one already. No notice is sent that all is well at the start."""
     state = state[:100]
     with engine.begin() as db:
         if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
@@ -243,24 +208,18 @@ def record_notice(engine: sa.Engine, project: str, state: str, text: str) -> boo
 
 
 def list_unsent_notices(engine: sa.Engine, project: str) -> tuple[Notice, ...]:
-    """Notices that nobody has taken yet, oldest first."""
+    """Notices that have not been sent yet, oldest first."""
     c = notices.c
-    return _read_notices(engine, c.project == project, c.told.is_(None), c.tries < MAX_NOTICE_TRIES)
+    unsent = (c.project == project, c.told.is_(None), c.tries < MAX_NOTICE_TRIES)
+    return read_records(engine, Notice, notices, *unsent, order=[c.id])
 
 
 def list_notices(engine: sa.Engine, project: str) -> tuple[Notice, ...]:
     """All of them, oldest first."""
-    return _read_notices(engine, notices.c.project == project)
+    return read_records(engine, Notice, notices, notices.c.project == project, order=[notices.c.id])
 
 
 def record_notice_try(engine: sa.Engine, id: int, taken: bool) -> None:
     """Record a try, and whether it was taken."""
-    with engine.begin() as db:
-        new = {"tries": notices.c.tries + 1, **({"told": now_timestamp()} if taken else {})}
-        db.execute(sa.update(notices).where(notices.c.id == id).values(**new))
-
-
-def _read_notices(engine: sa.Engine, *where: sa.ColumnElement[bool]) -> tuple[Notice, ...]:
-    query = sa.select(*(notices.c[name] for name in Notice.__dataclass_fields__)).where(*where)
-    with open_snapshot(engine) as db:
-        return tuple(Notice(**row) for row in db.execute(query.order_by(notices.c.id)).mappings())
+    new = {"tries": notices.c.tries + 1, **({"told": now_timestamp()} if taken else {})}
+    update_rows(engine, notices, notices.c.id == id, **new)

@@ -13,7 +13,7 @@ _passed: dict[str, int] = {}
 
 
 def hit_failpoint(name: str) -> None:
-    """Say that this place is reached; where a test asked for it, the process ends here and now."""
+    """Report that this place is reached; where a test requires it, the process ends here and now."""
     if _FAIL is None and _TRACE is None:
         return
     if _TRACE is not None:

@@ -1,13 +1,10 @@
-"""Labels as they come: late, repeated, corrected, in any order.
-
-Which label an id has and had at any time, and labelled production rows as a table to train on.
-"""
+"""Labels in any order, late, repeated, corrected: which one an id had at any time, and labelled rows as a table to train on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -15,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import sqlalchemy as sa
 
-from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, to_timestamp
+from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, split_chunks, to_timestamp
 from windvane.ledger.schema import labels, predictions, versions
+from windvane.ledger.versions import VersionFacts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Ids per statement: as many are in memory at a time.
-LABEL_CHUNK_IDS = 5_000
 MAX_LABEL_CHARACTERS = 200
 
 
@@ -45,12 +41,7 @@ class LabelCounts:
     changed: int = 0
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
-        return LabelCounts(
-            self.matched + other.matched,
-            self.unmatched + other.unmatched,
-            self.duplicates + other.duplicates,
-            self.changed + other.changed,
-        )
+        return LabelCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +65,19 @@ class LabelledPrediction:
 def record_labels(
     engine: sa.Engine, project: str, statements: Iterable[LabelStatement], source: str = "file"
 ) -> LabelCounts:
-    """Record statements, all of them or none, and say what came of them. An id without a prediction is kept for later.
+    """Record statements, all of them or none, and report what came of them. An id without a prediction is kept for later.
 
-    A repeated statement changes nothing; without `at` it is a repeat while the id's label is what it says. `source`:
+    A repeated statement changes nothing; without `at` it is a repeat while the id's label is the same. `source`:
     `file`, `service`, ... (16 characters).
     """
-    given = sorted((s.id, s.at is None, s.at or "", _format_label(s.label)) for s in statements)
+    # A label as the ledger compares it: JSON, every number a float.
+    texts = ((s, orjson.dumps(s.label if isinstance(s.label, str) else float(s.label)).decode()) for s in statements)
+    given = sorted((s.id, s.at is None, s.at or "", text) for s, text in texts)
     by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
-    pieces = list(split_ids(list(by_id)))
-    predicted = _find_predicted_ids(engine, project, pieces)
-    done = LabelCounts()
+    pieces, done = list(split_chunks(list(by_id))), LabelCounts()
+    mine = sa.select(predictions.c.id).where(predictions.c.project == project)
+    with open_snapshot(engine) as db:  # before the lock is taken, which predictions wait for too
+        predicted = {id for ids in pieces for id in db.scalars(mine.where(is_among(db.dialect, predictions.c.id, ids)))}
     with engine.begin() as db:
         if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
             db.execute(sa.text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
@@ -92,13 +86,6 @@ def record_labels(
         for ids in pieces:
             done += _record_chunk(db, {id: by_id[id] for id in ids}, predicted, new)
     return done
-
-
-def _find_predicted_ids(engine: sa.Engine, project: str, pieces: list[Sequence[str]]) -> set[str]:
-    """Those of the ids that have a prediction. Looked up before the lock is taken, which predictions wait for too."""
-    mine = sa.select(predictions.c.id).where(predictions.c.project == project)
-    with open_snapshot(engine) as db:
-        return {id for ids in pieces for id in db.scalars(mine.where(is_among(engine.dialect, predictions.c.id, ids)))}
 
 
 def _record_chunk(
@@ -112,8 +99,8 @@ def _record_chunk(
     rows, total, changed, matched = list[dict[str, Any]](), 0, 0, 0
     for id, pairs in given.items():
         before = max(stated[id], default=None)
-        said = {(at or new["received"], text) for at, text in pairs if at or before is None or before[1] != text}
-        fresh = said - stated[id]
+        truths = {(at or new["received"], text) for at, text in pairs if at or before is None or before[1] != text}
+        fresh = truths - stated[id]
         total += len(pairs)
         matched += len(fresh) * (id in predicted)
         changed += before is not None and max(stated[id] | fresh)[1] != before[1]
@@ -123,47 +110,44 @@ def _record_chunk(
     return LabelCounts(matched, len(rows) - matched, total - len(rows), changed)
 
 
-def read_labelled_predictions(
-    engine: sa.Engine,
-    project: str,
-    until: Any = None,
-    since: Any = None,
-    *,
-    known: Any = None,
-    role: str = "champion",
-    version: int | None = None,
-    unlabelled: bool = False,
-    inputs: bool = True,
-) -> Iterator[LabelledPrediction]:
-    """Predictions from `since` (included) `until` (not) in their own time, each with its label, in the order of time.
+@dataclass(frozen=True)
+class PredictionQuery:
+    """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
-    With `version`, what that one answered, in whichever role. With `known`, the join as it stood then: statements and
-    predictions received up to that moment. With `unlabelled`, also predictions without a label. Streams in pieces from one
-    snapshot, without `inputs` faster. Moments: as moments.moment().
+    With `version`, what that one predicted, in whichever role. With `known`, the join as it was then: statements and
+    predictions received up to that moment. With `unlabelled`, also predictions without a label.
     """
-    p, query = (
-        predictions.c,
-        _join_predictions(project, None if known is None else to_timestamp(known), unlabelled, inputs),
+
+    until: Any = None
+    since: Any = None
+    known: Any = None
+    role: str = "champion"
+    version: int | None = None
+    unlabelled: bool = False
+
+
+def read_labelled_predictions(
+    engine: sa.Engine, project: str, wanted: PredictionQuery | None = None
+) -> Iterator[LabelledPrediction]:
+    """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot."""
+    wanted = wanted or PredictionQuery()
+    known = None if wanted.known is None else to_timestamp(wanted.known)
+    p, texts = predictions.c, [sa.cast(predictions.c[name], sa.Text) for name in ("inputs", "output")]
+    query = sa.select(p.id, p.time, p.version, p.role, *texts, labels.c.label, labels.c.at, labels.c.received)
+    query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=wanted.unlabelled))
+    query = query.where(
+        p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version
     )
-    query = query.where(p.project == project, p.role == role if version is None else p.version == version)
-    if since is not None:
-        query = query.where(p.time >= to_timestamp(since))
-    if until is not None:
-        query = query.where(p.time < to_timestamp(until))
+    if known is not None:
+        query = query.where(p.received <= known)
+    if wanted.since is not None:
+        query = query.where(p.time >= to_timestamp(wanted.since))
+    if wanted.until is not None:
+        query = query.where(p.time < to_timestamp(wanted.until))
     with open_snapshot(engine) as db:
         for row in db.execute(query.order_by(p.time, p.id, p.version, p.content)):
-            yield LabelledPrediction(
-                *row[:4], *(None if text is None else orjson.loads(text) for text in row[4:7]), *row[7:]
-            )
-
-
-def _join_predictions(project: str, known: str | None, unlabelled: bool, inputs: bool) -> sa.Select[Any]:
-    p = predictions.c
-    stored = sa.cast(p.inputs, sa.Text) if inputs else sa.null()
-    said = (stored, sa.cast(p.output, sa.Text), labels.c.label)
-    query = sa.select(p.id, p.time, p.version, p.role, *said, labels.c.at, labels.c.received)
-    query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=unlabelled))
-    return query if known is None else query.where(p.received <= known)
+            decoded = (None if text is None else orjson.loads(text) for text in row[4:7])
+            yield LabelledPrediction(*row[:4], *decoded, *row[7:])
 
 
 def match_current_label(project: str, known: str | None = None) -> sa.ColumnElement[bool]:
@@ -179,22 +163,13 @@ def match_current_label(project: str, known: str | None = None) -> sa.ColumnElem
     return mine & (labels.c.received <= known) & ~overruled.where(other.c.received <= known)
 
 
-def _format_label(label: float | str) -> str:
-    """A label as the ledger compares it: JSON, every number a float."""
-    return orjson.dumps(label if isinstance(label, str) else float(label)).decode()
-
-
-def split_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Ids in pieces, a statement each."""
-    return (ids[i : i + LABEL_CHUNK_IDS] for i in range(0, len(ids), LABEL_CHUNK_IDS))
-
-
-# The column of each batch that says when a row's label came, as ledger text (ledger/database.py). It is no feature.
+# The column of each batch with the time a row's label came, as ledger text (ledger/database.py). It is no feature.
 LABELLED_AT_COLUMN = "_labelled"
 
 _EPOCH = datetime(1970, 1, 1)
 _MISSING_WORDS = {"", "na", "n/a", "nan", "null", "none", "<na>"}
-_BOOLEAN_WORDS = {
+# The words that a boolean is written with, as in tasks.models.features.
+BOOLEAN_WORDS = {
     **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), True),
     **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), False),
 }
@@ -210,9 +185,10 @@ def read_labelled_batches(engine: sa.Engine, project: str, since: str | None) ->
         for rows in db.execute(_select_labelled_rows(project, since)).partitions():
             for version in sorted({row.version for row in rows}):
                 mine = versions.c.project == project, versions.c.version == version
-                facts: dict[str, Any] | None = db.scalar(sa.select(versions.c.facts).where(*mine))
-                if facts is None:
+                stored: dict[str, Any] | None = db.scalar(sa.select(versions.c.facts).where(*mine))
+                if stored is None:
                     continue
+                facts = VersionFacts.from_json(stored)
                 if held := _read_complete_rows(facts, (row for row in rows if row.version == version)):
                     yield _build_batch(facts, held)
 
@@ -231,65 +207,58 @@ def _select_labelled_rows(project: str, since: str | None) -> sa.Select[Any]:
     return (query if since is None else query.where(complete > since)).order_by(complete, p.id)
 
 
-def _read_complete_rows(facts: dict[str, Any], rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
+def _read_complete_rows(facts: VersionFacts, rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
     """Rows with the values of all columns that the version knows; those left out of which one is missing or hashed."""
     found = []
     for row in rows:
         inputs = orjson.loads(row.inputs)
         try:
             # A hashed value is an object, which no column can be read from.
-            values = {n: _VALUE_READERS[group](inputs[n]) for group, names in facts["columns"].items() for n in names}
+            values = {n: _VALUE_READERS[group](inputs[n]) for group, names in facts.columns.items() for n in names}
         except (KeyError, ValueError, TypeError, OverflowError):
             continue
         found.append((row, values))
     return found
 
 
-def _build_batch(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.RecordBatch:
+def _build_batch(facts: VersionFacts, held: list[tuple[Any, dict[str, Any]]]) -> pa.RecordBatch:
     import pyarrow as pa
 
     texts, types = pa.string(), {"numbers": pa.float64(), "booleans": pa.bool_(), "dates": pa.timestamp("us")}
     columns: dict[str, pa.Array] = {}
-    if facts.get("id"):
-        columns[facts["id"]] = pa.array([row.id for row, _ in held], texts)
-    if facts.get("time"):
-        columns[facts["time"]] = _build_time_column(facts, held)
-    for group, names in facts["columns"].items():
+    if facts.id:
+        columns[facts.id] = pa.array([row.id for row, _ in held], texts)
+    if facts.time:
+        times = [_parse_moment(row.time) for row, _ in held]
+        columns[facts.time] = pa.array(times, pa.timestamp("us"))
+        if isinstance(facts.taught_until, int | float):  # a number that only orders the rows; one without it has none
+            seconds = [
+                None if row.time == row.received else (time - _EPOCH) / timedelta(seconds=1)
+                for time, (row, _) in zip(times, held, strict=True)
+            ]
+            columns[facts.time] = pa.array(seconds, pa.float64())
+    for group, names in facts.columns.items():
         for name in names:
             columns[name] = pa.array([values[name] for _, values in held], types.get(group, texts))
-    columns[facts["target"]] = _build_target_column(facts["kind"], held)
+    columns[facts.target] = _build_target_column(facts.kind, held)
     columns[LABELLED_AT_COLUMN] = pa.array([row.complete for row, _ in held], texts)
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _build_time_column(facts: dict[str, Any], held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
-    """problem.time of each row; where it is a number that only orders the rows, one without it has none."""
-    import pyarrow as pa
-
-    times = [_parse_moment(row.time) for row, _ in held]
-    if isinstance(facts.get("taught_until"), int | float):
-        own = [row.time != row.received for row, _ in held]
-        numbers = [
-            (time - _EPOCH) / timedelta(seconds=1) if has else None for time, has in zip(times, own, strict=True)
-        ]
-        return pa.array(numbers, pa.float64())
-    return pa.array(times, pa.timestamp("us"))
-
-
 def _build_target_column(kind: str, held: list[tuple[Any, dict[str, Any]]]) -> pa.Array:
-    """Labels as the table has them: classes are numbers or true and false where the model answered so."""
+    """Labels as the table has them: classes are numbers or true and false where the model predicts so."""
     import pyarrow as pa
 
-    said = [orjson.loads(row.label) for row, _ in held]
+    truths = [orjson.loads(row.label) for row, _ in held]
     if kind == "regression":
-        return pa.array(said, pa.float64())
-    answers = [orjson.loads(row.output) for row, _ in held]
-    types = {type(answer.get("prediction")) for answer in answers if isinstance(answer, dict)}
-    if types == {bool} and set(said) <= {"true", "false"}:
-        return pa.array([word == "true" for word in said], pa.bool_())
-    if types == {int} and all(word.removeprefix("-").isdecimal() for word in said):
-        return pa.array([int(word) for word in said], pa.int64())
-    return pa.array(said, pa.string())
+        return pa.array(truths, pa.float64())
+    outputs = [orjson.loads(row.output) for row, _ in held]
+    types = {type(recorded.get("prediction")) for recorded in outputs if isinstance(recorded, dict)}
+    if types == {bool} and set(truths) <= {"true", "false"}:
+        return pa.array([word == "true" for word in truths], pa.bool_())
+    if types == {int} and all(word.removeprefix("-").isdecimal() for word in truths):
+        return pa.array([int(word) for word in truths], pa.int64())
+    return pa.array(truths, pa.string())
 
 
 def _read_number(value: Any) -> float | None:
@@ -298,7 +267,7 @@ def _read_number(value: Any) -> float | None:
 
 
 def _read_boolean(value: Any) -> bool | None:
-    return None if _is_missing(value) else _BOOLEAN_WORDS[str(value).strip().lower()]
+    return None if _is_missing(value) else BOOLEAN_WORDS[str(value).strip().lower()]
 
 
 def _read_text(value: Any) -> str | None:

@@ -1,6 +1,4 @@
-"""Laps: the lease that lets one lap run at a time, with heartbeat and fencing token, and the record of what ran, under
-which runs in MLflow and Prefect, and how it ended.
-"""
+"""Laps: the lease that lets one run at a time, with heartbeat and fencing token, and the record of what ran and how it ended."""
 
 from __future__ import annotations
 
@@ -17,7 +15,14 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from windvane.ledger.database import format_timestamp, now_timestamp, open_snapshot
+from windvane.ledger.database import (
+    find_record,
+    format_timestamp,
+    now_timestamp,
+    open_snapshot,
+    read_records,
+    update_rows,
+)
 from windvane.ledger.schema import laps, leases
 
 # A holder on another machine that has not been heard of for this long is taken for dead.
@@ -32,7 +37,7 @@ class LeaseLost(RuntimeError):
 
 @dataclass(frozen=True)
 class LeaseHolder:
-    """Who holds a lease: enough to name it to a person, and to tell whether it still lives."""
+    """Who holds a lease: enough to name it to a person, and to check whether it still lives."""
 
     what: str
     host: str
@@ -46,7 +51,7 @@ class LeaseHolder:
         return cls(what, socket.gethostname(), os.getpid(), psutil.Process().create_time(), now_timestamp())
 
     def alive(self) -> bool:
-        """Whether the process still runs; on another host nobody can tell, so yes until the lease expires."""
+        """Whether the process still runs; on another host it is unknown, so yes until the lease expires."""
         if self.host != socket.gethostname():
             return True
         try:
@@ -70,7 +75,7 @@ class Lease:
 
 @contextmanager
 def hold_lease(engine: sa.Engine, project: str, what: str, waiting: Callable[[LeaseHolder], None]) -> Iterator[Lease]:
-    """Wait for the project's lease, keep it alive, give it back. `waiting` is told once for each holder waited for."""
+    """Wait for the project's lease, keep it alive, give it back. `waiting` is called once for each holder waited for."""
     me, waited = LeaseHolder.me(what), list[str]()
     while (taken := _try_lease(engine, project, me)) is None or isinstance(taken, LeaseHolder):
         if isinstance(taken, LeaseHolder) and str(taken) not in waited:
@@ -85,12 +90,8 @@ def hold_lease(engine: sa.Engine, project: str, what: str, waiting: Callable[[Le
     finally:
         stop.set()
         beat.join()
-        with engine.begin() as db:
-            db.execute(
-                sa.update(leases)
-                .where(leases.c.project == project, leases.c.token == taken)
-                .values(holder=sa.null(), expires=None)
-            )
+        mine = (leases.c.project == project, leases.c.token == taken)
+        update_rows(engine, leases, *mine, holder=sa.null(), expires=None)
 
 
 def find_living_token(engine: sa.Engine, project: str) -> int | None:
@@ -138,11 +139,9 @@ def _try_lease(engine: sa.Engine, project: str, me: LeaseHolder) -> int | LeaseH
 def _renew_lease(engine: sa.Engine, project: str, token: int, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_INTERVAL_SECONDS):
         # A full disk, or a server that is away: the next beat tries again, and one who takes over meanwhile is found by the token.
-        with suppress(sa.exc.OperationalError), engine.begin() as db:
-            expires = format_timestamp(datetime.now(UTC) + LEASE_DURATION)
-            db.execute(
-                sa.update(leases).where(leases.c.project == project, leases.c.token == token).values(expires=expires)
-            )
+        with suppress(sa.exc.OperationalError):
+            mine = (leases.c.project == project, leases.c.token == token)
+            update_rows(engine, leases, *mine, expires=format_timestamp(datetime.now(UTC) + LEASE_DURATION))
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ class LapRecord:
 
 
 def record_lap_start(engine: sa.Engine, lease: Lease, lap: str, cause: str) -> None:
-    """Record, before anything else is told, that a lap with this id begins."""
+    """Record, before anything else is notified, that a lap with this id begins."""
     with engine.begin() as db:
         db.execute(
             sa.insert(laps).values(
@@ -171,37 +170,31 @@ def record_lap_start(engine: sa.Engine, lease: Lease, lap: str, cause: str) -> N
 
 def record_lap_runs(engine: sa.Engine, lap: str, **runs: str) -> None:
     """Record under which `mlflow_run` or `prefect_run` the lap can be found, as soon as it is known."""
-    with engine.begin() as db:
-        db.execute(sa.update(laps).where(laps.c.id == lap).values(**runs))
+    update_rows(engine, laps, laps.c.id == lap, **runs)
 
 
 def record_lap_end(engine: sa.Engine, lap: str, state: str, outcome: dict[str, Any] | None = None) -> None:
     """Record how the lap ended: finished, failed or crashed."""
-    with engine.begin() as db:
-        db.execute(sa.update(laps).where(laps.c.id == lap).values(state=state, ended=now_timestamp(), outcome=outcome))
+    update_rows(engine, laps, laps.c.id == lap, state=state, ended=now_timestamp(), outcome=outcome)
 
 
 def list_abandoned_laps(engine: sa.Engine, lease: Lease) -> tuple[LapRecord, ...]:
     """Laps still `running` under an older token: their process is gone. Call while holding the lease."""
-    query = _select_laps().where(laps.c.project == lease.project, laps.c.state == "running", laps.c.token < lease.token)
-    with engine.connect() as db:
-        return tuple(LapRecord(**row) for row in db.execute(query).mappings())
+    c = laps.c
+    return read_records(
+        engine, LapRecord, laps, c.project == lease.project, c.state == "running", c.token < lease.token
+    )
 
 
 def find_running_lap(engine: sa.Engine, project: str, token: int) -> LapRecord | None:
     """The lap that runs under a token, or None."""
-    query = _select_laps().where(laps.c.project == project, laps.c.state == "running", laps.c.token == token)
-    with open_snapshot(engine) as db:
-        row = db.execute(query).mappings().first()
-    return None if row is None else LapRecord(**row)
+    c = laps.c
+    return find_record(engine, LapRecord, laps, c.project == project, c.state == "running", c.token == token)
 
 
 def find_newest_lap(engine: sa.Engine, project: str) -> LapRecord | None:
     """The lap that began last, or None."""
-    query = _select_laps().where(laps.c.project == project).order_by(laps.c.started.desc()).limit(1)
-    with engine.connect() as db:
-        row = db.execute(query).mappings().one_or_none()
-    return None if row is None else LapRecord(**row)
+    return find_record(engine, LapRecord, laps, laps.c.project == project, order=[laps.c.started.desc()])
 
 
 def read_lap_causes(engine: sa.Engine, project: str) -> dict[str, str]:
@@ -209,8 +202,3 @@ def read_lap_causes(engine: sa.Engine, project: str) -> dict[str, str]:
     query = sa.select(laps.c.mlflow_run, laps.c.cause).where(laps.c.project == project, laps.c.mlflow_run.is_not(None))
     with open_snapshot(engine) as db:
         return {row.mlflow_run: row.cause for row in db.execute(query.order_by(laps.c.started))}
-
-
-def _select_laps() -> sa.Select[Any]:
-    wanted = ("id", "cause", "state", "started", "ended", "mlflow_run", "prefect_run", "outcome")
-    return sa.select(*(laps.c[name] for name in wanted))

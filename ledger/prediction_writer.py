@@ -1,7 +1,4 @@
-"""Group commit: predictions of many requests, durable by one transaction each time the disk is free.
-
-A request is answered only after the commit of its rows.
-"""
+"""Group commit: predictions of many requests in one transaction, durable before any of them gets its response."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from windvane.ledger import predictions
-from windvane.ledger.predictions import Prediction
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import Prediction, PrivacyRules
 
 
 class RowCommitter:
@@ -48,13 +44,10 @@ class RowCommitter:
             if self._sqlite:  # psycopg begins by itself
                 self._cursor.execute("BEGIN IMMEDIATE")
             self._cursor.executemany(self.insert, rows)
-            if self._sqlite:
-                self._cursor.execute("COMMIT")
-            else:
-                self.connection.commit()
+            self.connection.commit()
         except Exception as e:
             if not self._waits and getattr(e, "sqlite_errorname", "") == "SQLITE_BUSY":
-                raise  # nothing has begun
+                raise  # not yet started
             if self._lost(e) and again:
                 self.commit(rows, again=False)
                 return
@@ -93,7 +86,7 @@ def open_durable_connection(engine: sa.Engine, waits: bool = True) -> sa.PoolPro
     return connection
 
 
-# Rows that may wait for the disk: some seconds' worth. Then whoever brings more waits, and after PATIENCE is sent away.
+# Rows that may wait for the disk: some seconds' worth. Then callers with more wait, and after PATIENCE are refused.
 MAX_QUEUED_ROWS = 20_000
 QUEUE_TIMEOUT_SECONDS = 10.0
 # Rows after which a transaction takes no further request: it should last milliseconds.
@@ -101,6 +94,7 @@ GROUP_ROWS = 2_000
 # Rows that an event loop commits itself, at most; after a commit that held it up for so many seconds the thread has them all for
 # so long.
 MAX_LOOP_COMMIT_ROWS, SLOW_COMMIT_SECONDS, THREAD_ONLY_SECONDS = 64, 0.02, 1.0
+_CLOSED = "the ledger's writer is closed. Start the service again"
 # Rows of one request that a thread prepares.
 MIN_THREAD_PREPARED_ROWS = 1_000
 
@@ -110,7 +104,7 @@ class LedgerFull(RuntimeError):
 
 
 class LedgerFailed(RuntimeError):
-    """The database did not take a group: disk full, no connection. Nothing of it is answered; it may be sent again."""
+    """The database did not take a group: disk full, no connection. No response is sent for it; it may be sent again."""
 
 
 class LedgerClosed(RuntimeError):
@@ -119,7 +113,7 @@ class LedgerClosed(RuntimeError):
 
 @dataclass(slots=True)
 class _QueuedRows:
-    """Rows of one request, and who must be told: a thread's future, or an event loop's."""
+    """Rows of one request, and who must be notified: a thread's future, or an event loop's."""
 
     rows: list[tuple[Any, ...]]
     future: Future[None] | asyncio.Future[None]
@@ -145,7 +139,7 @@ class PredictionWriter:
         self._change = threading.Condition()
         insert = predictions.compile_prediction_insert(engine)
         self._committer = RowCommitter(engine, insert)
-        # The loop's own, which waits for nobody; loops of several threads share it.
+        # The loop's own, which never waits; loops of several threads share it.
         self._alone = threading.Lock()
         self._here = RowCommitter(engine, insert, waits=False) if engine.dialect.name == "sqlite" else None
         self._gathered: dict[asyncio.AbstractEventLoop, list[_QueuedRows]] = {}
@@ -159,7 +153,7 @@ class PredictionWriter:
         Blocks while the queue is full. Raises InvalidPrediction, LedgerFull, LedgerClosed.
         """
         future: Future[None] = Future()
-        future.set_running_or_notify_cancel()  # what is queued is recorded: nobody can take it back
+        future.set_running_or_notify_cancel()  # what is queued is recorded: it cannot be taken back
         waiting = _QueuedRows(self._prepare(given), future, None)
         with self._change:
             if not self._change.wait_for(lambda: self._closed or self._queued < self._room, self._patience):
@@ -185,11 +179,6 @@ class PredictionWriter:
             gathered.append(waiting)
         return await future
 
-    @property
-    def queued(self) -> int:
-        """Rows that wait for the disk, for the metrics."""
-        return self._queued
-
     def close(self) -> None:
         """Record what is queued, then stop. A second time changes nothing."""
         with self._change:
@@ -205,7 +194,7 @@ class PredictionWriter:
 
     def _put(self, waiting: _QueuedRows) -> None:
         if self._closed:
-            raise _make_closed_error()
+            raise LedgerClosed(_CLOSED)
         self._queue.append(waiting)
         self._queued += len(waiting.rows)
         self._change.notify_all()
@@ -233,10 +222,10 @@ class PredictionWriter:
             return
         group = self._gathered.pop(loop)
         rows = [row for waiting in group for row in waiting.rows]
-        began = time.monotonic()
-        if began >= self._elsewhere_until and len(rows) <= MAX_LOOP_COMMIT_ROWS and self._committed_here(rows):
+        started_at = time.monotonic()
+        if started_at >= self._elsewhere_until and len(rows) <= MAX_LOOP_COMMIT_ROWS and self._committed_here(rows):
             _resolve_futures([waiting.future for waiting in group], None)
-            if time.monotonic() - began > SLOW_COMMIT_SECONDS:
+            if time.monotonic() - started_at > SLOW_COMMIT_SECONDS:
                 self._elsewhere_until = time.monotonic() + THREAD_ONLY_SECONDS
             return
         with self._change:
@@ -244,7 +233,7 @@ class PredictionWriter:
                 for waiting in group:
                     self._put(waiting)
                 return
-        _resolve_futures([waiting.future for waiting in group], _make_closed_error())
+        _resolve_futures([waiting.future for waiting in group], LedgerClosed(_CLOSED))
 
     def _committed_here(self, rows: list[tuple[Any, ...]]) -> bool:
         """Whether the loop's own connection took the rows; not, for one, while somebody else writes: the thread can wait."""
@@ -255,7 +244,7 @@ class PredictionWriter:
             if self._closed:
                 return False
             self._here.commit(rows)
-        except Exception:  # noqa: BLE001 (the thread tries again, and says what is wrong)
+        except Exception:  # noqa: BLE001 (the thread tries again, and logs what is wrong)
             return False
         finally:
             self._alone.release()
@@ -266,7 +255,7 @@ class PredictionWriter:
             error: BaseException | None = None
             try:
                 self._committer.commit([row for waiting in group for row in waiting.rows])
-            except Exception as e:  # noqa: BLE001 (every one of them reaches whoever waits)
+            except Exception as e:  # noqa: BLE001 (every one of them reaches a caller)
                 error = self._explained(e)
             self._committing = False
             _resolve_group(group, error)
@@ -277,15 +266,10 @@ class PredictionWriter:
             return e
         where = self._engine.url.render_as_string(hide_password=True)
         failed = LedgerFailed(
-            f"the ledger at {where} did not record predictions ({str(e).strip()}). Look at its disk or server, then send them "
-            "again"
+            f"the ledger at {where} did not record predictions ({str(e).strip()}). Check its disk or server, then send them again"
         )
         failed.__cause__ = e
         return failed
-
-
-def _make_closed_error() -> LedgerClosed:
-    return LedgerClosed("the ledger's writer is closed. Start the service again")
 
 
 def _resolve_group(group: list[_QueuedRows], error: BaseException | None) -> None:
@@ -297,13 +281,13 @@ def _resolve_group(group: list[_QueuedRows], error: BaseException | None) -> Non
         else:
             loops.setdefault(waiting.loop, []).append(waiting.future)
     for loop, futures in loops.items():
-        with suppress(RuntimeError):  # a closed loop: nobody is left who waits
+        with suppress(RuntimeError):  # a closed loop: no caller is waiting
             loop.call_soon_threadsafe(_resolve_futures, futures, error)
 
 
 def _resolve_futures(futures: list[Any], error: BaseException | None) -> None:
     for future in futures:
-        if future.done():  # given up by whoever waited
+        if future.done():  # given up by its caller
             continue
         if error is None:
             future.set_result(None)

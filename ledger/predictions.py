@@ -1,22 +1,81 @@
-"""Predictions as rows: their columns, the hash of their content, and the statement that stores each once."""
+"""Predictions as rows: which inputs may be stored, the hash of their content, the statement that stores each once, and
+their end: what is past its time, or of one subject, is deleted. An erasure is recorded: when and how many rows, never which.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from windvane.ledger.database import build_upsert, now_timestamp, open_snapshot, to_timestamp
-from windvane.ledger.privacy import PrivacyRules
-from windvane.ledger.schema import predictions
+from windvane.ledger.database import (
+    build_upsert,
+    format_timestamp,
+    is_among,
+    now_timestamp,
+    open_snapshot,
+    split_chunks,
+    to_timestamp,
+)
+from windvane.ledger.schema import erasures, labels, predictions
 
 PREDICTION_ROLES = frozenset({"champion", "shadow", "canary"})
 MAX_ID_CHARACTERS = 200
 _COLUMNS = ("project", "id", "version", "role", "content", "time", "received", "inputs", "output")
+
+
+# A hashed value is replaced by {HASHED: its hash}: it is never taken for the value.
+HASH_KEY = "hashed"
+
+
+@dataclass(frozen=True)
+class PrivacyRules:
+    """Columns that are not stored, columns stored as keyed hashes, and the share of predictions that keep inputs."""
+
+    drop: frozenset[str] = frozenset()
+    hash: frozenset[str] = frozenset()
+    sample: float = 1.0
+    key: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.hash and len(self.key) < 16:
+            raise ValueError("a hash without a key of at least 16 bytes is undone by guessing")
+
+    def inputs(self, id: str, inputs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The inputs as they may be stored, or None. The same id is always sampled alike: a repeat stays a repeat."""
+        if inputs is None:
+            return None
+        if self.sample < 1:
+            digest = hashlib.blake2b(id.encode(), digest_size=8).digest()
+            if int.from_bytes(digest, "big") / 2**64 >= self.sample:
+                return None
+        if not self.drop and not self.hash:
+            return inputs
+        kept = {name: value for name, value in inputs.items() if name not in self.drop}
+        return kept | {name: {HASH_KEY: self.hashed(name, kept[name])} for name in self.hash if name in kept}
+
+    def hashed(self, column: str, value: Any) -> str | None:
+        """The hash that is stored for a value of a column: 32 digits; missing stays missing.
+
+        BLAKE2b with the key, over column and value, so that the value cannot be found by trying all there are.
+        """
+        if value is None or value != value:  # noqa: PLR0124 (NaN)
+            return None
+        text = f"{column}\0{self.plain(value)}".encode()
+        return hashlib.blake2b(text, digest_size=16, key=self.key[:64]).hexdigest()
+
+    @staticmethod
+    def plain(value: Any) -> str:
+        """A value as text, whatever type it came in: 1, 1.0 and "1" are the same customer's number."""
+        if hasattr(value, "item"):
+            value = value.item()
+        whole = isinstance(value, float) and value.is_integer()
+        return str(int(value) if whole else value)
 
 
 class InvalidPrediction(ValueError):
@@ -25,7 +84,7 @@ class InvalidPrediction(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One answer: `output` is the prediction with its probabilities, `inputs` the row as the model saw it.
+    """One prediction: `output` is the prediction with its probabilities, `inputs` the row as the model saw it.
 
     `time` is the row's problem.time (a date, ISO 8601 text or a number); None: the moment of receipt.
     """
@@ -50,13 +109,15 @@ def _prepare_row(project: str, one: Prediction, privacy: PrivacyRules, received:
         raise InvalidPrediction(f"role {one.role!r} is none of {', '.join(sorted(PREDICTION_ROLES))}")
     inputs = privacy.inputs(one.id, one.inputs)
     try:
-        said = b"" if inputs is None else _encode_json(inputs)
+        text = b"" if inputs is None else _encode_json(inputs)
         output = _encode_json(one.output)
         given = "" if one.time is None else to_timestamp(one.time)
     except (TypeError, ValueError, RecursionError) as e:
         raise InvalidPrediction(f"prediction {one.id!r} cannot be stored: {e}") from e
-    content = _hash_content(given.encode(), said, output)
-    stored = None if inputs is None else said.decode()
+    # 64 bits of row and prediction: a signed whole number, as both databases have them.
+    digest = hashlib.blake2b(b"\0".join((given.encode(), text, output)), digest_size=8).digest()
+    content = int.from_bytes(digest, "big", signed=True)
+    stored = None if inputs is None else text.decode()
     return (project, one.id, one.version, one.role, content, given or received, received, stored, output.decode())
 
 
@@ -82,12 +143,6 @@ def compile_prediction_insert(engine: sa.Engine) -> str:
     return str(compiled)
 
 
-def _hash_content(*parts: bytes) -> int:
-    """64 bits of what was asked and answered: a signed whole number, as both databases have them."""
-    digest = hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
-
-
 def _encode_json(value: Any) -> bytes:
     """JSON text; a NaN is a missing value."""
     return orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
@@ -105,3 +160,88 @@ def find_newest_prediction_time(engine: sa.Engine, project: str) -> str | None:
     """The time of the newest prediction by its own time, as ledger text; None without any."""
     with open_snapshot(engine) as db:
         return db.scalar(sa.select(sa.func.max(predictions.c.time)).where(predictions.c.project == project))
+
+
+# Rows per transaction when much is let go: a prediction that waits for it waits milliseconds.
+DELETE_BATCH_ROWS = 500
+
+
+@dataclass(frozen=True)
+class RemovedRows:
+    """How many rows went."""
+
+    predictions: int
+    labels: int
+
+
+def expire_predictions(engine: sa.Engine, project: str, keep: timedelta, at: datetime | None = None) -> RemovedRows:
+    """Delete predictions received longer ago than `keep`, and statements as old that no prediction is left for.
+
+    Age counts from receipt: history that is played today is today's. In many short transactions; run again after a kill.
+    """
+    before = format_timestamp((at or datetime.now(UTC)) - keep)
+    p, s = predictions.c, labels.c
+    old = sa.select(*predictions.primary_key).where(p.project == project, p.received < before)
+    gone = _delete(engine, predictions, old)
+    needed = sa.exists().where(p.project == project, p.id == s.id)
+    idle = sa.select(*labels.primary_key).where(s.project == project, s.received < before, ~needed)
+    return RemovedRows(gone, _delete(engine, labels, idle))
+
+
+def _delete(engine: sa.Engine, table: sa.Table, keys: sa.Select[Any]) -> int:
+    """Delete the rows with these primary keys, BATCH by BATCH; how many there were."""
+    names = [column.name for column in table.primary_key]
+    statement = sa.delete(table).where(*(table.c[name] == sa.bindparam(f"key_{name}") for name in names))
+    count = 0
+    with open_snapshot(engine) as found:
+        for rows in found.execute(keys).partitions(DELETE_BATCH_ROWS):
+            with engine.begin() as db:
+                db.execute(statement, [{f"key_{name}": row._mapping[name] for name in names} for row in rows])
+            count += len(rows)
+    return count
+
+
+def erase_ids(engine: sa.Engine, project: str, ids: Iterable[str]) -> RemovedRows:
+    """Erase every prediction and statement with these ids, in one transaction with the record that it happened."""
+    return _erase(engine, project, sorted(set(ids)), "id")
+
+
+def erase_subject(engine: sa.Engine, project: str, column: str, value: Any, privacy: PrivacyRules) -> RemovedRows:
+    """Erase every id with a prediction whose input `column` was `value`, stored plainly or hashed.
+
+    Raises ValueError for a column that is dropped: then only ids can name the rows these are.
+    """
+    if column in privacy.drop:
+        raise ValueError(f"column {column!r} is not stored (ledger.drop). Name the subject's ids instead")
+    return _erase(engine, project, sorted(set(_find_subject_ids(engine, project, column, value, privacy))), "column")
+
+
+def _find_subject_ids(engine: sa.Engine, project: str, column: str, value: Any, privacy: PrivacyRules) -> Iterator[str]:
+    plain, hashed = privacy.plain(value), privacy.hashed(column, value) if privacy.key else None
+    p = predictions.c
+    query = sa.select(p.id, sa.cast(p.inputs, sa.Text)).where(p.project == project, p.inputs.is_not(None))
+    with open_snapshot(engine) as db:
+        for id, inputs in db.execute(query):
+            found = orjson.loads(inputs).get(column)
+            if isinstance(found, dict):
+                if hashed is not None and found.get(HASH_KEY) == hashed:
+                    yield id
+            elif found is not None and privacy.plain(found) == plain:
+                yield id
+
+
+def _erase(engine: sa.Engine, project: str, ids: list[str], by: str) -> RemovedRows:
+    with engine.connect() as db:
+        if engine.dialect.name == "sqlite":  # else the bytes stay in the file until something is written over them
+            db.connection.cursor().execute("PRAGMA secure_delete=ON")
+        with db.begin():
+            removed = RemovedRows(_erase_from(db, predictions, project, ids), _erase_from(db, labels, project, ids))
+            db.execute(sa.insert(erasures).values(project=project, erased=now_timestamp(), by=by, **vars(removed)))
+        if engine.dialect.name == "sqlite":
+            db.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return removed
+
+
+def _erase_from(db: sa.Connection, table: sa.Table, project: str, ids: list[str]) -> int:
+    mine = sa.delete(table).where(table.c.project == project)
+    return sum(db.execute(mine.where(is_among(db.dialect, table.c.id, chunk))).rowcount for chunk in split_chunks(ids))

@@ -1,7 +1,4 @@
-"""SQLite files that are complete or absent: created under another name and renamed, copied before an upgrade.
-
-For the ledger, MLflow's store and Prefect's database.
-"""
+"""SQLite files (ledger, MLflow, Prefect) that are complete or absent: made under another name and renamed, copied before an upgrade."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ import os
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +22,7 @@ SQLITE_BUSY_SECONDS = 20
 
 @dataclass(frozen=True)
 class DatabaseContents:
-    """A database's tables, and the migration that it was brought to last; None where it does not say."""
+    """A database's tables, and the migration that it was brought to last; None where it does not name one."""
 
     tables: frozenset[str]
     revision: str | None
@@ -37,10 +34,7 @@ class DatabaseContents:
 
 
 def inspect_database(path: Path) -> DatabaseContents | None:
-    """What a database holds; None where there is no file, an empty one, or one without a table.
-
-    Raises sqlite3.DatabaseError for a file that is no database.
-    """
+    """What a database holds; None where there is no file or no table. Raises sqlite3.DatabaseError for a file that is no database."""
     if not path.exists() or path.stat().st_size == 0:
         return None
     with open_database(path) as db:
@@ -49,11 +43,9 @@ def inspect_database(path: Path) -> DatabaseContents | None:
     return DatabaseContents(tables, rows[0][0] if rows else None) if tables else None
 
 
-@contextmanager
-def open_database(path: Path) -> Iterator[sqlite3.Connection]:
+def open_database(path: Path) -> closing[sqlite3.Connection]:
     """A connection to a database that is there; it is never made by opening it."""
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=SQLITE_BUSY_SECONDS)) as db:
-        yield db
+    return closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=SQLITE_BUSY_SECONDS))
 
 
 def is_database_sound(path: Path) -> bool:
@@ -92,29 +84,31 @@ def create_database(path: Path, work: Callable[[Path], object]) -> None:
 
 
 def vacuum_into(source: Path, into: Path) -> None:
-    """Write a database's content, with what still stands in its write-ahead log, to an empty or missing file."""
+    """Write a database's content, with what still is in its write-ahead log, to an empty or missing file."""
     with open_database(source) as db:
         db.execute("VACUUM INTO ?", (str(into),))
 
 
 def back_up_database(path: Path, before: str) -> Path:
     """A copy of a database beside it, named after what is about to be done and when; whole or not at all."""
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    copy = path.with_name(f"{path.stem}-before-{before}-{moment}{path.suffix}")
+    copy = _name_after_now(path, f"before-{before}")
     create_database(copy, lambda part: vacuum_into(path, part))
     return copy
 
 
+def _name_after_now(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.stem}-{what}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{path.suffix}")
+
+
 def list_backups(path: Path) -> list[Path]:
-    """The copies that copy_beside() took of a database, the newest first."""
+    """The copies that back_up_database() took of a database, the newest first."""
     found = path.parent.glob(f"{path.stem}-before-*{path.suffix}")
     return sorted(found, key=lambda copy: copy.name.rsplit("-", 1)[-1], reverse=True)
 
 
 def set_aside_database(path: Path) -> Path:
     """Rename a damaged database, with what belongs to it, so that another can be made; its new name."""
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = path.with_name(f"{path.stem}-damaged-{moment}{path.suffix}")
+    aside = _name_after_now(path, "damaged")
     for suffix in (*SIDE_FILE_SUFFIXES, ""):
         if Path(f"{path}{suffix}").exists():
             os.replace(f"{path}{suffix}", f"{aside}{suffix}")
@@ -124,16 +118,13 @@ def set_aside_database(path: Path) -> Path:
 def copy_template(template: Path, part: Path) -> bool:
     """Fill `part` from a ready-made database; False, and `part` is empty, where that is missing, half-made or junk."""
     try:
-        if not template.exists():
-            return False
         shutil.copyfile(template, part)
         known = inspect_database(part)
         if known is not None and not known.half_made and is_database_sound(part):
             return True
     except (sqlite3.Error, FileNotFoundError):
         pass  # junk: the next database is made without it, and replaces it
-    with part.open("wb"):
-        pass
+    part.write_bytes(b"")
     for suffix in SIDE_FILE_SUFFIXES:
         Path(f"{part}{suffix}").unlink(missing_ok=True)
     return False
@@ -141,10 +132,8 @@ def copy_template(template: Path, part: Path) -> bool:
 
 def save_template(database: Path, template: Path) -> None:
     """Keep a database as template for the next; a cache that cannot be written costs time, nothing else."""
-    try:
+    with suppress(OSError, sqlite3.Error):
         create_database(template, lambda part: vacuum_into(database, part))
-    except (OSError, sqlite3.Error):
-        return
 
 
 def _finalize_database(part: Path) -> None:
@@ -152,7 +141,7 @@ def _finalize_database(part: Path) -> None:
     with open_database(part) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         mode = db.execute("PRAGMA journal_mode").fetchone()[0]
-        # Leaving write-ahead mode empties the log and deletes it; the file says again afterwards that it has one.
+        # Leaving write-ahead mode empties the log and deletes it; afterwards the file is set to it again.
         db.execute("PRAGMA journal_mode=DELETE")
         if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError(f"{part}: was not written as it should be")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from windvane.ledger import decisions
-from windvane.ledger.database import is_among, now_timestamp, open_snapshot
+from windvane.ledger.database import (
+    build_upsert,
+    find_record,
+    is_among,
+    now_timestamp,
+    open_snapshot,
+    read_records,
+    split_chunks,
+    update_rows,
+)
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.laps import Lease, check_lease
 from windvane.ledger.schema import judged_rows, judgements, openings, promotions, versions
@@ -17,6 +26,50 @@ from windvane.ledger.schema import judged_rows, judgements, openings, promotions
 
 class ChampionMoved(RuntimeError):
     """The champion that a challenger was judged against no longer serves."""
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """What its lap knew of a version: the configuration, what it was trained on, and how it did. Empty: not written down.
+
+    columns: by group, as features.FeatureColumns has them. history: retrain.history. sides: the settings of the split.
+    taught_until: the newest row that it was fitted on. id, time: those of the problem. summary: what people see of it.
+    bulk: which engine predicts large batches sooner. memory: what the scorer needs for it. digest: the run keeps what its table
+    looked like. rows: of a simulated lap. classes: where no engine's file names them. collected: when its model files were deleted.
+    """
+
+    kind: str = ""
+    target: str = ""
+    metric: str = ""
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    history: str | None = None
+    sides: dict[str, Any] = field(default_factory=dict)
+    taught_until: str | float | None = None
+    id: str | None = None
+    time: str | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    bulk: dict[str, Any] | None = None
+    memory: dict[str, int] | None = None
+    digest: bool = False
+    rows: int = 0
+    classes: Sequence[Any] | None = None
+    collected: str | None = None
+
+    @property
+    def column_names(self) -> set[str]:
+        """The columns that it learned from."""
+        return {name for names in self.columns.values() for name in names}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> VersionFacts:
+        """The facts that to_json() wrote; what else is there is for others."""
+        return cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the ledger and MLflow. What few versions have is left out of the others."""
+        left_out = {name for name in ("rows", "classes", "collected") if not getattr(self, name)}
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -31,14 +84,22 @@ class Version:
     record_sha256: str
     data_version: str
     taught_until: str | None
-    facts: dict[str, Any]
+    facts: VersionFacts
     registered: str
 
     @property
     def collected(self) -> str | None:
         """When its model files were deleted (flows/cleanup.py); None: they are there, and it may serve."""
-        moment: str | None = self.facts.get("collected")
-        return moment
+        return self.facts.collected
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Version:
+        """The version that to_json() wrote, or that is in the ledger."""
+        return cls(**{**content, "facts": VersionFacts.from_json(content["facts"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the ledger and MLflow."""
+        return {**vars(self), "facts": self.facts.to_json()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +116,7 @@ class GateJudgement:
 
 @dataclass(frozen=True)
 class Promotion:
-    """The champion moved; cause is lap, manual, rollback (by hand), probation (by the watch) or adopted."""
+    """The champion moved; cause is lap, manual, rollback (manual), probation (by monitoring) or adopted."""
 
     from_version: int | None
     to_version: int
@@ -71,31 +132,31 @@ def record_version(engine: sa.Engine, lease: Lease, version: Version) -> None:
         check_lease(db, lease)
         known = (versions.c.project == lease.project, versions.c.fingerprint == version.fingerprint)
         if db.execute(sa.select(versions.c.version).where(*known)).one_or_none() is None:
-            db.execute(sa.insert(versions).values(project=lease.project, **vars(version)))
+            db.execute(sa.insert(versions).values(project=lease.project, **version.to_json()))
 
 
 def find_version_by_fingerprint(engine: sa.Engine, project: str, fingerprint: str) -> Version | None:
     """The version with this fingerprint, or None."""
-    return _read_version(engine, project, versions.c.fingerprint == fingerprint)
+    return next(iter(list_versions(engine, project, versions.c.fingerprint == fingerprint)), None)
 
 
 def find_version(engine: sa.Engine, project: str, version: int) -> Version | None:
     """The version with this number, or None."""
-    return _read_version(engine, project, versions.c.version == version)
+    return next(iter(list_versions(engine, project, versions.c.version == version)), None)
 
 
 def find_newest_version(engine: sa.Engine, project: str) -> Version | None:
     """The version that was registered last, or None."""
     last = sa.select(sa.func.max(versions.c.version)).where(versions.c.project == project).scalar_subquery()
-    return _read_version(engine, project, versions.c.version == last)
+    return next(iter(list_versions(engine, project, versions.c.version == last)), None)
 
 
-def list_versions(engine: sa.Engine, project: str) -> tuple[Version, ...]:
-    """Every version, in the order of their numbers."""
+def list_versions(engine: sa.Engine, project: str, *which: sa.ColumnElement[bool]) -> tuple[Version, ...]:
+    """Every version, or those that meet the conditions, in the order of their numbers."""
     wanted = [versions.c[name] for name in Version.__dataclass_fields__]
-    query = sa.select(*wanted).where(versions.c.project == project).order_by(versions.c.version)
-    with engine.connect() as db:
-        return tuple(Version(**row) for row in db.execute(query).mappings())
+    query = sa.select(*wanted).where(versions.c.project == project, *which).order_by(versions.c.version)
+    with open_snapshot(engine) as db:
+        return tuple(Version.from_json(dict(row)) for row in db.execute(query).mappings())
 
 
 def list_champions(engine: sa.Engine, project: str) -> tuple[int, ...]:
@@ -105,18 +166,15 @@ def list_champions(engine: sa.Engine, project: str) -> tuple[int, ...]:
 
 def read_newest_judgements(engine: sa.Engine, project: str) -> dict[int, GateJudgement]:
     """The newest verdict on each version that was judged."""
-    wanted = ("version", "against", "gate", "accepted", "verdict", "judged")
-    query = sa.select(*(judgements.c[name] for name in wanted)).where(judgements.c.project == project)
-    with engine.connect() as db:
-        return {row["version"]: GateJudgement(**row) for row in db.execute(query.order_by(judgements.c.id)).mappings()}
+    c = judgements.c
+    judged = read_records(engine, GateJudgement, judgements, c.project == project, order=[c.id])
+    return {judgement.version: judgement for judgement in judged}
 
 
 def list_promotions(engine: sa.Engine, project: str) -> tuple[Promotion, ...]:
     """Every promotion, the oldest first."""
-    wanted = [promotions.c[name] for name in Promotion.__dataclass_fields__]
-    query = sa.select(*wanted).where(promotions.c.project == project).order_by(promotions.c.id)
-    with engine.connect() as db:
-        return tuple(Promotion(**row) for row in db.execute(query).mappings())
+    c = promotions.c
+    return read_records(engine, Promotion, promotions, c.project == project, order=[c.id])
 
 
 def record_deleted_files(engine: sa.Engine, lease: Lease, version: int, at: str | None) -> bool:
@@ -125,10 +183,10 @@ def record_deleted_files(engine: sa.Engine, lease: Lease, version: int, at: str 
     with engine.begin() as db:
         check_lease(db, lease)
         _lock_promotions(db)
-        last = _read_last_promotion(db, lease.project)
+        last = find_last_promotion(db, lease.project)
         if last is not None and version in (last.from_version, last.to_version):
             return False
-        facts: dict[str, Any] = db.execute(sa.select(versions.c.facts).where(*key)).scalar_one()
+        facts = db.execute(sa.select(versions.c.facts).where(*key)).scalar_one()
         db.execute(sa.update(versions).where(*key).values(facts={**facts, "collected": at}))
     return True
 
@@ -139,35 +197,25 @@ def find_champion(engine: sa.Engine, project: str) -> Version | None:
     return None if last is None else find_version(engine, project, last.to_version)
 
 
-def find_last_promotion(engine: sa.Engine, project: str) -> Promotion | None:
-    """The newest promotion, or None. Asked every second by a service: it must not wait for writers, nor they for it."""
-    with open_snapshot(engine) as db:
-        return _read_last_promotion(db, project)
+def find_last_promotion(db: sa.Engine | sa.Connection, project: str) -> Promotion | None:
+    """The newest promotion, or None. Read every second by a service: it must not wait for writers, nor they for it."""
+    c = promotions.c
+    return find_record(db, Promotion, promotions, c.project == project, order=[c.id.desc()])
 
 
 def find_previous_champion(engine: sa.Engine, project: str, version: int) -> int | None:
-    """The champion that `version` took over from when it last rose by itself or by hand, not by being put back."""
-    query = sa.select(promotions.c.from_version).where(
-        promotions.c.project == project,
-        promotions.c.to_version == version,
-        promotions.c.cause.not_in(("rollback", "probation")),
-    )
-    with engine.connect() as db:
-        return db.scalar(query.order_by(promotions.c.id.desc()).limit(1))
+    """The champion that `version` took over from when it last rose by itself or manually, not by being put back."""
+    c = promotions.c
+    rose = (c.project == project, c.to_version == version, c.cause.not_in(("rollback", "probation")))
+    last = find_record(engine, Promotion, promotions, *rose, order=[c.id.desc()])
+    return None if last is None else last.from_version
 
 
 def find_judgement(engine: sa.Engine, project: str, version: int, gate: str) -> GateJudgement | None:
     """The newest verdict on a version under exactly this gate, or None."""
-    wanted = ("version", "against", "gate", "accepted", "verdict", "judged")
-    query = (
-        sa.select(*(judgements.c[name] for name in wanted))
-        .where(judgements.c.project == project, judgements.c.version == version, judgements.c.gate == gate)
-        .order_by(judgements.c.id.desc())
-        .limit(1)
-    )
-    with engine.connect() as db:
-        row = db.execute(query).mappings().one_or_none()
-    return None if row is None else GateJudgement(**row)
+    c = judgements.c
+    same = (c.project == project, c.version == version, c.gate == gate)
+    return find_record(engine, GateJudgement, judgements, *same, order=[c.id.desc()])
 
 
 def count_judgements(engine: sa.Engine, project: str, version: int) -> int:
@@ -181,7 +229,7 @@ def record_judgement(
     engine: sa.Engine, lease: Lease, judgement: GateJudgement, move: Promotion | None, lap: str = ""
 ) -> None:
     """Record a verdict and, in the same transaction, the promotion that follows from it, and the end of the decision that
-    the lap claimed: whatever happens afterwards, nobody carries it out again.
+    the lap claimed: whatever happens afterwards, it is never carried out again.
 
     Raises ChampionMoved when another version was promoted since the comparison, LeaseLost when the lap was overtaken.
     """
@@ -196,21 +244,20 @@ def record_judgement(
 
 
 def record_promotion(engine: sa.Engine, project: str, move: Promotion) -> None:
-    """Make a version champion by hand, without waiting for a lap that runs. Raises ChampionMoved."""
+    """Make a version champion manually, without waiting for a lap that runs. Raises ChampionMoved."""
     with engine.begin() as db:
         _insert_promotion(db, project, move)
 
 
 def _insert_promotion(db: sa.Connection, project: str, move: Promotion) -> None:
     _lock_promotions(db)
-    last = _read_last_promotion(db, project)
+    last = find_last_promotion(db, project)
     serving = None if last is None else last.to_version
     if serving != move.from_version:
         raise ChampionMoved(f"version {serving} was promoted meanwhile. Run the command again to compare with it")
-    facts = db.scalar(
-        sa.select(versions.c.facts).where(versions.c.project == project, versions.c.version == move.to_version)
-    )
-    if facts is not None and facts.get("collected") is not None:
+    mine = (versions.c.project == project, versions.c.version == move.to_version)
+    facts = db.scalar(sa.select(versions.c.facts).where(*mine)) or {}
+    if facts.get("collected") is not None:
         raise ChampionMoved(
             f"the model files of version {move.to_version} were deleted meanwhile. Promote another version"
         )
@@ -228,37 +275,15 @@ def make_promotion(from_version: int | None, to_version: int, cause: str, reason
 
 
 def record_alias_update(engine: sa.Engine, project: str, move: Promotion) -> None:
-    """Record that MLflow's alias now says what this promotion says."""
-    this = (
-        promotions.c.project == project,
-        promotions.c.promoted == move.promoted,
-        promotions.c.to_version == move.to_version,
-    )
-    with engine.begin() as db:
-        db.execute(sa.update(promotions).where(*this).values(told=True))
-
-
-def _read_version(engine: sa.Engine, project: str, which: sa.ColumnElement[bool]) -> Version | None:
-    wanted = [versions.c[name] for name in Version.__dataclass_fields__]
-    with engine.connect() as db:
-        row = db.execute(sa.select(*wanted).where(versions.c.project == project, which)).mappings().one_or_none()
-    return None if row is None else Version(**row)
-
-
-def _read_last_promotion(db: sa.Connection, project: str) -> Promotion | None:
-    wanted = [promotions.c[name] for name in Promotion.__dataclass_fields__]
-    query = sa.select(*wanted).where(promotions.c.project == project).order_by(promotions.c.id.desc()).limit(1)
-    row = db.execute(query).mappings().one_or_none()
-    return None if row is None else Promotion(**row)
-
-
-# Rows per statement, so that no lock is held for long.
-OPENING_CHUNK_ROWS = 10_000
+    """Record that MLflow's alias now is what this promotion made it."""
+    c = promotions.c
+    this = (c.project == project, c.promoted == move.promoted, c.to_version == move.to_version)
+    update_rows(engine, promotions, *this, told=True)
 
 
 @dataclass(frozen=True)
 class SplitOpening:
-    """The test side of one fingerprint: opened when, and the hash of the predictions that were stored then."""
+    """The test split of one fingerprint: opened when, and the hash of the predictions that were stored then."""
 
     fingerprint: str
     attempts: int
@@ -266,29 +291,26 @@ class SplitOpening:
 
 
 def find_opening(engine: sa.Engine, project: str, fingerprint: str) -> SplitOpening | None:
-    """The opening of this fingerprint, or None when its test side is still sealed."""
-    query = sa.select(openings).where(openings.c.project == project, openings.c.fingerprint == fingerprint)
-    with engine.connect() as db:
-        row = db.execute(query).one_or_none()
-    return None if row is None else SplitOpening(row.fingerprint, row.attempts, row.record_sha256)
+    """The opening of this fingerprint, or None when its test split is still sealed."""
+    c = openings.c
+    return find_record(engine, SplitOpening, openings, c.project == project, c.fingerprint == fingerprint)
 
 
 def open_test_split(engine: sa.Engine, project: str, fingerprint: str) -> SplitOpening:
-    """Record, before it happens, that the test side is about to be opened.
+    """Record, before it happens, that the test split is about to be opened.
 
     An opening that was cut off before its record was stored may be repeated (the fit is deterministic) and is counted.
     """
     key = (openings.c.project == project, openings.c.fingerprint == fingerprint)
     with engine.begin() as db:
-        row = db.execute(sa.select(openings).where(*key)).one_or_none()
-        if row is None:
-            db.execute(
-                sa.insert(openings).values(project=project, fingerprint=fingerprint, opened=now_timestamp(), attempts=1)
-            )
-            return SplitOpening(fingerprint, 1, None)
-        if row.record_sha256 is None:
-            db.execute(sa.update(openings).where(*key).values(attempts=row.attempts + 1))
-        return SplitOpening(fingerprint, row.attempts + (row.record_sha256 is None), row.record_sha256)
+        known = find_record(db, SplitOpening, openings, *key)
+        if known is None:
+            known = SplitOpening(fingerprint, 1, None)
+            db.execute(sa.insert(openings).values(project=project, opened=now_timestamp(), **vars(known)))
+        elif known.record_sha256 is None:
+            known = replace(known, attempts=known.attempts + 1)
+            db.execute(sa.update(openings).where(*key).values(attempts=known.attempts))
+        return known
 
 
 def close_test_split(
@@ -296,40 +318,23 @@ def close_test_split(
 ) -> None:
     """Record that the predictions are stored under this hash, and that each of these rows has judged once more."""
     key = (openings.c.project == project, openings.c.fingerprint == fingerprint, openings.c.record_sha256.is_(None))
-    unique = sorted(set(rows))
+    again = {"times": judged_rows.c.times + 1}
     with engine.begin() as db:
-        done = db.execute(sa.update(openings).where(*key).values(record_sha256=record_sha256, rows=len(rows)))
-        if done.rowcount == 0:
+        if not db.execute(sa.update(openings).where(*key).values(record_sha256=record_sha256, rows=len(rows))).rowcount:
             return
-        for chunk in _chunks(unique):
-            known = set(
-                db.scalars(
-                    sa.select(judged_rows.c.row).where(
-                        judged_rows.c.project == project, is_among(db.dialect, judged_rows.c.row, chunk)
-                    )
-                )
-            )
-            if known:
-                mine = (judged_rows.c.project == project, is_among(db.dialect, judged_rows.c.row, sorted(known)))
-                db.execute(sa.update(judged_rows).where(*mine).values(times=judged_rows.c.times + 1))
-            if new := [{"project": project, "row": row, "times": 1} for row in chunk if row not in known]:
-                db.execute(sa.insert(judged_rows), new)
+        count = build_upsert(db.dialect, judged_rows).on_conflict_do_update(
+            index_elements=["project", "row"], set_=again
+        )
+        for chunk in split_chunks(sorted(set(rows))):
+            db.execute(count, [{"project": project, "row": row, "times": 1} for row in chunk])
 
 
 def count_earlier_judgements(engine: sa.Engine, project: str, rows: Sequence[int]) -> dict[int, int]:
     """How often each of these rows has judged a lap so far; rows that never did are left out."""
     found: dict[int, int] = {}
-    with engine.connect() as db:
-        for chunk in _chunks(sorted(set(rows))):
-            query = sa.select(judged_rows.c.row, judged_rows.c.times)
-            found.update(
-                (r, t)
-                for r, t in db.execute(
-                    query.where(judged_rows.c.project == project, is_among(db.dialect, judged_rows.c.row, chunk))
-                )
-            )
+    query = sa.select(judged_rows.c.row, judged_rows.c.times).where(judged_rows.c.project == project)
+    with open_snapshot(engine) as db:
+        for chunk in split_chunks(sorted(set(rows))):
+            listed = db.execute(query.where(is_among(db.dialect, judged_rows.c.row, chunk)))
+            found |= dict(listed.tuples().all())
     return found
-
-
-def _chunks(rows: list[int]) -> list[list[int]]:
-    return [rows[i : i + OPENING_CHUNK_ROWS] for i in range(0, len(rows), OPENING_CHUNK_ROWS)]

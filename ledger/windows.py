@@ -1,6 +1,4 @@
-"""Windows of production that were checked: how often, on how many rows, and what was found; and how many predictions
-and labels a window has.
-"""
+"""Windows of production that were checked, and what was found; how many predictions and labels a window has."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from windvane.ledger.database import build_upsert, open_snapshot
+from windvane.ledger.database import build_upsert, find_record, open_snapshot, read_records, update_rows
 from windvane.ledger.schema import labels, predictions, windows
 
 # Before any moment: ledger text compares as time does.
@@ -18,7 +16,7 @@ _BEFORE_ALL_TIMES = "0000"
 
 @dataclass(frozen=True)
 class WindowRecord:
-    """A window of one version, as it was looked at last. `origin`: where its rows came from, `ledger` or `source`."""
+    """A window of one version, as it was checked last. `origin`: where its rows came from, `ledger` or `source`."""
 
     version: int
     start: str
@@ -46,44 +44,37 @@ class PredictionTraffic:
 
 
 def save_window(engine: sa.Engine, project: str, seen: WindowRecord, before: WindowRecord | None) -> bool:
-    """Keep a look; False, and nothing is kept, where another process looked since `before` was read."""
+    """Keep a check; False, and nothing is kept, where another process checked since `before` was read."""
     row = {"project": project, **vars(seen)}
-    with engine.begin() as db:
-        c = windows.c
-        if before is None:
-            new = build_upsert(db.dialect, windows).values(**row).on_conflict_do_nothing().returning(c.start)
-            return db.execute(new).first() is not None
+    c = windows.c
+    if before is not None:
         this = (c.project == project, c.version == seen.version, c.start == seen.start, c.mark == before.mark)
-        return bool(db.execute(sa.update(windows).where(*this).values(**row)).rowcount)
+        return bool(update_rows(engine, windows, *this, **row))
+    with engine.begin() as db:
+        new = build_upsert(db.dialect, windows).values(**row).on_conflict_do_nothing().returning(c.start)
+        return db.execute(new).first() is not None
 
 
 def record_window_run(engine: sa.Engine, project: str, seen: WindowRecord, run_id: str) -> None:
-    """Remember under which MLflow run a look can be found."""
+    """Remember under which MLflow run a check can be found."""
     c = windows.c
-    with engine.begin() as db:
-        this = (c.project == project, c.version == seen.version, c.start == seen.start)
-        db.execute(sa.update(windows).where(*this).values(run_id=run_id))
+    this = (c.project == project, c.version == seen.version, c.start == seen.start)
+    update_rows(engine, windows, *this, run_id=run_id)
 
 
 def list_windows(engine: sa.Engine, project: str, version: int) -> tuple[WindowRecord, ...]:
-    """The windows of a version that were looked at, in the order of time."""
-    wanted = [windows.c[name] for name in WindowRecord.__dataclass_fields__]
-    query = sa.select(*wanted).where(windows.c.project == project, windows.c.version == version)
-    with open_snapshot(engine) as db:
-        return tuple(WindowRecord(**row) for row in db.execute(query.order_by(windows.c.start)).mappings())
+    """The windows of a version that were checked, in the order of time."""
+    c = windows.c
+    return read_records(engine, WindowRecord, windows, c.project == project, c.version == version, order=[c.start])
 
 
 def find_newest_window(engine: sa.Engine, project: str) -> WindowRecord | None:
-    """The window that was looked at last, or None."""
-    wanted = [windows.c[name] for name in WindowRecord.__dataclass_fields__]
-    query = sa.select(*wanted).where(windows.c.project == project).order_by(windows.c.looked.desc()).limit(1)
-    with open_snapshot(engine) as db:
-        row = db.execute(query).mappings().one_or_none()
-    return None if row is None else WindowRecord(**row)
+    """The window that was checked last, or None."""
+    return find_record(engine, WindowRecord, windows, windows.c.project == project, order=[windows.c.looked.desc()])
 
 
 def read_traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> PredictionTraffic:
-    """What a version answered from `since` on (included)."""
+    """What a version predicted from `since` on (included)."""
     p = predictions.c
     mine = [p.project == project, p.version == version, p.time >= (since or _BEFORE_ALL_TIMES)]
     counted = sa.select(sa.func.count(), sa.func.min(p.time), sa.func.max(p.time), sa.func.max(p.received)).where(*mine)
@@ -104,8 +95,8 @@ def count_window_rows(
     stated = sa.select(sa.func.max(labels.c.received)).where(labels.c.project == project)
     stated = stated.where(labels.c.id.in_(sa.select(p.id).where(*mine)))
     with open_snapshot(engine) as db:
-        rows = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine)) or 0)
-        labelled = int(db.scalar(sa.select(sa.func.count()).select_from(predictions).where(*mine, known)) or 0)
+        counts = sa.select(sa.func.count(), sa.func.count().filter(known)).select_from(predictions).where(*mine)
+        rows, labelled = db.execute(counts).one()
         return rows, labelled, db.scalar(stated) if labelled else None
 
 
@@ -118,7 +109,7 @@ def read_prediction_times(engine: sa.Engine, project: str, version: int, since: 
 
 
 def count_labels(engine: sa.Engine, project: str) -> tuple[int, str | None]:
-    """How many labels the ledger holds, and when the last came: what says that there are new ones."""
+    """How many labels the ledger holds, and when the last came: by which new ones are noticed."""
     query = sa.select(sa.func.count(), sa.func.max(labels.c.received)).where(labels.c.project == project)
     with open_snapshot(engine) as db:
         count, received = db.execute(query).one()

@@ -1,23 +1,19 @@
-"""Records of the watch, frozen: what an assessment of a window finds, the limits and the history that a decision is
-made from, and the decision. No logic.
-"""
+"""Records of the watch: what an assessment of a window finds, and what a decision is made from. No logic."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from windvane.tasks.settings.monitoring_section import LapBudget, PolicyName
+from windvane.tasks.settings.project_params import Settings
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import Settings
-
+# Which clock monitoring follows: the wall's, or the newest moment among the events that the ledger has recorded.
+Clock = Literal["wall", "events"]
 # What a finding is about: values of a number or category; the share missing; categories never seen; numbers out of range;
-# a column that fell silent or changed its type; how columns hang together; the model's answers; the labels.
+# a column that fell silent or changed its type; how columns hang together; the predictions; the labels.
 DriftAspect = Literal[
     "numbers",
     "categories",
@@ -31,7 +27,7 @@ DriftAspect = Literal[
     "target",
 ]
 ChangeKind = Literal["none", "broken data", "data drift", "label drift", "concept drift", "seasonal return"]
-# What helps against a change: nothing; a person; newer rows; algorithm and tuning anew; a look at the labels, and weights.
+# What helps against a change: nothing; a person; newer rows; algorithm and tuning anew; checked labels, and weights.
 Remedy = Literal["wait", "person", "refit", "search", "labels"]
 DecisionAction = Literal["wait", "retrain", "stop", "rollback"]
 LapDepth = Literal["refit", "search"]
@@ -74,7 +70,7 @@ class DriftFinding:
 @dataclass(frozen=True)
 class DriftResult:
     """Has anything moved? `statistic` is the largest standardised distance of all, `limit` what it exceeds in a share
-    `level` of unchanged windows, `p` its place among them. None: that cannot be told, for a reason that `note` names. Then `alarm` is
+    `level` of unchanged windows, `p` its place among them. None: that is unknown, for a reason that `note` names. Then `alarm` is
     None where rows were enough and the report failed.
     """
 
@@ -119,7 +115,7 @@ class PerformanceResult:
 
 @dataclass(frozen=True)
 class ChangeDiagnosis:
-    """Which kind of change this is, how sure that is (0 to 1), the columns that speak for it, why, and what helps."""
+    """Which type of change this is, how sure that is (0 to 1), the columns that speak for it, why, and what helps."""
 
     change: ChangeKind
     sure: float
@@ -130,7 +126,7 @@ class ChangeDiagnosis:
 
 @dataclass(frozen=True)
 class WindowAssessment:
-    """All that one look at a window found: what a decision is made from, and what is remembered of it."""
+    """All that one check of a window found: what a decision is made from, and what is remembered of it."""
 
     version: int
     stretch: WindowExtent
@@ -139,9 +135,28 @@ class WindowAssessment:
     estimate: PerformanceResult | None
     diagnosis: ChangeDiagnosis
 
+    @property
+    def performance(self) -> PerformanceResult | None:
+        """By its labels; where too few have come, the estimate without them."""
+        return self.quality if self.quality.loss is not None else self.estimate
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> WindowAssessment:
+        """What to_json() wrote, as the ledger has it (there the window's state is beside it)."""
+        drift, diagnosis, estimate = content["drift"], content["diagnosis"], content["estimate"]
+        findings = tuple(DriftFinding(**one) for one in drift["findings"])
+        return cls(
+            content["version"],
+            WindowExtent(**content["stretch"]),
+            DriftResult(**{**drift, "findings": findings}),
+            PerformanceResult(**content["quality"]),
+            None if estimate is None else PerformanceResult(**estimate),
+            ChangeDiagnosis(**{**diagnosis, "columns": tuple(diagnosis["columns"])}),
+        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +176,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class DecisionLimits:
-    """What params.yaml says about retraining: sections retrain and monitor; `scheduled`: schedule.train starts laps."""
+    """What params.yaml sets about retraining: sections retrain and monitor; `scheduled`: schedule.train starts laps."""
 
     policy: PolicyName = "staleness"
     cost: float = 0.5
@@ -175,17 +190,9 @@ class DecisionLimits:
     @classmethod
     def of(cls, settings: Settings) -> DecisionLimits:
         """The limits in params.yaml."""
-        retrain, monitor = settings.retrain, settings.monitor
-        return cls(
-            retrain.policy,
-            retrain.cost,
-            monitor.delay,
-            retrain.rest,
-            retrain.limit,
-            retrain.probation,
-            monitor.false_alarms,
-            settings.schedule.train is not None,
-        )
+        retrain, monitor, scheduled = settings.retrain, settings.monitor, settings.schedule.train is not None
+        laps = (retrain.rest, retrain.limit, retrain.probation)
+        return cls(retrain.policy, retrain.cost, monitor.delay, *laps, monitor.false_alarms, scheduled)
 
 
 @dataclass(frozen=True)
@@ -217,15 +224,15 @@ class ProbationResult:
 
 @dataclass(frozen=True)
 class DecisionHistory:
-    """What happened before. looks: the champion's earlier windows, oldest first; made: decisions, oldest first.
+    """What happened before. assessments: the champion's earlier windows, oldest first; made: decisions, oldest first.
 
     usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
-    window_error: by how much the means of windows differ there, for windows too short in time to say so themselves;
+    window_error: by how much the means of windows differ there, for windows too short in time to show it themselves;
     new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known);
-    advice: what retrain.policy regret says, losses and gain in mean losses of one window (None: another policy).
+    advice: what retrain.policy regret recommends, losses and gain in mean losses of one window (None: another policy).
     """
 
-    looks: tuple[WindowAssessment, ...] = ()
+    assessments: tuple[WindowAssessment, ...] = ()
     made: tuple[PastDecision, ...] = ()
     usual_rows: float | None = None
     reference_error: float | None = None
@@ -233,42 +240,6 @@ class DecisionHistory:
     probation: ProbationResult | None = None
     new_rows: bool | None = None
     advice: PolicyAdvice | None = None
-
-
-@dataclass(frozen=True)
-class PolicyInput:
-    """What is known when window `now` begins.
-
-    taught: (m,) the windows before which champions and challengers were taught, rising. losses: (m, known) their mean losses per
-    row on windows 0 .. known - 1, NaN on windows before they were taught; known = now, or less where labels are late.
-    serving: the champion's place in `taught`; since: the window at which it began to serve. record: (h,) its mean losses on the
-    windows of its own held-out rows. price: of a lap, in loss. alarm: whether a drift alarm rings on the latest window, where
-    somebody measures one.
-    """
-
-    taught: NDArray[np.int64]
-    losses: NDArray[np.float64]
-    serving: int
-    since: int
-    record: NDArray[np.float64]
-    price: float
-    now: int
-    alarm: bool | None = None
-
-    @property
-    def known(self) -> int:
-        """Windows whose labels are known."""
-        return int(self.losses.shape[1])
-
-    @property
-    def born(self) -> int:
-        """The window before which the champion was taught."""
-        return int(self.taught[self.serving])
-
-    @property
-    def served(self) -> NDArray[np.float64]:
-        """The champion's losses on the windows that it served and whose labels are known, oldest first."""
-        return self.losses[self.serving, self.since : self.known]
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,34 @@
-"""A window's rows as a frame like the champion's record, and how its inputs, predictions, labels and losses are read.
-Fits and judges nothing.
-"""
+"""A window's rows as a frame like the champion's record, and how its inputs, predictions, labels and losses are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from windvane.ledger.labels import LabelledPrediction
+from windvane.ledger.versions import VersionFacts
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import scores
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN, PREDICTION_COLUMN, PROBABILITY_PREFIX
+from windvane.tasks.gate.block_test import RowBlocks, form_blocks
 from windvane.tasks.models.features import FeatureColumns, conform_frame
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.ledger.labels import LabelledPrediction
-    from windvane.tasks.gate.block_test import RowBlocks
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
-
-# Whether a row's inputs are stored: of the others only answer and label are known.
+# Whether a row's inputs are stored: else only prediction and label are known.
 INPUTS_STORED_COLUMN = "_stored"
 LABEL_KNOWN_COLUMN = "_known"
 
 
-def read_version_columns(facts: dict[str, Any], hidden: Iterable[str]) -> FeatureColumns:
+def read_version_columns(facts: VersionFacts, hidden: Iterable[str]) -> FeatureColumns:
     """The columns that a version learned from, without those that the ledger does not keep as they are."""
     gone = set(hidden)
-    return FeatureColumns(
-        **{group: tuple(n for n in names if n not in gone) for group, names in facts["columns"].items()}
-    )
+    return FeatureColumns(**{group: tuple(n for n in names if n not in gone) for group, names in facts.columns.items()})
 
 
 def build_ledger_frame(
@@ -50,13 +42,14 @@ def build_ledger_frame(
     frame = read_like_record(pd.DataFrame(made, index=range(len(held))), columns)
     if problem.time is not None and problem.time in record:
         frame[problem.time] = _build_times([row.time for row in held], record[problem.time])
-    labels = [row.label for row in held]
     outputs = [row.output if isinstance(row.output, dict) else {"prediction": row.output} for row in held]
-    frame[problem.target] = _build_labels(labels, record[problem.target], problem.kind)
-    frame[PREDICTION_COLUMN] = _build_predictions([o.get("prediction") for o in outputs], record[PREDICTION_COLUMN])
+    number, like = problem.kind == "regression", record[PREDICTION_COLUMN]
+    frame[problem.target] = _build_values([row.label for row in held], record[problem.target], number=number)
+    number = pd.api.types.is_numeric_dtype(like) and not pd.api.types.is_bool_dtype(like)
+    frame[PREDICTION_COLUMN] = _build_values([o.get("prediction") for o in outputs], like, number=number)
+    given = [(o.get("probabilities") or {}) for o in outputs]
     for name in list_probability_columns(record):
         word = name.removeprefix(PROBABILITY_PREFIX)
-        given = [(o.get("probabilities") or {}) for o in outputs]
         frame[name] = np.array([g.get(word, g.get(word.lower(), np.nan)) for g in given], dtype=np.float64)
     frame[INPUTS_STORED_COLUMN] = [row.inputs is not None for row in held]
     frame[LABEL_KNOWN_COLUMN] = [row.known for row in held]
@@ -66,7 +59,7 @@ def build_ledger_frame(
 def build_source_frame(
     rows: pd.DataFrame, columns: FeatureColumns, record: pd.DataFrame, kind: ProblemType, model: Any
 ) -> pd.DataFrame:
-    """Rows of the table with what the champion (None: there are no rows) says now. Missing where it cannot read a column."""
+    """Rows of the table with what the champion (None: there are no rows) predicts now. Missing where it cannot read a column."""
     frame = read_like_record(rows.reset_index(drop=True), columns)
     frame[INPUTS_STORED_COLUMN] = True
     frame[LABEL_KNOWN_COLUMN] = np.nan
@@ -74,28 +67,26 @@ def build_source_frame(
     if model is None:
         return unanswered
     try:
-        said = kind.predict(model, conform_frame(rows, columns, "the source").reset_index(drop=True))
+        predictions = kind.predict(model, conform_frame(rows, columns, "the source").reset_index(drop=True))
     except InputError:
         return unanswered
-    frame[PREDICTION_COLUMN] = said.value
-    if said.proba is not None and said.classes is not None:
-        for i, label in enumerate(said.classes):
-            frame[f"{PROBABILITY_PREFIX}{label}"] = said.proba[:, i]
+    frame[PREDICTION_COLUMN] = predictions.value
+    if predictions.proba is not None and predictions.classes is not None:
+        for i, label in enumerate(predictions.classes):
+            frame[f"{PROBABILITY_PREFIX}{label}"] = predictions.proba[:, i]
     return frame
 
 
 def read_like_record(frame: pd.DataFrame, columns: FeatureColumns) -> pd.DataFrame:
     """The feature columns read as the pipeline reads them, each by itself; the others as they are."""
     read = {}
-    for group in fields(columns):
-        for name in getattr(columns, group.name):
-            if name not in frame:
-                continue
+    for group, names in vars(columns).items():
+        for name in (n for n in names if n in frame):
             one = frame[[name]]
-            if group.name == "dates" and one[name].map(type).eq(int).any():
+            if group == "dates" and one[name].map(type).eq(int).any():
                 one = pd.to_datetime(one[name], unit="us", errors="coerce").to_frame()
             try:
-                read[name] = conform_frame(one, FeatureColumns(**{group.name: (name,)}), "the window")[name]
+                read[name] = conform_frame(one, FeatureColumns(**{group: (name,)}), "the window")[name]
             except InputError:
                 read[name] = frame[name]
     return frame.assign(**read)
@@ -119,15 +110,9 @@ def _build_times(times: list[str], like: pd.Series) -> Any:
     return (read - pd.Timestamp(0)) / pd.Timedelta(seconds=1)
 
 
-def _build_labels(labels: list[float | str | None], like: pd.Series, kind: str) -> Any:
-    """Labels as the table has them: numbers, or classes of the record's own type; missing where none has come."""
-    if kind == "regression":
-        return np.array([np.nan if x is None else float(x) for x in labels], dtype=np.float64)
-    return pd.Series([None if x is None else _parse_class(x, like) for x in labels], dtype=object)
-
-
-def _build_predictions(values: list[Any], like: pd.Series) -> Any:
-    if pd.api.types.is_numeric_dtype(like) and not pd.api.types.is_bool_dtype(like):
+def _build_values(values: list[Any], like: pd.Series, *, number: bool) -> Any:
+    """Labels or predictions: numbers, or classes of the record's own type; missing where none has come."""
+    if number:
         return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
     return pd.Series([None if v is None else _parse_class(v, like) for v in values], dtype=object)
 
@@ -168,14 +153,9 @@ class PairedColumn:
 
 def pair_columns(record: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> tuple[PairedColumn, ...]:
     """Each input but dates. A column that the window lacks is wholly missing there; what cannot be read is missing."""
-    numbers = [
-        PairedColumn(n, True, read_float_column(record, n), read_float_column(window, n)) for n in columns.numbers
-    ]
-    booleans = [
-        PairedColumn(n, True, read_float_column(record, n, boolean=True), read_float_column(window, n, boolean=True))
-        for n in columns.booleans
-    ]
-    return tuple(numbers + booleans + [_pair_category(n, record, window) for n in columns.low + columns.high])
+    old, new = read_float_columns(record, columns), read_float_columns(window, columns)
+    numbers = [PairedColumn(name, True, values, new[name]) for name, values in old.items()]
+    return (*numbers, *(_pair_category(name, record, window) for name in columns.low + columns.high))
 
 
 @dataclass(frozen=True)
@@ -188,8 +168,7 @@ class InputEncoder:
 
     def __call__(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """(n, k) floats, NaN = missing."""
-        found = [read_float_column(frame, n) for n in self.columns.numbers]
-        found += [read_float_column(frame, n, boolean=True) for n in self.columns.booleans]
+        found = [*read_float_columns(frame, self.columns).values()]
         for name, places in self.places.items():
             distinct, at = np.unique(read_word_column(frame, name), return_inverse=True)
             found.append(np.array([np.nan if w == "" else places.get(str(w), 0.0) for w in distinct])[at])
@@ -212,18 +191,18 @@ def fill_empty_columns(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isnan(rows).all(axis=0), 0.0, rows)
 
 
-def read_float_column(frame: pd.DataFrame, name: str, *, boolean: bool = False) -> NDArray[np.float64]:
-    """Values (n,) of a number or boolean, NaN where missing or not to be read."""
-    import pandas as pd
+def read_float_columns(frame: pd.DataFrame, columns: FeatureColumns) -> dict[str, NDArray[np.float64]]:
+    """Values (n,) of each number and boolean, NaN where missing or not to be read."""
+    found = {name: _read_float_column(frame, name, boolean=False) for name in columns.numbers}
+    return found | {name: _read_float_column(frame, name, boolean=True) for name in columns.booleans}
 
-    from windvane.tasks.errors import InputError
-    from windvane.tasks.models import features
 
+def _read_float_column(frame: pd.DataFrame, name: str, *, boolean: bool) -> NDArray[np.float64]:
     if name not in frame:
         return np.full(len(frame), np.nan)
-    wanted = features.FeatureColumns(booleans=(name,)) if boolean else features.FeatureColumns(numbers=(name,))
+    wanted = FeatureColumns(booleans=(name,)) if boolean else FeatureColumns(numbers=(name,))
     try:
-        return np.asarray(features.conform_frame(frame[[name]], wanted, "window")[name].to_numpy(dtype=np.float64))
+        return np.asarray(conform_frame(frame[[name]], wanted, "window")[name].to_numpy(dtype=np.float64))
     except InputError:
         read = pd.to_numeric(frame[name].astype("str"), errors="coerce").to_numpy(dtype=np.float64)
         return np.where(np.isfinite(read), read, np.nan)
@@ -231,12 +210,11 @@ def read_float_column(frame: pd.DataFrame, name: str, *, boolean: bool = False) 
 
 def _pair_category(name: str, record: pd.DataFrame, window: pd.DataFrame) -> PairedColumn:
     old, new = read_word_column(record, name), read_word_column(window, name)
-    order = _rank_words(old, set())
-    known = len(order)
-    order += _rank_words(new, set(order))
+    known = _rank_words(old, set())
+    order = known + _rank_words(new, set(known))
     at = {word: i for i, word in enumerate(order)}
-    codes = [np.array([at.get(str(w), -1) for w in side], dtype=np.float64) for side in (old, new)]
-    return PairedColumn(name, False, codes[0], codes[1], tuple(order), known)
+    before, now = (np.array([at.get(str(w), -1) for w in side], dtype=np.float64) for side in (old, new))
+    return PairedColumn(name, False, before, now, tuple(order), len(known))
 
 
 def _rank_words(values: NDArray[np.str_], but: set[str]) -> list[str]:
@@ -247,11 +225,9 @@ def _rank_words(values: NDArray[np.str_], but: set[str]) -> list[str]:
 
 def read_word_column(frame: pd.DataFrame, name: str) -> NDArray[np.str_]:
     """Values (n,) as text, "" where missing."""
-    from windvane.tasks.models import features
-
     if name not in frame:
         return np.full(len(frame), "", dtype=str)
-    words = features.conform_frame(frame[[name]], features.FeatureColumns(low=(name,)), "window")[name]
+    words = conform_frame(frame[[name]], FeatureColumns(low=(name,)), "window")[name]
     return np.asarray(words.fillna("").to_numpy(dtype=str))
 
 
@@ -263,7 +239,7 @@ def mask_labelled(frame: pd.DataFrame, target: str) -> NDArray[np.bool_]:
 
 
 def read_frame_predictions(frame: pd.DataFrame, record: pd.DataFrame, kind: ProblemType, target: str) -> Predictions:
-    """Predictions (n,) of a frame; the record says which columns are probabilities, and what type classes have."""
+    """Predictions (n,) of a frame; the record names which columns are probabilities, and what type classes have."""
     names = list(record.columns[list(record.columns).index(BASELINE_LOSS_COLUMN) + 1 :])
     only = frame[[PREDICTION_COLUMN]].assign(**{BASELINE_LOSS_COLUMN: np.nan}).join(frame[names])
     return scores.read_predictions(only, kind.truth(record[target]))
@@ -277,20 +253,13 @@ def compute_frame_losses(
     return np.asarray(kind.loss(kind.truth(frame[problem.target]), made, problem.headline), dtype=np.float64)
 
 
-def get_record_losses(record: pd.DataFrame) -> NDArray[np.float64]:
-    """Loss (n,) of the champion's held-out rows, as stored at promotion."""
-    return np.asarray(record[LOSS_COLUMN].to_numpy(dtype=np.float64))
-
-
 def form_frame_blocks(frame: pd.DataFrame, problem: ProblemSettings) -> tuple[RowBlocks, ...]:
     """How rows of a frame depend on each other: by time, by group, or not at all. The order of rows does not matter."""
-    from windvane.tasks.gate.block_test import RowBlocks, form_blocks
-
-    time = frame[problem.time].to_numpy() if problem.time is not None and problem.time in frame else None
-    group = frame[problem.group].to_numpy() if problem.group is not None and problem.group in frame else None
-    if time is None and group is None:
-        return (RowBlocks("row", np.arange(len(frame), dtype=np.int64)),)
-    return form_blocks(np.arange(len(frame), dtype=np.int64), time, group)
+    time, group = (
+        frame[name].to_numpy() if name is not None and name in frame else None for name in (problem.time, problem.group)
+    )
+    rows = np.arange(len(frame), dtype=np.int64)
+    return (RowBlocks("row", rows),) if time is None and group is None else form_blocks(rows, time, group)
 
 
 def name_record_column(column: str) -> str:

@@ -1,1 +1,1 @@
-"""Answering: the scoring service. Empty until the service is built."""
+"""Serving: the scoring service."""

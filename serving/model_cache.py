@@ -1,6 +1,4 @@
-"""Local copies of versions, checked before they are loaded: with one at hand the service starts and rolls back without
-MLflow. Measures what loading takes, in a process of its own.
-"""
+"""Local copies of versions, checked before they are loaded: start and rollback without MLflow. Measures what loading takes."""
 
 from __future__ import annotations
 
@@ -12,17 +10,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
+
+import numpy as np
+import psutil
 
 from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
+from windvane.serving.compiled.agreement import compare_predictions
 from windvane.serving.compiled.engine import PredictionEngine
+from windvane.serving.compiled.engine_files import ScikitLearnEngine
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.errors import Corrupted, WindvaneError
-from windvane.tasks.settings import serving_section
+from windvane.tasks.models.problem_types.definitions import Predictions
+from windvane.tasks.settings.serving_section import format_size
 from windvane.tasks.stores import model_files
 
 CACHED_VERSIONS = 4
@@ -30,7 +32,7 @@ CACHED_VERSIONS = 4
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version that may answer: its record in the ledger, what it may be asked, its engine, and why it is that one."""
+    """A version that may serve: its record in the ledger, its signature, its engine, and why it is that one."""
 
     version: Version
     signature: ModelSignature
@@ -48,17 +50,17 @@ class ModelCache:
         self.folder, self._fetch, self._memory = folder, fetch, memory
 
     def load(self, version: Version) -> LoadedVersion:
-        """A version, checked and tried. Raises Corrupted, Outage, or what else WindvaneError says."""
+        """A version, checked and tried. Raises Corrupted, Outage, or another WindvaneError."""
         content = self._content(version)
-        folder, kind = self.folder / str(version.version), version.facts["kind"]
+        folder, kind = self.folder / str(version.version), version.facts.kind
         self._fits(version, folder, content)
         try:
             form = engine_files.read_engine_files(content)
             content.clear()
             if form is None:
                 signature = _make_signature_from_facts(version)
-                engine = _load_scikit_learn_engine(folder, version.manifest_sha256, kind, signature)
-                return LoadedVersion(version, signature, engine, "stored without a compiled form: scikit-learn answers")
+                plain = ScikitLearnEngine(folder, version.manifest_sha256, kind, signature)
+                return LoadedVersion(version, signature, plain, "stored without a compiled form: scikit-learn predicts")
             engine = _load_tested_engine(form, folder, version.manifest_sha256, kind)
             return LoadedVersion(version, form.signature, engine, form.why)
         finally:
@@ -67,7 +69,7 @@ class ModelCache:
     def _content(self, version: Version) -> dict[str, bytes]:
         """What a version's engine is made of, equal to the manifest; fetched first where there is no good copy.
 
-        The pipeline itself, which is larger, is copied only where scikit-learn must answer.
+        The pipeline itself, which is larger, is copied only where scikit-learn must predict.
         """
         copy, digest = self.folder / str(version.version), version.manifest_sha256
         if copy.exists():
@@ -100,17 +102,16 @@ class ModelCache:
         """Raise WindvaneError for a version whose loading would take more memory than there may be."""
         if self._memory is None:
             return
-        known = version.facts.get("memory")
+        known = version.facts.memory
         if known is None and engine_files.ENGINE_FILE not in content:
             return  # stored without an engine's files, and not weighed when it was built
-        kind = version.facts["kind"]
+        kind = version.facts.kind
         weight = measure_model_memory(folder, version.manifest_sha256, kind) if known is None else ModelMemory(**known)
         has = read_process_memory()
         if has + weight.peak > self._memory:
             raise WindvaneError(
-                f"version {version.version} takes {serving_section.format_size(weight.peak)} of memory while it is loaded, "
-                f"and the service has {serving_section.format_size(has)} already: more than serve.memory allows "
-                f"({serving_section.format_size(self._memory)}). Raise serve.memory, "
+                f"version {version.version} takes {format_size(weight.peak)} of memory while it is loaded, and the service has "
+                f"{format_size(has)} already: more than serve.memory allows ({format_size(self._memory)}). Raise serve.memory, "
                 "train a smaller model, or start the service again, which then loads this version alone"
             )
 
@@ -125,10 +126,8 @@ class ModelCache:
 
 def load_stored_engine(folder: Path, manifest_sha256: str, kind: str) -> PredictionEngine:
     """The engine of a stored version, tried, outside the service. Raises Corrupted."""
-    form = engine_files.read_engine_files(
-        model_files.read_verified_files(folder, manifest_sha256, engine_files.ENGINE_FILES)
-    )
-    if form is None:
+    content = model_files.read_verified_files(folder, manifest_sha256, engine_files.ENGINE_FILES)
+    if (form := engine_files.read_engine_files(content)) is None:
         raise Corrupted(f"{folder}: holds no {engine_files.ENGINE_FILE} of this release")
     return _load_tested_engine(form, folder, manifest_sha256, kind)
 
@@ -136,42 +135,22 @@ def load_stored_engine(folder: Path, manifest_sha256: str, kind: str) -> Predict
 def _load_tested_engine(
     form: engine_files.StoredEngine, folder: Path, manifest_sha256: str, kind: str
 ) -> PredictionEngine:
-    engine = form.compiled or _load_scikit_learn_engine(folder, manifest_sha256, kind, form.signature)
-    _smoke_test_engine(engine, form, folder.name)
+    """The engine, which has predicted the stored sample as in training."""
+    engine = form.compiled or ScikitLearnEngine(folder, manifest_sha256, kind, form.signature)
+    expected = Predictions(np.array(form.expected.values), form.expected.proba)
+    found = compare_predictions(engine.predict(form.sample), expected)
+    if found.differing or found.changed:
+        raise Corrupted(
+            f"version {folder.name} predicts otherwise than in training ({found}). Train again with `windvane train`"
+        )
     return engine
-
-
-def _load_scikit_learn_engine(
-    folder: Path, manifest_sha256: str, kind: str, signature: ModelSignature
-) -> PredictionEngine:
-    from windvane.serving.compiled.engine_files import ScikitLearnEngine
-
-    return ScikitLearnEngine(folder, manifest_sha256, kind, signature)
 
 
 def _make_signature_from_facts(version: Version) -> ModelSignature:
     """The signature as the ledger knows it: whether training saw missing values was not written down then."""
-    columns: dict[str, Any] = version.facts["columns"]
-    types = {"numbers": "number", "booleans": "boolean", "low": "category", "high": "category", "dates": "date"}
-    classes = version.facts.get("classes")
-    named = [(name, kind) for part, kind in types.items() for name in columns[part]]
-    return ModelSignature(tuple(InputColumn(name, kind, True) for name, kind in named), classes and tuple(classes))  # type: ignore[arg-type]
-
-
-def _smoke_test_engine(engine: PredictionEngine, form: engine_files.StoredEngine, version: str) -> None:
-    """Have the engine answer the stored sample."""
-    import numpy as np
-
-    from windvane.serving.compiled.agreement import compare_predictions
-    from windvane.tasks.models.problem_types.definitions import Predictions
-
-    found = compare_predictions(
-        engine.predict(form.sample), Predictions(np.array(form.expected.values), form.expected.proba)
-    )
-    if found.differing or found.changed:
-        raise Corrupted(
-            f"version {version} answers otherwise than in training ({found}). Teach again with `windvane train`"
-        )
+    columns, classes = version.facts.columns, version.facts.classes
+    named = [InputColumn(name, kind, True) for part, kind in engine_files.INPUT_TYPES.items() for name in columns[part]]
+    return ModelSignature(tuple(named), tuple(classes) if classes else None)
 
 
 # Loading takes seconds; a process that needs minutes hangs.
@@ -186,10 +165,6 @@ class ModelMemory:
 
     peak: int
     kept: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def measure_model_memory(folder: Path, manifest_sha256: str, kind: str) -> ModelMemory:
@@ -206,20 +181,13 @@ def measure_model_memory(folder: Path, manifest_sha256: str, kind: str) -> Model
 
 def read_process_memory() -> int:
     """Bytes of memory that this process has at the moment."""
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 
 def release_freed_memory() -> None:
     """Return to the system what was freed: glibc keeps it, and loading a version frees several times what it leaves."""
-    if (trim := _find_malloc_trim()) is not None:
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
-
-
-@cache
-def _find_malloc_trim() -> Any | None:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def _read_peak_memory() -> int:
@@ -235,7 +203,6 @@ def _read_peak_memory() -> int:
 
 def print_model_memory(folder: str, manifest_sha256: str, kind: str) -> None:
     """Import what a scorer has before it loads a version; load; print the difference as JSON."""
-    import numpy  # noqa: F401
     import onnxruntime  # noqa: F401
     import orjson  # noqa: F401
 
@@ -246,7 +213,7 @@ def print_model_memory(folder: str, manifest_sha256: str, kind: str) -> None:
     release_freed_memory()
     weight = ModelMemory(max(_MIN_BYTES, peak - before), max(_MIN_BYTES, read_process_memory() - before))
     assert loaded is not None  # it is still here
-    print(json.dumps(weight.to_json()))
+    print(json.dumps(asdict(weight)))
 
 
 if __name__ == "__main__":

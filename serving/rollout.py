@@ -1,6 +1,4 @@
-"""Which version answers: follows the ledger's champion, tries a challenger as shadow or canary beside it, goes back
-where it fails, and describes all this for GET /model.
-"""
+"""Which version serves: follows the ledger's champion, tries a challenger as shadow or canary, goes back where it fails."""
 
 from __future__ import annotations
 
@@ -12,7 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import sqlalchemy as sa
 
 from windvane.ledger import versions
 from windvane.ledger.database import format_timestamp, now_timestamp
@@ -22,10 +22,7 @@ from windvane.serving.model_cache import LoadedVersion, ModelCache, release_free
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.settings.serving_section import RolloutRule
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-# Of the newest requests of each side; fewer say nothing of latency.
+# Of each version's newest requests; fewer show no latency.
 LATENCY_SAMPLE_REQUESTS, MIN_LATENCY_REQUESTS = 500, 50
 # Failures that are one too many; how much slower (times, and seconds on top) the challenger's median may be.
 MAX_CHALLENGER_FAILURES = 3
@@ -34,7 +31,7 @@ MAX_LATENCY_FACTOR, LATENCY_SLACK_SECONDS = 2.0, 0.005
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """One side: requests answered, failures, and the median seconds of the newest (None: too few)."""
+    """One side: requests served, failures, and the median seconds of the newest (None: too few)."""
 
     requests: int
     failures: int
@@ -46,14 +43,11 @@ class ChallengerTrial:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seconds: dict[bool, deque[float]] = {
-            True: deque(maxlen=LATENCY_SAMPLE_REQUESTS),
-            False: deque(maxlen=LATENCY_SAMPLE_REQUESTS),
-        }
+        self._seconds = {side: deque[float](maxlen=LATENCY_SAMPLE_REQUESTS) for side in (True, False)}
         self._requests = {True: 0, False: 0}
         self._failures = 0
 
-    def answered(self, challenger: bool, seconds: float) -> None:
+    def count_response(self, challenger: bool, seconds: float) -> None:
         """A side predicted in so many seconds."""
         with self._lock:
             self._requests[challenger] += 1
@@ -83,22 +77,19 @@ class ChallengerTrial:
             return f"it failed {challenger.failures} times in {challenger.requests + challenger.failures} requests"
         if champion.seconds is None or challenger.seconds is None:
             return None
-        if challenger.seconds > MAX_LATENCY_FACTOR * champion.seconds + LATENCY_SLACK_SECONDS:
-            return (
-                f"it predicts in {1000 * challenger.seconds:.1f} ms, the champion in {1000 * champion.seconds:.1f} ms "
-                "(medians)"
-            )
-        return None
+        if challenger.seconds <= MAX_LATENCY_FACTOR * champion.seconds + LATENCY_SLACK_SECONDS:
+            return None
+        return f"it predicts in {1000 * challenger.seconds:.1f} ms, the champion in {1000 * champion.seconds:.1f} ms (medians)"
 
 
-# Seconds between two looks at the ledger; between two tries of a version that was refused.
+# Seconds between two reads of the ledger; between two tries of a version that was refused.
 LEDGER_POLL_SECONDS, LOAD_RETRY_SECONDS = 1.0, 30.0
 log = logging.getLogger("windvane.serving")
 
 
 @dataclass(frozen=True)
 class ServingVersion:
-    """A version that answers, since when it does, and since when the ledger calls it champion."""
+    """A version that serves, since when it does, and since when the ledger calls it champion."""
 
     loaded: LoadedVersion
     since: str
@@ -122,7 +113,7 @@ class RefusedVersion:
 
 @dataclass(frozen=True)
 class ServingLineup:
-    """Who answers: the champion, and beside it a challenger while a rollout lasts (role shadow or canary, until when)."""
+    """Who serves: the champion, and beside it a challenger while a rollout lasts (role shadow or canary, until when)."""
 
     champion: ServingVersion
     challenger: ServingVersion | None = None
@@ -131,18 +122,14 @@ class ServingLineup:
     until: str | None = None
     trial: ChallengerTrial = field(default_factory=ChallengerTrial)
 
-
-@dataclass(frozen=True)
-class _WantedVersions:
-    """What the ledger and the rollout ask for at a moment; challenger None: the champion alone."""
-
-    champion: int
-    challenger: int | None = None
-    until: datetime | None = None
+    @property
+    def numbers(self) -> tuple[int, int | None]:
+        """The versions' numbers."""
+        return self.champion.number, None if self.challenger is None else self.challenger.number
 
 
 class ChampionFollower:
-    """`lineup` is replaced as a whole: whoever reads it once has everything of the versions in it."""
+    """`lineup` is replaced as a whole: a reader that takes it once has everything of the versions in it."""
 
     def __init__(
         self,
@@ -150,16 +137,16 @@ class ChampionFollower:
         project: str,
         shelf: ModelCache,
         rollout: RolloutRule | None = None,
-        tell: Callable[[], None] | None = None,
+        notify: Callable[[], None] | None = None,
     ) -> None:
-        """tell: has MLflow told of a rollback that happened here; may take long, and raises WindvaneError."""
-        self._engine, self._project, self._shelf, self._others = engine, project, shelf, tell
+        """notify: has MLflow notified of a rollback that happened here; may take long, and raises WindvaneError."""
+        self._engine, self._project, self._shelf, self._others = engine, project, shelf, notify
         self._rollout = rollout or RolloutRule()
         self.lineup: ServingLineup | None = None
         self.refusal: RefusedVersion | None = None
         self.unreachable: str | None = None
         self._try_again = 0.0
-        # A version was replaced since the last look: what it had may be given back now.
+        # A version was replaced since the last check: its memory may be freed now.
         self._replaced = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
@@ -172,12 +159,12 @@ class ChampionFollower:
     def start(self) -> None:
         """Load the champion, or the version before where it is refused; then follow in a thread of its own."""
         self._shelf.folder.mkdir(parents=True, exist_ok=True)
-        self.look()
+        self.poll()
         last = versions.find_last_promotion(self._engine, self._project)
         if self.current is None and last is not None and last.from_version is not None:
             before = self._load(last.from_version, last)
             self.lineup = None if before is None else ServingLineup(before)
-        self._tell()
+        self._notify()
         self._thread.start()
 
     def stop(self) -> None:
@@ -186,35 +173,32 @@ class ChampionFollower:
         self._thread.join()
         service_state.clear_service_state(self._shelf.folder)
 
-    def look(self) -> None:
-        """One look at the ledger, and the swap if others should answer. Raises nothing that an outage causes."""
-        from sqlalchemy.exc import SQLAlchemyError
-
+    def poll(self) -> None:
+        """One check of the ledger, and the swap if others should serve. Raises nothing that an outage causes."""
         try:
             self._return()
             last = versions.find_last_promotion(self._engine, self._project)
             self.unreachable = None
             if last is not None:
                 self._follow(last)
-        except SQLAlchemyError as e:
-            self.unreachable = f"the ledger does not answer ({type(e).__name__})"
+        except sa.exc.SQLAlchemyError as e:
+            self.unreachable = f"the ledger does not respond ({type(e).__name__})"
 
     def _follow(self, last: Promotion) -> None:
-        wanted, lineup = self._wanted(last), self.lineup
-        if lineup is not None and _get_version_numbers(lineup) == (wanted.champion, wanted.challenger):
+        (champion_number, challenger_number, until), lineup = self._wanted(last), self.lineup
+        if lineup is not None and lineup.numbers == (champion_number, challenger_number):
             if self.refusal is not None:
                 self.refusal = None
-                self._tell()
+                self._notify()
             return
         if self.refusal is not None and self.refusal.version == last.to_version and time.monotonic() < self._try_again:
             return
-        champion = self._load(wanted.champion, last)
-        challenger = None if wanted.challenger is None else self._load(wanted.challenger, last)
-        if champion is None or (wanted.challenger is not None and challenger is None):
-            self._tell()
+        champion = self._load(champion_number, last)
+        challenger = None if challenger_number is None else self._load(challenger_number, last)
+        if champion is None or (challenger_number is not None and challenger is None):
+            self._notify()
             return
         self.refusal = None
-        until = None if wanted.until is None else format_timestamp(wanted.until)
         role = "champion" if challenger is None else self._rollout.way
         self.lineup = ServingLineup(champion, challenger, role, self._rollout.share, until)
         self._replaced = lineup is not None
@@ -222,10 +206,13 @@ class ChampionFollower:
         facts = {"version": champion.number, "before": before, "engine": champion.loaded.engine.form}
         facts |= {} if challenger is None else {"beside": challenger.number, "role": role, "until": until}
         log.info("version serves", extra={"facts": facts})
-        self._tell()
+        self._notify()
 
-    def _wanted(self, last: Promotion) -> _WantedVersions:
-        """A version that a lap promoted is rolled out; what a person moved, and what goes back, answers at once."""
+    def _wanted(self, last: Promotion) -> tuple[int, int | None, str | None]:
+        """The numbers of champion and challenger, and until when that one is tried.
+
+        A version that a lap promoted is rolled out; what a person moved, and what goes back, serves at once.
+        """
         until = datetime.fromisoformat(last.promoted) + self._rollout.lasting
         if (
             self._rollout.way == "direct"
@@ -234,8 +221,8 @@ class ChampionFollower:
             or datetime.now(UTC) >= until
             or (self.lineup is None and self.refusal is not None)
         ):
-            return _WantedVersions(last.to_version)
-        return _WantedVersions(last.from_version, last.to_version, until)
+            return last.to_version, None, None
+        return last.from_version, last.to_version, format_timestamp(until)
 
     def _return(self) -> None:
         """Move the champion back where the challenger fails or is slow: recorded as a rollback in the ledger."""
@@ -249,13 +236,13 @@ class ChampionFollower:
         except versions.ChampionMoved:
             return  # somebody was faster
         log.error("rolled back", extra={"facts": {"version": number, "to": lineup.champion.number, "reason": why}})
-        if self._others is not None:  # the ledger knows: nobody waits for the rest
-            threading.Thread(target=self._tell_others, args=(self._others,), name="telling", daemon=True).start()
+        if self._others is not None:  # the ledger knows: the rest need not wait
+            threading.Thread(target=self._notify_others, args=(self._others,), name="telling", daemon=True).start()
 
-    def _tell_others(self, tell: Callable[[], None]) -> None:
+    def _notify_others(self, notify: Callable[[], None]) -> None:
         to = None if self.current is None else self.current.number
         try:
-            tell()
+            notify()
         except WindvaneError as e:
             log.warning("alias not repaired", extra={"facts": {"to": to, "reason": str(e)}})
         else:
@@ -277,8 +264,8 @@ class ChampionFollower:
             log.error("version refused", extra={"facts": {"version": number, "reason": str(e)}})
             return None
 
-    def _tell(self) -> None:
-        """What `windvane status` says."""
+    def _notify(self) -> None:
+        """What `windvane status` shows."""
         current = self.current
         number, since = (None, None) if current is None else (current.number, current.since)
         service_state.write_service_state(
@@ -290,11 +277,7 @@ class ChampionFollower:
             if self._replaced:
                 self._replaced = False
                 release_freed_memory()
-            self.look()
-
-
-def _get_version_numbers(lineup: ServingLineup) -> tuple[int, int | None]:
-    return lineup.champion.number, None if lineup.challenger is None else lineup.challenger.number
+            self.poll()
 
 
 def describe_rollout(following: ChampionFollower) -> dict[str, Any]:
@@ -311,7 +294,7 @@ def describe_rollout(following: ChampionFollower) -> dict[str, Any]:
 
 def _describe_champion(current: ServingVersion) -> dict[str, Any]:
     version, signature = current.loaded.version, current.loaded.signature
-    summary = version.facts.get("summary", {})
+    summary = version.facts.summary
     return {
         "version": version.version,
         "data_version": version.data_version,
@@ -320,18 +303,15 @@ def _describe_champion(current: ServingVersion) -> dict[str, Any]:
         "promoted": current.promoted,
         "cause": current.cause,
         "since": current.since,
-        "kind": version.facts["kind"],
-        "target": version.facts["target"],
+        "kind": version.facts.kind,
+        "target": version.facts.target,
         "candidate": summary.get("chosen"),
-        "metric": version.facts["metric"],
+        "metric": version.facts.metric,
         "test": summary.get("test"),
         "interval": summary.get("interval"),
         "engine": {"form": current.loaded.engine.form, "why": current.loaded.why},
-        "memory": version.facts.get("memory"),
-        "signature": {
-            "inputs": [asdict(column) for column in signature.inputs],
-            "classes": signature.classes,
-        },
+        "memory": version.facts.memory,
+        "signature": asdict(signature),
     }
 
 

@@ -1,7 +1,4 @@
-"""A version's signature: its input columns with their types, and how one JSON or CSV value is read.
-
-Refuses values, and never shows them.
-"""
+"""A version's signature: its columns with their types, and how a JSON or CSV value is read. Refuses values, and never shows them."""
 
 from __future__ import annotations
 
@@ -14,49 +11,25 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+from windvane.ledger.labels import BOOLEAN_WORDS
+
 PlainValue = float | str | int | None
 InputType = Literal["number", "boolean", "category", "date"]
 
-# The words that a boolean is written with, as in tasks.models.features.
-_BOOLEAN_WORDS = {
-    **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), 1.0),
-    **dict.fromkeys(("false", "no", "n", "f", "0", "0.0", "off"), 0.0),
-}
 # scikit-learn's trees compare in single precision; what does not fit there has no side of a threshold.
 _LARGEST_SINGLE_FLOAT = 3.4e38
 _EPOCH = datetime(1970, 1, 1)
-# From so many rows on it pays to look at a column as a whole.
+# From so many rows on it pays to check a column as a whole.
 MIN_BULK_VALUES = 8
 _MICROSECOND = timedelta(microseconds=1)
 _SHORT_DATE = re.compile(r"\d{4}(-\d{2})?")
 # pandas reads these as missing in a CSV file, and so training read them.
-_MISSING_CELLS = frozenset(
-    [
-        "",
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "<NA>",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "None",
-        "n/a",
-        "nan",
-        "null",
-    ]
-)
+_MISSING_WORDS = ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
+_MISSING_CELLS = frozenset(_MISSING_WORDS.split(","))
 
 
 class RequestRefused(Exception):
-    """A request that cannot be answered: its sender's fault. The text may be shown: it holds no value of the request."""
+    """A request that cannot be served: its sender's fault. The text may be shown: it holds no value of the request."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -107,7 +80,7 @@ class InputReader:
     at_once: Callable[[Sequence[Any]], list[PlainValue] | None] | None
 
     def read(self, values: Sequence[Any]) -> list[PlainValue]:
-        """The plain values. Raises Refused naming the column and the row."""
+        """The plain values. Raises RequestRefused naming the column and the row."""
         if self.at_once is not None and len(values) >= MIN_BULK_VALUES and (plain := self.at_once(values)) is not None:
             return plain
         one = self.one
@@ -121,7 +94,7 @@ class InputReader:
 
 
 def quote_safely(text: object, longest: int = 60) -> str:
-    """Something of a request as it may stand in an answer: short, printable, nothing that a browser would obey."""
+    """Something of a request as it may be in a response: short, printable, nothing that a browser would obey."""
     cut = str(text)[:longest]
     return html.escape("".join(c if c.isprintable() else "?" for c in cut)) + ("…" if len(str(text)) > longest else "")
 
@@ -170,11 +143,9 @@ def _read_words_at_once(values: Sequence[Any]) -> list[PlainValue] | None:
 
 
 def _read_boolean(value: Any) -> float | None:
-    if value is True or value is False:
-        return 1.0 if value else 0.0
     if value is None:
         return None
-    if type(value) in (int, float) and value in (0, 1):
+    if type(value) in (bool, int, float) and value in (0, 1):
         return float(value)
     if type(value) is str:
         return _read_boolean_word(value)
@@ -185,9 +156,9 @@ def _read_boolean_word(text: str) -> float | None:
     word = text.strip().lower()
     if word == "":
         return None
-    if (found := _BOOLEAN_WORDS.get(word)) is None:
+    if (found := BOOLEAN_WORDS.get(word)) is None:
         raise ValueError("must be true or false")
-    return found
+    return float(found)
 
 
 def _read_category(value: Any) -> str | None:

@@ -1,17 +1,30 @@
-"""What people see while a command works: lines, one live line, tables and numbers."""
+"""What people see while a command works: lines, one live line, tables and numbers. A terminal gets colours; a log, a pipe and
+`--json` get plain text, without rich for what is no table.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 import textwrap
 import time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
-# Where nobody watches live, a sign of life this often.
+if TYPE_CHECKING:
+    from rich.console import Console as Terminal
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+# Without a live display, a sign of life this often.
 LOG_INTERVAL_SECONDS = 5.0
 # Characters of a line: a verdict with its reason is a paragraph.
 LINE_WIDTH_CHARACTERS = 120
+# Styles of lines that begin so, and of states of a service.
+_LINE_STYLES = {"  note:": "yellow", "  warning:": "bold yellow"}
+_STATE_STYLES = {"ready": "green", "died": "red"}
 
 
 class Console:
@@ -20,47 +33,69 @@ class Console:
     def __init__(self, json: bool = False) -> None:
         self.json = json
         self._out: IO[str] = sys.stderr if json else sys.stdout
-        self._live = sys.stderr.isatty()
-        self._shown = ""
+        self._display: Live | None = None
         self._started = self._told = time.monotonic()
 
-    def say(self, text: str = "") -> None:
-        """Print a line (or several) that stays; a terminal gets long ones folded, a log one line a message."""
-        self._clear()
-        folded = "\n".join(map(_fold_line, text.split("\n"))) if self._out.isatty() else text
-        print(folded, file=self._out, flush=True)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it was, whatever comes next."""
+        self.clear()
 
     @property
     def live(self) -> bool:
-        """Whether what was said can be drawn anew: it goes to a terminal."""
+        """Whether lines go to a terminal."""
         return self._out.isatty()
 
-    def write(self, text: str) -> None:
-        """Pass text on as it is."""
-        print(text, end="", file=self._out, flush=True)
+    def print(self, text: str = "") -> None:
+        """Print a line (or several) that stays; a terminal gets long ones folded, a log one line a message."""
+        self.clear()
+        if self.live:
+            for line in text.split("\n"):
+                _open_terminal(self._out).print(_format_line(line), soft_wrap=True)
+        else:
+            print(text, file=self._out, flush=True)
 
     def working(self, text: str) -> None:
         """Show what is being done now: a live line on a terminal, a line every few seconds in a log."""
         now = time.monotonic()
         line = f"  {now - self._started:4.0f} s  {text}"[:110]
-        if self._live:
-            self._clear()
-            self._shown = line
-            print(line, end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            from rich.text import Text
+
+            self.display(Text(line, no_wrap=True, overflow="ellipsis"), sys.stderr)
         elif now - self._told >= LOG_INTERVAL_SECONDS:
             self._told = now
             print(line, file=sys.stderr, flush=True)
 
-    def _clear(self) -> None:
-        if self._shown:
-            print("\r" + " " * len(self._shown) + "\r", end="", file=sys.stderr, flush=True)
-            self._shown = ""
+    def display(self, shown: RenderableType, file: IO[str] | None = None) -> None:
+        """Show this below the lines of a terminal, in place of what was shown there before."""
+        if self._display is None:
+            from rich.live import Live
+
+            # Drawn by the caller, not by a thread; what libraries print is not redirected.
+            self._display = Live(
+                console=_open_terminal(file or self._out),
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._display.start()
+        self._display.update(shown, refresh=True)
+
+    def clear(self) -> None:
+        """Take away what display() shows."""
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
 
 
 class SilentConsole(Console):
-    """Says nothing: for work that is shown in another way."""
+    """Prints nothing: for work that is shown in another way."""
 
-    def say(self, text: str = "") -> None:
+    def print(self, text: str = "") -> None:
         """Nothing."""
 
     def working(self, text: str) -> None:
@@ -73,7 +108,6 @@ class LiveTable:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._rows: list[dict[str, Any]] = []
-        self._drawn = 0
 
     def show(self, rows: list[dict[str, Any]]) -> None:
         """Show these rows: `service`, `state`, and more."""
@@ -81,58 +115,62 @@ class LiveTable:
             return
         before, self._rows = {row["service"]: row["state"] for row in self._rows}, rows
         if self._console.live:
-            self._erase()
-            self._draw()
+            self._console.display(_build_table(rows))
             return
         for row in rows:
             if before.get(row["service"]) != row["state"]:
-                self._console.say("  " + "  ".join(str(value) for value in row.values() if value))
+                self._console.print("  " + "  ".join(str(value) for value in row.values() if value))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A message that stays; in a log the whole table after it."""
-        self._erase()
-        self._console.say(text)
-        self._draw()
-
-    def _draw(self) -> None:
-        drawn = format_table(self._rows)
-        self._console.say(drawn)
-        self._drawn = drawn.count("\n") + 1
-
-    def _erase(self) -> None:
-        if self._console.live and self._drawn:
-            self._console.write(f"\x1b[{self._drawn}A\x1b[J")
-        self._drawn = 0
+        self._console.print(text)
+        if self._console.live:
+            self._console.display(_build_table(self._rows))
+        else:
+            self._console.print(format_table(self._rows))
 
 
-def _fold_line(line: str) -> str:
+def _open_terminal(file: IO[str]) -> Terminal:
+    from rich.console import Console as Terminal
+
+    return Terminal(file=file, highlight=False)
+
+
+def _format_line(line: str) -> Text:
+    from rich.text import Text
+
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     folds = textwrap.wrap(
-        line,
-        LINE_WIDTH_CHARACTERS,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
+        line, LINE_WIDTH_CHARACTERS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
-    return "\n".join(folds) or line
+    style = next((style for start, style in _LINE_STYLES.items() if line.startswith(start)), "")
+    return Text("\n".join(folds) or line, style)
+
+
+def _build_table(rows: list[dict[str, Any]]) -> Table:
+    """Rows as aligned columns; numbers to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="")
+    for name, value in rows[0].items():
+        table.add_column(Text(name), justify="right" if isinstance(value, int | float) else "left", no_wrap=True)
+    for row in rows:
+        cells = [format_metric(value) if isinstance(value, float) else str(value) for value in row.values()]
+        table.add_row(*(Text(cell, _STATE_STYLES.get(cell.partition(" ")[0].strip(","), "")) for cell in cells))
+    return table
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Rows as aligned columns; numbers to the right."""
+    """Rows as aligned columns of plain text; numbers to the right."""
+    from rich.console import Console as Terminal
+
     if not rows:
         return ""
-    names = list(rows[0])
-    cells = [
-        names,
-        *([format_metric(row[n]) if isinstance(row[n], float) else str(row[n]) for n in names] for row in rows),
-    ]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
-    right = [isinstance(rows[0][n], int | float) for n in names]
-    lines = (
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells
-    )
-    return "\n".join("  " + line.rstrip() for line in lines)
+    page = Terminal(file=io.StringIO(), width=10_000, color_system=None, force_terminal=False)
+    with page.capture() as drawn:
+        page.print(_build_table(rows))
+    return "\n".join(line.rstrip() for line in drawn.get().splitlines())
 
 
 def format_metric(value: float | None) -> str:

@@ -1,7 +1,4 @@
-"""What can go wrong, and who must act: every message says what, where, and what to do next.
-
-Also disk, permission and database errors in words.
-"""
+"""What can go wrong, and who must act: every message states what, where, and what to do next. Also errors of disks in words."""
 
 from __future__ import annotations
 
@@ -16,26 +13,26 @@ LISTED_MESSAGES = 5
 
 
 def join_messages(messages: Iterable[str]) -> str:
-    """Messages of one kind as one: the first SHOWN, and how many more there are."""
-    said = list(messages)
-    more = [f"and {len(said) - LISTED_MESSAGES} more such columns"] if len(said) > LISTED_MESSAGES else []
-    return "; ".join([*said[:LISTED_MESSAGES], *more])
+    """Messages of one type as one: the first SHOWN, and how many more there are."""
+    text = list(messages)
+    more = [f"and {len(text) - LISTED_MESSAGES} more such columns"] if len(text) > LISTED_MESSAGES else []
+    return "; ".join([*text[:LISTED_MESSAGES], *more])
 
 
 class WindvaneError(Exception):
-    """Base of all errors raised on purpose; its text is shown to the user as it stands."""
+    """Base of all errors raised on purpose; its text is shown to the user as it is."""
 
     exit_code = 1
 
 
 class InputError(WindvaneError):
-    """The user's input is at fault: one message that says what, where, and what to do."""
+    """The user's input is at fault: one message that states what, where, and what to do."""
 
     exit_code = 2
 
 
 class Outage(WindvaneError):
-    """A store or server that should answer does not. Never to be read as "there is none"."""
+    """A store or server that should respond does not. Never to be read as "there is none"."""
 
 
 class Corrupted(WindvaneError):
@@ -43,7 +40,7 @@ class Corrupted(WindvaneError):
 
 
 class SealedError(WindvaneError):
-    """The test side was opened a second time, or outside the evaluation."""
+    """The test split was opened a second time, or outside the evaluation."""
 
 
 # With less than this free, whatever failed had no room.
@@ -67,22 +64,18 @@ _DAMAGED = (
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or one behind it, says that a disk is full."""
-    return any(
-        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or _mentions(e, _FULL)
-        for e in _list_causes(error)
-    )
+    """Whether an error, or one behind it, means that a disk is full."""
+    return _has_errno(error, errno.ENOSPC, errno.EDQUOT) or _mentions(error, _FULL)
 
 
 def is_access_denied(error: BaseException) -> bool:
-    """Whether an error, or one behind it, says that something must not be written or read."""
-    codes = (errno.EROFS, errno.EACCES, errno.EPERM)
-    return any((isinstance(e, OSError) and e.errno in codes) or _mentions(e, _CLOSED) for e in _list_causes(error))
+    """Whether an error, or one behind it, means that something must not be written or read."""
+    return _has_errno(error, errno.EROFS, errno.EACCES, errno.EPERM) or _mentions(error, _CLOSED)
 
 
 def is_database_damaged(error: BaseException) -> bool:
-    """Whether an error, or one behind it, says that an SQLite file is none, or none any more."""
-    return any(_mentions(e, _DAMAGED) for e in _list_causes(error))
+    """Whether an error, or one behind it, means that an SQLite file is none, or none any more."""
+    return _mentions(error, _DAMAGED)
 
 
 def explain_disk_error(error: BaseException, place: Path) -> WindvaneError | None:
@@ -92,12 +85,16 @@ def explain_disk_error(error: BaseException, place: Path) -> WindvaneError | Non
     """
     if isinstance(error, WindvaneError):
         return None
-    named = next((Path(str(e.filename)) for e in _list_causes(error) if isinstance(e, OSError) and e.filename), place)
     if is_disk_full(error) or has_no_room(place):
         return make_disk_full_error(place)
     if is_access_denied(error):
+        causes = [e for e in _list_causes(error) if isinstance(e, OSError)]
+        named = next((e.filename for e in causes if e.filename), place)
+        text = next((e.strerror for e in causes if e.strerror), None) or next(
+            w for w in _CLOSED if _mentions(error, (w,))
+        )
         return InputError(
-            f"{named}: cannot be read or written ({_reason(error)}). Give yourself the right to it (chmod, chown, or a mount that "
+            f"{named}: cannot be read or written ({text}). Give yourself the right to it (chmod, chown, or a mount that "
             "is not read-only), then run the command again"
         )
     if is_database_damaged(error):
@@ -140,7 +137,7 @@ def has_no_room(place: Path) -> bool:
 
 
 def log_reports_full_disk(log: Path) -> bool:
-    """Whether the end of a log, of a process that died, says that a disk is full."""
+    """Whether the end of a log, of a process that died, shows that a disk is full."""
     try:
         words = log.read_bytes()[-100_000:].decode("utf-8", "replace").lower()
     except OSError:
@@ -152,13 +149,10 @@ def _name_damaged_database(home: Path) -> str:
     """Name the damaged one of a project's databases, and what to do."""
     from windvane.ledger import sqlite_files
 
-    found = [home / name for name in ("ledger.db", "mlflow.db") if (home / name).exists()]
-    broken = [path for path in found if not sqlite_files.is_database_sound(path)]
-    return (
-        describe_damaged_database(broken[0])
-        if broken
-        else f"{home}: one of its databases is damaged. Restore it from a backup"
-    )
+    for path in (home / "ledger.db", home / "mlflow.db"):
+        if path.exists() and not sqlite_files.is_database_sound(path):
+            return describe_damaged_database(path)
+    return f"{home}: one of its databases is damaged. Restore it from a backup"
 
 
 def describe_damaged_database(path: Path) -> str:
@@ -183,13 +177,10 @@ def _list_causes(error: BaseException) -> Iterator[BaseException]:
         todo += [one.__cause__, one.__context__, getattr(one, "orig", None)]
 
 
+def _has_errno(error: BaseException, *codes: int) -> bool:
+    return any(isinstance(e, OSError) and e.errno in codes for e in _list_causes(error))
+
+
 def _mentions(error: BaseException, words: tuple[str, ...]) -> bool:
-    said = str(error).lower()
-    return any(word in said for word in words)
-
-
-def _reason(error: BaseException) -> str:
-    for e in _list_causes(error):
-        if isinstance(e, OSError) and e.strerror:
-            return e.strerror
-    return next(word for e in _list_causes(error) for word in _CLOSED if _mentions(e, (word,)))
+    text = "\n".join(str(e).lower() for e in _list_causes(error))
+    return any(word in text for word in words)

@@ -1,6 +1,4 @@
-"""Labels from files and requests: which ids, labels and times are valid, and reading them from CSV, Parquet or JSON
-lines.
-"""
+"""Labels from files and requests: which ids, labels and times are valid, and reading them from CSV, Parquet or JSON lines."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ import difflib
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -29,11 +26,12 @@ _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 def parse_label(kind: ProblemKind, id: Any, label: Any, at: Any = None, written: bool = False) -> LabelStatement:
     """One statement from plain values. `written`: they are text from a file, where a number looks like a word.
 
-    Raises ValueError saying which of the three is wrong, and how.
+    Raises ValueError naming which of the three is wrong, and how.
     """
-    moment_of = None if at is None or (written and not at.strip()) else _parse_label_time(at)
+    moment = None if at is None or (written and not at.strip()) else _parse_label_time(at)
+    name = parse_label_id(id)
     return LabelStatement(
-        parse_label_id(id), parse_amount(label, written) if kind == "regression" else parse_class_name(label), moment_of
+        name, parse_amount(label, written) if kind == "regression" else parse_class_name(label), moment
     )
 
 
@@ -119,12 +117,8 @@ _TEXT = (".csv", ".tsv")
 _PIECE = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    where: str
-    id: Any
-    label: Any
-    at: Any
+# Line, id, label, and when it became known.
+_Row = tuple[str, Any, Any, Any]
 
 
 def read_label_file(path: Path, kind: ProblemKind) -> list[LabelStatement]:
@@ -138,14 +132,14 @@ def read_label_file(path: Path, kind: ProblemKind) -> list[LabelStatement]:
         raise InputError(f"{path}: not found. Name a CSV, Parquet or JSON-lines file with the columns id and label")
     rows = _csv(path) if suffix in _TEXT else _json(path) if suffix in _LINES else _parquet(path)
     found, wrong, count = list[LabelStatement](), "", 0
-    for row in rows:
+    for where, id, label, at in rows:
         try:
-            found.append(parse_label(kind, row.id, row.label, row.at, written=suffix in _TEXT))
+            found.append(parse_label(kind, id, label, at, written=suffix in _TEXT))
         except ValueError as e:
-            wrong, count = wrong or f"{row.where}: {e}", count + 1
+            wrong, count = wrong or f"{where}: {e}", count + 1
     if count:
         more = f"; so have {count - 1:,} more" if count > 1 else ""
-        raise InputError(f"{path}: {wrong}{more}. Nothing was handed in: mend the file, then hand it in again")
+        raise InputError(f"{path}: {wrong}{more}. Nothing was recorded: fix the file, then send it again")
     return found
 
 
@@ -153,7 +147,7 @@ def _check_label_columns(path: Path, names: list[str]) -> None:
     """Raise unless these are the columns; one that is misspelt would be overlooked."""
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: column {name!r} stands twice. Keep one of them")
+            raise InputError(f"{path}: column {name!r} appears twice. Keep one of them")
         if name not in LABEL_COLUMNS and (
             near := difflib.get_close_matches(name.strip().lower(), LABEL_COLUMNS, n=1, cutoff=0.5)
         ):
@@ -168,36 +162,28 @@ def _check_label_columns(path: Path, names: list[str]) -> None:
 
 def _csv(path: Path) -> Iterator[_Row]:
     lines = _lines(path)
-    head = next((line for _, line in lines if line.strip()), None)
-    if head is None:
+    above, head = next(((number, line) for number, line in lines if line.strip()), (0, ""))
+    if not head:
         raise InputError(f"{path}: is empty. Write a header (id,label) and a line for each label")
     delimiter = max(",;\t|", key=head.count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
     _check_label_columns(path, names)
-    last = 1
-
-    def told() -> Iterator[str]:
-        nonlocal last
-        for number, line in lines:
-            last = number
-            yield line
-
-    begins, reader = last, csv.reader(told(), delimiter=delimiter, strict=True)
+    begins, reader = above, csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
             # A quoted cell may span lines: a row is named by its first.
-            where, begins = f"line {begins + 1 if last > begins + 1 else last}", last
+            where, begins = f"line {begins + 1}", above + reader.line_num
             if not cells:
                 continue
             if len(cells) != len(names):
                 raise InputError(
-                    f"{path}: {where} has {len(cells)} cells where the header names {len(names)} columns. Mend it; a cell "
+                    f"{path}: {where} has {len(cells)} cells where the header names {len(names)} columns. Fix it; a cell "
                     f"that holds {delimiter!r} needs quotes around it"
                 )
             row = dict(zip(names, cells, strict=True))
-            yield _Row(where, row["id"], row["label"], row.get("at"))
+            yield where, row["id"], row["label"], row.get("at")
     except csv.Error as e:
-        raise InputError(f"{path}: line {last}: {e}. Mend that line") from None
+        raise InputError(f"{path}: line {above + reader.line_num}: {e}. Fix that line") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -217,12 +203,12 @@ def _json(path: Path) -> Iterator[_Row]:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as e:
-            raise InputError(f"{path}: line {number} is broken JSON ({e.msg}). Mend or delete that line") from None
+            raise InputError(f"{path}: line {number} is broken JSON ({e.msg}). Fix or delete that line") from None
         if not isinstance(row, dict) or not {"id", "label"} <= set(row) <= set(LABEL_COLUMNS):
             raise InputError(
                 f'{path}: line {number} is no label. Write one a line: {{"id": "a", "label": 1}}, and "at" where it is known'
             )
-        yield _Row(f"line {number}", row["id"], row["label"], row.get("at"))
+        yield f"line {number}", row["id"], row["label"], row.get("at")
 
 
 def _parquet(path: Path) -> Iterator[_Row]:
@@ -235,11 +221,9 @@ def _parquet(path: Path) -> Iterator[_Row]:
             _check_label_columns(path, names)
             number = 0
             for batch in file.iter_batches(_PIECE, columns=names):
-                columns = {name: batch.column(name).to_pylist() for name in names}
-                for i in range(len(batch)):
+                for row in batch.to_pylist():
                     number += 1
-                    at = columns["at"][i] if "at" in columns else None
-                    yield _Row(f"row {number}", columns["id"][i], columns["label"][i], at)
+                    yield f"row {number}", row["id"], row["label"], row.get("at")
     except (pa.ArrowException, OSError) as e:
         reason = str(e).split(". ")[0].strip()
         raise InputError(f"{path}: is damaged, or no Parquet file ({reason}). Export or copy it again") from None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from windvane.ledger.versions import Version
 from windvane.tasks.console import format_metric, format_table
-
-if TYPE_CHECKING:
-    from windvane.ledger.versions import Version
 
 
 @dataclass(frozen=True)
 class CandidateSummary:
-    """A candidate and its headline metric on the validation side."""
+    """A candidate and its headline metric on the validation split."""
 
     name: str
     validation: float | None
@@ -23,7 +21,7 @@ class CandidateSummary:
 
 @dataclass(frozen=True)
 class LapOutcome:
-    """A lap's result; `test` is the headline metric on the test side, `interval` its 95 % bootstrap interval."""
+    """A lap's result; `test` is the headline metric on the test split, `interval` its 95 % bootstrap interval."""
 
     run_id: str
     data_version: str
@@ -68,25 +66,22 @@ class LapOutcome:
         low, high = self.interval
         score = f"test {self.metric}: {format_metric(self.test)}  (95 % interval {format_metric(low)} to {format_metric(high)})"
         serves = f"version {self.champion} serves" if self.champion else "nothing serves yet"
-        return "\n".join(
-            [
-                format_table(ladder),
-                "",
-                f"  {score}",
-                f"  fit: {self.fit}",
-                f"  verdict: {self.verdict}: {self.reason}",
-                f"  {serves}; {self.seconds:.1f} s",
-            ]
-        )
+        lines = [
+            score,
+            f"fit: {self.fit}",
+            f"verdict: {self.verdict}: {self.reason}",
+            f"{serves}; {self.seconds:.1f} s",
+        ]
+        return "\n".join([format_table(ladder), "", *(f"  {line}" for line in lines)])
 
 
 def describe_version_outcome(version: Version) -> dict[str, Any]:
     """The part of an Outcome that a registered version brings along, as plain values."""
-    summary = version.facts["summary"]
+    summary = version.facts.summary
     return {
         "run_id": version.run_id,
         "data_version": version.data_version,
-        "metric": version.facts["metric"],
+        "metric": version.facts.metric,
         **{name: summary[name] for name in ("candidates", "chosen", "test", "interval", "fit")},
         "version": version.version,
         "fingerprint": version.fingerprint,

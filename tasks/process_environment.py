@@ -1,6 +1,4 @@
-"""What a process sets up first: the project's folder, and environment variables that switch off usage statistics of
-libraries.
-"""
+"""What a process sets up first: the project's folder, and environment variables that switch off usage statistics of libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _SECTION = re.compile(r"""^[\s{]*["']?(project|problem)["']?\s*:""", re.MULTILIN
 def enter_project(given: Path | None, typed: Mapping[str, Any], *, new: bool) -> tuple[Path, dict[str, Any]]:
     """Change to the project's folder; it, and `typed` with each path still naming what it named where it was typed.
 
-    given: what `--project` says; else it is looked for upwards, or is the present folder where the project is a `new` one.
+    given: the value of `--project`; else it is looked for upwards, or is the present folder where the project is a `new` one.
     Raises InputError where there is no such folder.
     """
     try:
@@ -57,7 +55,7 @@ def resolve_project(path: Path) -> Path:
 
 
 def _is_project(folder: Path) -> bool:
-    """Whether the folder's params.yaml is Windvane's. One that cannot be parsed is, where it looks so: then its fault is named."""
+    """Whether the folder's params.yaml is Windvane's. One that cannot be parsed is, where it resembles one: then its fault is named."""
     try:
         text = (folder / PROJECT_FILE).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
@@ -69,8 +67,8 @@ def _is_project(folder: Path) -> bool:
     return isinstance(content, dict) and any(name in content for name in _OURS)
 
 
-# Usage statistics, off whatever the environment says. Each is read at its library's import, or later. Optuna, Polars and
-# scikit-learn send none; DVC's own setting stands in its configuration too (tasks/stores/dvc_pipeline.py).
+# Usage statistics, off whatever the environment sets. Each is read at its library's import, or later. Optuna, Polars and
+# scikit-learn send none; DVC's own setting is in its configuration too (tasks/stores/dvc_pipeline.py).
 TELEMETRY_OFF: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",  # Evidently, Prefect, and others that follow the convention
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -100,3 +98,8 @@ def set_library_environment() -> None:
     os.environ.update(TELEMETRY_OFF)
     for name, value in LIBRARY_DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def count_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

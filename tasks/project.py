@@ -12,20 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windvane.tasks import errors, io, project_secrets
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from windvane.ledger import database, sqlite_files, versions
+from windvane.ledger.predictions import PrivacyRules
+from windvane.ledger.versions import Version
+from windvane.tasks import errors, project_secrets
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.settings import project_params as params
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.stores import mlflow_store
+from windvane.tasks.stores.mlflow_client import MlflowTracker
 
 if TYPE_CHECKING:
     import pandas as pd
-    import sqlalchemy as sa
-
-    from windvane.ledger.privacy import PrivacyRules
-    from windvane.ledger.versions import Version
-    from windvane.tasks.stores.mlflow_client import MlflowTracker
 
 
 class Project:
@@ -35,7 +37,6 @@ class Project:
         self.root = root.resolve()
         self.settings: Settings = settings or params.load_settings(root / params.PARAMS_FILE)
         self.home = self.root / STATE_FOLDER
-        io.close_open_folders(self.root)
 
     @property
     def name(self) -> str:
@@ -44,39 +45,31 @@ class Project:
 
     @cached_property
     def secret(self) -> str:
-        """The project's own secret: every server that Windvane starts for it asks for it."""
+        """The project's own secret: every server that Windvane starts for it requires it."""
         return project_secrets.read_project_secret(self.home)
 
     @cached_property
     def ledger(self) -> sa.Engine:
-        """The ledger, migrated. Raises what tasks/project.py says of one that cannot be opened."""
-
+        """The ledger, migrated. Raises what open_project_ledger() names for one that cannot be opened."""
         return open_project_ledger(self)
 
     @cached_property
     def privacy(self) -> PrivacyRules:
         """What of a request the ledger may keep. Raises InputError for a column that neither schema.yaml nor the champion knows."""
-        from windvane.ledger import versions
-        from windvane.tasks import project_secrets
-
         if not (self.settings.ledger.drop or self.settings.ledger.hash):
             return project_secrets.build_privacy_rules(self.settings, self.home)
         from windvane.tasks.validate import table_schema
 
-        champion, agreed = (
-            versions.find_champion(self.ledger, self.name),
-            table_schema.load_schema(self.root / table_schema.SCHEMA_FILE),
-        )
-        known = {name for names in champion.facts["columns"].values() for name in names} if champion else set()
+        champion = versions.find_champion(self.ledger, self.name)
+        agreed = table_schema.load_schema(self.root / table_schema.SCHEMA_FILE)
+        known = champion.facts.column_names if champion else set()
         known |= set(agreed.columns) if agreed else set()
-        # Before the first lap nothing is known, and nothing answered.
+        # Before the first lap nothing is known or predicted.
         return project_secrets.build_privacy_rules(self.settings, self.home, known or None)
 
     @cached_property
     def tracker(self) -> MlflowTracker:
         """MLflow, at MLFLOW_TRACKING_URI or in .windvane/."""
-        from windvane.tasks.stores.mlflow_client import MlflowTracker
-
         refuse_missing_mlflow_store(self)
         return MlflowTracker(self.name, self.home, self.tracking_uri)
 
@@ -110,9 +103,8 @@ class Project:
         return self.fetch(mlflow_store.join_address(mlflow_store.get_parent_address(version.model_uri), name), digest)
 
     def record(self, version: Version) -> pd.DataFrame:
-        """A version's held-out rows with its predictions, as stored when the test side was opened. Raises Corrupted."""
-        from windvane.tasks.errors import Corrupted
-        from windvane.tasks.io import read_parquet
+        """A version's held-out rows with its predictions, as stored when the test split was opened. Raises Corrupted."""
+        from windvane.tasks.ingest.table_io import read_parquet
         from windvane.tasks.stores.model_files import hash_file
 
         path = self.artifact(version, "record.parquet", version.record_sha256)
@@ -124,8 +116,6 @@ class Project:
 
     def stored(self, version: Version) -> Path:
         """The local folder of a version's model, its bytes yet to be checked. Raises Corrupted where the store has it no more."""
-        from windvane.tasks.errors import Corrupted
-
         try:
             return self.fetch(version.model_uri, version.manifest_sha256)
         except FileNotFoundError as e:
@@ -157,13 +147,9 @@ _REFUSED = (
 def open_project_ledger(project: Project) -> sa.Engine:
     """The project's ledger, migrated; made where there never was one.
 
-    Raises InputError for an address that names none, Outage for a server that does not answer, Corrupted for a damaged file, and
+    Raises InputError for an address that names none, Outage for a server that does not respond, Corrupted for a damaged file, and
     WindvaneError for one that a newer Windvane wrote, or that is gone while MLflow still holds its champion.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from windvane.ledger import database
-
     url = find_ledger_address(project)
     try:
         if not database.ledger_exists(url):
@@ -179,8 +165,6 @@ def open_project_ledger(project: Project) -> sa.Engine:
 
 def check_project_ledger(project: Project) -> None:
     """For `check`: read every page of a ledger that is a file. Raises Corrupted."""
-    from windvane.ledger import sqlite_files
-
     url = find_ledger_address(project)
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite") and path.exists() and not sqlite_files.is_database_sound(path):
@@ -218,8 +202,6 @@ def _refuse_missing_ledger(project: Project) -> None:
 
 def refuse_missing_mlflow_store(project: Project) -> None:
     """Before the project's own MLflow store is opened: where the ledger has a champion there was one. Raises WindvaneError."""
-    from windvane.ledger import versions
-
     path = project.home / mlflow_store.MLFLOW_DATABASE
     if project.tracking_uri is not None or (path.exists() and path.stat().st_size):
         return
@@ -232,36 +214,26 @@ def refuse_missing_mlflow_store(project: Project) -> None:
 
 
 def _explain_ledger_error(project: Project, url: str, error: Exception) -> WindvaneError:
+    where, first = f"{_name_ledger(project)}: the ledger", _first_line(error)
     if url.startswith("sqlite"):
         path = Path(url.removeprefix("sqlite:///"))
         if errors.is_database_damaged(error):
             return Corrupted(errors.describe_damaged_database(path))
-        said = f"{_name_ledger(project)}: the ledger cannot be opened ({_first_line(error)}). Restore it from a backup"
-        return errors.explain_disk_error(error, path) or Outage(said)
-    return _explain_server_error(_name_ledger(project), _first_line(error), error)
-
-
-def _explain_server_error(where: str, first: str, error: Exception) -> WindvaneError:
-    kind: type[WindvaneError] = Outage
-    said = f"does not answer ({first}). Start its server, or correct the address"
+        message = f"{where} cannot be opened ({first}). Restore it from a backup"
+        return errors.explain_disk_error(error, path) or Outage(message)
+    kind: type[WindvaneError] = InputError
     if isinstance(error, ImportError):
-        kind, said = (
-            InputError,
-            f"needs psycopg, which is not installed ({first}). Install it: pip install 'psycopg[binary]'",
-        )
+        message = f"needs psycopg, which is not installed ({first}). Install it: pip install 'psycopg[binary]'"
     elif any(word in str(error) for word in _REFUSED):
-        kind, said = InputError, f"is refused ({first}). Correct the user, the password or the database in the address"
+        message = f"is refused ({first}). Correct the user, the password or the database in the address"
     elif any(word in str(error) for word in _NO_ADDRESS):
-        kind, said = (
-            InputError,
-            f"has an address that cannot be read ({first}). Write postgresql://USER:PASSWORD@HOST/DATABASE",
-        )
+        message = f"has an address that cannot be read ({first}). Write postgresql://USER:PASSWORD@HOST/DATABASE"
     elif errors.is_disk_full(error):
-        kind, said = (
-            WindvaneError,
-            "has no room: its server's disk is full. Free some space there, then run the command again",
-        )
-    return kind(f"{where}: the ledger {said}")
+        kind = WindvaneError
+        message = "has no room: its server's disk is full. Free some space there, then run the command again"
+    else:
+        kind, message = Outage, f"does not respond ({first}). Start its server, or correct the address"
+    return kind(f"{where} {message}")
 
 
 def _name_ledger(project: Project) -> str:
@@ -274,6 +246,6 @@ def _note_upgrade(copy: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     """The driver's own words; SQLAlchemy's own come after them."""
-    told = getattr(error, "orig", None) or error
-    line = (str(told).strip().splitlines() or [type(told).__name__])[0].rstrip(".")
+    cause = getattr(error, "orig", None) or error
+    line = (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
     return line.removeprefix("connection failed: ")

@@ -6,29 +6,37 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.io import DATA_FOLDER, STATE_FOLDER, write_json, write_whole
+from windvane.tasks.io import (
+    ACCEPTED_SUMMARY_FILE,
+    DATA_FOLDER,
+    STATE_FOLDER,
+    TRAINED_UNTIL_FILE,
+    write_json,
+    write_whole,
+)
 from windvane.tasks.settings import project_params
-from windvane.tasks.split.data_split import TRAINED_UNTIL_FILE
-from windvane.tasks.validate.table_profile import ACCEPTED_SUMMARY_FILE
 
-# What a lap says to stages about earlier laps, as it stands before the first.
+# What a lap reports to stages about earlier laps, as it is before the first.
 FIRST_STAGE_INPUTS = {TRAINED_UNTIL_FILE: {"taught_until": None}, ACCEPTED_SUMMARY_FILE: None}
 
 
 def run_stage(name: str, root: Path) -> None:
-    """Do the work of a stage in this folder, as its params.yaml says. Raises WindvaneError."""
+    """Do the work of a stage in this folder, as its params.yaml sets. Raises WindvaneError."""
     from windvane.tasks.ingest import ingestion
     from windvane.tasks.split import data_split
     from windvane.tasks.validate import table_validation
 
     write_stage_inputs(root)
-    work = {"ingest": ingestion.run_ingest, "validate": table_validation.run_validation, "split": data_split.run_split}[
-        name
-    ]
-    work(root, project_params.load_settings(root / project_params.PARAMS_FILE))
+    stages = {
+        "ingest": ingestion.run_ingest,
+        "validate": table_validation.run_validation,
+        "split": data_split.run_split,
+    }
+    stages[name](root, project_params.load_settings(root / project_params.PARAMS_FILE))
 
 
 def write_stage_inputs(root: Path) -> None:
@@ -70,24 +78,20 @@ def undo_on_failure(root: Path) -> Iterator[None]:
         for path in set(root.glob("*.yaml.bak*")) - copies:
             path.unlink()
         for name, content in before.items():
-            _restore(root / name, content)
+            path = root / name
+            now = path.read_bytes() if path.is_file() else None
+            if content is None and now is not None:
+                path.unlink()
+            elif content is not None and now != content:
+                write_whole(path, partial(Path.write_bytes, data=content))
         for name in _WRITTEN_FOLDERS:
             with suppress(OSError):  # not there, or not empty
                 (root / name).rmdir()
         if isinstance(e, OSError):
             where, why = e.filename2 or e.filename or root, e.strerror or type(e).__name__
-            raise InputError(
-                f"{where}: cannot be written ({why}). Nothing was changed: fix that, then run it again"
-            ) from e
+            message = f"{where}: cannot be written ({why}). Nothing was changed: fix that, then run it again"
+            raise InputError(message) from e
         raise
-
-
-def _restore(path: Path, content: bytes | None) -> None:
-    if content is None:
-        if path.is_file():
-            path.unlink()
-    elif not path.is_file() or path.read_bytes() != content:
-        write_whole(path, lambda part: part.write_bytes(content))
 
 
 def ignore_state_folder(root: Path) -> bool:
@@ -112,7 +116,7 @@ def is_state_tracked(root: Path) -> bool:
 
 
 def explain_tracked_state(root: Path) -> InputError:
-    """What is said where git holds .windvane."""
+    """The message where git holds .windvane."""
     line = "" if not _missing(root) else f" && echo {IGNORE_RULE} >> .gitignore"
     return InputError(
         f"{root / STATE_FOLDER}: is tracked by git, and with it data, models, predictions and secrets. Take it out of git (the files "

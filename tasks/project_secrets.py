@@ -1,6 +1,4 @@
-"""Secrets that a project makes once for itself, and the privacy rules of the ledger that need one: dropped and hashed
-columns.
-"""
+"""Secrets that a project makes once for itself, and the privacy rules of the ledger that need one: dropped and hashed columns."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
-from windvane.ledger.privacy import PrivacyRules
+from windvane.ledger.predictions import PrivacyRules
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.project_params import Settings
 
@@ -20,15 +18,14 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 def read_project_secret(home: Path) -> str:
-    """The project's secret, 64 hexadecimal digits; made when it is first asked for. `home`: the project's .windvane."""
+    """The project's secret, 64 hexadecimal digits; made when it is first needed. `home`: the project's .windvane."""
     return read_or_create_secret(home / SECRET_FILE, "Make a new one: windvane secret --renew")
 
 
 def renew_project_secret(home: Path) -> str:
     """Replace the project's secret: what runs keeps the old one until it is started again."""
     path = home / SECRET_FILE
-    part = _write_new_secret(path)
-    os.replace(part, path)
+    os.replace(_write_new_secret(path), path)
     return path.read_text(encoding="ascii")
 
 
@@ -103,7 +100,7 @@ def _read_ledger_key(home: Path) -> bytes:
         return given.encode()
     if os.environ.get("WINDVANE_LEDGER_URL"):
         raise InputError(
-            f"ledger.hash: whoever writes to a shared ledger must hash alike. Set {LEDGER_KEY_VARIABLE} to the same secret everywhere: "
+            f"ledger.hash: all writers to a shared ledger must hash alike. Set {LEDGER_KEY_VARIABLE} to the same secret everywhere: "
             "openssl rand -hex 32"
         )
     remedy = "Restore it from a backup: values hashed with it are found by no other"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def render_page(template: str, **content: object) -> str:
-    """The page of a template of this folder. Every value is escaped; one that the template names and nobody gave raises."""
+    """The page of a template of this folder. Every value is escaped; one that the template names and that is missing raises."""
     return _environment().get_template(template).render(content)
 
 

@@ -1,34 +1,31 @@
-"""What all tests share: whole tables, a project in an empty folder, and a way to type commands in it."""
+"""The fixtures that all tests share: whole tables, a project in an empty folder, and real servers."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from tests import postgres_server
-from tests.postgres_server import Postgres
-from tests.storage_server import Storage
+from tests.support import postgres_server
+from tests.support.postgres_server import Postgres
+from tests.support.projects import Folder, missing, quick_project
+from tests.support.storage_server import Storage
 
-ROOT = Path(__file__).parent.parent
-# Services of whoever runs the tests must not be touched by them.
-SERVICES = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "WINDVANE_LEDGER_URL", "WINDVANE_API_KEYS")
+# Fixtures with a server of their own behind them.
+SERVERS = {"prefect_server", "postgres", "mortal_postgres", "s3_server", "storage"}
 
 
-def missing(what: str) -> None:
-    """Skip, naming what is missing; in CI that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must have {what}")
-    pytest.skip(f"needs {what}")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a server is started for is long, without each test having to say so."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        if SERVERS & set(getattr(item, "fixturenames", ())) or any(
+            p == "postgresql" for p in parameters if isinstance(p, str)
+        ):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture
@@ -44,71 +41,6 @@ def whole_table() -> Callable[[str], Path]:
     return find
 
 
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The one JSON object on standard output."""
-        content: dict[str, Any] = json.loads(self.out)
-        return content
-
-
-class Folder:
-    """A project folder, and commands typed in it, each in a process of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k not in SERVICES}
-        return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}", **(extra or {})}
-
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "windvane.cli.main", *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.path, env=self.environment(env), stdout=pipe, stderr=pipe, text=True)
-
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Ran:
-        process = self.start(*arguments, env=env)
-        out, err = process.communicate(timeout=timeout)
-        return Ran(process.returncode, out, err)
-
-    def train(self, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """A lap that must end well."""
-        ran = self.run("train", "--json", *arguments, env=env)
-        assert ran.status == 0, ran.err
-        return ran.json
-
-    def dvc(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments],
-            cwd=self.path,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout + done.stderr
-
-    def set(self, **changes: Any) -> None:
-        """Change params.yaml: `search__trials=4` is search.trials."""
-        path = self.path / "params.yaml"
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for name, value in changes.items():
-            *sections, key = name.split("__")
-            place = content
-            for section in sections:
-                place = place.setdefault(section, {})
-            place[key] = value
-        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
 @pytest.fixture
 def empty(tmp_path: Path) -> Folder:
     """An empty project folder."""
@@ -119,18 +51,6 @@ def empty(tmp_path: Path) -> Folder:
 def project(tmp_path: Path) -> Folder:
     """The default project without git, with a search that takes a second."""
     return quick_project(tmp_path / "project")
-
-
-def quick_project(path: Path) -> Folder:
-    """The default project in a new folder, with a search that takes a second."""
-    import shutil
-
-    folder = Folder(path)
-    (folder.path / "data").mkdir(parents=True)
-    for name in ("params.yaml", "dvc.yaml", "data/txhousing.csv"):
-        shutil.copy(ROOT / name, folder.path / name)
-    folder.set(search__trials=3, search__candidates=["linear", "tree", "boosting"])
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""Windvane, the one installed name: its rooms are links to the folders beside this one, and stand inside it in a wheel."""
+"""Windvane, the one installed name: its rooms are links to the folders beside this one, and are inside it in a wheel."""

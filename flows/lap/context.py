@@ -1,30 +1,34 @@
 """The context of one lap: its cause and depth, its lease, its decision, and where its work in progress lies.
 
-Opens, claims, records and ends a lap. Imports nothing heavy.
+Opens, claims, records and ends a lap. Also how its steps are called: as plain functions here, as tasks of Prefect in
+flows/steps.py; their order is flows/training.py's. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ParamSpec, Protocol, TypeVar
 from uuid import uuid4
 
-from windvane.ledger import decisions, laps, retention, versions
+from windvane.ledger import decisions, laps, predictions, versions
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.versions import Version
+from windvane.monitoring.records import LapDepth
 from windvane.monitoring.watch import notifications
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.lap_outcome import LapOutcome, describe_version_outcome
 from windvane.tasks.project import Project
+from windvane.tasks.sources import fetch
+from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.stores import dvc_pipeline, fingerprint
-
-LapDepth = Literal["search", "refit"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +57,12 @@ class LapContext:
 
     @property
     def remedy(self) -> str | None:
-        """What the decision that this lap carries out wants done, where that is more than its depth says."""
+        """What the decision that this lap carries out wants done, where that is more than its depth implies."""
         return "labels" if self.decision is not None and self.decision.remedy == "labels" else None
 
-    def folder(self, mark: str) -> Path:
+    def folder(self, hashed: str) -> Path:
         """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
-        return self.project.home / "laps" / mark
+        return self.project.home / "laps" / hashed
 
 
 def compute_fingerprint(lap: LapContext, data_version: str) -> str:
@@ -68,23 +72,20 @@ def compute_fingerprint(lap: LapContext, data_version: str) -> str:
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         if champion is None:
             raise InputError("there is no champion whose configuration could be refitted. Run `windvane train` first")
-        spec = champion.facts["spec"]
+        spec = champion.facts.spec
     return fingerprint.compute_fingerprint(lap.project.settings, data_version, lap.depth, spec, lap.remedy)
 
 
-def clear(lap: LapContext, mark: str) -> None:
+def clear(lap: LapContext, hashed: str) -> None:
     """Delete the work in progress: everything in it is now in MLflow and the ledger."""
-    shutil.rmtree(lap.folder(mark), ignore_errors=True)
+    shutil.rmtree(lap.folder(hashed), ignore_errors=True)
 
 
 @contextmanager
 def open_lap(project: Project, cause: str, depth: LapDepth, console: Console) -> Iterator[LapContext]:
-    """Wait for the lease and hold it; whoever is waited for is named on the screen."""
-
-    def waiting(holder: laps.LeaseHolder) -> None:
-        console.say(f"waiting for {holder}")
-
-    with laps.hold_lease(project.ledger, project.name, "windvane train", waiting) as lease:
+    """Wait for the lease and hold it; the holder is named on the screen."""
+    engine, name = project.ledger, project.name
+    with laps.hold_lease(engine, name, "windvane train", lambda held: console.print(f"waiting for {held}")) as lease:
         yield LapContext(project, lease, cause, depth, console)
 
 
@@ -94,7 +95,7 @@ def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | No
         return lap
     entry = decisions.claim_decision(lap.project.ledger, lap.lease, decision, lap.id)
     if entry is None:
-        lap.console.say(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
+        lap.console.print(f"  the decision {decision[:12]} was carried out already, or given up: nothing to do")
         return None
     cause = f"watch: {entry.reason.split('; ')[0]}"[:200]
     return replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
@@ -103,7 +104,7 @@ def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | No
 def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
     """The earlier outcome, when neither data, params, code nor gate have changed since; else None.
 
-    A look at DVC and the ledger only: imports neither scikit-learn, MLflow nor Prefect.
+    Reads DVC and the ledger only: imports neither scikit-learn, MLflow nor Prefect.
     """
     engine, name = lap.project.ledger, lap.project.name
     last = versions.find_last_promotion(engine, name)
@@ -119,9 +120,8 @@ def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
     version = versions.find_version_by_fingerprint(engine, name, compute_fingerprint(lap, data_version))
     if version is None:
         return None
-    judgement = versions.find_judgement(
-        engine, name, version.version, fingerprint.hash_gate_settings(lap.project.settings)
-    )
+    gate = fingerprint.hash_gate_settings(lap.project.settings)
+    judgement = versions.find_judgement(engine, name, version.version, gate)
     if judgement is None:
         return None
     waited = f" Waited for {' and '.join(lap.lease.waited_for)}." if lap.lease.waited_for else ""
@@ -134,22 +134,22 @@ def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:
 
 def make_no_new_rows_outcome(lap: LapContext, champion: Version) -> LapOutcome:
     """The end of a lap that was to learn from what is new, where nothing is."""
-    reason = f"no new rows since version {champion.version} was taught"
+    reason = f"no new rows since version {champion.version} was trained"
     return _repeat_outcome(lap, champion, reason, {})
 
 
 def _repeat_outcome(lap: LapContext, version: Version, reason: str, more: dict[str, Any]) -> LapOutcome:
     """What a version's own lap came to, with nothing done now."""
     last = versions.find_last_promotion(lap.project.ledger, lap.project.name)
-    told = {**describe_version_outcome(version), "depth": lap.depth, "judgement": 0, **more}
+    values = {**describe_version_outcome(version), "depth": lap.depth, "judgement": 0, **more}
     now = {"fits": 0, "steps": {}, "seconds": lap.seconds, "champion": None if last is None else last.to_version}
-    return LapOutcome.from_json({**told, **now, "verdict": "unchanged", "reason": reason})
+    return LapOutcome.from_json({**values, **now, "verdict": "unchanged", "reason": reason})
 
 
 @contextmanager
 def track_lap(lap: LapContext) -> Iterator[LapContext]:
-    """The lap on record: begun in the ledger, and ended there as failed with its error; a killed one stays `running`."""
-    if lap.on_record:  # a decision's lap is on record from its first look on
+    """The lap on record: started in the ledger, and ended there as failed with its error; a killed one stays `running`."""
+    if lap.on_record:  # a decision's lap is on record since its first check
         yield lap
         return
     engine = lap.project.ledger
@@ -157,7 +157,7 @@ def track_lap(lap: LapContext) -> Iterator[LapContext]:
     try:
         yield replace(lap, on_record=True)
     except BaseException as e:
-        if isinstance(e, InputError):  # trying again mends no table: what was decided ends here, and a person is told
+        if isinstance(e, InputError):  # a retry fixes no table: the decision ends here, and a person is notified
             decisions.finish_claimed_decision(engine, lap.lease, lap.id, "skipped", f"the lap stopped: {e}")
         known = laps.find_running_lap(engine, lap.project.name, lap.lease.token)
         if known is None or known.mlflow_run is None or _close_runs(lap):
@@ -166,7 +166,7 @@ def track_lap(lap: LapContext) -> Iterator[LapContext]:
 
 
 def _close_runs(lap: LapContext) -> bool:
-    """Whether the lap's runs in MLflow could be closed. False: it answers no more, and the next lap closes this one and them."""
+    """Whether the lap's runs in MLflow could be closed. False: it no longer responds, and the next lap closes this one and them."""
     try:
         lap.project.tracker.abandon(lap.id)
     except WindvaneError:
@@ -183,8 +183,62 @@ def finish_lap(lap: LapContext, outcome: LapOutcome) -> None:
     if lap.decision is not None or outcome.verdict == "promoted":
         notifications.notify_of_lap(lap.project, outcome)
     if keep is not None:
-        retention.expire_predictions(engine, lap.project.name, keep)
+        predictions.expire_predictions(engine, lap.project.name, keep)
     if (versions_kept := lap.project.settings.retention.versions) is not None:
         from windvane.flows import cleanup
 
         cleanup.clean_after_lap(lap.project, lap.lease, versions_kept, lap.console)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Running(Protocol[R_co]):
+    """A step that was started and may run beside others."""
+
+    def result(self) -> R_co:
+        """Wait for its end; what it returned. Raises what it raised."""
+
+
+class Runner(ABC):
+    """Calls steps; `seconds`: how long those took that are timed, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @abstractmethod
+    def __call__(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do a step and return what it returns."""
+
+    @abstractmethod
+    def submit(self, step: Callable[..., R], *args: Any) -> Running[R]:
+        """Begin a step; where an argument is a step that runs, it is given that one's result."""
+
+
+class DirectRunner(Runner):
+    """One after the other, in this thread.
+
+    instead: what replaces each step where a lap is simulated; a step that is not in it is a KeyError. None: the steps themselves.
+    """
+
+    def __init__(self, instead: Mapping[Callable[..., Any], Callable[..., Any]] | None = None) -> None:
+        super().__init__()
+        self._instead = instead
+
+    def __call__(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it."""
+        work: Callable[..., R] = step if self._instead is None else self._instead[step]
+        return work(*args, **kwargs)
+
+    def submit(self, step: Callable[..., R], *args: Any) -> Running[R]:
+        """Call it now: a failure is raised here, before whatever would have run beside it."""
+        ended: Future[R] = Future()
+        ended.set_result(self(step, *(a.result() if isinstance(a, Future) else a for a in args)))
+        return ended
+
+
+def run_fetch_step(lap: LapContext, known: FetchResult | None = None) -> FetchResult:
+    """Source -> snapshot; `known`: how that ended where this lap did so already."""
+    return fetch.update_source_snapshot(lap.project, lap.console) if known is None else known

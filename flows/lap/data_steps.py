@@ -1,6 +1,6 @@
-"""The data steps of a lap: fetch, ingest, validate, split, and the push to the DVC remote.
+"""The data steps of a lap: ingest, validate, split.
 
-Each stage runs only if DVC says that it must.
+Each stage runs only if DVC finds that its inputs changed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,19 @@ from typing import Any
 from windvane.flows.lap.context import LapContext, make_no_new_rows_outcome
 from windvane.ledger import versions
 from windvane.tasks import io, project_secrets
-from windvane.tasks.errors import InputError, Outage
-from windvane.tasks.ingest import ingestion as ingesting
-from windvane.tasks.io import DATA_FOLDER, read_cache, read_record, write_json
+from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import ingestion, table_io
+from windvane.tasks.io import read_cache, read_record, write_json
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
-from windvane.tasks.settings.data_section import expand_variables
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.sources import fetch as fetching
 from windvane.tasks.sources import snapshot
-from windvane.tasks.sources.fetch import FetchResult
-from windvane.tasks.split import data_split as splitting
+from windvane.tasks.split import data_split
 from windvane.tasks.stores import dvc_pipeline
-from windvane.tasks.validate import findings, table_profile, table_schema
-from windvane.tasks.validate import table_validation as validating
+from windvane.tasks.validate import findings, table_profile, table_schema, table_validation
 from windvane.tasks.validate.table_profile import (
-    ACCEPTED_SUMMARY_FILE,
+    PROFILE_FILE,
     SUMMARY_FILE,
     TABLE_FILE,
     TableProfile,
@@ -37,52 +33,42 @@ from windvane.tasks.validate.table_profile import (
 )
 
 
-def run_fetch_step(lap: LapContext, known: FetchResult | None = None) -> FetchResult:
-    """Source -> snapshot; `known`: how that ended where this lap did so already."""
-    if known is not None:
-        return known
-    return fetching.update_source_snapshot(lap.project, lap.console)
-
-
-TRAINED_UNTIL_PATH = DATA_FOLDER / "taught_until.json"
-PROFILE_PATH = DATA_FOLDER / "profile.json"
-
-
 def run_ingest_step(lap: LapContext) -> None:
-    """Source -> table.parquet. Where rows of production joined the source's, how many there are together is said."""
-    ran, root = _run_stage(lap, "ingest", ingesting.run_ingest), lap.project.root
+    """Source -> table.parquet. Where rows of production joined the source's, how many there are together is printed."""
+    ran, root = _run_stage(lap, "ingest", ingestion.run_ingest), lap.project.root
     if ran and snapshot.count_labelled_rows(root):
         import polars as pl
 
-        rows = int(io.scan_parquet(root / TABLE_FILE).select(pl.len()).collect().item())
-        lap.console.say(
+        rows = int(table_io.scan_parquet(root / TABLE_FILE).select(pl.len()).collect().item())
+        lap.console.print(
             f"  {rows:,} rows in all, those of {lap.project.settings.data.where} and of production together"
         )
 
 
 def run_validate_step(lap: LapContext) -> None:
-    """Refuse a table that cannot teach; warn of what looks odd."""
+    """Refuse a table that cannot be trained on; warn of what seems odd."""
     root = lap.project.root
     proposed = _propose_contract(lap)
     with dvc_pipeline.open_dvc_pipeline(root) as stages:
         moved = stages.changed("validate")
-    before = _read_stage_input(root / ACCEPTED_SUMMARY_FILE)
+    # Damaged, it counts as nothing: the ledger has it, and it is handed out again.
+    before = read_cache(root / io.ACCEPTED_SUMMARY_FILE, lambda content: content)
     if moved:
-        write_accepted_digest(lap)
+        _write_stage_input(read_accepted_digest(lap.project), root / io.ACCEPTED_SUMMARY_FILE)
     try:
-        _run_stage(lap, "validate", validating.run_validation)
+        _run_stage(lap, "validate", table_validation.run_validation)
     except InputError:
         # With the table of before back in its place, nothing will have changed; and a bad table is no model for good ones.
-        write_json(before, root / ACCEPTED_SUMMARY_FILE)
+        write_json(before, root / io.ACCEPTED_SUMMARY_FILE)
         if proposed:
             (root / table_schema.SCHEMA_FILE).unlink()
         raise
     if proposed:
-        lap.console.say(f"  note: wrote {table_schema.SCHEMA_FILE}, what later tables are held to; look through it")
-    profile = read_profile(root / PROFILE_PATH)
+        lap.console.print(f"  note: wrote {table_schema.SCHEMA_FILE}, what later tables are held to; review it")
+    profile = read_profile(root / PROFILE_FILE)
     for finding in findings.read_findings(root / findings.FINDINGS_FILE):
         if finding.level == "warn":
-            lap.console.say(f"  note: {finding.message}")
+            lap.console.print(f"  note: {finding.message}")
     sliced = tuple(("gate.slices", name) for name in lap.project.settings.gate.slices)
     names = tuple(column.name for column in profile.columns)
     require_columns(sliced, names, lap.project.settings.data.source)
@@ -91,12 +77,14 @@ def run_validate_step(lap: LapContext) -> None:
 
 
 def run_split_step(lap: LapContext) -> str:
-    """Say which rows teach, tune and judge; the data version."""
+    """Report which rows train, validate and test; the data version."""
     with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
         moved = stages.changed("split")
-    if moved:  # the same rows keep the sides on which they were judged
-        write_trained_until(lap)
-    _run_stage(lap, "split", splitting.run_split)
+    if moved:  # the same rows keep the splits they were judged on
+        champion = versions.find_champion(lap.project.ledger, lap.project.name)
+        until = {"taught_until": champion.facts.taught_until if champion else None}
+        _write_stage_input(until, lap.project.root / io.TRAINED_UNTIL_FILE)
+    _run_stage(lap, "split", data_split.run_split)
     with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
         version = stages.version()
     assert version is not None
@@ -112,17 +100,11 @@ def find_no_new_rows_outcome(lap: LapContext) -> LapOutcome | None:
         known, _, table = read_record(lap.project.artifact(champion, "data/split.json"), _read_split_sizes)
     except FileNotFoundError:
         return None
-    rows, times, now = read_record(
-        lap.project.root / splitting.SPLIT_FOLDER / splitting.SPLIT_RECORD_FILE, _read_split_sizes
-    )
-    if now == table:
-        return make_no_new_rows_outcome(lap, champion)
-    until = champion.facts["taught_until"]
-    return (
-        make_no_new_rows_outcome(lap, champion)
-        if rows <= known and until is not None and times[-1] <= str(until)
-        else None
-    )
+    path = lap.project.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE
+    rows, times, now = read_record(path, _read_split_sizes)
+    until = champion.facts.taught_until
+    same = now == table or (rows <= known and until is not None and times[-1] <= str(until))
+    return make_no_new_rows_outcome(lap, champion) if same else None
 
 
 def _read_split_sizes(record: Any) -> tuple[int, list[str], str]:
@@ -136,7 +118,7 @@ def _propose_contract(lap: LapContext) -> bool:
     root = lap.project.root
     if (root / table_schema.SCHEMA_FILE).exists():
         return False
-    text = yaml_files.propose_schema(io.scan_parquet(root / TABLE_FILE), lap.project.settings.problem)
+    text = yaml_files.propose_schema(table_io.scan_parquet(root / TABLE_FILE), lap.project.settings.problem)
     yaml_files.write_user_file(root, table_schema.SCHEMA_FILE, text)
     return True
 
@@ -144,7 +126,7 @@ def _propose_contract(lap: LapContext) -> bool:
 def read_accepted_digest(project: Project) -> Any:
     """The digest of the last accepted table, as its run keeps it: that of the newest registered version; None before."""
     newest = versions.find_newest_version(project.ledger, project.name)
-    if newest is None or not newest.facts.get("digest"):
+    if newest is None or not newest.facts.digest:
         return None
     kept = "Restore it from a backup, or delete it: the next table is then compared with none"
     try:
@@ -154,32 +136,14 @@ def read_accepted_digest(project: Project) -> Any:
         return None
 
 
-def write_accepted_digest(lap: LapContext) -> None:
-    """Hand the validate stage, as a file, what the last accepted table was like."""
-    content, path = read_accepted_digest(lap.project), lap.project.root / ACCEPTED_SUMMARY_FILE
-    _write_stage_input(content, path)
-
-
-def write_trained_until(lap: LapContext) -> None:
-    """Hand the split stage, as a file, up to where the champion was taught: what it read from a ledger would not be pure."""
-    champion = versions.find_champion(lap.project.ledger, lap.project.name)
-    content = {"taught_until": champion.facts["taught_until"] if champion else None}
-    path = lap.project.root / TRAINED_UNTIL_PATH
-    _write_stage_input(content, path)
-
-
 def _write_stage_input(content: Any, path: Path) -> None:
+    """Hand a stage, as a file, what it is to know of earlier laps: what it read from a ledger would not be pure."""
     if read_cache(path, lambda known: (known,)) != (content,):
         write_json(content, path)
 
 
-def _read_stage_input(path: Path) -> Any:
-    """What a stage was handed last; None where that was nothing, or is damaged: the ledger has it, and it is handed out again."""
-    return read_cache(path, lambda content: content)
-
-
 def _run_stage(lap: LapContext, name: str, work: Callable[[Path, Settings], None]) -> bool:
-    """Run a stage if DVC says that it must; whether it did."""
+    """Run a stage if DVC finds that its inputs changed; whether it did."""
     lap.console.working(name)
     root, settings = lap.project.root, lap.project.settings
     with dvc_pipeline.open_dvc_pipeline(root) as stages:
@@ -194,59 +158,10 @@ def _refuse_missing_columns(lap: LapContext, profile: TableProfile) -> None:
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
     if champion is None:
         return
-    learned = [name for names in champion.facts["columns"].values() for name in names]
     known = {column.name for column in profile.columns} | set(lap.project.settings.problem.ignore)
-    for name in learned:
+    for name in (name for names in champion.facts.columns.values() for name in names):
         if name not in known:
             raise InputError(
                 f"data.source: column {name!r} is gone from {lap.project.settings.data.source} (version {champion.version}, which "
                 f"serves, learned from it in data version {champion.data_version[:8]}). Restore it, or add it to problem.ignore"
             )
-
-
-REMOTE_STATE_FILE = "remote.json"
-
-
-def _parse_remote_state(content: Any) -> dict[str, Any]:
-    """What was pushed, and what is to be; made again without it: what is there already is passed over."""
-    remote, pushed, pending = (content[name] for name in ("remote", "pushed", "pending"))
-    return {
-        "remote": str(remote),
-        "pushed": [str(v) for v in pushed],
-        "pending": {k: list(v) for k, v in pending.items()},
-    }
-
-
-def run_push_step(lap: LapContext, run_id: str | None) -> None:
-    """Push the champion's data, and what earlier laps could not push. Costs a look at a file when nothing is left to push.
-
-    run_id: the lap's run in MLflow, which is told; None: it has none.
-    """
-    remote, path = lap.project.settings.data.remote, lap.project.home / REMOTE_STATE_FILE
-    if remote is None:
-        return
-    known = read_cache(path, _parse_remote_state) or {}
-    if known.get("remote") != remote:
-        known = {"remote": remote, "pushed": [], "pending": {}}
-    pushed: list[str] = known["pushed"]
-    pending: dict[str, Any] = known["pending"]
-    champion = versions.find_champion(lap.project.ledger, lap.project.name)
-    if champion is not None and champion.data_version not in pushed:
-        with dvc_pipeline.open_dvc_pipeline(lap.project.root) as stages:
-            if stages.version() == champion.data_version:
-                pending[champion.data_version] = stages.hashes()
-    if not pending:
-        return
-    write_json(known, path)
-    lap.console.working("push")
-    hashes = sorted({value for values in pending.values() for value in values})
-    try:
-        dvc_pipeline.push_outputs(lap.project.root, expand_variables(remote, "data.remote"), remote, hashes)
-    except Outage as e:
-        said = f"{e}. The next lap pushes what is missing"
-        lap.console.say(f"  warning: {said}")
-    else:
-        said = f"pushed to {remote}"
-        write_json({**known, "pushed": [*pushed, *pending], "pending": {}}, path)
-    if run_id is not None:
-        lap.project.tracker.log(run_id, tags={"windvane.push": said})

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from windvane.flows.lap.context import LapContext, LapDepth
-from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, count_cores, join_training_rows, load_training_data
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from windvane.flows.lap.context import LapContext
+from windvane.flows.lap.model_steps import JUDGED_BEFORE_COLUMN, join_training_rows, load_training_data
 from windvane.ledger import versions
 from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.versions import Version
+from windvane.monitoring.records import LapDepth
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN
 from windvane.tasks.gate import promotion_gate
 from windvane.tasks.gate.promotion_gate import GateEvidence, GateVerdict
-from windvane.tasks.io import ROW_KEY, read_parquet, write_parquet
+from windvane.tasks.ingest.table_io import ROW_KEY, read_parquet, write_parquet
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import ModelTask
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
+from windvane.tasks.settings.project_params import ProblemSettings, Settings
 from windvane.tasks.split import data_split
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import ProblemSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,17 @@ def run_judge_step(lap: LapContext, challenger: Version) -> Judged:
     against = find_opponent(lap, challenger)
     bench = _read_reference_losses(lap, challenger, against, record)
     if bench is None:
-        bench = compute_reference_losses(
-            lap.project,
-            challenger,
-            against,
-            record,
-            lambda: _compute_refit_losses(lap, challenger, cast("Version", against), record),
-        )
+
+        def refit() -> tuple[NDArray[np.float64], int]:
+            assert against is not None
+            return _compute_refit_losses(lap, challenger, against, record)
+
+        bench = compute_reference_losses(lap.project, challenger, against, record, refit)
     hit_failpoint("judge: compared")
     _store_reference_losses(lap, challenger, against, record, bench)
     hit_failpoint("judge: remembered")
-    told = make_verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
-    return Judged(told, against.version if against else None, bench.fits)
+    result = make_verdict(lap.project.settings, lap.depth, record, bench, challenger, against)
+    return Judged(result, against.version if against else None, bench.fits)
 
 
 def make_verdict(
@@ -84,7 +84,7 @@ def make_verdict(
     challenger: Version,
     against: Version | None,
 ) -> GateVerdict:
-    """What the gate says of a challenger's record (n rows) beside a bench."""
+    """The gate's verdict on a challenger's record (n rows) beside a bench."""
     rows, problem = record[bench.common], settings.problem
     evidence = GateEvidence(
         challenger=rows[LOSS_COLUMN].to_numpy(dtype="float64"),
@@ -97,8 +97,8 @@ def make_verdict(
         champion=against is not None,
     )
     rule = promotion_gate.resolve_gate_rule(settings.gate.rule, depth)
-    told = promotion_gate.judge_challenger(evidence, rule, settings.gate.confidence, settings.gate.margin)
-    return replace(told, reason="; ".join([told.reason, *_describe_comparison(bench, rows, challenger, against)]))
+    result = promotion_gate.judge_challenger(evidence, rule, settings.gate.confidence, settings.gate.margin)
+    return replace(result, reason="; ".join([result.reason, *_describe_comparison(bench, rows, challenger, against)]))
 
 
 def find_opponent(lap: LapContext, challenger: Version) -> Version | None:
@@ -121,36 +121,29 @@ def compute_reference_losses(
     """The losses of whom the challenger is compared with; `refitted`: those of its configuration on the challenger's rows, and
     how many models were fitted for them.
     """
-    import numpy as np
-
+    all_rows = np.ones(len(record), dtype=bool)
     if against is None:
-        return ReferenceLosses(
-            record[BASELINE_LOSS_COLUMN].to_numpy(dtype="float64"), np.ones(len(record), dtype=bool), ""
-        )
+        return ReferenceLosses(record[BASELINE_LOSS_COLUMN].to_numpy(dtype="float64"), all_rows, "")
     problem = project.settings.problem
     common = _find_unseen_rows(challenger, against, record, problem.time)
-    learned = features.FeatureColumns(**{k: tuple(v) for k, v in against.facts["columns"].items()})
+    learned = features.FeatureColumns(**{k: tuple(v) for k, v in against.facts.columns.items()})
     if int(common.sum()) >= promotion_gate.MIN_JUDGED_ROWS and set(learned.names) <= set(record.columns):
-        return ReferenceLosses(
-            compute_record_losses(problem, project.model(against), learned, record), common, "rows new to both"
-        )
+        loss = compute_record_losses(problem, project.model(against), learned, record)
+        return ReferenceLosses(loss, common, "rows new to both")
     loss, fits = refitted()
     how = "both configurations refitted on the same rows, too few being new to both"
-    return ReferenceLosses(loss, np.ones(len(record), dtype=bool), how, fits)
+    return ReferenceLosses(loss, all_rows, how, fits)
 
 
 def _find_unseen_rows(
     challenger: Version, champion: Version, record: pd.DataFrame, time: str | None
 ) -> NDArray[np.bool_]:
     """Which record rows the champion was neither fitted nor tuned on. In doubt: none."""
-    import numpy as np
-    import pandas as pd
-
-    mine, theirs = challenger.facts["sides"], champion.facts["sides"]
-    until = champion.facts["taught_until"]
+    mine, theirs = challenger.facts.sides, champion.facts.sides
+    until = champion.facts.taught_until
     if theirs["strategy"] != "time" and mine == theirs:
         return np.ones(len(record), dtype=bool)  # sticky sides: a test row was a test row then
-    if time is None or until is None or champion.facts["sides"]["strategy"] != "time":
+    if time is None or until is None or champion.facts.sides["strategy"] != "time":
         return np.zeros(len(record), dtype=bool)
     limit = pd.Timestamp(until) if isinstance(until, str) else until
     return (record[time] > limit).to_numpy(dtype=bool)
@@ -161,8 +154,8 @@ def compute_record_losses(
 ) -> NDArray[np.float64]:
     """A model's loss (n,) on held-out rows."""
     kind = definitions.load_problem_type(problem.kind)
-    said = kind.predict(model, features.conform_frame(rows, columns, "the held-out rows"))
-    return kind.loss(kind.truth(rows[problem.target]), said, problem.headline)
+    predictions = kind.predict(model, features.conform_frame(rows, columns, "the held-out rows"))
+    return kind.loss(kind.truth(rows[problem.target]), predictions, problem.headline)
 
 
 def _compute_refit_losses(
@@ -170,18 +163,19 @@ def _compute_refit_losses(
 ) -> tuple[NDArray[np.float64], int]:
     """The champion's configuration and history, fitted on the rows that the challenger's evaluation had before it."""
     settings = lap.project.settings
-    history = champion.facts.get("history", settings.retrain.history)  # versions before this fact: as now
-    if champion.facts["spec"] == challenger.facts["spec"] and history == settings.retrain.history:
-        return record[LOSS_COLUMN].to_numpy(
-            dtype="float64"
-        ), 0  # the same configuration on the same rows is the same model
-    taught = load_training_data(lap, challenger.data_version, challenger.fingerprint)
+    history = champion.facts.history or settings.retrain.history  # versions before this fact: as now
+    if champion.facts.spec == challenger.facts.spec and history == settings.retrain.history:
+        # The same configuration on the same rows is the same model.
+        return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
+    training = load_training_data(lap, challenger.data_version, challenger.fingerprint)
     theirs = settings.model_copy(update={"retrain": settings.retrain.model_copy(update={"history": history})})
-    train, validation = data_split.read_training_rows(taught.root, theirs)
-    rows = join_training_rows(replace(taught, train=train, validation=validation))
-    spec = model_pipeline.ModelConfiguration.from_json(champion.facts["spec"])
-    model = model_pipeline.fit_with_settings(theirs, spec, taught.kind, taught.columns, rows, count_cores())
-    return compute_record_losses(settings.problem, model, taught.columns, record), 1
+    train, validation = data_split.read_training_rows(training.root, theirs)
+    rows = join_training_rows(replace(training, train=train, validation=validation))
+    spec = model_pipeline.ModelConfiguration.from_json(champion.facts.spec)
+    model = model_pipeline.fit_with_settings(
+        ModelTask(theirs, training.kind, training.columns, count_cores()), spec, rows
+    )
+    return compute_record_losses(settings.problem, model, training.columns, record), 1
 
 
 def _describe_comparison(
@@ -189,10 +183,10 @@ def _describe_comparison(
 ) -> list[str]:
     """Which rows judged, for the sentence of the verdict."""
     again = int((rows[JUDGED_BEFORE_COLUMN] > 0).sum())
-    told = [f"compared with version {against.version} on {bench.how}"] if against else []
-    if (newest := challenger.facts["spec"].get("balance", {}).get("newest")) is not None:
-        told.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
-    return told + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
+    result = [f"compared with version {against.version} on {bench.how}"] if against else []
+    if (newest := challenger.facts.spec.get("balance", {}).get("newest")) is not None:
+        result.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
+    return result + ([f"{again:,} of the rows judged earlier laps too"] if again else [])
 
 
 def _name_judgement_file(against: Version | None) -> str:
@@ -215,11 +209,11 @@ def _read_reference_losses(
     lap: LapContext, challenger: Version, against: Version | None, record: pd.DataFrame
 ) -> ReferenceLosses | None:
     """The paired losses of an earlier judgement against the same champion, or None."""
-    if not lap.project.tracker.holds(challenger.run_id, _name_judgement_file(against)):
+    name = _name_judgement_file(against)
+    if not lap.project.tracker.holds(challenger.run_id, name):
         return None
-    kept = read_parquet(lap.project.artifact(challenger, _name_judgement_file(against)))
+    kept = read_parquet(lap.project.artifact(challenger, name))
     if not kept[ROW_KEY].equals(record[ROW_KEY]):
         return None
-    return ReferenceLosses(
-        kept["_reference_loss"].to_numpy(), kept["_common"].to_numpy(dtype=bool), str(kept["_how"].iloc[0])
-    )
+    common = kept["_common"].to_numpy(dtype=bool)
+    return ReferenceLosses(kept["_reference_loss"].to_numpy(), common, str(kept["_how"].iloc[0]))

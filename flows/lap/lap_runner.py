@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windvane.flows import training
-from windvane.flows.lap.context import LapContext, LapDepth, claim_lap_decision, open_lap, track_lap
-from windvane.flows.lap.step_runner import Direct
+from windvane.flows.lap.context import DirectRunner, LapContext, claim_lap_decision, open_lap, track_lap
 from windvane.flows.services import up_state
+from windvane.monitoring.records import LapDepth
+from windvane.monitoring.watch import notifications
 from windvane.tasks.console import Console
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
@@ -37,23 +38,24 @@ def run_lap(
         if lap is None:
             return None
         lap = replace(lap, trial_runs=trial_runs)
-        if lap.decision is not None:  # on record from its first look on
+        if lap.decision is not None:  # on record since its first check
             lap = stack.enter_context(track_lap(lap))
-        run = Direct()
-        fetched, outcome = training.look(lap, run)
+        run = DirectRunner()
+        fetched, outcome = training.check_source(lap, run)
         if outcome is not None:
             training.end(lap, run, outcome)
-            console.say(f"  verdict: {outcome.verdict}: {outcome.reason}")
+            console.print(f"  verdict: {outcome.verdict}: {outcome.reason}")
             return outcome
+        notifications.check_webhook(project, unset_allowed=True)
         from windvane.flows.orchestration import server
 
         lap = stack.enter_context(track_lap(lap))
         prefect = stack.enter_context(server.use_prefect_server(project.home / "prefect"))
         console.working("start")
         outcome = _in_prefect(lap, fetched, prefect)
-    console.say(outcome.text())
+    console.print(outcome.text())
     if (at := _pages(project)) is not None:
-        console.say(f"  runs, models and reports: {at}")
+        console.print(f"  runs, models and reports: {at}")
     return outcome
 
 
@@ -82,7 +84,7 @@ def _in_prefect(lap: LapContext, fetched: FetchResult, prefect: PrefectServer) -
     if prefect.process is None:
         server.check_prefect_access(prefect.url)
     try:
-        # No heartbeats unless somebody asks for them: the next lap closes a killed one, and their thread ends up to a
+        # No heartbeats unless they are configured: the next lap closes a killed one, and their thread ends up to a
         # second after the flow.
         silent = temporary_settings(set_defaults={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
         with silent, framework.tags(reconciliation.make_lap_tag(lap.id)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import shutil
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+import polars as pl
 from pydantic import TypeAdapter
 
 from windvane.flows.lap.context import LapContext
@@ -20,40 +21,38 @@ from windvane.tasks import io
 from windvane.tasks.console import format_metric
 from windvane.tasks.evaluation import evaluation_files, model_evaluation
 from windvane.tasks.evaluation.evaluation_files import write_evaluation
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
 from windvane.tasks.models import class_balance, features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification, definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
-from windvane.tasks.search import model_search as searching
+from windvane.tasks.search import model_search
 from windvane.tasks.settings import serving_section
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import data_split
-from windvane.tasks.split import data_split as splitting
 from windvane.tasks.stores import model_files
+from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
 from windvane.tasks.stores.model_files import SmokeTester
 from windvane.tasks.validate import findings, model_checks, table_profile, table_schema, table_statistics
 from windvane.tasks.validate.findings import TableFinding
 from windvane.tasks.validate.table_profile import PROFILE_FILE, read_profile
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.tasks.settings.project_params import Settings
-
 # Bytes of a scoring service without a model, about.
 EMPTY_SERVICE_BYTES = 100_000_000
 # Rows stored with the model: what the smoke test predicts again.
 SMOKE_SAMPLE_ROWS = 20
-# The record's column that tells how many earlier laps each row has judged.
+# The record's column: how many earlier laps each row has judged.
 JUDGED_BEFORE_COLUMN = "_judged_before"
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a challenger is taught from: the split by its data version, and the work folder of the fingerprint."""
+    """What a challenger is trained on: the split by its data version, and the work folder of the fingerprint."""
 
-    mark: str
+    fingerprint: str
     data_version: str
     root: Path
     train: pd.DataFrame
@@ -61,21 +60,25 @@ class TrainingData:
     columns: features.FeatureColumns
     kind: definitions.ProblemType
     cores: int
-    # That the rows are a sample of those that could teach, in words; None: they are all of them.
+    # That the rows are a sample of the training rows, in words; None: they are all of them.
     sampled: str | None = None
-    # The lap's run in MLflow; None: it has not begun, or it ended long ago.
+    # The lap's run in MLflow; None: not started, or ended long ago.
     run_id: str | None = None
 
     @property
     def run(self) -> str:
-        """The lap's run in MLflow, which has begun."""
+        """The lap's run in MLflow, which has started."""
         assert self.run_id is not None
         return self.run_id
+
+    def task(self, settings: Settings) -> ModelTask:
+        """What models are made for under these settings."""
+        return ModelTask(settings, self.kind, self.columns, self.cores)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The chosen configuration on the test side, and how many models were fitted for that."""
+    """The chosen configuration on the test split, and how many models were fitted for that."""
 
     held: model_evaluation.HeldOutRecord
     fits: int
@@ -88,43 +91,37 @@ class BuiltModel:
     folder: Path
     manifest_sha256: str
     taught_until: str | float | None
-    # Which engine answers large batches sooner, as measured; None where there is no compiled form.
+    # Which engine predicts large batches faster, as measured; None: there is no compiled form.
     bulk: dict[str, Any] | None
     # What the scorer needs for it.
     memory: ModelMemory
     fits: int
 
 
-def load_training_data(lap: LapContext, data_version: str, mark: str) -> TrainingData:
-    """The split sides to learn from, read from where DVC keeps them by their hash, not from the workspace."""
-    from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
-
-    root = lap.folder(mark)
+def load_training_data(lap: LapContext, data_version: str, fingerprint: str) -> TrainingData:
+    """The splits to learn from, read from where DVC keeps them by their hash, not from the workspace."""
+    root = lap.folder(fingerprint)
     with open_dvc_pipeline(lap.project.root) as stages:
         stages.materialise(root)
     settings = lap.project.settings
-    train, validation = splitting.read_training_rows(root, settings)
+    train, validation = data_split.read_training_rows(root, settings)
     columns = features.select_feature_columns(settings, read_profile(root / PROFILE_FILE))
     kind, sampled = (
         definitions.load_problem_type(settings.problem.kind),
-        splitting.describe_sampled_split(root, settings),
+        data_split.describe_sampled_split(root, settings),
     )
-    return TrainingData(mark, data_version, root, train, validation, columns, kind, count_cores(), sampled)
+    return TrainingData(fingerprint, data_version, root, train, validation, columns, kind, count_cores(), sampled)
 
 
-def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], None]) -> searching.SearchResult:
-    """The ladder of candidates and their tuning. Once finished it is never repeated: the test side may be open by then.
-
-    check: asked after each trial; what it raises ends the search.
-    """
-    done = lesson.root / "found.json"
-    adapter = TypeAdapter(searching.SearchResult)
+def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchResult:
+    """The ladder of candidates and their tuning. Once finished it is never repeated: the test split may be open by then."""
+    done = data.root / "found.json"
+    adapter = TypeAdapter(model_search.SearchResult)
     if (known := io.read_cache(done, adapter.validate_python)) is not None:
         return replace(known, fits=0)  # damaged, it is found again from the journal
     settings = lap.project.settings
 
-    def show(progress: searching.TrialProgress) -> None:
-        check()
+    def show(progress: model_search.TrialProgress) -> None:
         scores = f"{format_metric(progress.validation)}, best {format_metric(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
         lap.console.working(
@@ -134,21 +131,17 @@ def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], N
     if lap.depth == "refit":
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
         assert champion is not None
-        before = ModelConfiguration.from_json(champion.facts["spec"])
-        spec, said = choose_refit_spec(
-            settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
+        before = ModelConfiguration.from_json(champion.facts.spec)
+        spec, notes = choose_refit_spec(
+            settings, data.kind, join_training_rows(data), before, labels=lap.remedy == "labels"
         )
-        found = searching.score_single_configuration(
-            spec, settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, lesson.cores, show
-        )
-        found = replace(found, notes=(*found.notes, *said))
+        found = model_search.score_single_configuration(data.task(settings), spec, data.train, data.validation, show)
+        found = replace(found, notes=(*found.notes, *notes))
     else:
-        journal = lesson.root / "journal.log"
-        found = searching.search_models(
-            settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, show
-        )
+        journal = data.root / "journal.log"
+        found = model_search.search_models(data.task(settings), data.train, data.validation, journal, show)
     for note in found.notes:
-        lap.console.say(f"  note: {note}")
+        lap.console.print(f"  note: {note}")
     io.write_whole(done, lambda part: part.write_bytes(adapter.dump_json(found)))
     return found
 
@@ -156,7 +149,7 @@ def run_search_step(lap: LapContext, lesson: TrainingData, check: Callable[[], N
 def choose_refit_spec(
     settings: Settings, kind: definitions.ProblemType, rows: pd.DataFrame, spec: ModelConfiguration, *, labels: bool
 ) -> tuple[ModelConfiguration, tuple[str, ...]]:
-    """The champion's configuration for a refit on these (n) rows, with what label drift asks for (`labels`), and that in words.
+    """The champion's configuration for a refit on these (n) rows, with what label drift requires (`labels`), and that in words.
 
     Once it follows the newest rows' classes it goes on to, until a search: without weights all of the past would count again.
     """
@@ -164,193 +157,155 @@ def choose_refit_spec(
     if spec.balance.newest is None and not labels:
         return spec, ()
     if kind.continuous or time is None:
-        return spec, (
-            "label drift, and a plain refit: rows are weighted for classes, and where problem.time says which are new",
+        why = (
+            "label drift, and a plain refit: rows are weighted for classes, and where problem.time shows which are new"
         )
-    window = str(settings.monitor.window)
-    now = class_balance.estimate_class_shares(
-        kind.truth(rows[settings.problem.target]), rows[time], settings.monitor.cut
-    )
-    return replace(spec, balance=replace(spec.balance, newest=window)), (
-        class_balance.describe_class_shares(now, window),
-    )
+        return spec, (why,)
+    window, truth = str(settings.monitor.window), kind.truth(rows[settings.problem.target])
+    now = class_balance.estimate_class_shares(truth, rows[time], settings.monitor.cut)
+    followed = replace(spec, balance=replace(spec.balance, newest=window))
+    return followed, (class_balance.describe_class_shares(now, window),)
 
 
-def run_evaluate_step(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration) -> Evaluated:
-    """Open the test side, once per fingerprint, and keep the predictions as the record."""
+def run_evaluate_step(lap: LapContext, data: TrainingData, spec: ModelConfiguration) -> Evaluated:
+    """Open the test split, once per fingerprint, and keep the predictions as the record."""
     lap.console.working("evaluate")
     engine, name, settings = lap.project.ledger, lap.project.name, lap.project.settings
-    path = lesson.root / "record.parquet"
-    opening = versions.find_opening(engine, name, lesson.mark)
+    path = data.root / "record.parquet"
+    opening = versions.find_opening(engine, name, data.fingerprint)
     if opening and opening.record_sha256 and path.exists() and model_files.hash_file(path) == opening.record_sha256:
-        taught = join_training_rows(lesson)
-        model = _fit_model(lap, lesson, spec, taught)
-        return Evaluated(model_evaluation.HeldOutRecord(io.read_parquet(path), model), 1)
+        model = model_pipeline.fit_with_settings(data.task(settings), spec, join_training_rows(data))
+        return Evaluated(model_evaluation.HeldOutRecord(table_io.read_parquet(path), model), 1)
 
     def open_test() -> pd.DataFrame:
-        versions.open_test_split(engine, name, lesson.mark)
-        return splitting.open_test_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
+        versions.open_test_split(engine, name, data.fingerprint)
+        return data_split.open_test_rows(data.root, settings, data_split.TestPermit(data.fingerprint))
 
-    held = model_evaluation.predict_held_out(
-        settings, lesson.kind, lesson.columns, spec, lesson.train, lesson.validation, open_test, lesson.cores
+    held = model_evaluation.predict_held_out(data.task(settings), spec, data.train, data.validation, open_test)
+    earlier = versions.count_earlier_judgements(engine, name, held.record[table_io.ROW_KEY].tolist())
+    held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[table_io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
+    table_io.write_parquet(held.record, path)
+    versions.close_test_split(
+        engine, name, data.fingerprint, model_files.hash_file(path), held.record[table_io.ROW_KEY].tolist()
     )
-    earlier = versions.count_earlier_judgements(engine, name, held.record[io.ROW_KEY].tolist())
-    held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
-    io.write_parquet(held.record, path)
-    versions.close_test_split(engine, name, lesson.mark, model_files.hash_file(path), held.record[io.ROW_KEY].tolist())
     return Evaluated(held, 2)
 
 
 def run_build_step(
-    lap: LapContext, lesson: TrainingData, spec: ModelConfiguration, held: model_evaluation.HeldOutRecord
+    lap: LapContext, data: TrainingData, spec: ModelConfiguration, held: model_evaluation.HeldOutRecord
 ) -> BuiltModel:
     """The model that would serve: with time refitted on all rows up to the cutoff, else the one that was evaluated."""
     lap.console.working("build")
     settings = lap.project.settings
-    taught, model, fits = join_training_rows(lesson), held.model, 0
+    fitted, model, fits = join_training_rows(data), held.model, 0
     if settings.split.strategy == "time":
-        # The test side has judged: its predictions are recorded, so its rows may teach now.
-        taught = splitting.read_final_rows(lesson.root, settings, splitting.TestPermit(lesson.mark))
-        model, fits = _fit_model(lap, lesson, spec, taught), 1
+        # The test split has judged: its predictions are recorded, its rows may train now.
+        fitted = data_split.read_final_rows(data.root, settings, data_split.TestPermit(data.fingerprint))
+        model, fits = model_pipeline.fit_with_settings(data.task(settings), spec, fitted), 1
     if settings.retrain.combined is not None and len(model_pipeline.unwrap_estimators(model)) == 1:
-        why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to teach"
-        lap.console.say(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
+        why = "rare classes are treated" if spec.balance.treatment else "these hold all rows, or too few to train on"
+        lap.console.print(f"  note: no second model of the newest windows ({settings.retrain.history}): {why}")
     if (threshold := classification.get_threshold(model)) is not None:
-        lap.project.tracker.log(lesson.run, params={"served.threshold": threshold})
-    folder = lesson.root / "model"
-    _empty_folder(folder)
-    inputs = features.conform_frame(taught, lesson.columns, "training rows")
+        lap.project.tracker.log(data.run, params={"served.threshold": threshold})
+    folder = data.root / "model"
+    _remove_folder(folder)
+    inputs = features.conform_frame(fitted, data.columns, "training rows")
     sample = inputs.tail(SMOKE_SAMPLE_ROWS)
-    asked, pace = _select_parity_rows(lesson, inputs), EngineSpeed()
-    engine = engine_files.build_engine_files(
-        model, lesson.kind, lesson.columns, inputs, asked, settings.split.seed, pace=pace
-    )
+    # A compiled form is compared with the pipeline on the validation rows; with folds on the training rows.
+    comparison_rows, pace = inputs, EngineSpeed()
+    if len(data.validation):
+        comparison_rows = features.conform_frame(data.validation, data.columns, "validation rows")
+    compared = engine_files.ComparisonRows(inputs, comparison_rows, settings.split.seed)
+    engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace=pace)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
-    digest = model_files.save_model(
-        model, folder, sample, lesson.kind.predict(model, sample).value, lesson.kind.name, engine
-    )
-    memory = measure_model_memory(folder, digest, lesson.kind.name)
-    lap.console.say(
+    predicted = data.kind.predict(model, sample).value
+    digest = model_files.save_model(model, folder, sample, predicted, data.kind.name, engine)
+    memory = measure_model_memory(folder, digest, data.kind.name)
+    lap.console.print(
         f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "
         f"while it is loaded {serving_section.format_size(memory.peak)}"
     )
     if (heavy := explain_memory_refusal(lap.project, memory)) is not None:
-        lap.console.say(f"  note: {heavy}")
-    return BuiltModel(folder, digest, splitting.find_trained_until(taught, settings), bulk, memory, fits)
+        lap.console.print(f"  note: {heavy}")
+    return BuiltModel(folder, digest, data_split.find_trained_until(fitted, settings), bulk, memory, fits)
 
 
 def explain_memory_refusal(project: Project, memory: ModelMemory) -> str | None:
-    """Why the scoring service will not load a version beside the champion, in words; None: as far as one can tell it will."""
+    """Why the scoring service will not load a version beside the champion, in words; None: as far as is known it will."""
     most = project.settings.serve.most_memory
     champion = versions.find_champion(project.ledger, project.name)
-    beside = (champion.facts.get("memory") or {}).get("kept", 0) if champion is not None else 0
-    if most is None or EMPTY_SERVICE_BYTES + beside + memory.peak <= most:
+    before = EMPTY_SERVICE_BYTES + ((champion.facts.memory or {}).get("kept", 0) if champion is not None else 0)
+    if most is None or before + memory.peak <= most:
         return None
+    taken = serving_section.format_size(before)
     return (
-        f"serve.memory is {serving_section.format_size(most)}, and the service takes about "
-        f"{serving_section.format_size(EMPTY_SERVICE_BYTES + beside)} before it loads "
+        f"serve.memory is {serving_section.format_size(most)}, and the service takes about {taken} before it loads "
         "this version: it will refuse it and keep the one before. Raise serve.memory, or choose smaller models in "
         "search.candidates"
     )
 
 
-def _fit_model(lap: LapContext, lesson: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
-    return model_pipeline.fit_with_settings(lap.project.settings, spec, lesson.kind, lesson.columns, rows, lesson.cores)
-
-
-def _select_parity_rows(lesson: TrainingData, taught: pd.DataFrame) -> pd.DataFrame:
-    """The validation rows, on which a compiled form is compared with the pipeline; with folds those that taught."""
-    return (
-        features.conform_frame(lesson.validation, lesson.columns, "validation rows")
-        if len(lesson.validation)
-        else taught
-    )
-
-
-def tester() -> AbstractContextManager[SmokeTester]:
+def start_smoke_tester() -> AbstractContextManager[SmokeTester]:
     """A process that will try the stored model, started early: it mostly imports."""
     return closing(SmokeTester())
 
 
 def run_smoke_step(_: LapContext, built: BuiltModel, tester: SmokeTester) -> None:
-    """Have a fresh process load the stored model, and compare its answers."""
+    """Have a fresh process load the stored model, and compare its predictions."""
     tester.test(built.folder, built.manifest_sha256)
 
 
 def run_explain_step(
-    lap: LapContext, lesson: TrainingData, found: searching.SearchResult, held: model_evaluation.HeldOutRecord
+    lap: LapContext, data: TrainingData, found: model_search.SearchResult, held: model_evaluation.HeldOutRecord
 ) -> model_evaluation.ModelEvaluation:
     """Scores with intervals, curves, the diagnosis of the fit, plots: into MLflow, beside one child run per candidate."""
     lap.console.working("explain")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
-    told = model_evaluation.evaluate_model(
-        settings,
-        lesson.kind,
-        lesson.columns,
-        found.best.spec,
-        lesson.train,
-        lesson.validation,
-        held.record,
-        lesson.cores,
+    settings, tracker, run = lap.project.settings, lap.project.tracker, data.run
+    evaluation = model_evaluation.evaluate_model(
+        data.task(settings), found.best.spec, data.train, data.validation, held.record
     )
-    if lesson.sampled:
-        told = replace(told, notes=(lesson.sampled, *told.notes))
-    folder = lesson.root / "evaluation"
-    _empty_folder(folder)
-    write_evaluation(folder, settings, lesson.kind, told, held.record, found)
+    if data.sampled:
+        evaluation = replace(evaluation, notes=(data.sampled, *evaluation.notes))
+    folder = data.root / "evaluation"
+    _remove_folder(folder)
+    write_evaluation(folder, settings, data.kind, evaluation, held.record, found)
     for result in found.results:
-        _log_candidate_run(lap, found, result, lesson)
+        _log_candidate_run(lap, found, result, data)
     tracker.store(run, folder, "evaluation")
-    return told
+    return evaluation
 
 
 def _log_candidate_run(
-    lap: LapContext, found: searching.SearchResult, result: searching.CandidateResult, lesson: TrainingData
+    lap: LapContext, found: model_search.SearchResult, result: model_search.CandidateResult, data: TrainingData
 ) -> None:
     """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
-    child = tracker.start(result.candidate, lap.id, {}, parent=lesson.run)
-    scores = {**_prefix_scores("validation", result.validation), **_prefix_scores("train", result.train)}
+    child = tracker.start(result.candidate, lap.id, {}, parent=data.run)
+    scores = {f"validation_{name}": value for name, value in result.validation.items()}
+    scores |= {f"train_{name}": value for name, value in result.train.items()}
     tracker.log(
         child,
         params={"candidate": result.candidate, **result.spec.params},
         metrics={**scores, "fit_seconds": result.seconds, "trials": len(result.trials)},
     )
-    folder = lesson.root / "trials" / result.candidate
-    metric = lesson.kind.metrics[settings.problem.headline]
-    tracker.store(
-        child, evaluation_files.write_trials(folder, replace(found, results=(result,)), metric, settings.problem.target)
-    )
+    folder = data.root / "trials" / result.candidate
+    metric = data.kind.metrics[settings.problem.headline]
+    mine = replace(found, results=(result,))
+    tracker.store(child, evaluation_files.write_trials(folder, mine, metric, settings.problem.target))
     for trial in result.trials if lap.trial_runs else ():
         run = tracker.start(f"{result.candidate} {trial.number}", lap.id, {}, parent=child)
-        tracker.log(
-            run,
-            params=trial.params,
-            metrics={f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds},
-        )
+        figures = {f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds}
+        tracker.log(run, params=trial.params, metrics=figures)
         tracker.end(run)
     tracker.end(child)
 
 
-def count_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _prefix_scores(side: str, scores: Any) -> dict[str, float | None]:
-    return {f"{side}_{name}": value for name, value in scores.items()}
-
-
-def join_training_rows(lesson: TrainingData) -> pd.DataFrame:
+def join_training_rows(data: TrainingData) -> pd.DataFrame:
     """The rows that the evaluated model is fitted on: train and validation, never test."""
-    import pandas as pd
-
-    return pd.concat([lesson.train, lesson.validation], ignore_index=True) if len(lesson.validation) else lesson.train
+    return pd.concat([data.train, data.validation], ignore_index=True) if len(data.validation) else data.train
 
 
-def _empty_folder(folder: Path) -> None:
-    import shutil
-
+def _remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
 
@@ -358,19 +313,20 @@ def _empty_folder(folder: Path) -> None:
 INSPECTION_REPORT_FILE, INSPECTION_FINDINGS_FILE = "report.html", "findings.json"
 
 
-def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
-    """All that was found in the data onto one page, stored with the run. Raises InputError when a model's look stops."""
+def run_inspect_step(lap: LapContext, data: TrainingData) -> None:
+    """All that was found in the data onto one page, stored with the run."""
     lap.console.working("inspect")
-    settings, tracker, run = lap.project.settings, lap.project.tracker, lesson.run
-    folder = lesson.root / "inspection"
-    if not (folder / INSPECTION_FINDINGS_FILE).exists():  # a lap that goes on after a kill has looked already
+    settings, tracker, run = lap.project.settings, lap.project.tracker, data.run
+    folder = data.root / "inspection"
+    if not (folder / INSPECTION_FINDINGS_FILE).exists():  # already done in a lap that goes on after a kill
         agreed = table_schema.load_schema(lap.project.root / table_schema.SCHEMA_FILE)
-        before = findings.read_findings(lesson.root / findings.FINDINGS_FILE)
-        sides = read_record(lesson.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE, _parse_split_findings)
-        seen = model_checks.inspect_training_rows(settings, lesson.kind, lesson.columns, lesson.train, lesson.cores)
-        seen = findings.accept_findings((*sides, *_drop_known_leaks(seen, before)), agreed.accept if agreed else ())
+        before = findings.read_findings(data.root / findings.FINDINGS_FILE)
+        path = data.root / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE
+        sides = read_record(path, lambda record: tuple(TableFinding(**f) for f in record.get("findings", ())))
+        seen = model_checks.inspect_training_rows(settings, data.kind, data.columns, data.train, data.cores)
+        seen = findings.accept_findings((*sides, *seen), agreed.accept if agreed else ())
         whole = findings.accept_findings((*before, *seen), ())
-        _write_data_report(lap, lesson, whole, folder / INSPECTION_REPORT_FILE)
+        _write_data_report(lap, data, whole, folder / INSPECTION_REPORT_FILE)
         findings.write_findings(whole, folder / INSPECTION_FINDINGS_FILE)
     whole = findings.read_findings(folder / INSPECTION_FINDINGS_FILE)
     tracker.store(run, folder, "data")
@@ -378,50 +334,29 @@ def run_inspect_step(lap: LapContext, lesson: TrainingData) -> None:
     publish_data_artifact(lap, run, whole)
     for finding in whole:
         if finding.check in model_checks.MODEL_CHECKS and finding.level == "warn":
-            lap.console.say(f"  note: {finding.message}")
-    findings.raise_for_stops(whole, settings.data.source)
+            lap.console.print(f"  note: {finding.message}")
 
 
-def refuse(lap: LapContext, lesson: TrainingData) -> None:
-    """Raise what the inspection raises of these rows, as soon as it has written down what it found."""
-    if (path := lesson.root / "inspection" / INSPECTION_FINDINGS_FILE).exists():
-        findings.raise_for_stops(findings.read_findings(path), lap.project.settings.data.source)
-
-
-def _parse_split_findings(record: Any) -> tuple[TableFinding, ...]:
-    """What split found about the sides."""
-    return tuple(TableFinding(**f) for f in record.get("findings", ()))
-
-
-def _drop_known_leaks(seen: tuple[TableFinding, ...], before: tuple[TableFinding, ...]) -> tuple[TableFinding, ...]:
-    """Without the columns of which validate said already that they give the target away."""
-    told = {f.column for f in before if (f.check == "leak" and f.level != "pass") or f.key.startswith("leak:")}
-    return tuple(f for f in seen if f.check != "giveaway" or f.column is None or f.column not in told)
-
-
-def _write_data_report(lap: LapContext, lesson: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
-    import polars as pl
-
-    scan = io.scan_parquet(lesson.root / table_profile.TABLE_FILE).filter(
-        pl.col(lap.project.settings.problem.target).is_not_null()
-    )
+def _write_data_report(lap: LapContext, data: TrainingData, whole: tuple[TableFinding, ...], path: Path) -> None:
+    scan = table_io.scan_parquet(data.root / table_profile.TABLE_FILE)
+    scan = scan.filter(pl.col(lap.project.settings.problem.target).is_not_null())
     rows = int(scan.select(pl.len()).collect(engine="streaming").item())
-    now = table_profile.read_summary(lesson.root / table_profile.SUMMARY_FILE)
+    now = table_profile.read_summary(data.root / table_profile.SUMMARY_FILE)
     assert now is not None
-    then = table_profile.read_summary(lap.project.root / table_profile.ACCEPTED_SUMMARY_FILE)
+    then = table_profile.read_summary(lap.project.root / io.ACCEPTED_SUMMARY_FILE)
     sample = table_statistics.sample_evenly(table_statistics.scan_frame(scan), rows)
     data_report.write_data_report(data_report.DataReport(lap.project.settings, now, then, whole, sample), path)
 
 
 def publish_data_artifact(lap: LapContext, run_id: str, whole: tuple[TableFinding, ...]) -> None:
-    """The verdict and what deserves a look, as an artifact of the Prefect run, with the way to the page."""
+    """The verdict and what needs attention, as an artifact of the Prefect run, with the way to the page."""
     from prefect.artifacts import create_markdown_artifact
 
     address = lap.project.tracker.page(run_id, f"data/{INSPECTION_REPORT_FILE}")
-    told = [f for f in whole if f.level != "pass"]
+    attention = [f for f in whole if f.level != "pass"]
     rows = [
         f"| {f.level} | {_escape_cell(f.check)} | {_escape_cell(f.column or '')} | {_escape_cell(f.message)} |"
-        for f in told
+        for f in attention
     ]
     table = ["| | check | column | |", "|---|---|---|---|", *rows] if rows else []
     link = address.replace(" ", "%20").replace(")", "%29")

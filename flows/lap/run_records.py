@@ -1,6 +1,4 @@
-"""The record of a lap in MLflow and in the ledger: the run with what it starts from, the summary, the verdict and the
-promotion.
-"""
+"""The record of a lap in MLflow and in the ledger: the run with what it starts from, the summary, the verdict and the promotion."""
 
 from __future__ import annotations
 
@@ -29,55 +27,56 @@ from windvane.tasks.settings.project_params import PARAMS_FILE, read_params
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 
-def start_lap_run(lap: LapContext, lesson: TrainingData) -> TrainingData:
-    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment. The lesson with that run."""
+def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
+    """Open the lap's run in MLflow, with all that it starts from: params, data, code, environment. Returns the training data with it."""
     project, tracker = lap.project, lap.project.tracker
     commit, dirty = _read_git_state(lap)
     tags = {
-        "windvane.data_version": lesson.data_version,
-        "windvane.fingerprint": lesson.mark,
+        "windvane.data_version": data.data_version,
+        "windvane.fingerprint": data.fingerprint,
         "windvane.depth": lap.depth,
         "windvane.code": fingerprint.hash_model_code(),
         "mlflow.source.git.commit": commit,
         "windvane.git.dirty": dirty,
-        "windvane.sampled": lesson.sampled or "",
+        "windvane.sampled": data.sampled or "",
         **_make_decision_tags(lap),
     }
-    if lesson.sampled:
-        lap.console.say(f"  note: {lesson.sampled}")
+    if data.sampled:
+        lap.console.print(f"  note: {data.sampled}")
     run = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
     try:
         laps.record_lap_runs(project.ledger, lap.id, mlflow_run=run)
-    except BaseException:  # whoever ends this lap would not know that there is a run to close
+    except BaseException:  # the process that ends this lap would not know of a run to close
         tracker.abandon(lap.id)
         raise
-    rows = {
-        "rows_train": len(lesson.train),
-        "rows_validation": len(lesson.validation),
-        "columns": len(lesson.columns.names),
-    }
+    rows = {"rows_train": len(data.train), "rows_validation": len(data.validation)}
+    rows["columns"] = len(data.columns.names)
     # Values as params.yaml has them: what ${NAME} brings from the environment is never logged.
-    written = _flatten_settings(project.settings.model_dump()) | _flatten_settings(
-        read_params(project.root / PARAMS_FILE)
-    )
-    tracker.log(run, params={**written, **rows, **_prefix_names("library", fingerprint.list_model_libraries())})
+    written = _flatten(project.settings.model_dump()) | _flatten(read_params(project.root / PARAMS_FILE))
+    libraries = {f"library.{name}": version for name, version in fingerprint.list_model_libraries().items()}
+    tracker.log(run, params={**written, **rows, **libraries})
     # MLflow copies a file with its mode, and this one is open to others.
-    tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, lesson.root / PARAMS_FILE)))
+    tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, data.root / PARAMS_FILE)))
     for name in ("profile.json", "digest.json", "split/split.json"):
-        tracker.store(run, lesson.root / DATA_FOLDER / name, "data")
+        tracker.store(run, data.root / DATA_FOLDER / name, "data")
     with dvc_pipeline.open_dvc_pipeline(project.root) as stages:
         tracker.write(run, stages.lock_text(), dvc_pipeline.LOCK_FILE)
-    return replace(lesson, run_id=run)
+    return replace(data, run_id=run)
 
 
 def log_lap_summary(
-    lap: LapContext, lesson: TrainingData, found: SearchResult, held: HeldOutRecord, told: ModelEvaluation, fits: int
+    lap: LapContext,
+    data: TrainingData,
+    found: SearchResult,
+    held: HeldOutRecord,
+    evaluation: ModelEvaluation,
+    fits: int,
 ) -> dict[str, Any]:
     """Log what was found out, by how many fitted models; the part of it that every later command repeats."""
-    tracker, run = lap.project.tracker, lesson.run
+    tracker, run = lap.project.tracker, data.run
     metric = lap.project.settings.problem.headline
-    figures: dict[str, float | None] = {f"test_{name}": score.value for name, score in told.scores.items()}
-    for name, score in told.scores.items():
+    figures: dict[str, float | None] = {f"test_{name}": score.value for name, score in evaluation.scores.items()}
+    for name, score in evaluation.scores.items():
         figures |= {f"test_{name}_low": score.low, f"test_{name}_high": score.high}
     best, threshold = found.best, classification.get_threshold(held.model)
     chosen: dict[str, Any] = {"candidate": best.candidate, **{f"chosen.{k}": v for k, v in best.spec.params.items()}}
@@ -88,9 +87,12 @@ def log_lap_summary(
         run,
         params=chosen,
         metrics={**figures, "fits": float(fits)},
-        tags={"windvane.fit": told.diagnosis.name, "mlflow.note.content": _format_run_note(found, told, threshold)},
+        tags={
+            "windvane.fit": evaluation.diagnosis.name,
+            "mlflow.note.content": _format_run_note(found, evaluation, threshold),
+        },
     )
-    score = told.scores[metric]
+    score = evaluation.scores[metric]
     candidates = [
         asdict(CandidateSummary(r.candidate, r.validation.get(metric), r.train.get(metric), len(r.trials)))
         for r in found.results
@@ -100,14 +102,14 @@ def log_lap_summary(
         "chosen": best.candidate,
         "test": score.value,
         "interval": [score.low, score.high],
-        "fit": f"{told.diagnosis.name}: {told.diagnosis.because}. {told.diagnosis.adjust}",
+        "fit": f"{evaluation.diagnosis.name}: {evaluation.diagnosis.because}. {evaluation.diagnosis.adjust}",
     }
 
 
 def record_lap_verdict(
     lap: LapContext, challenger: Version, judged: Judged, move: Promotion | None, fits: int, steps: Mapping[str, float]
 ) -> LapOutcome:
-    """Record the verdict, with it the promotion that follows, and the end of the decision that the lap carries out; what to say.
+    """Record the verdict, with it the promotion that follows, and the end of the decision that the lap carries out; the message.
 
     move: the promotion; None: the challenger is refused, or serves already. fits: of models before the judgement, and steps:
     seconds by name, both for the outcome.
@@ -134,14 +136,8 @@ def record_lap_verdict(
         }
     )
     kept = {"outcome": outcome.to_json(), **verdict.to_json()}
-    judgement = GateJudgement(
-        challenger.version,
-        against,
-        fingerprint.hash_gate_settings(project.settings),
-        verdict.accepted,
-        kept,
-        now_timestamp(),
-    )
+    gate = fingerprint.hash_gate_settings(project.settings)
+    judgement = GateJudgement(challenger.version, against, gate, verdict.accepted, kept, now_timestamp())
     hit_failpoint("judge: decided")
     versions.record_judgement(engine, lap.lease, judgement, move, lap.id)
     hit_failpoint("judge: in the ledger")
@@ -151,41 +147,43 @@ def record_lap_verdict(
 def close_run(lap: LapContext, outcome: LapOutcome) -> None:
     """Close the challenger's run in MLflow with the verdict that the ledger has."""
     tracker = lap.project.tracker
-    tags = {
-        "windvane.verdict": outcome.verdict,
-        "windvane.reason": outcome.reason,
-        "windvane.version": str(outcome.version),
-    }
+    tags = {"verdict": outcome.verdict, "reason": outcome.reason, "version": str(outcome.version)}
     try:
-        tracker.log(outcome.run_id, tags=tags)
+        tracker.log(outcome.run_id, tags={f"windvane.{name}": value for name, value in tags.items()})
         tracker.end(outcome.run_id)
     except WindvaneError as e:  # the ledger has the verdict
-        lap.console.say(f"  note: the run in MLflow has no verdict: {e}")
+        lap.console.print(f"  note: the run in MLflow has no verdict: {e}")
     hit_failpoint("judge: told")
 
 
 def _make_decision_tags(lap: LapContext) -> dict[str, str]:
-    """The decision that this lap carries out, for whoever finds its run."""
+    """The decision that this lap carries out, for anyone who finds its run."""
     one = lap.decision
     if one is None:
         return {}
-    told = {"decision": one.id, "cause": one.reason, "remedy": one.remedy, "window": one.window}
+    tags = {"decision": one.id, "cause": one.reason, "remedy": one.remedy, "window": one.window}
     figures = {"gain_expected": one.gain, "cost": one.cost}
-    told |= {name: f"{value:.3g}" for name, value in figures.items() if value is not None}
-    return {f"windvane.{name}": value for name, value in told.items()}
+    tags |= {name: f"{value:.3g}" for name, value in figures.items() if value is not None}
+    return {f"windvane.{name}": value for name, value in tags.items()}
 
 
-def _format_run_note(found: SearchResult, told: ModelEvaluation, threshold: float | None) -> str:
+def _format_run_note(found: SearchResult, evaluation: ModelEvaluation, threshold: float | None) -> str:
     """The run's description, as MLflow shows it on top of its page."""
     best = found.best
-    score = told.scores[told.metric]
+    score = evaluation.scores[evaluation.metric]
+    threshold_note = []
+    if threshold is not None:
+        threshold_note.append(
+            f"Called positive from a probability of **{format_metric(threshold)}** on, where {best.spec.balance.threshold} is best "
+            "on folds of the rows that it was fitted on; a version refitted on newer rows has its own (`served.threshold`)."
+        )
     lines = [
-        f"**{best.candidate}** of {len(found.results)} candidates: test {told.metric} {format_metric(score.value)} "
+        f"**{best.candidate}** of {len(found.results)} candidates: test {evaluation.metric} {format_metric(score.value)} "
         f"(95 % {format_metric(score.low)} to {format_metric(score.high)})",
         "",
-        f"Fit: **{told.diagnosis.name}**. {told.diagnosis.because}. {told.diagnosis.adjust}",
+        f"Fit: **{evaluation.diagnosis.name}**. {evaluation.diagnosis.because}. {evaluation.diagnosis.adjust}",
         "",
-        *(_format_threshold_note(found, threshold) if threshold is not None else ()),
+        *threshold_note,
         *(f"Note: {note}." for note in found.notes),
         "",
         "Compare the candidates: select this run's children and press Compare. Plots are under Artifacts, `evaluation/`.",
@@ -193,38 +191,27 @@ def _format_run_note(found: SearchResult, told: ModelEvaluation, threshold: floa
     return "\n".join(lines)
 
 
-def _format_threshold_note(found: SearchResult, threshold: float) -> tuple[str, ...]:
-    return (
-        f"Called positive from a probability of **{format_metric(threshold)}** on, where {found.best.spec.balance.threshold} is best "
-        "on folds of the rows that it was fitted on; a version refitted on newer rows has its own (`served.threshold`).",
-    )
-
-
 def _read_git_state(lap: LapContext) -> tuple[str, str]:
     """The commit, and whether the tree was dirty; both empty without git. dvc.lock and the lap's own file do not count."""
     root = lap.project.root
 
-    def ask(*arguments: str) -> str:
+    def read_git(*arguments: str) -> str:
         try:
             done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    commit = ask("rev-parse", "HEAD")
+    commit = read_git("rev-parse", "HEAD")
     if not commit:
         return "", ""
     own = (":(exclude)dvc.lock", f":(exclude){STATE_FOLDER}")
-    return commit, str(bool(ask("status", "--porcelain", "--", ".", *own))).lower()
+    return commit, str(bool(read_git("status", "--porcelain", "--", ".", *own))).lower()
 
 
-def _flatten_settings(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names, as a person would say them."""
+def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names, as a person would write them."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= _flatten_settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-def _prefix_names(prefix: str, values: dict[str, str]) -> dict[str, str]:
-    return {f"{prefix}.{name}": value for name, value in values.items()}

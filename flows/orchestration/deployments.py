@@ -10,54 +10,63 @@ import os
 import sys
 import threading
 import time
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import httpx
+from cronsim import CronSim
+from sqlalchemy.exc import SQLAlchemyError
+
+from windvane.flows.monitoring import RETRAIN_EVENT, make_resource_id
 from windvane.flows.orchestration import libraries
-from windvane.flows.services.up import HEARTBEAT_FILE
-from windvane.monitoring.watch.event_clock import Clock, CronTicks, read_event_clock
+from windvane.flows.services.up_state import HEARTBEAT_FILE
+from windvane.ledger import predictions
+from windvane.monitoring.records import Clock
 from windvane.tasks.io import write_json
 from windvane.tasks.project import Project
 
-RETRAIN_EVENT = "windvane.retrain"
-# Seconds: between two looks of the runner for runs that are due, of a round at Prefect, at the ledger for what is owed, and at
-# the played clock.
-RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS, PENDING_LAP_INTERVAL_SECONDS, CLOCK_INTERVAL_SECONDS = (
-    2.0,
-    60.0,
-    10.0,
-    2.0,
-)
-# Flow runs at once: a lap and a look at a window, and one more of each that waits for its turn.
+# Between the runner's polls for due runs, rounds at Prefect, checks of the ledger for pending laps, and of the played clock.
+RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS = 2.0, 60.0
+PENDING_LAP_INTERVAL_SECONDS, CLOCK_INTERVAL_SECONDS = 10.0, 2.0
+# Flow runs at once: a lap and a check of a window, and one more of each that waits.
 MAX_CONCURRENT_RUNS = 4
 
 
-def make_resource_id(project: str) -> str:
-    """Whom an event is about."""
-    return f"windvane.project.{project}"
+def read_event_clock(project: Project, clock: Clock) -> datetime | None:
+    """Now, in UTC; by the events' clock the newest prediction's time, None before there is any.
 
-
-def emit_retrain_event(project: str, decision: str, reason: str) -> None:
-    """Tell Prefect that a decision to retrain stands in the ledger. Raises whatever keeps the event from being taken.
-
-    The environment must name the server before Prefect is imported (flows/orchestration/server.py), so this file imports it nowhere else.
+    Labels do not move it: one that comes without a time of its own has the wall's.
     """
-    from prefect.events import Event
-    from prefect.events.clients import get_events_client
+    if clock == "wall":
+        return datetime.now(UTC)
+    newest = predictions.find_newest_prediction_time(project.ledger, project.name)
+    return None if newest is None else datetime.fromisoformat(newest)
 
-    async def emit() -> None:
-        # Each event is acknowledged before this returns.
-        async with get_events_client(reconnection_attempts=1, checkpoint_every=1) as client:
-            about = {"prefect.resource.id": make_resource_id(project), "prefect.resource.name": project}
-            payload = {"decision": decision, "reason": reason, "cause": f"watch: {reason}"[:200]}
-            await client.emit(Event(event=RETRAIN_EVENT, resource=about, payload=payload))
 
-    asyncio.run(emit())
+class CronTicks:
+    """Schedules by the events' clock. However many ticks pass between two checks, one is due."""
+
+    def __init__(self, crons: Mapping[str, str | None]) -> None:
+        self._crons = {name: cron for name, cron in crons.items() if cron is not None}
+        self._before: dict[str, datetime] = {}
+
+    def due(self, now: datetime) -> tuple[str, ...]:
+        """The names whose schedule ticked since they were taken last; at the first check all of them."""
+        return tuple(
+            name
+            for name, cron in self._crons.items()
+            if name not in self._before or next(CronSim(cron, self._before[name])) <= now
+        )
+
+    def taken(self, name: str, now: datetime) -> None:
+        """What was due is being done."""
+        self._before[name] = now
 
 
 def make_deployments(project: Project, clock: Clock) -> list[Any]:
-    """The lap and the look at a window, under the project's name. With the events' clock the schedules are not Prefect's."""
+    """The lap and the check of a window, under the project's name. With the events' clock the schedules are not Prefect's."""
     from prefect.events import DeploymentEventTrigger
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
@@ -71,7 +80,7 @@ def make_deployments(project: Project, clock: Clock) -> list[Any]:
     schedule, name, root = project.settings.schedule, project.name, str(project.root)
     retrain = DeploymentEventTrigger(
         name=f"retrain {name}",
-        description="A decision to retrain, told by the watch, starts the lap that claims it.",
+        description="A decision to retrain, sent by monitoring, starts the lap that claims it.",
         expect={RETRAIN_EVENT},
         match={"prefect.resource.id": make_resource_id(name)},
         parameters={"decision": "{{ event.payload.decision }}", "cause": "{{ event.payload.cause }}"},
@@ -80,10 +89,10 @@ def make_deployments(project: Project, clock: Clock) -> list[Any]:
     lap = steps.lap.to_deployment(
         name, schedule=at(schedule.train), triggers=[retrain], parameters={"root": root}, **more
     )
-    look = scheduled_flows.monitor_flow.to_deployment(
+    deployment = scheduled_flows.monitor_flow.to_deployment(
         name, schedule=at(schedule.monitor), parameters={"root": root, "clock": clock}, **more
     )
-    return [lap, look]
+    return [lap, deployment]
 
 
 def run_schedules(project: Project, clock: Clock) -> None:
@@ -112,47 +121,36 @@ async def _run_prefect_runner(project: Project, clock: Clock, made: list[Any]) -
 
 
 def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) -> None:
-    """What is owed, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
+    """What is pending, and what Prefect shows that is not so; with the events' clock also, as it moves on, the ticks that have become due.
 
-    What does not answer now is asked again in the next round. Anything else ends this thread, and with it the signs of life.
+    What does not respond now is tried again in the next round. Anything else ends this thread, and with it the signs of life.
     """
-    import httpx
-    from sqlalchemy.exc import SQLAlchemyError
-
     from windvane.flows.orchestration import reconciliation
 
-    owed, due, asked = reconciliation.PendingLapStarter(project), 0.0, 0.0
+    starter, due, next_look = reconciliation.PendingLapStarter(project), 0.0, 0.0
     schedule = project.settings.schedule
     ticks = CronTicks({"lap": schedule.train, "monitor": schedule.monitor})
     while True:
         try:
-            if time.monotonic() >= asked:
-                asked = time.monotonic() + PENDING_LAP_INTERVAL_SECONDS
-                _write_heartbeat(project, owed.look())
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + PENDING_LAP_INTERVAL_SECONDS
+                _write_heartbeat(project, starter.poll())
             if time.monotonic() >= due:
                 due = time.monotonic() + RECONCILE_INTERVAL_SECONDS
                 reconciliation.reconcile_while_running(list(ids.values()))
             if clock == "events" and (now := read_event_clock(project, clock)) is not None:
-                _start_due_runs(ticks, now, ids)
+                for name in ticks.due(now):
+                    if not reconciliation.has_active_run(ids[name]):  # else it stays due
+                        ticks.taken(name, now)
+                        reconciliation.start_deployment_run(ids[name])
         except (httpx.HTTPError, SQLAlchemyError) as e:
-            print(f"windvane: asked again in a moment: {e}", file=sys.stderr, flush=True)
-            _write_heartbeat(project, f"asked again in a moment: {type(e).__name__}")
+            print(f"windvane: tried again in a moment: {e}", file=sys.stderr, flush=True)
+            _write_heartbeat(project, f"tried again in a moment: {type(e).__name__}")
         time.sleep(CLOCK_INTERVAL_SECONDS)
 
 
-def _start_due_runs(ticks: CronTicks, now: datetime, ids: dict[str, UUID]) -> None:
-    """Begin what is due; while an earlier run of it is under way, it stays due."""
-    from windvane.flows.orchestration import reconciliation
-
-    for name in ticks.due(now):
-        if not reconciliation.has_active_run(ids[name]):
-            ticks.taken(name, now)
-            reconciliation.start_deployment_run(ids[name])
-
-
-def _write_heartbeat(project: Project, said: str) -> None:
+def _write_heartbeat(project: Project, state: str) -> None:
     schedule = project.settings.schedule
     does = {"monitor": schedule.monitor or "not scheduled", "train": schedule.train or "not scheduled"}
-    write_json(
-        {"pid": os.getpid(), "at": time.time(), "does": does, "said": said}, project.home / "up" / HEARTBEAT_FILE
-    )
+    content = {"pid": os.getpid(), "at": time.time(), "does": does, "said": state}
+    write_json(content, project.home / "up" / HEARTBEAT_FILE)

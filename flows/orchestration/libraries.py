@@ -48,7 +48,7 @@ def flush_prefect_logs() -> None:
                 handler.flush()
 
 
-# What teaching needs in any case. Imported by one thread, before steps run side by side and would each begin to.
+# What training needs in any case. Imported by one thread, before steps run side by side and each import it.
 HEAVY_MODULES = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
 
 
@@ -64,7 +64,7 @@ def import_heavy_modules(project: Project, enough: Callable[[], bool] = lambda: 
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """For imports, of which nothing becomes garbage: looking for it again and again takes a quarter of their time."""
+    """For imports, of which nothing becomes garbage: searching for it again and again takes a quarter of their time."""
     on = gc.isenabled()
     gc.disable()
     try:

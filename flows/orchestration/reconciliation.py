@@ -39,7 +39,7 @@ def make_lap_tag(lap_id: str) -> str:
 def close_abandoned_laps(lap: LapContext) -> None:
     """Close what a killed lap left `running`, in Prefect, MLflow and the ledger, the ledger last."""
     for dead in laps.list_abandoned_laps(lap.project.ledger, lap.lease):
-        lap.console.say(
+        lap.console.print(
             f"  note: the lap that began {dead.started[:19]}Z was cut off; its runs are closed, its finished work is kept"
         )
         _mark_lap_crashed(dead)
@@ -48,7 +48,7 @@ def close_abandoned_laps(lap: LapContext) -> None:
 
 
 def mark_run_crashed(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
-    """Close a flow run that nobody runs any more, with its task runs."""
+    """Close a flow run that no process runs any more, with its task runs."""
     state = Crashed(message=why)
     for part in client.read_task_runs(flow_run_filter=_filter_run(run)):
         if part.state is None or not part.state.is_final():
@@ -86,7 +86,7 @@ def _filter_run(run: FlowRun) -> FlowRunFilter:
 
 # A run that a runner has taken begins within seconds, or never.
 PENDING_TIMEOUT = timedelta(minutes=1)
-# An event that was told becomes a lap within half a minute, or it is lost.
+# An event that was sent becomes a lap within half a minute, or it is lost.
 EVENT_TIMEOUT = timedelta(seconds=30)
 RUNS_PER_PAGE = 200
 
@@ -114,26 +114,26 @@ def reconcile_while_running(deployments: list[UUID]) -> None:
 
 
 def reschedule_run(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Put back a run that a runner took and never began: left alone, it would wait for ever."""
-    state = Scheduled(scheduled_time=run.expected_start_time, message="taken by a runner, and never begun: once more")
+    """Put back a run that a runner took and never started: left alone, it would wait for ever."""
+    state = Scheduled(scheduled_time=run.expected_start_time, message="taken by a runner, and never started: once more")
     client.set_flow_run_state(run.id, state, force=True)
 
 
 class PendingLapStarter:
-    """The decision to retrain that no living lap has claimed: told is not done. Its lap is started here, one at a time."""
+    """The decision to retrain that no living lap has claimed: notified is not done. Its lap is started here, one at a time."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._lap: subprocess.Popen[bytes] | None = None
 
-    def look(self) -> str:
-        """Start the lap that is owed, or give it up; what was done, in words."""
+    def poll(self) -> str:
+        """Start the pending lap, or give it up; what was done, in words."""
         engine, name = self._project.ledger, self._project.name
         if self._lap is not None and self._lap.poll() is None:
-            return f"process {self._lap.pid} runs the lap that was owed"
+            return f"process {self._lap.pid} runs the pending lap"
         entry = decisions.find_pending_retraining(engine, name)
         if entry is None:
-            return "nothing is owed"
+            return "nothing is pending"
         if entry.state == "claimed" and entry.token == laps.find_living_token(engine, name):
             return "a lap carries out what was decided"
         if datetime.now(UTC) - datetime.fromisoformat(entry.told or entry.recorded) < EVENT_TIMEOUT:
@@ -145,26 +145,19 @@ class PendingLapStarter:
         # It lives no longer than this process, and in a group of its own: it ends that group when it ends.
         command = [sys.executable, "-P", "-m", "windvane.flows.services.child_process", "lap", entry.id]
         self._lap = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        return f"process {self._lap.pid} began the lap that was owed"
+        return f"process {self._lap.pid} began the pending lap"
 
 
-def collapse_missed_runs(client: SyncPrefectClient, deployments: list[UUID]) -> int:
-    """Of a deployment's ticks that are due and not begun, leave the newest; how many were dropped."""
-    now, dropped = datetime.now(UTC), 0
+def collapse_missed_runs(client: SyncPrefectClient, deployments: list[UUID]) -> None:
+    """Of a deployment's ticks that are due and not started, leave the newest."""
+    now = datetime.now(UTC)
     for one in deployments:
-        late = [
-            run
-            for run in _read_flow_runs(client, [one], StateType.SCHEDULED)
-            if run.auto_scheduled and run.run_count == 0 and run.expected_start_time <= now
-        ]
+        runs = _read_flow_runs(client, [one], StateType.SCHEDULED)
+        late = [run for run in runs if run.auto_scheduled and run.run_count == 0 and run.expected_start_time <= now]
         late.sort(key=lambda run: run.expected_start_time)
         for run in late[:-1]:
-            state = Cancelled(
-                message=f"missed: the tick of {late[-1].expected_start_time:%Y-%m-%d %H:%M}Z stands for it"
-            )
+            state = Cancelled(message=f"missed: the tick of {late[-1].expected_start_time:%Y-%m-%d %H:%M}Z replaces it")
             client.set_flow_run_state(run.id, state, force=True)
-        dropped += len(late[:-1])
-    return dropped
 
 
 def has_active_run(deployment: UUID) -> bool:

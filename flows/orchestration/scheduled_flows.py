@@ -1,6 +1,4 @@
-"""Monitoring and batch scoring as Prefect flows, for schedules; `windvane monitor` and `windvane score` do the same
-without Prefect.
-"""
+"""Monitoring and batch scoring as Prefect flows, for schedules; `windvane monitor` and `windvane score` do the same without Prefect."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from windvane.flows import scoring
 from windvane.flows.monitoring import monitor_production
 from windvane.ledger import versions
-from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.records import Clock
 from windvane.tasks.console import Console
 from windvane.tasks.project import Project
 
@@ -25,19 +23,21 @@ def monitor_flow(root: str, clock: Clock = "wall") -> dict[str, Any]:
     if versions.find_last_promotion(project.ledger, project.name) is None:
         # A schedule runs from the first day on: that there is nothing to watch yet is no failure.
         return {"decision": "wait", "reason": f"{project.name} has no champion yet"}
-    told = monitor_production(project, Console(), clock=clock)
-    create_markdown_artifact(_format_summary(told), key="watch", description="What the watch saw, and what it decided")
-    return told
+    result = monitor_production(project, Console(), clock=clock)
+    create_markdown_artifact(
+        _format_summary(result), key="watch", description="What the watch saw, and what it decided"
+    )
+    return result
 
 
-def _format_summary(told: dict[str, Any]) -> str:
-    window, drift = told["window"], told["drift"]
-    lines = [f"## {told['decision']}: {told['diagnosis']}", "", told["reason"], ""]
+def _format_summary(result: dict[str, Any]) -> str:
+    window, drift = result["window"], result["drift"]
+    lines = [f"## {result['decision']}: {result['diagnosis']}", "", result["reason"], ""]
     if window["rows"]:
         moved = ", ".join(drift["columns"]) if drift["alarm"] else "no alarm"
         lines += [f"Window {window['from'][:10]} to {window['to'][:10]}, {window['rows']:,} rows; drift: {moved}.", ""]
-    if told["report"]:
-        lines.append(f"[Report]({Path(told['report']).resolve().as_uri()})")
+    if result["report"]:
+        lines.append(f"[Report]({Path(result['report']).resolve().as_uri()})")
     return "\n".join(lines)
 
 

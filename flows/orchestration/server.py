@@ -13,15 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 from filelock import FileLock
 
 from windvane.flows.services import up_state
@@ -33,7 +32,7 @@ from windvane.tasks import errors, io, process_environment
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import cache_folder
 
-PREFECT_DATABASE_FILE = "prefect.db"
+PREFECT_DATABASE_FILE, _DATABASE_LOCK_FILE = "prefect.db", "prefect.db.lock"
 # Names another database: then Prefect has that one, and this file none.
 _OTHER_DATABASE_VARIABLES = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
 
@@ -46,12 +45,11 @@ def prepare_prefect_database(home: Path) -> None:
     path = home / PREFECT_DATABASE_FILE
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _lock_database(home):
+        with FileLock(home / _DATABASE_LOCK_FILE):
             _set_damaged_aside(path)
             if sqlite_files.inspect_database(path) is None and _read_revision(find_prefect_template()) is not None:
-                sqlite_files.create_database(path, _from_template)
-    except _NoTemplate:
-        return
+                with suppress(_NoTemplate):
+                    sqlite_files.create_database(path, _from_template)
     except (OSError, sqlite3.Error) as e:
         if (known := errors.explain_disk_error(e, home)) is None:
             raise
@@ -63,7 +61,7 @@ def complete_prefect_database(home: Path) -> None:
     if any(name in os.environ for name in _OTHER_DATABASE_VARIABLES):
         return
     path = home / PREFECT_DATABASE_FILE
-    with _lock_database(home):
+    with FileLock(home / _DATABASE_LOCK_FILE):
         known = sqlite_files.inspect_database(path)
         if (
             known is not None
@@ -71,23 +69,23 @@ def complete_prefect_database(home: Path) -> None:
             and known.revision != _read_newest_migration()
         ):
             copy = sqlite_files.back_up_database(path, f"prefect-{version('prefect')}")
+
+            def upgrade(part: Path) -> None:
+                sqlite_files.vacuum_into(copy, part)
+                _migrate(part)
+
             try:
-                sqlite_files.create_database(path, lambda part: _upgrade_copy(copy, part))
-                said = f"{path} was brought to Prefect {version('prefect')}; as it was before: {copy}"
+                sqlite_files.create_database(path, upgrade)
+                note = f"{path} was brought to Prefect {version('prefect')}; as it was before: {copy}"
             except Exception as e:  # whatever a migration raises, such as that a newer Prefect wrote it
                 if errors.is_disk_full(e) or errors.is_access_denied(e):
                     raise
-                known, said = None, f"{path} cannot be brought to Prefect {version('prefect')}; it is kept as {copy}"
+                known, note = None, f"{path} cannot be brought to Prefect {version('prefect')}; it is kept as {copy}"
                 path.unlink()
-            print(said, file=sys.stderr, flush=True)
+            print(note, file=sys.stderr, flush=True)
         if known is None:
             sqlite_files.create_database(path, _migrate)
             sqlite_files.save_template(path, find_prefect_template())
-
-
-def _upgrade_copy(copy: Path, part: Path) -> None:
-    sqlite_files.vacuum_into(copy, part)
-    _migrate(part)
 
 
 def find_prefect_template() -> Path:
@@ -154,13 +152,8 @@ def _read_revision(database: Path) -> str | None:
     return None if known is None else known.revision
 
 
-def _lock_database(home: Path) -> FileLock:
-    return FileLock(home / f"{PREFECT_DATABASE_FILE}.lock")
-
-
 def check_prefect_access(url: str) -> None:
-    """Ask something that needs credentials, as a lap will, with those that Prefect itself finds. Raises InputError, Outage."""
-    import httpx
+    """Request something that needs credentials, as a lap will, with those that Prefect itself finds. Raises InputError, Outage."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -171,18 +164,18 @@ def check_prefect_access(url: str) -> None:
         if e.response.status_code in (401, 403):
             raise InputError(
                 f"PREFECT_API_URL: the Prefect server at {url} does not let this machine in ({e.response.status_code}). Set "
-                "PREFECT_API_AUTH_STRING (for Prefect Cloud PREFECT_API_KEY) to what it asks for"
+                "PREFECT_API_AUTH_STRING (for Prefect Cloud PREFECT_API_KEY) to what it requires"
             ) from None
         raise Outage(
-            f"PREFECT_API_URL: {url} answers {e.response.status_code}. Is it a Prefect API? Its address ends in /api"
+            f"PREFECT_API_URL: {url} responds with {e.response.status_code}. Is it a Prefect API? Its address ends in /api"
         ) from e
     except ValueError as e:  # no JSON, or another's
         raise Outage(
-            f"PREFECT_API_URL: what answers at {url} is no Prefect API. Correct the address: it ends in /api"
+            f"PREFECT_API_URL: what responds at {url} is no Prefect API. Correct the address: it ends in /api"
         ) from e
     except httpx.HTTPError as e:
         raise Outage(
-            f"PREFECT_API_URL: the Prefect server at {url} does not answer ({e}). Start it, or correct the address"
+            f"PREFECT_API_URL: the Prefect server at {url} does not respond ({e}). Start it, or correct the address"
         ) from e
 
 
@@ -191,7 +184,7 @@ BOOT_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 20
 # The only paths of Prefect's that need no secret: whether the server lives.
 OPEN_PREFECT_PATHS = ("/api/health", "/api/ready")
-# Sockets whose clients bring the secret in their first message and in no header. Prefect itself asks for it there.
+# Sockets whose clients send the secret in their first message and in no header. Prefect itself requires it there.
 SELF_AUTHENTICATING_PATHS = ("/api/events/out", "/api/logs/out")
 
 
@@ -205,9 +198,9 @@ class PrefectServer:
     credentials: Credentials | None = None
 
     def answers(self) -> bool:
-        """Whether the API is up. Raises Outage where another server answers than the one that should."""
+        """Whether the API is up. Raises Outage where another server responds than the one that should."""
         if self.credentials is None:
-            return is_prefect_healthy(self.url)
+            return is_url_ok(f"{self.url}/health")
         ours = auth_middleware.check_identity(self.url, self.credentials)
         if ours is False:
             raise Outage(
@@ -216,27 +209,21 @@ class PrefectServer:
         return ours is True
 
     def wait(self) -> None:
-        """Return once the API answers. Raises Outage when it died or never comes up."""
+        """Return once the API responds. Raises Outage when it died or never comes up."""
         deadline = time.monotonic() + BOOT_TIMEOUT_SECONDS
         while not self.answers():
             late = time.monotonic() > deadline
-            if self.process is not None:
-                if late or self.process.poll() is not None:
-                    if self.log is not None and (
-                        errors.has_no_room(self.log) or errors.log_reports_full_disk(self.log)
-                    ):
-                        raise errors.make_disk_full_error(self.log.parent)
-                    raise Outage(
-                        f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
-                    )
-            elif self.credentials is None:
+            if self.process is not None and (late or self.process.poll() is not None):
+                if self.log is not None and (errors.has_no_room(self.log) or errors.log_reports_full_disk(self.log)):
+                    raise errors.make_disk_full_error(self.log.parent)
                 raise Outage(
-                    f"PREFECT_API_URL: the Prefect server at {self.url} does not answer. Start it, or unset PREFECT_API_URL"
+                    f"the Prefect server did not start; its last words are in {self.log}. Run the command again"
                 )
-            elif late:
-                raise Outage(
-                    f"the Prefect server of `windvane up` at {self.url} does not answer. Start `windvane up` again"
-                )
+            where = f"at {self.url} does not respond"
+            if self.process is None and self.credentials is None:
+                raise Outage(f"PREFECT_API_URL: the Prefect server {where}. Start it, or unset PREFECT_API_URL")
+            if late:
+                raise Outage(f"the Prefect server of `windvane up` {where}. Start `windvane up` again")
             time.sleep(0.05)
 
 
@@ -251,15 +238,16 @@ def use_prefect_server(home: Path) -> Iterator[PrefectServer]:
     up = up_state.read_running_up(home.parent)
     own = up is not None and up.starts_prefect
     if shared and not (up is not None and own and shared == up.prefect):
-        # Somebody else's: it is asked with what the environment holds for it, never with the project's secret.
+        # A foreign server: it gets the environment's credentials, never the project's secret.
         yield PrefectServer(shared, None, None)
         return
     credentials = Credentials.of(home.parent)
     if up is not None and up.prefect is not None:
         # Two servers on one database would both keep its schedules.
-        with _set_environment(
+        environment = (
             make_prefect_environment(home, up.prefect, credentials) if own else {"PREFECT_API_URL": up.prefect}
-        ):
+        )
+        with _set_environment(environment):
             yield PrefectServer(up.prefect, None, None, credentials=credentials if own else None)
         return
     prepare_prefect_database(home)
@@ -267,24 +255,24 @@ def use_prefect_server(home: Path) -> Iterator[PrefectServer]:
     # The child binds nothing itself: with the socket open from the start the port cannot be taken meanwhile.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{auth_middleware.get_port(listener)}/api"
-        told = make_prefect_environment(home, url, credentials)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        environment = make_prefect_environment(home, url, credentials)
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "windvane.flows.orchestration.server", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
-                env={**os.environ, **told},
+                env={**os.environ, **environment},
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
     try:
-        with _set_environment(told):
+        with _set_environment(environment):
             yield PrefectServer(url, process, log, credentials)
     finally:
         assert process.stdin is not None
-        process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: nobody has to wait for that
+        process.stdin.close()  # it ends by itself, within STOP_SECONDS at the most: no need to wait for that
 
 
 @contextmanager
@@ -299,7 +287,7 @@ def _set_environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def make_prefect_environment(home: Path, url: str, credentials: Credentials) -> Mapping[str, str]:
-    """What Prefect reads at its import, in the server and in whoever uses it. Holds the secret: never for a command line."""
+    """What Prefect reads at its import, in the server and in its clients. Holds the secret: never for a command line."""
     page, home = url.removesuffix("/api"), home.resolve()
     return {
         "PREFECT_HOME": str(home),
@@ -311,23 +299,17 @@ def make_prefect_environment(home: Path, url: str, credentials: Credentials) -> 
         "PREFECT_API_AUTH_STRING": credentials.basic,
         "PREFECT_SERVER_API_AUTH_STRING": credentials.basic,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{page},{page.replace('127.0.0.1', 'localhost')}",
-        # Where the address is missing, an error is better than a server that nobody knows of.
+        # Where the address is missing, an error is better than a server that is not found.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         **process_environment.TELEMETRY_OFF,
     }
 
 
-def is_prefect_healthy(url: str) -> bool:
-    """Whether somebody else's API answers."""
-    return is_url_ok(f"{url}/health")
-
-
 def is_url_ok(url: str) -> bool:
-    """Whether a GET is answered with 200. Nothing of the project's is sent."""
+    """Whether a GET returns 200. Nothing of the project's is sent."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+        return httpx.get(url, timeout=5, follow_redirects=True).status_code == 200
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
 
@@ -346,10 +328,10 @@ def guard_prefect_app(app: AsgiApp, home: Path, port: int) -> AsgiApp:
 
 
 def _without_login(app: AsgiApp, credentials: Credentials) -> AsgiApp:
-    """Prefect's own check must not ask a person again whom the guard has let in.
+    """Prefect's own check must not require another login of a person whom the guard has let in.
 
-    Its page asks /ui-settings whether to show a login form, and where the API is: under the name by which the page was opened. A socket's
-    first message gets the secret, which a page does not have.
+    Its page requests /ui-settings whether to show a login form, and where the API is: under the name by which the page was
+    opened. A socket's first message gets the secret, which a page does not have.
     """
 
     async def asked_once(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
@@ -412,9 +394,7 @@ def serve_prefect(descriptor: int) -> None:
     from prefect.server.api.server import create_app
 
     complete_prefect_database(home)
-    server = auth_middleware.make_uvicorn_server(
-        guard_prefect_app(create_app(), home, auth_middleware.get_port(listener))
-    )
+    server = auth_middleware.make_uvicorn_server(guard_prefect_app(create_app(), home, listener.getsockname()[1]))
 
     def follow_parent() -> None:
         sys.stdin.buffer.read()

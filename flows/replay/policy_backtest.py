@@ -1,6 +1,4 @@
-"""`windvane backtest`: what each retraining policy would have cost on the project's own table, which to use, as tables
-and a picture.
-"""
+"""`windvane backtest`: what each retraining policy would have cost on the project's own table, and which to use."""
 
 from __future__ import annotations
 
@@ -9,29 +7,29 @@ import math
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from windvane.ledger import versions
 from windvane.ledger.database import to_timestamp
 from windvane.monitoring.history import backtest, loss_matrix
 from windvane.monitoring.history.backtest import AlarmsByPolicy, BacktestResult, PolicyResult, WindowLengthResult
+from windvane.monitoring.history.loss_matrix import LossMatrix, WindowedTable
+from windvane.monitoring.history.simulation import PolicySimulation
+from windvane.monitoring.watch.production import read_source_table
 from windvane.tasks import io
 from windvane.tasks.console import Console, format_table
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
-from windvane.tasks.settings.project_params import PARAMS_FILE
+from windvane.tasks.settings.project_params import PARAMS_FILE, Settings
 from windvane.tasks.sources import fetch
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.monitoring.history.loss_matrix import LossMatrix, WindowedTable
-    from windvane.monitoring.history.simulation import PolicySimulation
-    from windvane.tasks.settings.project_params import Settings
 
 
 def select_recommended_results(found: BacktestResult) -> list[PolicyResult]:
@@ -40,14 +38,10 @@ def select_recommended_results(found: BacktestResult) -> list[PolicyResult]:
 
 
 def print_backtest_result(
-    tried: tuple[WindowLengthResult, ...],
-    best: WindowLengthResult,
-    spec: ModelConfiguration,
-    count: int,
-    console: Console,
+    tried: tuple[WindowLengthResult, ...], best: WindowLengthResult, candidate: str, count: int, console: Console
 ) -> None:
     """The figures, then what to use."""
-    asked = tried[0]
+    job, chosen = tried[0], best.found.recommended
     lines = [
         {
             "policy": r.name,
@@ -59,33 +53,25 @@ def print_backtest_result(
             "later": round(r.reported_on, 3),
             "95 %": "" if r.low is None else f"{r.low:.2f} to {r.high:.2f}",
         }
-        for r in asked.found.results
+        for r in job.found.results
     ]
-    console.say(
-        f"  {count} windows of {asked.window} played with {spec.candidate}, loss and total per window; a lap costs "
-        f"{asked.cost:g} of them"
-    )
-    console.say(format_table(lines))
-    console.say(
-        "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)"
-    )
-    console.say("  by windows of:")
-    console.say(
-        format_table(
-            [
-                {
-                    "window": one.window,
-                    "policy": one.found.recommended.name,
-                    "history": one.found.recommended.history,
-                    "total, where it chose": one.found.recommended.rate,
-                    "later": round(one.found.recommended.reported_on, 3),
-                }
-                for one in tried
-            ]
-        )
-    )
-    chosen = best.found.recommended
-    console.say(
+    lengths = [
+        {
+            "window": one.window,
+            "policy": one.found.recommended.name,
+            "history": one.found.recommended.history,
+            "total, where it chose": one.found.recommended.rate,
+            "later": round(one.found.recommended.reported_on, 3),
+        }
+        for one in tried
+    ]
+    console.print(
+        f"  {count} windows of {job.window} played with {candidate}, loss and total per window; a lap costs "
+        f"{job.cost:g} of them\n"
+        f"{format_table(lines)}\n"
+        "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)\n"
+        "  by windows of:\n"
+        f"{format_table(lengths)}\n"
         f"  use: retrain.policy {chosen.name}, retrain.cost {best.cost:g}, retrain.history {chosen.history}, "
         f"monitor.window {best.window}"
     )
@@ -95,17 +81,14 @@ def draw_backtest_result(found: BacktestResult, starts: tuple[str, ...], first: 
     """Loss over the windows from `first` on, which begin at `starts`: never retrained, and under the recommended policy (regret, where
     that is never) with its retrainings.
     """
-    from matplotlib.figure import Figure
-
     played = {r.name: r for r in select_recommended_results(found)}
     shown = played["regret" if found.recommended.name == "never" else found.recommended.name]
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure, at = Figure(figsize=(10, 4), layout="constrained"), range(len(starts))
     axes = figure.subplots()
-    at = range(len(starts))
     axes.plot(at, played["never"].played.by_window, color="0.6", label="never retrained")
     axes.plot(at, shown.played.by_window, color="tab:blue", label=f"{shown.name}, {shown.history}")
-    marks = [w - first for w in shown.played.retrained]
-    axes.plot(marks, [shown.played.by_window[m] for m in marks], "v", color="tab:red", label="retrained")
+    retrained_at = [w - first for w in shown.played.retrained]
+    axes.plot(retrained_at, [shown.played.by_window[m] for m in retrained_at], "v", color="tab:red", label="retrained")
     ticks = list(at)[:: max(1, len(starts) // 8)]
     axes.set_xticks(ticks, [starts[t][:10] for t in ticks])
     axes.set(ylabel="mean loss of a window", ylim=(0, None))
@@ -114,7 +97,7 @@ def draw_backtest_result(found: BacktestResult, starts: tuple[str, ...], first: 
     io.write_whole(path, lambda part: figure.savefig(part, dpi=120, format="png"))
 
 
-# Taught where no champion says with what: strong at its defaults on most tables.
+# Trained where no champion sets it: strong at its defaults on most tables.
 DEFAULT_MODEL_SPEC = ModelConfiguration("boosting", {})
 BACKTEST_PICTURE = STATE_FOLDER / "history" / "backtest.png"
 
@@ -126,7 +109,6 @@ def backtest_table(
     delay: int | None,
     apply: bool,
     drift: bool,
-    cores: int,
     console: Console,
 ) -> dict[str, Any]:
     """Play the table's history; what is None is taken from params.yaml. Fits are kept in .windvane/history, beside the picture.
@@ -137,58 +119,45 @@ def backtest_table(
     settings = project.settings
     window = str(settings.monitor.window) if window is None else window
     cost = settings.retrain.cost if cost is None else cost
-    if cost == 0:
-        raise InputError("retrain.cost: 0 makes every retraining free, and there is nothing to weigh. Name --cost")
-    if settings.problem.time is None:
-        raise InputError("problem.time: a history needs an order. Name the column that says when a row was observed")
+    time_column = check_history_settings(settings, cost)
     champion = versions.find_champion(project.ledger, project.name)
-    spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts["spec"])
-    cut = loss_matrix.cut_into_windows(_read_labelled_rows(project), settings.problem.time, window)
+    spec = DEFAULT_MODEL_SPEC if champion is None else ModelConfiguration.from_json(champion.facts.spec)
+    rows = read_history_table(project)
+    rows = rows[rows[settings.problem.target].notna()].drop(columns=table_io.ROW_KEY, errors="ignore")
+    cut = loss_matrix.cut_into_windows(rows, time_column, window)
     first = loss_matrix.find_first_window(cut.count)
     delay = _count_delay_windows(cut, settings.monitor.delay) if delay is None else delay
     built: dict[str, LossMatrix] = {}
     ringing: dict[str, AlarmsByPolicy] = {}
     for history in _list_histories(settings, spec, first):
-        asked = loss_matrix.make_matrix_job(cut, settings, spec, window, history)
+        job = loss_matrix.make_matrix_job(cut, settings, spec, window, history)
         built[history] = loss_matrix.build_loss_matrix(
-            asked,
+            job,
             project.home / "history",
-            cores,
+            count_cores(),
             lambda done, of, history=history: console.working(f"{history}: {done} of {of} models"),  # type: ignore[misc]
         )
-        ringing[history] = _compute_alarms(asked, project, console) if drift else {}
-    tried = backtest.compare_window_lengths(
-        built, cut, window, cost, time=settings.problem.time, delay=delay, alarms=ringing
-    )
+        ringing[history] = _compute_alarms(job, project, console) if drift else {}
+    tried = backtest.compare_window_lengths(built, cut, window, cost, time=time_column, delay=delay, alarms=ringing)
     best = backtest.choose_window_length(tried)
-    # The picture is of the windows that were asked for, whichever are recommended.
+    # The picture is of the windows that were requested, whichever are recommended.
     draw_backtest_result(tried[0].found, cut.starts[first:], first, project.root / BACKTEST_PICTURE)
-    print_backtest_result(tried, best, spec, cut.count - first, console)
-    console.say(f"  look: {BACKTEST_PICTURE}")
+    print_backtest_result(tried, best, spec.candidate, cut.count - first, console)
+    console.print(f"  picture: {BACKTEST_PICTURE}")
     content = _make_backtest_result(tried[0], best, cut.count - first)
     if apply:
         content["applied"] = _apply_recommendation(project.root / PARAMS_FILE, content["recommended"], console)
     return {**content, "seconds": round(time.monotonic() - began, 2)}
 
 
-def _compute_alarms(asked: loss_matrix.MatrixJob, project: Project, console: Console) -> AlarmsByPolicy:
-    """The project's own drift alarm, by its name in retrain.policy, and Evidently's preset; remembered beside the fits."""
-    from windvane.monitoring.history import backtest
-
-    folder = project.home / "history"
-    level = project.settings.monitor.false_alarms
-
-    def working() -> None:
-        console.working("drift alarms")
-
-    return {
-        "drift": backtest.make_calibrated_alarm(asked, level, folder / "drift.json", working),
-        "evidently's preset": backtest.make_preset_alarm(asked, folder / "preset.json", working),
-    }
+def _compute_alarms(job: loss_matrix.MatrixJob, project: Project, console: Console) -> AlarmsByPolicy:
+    """The project's own drift alarm, by its name in retrain.policy; remembered beside the fits."""
+    level, kept = project.settings.monitor.false_alarms, project.home / "history" / "drift.json"
+    return {"drift": backtest.make_calibrated_alarm(job, level, kept, lambda: console.working("drift alarms"))}
 
 
 def _list_histories(settings: Settings, spec: ModelConfiguration, first: int) -> list[str]:
-    """All rows, the last windows, and both, where a lap can be taught so: as many windows as the first quarter has, in whole dozens
+    """All rows, the last windows, and both, where a lap can be trained so: as many windows as the first quarter has, in whole dozens
     if there are, so that longer windows hold them too.
     """
     whole = first - first % 12 if first >= 12 else first
@@ -203,20 +172,27 @@ def _apply_recommendation(path: Path, chosen: dict[str, Any], console: Console) 
     keys = {f"retrain.{name}": chosen[name] for name in ("policy", "cost", "history")}
     changed = yaml_files.edit_params(path, {**keys, "monitor.window": window})
     for key, (before, now) in changed.items():
-        console.say(f"  {path.name}: {key} is {now} now ({'not there' if before is None else before} before)")
+        console.print(f"  {path.name}: {key} is {now} now ({'not there' if before is None else before} before)")
     if not changed:
-        console.say(f"  {path.name}: says so already; nothing changed")
+        console.print(f"  {path.name}: has these values already; nothing changed")
     return {key: list(values) for key, values in changed.items()}
 
 
-def _read_labelled_rows(project: Project) -> pd.DataFrame:
-    """The labelled rows of data.source, as a lap reads them."""
-    settings = project.settings
-    fetch.fetch_source(project.root, settings.data, settings.problem.id)
-    with ingestion.open_scratch_folder(project.root) as folder:
-        ingestion.write_table(project.root, settings, folder / "table.parquet", folder)
-        frame = io.read_parquet(folder / "table.parquet")
-    return frame[frame[settings.problem.target].notna()].drop(columns=io.ROW_KEY, errors="ignore")
+def read_history_table(project: Project) -> pd.DataFrame:
+    """The rows of data.source, fetched and read as a lap does it."""
+    fetch.fetch_source(project.root, project.settings.data, project.settings.problem.id)
+    return read_source_table(project)
+
+
+def check_history_settings(settings: Settings, cost: float) -> str:
+    """The column of time. Raises InputError where a history has no order, or its retrainings no price."""
+    if settings.problem.time is None:
+        raise InputError(
+            "problem.time: a history needs an order. Name the column that has the time at which a row was observed"
+        )
+    if cost == 0:
+        raise InputError("retrain.cost: 0 makes every retraining free, and there is nothing to weigh. Name --cost")
+    return settings.problem.time
 
 
 def _count_delay_windows(cut: WindowedTable, late: timedelta) -> int:
@@ -228,7 +204,7 @@ def _count_delay_windows(cut: WindowedTable, late: timedelta) -> int:
     return math.ceil(late / usual) if usual else 0
 
 
-def _make_backtest_result(asked: WindowLengthResult, best: WindowLengthResult, count: int) -> dict[str, Any]:
+def _make_backtest_result(job: WindowLengthResult, best: WindowLengthResult, count: int) -> dict[str, Any]:
     chosen = best.found.recommended
     return {
         "windows": count,
@@ -237,9 +213,9 @@ def _make_backtest_result(asked: WindowLengthResult, best: WindowLengthResult, c
                 **_make_figures(r.played),
                 "ratio": {"chosen on": r.chosen_on, "reported on": r.reported_on, "low": r.low, "high": r.high},
             }
-            for r in select_recommended_results(asked.found)
+            for r in select_recommended_results(job.found)
         },
-        "oracle": _make_figures(asked.found.oracle[asked.found.recommended.history]),
+        "oracle": _make_figures(job.found.oracle[job.found.recommended.history]),
         "recommended": {"policy": chosen.name, "history": chosen.history, "cost": best.cost, "window": best.window},
         "picture": BACKTEST_PICTURE.as_posix(),
     }

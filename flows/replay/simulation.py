@@ -1,5 +1,5 @@
-"""A simulated project and its laps: what was known at a moment of the table's history, with a ledger that is deleted
-afterwards. A simulated lap uses the rows, fits and gate of a real one, without DVC, MLflow or Prefect.
+"""A simulated project: what was known at a moment of the table's history, with a ledger that is deleted afterwards. Its laps
+use the rows, fits and gate of real ones, without DVC, MLflow or Prefect.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import polars as pl
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from windvane.flows import model_promotion, training
-from windvane.flows.lap import data_steps, gate_step, model_steps, run_records
+from windvane.flows.lap import data_steps, gate_step, model_steps, push_step, run_records
 from windvane.flows.lap.context import (
+    DirectRunner,
     LapContext,
-    LapDepth,
     claim_lap_decision,
     clear,
     compute_fingerprint,
     find_unchanged_outcome,
     finish_lap,
     make_no_new_rows_outcome,
+    run_fetch_step,
 )
 from windvane.flows.lap.gate_step import Judged
 from windvane.flows.lap.model_steps import (
@@ -32,52 +37,42 @@ from windvane.flows.lap.model_steps import (
     Evaluated,
     TrainingData,
     choose_refit_spec,
-    count_cores,
     join_training_rows,
 )
-from windvane.flows.lap.step_runner import Direct
 from windvane.flows.orchestration import libraries
 from windvane.ledger import database, decisions, versions
 from windvane.ledger.database import now_timestamp
 from windvane.ledger.decisions import DecisionRecord
 from windvane.ledger.laps import Lease
-from windvane.ledger.versions import Promotion, Version
-from windvane.monitoring.history.arrivals import RowArrivals
+from windvane.ledger.versions import Promotion, Version, VersionFacts
+from windvane.monitoring import window_frames
+from windvane.monitoring.history.loss_matrix import RowArrivals
 from windvane.monitoring.history.replay_report import LapEnding
-from windvane.monitoring.watch.production import Production, WindowCount, hash_window_state
+from windvane.monitoring.records import LapDepth
+from windvane.monitoring.watch.production import Production, WindowCount, count_source_rows
 from windvane.monitoring.watch.windows import WindowSpan
-from windvane.tasks import io
 from windvane.tasks.console import Console, SilentConsole
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_evaluation
+from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
-from windvane.tasks.ingest import ingestion
-from windvane.tasks.io import ROW_KEY
+from windvane.tasks.ingest.table_io import ROW_KEY
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
-from windvane.tasks.search import model_search as searching
-from windvane.tasks.sources import fetch
+from windvane.tasks.search import model_search
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.sources.fetch import FetchResult
-from windvane.tasks.split import data_split as splitting
-from windvane.tasks.split import strategies, time_windows
-from windvane.tasks.split import strategies as parting
+from windvane.tasks.split import data_split, strategies, time_windows
 from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.evaluation.model_evaluation import HeldOutRecord
-    from windvane.tasks.settings.project_params import Settings
-
 
 class SimulatedProject(Project):
-    """A project whose present is `now`, which whoever plays moves on. Its models and records live in memory."""
+    """A project whose present is `now`, which the player moves on. Its models and records live in memory."""
 
     def __init__(self, project: Project, settings: Settings, stream: RowArrivals, folder: Path) -> None:
         super().__init__(project.root, settings)
@@ -92,7 +87,7 @@ class SimulatedProject(Project):
 
     @cached_property
     def ledger(self) -> sa.Engine:
-        """A ledger like any other, but for one thing: whatever becomes of it, nobody waits for the disk."""
+        """A ledger like any other, but for one thing: it never waits for the disk."""
         engine = database.connect_ledger(f"sqlite:///{self.home / 'ledger.db'}")
         engine.dispose()
         sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
@@ -113,48 +108,33 @@ class SimulatedProject(Project):
 
     def champion(self) -> tuple[Version, Promotion]:
         """Which version serves, and how it came to."""
-        champion, promotion = (
-            versions.find_champion(self.ledger, self.name),
-            versions.find_last_promotion(self.ledger, self.name),
-        )
+        champion = versions.find_champion(self.ledger, self.name)
+        promotion = versions.find_last_promotion(self.ledger, self.name)
         assert champion is not None
         assert promotion is not None
         return champion, promotion
 
     def answered(self, version: Version, place: WindowSpan) -> pd.DataFrame:
-        """A window's rows with what a version says of them, and with their labels, whenever these come."""
-        from windvane.monitoring import window_frames
-        from windvane.tasks.models.problem_types import definitions
-
+        """A window's rows with a version's predictions, and with their labels, whenever these come."""
         key = (version.version, place.start, place.end)
         if key not in self._answered:
-            rows, kind = (
-                self.stream.rows.iloc[self.stream.between(place.start, place.end)],
-                definitions.load_problem_type(self.settings.problem.kind),
-            )
+            rows = self.stream.rows.iloc[self.stream.between(place.start, place.end)]
             record, columns = self.reference(version)[0], window_frames.read_version_columns(version.facts, ())
-            self._answered[key] = window_frames.build_source_frame(rows, columns, record, kind, self.model(version))
+            kind, model = definitions.load_problem_type(self.settings.problem.kind), self.model(version)
+            self._answered[key] = window_frames.build_source_frame(rows, columns, record, kind, model)
         return self._answered[key]
 
     def loss(self, version: Version, place: WindowSpan) -> float:
         """A version's mean loss on a window's labelled rows; NaN without any."""
-        from windvane.monitoring import window_frames
-        from windvane.tasks.models.problem_types import definitions
-
         problem, frame = self.settings.problem, self.answered(version, place)
         frame = frame[window_frames.mask_labelled(frame, problem.target)]
         if not len(frame):
             return float("nan")
-        return float(
-            window_frames.compute_frame_losses(
-                frame, self.record(version), definitions.load_problem_type(problem.kind), problem
-            ).mean()
-        )
+        kind = definitions.load_problem_type(problem.kind)
+        return float(window_frames.compute_frame_losses(frame, self.record(version), kind, problem).mean())
 
     def reference(self, version: Version) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """A version's record as looks want it, and the rows from before it."""
-        from windvane.monitoring import window_frames
-
+        """A version's record as checks need it, and the rows from before it."""
         if version.version not in self._references:
             columns, time = window_frames.read_version_columns(version.facts, ()), str(self.settings.problem.time)
             record = window_frames.read_like_record(self.record(version), columns)
@@ -165,11 +145,11 @@ class SimulatedProject(Project):
 
 
 class SimulatedProduction(Production):
-    """What production looks like at the rehearsal's present. Windows are looked at once they are over: of the looks at an open
+    """What production looks like at the simulation's present. Windows are checked once they are over: of the checks of an open
     one, which production has spent half of its false alarms on by then, none is played.
     """
 
-    looked = 1
+    checked = 1
     measured_by_evidently = False
 
     def __init__(self, past: SimulatedProject, console: Console) -> None:
@@ -178,7 +158,7 @@ class SimulatedProduction(Production):
 
     @cached_property
     def now(self) -> str:
-        """The rehearsal's present."""
+        """The simulation's present."""
         return self._past.now
 
     @cached_property
@@ -192,17 +172,13 @@ class SimulatedProduction(Production):
 
     def count(self, place: WindowSpan) -> WindowCount:
         """How many rows a window has, and how many of them a label by now."""
-        at, (_, known) = self._past.stream.between(place.start, place.end), self._past.stream.known_at(self.now)
-        truth = self._past.stream.rows[self.project.settings.problem.target].iloc[
-            at.start : min(at.stop, max(known, at.start))
-        ]
-        rows, labelled = at.stop - at.start, int(truth.notna().sum())
-        return WindowCount(place, "source", rows, labelled, hash_window_state(place, "source", rows, labelled))
+        stream = self._past.stream
+        at, (_, known) = stream.between(place.start, place.end), stream.known_at(self.now)
+        truth = stream.rows[self.project.settings.problem.target].iloc[at.start : min(at.stop, max(known, at.start))]
+        return count_source_rows(place, at.stop - at.start, int(truth.notna().sum()))
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
-        """A window's rows with the champion's answers, and the labels that have come."""
-        import numpy as np
-
+        """A window's rows with the champion's predictions, and the labels that have come."""
         frame, problem = self._past.answered(self.champion, count.place), self.project.settings.problem
         start = self._past.stream.between(count.place.start, count.place.end).start
         come = np.arange(start, start + len(frame)) < self._past.stream.known_at(self.now)[1]
@@ -226,14 +202,6 @@ class SimulatedProduction(Production):
         return self._past.reference(self.champion)[1]
 
 
-def read_history_table(project: Project) -> pd.DataFrame:
-    """The rows of data.source, as a lap reads them."""
-    fetch.fetch_source(project.root, project.settings.data, project.settings.problem.id)
-    with ingestion.open_scratch_folder(project.root) as folder:
-        ingestion.write_table(project.root, project.settings, folder / "table.parquet", folder)
-        return io.read_parquet(folder / "table.parquet")
-
-
 @dataclass(frozen=True)
 class SimulatedLapResult:
     """What a lap came to, why, how many models were fitted, and by which share its model was better where it was judged."""
@@ -245,44 +213,41 @@ class SimulatedLapResult:
 
 
 def run_simulated_lap(
-    past: SimulatedProject, lease: Lease, owed: DecisionRecord | None, depth: LapDepth, first: ModelConfiguration
+    past: SimulatedProject, lease: Lease, pending: DecisionRecord | None, depth: LapDepth, first: ModelConfiguration
 ) -> SimulatedLapResult:
-    """Train on what is known at the rehearsal's present, judge, and promote or refuse. `owed`: what it carries out; None: the
+    """Train on what is known at the simulation's present, judge, and promote or refuse. `pending`: what it carries out; None: the
     first lap of all, whose configuration is `first` unless it searches.
     """
-    one: LapContext | None = LapContext(past, lease, "replay", depth, SilentConsole())
-    if owed is not None:
-        decisions.record_announcement(past.ledger, owed.id)
-        one = claim_lap_decision(one, owed.id) if one is not None else None
+    lap = LapContext(past, lease, "replay", depth, SilentConsole())
+    one: LapContext | None = lap
+    if pending is not None:
+        decisions.record_announcement(past.ledger, pending.id)
+        one = claim_lap_decision(lap, pending.id)
     assert one is not None
     one = replace(one, depth=depth, on_record=True)
     try:
-        outcome = training.run_lap(one, Direct(_Steps(past, first).instead()))
+        outcome = training.run_lap(one, DirectRunner(_Steps(past, first).instead()))
     except InputError as e:  # as in a real lap: what was decided ends here
         decisions.finish_claimed_decision(past.ledger, lease, one.id, "skipped", f"the lap stopped: {e}")
-        if owed is None:
+        if pending is None:
             raise
         return SimulatedLapResult("skipped", f"the lap stopped: {e}")
     finally:
         past.work.clear()
     if outcome.verdict == "unchanged":
         return SimulatedLapResult("skipped", outcome.reason)
-    judged = versions.find_judgement(
-        past.ledger, past.name, outcome.version, fingerprint.hash_gate_settings(past.settings)
-    )
+    gate = fingerprint.hash_gate_settings(past.settings)
+    judged = versions.find_judgement(past.ledger, past.name, outcome.version, gate)
     assert judged is not None
-    verdict = judged.verdict
-    better = (
-        None
-        if verdict["too_few"] or not verdict["reference"]
-        else (verdict["difference"] or 0.0) / verdict["reference"]
-    )
+    verdict, better = judged.verdict, None
+    if verdict["reference"] and not verdict["too_few"]:
+        better = (verdict["difference"] or 0.0) / verdict["reference"]
     return SimulatedLapResult("promoted" if judged.accepted else "refused", verdict["reason"], outcome.fits, better)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _SimulatedTraining(TrainingData):
-    """With the rows that judge, all that train the model that would serve, and all that have a label."""
+    """With the test rows, all that train the model that would serve, and all that have a label."""
 
     test: pd.DataFrame
     final: pd.DataFrame
@@ -299,7 +264,7 @@ class _Built:
 
 @dataclass(frozen=True)
 class _Steps:
-    """The stand-ins. What a real lap keeps in files, in the work folder and in MLflow, the rehearsal keeps in memory."""
+    """The stand-ins. What a real lap keeps in files, in the work folder and in MLflow, the simulated project keeps in memory."""
 
     past: SimulatedProject
     first: ModelConfiguration
@@ -312,56 +277,54 @@ class _Steps:
             data_steps.run_ingest_step,
             data_steps.run_validate_step,
             libraries.import_heavy_modules,
-            model_promotion.registered,
+            model_promotion.find_known_version,
             model_steps.run_inspect_step,
             model_steps.run_smoke_step,
             model_steps.run_explain_step,
             run_records.close_run,
             model_promotion.run_promote_step,
-            data_steps.run_push_step,
+            push_step.run_push_step,
         )
         return {
             **dict.fromkeys(idle, _nothing),
-            data_steps.run_fetch_step: lambda *_: FetchResult(False, 0, 0, None),
+            run_fetch_step: lambda *_: FetchResult(False, 0, 0, None),
             data_steps.run_split_step: lambda _: "",
             data_steps.find_no_new_rows_outcome: self.nothing_to_learn,
             compute_fingerprint: self.fingerprint,
-            model_steps.load_training_data: self.lesson,
-            run_records.start_lap_run: lambda _, lesson: lesson,
-            model_steps.tester: nullcontext,
+            model_steps.load_training_data: self.data,
+            run_records.start_lap_run: lambda _, data: data,
+            model_steps.start_smoke_tester: nullcontext,
             model_steps.run_search_step: self.search,
             model_steps.run_evaluate_step: self.evaluate,
-            model_steps.run_build_step: lambda _lap, _lesson, _spec, held: _Built(held),
+            model_steps.run_build_step: lambda _lap, _data, _spec, held: _Built(held),
             run_records.log_lap_summary: _summary,
             model_promotion.run_register_step: self.register,
             gate_step.run_judge_step: self.judge,
             run_records.record_lap_verdict: run_records.record_lap_verdict,
-            clear: lambda _, mark: self.past.work.pop(mark),
+            clear: lambda _, hashed: self.past.work.pop(hashed),
             finish_lap: _finish,
         }
 
     def nothing_to_learn(self, lap: LapContext) -> LapOutcome | None:
         """The end of a lap where no row is new to the champion; else None."""
         rows, champion = self.past.learned()[1], versions.find_champion(self.past.ledger, self.past.name)
-        if champion is None or len(rows) > champion.facts["rows"]:
+        if champion is None or len(rows) > champion.facts.rows:
             return None
-        until = str(splitting.find_trained_until(rows, self.past.settings))
-        return make_no_new_rows_outcome(lap, champion) if until <= str(champion.facts["taught_until"]) else None
+        until = str(data_split.find_trained_until(rows, self.past.settings))
+        return make_no_new_rows_outcome(lap, champion) if until <= str(champion.facts.taught_until) else None
 
     def fingerprint(self, _: LapContext, __: str) -> str:
         """A name of its own for each version."""
-        return f"rehearsal-{len(self.past.records) + 1}"
+        return f"simulated-{len(self.past.records) + 1}"
 
-    def lesson(self, _: LapContext, data_version: str, mark: str) -> _SimulatedTraining:
-        """The sides that a lap would cut of what has come, large ones sampled as it samples them."""
+    def data(self, _: LapContext, data_version: str, hashed: str) -> _SimulatedTraining:
+        """The splits that a lap would cut of what has come, large ones sampled as it samples them."""
         past, settings = self.past, self.past.settings
         come, labelled = past.learned()
         rows, champion = labelled.reset_index(drop=True), versions.find_champion(past.ledger, past.name)
-        parted = parting.split_rows(rows, settings, champion.facts["taught_until"] if champion else None)
+        parted = strategies.split_rows(rows, settings, champion.facts.taught_until if champion else None)
 
         def taken(side: pd.DataFrame, judging: bool) -> pd.DataFrame:
-            import polars as pl
-
             most, side = strategies.choose_row_limit(settings, judging=judging), side.reset_index(drop=True)
             if most is None or len(side) <= most:
                 return side
@@ -370,44 +333,30 @@ class _Steps:
 
         train = time_windows.select_recent_rows(taken(rows[parted.train], False), settings)
         validation, test = taken(rows[parted.validation], True), taken(rows[parted.test], True)
-        columns, kind = (
-            features.select_feature_columns(settings, table_profile.profile_table(come)),
-            definitions.load_problem_type(settings.problem.kind),
-        )
-        by_time = settings.split.strategy == "time"
-        lesson = TrainingData(mark, data_version, past.home, train, validation, columns, kind, count_cores())
-        final = time_windows.select_recent_rows(taken(rows, False), settings) if by_time else join_training_rows(lesson)
-        past.work[mark] = _SimulatedTraining(**vars(lesson), test=test, final=final, rows=labelled)
-        return past.work[mark]
+        columns = features.select_feature_columns(settings, table_profile.profile_table(come))
+        kind, by_time = definitions.load_problem_type(settings.problem.kind), settings.split.strategy == "time"
+        data = TrainingData(hashed, data_version, past.home, train, validation, columns, kind, count_cores())
+        final = time_windows.select_recent_rows(taken(rows, False), settings) if by_time else join_training_rows(data)
+        past.work[hashed] = _SimulatedTraining(**vars(data), test=test, final=final, rows=labelled)
+        return past.work[hashed]
 
-    def search(self, lap: LapContext, lesson: _SimulatedTraining, _: Callable[[], None]) -> searching.SearchResult:
+    def search(self, lap: LapContext, data: _SimulatedTraining) -> model_search.SearchResult:
         """A search as it is, or the configuration to refit, which nothing has to be fitted for."""
         settings = self.past.settings
         if lap.depth == "search":
             journal = self.past.home / f"{lap.id}.log"
-            return searching.search_models(
-                settings, lesson.kind, lesson.columns, lesson.train, lesson.validation, journal, lesson.cores, _nothing
-            )
+            return model_search.search_models(data.task(settings), data.train, data.validation, journal, _nothing)
         champion, spec = versions.find_champion(self.past.ledger, self.past.name), self.first
         if champion is not None:
-            before = ModelConfiguration.from_json(champion.facts["spec"])
-            spec, _said = choose_refit_spec(
-                settings, lesson.kind, join_training_rows(lesson), before, labels=lap.remedy == "labels"
-            )
-        only = searching.CandidateResult(spec.candidate, spec, {}, {}, (), 0.0)
-        return searching.SearchResult((only,), only, None, 0)
+            before, rows = ModelConfiguration.from_json(champion.facts.spec), join_training_rows(data)
+            spec, _notes = choose_refit_spec(settings, data.kind, rows, before, labels=lap.remedy == "labels")
+        only = model_search.CandidateResult(spec.candidate, spec, {}, {}, (), 0.0)
+        return model_search.SearchResult((only,), only, None, 0)
 
-    def evaluate(self, _: LapContext, lesson: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
+    def evaluate(self, _: LapContext, data: _SimulatedTraining, spec: ModelConfiguration) -> Evaluated:
         """The held-out record, with how often its rows have judged before."""
         held = model_evaluation.predict_held_out(
-            self.past.settings,
-            lesson.kind,
-            lesson.columns,
-            spec,
-            lesson.train,
-            lesson.validation,
-            lambda: lesson.test,
-            lesson.cores,
+            data.task(self.past.settings), spec, data.train, data.validation, lambda: data.test
         )
         keys = held.record[ROW_KEY].tolist()
         held.record.insert(0, JUDGED_BEFORE_COLUMN, [self.past.judged[row] for row in keys])
@@ -417,73 +366,66 @@ class _Steps:
     def register(
         self,
         lap: LapContext,
-        lesson: _SimulatedTraining,
+        data: _SimulatedTraining,
         built: _Built,
         spec: ModelConfiguration,
         summary: dict[str, Any],
     ) -> Version:
-        """A version in the rehearsal's ledger; its record and model in memory."""
+        """A version in the simulated project's ledger; its record and model in memory."""
         past, settings = self.past, self.past.settings
-        until, number = splitting.find_trained_until(lesson.final, settings), len(past.records) + 1
-        facts = {
-            "spec": spec.to_json(),
-            "columns": asdict(lesson.columns),
-            "taught_until": until,
-            "sides": {**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
-            "metric": settings.problem.headline,
-            "kind": settings.problem.kind,
-            "rows": len(lesson.rows),
-            "summary": summary,
-        }
-        taught_until = None if until is None else str(until)
-        version = Version(
-            number, lesson.mark, lesson.mark, "", "", "", lesson.mark, taught_until, facts, now_timestamp()
+        until, number = data_split.find_trained_until(data.final, settings), len(past.records) + 1
+        facts = VersionFacts(
+            spec=spec.to_json(),
+            columns=asdict(data.columns),
+            taught_until=until,
+            sides={**settings.split.model_dump(exclude={"folds"}), "group": settings.problem.group, "key": []},
+            metric=settings.problem.headline,
+            kind=settings.problem.kind,
+            rows=len(data.rows),
+            summary=summary,
         )
+        hashed, taught_until = data.fingerprint, None if until is None else str(until)
+        version = Version(number, hashed, hashed, "", "", "", hashed, taught_until, facts, now_timestamp())
         past.records[number], past.models[number] = built.held.record, built.held.model
         versions.record_version(past.ledger, lap.lease, version)
         return version
 
     def judge(self, lap: LapContext, challenger: Version) -> Judged:
         """The gate's word, on the evidence of a real lap; and then the model that will serve."""
-        past, lesson, number = self.past, self.past.work[challenger.fingerprint], challenger.version
+        past, data, number = self.past, self.past.work[challenger.fingerprint], challenger.version
         against, record = gate_step.find_opponent(lap, challenger), past.record(challenger)
 
         def refitted() -> tuple[NDArray[np.float64], int]:
             assert against is not None
-            if against.facts["spec"] == challenger.facts["spec"]:
+            if against.facts.spec == challenger.facts.spec:
                 return record[LOSS_COLUMN].to_numpy(dtype="float64"), 0
-            model = self._fit(lesson, ModelConfiguration.from_json(against.facts["spec"]), join_training_rows(lesson))
-            return gate_step.compute_record_losses(past.settings.problem, model, lesson.columns, record), 1
+            model = self._fit(data, ModelConfiguration.from_json(against.facts.spec), join_training_rows(data))
+            return gate_step.compute_record_losses(past.settings.problem, model, data.columns, record), 1
 
         bench = gate_step.compute_reference_losses(past, challenger, against, record, refitted)
         verdict, fits = gate_step.make_verdict(past.settings, lap.depth, record, bench, challenger, against), bench.fits
         if not verdict.accepted:
             del past.models[number]
-        elif past.settings.split.strategy == "time":  # only now: of the others nobody would ever ask
-            past.models[number] = self._fit(
-                lesson, ModelConfiguration.from_json(challenger.facts["spec"]), lesson.final
-            )
+        elif past.settings.split.strategy == "time":  # only now: a rejected one never predicts
+            past.models[number] = self._fit(data, ModelConfiguration.from_json(challenger.facts.spec), data.final)
             fits += 1
         return Judged(verdict, None if against is None else against.version, fits)
 
-    def _fit(self, lesson: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
-        return model_pipeline.fit_with_settings(
-            self.past.settings, spec, lesson.kind, lesson.columns, rows, lesson.cores
-        )
+    def _fit(self, data: TrainingData, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
+        return model_pipeline.fit_with_settings(data.task(self.past.settings), spec, rows)
 
 
 def _nothing(*_: Any) -> None:
-    """A step that has nothing to do in a rehearsal."""
+    """A step that has nothing to do in a simulated project."""
 
 
-def _summary(_lap: LapContext, _lesson: TrainingData, found: searching.SearchResult, *_: Any) -> dict[str, Any]:
-    """The part of an outcome that nobody reads here."""
+def _summary(_lap: LapContext, _data: TrainingData, found: model_search.SearchResult, *_: Any) -> dict[str, Any]:
+    """The part of an outcome that replay does not use."""
     return {"candidates": [], "chosen": found.best.candidate, "test": None, "interval": [None, None], "fit": ""}
 
 
 def _finish(lap: LapContext, outcome: LapOutcome) -> None:
     """The end of a decision for which there was nothing to learn."""
     if lap.decision is not None:
-        decisions.finish_claimed_decision(
-            lap.project.ledger, lap.lease, lap.id, "skipped", f"no new rows: {outcome.reason}"
-        )
+        text = f"no new rows: {outcome.reason}"
+        decisions.finish_claimed_decision(lap.project.ledger, lap.lease, lap.id, "skipped", text)

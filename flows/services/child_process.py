@@ -13,7 +13,11 @@ import threading
 import time
 from pathlib import Path
 
+from windvane.serving.http import auth_middleware
 from windvane.tasks import errors, io, process_environment
+from windvane.tasks.console import Console
+from windvane.tasks.errors import WindvaneError
+from windvane.tasks.project import Project
 
 # Seconds between the request to end and the end.
 STOP_GRACE_SECONDS = 10
@@ -43,15 +47,10 @@ def end_group_with_parent() -> None:
 
 
 def run_child_process(role: str, *arguments: str) -> int:
-    """Be one of the services, until told to stop. Those that listen are handed the number of a bound socket."""
+    """Be one of the services, until it is stopped. Those that listen are handed the number of a bound socket."""
     io.set_private_umask()
     end_group_with_parent()
     process_environment.set_library_environment()
-    from windvane.serving.http import auth_middleware
-    from windvane.tasks.console import Console
-    from windvane.tasks.errors import WindvaneError
-    from windvane.tasks.project import Project
-
     try:
         project = Project(Path.cwd())
         credentials = auth_middleware.Credentials.of(project.home, os.environ.get(UP_SECRET_VARIABLE))
@@ -60,7 +59,7 @@ def run_child_process(role: str, *arguments: str) -> int:
             # Opening the store first makes it, under its credentials: the server's own start would race with others' for that.
             pages = project.tracker.pages(project.home / "artifacts")
             guarded = auth_middleware.SecretMiddleware(
-                pages, credentials, auth_middleware.get_port(listener), open_paths=("/health",)
+                pages, credentials, listener.getsockname()[1], open_paths=("/health",)
             )
             auth_middleware.make_uvicorn_server(guarded).run(sockets=[listener])
         elif role == "service":
@@ -76,11 +75,9 @@ def run_child_process(role: str, *arguments: str) -> int:
             from windvane.flows.lap import lap_runner
 
             lap_runner.run_lap(project, "owed", "search", Console(), decision=arguments[0])
-    except WindvaneError as e:
-        print(f"windvane: {e}", file=sys.stderr)
-        return e.exit_code
     except Exception as e:
-        if (known := errors.explain_disk_error(e, Path.cwd() / io.STATE_FOLDER)) is None:
+        known = e if isinstance(e, WindvaneError) else errors.explain_disk_error(e, Path.cwd() / io.STATE_FOLDER)
+        if known is None:
             raise
         print(f"windvane: {known}", file=sys.stderr)
         return known.exit_code

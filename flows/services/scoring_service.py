@@ -10,13 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from windvane.serving.http import auth_middleware
+from windvane.serving.http import access_control, auth_middleware, server
+from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.auth_middleware import Credentials
+from windvane.serving.http.invocations import IdTimeColumns
 from windvane.tasks.console import Console
 from windvane.tasks.errors import Outage
+from windvane.tasks.label_parsing import parse_label
 from windvane.tasks.project import Project
 
-# Seconds that MLflow may take to be told of a rollback.
+# Seconds that MLflow may take to record a rollback.
 ALIAS_REPAIR_TIMEOUT_SECONDS = 120
 
 
@@ -28,48 +31,40 @@ def run_scoring_service(
     inherited: socket.socket | None = None,
     credentials: Credentials | None = None,
 ) -> dict[str, Any]:
-    """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion answers.
+    """Serve until stopped. Imports neither Prefect, DVC, MLflow, scikit-learn nor pandas while a compiled champion predicts.
 
     `windvane up` hands down a bound socket, and the credentials by which it knows the service again.
     """
-    from windvane.serving.http import access_control, server
-    from windvane.serving.http.access_control import HostNames
-    from windvane.serving.http.invocations import IdTimeColumns
-    from windvane.tasks.label_parsing import parse_label
-
-    settings = project.settings
-    problem = settings.problem
+    settings, problem = project.settings, project.settings.problem
     known = access_control.parse_api_keys(os.environ.get(access_control.API_KEYS_VARIABLE), project.secret)
     address = host or settings.serve.host
     listening = inherited or server.open_listening_socket(address, settings.serve.port if port is None else port, known)
     at, number = listening.getsockname()[:2]
-    console.say(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
-    server.run_service(
+    console.print(f"  serving {project.name} on http://{at}:{number}; Ctrl-C stops")
+    served = server.ServedProject(
         project.ledger,
         project.name,
         project.home / "serving",
         project.fetch,
-        listening,
-        known,
-        HostNames(address, settings.serve.hosts),
         IdTimeColumns(problem.id, problem.time),
         project.privacy,
         partial(parse_label, problem.kind),
-        settings.serve.rolls_out,
-        settings.ledger.keeps,
-        settings.serve.most_memory,
-        partial(repair_aliases_elsewhere, project.root),
-        front=(lambda service: service)
-        if credentials is None
-        else partial(auth_middleware.add_identity_route, credentials=credentials),
     )
+    repair = partial(repair_aliases_elsewhere, project.root)
+    rules = server.ServingRules(settings.serve.rolls_out, settings.ledger.keeps, settings.serve.most_memory, repair)
+    names = HostNames(address, settings.serve.hosts)
+    if credentials is None:
+        server.run_service(served, rules, listening, known, names)
+    else:
+        front = partial(auth_middleware.add_identity_route, credentials=credentials)
+        server.run_service(served, rules, listening, known, names, front=front)
     return {"host": at, "port": number}
 
 
 def repair_aliases_elsewhere(root: Path) -> None:
-    """Tell MLflow who serves, in a process of its own: MLflow's import would hold up answers for seconds.
+    """Record in MLflow who serves, in a process of its own: MLflow's import would hold up responses for seconds.
 
-    Raises WindvaneError where MLflow does not answer; the next lap tells it then.
+    Raises WindvaneError where MLflow does not respond; the next lap updates it.
     """
     command = [sys.executable, "-P", "-m", "windvane.flows.model_promotion", str(root)]
     try:
@@ -78,7 +73,7 @@ def repair_aliases_elsewhere(root: Path) -> None:
         )
     except subprocess.TimeoutExpired:
         raise Outage(
-            f"MLflow was not told within {ALIAS_REPAIR_TIMEOUT_SECONDS} seconds. The next lap tells it"
+            f"MLflow was not updated within {ALIAS_REPAIR_TIMEOUT_SECONDS} seconds. The next lap updates it"
         ) from None
     if done.returncode != 0:
-        raise Outage(f"MLflow was not told: {done.stderr.strip()[-300:]}. The next lap tells it")
+        raise Outage(f"MLflow was not updated: {done.stderr.strip()[-300:]}. The next lap updates it")

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -25,13 +26,13 @@ from windvane.tasks.errors import InputError
 # Bytes of a file, and files of a service: the newest without a number, then .1, .2, ...
 LOG_FILE_BYTES = 5_000_000
 LOG_FILE_COUNT = 5
-# Begins the line that says when a process was started.
+# Begins the line with a process's start time.
 START_LINE_PREFIX = "== started "
 DRAIN_TIMEOUT_SECONDS = 2.0
 
 
 class ServiceLog:
-    """One service's log, kept over starts and crashes: what the last process said before it died stays readable."""
+    """One service's log, kept over starts and crashes: what the last process wrote before it died stays readable."""
 
     def __init__(self, path: Path, file_bytes: int = LOG_FILE_BYTES, files: int = LOG_FILE_COUNT) -> None:
         self.path = path
@@ -40,7 +41,7 @@ class ServiceLog:
         self._reader: threading.Thread | None = None
 
     def begin(self) -> int:
-        """Say that a process starts; the pipe's end for its words, which the caller closes once it is started."""
+        """Log that a process starts; the pipe's end for its words, which the caller closes once it is started."""
         self.write(f"{START_LINE_PREFIX}{datetime.now(UTC).isoformat(timespec='seconds')} ==\n".encode())
         reads, writes = os.pipe()
         self._reader = threading.Thread(target=self._read, args=(reads,), name=f"log {self.path.name}", daemon=True)
@@ -48,7 +49,7 @@ class ServiceLog:
         return writes
 
     def drain(self) -> None:
-        """Wait until all that an ended process said is written; what it left behind may hold its pipe open longer."""
+        """Wait until everything an ended process wrote is written; what it left behind may hold its pipe open longer."""
         if self._reader is not None:
             self._reader.join(DRAIN_TIMEOUT_SECONDS)
 
@@ -56,49 +57,42 @@ class ServiceLog:
         """Append, in as many files as it takes."""
         with self._lock:
             while content:
-                content = self._append(content)
+                with open(self.path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                    room = max(0, self._bytes - file.tell())
+                    file.write(content[:room])
+                content = content[room:]
+                if content:
+                    self._rotate()
 
     def last_words(self) -> str:
-        """The last line that the newest process said; what it was if that was nothing."""
+        """The last line that the newest process wrote; what it was if that was nothing."""
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
         for line in reversed(lines):
             if line.startswith(START_LINE_PREFIX):
                 break
             if line.strip():
                 return line.removeprefix("windvane: ")
-        return f"it ended without a word; {self.path} holds none"
+        return f"it ended without output; {self.path} holds none"
 
     def _read(self, pipe: int) -> None:
         with os.fdopen(pipe, "rb", buffering=0) as words:
             while chunk := words.read(65_536):
                 self.write(chunk)
 
-    def _append(self, content: bytes) -> bytes:
-        """Write what still fits; the rest."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            room = self._bytes - os.fstat(descriptor).st_size
-            if room > 0:
-                return content[os.write(descriptor, content[:room]) :]
-        finally:
-            os.close(descriptor)
-        for number in range(self._files - 1, 0, -1):
-            older = self.path if number == 1 else self._numbered(number - 1)
-            if older.exists():
-                older.replace(self._numbered(number))
-        return content
-
-    def _numbered(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.{number}")
+    def _rotate(self) -> None:
+        names = [self.path, *(self.path.with_name(f"{self.path.name}.{number}") for number in range(1, self._files))]
+        for newer, older in reversed(list(pairwise(names))):
+            if newer.exists():
+                newer.replace(older)
 
 
-# Seconds: between two looks at what is not ready, and at what is; how long an end by force may take.
+# Seconds: between two checks of what is not ready, and of what is; how long an end by force takes.
 PROBE_INTERVAL_SECONDS, READY_PROBE_INTERVAL_SECONDS, KILL_TIMEOUT_SECONDS = 0.3, 5.0, 2.0
 # Ready for that long, and its earlier deaths are forgotten; silent for that long, and it is taken for dead.
 STEADY_SECONDS, SILENCE_TIMEOUT_SECONDS = 60.0, 120.0
 # Seconds from a death to the next start: 1, 2, 4, ... up to this.
 MAX_RESTART_DELAY_SECONDS = 30.0
-# A child that ends so was given something wrong, which another start would not mend.
+# A child that ends so was given something wrong, which a restart would not fix.
 WRONG_INPUT_STATUS = 2
 
 
@@ -146,11 +140,6 @@ class SupervisedProcess:
             return f"died{times}, started again (see {self.log.path.name}): {self.last_line}"
         return "waiting" if self.process is None and self.service.command is not None else "starting"
 
-    @property
-    def begins_in(self) -> float:
-        """Seconds until it may be started again."""
-        return max(0.0, self._begin - time.monotonic())
-
     def start(self) -> None:
         """Start the process; its words go to the log."""
         assert self.service.command is not None
@@ -176,7 +165,7 @@ class SupervisedProcess:
         return self.service.command is not None and self.process is None and time.monotonic() >= self._begin
 
     def watch(self) -> None:
-        """See whether it lives and answers. Raises InputError when it was given something wrong."""
+        """See whether it lives and responds. Raises InputError when it was given something wrong."""
         now = time.monotonic()
         if self.process is not None and (status := self.process.poll()) is not None:
             self._died(status)
@@ -201,7 +190,7 @@ class SupervisedProcess:
         self.last_line = self.log.last_words()
         if status == WRONG_INPUT_STATUS:
             raise InputError(self.last_line)
-        # What an earlier process was asked says nothing of the next.
+        # A probe of an earlier process means nothing for the next.
         self.process, self.ready, self._probe = None, False, None
         self.deaths += 1
         self._begin = time.monotonic() + min(MAX_RESTART_DELAY_SECONDS, 2.0 ** (self.deaths - 1))
@@ -221,17 +210,17 @@ class SupervisedProcess:
 
 
 class Supervisor:
-    """All children. `told` hears of every start, so that they can be found again after this process is killed."""
+    """All children. `report` is called at every start, so that they can be found again after this process is killed."""
 
     def __init__(
-        self, services: list[ServiceSpec], logs: Path, told: Callable[[Mapping[str, SupervisedProcess]], None]
+        self, services: list[ServiceSpec], logs: Path, report: Callable[[Mapping[str, SupervisedProcess]], None]
     ) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._probes = ThreadPoolExecutor(len(services), thread_name_prefix="probe")
         self.children = {
             s.name: SupervisedProcess(s, ServiceLog(logs / f"{s.name}.log"), self._probes) for s in services
         }
-        self._told = told
+        self._told = report
 
     @property
     def ready(self) -> bool:
@@ -239,7 +228,7 @@ class Supervisor:
         return all(one.ready for one in self.children.values())
 
     def step(self) -> None:
-        """One look at each child, and the starts that are due."""
+        """One check of each child, and the starts that are due."""
         for one in self.children.values():
             if one.due() and all(self.children[name].ready for name in one.service.after):
                 one.start()
@@ -263,16 +252,13 @@ class Supervisor:
         self._probes.shutdown(wait=False, cancel_futures=True)
 
 
-def end_orphaned_processes(standing: UpState | None, home: Path) -> int:
+def end_orphaned_processes(running: UpState | None, home: Path) -> int:
     """End what an `up` that was killed left behind; how many processes that were.
 
-    Its children are known by process number and birth; what they started, by group and by the mark in its environment.
+    Its children are known by process number and birth; what they started, by group and by the tag in its environment.
     """
-    groups = (
-        set()
-        if standing is None
-        else {pid for pid, born in standing.children.values() if not _is_pid_reused(pid, born)}
-    )
+    children = {} if running is None else running.children
+    groups = {pid for pid, born in children.values() if not _is_pid_reused(pid, born)}
     left = [process for process in psutil.process_iter() if groups and _belongs_to_up(process, groups, home)]
     for process in left:
         with suppress(psutil.NoSuchProcess):

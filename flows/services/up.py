@@ -1,6 +1,4 @@
-"""`windvane up`: which services a project needs, where they listen, and what people see of them. supervisor.py runs
-them.
-"""
+"""`windvane up`: which services a project needs, where they listen, and what people see of them. supervisor.py runs them."""
 
 from __future__ import annotations
 
@@ -17,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from windvane.flows.orchestration import server
 from windvane.flows.services import child_process, supervisor, up_state
 from windvane.flows.services.supervisor import ServiceSpec, SupervisedProcess, Supervisor
-from windvane.flows.services.up_state import UpState
+from windvane.flows.services.up_state import HEARTBEAT_FILE, UpState
 from windvane.ledger.laps import LeaseHolder
-from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.records import Clock
 from windvane.serving import service_state
-from windvane.serving.http import auth_middleware
+from windvane.serving.http import access_control, auth_middleware
+from windvane.serving.http import server as scoring
 from windvane.serving.http.auth_middleware import Credentials
 from windvane.tasks import process_environment
 from windvane.tasks.console import Console, LiveTable
@@ -33,21 +34,22 @@ from windvane.tasks.io import read_cache
 from windvane.tasks.project import Project
 
 LOOPBACK_ADDRESS = "127.0.0.1"
-# Where people look for them, unless `ports` says where; a port that is taken gives way to one of the next.
+# The usual ports, unless `ports` sets others; a port that is taken gives way to one of the next.
 DEFAULT_PORTS, PORT_ATTEMPTS = {"mlflow": 5000, "prefect": 4200}, 50
-# Seconds between two looks; after which the runner, which looks every minute, is taken for hanging.
+# Seconds between two checks; after which the runner, which polls each minute, is taken for hanging.
 STEP_INTERVAL_SECONDS, HEARTBEAT_TIMEOUT_SECONDS = 0.25, 180
-HEARTBEAT_FILE = "runner.json"
 TEMPORARY_FOLDER = "tmp"
 
 
 def run_all_services(project: Project, clock: Clock, console: Console) -> None:
     """Everything at once, until SIGINT or SIGTERM. With `--json`: one object on standard output once all is ready."""
-    _ = project.ledger  # an outage of what everything stands on is told at once
+    _ = project.ledger  # an outage of what everything needs shows at once
     with up_state.hold_up_lock(project.home), _collect_stop_signals() as stopping, ExitStack() as sockets:
         left = supervisor.end_orphaned_processes(up_state.read_up_state(project.home), project.home)
         if left:
-            console.say(f"  note: ended {left} processes that an earlier `windvane up` left behind when it was killed")
+            console.print(
+                f"  note: ended {left} processes that an earlier `windvane up` left behind when it was killed"
+            )
         # Prefect's runner keeps its work in the system's temporary folder, under a name that all accounts share.
         shutil.rmtree(project.home / TEMPORARY_FOLDER, ignore_errors=True)
         (project.home / TEMPORARY_FOLDER).mkdir(mode=0o700)
@@ -58,34 +60,33 @@ def run_all_services(project: Project, clock: Clock, console: Console) -> None:
         url, own = by_name["runner"].environment["PREFECT_API_URL"], by_name["prefect"].command is not None
         addresses = {s.name: s.address for s in services}
 
-        def told(children: Mapping[str, SupervisedProcess]) -> None:
+        def show(children: Mapping[str, SupervisedProcess]) -> None:
             alive = {name: (one.pid, one.born) for name, one in children.items() if one.pid is not None}
             up_state.write_up_state(project.home, UpState(me, clock, url, own, addresses, alive))
 
-        watched = Supervisor(services, project.home / "up", told)
+        watched = Supervisor(services, project.home / "up", show)
         try:
-            told(watched.children)
+            show(watched.children)
             _supervise_until_stopped(project, watched, stopping, clock, credentials, console)
         finally:
-            console.say("  stopping")
+            console.print("  stopping")
             watched.stop()
             up_state.clear_up_state(project.home)
-            console.say("  stopped")
+            console.print("  stopped")
 
 
 def _supervise_until_stopped(
     project: Project, watched: Supervisor, stopping: list[int], clock: Clock, credentials: Credentials, console: Console
 ) -> None:
-    screen, told = LiveTable(console), False
+    screen, show = LiveTable(console), False
     while not stopping:
         watched.step()
         screen.show(_make_table_rows(project, watched))
-        if watched.ready and not told:
-            told = True
+        if watched.ready and not show:
+            show = True
             events = "; the clock is that of the events" if clock == "events" else ""
-            screen.say(
-                "\n".join([f"  all ready; Ctrl-C stops{events}", *_format_links(watched, credentials, console.live)])
-            )
+            links = _format_links(watched, credentials, console.live)
+            screen.print("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
             if console.json:
                 print(json.dumps(_make_json_result(project, watched, clock)), flush=True)
         time.sleep(STEP_INTERVAL_SECONDS)
@@ -93,12 +94,12 @@ def _supervise_until_stopped(
 
 @contextmanager
 def _collect_stop_signals() -> Iterator[list[int]]:
-    """A list that fills when this process is told to stop: whatever step it is in comes to its end first."""
-    told: list[int] = []
+    """A list that fills when this process is stopped: whatever step it is in comes to its end first."""
+    show: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda n, _frame: told.append(n)) for number in signals]
+    before = [signal.signal(number, lambda n, _frame: show.append(n)) for number in signals]
     try:
-        yield told
+        yield show
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
@@ -107,7 +108,7 @@ def _collect_stop_signals() -> Iterator[list[int]]:
 def _make_services(project: Project, clock: Clock, credentials: Credentials, sockets: ExitStack) -> list[ServiceSpec]:
     """In the order of the table. What the environment names as running elsewhere is used, not started.
 
-    Each port is bound here for as long as `up` runs and handed down: nobody else can take it, and while a server is started
+    Each port is bound here for as long as `up` runs and handed down: no other program can take it, and while a server is started
     again, requests wait instead of failing.
     """
     home = project.home
@@ -121,93 +122,51 @@ def _make_services(project: Project, clock: Clock, credentials: Credentials, soc
         "PYTHONUNBUFFERED": "1",
         **process_environment.TELEMETRY_OFF,
     }
-    shared = os.environ.get("PREFECT_API_URL")
+
+    def guard(name: str, url: str, listener: socket.socket, command: tuple[str, ...]) -> ServiceSpec:
+        """A child on a socket that is held here. What responds there must prove that it is this project's."""
+
+        def is_ours(_: int | None) -> bool:
+            return auth_middleware.check_identity(url, credentials) is True
+
+        return ServiceSpec(name, url, is_ours, command, own, hands=(listener.fileno(),))
+
+    shared, uri, serve = os.environ.get("PREFECT_API_URL"), project.tracking_uri, project.settings.serve
     if shared:
         url = shared.rstrip("/")
-        orders = ServiceSpec("prefect", url.removesuffix("/api"), lambda _: server.is_prefect_healthy(url))
-        told = {"PREFECT_API_URL": url}
+        prefect = ServiceSpec("prefect", url.removesuffix("/api"), lambda _: server.is_url_ok(f"{url}/health"))
+        own["PREFECT_API_URL"] = url
     else:
-        listener = _bind_port("prefect", project.settings.ports.prefect, sockets)
-        page = f"http://{LOOPBACK_ADDRESS}:{auth_middleware.get_port(listener)}"
-        told = dict(server.make_prefect_environment(home / "prefect", f"{page}/api", credentials))
+        listener, page = _bind_port("prefect", project.settings.ports.prefect, sockets)
+        own |= server.make_prefect_environment(home / "prefect", f"{page}/api", credentials)
         server.prepare_prefect_database(home / "prefect")
-        orders = ServiceSpec(
-            "prefect",
-            page,
-            lambda _: auth_middleware.check_identity(page, credentials) is True,
-            (sys.executable, "-P", "-m", "windvane.flows.orchestration.server", str(listener.fileno())),
-            own | told,
-            hands=(listener.fileno(),),
-        )
-    own |= told
-    return [
-        _make_mlflow_service(project, own, credentials, sockets),
-        orders,
-        _make_scoring_service(project, own, credentials, sockets),
-        ServiceSpec(
-            "runner",
-            None,
-            lambda pid: _is_runner_alive(home, pid),
-            _make_child_command("runner", clock),
-            own,
-            after=("mlflow", "prefect"),
-        ),
-    ]
-
-
-def _make_mlflow_service(
-    project: Project, own: Mapping[str, str], credentials: Credentials, sockets: ExitStack
-) -> ServiceSpec:
-    uri = project.tracking_uri
+        command = (sys.executable, "-P", "-m", "windvane.flows.orchestration.server", str(listener.fileno()))
+        prefect = guard("prefect", page, listener, command)
     if uri is not None and uri.startswith("http"):
         health = f"{uri.rstrip('/')}/health"
-        return ServiceSpec("mlflow", uri, lambda _: server.is_url_ok(health))
-    listener = _bind_port("mlflow", project.settings.ports.mlflow, sockets)
-    url = f"http://{LOOPBACK_ADDRESS}:{auth_middleware.get_port(listener)}"
-    return _make_guarded_service("mlflow", url, listener, own, credentials)
-
-
-def _make_scoring_service(
-    project: Project, own: Mapping[str, str], credentials: Credentials, sockets: ExitStack
-) -> ServiceSpec:
-    from windvane.serving.http import access_control
-    from windvane.serving.http import server as scoring
-
-    serve = project.settings.serve
+        mlflow = ServiceSpec("mlflow", uri, lambda _: server.is_url_ok(health))
+    else:
+        listener, page = _bind_port("mlflow", project.settings.ports.mlflow, sockets)
+        mlflow = guard("mlflow", page, listener, _make_child_command("mlflow", listener.fileno()))
+    known = access_control.parse_api_keys(os.environ.get(access_control.API_KEYS_VARIABLE))
     try:
-        listener = scoring.open_listening_socket(
-            serve.host, serve.port, access_control.parse_api_keys(os.environ.get(access_control.API_KEYS_VARIABLE))
-        )
+        listener = sockets.enter_context(scoring.open_listening_socket(serve.host, serve.port, known))
     except InputError as e:
         raise InputError(str(e).replace("with --port", "with serve.port in params.yaml")) from None
-    sockets.enter_context(listener)
     host = LOOPBACK_ADDRESS if serve.host in ("0.0.0.0", "::") else serve.host
-    return _make_guarded_service(
-        "service", f"http://{f'[{host}]' if ':' in host else host}:{serve.port}", listener, own, credentials
-    )
+    page = f"http://{f'[{host}]' if ':' in host else host}:{serve.port}"
+    service = guard("service", page, listener, _make_child_command("service", listener.fileno()))
+    runs, after = _make_child_command("runner", clock), ("mlflow", "prefect")
+    runner = ServiceSpec("runner", None, lambda pid: _is_runner_alive(home, pid), runs, own, after=after)
+    return [mlflow, prefect, service, runner]
 
 
-def _make_guarded_service(
-    name: str, url: str, listener: socket.socket, own: Mapping[str, str], credentials: Credentials
-) -> ServiceSpec:
-    """A child on a socket that is held here. What answers there must prove that it is this project's."""
-    number = listener.fileno()
-    return ServiceSpec(
-        name,
-        url,
-        lambda _: auth_middleware.check_identity(url, credentials) is True,
-        _make_child_command(name, str(number)),
-        own,
-        hands=(number,),
-    )
+def _make_child_command(name: str, argument: str | int) -> tuple[str, ...]:
+    return (sys.executable, "-P", "-m", "windvane.flows.services.child_process", name, str(argument))
 
 
-def _make_child_command(name: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-P", "-m", "windvane.flows.services.child_process", name, *arguments)
-
-
-def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> socket.socket:
-    """A socket that listens on the wanted port of loopback; without a wish on the usual one, or one of the next, or any.
+def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> tuple[socket.socket, str]:
+    """A socket that listens on the wanted port of loopback, and its address; without a wish on the usual port, one of the next, or any.
 
     Raises InputError when the wanted one is taken.
     """
@@ -220,7 +179,7 @@ def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> socket.sock
             listener.listen(512)
         except OSError:
             continue
-        return listener
+        return listener, f"http://{LOOPBACK_ADDRESS}:{listener.getsockname()[1]}"
     raise InputError(
         f"params.yaml: ports.{name}: port {wanted} cannot be used: another program has it, or it is not allowed. "
         f"Choose another, or write null: then it is {usual} or the next free one"
@@ -237,19 +196,19 @@ def _format_links(watched: Supervisor, credentials: Credentials, shown: bool) ->
     if not pages:
         return []
     if not shown:
-        return ["  MLflow's and Prefect's pages ask for the project's secret: windvane secret"]
+        return ["  MLflow's and Prefect's pages require the project's secret: windvane secret"]
     return [f"  open {line}" for line in up_state.make_page_links(pages, credentials)]
 
 
 def _is_runner_alive(home: Path, pid: int | None) -> bool:
-    """Whether the runner has set up its deployments and looked round lately."""
-    said = _read_heartbeat(home)
-    return said is not None and said.pid == pid and time.time() - said.at < HEARTBEAT_TIMEOUT_SECONDS
+    """Whether the runner has set up its deployments and checked lately."""
+    heartbeat = _read_heartbeat(home)
+    return heartbeat is not None and heartbeat.pid == pid and time.time() - heartbeat.at < HEARTBEAT_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
 class _Heartbeat:
-    """What the runner last said: its process, when (seconds since the epoch), and what it does when."""
+    """The runner's last state: its process, when (seconds since the epoch), and what it does when."""
 
     pid: int
     at: float
@@ -258,9 +217,7 @@ class _Heartbeat:
 
 def _read_heartbeat(home: Path) -> _Heartbeat | None:
     """The runner's last word; None where there is none, or it is damaged: it speaks again in a moment."""
-    return read_cache(
-        home / "up" / HEARTBEAT_FILE, lambda c: _Heartbeat(int(c["pid"]), float(c["at"]), dict(c["does"]))
-    )
+    return read_cache(home / "up" / HEARTBEAT_FILE, TypeAdapter(_Heartbeat).validate_python)
 
 
 def _make_table_rows(project: Project, watched: Supervisor) -> list[dict[str, Any]]:
@@ -275,15 +232,12 @@ def _make_table_rows(project: Project, watched: Supervisor) -> list[dict[str, An
 def _describe_service(project: Project, name: str) -> str:
     """What people want to know of a service beside its address."""
     if name == "service":
-        told = service_state.read_service_state(project.home / "serving")
-        return (
-            "no champion yet: windvane train"
-            if told is None or told["version"] is None
-            else f"version {told['version']}"
-        )
+        show = service_state.read_service_state(project.home / "serving")
+        version = None if show is None else show["version"]
+        return "no champion yet: windvane train" if version is None else f"version {version}"
     if name == "runner":
-        said = _read_heartbeat(project.home)
-        return "; ".join(f"{what}: {when}" for what, when in said.does.items()) if said is not None else ""
+        heartbeat = _read_heartbeat(project.home)
+        return "; ".join(f"{what}: {when}" for what, when in heartbeat.does.items()) if heartbeat is not None else ""
     return ""
 
 

@@ -1,6 +1,6 @@
 """The state of `windvane up`: who runs it, its addresses and child processes, and how people and programs get in.
 
-The lock beside the file says whether it runs; `windvane secret` prints the way in.
+The lock beside the file shows whether it runs; `windvane secret` prints the way in.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
 from windvane.ledger.laps import LeaseHolder
-from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.records import Clock
 from windvane.serving.http.auth_middleware import BASIC_AUTH_USER, Credentials, check_identity
 from windvane.tasks import project_secrets
 from windvane.tasks.console import Console
@@ -20,6 +23,8 @@ from windvane.tasks.errors import Corrupted, InputError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
 
+# What the runner writes every few seconds, below .windvane/up.
+HEARTBEAT_FILE = "runner.json"
 _STATE_FILE, _LOCK_FILE = "up.json", "up.lock"
 
 
@@ -39,55 +44,37 @@ class UpState:
 
 def read_up_state(home: Path) -> UpState | None:
     """What the last `up` of this project wrote, whether it still runs or not; None where there never was one, or it is damaged."""
-    return read_cache(home / _STATE_FILE, _parse_up_state)
-
-
-def _parse_up_state(content: Any) -> UpState:
-    children = {name: (int(pid), float(born)) for name, (pid, born) in content["children"].items()}
-    services = {str(name): address for name, address in content["services"].items()}
-    holder = LeaseHolder(**content["holder"])
-    if not (isinstance(holder.pid, int) and isinstance(holder.born, int | float) and isinstance(holder.host, str)):
-        raise TypeError("no process holds it")
-    return UpState(**{**content, "holder": holder, "children": children, "services": services})
+    return read_cache(home / _STATE_FILE, TypeAdapter(UpState).validate_python)
 
 
 def read_running_up(home: Path) -> UpState | None:
-    """What stands now; None while no `up` of this project runs on this machine."""
-    standing = read_up_state(home)
-    if standing is None and (home / _STATE_FILE).exists() and _is_up_locked(home):
-        raise Corrupted(
-            f"{home / _STATE_FILE}: is damaged while `windvane up` runs. Stop that with Ctrl-C and start it again"
-        )
-    return standing if standing is not None and standing.holder.alive() else None
+    """What is running now; None while no `up` of this project runs on this machine."""
+    running = read_up_state(home)
+    if running is None and (home / _STATE_FILE).exists():
+        try:
+            with FileLock(home / _LOCK_FILE).acquire(timeout=0):
+                pass
+        except Timeout:
+            raise Corrupted(
+                f"{home / _STATE_FILE}: is damaged while `windvane up` runs. Stop that with Ctrl-C and start it again"
+            ) from None
+    return running if running is not None and running.holder.alive() else None
 
 
-def _is_up_locked(home: Path) -> bool:
-    """Whether an `up` has the lock."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(home / _LOCK_FILE).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
-def write_up_state(home: Path, standing: UpState) -> None:
-    """Say what stands, before anybody relies on it."""
-    content = {**vars(standing), "holder": vars(standing.holder)}
+def write_up_state(home: Path, running: UpState) -> None:
+    """Record what is running, before other commands rely on it."""
+    content = {**vars(running), "holder": vars(running.holder)}
     write_json(content, home / _STATE_FILE)
 
 
 def clear_up_state(home: Path) -> None:
-    """Say that nothing stands any more."""
+    """Record that nothing is running any more."""
     (home / _STATE_FILE).unlink(missing_ok=True)
 
 
 @contextmanager
 def hold_up_lock(home: Path) -> Iterator[None]:
     """Be the project's only `up` for as long as this lasts. Raises InputError, naming the other one."""
-    from filelock import FileLock, Timeout
-
     home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / _LOCK_FILE)
     try:
@@ -96,7 +83,7 @@ def hold_up_lock(home: Path) -> Iterator[None]:
         other = read_up_state(home)
         who = "another process" if other is None else str(other.holder)
         raise InputError(
-            f"{who} has everything up already. Look with `windvane status`, or stop it there with Ctrl-C first"
+            f"{who} has everything up already. See `windvane status`, or stop it there with Ctrl-C first"
         ) from None
     try:
         yield
@@ -129,31 +116,26 @@ def show_secret(project: Project, renew: bool, console: Console) -> dict[str, An
     up = read_running_up(project.home)
     if renew:
         project_secrets.renew_project_secret(project.home)
-        console.say("  the secret is new")
+        console.print("  the secret is new")
         if up is not None:
-            console.say(
+            console.print(
                 f"  `windvane up` (process {up.holder.pid}) keeps the old one, and other commands cannot use its servers, "
                 "until it is started again"
             )
     credentials = Credentials.of(project.home)
     old = None if renew else explain_outdated_secret(project)
     if old is not None:
-        console.say(f"  note: {old}")
+        console.print(f"  note: {old}")
     if not console.json:
         if up is None:
-            console.say("  no page is open: start `windvane up`")
-        own = (
-            {}
-            if up is None or renew or old is not None
-            else {n: a for n, a in up.services.items() if n in up.children and n in _PAGE_NAMES}
-        )
-        for line in make_page_links(
-            {name: address for name, address in own.items() if address is not None}, credentials
-        ):
-            console.say(f"  open {line}")
-        console.say(f"  user {BASIC_AUTH_USER}, password {credentials.secret}")
-        console.say(
+            console.print("  no page is open: start `windvane up`")
+        elif not renew and old is None:
+            own = {n: a for n, a in up.services.items() if n in up.children and n in _PAGE_NAMES and a is not None}
+            for line in make_page_links(own, credentials):
+                console.print(f"  open {line}")
+        console.print(f"  user {BASIC_AUTH_USER}, password {credentials.secret}")
+        console.print(
             "  for programs: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; PREFECT_API_AUTH_STRING as user:password"
         )
-        console.say("  whoever has it can run code here: share it with nobody. A new one: windvane secret --renew")
+        console.print("  anyone who has it can run code here: do not share it. A new one: windvane secret --renew")
     return {"secret": credentials.secret}

@@ -1,19 +1,14 @@
-"""Columns that look broken: silent, stuck, in another unit, or with a renamed category; and how strong the evidence
-is.
-"""
+"""Columns that seem broken: silent, stuck, in another unit, or with a renamed category; how strong the evidence is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.monitoring.diagnosis import window_states
 from windvane.monitoring.window_frames import PairedColumn
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Ratios of units that people mix up, each also the other way round: powers of ten, inches, feet, yards, miles, pounds, ounces,
 # square feet, gallons, minutes, days, weeks, years; and Fahrenheit.
@@ -29,7 +24,7 @@ _MIN_SILENT_SHARE = 0.1
 _MIN_STUCK_SHARE = 0.2
 # Less speaks for chance.
 MIN_BREAK_NATS = 3.0
-# Fewer rows of a new word say nothing about which it stands for; fewer distinct values have no unit.
+# Fewer rows of a new word do not show which it stands for; fewer distinct values have no unit.
 _MIN_ROWS, _MIN_VALUES = 8, 8
 
 
@@ -38,16 +33,16 @@ class BrokenColumn:
     """A column, what became of it, and how much that explains which no change of customers would, in nats."""
 
     column: str
-    said: str
+    text: str
     nats: float
 
 
 def find_broken_columns(
     columns: tuple[PairedColumn, ...], thinned: float, stretch: NDArray[np.int64] | None = None
 ) -> tuple[BrokenColumn, ...]:
-    """Columns that look broken, the surest first. thinned: as how many rows each row counts (dependent ones for less).
+    """Columns that seem broken, the surest first. thinned: as how many rows each row counts (dependent ones for less).
 
-    stretch: (n,) the record's rows in stretches of time, if it has some: a month stands still for as long as a window lasts.
+    stretch: (n,) the record's rows in stretches of time, if it has some: a month is constant for as long as a window lasts.
     """
     found = []
     for column in columns:
@@ -59,26 +54,27 @@ def find_broken_columns(
     return tuple(sorted(found, key=lambda b: (-b.nats, b.column)))
 
 
-def _mask_missing_pair(column: PairedColumn) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    if column.number:
-        return np.isnan(column.record), np.isnan(column.window)
-    return column.record < 0, column.window < 0
+def _mask_missing(column: PairedColumn, side: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.isnan(side) if column.number else side < 0
+
+
+def _drop_missing_pair(column: PairedColumn) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    before, now = (side[~_mask_missing(column, side)] for side in (column.record, column.window))
+    return before, now
 
 
 def _find_silence(column: PairedColumn, thinned: float) -> BrokenColumn | None:
-    before, now = _mask_missing_pair(column)
+    before, now = (_mask_missing(column, side) for side in (column.record, column.window))
     if now.mean() - before.mean() < _MIN_SILENT_SHARE:
         return None
     was, has = (np.array([m.sum(), (~m).sum()], dtype=np.float64) * thinned for m in (before, now))
-    said = f"{column.name} fell silent: {now.mean():.0%} of its values are missing, {before.mean():.0%} before"
-    return BrokenColumn(column.name, said, window_states.compute_misfit(was, has))
+    text = f"{column.name} fell silent: {now.mean():.0%} of its values are missing, {before.mean():.0%} before"
+    return BrokenColumn(column.name, text, window_states.compute_misfit(was, has))
 
 
 def _find_stuck_value(column: PairedColumn, thinned: float, stretch: NDArray[np.int64] | None) -> BrokenColumn | None:
     """One value took a share of the rows; all else is as before."""
-    before, now = (
-        values[~gone] for values, gone in zip((column.record, column.window), _mask_missing_pair(column), strict=True)
-    )
+    before, now = _drop_missing_pair(column)
     if not len(before) or len(now) < _MIN_ROWS:
         return None
     values, counts = np.unique(now, return_counts=True)
@@ -87,20 +83,14 @@ def _find_stuck_value(column: PairedColumn, thinned: float, stretch: NDArray[np.
     if share - max(usual, _compute_usual_share(column.record, stretch)) < _MIN_STUCK_SHARE:
         return None
     stuck = (share - usual) / (1 - usual)
-    rest = window_states.count_numbers("", before[before != value], now[now != value])
     other = now[now != value]
-    after = (
-        window_states.compute_misfit(rest.count(other) * thinned, np.array(rest.counts) * thinned)
-        if len(other)
-        else 0.0
-    )
-    whole = window_states.compute_misfit(
-        np.array([share, 1 - share]) * len(now) * thinned, np.array([usual, 1 - usual]) * len(before) * thinned
-    )
+    rest = window_states.count_numbers("", before[before != value], other)
+    after = window_states.compute_misfit(rest.count(other) * thinned, np.array(rest.counts) * thinned)
+    has, had = np.array([share, 1 - share]) * len(now), np.array([usual, 1 - usual]) * len(before)
+    whole = window_states.compute_misfit(has * thinned, had * thinned)
     word = f"{value:g}" if column.number else repr(column.words[int(value)])
-    return BrokenColumn(
-        column.name, f"{column.name} is stuck at {word} in {stuck:.0%} of the rows", whole * stuck - 2 * after
-    )
+    text = f"{column.name} is stuck at {word} in {stuck:.0%} of the rows"
+    return BrokenColumn(column.name, text, whole * stuck - 2 * after)
 
 
 def _compute_usual_share(values: NDArray[np.float64], stretch: NDArray[np.int64] | None) -> float:
@@ -116,28 +106,22 @@ def _compute_usual_share(values: NDArray[np.float64], stretch: NDArray[np.int64]
 
 def _find_other_unit(column: PairedColumn, thinned: float) -> BrokenColumn | None:
     """Another unit brings the record's shape back, which a tilt of its ranks does not."""
-    before, now = (
-        values[~gone] for values, gone in zip((column.record, column.window), _mask_missing_pair(column), strict=True)
-    )
+    before, now = _drop_missing_pair(column)
     if len(now) < 2 * _MIN_ROWS or min(len(np.unique(before)), 2 * len(np.unique(now))) < _MIN_VALUES:
         return None
     plain = _fit_mixture(before, now, 1.0, 0.0, thinned)[0]
     if plain < 4:
         return None
     tries = [(a, b, 4.0) for a, b in _UNITS]
-    spread = np.subtract(*np.percentile(before, [75, 25])), np.subtract(*np.percentile(now, [75, 25]))
-    if spread[0] > 0 and spread[1] > 0:
-        a = float(spread[1] / spread[0])
-        tries.append((a, float(np.median(now) - a * np.median(before)), 10.0))
-    best = min(
-        ((*_fit_mixture(before, now, a, b, thinned), a, b, cost) for a, b, cost in tries), key=lambda f: f[0] + f[4]
-    )
-    after, share, a, b, cost = best
+    was, has = (float(np.subtract(*np.percentile(side, [75, 25]))) for side in (before, now))
+    if was > 0 and has > 0:
+        tries.append((has / was, float(np.median(now) - has / was * np.median(before)), 10.0))
+    fits = ((*_fit_mixture(before, now, a, b, thinned), a, b, cost) for a, b, cost in tries)
+    after, share, a, b, cost = min(fits, key=lambda f: f[0] + f[4])
     nats = _fit_tilt(before, now, thinned) - after - cost
     formula = f"x {a:.4g}" + (f" {b:+.4g}" if b else "")
-    return BrokenColumn(
-        column.name, f"{column.name} looks like another unit ({formula}) in {share:.0%} of the rows", nats
-    )
+    text = f"{column.name} looks like another unit ({formula}) in {share:.0%} of the rows"
+    return BrokenColumn(column.name, text, nats)
 
 
 def _fit_mixture(
@@ -189,22 +173,18 @@ def _find_renamed_category(column: PairedColumn, thinned: float) -> BrokenColumn
         return None
     lacking = before / before.sum() * now.sum() - now
     old = int(np.argmax(lacking[: column.known]))
-    merged = now.copy()
-    merged[old] += merged[new]
-    merged[new] = 0
     dropped = now.copy()
     dropped[new] = 0
-    apart = [
-        window_states.compute_misfit(
-            _merge_rare_counts(c, before) * thinned, _merge_rare_counts(before, before) * thinned
-        )
-        for c in (dropped, merged)
-    ]
-    pair = np.array([now[old], now.sum() - now[old]])
-    went = window_states.compute_misfit(pair * thinned, np.array([before[old], before.sum() - before[old]]) * thinned)
+    merged = dropped.copy()
+    merged[old] += now[new]
+    usual = _merge_rare_counts(before, before) * thinned
+    sides = (_merge_rare_counts(counts, before) * thinned for counts in (dropped, merged))
+    apart = [window_states.compute_misfit(side, usual) for side in sides]
+    has, had = (np.array([counts[old], counts.sum() - counts[old]]) for counts in (now, before))
+    went = window_states.compute_misfit(has * thinned, had * thinned)
     words = column.words
-    said = f"{column.name}: {words[new]!r} seems to be the new name of {words[old]!r}"
-    return BrokenColumn(column.name, said, max(went, apart[0]) - 2 * apart[1] - 2.0)
+    text = f"{column.name}: {words[new]!r} seems to be the new name of {words[old]!r}"
+    return BrokenColumn(column.name, text, max(went, apart[0]) - 2 * apart[1] - 2.0)
 
 
 def _merge_rare_counts(counts: NDArray[np.float64], usual: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,34 +1,22 @@
-"""Which kind of change a window shows, how sure that is, and what helps: the evidence is weighed against six
-explanations. Reads no table.
-"""
+"""Which type of change a window shows, how sure that is, and what helps: the evidence weighed against six explanations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
-from typing import TYPE_CHECKING
 
 from windvane.monitoring.diagnosis.broken_columns import MIN_BREAK_NATS, BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast
-from windvane.monitoring.diagnosis.evidence import ChangeEvidence, gather_evidence
+from windvane.monitoring.diagnosis.evidence import ChangeEvidence, DiagnosisCase, gather_evidence
+from windvane.monitoring.diagnosis.window_states import SeasonMatch
 from windvane.monitoring.records import ChangeDiagnosis, ChangeKind, DriftResult, PerformanceResult, Remedy
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
-    from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
-
 
 @dataclass(frozen=True)
 class ExplanationPrices:
-    """What each explanation costs beforehand, in nats; how far nats are trusted; the share of errors whatever they say.
+    """What each explanation costs beforehand, in nats; how far nats are trusted; the share of errors in any case.
 
     Fitted on three tables by benchmarks/diagnosis.py --fit; the figures on three others are in benchmarks/docs/diagnosis.md.
     """
@@ -39,12 +27,10 @@ class ExplanationPrices:
     concept: float = 2.6
     both: float = 14.5  # concept drift while the inputs moved too
     season: float = 4.1
-    unlabelled: float = 2.0  # label drift where no label tells it from data drift
+    unlabelled: float = 2.0  # label drift where no label excludes data drift
     slack: float = 1.5
     trust: float = 0.9
-    trust_classes: float = (
-        0.7  # the same for classes, of which a label says less: fitted on a table that the prices had not seen
-    )
+    trust_classes: float = 0.7  # of classes a label adds less; fitted on a table that the prices had not seen
     usual: float = 1.0  # not fitted: most windows of production are unchanged, those of the benchmark are not
     slips: float = 0.03
 
@@ -56,39 +42,26 @@ _MAX_NATS = 30.0
 _UNUSUAL_LOSS_NATS = 4.0
 
 
-def diagnose_change(
-    record: pd.DataFrame,
-    window: pd.DataFrame,
-    drift: DriftResult,
-    quality: PerformanceResult,
-    model: LossModel,
-    columns: FeatureColumns,
-    kind: ProblemType,
-    problem: ProblemSettings,
-    *,
-    known_states: Sequence[WindowState] = (),
-    seed: int = 0,
-) -> ChangeDiagnosis:
-    """Diagnose a window (m rows) against the champion's record (n rows); frames as in monitoring/window_frames.py.
+def diagnose_change(case: DiagnosisCase, drift: DriftResult, quality: PerformanceResult) -> ChangeDiagnosis:
+    """Diagnose a window against the champion's record.
 
-    drift says whether anything moved at all, at the promised rate of false alarms; quality what labels show; model what the
-    record says a row costs (estimate.fit). With fewer than 30 rows on a side: "none", not sure, and why.
+    drift: whether anything moved at all, at the promised rate of false alarms; quality what labels show. With fewer than 30 rows on
+    a side: "none", not sure, and why.
     """
-    fewest = min(len(record), len(window))
+    fewest = min(len(case.record), len(case.window))
     if fewest < MIN_JUDGED_ROWS:
-        return ChangeDiagnosis(
-            "none", 0.0, (), f"too few rows to say: {fewest:,}, and {MIN_JUDGED_ROWS} are needed", "wait"
-        )
+        why = f"too few rows to decide: {fewest:,}, and {MIN_JUDGED_ROWS} are needed"
+        return ChangeDiagnosis("none", 0.0, (), why, "wait")
     with limit_to_one_thread():
-        clues = gather_evidence(record, window, columns, kind, problem, model, known_states, seed)
+        clues = gather_evidence(case)
     return conclude_diagnosis(apply_drift_result(clues, drift), quality)
 
 
 def apply_drift_result(clues: ChangeEvidence, drift: DriftResult) -> ChangeEvidence:
     """Clues with what drift knows better: how much inputs move without any change, and columns that fell silent."""
     known = {b.column for b in clues.broken}
-    told = [f for f in drift.findings if f.alarm and f.aspect in ("silent", "type") and f.column not in known]
-    reported = tuple(BrokenColumn(f.column, f.said, _MAX_NATS) for f in told)
+    alarming = [f for f in drift.findings if f.alarm and f.aspect in ("silent", "type") and f.column not in known]
+    reported = tuple(BrokenColumn(f.column, f.said, _MAX_NATS) for f in alarming)
     if drift.alarm or drift.p is None:
         return replace(clues, broken=clues.broken + reported)
     most = -log(max(drift.p, 1e-9))
@@ -100,7 +73,7 @@ def apply_drift_result(clues: ChangeEvidence, drift: DriftResult) -> ChangeEvide
 def weigh_explanations(clues: ChangeEvidence, prices: ExplanationPrices = FITTED_PRICES) -> dict[ChangeKind, float]:
     """What speaks against each explanation, in nats, its price included. An explanation that is out of reach is left out.
 
-    All that moved is told in two ways, P(x) P(y | x) and P(y) P(x | y). Data drift leaves P(y | x) as it was, label drift
+    All that moved is described in two ways, P(x) P(y | x) and P(y) P(x | y). Data drift leaves P(y | x) as it was, label drift
     P(x | y), concept drift moves P(y | x) and may leave P(x); whatever moved although it should not speaks against. The two
     ways are equal in truth, so the whole, and each missing part, is known twice; the mean is taken.
     """
@@ -154,16 +127,13 @@ def conclude_diagnosis(clues: ChangeEvidence, quality: PerformanceResult) -> Cha
     likely = compute_explanation_chances(clues)
     change = max(likely, key=lambda c: likely[c])
     columns = {
-        "none": (),
         "broken data": tuple(b.column for b in clues.broken),
         "data drift": clues.inputs.columns,
-        "label drift": (),
         "concept drift": clues.answers.columns,
         "seasonal return": clues.inputs.columns,
-    }[change]
-    return ChangeDiagnosis(
-        change, likely[change], columns, _explain_change(change, clues), choose_remedy(change, quality)
-    )
+    }.get(change, ())
+    why, remedy = _explain_change(change, clues), choose_remedy(change, quality)
+    return ChangeDiagnosis(change, likely[change], columns, why, remedy)
 
 
 def choose_remedy(change: ChangeKind, quality: PerformanceResult) -> Remedy:
@@ -180,10 +150,6 @@ def choose_remedy(change: ChangeKind, quality: PerformanceResult) -> Remedy:
     return remedies[change]
 
 
-def _find_nearest_season(clues: ChangeEvidence) -> SeasonMatch:
-    return min(clues.seasons, key=lambda s: (s.here, s.name))
-
-
 def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
     """Two short sentences: what speaks for it, and what could not be seen."""
     named = {
@@ -193,14 +159,15 @@ def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
         "concept drift": "the same inputs have other labels than on the champion's record",
     }
     if change == "broken data":
-        said = "; ".join(b.said for b in clues.broken[:3])
+        reason = "; ".join(b.text for b in clues.broken[:3])
     elif change == "seasonal return":
-        said = f"the window is unlike the champion's record, and like {_find_nearest_season(clues).name}"
+        nearest = min(clues.seasons, key=lambda s: (s.here, s.name))
+        reason = f"the window is unlike the champion's record, and like {nearest.name}"
     else:
-        said = named[change]
+        reason = named[change]
     if clues.labelled:
-        return f"{said} ({clues.labelled:,} of {clues.rows:,} rows have labels)"
+        return f"{reason} ({clues.labelled:,} of {clues.rows:,} rows have labels)"
     blind = "without labels a concept drift cannot be seen"
     if change == "label drift":
         blind = "without labels this is a guess from the predictions, and a concept drift cannot be seen"
-    return f"{said}; {blind}"
+    return f"{reason}; {blind}"

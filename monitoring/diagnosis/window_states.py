@@ -1,24 +1,18 @@
-"""States that production was in before, kept as counts for each column, and how well a window fits one.
-
-Knows no cause.
-"""
+"""States that production was in before, kept as counts for each column, and how well a window fits one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.monitoring import window_frames
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.problem_types.definitions import ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.problem_types.definitions import ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 _MAX_BINS = 20
 _MAX_WORDS = 40
@@ -46,6 +40,10 @@ class ColumnHistogram:
             at = np.array([places.get(str(w), len(self.words)) for w in words], dtype=np.int64)[back]
         return np.bincount(at, minlength=len(self.counts)).astype(np.float64)
 
+    def filled(self, values: NDArray[Any]) -> ColumnHistogram:
+        """The same cells with the counts of these values."""
+        return replace(self, counts=tuple(self.count(values).tolist()))
+
 
 def count_numbers(name: str, values: NDArray[np.float64], *others: NDArray[np.float64]) -> ColumnHistogram:
     """Cells of a number: one per value where there are few, else one for each that many rows have and for the rest about 20
@@ -60,7 +58,7 @@ def count_numbers(name: str, values: NDArray[np.float64], *others: NDArray[np.fl
         some = rest[np.linspace(0, len(rest) - 1, _MAX_BINS + 1).round().astype(int)[1:]] if len(rest) else rest
         found = np.unique(np.concatenate([some, often, np.nextafter(often, -np.inf)]))
     edges = tuple(float(e) for e in found[:-1])
-    return _fill_histogram(ColumnHistogram(name, edges, (), (0.0,) * (len(edges) + 2)), values)
+    return ColumnHistogram(name, edges, (), (0.0,) * (len(edges) + 2)).filled(values)
 
 
 def count_words(name: str, values: NDArray[np.str_], *others: NDArray[np.str_]) -> ColumnHistogram:
@@ -69,12 +67,7 @@ def count_words(name: str, values: NDArray[np.str_], *others: NDArray[np.str_]) 
     found, counts = np.unique(pooled[pooled != ""], return_counts=True)
     order = sorted(range(len(found)), key=lambda i: (-counts[i], str(found[i])))[:_MAX_WORDS]
     words = tuple(str(found[i]) for i in order)
-    return _fill_histogram(ColumnHistogram(name, (), words, (0.0,) * (len(words) + 2)), values)
-
-
-def _fill_histogram(empty: ColumnHistogram, values: NDArray[Any]) -> ColumnHistogram:
-    counts = tuple(float(c) for c in empty.count(values))
-    return ColumnHistogram(empty.name, empty.edges, empty.words, counts)
+    return ColumnHistogram(name, (), words, (0.0,) * (len(words) + 2)).filled(values)
 
 
 def compute_misfit(one: NDArray[np.float64], other: NDArray[np.float64], used: int = 0) -> float:
@@ -91,7 +84,10 @@ def compute_misfit(one: NDArray[np.float64], other: NDArray[np.float64], used: i
         float((side[side > 0] * np.log(side[side > 0] / total / pooled[side > 0])).sum())
         for side, total in ((one, a), (other, b))
     )
-    return convert_to_nats(statistic, max(int((pooled > 0).sum()) - 1 - used, 1))
+    freedom = max(int((pooled > 0).sum()) - 1 - used, 1)
+    spread = 2 / (9 * freedom)
+    deviate = ((max(statistic, 0.0) / freedom) ** (1 / 3) - 1 + spread) / np.sqrt(spread)
+    return float(max(deviate, 0.0) ** 2 / 2)
 
 
 def compute_mean_differences(
@@ -100,7 +96,7 @@ def compute_mean_differences(
     """Differences (s,) of two samples' means in standard errors, from counts (c,) whose last cell is what is missing.
 
     ordered: of the cells' ranks, how far these are from the middle, and the missing; else of each cell's share. Where only the
-    mean moved this sees more than misfit(), which looks everywhere.
+    mean moved this sees more than compute_misfit(), which compares everything.
     """
     a, b = one.sum(), other.sum()
     if not a or not b:
@@ -119,14 +115,7 @@ def compute_mean_differences(
     return np.asarray((means[0] - means[1]) / error)
 
 
-def convert_to_nats(statistic: float, freedom: int) -> float:
-    """A chi-squared statistic as nats; see misfit()."""
-    spread = 2 / (9 * freedom)
-    deviate = ((max(statistic, 0.0) / freedom) ** (1 / 3) - 1 + spread) / np.sqrt(spread)
-    return float(max(deviate, 0.0) ** 2 / 2)
-
-
-# Names under which answers, labels and losses are counted beside the inputs. Answers of another version are not compared.
+# Names under which predictions, labels and losses are counted beside the inputs. Predictions are compared per version.
 PREDICTIONS_KEY, LABELS_KEY, LOSSES_KEY = "_answers", "_labels", "_losses"
 
 
@@ -145,10 +134,8 @@ class WindowState:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> WindowState:
         """The state that to_json wrote."""
-        found = [
-            ColumnHistogram(h["name"], tuple(h["edges"]), tuple(h["words"]), tuple(h["counts"]))
-            for h in content["histograms"]
-        ]
+        kept = content["histograms"]
+        found = (ColumnHistogram(h["name"], *(tuple(h[k]) for k in ("edges", "words", "counts"))) for h in kept)
         return cls(content["name"], int(content["rows"]), tuple(found))
 
 
@@ -160,15 +147,12 @@ def build_window_state(
     problem: ProblemSettings,
     name: str,
 ) -> WindowState:
-    """Count a window's columns, answers, labels and losses, in cells that suit it and the record."""
+    """Count a window's columns, predictions, labels and losses, in cells that suit it and the record."""
     theirs = read_state_values(record, record, columns, kind, problem)
     found = []
     for key, own in read_state_values(frame, record, columns, kind, problem).items():
-        if own.dtype.kind == "f":
-            other = theirs[key] if theirs[key].dtype.kind == "f" else own
-            found.append(count_numbers(key, own, other))
-        else:
-            found.append(count_words(key, own, theirs[key]))
+        count = count_numbers if own.dtype.kind == "f" else count_words
+        found.append(count(key, own, theirs[key] if theirs[key].dtype.kind == own.dtype.kind else own))
     return WindowState(name, len(frame), tuple(found))
 
 
@@ -176,8 +160,7 @@ def read_state_values(
     frame: pd.DataFrame, record: pd.DataFrame, columns: FeatureColumns, kind: ProblemType, problem: ProblemSettings
 ) -> dict[str, NDArray[Any]]:
     """Per column what is counted: floats or texts (m,); labels and losses of the labelled rows alone."""
-    found: dict[str, NDArray[Any]] = {n: window_frames.read_float_column(frame, n) for n in columns.numbers}
-    found |= {n: window_frames.read_float_column(frame, n, boolean=True) for n in columns.booleans}
+    found: dict[str, NDArray[Any]] = {**window_frames.read_float_columns(frame, columns)}
     found |= {n: window_frames.read_word_column(frame, n) for n in columns.low + columns.high}
     made = window_frames.read_frame_predictions(frame, record, kind, problem.target)
     known = frame[window_frames.mask_labelled(frame, problem.target)]
@@ -203,7 +186,7 @@ class SeasonMatch:
 def match_season(
     state: WindowState, seen: dict[str, NDArray[Any]], record: dict[str, NDArray[Any]], thinned: float
 ) -> SeasonMatch:
-    """Compare a window's values (see values()) with a known state and the record's values, in the state's cells.
+    """Compare a window's values (see read_state_values()) with a known state and the record's values, in the state's cells.
 
     thinned: as how many rows each counts (rows that depend on each other count for less).
     """
@@ -220,6 +203,6 @@ def match_season(
 
 
 def _find_largest_nats(scores: list[NDArray[np.float64]]) -> float:
-    """The largest difference in nats, less the price of having looked at all."""
+    """The largest difference in nats, less the price of having checked all."""
     every = np.concatenate([*scores, np.zeros(1)])
     return max(float((every**2).max() / 2 - np.log(len(every))), 0.0)

@@ -1,28 +1,20 @@
-"""The limit that keeps the rate of false alarms: the largest score of permutations, and what earlier windows of the
-same length do by season and autocorrelation.
-"""
+"""The limit that keeps the rate of false alarms: by permutations, and by what earlier windows do by season."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 
-from windvane.monitoring.drift.permutation import SampleSums
+from windvane.monitoring.drift.permutation import PermutationScorer, SampleSums
+from windvane.monitoring.records import DriftMeasure
+from windvane.tasks.gate.block_test import FloatArray
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.drift.distances import Floats
-    from windvane.monitoring.drift.permutation import PermutationScorer
-    from windvane.monitoring.records import DriftMeasure
-
-
-# Exchanges that teach scores their scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
+# Exchanges that fit the scores' scale (with 200 the limit of 55 measures was 3.8 instead of 3.5: rough scores have long tails);
 # exchanges in a batch; and the least and most for the limit.
 _SCALE_DRAWS, _BATCH_DRAWS = 600, 100
 _MIN_DRAWS, _MAX_DRAWS = 199, 4999
@@ -38,12 +30,11 @@ class CalibratedScores:
     """
 
     measures: tuple[DriftMeasure, ...]
-    scores: Floats
-    limits: Floats
+    scores: FloatArray
+    limits: FloatArray
     alarms: NDArray[np.bool_]
     limit: float
     p: float
-    draws: int
 
     @property
     def statistic(self) -> float:
@@ -72,31 +63,23 @@ def calibrate_scores(scorers: Sequence[PermutationScorer], level: float, *, hurr
         drawn.append(np.concatenate([s(s.exchange.draw(min(batch, total - done))) for s in scorers], axis=1))
         beyond += int((drawn[-1].max(axis=1) >= seen.max()).sum())
         done, batch = done + batch, _BATCH_DRAWS
-    null = np.concatenate(drawn)
+    null, measures = np.concatenate(drawn), tuple(m for s in scorers for m in s.measures)
     limits, alarms = _step_down(seen, null, level)
     p = (1 + beyond) / (1 + len(null))
-    return CalibratedScores(
-        tuple(m for s in scorers for m in s.measures),
-        seen,
-        limits,
-        alarms,
-        _find_limit(null.max(axis=1), level),
-        p,
-        len(null),
-    )
+    return CalibratedScores(measures, seen, limits, alarms, _find_quantile_limit(null.max(axis=1), level), p)
 
 
-def _find_limit(largest: Floats, level: float) -> float:
+def _find_quantile_limit(largest: FloatArray, level: float) -> float:
     """What the window's largest score must exceed: fewer than level * (draws + 1) of `largest` (draws,) lie there or above."""
     rank = max(floor(round(level * (len(largest) + 1), 6)), 1)
     return float(np.partition(largest, len(largest) - rank)[len(largest) - rank])
 
 
-def _step_down(seen: Floats, null: Floats, level: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """Each measure's limit (measures,), and which exceed theirs: what spoke is left out before the rest is looked at again."""
+def _step_down(seen: FloatArray, null: FloatArray, level: float) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Each measure's limit (measures,), and which exceed theirs: what spoke is left out before the rest is checked again."""
     open_, limits = np.ones(len(seen), dtype=bool), np.empty(len(seen))
     while open_.any():
-        limit = _find_limit(null[:, open_].max(axis=1), level)
+        limit = _find_quantile_limit(null[:, open_].max(axis=1), level)
         limits[open_] = limit
         spoke = open_ & (seen > limit)
         if not spoke.any():
@@ -105,7 +88,7 @@ def _step_down(seen: Floats, null: Floats, level: float) -> tuple[Floats, NDArra
     return limits, ~open_
 
 
-# Fewer earlier stretches than this say nothing of what is usual; more than the other are not looked at.
+# Fewer earlier stretches than this do not show what is usual; more than the other are not compared.
 MIN_EARLIER_WINDOWS, MAX_EARLIER_WINDOWS = 5, 200
 # A measure's own spread counts as if so many stretches had shown the spread that is common to all measures.
 _PRIOR_WINDOWS = 4.0
@@ -117,8 +100,8 @@ class SeasonalScores:
     of chance. The largest score of an unchanged window exceeds `limit` in a share `level` of cases; `p` is the place of this window's.
     """
 
-    scores: Floats
-    slack: Floats
+    scores: FloatArray
+    slack: FloatArray
     limit: float
     p: float
     stretches: int
@@ -136,42 +119,44 @@ def score_against_past(scorers: Sequence[PermutationScorer], level: float) -> Se
     return SeasonalScores(scores, np.concatenate([slack for *_, slack in found]), limit, p, count)
 
 
-def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[Floats, Floats, Floats]:
+def _score_earlier_windows(scorer: PermutationScorer, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Scores of `count` earlier stretches (count, measures) and of the window (measures,), and the slack (measures,) that it has.
 
     Each is allowed the variance that the others show, so that a stretch is judged as the window is.
     """
-    pairs = _list_pairs(scorer, count)
+    exchange, kept = scorer.exchange, scorer.exchange.kept
+    # The newest stretches with what they are held against; whether they are part of the reference.
+    pairs = [(side, exchange.rest(side, kept) if own else kept, own) for side, own in exchange.earlier(count)]
     shaped, counts = _measure_pairs(scorer, pairs)
     spread = scorer.spread(shaped, counts)
-    # Nobody predicted on rows from before the reference.
+    # No predictions are on rows from before the reference.
     guessed = np.array([m.aspect == "prediction" for m in scorer.measures])
-    known = np.stack([np.full(len(guessed), True) if own else ~guessed for *_, own in pairs])
+    known = np.stack([~guessed | own for *_, own in pairs])
     spread = np.where(known, spread, 0)
     sums, counts_of = spread.sum(axis=0), known.sum(axis=0)
     common = max(float(np.median(sums / np.maximum(counts_of, 1))), 1.0)
 
-    def slack(sums: Floats, counts: Floats) -> Floats:
+    def slack(sums: FloatArray, counts: FloatArray) -> FloatArray:
         # No measure is steadier than chance.
         return np.maximum((_PRIOR_WINDOWS * common + sums) / (_PRIOR_WINDOWS + counts), 1.0)
 
     slacks = slack(sums - spread, counts_of - known)
     past = np.where(known, scorer.scores(shaped, counts, slacks), -np.inf)
     allowed = slack(sums, counts_of)
-    return past, scorer(scorer.exchange.observed, allowed)[0], allowed
+    return past, scorer(exchange.observed, allowed)[0], allowed
 
 
 def _measure_pairs(
     scorer: PermutationScorer, pairs: list[tuple[SampleSums, SampleSums, bool]]
-) -> tuple[Floats, Floats]:
+) -> tuple[FloatArray, FloatArray]:
     """Squared distances (k, measures) and scores of counts (k, measures) of pairs, those within the reference first: these share
     one total, and so the odds of counts.
     """
     own = [(side, rest) for side, rest, inside in pairs if inside]
     groups = ([own] if own else []) + [[(side, rest)] for side, rest, inside in pairs if not inside]
-    counts = [scorer.counts_of_past(*(_join_sums(one) for one in zip(*group, strict=True))) for group in groups]
-    both = (_join_sums(one) for one in zip(*((side, rest) for side, rest, _ in pairs), strict=True))
-    return scorer.shaped(*both), np.concatenate(counts)
+    counts = [scorer.counts_of_past(*map(_join_sums, zip(*group, strict=True))) for group in groups]
+    sides, rests, _ = zip(*pairs, strict=True)
+    return scorer.shaped(_join_sums(sides), _join_sums(rests)), np.concatenate(counts)
 
 
 def _join_sums(sums: Sequence[SampleSums]) -> SampleSums:
@@ -180,20 +165,12 @@ def _join_sums(sums: Sequence[SampleSums]) -> SampleSums:
     )
 
 
-def _list_pairs(scorer: PermutationScorer, count: int) -> list[tuple[SampleSums, SampleSums, bool]]:
-    """The newest stretches before the window with what they are held against; whether they are part of the reference."""
-    exchange, kept = scorer.exchange, scorer.exchange.kept
-    return [(side, exchange.rest(side, kept) if own else kept, own) for side, own in exchange.earlier(count)]
-
-
-def extrapolate_limit(largest: Floats, seen: float, level: float) -> tuple[float, float]:
+def extrapolate_limit(largest: FloatArray, seen: float, level: float) -> tuple[float, float]:
     """The limit for one more value like `largest` (k,), and the place of `seen` among them.
 
     Maxima follow Gumbel's law; the error of their mean and spread widens it as Student's t does for one more value of a normal
     sample.
     """
-    from scipy import special
-
     freedom = len(largest) - 1
     # At least half a standard deviation: no set of maxima is steadier than that.
     spread = max(float(largest.std(ddof=1)), 0.5) * np.sqrt(1 + 1 / len(largest))

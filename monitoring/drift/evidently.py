@@ -1,7 +1,4 @@
-"""The only door to Evidently: it draws the report and decides nothing.
-
-Its import takes seconds, and only a report pays for it.
-"""
+"""The only door to Evidently: runs its report with our limits as thresholds, and reads what exceeds them."""
 
 from __future__ import annotations
 
@@ -9,22 +6,23 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.legacy.tests.base_test import TestStatus
+from evidently.metrics import ValueDrift
+from evidently.tests import gte, lte
+from numpy.typing import NDArray
 
-from windvane.monitoring.drift.binning import UNREADABLE_BIN, distinct
+from windvane.monitoring.drift.binning import UNREADABLE_BIN, BinnedColumn, distinct
+from windvane.monitoring.drift.evidently_metrics import WindowMeasure
+from windvane.monitoring.drift.permutation import RowPermutation
+from windvane.monitoring.records import DriftFinding, DriftMeasure
 from windvane.monitoring.window_frames import name_record_column
 from windvane.tasks import process_environment
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.monitoring.drift.binning import BinnedColumn
-    from windvane.monitoring.drift.distances import Floats
-    from windvane.monitoring.drift.permutation import RowPermutation
-    from windvane.monitoring.records import DriftFinding, DriftMeasure
+from windvane.tasks.gate.block_test import FloatArray
 
 # The measures that Evidently has, by its names; the others are ours (monitoring/drift/evidently_metrics.py).
 MEASURES = ("wasserstein", "jensenshannon")
@@ -36,47 +34,42 @@ _RANKS, _UNREADABLE = "\0ranks", "\0unreadable"
 
 @dataclass(frozen=True)
 class Reported:
-    """What the report says: each measure's value and whether it lies beyond its limits (measures,); whether `broken` columns speak;
+    """What the report found: each measure's value and whether it lies beyond its limits (measures,); whether `broken` columns speak;
     and the report as one HTML page that opens without a network.
     """
 
-    values: Floats
+    values: FloatArray
     alarms: NDArray[np.bool_]
     broken: bool
     page: str
 
 
+@contextmanager
+def silence_evidently() -> Iterator[None]:
+    """Its usage statistics start at its import; its warnings speak of libraries, not of data."""
+    process_environment.set_library_environment()
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@silence_evidently()
 def write_evidently_report(
     exchanges: Sequence[RowPermutation],
     measures: Sequence[Sequence[DriftMeasure]],
-    bounds: tuple[Floats, Floats],
+    bounds: tuple[FloatArray, FloatArray],
     broken: Sequence[DriftFinding],
     first: Sequence[str] = (),
 ) -> Reported:
     """Run Evidently's report on the rows of `exchanges`, as cells, and read it.
 
     measures: those of each exchange; bounds: the least and the most (all measures,) at which each is quiet; broken: columns that are
-    gone from the window or stand there twice; first: columns in the order of the page; the first DRAWN are drawn.
-    Raises whatever Evidently raises, and ValueError where a test of the report gave no answer.
+    gone from the window or appear twice there; first: columns in the order of the page; the first DRAWN are drawn.
+    Raises whatever Evidently raises, and ValueError where a test of the report gave no result.
     """
-    with _silence_evidently():
-        return _run_report(exchanges, measures, bounds, broken, first)
-
-
-def _run_report(
-    exchanges: Sequence[RowPermutation],
-    measures: Sequence[Sequence[DriftMeasure]],
-    bounds: tuple[Floats, Floats],
-    broken: Sequence[DriftFinding],
-    first: Sequence[str],
-) -> Reported:
-    from evidently import DataDefinition, Dataset, Report
-
-    from windvane.monitoring.drift.evidently_metrics import WindowMeasure
-
     frame = _Frames(exchanges, broken)
-    asked, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
-    shown = [_metric(frame, *one, low, high, drawn) for one, low, high in zip(asked, *bounds, strict=True)]
+    measured, drawn = [(e, m) for e, some in zip(exchanges, measures, strict=True) for m in some], set(first[:DRAWN])
+    shown = [_metric(frame, *one, low, high, drawn) for one, low, high in zip(measured, *bounds, strict=True)]
     gone = [
         WindowMeasure(column=frame.names[f.column], how="columns", value=2 * (f.aspect == "type"), tests=_tests(1, 1))
         for f in broken
@@ -102,10 +95,6 @@ def _metric(
     frame: _Frames, exchange: RowPermutation, measure: DriftMeasure, low: float, high: float, drawn: set[str]
 ) -> Any:
     """The report's metric for a measure. None: Evidently takes no column that has no value on one side, and so it is quiet."""
-    from evidently.metrics import ValueDrift
-
-    from windvane.monitoring.drift.evidently_metrics import WindowMeasure
-
     cells, column = frame.cells[measure.column], frame.names[measure.column]
     if measure.how in MEASURES:
         known = [bool((part >= 0).any()) for part in _halves(exchange, cells.codes)]
@@ -133,24 +122,20 @@ def _commonest(exchange: RowPermutation, cells: BinnedColumn) -> str | float:
 
 
 def _tests(low: float, high: float) -> list[Any]:
-    from evidently.tests import gte, lte
-
     return [lte(float(high))] + ([gte(float(low))] if np.isfinite(low) else [])
 
 
 def _read(snapshot: Any, metric: Any) -> tuple[float, bool]:
     """A metric's value, and whether one of its tests failed."""
-    from evidently.legacy.tests.base_test import TestStatus
-
     result = snapshot.metric_results[metric.metric_id]
     states = {test.status for test in result.tests}
     if not states or states - {TestStatus.SUCCESS, TestStatus.FAIL}:
-        raise ValueError(f"its test of {metric.column!r} gave no answer")
+        raise ValueError(f"its test of {metric.column!r} gave no result")
     return float(result.value), TestStatus.FAIL in states
 
 
 class _Frames:
-    """The rows of exchanges as Evidently takes them: each value as what stands for its cell, and beside it what our metrics need."""
+    """The rows of exchanges as Evidently takes them: each value as what represents its cell, and beside it what our metrics need."""
 
     def __init__(self, exchanges: Sequence[RowPermutation], broken: Sequence[DriftFinding]) -> None:
         self._exchanges = exchanges
@@ -160,8 +145,6 @@ class _Frames:
 
     def side(self, which: int) -> pd.DataFrame:
         """The rows of the reference (0) or of the window (1)."""
-        import pandas as pd
-
         columns: dict[str, pd.Series] = {}
         for exchange in self._exchanges:
             for cells in (*exchange.numbers, *exchange.categories):
@@ -180,32 +163,3 @@ def _halves(exchange: RowPermutation, rows: NDArray[Any]) -> tuple[NDArray[Any],
     """Of values (rows,) of an exchange those of the reference, and those of the window."""
     cut = exchange.before + exchange.reference
     return rows[exchange.before : cut], rows[cut:]
-
-
-def run_evidently_preset(
-    reference: pd.DataFrame, window: pd.DataFrame, numbers: list[str], categories: list[str]
-) -> tuple[bool, int]:
-    """What Evidently's preset, as it comes, says of two frames: drift (at least half of the columns), and how many columns.
-
-    Its own tests of the columns, chosen as it chooses them, without its drawings, which take nine tenths of the time
-    (`tests/test_drift.py` holds the answers against the preset's own).
-    """
-    with _silence_evidently():
-        from evidently.legacy.calculations.stattests import get_stattest
-        from evidently.legacy.core import ColumnType
-
-        kinds = dict.fromkeys(numbers, ColumnType.Numerical) | dict.fromkeys(categories, ColumnType.Categorical)
-        drifted = 0
-        for name, kind in kinds.items():
-            sides = [frame[name].replace([-np.inf, np.inf], np.nan).dropna() for frame in (reference, window)]
-            drifted += get_stattest(*sides, kind, None)(*sides, kind, None).drifted
-        return bool(drifted >= 0.5 * len(kinds)), int(drifted)
-
-
-@contextmanager
-def _silence_evidently() -> Iterator[None]:
-    """Its usage statistics ask before it is imported; its warnings speak of libraries, not of data."""
-    process_environment.set_library_environment()
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        yield

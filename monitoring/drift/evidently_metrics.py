@@ -2,7 +2,7 @@
 
 Evidently's own distances without a drawing, for wide tables; numbers of rows that are missing, unreadable, out of range, of a new
 or of another than the commonest category; how far apart distribution functions, shares and rank correlations are. Written beside
-monitoring/drift/permutation.py, which counts draws: `tests/test_drift_report.py` holds one against the other.
+monitoring/drift/permutation.py, which counts draws: `tests/monitoring/test_evidently_report.py` holds one against the other.
 """
 
 from __future__ import annotations
@@ -19,23 +19,9 @@ from evidently.legacy.core import ColumnType
 from windvane.monitoring.drift.binning import ONE_ROW, RARE
 from windvane.monitoring.drift.permutation import COUNTED
 
-_NAMES = {
-    "wasserstein": "{}: Wasserstein distance (normed)",
-    "jensenshannon": "{}: Jensen-Shannon distance",
-    "ks": "{}: Kolmogorov-Smirnov distance",
-    "share": "{}: share that moved most, in its standard deviations",
-    "correlation": "{}: rank correlation that moved most (Fisher's z)",
-    "missing": "{}: rows without a value",
-    "unreadable": "{}: rows that cannot be read",
-    "off": "{}: rows off the commonest value",
-    "range": "{}: rows beyond one end of the reference",
-    "new categories": "{}: rows of categories that the reference has not",
-    "columns": "{}: columns of this name",
-}
-
 
 class WindowMeasure(SingleValueMetric):
-    """One column of the window against the reference, by `how` (a key of this file's tables).
+    """One column of the window against the reference, by `how` (a key of this file's table).
 
     `beside`: the columns that it needs too; `value`: the commonest value, or what was counted before; `rows` of the smaller side.
     """
@@ -52,14 +38,14 @@ class WindowMeasureCalculation(SingleValueCalculation[WindowMeasure]):
 
     def calculate(self, context: Any, current_data: Any, reference_data: Any) -> SingleValue:
         """See WindowMeasure."""
-        measure = _MEASURES[self.metric.how]
+        _, measure = _MEASURES[self.metric.how]
         result = self.result(float(measure(self.metric, reference_data.as_dataframe(), current_data.as_dataframe())))
         result.widget = []
         return result
 
     def display_name(self) -> str:
         """What the table of tests calls it."""
-        return _NAMES[self.metric.how].format(self.metric.column)
+        return f"{self.metric.column}: {_MEASURES[self.metric.how][0]}"
 
 
 def _evidentlys(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -> float:
@@ -130,16 +116,17 @@ def _columns(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -
     return float(of.value or 0)
 
 
-_MEASURES: dict[str, Callable[[WindowMeasure, pd.DataFrame, pd.DataFrame], float]] = {
-    "wasserstein": _evidentlys,
-    "jensenshannon": _evidentlys,
-    "ks": _kolmogorov_smirnov,
-    "share": _share,
-    "correlation": _correlation,
-    "missing": _missing,
-    "unreadable": _unreadable,
-    "off": _off,
-    "range": _range,
-    "new categories": _new_categories,
-    "columns": _columns,
+# How -> what the table of tests calls it, and its function.
+_MEASURES: dict[str, tuple[str, Callable[[WindowMeasure, pd.DataFrame, pd.DataFrame], float]]] = {
+    "wasserstein": ("Wasserstein distance (normed)", _evidentlys),
+    "jensenshannon": ("Jensen-Shannon distance", _evidentlys),
+    "ks": ("Kolmogorov-Smirnov distance", _kolmogorov_smirnov),
+    "share": ("share that moved most, in its standard deviations", _share),
+    "correlation": ("rank correlation that moved most (Fisher's z)", _correlation),
+    "missing": ("rows without a value", _missing),
+    "unreadable": ("rows that cannot be read", _unreadable),
+    "off": ("rows off the commonest value", _off),
+    "range": ("rows beyond one end of the reference", _range),
+    "new categories": ("rows of categories that the reference has not", _new_categories),
+    "columns": ("columns of this name", _columns),
 }

@@ -1,4 +1,1 @@
-"""The past as a table of losses: the model trained before window i, scored on window j.
-
-Replay and backtest play on it.
-"""
+"""The past as a table of losses, on which replay and backtest play: the model trained before window i, scored on window j."""

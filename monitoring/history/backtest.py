@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
+from windvane.monitoring.drift import detector
 from windvane.monitoring.history import loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import MIN_HISTORY_WINDOWS, LossMatrix, MatrixJob, WindowedTable
 from windvane.monitoring.history.simulation import DriftAlarm, PolicySimulation, RetrainingPolicy
 from windvane.tasks import io
 from windvane.tasks.evaluation import intervals
 from windvane.tasks.models import features
+from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.settings import monitoring_section
 from windvane.tasks.settings.monitoring_section import PolicyName as Choice
 from windvane.tasks.split import time_windows
 from windvane.tasks.validate import table_profile
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-
 # The share of the windows played on which a policy is chosen.
 CHOOSING_SHARE = 0.5
 # A challenger's price as a share of a lap's (benchmarks/policies.py --price).
 CHALLENGER_PRICE_SHARE = 0.02
-# What a combined challenger costs beside a plain one: its second model is taught on as many windows as the first quarter, which are half
-# of all that came, taking one moment with another.
+# What a combined challenger costs beside a plain one: its second model is trained on as many windows as the first quarter, half
+# of all that came, on average.
 COMBINED_PRICE_FACTOR = 1.5
 # Name of a policy -> the drift alarm at which it retrains.
-AlarmsByPolicy = Mapping[str, simulation.DriftAlarm]
+AlarmsByPolicy = Mapping[str, DriftAlarm]
+_BOOTSTRAP_DRAWS = 1000
 # Among policies this close to the best one, as a share of its total, the first named is taken: the difference is chance.
 EQUAL_COST_SHARE = 0.01
 
@@ -47,7 +45,7 @@ EQUAL_COST_SHARE = 0.01
 class PolicyResult:
     """A policy's total on the part that chose, and on the rest, both as ratios to the cheapest schedule in hindsight there.
 
-    low, high: bounds at 95 % of the ratio on the rest (None: too few windows to tell). rate: total per window where it chose.
+    low, high: bounds at 95 % of the ratio on the rest (None: too few windows). rate: total per window where it chose.
     """
 
     name: str
@@ -94,20 +92,11 @@ def compare_policies(
         every[f"every {period} windows"] = RetrainingPolicy(simulation.make_periodic_advice(period))
         best = [simulation.find_optimal_schedule(part, cost, delay) for part in (early, late)]
         for name, policy in every.items():
-            alarm = ringing.get(name)
-            chose, later = (simulate_with_challengers(part, policy, cost, delay, alarm, fee) for part in (early, late))
+            play = partial(simulation.simulate_policy, delay=delay, fee=fee, alarm=ringing.get(name))
+            chose, later, whole = (play(part, policy, cost) for part in (early, late, matrix))
             ratios = chose.total / best[0].total, later.total / best[1].total
             bounds, rate = bound_cost_ratio(later, best[1]), chose.total / len(chose.by_window)
-            results.append(
-                PolicyResult(
-                    name,
-                    history,
-                    *ratios,
-                    *bounds,
-                    rate,
-                    simulate_with_challengers(matrix, policy, cost, delay, alarm, fee),
-                )
-            )
+            results.append(PolicyResult(name, history, *ratios, *bounds, rate, whole))
     able = [result for result in results if result.name in get_args(Choice)]
     least = min(result.rate for result in able)
     recommended = next(result for result in able if result.rate <= least * (1 + EQUAL_COST_SHARE))
@@ -115,23 +104,10 @@ def compare_policies(
     return BacktestResult(tuple(results), oracle, recommended)
 
 
-def simulate_with_challengers(
-    matrix: LossMatrix,
-    policy: RetrainingPolicy,
-    cost: float,
-    delay: int,
-    alarm: simulation.DriftAlarm | None,
-    fee: float = CHALLENGER_PRICE_SHARE,
-) -> PolicySimulation:
-    """With challengers at their price."""
-    return simulation.simulate_policy(matrix, policy, cost, delay=delay, fee=fee, alarm=alarm)
-
-
-def bound_cost_ratio(
-    one: PolicySimulation, best: PolicySimulation, draws: int = 1000
-) -> tuple[float | None, float | None]:
+def bound_cost_ratio(one: PolicySimulation, best: PolicySimulation) -> tuple[float | None, float | None]:
     """Bounds at 95 % of one's total over the best's: a bootstrap of blocks of windows, as long as the difference remembers
-    (tasks/evaluation/intervals.py). Both stay as they were played: it says how much the ratio owes to single windows, not to the choice.
+    (tasks/evaluation/intervals.py). Both stay as they were played: the bounds show how much the ratio depends on single windows, not on
+    the choice.
     """
     own, least = one.by_window + one.paid, best.by_window + best.paid
     length = intervals.estimate_block_length(own - least)
@@ -140,20 +116,18 @@ def bound_cost_ratio(
         return None, None
     units = intervals.ResamplingUnits(np.minimum(np.arange(len(own)) // length, blocks - 1), blocks, "")
     sums = [np.bincount(units.of_row, weights=series) for series in (own, least)]
-    drawn = [
-        float(times @ sums[0] / (times @ sums[1])) for times in intervals.draw_bootstrap_samples(units, draws, seed=0)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    samples = intervals.draw_bootstrap_samples(units, _BOOTSTRAP_DRAWS, seed=0)
+    low, high = np.quantile([float(times @ sums[0] / (times @ sums[1])) for times in samples], [0.025, 0.975])
     return float(low), float(high)
 
 
 def split_matrix(matrix: LossMatrix) -> tuple[LossMatrix, LossMatrix]:
-    """The windows that choose a policy, and those after them with a champion taught at their beginning."""
+    """The windows that choose a policy, and those after them with a champion trained at their beginning."""
     middle = matrix.first + round(CHOOSING_SHARE * (matrix.windows - matrix.first))
     return replace(matrix, losses=matrix.losses[:middle, :middle]), replace(matrix, first=middle)
 
 
-# So many windows in one are tried beside the length that was asked for.
+# So many windows in one are tried beside the requested length.
 WINDOW_MULTIPLES = (2, 3, 4)
 # Another length is recommended only where it is better by more than this share: it ends and begins elsewhere, too.
 MIN_LENGTH_GAIN_SHARE = 0.02
@@ -190,26 +164,22 @@ def compare_window_lengths(
             word, windows = monitoring_section.parse_history(name)
             if windows is not None and windows % many:
                 continue
-            if (found := coarsen_matrix(one, groups, np.diff(cut.edges), many)) is not None:
-                longer[word if windows is None else f"{word}:{windows // many}"] = found
+            if (coarse := coarsen_matrix(one, groups, np.diff(cut.edges), many)) is not None:
+                longer[word if windows is None else f"{word}:{windows // many}"] = coarse
         if longer:
-            late = math.ceil(delay / many)
-            made.append(
-                WindowLengthResult(
-                    multiply_window_length(window, many), cost / many, compare_policies(longer, cost / many, delay=late)
-                )
-            )
+            found = compare_policies(longer, cost / many, delay=math.ceil(delay / many))
+            made.append(WindowLengthResult(multiply_window_length(window, many), cost / many, found))
     return tuple(made)
 
 
 def choose_window_length(lengths: tuple[WindowLengthResult, ...]) -> WindowLengthResult:
     """The first, unless another costs clearly less per row and window on the part that chooses."""
-    best = min(lengths, key=lambda one: one.found.recommended.rate)
-    return (
-        best
-        if best.found.recommended.rate < lengths[0].found.recommended.rate * (1 - MIN_LENGTH_GAIN_SHARE)
-        else lengths[0]
-    )
+    best, least = min(lengths, key=_get_rate), _get_rate(lengths[0]) * (1 - MIN_LENGTH_GAIN_SHARE)
+    return best if _get_rate(best) < least else lengths[0]
+
+
+def _get_rate(one: WindowLengthResult) -> float:
+    return one.found.recommended.rate
 
 
 def multiply_window_length(window: str, many: int) -> str:
@@ -228,77 +198,43 @@ def group_windows(cut: WindowedTable, window: str, many: int, time: str) -> NDAr
 
 
 def coarsen_matrix(one: LossMatrix, groups: NDArray[np.int64], rows: NDArray[np.int64], many: int) -> LossMatrix | None:
-    """Losses by longer windows: a model taught before one is the model taught before the first window in it, and its loss there
-    the mean over the rows of all. groups, rows: (windows,) of each window; so many windows as teach must be a whole number of
+    """Losses by longer windows: a model trained before one is the model trained before the first window in it, and its loss there
+    the mean over the rows of all. groups, rows: (windows,) of each window; so many windows as train must be a whole number of
     longer ones. None where too little history is left.
     """
-    begins = np.concatenate([[0], np.flatnonzero(np.diff(groups)) + 1])
+    begins, end = np.concatenate([[0], np.flatnonzero(np.diff(groups)) + 1]), one.windows
     if one.windows - begins[-1] < many:  # the last may not be over
         begins, end = begins[:-1], int(begins[-1])
-    else:
-        end = one.windows
-    weights = rows[:end]
+    weights, trailing = rows[:end], None if one.trailing is None else one.trailing // many
     losses = np.add.reduceat(one.losses[begins][:, :end] * weights, begins, axis=1) / np.add.reduceat(weights, begins)
-    made = LossMatrix(
-        losses, int(np.searchsorted(begins, one.first)), None if one.trailing is None else one.trailing // many
-    )
-    # The champion's own held-out record needs models that were taught.
-    while made.first < made.windows and (
-        made.first < 2
-        or not np.isfinite(
-            losses[made.first - loss_matrix.count_held_out_windows(made.first, made.trailing), made.first - 1]
-        )
-    ):
+    made = LossMatrix(losses, int(np.searchsorted(begins, one.first)), trailing)
+    # The champion's own held-out record needs trained models.
+    while made.first < made.windows and (made.first < 2 or not np.isfinite(made.held_out(made.first)[-1])):
         made = replace(made, first=made.first + 1)
     return made if made.windows - made.first >= MIN_HISTORY_WINDOWS else None
 
 
-# More rows make Evidently's preset slower, and its distances no other.
-MAX_PRESET_ROWS = 2000
 # (past, reference, window, columns) -> whether it alarms.
-DriftTest = Callable[["pd.DataFrame", "pd.DataFrame", "pd.DataFrame", "FeatureColumns"], bool]
+DriftTest = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, FeatureColumns], bool]
 
 
 def make_calibrated_alarm(
     job: MatrixJob, level: float, kept: Path, report: Callable[[], None] = lambda: None
 ) -> DriftAlarm:
-    """The project's own alarm at this level, on the features alone: what models say of past windows is not kept."""
-    from windvane.monitoring.drift import detector
-
+    """The project's own alarm at this level, on the features alone: what models predict for past windows is not kept."""
     time, seed = job.settings.problem.time, job.settings.split.seed
 
     def rings(past: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> bool:
-        return (
-            detector.detect_drift(
-                reference, window, columns, target=None, time=time, level=level, seed=seed, history=past, hurry=True
-            ).alarm
-            is True
-        )
+        compared = detector.Comparison(reference, window, columns, None, time, seed, past)
+        return detector.detect_drift(compared, level, hurry=True).alarm is True
 
-    return _make_cached_alarm(job, f"calibrated-{level:g}", kept, rings, report)
+    return make_cached_alarm(job, f"calibrated-{level:g}", kept, rings, report)
 
 
-def make_preset_alarm(job: MatrixJob, kept: Path, report: Callable[[], None] = lambda: None) -> DriftAlarm:
-    """Evidently's preset at its defaults: half of the columns or more."""
-    from windvane.monitoring.drift import evidently
-
-    def rings(_: pd.DataFrame, reference: pd.DataFrame, window: pd.DataFrame, columns: FeatureColumns) -> bool:
-        sides = [side.iloc[:: max(1, len(side) // MAX_PRESET_ROWS)] for side in (reference, window)]
-        # A column without a value ends its whole report.
-        seen = {name for name in columns.names if all(side[name].notna().any() for side in sides)}
-        categories = columns.booleans + columns.low + columns.high
-        with contextlib.redirect_stdout(sys.stderr):
-            said = evidently.run_evidently_preset(
-                sides[0], sides[1], [n for n in columns.numbers if n in seen], [n for n in categories if n in seen]
-            )
-        return said[0]
-
-    return _make_cached_alarm(job, "preset", kept, rings, report)
-
-
-def _make_cached_alarm(
+def make_cached_alarm(
     job: MatrixJob, name: str, kept: Path, rings: DriftTest, report: Callable[[], None]
 ) -> DriftAlarm:
+    """What `rings` finds in each pair of windows, remembered in `kept` under this name."""
     known = io.read_cache(kept, dict) or {}
     digests = job.cut.digests()
 

@@ -1,6 +1,4 @@
-"""Stored challengers and their losses while production goes on: trained one by one, kept, and scored on what is new.
-Knows neither ledger nor clock.
-"""
+"""Stored challengers and their losses while production goes on: trained one by one, kept, and scored on what is new."""
 
 from __future__ import annotations
 
@@ -11,9 +9,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.monitoring.history import loss_matrix
 from windvane.monitoring.history.loss_matrix import WindowedTable
@@ -24,17 +23,14 @@ from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
 from windvane.tasks.stores import fingerprint, model_files
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-# A challenger stands for what was known when it was taught. Where that has grown by more than this share since, it is taught anew.
+# A challenger stands for what was known when it was trained. Where that has grown by more than this share since, it is retrained.
 MAX_ROW_GROWTH_SHARE = 0.1
 
 
 class ChallengerStore:
-    """The challengers of one configuration, each named by the moment before which all labelled rows taught it.
+    """The challengers of one configuration, each named by the moment before which all labelled rows trained it.
 
-    `folder` may be deleted: they are taught again. teaching: told the moment before each fit.
+    `folder` may be deleted: they are retrained. on_fit: called with the moment before each fit.
     """
 
     def __init__(
@@ -42,13 +38,13 @@ class ChallengerStore:
         folder: Path,
         settings: Settings,
         spec: ModelConfiguration,
-        teaching: Callable[[str], None] = lambda start: None,
+        on_fit: Callable[[str], None] = lambda start: None,
     ) -> None:
-        self._settings, self._spec, self._teaching = settings, spec, teaching
+        self._settings, self._spec, self._on_fit = settings, spec, on_fit
         self._folder = folder / _hash_configuration(settings, spec)
 
     def challenger(self, cut: WindowedTable, digests: Sequence[str], window: int) -> NDArray[np.float64]:
-        """Mean loss per row of the challenger taught before a window, on each window of the cut: NaN before it, and where a
+        """Mean loss per row of the challenger trained before a window, on each window of the cut: NaN before it, and where a
         window has no row. digests: cut.digests().
         """
         path = self._folder / f"{cut.starts[window].replace(':', '')}.json"
@@ -57,27 +53,22 @@ class ChallengerStore:
             kept = {}
 
         def model() -> tuple[Any, FeatureColumns]:
-            nonlocal kept
             stored = path.with_suffix(".skops")
             if kept:
-                with suppress(LookupError):  # gone or damaged: taught again
+                with suppress(LookupError):  # gone or damaged: retrained
                     pipeline = _load_challenger(stored, kept["sha256"])
                     return pipeline, FeatureColumns(**{k: tuple(v) for k, v in kept["columns"].items()})
-            self._teaching(cut.starts[window])
-            taught = time_windows.select_recent_rows(cut.rows.iloc[:rows], self._settings)
-            most = self._settings.data.max_rows
-            pipeline, columns = loss_matrix.fit_configuration(
-                self._settings, self._spec, taught if most is None else taught.tail(most)
-            )
-            kept = {
-                "rows": rows,
-                "sha256": model_files.save_pipeline(pipeline, stored),
-                "columns": asdict(columns),
-                "losses": {},
-            }
+            self._on_fit(cut.starts[window])
+            train_rows = time_windows.select_recent_rows(cut.rows.iloc[:rows], self._settings)
+            if self._settings.data.max_rows is not None:
+                train_rows = train_rows.tail(self._settings.data.max_rows)
+            pipeline, columns = loss_matrix.fit_configuration(self._settings, self._spec, train_rows)
+            sha256 = model_files.save_pipeline(pipeline, stored)
+            kept.clear()
+            kept.update(rows=rows, sha256=sha256, columns=asdict(columns), losses={})
             return pipeline, columns
 
-        return self._losses(path, cut, digests, window, lambda: kept, model)
+        return self._losses(path, cut, digests, window, kept, model)
 
     def champion(
         self,
@@ -89,8 +80,7 @@ class ChallengerStore:
     ) -> NDArray[np.float64]:
         """The same of a registered version, which `model` loads, on the windows from `window` on."""
         path = self._folder / f"version-{version}.json"
-        kept = _read_kept_model(path) or {"losses": {}}
-        return self._losses(path, cut, digests, window, lambda: kept, model)
+        return self._losses(path, cut, digests, window, _read_kept_model(path) or {"losses": {}}, model)
 
     def _losses(
         self,
@@ -98,21 +88,19 @@ class ChallengerStore:
         cut: WindowedTable,
         digests: Sequence[str],
         window: int,
-        kept: Callable[[], dict[str, Any]],
+        kept: dict[str, Any],
         model: Callable[[], tuple[Any, FeatureColumns]],
     ) -> NDArray[np.float64]:
-        """Losses by window: those that are kept, and the others from the model, which is asked for only then."""
+        """Losses by window: those that are kept, and the others from the model, which is read only then and may fill `kept` anew."""
         filled = [k for k in range(window, cut.count) if cut.edges[k] < cut.edges[k + 1]]
-        known = kept().get("losses", {})
-        missing = [k for k in filled if digests[k] not in known]
-        if missing:
+        known = kept.get("losses", {})
+        if any(digests[k] not in known for k in filled):
             pipeline, columns = model()
-            known = kept()["losses"]  # of a model that was taught anew nothing is known
+            known = kept["losses"]  # of a retrained model nothing is known
             for k in [k for k in filled if digests[k] not in known]:
-                known[digests[k]] = float(
-                    loss_matrix.compute_row_losses(self._settings, pipeline, columns, cut.window(k)).mean()
-                )
-            io.write_json(kept(), path)
+                losses = loss_matrix.compute_row_losses(self._settings, pipeline, columns, cut.window(k))
+                known[digests[k]] = float(losses.mean())
+            io.write_json(kept, path)
         found = np.full(cut.count, np.nan)
         found[filled] = [known[digests[k]] for k in filled]
         return found
@@ -120,7 +108,7 @@ class ChallengerStore:
 
 @lru_cache(maxsize=64)
 def _load_challenger(stored: Path, sha256: str) -> Any:
-    """A stored challenger. Reading one costs more than all that it is asked, and where history is played each is asked often.
+    """A stored challenger. Reading one costs more than all that it predicts, and where history is played each is used often.
 
     Raises LookupError, which is not remembered, where it is gone or damaged.
     """
@@ -132,18 +120,14 @@ def _load_challenger(stored: Path, sha256: str) -> Any:
 
 def _hash_configuration(settings: Settings, spec: ModelConfiguration) -> str:
     """What all challengers of a configuration share: problem, history, code and libraries, as a hash."""
+    history, code = settings.retrain.history, (Path(__file__), Path(loss_matrix.__file__))
     matters = {
         "spec": spec.to_json(),
         "problem": settings.problem.model_dump(),
         "seed": settings.split.seed,
         "max_rows": settings.data.max_rows,
-        "history": (settings.retrain.history, settings.monitor.window)
-        if settings.retrain.history != "expanding"
-        else None,
-        "code": [
-            fingerprint.hash_model_code(),
-            *(hashlib.sha256(p.read_bytes()).hexdigest() for p in (Path(__file__), Path(loss_matrix.__file__))),
-        ],
+        "history": (history, settings.monitor.window) if history != "expanding" else None,
+        "code": [fingerprint.hash_model_code(), *(hashlib.sha256(path.read_bytes()).hexdigest() for path in code)],
         "libraries": fingerprint.list_model_libraries(),
     }
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,38 +1,36 @@
-"""A history cut into windows, and the losses of models trained before window i on every window j from i on.
-
-Fits and scores; plays no policy.
-"""
+"""A history in the order in which its rows came, cut into windows; losses of models trained before window i on every window from i on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from windvane.ledger.database import format_timestamp, to_timestamp
+from windvane.monitoring.watch.windows import WindowSpan, find_calendar_start, list_calendar_windows, list_row_windows
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import features, model_pipeline
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import definitions
 from windvane.tasks.settings import monitoring_section
+from windvane.tasks.settings.monitoring_section import WindowLength
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
 from windvane.tasks.stores import fingerprint
 from windvane.tasks.validate import table_profile
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
 
 # So many windows at least: with fewer there is no first quarter to learn from and no history to play.
 MIN_HISTORY_WINDOWS = 8
@@ -98,14 +96,14 @@ def cut_into_windows(rows: pd.DataFrame, time: str, window: str | int) -> Window
     return WindowedTable(ordered.iloc[: edges[-1]], edges, starts)
 
 
-# The share of the windows that teach the first champion, and of a champion's windows that are its held-out record.
+# The share of the windows that train the first champion, and of a champion's windows that are its held-out record.
 FIRST_CHAMPION_SHARE, HELD_OUT_SHARE = 0.25, 0.15
 
 
 @dataclass(frozen=True)
 class LossMatrix:
-    """losses[i, j] (W, W): mean loss per row on window j of the model taught on rows before window i; NaN where j < i and for
-    models never needed. first: the first window that is played; its model is the first champion. trailing: windows that teach
+    """losses[i, j] (W, W): mean loss per row on window j of the model trained on rows before window i; NaN where j < i and for
+    models never needed. first: the first window that is played; its model is the first champion. trailing: windows that train
     (None: all before).
     """
 
@@ -119,32 +117,31 @@ class LossMatrix:
         return len(self.losses)
 
     def record(self, model: int) -> float:
-        """A champion's mean loss per window on its own held-out windows: those at the end of what taught it, scored by the same
-        configuration taught on what lies before them. It is known when the model is taught.
-        """
+        """A champion's mean loss per window on its own held-out windows, which is known when it is trained."""
         return float(self.held_out(model).mean())
 
     def held_out(self, model: int) -> NDArray[np.float64]:
-        """The losses that record() averages, one for each held-out window."""
+        """The losses on a champion's held-out windows: those at the end of its training data, scored by the same configuration
+        trained on what lies before them.
+        """
         held = count_held_out_windows(model, self.trailing)
         return self.losses[model - held, model - held : model]
 
 
 @dataclass(frozen=True)
 class MatrixJob:
-    """What a row of the matrix needs: which rows teach, with which configuration. See job()."""
+    """What a row of the matrix needs: which rows train, with which configuration."""
 
     cut: WindowedTable
     settings: Settings
     spec: ModelConfiguration
     trailing: int | None
-    sample: int | None = None
 
 
 def make_matrix_job(
     cut: WindowedTable, settings: Settings, spec: ModelConfiguration, window: str | int, history: str
 ) -> MatrixJob:
-    """By windows as the rows were cut, and a history as retrain.history has it, whatever `settings` say. Raises ValueError."""
+    """By windows as the rows were cut, and a history as retrain.history has it, whatever `settings` hold. Raises ValueError."""
     monitor = settings.monitor.model_copy(update={"window": window})
     retrain = settings.retrain.model_copy(update={"history": history})
     return MatrixJob(cut, settings.model_copy(update={"monitor": monitor, "retrain": retrain}), spec, retrain.trailing)
@@ -157,8 +154,8 @@ def find_first_window(windows: int) -> int:
 
 def count_held_out_windows(model: int, trailing: int | None) -> int:
     """How many windows before `model` are its held-out record."""
-    taught = model if trailing is None else min(model, trailing)
-    return max(1, min(round(HELD_OUT_SHARE * taught), model - 1))
+    trained = model if trailing is None else min(model, trailing)
+    return max(1, min(round(HELD_OUT_SHARE * trained), model - 1))
 
 
 def build_loss_matrix(
@@ -166,7 +163,7 @@ def build_loss_matrix(
 ) -> LossMatrix:
     """The matrix of a history; rows found in the folder `kept` under their fingerprints are not fitted again.
 
-    Same arguments, same losses, whatever `cores` and `kept`. `report` is told (models done, of all) after each.
+    Same arguments, same losses, whatever `cores` and `kept`. `report` is called with (models done, of all) after each.
     """
     count, first = job.cut.count, find_first_window(job.cut.count)
     models = range(first - count_held_out_windows(first, job.trailing), count)
@@ -180,24 +177,18 @@ def build_loss_matrix(
             losses[i, i:] = [known[d] for d in digests[i:]]
         else:
             missing.append(i)
-    done = len(models) - len(missing)
-    for i, row in _compute_rows(job, missing, cores):
+    for done, (i, row) in enumerate(_compute_rows(job, missing, cores), len(models) - len(missing) + 1):
         losses[i, i:] = row
         if kept is not None:
-            known = _read_kept_losses(kept, names[i]) | dict(zip(digests[i:], (float(v) for v in row), strict=True))
+            known = _read_kept_losses(kept, names[i]) | dict(zip(digests[i:], row.tolist(), strict=True))
             io.write_json(known, kept / f"{names[i]}.json")
-        done += 1
         report(done, len(models))
     return LossMatrix(losses, first, job.trailing)
 
 
 def compute_matrix_row(job: MatrixJob, model: int) -> NDArray[np.float64]:
-    """Mean loss per row of the model taught before window `model`, on each window from it on: (W - model,)."""
-    taught = job.cut.before(model, job.trailing)
-    if job.sample is not None and len(taught) > job.sample:
-        drawn = np.random.default_rng([job.settings.split.seed, model]).choice(len(taught), job.sample, replace=False)
-        taught = taught.iloc[np.sort(drawn)]
-    pipeline, columns = fit_configuration(job.settings, job.spec, taught)
+    """Mean loss per row of the model trained before window `model`, on each window from it on: (W - model,)."""
+    pipeline, columns = fit_configuration(job.settings, job.spec, job.cut.before(model, job.trailing))
     loss = compute_row_losses(job.settings, pipeline, columns, job.cut.rows.iloc[job.cut.edges[model] :])
     edges = job.cut.edges[model:] - job.cut.edges[model]
     return np.asarray(np.add.reduceat(loss, edges[:-1]) / np.diff(edges))
@@ -205,11 +196,10 @@ def compute_matrix_row(job: MatrixJob, model: int) -> NDArray[np.float64]:
 
 def fit_configuration(settings: Settings, spec: ModelConfiguration, rows: pd.DataFrame) -> tuple[Any, FeatureColumns]:
     """The configuration's pipeline fitted on labelled rows, and the columns that it reads."""
-    # Which columns teach is decided from the rows that teach alone: what comes later may not be known.
+    # Training columns are decided from the training rows alone: what comes later may not be known.
     columns = features.select_feature_columns(settings, table_profile.profile_table(rows))
-    return model_pipeline.fit_with_settings(
-        settings, spec, definitions.load_problem_type(settings.problem.kind), columns, rows, 1
-    ), columns
+    task = ModelTask(settings, definitions.load_problem_type(settings.problem.kind), columns, 1)
+    return model_pipeline.fit_with_settings(task, spec, rows), columns
 
 
 def compute_row_losses(
@@ -218,8 +208,8 @@ def compute_row_losses(
     """A fitted pipeline's loss on each of some labelled rows (n,)."""
     kind = definitions.load_problem_type(settings.problem.kind)
     with model_pipeline.limit_to_one_thread():
-        said = kind.predict(pipeline, features.conform_frame(rows, columns, "the table"))
-    return kind.loss(kind.truth(rows[settings.problem.target]), said, settings.problem.headline)
+        predictions = kind.predict(pipeline, features.conform_frame(rows, columns, "the table"))
+    return kind.loss(kind.truth(rows[settings.problem.target]), predictions, settings.problem.headline)
 
 
 def _compute_rows(job: MatrixJob, models: Sequence[int], cores: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
@@ -238,7 +228,7 @@ _worker_job: MatrixJob | None = None
 
 
 def _set_worker_job(job: MatrixJob) -> None:
-    """In a worker: what all of its fits share, told once."""
+    """In a worker: what all of its fits share, sent once."""
     global _worker_job  # noqa: PLW0603
     _worker_job = job
 
@@ -249,7 +239,7 @@ def _compute_worker_row(model: int) -> NDArray[np.float64]:
 
 
 def _hash_model(job: MatrixJob, digests: Sequence[str], model: int) -> str:
-    """Fingerprint of a fitted model: the rows that teach it, configuration, problem, code and libraries."""
+    """Fingerprint of a fitted model: the training rows, configuration, problem, code and libraries."""
     first = 0 if job.trailing is None else max(0, model - job.trailing)
     matters = {
         "rows": digests[first:model],
@@ -257,7 +247,6 @@ def _hash_model(job: MatrixJob, digests: Sequence[str], model: int) -> str:
         "problem": job.settings.problem.model_dump(),
         "seed": job.settings.split.seed,
         "combined": job.settings.retrain.combined and [job.settings.retrain.combined, job.settings.monitor.window],
-        "sample": job.sample and [job.sample, model],
         "code": [fingerprint.hash_model_code(), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()],
         "libraries": fingerprint.list_model_libraries(),
     }
@@ -269,3 +258,63 @@ def _read_kept_losses(kept: Path | None, name: str) -> dict[str, Any]:
     if kept is None:
         return {}
     return io.read_cache(kept / f"{name}.json", lambda c: {str(k): float(v) for k, v in c.items()}) or {}
+
+
+@dataclass(frozen=True)
+class RowArrivals:
+    """A table's rows in the order of time, and when each came (ledger text). Labels come so much later than their rows."""
+
+    rows: pd.DataFrame
+    times: list[str]
+    delay: timedelta
+
+    def known_at(self, now: str) -> tuple[int, int]:
+        """How many rows had come before a moment, and how many of them could have their label."""
+        come = bisect_left(self.times, now)
+        late = format_timestamp(datetime.fromisoformat(now) - self.delay)
+        return come, min(come, bisect_right(self.times, late))
+
+    def between(self, start: str, end: str) -> slice:
+        """Where the rows from a moment (included) to another (not) are."""
+        return slice(bisect_left(self.times, start), bisect_left(self.times, end))
+
+    def places(self, window: WindowLength, begin: str, now: str) -> list[WindowSpan]:
+        """The windows from `begin` on that are over at `now` and have rows."""
+        # The first row after it shows that a window of rows is full.
+        new = self.times[bisect_left(self.times, begin) : bisect_left(self.times, now) + 1]
+        if not new:
+            return []
+        if window.rows is None:
+            found = list_calendar_windows(new[0], new[-1], window, begin, now)
+        else:
+            found = list_row_windows(new, window.rows, begin)
+        filled = ((place, self.between(place.start, place.end)) for place in found if place.closed and place.end <= now)
+        return [place for place, at in filled if at.stop > at.start]
+
+
+def order_arrivals(rows: pd.DataFrame, time: str, delay: timedelta) -> RowArrivals:
+    """A table's rows as they came."""
+    ordered = rows.sort_values(time, kind="stable").reset_index(drop=True)
+    return RowArrivals(ordered, [to_timestamp(value) for value in ordered[time].tolist()], delay)
+
+
+def find_replay_start(known: RowArrivals, settings: Settings, since: str | None) -> str:
+    """Where play begins, ledger text: at the first window after the first quarter of them, or with the one that holds the first
+    row from `since` on. Raises InputError.
+    """
+    time, window = str(settings.problem.time), settings.monitor.window
+    cut = cut_into_windows(known.rows, time, window)
+    at = int(cut.edges[find_first_window(cut.count)])
+    if since is not None:
+        try:
+            at = bisect_left(known.times, to_timestamp(since))
+        except ValueError as e:
+            raise InputError(f"--from: {e}") from None
+        if not known.times[0] < known.times[min(at, len(known.times) - 1)] or at == len(known.times):
+            raise InputError(
+                f"--from: {since} leaves no rows before it to train on, or none after it to play: the table goes from "
+                f"{known.times[0][:10]} to {known.times[-1][:10]}. Name a date in between"
+            )
+    if settings.monitor.cut.rows is not None:
+        return known.times[at]
+    return format_timestamp(find_calendar_start(known.times[at], settings.monitor.cut))

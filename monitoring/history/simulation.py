@@ -1,21 +1,17 @@
-"""Retraining policies played on a loss matrix, window by window, each with only what was known by then; and the
-cheapest schedule in hindsight. Fits nothing.
-"""
+"""Retraining policies played on a loss matrix, each with only what was known by then; the cheapest schedule in hindsight."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windvane.monitoring.history.loss_matrix import LossMatrix
 from windvane.monitoring.policy import regret
-from windvane.monitoring.records import PolicyAdvice, PolicyInput
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from windvane.monitoring.policy.regret import PolicyInput
+from windvane.monitoring.records import PolicyAdvice
 
 # Standard deviations of its own record by which a champion's loss must rise.
 ALARM_STANDARD_DEVIATIONS = 3.0
@@ -23,18 +19,13 @@ ALARM_STANDARD_DEVIATIONS = 3.0
 
 @dataclass(frozen=True)
 class RetrainingPolicy:
-    """advise: what it says of a past. challengers: (cost in windows' losses) -> a challenger is taught every so many windows after
-    the champion; None: it needs none. drift: it must be told of drift alarms.
+    """advise: its advice on a past. challengers: (cost in windows' losses) -> a challenger is trained every so many windows after
+    the champion; None: it needs none. drift: it must be given drift alarms.
     """
 
     advise: Callable[[PolicyInput], PolicyAdvice]
     challengers: Callable[[float], int] | None = None
     drift: bool = False
-
-
-def advise_never(past: PolicyInput) -> PolicyAdvice:
-    """The first champion for ever."""
-    return PolicyAdvice(False, "never retrains")
 
 
 def make_periodic_advice(windows: int) -> Callable[[PolicyInput], PolicyAdvice]:
@@ -53,10 +44,8 @@ def advise_by_performance(past: PolicyInput) -> PolicyAdvice:
         return PolicyAdvice(False, "too few windows to know how losses vary")
     over, spread = float(past.served[-1] - past.record.mean()), float(past.record.std(ddof=1))
     z = over / spread if spread > 0 else np.copysign(np.inf, over) if over else 0.0
-    return PolicyAdvice(
-        z > ALARM_STANDARD_DEVIATIONS,
-        f"loss {z:.1f} standard deviations above the champion's record, {ALARM_STANDARD_DEVIATIONS:g} alarm",
-    )
+    reason = f"loss {z:.1f} standard deviations above the champion's record, {ALARM_STANDARD_DEVIATIONS:g} alarm"
+    return PolicyAdvice(z > ALARM_STANDARD_DEVIATIONS, reason)
 
 
 def advise_by_staleness(past: PolicyInput) -> PolicyAdvice:
@@ -64,9 +53,8 @@ def advise_by_staleness(past: PolicyInput) -> PolicyAdvice:
     threshold of CARA (Mahadevan & Mathioudakis, Knowledge-Based Systems, 2024).
     """
     over = float((past.served - past.record.mean()).sum())
-    return PolicyAdvice(
-        over > past.price, f"{over / past.price:.2f} of a lap's price lost against the champion's own record"
-    )
+    reason = f"{over / past.price:.2f} of a lap's price lost against the champion's own record"
+    return PolicyAdvice(over > past.price, reason)
 
 
 def advise_by_drift(past: PolicyInput) -> PolicyAdvice:
@@ -77,7 +65,7 @@ def advise_by_drift(past: PolicyInput) -> PolicyAdvice:
 def list_policies() -> dict[str, RetrainingPolicy]:
     """Every policy without a parameter, by name; those of retrain.policy by theirs. `schedule`: at each window's end."""
     return {
-        "never": RetrainingPolicy(advise_never),
+        "never": RetrainingPolicy(lambda past: PolicyAdvice(False, "never retrains")),
         "schedule": RetrainingPolicy(make_periodic_advice(1)),
         "drift": RetrainingPolicy(advise_by_drift, drift=True),
         "performance": RetrainingPolicy(advise_by_performance),
@@ -91,26 +79,18 @@ DriftAlarm = Callable[[int, int], bool]
 
 
 @dataclass(frozen=True)
-class WindowAdvice:
-    """What was advised at the start of a window."""
-
-    window: int
-    advice: PolicyAdvice
-
-
-@dataclass(frozen=True)
 class PolicySimulation:
     """A history played. by_window: (windows played,) the champion's mean loss on each; models: (windows played,) which served.
 
-    loss: their sum. retrained: windows at whose start a new champion began. paid: (windows played,) what laps and challengers cost at
-    the start of each; spent: their sum. All in loss.
+    retrained: windows at whose start a new champion began. paid: (windows played,) what laps and challengers cost at the start of
+    each, in loss. decided: what was advised at the start of a window.
     """
 
     by_window: NDArray[np.float64]
     models: NDArray[np.int64]
     retrained: tuple[int, ...]
     paid: NDArray[np.float64]
-    decided: tuple[WindowAdvice, ...] = ()
+    decided: tuple[tuple[int, PolicyAdvice], ...] = ()
 
     @property
     def loss(self) -> float:
@@ -118,14 +98,9 @@ class PolicySimulation:
         return float(self.by_window.sum())
 
     @property
-    def spent(self) -> float:
-        """Summed over the windows."""
-        return float(self.paid.sum())
-
-    @property
     def total(self) -> float:
         """Loss, laps and challengers."""
-        return self.loss + self.spent
+        return self.loss + float(self.paid.sum())
 
 
 def simulate_policy(
@@ -137,58 +112,49 @@ def simulate_policy(
     fee: float = 0.0,
     alarm: DriftAlarm | None = None,
 ) -> PolicySimulation:
-    """Play on from the first champion. A retraining at window j is taught on rows before window j - delay, whose labels are known.
+    """Play on from the first champion. A retraining at window j is trained on rows before window j - delay, whose labels are known.
 
-    cost: of a lap, in the champion's mean losses per window on its own held-out rows. fee: what teaching a challenger costs, as a
-    share of a lap. delay: windows that labels take to come. alarm: for policies that ask for it.
+    cost: of a lap, in the champion's mean losses per window on its own held-out rows. fee: what training a challenger costs, as a
+    share of a lap. delay: windows that labels take to come. alarm: for policies that need it.
     """
-    taught, serving, since = [matrix.first], 0, matrix.first
+    trained, serving, since = [matrix.first], 0, matrix.first
     every = policy.challengers(cost) if policy.challengers else None
     losses, models, retrained, decided = [], [], [], []
     paid = np.zeros(matrix.windows - matrix.first)
     for now in range(matrix.first, matrix.windows):
         known = now - delay
-        if now > matrix.first and known > taught[serving]:
-            champion = taught[serving]
+        if now > matrix.first and known > trained[serving]:
+            champion = trained[serving]
             price = cost * matrix.record(champion)
-            past = PolicyInput(
-                np.array(taught, dtype=np.int64),
-                matrix.losses[taught, :known],
-                serving,
-                since,
-                matrix.held_out(champion),
-                price,
-                now,
-                alarm(champion, now - 1) if alarm and policy.drift else None,
-            )
-            advice = policy.advise(past)
-            decided.append(WindowAdvice(now, advice))
+            rings = alarm(champion, now - 1) if alarm and policy.drift else None
+            models_known, losses_known = np.array(trained, dtype=np.int64), matrix.losses[trained, :known]
+            record = matrix.held_out(champion)
+            advice = policy.advise(PolicyInput(models_known, losses_known, serving, since, record, price, now, rings))
+            decided.append((now, advice))
             due = every is not None and (now - since) % every == 0
-            if (advice.retrain or due) and known > taught[-1]:
-                taught.append(known)
+            if (advice.retrain or due) and known > trained[-1]:
+                trained.append(known)
                 paid[now - matrix.first] += price * (0.0 if advice.retrain else fee)
             if advice.retrain:
-                serving, since = taught.index(known), now
+                serving, since = trained.index(known), now
                 paid[now - matrix.first] += price
                 retrained.append(now)
-        losses.append(matrix.losses[taught[serving], now])
-        models.append(taught[serving])
+        losses.append(matrix.losses[trained[serving], now])
+        models.append(trained[serving])
     return PolicySimulation(np.array(losses), np.array(models), tuple(retrained), paid, tuple(decided))
 
 
 def simulate_schedule(matrix: LossMatrix, schedule: tuple[int, ...], cost: float, delay: int = 0) -> PolicySimulation:
     """Play retrainings at the starts of just these windows."""
-    chosen = set(schedule)
-    return simulate_policy(
-        matrix, RetrainingPolicy(lambda past: PolicyAdvice(past.now in chosen, "as scheduled")), cost, delay=delay
-    )
+    policy = RetrainingPolicy(lambda past: PolicyAdvice(past.now in schedule, "as scheduled"))
+    return simulate_policy(matrix, policy, cost, delay=delay)
 
 
 def find_optimal_schedule(matrix: LossMatrix, cost: float, delay: int = 0) -> PolicySimulation:
     """The cheapest of all schedules in hindsight, by dynamic programming over the windows at which a champion begins.
 
     The oracle of Mahadevan & Mathioudakis (Knowledge-Based Systems, 2024): a shortest path, in O(W^2). It is over refits without
-    a gate, each deployed, and with the future known: nobody who has to decide in time can be sure to reach it.
+    a gate, each deployed, and with the future known: no policy that decides in time can be sure to reach it.
     """
     first, end = matrix.first, matrix.windows
     cheapest = np.full(end + 1, np.inf)  # from window j on, if a new champion begins there

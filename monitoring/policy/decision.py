@@ -1,15 +1,13 @@
-"""Wait, retrain, stop or roll back: a pure function of what was found, of what was done before, and of the limits.
-
-Without clock, files or frames: replay decides the same.
-"""
+"""Wait, retrain, stop or roll back: a pure function of what was found, of what was done before, and of the limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf, isfinite, sqrt
 from statistics import NormalDist, stdev
 
+from windvane.ledger.decisions import OPEN_DECISION_STATES
 from windvane.monitoring.records import (
     Decision,
     DecisionHistory,
@@ -22,54 +20,40 @@ from windvane.monitoring.records import (
     WindowAssessment,
 )
 
-OPEN_STATES = ("recorded", "told", "claimed")
 ACKNOWLEDGED_NOTE = "acknowledged"
 # Windows between two laps, however often the gate has refused: a shift that comes meanwhile must not wait for ever.
 _MAX_PAUSE_WINDOWS = 8
 
 
-def decide_action(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
-    """What to do after a look, and why. `now`: the present in the events' own time, ledger text.
+def decide_action(check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+    """What to do after a check, and why. `now`: the present in the events' own time, ledger text.
 
     Broken data comes first, then a champion that fails its probation, then the policy, then what forbids another lap.
     """
-    known = _find_known_until((*history.looks, look))
+    known = [one.quality.known_until for one in (*history.assessments, check) if one.quality.known_until is not None]
     decision = (
-        _stop_on_broken_data(look, history)
+        _stop_on_broken_data(check, history)
         or _roll_back_failed_probation(history.probation)
-        or _apply_policy(look, history, limits, now)
+        or _apply_policy(check, history, limits, now)
     )
-    if decision.action == "retrain" and (forbidden := _find_obstacle(look, history, limits, now)) is not None:
+    if decision.action == "retrain" and (forbidden := _find_obstacle(check, history, limits, now)) is not None:
         decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
-    return replace(decision, cost=limits.cost, known_until=known)
+    return replace(decision, cost=limits.cost, known_until=max(known, default=None))
 
 
-def _stop_on_broken_data(look: WindowAssessment, history: DecisionHistory) -> Decision | None:
-    diagnosis = look.diagnosis
-    accepted = {
-        column
-        for one in history.made
-        if one.action == "stop" and one.note == ACKNOWLEDGED_NOTE and one.version == look.version
-        for column in one.columns
-    }
-    # The alarm keeps its promise; what only looks odd beside it stops nobody.
-    if (
-        look.drift.alarm
-        and diagnosis.change == "broken data"
-        and not (diagnosis.columns and set(diagnosis.columns) <= accepted)
-    ):
-        return Decision(
-            "stop",
-            f"the data look broken: {diagnosis.why}. No training on them until that is fixed, or accepted with "
-            "`windvane monitor --acknowledge`",
-            remedy="person",
-        )
-    stopped = [
-        one for one in history.made if one.action == "stop" and one.state in OPEN_STATES and one.version == look.version
-    ]
-    if stopped and look.drift.statistic is None:
-        since = "too few rows have come since to say more" if look.drift.alarm is not None else str(look.drift.note)
-        return Decision("wait", f"the data looked broken {stopped[-1].at[:10]}, and {since}")
+def _stop_on_broken_data(check: WindowAssessment, history: DecisionHistory) -> Decision | None:
+    diagnosis = check.diagnosis
+    stops = [one for one in history.made if one.action == "stop" and one.version == check.version]
+    accepted = {column for one in stops if one.note == ACKNOWLEDGED_NOTE for column in one.columns}
+    # Stop only on an alarm: its rate of false alarms is controlled.
+    known = bool(diagnosis.columns) and set(diagnosis.columns) <= accepted
+    if check.drift.alarm and diagnosis.change == "broken data" and not known:
+        until = "No training on them until that is fixed, or accepted with `windvane monitor --acknowledge`"
+        return Decision("stop", f"the data seem broken: {diagnosis.why}. {until}", remedy="person")
+    stopped = [one for one in stops if one.state in OPEN_DECISION_STATES]
+    if stopped and check.drift.statistic is None:
+        since = "too few rows have come since to decide" if check.drift.alarm is not None else str(check.drift.note)
+        return Decision("wait", f"the data seemed broken {stopped[-1].at[:10]}, and {since}")
     return None
 
 
@@ -84,129 +68,116 @@ def _roll_back_failed_probation(probation: ProbationResult | None) -> Decision |
     )
 
 
-def _apply_policy(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+def _apply_policy(check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
     """What the policy wants, whatever forbids it."""
     if limits.policy == "never":
-        return Decision("wait", f"retrain.policy is never; {_summarize_findings(look)}")
+        return Decision("wait", f"retrain.policy is never; {_summarize_findings(check)}")
     if limits.policy == "schedule":
-        return _decide_by_schedule(look, limits)
+        return _decide_by_schedule(check, limits)
     if limits.policy == "regret":
-        return _decide_by_regret(look, history)
-    if look.drift.alarm is None and (limits.policy == "drift" or look.quality.loss is None):
-        return Decision("wait", _summarize_findings(look))
-    if look.drift.statistic is None and look.quality.loss is None:
-        return Decision(
-            "wait", f"too few rows to say: {look.stretch.rows} rows, {look.stretch.labelled} of them labelled"
-        )
-    policy = {"staleness": _decide_by_staleness, "performance": _decide_by_performance, "drift": _decide_by_drift}[
-        limits.policy
-    ]
-    return policy(look, history, limits, now)
+        return _decide_by_regret(check, history)
+    if check.drift.alarm is None and (limits.policy == "drift" or check.quality.loss is None):
+        return Decision("wait", _summarize_findings(check))
+    if check.drift.statistic is None and check.quality.loss is None:
+        few = f"{check.stretch.rows} rows, {check.stretch.labelled} of them labelled"
+        return Decision("wait", f"too few rows to decide: {few}")
+    decide = _decide_by_staleness if limits.policy == "staleness" else _decide_by_performance
+    return _decide_by_drift(check) if limits.policy == "drift" else decide(check, history, limits, now)
 
 
-def _decide_by_schedule(look: WindowAssessment, limits: DecisionLimits) -> Decision:
+def _decide_by_schedule(check: WindowAssessment, limits: DecisionLimits) -> Decision:
     if limits.scheduled:
-        return Decision("wait", f"retrain.policy is schedule: schedule.train starts laps; {_summarize_findings(look)}")
-    if not look.stretch.closed:
+        return Decision("wait", f"retrain.policy is schedule: schedule.train starts laps; {_summarize_findings(check)}")
+    if not check.stretch.closed:
         return Decision("wait", "retrain.policy is schedule: the window is not over yet")
-    return Decision(
-        "retrain", f"retrain.policy is schedule: a window is over; {_summarize_findings(look)}", *_choose_depth(look)
-    )
+    reason = f"retrain.policy is schedule: a window is over; {_summarize_findings(check)}"
+    return Decision("retrain", reason, *_choose_depth(check))
 
 
-def _decide_by_regret(look: WindowAssessment, history: DecisionHistory) -> Decision:
-    """What challengers show. It stands on windows that are over, so that few rows in the newest do not matter."""
+def _decide_by_regret(check: WindowAssessment, history: DecisionHistory) -> Decision:
+    """What challengers show. It rests on windows that are over, so that few rows in the newest do not matter."""
     advice = history.advice
     if advice is None:
-        return Decision("wait", f"{_summarize_findings(look)}, but no challenger was asked")
+        return Decision("wait", f"{_summarize_findings(check)}, but no challenger was compared")
     if not advice.retrain:
-        return Decision("wait", f"{_summarize_findings(look)}; {advice.reason}", gain=advice.gain)
-    return Decision("retrain", f"{advice.reason}; {_summarize_findings(look)}", *_choose_depth(look), gain=advice.gain)
+        return Decision("wait", f"{_summarize_findings(check)}; {advice.reason}", gain=advice.gain)
+    return Decision(
+        "retrain", f"{advice.reason}; {_summarize_findings(check)}", *_choose_depth(check), gain=advice.gain
+    )
 
 
 def _decide_by_staleness(
-    look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+    check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Decision:
-    found = compute_staleness((*history.looks, look), history, limits, now)
-    gain = found.pace * max(limits.probation, 1)
+    found = compute_staleness((*history.assessments, check), history, limits, now)
+    gain = found.pace * max(limits.probation, 1)  # of the windows that a new champion is judged on
     if not found.windows:
-        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits, now)}")
-    without = (
-        f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
-        if found.estimated
-        else ""
-    )
-    said = (
-        f"in {found.windows} window{'s' * (found.windows > 1)} since {_format_day(found.since)}{without} the champion has cost "
-        f"{found.total:+.2f} mean losses of a window beyond its own record (a lap costs {limits.cost:g})"
+        return Decision("wait", f"{_summarize_findings(check)}, but {_explain_missing_performance(check, limits)}")
+    without = f", {found.estimated} of them estimated without labels and confirmed by the drift alarm"
+    reason = (
+        f"in {found.windows} window{'s' * (found.windows > 1)} since {found.since[:10]}{without * (found.estimated > 0)} the "
+        f"champion has cost {found.total:+.2f} mean losses of a window beyond its own record (a lap costs {limits.cost:g})"
     )
     if found.total <= limits.cost:
-        more = (
-            f"; {_explain_missing_performance(look, limits, now)}"
-            if select_usable_performance(look, limits, now) is None
-            else ""
-        )
-        return Decision("wait", f"{_summarize_findings(look)}, but {said}{more}", gain=gain)
+        missing = select_usable_performance(check, limits, now) is None
+        more = f"; {_explain_missing_performance(check, limits)}" if missing else ""
+        return Decision("wait", f"{_summarize_findings(check)}, but {reason}{more}", gain=gain)
     # Of as many sums as there are windows the largest counts: each gets its share of the level (Bonferroni).
-    if found.certainty <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
-        return Decision("wait", f"{said}, which may still be chance (standard error {found.error:.2f})", gain=gain)
-    return Decision("retrain", f"{said}; {_summarize_findings(look)}", *_choose_depth(look), gain=gain)
+    if found.z_score <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
+        return Decision("wait", f"{reason}, which may still be chance (standard error {found.error:.2f})", gain=gain)
+    return Decision("retrain", f"{reason}; {_summarize_findings(check)}", *_choose_depth(check), gain=gain)
 
 
 def _decide_by_performance(
-    look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
+    check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Decision:
-    quality = look.quality
-    if quality.loss is None or select_usable_performance(look, limits, now) is not quality or quality.excess is None:
-        return Decision("wait", f"{_summarize_findings(look)}, but {_explain_missing_performance(look, limits, now)}")
+    quality = check.quality
+    if quality.loss is None or select_usable_performance(check, limits, now) is not quality or quality.excess is None:
+        return Decision("wait", f"{_summarize_findings(check)}, but {_explain_missing_performance(check, limits)}")
     share, error = quality.excess / quality.reference, compute_standard_error(quality, history) / quality.reference
-    said = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
-    gain = share * compute_window_share(look, history.usual_rows) * max(limits.probation, 1)
+    reason = f"the loss is {share:+.1%} against the champion's own record on {quality.rows:,} labelled rows"
+    gain = share * compute_window_share(check, history.usual_rows) * max(limits.probation, 1)
     if share <= NormalDist().inv_cdf(1 - limits.false_alarms) * error:
-        return Decision("wait", f"{said}, which is within chance; {_summarize_findings(look)}", gain=gain)
-    return Decision("retrain", f"{said}; {_summarize_findings(look)}", *_choose_depth(look), gain=gain)
+        return Decision("wait", f"{reason}, which is within chance; {_summarize_findings(check)}", gain=gain)
+    return Decision("retrain", f"{reason}; {_summarize_findings(check)}", *_choose_depth(check), gain=gain)
 
 
-def _decide_by_drift(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
-    if not look.drift.alarm:
-        return Decision("wait", _summarize_findings(look))
-    if look.diagnosis.remedy == "wait":
-        return Decision("wait", f"{_summarize_findings(look)}: {look.diagnosis.why}")
-    return Decision("retrain", _summarize_findings(look), *_choose_depth(look))
+def _decide_by_drift(check: WindowAssessment) -> Decision:
+    if not check.drift.alarm:
+        return Decision("wait", _summarize_findings(check))
+    if check.diagnosis.remedy == "wait":
+        return Decision("wait", f"{_summarize_findings(check)}: {check.diagnosis.why}")
+    return Decision("retrain", _summarize_findings(check), *_choose_depth(check))
 
 
-def _find_obstacle(look: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> str | None:
+def _find_obstacle(check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> str | None:
     """Why there may be no lap now, or None."""
     laps = [one for one in history.made if one.action == "retrain"]
-    if any(one.state in OPEN_STATES for one in laps):
+    if any(one.state in OPEN_DECISION_STATES for one in laps):
         return f"a retraining decided {laps[-1].at[:16]}Z is under way"
     if history.new_rows is False:
         return f"nothing new to learn from since the last lap ({laps[-1].note if laps else 'skipped: no new rows'})"
     done = [one.at for one in history.made if one.action in ("retrain", "rollback") and one.state != "skipped"]
-    if done and parse_timestamp(now) - parse_timestamp(max(done)) < limits.cooldown:
+    if done and _measure_span(max(done), now) < limits.cooldown:
         return f"cool-down: the last retraining was decided {max(done)[:16]}Z (retrain.cooldown)"
     if limits.budget is not None:
-        spent = [
-            at
-            for one in laps
-            if one.state != "skipped"
-            and (at := one.at)
-            and parse_timestamp(now) - parse_timestamp(at) < limits.budget.span
-        ]
+        counted = [one.at for one in laps if one.state != "skipped"]
+        spent = [at for at in counted if _measure_span(at, now) < limits.budget.span]
         if len(spent) >= limits.budget.laps:
             return f"budget: {len(spent)} retrainings since {min(spent)[:10]} (retrain.budget)"
-    return _find_refusal_pause(look, history, laps)
+    return _find_refusal_pause(check, history, laps)
 
 
-def _find_refusal_pause(look: WindowAssessment, history: DecisionHistory, laps: list[PastDecision]) -> str | None:
+def _find_refusal_pause(check: WindowAssessment, history: DecisionHistory, laps: list[PastDecision]) -> str | None:
     """Each lap that the gate refuses doubles the windows until the next: hardly more rows would be judged again, and refused again,
-    or pass at last because they were asked so often (exponential back-off).
+    or pass at last because they were tried so often (exponential back-off).
     """
-    refused = [one.at for one in laps if one.state == "done" and one.version == look.version]
+    # The champion is the same as before: a lap that finished was refused.
+    refused = [one.at for one in laps if one.state == "done" and one.version == check.version]
     if len(refused) < 2:
         return None
     pause = min(2 ** (len(refused) - 1), _MAX_PAUSE_WINDOWS)
-    since = sum(seen.stretch.end > refused[-1] for seen in (*history.looks, look))
+    since = sum(seen.stretch.end > refused[-1] for seen in (*history.assessments, check))
     if since >= pause:
         return None
     return (
@@ -215,9 +186,9 @@ def _find_refusal_pause(look: WindowAssessment, history: DecisionHistory, laps: 
     )
 
 
-def _summarize_findings(look: WindowAssessment) -> str:
-    """What the look found, in a few words."""
-    drift, diagnosis = look.drift, look.diagnosis
+def _summarize_findings(check: WindowAssessment) -> str:
+    """What the check found, in a few words."""
+    drift, diagnosis = check.drift, check.diagnosis
     if drift.statistic is None:
         return drift.note or "too few rows to look for drift"
     if not drift.alarm:
@@ -227,42 +198,32 @@ def _summarize_findings(look: WindowAssessment) -> str:
     return f"{kind} in {names}" if names else kind
 
 
-def _explain_missing_performance(look: WindowAssessment, limits: DecisionLimits, now: str) -> str:
+def _explain_missing_performance(check: WindowAssessment, limits: DecisionLimits) -> str:
     """Why the window's quality does not count."""
-    if look.quality.loss is not None:
+    if check.quality.loss is not None:
         return f"its labels may still be incomplete (monitor.label_delay {limits.label_delay})"
-    missing = (
-        "its labels have not come" if not look.stretch.labelled else f"only {look.stretch.labelled} rows are labelled"
-    )
-    estimate = look.estimate
+    missing, estimate = "its labels have not come", check.estimate
+    if check.stretch.labelled:
+        missing = f"only {check.stretch.labelled} rows are labelled"
     if estimate is None or estimate.loss is None:
         return f"{missing}, and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
-    if not look.drift.alarm:
+    if not check.drift.alarm:
         return f"{missing}, and no drift alarm confirms an estimate"
     return missing
 
 
-def _choose_depth(look: WindowAssessment) -> tuple[LapDepth, Remedy]:
-    remedy = look.diagnosis.remedy
+def _choose_depth(check: WindowAssessment) -> tuple[LapDepth, Remedy]:
+    remedy = check.diagnosis.remedy
     return ("search", "search") if remedy == "search" else ("refit", "labels" if remedy == "labels" else "refit")
-
-
-def _find_known_until(looks: tuple[WindowAssessment, ...]) -> str | None:
-    known = [look.quality.known_until for look in looks if look.quality.known_until is not None]
-    return max(known, default=None)
-
-
-def _format_day(text: str | None) -> str:
-    return "ever" if text is None else text[:10]
 
 
 # Quality's interval is one of 95 %.
 _INTERVAL_STANDARD_ERRORS = 2 * NormalDist().inv_cdf(0.975)
 # A window's weight, its excess loss and that one's error as shares of the reference, whether estimated, and its start.
 _CountedWindow = tuple[float, float, float, bool, str]
-# From so many windows on, what they differ by says how sure a mean of them is.
+# From so many windows on, their spread shows how sure a mean of them is.
 _MIN_SPREAD_WINDOWS = 3
-# Windows whose mean says what the next ones would cost.
+# Windows whose mean estimates the next ones' cost.
 _RECENT_WINDOWS = 3
 
 
@@ -277,70 +238,65 @@ class Staleness:
 
     total: float
     error: float
-    certainty: float
+    z_score: float
     pace: float
     windows: int
     estimated: int
-    since: str | None
+    since: str
 
 
 def compute_staleness(
-    looks: tuple[WindowAssessment, ...], history: DecisionHistory, limits: DecisionLimits, now: str
+    checks: tuple[WindowAssessment, ...], history: DecisionHistory, limits: DecisionLimits, now: str
 ) -> Staleness:
     """What the champion has cost since it began to serve, beyond what it promised on its own held-out rows.
 
     A window counts by its labels, where these have had their time to come; else by the estimate, if the drift alarm confirms it.
     """
     counted: list[_CountedWindow] = []
-    for look in looks:
-        quality = select_usable_performance(look, limits, now)
-        weight = compute_window_share(look, history.usual_rows)
+    for check in checks:
+        quality = select_usable_performance(check, limits, now)
+        weight = compute_window_share(check, history.usual_rows)
         if quality is None or quality.excess is None or not quality.reference > 0 or weight == 0:
             continue
         error = compute_standard_error(quality, history) / quality.reference
-        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, look.stretch.start))
+        counted.append((weight, quality.excess / quality.reference, error, quality.estimated, check.stretch.start))
     if not counted:
-        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, None)
+        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, "")
     counted = _fill_unknown_errors(counted)
-    reference = get_reference_loss(looks)
+    reference = checks[-1].quality.reference
     shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
-    certainty, total, own, weights = -inf, 0.0, 0.0, 0.0
+    z_score, total, own_variance, weights = -inf, 0.0, 0.0, 0.0
     for weight, excess, each, _, _ in reversed(counted):
         # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
         total, weights = total + weight * excess, weights + weight
-        own += (weight * sqrt(max(each * each - shared * shared, 0.0))) ** 2
-        error = sqrt(own + (weights * shared) ** 2)
+        own_variance += (weight * sqrt(max(each * each - shared * shared, 0.0))) ** 2
+        error = sqrt(own_variance + (weights * shared) ** 2)
         # One window of which little is known must not hide the others.
-        certainty = max(certainty, total / error if error else inf * total if total else 0.0)
+        z_score = max(z_score, total / error if error else inf * total if total else 0.0)
     recent = counted[-_RECENT_WINDOWS:]
     pace = sum(w * x for w, x, *_ in recent) / len(recent)
-    return Staleness(total, error, certainty, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
+    return Staleness(total, error, z_score, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
 
 
-def select_usable_performance(look: WindowAssessment, limits: DecisionLimits, now: str) -> PerformanceResult | None:
+def select_usable_performance(check: WindowAssessment, limits: DecisionLimits, now: str) -> PerformanceResult | None:
     """The quality that counts: by labels if their delay is over; else the estimate if the window's alarm confirms it."""
-    young = limits.label_delay and parse_timestamp(now) - parse_timestamp(look.stretch.end) < limits.label_delay
-    if look.quality.loss is not None and not young:
-        return look.quality
-    estimate = look.estimate
-    return estimate if estimate is not None and estimate.loss is not None and look.drift.alarm else None
+    young = limits.label_delay and _measure_span(check.stretch.end, now) < limits.label_delay
+    if check.quality.loss is not None and not young:
+        return check.quality
+    estimate = check.estimate
+    return estimate if estimate is not None and estimate.loss is not None and check.drift.alarm else None
 
 
-def get_reference_loss(looks: tuple[WindowAssessment, ...]) -> float | None:
-    """The champion's mean loss on its own held-out rows."""
-    return looks[-1].quality.reference if looks else None
+def _measure_span(start: str, end: str) -> timedelta:
+    """From one moment to another, both ledger text."""
+    return datetime.fromisoformat(end) - datetime.fromisoformat(start)
 
 
-def parse_timestamp(text: str) -> datetime:
-    """Ledger text as a moment."""
-    return datetime.fromisoformat(text)
-
-
-def compute_window_share(look: WindowAssessment, usual: float | None) -> float:
+def compute_window_share(check: WindowAssessment, usual: float | None) -> float:
     """How much of a usual window this one is. Of an open one it is not known where no window is usual yet: it waits."""
     if usual:
-        return look.stretch.rows / usual
-    return 1.0 if look.stretch.closed else 0.0
+        return check.stretch.rows / usual
+    return 1.0 if check.stretch.closed else 0.0
 
 
 def compute_standard_error(quality: PerformanceResult, history: DecisionHistory) -> float:
@@ -354,5 +310,5 @@ def _fill_unknown_errors(counted: list[_CountedWindow]) -> list[_CountedWindow]:
     """Unknown errors replaced by what the windows themselves differ by, where they are enough."""
     if len(counted) < _MIN_SPREAD_WINDOWS or all(isfinite(c[2]) for c in counted):
         return counted
-    own = stdev(c[1] for c in counted)
-    return [c if isfinite(c[2]) else (c[0], c[1], own, c[3], c[4]) for c in counted]
+    own_variance = stdev(c[1] for c in counted)
+    return [c if isfinite(c[2]) else (c[0], c[1], own_variance, c[3], c[4]) for c in counted]

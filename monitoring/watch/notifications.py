@@ -1,45 +1,43 @@
-"""Notifies people when the state changes, by webhook.
+"""Notifies people when the state changes: by webhook, or by any other service that apprise knows.
 
 A notice is recorded before it is sent, and sent until it was accepted.
 """
 
 from __future__ import annotations
 
-import json
+import logging
+import re
 import time
-import urllib.error
-import urllib.request
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
 
 from windvane.ledger import decisions
 from windvane.ledger.decisions import DecisionRecord
+from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.errors import InputError
 from windvane.tasks.lap_outcome import LapOutcome
 from windvane.tasks.project import Project
 from windvane.tasks.settings.data_section import expand_variables
 
-if TYPE_CHECKING:
-    from windvane.monitoring.records import WindowAssessment
-
 _TIMEOUT_SECONDS, _MAX_ATTEMPTS, _PAUSE_SECONDS = 5.0, 3, 0.5
+# A decision's action -> the state that it brings, and the same for people.
+_STATES = {"retrain": "retraining", "stop": "stopped", "rollback": "rolled back"}
+_STATE_TEXTS = {**_STATES, "stop": "stopped, a person is needed"}
 
 
-def notify_of_check(project: Project, look: WindowAssessment, entry: DecisionRecord) -> None:
-    """What a look and its decision mean for the state."""
+def notify_of_check(project: Project, check: WindowAssessment, entry: DecisionRecord) -> None:
+    """What a check and its decision mean for the state."""
     if entry.action == "retrain" and not entry.open:
-        return  # the lap has told
+        return  # the lap notified
     if entry.action == "wait":
-        if look.drift.statistic is None and look.drift.alarm is not None:
+        if check.drift.statistic is None and check.drift.alarm is not None:
             return
-        state = f"drift: {look.diagnosis.change}" if look.drift.alarm else "ok"
-        if look.drift.alarm is None:
+        state = f"drift: {check.diagnosis.change}" if check.drift.alarm else "ok"
+        if check.drift.alarm is None:
             state = "cannot tell"
     else:
-        state = {"retrain": "retraining", "stop": "stopped", "rollback": "rolled back"}[entry.action]
+        state = _STATES[entry.action]
     _add_notice(project, state, f"{_STATE_TEXTS.get(entry.action, state)}: {entry.reason}")
-
-
-_STATE_TEXTS = {"retrain": "teaching again", "stop": "stopped, a person is needed", "rollback": "rolled back"}
 
 
 def notify_of_lap(project: Project, outcome: LapOutcome) -> None:
@@ -50,7 +48,7 @@ def notify_of_lap(project: Project, outcome: LapOutcome) -> None:
         text = f"version {outcome.version} was refused, version {outcome.champion} goes on: {outcome.reason}"
         _add_notice(project, f"refused {outcome.version}", text)
     else:
-        _add_notice(project, "nothing new", f"nothing was taught: {outcome.reason}")
+        _add_notice(project, "nothing new", f"nothing was trained: {outcome.reason}")
     send_notices(project)
 
 
@@ -58,30 +56,80 @@ def _add_notice(project: Project, state: str, text: str) -> None:
     decisions.record_notice(project.ledger, project.name, state, f"{project.name}: {text}")
 
 
+def check_webhook(project: Project, *, unset_allowed: bool = False) -> None:
+    """Raise InputError where `monitor.webhook` names nothing that can be sent to, or a variable that is not set.
+
+    unset_allowed: a lap does without the variable, and its notices wait.
+    """
+    try:
+        address = _expand_webhook(project)
+    except InputError:
+        if unset_allowed:
+            return
+        raise
+    if address is not None:
+        _make_sender(address, project.name)
+
+
 def send_notices(project: Project) -> None:
-    """Send what has not been taken yet, oldest first. A webhook that does not answer is asked again at the next pass."""
-    hook = project.settings.monitor.webhook
-    if hook is None:
+    """Send what has not been taken yet, oldest first. A service that does not respond is tried again at the next pass."""
+    if project.settings.monitor.webhook is None:
         return
     for notice in decisions.list_unsent_notices(project.ledger, project.name):
         try:
-            address = expand_variables(hook, "monitor.webhook", "params.yaml")
+            address = _expand_webhook(project)
+            send = _make_sender(address or "", project.name)
         except InputError:
-            return  # `windvane check` says so; a pass is not stopped by it
-        taken = _post(address, notice.text)
+            return  # `windvane check` shows it; no pass is stopped by it
+        taken = _try_repeatedly(send, notice.text)
         decisions.record_notice_try(project.ledger, notice.id, taken)
         if not taken:
             return
 
 
-def _post(address: str, text: str) -> bool:
-    request = urllib.request.Request(
-        address, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
+def _expand_webhook(project: Project) -> str | None:
+    address: str | None = expand_variables(project.settings.monitor.webhook, "monitor.webhook", "params.yaml")
+    return address
+
+
+def _make_sender(address: str, title: str) -> Callable[[str], bool]:
+    """What sends a text, and returns whether it was taken. Raises InputError, which never shows the address: it is a secret."""
+    scheme, found, _ = address.partition("://")
+    if scheme.lower() in ("http", "https"):
+        return partial(_post, address)
+    import apprise  # half a second, and most projects do without
+    from apprise.manager_plugins import NotificationManager
+
+    # Its log lines name addresses.
+    logging.getLogger("apprise").disabled = True
+    if not found or scheme.lower() not in NotificationManager():
+        shown = found and re.fullmatch(r"[A-Za-z][\w+.-]{0,30}", scheme)
+        why = f"apprise knows no scheme {scheme!r}" if shown else "it has no scheme"
+        raise InputError(
+            f"params.yaml: monitor.webhook: nothing can be sent there: {why}. Write https://..., mailto://... or another address of apprise"
+        )
+    service = apprise.Apprise()
+    if not service.add(address):
+        raise InputError(
+            f"params.yaml: monitor.webhook: is no complete address of apprise's {scheme}. Compare it with apprise's page of that service"
+        )
+    return lambda text: bool(service.notify(body=text, title=title))
+
+
+def _try_repeatedly(send: Callable[[str], bool], text: str) -> bool:
     for attempt in range(_MAX_ATTEMPTS):
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-                return bool(200 <= answer.status < 300)
-        except (urllib.error.URLError, OSError, ValueError):
-            time.sleep(_PAUSE_SECONDS * 2**attempt if attempt + 1 < _MAX_ATTEMPTS else 0)
+        if send(text):
+            return True
+        time.sleep(_PAUSE_SECONDS * 2**attempt if attempt + 1 < _MAX_ATTEMPTS else 0)
     return False
+
+
+def _post(address: str, text: str) -> bool:
+    """Slack's format. An error in response is worth another try, as is none at all."""
+    import httpx
+
+    try:
+        response = httpx.post(address, json={"text": text}, timeout=_TIMEOUT_SECONDS, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+    return response.is_success

@@ -1,10 +1,11 @@
-"""Production since the champion was trained: its windows and the rows of each, from the ledger where it has
-predictions and from the source elsewhere. Reads the source again only when it has changed.
+"""Production since the champion was trained: its windows and the rows of each, from the ledger where it has predictions
+and from the source elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windvane.ledger import labels, predictions, windows
+from windvane.ledger import labels, laps, predictions, windows
 from windvane.ledger.database import to_timestamp
 from windvane.ledger.versions import Promotion, Version
-from windvane.monitoring.watch.event_clock import Clock
+from windvane.monitoring.records import Clock
 from windvane.monitoring.watch.windows import (
     WindowSpan,
+    find_calendar_start,
     find_event_time,
     find_first_window_start,
     list_calendar_windows,
@@ -25,8 +27,9 @@ from windvane.monitoring.watch.windows import (
 )
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
-from windvane.tasks.io import read_cache, read_frame_cache, read_parquet, write_json, write_parquet
+from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
+from windvane.tasks.sources import fetch, table_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +40,14 @@ if TYPE_CHECKING:
 WATCH_FOLDER = "watch"
 
 
-def read_watch_cache(path: Path) -> dict[str, Any] | None:
-    """What the watch has kept there; None: nothing, or it is damaged, and is made again."""
-    return read_cache(path, dict)
+def read_source_table(project: Project) -> pd.DataFrame:
+    """The rows of data.source, as a lap reads them."""
+    from windvane.tasks.ingest import ingestion
+    from windvane.tasks.ingest.table_io import read_parquet
+
+    with ingestion.open_scratch_folder(project.root) as folder:
+        ingestion.write_table(project.root, project.settings, folder / "table.parquet", folder)
+        return read_parquet(folder / "table.parquet")
 
 
 def read_champion_record(project: Project, champion: Version) -> pd.DataFrame:
@@ -56,34 +64,28 @@ def read_champion_record(project: Project, champion: Version) -> pd.DataFrame:
 
 
 class SourceRows:
-    """Rows that are new to a champion: with a time they can be told."""
+    """Rows that are new to a champion: with a time they can be found."""
 
     def __init__(self, project: Project, champion: Version, console: Console) -> None:
         self.project, self.champion, self._console = project, champion, console
 
     @cached_property
     def mark(self) -> str | None:
-        """What the source is now, without reading it; None: no rows of it can be told to be new."""
-        from windvane.tasks.sources import table_files
-
-        if self.project.settings.problem.time is None or self.champion.facts["taught_until"] is None:
+        """What the source is now, without reading it; None: no rows of it can be shown to be new."""
+        settings = self.project.settings
+        if settings.problem.time is None or self.champion.facts.taught_until is None:
             return None
-        if not self.project.settings.data.local:
+        if not settings.data.local:
             self.fetch()
-        told = [
-            (str(p), (at := p.stat()).st_size, at.st_mtime_ns)
-            for p in table_files.list_table_files(self.project.root, self.project.settings.data)
-            if p.exists()
-        ]
-        return hashlib.sha256(repr((told, self.champion.manifest_sha256)).encode()).hexdigest()[:16]
+        files = (path for path in table_files.list_table_files(self.project.root, settings.data) if path.exists())
+        described = [(str(path), (at := path.stat()).st_size, at.st_mtime_ns) for path in files]
+        return hashlib.sha256(repr((described, self.champion.manifest_sha256)).encode()).hexdigest()[:16]
 
     def fetch(self) -> None:
         """The snapshot of a remote source, and of labels that came back, is brought up to date as a lap does it, and under its lease."""
-        from windvane.ledger import laps
-        from windvane.tasks.sources import fetch
 
         def waiting(holder: laps.LeaseHolder) -> None:
-            self._console.say(f"waiting for {holder}")
+            self._console.print(f"waiting for {holder}")
 
         with laps.hold_lease(self.project.ledger, self.project.name, "windvane train", waiting):
             fetch.update_source_snapshot(self.project, self._console)
@@ -101,71 +103,48 @@ class SourceRows:
     @cached_property
     def _described(self) -> dict[str, Any]:
         """The source's new rows in a few words: their times. Read from the table only when the source has changed."""
-        path = self._folder / f"source-{self.champion.version}.json"
-        if (
-            (known := read_watch_cache(path)) is not None
-            and known.get("mark") == self.mark
-            and self._kept_rows is not None
-        ):
+        from windvane.tasks.ingest.table_io import read_frame_cache, write_parquet
+
+        path = self._kept_path.with_suffix(".json")
+        known: dict[str, Any] = read_cache(path, dict) or {}
+        if known.get("mark", "") == self.mark and read_frame_cache(self._kept_path) is not None:
             return known
-        made = self._predicted()
-        problem = self.project.settings.problem
-        times = sorted(to_timestamp(value) for value in made[problem.time].tolist())
-        labelled = sorted(
-            to_timestamp(value) for value in made.loc[made[problem.target].notna(), problem.time].tolist()
-        )
-        write_parquet(made, path.with_suffix(".parquet"))
-        told = {"mark": self.mark, "times": times, "labelled": labelled}
-        write_json(told, path)
-        return told
+        made, problem = self._predicted(), self.project.settings.problem
+        times = made[problem.time].map(to_timestamp)
+        labelled = times[made[problem.target].notna()]
+        write_parquet(made, self._kept_path)
+        described = {"mark": self.mark, "times": sorted(times), "labelled": sorted(labelled)}
+        write_json(described, path)
+        return described
 
     @property
-    def _kept_rows(self) -> pd.DataFrame | None:
-        return read_frame_cache(self._folder / f"source-{self.champion.version}.parquet")
-
-    @property
-    def _folder(self) -> Path:
-        return self.project.home / WATCH_FOLDER
+    def _kept_path(self) -> Path:
+        return self.project.home / WATCH_FOLDER / f"source-{self.champion.version}.parquet"
 
     def _predicted(self) -> pd.DataFrame:
-        """The source's rows behind what the champion was taught, with what it says of them now."""
+        """The source's rows behind the champion's training data, with what it predicts for them now."""
         import pandas as pd
 
         from windvane.monitoring import window_frames
-        from windvane.tasks.ingest import ingestion
         from windvane.tasks.models.problem_types import definitions
 
-        settings, time, until = (
-            self.project.settings,
-            self.project.settings.problem.time,
-            self.champion.facts["taught_until"],
-        )
-        with ingestion.open_scratch_folder(self.project.root) as folder:
-            ingestion.write_table(self.project.root, settings, folder / "table.parquet", folder)
-            rows = read_parquet(folder / "table.parquet")
-        limit = pd.Timestamp(until) if isinstance(until, str) else until
-        new = rows[rows[time] > limit].sort_values(str(time), kind="stable")
-        columns = window_frames.read_version_columns(self.champion.facts, ())
-        kind = definitions.load_problem_type(self.champion.facts["kind"])
+        rows, facts = read_source_table(self.project), self.champion.facts
+        time = str(self.project.settings.problem.time)
+        limit = pd.Timestamp(facts.taught_until) if isinstance(facts.taught_until, str) else facts.taught_until
+        new = rows[rows[time] > limit].sort_values(time, kind="stable")
+        columns, kind = window_frames.read_version_columns(facts, ()), definitions.load_problem_type(facts.kind)
         model = self.project.model(self.champion) if len(new) else None
-        missing = [n for n in columns.names if n not in new]
-        return window_frames.build_source_frame(
-            new.assign(**dict.fromkeys(missing)),
-            columns,
-            read_champion_record(self.project, self.champion),
-            kind,
-            model,
-        )
+        whole = new.assign(**dict.fromkeys(n for n in columns.names if n not in new))
+        record = read_champion_record(self.project, self.champion)
+        return window_frames.build_source_frame(whole, columns, record, kind, model)
 
     def rows(self, place: WindowSpan) -> pd.DataFrame:
         """Those of a window, as monitoring/window_frames.py makes them."""
-        import pandas as pd
+        from windvane.tasks.ingest.table_io import read_frame_cache
 
-        made = self._kept_rows
+        made = read_frame_cache(self._kept_path)
         assert made is not None  # places are made from what was described
-        times = pd.Series(
-            [to_timestamp(v) for v in made[self.project.settings.problem.time].tolist()], index=made.index
-        )
+        times = made[self.project.settings.problem.time].map(to_timestamp)
         return made[(times >= place.start) & (times < place.end)].reset_index(drop=True)
 
 
@@ -175,7 +154,7 @@ _MIN_LEDGER_ROWS = 20
 
 @dataclass(frozen=True)
 class WindowCount:
-    """A window's rows, from where, how many have a label, and a mark that changes with them."""
+    """A window's rows, from where, how many have a label, and a hash that changes with them."""
 
     place: WindowSpan
     origin: str
@@ -185,8 +164,8 @@ class WindowCount:
 
 
 class Production:
-    """Rows since the champion was taught. Imports pandas only where rows are asked for. `looked`: so many looks a window has had
-    that nobody remembers. `measured_by_evidently`: whether the drift alarm is read from Evidently's report, or from our own distances.
+    """Rows since the champion was trained. Imports pandas only where rows are requested. `looked`: so many checks a window has had
+    that were not recorded. `measured_by_evidently`: whether the drift alarm is read from Evidently's report, or from our own distances.
     """
 
     looked = 0
@@ -196,22 +175,21 @@ class Production:
         self, project: Project, champion: Version, promotion: Promotion, clock: Clock, console: Console
     ) -> None:
         self.project, self.champion, self._clock = project, champion, clock
-        taught = champion.facts["taught_until"]
-        self.begin = find_first_window_start(taught, promotion.promoted)
+        self.begin = find_first_window_start(champion.facts.taught_until, promotion.promoted)
         self.source = SourceRows(project, champion, console)
         self._traffic = windows.read_traffic(project.ledger, project.name, champion.version, self.begin)
 
     @cached_property
     def state(self) -> dict[str, Any]:
-        """All that a look depends on, but the clock: the same again is no new look."""
+        """All that a check depends on, but the clock: the same again is no new check."""
         params = self.project.settings
-        told = params.model_dump_json(include={"problem", "monitor", "retrain", "ledger", "data"})
+        described = params.model_dump_json(include={"problem", "monitor", "retrain", "ledger", "data"})
         return {
             "version": self.champion.version,
             "traffic": vars(self._traffic),
             "labels": list(windows.count_labels(self.project.ledger, self.project.name)),
             "source": self.source.mark,
-            "params": hashlib.sha256(told.encode()).hexdigest()[:16],
+            "params": hashlib.sha256(described.encode()).hexdigest()[:16],
         }
 
     @cached_property
@@ -231,23 +209,17 @@ class Production:
         window, engine, name = self.project.settings.monitor.cut, self.project.ledger, self.project.name
         version = self.champion.version
         if window.rows is None:
-            ends = [t for t in (self._traffic.first, self._traffic.newest) if t is not None]
-            times = ends + self.source.times
+            times = [t for t in (self._traffic.first, self._traffic.newest, *self.source.times) if t is not None]
             if not times:
                 return []
             found = list_calendar_windows(min(times), max(times), window, self.begin, self.now)
-            return [place for place in found if self._any(place)]
+            return [place for place in found if self.count(place).rows]
         done = [seen for seen in windows.list_windows(engine, name, version) if seen.closed]
         start = done[-1].end if done else self.begin
         mine = windows.read_prediction_times(engine, name, version, start)
         new = [t for t in self.source.times if t >= start]
-        known = [WindowSpan(seen.start, seen.end, True) for seen in done]
-        return known + list_row_windows(
-            mine if len(mine) >= min(_MIN_LEDGER_ROWS, len(new)) else new, window.rows, start
-        )
-
-    def _any(self, place: WindowSpan) -> bool:
-        return self.count(place).rows > 0
+        times = mine if len(mine) >= min(_MIN_LEDGER_ROWS, len(new)) else new
+        return [WindowSpan(seen.start, seen.end, True) for seen in done] + list_row_windows(times, window.rows, start)
 
     def count(self, place: WindowSpan) -> WindowCount:
         """How many rows a window has, and from where they are taken."""
@@ -255,24 +227,19 @@ class Production:
         rows, labelled, known = windows.count_window_rows(engine, name, self.champion.version, place.start, place.end)
         inside = sum(place.start <= t < place.end for t in self.source.times)
         if rows < _MIN_LEDGER_ROWS and inside > rows:
-            known_now = sum(place.start <= t < place.end for t in self.source.labelled)
-            return WindowCount(
-                place, "source", inside, known_now, hash_window_state(place, "source", inside, known_now)
-            )
+            return count_source_rows(place, inside, sum(place.start <= t < place.end for t in self.source.labelled))
         return WindowCount(place, "ledger", rows, labelled, hash_window_state(place, "ledger", rows, labelled, known))
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
         """A window's rows, with the record's columns (monitoring/window_frames.py)."""
         from windvane.monitoring import window_frames
 
-        place, problem = count.place, self.project.settings.problem
-        if count.origin == "ledger":
-            engine, name = self.project.ledger, self.project.name
-            rows = labels.read_labelled_predictions(
-                engine, name, place.end, place.start, version=self.champion.version, unlabelled=True
-            )
-            return window_frames.build_ledger_frame(rows, self.columns("ledger"), self.record, problem)
-        return self.source.rows(place)
+        place, project, version = count.place, self.project, self.champion.version
+        if count.origin == "source":
+            return self.source.rows(place)
+        query = labels.PredictionQuery(until=place.end, since=place.start, version=version, unlabelled=True)
+        rows = labels.read_labelled_predictions(project.ledger, project.name, query)
+        return window_frames.build_ledger_frame(rows, self.columns("ledger"), self.record, project.settings.problem)
 
     def columns(self, origin: str) -> FeatureColumns:
         """The columns that can be compared: those that the ledger drops or hashes cannot."""
@@ -284,7 +251,7 @@ class Production:
     def hidden(self) -> tuple[str, ...]:
         """Inputs that the ledger does not keep as they are."""
         kept = self.project.settings.ledger
-        learned = {name for names in self.champion.facts["columns"].values() for name in names}
+        learned = self.champion.facts.column_names
         return tuple(name for name in (*kept.drop, *kept.hash) if name in learned)
 
     @cached_property
@@ -294,36 +261,27 @@ class Production:
 
     def learnable(self) -> pd.DataFrame:
         """The labelled rows that a lap would learn from now, those whose labels came back among them."""
-        from windvane.tasks.ingest import ingestion
-
         settings = self.project.settings
         if not settings.data.local or (settings.data.feedback and self.state["labels"][0]):
             self.source.fetch()
-        with ingestion.open_scratch_folder(self.project.root) as folder:
-            ingestion.write_table(self.project.root, settings, folder / "table.parquet", folder)
-            frame = read_parquet(folder / "table.parquet")
+        frame = read_source_table(self.project)
         return frame[frame[settings.problem.target].notna()]
 
     @cached_property
     def before(self) -> pd.DataFrame | None:
         """Rows of the table from before the record: what seasons do. None where there is no time, or no table."""
         from windvane.monitoring import window_frames
+        from windvane.tasks.ingest.table_io import read_parquet
         from windvane.tasks.validate.table_profile import TABLE_FILE
 
         time, path = self.project.settings.problem.time, self.project.root / TABLE_FILE
         if time is None or not path.exists() or time not in self.record:
             return None
-        table = read_parquet(path)
-        columns = window_frames.read_version_columns(self.champion.facts, ())
-        if (
-            time not in table
-            or not set(columns.names) <= set(table)
-            or table[time].dtype.kind != self.record[time].dtype.kind
-        ):
+        table, columns = read_parquet(path), window_frames.read_version_columns(self.champion.facts, ())
+        if not {time, *columns.names} <= set(table) or table[time].dtype.kind != self.record[time].dtype.kind:
             return None
-        return window_frames.read_like_record(
-            table[table[time] < self.record[time].min()].sort_values(time, kind="stable"), columns
-        )
+        earlier = table[table[time] < self.record[time].min()].sort_values(time, kind="stable")
+        return window_frames.read_like_record(earlier, columns)
 
     def usual_rows(self, closed: Sequence[int]) -> float | None:
         """Rows of a usual window, from those of closed ones before it; else from the record, where windows lie on the calendar."""
@@ -335,12 +293,7 @@ class Production:
             return float(done[len(done) // 2])
         if time is None:
             return None
-        from windvane.tasks.split import time_windows
-
-        counts: dict[str, int] = {}
-        for value in self.record[time].tolist():
-            start = time_windows.find_window_start(datetime.fromisoformat(to_timestamp(value)), cut).isoformat()
-            counts[start] = counts.get(start, 0) + 1
+        counts = Counter(find_calendar_start(value, cut) for value in self.record[time].tolist())
         whole = sorted(counts[key] for key in sorted(counts)[1:-1] or sorted(counts))
         return float(whole[len(whole) // 2]) if whole else None
 
@@ -350,7 +303,7 @@ def page_path(project: Project, version: int, start: str) -> Path:
     return project.home / WATCH_FOLDER / "reports" / f"{version}-{start[:19].replace(':', '')}.html"
 
 
-def report_path(project: Project, version: int, start: str) -> Path:
+def evidently_report_path(project: Project, version: int, start: str) -> Path:
     """Where Evidently's report of it is kept, for whenever the page is written again."""
     return page_path(project, version, start).with_suffix(".report.gz")
 
@@ -358,3 +311,8 @@ def report_path(project: Project, version: int, start: str) -> Path:
 def hash_window_state(place: WindowSpan, *facts: Any) -> str:
     """What changes with a window's rows and labels."""
     return hashlib.sha256(repr((place, facts)).encode()).hexdigest()[:32]
+
+
+def count_source_rows(place: WindowSpan, rows: int, labelled: int) -> WindowCount:
+    """The count of a window whose rows are those of the source."""
+    return WindowCount(place, "source", rows, labelled, hash_window_state(place, "source", rows, labelled))

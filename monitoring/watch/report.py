@@ -1,7 +1,4 @@
-"""The report page of a window: what changed and what was decided, then the evidence.
-
-Measures nothing; Evidently's report stands below our summary, in a frame.
-"""
+"""The report page of a window: what changed and what was decided, then the evidence, and Evidently's report in a frame."""
 
 from __future__ import annotations
 
@@ -37,26 +34,13 @@ class WindowLoss:
     title: str
 
 
-def write_window_report(
-    path: Path,
-    look: WindowAssessment,
-    decision: Any,
-    project: str,
-    origin: str,
-    left_out: Sequence[str] = (),
-    earlier: Sequence[WindowAssessment] = (),
-    evidently: Path | None = None,
-) -> None:
-    """Write the page of a monitoring check and its decision (ledger.decisions.DecisionRecord, or None), whole or not at all.
-
-    earlier: the champion's windows before, for the picture of its loss. evidently: where keep_evidently_report() put the report, if it did.
-    """
-    text = render_window_report(look, decision, project, origin, left_out, earlier, evidently)
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+def write_window_report(path: Path, page: str) -> None:
+    """Write the page of a monitoring check, whole or not at all."""
+    write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
 
 
 def render_window_report(
-    look: WindowAssessment,
+    check: WindowAssessment,
     decision: Any,
     project: str,
     origin: str,
@@ -64,40 +48,43 @@ def render_window_report(
     earlier: Sequence[WindowAssessment] = (),
     evidently: Path | None = None,
 ) -> str:
-    """The page as text; see write()."""
+    """The page of a monitoring check and its decision (ledger.decisions.DecisionRecord, or None), as text.
+
+    earlier: the champion's windows before, for the picture of its loss. evidently: where keep_evidently_report() put the report, if it did.
+    """
     level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
-    if level == "pass" and look.drift.alarm is not False:
+    if level == "pass" and check.drift.alarm is not False:
         level = "warn"
-    losses, line = _render_losses((*earlier, look))
-    alarms = [f for f in look.drift.findings if f.alarm]
-    findings = alarms + [f for f in look.drift.findings if not f.alarm][:_MAX_QUIET_FINDINGS]
+    s, (losses, line) = check.stretch, _render_losses((*earlier, check))
+    alarms = [f for f in check.drift.findings if f.alarm]
+    findings = alarms + [f for f in check.drift.findings if not f.alarm][:_MAX_QUIET_FINDINGS]
     return render_page(
         "monitoring_check.html",
         project=project,
-        version=look.version,
+        version=check.version,
         level=level,
-        stretch=_format_extent(look),
-        changed=describe_change(look, earlier),
+        stretch=f"{s.start[:10]} to {s.end[:10]}{'' if s.closed else ' (still open)'}",
+        changed=describe_change(check, earlier),
         decided=describe_decision(decision),
-        facts=_render_facts(look, decision),
+        facts=_render_facts(check, decision),
         losses=losses,
         line=line,
         findings=findings,
         alarms=len(alarms),
-        compared=len(look.drift.findings),
+        compared=len(check.drift.findings),
         scale=max([1.5, *map(_compute_ratio, findings)]),
         named=name_record_column,
         times=_compute_ratio,
-        notes=_render_notes(look, origin, left_out),
-        evidently=_read_kept_report(evidently),
+        notes=_render_notes(check, origin, left_out),
+        evidently=gzip.decompress(evidently.read_bytes()).decode() if evidently and evidently.exists() else None,
     )
 
 
-def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] = ()) -> str:
+def describe_change(check: WindowAssessment, earlier: Sequence[WindowAssessment] = ()) -> str:
     """The first sentence: what changed, and since when: the first window of the unbroken row in which something had."""
-    drift, diagnosis, since = look.drift, look.diagnosis, look.stretch.start[:10]
+    drift, diagnosis, since = check.drift, check.diagnosis, check.stretch.start[:10]
     if drift.alarm is None:
-        return f"{_capital(str(drift.note)).rstrip('.')}."
+        return f"{_capitalize(str(drift.note)).rstrip('.')}."
     if drift.statistic is None and not drift.alarm:
         return f"Too few rows since {since} to detect a change."
     if not drift.alarm and diagnosis.change == "none":
@@ -110,8 +97,8 @@ def describe_change(look: WindowAssessment, earlier: Sequence[WindowAssessment] 
         loud = [f"{name_record_column(f.column)}: {f.said}" for f in drift.findings if f.alarm][:2]
         return f"Drift since {since}: {'; '.join(loud)}."
     names = ", ".join(name_record_column(name) for name in (drift.columns or diagnosis.columns)[:3])
-    what = diagnosis.change[:1].upper() + diagnosis.change[1:]
-    return f"{what} ({diagnosis.sure:.0%} sure) since {since}{f', in {names}' if names else ''}: {diagnosis.why.rstrip('.')}."
+    what, where = _capitalize(diagnosis.change), f", in {names}" if names else ""
+    return f"{what} ({diagnosis.sure:.0%} sure) since {since}{where}: {diagnosis.why.rstrip('.')}."
 
 
 def describe_decision(decision: Any) -> str:
@@ -122,22 +109,17 @@ def describe_decision(decision: Any) -> str:
     return f"{_ACTION_TEXTS[decision.action]}: {decision.reason.rstrip('.')}.{known}"
 
 
-def _format_extent(look: WindowAssessment) -> str:
-    s = look.stretch
-    return f"{s.start[:10]} to {s.end[:10]}{'' if s.closed else ' (still open)'}"
-
-
-def _render_facts(look: WindowAssessment, decision: Any) -> list[tuple[str, str]]:
-    s, drift = look.stretch, look.drift
+def _render_facts(check: WindowAssessment, decision: Any) -> list[tuple[str, str]]:
+    s, drift = check.stretch, check.drift
     cards = [(f"{s.rows:,} rows", f"{s.labelled:,} of them with a label")]
     if drift.alarm is None:
         cards.append(("cannot tell", "drift: the report failed"))
     if drift.statistic is not None:
         chance = f"p {drift.p:.2g}" if drift.p is not None else "no p"
         cards.append(("alarm" if drift.alarm else "no alarm", f"drift: {chance}; false alarm rate {drift.level:.2g}"))
-    quality = look.quality if look.quality.loss is not None else look.estimate
-    if quality is not None and quality.loss is not None:
-        cards.append(_describe_performance(quality))
+    quality = check.performance
+    if quality is not None and quality.excess is not None:
+        cards.append(_describe_performance(quality, quality.excess))
     if decision is not None and decision.gain is not None and decision.cost is not None:
         small = f"expected gain of retraining, in mean losses of a window; a lap costs {decision.cost:g}"
         if decision.realised is not None:
@@ -146,9 +128,8 @@ def _render_facts(look: WindowAssessment, decision: Any) -> list[tuple[str, str]
     return cards
 
 
-def _describe_performance(quality: PerformanceResult) -> tuple[str, str]:
-    assert quality.excess is not None
-    share = quality.excess / quality.reference if quality.reference else 0.0
+def _describe_performance(quality: PerformanceResult, excess: float) -> tuple[str, str]:
+    share = excess / quality.reference if quality.reference else 0.0
     bounds = ""
     if quality.low is not None and quality.high is not None and quality.reference:
         bounds = f", 95 % interval {quality.low / quality.reference:+.0%} to {quality.high / quality.reference:+.0%}"
@@ -156,12 +137,12 @@ def _describe_performance(quality: PerformanceResult) -> tuple[str, str]:
     return f"{share:+.1%} loss", f"{how}{bounds}"
 
 
-def _render_losses(looks: Sequence[WindowAssessment]) -> tuple[list[WindowLoss], float]:
+def _render_losses(assessments: Sequence[WindowAssessment]) -> tuple[list[WindowLoss], float]:
     """Mean loss per window against the champion's own record, and where 1 lies, as shares of the tallest; none for one window."""
     shown = [
-        (look.stretch.start[:10], q, q.loss / q.reference)
-        for look in looks
-        if (q := _get_performance(look)) is not None and q.loss is not None and q.reference > 0
+        (check.stretch.start[:10], q, q.loss / q.reference)
+        for check in assessments
+        if (q := check.performance) is not None and q.loss is not None and q.reference > 0
     ]
     if len(shown) < 2:
         return [], 0.0
@@ -178,17 +159,8 @@ def _render_losses(looks: Sequence[WindowAssessment]) -> tuple[list[WindowLoss],
     return bars, 1 / top
 
 
-def _get_performance(look: WindowAssessment) -> PerformanceResult | None:
-    return look.quality if look.quality.loss is not None else look.estimate
-
-
 def _compute_ratio(finding: DriftFinding) -> float:
     return min(max(finding.distance / finding.limit, 0.0), 99.0) if finding.limit > 0 else 99.0 * finding.alarm
-
-
-def _read_kept_report(kept: Path | None) -> str | None:
-    """Evidently's report as HTML; None: this check has none."""
-    return None if kept is None or not kept.exists() else gzip.decompress(kept.read_bytes()).decode()
 
 
 def keep_evidently_report(path: Path, content: str | None) -> None:
@@ -200,17 +172,18 @@ def keep_evidently_report(path: Path, content: str | None) -> None:
     write_whole(path, lambda part: part.write_bytes(packed))
 
 
-def _capital(said: str) -> str:
-    return said[:1].upper() + said[1:]
+def _capitalize(text: str) -> str:
+    """With a capital first letter; the others stay."""
+    return text[:1].upper() + text[1:]
 
 
-def _render_notes(look: WindowAssessment, origin: str, left_out: Sequence[str]) -> list[str]:
+def _render_notes(check: WindowAssessment, origin: str, left_out: Sequence[str]) -> list[str]:
     rows = "predictions in the ledger" if origin == "ledger" else "the source's rows, as the champion predicts them now"
-    notes = [f"Rows: {rows}. Reference: {look.drift.reference_rows:,} held-out rows of version {look.version}."]
-    notes += [look.drift.note] if look.drift.note else []
-    notes += [f"Quality: {look.quality.how}."]
-    if look.estimate is not None:
-        notes.append(f"Estimate: {look.estimate.how}.")
+    notes = [f"Rows: {rows}. Reference: {check.drift.reference_rows:,} held-out rows of version {check.version}."]
+    notes += [check.drift.note] if check.drift.note else []
+    notes += [f"Quality: {check.quality.how}."]
+    if check.estimate is not None:
+        notes.append(f"Estimate: {check.estimate.how}.")
     if left_out:
         notes.append(f"Not compared, because the ledger drops or hashes them: {', '.join(left_out)}.")
-    return [note[:1].upper() + note[1:] for note in notes]
+    return [_capitalize(note) for note in notes]

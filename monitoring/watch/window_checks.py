@@ -1,7 +1,4 @@
-"""Checks of the champion's windows, and the decision that each leads to.
-
-A check is in the ledger before anything follows from it.
-"""
+"""Checks of the champion's windows, and the decision that each leads to. A check is in the ledger before anything follows."""
 
 from __future__ import annotations
 
@@ -11,35 +8,41 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from windvane.ledger import decisions, windows
-from windvane.ledger.database import now_timestamp as wall
+from windvane.ledger.database import now_timestamp
 from windvane.ledger.decisions import DecisionRecord, RetrainingAlreadyOpen
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring.policy.decision import decide_action
-from windvane.monitoring.records import DecisionHistory, DecisionLimits, PastDecision
-from windvane.monitoring.watch.production import Production, WindowCount, report_path
+from windvane.monitoring.records import (
+    Decision,
+    DecisionHistory,
+    DecisionLimits,
+    DriftResult,
+    PastDecision,
+    WindowAssessment,
+    WindowExtent,
+)
+from windvane.monitoring.watch.production import Production, WindowCount, evidently_report_path
 from windvane.monitoring.watch.windows import compute_check_level, is_check_due
 from windvane.tasks.console import Console
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from windvane.monitoring.performance.estimated_loss import LossModel
-    from windvane.monitoring.records import Decision, WindowAssessment
     from windvane.monitoring.watch.assessment import AssessmentReference
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
+    from windvane.monitoring.window_loss import LossModel
     from windvane.tasks.models.features import FeatureColumns
-
 # Earlier windows whose state may come back.
-_MAX_KNOWN_STATES = 36
 # What a recorded decision leads to at once; a retraining waits for its lap.
-CheckFollowUp = Callable[[WindowRecord, "WindowAssessment", DecisionRecord], None]
+CheckCallback = Callable[[WindowRecord, WindowAssessment, DecisionRecord], None]
+_MAX_KNOWN_STATES = 36
 
 
 class MonitoringPass:
-    """One pass over a champion's windows, or several, of which each looks at what is new since the one before."""
+    """One pass over a champion's windows, or several, of which each checks what is new since the one before."""
 
-    def __init__(self, production: Production, console: Console, after: CheckFollowUp) -> None:
+    def __init__(self, production: Production, console: Console, after: CheckCallback) -> None:
         self._production, self._console, self._after = production, console, after
         self._project = production.project
         self._engine, self._name = self._project.ledger, self._project.name
@@ -49,27 +52,24 @@ class MonitoringPass:
         self._read: dict[str, tuple[WindowRecord, WindowAssessment]] = {}
 
     def again(self, production: Production) -> tuple[WindowRecord, DecisionRecord] | None:
-        """The same champion a while later."""
+        """Check the newer rows of the same champion."""
         self._production = production
         self.__dict__.pop("_challengers", None)  # they have seen the rows of the production before
         return self.run()
 
     def run(self) -> tuple[WindowRecord, DecisionRecord] | None:
-        """Look at what is new, in the order of time, and decide after each new look; the news of it. None: there are no rows."""
-        places = self._production.places()
+        """Check what is new, in the order of time, and decide after each new check; the news of it. None: there are no rows."""
+        places, version = self._production.places(), self._production.champion.version
         entries = list[DecisionRecord]()
-        version = self._production.champion.version
-        decided = {
-            made.window for made in decisions.list_decisions(self._engine, self._name) if made.version == version
-        }
+        decided = {one.window for one in decisions.list_decisions(self._engine, self._name) if one.version == version}
         for place in places:
             self._console.working(f"window from {place.start[:10]}")
             count, before = self._production.count(place), self._mine.get(place.start)
-            seen = self._looked(count)
-            if seen is None and place.start not in decided:  # a pass was killed between its look and its decision
+            seen = self._check_if_due(count)
+            if seen is None and place.start not in decided:  # a pass was killed between check and decision
                 seen = self._mine.get(place.start)
             if seen is not None:
-                # Of labels that came late is decided now; of a window that nobody looked at in time, as if somebody had.
+                # Late labels: decide as of now. A closed window that was not checked in time: decide as of its end.
                 late = before is not None and before.closed
                 entries.append(self._decide(seen, newest=late or place is places[-1]))
         known = self._mine
@@ -80,15 +80,16 @@ class MonitoringPass:
         if last is None or (last.version, last.window) != (newest.version, newest.start):
             last = self._decide(newest, newest=True)
         # What was decided about an earlier window of this pass is its news; what follows only waits for that. Else the newest
-        # window that says anything: one that has just begun has too few rows.
+        # window with a result: one that has just started has too few rows.
         acted = next((e for e in reversed(entries) if e.action != "wait"), None)
-        seen = newest if acted is None else known.get(acted.window, newest)
-        if acted is None:
-            seen = next((known[start] for start in sorted(known, reverse=True) if _has_evidence(known[start])), newest)
-        return seen, acted or find_window_decision(self._engine, self._name, seen) or last
+        if acted is not None:
+            return known.get(acted.window, newest), acted
+        newest_first = (known[start] for start in sorted(known, reverse=True))
+        seen = next((one for one in newest_first if _has_evidence(self._found(one))), newest)
+        return seen, find_window_decision(self._engine, self._name, seen) or last
 
     def _kept(self) -> dict[str, WindowRecord]:
-        """The champion's windows that were looked at, by their start, in the order of time."""
+        """The champion's windows that were checked, by their start, in the order of time."""
         mine = windows.list_windows(self._engine, self._name, self._production.champion.version)
         return {seen.start: seen for seen in mine}
 
@@ -97,135 +98,114 @@ class MonitoringPass:
         return [seen for at, seen in sorted(self._mine.items()) if at < start]
 
     def _found(self, seen: WindowRecord) -> WindowAssessment:
-        """What a look found, read from its record once."""
-        from windvane.monitoring.watch import assessment
-
+        """What a check found, read from its record once."""
         known = self._read.get(seen.start)
         if known is None or known[0] is not seen:
-            known = self._read[seen.start] = seen, assessment.decode_assessment(seen.look)
+            known = self._read[seen.start] = seen, WindowAssessment.from_json(seen.look)
         return known[1]
 
-    def _looked(self, count: WindowCount) -> WindowRecord | None:
-        """The window after a look at it; None: it was looked at as it is, or it is too early for another look.
+    def _check_if_due(self, count: WindowCount) -> WindowRecord | None:
+        """The window after a check of it; None: it was checked as it is, or it is too early for another check.
 
-        A look whose report failed is no look: the next pass tries again, and has nothing new to say where it fails as before.
+        A check whose report failed is no check: the next pass tries again, and has nothing new to report where it fails as before.
         """
         place, before = count.place, self._mine.get(count.place.start)
-        failed = before is not None and before.look["drift"]["alarm"] is None
+        known = None if before is None else self._found(before).drift
+        failed = known is not None and known.alarm is None
         if before is not None and not failed and before.mark == count.mark and before.closed == place.closed:
             return None
-        fresh = (
-            before is None
+        due = (
+            known is None
+            or before is None
             or failed
-            or is_check_due(before.looks, before.look["drift"]["rows"], count.rows, before.closed, place.closed)
+            or is_check_due(before.looks, known.rows, count.rows, before.closed, place.closed)
         )
-        if not fresh and not place.closed:
+        if not due and not place.closed:
             return None
-        seen = self._look(count, before, fresh)
-        if failed and before is not None and _as_before(seen, before):
-            return None
+        # Without new rows the drift of the check before counts: only labels have come, and its false alarms are spent.
+        seen = self._check_window(count, before, None if due else known)
+        if failed and before is not None and seen.rows < 2 * before.rows:
+            one, other = ((self._found(s).drift.note, s.labelled, s.closed) for s in (before, seen))
+            if one == other:  # as it failed before, and no more came than an open window is checked again for
+                return None
         if not windows.save_window(self._engine, self._name, seen, before):
-            self._mine = self._kept()  # another process looked meanwhile
+            self._mine = self._kept()  # another process was faster
             return None
         self._mine[seen.start] = seen
         return seen
 
-    def _look(self, count: WindowCount, before: WindowRecord | None, fresh: bool) -> WindowRecord:
-        from windvane.monitoring.records import WindowExtent
+    def _check_window(
+        self, count: WindowCount, before: WindowRecord | None, drifted: DriftResult | None
+    ) -> WindowRecord:
         from windvane.monitoring.watch import assessment
 
-        place, settings = count.place, self._project.settings
-        looks = self._production.looked if before is None else before.looks
-        frame = self._production.frame(count)
+        place, settings, production = count.place, self._project.settings, self._production
+        checks = production.looked if before is None else before.looks
+        level = compute_check_level(settings.monitor.false_alarms, checks, place.closed)
+        frame, version = production.frame(count), production.champion.version
         labelled = int(frame[settings.problem.target].notna().sum())
-        version, columns = self._production.champion.version, self._production.columns(count.origin)
+        report_to = (
+            evidently_report_path(self._project, version, place.start) if production.measured_by_evidently else None
+        )
         found, state = assessment.assess_window(
             frame,
-            self._reference(place.start, columns),
-            columns,
-            settings.problem,
-            version=version,
+            self._reference(place.start, production.columns(count.origin)),
+            assessment.AssessmentRules(settings.problem, level, settings.split.seed, settings.monitor.cut),
             stretch=WindowExtent(place.start, place.end, len(frame), labelled, place.closed),
-            level=compute_check_level(settings.monitor.false_alarms, looks, place.closed),
-            seed=settings.split.seed,
-            cut=settings.monitor.cut,
-            drifted=None if fresh or before is None else assessment.decode_assessment(before.look).drift,
-            report_to=report_path(self._project, version, place.start)
-            if self._production.measured_by_evidently
-            else None,
+            drifted=drifted,
+            report_to=report_to,
         )
+        content = {**found.to_json(), "state": None if state is None else state.to_json()}
         # A report that failed has spent none of the window's false alarms.
-        spent = fresh and found.drift.alarm is not None
+        checks += drifted is None and found.drift.alarm is not None
+        rows = (len(frame), labelled, place.closed)
         return WindowRecord(
-            version,
-            place.start,
-            place.end,
-            count.origin,
-            len(frame),
-            labelled,
-            place.closed,
-            looks + spent,
-            count.mark,
-            assessment.encode_assessment(found, state),
-            wall(),
+            version, place.start, place.end, count.origin, *rows, checks, count.mark, content, now_timestamp()
         )
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:
+        from windvane.monitoring import window_loss
         from windvane.monitoring.diagnosis.window_states import WindowState
-        from windvane.monitoring.performance import estimated_loss
         from windvane.monitoring.watch.assessment import AssessmentReference
         from windvane.tasks.models.problem_types import definitions
 
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window
-            kind = definitions.load_problem_type(settings.problem.kind)
-            self._models[columns] = estimated_loss.fit_loss_model(
-                record, columns, kind, settings.problem, settings.split.seed
-            )
-
-        kept = [s.look["state"] for s in self._known(start)]
-        known = [WindowState.from_json(content) for content in kept if content is not None]
-        return AssessmentReference(record, self._production.before, known, self._models[columns])
-
-    def _known(self, start: str) -> list[WindowRecord]:
-        """Closed windows whose state may come back, newest last: the champion's own, without those that alarm up to this one.
-
-        Such a run is one change that goes on; a state comes back only where another lay between.
-        """
+            problem, seed = settings.problem, settings.split.seed
+            kind = definitions.load_problem_type(problem.kind)
+            self._models[columns] = window_loss.fit_loss_model(record, columns, kind, problem, seed)
+        # Windows that alarm up to this one are one change that goes on; a state comes back only where another lay between.
         past = [s for s in self._earlier(start) if s.closed and s.end <= start]
-        while past and past[-1].look["drift"]["alarm"] is not False:
+        while past and self._found(past[-1]).drift.alarm is not False:
             past.pop()
-        return past[-_MAX_KNOWN_STATES:]
+        kept = [s.look["state"] for s in past[-_MAX_KNOWN_STATES:]]
+        known = [WindowState.from_json(content) for content in kept if content is not None]
+        version, before = self._production.champion.version, self._production.before
+        return AssessmentReference(version, columns, record, before, known, self._models[columns])
 
     def _decide(self, seen: WindowRecord, newest: bool) -> DecisionRecord:
-        """Decide after a look, put it on record, and do at once what no lap has to do."""
-        look, now = self._found(seen), self._production.now
+        """Decide after a check, put it on record, and do at once what no lap has to do."""
+        check, now = self._found(seen), self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
-        self._mended(look)
-        entry = self._record(seen, look, decide_action(look, self._history(seen, at), self._limits, at), at)
-        self._after(seen, look, entry)
+        if check.diagnosis.change != "broken data" and check.drift.statistic is not None:
+            for one in decisions.list_decisions(self._engine, self._name, acting=True):
+                if one.action == "stop" and one.open:
+                    decisions.close_decision(self._engine, one.id, "done", "mended")
+        entry = self._record(seen, check, decide_action(check, self._history(seen, at), self._limits, at), at)
+        self._after(seen, check, entry)
         return entry
 
-    def _record(self, seen: WindowRecord, look: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
-        evidence = {"columns": list(look.diagnosis.columns), "learned_from": _describe_training_rows(self._production)}
+    def _record(self, seen: WindowRecord, check: WindowAssessment, decision: Decision, at: str) -> DecisionRecord:
+        evidence = {"columns": list(check.diagnosis.columns), "learned_from": _describe_training_rows(self._production)}
         entry = DecisionRecord(self._name, seen.version, seen.start, at, evidence=evidence, **asdict(decision))
-        if (
-            decision.action == "stop"
-            and (owed := decisions.find_pending_retraining(self._engine, self._name)) is not None
-        ):
-            decisions.close_decision(self._engine, owed.id, "skipped", "the data look broken")
+        pending = decisions.find_pending_retraining(self._engine, self._name) if decision.action == "stop" else None
+        if pending is not None:
+            decisions.close_decision(self._engine, pending.id, "skipped", "the data seem broken")
         try:
             return decisions.record_decision(self._engine, entry)
         except RetrainingAlreadyOpen as e:
             other = {**vars(entry), "action": "wait", "reason": f"{e}. Otherwise: {entry.reason}", "depth": None}
             return decisions.record_decision(self._engine, DecisionRecord(**other))
-
-    def _mended(self, look: WindowAssessment) -> None:
-        if look.diagnosis.change == "broken data" or look.drift.statistic is None:
-            return
-        for one in decisions.list_decisions(self._engine, self._name, acting=True):
-            if one.action == "stop" and one.open:
-                decisions.close_decision(self._engine, one.id, "done", "mended")
 
     @cached_property
     def _errors(self) -> tuple[float | None, float | None]:
@@ -246,7 +226,7 @@ class MonitoringPass:
         made = decisions.list_decisions(self._engine, self._name, acting=True)
         of_mean, of_window = self._errors
         return DecisionHistory(
-            looks=tuple(self._found(s) for s in earlier),
+            assessments=tuple(self._found(s) for s in earlier),
             made=tuple(
                 PastDecision(d.action, d.at, d.state, d.version, d.note, tuple(d.evidence.get("columns", ())))
                 for d in made
@@ -266,19 +246,9 @@ def find_window_decision(engine: sa.Engine, project: str, seen: WindowRecord) ->
     return next((d for d in reversed(made) if (d.version, d.window) == (seen.version, seen.start)), None)
 
 
-def _as_before(seen: WindowRecord, before: WindowRecord) -> bool:
-    """Whether a report failed as it did before, and no more came in the meantime than an open window is looked at again for."""
-    same = (seen.look["drift"]["note"], seen.labelled, seen.closed)
-    return same == (before.look["drift"]["note"], before.labelled, before.closed) and seen.rows < 2 * before.rows
-
-
-def _has_evidence(seen: WindowRecord) -> bool:
-    """Whether a window had rows enough to say anything, about drift or by its labels; also that its report failed."""
-    return bool(
-        seen.look["drift"]["statistic"] is not None
-        or seen.look["drift"]["alarm"] is not False
-        or seen.look["quality"]["loss"] is not None
-    )
+def _has_evidence(check: WindowAssessment) -> bool:
+    """Whether a window had rows enough to report anything, about drift or by its labels; also that its report failed."""
+    return check.drift.statistic is not None or check.drift.alarm is not False or check.quality.loss is not None
 
 
 def _describe_training_rows(production: Production) -> list[Any]:

@@ -1,16 +1,15 @@
-"""How production is cut into windows, when a window is checked, and which share of its false alarms a check may use.
-Reads no ledger and no clock.
-"""
+"""How production is cut into windows, when a window is checked, and which share of its false alarms a check may use."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from windvane.ledger.database import format_timestamp, to_timestamp
 from windvane.tasks.settings.monitoring_section import WindowLength
-from windvane.tasks.split import time_windows
 
 _STEP = timedelta(microseconds=1)
 
@@ -24,8 +23,15 @@ class WindowSpan:
     closed: bool
 
 
+def find_calendar_start(time: Any, window: WindowLength) -> datetime:
+    """Where the window on the calendar begins that holds a row of this time (a value of the table)."""
+    from windvane.tasks.split import time_windows
+
+    return time_windows.find_window_start(datetime.fromisoformat(to_timestamp(time)), window)
+
+
 def find_first_window_start(taught_until: str | float | None, promoted: str) -> str:
-    """Where a champion's windows begin: just behind what it was taught, else when it was promoted. Ledger text."""
+    """Where a champion's windows begin: just behind its training data, else when it was promoted. Ledger text."""
     if taught_until is None:
         return promoted
     return format_timestamp(datetime.fromisoformat(to_timestamp(taught_until)) + _STEP)
@@ -33,10 +39,12 @@ def find_first_window_start(taught_until: str | float | None, promoted: str) -> 
 
 def list_calendar_windows(first: str, newest: str, window: WindowLength, begin: str, now: str) -> list[WindowSpan]:
     """The windows on the calendar from the one with row `first` to the one with row `newest`, none before `begin`."""
+    from windvane.tasks.split import time_windows
+
     places = []
-    start = time_windows.find_window_start(datetime.fromisoformat(max(first, begin)), window)
+    start = find_calendar_start(max(first, begin), window)
     while (text := format_timestamp(start)) <= newest:
-        end = time_windows.find_window_end(start, window)
+        end = time_windows.shift_by_windows(start, window, 1)
         places.append(WindowSpan(max(text, begin), format_timestamp(end), format_timestamp(end) <= now))
         start = end
     return places
@@ -47,26 +55,23 @@ def list_row_windows(times: Sequence[str], rows: int, start: str) -> list[Window
     places, at = [], 0
     while at < len(times):
         last = at + rows - 1
-        closed = last < len(times)
         edge = times[min(last, len(times) - 1)]
         end = format_timestamp(datetime.fromisoformat(edge) + _STEP)
-        places.append(WindowSpan(start, end, closed))
-        while at < len(times) and times[at] <= edge:
-            at += 1
-        start = end
+        places.append(WindowSpan(start, end, last < len(times)))
+        start, at = end, bisect_right(times, edge)
     return places
 
 
-def compute_check_level(false_alarms: float, looks: int, closed: bool) -> float:
-    """The level of the next look at a window that was looked at `looks` times before."""
+def compute_check_level(false_alarms: float, checks: int, closed: bool) -> float:
+    """The level of the next check of a window that was checked `checks` times before."""
     if closed:
-        return false_alarms / 2 if looks else false_alarms
-    return float(false_alarms / 2 ** (looks + 2))
+        return false_alarms / 2 if checks else false_alarms
+    return float(false_alarms / 2 ** (checks + 2))
 
 
-def is_check_due(looks: int, before: int, rows: int, was_closed: bool, closed: bool) -> bool:
-    """Whether a window is to be looked at: never before, closed since, or open with twice the rows of the look `before`."""
-    if looks == 0:
+def is_check_due(checks: int, before: int, rows: int, was_closed: bool, closed: bool) -> bool:
+    """Whether a window is to be checked: never before, closed since, or open with twice the rows of the check `before`."""
+    if checks == 0:
         return True
     if closed:
         return not was_closed

@@ -1,28 +1,25 @@
-"""The agreement of a compiled engine with its pipeline: how it is measured, how much may differ, and the synthetic
-rows for it.
-"""
+"""The agreement of a compiled engine with its pipeline: how it is measured, on which rows, and how much may differ."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from windvane.serving.compiled.engine import EnginePredictions, PredictionEngine
+from windvane.serving.signature import ModelSignature, PlainValue
+from windvane.tasks.models.problem_types.definitions import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.serving.compiled.engine import EnginePredictions, PredictionEngine
-    from windvane.serving.signature import ModelSignature, PlainValue
-    from windvane.tasks.models.problem_types.definitions import Predictions
 
 # One row in so many may differ by more than CLOSE, relative; a class only where its lead is not more than CLOSE.
 ROWS_PER_ALLOWED_DIFFERENCE = 10_000
 RELATIVE_TOLERANCE = 1e-5
-# Rows that the pipeline and the engine are asked at a time, and rows that are asked one by one.
+# Rows that the pipeline and the engine predict at a time, and rows that are predicted singly.
 AGREEMENT_BATCH_ROWS, SINGLE_ROW_CHECKS = 5_000, 200
 _EXTREME_NUMBERS = (0.0, -0.0, 1.0, -1.0, 1e-300, -1e-300, 1e15, -1e15, 1e30, -1e30, 3.3e38, -3.3e38)
 _EXTREME_DATES = ("1700-01-01", "1969-12-31T23:59:59.999999", "1970-01-01", "2000-02-29T12:30", "2199-12-31T23:59:59")
@@ -67,7 +64,7 @@ class EngineSpeed:
     rows: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Which answers batches sooner, and the microseconds a row that say so."""
+        """Which predicts batches sooner, and the microseconds a row that show it."""
         micro = {"compiled": round(1e6 * self.compiled, 3), "scikit-learn": round(1e6 * self.plain, 3)}
         return {"engine": min(micro, key=micro.__getitem__), "batch": self.rows, "microseconds": micro}
 
@@ -80,36 +77,38 @@ def measure_agreement(
     signature: ModelSignature,
     pace: EngineSpeed | None = None,
 ) -> EngineAgreement:
-    """Ask both about every row of a conformed frame, in batches, and about some rows alone as well.
+    """Predict every row of a conformed frame with both, in batches, and some rows alone as well.
 
-    predict: Kind.predict, which turns what the pipeline says into Predictions. pace: is told what both took.
+    predict: Kind.predict, which turns what the pipeline predicts into Predictions. pace: is called with the seconds of both.
     """
     call = getattr(engine, "call", None)
     found = EngineAgreement(0, 0, 0, 0.0)
     for start in range(0, len(frame), AGREEMENT_BATCH_ROWS):
         piece = frame.iloc[start : start + AGREEMENT_BATCH_ROWS]
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         mine = engine.predict(convert_to_plain_columns(piece, signature))
         between = time.perf_counter()
         theirs = predict(pipeline, piece)
         ended = time.perf_counter()
         found += compare_predictions(mine, theirs, call)
-        # What is small says nothing of what is large.
+        # Small pieces do not time large ones.
         if pace is not None and len(piece) >= pace.rows:
             pace.rows = len(piece)
-            pace.compiled = min(pace.compiled, (between - began) / len(piece))
+            pace.compiled = min(pace.compiled, (between - started_at) / len(piece))
             pace.plain = min(pace.plain, (ended - between) / len(piece))
     some = frame.iloc[:: max(1, len(frame) // SINGLE_ROW_CHECKS)]
-    said = predict(pipeline, some)
+    predicted = predict(pipeline, some)
     for i, row in enumerate(zip(*convert_to_plain_columns(some, signature), strict=True)):
-        found += compare_predictions(engine.predict([[value] for value in row]), _get_single_prediction(said, i), call)
+        proba = None if predicted.proba is None else predicted.proba[i : i + 1]
+        theirs = Predictions(predicted.value[i : i + 1], proba, predicted.classes)
+        found += compare_predictions(engine.predict([[value] for value in row]), theirs, call)
     return found
 
 
 def compare_predictions(
     mine: EnginePredictions, theirs: Predictions, call: tuple[float, int] | None = None
 ) -> EngineAgreement:
-    """Two answers about the same rows. call: the threshold, and of which class, where not the likeliest is called."""
+    """Two predictions for the same rows. call: the threshold, and of which class, where not the likeliest is called."""
     with np.errstate(invalid="ignore", over="ignore"):
         if theirs.proba is None:
             far = _relative_distance(np.array(mine.values, dtype="float64"), np.asarray(theirs.value, dtype="float64"))
@@ -130,7 +129,7 @@ def compare_predictions(
 def make_synthetic_rows(frame: pd.DataFrame, signature: ModelSignature, rows: int, seed: int) -> pd.DataFrame:
     """Rows as production may send them and validation rows seldom are: drawn from a conformed frame, then bent.
 
-    A third of the rows have values missing, a third categories that nobody has seen, a third numbers and dates far out or a
+    A third of the rows have values missing, a third categories never seen before, a third numbers and dates far out or a
     hair beside those of training: there a tree's thresholds lie.
     """
     import pandas as pd
@@ -161,28 +160,16 @@ def make_synthetic_rows(frame: pd.DataFrame, signature: ModelSignature, rows: in
 
 def convert_to_plain_columns(frame: pd.DataFrame, signature: ModelSignature) -> list[list[PlainValue]]:
     """A conformed frame as a list of plain values per column of the signature."""
-    return list(_iterate_plain_columns(frame, signature))
-
-
-def _iterate_plain_columns(frame: pd.DataFrame, signature: ModelSignature) -> Iterator[list[PlainValue]]:
+    plain: list[list[PlainValue]] = []
     for column in signature.inputs:
         values = frame[column.name]
-        if column.type == "date":
-            moments = values.to_numpy().astype("datetime64[us]").astype("int64").tolist()
-            yield [None if gone else at for gone, at in zip(values.isna().tolist(), moments, strict=True)]
-        else:
-            yield [None if gone else v for gone, v in zip(values.isna().tolist(), values.tolist(), strict=True)]
+        numbers = values.to_numpy().astype("datetime64[us]").astype("int64") if column.type == "date" else values
+        plain.append([None if gone else v for gone, v in zip(values.isna(), numbers.tolist(), strict=True)])
+    return plain
 
 
 def _make_unseen_word(i: int, rng: np.random.Generator) -> str:
     return f"never seen {i} {rng.integers(1 << 30)}" if i % 5 else "日本 <b>'\"\\\x7f"
-
-
-def _get_single_prediction(said: Predictions, i: int) -> Predictions:
-    from windvane.tasks.models.problem_types.definitions import Predictions
-
-    proba = None if said.proba is None else said.proba[i : i + 1]
-    return Predictions(said.value[i : i + 1], proba, said.classes)
 
 
 def _relative_distance(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,23 +1,19 @@
-"""Compiles a fitted pipeline: a recipe for each column and the model's numbers or trees, which the engine reads.
-
-A type that is not known exactly is not compiled.
-"""
+"""Compiles a fitted pipeline into a recipe per column and the model's numbers or trees. A type not known exactly is not compiled."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from windvane.serving.compiled import onnx_trees
 from windvane.serving.compiled.onnx_trees import CannotCompile, TreeArrays
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -29,10 +25,7 @@ class CompiledModel:
 
 
 def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
-    """The compiled form of a fitted Pipeline(features, model) of tasks/models/model_pipeline.py; columns: the signature's order.
-
-    Raises CannotCompile.
-    """
+    """The compiled form of a fitted Pipeline(features, model); columns: the signature's order. Raises CannotCompile."""
     if type(pipeline).__name__ != "Pipeline" or list(pipeline.named_steps) != ["features", "model"]:
         raise CannotCompile(f"a {type(pipeline).__name__} of {list(getattr(pipeline, 'named_steps', []))} is not known")
     model, call, bent = _unwrap_classifier(pipeline.named_steps["model"])
@@ -48,24 +41,14 @@ def compile_pipeline(pipeline: Any, columns: Sequence[str]) -> CompiledModel:
         made = combine_parts(parts)
     else:
         made = _compile_part(pipeline.named_steps["features"], model, columns)
-    recipe = {
-        "form": made.form,
-        "columns": made.columns,
-        "width": made.width,
-        "single": made.single,
-        "model": made.numbers,
-        "link": made.link,
-        "back": made.back,
-        "bent": bent,
-        "call": call,
-    } | ({} if made.of is None else {"of": made.of})
-    return CompiledModel(
-        recipe, onnx_trees.build_onnx_model(made.trees, made.width, made.targets) if made.trees else None
-    )
+    recipe = {name: getattr(made, name) for name in ("form", "columns", "width", "single", "link", "back")}
+    recipe |= {"model": made.numbers, "bent": bent, "call": call, **({} if made.of is None else {"of": made.of})}
+    trees = onnx_trees.build_onnx_model(made.trees, made.width, made.targets) if made.trees else None
+    return CompiledModel(recipe, trees)
 
 
 def _compile_part(features: Any, model: Any, columns: Sequence[str]) -> CompiledPart:
-    """Features and the model behind them, without what stands around a classifier."""
+    """Features and the model behind them, without what wraps a classifier."""
     recipes, order = compile_columns(features, list(columns))
     model, back = _unwrap_regressor(model)
     read = _MODEL_READERS.get(type(model).__name__)
@@ -81,7 +64,7 @@ def _compile_part(features: Any, model: Any, columns: Sequence[str]) -> Compiled
 
 
 def _unwrap_classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any]]]:
-    """What stands around a classifier: itself; from which probability on which of two classes is called (None: the
+    """What wraps a classifier: itself; from which probability on which of two classes is called (None: the
     likeliest is); and what is done to its probabilities (tasks/models/class_balance.py), in order."""
     call: list[Any] | None = None
     bent: list[list[Any]] = []
@@ -89,7 +72,7 @@ def _unwrap_classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any
         name = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
         if name == "sklearn.FixedThresholdClassifier" and model.response_method == "predict_proba":
             if call is not None or bent or not isinstance(model.threshold, float):
-                raise CannotCompile("a threshold of this kind is not known")
+                raise CannotCompile("a threshold of this type is not known")
             call = [model.threshold, model.classes_.tolist().index(model.pos_label)]
             model = model.estimator_
         elif name == "sklearn.FrozenEstimator":
@@ -100,22 +83,15 @@ def _unwrap_classifier(model: Any) -> tuple[Any, list[Any] | None, list[list[Any
         ):
             bent = [["divide", model.factors_.tolist()], *bent]
             if model.power_ != 1.0 or model.shifts_.any():
-                bent.insert(
-                    1,
-                    [
-                        "temper",
-                        float(model.power_),
-                        model.shifts_.tolist(),
-                        sys.modules[type(model).__module__].PROBABILITY_FLOOR,
-                    ],
-                )
+                floor = sys.modules[type(model).__module__].PROBABILITY_FLOOR
+                bent.insert(1, ["temper", float(model.power_), model.shifts_.tolist(), floor])
             model = model.estimator_
         else:
             return model, call, bent
 
 
 def _unwrap_regressor(model: Any) -> tuple[Any, list[list[Any]]]:
-    """The innermost model, and the steps that lead from what it says back to the target, in order."""
+    """The innermost model, and the steps that lead from its output back to the target, in order."""
     back: list[list[Any]] = []
     while type(model).__name__ == "TransformedTargetRegressor":
         if model.func is None:
@@ -152,13 +128,13 @@ def _read_forest(model: Any) -> CompiledPart:
     read = [onnx_trees.read_sklearn_tree(m.tree_, _read_leaves(m)) for m in members]
     targets = read[0].weights.shape[1]
     link = "shares" if hasattr(model, "classes_") else "none"
-    # Divided at the end, as scikit-learn does: trees that are all sure then say 1 exactly, not 1 - 1e-16.
+    # Divided at the end, as scikit-learn does: trees that are all sure give 1 exactly, not 1 - 1e-16.
     numbers = {"baseline": [0.0] * targets, "divide": len(members)}
     return CompiledPart("trees", numbers, read, targets, link, single=True)
 
 
 def _read_leaves(member: Any) -> NDArray[np.float64]:
-    """What each node says (n, targets): the mean, or the classes' shares; of two classes the second one's."""
+    """What each node predicts (n, targets): the mean, or the classes' shares; of two classes the second one's."""
     values = np.asarray(member.tree_.value, dtype="float64")[:, 0, :]
     return values[:, 1:] if hasattr(member, "classes_") and values.shape[1] == 2 else values
 
@@ -187,7 +163,7 @@ _MODEL_READERS = {
 
 
 def compile_columns(features: Any, names: list[str]) -> tuple[list[dict[str, Any]], list[int]]:
-    """A recipe per column, in the order of the ColumnTransformer's parts; and which of its outputs stands where in ours."""
+    """A recipe per column, in the order of the ColumnTransformer's parts; and which of its outputs is where in ours."""
     readers = {
         "numeric": _compile_numbers,
         "low": _compile_categories,
@@ -247,32 +223,32 @@ def _compile_dates(fitted: Any, columns: list[str]) -> _ColumnRecipes:
 def _compile_scaling(imputer: Any, scaler: Any, owners: list[list[int]]) -> list[tuple[dict[str, Any], list[int]]]:
     """Per column, which owns some inputs of an imputer that is followed by a scaler: its recipe and its outputs.
 
-    A column with a value gives its scaled inputs and, behind them, what its indicators say of a row that misses nothing;
+    A column with a value gives its scaled inputs and, behind them, what its indicators give for a row that misses nothing;
     one without gives the constants that the imputer and the indicators make of it.
     """
     inputs = len(imputer.statistics_)
-    marked = list(imputer.indicator_.features_) if imputer.add_indicator else []
+    flagged = list(imputer.indicator_.features_) if imputer.add_indicator else []
     if imputer.strategy != "median" or np.isnan(imputer.statistics_).any():
         raise CannotCompile("missing values are filled in another way than by the median")
     mean, scale = scaler.mean_, scaler.scale_
     found = []
     for own in owners:
-        indicators = [inputs + marked.index(i) for i in own if i in marked]
+        indicators = [inputs + flagged.index(i) for i in own if i in flagged]
         fill = [(float(imputer.statistics_[i]) - mean[i]) / scale[i] for i in own]
-        said = [[(flag - mean[i]) / scale[i] for i in indicators] for flag in (0.0, 1.0)]
+        indicator_terms = [[(flag - mean[i]) / scale[i] for i in indicators] for flag in (0.0, 1.0)]
         recipe = {
             "scale": [[float(mean[i]), float(scale[i])] for i in own],
-            "missing": [float(v) for v in fill + said[1]],
-            "tail": [float(v) for v in said[0]],
+            "missing": [float(v) for v in fill + indicator_terms[1]],
+            "tail": [float(v) for v in indicator_terms[0]],
         }
         found.append((recipe, own + indicators))
     return found
 
 
 def _compile_categories(fitted: Any, columns: list[str]) -> _ColumnRecipes:
-    """Categories: what the fitted encoder says of every value it knows, of one that it does not know, and of none.
+    """Categories: what the fitted encoder returns for every value it knows, of one that it does not know, and of none.
 
-    Asked, not worked out: whatever the encoder does value by value, this is it.
+    Taken from it, not computed: whatever the encoder does value by value, this is it.
     """
     first = fitted.steps[0][1] if hasattr(fitted, "steps") else fitted
     if type(first).__name__ not in ("OneHotEncoder", "OrdinalEncoder", "TargetEncoder"):
@@ -281,13 +257,14 @@ def _compile_categories(fitted: Any, columns: list[str]) -> _ColumnRecipes:
     stranger = "?"
     while any(stranger in words for words in known):
         stranger += "?"
-    asked = [[*words, stranger, np.nan] for words in known]
-    rows = max(map(len, asked))
-    said = np.asarray(fitted.transform(_build_frame(columns, [a + [np.nan] * (rows - len(a)) for a in asked])))
+    probes = [[*words, stranger, np.nan] for words in known]
+    rows = max(map(len, probes))
+    padded = {name: [*a, *[np.nan] * (rows - len(a))] for name, a in zip(columns, probes, strict=True)}
+    indicator_terms = np.asarray(fitted.transform(pd.DataFrame(padded, dtype=object)))
     recipes, at = [], 0
     for i, name in enumerate(columns):
-        width = _count_outputs(first, i, said.shape[1], len(columns))
-        block = [[None if np.isnan(v) else v for v in row] for row in said[:, at : at + width].tolist()]
+        width = _count_outputs(first, i, indicator_terms.shape[1], len(columns))
+        block = [[None if np.isnan(v) else v for v in row] for row in indicator_terms[:, at : at + width].tolist()]
         values = dict(zip(known[i], block, strict=False))
         words = len(known[i])
         recipe = {"name": name, "as": "table", "values": values, "unknown": block[words], "missing": block[words + 1]}
@@ -303,12 +280,6 @@ def _count_outputs(encoder: Any, column: int, total: int, columns: int) -> int:
     if encoder.drop is not None or encoder.min_frequency is not None or encoder.max_categories is not None:
         raise CannotCompile("one-hot inputs that leave some categories out are not known")
     return len(encoder.categories_[column])
-
-
-def _build_frame(columns: list[str], values: list[list[Any]]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame({name: np.array(v, dtype=object) for name, v in zip(columns, values, strict=True)})
 
 
 def _get_steps(fitted: Any, *types: str) -> list[Any]:
@@ -356,7 +327,7 @@ def combine_parts(parts: list[CompiledPart]) -> CompiledPart:
         first,
         form="combined",
         of=first.form,
-        numbers=_combine_numbers(parts, width),
+        numbers=_combine_numbers(parts),
         trees=beside,
         targets=targets,
         columns=[recipe for part in parts for recipe in part.columns],
@@ -365,20 +336,13 @@ def combine_parts(parts: list[CompiledPart]) -> CompiledPart:
     )
 
 
-def _combine_numbers(parts: list[CompiledPart], width: int) -> dict[str, Any]:
+def _combine_numbers(parts: list[CompiledPart]) -> dict[str, Any]:
     """The parts' numbers one after another; weights (outputs, inputs) are 0 on the inputs of the others."""
     made: dict[str, Any] = {}
     for name, value in parts[0].numbers.items():
         made[name] = value if name == "divide" else [one for part in parts for one in part.numbers[name]]
     if "weights" in made:
-        at, rows = 0, []
-        for part in parts:
-            for weights in part.numbers["weights"]:
-                row = np.zeros(width)
-                row[at : at + part.width] = weights
-                rows.append(row.tolist())
-            at += part.width
-        made["weights"] = rows
+        made["weights"] = block_diag(*(part.numbers["weights"] for part in parts)).tolist()
     return made
 
 

@@ -1,37 +1,27 @@
-"""The compiled engine: plain rows are encoded and predicted with numpy and ONNX Runtime alone, single rows and batches
-alike.
-"""
+"""The compiled engine: rows, single or in batches, are encoded and predicted with numpy and ONNX Runtime alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import lru_cache, reduce
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from windvane.serving.signature import MIN_BULK_VALUES
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.serving.signature import PlainValue
-
+from windvane.serving.signature import MIN_BULK_VALUES, PlainValue
 
 EncodedValue = tuple[float, ...]
-ValueEncoder = Callable[["PlainValue"], EncodedValue]
+ValueEncoder = Callable[[PlainValue], EncodedValue]
+# n plain values per column of the signature, in its order.
+PlainColumns = Sequence[Sequence[PlainValue]]
+RawFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 _EPOCH = datetime(1970, 1, 1)
 _DAY_MICROSECONDS = 86_400_000_000  # microseconds
 _NAN = (float("nan"),)
-
-
-def build_value_encoder(recipe: dict[str, Any]) -> ValueEncoder:
-    """The function that a recipe describes; `as` is number, table or date."""
-    made: ValueEncoder = _ENCODER_BUILDERS[recipe["as"]](recipe)
-    return made
 
 
 def encode_unchanged(x: PlainValue) -> EncodedValue:
@@ -40,7 +30,7 @@ def encode_unchanged(x: PlainValue) -> EncodedValue:
 
 
 def _build_number_encoder(recipe: dict[str, Any]) -> ValueEncoder:
-    """The number as it is, or standardised, with what the indicators "was missing" of other rows say behind it."""
+    """The number as it is, or standardised, with what the indicators "was missing" of other rows give behind it."""
     missing, tail = _read_floats(recipe["missing"]), _read_floats(recipe["tail"])
     if recipe["scale"] is None:
         return encode_unchanged
@@ -60,7 +50,7 @@ def _build_date_encoder(recipe: dict[str, Any]) -> ValueEncoder:
     """Days since the earliest date of training, then a sine and a cosine per circle (tasks.models.features.DateEncoder)."""
     missing, tail = _read_floats(recipe["missing"]), _read_floats(recipe["tail"])
     origin, scale = recipe["origin"], recipe["scale"]
-    circles = [_build_circles()[name] for name in recipe["circles"]]
+    circles = [_build_circle(*_CIRCLES[name]) for name in recipe["circles"]]
 
     def parts(x: PlainValue) -> list[float]:
         at = _EPOCH + timedelta(microseconds=x)  # type: ignore[arg-type]
@@ -85,42 +75,27 @@ def _read_floats(values: list[float | None]) -> EncodedValue:
     return tuple(float("nan") if value is None else value for value in values)
 
 
-def _build_circles() -> dict[str, tuple[Callable[[datetime], int], list[EncodedValue]]]:
-    """Per circle: a date's place on it, and every place's sine and cosine."""
-    import numpy as np
-
-    minutes = np.arange(24 * 60)
-    shares = {
-        "hour": (minutes // 60 + minutes % 60 / 60) / 24,
-        "weekday": np.arange(7) / 7,
-        "monthday": np.arange(31) / 31,
-        "month": np.arange(12) / 12,
-    }
-    places: dict[str, Callable[[datetime], int]] = {
-        "hour": lambda at: at.hour * 60 + at.minute,
-        "weekday": datetime.weekday,
-        "monthday": lambda at: at.day - 1,
-        "month": lambda at: at.month - 1,
-    }
-    angles = {name: 2 * np.pi * share for name, share in shares.items()}
-    return {
-        name: (places[name], list(zip(np.sin(a).tolist(), np.cos(a).tolist(), strict=True)))
-        for name, a in angles.items()
-    }
+def _build_circle(
+    place: Callable[[datetime], int], shares: NDArray[np.float64]
+) -> tuple[Callable[[datetime], int], list[EncodedValue]]:
+    """A date's place on a circle, and every place's sine and cosine."""
+    angles = 2 * np.pi * shares
+    return place, list(zip(np.sin(angles).tolist(), np.cos(angles).tolist(), strict=True))
 
 
+_MINUTES = np.arange(24 * 60)
+# A date's place on each circle, and the share of the whole circle that each place is at.
+_CIRCLES: dict[str, tuple[Callable[[datetime], int], NDArray[np.float64]]] = {
+    "hour": (lambda at: at.hour * 60 + at.minute, (_MINUTES // 60 + _MINUTES % 60 / 60) / 24),
+    "weekday": (datetime.weekday, np.arange(7) / 7),
+    "monthday": (lambda at: at.day - 1, np.arange(31) / 31),
+    "month": (lambda at: at.month - 1, np.arange(12) / 12),
+}
 _ENCODER_BUILDERS: dict[str, Callable[[dict[str, Any]], ValueEncoder]] = {
     "number": _build_number_encoder,
     "table": _build_category_encoder,
     "date": _build_date_encoder,
 }
-
-
-# n plain values per column of the signature, in its order.
-PlainColumns = Sequence[Sequence["PlainValue"]]
-
-
-RawFunction = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +107,7 @@ class EnginePredictions:
 
 
 class PredictionEngine(Protocol):
-    """What answers for one version."""
+    """What predicts for one version."""
 
     form: str
 
@@ -145,7 +120,7 @@ class CompiledEngine:
 
     def __init__(self, recipe: dict[str, Any], trees: bytes | None, classes: Sequence[Any] | None) -> None:
         self.form = str(recipe["form"])
-        self._encoders = [(part["column"], build_value_encoder(part)) for part in recipe["columns"]]
+        self._encoders = [(part["column"], _ENCODER_BUILDERS[part["as"]](part)) for part in recipe["columns"]]
         self._width = int(recipe["width"])
         self._single = bool(recipe["single"])
         combined = self.form == "combined"
@@ -158,7 +133,7 @@ class CompiledEngine:
         self._classes = None if classes is None else list(classes)
 
     def predict(self, columns: PlainColumns) -> EnginePredictions:
-        """See Engine. Rows of the same values get the same answer, alone or in company, to the last bits of a float."""
+        """See Engine. Rows of the same values get the same prediction, alone or in company, to the last bits of a float."""
         raw = self._raw(self.matrix(columns))
         if self._classes is None:
             with np.errstate(over="ignore"):  # exp of a number far out is infinite, as in scikit-learn
@@ -207,23 +182,16 @@ class CompiledEngine:
 def _mean_of_values(backs: list[list[RawFunction]]) -> RawFunction:
     """Each raw output (n, parts) through the steps back to the target, and the mean of the parts (n,)."""
 
-    def one(raw: NDArray[np.float64], part: int) -> NDArray[np.float64]:
-        values = raw[:, part]
-        for step in backs[part]:
-            values = step(values)
-        return values
+    def mean(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        parts = [reduce(lambda values, step: step(values), back, raw[:, i]) for i, back in enumerate(backs)]
+        return parts[0] if len(parts) == 1 else np.asarray(np.mean(parts, axis=0))
 
-    if len(backs) == 1:
-        return lambda raw: one(raw, 0)
-    return lambda raw: np.asarray(np.mean([one(raw, part) for part in range(len(backs))], axis=0))
+    return mean
 
 
 def _mean_of_shares(link: RawFunction, parts: int) -> RawFunction:
     """The mean of the probabilities that the parts, side by side in the raw outputs, each give."""
     return lambda raw: np.asarray(np.mean([link(part) for part in np.split(raw, parts, axis=1)], axis=0))
-
-
-_MIN_SAFE_LOGIT = -700.0  # exp(710) overflows
 
 
 def _constant(model: dict[str, Any], _trees: bytes | None) -> RawFunction:
@@ -246,15 +214,12 @@ def _trees(model: dict[str, Any], trees: bytes | None) -> RawFunction:
     # It keeps the file's bytes to begin anew with other providers, of which there are none: megabytes for each version.
     session._model_bytes = None
     baseline = np.array(model["baseline"], dtype="float64")
-    if (divide := float(model.get("divide", 1))) != 1:
-        return lambda inputs: session.run(None, {"inputs": inputs})[0] / divide + baseline
-    return lambda inputs: session.run(None, {"inputs": inputs})[0] + baseline
+    divide = float(model.get("divide", 1))
+    return lambda inputs: session.run(None, {"inputs": inputs})[0] / divide + baseline
 
 
 def _logistic(raw: NDArray[np.float64]) -> NDArray[np.float64]:
     # As scikit-learn's expit: 1 - p is then the same to the last bit also where p is nearly 1. Far out exp is infinite, p nothing.
-    if raw.min(initial=0.0) > _MIN_SAFE_LOGIT:
-        return _shares(1.0 / (1.0 + np.exp(-raw)))
     with np.errstate(over="ignore"):
         return _shares(1.0 / (1.0 + np.exp(-raw)))
 
@@ -269,12 +234,12 @@ def _shares(raw: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([1 - raw, raw], axis=1) if raw.shape[1] == 1 else np.asarray(raw, dtype="float64")
 
 
-def _divide(factors: list[float]) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def _divide(factors: list[float]) -> RawFunction:
     by = np.array(factors)
     return lambda proba: _normalize(proba / by)
 
 
-def _temper(power: float, shifts: list[float], least: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def _temper(power: float, shifts: list[float], least: float) -> RawFunction:
     times = np.exp(shifts)
     return lambda proba: _normalize(np.clip(proba, least, 1.0) ** power * times)
 
@@ -288,17 +253,14 @@ _RAW_FUNCTIONS: dict[str, Callable[[dict[str, Any], bytes | None], RawFunction]]
     "linear": _linear,
     "trees": _trees,
 }
-_LINK_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+_LINK_FUNCTIONS: dict[str, RawFunction] = {
     "none": lambda raw: raw,
     "logistic": _logistic,
     "softmax": _softmax,
     "shares": _shares,
 }
-_TARGET_STEPS: dict[str, Callable[..., Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
+_TARGET_STEPS: dict[str, Callable[..., RawFunction]] = {
     "exp": lambda: np.exp,
     "unscale": lambda mean, scale: lambda values: values * scale + mean,
 }
-_PROBABILITY_STEPS: dict[str, Callable[..., Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
-    "divide": _divide,
-    "temper": _temper,
-}
+_PROBABILITY_STEPS: dict[str, Callable[..., RawFunction]] = {"divide": _divide, "temper": _temper}

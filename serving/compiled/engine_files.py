@@ -1,6 +1,4 @@
-"""The engine files beside a stored model, written when it is built: signature, compiled form, agreement and a sample.
-scikit-learn itself serves where there is no compiled form.
-"""
+"""The engine files beside a stored model: signature, compiled form, agreement and a sample. Without a form scikit-learn serves."""
 
 from __future__ import annotations
 
@@ -10,16 +8,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from windvane.serving.compiled.agreement import (
+    EngineSpeed,
+    convert_to_plain_columns,
+    make_synthetic_rows,
+    measure_agreement,
+)
 from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions, PlainColumns, PredictionEngine
 from windvane.serving.signature import InputColumn, InputType, ModelSignature
+from windvane.tasks.models.problem_types.definitions import ProblemType, load_problem_type
+from windvane.tasks.stores.model_files import load_model
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from windvane.serving.compiled.agreement import EngineSpeed
-    from windvane.serving.signature import ModelSignature
     from windvane.tasks.models import features
-    from windvane.tasks.models.problem_types.definitions import ProblemType
 
 ENGINE_FILE, TREES_FILE = "engine.json", "engine.onnx"
 ENGINE_FILES = (ENGINE_FILE, TREES_FILE)
@@ -28,11 +33,19 @@ ENGINE_FORMAT = 1
 STORED_SAMPLE_ROWS = 20
 MAX_AGREEMENT_ROWS, SYNTHETIC_ROWS = 20_000, 10_000
 SCIKIT_LEARN_FORM = "scikit-learn"
+# The groups of tasks.models.features.FeatureColumns, and how a client sends a column of each.
+INPUT_TYPES: dict[str, InputType] = {
+    "numbers": "number",
+    "booleans": "boolean",
+    "low": "category",
+    "high": "category",
+    "dates": "date",
+}
 
 
 @dataclass(frozen=True)
 class StoredEngine:
-    """A stored version as it can serve. compiled None: scikit-learn itself must, and `why` says for what reason."""
+    """A stored version as it can serve. compiled None: scikit-learn itself must, and `why` gives the reason."""
 
     signature: ModelSignature
     compiled: PredictionEngine | None
@@ -41,40 +54,56 @@ class StoredEngine:
     expected: EnginePredictions
 
 
+@dataclass(frozen=True)
+class ComparisonRows:
+    """Conformed rows that a pipeline was fitted on (`training_rows`), and those on which forms of it are compared: `parity_rows`, and
+    `made_up` more that chance makes of them by `seed`.
+    """
+
+    training_rows: pd.DataFrame
+    parity_rows: pd.DataFrame
+    seed: int
+    made_up: int = SYNTHETIC_ROWS
+
+
 def build_engine_files(
     model: Any,
     kind: ProblemType,
     columns: features.FeatureColumns,
-    taught: pd.DataFrame,
-    asked: pd.DataFrame,
-    seed: int,
-    bent: int = SYNTHETIC_ROWS,
+    rows: ComparisonRows,
     pace: EngineSpeed | None = None,
 ) -> dict[str, bytes]:
-    """The files for a fitted pipeline. taught, asked: conformed rows that it was fitted on, and on which forms are compared.
+    """The files for a fitted pipeline. pace: is called with the cost of large batches.
 
-    bent, seed: how many rows are made up, and by which chance. pace: is told what large batches cost.
     A form that does not agree is not stored; the reason is.
     """
-    from windvane.serving.compiled.agreement import make_synthetic_rows, measure_agreement
     from windvane.serving.compiled.compiler import compile_pipeline
     from windvane.serving.compiled.onnx_trees import CannotCompile
 
-    signature = ModelSignature(_make_inputs(columns, taught), _read_classes(model))
-    content: dict[str, Any] = {"format": ENGINE_FORMAT, "signature": _encode_signature(signature), "agreement": None}
-    content |= {"compiled": None, **_make_sample(model, kind, taught.tail(STORED_SAMPLE_ROWS), signature)}
+    types, sample = list_input_types(columns), rows.training_rows.tail(STORED_SAMPLE_ROWS)
+    inputs = [InputColumn(name, types[name], bool(rows.training_rows[name].isna().any())) for name in columns.names]
+    signature = ModelSignature(tuple(inputs), tuple(model.classes_.tolist()) if hasattr(model, "classes_") else None)
+    predictions = kind.predict(model, sample)
+    content: dict[str, Any] = {
+        "format": ENGINE_FORMAT,
+        "signature": asdict(signature),
+        "agreement": None,
+        "compiled": None,
+        "sample": convert_to_plain_columns(sample, signature),
+        "expected": predictions.value.tolist(),
+        "expected_proba": None if predictions.proba is None else predictions.proba.tolist(),
+    }
     trees = None
     try:
         made = compile_pipeline(model, columns.names)
     except CannotCompile as e:
-        content["why"] = f"{e}: scikit-learn answers"
+        content["why"] = f"{e}: scikit-learn predicts"
     else:
         engine = CompiledEngine(made.recipe, made.trees, signature.classes)
-        rows = asked.iloc[:: max(1, len(asked) // MAX_AGREEMENT_ROWS)]
-        found = measure_agreement(engine, model, kind.predict, rows, signature, pace)
-        found += measure_agreement(
-            engine, model, kind.predict, make_synthetic_rows(rows, signature, bent, seed), signature, pace
-        )
+        compared = rows.parity_rows.iloc[:: max(1, len(rows.parity_rows) // MAX_AGREEMENT_ROWS)]
+        synthetic = make_synthetic_rows(compared, signature, rows.made_up, rows.seed)
+        found = measure_agreement(engine, model, kind.predict, compared, signature, pace)
+        found += measure_agreement(engine, model, kind.predict, synthetic, signature, pace)
         content |= {"agreement": found.to_json(), "why": f"compared with scikit-learn: {found}"}
         if found.accepted:
             content["compiled"], trees = made.recipe, made.trees
@@ -86,103 +115,53 @@ def has_compiled_form(written: Mapping[str, bytes]) -> bool:
     """Whether there is a compiled form that agrees, as files() wrote it and read() knows it."""
     if ENGINE_FILE not in written:
         return False
-    told = json.loads(written[ENGINE_FILE])
-    return told["format"] == ENGINE_FORMAT and told["compiled"] is not None
+    settings = json.loads(written[ENGINE_FILE])
+    return settings["format"] == ENGINE_FORMAT and settings["compiled"] is not None
 
 
 def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
     """The form in a folder's checked bytes; None for a version that was stored without one."""
     if ENGINE_FILE not in content:
         return None
-    told = json.loads(content[ENGINE_FILE])
-    if told["format"] != ENGINE_FORMAT:
+    settings = json.loads(content[ENGINE_FILE])
+    if settings["format"] != ENGINE_FORMAT:
         return None
-    signature = _decode_signature(told["signature"])
-    recipe = told["compiled"]
+    classes, recipe, proba = settings["signature"]["classes"], settings["compiled"], settings["expected_proba"]
+    inputs = tuple(InputColumn(**column) for column in settings["signature"]["inputs"])
+    signature = ModelSignature(inputs, None if classes is None else tuple(classes))
     compiled = None if recipe is None else CompiledEngine(recipe, content.get(TREES_FILE), signature.classes)
-    expected = EnginePredictions(told["expected"], _to_array(told["expected_proba"]))
-    return StoredEngine(signature, compiled, told["why"], told["sample"], expected)
+    expected = EnginePredictions(settings["expected"], None if proba is None else np.array(proba, dtype="float64"))
+    return StoredEngine(signature, compiled, settings["why"], settings["sample"], expected)
 
 
 def list_input_types(columns: features.FeatureColumns) -> dict[str, InputType]:
     """Each column's type, as a client must send it."""
-    named: list[tuple[InputType, tuple[str, ...]]] = [
-        ("number", columns.numbers),
-        ("boolean", columns.booleans),
-        ("category", columns.low + columns.high),
-        ("date", columns.dates),
-    ]
-    return {name: kind for kind, names in named for name in names}
-
-
-def _make_inputs(columns: features.FeatureColumns, taught: pd.DataFrame) -> tuple[InputColumn, ...]:
-    kinds = list_input_types(columns)
-    return tuple(InputColumn(name, kinds[name], bool(taught[name].isna().any())) for name in columns.names)
-
-
-def _read_classes(model: Any) -> tuple[Any, ...] | None:
-    return tuple(model.classes_.tolist()) if hasattr(model, "classes_") else None
-
-
-def _make_sample(model: Any, kind: ProblemType, rows: pd.DataFrame, signature: ModelSignature) -> dict[str, Any]:
-    from windvane.serving.compiled.agreement import convert_to_plain_columns
-
-    said = kind.predict(model, rows)
-    proba = None if said.proba is None else said.proba.tolist()
-    return {
-        "sample": convert_to_plain_columns(rows, signature),
-        "expected": said.value.tolist(),
-        "expected_proba": proba,
-    }
-
-
-def _encode_signature(signature: ModelSignature) -> dict[str, Any]:
-    return {"inputs": [asdict(column) for column in signature.inputs], "classes": signature.classes}
-
-
-def _decode_signature(content: dict[str, Any]) -> ModelSignature:
-    classes = content["classes"]
-    return ModelSignature(
-        tuple(InputColumn(**c) for c in content["inputs"]), None if classes is None else tuple(classes)
-    )
-
-
-def _to_array(values: Any) -> Any:
-    import numpy as np
-
-    return None if values is None else np.array(values, dtype="float64")
+    return {name: INPUT_TYPES[group] for group, names in asdict(columns).items() for name in names}
 
 
 class ScikitLearnEngine:
-    """Answers from the stored pipeline."""
+    """Predictions of the stored pipeline."""
 
     form = SCIKIT_LEARN_FORM
 
     def __init__(self, folder: Path, manifest_sha256: str, kind: str, signature: ModelSignature) -> None:
-        from windvane.tasks.models.problem_types import definitions
-        from windvane.tasks.stores import model_files
-
-        self._model = model_files.load_model(folder, manifest_sha256)
-        self._kind = definitions.load_problem_type(kind)
+        self._model, self._kind = load_model(folder, manifest_sha256), load_problem_type(kind)
         self._signature = signature
 
     def predict(self, columns: PlainColumns) -> EnginePredictions:
         """See serving.compiled.engine.PredictionEngine."""
-        said = self._kind.predict(self._model, self._frame(columns))
-        return EnginePredictions(said.value.tolist(), said.proba)
+        predictions = self._kind.predict(self._model, self._frame(columns))
+        return EnginePredictions(predictions.value.tolist(), predictions.proba)
 
     def _frame(self, given: PlainColumns) -> pd.DataFrame:
-        """Plain columns as the frame that the pipeline was taught on (tasks.models.features.conform_frame)."""
-        import numpy as np
+        """Plain columns as the frame that the pipeline was trained on (tasks.models.features.conform_frame)."""
         import pandas as pd
 
         columns: dict[str, Any] = {}
         for column, values in zip(self._signature.inputs, given, strict=True):
             if column.type == "category":
                 columns[column.name] = np.array([np.nan if v is None else v for v in values], dtype=object)
-            elif column.type == "date":
-                moments = [np.datetime64("NaT") if v is None else np.datetime64(int(v), "us") for v in values]
-                columns[column.name] = np.array(moments, dtype="datetime64[us]")
-            else:
-                columns[column.name] = np.array(values, dtype="float64")
+            else:  # None becomes NaT or NaN
+                dtype = "datetime64[us]" if column.type == "date" else "float64"
+                columns[column.name] = np.array(values, dtype=dtype)
         return pd.DataFrame(columns)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 # Operators of opset 5 of ai.onnx.ml take and give doubles; those of opset 3 give single floats but let a leaf hold a
 # value for each of several classes.
 _OPSET_DOUBLE, _OPSET_SHARES = 5, 3
 # Nodes of one operator: while ONNX Runtime loads one, it takes several times what it keeps. How little a large forest in such
-# parts takes is held by tests/test_memory.py.
+# parts takes is held by tests/serving/test_memory_limit.py.
 MAX_OPERATOR_NODES = 100_000
 
 
 class CannotCompile(ValueError):
-    """This pipeline holds something that has no compiled form; the text says what."""
+    """This pipeline holds something that has no compiled form; the text names it."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,7 @@ def read_boosting_tree(predictor: Any, target: int) -> TreeArrays:
 
 
 def build_onnx_model(trees: list[TreeArrays], width: int, targets: int) -> bytes:
-    """A model of one operator, or of several and their sum: `inputs` (n, width) double -> the trees' leaves added up
-    (n, targets).
-    """
-    from onnx import TensorProto, helper
-
+    """A model of one operator, or of several and their sum: `inputs` (n, width) double -> the trees' leaves added up (n, targets)."""
     several = trees[0].weights.shape[1] > 1
     opset, kind = (_OPSET_SHARES, TensorProto.FLOAT) if several else (_OPSET_DOUBLE, TensorProto.DOUBLE)
     nodes = [_shares_node(part) if several else _double_node(part, targets) for part in _group_trees(trees)]
@@ -91,10 +86,10 @@ def build_onnx_model(trees: list[TreeArrays], width: int, targets: int) -> bytes
 
 def _group_trees(trees: list[TreeArrays]) -> list[list[TreeArrays]]:
     """The trees in their order, in groups of at most MAX_OPERATOR_NODES nodes or a single tree."""
-    parts: list[list[TreeArrays]] = [[]]
-    size = 0
+    parts: list[list[TreeArrays]] = []
+    size = MAX_OPERATOR_NODES
     for tree in trees:
-        if parts[-1] and size + len(tree.left) > MAX_OPERATOR_NODES:
+        if size + len(tree.left) > MAX_OPERATOR_NODES:
             parts.append([])
             size = 0
         parts[-1].append(tree)
@@ -104,15 +99,11 @@ def _group_trees(trees: list[TreeArrays]) -> list[list[TreeArrays]]:
 
 def _double_node(trees: list[TreeArrays], targets: int) -> Any:
     """TreeEnsemble: inner nodes and leaves are numbered apart, through all trees."""
-    from onnx import helper
-
     parts: dict[str, list[Any]] = {
         name: [] for name in ("feature", "split", "yes", "yes_leaf", "no", "no_leaf", "missing")
     }
-    roots: list[int] = []
-    leaf_targets: list[int] = []
-    leaf_weights: list[float] = []
-    for tree in (_ensure_split(tree) for tree in trees):
+    roots, leaf_targets, leaf_weights = list[int](), list[int](), list[float]()
+    for tree in map(_ensure_split, trees):
         leaf = tree.left < 0
         inner = np.flatnonzero(~leaf)
         place = np.empty(len(leaf), dtype="int64")
@@ -156,8 +147,6 @@ def _double_node(trees: list[TreeArrays], targets: int) -> Any:
 
 def _shares_node(trees: list[TreeArrays]) -> Any:
     """TreeEnsembleRegressor: each leaf adds to several outputs; zeros are not written."""
-    from onnx import helper
-
     ids = np.concatenate([np.full(len(tree.left), i) for i, tree in enumerate(trees)])
     nodes = np.concatenate([np.arange(len(tree.left)) for tree in trees])
     leaf = np.concatenate([tree.left < 0 for tree in trees])
@@ -194,18 +183,10 @@ def _ensure_split(tree: TreeArrays) -> TreeArrays:
     """A tree of a single leaf as one with a split whose sides are equal: the operator knows no tree without a split."""
     if len(tree.left) > 1:
         return tree
-    return TreeArrays(
-        np.zeros(3, dtype="int64"),
-        np.zeros(3),
-        np.array([1, -1, -1]),
-        np.array([2, -1, -1]),
-        np.zeros(3, dtype=bool),
-        np.repeat(tree.weights, 3, axis=0),
-        tree.target,
-    )
+    feature, missing_left = np.zeros(3, dtype="int64"), np.zeros(3, dtype=bool)
+    left, right, weights = np.array([1, -1, -1]), np.array([2, -1, -1]), np.repeat(tree.weights, 3, axis=0)
+    return TreeArrays(feature, np.zeros(3), left, right, missing_left, weights, tree.target)
 
 
 def _tensor(values: Any, dtype: str) -> Any:
-    from onnx import numpy_helper
-
     return numpy_helper.from_array(np.asarray(values, dtype=dtype))

@@ -1,6 +1,4 @@
-"""Who may use the scoring service: the host names it answers to, the pages whose scripts may ask it, and API keys with
-their scopes.
-"""
+"""Who may use the scoring service: its host names, the pages whose scripts may call it, and API keys with their scopes."""
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from windvane.tasks.errors import InputError
@@ -18,8 +15,6 @@ from windvane.tasks.errors import InputError
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 _ALL_ADDRESSES = ("", "0.0.0.0", "::")
 _HOST_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@\s]+)(?::\d{1,5})?")
-# Headers whose answer is kept: those of a service's clients are few.
-_CACHED_HEADERS = 512
 
 
 class HostNames:
@@ -32,18 +27,16 @@ class HostNames:
         self._everywhere = address in _ALL_ADDRESSES
         self._named = frozenset(map(_normalize_host, hosts))
         self._own = self._named.union(LOOPBACK_HOSTS, () if self._everywhere else (_normalize_host(address),))
-        self.known = lru_cache(_CACHED_HEADERS)(self._known)
-        self.own_page = lru_cache(_CACHED_HEADERS)(self._own_page)
 
-    def _known(self, host: bytes, arrived: str | None) -> bool:
+    def known(self, host: bytes, arrived: str | None) -> bool:
         """Whether `host`, a Host header, is one of them; arrived: the local address of the connection."""
         name = _parse_host(host)
         return name is not None and (
             name in self._own or (self._everywhere and arrived is not None and name == _normalize_host(arrived))
         )
 
-    def _own_page(self, origin: bytes, host: bytes) -> bool:
-        """Whether `origin`, an Origin header, is a page of this service, which was asked under `host`."""
+    def own_page(self, origin: bytes, host: bytes) -> bool:
+        """Whether `origin`, an Origin header, is a page of this service, which was requested under `host`."""
         try:
             parts = urlsplit(origin.decode("latin-1"))
         except ValueError:
@@ -51,7 +44,7 @@ class HostNames:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             return False  # also `null`, which sandboxed pages and local files send
         at = parts.netloc.encode("latin-1")
-        # A proxy in front may ask under another name than the browser did: serve.hosts then names the browser's.
+        # A proxy in front may send another name than the browser did: serve.hosts then names the browser's.
         return at.lower() == host.lower() or _parse_host(at) in self._named
 
 
@@ -81,9 +74,7 @@ _KEY_INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class ApiKeys:
-    """Hashes in hex, each with the scopes of its key, as WINDVANE_API_KEYS has them; and the hash of the project's own secret,
-    which opens everything.
-    """
+    """Hashes in hex with the scopes of their keys (WINDVANE_API_KEYS); the hash of the project's own secret, which opens everything."""
 
     scopes: dict[str, frozenset[str]]
     own: str | None = None
@@ -99,17 +90,13 @@ class ApiKeys:
         for known, scopes in self.scopes.items():
             if hmac.compare_digest(known, digest):
                 found = scopes
-        if found is None:
-            return None
-        return scope is None or scope in found or "admin" in found
+        return None if found is None else scope is None or scope in found or "admin" in found
 
 
 def parse_api_keys(text: str | None, secret: str | None = None) -> ApiKeys:
     """Keys from the environment's text, and the project's secret. Raises InputError, without the text."""
     scopes: dict[str, frozenset[str]] = {}
-    for entry in re.split(r"[,\s]+", (text or "").strip()):
-        if not entry:
-            continue
+    for entry in re.findall(r"[^,\s]+", text or ""):
         names, _, digest = entry.rpartition(":")
         wanted = frozenset(names.split("+"))
         if not re.fullmatch(r"[0-9a-fA-F]{64}", digest) or not wanted <= set(KEY_SCOPES):
@@ -119,17 +106,16 @@ def parse_api_keys(text: str | None, secret: str | None = None) -> ApiKeys:
 
 
 def require_keys(host: str, keys: ApiKeys) -> None:
-    """Raise InputError where strangers could reach a service that asks nobody for a key."""
-    if not keys.scopes and not _is_loopback(host):
+    """Raise InputError where strangers could reach a service that requires no key."""
+    if not keys.scopes and host != "localhost" and not is_loopback(host):
         raise InputError(
             f"serve.host: {host} can be reached by others, but there are no keys. {_KEY_INSTRUCTIONS}; or serve on 127.0.0.1"
         )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def is_loopback(address: str) -> bool:
+    """Whether this is an address of loopback."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False

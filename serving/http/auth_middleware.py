@@ -1,7 +1,4 @@
-"""ASGI middleware that lets nobody in without the project's secret or the session cookie.
-
-Knows no application: MLflow's and Prefect's pages stand behind it.
-"""
+"""ASGI middleware before MLflow's and Prefect's pages: no client gets in without the project's secret or the session cookie."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import hmac
 import http.client
 import re
 import secrets
-import socket
 from asyncio import timeout
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,7 +20,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from windvane.tasks import project_secrets
 
 BASIC_AUTH_USER = "windvane"
-# Answered by the guard itself, to everybody: a nonce's keyed hash, which proves whose server this is and tells nothing else.
+# Served by the guard itself, to everybody: a nonce's keyed hash, which proves whose server this is and reveals nothing else.
 IDENTITY_PATH = "/windvane-health"
 # In the scope of a request that was let in by the secret or the cookie.
 AUTHENTICATED_SCOPE_KEY = "windvane.authenticated"
@@ -33,6 +29,12 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; "
     "frame-src 'self' data: blob:; frame-ancestors 'self'; base-uri 'self'; form-action 'self'; object-src 'none'"
+)
+_SECURITY_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"SAMEORIGIN"),
 )
 FIRST_MESSAGE_TIMEOUT_SECONDS = 10
 PROBE_TIMEOUT_SECONDS = 2.0
@@ -73,7 +75,7 @@ class Credentials:
         return f"{BASIC_AUTH_USER}:{self.secret}"
 
     def proof(self, nonce: str) -> str:
-        """What only a server of this project can answer to a nonce."""
+        """What only a server of this project can compute for a nonce."""
         return self._derived(f"proof {nonce}")
 
     def link(self, address: str) -> str:
@@ -94,11 +96,8 @@ class Credentials:
             return hmac.compare_digest(decoded, self.basic.encode())
         name = f"{self.cookie}=".encode()
         cookies = [part.strip() for line in get_header_values(headers, b"cookie") for part in line.split(b";")]
-        return any(
-            hmac.compare_digest(one.removeprefix(name), self.session.encode())
-            for one in cookies
-            if one.startswith(name)
-        )
+        values = [one.removeprefix(name) for one in cookies if one.startswith(name)]
+        return any(hmac.compare_digest(value, self.session.encode()) for value in values)
 
     def _derived(self, what: str) -> str:
         return hmac.new(self.secret.encode(), f"{self.cookie} {what}".encode(), hashlib.sha256).hexdigest()
@@ -107,7 +106,7 @@ class Credentials:
 class SecretMiddleware:
     """`app` behind `credentials`, on `port`.
 
-    open_paths: their GET needs no secret. self_authenticating: web sockets that ask for it themselves, in their first message.
+    open_paths: their GET needs no secret. self_authenticating: web sockets that require it themselves, in their first message.
     inner_authorization: the Authorization header that the application sees of requests that were let in.
     """
 
@@ -135,7 +134,7 @@ class SecretMiddleware:
         if (reason := self._foreign(headers)) is not None:
             await _refuse(scope, send, 403, f"{reason}\n")
         elif scope["type"] == "http" and path == IDENTITY_PATH:
-            await answer_identity(self._credentials, scope, send)
+            await respond_to_identity(self._credentials, scope, send)
         elif scope["type"] == "http" and reads and (rest := self._by_link(scope)) is not None:
             # Also with a cookie: the application must not see the secret, and show or pass on its address.
             await self._let_in(path, rest, send)
@@ -158,12 +157,12 @@ class SecretMiddleware:
         """Why this comes from a page, or under a name, that is not the server's own; None if it does not."""
         hosts, origins = get_header_values(headers, b"host"), get_header_values(headers, b"origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return "This server does not answer under that name (Host)."
+            return "This server does not serve that name (Host)."
         if any(origin.lower() not in self._origins for origin in origins):
-            return "This server does not answer pages from elsewhere (Origin)."
+            return "This server does not serve pages from elsewhere (Origin)."
         site, mode = get_header_values(headers, b"sec-fetch-site"), get_header_values(headers, b"sec-fetch-mode")
         if site and site[0] in (b"cross-site", b"same-site") and mode != [b"navigate"]:
-            return "This server does not answer pages from elsewhere (Sec-Fetch-Site)."
+            return "This server does not serve pages from elsewhere (Sec-Fetch-Site)."
         return None
 
     def _by_link(self, scope: AsgiScope) -> str | None:
@@ -189,15 +188,15 @@ def add_identity_route(app: AsgiApp, credentials: Credentials) -> AsgiApp:
 
     async def identified(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] == "http" and scope["path"] == IDENTITY_PATH:
-            await answer_identity(credentials, scope, send)
+            await respond_to_identity(credentials, scope, send)
         else:
             await app(scope, receive, send)
 
     return identified
 
 
-async def answer_identity(credentials: Credentials, scope: AsgiScope, send: AsgiSend) -> None:
-    """Answer a nonce with its proof."""
+async def respond_to_identity(credentials: Credentials, scope: AsgiScope, send: AsgiSend) -> None:
+    """Respond to a nonce with its proof."""
     nonce = scope.get("query_string", b"").decode("latin-1").removeprefix("nonce=")
     if not _NONCE_PATTERN.fullmatch(nonce):
         await _refuse(scope, send, 400, "nonce: 32 hexadecimal digits.\n")
@@ -206,14 +205,14 @@ async def answer_identity(credentials: Credentials, scope: AsgiScope, send: Asgi
 
 
 def check_identity(address: str, credentials: Credentials) -> bool | None:
-    """Whether a server of this project answers there; None where nothing answers. The secret is not sent."""
+    """Whether a server of this project responds there; None where nothing responds. The secret is not sent."""
     to, nonce = urlsplit(address), secrets.token_hex(16)
     # Not urllib: a proxy of the environment has no part in this.
     connection = http.client.HTTPConnection(to.hostname or "", to.port or 80, timeout=PROBE_TIMEOUT_SECONDS)
     try:
         connection.request("GET", f"{IDENTITY_PATH}?nonce={nonce}")
-        answer = connection.getresponse()
-        return answer.status == 200 and hmac.compare_digest(answer.read(64), credentials.proof(nonce).encode())
+        response = connection.getresponse()
+        return response.status == 200 and hmac.compare_digest(response.read(64), credentials.proof(nonce).encode())
     except (OSError, http.client.HTTPException):
         return None
     finally:
@@ -221,7 +220,7 @@ def check_identity(address: str, credentials: Credentials) -> bool | None:
 
 
 def make_uvicorn_server(app: AsgiApp) -> Any:
-    """uvicorn's server for a guarded application. It logs no request: a link holds the secret. Slow senders hold up nobody."""
+    """uvicorn's server for a guarded application. It logs no request: a link holds the secret. Slow senders delay no one else."""
     import uvicorn
 
     from windvane.serving.http.connections import ConnectionTracker, TrackedConnection, find_connection_limit
@@ -238,11 +237,6 @@ def make_uvicorn_server(app: AsgiApp) -> Any:
     )
 
 
-def get_port(listener: socket.socket) -> int:
-    """The port of a bound socket."""
-    return int(listener.getsockname()[1])
-
-
 def get_header_values(headers: HeaderList, name: bytes) -> list[bytes]:
     """All values of a header."""
     return [value for key, value in headers if key.lower() == name]
@@ -255,14 +249,7 @@ def _add_security_headers(send: AsgiSend) -> AsgiSend:
         if message["type"] == "http.response.start":
             headers: HeaderList = list(message.get("headers", []))
             known = {name.lower() for name, _ in headers}
-            for name, value in (
-                (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
-                (b"referrer-policy", b"same-origin"),
-                (b"x-content-type-options", b"nosniff"),
-                (b"x-frame-options", b"SAMEORIGIN"),
-            ):
-                if name not in known:
-                    headers.append((name, value))
+            headers += [header for header in _SECURITY_HEADERS if header[0] not in known]
             message = {**message, "headers": headers}
         await send(message)
 
@@ -270,13 +257,13 @@ def _add_security_headers(send: AsgiSend) -> AsgiSend:
 
 
 def _limit_first_message(receive: AsgiReceive) -> AsgiReceive:
-    """The first message of a socket that nobody vouches for must come soon."""
+    """The first message of a socket that is not authenticated must come soon."""
     received = 0
 
     async def receives() -> AsgiMessage:
         nonlocal received
         received += 1
-        if received != 2:  # the first says that somebody connects
+        if received != 2:  # the first is the connection itself
             return await receive()
         try:
             async with timeout(FIRST_MESSAGE_TIMEOUT_SECONDS):

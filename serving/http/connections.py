@@ -1,26 +1,25 @@
-"""Connections to the service: how long a client may take, how many there may be, and which are closed first when there
-are too many.
-"""
+"""Connections to the service: how long a client may take, how many there may be, and which are closed first."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from windvane.serving.http.access_control import is_loopback
+
 # Seconds for the head of a request, from the moment the connection is open or its first byte is there; bytes of it. Seconds in
-# which a client must have read its answer.
+# which a client must read its response.
 HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES = 10.0, 64 * 1024
 UNREAD_TIMEOUT_SECONDS = 60.0
 SWEEP_INTERVAL_SECONDS = 1.0
-# Open connections: in all (less where the system allows fewer files), and of one address. Loopback's are not told apart: a
+# Open connections: in all (less where the system allows fewer files), and of one address. Loopback's are one: a
 # proxy on this machine is one address for all its clients.
 MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS = 8_192, 512
 # Files that the process needs beside connections.
@@ -85,7 +84,7 @@ class ConnectionTracker:
             waited.pop(connection, None)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go whoever has had the time there is."""
+        """Close connections whose time is over."""
         now = loop.time()
         for connection in _list_overdue(self.heads, now - HEAD_TIMEOUT_SECONDS):
             self._cut(connection, "slow head")
@@ -103,14 +102,14 @@ class ConnectionTracker:
 
 
 class TrackedConnection(HttpToolsProtocol):
-    """uvicorn's connection, which says what it waits for."""
+    """uvicorn's connection, which knows what it waits for."""
 
     def __init__(self, crowd: ConnectionTracker, **given: Any) -> None:
         super().__init__(**given)
         self._crowd = crowd
         self._unparsed = 0
         self._upgraded = False
-        # Between the head of a request and the end of its body, which may still come when the answer has gone.
+        # Between the head of a request and the end of its body, which may still come after the response.
         self._in_message = False
         # The other side's address; None: this machine's own, or not known.
         self.peer: str | None = None
@@ -134,7 +133,7 @@ class TrackedConnection(HttpToolsProtocol):
             return
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            # The next head, or what is left of a body whose answer has gone already.
+            # The next head, or what is left of a body whose response is out already.
             self._crowd.idle.pop(self, None)
             self._crowd.heads.setdefault(self, self.loop.time())
             self._unparsed += len(data) if in_head and not self._in_message else 0
@@ -165,7 +164,7 @@ class TrackedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer was handed to the transport."""
+        """A response was handed to the transport."""
         self._crowd.bodies.pop(self, None)
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
@@ -174,7 +173,7 @@ class TrackedConnection(HttpToolsProtocol):
             self._crowd.idle[self] = 0.0
 
     def pause_writing(self) -> None:
-        """The client reads more slowly than it is answered."""
+        """The client reads more slowly than the response is sent."""
         self._crowd.unread.setdefault(self, self.loop.time())
         super().pause_writing()
 
@@ -204,18 +203,8 @@ def find_connection_limit() -> int:
 
 def _list_overdue(waited: dict[TrackedConnection, float], before: float) -> list[TrackedConnection]:
     """Those that have been waited for since before a moment."""
-    found = []
-    for connection, since in waited.items():
-        if since > before:
-            break
-        found.append(connection)
-    return found
+    return [connection for connection, _ in takewhile(lambda entry: entry[1] <= before, waited.items())]
 
 
 def _find_remote_address(client: tuple[str, int] | None) -> str | None:
-    if client is None:
-        return None
-    try:
-        return None if ipaddress.ip_address(client[0]).is_loopback else client[0]
-    except ValueError:
-        return client[0]
+    return None if client is None or is_loopback(client[0]) else client[0]

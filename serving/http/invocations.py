@@ -1,7 +1,4 @@
-"""POST /invocations: MLflow's scoring protocol in JSON and CSV, read as rows, predicted, recorded and answered.
-
-An error names the column and the row, never a value.
-"""
+"""POST /invocations: MLflow's protocol, read as rows, predicted, recorded, returned. Errors name column and row, never a value."""
 
 from __future__ import annotations
 
@@ -15,26 +12,24 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any, NoReturn, Protocol
+from functools import lru_cache, partial
+from typing import Any, NoReturn
 
 import orjson
 
 from windvane.ledger.database import make_ids, to_timestamp
-from windvane.ledger.prediction_writer import LedgerClosed, LedgerFailed, LedgerFull
-from windvane.ledger.predictions import InvalidPrediction, Prediction
+from windvane.ledger.prediction_writer import LedgerClosed, LedgerFailed, LedgerFull, PredictionWriter
+from windvane.ledger.predictions import MAX_ID_CHARACTERS, InvalidPrediction, Prediction, check_prediction_id
 from windvane.serving.compiled.engine import EnginePredictions
 from windvane.serving.compiled.engine_files import SCIKIT_LEARN_FORM
 from windvane.serving.rollout import ChampionFollower, ServingLineup, ServingVersion
 from windvane.serving.signature import ModelSignature, PlainValue, RequestRefused, quote_safely
 
-# As many as an answer in a second or two has room for; more is a matter for `windvane score`.
+# As many as a response in a second or two can hold; more is a matter for `windvane score`.
 MAX_REQUEST_ROWS = 10_000
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _IGNORED_FIELDS = {"params", "signature_name"}
 _EPOCH = datetime(1970, 1, 1)
-_MAX_ID_CHARACTERS = 200
-_ABSENT = object()
 
 RequestColumns = Mapping[str, Sequence[Any]]
 
@@ -69,7 +64,7 @@ class PredictionRequest:
 def parse_invocation(
     body: bytes, content_type: str, signature: ModelSignature, roles: IdTimeColumns
 ) -> PredictionRequest:
-    """The rows of a request, one at least. Raises Refused: 415 for another content type, 413 for too many rows, else 400."""
+    """The rows of a request, one at least. Raises RequestRefused: 415 for another content type, 413 for too many rows, else 400."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         given, readers = _read_columns(_parse_json(body), signature, roles), signature.from_json
@@ -83,11 +78,11 @@ def parse_invocation(
             f"at most {MAX_REQUEST_ROWS:,} rows at a time: send them in pieces, or use `windvane score`", 413
         )
     _refuse_unknown_columns(given, signature, roles)
-    for name in () if rows == 0 else (column.name for column in signature.inputs):
-        if name not in given:
-            _refuse_missing_column(name, 0)
     if rows == 0:
         raise RequestRefused("there is no row in the body")
+    for column in signature.inputs:
+        if column.name not in given:
+            _refuse_missing_column(column.name, 0)
     plain = [reader.read(given[reader.name]) for reader in readers]
     own = given.get(roles.id) if roles.id else None
     ids = [_read_id(value, i, roles.id) for i, value in enumerate(own or [None] * rows)]
@@ -143,21 +138,16 @@ def _transpose_records(
     if all(record.keys() == first for record in records):
         return {name: [record[name] for record in records] for name in first}
     names = dict.fromkeys(name for record in records for name in record)
-    columns: dict[str, list[Any]] = {name: [record.get(name, _ABSENT) for record in records] for name in names}
-    _refuse_unknown_columns(columns, signature, roles)
-    for name, values in columns.items():
-        for at, value in enumerate(values):
-            if value is _ABSENT and name in signature.names:
+    _refuse_unknown_columns(names, signature, roles)
+    for name in names:
+        for at, record in enumerate(records):
+            if name in signature.names and name not in record:
                 _refuse_missing_column(name, at)
-    return {name: [None if value is _ABSENT else value for value in values] for name, values in columns.items()}
+    return {name: [record.get(name) for record in records] for name in names}
 
 
 def _read_split(frame: Any) -> RequestColumns:
-    if (
-        not isinstance(frame, dict)
-        or not isinstance(frame.get("columns"), list)
-        or not isinstance(frame.get("data"), list)
-    ):
+    if not isinstance(frame, dict) or not all(isinstance(frame.get(name), list) for name in ("columns", "data")):
         raise RequestRefused("dataframe_split: must be an object with the lists `columns` and `data`")
     for name in frame.keys() - {"columns", "data", "index"}:
         raise RequestRefused(f"dataframe_split: {quote_safely(name)} is not part of the protocol")
@@ -223,15 +213,13 @@ def _read_id(value: Any, at: int, column: str | None) -> str | None:
     if value is None or value == "":
         return None
     text = str(value) if type(value) is int else value
-    if type(text) is not str or len(text) > _MAX_ID_CHARACTERS or "\0" in text or not _encodable(text):
+    try:
+        check_prediction_id(text)
+    except InvalidPrediction:
         raise RequestRefused(
-            f"column {quote_safely(column)!r}, row {at + 1}: an id is text of 1 to {_MAX_ID_CHARACTERS} characters"
-        )
+            f"column {quote_safely(column)!r}, row {at + 1}: an id is text of 1 to {MAX_ID_CHARACTERS} characters"
+        ) from None
     return text
-
-
-def _encodable(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _read_times(
@@ -259,8 +247,8 @@ def _to_datetime(at: PlainValue) -> datetime:
     return _EPOCH + timedelta(microseconds=int(at))  # type: ignore[arg-type]
 
 
-# Fewer rows than this are answered in the event loop itself: a thread would cost more than they do.
-MAX_INLINE_ROWS = 50
+# Smaller bodies are predicted in the event loop itself: a thread would cost more.
+MAX_INLINE_BYTES = 10_000
 # From so many rows on, what the ledger keeps of them is put together in a thread: milliseconds that others would wait.
 MIN_THREADED_ROWS = 1_000
 # Requests that a shadow may be behind; those beyond it does not see.
@@ -268,16 +256,9 @@ MAX_SHADOW_REQUESTS = 200
 log = logging.getLogger("windvane.serving")
 
 
-class PredictionRecorder(Protocol):
-    """Makes predictions durable before they are answered (ledger.prediction_writer.PredictionWriter)."""
-
-    async def record(self, given: Sequence[Prediction]) -> None:
-        """Return when they are durable."""
-
-
 @dataclass(frozen=True)
 class InvocationResponse:
-    """An answer: its bytes, and what is counted of it."""
+    """A response: its bytes, and what is counted of it."""
 
     body: bytes
     version: int
@@ -286,62 +267,62 @@ class InvocationResponse:
 
 
 class InvocationHandler:
-    """Answers with whatever versions `following` holds at the moment a request is read: one version per answer.
+    """Predicts with whatever versions `following` holds at the moment a request is read: one version per response.
 
     recorder None: nothing is recorded, to measure what recording costs.
     """
 
-    def __init__(self, following: ChampionFollower, recorder: PredictionRecorder | None, roles: IdTimeColumns) -> None:
+    def __init__(self, following: ChampionFollower, recorder: PredictionWriter | None, roles: IdTimeColumns) -> None:
         self._following, self._recorder, self._roles = following, recorder, roles
         self._chance = random.Random().random
         self._silent: set[asyncio.Task[None]] = set()
 
-    async def answer(self, body: bytes, content_type: str) -> InvocationResponse:
-        """Predictions for the rows of a body, recorded. Raises Refused."""
+    async def respond(self, body: bytes, content_type: str) -> InvocationResponse:
+        """Predictions for the rows of a body, recorded. Raises RequestRefused."""
         lineup = self._following.lineup
         if lineup is None:
             raise RequestRefused("no version serves yet: run `windvane train`", 503)
         serving, role, predicted = lineup.champion, "champion", None
         if lineup.challenger is not None and lineup.role == "canary" and self._chance() < lineup.share:
-            predicted = await self._tried(lineup, lineup.challenger, body, content_type)
+            predicted = await self._try_challenger(lineup, lineup.challenger, body, content_type)
             if predicted is not None:
                 serving, role = lineup.challenger, "canary"
         if predicted is None:
-            began = time.perf_counter()
-            predicted = await self._predicted(serving, body, content_type)
-            lineup.trial.answered(False, time.perf_counter() - began)
-        asked, answer = predicted
-        made = iter(make_ids(asked.ids.count(None)))
-        ids = [id or next(made) for id in asked.ids]
-        await self._record(serving, role, asked, ids, answer)
+            started_at = time.perf_counter()
+            predicted = await self._predict_inline_or_in_thread(serving, body, content_type)
+            lineup.trial.count_response(False, time.perf_counter() - started_at)
+        request, predictions = predicted
+        made = iter(make_ids(request.ids.count(None)))
+        ids = [id or next(made) for id in request.ids]
+        await self._record(serving, role, request, ids, predictions)
         if lineup.challenger is not None and lineup.role == "shadow" and len(self._silent) < MAX_SHADOW_REQUESTS:
-            work = self._silently(lineup, lineup.challenger, body, content_type, ids)
+            work = self._run_shadow(lineup, lineup.challenger, body, content_type, ids)
             task = asyncio.get_running_loop().create_task(work)
             self._silent.add(task)
             task.add_done_callback(self._silent.discard)
-        return InvocationResponse(_encode_response(serving, answer, ids), serving.number, role, len(ids))
+        return InvocationResponse(_encode_response(serving, predictions, ids), serving.number, role, len(ids))
 
-    async def _tried(
+    async def _try_challenger(
         self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str
     ) -> tuple[PredictionRequest, EnginePredictions] | None:
-        """What the challenger predicts; None where it cannot: then the champion answers, and says what is wrong."""
-        began = time.perf_counter()
+        """What the challenger predicts; None where it cannot: then the champion predicts. A fault is logged, a refused request is not."""
+        started_at = time.perf_counter()
         try:
-            predicted = await self._predicted(challenger, body, content_type)
+            predicted = await self._predict_inline_or_in_thread(challenger, body, content_type)
         except RequestRefused:
             return None
         except Exception:
             log.exception("challenger failed", extra={"facts": {"version": challenger.number}})
             lineup.trial.failed()
             return None
-        lineup.trial.answered(True, time.perf_counter() - began)
+        lineup.trial.count_response(True, time.perf_counter() - started_at)
         return predicted
 
-    async def _silently(
+    async def _run_shadow(
         self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str, ids: list[str]
     ) -> None:
-        """Have the challenger predict what the champion has answered, and record it under the same ids."""
-        predicted = await self._tried(lineup, challenger, body, content_type)
+        """Have the challenger predict what the champion has predicted, and record it under the same ids."""
+        predicted = await self._try_challenger(lineup, challenger, body, content_type)
         if predicted is None:
             return
         try:
@@ -349,65 +330,64 @@ class InvocationHandler:
         except RequestRefused as e:
             log.warning("shadow not recorded", extra={"facts": {"version": challenger.number, "reason": str(e)}})
 
-    async def _predicted(
+    async def _predict_inline_or_in_thread(
         self, serving: ServingVersion, body: bytes, content_type: str
     ) -> tuple[PredictionRequest, EnginePredictions]:
         # A small body is a small batch.
-        if serving.loaded.engine.form != SCIKIT_LEARN_FORM and len(body) < MAX_INLINE_ROWS * 200:
+        if serving.loaded.engine.form != SCIKIT_LEARN_FORM and len(body) < MAX_INLINE_BYTES:
             return self._predict(serving, body, content_type)
         return await asyncio.to_thread(self._predict, serving, body, content_type)
 
     def _predict(
         self, serving: ServingVersion, body: bytes, content_type: str
     ) -> tuple[PredictionRequest, EnginePredictions]:
-        asked = parse_invocation(body, content_type, serving.loaded.signature, self._roles)
-        return asked, serving.loaded.engine.predict(asked.plain)
+        request = parse_invocation(body, content_type, serving.loaded.signature, self._roles)
+        return request, serving.loaded.engine.predict(request.plain)
 
     async def _record(
-        self, serving: ServingVersion, role: str, asked: PredictionRequest, ids: list[str], answer: EnginePredictions
+        self,
+        serving: ServingVersion,
+        role: str,
+        request: PredictionRequest,
+        ids: list[str],
+        predictions: EnginePredictions,
     ) -> None:
         if self._recorder is None:
             return
-        parts = (serving, role, asked, ids, answer)
-        given = (
-            _make_predictions(*parts)
-            if len(ids) < MIN_THREADED_ROWS
-            else await asyncio.to_thread(_make_predictions, *parts)
-        )
+        make = partial(_make_predictions, serving, role, request, ids, predictions)
+        given = make() if len(ids) < MIN_THREADED_ROWS else await asyncio.to_thread(make)
         try:
             await self._recorder.record(given)
         except InvalidPrediction:
-            raise RequestRefused(
-                "a row holds something that cannot be recorded: text that is not Unicode, or such"
-            ) from None
+            unfit = "a row holds something that cannot be recorded: text that is not Unicode, or such"
+            raise RequestRefused(unfit) from None
         except (LedgerFull, LedgerClosed, LedgerFailed) as e:
-            raise RequestRefused(
-                f"not answered, because it could not be recorded: {type(e).__name__}. Try again later", 503
-            ) from e
+            why = f"not served, because it could not be recorded: {type(e).__name__}. Try again later"
+            raise RequestRefused(why, 503) from e
 
 
 def _make_predictions(
-    serving: ServingVersion, role: str, asked: PredictionRequest, ids: list[str], answer: EnginePredictions
+    serving: ServingVersion, role: str, request: PredictionRequest, ids: list[str], predictions: EnginePredictions
 ) -> list[Prediction]:
-    version, told = serving.number, make_recorded_outputs(answer, serving.loaded.signature.classes)
+    version, outputs = serving.number, make_recorded_outputs(predictions, serving.loaded.signature.classes)
     return [
         Prediction(id, version, record, output, role, at)
-        for id, record, output, at in zip(ids, asked.records(), told, asked.times, strict=True)
+        for id, record, output, at in zip(ids, request.records(), outputs, request.times, strict=True)
     ]
 
 
-def make_recorded_outputs(answer: EnginePredictions, classes: Sequence[Any] | None) -> list[dict[str, Any]]:
+def make_recorded_outputs(predictions: EnginePredictions, classes: Sequence[Any] | None) -> list[dict[str, Any]]:
     """What the ledger keeps of each prediction: itself, and of classes their probabilities by name."""
-    told: list[dict[str, Any]] = [{"prediction": value} for value in answer.values]
-    if answer.proba is not None and classes is not None:
-        for output, row in zip(told, answer.proba.tolist(), strict=True):
+    outputs: list[dict[str, Any]] = [{"prediction": value} for value in predictions.values]
+    if predictions.proba is not None and classes is not None:
+        for output, row in zip(outputs, predictions.proba.tolist(), strict=True):
             output["probabilities"] = dict(zip(classes, row, strict=True))
-    return told
+    return outputs
 
 
-def _encode_response(serving: ServingVersion, answer: EnginePredictions, ids: list[str]) -> bytes:
-    content: dict[str, Any] = {"predictions": answer.values, "ids": ids, "model_version": serving.number}
-    if answer.proba is not None:
+def _encode_response(serving: ServingVersion, predictions: EnginePredictions, ids: list[str]) -> bytes:
+    content: dict[str, Any] = {"predictions": predictions.values, "ids": ids, "model_version": serving.number}
+    if predictions.proba is not None:
         content["classes"] = serving.loaded.signature.classes
-        content["probabilities"] = answer.proba.tolist()
+        content["probabilities"] = predictions.proba.tolist()
     return orjson.dumps(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from windvane.ledger.labels import LabelCounts
 from windvane.serving.signature import InputColumn, ModelSignature
 
 _TYPES: dict[str, list[str]] = {
@@ -16,50 +17,47 @@ _TYPES: dict[str, list[str]] = {
 
 def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
     """The document; rows are typed by the signature of the version that serves."""
-    row: dict[str, Any] = {"type": "object"} if signature is None else _row(signature)
+    row = _typed("object") if signature is None else _object({c.name: _cell(c) for c in signature.inputs})
     rows = {"type": "array", "items": {"$ref": "#/components/schemas/row"}, "minItems": 1, "maxItems": 10_000}
-    split = {
-        "type": "object",
-        "required": ["columns", "data"],
-        "properties": {"columns": {"type": "array", "items": {"type": "string"}}, "data": {"type": "array"}},
+    split = _object({"columns": {"type": "array", "items": _typed("string")}, "data": _typed("array")})
+    formats = {"dataframe_records": rows, "instances": rows, "inputs": rows, "dataframe_split": split}
+    body = {
+        "oneOf": [
+            _object({name: schema}, params={}) | {"additionalProperties": False} for name, schema in formats.items()
+        ]
     }
-    formats: dict[str, dict[str, Any]] = {
-        "dataframe_records": rows,
-        "instances": rows,
-        "inputs": rows,
-        "dataframe_split": split,
-    }
-    body = {"oneOf": [_only(name, schema) for name, schema in formats.items()]}
-    label = {
-        "type": "object",
-        "required": ["id", "label"],
-        "additionalProperties": False,
-        "properties": {
-            "id": _typed("string", "integer"),
-            "label": _typed("number", "string", "boolean"),
-            "at": _typed("string"),
-        },
-    }
+    given = {"id": _typed("string", "integer"), "label": _typed("number", "string", "boolean")}
+    label = _object(given, at=_typed("string")) | {"additionalProperties": False}
     labels = {"type": "array", "items": label, "maxItems": 10_000}
+    predictions = _object(
+        {
+            "predictions": _typed("array"),
+            "ids": {"type": "array", "items": _typed("string")},
+            "model_version": _typed("integer"),
+        },
+        classes=_typed("array"),
+        probabilities={"type": "array", "items": {"type": "array", "items": _typed("number")}},
+    )
+    counts = _object({name: _typed("integer") for name in LabelCounts.__dataclass_fields__})
     return {
         "openapi": "3.1.0",
         "info": {"title": "Windvane scoring service", "version": "1"},
         "paths": {
             "/invocations": {
-                "post": _post("Predictions for rows, in MLflow's scoring protocol", body, _answer(), csv=True)
+                "post": _post("Predictions for rows, in MLflow's scoring protocol", body, predictions, csv=True)
             },
             "/labels": {
-                "post": _post("Labels of predictions, by their ids. Always needs a key", labels, _counts())
+                "post": _post("Labels of predictions, by their ids. Always needs a key", labels, counts)
                 | {"security": [{"key": []}, {"header": []}]}
             },
-            "/model": {"get": _get("Which version serves, since when, and the columns it takes", "application/json")},
-            "/metrics": {"get": _get("Prometheus metrics", "text/plain")},
-            "/ping": {"get": _get("200 while a version serves", "text/plain")},
-            "/health": {"get": _get("200 while a version serves", "text/plain")},
-            "/version": {"get": _get("The version of MLflow whose protocol this is", "text/plain")},
+            "/model": _get("Which version serves, since when, and the columns it takes", "application/json"),
+            "/metrics": _get("Prometheus metrics"),
+            "/ping": _get("200 while a version serves"),
+            "/health": _get("200 while a version serves"),
+            "/version": _get("The version of MLflow whose protocol this is"),
         },
         "components": {
-            "schemas": {"row": row, "fault": _fault()},
+            "schemas": {"row": row, "fault": _object({"error_code": _typed("string"), "message": _typed("string")})},
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -69,12 +67,8 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
     }
 
 
-def _row(signature: ModelSignature) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": [column.name for column in signature.inputs],
-        "properties": {column.name: _cell(column) for column in signature.inputs},
-    }
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": {**required, **optional}}
 
 
 def _cell(column: InputColumn) -> dict[str, Any]:
@@ -86,42 +80,6 @@ def _typed(*types: str) -> dict[str, Any]:
     return {"type": list(types) if len(types) > 1 else types[0]}
 
 
-def _only(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": [name],
-        "additionalProperties": False,
-        "properties": {name: schema, "params": {}},
-    }
-
-
-def _answer() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": ["predictions", "ids", "model_version"],
-        "properties": {
-            "predictions": {"type": "array"},
-            "ids": {"type": "array", "items": {"type": "string"}},
-            "model_version": {"type": "integer"},
-            "classes": {"type": "array"},
-            "probabilities": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
-        },
-    }
-
-
-def _counts() -> dict[str, Any]:
-    names = ("matched", "unmatched", "duplicates", "changed")
-    return {"type": "object", "required": list(names), "properties": {name: {"type": "integer"} for name in names}}
-
-
-def _fault() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": ["error_code", "message"],
-        "properties": {"error_code": {"type": "string"}, "message": {"type": "string"}},
-    }
-
-
 def _content(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {kind: {"schema": schema}}
 
@@ -131,9 +89,9 @@ def _faults(*codes: int) -> dict[str, Any]:
     return {str(code): {"description": "refused", "content": _content("application/json", schema)} for code in codes}
 
 
-def _post(summary: str, body: dict[str, Any], answer: dict[str, Any], csv: bool = False) -> dict[str, Any]:
+def _post(summary: str, body: dict[str, Any], response: dict[str, Any], csv: bool = False) -> dict[str, Any]:
     content = _content("application/json", body) | (_content("text/csv", {"type": "string"}) if csv else {})
-    done = {"200": {"description": "done", "content": _content("application/json", answer)}}
+    done = {"200": {"description": "done", "content": _content("application/json", response)}}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": content},
@@ -141,9 +99,7 @@ def _post(summary: str, body: dict[str, Any], answer: dict[str, Any], csv: bool 
     }
 
 
-def _get(summary: str, kind: str) -> dict[str, Any]:
+def _get(summary: str, kind: str = "text/plain") -> dict[str, Any]:
     done = {"description": "done", "content": _content(kind, {})}
-    return {
-        "summary": summary,
-        "responses": {"200": done, "503": {**done, "description": "no version serves"}} | _faults(401, 403),
-    }
+    responses = {"200": done, "503": {**done, "description": "no version serves"}} | _faults(401, 403)
+    return {"get": {"summary": summary, "responses": responses}}

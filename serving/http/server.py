@@ -1,6 +1,4 @@
-"""The scoring service as a process: its socket, its log, its start and graceful stop, and the thread that deletes what
-the ledger has kept long enough.
-"""
+"""The scoring service as a process: socket, log, start and graceful stop, and the thread that deletes what was kept long enough."""
 
 from __future__ import annotations
 
@@ -13,15 +11,17 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
+import uvicorn
 
 from windvane.ledger.prediction_writer import PredictionWriter
-from windvane.ledger.retention import expire_predictions
+from windvane.ledger.predictions import PrivacyRules, expire_predictions
 from windvane.serving.http import access_control
 from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.app import MAX_REQUESTS, LabelCheck, LabelHandler, ScoringApp, ServiceMetrics
@@ -33,58 +33,76 @@ from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.serving_section import RolloutRule
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from windvane.ledger.privacy import PrivacyRules
-
-# Seconds that requests have to end once the service is told to stop.
+# Seconds that requests have to end once the service is stopping.
 SHUTDOWN_TIMEOUT_SECONDS = 10
 log = logging.getLogger("windvane.serving")
 
 
+@dataclass(frozen=True)
+class ServedProject:
+    """What is served: the project's ledger and name, where local copies of versions lie and how one is fetched, the columns of ids
+    and times, what of a prediction is stored, and how a label is checked.
+    """
+
+    ledger: sa.Engine
+    name: str
+    folder: Path
+    fetch: Callable[[str], Path]
+    roles: IdTimeColumns
+    privacy: PrivacyRules
+    check: LabelCheck
+
+
+@dataclass(frozen=True)
+class ServingRules:
+    """keep: how long predictions are kept; None: for ever. memory: bytes that loading a version may bring the process to; None: any.
+
+    notify: has MLflow notified of a rollback by itself. recorded False: only to measure what recording costs.
+    """
+
+    rollout: RolloutRule
+    keep: timedelta | None = None
+    memory: int | None = None
+    notify: Callable[[], None] | None = None
+    recorded: bool = True
+
+
 def run_service(
-    engine: sa.Engine,
-    project: str,
-    folder: Path,
-    fetch: Callable[[str], Path],
+    served: ServedProject,
+    rules: ServingRules,
     listening: socket.socket,
     known: access_control.ApiKeys,
     names: HostNames,
-    roles: IdTimeColumns,
-    privacy: PrivacyRules,
-    check: LabelCheck,
-    rollout: RolloutRule,
-    keep: timedelta | None = None,
-    memory: int | None = None,
-    tell: Callable[[], None] | None = None,
-    recorded: bool = True,
     front: Callable[[ScoringApp], AsgiApp] = lambda service: service,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; answers that are on their way are finished.
+    """Serve until SIGINT or SIGTERM; responses that are on their way are finished.
 
-    folder: where local copies of versions lie. listening: from listen(), or handed over; names: what it is asked under.
-    keep: how long predictions are kept; None: for ever. memory: bytes that loading a version may bring the process to; None: any.
-    tell: has MLflow told of a rollback by itself. recorded False: only to measure what recording costs.
-    front: what stands between the server and the service.
+    listening: from open_listening_socket(), or handed over; names: what it is reached under.
+    front: what is between the server and the service.
     """
-    _log_as_json()
-    writer = PredictionWriter(engine, project, privacy) if recorded else None
-    following = ChampionFollower(engine, project, ModelCache(folder, fetch, memory), rollout, tell)
-    forgetting = None if keep is None else RetentionThread(engine, project, keep)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter())
+    for name, level in (("windvane.serving", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate, logger.level = [handler], False, level
+    engine, project = served.ledger, served.name
+    writer = PredictionWriter(engine, project, served.privacy) if rules.recorded else None
+    models = ModelCache(served.folder, served.fetch, rules.memory)
+    following = ChampionFollower(engine, project, models, rules.rollout, rules.notify)
+    forgetting = None if rules.keep is None else RetentionThread(engine, project, rules.keep)
     try:
         following.start()
-        answering = InvocationHandler(following, writer, roles)
+        answering = InvocationHandler(following, writer, served.roles)
         crowd, meters = ConnectionTracker(find_connection_limit()), ServiceMetrics(following)
         meters.watch(crowd)
         service = ScoringApp(
             answering,
-            LabelHandler(engine, project, check),
+            LabelHandler(engine, project, served.check),
             following,
             meters,
             known,
             names,
-            # A quarter of the connections is never at work: there is one to let go for whoever comes, a probe for one.
+            # A quarter of the connections is never at work: there is one to close for a new client, a probe for one.
             min(MAX_REQUESTS, crowd.most * 3 // 4),
         )
         host, port = listening.getsockname()[:2]
@@ -102,9 +120,7 @@ def run_service(
 
 
 def _run_uvicorn(service: AsgiApp, crowd: ConnectionTracker, listening: socket.socket) -> None:
-    import uvicorn
-
-    # What was made at start lives as long as the process: the collector need not look at it for each young object.
+    # What was made at start lives as long as the process: the collector need not scan it for each young object.
     gc.collect()
     gc.freeze()
     config = uvicorn.Config(
@@ -142,10 +158,8 @@ def open_listening_socket(host: str, port: int, known: access_control.ApiKeys) -
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level and event; then the facts, which hold no value of a request."""
+        """One JSON object a line: time, level and event; then the facts, which hold no value of a request."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"at": at, "level": record.levelname.lower(), "event": record.getMessage()}
         line |= getattr(record, "facts", {})
@@ -154,50 +168,36 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def _log_as_json() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter())
-    for name, level in (("windvane.serving", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate, logger.level = [handler], False, level
-
-
-# Seconds after the start, when the first requests have been answered; seconds between two looks.
+# Seconds after the start, when the first responses are sent; seconds between two rounds.
 FIRST_EXPIRY_SECONDS, EXPIRY_INTERVAL_SECONDS = 5.0, 86_400.0
-retention_log = logging.getLogger("windvane.serving")
 
 
-class RetentionThread:
-    """A thread of its own: a look reads all predictions, and deletes in short transactions that answers wait little for."""
+class RetentionThread(threading.Thread):
+    """A thread of its own: a check reads all predictions, and deletes in short transactions that requests wait little for."""
 
     def __init__(self, engine: sa.Engine, project: str, keep: timedelta) -> None:
+        # A process that ends need not wait for it: each transaction is whole, the next round does the rest.
+        super().__init__(name="forgetting", daemon=True)
         self._engine, self._project, self._keep = engine, project, keep
-        self._stop = threading.Event()
-        # A process that ends need not wait for it: each transaction is whole, and the next look does the rest.
-        self._thread = threading.Thread(target=self._run, name="forgetting", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        self._ended = threading.Event()
 
     def stop(self) -> None:
-        """Look no more."""
-        self._stop.set()
+        """Stop checking."""
+        self._ended.set()
 
-    def look(self) -> None:
-        """Delete what is past its time. An outage is logged: the next look does it."""
+    def poll(self) -> None:
+        """Delete what is past its time. An outage is logged: the next check does it."""
         try:
             removed = expire_predictions(self._engine, self._project, self._keep)
         except sa.exc.SQLAlchemyError as e:
-            retention_log.warning("nothing forgotten", extra={"facts": {"reason": type(e).__name__}})
+            log.warning("nothing forgotten", extra={"facts": {"reason": type(e).__name__}})
             return
         if removed.predictions or removed.labels:
-            retention_log.info(
-                "forgotten", extra={"facts": {"predictions": removed.predictions, "labels": removed.labels}}
-            )
+            log.info("forgotten", extra={"facts": vars(removed)})
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """See Thread."""
         wait = FIRST_EXPIRY_SECONDS
-        while not self._stop.wait(wait):
-            self.look()
+        while not self._ended.wait(wait):
+            self.poll()
             wait = EXPIRY_INTERVAL_SECONDS

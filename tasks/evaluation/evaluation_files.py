@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from windvane.tasks.evaluation import plots
+from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
+from windvane.tasks.evaluation.model_inspection import ColumnImportance
+from windvane.tasks.evaluation.scores import SliceScore
 from windvane.tasks.io import write_json, write_whole
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, ProblemType
 from windvane.tasks.reports.style import save_figure
-from windvane.tasks.search.search_plan import BASELINE_CANDIDATE
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-    from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
-    from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
-    from windvane.tasks.search.model_search import SearchResult
-    from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.search.model_search import SearchResult
+from windvane.tasks.settings.project_params import Settings
 
 
 def write_evaluation(
@@ -34,37 +33,35 @@ def write_evaluation(
 
     With `found`, the ladder and the search are drawn too. Returns the paths; each file is whole.
     """
-    from windvane.tasks.evaluation.model_inspection import ColumnImportance
-    from windvane.tasks.evaluation.scores import SliceScore
-
-    write_json(evaluation.to_json(), folder / "evaluation.json")
-    write_json(flatten_metrics(evaluation), folder / "metrics.json")
-    write_json(asdict(evaluation.diagnosis), folder / "diagnosis.json")
-    _write_text(describe_evaluation(evaluation), folder / "diagnosis.txt")
-    _write_csv(SliceScore, [asdict(s) for s in evaluation.slices], folder / "slices.csv")
-    _write_csv(ColumnImportance, [asdict(i) for i in evaluation.importance], folder / "importance.csv")
-    _write_csv(("curve", "at", "train", "validation"), _list_curve_points(evaluation), folder / "curves.csv")
-    names = [
-        "evaluation.json",
-        "metrics.json",
-        "diagnosis.json",
-        "diagnosis.txt",
-        "slices.csv",
-        "importance.csv",
-        "curves.csv",
-    ]
+    curves = [c for c in (evaluation.learning, evaluation.complexity) if c is not None]
+    points = [{"curve": c.axis, **asdict(p)} for c in curves for p in c.points]
+    contents = {
+        "evaluation.json": evaluation.to_json(),
+        "metrics.json": flatten_metrics(evaluation),
+        "diagnosis.json": asdict(evaluation.diagnosis),
+    }
+    tables = {
+        "slices.csv": ([f.name for f in fields(SliceScore)], [asdict(s) for s in evaluation.slices]),
+        "importance.csv": ([f.name for f in fields(ColumnImportance)], [asdict(i) for i in evaluation.importance]),
+        "curves.csv": (["curve", "at", "train", "validation"], points),
+    }
+    described = describe_evaluation(evaluation)
+    for name, content in contents.items():
+        write_json(content, folder / name)
+    write_whole(folder / "diagnosis.txt", lambda part: part.write_text(described, encoding="utf-8"))
+    for name, (columns, rows) in tables.items():
+        _write_csv(columns, rows, folder / name)
+    plotted = []
     for name, figure in draw_plots(settings, kind, evaluation, record, found):
-        save_figure(figure, folder / f"{name}.png")
-        names.append(f"{name}.png")
-    return tuple(folder / name for name in names)
+        plotted.append(f"{name}.png")
+        save_figure(figure, folder / plotted[-1])
+    return tuple(folder / name for name in (*contents, "diagnosis.txt", *tables, *plotted))
 
 
 def draw_plots(
     settings: Settings, kind: ProblemType, evaluation: ModelEvaluation, record: pd.DataFrame, found: SearchResult | None
 ) -> Iterable[tuple[str, Figure]]:
-    """(name, figure): those that every kind shares, then those of the problem type."""
-    from windvane.tasks.evaluation import plots
-
+    """(name, figure): those that every problem type shares, then those of the problem type."""
     metric, target = kind.metrics[evaluation.metric], settings.problem.target
     if found is not None:
         yield "ladder", plots.draw_candidates(found, metric, target)
@@ -80,14 +77,9 @@ def draw_plots(
 
 def flatten_metrics(evaluation: ModelEvaluation) -> dict[str, float]:
     """Flat numbers for a tracking server: every defined score, loss and baseline loss, with `_low` and `_high`."""
-    named = {
-        **evaluation.scores,
-        "loss": evaluation.loss,
-        "baseline_loss": evaluation.baseline_loss,
-        "gain": evaluation.gain,
-    }
+    losses = {name: getattr(evaluation, name) for name in ("loss", "baseline_loss", "gain")}
     flat: dict[str, float | None] = {}
-    for name, score in named.items():
+    for name, score in {**evaluation.scores, **losses}.items():
         flat |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
     if evaluation.calibration is not None:
         flat["calibration_error"] = evaluation.calibration.error
@@ -96,11 +88,9 @@ def flatten_metrics(evaluation: ModelEvaluation) -> dict[str, float]:
 
 def describe_evaluation(evaluation: ModelEvaluation) -> str:
     """The diagnosis and its circumstances, for people."""
-    told = evaluation.diagnosis
-    lines = [f"{told.name.capitalize()}.", f"Because: {told.because}.", f"What to do: {told.adjust}"]
-    lines += [
-        f"{name}: not defined here: {score.reason}." for name, score in evaluation.scores.items() if score.value is None
-    ]
+    described, scores = evaluation.diagnosis, evaluation.scores
+    lines = [f"{described.name.capitalize()}.", f"Because: {described.because}.", f"What to do: {described.adjust}"]
+    lines += [f"{name}: not defined here: {s.reason}." for name, s in scores.items() if s.value is None]
     if not evaluation.slices:
         lines.append("Slices: none holds rows enough (20, a hundredth of all, and five independent pieces).")
     clear = [s for s in evaluation.slices if s.clear]
@@ -116,33 +106,13 @@ def describe_evaluation(evaluation: ModelEvaluation) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _list_curve_points(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
-    curves = [c for c in (evaluation.learning, evaluation.complexity) if c is not None]
-    return [{"curve": c.axis, **asdict(p)} for c in curves for p in c.points]
-
-
-def _write_csv(columns: Any, rows: list[dict[str, Any]], path: Path) -> None:
-    names = [f.name for f in fields(columns)] if is_dataclass(columns) else list(columns)
-
-    def write(part: Path) -> None:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_whole(path, write)
-
-
-def _write_text(text: str, path: Path) -> None:
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+def _write_csv(columns: list[str], rows: list[dict[str, Any]], path: Path) -> None:
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)  # numbers as they are, whole ones too
+    write_whole(path, lambda part: frame.to_csv(part, index=False, lineterminator="\r\n"))
 
 
 def write_trials(folder: Path, found: SearchResult, metric: Metric, target: str) -> Path:
     """Write trials.csv (a row per trial: state, scores, seconds, hyperparameters), and a plot where there are several."""
-    import pandas as pd
-
-    from windvane.tasks.evaluation import plots
-
     trials = [trial for result in found.results for trial in result.trials]
     rows = [
         {

@@ -51,7 +51,7 @@ class FitEvidence:
 
 @dataclass(frozen=True)
 class FitDiagnosis:
-    """`name` of the fit, the figures that say so, and the action that fits it."""
+    """`name` of the fit, the figures that show it, and the action that fits it."""
 
     name: str
     because: str
@@ -81,7 +81,7 @@ def diagnose_fit(e: FitEvidence) -> FitDiagnosis:
     train = compute_skill(e.train, own, e.greater_is_better)
     validation = compute_skill(e.validation, e.baseline, e.greater_is_better)
     if train is None or validation is None:
-        return FitDiagnosis("not defined here", _undefined(e), "Look at the curves and at the worst slices.")
+        return FitDiagnosis("not defined here", _undefined(e), "Inspect the curves and the worst slices.")
     gap = train - validation
     noise = _noise(e)
     figures = (
@@ -95,8 +95,8 @@ def diagnose_fit(e: FitEvidence) -> FitDiagnosis:
         return FitDiagnosis(
             "too little data",
             f"{figures}, and that last figure is known only to ± {_percent(noise)}",
-            f"Collect more rows (about {ceil((noise / MAX_NOISE_SKILL) ** 2)} times as many would tell), or split by kfold: these "
-            "validation rows cannot tell a good fit from a bad one.",
+            f"Collect more rows (about {ceil((noise / MAX_NOISE_SKILL) ** 2)} times as many), or split by kfold: these "
+            "validation rows cannot separate a good fit from a bad one.",
         )
     if train < MIN_TRAIN_SKILL or _misses_goal(e):
         return _bias(e, figures, train)
@@ -115,13 +115,13 @@ def _variance(e: FitEvidence, figures: str, gap: float) -> FitDiagnosis:
             f"Collect more rows: the learning curve still rises{_outlook(e)}. Until then, simplify or regularise.",
         )
     how = f": {e.simpler}" if e.simpler else ""
-    adjust = f"Simplify or regularise{how}, stop training earlier, or drop columns that only tell rows apart."
+    adjust = f"Simplify or regularise{how}, stop training earlier, or drop columns that only distinguish rows."
     if e.slope is not None and e.slope <= -MIN_DOUBLING_SKILL:
         because += f"; the last doubling of the training rows cost {_percent(-e.slope)}"
         if e.later:
             adjust += " Older rows did harm: learn from a shorter history."
     elif e.slope is not None:
-        because += "; more rows of the same kind hardly help"
+        because += "; more rows like these hardly help"
     return FitDiagnosis("overfitting", because, adjust)
 
 
@@ -138,14 +138,14 @@ def _bias(e: FitEvidence, figures: str, train: float) -> FitDiagnosis:
 def _next_step(e: FitEvidence) -> str:
     if e.slope is not None and e.slope >= MIN_DOUBLING_SKILL:
         return f"Nothing must change. The last doubling of the rows took away {_percent(e.slope)}: more would help{_outlook(e)}."
-    return "Nothing must change. To go further, bring better columns, or look at the worst slices."
+    return "Nothing must change. To go further, bring better columns, or inspect the worst slices."
 
 
 def _outlook(e: FitEvidence) -> str:
     """How many rows would help, if the curve goes on as it did: each doubling brings the same share of the one before.
 
-    A power law of the rows behaves so (Cortes et al., NIPS 1993). Nothing is said where one doubling brought as much as
-    the one before or more: such a curve has no end in sight, and two points do not tell where it will be.
+    A power law of the rows behaves so (Cortes et al., NIPS 1993). No estimate is made where one doubling brought as much as
+    the one before or more: such a curve has no end in sight, and two points do not show where it will be.
     """
     if e.slope is None or e.earlier is None or not e.slope > 0:
         return ""

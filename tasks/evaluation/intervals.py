@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import ceil, isfinite, sqrt
-from typing import TYPE_CHECKING, Any
+from math import ceil, isfinite, nan, sqrt
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+from threadpoolctl import threadpool_limits
 
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import ProblemSettings
+from windvane.tasks.models.problem_types.classification import encode_labels, find_positive_class
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import ProblemSettings
 
 INTERVAL_CONFIDENCE = 0.95
-# Fewer units than this and the spread between them says nothing reliable.
+# Below this many units, the spread between them is not reliable.
 MIN_UNITS = 5
 # Fewer distinct times than this cannot be cut into blocks.
 MIN_TIMES = 8
@@ -35,15 +37,13 @@ class ResamplingUnits:
 
     def take(self, rows: NDArray[Any]) -> ResamplingUnits:
         """The units of some of the rows (positions or a mask), numbered anew."""
-        import numpy as np
-
         found, of_row = np.unique(self.of_row[rows], return_inverse=True)
         return ResamplingUnits(of_row.astype(np.int64), len(found), self.said)
 
 
 @dataclass(frozen=True)
 class ScoreInterval:
-    """A figure with its interval; None where it is not defined, and then `reason` says why."""
+    """A figure with its interval; None where it is not defined, and then `reason` explains why."""
 
     value: float | None
     low: float | None
@@ -52,9 +52,7 @@ class ScoreInterval:
 
 
 def resample_by_row(rows: int) -> ResamplingUnits:
-    """Every row on its own: rows that tell nothing of each other."""
-    import numpy as np
-
+    """Every row on its own: rows that are independent."""
     return ResamplingUnits(np.arange(rows, dtype=np.int64), rows, f"{rows:,} rows, one by one")
 
 
@@ -67,16 +65,12 @@ def find_resampling_units(frame: pd.DataFrame, loss: NDArray[np.float64], proble
     found = [resample_by_row(len(frame))]
     if problem.group is not None and problem.group in frame:
         found.append(_groups(frame[problem.group], problem.group))
-    if problem.time is not None and problem.time in frame:
-        blocks = _blocks(frame[problem.time], loss)
-        if blocks is not None:
-            found.append(blocks)
+    if problem.time is not None and problem.time in frame and (blocks := _blocks(frame[problem.time], loss)):
+        found.append(blocks)
     return min(found[1:], key=lambda u: u.count) if len(found) > 1 else found[0]
 
 
 def _groups(column: pd.Series, name: str) -> ResamplingUnits:
-    import numpy as np
-
     codes = column.factorize()[0].astype(np.int64)
     alone = codes < 0  # rows of no group stand for themselves
     codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
@@ -85,23 +79,17 @@ def _groups(column: pd.Series, name: str) -> ResamplingUnits:
 
 
 def _blocks(times: pd.Series, loss: NDArray[np.float64]) -> ResamplingUnits | None:
-    import numpy as np
-    import pandas as pd
-
     codes, distinct = pd.factorize(times, sort=True)
     if len(distinct) < MIN_TIMES:
         return None
     codes = np.where(codes < 0, len(distinct) - 1, codes).astype(np.int64)
     known = np.where(np.isfinite(loss), loss, 0.0)
-    mean = np.bincount(codes, weights=known, minlength=len(distinct)) / np.bincount(
-        codes, minlength=len(distinct)
-    ).clip(1)
-    length = estimate_block_length(mean)
+    sums, counts = (np.bincount(codes, weights, len(distinct)) for weights in (known, None))
+    length = estimate_block_length(sums / counts.clip(1))
     count = max(len(distinct) // length, 1)
     # The remainder joins the last block: a short one would weigh as much as a whole one.
-    return ResamplingUnits(
-        np.minimum(codes // length, count - 1), count, f"{count:,} blocks of {length:,} consecutive times"
-    )
+    of_row = np.minimum(codes // length, count - 1)
+    return ResamplingUnits(of_row, count, f"{count:,} blocks of {length:,} consecutive times")
 
 
 def estimate_block_length(series: NDArray[np.float64]) -> int:
@@ -111,8 +99,6 @@ def estimate_block_length(series: NDArray[np.float64]) -> int:
     corrected by Patton, Politis & White, ibid. 28 (2009): circular blocks, flat-top window. At least t^(1/3), the rate
     of Hall, Horowitz & Jing, Biometrika 82 (1995); at most t/8, so that blocks remain to be drawn.
     """
-    import numpy as np
-
     steps = len(series)
     least, most = max(round(steps ** (1 / 3)), 1), max(steps // MIN_TIMES, 1)
     centred = series - series.mean()
@@ -135,8 +121,6 @@ def estimate_block_length(series: NDArray[np.float64]) -> int:
 
 def draw_bootstrap_samples(units: ResamplingUnits, times: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """`times` bootstrap samples: how often each unit (count,) is drawn, whole numbers as floats."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     for _ in range(times):
         yield np.bincount(rng.integers(units.count, size=units.count), minlength=units.count).astype(np.float64)
@@ -145,9 +129,7 @@ def draw_bootstrap_samples(units: ResamplingUnits, times: int, seed: int) -> Ite
 def estimate_mean(
     values: NDArray[np.float64], units: ResamplingUnits, confidence: float = INTERVAL_CONFIDENCE
 ) -> ScoreInterval:
-    """Mean of `values` (n,) with an interval that allows for the units; see spread()."""
-    import numpy as np
-
+    """Mean of `values` (n,) with an interval that allows for the units; see estimate_standard_error()."""
     if not len(values) or not np.isfinite(values).all():
         return ScoreInterval(None, None, None, "there are no rows" if not len(values) else "a row has no defined loss")
     centre = float(values.mean())
@@ -163,8 +145,6 @@ def estimate_standard_error(influence: NDArray[np.float64], units: ResamplingUni
 
     The cluster-robust variance of Liang & Zeger, Biometrika 73 (1986), with the usual count / (count - 1).
     """
-    import numpy as np
-
     if units.count < MIN_UNITS:
         return None
     sums = np.bincount(units.of_row, weights=influence, minlength=units.count)
@@ -173,8 +153,6 @@ def estimate_standard_error(influence: NDArray[np.float64], units: ResamplingUni
 
 def compute_t_quantile(freedom: int, confidence: float) -> float:
     """Two-sided quantile of Student's t."""
-    from scipy import special
-
     return float(special.stdtrit(freedom, 0.5 + confidence / 2))
 
 
@@ -200,24 +178,15 @@ def bootstrap_metrics(
     have them (the expanded percentile interval, Hesterberg, The American Statistician 69, 2015). An interval is widened
     to hold the estimate, which a biased metric can leave.
     """
-    from threadpoolctl import threadpool_limits
-
-    values = {
-        name: float(kind.metrics[name].score(truth, made, None)) if len(truth) else float("nan") for name in names
-    }
+    values = {name: float(kind.metrics[name].score(truth, made, None)) if len(truth) else nan for name in names}
     if pieces.count < MIN_UNITS:
-        return {
-            name: _interval(value, [], pieces.count, f"only {pieces.count} independent pieces")
-            for name, value in values.items()
-        }
+        few = f"only {pieces.count} independent pieces"
+        return {name: _interval(value, [], pieces.count, few) for name, value in values.items()}
     samples = min(max(MAX_RESAMPLED_ROWS // len(truth), MIN_BOOTSTRAP_SAMPLES), MAX_BOOTSTRAP_SAMPLES)
     classes = made.proba.shape[1] if made.proba is not None else 1
     slow = min(max(MAX_RESAMPLED_ROWS // (2 * len(truth) * classes), MIN_STANDARD_ERROR_SAMPLES), samples)
-    ways = {
-        name: _choose_metric_method(kind, name, truth, made, value, pieces)
-        for name, value in values.items()
-        if isfinite(value)
-    }
+    known = {name: value for name, value in values.items() if isfinite(value)}
+    ways = {name: _choose_metric_method(kind, name, truth, made, value, pieces) for name, value in known.items()}
     found: dict[str, list[float]] = {name: [] for name in values}
     # Sums this short gain nothing from threads, and beside a busy neighbour lose ten times their time.
     with threadpool_limits(limits=1):
@@ -230,7 +199,7 @@ def bootstrap_metrics(
 
 @dataclass(frozen=True)
 class _MetricMethod:
-    """How a metric is worked out from the multiplicities of the units; `quick`: without a look at every row."""
+    """How a metric is worked out from the multiplicities of the units; `quick`: without reading every row."""
 
     quick: bool
     score: Callable[[NDArray[np.float64]], float]
@@ -240,8 +209,6 @@ def _choose_metric_method(
     kind: ProblemType, name: str, truth: NDArray[Any], made: Predictions, value: float, pieces: ResamplingUnits
 ) -> _MetricMethod:
     """The cheapest exact way, found by trying: a short cut counts if it gives the metric's own `value` on all rows."""
-    import numpy as np
-
     metric = kind.metrics[name]
     loss = kind.loss(truth, made, name)
     sizes = np.bincount(pieces.of_row, minlength=pieces.count).astype(np.float64)
@@ -268,10 +235,6 @@ def _same(one: float, other: float, within: float = 1e-12) -> bool:
 
 def _cells(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predictions, NDArray[np.int64]]:
     """One row per cell of the confusion (true class, sure prediction), and each row's cell: all that accuracy needs."""
-    import numpy as np
-
-    from windvane.tasks.models.problem_types.classification import encode_labels
-
     classes = np.asarray(made.classes)
     known, code = np.unique(truth, return_inverse=True)
     cells, cell = np.unique(code * len(classes) + encode_labels(made.value, made), return_inverse=True)
@@ -285,10 +248,6 @@ def _ranked(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predi
 
     Above 65,536 rows neighbouring ranks fall together; the estimate itself never comes from here.
     """
-    import numpy as np
-
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     classes = list(np.asarray(made.classes))
     numbers = np.arange(len(classes))
     # Of two classes the one that is called 1 is looked for.
@@ -303,9 +262,6 @@ def _ranked(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predi
 
 
 def _interval(value: float, sampled: list[float], count: int, reason: str | None = None) -> ScoreInterval:
-    import numpy as np
-    from scipy import special
-
     if not isfinite(value):
         return ScoreInterval(None, None, None, "not defined on these rows (one class, no spread, or no rows)")
     known = np.array([s for s in sampled if isfinite(s)])

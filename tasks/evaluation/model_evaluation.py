@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation import model_inspection
@@ -29,17 +33,9 @@ from windvane.tasks.evaluation.scores import (
     read_predictions,
 )
 from windvane.tasks.models import features, model_pipeline
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Predictions, ProblemType
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.model_pipeline import ModelConfiguration
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
-
-BASELINE_CANDIDATE = "dummy"
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
 MIN_UNSAMPLED_SHARE = 0.75
 
@@ -54,11 +50,11 @@ class HeldOutRecord:
 
 @dataclass(frozen=True)
 class ModelEvaluation:
-    """All that a person is told about a configuration at the end of a lap. Figures that are not defined are None.
+    """All that a person learns about a configuration at the end of a lap. Figures that are not defined are None.
 
-    scores: metric -> estimate with 95 % interval on the `rows` test rows, resampled as `resampled` says. loss and
+    scores: metric -> estimate with 95 % interval on the `rows` test rows, resampled as `resampled` describes. loss and
     baseline_loss: mean additive loss per row (`loss_name`); gain: by how much the baseline's is larger, paired per row.
-    learning and complexity: curves of the headline `metric` on rows outside the test side. importance and slices: all
+    learning and complexity: curves of the headline `metric` on rows outside the test split. importance and slices: all
     of them, largest first.
     """
 
@@ -86,39 +82,34 @@ class ModelEvaluation:
 
 
 def predict_held_out(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
+    task: ModelTask,
     spec: ModelConfiguration,
     train: pd.DataFrame,
     validation: pd.DataFrame,
     open_test: Callable[[], pd.DataFrame],
-    cores: int,
 ) -> HeldOutRecord:
-    """Fit `spec` and the dummy on train and validation, then open the test side and predict it, once.
+    """Fit `spec` and the dummy on train and validation, then open the test split and predict it, once.
 
     `open_test` is called once, after both fits: a fit that fails leaves the seal whole. Raises InputError for a column
-    whose name Windvane needs itself, and for a test side without rows.
+    whose name Windvane needs itself, and for a test split without rows.
     """
-    import pandas as pd
-
+    settings, kind = task.settings, task.problem_type
     taken = [c for c in train.columns if c in (PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN)]
     if taken:
-        raise InputError(
-            f"{settings.data.source}: column {taken[0]!r} has a name that Windvane writes itself. Rename it"
-        )
-    taught = pd.concat([train, validation], ignore_index=True) if len(validation) else train
+        file = settings.data.source
+        raise InputError(f"{file}: column {taken[0]!r} has a name that Windvane writes itself. Rename it")
+    train_rows = pd.concat([train, validation], ignore_index=True) if len(validation) else train
     problem = settings.problem
-    model = model_pipeline.fit_with_settings(settings, spec, kind, columns, taught, cores)
-    constant = fit_baseline(kind, kind.truth(taught[problem.target]), problem.headline)
+    model = model_pipeline.fit_with_settings(task, spec, train_rows)
+    constant = fit_baseline(kind, kind.truth(train_rows[problem.target]), problem.headline)
     rows = open_test()
     if not len(rows):
         raise InputError(
-            f"split.test: the test side of {settings.data.source} has no rows. Bring more, or make split.test larger"
+            f"split.test: the test split of {settings.data.source} has no rows. Bring more, or make split.test larger"
         )
     truth = kind.truth(rows[problem.target])
     with model_pipeline.limit_to_one_thread():
-        made = kind.predict(model, features.conform_frame(rows, columns, "the test side"))
+        made = kind.predict(model, features.conform_frame(rows, task.columns, "the test split"))
     added: dict[str, Any] = {
         PREDICTION_COLUMN: made.value,
         LOSS_COLUMN: kind.loss(truth, made, problem.headline),
@@ -130,48 +121,38 @@ def predict_held_out(
 
 
 def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Callable[[int], Predictions]:
-    """The dummy taught on `truth` (n,), in its best form for the headline there: number of rows -> Predictions.
+    """The dummy trained on `truth` (n,), in its best form for the headline there: number of rows -> Predictions.
 
-    It looks at no column, so it is built without the features around it.
+    It uses no column, so it is built without the features around it.
     """
-    import numpy as np
-
     dummy = kind.candidates[BASELINE_CANDIDATE]
     forms = [{name: value} for name, dimension in dummy.space.items() for value in dimension.grid(2)] or [{}]
 
-    def taught(form: dict[str, Any]) -> Callable[[int], Predictions]:
+    def fit_form(form: dict[str, Any]) -> Callable[[int], Predictions]:
         model = dummy.build({**dummy.defaults, **form}, 0, 1).fit(np.zeros((len(truth), 1)), truth)
         return lambda rows: kind.predict(model, np.zeros((rows, 1)))
 
-    return min(
-        (taught(form) for form in forms), key=lambda made: float(kind.loss(truth, made(len(truth)), headline).mean())
-    )
+    return min(map(fit_form, forms), key=lambda made: float(kind.loss(truth, made(len(truth)), headline).mean()))
 
 
 def evaluate_model(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    spec: ModelConfiguration,
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
-    record: pd.DataFrame,
-    cores: int,
+    task: ModelTask, spec: ModelConfiguration, train: pd.DataFrame, validation: pd.DataFrame, record: pd.DataFrame
 ) -> ModelEvaluation:
     """Everything about `spec`: scores and slices from its record, curves, diagnosis and importance from the others.
 
     Costs at most five fits on at most 20,000 rows, together under four fits of the whole (tasks/evaluation/model_inspection.py), on at most
-    `cores` threads. Slices are looked for by every column that teaches, time, group, and those named in gate.slices.
+    `cores` threads. Slices are looked for by every training column, time, group, and those named in gate.slices.
     """
+    settings, kind, columns = task.settings, task.problem_type, task.columns
     problem, seed = settings.problem, settings.split.seed
     loss, base = (record[name].to_numpy(dtype="float64") for name in (LOSS_COLUMN, BASELINE_LOSS_COLUMN))
     pieces = find_resampling_units(record, loss, problem)
     truth = kind.truth(record[problem.target])
     made = read_predictions(record, truth)
-    looked = [*columns.names, *settings.gate.slices, *([problem.time] if problem.time else [])]
+    columns_seen = [*columns.names, *settings.gate.slices, *([problem.time] if problem.time else [])]
     sides = model_inspection.sample_curve_rows(settings, train, validation, seed)
     with model_pipeline.limit_to_one_thread():
-        fit = _examine_fit(settings, kind, columns, spec, sides, len(train), cores)
+        fit = _examine_fit(task, spec, sides, len(train))
     metric = kind.metrics[problem.headline]
     return ModelEvaluation(
         metric=metric.name,
@@ -187,7 +168,7 @@ def evaluate_model(
         learning=fit.learning,
         complexity=fit.complexity,
         importance=fit.importance,
-        slices=find_worst_slices(record, looked, pieces, problem.group),
+        slices=find_worst_slices(record, columns_seen, pieces, problem.group),
         confusion=count_confusion(truth, made),
         calibration=measure_calibration(truth, made),
         notes=sides.notes,
@@ -196,7 +177,7 @@ def evaluate_model(
 
 @dataclass(frozen=True)
 class _FitFindings:
-    """What the rows outside the test side say."""
+    """What the rows outside the test split show."""
 
     evidence: FitEvidence
     learning: model_inspection.ScoreCurve
@@ -205,23 +186,17 @@ class _FitFindings:
 
 
 def _examine_fit(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    spec: ModelConfiguration,
-    sides: model_inspection.CurveRows,
-    rows: int,
-    cores: int,
+    task: ModelTask, spec: ModelConfiguration, sides: model_inspection.CurveRows, rows: int
 ) -> _FitFindings:
+    settings, kind = task.settings, task.problem_type
     problem, seed = settings.problem, settings.split.seed
-    scorer = model_inspection.CurveScorer(settings, kind, columns, sides, cores)
+    scorer = model_inspection.CurveScorer(task, sides)
     metric = scorer.metric
     learning, model = model_inspection.measure_learning_curve(scorer, spec, sides.later)
     whole = learning.points[-1]
     if model is None:
-        return _FitFindings(
-            FitEvidence(metric.name, metric.greater_is_better, None, None, None, rows), learning, None, ()
-        )
+        nothing = FitEvidence(metric.name, metric.greater_is_better, None, None, None, rows)
+        return _FitFindings(nothing, learning, None, ())
     complexity = measure_complexity_curve(scorer, spec, model, whole)
     made = scorer.predicted(model)
     pieces = find_resampling_units(sides.validation, kind.loss(scorer.y, made, problem.headline), problem)
@@ -241,7 +216,7 @@ def _examine_fit(
         baseline=base,
         rows=rows,
         slope=model_inspection.measure_last_slope(learning, skilled),
-        # A curve that ends before all rows says nothing of twice as many.
+        # A curve that ends before all rows is no guide to twice as many.
         earlier=model_inspection.measure_last_slope(learning, skilled, before=1)
         if learning.points[-1].at >= MIN_UNSAMPLED_SHARE * rows
         else None,
@@ -251,5 +226,5 @@ def _examine_fit(
         simpler=complexity.better(metric.greater_is_better) if complexity else None,
         own_baseline=scorer.score(known, constant(len(known))),
     )
-    leaned = measure_importance(settings, kind, columns, model, sides.validation, pieces, seed)
+    leaned = measure_importance(settings, kind, task.columns, model, sides.validation, pieces, seed)
     return _FitFindings(evidence, learning, complexity, leaned)

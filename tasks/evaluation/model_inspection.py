@@ -8,24 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from windvane.tasks.evaluation.intervals import ResamplingUnits, estimate_mean
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.class_balance import BalancedClassifier
+from windvane.tasks.models.features import FeatureColumns
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification
-from windvane.tasks.models.problem_types.definitions import CandidateModel, ChoiceSet, IntRange, Predictions
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.features import FeatureColumns
-    from windvane.tasks.models.model_pipeline import ModelConfiguration
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
-
+from windvane.tasks.models.problem_types.definitions import (
+    CandidateModel,
+    ChoiceSet,
+    IntRange,
+    Predictions,
+    ProblemType,
+)
+from windvane.tasks.settings.project_params import Settings
 
 # Fitting more rows than this would make the curves dearer than the lap; predicting is cheaper, and needs fewer rows.
 MAX_CURVE_TRAIN_ROWS = 20_000
@@ -38,7 +41,7 @@ MIN_RELATIVE_GAIN = 0.01
 
 @dataclass(frozen=True)
 class CurveRows:
-    """Rows to fit on and rows to score on, all from outside the test side; `notes` say how they were taken."""
+    """Rows to fit on and rows to score on, all from outside the test split; `notes` describe how they were taken."""
 
     train: pd.DataFrame
     validation: pd.DataFrame
@@ -66,35 +69,30 @@ class ScoreCurve:
 
     def better(self, greater_is_better: bool) -> str | None:
         """The axis, with a value that did clearly better on validation than the chosen one; None if none did."""
-        here = next((p for p in self.points if p.at == self.chosen and p.validation is not None), None)
-        known = [p for p in self.points if p.validation is not None]
-        if here is None or here.validation is None:
+        scores = {p.at: p.validation for p in self.points if p.validation is not None}
+        if self.chosen is None or self.chosen not in scores:
             return None
-        sign = 1 if greater_is_better else -1
-        best = max(known, key=lambda p: sign * (p.validation or 0.0))
-        if best.validation is None or sign * (best.validation - here.validation) <= MIN_RELATIVE_GAIN * abs(
-            here.validation
-        ):
+        sign, here = 1 if greater_is_better else -1, scores[self.chosen]
+        best = max(scores, key=lambda at: sign * scores[at])
+        if sign * (scores[best] - here) <= MIN_RELATIVE_GAIN * abs(here):
             return None
-        return f"{self.axis} (here {best.at:g} did better than {here.at:g})"
+        return f"{self.axis} (here {best:g} did better than {self.chosen:g})"
 
 
 def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.DataFrame, seed: int) -> CurveRows:
-    """Cut and sample the two sides that curves and importance use.
+    """Cut and sample the two splits that curves and importance use.
 
-    Under kfold (no validation rows) a seeded fifth of the training side is held out, by whole groups where there are
+    Under kfold (no validation rows) a seeded fifth of the training split is held out, by whole groups where there are
     any. At most 20,000 training rows and 5,000 to score, drawn at random in their order: the newest alone would leave
     out seasons, and so diagnose another model.
     """
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     notes: list[str] = []
     if not len(validation):
         held = _hold_out_fifth(train, settings.problem.group, rng)
         train, validation = train[~held], train[held]
         notes.append(
-            f"no validation side: a fifth of the training rows ({len(validation):,}), drawn with seed {seed}, "
+            f"no validation split: a fifth of the training rows ({len(validation):,}), drawn with seed {seed}, "
             "was held out for the curves"
         )
     if len(train) > MAX_CURVE_TRAIN_ROWS:
@@ -111,8 +109,6 @@ def sample_curve_rows(settings: Settings, train: pd.DataFrame, validation: pd.Da
 
 
 def _hold_out_fifth(train: pd.DataFrame, group: str | None, rng: np.random.Generator) -> NDArray[np.bool_]:
-    import numpy as np
-
     if group is not None and group in train:
         codes = train[group].factorize(use_na_sentinel=False)[0]
         return np.asarray(rng.permutation(codes.max(initial=0) + 1)[codes] % 5 == 0)
@@ -120,17 +116,15 @@ def _hold_out_fifth(train: pd.DataFrame, group: str | None, rng: np.random.Gener
 
 
 class CurveScorer:
-    """Scores models on rows of both sides by the headline metric. One per evaluation; holds the converted rows."""
+    """Scores models on rows of both splits by the headline metric. One per evaluation; holds the converted rows."""
 
-    def __init__(
-        self, settings: Settings, kind: ProblemType, columns: FeatureColumns, sides: CurveRows, cores: int
-    ) -> None:
-        self.settings, self.kind, self.columns, self.cores = settings, kind, columns, cores
-        self.target = settings.problem.target
-        self.metric = kind.metrics[settings.problem.headline]
+    def __init__(self, task: ModelTask, sides: CurveRows) -> None:
+        self.task, self.settings, self.kind, self.columns = task, task.settings, task.problem_type, task.columns
+        self.target = self.settings.problem.target
+        self.metric = self.kind.metrics[self.settings.problem.headline]
         self.train, self.validation = sides.train, sides.validation
-        self.x = features.conform_frame(sides.validation, columns, "the validation side")
-        self.y = kind.truth(sides.validation[self.target])
+        self.x = features.conform_frame(self.validation, self.columns, "the validation split")
+        self.y = self.kind.truth(self.validation[self.target])
 
     def fit(self, spec: ModelConfiguration, frame: pd.DataFrame) -> Any | None:
         """A fitted pipeline; None when the rows hold but one value of the target, which some candidates refuse.
@@ -139,20 +133,19 @@ class CurveScorer:
         """
         if frame[self.target].nunique() < 2:
             return None
-        spec = spec.seen_by(self.metric)
-        return model_pipeline.fit_with_settings(self.settings, spec, self.kind, self.columns, frame, self.cores)
+        return model_pipeline.fit_with_settings(self.task, spec.seen_by(self.metric), frame)
 
     def point(self, at: float, model: Any | None, fitted: pd.DataFrame) -> CurvePoint:
-        """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation side."""
+        """Scores of a model: on `fitted`, its own rows (5,000 at most, evenly taken), and on the validation split."""
         if model is None:
             return CurvePoint(at, None, None)
         some = take_rows_evenly(fitted, MAX_CURVE_SCORED_ROWS)
-        x = features.conform_frame(some, self.columns, "the training side")
+        x = features.conform_frame(some, self.columns, "the training split")
         known = self.score(self.kind.truth(some[self.target]), self.kind.predict(model, x))
         return CurvePoint(at, known, self.score(self.y, self.predicted(model)))
 
     def predicted(self, model: Any) -> Predictions:
-        """Predictions for the validation side."""
+        """Predictions for the validation split."""
         return self.kind.predict(model, self.x)
 
     def score(self, truth: NDArray[Any], predictions: Predictions) -> float | None:
@@ -163,19 +156,15 @@ class CurveScorer:
 
 def take_rows_evenly(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most `most` rows, evenly spaced, in order."""
-    import numpy as np
-
     return frame if len(frame) <= most else frame.iloc[np.linspace(0, len(frame) - 1, most).round().astype(int)]
 
 
 def measure_learning_curve(scorer: CurveScorer, spec: ModelConfiguration, later: bool) -> tuple[ScoreCurve, Any | None]:
-    """Scores of fits on a quarter, half and all of the training side; and the last of these models.
+    """Scores of fits on a quarter, half and all of the training split; and the last of these models.
 
     With time the smaller fits keep the newest rows: the question a user has is whether a longer history helps, and old
-    rows alone would answer another one, how fast the world changes. Else the rows are drawn at random, by class.
+    rows alone would settle another one, how fast the world changes. Else the rows are drawn at random, by class.
     """
-    import numpy as np
-
     total, seed = len(scorer.train), scorer.settings.split.seed
     order = np.arange(total) if later else _shuffle_rows(scorer.train[scorer.target], not scorer.kind.continuous, seed)
     points: list[CurvePoint] = []
@@ -190,8 +179,6 @@ def measure_learning_curve(scorer: CurveScorer, spec: ModelConfiguration, later:
 
 def _shuffle_rows(target: pd.Series, classes: bool, seed: int) -> NDArray[np.int64]:
     """A seeded order, shuffled; with classes any end of it holds each in about its share."""
-    import numpy as np
-
     order = np.random.default_rng(seed).permutation(len(target))
     if classes:
         codes = target.factorize(use_na_sentinel=False)[0][order]
@@ -219,16 +206,14 @@ COMPLEXITY_STEP_FACTOR = 4.0
 
 
 def measure_complexity_curve(
-    scorer: CurveScorer, spec: ModelConfiguration, model: Any | None, whole: CurvePoint
+    scorer: CurveScorer, spec: ModelConfiguration, model: Any, whole: CurvePoint
 ) -> ScoreCurve | None:
     """Train against validation over the candidate's complexity; None where it has none.
 
     Boosting: its own stages, which need no further fit. Else two more fits, simpler and more complex if there is room.
-    `model` and `whole` are the fit on the whole training side and its scores.
+    `model` and `whole` are the fit on the whole training split and its scores.
     """
     candidate = scorer.kind.candidates[spec.candidate]
-    if model is None:
-        return None
     models = model_pipeline.unwrap_estimators(model)
     if len(models) == 1 and hasattr(models[0], "staged_predict"):
         return _measure_stages(scorer, model)
@@ -263,8 +248,6 @@ def _choose_neighbours(candidate: CandidateModel, chosen: Any) -> list[float | i
 
 def _measure_stages(scorer: CurveScorer, model: Any) -> ScoreCurve:
     """Scores after each twentieth of the boosting iterations, on at most 2,000 rows a side."""
-    from threadpoolctl import threadpool_limits
-
     known = take_rows_evenly(scorer.train, MAX_STAGE_ROWS)
     unknown = take_rows_evenly(scorer.validation, MAX_STAGE_ROWS)
     # A stage is one small tree: threads would cost more than they bring, most of all beside a busy neighbour.
@@ -276,7 +259,7 @@ def _measure_stages(scorer: CurveScorer, model: Any) -> ScoreCurve:
 
 def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[tuple[float, float | None]]:
     inner, last = model_pipeline.unwrap_estimators(model)[0], model[-1]
-    x = model[:-1].transform(features.conform_frame(frame, scorer.columns, "the training side"))
+    x = model[:-1].transform(features.conform_frame(frame, scorer.columns, "the training split"))
     truth = scorer.kind.truth(frame[scorer.target])
     stages = int(getattr(inner, "n_iter_", 0) or inner.get_params().get("max_iter", 100))
     kept = {max(round(stages * (i + 1) / BOOSTING_STAGES), 1) for i in range(BOOSTING_STAGES)}
@@ -296,15 +279,12 @@ def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[
 
 def _predict_stage(model: Any, stage: Any) -> Predictions:
     """A stage's probabilities as the whole model would give and call them."""
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     last, threshold = model[-1], classification.get_threshold(model)
     balanced = last if threshold is None else last.estimator.estimator
     proba = balanced.corrected(stage) if isinstance(balanced, BalancedClassifier) else stage
-    at = 0 if threshold is None else find_positive_class(model.classes_)
-    return Predictions(
-        classification.predict_from_probabilities(proba, model.classes_, at, threshold), proba, model.classes_
-    )
+    at = 0 if threshold is None else classification.find_positive_class(model.classes_)
+    called = classification.predict_from_probabilities(proba, model.classes_, at, threshold)
+    return Predictions(called, proba, model.classes_)
 
 
 IMPORTANCE_REPEATS = 3
@@ -337,12 +317,9 @@ def measure_importance(
     """Permutation importance of each raw column, largest first: three shuffles on at most 1,000 rows of `validation`.
 
     Breiman, "Random Forests", Machine Learning 45 (2001); Fisher, Rudin & Dominici, JMLR 20 (2019). The interval treats
-    rows of one unit as one observation. Columns that tell the same story share their importance: shuffling one leaves
+    rows of one unit as one observation. Columns that carry the same information share their importance: shuffling one leaves
     the other. The work is bounded: with many columns fewer rows are used, and at least 100.
     """
-    import numpy as np
-    import pandas as pd
-
     if not len(validation) or not columns.names:
         return ()
     rng = np.random.default_rng(seed)
@@ -353,7 +330,7 @@ def measure_importance(
     )
     some = np.sort(rng.choice(len(validation), rows, replace=False))
     truth = kind.truth(validation[settings.problem.target])[some]
-    x = features.conform_frame(validation.iloc[some], columns, "the validation side").reset_index(drop=True)
+    x = features.conform_frame(validation.iloc[some], columns, "the validation split").reset_index(drop=True)
     headline, pieces = settings.problem.headline, units.take(some)
     before = kind.loss(truth, kind.predict(model, x), headline)
     together = max(IMPORTANCE_BATCH_ROWS // (IMPORTANCE_REPEATS * rows), 1)
@@ -365,9 +342,8 @@ def measure_importance(
             for name in names
             for _ in range(IMPORTANCE_REPEATS)
         ]
-        after = kind.loss(
-            np.tile(truth, len(shuffled)), kind.predict(model, pd.concat(shuffled, ignore_index=True)), headline
-        )
+        made = kind.predict(model, pd.concat(shuffled, ignore_index=True))
+        after = kind.loss(np.tile(truth, len(shuffled)), made, headline)
         for name, losses in zip(names, after.reshape(len(names), IMPORTANCE_REPEATS, rows).mean(axis=1), strict=True):
             interval = estimate_mean(losses - before, pieces)
             if interval.value is not None:

@@ -6,18 +6,30 @@ Draws; computes nothing, and shapes no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
+from windvane.tasks.evaluation.model_inspection import ColumnImportance, ScoreCurve
 from windvane.tasks.evaluation.scores import (
     PREDICTION_COLUMN,
     CalibrationCurve,
     ConfusionTable,
+    SliceScore,
     count_confusion,
     measure_calibration,
     name_class_column,
     read_predictions,
 )
 from windvane.tasks.models.problem_types.classification import find_positive_class
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, Predictions, ProblemType
 from windvane.tasks.reports.style import (
     BLUE,
     GREY,
@@ -31,27 +43,14 @@ from windvane.tasks.reports.style import (
     build_figure,
     format_axes,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from windvane.tasks.evaluation.model_evaluation import ModelEvaluation
-    from windvane.tasks.evaluation.model_inspection import ColumnImportance, ScoreCurve
-    from windvane.tasks.evaluation.scores import SliceScore
-    from windvane.tasks.models.problem_types.definitions import Metric, Predictions, ProblemType
-    from windvane.tasks.search.model_search import SearchResult
-    from windvane.tasks.settings.project_params import ProblemSettings
-
+from windvane.tasks.search.model_search import SearchResult
+from windvane.tasks.settings.project_params import ProblemSettings
 
 MAX_BARS = 15
 
 
 def label_metric_axis(metric: str, target: str) -> str:
-    """How a metric stands on an axis: with the target's unit, where it has one."""
+    """How a metric is named on an axis: with the target's unit, where it has one."""
     return f"{metric}, in units of {target}" if metric in ("mae", "rmse") else f"{metric} of {target}"
 
 
@@ -76,31 +75,28 @@ def draw_candidates(found: SearchResult, metric: Metric, target: str) -> Figure:
             ax.plot([there, here], [y, y], color=colour, linewidth=1.5, alpha=0.5, zorder=2)
             ax.plot(there, y, "o", markersize=7, markerfacecolor="white", markeredgecolor=colour, zorder=3)
         ax.plot(here, y, "o", markersize=8, color=colour, zorder=4)
-        told = f"{here:,.4g}" if abs(here) < 10_000 else f"{here:,.0f}"
+        label = f"{here:,.4g}" if abs(here) < 10_000 else f"{here:,.0f}"
         weight = "bold" if best else "normal"
-        ax.annotate(told, (here, y), (0, 7), textcoords="offset points", ha="center", fontsize=8.5, fontweight=weight)
+        ax.annotate(label, (here, y), (0, 7), textcoords="offset points", ha="center", fontsize=8.5, fontweight=weight)
     ax.plot([], [], "o", color=GREY, label="validation rows")
     ax.plot([], [], "o", markerfacecolor="white", markeredgecolor=GREY, label="training rows")
     ax.legend(fontsize=8.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     ax.set_yticks(range(len(results)), [r.candidate for r in results])
     ax.set_ylim(len(results) - 0.5, -0.6)
     ax.margins(x=0.08)
-    ax.set_xlabel(label_metric_axis(metric.name, target), fontsize=9)
+    ax.set_xlabel(label_metric_axis(metric.name, target))
     format_axes(ax.xaxis)
     return figure
 
 
 def draw_trials(found: SearchResult, metric: Metric, target: str) -> Figure:
     """Every configuration that was tried, candidate by candidate, with the best so far."""
-    import numpy as np
-    from matplotlib.ticker import MaxNLocator
-
-    tried = [r for r in found.results if r.candidate != "dummy"]
+    tried = [r for r in found.results if r.candidate != BASELINE_CANDIDATE]
     complete = [t.validation for r in tried for t in r.trials if t.validation is not None]
     number = sum(len(r.trials) for r in tried)
     figure, (ax,) = build_figure(
         f"{number} configurations tried, {len(complete)} of them to the end",
-        f"One mark each, in the order of the ladder; the line is the best so far; {describe_direction(metric)}",
+        f"One point each, in the order of the ladder; the line is the best so far; {describe_direction(metric)}",
     )
     at, best = 0, np.nan
     line: list[float] = []
@@ -122,32 +118,26 @@ def draw_trials(found: SearchResult, metric: Metric, target: str) -> Figure:
         ax.plot([], [], "x", color=GREY, label="pruned or failed")
     if tried:
         ax.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    ax.set_xlabel("trial", fontsize=9)
+    ax.set_xlabel("trial")
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ax.set_ylabel(f"{label_metric_axis(metric.name, target)}, on validation rows", fontsize=9)
+    ax.set_ylabel(f"{label_metric_axis(metric.name, target)}, on validation rows")
     format_axes(ax.xaxis, ax.yaxis)
     return figure
 
 
 def _without_outliers(ax: Axes, scores: list[float], metric: Metric) -> None:
     """Let hopeless configurations not squeeze the others: the axis ends at the worse quartile, and somewhat beyond."""
-    import numpy as np
-
     if len(scores) < 4:
         return
-    good, poor = (
-        (max(scores), np.quantile(scores, 0.25))
-        if metric.greater_is_better
-        else (min(scores), np.quantile(scores, 0.75))
-    )
-    edge = good + 2.5 * (poor - good)
-    beyond = sum(s < edge if metric.greater_is_better else s > edge for s in scores)
-    kept = [s for s in scores if (s >= edge if metric.greater_is_better else s <= edge)]
-    worst = min(kept) if metric.greater_is_better else max(kept)
-    room = 0.12 * (worst - good)
+    sign = 1 if metric.greater_is_better else -1
+    ranked = sign * np.array(scores)
+    good = ranked.max()
+    edge = good + 2.5 * (np.quantile(ranked, 0.25) - good)
+    beyond, worst = (ranked < edge).sum(), ranked[ranked >= edge].min()
+    room = 0.12 * (good - worst)
     if not beyond or not room:
         return
-    ax.set_ylim(*sorted((good - room, worst + room)))
+    ax.set_ylim(*sorted((sign * (good + room), sign * (worst - room))))
     corner, inwards = ((1, 0), (-4, 4)) if metric.greater_is_better else ((1, 1), (-4, -12))
     style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "fontsize": 8}
     ax.annotate(f"{beyond} worse, out of sight", corner, inwards, color=SOFT_INK, **style)
@@ -166,7 +156,7 @@ def draw_fit_curves(evaluation: ModelEvaluation, target: str) -> Figure:
     for ax, curve, title in zip(axes, curves, ("Learning curve", "Train against validation"), strict=False):
         _curve(ax, curve)
         ax.set_title(title, fontsize=10, loc="left")
-        ax.set_ylabel(label_metric_axis(evaluation.metric, target), fontsize=9)
+        ax.set_ylabel(label_metric_axis(evaluation.metric, target))
         format_axes(ax.yaxis)
     axes[0].set_xlim(left=0)
     return figure
@@ -185,7 +175,7 @@ def _curve(ax: Axes, curve: ScoreCurve) -> None:
         ax.set_xticks(at, [f"{a:.3g}" for a in at])
         ax.minorticks_off()
     ax.legend(fontsize=8.5, frameon=False)
-    ax.set_xlabel(f"{curve.axis} ({curve.note})", fontsize=9)
+    ax.set_xlabel(f"{curve.axis} ({curve.note})")
     format_axes(ax.xaxis)
 
 
@@ -203,7 +193,7 @@ def draw_importance(leaned: Sequence[ColumnImportance], loss_name: str, target: 
         if i.low is not None and i.high is not None:
             ax.plot([i.low, i.high], [y, y], color=INK, linewidth=1.3)
     _label_bars(ax, [i.column for i in shown])
-    ax.set_xlabel(f"rise of the mean {loss_name} of {target}", fontsize=9)
+    ax.set_xlabel(f"rise of the mean {loss_name} of {target}")
     format_axes(ax.xaxis)
     return figure
 
@@ -212,13 +202,9 @@ def draw_slices(found: Sequence[SliceScore], loss_name: str, target: str) -> Fig
     """Where the model errs more than elsewhere, worst first, with intervals that hold for all slices at once."""
     shown = found[:MAX_BARS]
     clear = sum(s.clear for s in found)
-    title = (
-        f"{clear} of {len(found)} slices are clearly worse than the rest"
-        if clear
-        else "No slice is clearly worse than the rest"
-    )
+    which = f"{clear} of {len(found)} slices are" if clear else "No slice is"
     figure, (ax,) = build_figure(
-        title,
+        f"{which} clearly worse than the rest",
         f"Mean {loss_name} there minus elsewhere, on held-out rows; lines: intervals for all {len(found)} at once",
         height=1.6 + 0.3 * max(len(shown), 3),
     )
@@ -231,7 +217,7 @@ def draw_slices(found: Sequence[SliceScore], loss_name: str, target: str) -> Fig
     ax.plot([], [], "D", color=VERMILION, label="clearly worse")
     ax.plot([], [], "o", color=GREY, label="may be chance")
     ax.legend(fontsize=8.5, frameon=False, loc="lower right")
-    ax.set_xlabel(f"excess of the mean {loss_name} of {target}", fontsize=9)
+    ax.set_xlabel(f"excess of the mean {loss_name} of {target}")
     format_axes(ax.xaxis)
     return figure
 
@@ -242,7 +228,7 @@ def _label_bars(ax: Axes, names: list[str]) -> None:
     ax.grid(visible=False, axis="y")
 
 
-# More classes than these cannot be told apart in a picture; the most frequent are shown.
+# More classes cannot be distinguished in a picture; the most frequent are shown.
 MAX_DRAWN_CLASSES = 12
 MAX_CURVE_LINES = 6
 MAX_LINE_POINTS = 500
@@ -253,20 +239,15 @@ def draw_classification_plots(kind: ProblemType, record: pd.DataFrame, problem: 
     truth = kind.truth(record[problem.target])
     made = read_predictions(record, truth)
     table, reliability = count_confusion(truth, made), measure_calibration(truth, made)
-    found = {}
-    if table is not None:
-        found["confusion"] = _confusion(table, problem.target)
-    curves = _roc(truth, made, problem.target)
-    if curves is not None:
-        found["roc_and_precision_recall"] = curves
-    if reliability is not None:
-        found["reliability"] = _reliability(reliability, len(truth), problem.target)
-    return found
+    found = {
+        "confusion": _confusion(table, problem.target) if table else None,
+        "roc_and_precision_recall": _roc(truth, made, problem.target),
+        "reliability": _reliability(reliability, len(truth), problem.target) if reliability else None,
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _confusion(table: ConfusionTable, target: str) -> Figure:
-    import numpy as np
-
     counts = np.array(table.counts)
     kept = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[:MAX_DRAWN_CLASSES])
     shown = counts[np.ix_(kept, kept)]
@@ -285,31 +266,25 @@ def _confusion(table: ConfusionTable, target: str) -> Figure:
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ax.grid(visible=False)
     for i, j in np.ndindex(shown.shape):
-        told, colour = f"{shown[i, j]:,}\n{100 * share[i, j]:.0f} %", "white" if share[i, j] > 0.55 else INK
-        ax.text(j, i, told, ha="center", va="center", fontsize=9 if few else 7, color=colour)
+        label, colour = f"{shown[i, j]:,}\n{100 * share[i, j]:.0f} %", "white" if share[i, j] > 0.55 else INK
+        ax.text(j, i, label, ha="center", va="center", fontsize=9 if few else 7, color=colour)
     ax.set_xticks(range(len(kept)), names, rotation=0 if few else 45, ha="center" if few else "right")
     ax.set_yticks(range(len(kept)), names)
-    ax.set_xlabel(f"predicted {target}", fontsize=9)
-    ax.set_ylabel(f"true {target}", fontsize=9)
+    ax.set(xlabel=f"predicted {target}", ylabel=f"true {target}")
     figure.colorbar(image, ax=ax, shrink=0.8, label="share of the true class")
     return figure
 
 
 def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure | None:
     """ROC and precision-recall: of the positive class, or of each class against the rest."""
-    import numpy as np
-
     proba, classes = np.asarray(made.proba), np.asarray(made.classes)
-    looked = [find_positive_class(classes)] if len(classes) == 2 else list(range(len(classes)))
-    rows = {c: truth == classes[c] for c in looked}
-    defined = sorted((c for c in looked if 0 < rows[c].sum() < len(truth)), key=lambda c: -int(rows[c].sum()))
+    shown_classes = [find_positive_class(classes)] if len(classes) == 2 else list(range(len(classes)))
+    rows = {c: truth == classes[c] for c in shown_classes}
+    defined = sorted((c for c in shown_classes if 0 < rows[c].sum() < len(truth)), key=lambda c: -int(rows[c].sum()))
     if not defined:
         return None
-    of = (
-        f"{target} = {name_class_column(classes[looked[0]])}"
-        if len(classes) == 2
-        else f"{target}, each class against the rest"
-    )
+    one = f" = {name_class_column(classes[shown_classes[0]])}"
+    of = target + (one if len(classes) == 2 else ", each class against the rest")
     figure, (roc, recall) = build_figure(
         f"How well the model ranks {of}",
         f"{len(truth):,} held-out rows; dashed: what guessing would give",
@@ -318,15 +293,11 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
         height=4.8,
     )
     for i, c in enumerate(defined[:MAX_CURVE_LINES]):
-        hits, false, precision = _thresholds(rows[c], proba[:, c])
+        false, hits, _ = roc_curve(rows[c], proba[:, c], drop_intermediate=False)
+        precision = precision_recall_curve(rows[c], proba[:, c])[0][::-1]
         auc = float(np.trapezoid(hits, false))
-        style: dict[str, Any] = {
-            "color": SERIES_COLOURS[i],
-            "linewidth": 1.7,
-            "marker": SERIES_MARKERS[i],
-            "markevery": 0.2,
-            "markersize": 5,
-        }
+        style: dict[str, Any] = {"color": SERIES_COLOURS[i], "marker": SERIES_MARKERS[i], "markevery": 0.2}
+        style |= {"linewidth": 1.7, "markersize": 5}
         kept = np.unique(np.linspace(0, len(hits) - 1, min(len(hits), MAX_LINE_POINTS)).astype(int))
         name = _short(name_class_column(classes[c]))
         roc.plot(false[kept], hits[kept], label=f"{name}: area {auc:.3f}", **style)
@@ -334,7 +305,7 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
         recall.plot(hits[kept][1:], precision[kept][1:], label=f"{name}: average {average:.3f}", **style)
         recall.axhline(rows[c].mean(), color=SERIES_COLOURS[i], linewidth=0.9, linestyle="--")
     if len(classes) == 2:
-        _mark_threshold(recall, made.value == classes[looked[0]], rows[looked[0]])
+        _mark_threshold(recall, made.value == classes[shown_classes[0]], rows[shown_classes[0]])
     roc.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle="--")
     roc.set(xlabel="share of the others called so (false positives)", ylabel="share of the class found (recall)")
     recall.set(xlabel="share of the class found (recall)", ylabel="share of calls that are right (precision)")
@@ -346,25 +317,10 @@ def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure |
 
 
 def _mark_threshold(ax: Axes, called: NDArray[np.bool_], is_it: NDArray[np.bool_]) -> None:
-    """Mark the point on the precision-recall curve at which the model calls: by its threshold, or the likelier class."""
+    """Draw the point on the precision-recall curve at which the model calls: by its threshold, or the likelier class."""
     if called.any():
         right = (called & is_it).sum()
         ax.plot(right / is_it.sum(), right / called.sum(), "*", color=INK, markersize=11, label="as called", zorder=4)
-
-
-def _thresholds(is_it: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """(recall, false positive rate, precision) from the strictest threshold on, ties together, first nothing called."""
-    import numpy as np
-
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    hits, called = np.cumsum(is_it[order])[ends], ends + 1
-    precision = hits / called
-    return (
-        np.append(0.0, hits / is_it.sum()),
-        np.append(0.0, (called - hits) / (len(is_it) - is_it.sum())),
-        np.append(precision[0], precision),
-    )
 
 
 def _reliability(found: CalibrationCurve, rows: int, target: str) -> Figure:
@@ -393,8 +349,6 @@ RESIDUAL_TIME_STEPS = 40
 
 def draw_regression_plots(kind: ProblemType, record: pd.DataFrame, problem: ProblemSettings) -> dict[str, Figure]:
     """Name -> figure, from a record with at least one row."""
-    import numpy as np
-
     truth = kind.truth(record[problem.target])
     made = record[PREDICTION_COLUMN].to_numpy(dtype=np.float64)
     error = truth - made
@@ -406,12 +360,10 @@ def draw_regression_plots(kind: ProblemType, record: pd.DataFrame, problem: Prob
     _cloud(left, truth, made, log)
     ends = [min(truth.min(), made.min()), max(truth.max(), made.max())]
     left.plot(ends, ends, color=INK, linewidth=1, linestyle="--")
-    left.set_xlabel(f"true {problem.target}" + (" (logarithmic)" if log else ""), fontsize=9)
-    left.set_ylabel(f"predicted {problem.target}", fontsize=9)
+    left.set(xlabel=f"true {problem.target}" + (" (logarithmic)" if log else ""), ylabel=f"predicted {problem.target}")
     _cloud(right, made, error, False)
     right.axhline(0, color=INK, linewidth=1, linestyle="--")
-    right.set_xlabel(f"predicted {problem.target}", fontsize=9)
-    right.set_ylabel(f"residual (true minus predicted {problem.target})", fontsize=9)
+    right.set(xlabel=f"predicted {problem.target}", ylabel=f"residual (true minus predicted {problem.target})")
     format_axes(left.xaxis, left.yaxis, right.xaxis, right.yaxis)
     found = {"predictions": figure}
     if problem.time is not None and record[problem.time].nunique() > 1:
@@ -420,7 +372,7 @@ def draw_regression_plots(kind: ProblemType, record: pd.DataFrame, problem: Prob
 
 
 def _cloud(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], log: bool) -> None:
-    """Points while they can be told apart, else density."""
+    """Points while they can be distinguished, else density."""
     scale: dict[str, Any] = {"xscale": "log", "yscale": "log"} if log else {}
     if len(x) > MAX_PLOTTED_POINTS:
         ax.hexbin(x, y, gridsize=55, bins="log", cmap="Blues", mincnt=1, linewidths=0.1, **scale)
@@ -432,8 +384,6 @@ def _cloud(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], log: bool) 
 
 def _over_time(times: pd.Series, error: NDArray[np.float64], problem: ProblemSettings) -> Figure:
     """Median and middle four fifths of the residuals in up to forty steps of as many rows each."""
-    import numpy as np
-
     order = np.argsort(times.to_numpy(), kind="stable")
     at, left = times.to_numpy()[order], error[order]
     distinct, first = np.unique(at, return_index=True)
@@ -453,8 +403,7 @@ def _over_time(times: pd.Series, error: NDArray[np.float64], problem: ProblemSet
     ax.plot(at[starts], middle, "o-", color=ORANGE, markersize=4, label="median")
     ax.axhline(0, color=INK, linewidth=1, linestyle="--")
     ax.legend(fontsize=8.5, frameon=False, ncols=2)
-    ax.set_xlabel(problem.time or "", fontsize=9)
-    ax.set_ylabel(f"residual of {problem.target}", fontsize=9)
+    ax.set(xlabel=problem.time or "", ylabel=f"residual of {problem.target}")
     format_axes(ax.yaxis)
     return figure
 

@@ -1,4 +1,4 @@
-"""What the held-out record says: metrics with intervals, confusion, calibration, and the slices where the model errs
+"""What the held-out record shows: metrics with intervals, confusion, calibration, and the slices where the model errs
 most. Fits nothing.
 """
 
@@ -6,8 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api import types
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
 
 from windvane.tasks.evaluation.intervals import (
     INTERVAL_CONFIDENCE,
@@ -20,21 +26,12 @@ from windvane.tasks.evaluation.intervals import (
     find_resampling_units,
     resample_by_row,
 )
+from windvane.tasks.models.problem_types.classification import find_positive_class
+from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.settings.project_params import Settings
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
-    from windvane.tasks.settings.project_params import Settings
-
-PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN, PROBABILITY_PREFIX = (
-    "_prediction",
-    "_loss",
-    "_baseline_loss",
-    "_p_",
-)
+PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN = "_prediction", "_loss", "_baseline_loss"
+PROBABILITY_PREFIX = "_p_"
 
 CALIBRATION_BINS = 10
 MIN_CALIBRATION_BIN_ROWS = 20
@@ -70,10 +67,6 @@ class CalibrationCurve:
 
 def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
     """The predictions that a record holds; classes have the type of `truth` (n,)."""
-    import numpy as np
-
-    from windvane.tasks.models.problem_types.definitions import Predictions
-
     value = record[PREDICTION_COLUMN].to_numpy()
     # Whatever the table's own columns are called, these stand behind the last one that Windvane always writes.
     names = list(record.columns[list(record.columns).index(BASELINE_LOSS_COLUMN) + 1 :])
@@ -86,12 +79,12 @@ def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
 
 
 def name_class_column(value: Any) -> str:
-    """A class as it stands in a column's name."""
+    """A class as it is in a column's name."""
     return str(value)
 
 
 def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, seed: int) -> dict[str, ScoreInterval]:
-    """Every metric of the kind on the record, with a 95 % bootstrap interval; see bootstrap().
+    """Every metric of the problem type on the record, with a 95 % bootstrap interval; see bootstrap_metrics().
 
     Resampled by block of time or by group where the problem names a time or a group, else by row (tasks/evaluation/intervals.py).
     """
@@ -102,25 +95,12 @@ def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, 
 
 def count_confusion(truth: NDArray[Any], made: Predictions) -> ConfusionTable | None:
     """Who is taken for whom; None where there are no classes."""
-    import numpy as np
-    import pandas as pd
-
     if made.classes is None:
         return None
-    names = [name_class_column(c) for c in made.classes]
-    true = [name_class_column(v) for v in truth]
+    names, true, called = ([name_class_column(v) for v in values] for values in (made.classes, truth, made.value))
     classes = [*names, *sorted(set(true) - set(names))]
-    at = {name: i for i, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(
-        counts,
-        (
-            pd.Series(true).map(at).to_numpy(int),
-            pd.Series([name_class_column(v) for v in made.value]).map(at).to_numpy(int),
-        ),
-        1,
-    )
-    return ConfusionTable(tuple(classes), tuple(tuple(int(n) for n in row) for row in counts))
+    counts = confusion_matrix(true, called, labels=classes)
+    return ConfusionTable(tuple(classes), tuple(tuple(row) for row in counts.tolist()))
 
 
 def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCurve | None:
@@ -130,37 +110,23 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     the mean distance between predicted and observed (Naeini, Cooper & Hauskrecht, AAAI 2015), in bins of equal size
     (Nixon et al., CVPR workshops 2019). Intervals: Wilson, JASA 22 (1927).
     """
-    import numpy as np
-
-    from windvane.tasks.models.problem_types.classification import find_positive_class
-
     if made.proba is None or made.classes is None or not len(truth):
         return None
     if len(made.classes) == 2:
         at = find_positive_class(made.classes)
-        of, predicted, came_true = (
-            f"P({name_class_column(made.classes[at])})",
-            made.proba[:, at],
-            truth == made.classes[at],
-        )
+        of, predicted = f"P({name_class_column(made.classes[at])})", made.proba[:, at]
+        came_true = truth == made.classes[at]
     else:
         of, predicted = "P(predicted class)", made.proba.max(axis=1)
         came_true = truth == made.classes[made.proba.argmax(axis=1)]
     order = np.argsort(predicted, kind="stable")
     bins = []
     for part in np.array_split(order, min(CALIBRATION_BINS, max(len(order) // MIN_CALIBRATION_BIN_ROWS, 1))):
-        low, high = compute_wilson_interval(int(came_true[part].sum()), len(part))
-        bins.append(CalibrationBin(float(predicted[part].mean()), float(came_true[part].mean()), low, high, len(part)))
+        share = binomtest(int(came_true[part].sum()), len(part)).proportion_ci(method="wilson")
+        observed = float(came_true[part].mean())
+        bins.append(CalibrationBin(float(predicted[part].mean()), observed, share.low, share.high, len(part)))
     error = sum(abs(b.predicted - b.observed) * b.rows for b in bins) / len(order)
     return CalibrationCurve(of, float(error), tuple(bins))
-
-
-def compute_wilson_interval(hits: int, rows: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    z2 = 1.96**2
-    centre = (hits + z2 / 2) / (rows + z2)
-    margin = 1.96 * sqrt(hits * (rows - hits) / rows + z2 / 4) / (rows + z2)
-    return max(centre - margin, 0.0), min(centre + margin, 1.0)
 
 
 # A slice below twenty rows, or below a hundredth of all, is an anecdote.
@@ -190,36 +156,29 @@ def find_worst_slices(
 ) -> tuple[SliceScore, ...]:
     """All slices of `record` by `columns` (and `group`), worst first: the clearly worse, then others, by the excess.
 
-    Numbers and dates are cut into fifths of the rows, missing values are a slice of their own, categories stand as they
+    Numbers and dates are cut into fifths of the rows, missing values are a slice of their own, categories are as they
     are (the fifty most frequent). A slice needs 20 rows, a hundredth of all, and five independent units, and so does
-    the rest. The intervals hold for all slices at once: each at 1 - 5 % / number of slices looked at (Bonferroni; Dunn,
+    the rest. The intervals hold for all slices at once: each at 1 - 5 % / number of slices checked (Bonferroni; Dunn,
     JASA 56, 1961), so finding one `clear` slice by mere chance has a probability of at most about one in twenty.
     """
-    import numpy as np
-
     losses = record[loss].to_numpy(dtype=np.float64)
     if not len(losses) or not np.isfinite(losses).all():
         return ()
     named = [c for c in dict.fromkeys([*columns, *([group] if group else [])]) if c in record]
-    looks = [
+    # Within one group there is one unit: a slice by the group itself is measured over its rows.
+    units_by_column = {c: resample_by_row(len(record)) if c == group else units for c in named}
+    slices = [
         (column, value, mask)
         for column in named
         for value, mask in _cut_column(record[column])
-        if _has_enough_rows(mask, resample_by_row(len(record)) if column == group else units)
+        if _has_enough_rows(mask, units_by_column[column])
     ]
-    level = 1 - (1 - INTERVAL_CONFIDENCE) / max(len(looks), 1)
-    rows = resample_by_row(len(record))
-    # Within one group there is one unit: a slice by the group itself is measured over its rows.
-    found = [
-        _compare(losses, column, value, mask, rows if column == group else units, level)
-        for column, value, mask in looks
-    ]
+    level = 1 - (1 - INTERVAL_CONFIDENCE) / max(len(slices), 1)
+    found = [_compare(losses, column, value, mask, units_by_column[column], level) for column, value, mask in slices]
     return tuple(sorted(found, key=lambda s: (not s.clear, -s.excess, s.column, s.value)))
 
 
 def _has_enough_rows(mask: NDArray[np.bool_], units: ResamplingUnits) -> bool:
-    import numpy as np
-
     least = max(MIN_SLICE_ROWS, MIN_SLICE_SHARE * len(mask))
     inside = int(mask.sum())
     if min(inside, len(mask) - inside) < least:
@@ -231,8 +190,6 @@ def _has_enough_rows(mask: NDArray[np.bool_], units: ResamplingUnits) -> bool:
 def _compare(
     losses: NDArray[np.float64], column: str, value: str, mask: NDArray[np.bool_], units: ResamplingUnits, level: float
 ) -> SliceScore:
-    import numpy as np
-
     inside = int(mask.sum())
     here, rest = float(losses[mask].mean()), float(losses[~mask].mean())
     influence = np.where(mask, (losses - here) / inside, -(losses - rest) / (len(losses) - inside))
@@ -246,14 +203,11 @@ def _compare(
 
 def _cut_column(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """(label, mask) of each part of a column, missing values as a part of their own."""
-    import numpy as np
-    import pandas as pd
-
     missing = column.isna().to_numpy()
     if missing.any():
         yield "missing", missing
-    ordered = pd.api.types.is_datetime64_any_dtype(column) or (
-        pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    ordered = types.is_datetime64_any_dtype(column) or (
+        types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
     )
     if not ordered or column.nunique() <= SLICE_BINS:
         for value in column.value_counts().index[:MAX_SLICE_VALUES]:
@@ -270,8 +224,6 @@ def _cut_column(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 
 
 def _label(value: Any) -> str:
-    import pandas as pd
-
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d}" if value == value.normalize() else f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, float):

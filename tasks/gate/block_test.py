@@ -10,20 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
 CodeArray = NDArray[np.int64]
 
 # With four degrees of freedom a 95 % bound is already 30 % wider than with many.
 MIN_BLOCKS = 5
-# Long blocks bridge dependence, and up to 14 of them may vary unequally at 95 % (see `paired`). Their thirds tell how
+# Long blocks bridge dependence, and up to 14 of them may vary unequally at 95 % (see `paired`). Their thirds show how
 # far neighbours hang together: finer ones miss slow movement under noise, coarser ones are too few to measure it.
 _TIME_BLOCKS, _FINE_TIME_BLOCKS = 10, 30
-# Small groups share a bin, or one large group would stand against many tiny ones.
+# Small groups share a bin, or one large group would weigh against many tiny ones.
 _GROUP_BLOCKS = 30
 # Equal rows share a key, hence a bin. More bins change nothing measurable.
 _ROW_BLOCKS = 100
-# Beyond this no test could tell a lasting gain from one long run; without an end, no model would ever beat a dummy on a
+# Beyond this no test separates a lasting gain from one long run; without an end, no model would ever beat a dummy on a
 # seasonal table. Together they widen a 95 % bound to about three times.
 _MAX_CORRELATION, _MIN_FREEDOM = 0.85, 3.0
 
@@ -53,7 +54,7 @@ class RowBlocks:
 
 @dataclass(frozen=True)
 class LowerBound:
-    """Mean of a difference and its lower confidence bound; shape (...) where `paired` was given (..., n)."""
+    """Mean of a difference and its lower confidence bound; shape (...) where bound_paired_difference() was given (..., n)."""
 
     mean: FloatArray
     low: FloatArray
@@ -94,17 +95,15 @@ def bound_paired_difference(difference: FloatArray, parts: tuple[RowBlocks, ...]
     The mean is the plain mean over rows. Its error is the delete-one-block jackknife: for equal blocks the t-statistic
     on block means of Ibragimov & Müller (J. Business & Economic Statistics 28, 2010; at 95 % valid for up to 14 blocks
     of unequal variance), with the degrees of freedom of as many equal blocks (Kish, Survey Sampling, 1965). Measured
-    wrong promotions asked for three more things:
+    wrong promotions required three more things:
     - time: neighbouring blocks are correlated when runs are long. The correlation of adjacent thirtieths, freed of its
-      small-sample bias (Marriott & Pope, Biometrika 41, 1954) and half a standard error up, says by how much an AR(1)
+      small-sample bias (Marriott & Pope, Biometrika 41, 1954) and half a standard error up, shows by how much an AR(1)
       process widens the error, and how many independent stretches are left as degrees of freedom.
-    - blocks of two kinds: their variances add, less what both count (Cameron, Gelbach & Miller, J. Business & Economic
+    - blocks of two types: their variances add, less what both count (Cameron, Gelbach & Miller, J. Business & Economic
       Statistics 29, 2011).
     - skewness towards disaster moves the quantile (first Edgeworth term, Johnson, J. American Statistical Association
       73, 1978); skewness the other way would tighten the bound, and is left out.
     """
-    from scipy.special import stdtrit
-
     n = difference.shape[-1]
     mean = np.asarray(difference.mean(axis=-1))
     centred = difference - mean[..., None]
@@ -147,7 +146,7 @@ def _dependence(stretches: FloatArray, count: int) -> tuple[FloatArray, FloatArr
 
 
 def mask_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which of (n,) values of any kind are missing."""
+    """Which of (n,) values of any type are missing."""
     if values.dtype.kind == "f":
         return np.asarray(np.isnan(values))
     if values.dtype.kind in "mM":
@@ -160,7 +159,7 @@ def mask_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _encode_values(values: NDArray[Any]) -> CodeArray:
-    """(n,) values of any kind as 0..k-1 in their order; what is missing is one value."""
+    """(n,) values of any type as 0..k-1 in their order; what is missing is one value."""
     if values.dtype.kind == "O":
         values = np.array(["" if a else f"={v}" for v, a in zip(values, mask_missing(values), strict=True)], dtype=str)
     return np.unique(values, return_inverse=True)[1].astype(np.int64)

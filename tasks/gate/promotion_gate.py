@@ -26,9 +26,9 @@ from windvane.tasks.gate.block_test import (
 
 ResolvedRule = Literal["superior", "not_worse"]
 
-MIN_JUDGED_ROWS = 30  # of a judgement, and of a slice: fewer say nothing about the tail of a loss
+MIN_JUDGED_ROWS = 30  # of a judgement, and of a slice: fewer do not measure the tail of a loss
 MIN_TIME_POINTS = 300  # in time: fewer could not show luck that lasts as long as they do
-# Ordered in time, fewer rows get their share of alpha only (n / 300 of it): runs that fill them cannot be told from a gain.
+# Ordered in time, fewer rows get their share of alpha only (n / 300 of it): runs that fill them look like a gain.
 # benchmarks/gate.py finds alpha held so at an autocorrelation of 0.9 and of 0.95 under noise; without, up to 20 % were wrong.
 _FULL_ALPHA_ROWS = 300
 _SLICE_BINS = 4  # a number with many values is sliced at its quartiles
@@ -68,7 +68,7 @@ class SliceVerdict:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """What the gate says, in words and numbers. Losses are means per row; difference = reference - challenger."""
+    """What the gate decided, in words and numbers. Losses are means per row; difference = reference - challenger."""
 
     accepted: bool
     reason: str
@@ -99,10 +99,10 @@ def resolve_gate_rule(
 
 
 def judge_challenger(evidence: GateEvidence, rule: ResolvedRule, confidence: float, margin: float) -> GateVerdict:
-    """Whether the challenger may serve. Pure: same arrays, same verdict, in whatever order the rows stand.
+    """Whether the challenger may serve. Pure: same arrays, same verdict, in whatever order the rows are.
 
     superior: the lower bound of the mean difference is above 0. not_worse: it is not below -margin times the champion's
-    mean loss. Without a champion the dummy baseline must be beaten, `superior` whatever `rule` says, and slices only
+    mean loss. Without a champion the dummy baseline must be beaten, `superior` whatever `rule` is, and slices only
     report: nothing serves yet that could be harmed. Too few rows or blocks is a refusal of its own, `too_few`.
     Raises WindvaneError for losses that are not finite or arrays that do not belong together.
     """
@@ -123,7 +123,7 @@ def judge_challenger(evidence: GateEvidence, rule: ResolvedRule, confidence: flo
     strict = raise_confidence(confidence, n, parts)
     slices = judge_slices(evidence, parts, confidence, margin)
     harmed = [s for s in slices if s.harmed and evidence.champion]
-    # On no row worse than allowed: then the bound, which doubts the size of the margin too, need not be asked.
+    # On no row worse than allowed: then the bound, which doubts the size of the margin too, is not needed.
     nowhere = rule == "not_worse" and bool((evidence.challenger <= (1 + margin) * evidence.reference).all())
     accepted = (nowhere or bool(passes_rule(bound.low, np.mean(evidence.reference), rule, margin))) and not harmed
     needs = f"{strict * 100:.4g} % bound {{}}; " + (
@@ -135,7 +135,7 @@ def judge_challenger(evidence: GateEvidence, rule: ResolvedRule, confidence: flo
 
 
 def raise_confidence(confidence: float, n: int, parts: tuple[RowBlocks, ...]) -> float:
-    """The confidence that n rows are judged at: higher than asked for where they are few and ordered in time."""
+    """The confidence that n rows are judged at: higher than set where they are few and ordered in time."""
     share = min(1.0, n / _FULL_ALPHA_ROWS) if parts[0].kind == "time" else 1.0
     return 1 - (1 - confidence) * share
 
@@ -149,9 +149,9 @@ def compare_losses(
     confidence: float,
     margin: float,
 ) -> LowerBound:
-    """Mean of reference - challenger losses, both (..., n), with the lower bound that the rule asks about.
+    """Mean of reference - challenger losses, both (..., n), with the lower bound that the rule tests.
 
-    not_worse asks whether a ratio of means stays below 1 + margin, and the margin is a share of a mean that is itself
+    not_worse tests whether a ratio of means stays below 1 + margin, and the margin is a share of a mean that is itself
     uncertain: so (1 + margin) * reference - challenger is tested (Fieller, J. Royal Statistical Society B 16, 1954).
     With the margin taken as a known number, wrong promotions were up to 13 % where 5 % were allowed.
     """
@@ -200,7 +200,7 @@ def judge_slices(
 
 
 def _select_slice_blocks(inside: NDArray[np.bool_], parts: tuple[RowBlocks, ...]) -> tuple[RowBlocks, ...]:
-    """The blocks within a slice that a test can stand on; none when it is too small."""
+    """The blocks within a slice that a test can rest on; none when it is too small."""
     own = [part.at(inside) for part in parts]
     if inside.sum() < MIN_JUDGED_ROWS or own[0].count < MIN_BLOCKS:
         return ()
@@ -233,7 +233,7 @@ def _check_evidence(evidence: GateEvidence) -> None:
         if bad:
             raise WindvaneError(
                 f"gate: {bad} of {n} losses of the {name} are not finite, so nothing is promoted. "
-                "Look at its predictions on the test rows"
+                "Inspect its predictions on the test rows"
             )
 
 

@@ -6,56 +6,51 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import polars as pl
 
 from windvane.tasks.ingest import row_keys, text_parsing
-from windvane.tasks.ingest.row_keys import WordLexicon
 from windvane.tasks.ingest.text_files import MISSING_WORDS
-
-if TYPE_CHECKING:
-    import polars as pl
 
 # 0001-01-01 and 10000-01-01, in days since 1970.
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_897
 
 
-def find_oversized_integers(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
-    """Whole numbers past int64: ids and hashes, of which floats would make many equal."""
-    import polars as pl
+@dataclass(frozen=True)
+class UnusualColumns:
+    """Columns of a file with types whose values do not fit the canonical type: whole numbers that `gaps` make floats,
+    `oversized` ones past int64 (ids and hashes, of which floats would make many equal), and dates outside the years 1
+    to 9999, where neither Python nor a cast to microseconds can follow.
+    """
 
-    names = [name for name, kind in schema.items() if kind in (pl.UInt64, pl.Int128)]
-    return _find_columns_where(
-        scan, {n: pl.col(n).cast(pl.Int64, strict=False).null_count() > pl.col(n).null_count() for n in names}
-    )
-
-
-def find_integers_with_gaps(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
-    """Whole numbers that must become floats, because some are missing."""
-    import polars as pl
-
-    return _find_columns_where(scan, {n: pl.col(n).null_count() > 0 for n, kind in schema.items() if kind.is_integer()})
+    gaps: set[str]
+    oversized: set[str]
+    out_of_range: set[str]
 
 
-def find_dates_out_of_range(scan: pl.LazyFrame, schema: pl.Schema) -> set[str]:
-    """Dates that lie outside the years 1 to 9999, where neither Python nor a cast to microseconds can follow."""
-    import polars as pl
-
-    wanted = {}
+def find_unusual_columns(scan: pl.LazyFrame, schema: pl.Schema) -> UnusualColumns:
+    """Check every value of whole numbers and dates, in one pass."""
+    found = UnusualColumns(set(), set(), set())
+    wanted: list[tuple[set[str], str, pl.Expr]] = []
     for name, kind in schema.items():
+        column = pl.col(name)
+        if kind.is_integer():
+            wanted.append((found.gaps, name, column.null_count() > 0))
+        if kind in (pl.UInt64, pl.Int128):
+            oversized = column.cast(pl.Int64, strict=False).null_count() > column.null_count()
+            wanted.append((found.oversized, name, oversized))
         unit = kind.time_unit if isinstance(kind, pl.Datetime) else None
-        day = {"ms": 86_400_000, "us": 86_400_000_000, "ns": None, None: 1}[unit]
-        if (kind == pl.Date or unit) and day:
-            counted = pl.col(name).to_physical().cast(pl.Int64)
-            wanted[name] = (counted.min() < _FIRST_DAY * day) | (counted.max() >= _LAST_DAY * day)
-    return _find_columns_where(scan, wanted)
-
-
-def _find_columns_where(scan: pl.LazyFrame, wanted: dict[str, Any]) -> set[str]:
-    """Names of the columns of which an expression of one value holds, in one pass."""
-    if not wanted:
-        return set()
-    found = scan.select(expression.alias(name) for name, expression in wanted.items()).collect(engine="streaming")
-    return {name for name, yes in found.row(0, named=True).items() if yes}
+        if kind == pl.Date or unit in ("ms", "us"):
+            day = {"ms": 86_400_000, "us": 86_400_000_000, None: 1}[unit]
+            count = column.to_physical().cast(pl.Int64)
+            outside = (count.min() < _FIRST_DAY * day) | (count.max() >= _LAST_DAY * day)
+            wanted.append((found.out_of_range, name, outside))
+    if wanted:
+        query = scan.select(expression.alias(str(i)) for i, (_, _, expression) in enumerate(wanted))
+        for (names, name, _), yes in zip(wanted, query.collect(engine="streaming").row(0), strict=True):
+            names.update({name} if yes else ())
+    return found
 
 
 # The rows whose cells decide what a column is meant to be...
@@ -68,9 +63,7 @@ _MOSTLY = 0.9
 _MIN_CODE_WORDS = 20
 # Invisible, and yet it makes another word of a word.
 _NUL = "\x00"
-# Different words of a batch that are few.
-_FEW_BATCH_WORDS = 1_000
-# Of words: nothing is asked of them.
+# Of words: any form is accepted.
 ANY_FORM = "any"
 
 CellKind = Literal["int", "float", "bool", "date", "text", "none"]
@@ -79,7 +72,7 @@ CellKind = Literal["int", "float", "bool", "date", "text", "none"]
 @dataclass(frozen=True)
 class ColumnMeaning:
     """What a column holds. "none": no value at all. `form` of dates that are written as words; of words, ANY where
-    nothing is asked of them.
+    nothing is required of them.
     """
 
     kind: CellKind
@@ -87,38 +80,31 @@ class ColumnMeaning:
 
 
 class MixedTypesError(Exception):
-    """A column that cannot be read: it is mostly `what`, or (marked) numbers that read as words. `odd` marks the
+    """A column that cannot be read: it is mostly `what`, or (marked) numbers that read as words. `odd` flags the
     values, by row, that are not.
     """
 
-    def __init__(self, what: str, odd: pl.Series, total: int, *, marked: bool = False) -> None:
+    def __init__(self, what: str, odd: pl.Series, total: int, *, formatted: bool = False) -> None:
         super().__init__(what)
-        self.what, self.odd, self.total, self.marked = what, odd, total, marked
+        self.what, self.odd, self.total, self.formatted = what, odd, total, formatted
 
 
 def strip_words(words: pl.Series) -> pl.Series:
     """Cells of a text file without blanks around them; None where there is no value."""
-    import polars as pl
-
     present = words.set(words.is_in(MISSING_WORDS), None)
     bare = present.str.strip_chars()
-    return bare.set(bare == "", None) if bool((bare == "").any()) else bare.cast(pl.String)
+    return bare.set(bare == "", None)
 
 
 def convert_blanks_to_missing(words: pl.Series) -> pl.Series:
     """Words of a file with types; None where there are only blanks: as in a text file, nothing is no value."""
-    blank = (words.str.strip_chars() == "").fill_null(False)
-    return words.set(blank, None) if blank.any() else words
+    return words.set(words.str.strip_chars() == "", None)
 
 
 def infer_from_type(kind: Any) -> ColumnMeaning | None:
     """The meaning of a column whose file declares its type; None: it holds words, or nothing that can be read."""
-    import polars as pl
-
-    if kind == pl.Null:
-        return ColumnMeaning("none")
-    if kind == pl.Boolean:
-        return ColumnMeaning("bool")
+    if kind in (pl.Null, pl.Boolean):
+        return ColumnMeaning("none" if kind == pl.Null else "bool")
     if kind.is_integer():
         return ColumnMeaning("int")
     if kind.is_numeric() or kind in (pl.Time, pl.Duration):
@@ -127,16 +113,16 @@ def infer_from_type(kind: Any) -> ColumnMeaning | None:
 
 
 def infer_from_words(words: pl.Series, *, typed: bool, whole: bool) -> ColumnMeaning | None:
-    """What a column of words means. `typed`: its file says which cells are numbers, so these are none.
+    """What a column of words means. `typed`: its file shows which cells are numbers, so these are none.
 
-    `whole`: these are all its values; otherwise its first, and None says that only the whole column can tell. Raises
+    `whole`: these are all its values; otherwise its first, and None means that only the whole column can show. Raises
     Slip (only then) when it is mostly one thing.
     """
     present = words.drop_nulls()
     if not len(present):
         return ColumnMeaning("none")
     head = words.head(HEAD_ROWS).drop_nulls()
-    # Codes and ids stay words, whatever stands below them.
+    # Codes and ids stay words, whatever comes below them.
     coded = not typed and len(head) > 0 and text_parsing.infer_number_kind(head) == "text"
     plain = None if typed or coded else _plain(present, gaps=len(present) < len(words))
     if plain is not None and plain.kind != "text":
@@ -196,75 +182,60 @@ def _refuse_numbers(words: pl.Series, present: pl.Series) -> None:
         if odd.any() and words.filter(odd).n_unique() <= _MIN_CODE_WORDS:
             raise MixedTypesError("numbers", odd, len(present))
         return
-    marked = ~plain & text_parsing.match_formatted_numbers(words)
-    if (plain | marked).sum() / len(present) >= _MOSTLY:
-        raise MixedTypesError("numbers", marked.fill_null(False), len(present), marked=True)
+    formatted = ~plain & text_parsing.match_formatted_numbers(words)
+    if (plain | formatted).sum() / len(present) >= _MOSTLY:
+        raise MixedTypesError("numbers", formatted.fill_null(False), len(present), formatted=True)
 
 
 def choose_canonical_type(meaning: ColumnMeaning) -> pl.DataType:
     """The canonical polars type of a column."""
-    import polars as pl
-
     types = {"int": pl.Int64(), "bool": pl.Boolean(), "text": pl.String(), "date": pl.Datetime("us")}
     return types.get(meaning.kind, pl.Float64())
 
 
 def choose_cell_kind(canonical: pl.DataType) -> CellKind:
     """The meaning of a canonical polars type."""
-    import polars as pl
-
     kinds: dict[Any, CellKind] = {pl.Int64: "int", pl.Boolean: "bool", pl.String: "text", pl.Float64: "float"}
     return kinds.get(canonical.base_type(), "date")
 
 
 def choose_reading_type(meaning: ColumnMeaning | None) -> pl.DataType:
     """The polars type in which a text file's cells are read: numbers and booleans as such, all else as words."""
-    import polars as pl
-
-    types = {"int": pl.Int64(), "bool": pl.Boolean(), "float": pl.Float64()}
-    return types.get(meaning.kind, pl.String()) if meaning else pl.String()
+    return choose_canonical_type(meaning) if meaning and meaning.kind in ("int", "bool", "float") else pl.String()
 
 
-def convert_cells(
-    cells: pl.Series, meaning: ColumnMeaning, *, text: bool, lexicon: WordLexicon
-) -> pl.Series | row_keys.EncodedWords:
-    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing; `lexicon`: that of the
-    column, from batch to batch. Raises polars' errors, or ValueError, where a cell does not fit.
+def convert_cells(cells: pl.Series, meaning: ColumnMeaning, *, text: bool) -> pl.Series:
+    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing. Raises polars' errors, or
+    ValueError, where a cell does not fit.
     """
-    import polars as pl
-
     kind = cells.dtype
     if kind in (pl.String, pl.Categorical, pl.Enum):
-        return _convert_words(cells.cast(pl.String), meaning, text, lexicon)
+        return _convert_words(cells.cast(pl.String), meaning, text)
     if meaning.kind == "none":
         return _empty_column(cells)
-    if meaning.kind == "text":
-        return row_keys.encode_words(cells.cast(pl.String))
     if meaning.kind == "float":
         return _without_nan(_number(cells))
     if meaning.kind == "date":
         if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
             cells = cells.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return cells.cast(pl.Datetime("us"))
-    return cells.cast(pl.Int64 if meaning.kind == "int" else pl.Boolean)
+    return cells.cast(choose_canonical_type(meaning))
 
 
-def _convert_words(
-    cells: pl.Series, meaning: ColumnMeaning, text: bool, lexicon: WordLexicon
-) -> pl.Series | row_keys.EncodedWords:
-    import polars as pl
-
+def _convert_words(cells: pl.Series, meaning: ColumnMeaning, text: bool) -> pl.Series:
     if meaning.kind == "text":
-        return lexicon.read(cells) or _encode_column_words(cells, text, meaning.form, lexicon)
+        return _clean_distinct_words(cells, text, meaning.form)
+    clean = strip_words if text else convert_blanks_to_missing
     if meaning.kind == "date":
-        read = text_parsing.parse_dates(cells, meaning.form or text_parsing.ISO_FORM)
+        form = meaning.form or text_parsing.ISO_FORM
+        read = text_parsing.parse_dates(cells, form)
         if read.null_count() > cells.null_count():
-            cells = strip_words(cells) if text else convert_blanks_to_missing(cells)
-            read = text_parsing.parse_dates(cells, meaning.form or text_parsing.ISO_FORM)
+            cells = clean(cells)
+            read = text_parsing.parse_dates(cells, form)
         if read.null_count() > cells.null_count():
             raise ValueError(f"column {cells.name!r} holds words that are no dates")
         return read
-    cells = strip_words(cells) if text else convert_blanks_to_missing(cells)
+    cells = clean(cells)
     if meaning.kind == "none":
         return _empty_column(cells)
     if meaning.kind == "bool":
@@ -272,51 +243,31 @@ def _convert_words(
     return cells.cast(pl.Int64) if meaning.kind == "int" else _without_nan(cells.cast(pl.Float64))
 
 
-def _encode_column_words(cells: pl.Series, text: bool, form: str | None, lexicon: WordLexicon) -> row_keys.EncodedWords:
-    """Words, in a text file without blanks around them: only the different ones are looked at. `lexicon` learns those
-    that stay as they are.
-    """
-    import polars as pl
-
-    found = row_keys.encode_words(cells)
-    if _plain_words(found.different):
-        lexicon.learn(found.different)
-        return found
-    if form != ANY_FORM and found.different.str.contains(_NUL, literal=True).any():
+def _clean_distinct_words(cells: pl.Series, text: bool, form: str | None) -> pl.Series:
+    """Words, in a text file without blanks around them: only the different ones are read."""
+    codes, different = row_keys.encode_words(cells)
+    if form != ANY_FORM and different.str.contains(_NUL, literal=True).any():
         raise ValueError(f"column {cells.name!r} holds NUL")
-    bare = strip_words(found.different) if text else convert_blanks_to_missing(found.different)
-    if bare.equals(found.different):
-        return found
-    values = bare.append(pl.Series([None], dtype=pl.String)).gather(found.codes)
-    return row_keys.EncodedWords(values.alias(cells.name), found.codes, bare)
-
-
-def _plain_words(different: pl.Series) -> bool:
-    """Whether these are few words that stay as they are: so few, Python sees in less time than polars takes to begin."""
-    if len(different) > _FEW_BATCH_WORDS:
-        return False
-    return all(word == word.strip() and word not in MISSING_WORDS and _NUL not in word for word in different.to_list())
+    bare = strip_words(different) if text else convert_blanks_to_missing(different)
+    if bare.equals(different):
+        return cells
+    return bare.append(pl.Series([None], dtype=pl.String)).gather(codes).alias(cells.name)
 
 
 def _empty_column(cells: pl.Series) -> pl.Series:
-    import polars as pl
-
     if cells.null_count() < len(cells):
         raise ValueError(f"column {cells.name!r} was thought to be empty")
     return pl.Series(cells.name, [None] * len(cells), pl.Float64)
 
 
 def _without_nan(floats: pl.Series) -> pl.Series:
-    """NaN is no value. A sum is NaN where one is among the numbers, and takes a fifth of the time of a look at each."""
+    """NaN is no value. A sum is NaN where one is among the numbers, and takes a fifth of the time of a check of each."""
     return floats.fill_nan(None) if math.isnan(floats.sum()) else floats
 
 
 def _number(cells: pl.Series) -> pl.Series:
-    import polars as pl
-
     kind = cells.dtype
-    if kind == pl.Time:
-        return cells.cast(pl.Int64).cast(pl.Float64) / 1e9
-    if isinstance(kind, pl.Duration):
-        return cells.cast(pl.Int64).cast(pl.Float64) / {"ms": 1e3, "us": 1e6, "ns": 1e9}[kind.time_unit]
+    if kind == pl.Time or isinstance(kind, pl.Duration):
+        unit = kind.time_unit if isinstance(kind, pl.Duration) else "ns"
+        return cells.cast(pl.Int64).cast(pl.Float64) / {"ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
     return cells.cast(pl.Float64)

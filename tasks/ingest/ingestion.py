@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
+
+import numpy as np
+import polars as pl
+from filelock import FileLock, Timeout
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError, join_messages
-from windvane.tasks.ingest import parquet_writer, readers, text_parsing
+from windvane.tasks.ingest import parquet_writer, readers, table_io, text_parsing
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings import project_params
 from windvane.tasks.sources import snapshot, table_files
 from windvane.tasks.validate import table_profile
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ class TableOrigin:
 
 
 def run_ingest(root: Path, chosen: project_params.Settings) -> None:
-    """Read data.source below `root` and write table.parquet. Raises InputError naming file, column, line,
-    remedy.
-    """
+    """Read data.source below `root` and write table.parquet. Raises InputError naming file, column, line, remedy."""
     with open_scratch_folder(root) as folder:
         table = folder / "table.parquet"
         write_table(root, chosen, table, folder)
@@ -61,8 +60,6 @@ def run_ingest(root: Path, chosen: project_params.Settings) -> None:
 @contextmanager
 def open_scratch_folder(root: Path) -> Iterator[Path]:
     """A folder for what must be written to be read in a stream, beside the data: a temporary folder may lie in memory."""
-    from filelock import FileLock
-
     folder = root / DATA_FOLDER / f".scratch-{uuid4().hex[:8]}"
     places = (folder.parent, folder.parent.parent)
     for place in places:
@@ -71,7 +68,7 @@ def open_scratch_folder(root: Path) -> Iterator[Path]:
     made = [place for place in places if not place.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
-    # Held first, and by the system: whoever is killed lets go.
+    # Held first, and by the system: a kill releases it.
     with FileLock(lock := folder.with_suffix(".lock")):
         folder.mkdir()
         try:
@@ -85,9 +82,7 @@ def open_scratch_folder(root: Path) -> Iterator[Path]:
 
 
 def _sweep(data: Path) -> None:
-    """Delete the scratch folders of processes that were killed: nobody holds their locks any more."""
-    from filelock import FileLock, Timeout
-
+    """Delete the scratch folders of processes that were killed: no process holds their locks any more."""
     for folder in data.glob(".scratch-*"):
         lock = folder.with_suffix(".lock")
         with suppress(Timeout), FileLock(lock, timeout=0):
@@ -101,46 +96,39 @@ def write_table(root: Path, chosen: project_params.Settings, target: Path, folde
 
     Rows without a label are kept: they are data too; tasks/split/data_split.py leaves them out. `folder`: for scratch files.
     """
-    with table_files.explain_read_errors(chosen.data.where):
-        _write(root, chosen, target, folder)
-
-
-def _write(root: Path, chosen: project_params.Settings, target: Path, folder: Path) -> None:
     problem = chosen.problem
-    opened = tuple(
-        readers.open_cells(path, folder, problem.ignore) for path in table_files.list_table_files(root, chosen.data)
-    )
-    name = str(opened[0].path) if len(opened) == 1 else chosen.data.where
-    _check_columns(opened, name, problem)
-    first = target if problem.time is None else folder / "unsorted.parquet"
-    joined = join_files(
-        opened, first, folder, problem.ignore, lambda names: table_profile.choose_key_columns(problem, names)
-    )
-    if joined.problems:
-        raise InputError(join_messages(joined.problems.values()))
-    if labelled := snapshot.count_labelled_rows(root):
-        _drop_fed_back_duplicates(first, labelled, folder)
-    if problem.time is None:
-        return
-    _check_time(TableOrigin(opened, joined.rows, name), first, problem.time)
-    if parquet_writer.is_sorted_by_time(first, problem.time):
-        first.replace(target)
-    else:
-        parquet_writer.sort_by_time(first, problem.time, target)
+    with table_files.explain_read_errors(chosen.data.where):
+        opened = tuple(
+            readers.open_cells(path, folder, problem.ignore) for path in table_files.list_table_files(root, chosen.data)
+        )
+        name = str(opened[0].path) if len(opened) == 1 else chosen.data.where
+        _check_columns(opened, name, problem)
+        first = target if problem.time is None else folder / "unsorted.parquet"
+        joined = join_files(
+            opened, first, folder, problem.ignore, lambda names: table_profile.choose_key_columns(problem, names)
+        )
+        if joined.problems:
+            raise InputError(join_messages(joined.problems.values()))
+        if labelled := snapshot.count_labelled_rows(root):
+            _drop_fed_back_duplicates(first, labelled, folder)
+        if problem.time is None:
+            return
+        _check_time(TableOrigin(opened, joined.rows, name), first, problem.time)
+        if parquet_writer.is_sorted_by_time(first, problem.time):
+            first.replace(target)
+        else:
+            parquet_writer.sort_by_time(first, problem.time, target)
 
 
 def _drop_fed_back_duplicates(table: Path, labelled: int, folder: Path) -> None:
     """Leave out rows that came back from production, the last `labelled`, where the source has a row of the same key."""
-    import numpy as np
-    import polars as pl
-
-    keys = io.scan_parquet(table).select(io.ROW_KEY).collect()[io.ROW_KEY]
+    keys = table_io.scan_parquet(table).select(table_io.ROW_KEY).collect()[table_io.ROW_KEY]
     kept = np.ones(len(keys), dtype=bool)
     kept[-labelled:] = ~keys[-labelled:].is_in(keys[:-labelled].implode()).to_numpy()
     if kept.all():
         return
-    scan = pl.concat([io.scan_parquet(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
-    io.sink_parquet(scan.filter(pl.col("_kept")).drop("_kept"), folder / "kept.parquet")
+    scan = pl.concat([table_io.scan_parquet(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
+    table_io.sink_parquet(scan.filter(pl.col("_kept")).drop("_kept"), folder / "kept.parquet")
     (folder / "kept.parquet").replace(table)
 
 
@@ -148,9 +136,8 @@ def _check_columns(opened: tuple[FileCells, ...], name: str, problem: project_pa
     names = tuple(dict.fromkeys(name for file in opened for name in file.names))
     if len(names) == 1:
         raise InputError(
-            f"{name}: has one column, {names[0]!r}: nothing to predict {problem.target!r} from. Export the "
-            "other columns too; "
-            f"cells are parted by ',', ';', a tab or '|'"
+            f"{name}: has one column, {names[0]!r}: nothing to predict {problem.target!r} from. Export the other columns too; "
+            "cells are parted by ',', ';', a tab or '|'"
         )
     table_profile.require_columns(table_profile.list_named_columns(problem), names, name)
 
@@ -165,28 +152,26 @@ def join_files(
     """Write all readable columns of the files, row after row in their order, in canonical types."""
     if len(opened) == 1:
         problems = parquet_writer.convert_file(opened[0], target, folder, ignore, keyed)
-        return JoinedFiles(problems, (io.count_parquet_rows(target),))
+        return JoinedFiles(problems, (table_io.count_parquet_rows(target),))
     problems = {}
     parts = tuple(folder / f"part-{number}.parquet" for number in range(len(opened)))
     for file, part in zip(opened, parts, strict=True):
         problems |= parquet_writer.convert_file(file, part, folder, ignore, None)
     if not problems:
         parquet_writer.concatenate_tables(tuple(file.path for file in opened), parts, target, keyed)
-    return JoinedFiles(problems, tuple(io.count_parquet_rows(part) for part in parts))
+    return JoinedFiles(problems, tuple(table_io.count_parquet_rows(part) for part in parts))
 
 
 def _check_time(origin: TableOrigin, table: Path, name: str) -> None:
     """Time is a date or a number, and every row has one."""
-    import polars as pl
-
-    scan = io.scan_parquet(table).select(name)
+    scan = table_io.scan_parquet(table).select(name)
     kind = scan.collect_schema()[name]
-    if not (kind.is_temporal() or kind.is_numeric()) or io.count_missing(table)[name] == io.count_parquet_rows(table):
+    missing = table_io.count_missing(table)[name]
+    if not (kind.is_temporal() or kind.is_numeric()) or missing == table_io.count_parquet_rows(table):
         raise InputError(
             f"problem.time: {origin.name}: column {name!r} {_no_time(origin, scan, kind)}. Write dates as 2024-12-31 or "
             "2024-12-31 23:59:00"
         )
-    missing = io.count_missing(table)[name]
     if missing:
         where = origin.where(scan.select(pl.col(name).is_null().arg_max()).collect().item())
         raise InputError(
@@ -195,14 +180,11 @@ def _check_time(origin: TableOrigin, table: Path, name: str) -> None:
         )
     if kind.is_float() and scan.select(pl.col(name).is_infinite().any()).collect().item():
         raise InputError(
-            f"problem.time: {origin.name}: column {name!r} holds infinite values. Mend them, or name another time "
-            "column"
+            f"problem.time: {origin.name}: column {name!r} holds infinite values. Fix them, or name another time column"
         )
 
 
 def _no_time(origin: TableOrigin, scan: pl.LazyFrame, kind: Any) -> str:
-    import polars as pl
-
     values = scan.collect().to_series()
     if kind != pl.String or values.null_count() == len(values):
         return "holds no dates"
@@ -210,5 +192,5 @@ def _no_time(origin: TableOrigin, scan: pl.LazyFrame, kind: Any) -> str:
     assert row is not None
     first = f"{values[row]!r} on {origin.where(row)}"
     if len(text_parsing.find_date_forms(values.drop_nulls().head(1000))) > 1:
-        return f"does not say which of day and month comes first: {first}"
+        return f"does not show which of day and month comes first: {first}"
     return f"holds words that are no dates, such as {first}"

@@ -4,23 +4,21 @@ concatenated and sorted by time.
 
 from __future__ import annotations
 
-import gc
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from windvane.tasks import io
+import polars as pl
+import pyarrow.parquet as pq
+
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import column_types, row_keys, text_files, text_parsing
+from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, text_parsing
 from windvane.tasks.ingest.column_types import ColumnMeaning, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
-from windvane.tasks.ingest.row_keys import WordLexicon
-from windvane.tasks.ingest.text_files import MixedColumn, describe_mixed_column
-
-if TYPE_CHECKING:
-    import polars as pl
+from windvane.tasks.ingest.text_files import describe_mixed_column
 
 # From here on there are no int64.
 _INT64_LIMIT = 2.0**63
@@ -28,7 +26,7 @@ _INT64_LIMIT = 2.0**63
 # From the names of the readable columns to those whose values make a row's key; None: no key is wanted.
 KeyColumnsChoice = Callable[[tuple[str, ...]], tuple[str, ...]] | None
 
-# What polars says when a file ends before its end was due: an error without a number.
+# Polars' message when a file ends before its end was due: an error without a number.
 _FILE_SHRUNK = "failed to fill whole buffer"
 
 
@@ -36,7 +34,7 @@ _FILE_SHRUNK = "failed to fill whole buffer"
 class ReadingPlan:
     """How to read a file: its cells, what each readable column means, and what is wrong with the others.
 
-    `text`: its words have blanks around them that mean nothing. `missing`: whether words such as NA stand in the
+    `text`: its words have blanks around them that mean nothing. `missing`: whether words such as NA are in the
     first rows, and are to be looked for among the numbers.
     """
 
@@ -55,29 +53,22 @@ def convert_file(
     A column in `ignore` that mixes types is kept as words; one that no table can hold is left out. Raises InputError
     where the file as a whole cannot be read.
     """
-    import polars as pl
-
     reading = _plan_from_first_rows(file, ignore)
-    with ThreadPoolExecutor(1) as beside:
-        zeros = (
-            beside.submit(text_parsing.may_hold_codes, file.plain, file.dialect) if reading and file.dialect else None
-        )
+    with ThreadPoolExecutor(1) as beside:  # after it, a CSV would take a fifth longer on two cores
+        coded = beside.submit(text_parsing.may_hold_codes, file.plain, file.dialect) if file.dialect else None
         while reading is not None:
             try:
                 write_columns(reading, target, keyed)
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
                 break  # a cell below does not fit
-            counts = io.count_missing(target)  # whole numbers with a gap further down are floats
+            counts = table_io.count_missing(target)  # whole numbers with a gap further down are floats
             gaps = [name for name, meaning in reading.meanings.items() if meaning.kind == "int" and counts[name]]
-            if gaps:
-                floats = dict.fromkeys(gaps, ColumnMeaning("float"))
-                reading = _read_typed_numbers(file, replace(reading, meanings={**reading.meanings, **floats}))
-            elif _has_no_short_lines(file, target) and not (
-                zeros and _may_hold_codes(file, reading, target, zeros.result())
-            ):
-                return reading.problems
-            else:
+            if not gaps:
+                if _has_no_short_lines(file, target) and not _may_hold_codes(file, reading, target, coded):
+                    return reading.problems
                 break
+            floats = dict.fromkeys(gaps, ColumnMeaning("float"))
+            reading = _read_typed_numbers(file, replace(reading, meanings={**reading.meanings, **floats}))
     reading = _plan_from_whole_columns(file, scratch, ignore)
     try:
         write_columns(reading, target, keyed)
@@ -88,44 +79,34 @@ def convert_file(
 
 def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -> None:
     """Stream the cells into canonical columns. Raises polars' errors, or ValueError, where one does not fit."""
-    import polars as pl
-
     names = tuple(reading.meanings)
     # An id that cannot be read is refused, once all that is wrong is known.
     key = tuple(name for name in keyed(names) if name in reading.meanings) if keyed else ()
     schema = {name: column_types.choose_canonical_type(meaning) for name, meaning in reading.meanings.items()}
     if keyed:
-        schema[io.ROW_KEY] = pl.Int64()
-
-    known = {name: WordLexicon() for name in names}
+        schema[table_io.ROW_KEY] = pl.Int64()
 
     def canonically(batch: pl.DataFrame) -> pl.DataFrame:
-        cells = {
-            name: column_types.convert_cells(batch[name], meaning, text=reading.text, lexicon=known[name])
-            for name, meaning in reading.meanings.items()
-        }
-        columns = [cell.values if isinstance(cell, row_keys.EncodedWords) else cell for cell in cells.values()]
-        if keyed:
-            row = row_keys.combine_columns([cells[name] for name in sorted(key)], len(batch))
-            columns.append(pl.Series(io.ROW_KEY, row))
-        return pl.DataFrame(columns)
+        frame = pl.DataFrame(
+            [
+                column_types.convert_cells(batch[name], meaning, text=reading.text)
+                for name, meaning in reading.meanings.items()
+            ]
+        )
+        return frame.with_columns(pl.Series(table_io.ROW_KEY, row_keys.hash_rows(frame, key))) if keyed else frame
 
-    # All that was imported before is looked through at each collection of garbage, and a batch makes many small objects.
-    gc.freeze()
     try:
-        io.sink_parquet(reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target)
+        table_io.sink_parquet(
+            reading.scan.select(names).map_batches(canonically, schema=schema, streamable=True), target
+        )
     except OSError as e:
-        if _FILE_SHRUNK in str(e):  # whoever asked looks at the file again, and says what is wrong with it now
+        if _FILE_SHRUNK in str(e):  # the caller reads the file again, and reports what is wrong with it now
             raise pl.exceptions.ComputeError("the file became shorter while it was read") from None
         raise
-    finally:
-        gc.unfreeze()
 
 
 def _plan_from_first_rows(file: FileCells, ignore: tuple[str, ...]) -> ReadingPlan | None:
-    """What the first rows say; None where they cannot."""
-    import polars as pl
-
+    """What the first rows show; None where they cannot."""
     try:
         head = file.scan.head(column_types.HEAD_ROWS).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
@@ -147,14 +128,12 @@ def _read_typed_numbers(file: FileCells, reading: ReadingPlan) -> ReadingPlan:
 
 
 def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, ...]) -> ReadingPlan:
-    """What whole columns say, one of them in memory at a time."""
-    import polars as pl
-
+    """What whole columns show, one of them in memory at a time."""
     scan = file.scan
     if file.dialect is not None:
         text = scratch / f"{len(list(scratch.iterdir()))}.text"
         text_files.rewrite_as_parquet(file.plain, file.dialect, text, file.path)
-        scan = io.scan_parquet(text)
+        scan = table_io.scan_parquet(text)
     try:
         reading = _find_meanings(file, scan, lambda name: scan.select(name).collect().to_series(), ignore, whole=True)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as e:
@@ -164,41 +143,36 @@ def _plan_from_whole_columns(file: FileCells, scratch: Path, ignore: tuple[str, 
 
 
 def _find_meanings(
-    file: FileCells, scan: pl.LazyFrame, look: Callable[[str], pl.Series], ignore: tuple[str, ...], *, whole: bool
+    file: FileCells, scan: pl.LazyFrame, read: Callable[[str], pl.Series], ignore: tuple[str, ...], *, whole: bool
 ) -> ReadingPlan | None:
-    """Meanings of all columns from the values that `look` gives; None if one of them cannot be told from these."""
+    """Meanings of all columns from the values that `read` gives; None if one of them is unknown from these."""
     schema = scan.collect_schema()
-    wide, huge = (
-        (column_types.find_integers_with_gaps(scan, schema), column_types.find_oversized_integers(scan, schema))
-        if file.typed
-        else (set(), set())
-    )
-    never = column_types.find_dates_out_of_range(scan, schema) if file.typed else set()
+    unusual = column_types.find_unusual_columns(scan, schema if file.typed else pl.Schema())
     meanings: dict[str, ColumnMeaning] = {}
     problems: dict[str, str] = {}
     for name in file.names:
         try:
             meaning = _apply_declared_type(file, name, schema[name])
-            if name in never:
+            if name in unusual.out_of_range:
                 raise InputError(
                     f"{file.path}: column {name!r} holds times beyond the years 1 to 9999: perhaps they are counted in "
-                    f"another unit than declared. Mend them, or add {name!r} to problem.ignore"
+                    f"another unit than declared. Fix them, or add {name!r} to problem.ignore"
                 )
             if meaning is None:
-                meaning = _find_meaning_of_text(file, name, look(name), name in ignore, whole)
+                meaning = _find_meaning_of_text(file, name, read(name), name in ignore, whole)
         except InputError as e:
             if name not in ignore:
                 problems[name] = str(e)
             continue
         if meaning is None:
             return None
-        meanings[name] = ColumnMeaning("text") if name in huge else ColumnMeaning("float") if name in wide else meaning
+        if name in unusual.oversized or name in unusual.gaps:
+            meaning = ColumnMeaning("text" if name in unusual.oversized else "float")
+        meanings[name] = meaning
     return ReadingPlan(scan, meanings, problems, text=not file.typed)
 
 
 def _apply_declared_type(file: FileCells, name: str, kind: Any) -> ColumnMeaning | None:
-    import polars as pl
-
     if name.startswith("_"):
         raise InputError(
             f"{file.path}: column {name!r}: names that start with '_' are Windvane's own. Rename it, or add it to "
@@ -216,11 +190,8 @@ def _apply_declared_type(file: FileCells, name: str, kind: Any) -> ColumnMeaning
 def _find_meaning_of_text(
     file: FileCells, name: str, words: pl.Series, ignored: bool, whole: bool
 ) -> ColumnMeaning | None:
-    import polars as pl
-
-    words = (
-        column_types.convert_blanks_to_missing(words.cast(pl.String)) if file.typed else column_types.strip_words(words)
-    )
+    clean = column_types.convert_blanks_to_missing if file.typed else column_types.strip_words
+    words = clean(words.cast(pl.String))
     try:
         return column_types.infer_from_words(words, typed=file.typed, whole=whole)
     except MixedTypesError as slip:
@@ -229,12 +200,10 @@ def _find_meaning_of_text(
         row = slip.odd.arg_max()
         assert row is not None
         first, where = repr(words[row]), file.where(row)
-        if not slip.marked:
-            raise InputError(
-                describe_mixed_column(
-                    file.path, name, MixedColumn(slip.what, int(slip.odd.sum()), slip.total, first, where)
-                )
-            ) from None
+        if not slip.formatted:
+            odd = int(slip.odd.sum())
+            message = describe_mixed_column(file.path, name, slip.what, odd, slip.total, f"{first} on {where}")
+            raise InputError(message) from None
         raise InputError(
             f"{file.path}: column {name!r} holds numbers that read as words, such as {first} on {where}. "
             f"Write 1234.5: no thousands marks, no decimal comma, no % or currency; or add {name!r} to problem.ignore"
@@ -243,19 +212,21 @@ def _find_meaning_of_text(
 
 def _has_no_short_lines(file: FileCells, target: Path) -> bool:
     """Whether polars can have filled up no short line: these would leave gaps in the last column."""
-    if file.dialect is None or io.count_missing(target).get(file.names[-1], 1) == 0:
+    if file.dialect is None or table_io.count_missing(target).get(file.names[-1], 1) == 0:
         return True
-    return text_files.has_even_rows(file.plain, file.dialect, io.count_parquet_rows(target))
+    return text_files.has_even_rows(file.plain, file.dialect, table_io.count_parquet_rows(target))
 
 
-def _may_hold_codes(file: FileCells, reading: ReadingPlan, target: Path, zeros: bool) -> bool:
-    """Whether among the numbers may stand codes, which are words. `zeros`: some cell begins with one that means something."""
-    assert file.dialect is not None
-    ends = io.read_column_ends(target)
+def _may_hold_codes(file: FileCells, reading: ReadingPlan, target: Path, coded: Future[bool] | None) -> bool:
+    """Whether among the numbers of a text file may be codes, which are words. `coded`: whether any cell may be one."""
+    if file.dialect is None or coded is None:
+        return False
+    ends = table_io.read_column_ends(target)
     numbers = tuple(name for name, meaning in reading.meanings.items() if meaning.kind in ("int", "float"))
     # Whole numbers past int64, where there are gaps, were read as floats.
-    far = any(ends[n].high is not None and max(-ends[n].low, ends[n].high) >= _INT64_LIMIT for n in numbers)
-    return far or (zeros and bool(text_parsing.find_code_columns(file.plain, file.dialect, numbers)))
+    if any(ends[n].high is not None and max(-ends[n].low, ends[n].high) >= _INT64_LIMIT for n in numbers):
+        return True
+    return coded.result() and bool(text_parsing.find_code_columns(file.plain, file.dialect, numbers))
 
 
 def concatenate_tables(files: tuple[Path, ...], parts: tuple[Path, ...], target: Path, keyed: KeyColumnsChoice) -> None:
@@ -264,34 +235,34 @@ def concatenate_tables(files: tuple[Path, ...], parts: tuple[Path, ...], target:
     A column that one file lacks is missing there; whole numbers and floats become floats. Raises InputError where a
     column is of another type in another file.
     """
-    import polars as pl
-
-    scans = [io.scan_parquet(part) for part in parts]
-    types: dict[str, Any] = {}
+    scans = [table_io.scan_parquet(part) for part in parts]
+    schemas = [scan.collect_schema() for scan in scans]
+    gaps = [table_io.count_missing(part) for part in parts]
+    filled = [  # the columns in which a part has values
+        {name for name in schema if missing[name] < table_io.count_parquet_rows(part)}
+        for schema, missing, part in zip(schemas, gaps, parts, strict=True)
+    ]
+    types: dict[str, Any] = dict.fromkeys(name for schema in schemas for name in schema)
     seen: dict[str, Path] = {}
-    for file, part, scan in zip(files, parts, scans, strict=True):
-        gaps, rows = io.count_missing(part), io.count_parquet_rows(part)
-        for name, kind in scan.collect_schema().items():
-            if gaps[name] == rows:
-                continue
-            if name in types and types[name] != kind and not (kind.is_numeric() and types[name].is_numeric()):
+    for file, schema, names in zip(files, schemas, filled, strict=True):
+        for name in (name for name in schema if name in names):
+            kind, before = schema[name], types[name]
+            if before is not None and before != kind and not (kind.is_numeric() and before.is_numeric()):
                 raise InputError(
-                    f"{file}: column {name!r} mixes types: {_name_type(kind)} here, {_name_type(types[name])} in {seen[name]}. "
-                    f"Mend it in one of these files, or add {name!r} to problem.ignore"
+                    f"{file}: column {name!r} mixes types: {_name_type(kind)} here, {_name_type(before)} in {seen[name]}. "
+                    f"Fix it in one of these files, or add {name!r} to problem.ignore"
                 )
-            types[name] = kind if name not in types or types[name] == kind else pl.Float64()
+            types[name] = kind if before in (None, kind) else pl.Float64()
             seen.setdefault(name, file)
-    names = tuple(dict.fromkeys(name for scan in scans for name in scan.collect_schema()))
-    whole = [n for n in names if types.get(n) == pl.Int64 and any(io.count_missing(p).get(n, 1) for p in parts)]
-    types = {name: pl.Float64() if name in whole else types.get(name, pl.Float64()) for name in names}
+    for name, kind in types.items():
+        if kind is None or (kind == pl.Int64 and any(missing.get(name, 1) for missing in gaps)):
+            types[name] = pl.Float64()
     aligned = [
         scan.select(
-            pl.col(n).cast(kind) if n in scan.collect_schema() and (io.count_missing(part)[n] < io.count_parquet_rows(part))
-            else pl.lit(None, kind).alias(n)
-            for n, kind in types.items()
+            pl.col(name).cast(kind) if name in names else pl.lit(None, kind).alias(name) for name, kind in types.items()
         )
-        for part, scan in zip(parts, scans, strict=True)
-    ]  # fmt: skip
+        for scan, names in zip(scans, filled, strict=True)
+    ]
     meanings = {name: ColumnMeaning(column_types.choose_cell_kind(kind)) for name, kind in types.items()}
     write_columns(ReadingPlan(pl.concat(aligned), meanings, {}), target, keyed)
 
@@ -308,43 +279,25 @@ SORT_CHUNK_ROWS = 1_000_000
 
 def is_sorted_by_time(table: Path, time: str) -> bool:
     """Whether each row's time is that of the row before it, or later."""
-    import polars as pl
-
-    falls = (pl.col(time).diff().cast(pl.Int64) if _scan_times(table, time) else pl.col(time).diff()) < 0
-    return not io.scan_parquet(table).select(falls.any()).collect(engine="streaming").item()
-
-
-def _scan_times(table: Path, time: str) -> bool:
-
-    return io.scan_parquet(table).collect_schema()[time].is_temporal()
+    falls = pl.col(time).to_physical().diff() < 0
+    return not table_io.scan_parquet(table).select(falls.any()).collect(engine="streaming").item()
 
 
 def sort_by_time(table: Path, time: str, target: Path) -> None:
     """Write the rows of `table` to `target` by `time`; rows of one time keep their order. No time may be missing.
 
-    By ranges of time with about CHUNK rows each, so that one range at a time is in memory (a single time with more
-    rows than that is one range). The table is read once per range.
+    By ranges of time with about SORT_CHUNK_ROWS rows each, so that one range at a time is in memory (a single time with
+    more rows than that is one range). The table is read once per range.
     """
-    import numpy as np
-    import polars as pl
-    import pyarrow.parquet as pq
-
-    scan = io.scan_parquet(table)
-    times = scan.select(time).collect().to_series().sort()
-    starts = np.unique(times.to_physical().gather_every(SORT_CHUNK_ROWS).to_numpy())
-    schema = None
-    writer = None
+    scan = table_io.scan_parquet(table)
+    times = scan.select(pl.col(time).to_physical()).collect().to_series().sort()
+    starts = times.gather_every(SORT_CHUNK_ROWS).unique(maintain_order=True).to_list()
     physical = pl.col(time).to_physical()
-    try:
-        for i, start in enumerate(starts):
-            within = physical >= start
-            if i + 1 < len(starts):
-                within &= physical < starts[i + 1]
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for start, end in zip(starts, [*starts[1:], None], strict=True):
+            within = physical >= start if end is None else (physical >= start) & (physical < end)
             part = scan.filter(within).collect(engine="streaming").sort(time, maintain_order=True).to_arrow()
             if writer is None:
-                schema = part.schema
-                writer = pq.ParquetWriter(target, schema, compression="lz4")
-            writer.write_table(part, row_group_size=io.ROW_GROUP_ROWS)
-    finally:
-        if writer is not None:
-            writer.close()
+                writer = stack.enter_context(pq.ParquetWriter(target, part.schema, compression="lz4"))
+            writer.write_table(part, row_group_size=table_io.ROW_GROUP_ROWS)

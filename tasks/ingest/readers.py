@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import re
 import shutil
+import zoneinfo
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from windvane.tasks import io
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as at
+
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import text_files
+from windvane.tasks.ingest import table_io, text_files
 from windvane.tasks.ingest.text_files import CsvDialect
 from windvane.tasks.sources import table_files
-
-if TYPE_CHECKING:
-    import polars as pl
-    import pyarrow as pa
 
 # A field of type i32 that follows the one before it, in Thrift's compact protocol.
 _NEXT_INT = 0x15
@@ -27,8 +27,6 @@ _NEXT_INT = 0x15
 
 def verify_parquet_checksums(path: Path) -> None:
     """Read the whole file where its pages carry checksums, as Spark writes them. Raises pyarrow's errors, OSError."""
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         if not _has_checksums(file, path):
             return
@@ -65,7 +63,7 @@ class FileCells:
     """A file's cells: `scan` has distinct names and at least one row.
 
     `path`: as people know it; `plain`: where it lies unpacked. With a `dialect` the file is text, and nothing in it
-    says which cells are numbers.
+    names which cells are numbers.
     """
 
     path: Path
@@ -76,7 +74,7 @@ class FileCells:
 
     @property
     def typed(self) -> bool:
-        """Whether the file says which cells are numbers."""
+        """Whether the file names which cells are numbers."""
         return self.dialect is None
 
     def where(self, row: int) -> str:
@@ -106,24 +104,18 @@ def open_cells(path: Path, scratch: Path, ignore: tuple[str, ...] = ()) -> FileC
 
 
 def _delimited(path: Path, plain: Path) -> FileCells:
-    import polars as pl
-
     how = text_files.detect_dialect(plain, path)
     _check_names(path, how.names)
     scan = text_files.scan_csv(plain, how, (pl.String,) * len(how.names), missing=False)
     try:
         rows = scan.head(1).collect().height
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        rows = 1  # the careful reader will say what is wrong
+        rows = 1  # the careful reader reports what is wrong
     _check_rows(path, rows)
     return FileCells(path, plain, how.names, scan, how)
 
 
 def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
-    import polars as pl
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         with pq.ParquetFile(plain) as file:
             _check_types(path, file.schema_arrow)
@@ -136,7 +128,7 @@ def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
         verify_parquet_checksums(plain)
         if offsets:
             plain = _in_utc(plain, offsets, scratch)
-        scan = io.scan_parquet(plain).select(names)
+        scan = table_io.scan_parquet(plain).select(names)
         scan.collect_schema()
     except (FileNotFoundError, PermissionError):
         raise
@@ -147,10 +139,6 @@ def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
 
 def _check_types(path: Path, schema: pa.Schema) -> None:
     """What polars gives up on, and with it on the whole file, is named first."""
-    import zoneinfo
-
-    import pyarrow.types as at
-
     for field in schema:
         zone = field.type.tz if at.is_timestamp(field.type) else None
         if zone is not None and not re.fullmatch(_OFFSET, zone) and zone not in zoneinfo.available_timezones():
@@ -167,16 +155,11 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
 
 def _odd_offset(kind: pa.DataType) -> bool:
     """Whether times are so many hours and minutes from UTC: polars knows whole hours only."""
-    import pyarrow.types as at
-
     return at.is_timestamp(kind) and kind.tz is not None and re.fullmatch(_ODD_OFFSET, kind.tz) is not None
 
 
 def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
     """The same instants under the name UTC, in a file of their own."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     target = scratch / f"{len(list(scratch.iterdir()))}.utc"
     with pq.ParquetFile(plain) as file:
         fields = [
@@ -185,21 +168,19 @@ def _in_utc(plain: Path, names: list[str], scratch: Path) -> Path:
         ]
         schema = pa.schema(fields)
         with pq.ParquetWriter(target, schema, compression="lz4") as writer:
-            for batch in file.iter_batches(io.ROW_GROUP_ROWS // 4):
+            for batch in file.iter_batches(table_io.ROW_GROUP_ROWS // 4):
                 writer.write_batch(batch.cast(schema))
     return target
 
 
 def build_damaged_file_error(path: Path, error: Exception) -> InputError:
-    """What to say of a Parquet file that cannot be read to its end."""
-    reason = str(error).split(". ")[0].split("\n")[0].strip()[:200]
-    reason = "".join(letter if letter.isprintable() else "?" for letter in reason)
+    """The message about a Parquet file that cannot be read to its end."""
+    first = str(error).split(". ")[0].split("\n")[0].strip()[:200]
+    reason = "".join(letter if letter.isprintable() else "?" for letter in first)
     return InputError(f"{path}: is damaged, or no Parquet file ({reason}). Export or copy it again")
 
 
 def _unpacked(path: Path, scratch: Path) -> Path:
-    import pyarrow as pa
-
     target = scratch / f"{len(list(scratch.iterdir()))}.unpacked"
     kind = {".gz": "gzip", ".zst": "zstd"}[path.suffix.lower()]
     try:
@@ -222,12 +203,12 @@ def _check_rows(path: Path, rows: int) -> None:
 
 
 def _check_names(path: Path, names: tuple[str, ...]) -> None:
-    """Each column can be told from the others by its name, also by people, and the name means nothing but itself."""
+    """Each column can be distinguished from the others by its name, also by people, and the name means nothing but itself."""
     bare = [name.strip() for name in names]
     twice = sorted({name for name in bare if bare.count(name) > 1} - {""})
     if twice:
         raise InputError(
-            f"{path}: column {twice[0]!r} stands {bare.count(twice[0])} times. Give each column a name of its own"
+            f"{path}: column {twice[0]!r} appears {bare.count(twice[0])} times. Give each column a name of its own"
         )
     for number, name in enumerate(names, 1):
         if not name.strip():
@@ -264,7 +245,7 @@ _JSON = re.compile(rb'\s*(\[\s*)?\{\s*"[^"]*"\s*:')
 
 
 def check_file_signature(path: Path, called: Path, ending: str) -> None:
-    """Raise InputError where the file is not what its `ending` (".csv", ".parquet", ...) says, or is text that is not
+    """Raise InputError where the file is not what its `ending` (".csv", ".parquet", ...) means, or is text that is not
     UTF-8 for a reason that its first bytes show. `called`: the file's name for people.
     """
     with path.open("rb") as f:
@@ -272,7 +253,7 @@ def check_file_signature(path: Path, called: Path, ending: str) -> None:
     parquet = ending == ".parquet"
     for magic, what, remedy in (*_KNOWN_SIGNATURES, *(() if parquet else (_PARQUET,))):
         if head.startswith(magic):
-            raise InputError(f"{called}: is {what}, whatever its name says. {remedy}")
+            raise InputError(f"{called}: is {what}, despite its name. {remedy}")
     text = head.removeprefix(b"\xef\xbb\xbf")
     for form, name in ((_HTML, "HTML"), (_XML, "XML")):
         if form.match(text):
@@ -280,26 +261,22 @@ def check_file_signature(path: Path, called: Path, ending: str) -> None:
     if parquet:
         return
     if ending in (".csv", ".tsv") and _JSON.match(text):
-        raise InputError(f"{called}: is JSON, whatever its name says. Rename it to end in .jsonl, one row a line")
+        raise InputError(f"{called}: is JSON, despite its name. Rename it to end in .jsonl, one row a line")
     _check_width(called, head)
 
 
 def _check_width(called: Path, head: bytes) -> None:
     """Text of two or four bytes a letter is full of NULs; in UTF-8 a NUL is a fault."""
-    wide = _is_wide_text(head)
+    wide = None
+    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        wide = "UTF-32"
+    # In a table most characters are ASCII: where they take two bytes, one of each two is NUL.
+    elif head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
+        wide = "UTF-16"
     if wide is not None:
         raise InputError(
             f"{called}: line 1: is not UTF-8 text; it looks like {wide}. Save it as UTF-8: iconv -f {wide} -t UTF-8"
         )
     if b"\x00" in head:
         line = head.count(b"\n", 0, head.index(b"\x00")) + 1
-        raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Mend that line, or export it again")
-
-
-def _is_wide_text(head: bytes) -> str | None:
-    if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        return "UTF-32"
-    # In a table most letters are digits and marks: where they take two bytes, one of each two is NUL.
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or head.count(b"\x00") > len(head) / 4:
-        return "UTF-16"
-    return None
+        raise InputError(f"{called}: line {line} holds a NUL byte: no text has one. Fix that line, or export it again")

@@ -1,55 +1,26 @@
-"""Stable 64-bit hashes: the key of each row and its share under a seed, the same in every process.
-
-Also the words of a column, encoded once.
-"""
+"""Stable 64-bit hashes: the key of each row and its share under a seed, the same in every process."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
 
-_MISSING_HASH = 0x9E3779B97F4A7C15
+_MISSING_HASH = np.uint64(0x9E3779B97F4A7C15)
 # Above this, neighbouring whole numbers share a float64.
 _LARGEST_EXACT_FLOAT = 2**53
 
 
-@dataclass(frozen=True)
-class EncodedWords:
-    """A column of words, and by its different ones: (n,) places in `different`; a place past these: no value.
-    `hashes`: of_words() of `different`, where they are known.
-    """
-
-    values: pl.Series
-    codes: NDArray[np.int64]
-    different: pl.Series
-    hashes: NDArray[np.uint64] | None = None
-
-
 def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser, elementwise: a bijection that spreads every bit (Steele, Lea & Flood, OOPSLA 2014)."""
-    import numpy as np
-
-    mixed = bits.copy()
-    _mix(mixed, np.empty_like(mixed))
-    return mixed
-
-
-def _mix(z: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
-    """mix() in place: a key is made of twenty and more of these, so memory is not asked for each time."""
-    import numpy as np
-
-    z += np.uint64(0x9E3779B97F4A7C15)
-    z ^= np.right_shift(z, np.uint64(30), out=spare)
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= np.right_shift(z, np.uint64(27), out=spare)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= np.right_shift(z, np.uint64(31), out=spare)
+    z = bits + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def hash_rows(frame: pl.DataFrame | pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.int64]:
@@ -58,210 +29,54 @@ def hash_rows(frame: pl.DataFrame | pd.DataFrame, names: tuple[str, ...]) -> NDA
     A whole number, its float, and a number in a column that has since got gaps hash alike: keys outlive a change
     of type by a missing value. The order of `names` does not matter; the names do not either.
     """
-    return combine_columns([_column(frame[name]) for name in sorted(names)], len(frame))
-
-
-def combine_columns(columns: list[pl.Series | EncodedWords], rows: int) -> NDArray[np.int64]:
-    """The keys of rows from their columns, sorted by name."""
-    import numpy as np
-
-    key, bits, spare = np.zeros(rows, np.uint64), np.empty(rows, np.uint64), np.empty(rows, np.uint64)
-    for column in columns:
-        _hash(column, bits, spare)
-        key *= np.uint64(3)
-        key ^= bits
-        _mix(key, spare)
+    key = np.zeros(len(frame), np.uint64)
+    for name in sorted(names):
+        key = mix_bits(key * np.uint64(3) ^ hash_values(frame[name]))
     return key.view(np.int64)
 
 
 def hash_values(values: pl.Series | pd.Series) -> NDArray[np.uint64]:
     """One hash per value of a column with a canonical dtype, (n,) uint64; missing is one fixed value."""
-    import numpy as np
+    column = values if isinstance(values, pl.Series) else pl.Series(pl.from_pandas(values, nan_to_null=True))
+    if column.dtype == pl.String:
+        codes, different = encode_words(column)
+        return _hash_words(different)[codes]
+    hashes = mix_bits(column.to_numpy().view(np.uint64) if column.dtype.is_temporal() else _number_bits(column))
+    if column.null_count():
+        hashes[column.to_arrow().is_null().to_numpy(zero_copy_only=False)] = _MISSING_HASH
+    return hashes
 
-    bits = np.empty(len(values), np.uint64)
-    _hash(_column(values), bits, np.empty_like(bits))
+
+def encode_words(words: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
+    """(n,) places in the different words, in the order in which they come; a place past these: no value."""
+    coded = words.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
+    different = pl.Series(words.name, coded.dictionary, dtype=pl.String)
+    return coded.indices.cast(pa.int64()).fill_null(len(different)).to_numpy(), different
+
+
+def _number_bits(column: pl.Series) -> NDArray[np.uint64]:
+    """Numbers as the bits of their float64, any number where there is none."""
+    plain: NDArray[Any] = column.to_numpy()
+    if column.null_count():
+        # By pyarrow: polars plans a query for each call, which costs more than the call where a batch is small.
+        filled = column.to_arrow().fill_null(False if column.dtype == pl.Boolean else 0)
+        plain = filled.to_numpy(zero_copy_only=False)
+    floats = np.add(plain, 0.0, dtype=np.float64)  # + 0.0: minus zero is zero
+    bits = floats.view(np.uint64)
+    if column.dtype == pl.Int64:
+        far = np.abs(floats) > _LARGEST_EXACT_FLOAT
+        bits[far] = plain.view(np.uint64)[far]
     return bits
 
 
-def encode_words(values: pl.Series) -> EncodedWords:
-    """A column of words by its different words, in the order in which they come."""
-    import polars as pl
-    import pyarrow as pa
-
-    coded = values.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
-    different = pl.Series(values.name, coded.dictionary, dtype=pl.String)
-    return EncodedWords(values, coded.indices.cast(pa.int64()).fill_null(len(different)).to_numpy(), different)
-
-
-def _column(values: pl.Series | pd.Series) -> pl.Series:
-    import polars as pl
-
-    return values if isinstance(values, pl.Series) else pl.Series(pl.from_pandas(values, nan_to_null=True))
-
-
-def _hash(column: pl.Series | EncodedWords, bits: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
-    """Fill `bits` with the hashes of a column's values."""
-    import numpy as np
-    import polars as pl
-
-    if isinstance(column, pl.Series) and column.dtype == pl.String:
-        column = encode_words(column)
-    if isinstance(column, EncodedWords):
-        hashes = hash_words(column.different) if column.hashes is None else column.hashes
-        hashes.take(column.codes, out=bits, mode="clip")
-        return
-    if column.dtype.is_temporal():
-        bits[:] = column.to_numpy().view(np.uint64)
-    else:
-        _numbers(column, bits)
-    _mix(bits, spare)
-    if column.null_count():
-        bits[column.to_arrow().is_null().to_numpy(zero_copy_only=False)] = _MISSING_HASH
-
-
-def _numbers(column: pl.Series, bits: NDArray[np.uint64]) -> None:
-    import numpy as np
-    import polars as pl
-
-    plain = column.to_numpy() if not column.null_count() else _filled(column)
-    floats = np.add(plain, 0.0, out=bits.view(np.float64))  # + 0.0: minus zero is zero
-    # The ends first: hardly a column has such numbers.
-    if (
-        column.dtype == pl.Int64
-        and len(plain)
-        and (floats.max() > _LARGEST_EXACT_FLOAT or floats.min() < -_LARGEST_EXACT_FLOAT)
-    ):
-        far = np.abs(floats) > _LARGEST_EXACT_FLOAT
-        bits[far] = plain.view(np.uint64)[far]
-
-
-def _filled(column: pl.Series) -> NDArray[Any]:
-    """Numbers with any value where there is none. By pyarrow, as elsewhere here: polars plans a query for each call, which
-    costs more than the call where a batch is small.
-    """
-    import polars as pl
-
-    filled: NDArray[Any] = (
-        column.to_arrow().fill_null(False if column.dtype == pl.Boolean else 0).to_numpy(zero_copy_only=False)
-    )
-    return filled
-
-
-def hash_words(different: pl.Series) -> NDArray[np.uint64]:
+def _hash_words(different: pl.Series) -> NDArray[np.uint64]:
     """One hash for each word, and one more for no value."""
-    import numpy as np
-    import pandas as pd
-
     # pandas documents hash_array as stable (SipHash with a fixed key).
-    of_words = mix_bits(pd.util.hash_array(np.array(different.to_list(), dtype=object), categorize=False))
-    if different.null_count():
-        of_words[different.is_null().to_numpy()] = _MISSING_HASH
-    return np.append(of_words, np.uint64(_MISSING_HASH))
+    hashes = mix_bits(pd.util.hash_array(np.array(different.to_list(), dtype=object), categorize=False))
+    return np.append(hashes, _MISSING_HASH)
 
 
 def map_to_unit_interval(key: NDArray[np.int64] | NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) per key, (n,): uniform over keys, fixed for ever by key and seed."""
-    import numpy as np
-
     spread = mix_bits(key.view(np.uint64) ^ mix_bits(np.full(1, seed, dtype=np.uint64)))
     return (spread >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-# More words are not told apart by a table of bounded size.
-MAX_LEXICON_WORDS = 500
-# A word of up to so many bytes stands whole in its 16 bytes of an Arrow string view, after its length.
-_INLINE_BYTES = 12
-# So many multipliers are tried for one that gives each word a place of its own: one in three does.
-_MAX_TRIES = 60
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Words by place, which is the high bits of a product: the 16 bytes of the word there, and its code."""
-
-    different: pl.Series
-    hashes: NDArray[np.uint64]
-    factors: tuple[np.uint64, np.uint64]
-    shift: np.uint64
-    first: NDArray[np.uint64]
-    second: NDArray[np.uint64]
-    codes: NDArray[np.int64]
-
-
-class WordLexicon:
-    """The words of one column that were seen so far. Batches may come from several threads: what is known is replaced as
-    a whole.
-    """
-
-    def __init__(self) -> None:
-        self._known: _Known | None = None
-        self._full = False
-
-    def read(self, values: pl.Series) -> EncodedWords | None:
-        """The batch by its different words, as keys.words() gives it; None where one is not known, or missing."""
-        import numpy as np
-
-        known = self._known
-        if known is None or values.null_count():
-            return None
-        first, second = _bytes(values)
-        places = _places(first, second, known.factors, known.shift)
-        if not (np.array_equal(known.first.take(places), first) and np.array_equal(known.second.take(places), second)):
-            return None
-        return EncodedWords(values, known.codes.take(places), known.different, known.hashes)
-
-    def learn(self, different: pl.Series) -> None:
-        """Know these words too, unless they are many, or one is long: then none is looked up any more."""
-        import polars as pl
-
-        if self._full:
-            return
-        known = self._known
-        words = different if known is None else pl.concat([known.different, different]).unique(maintain_order=True)
-        if known is not None and len(words) == len(known.different):
-            return
-        fits = len(words) <= MAX_LEXICON_WORDS and (words.str.len_bytes() <= _INLINE_BYTES).all()
-        self._known = _find_perfect_hash(words) if fits else None
-        self._full = self._known is None
-
-
-def _bytes(values: pl.Series) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The 16 bytes of each word, which for a longer one hold where it stands, as two halves."""
-    import numpy as np
-    import polars as pl
-
-    array = values.to_arrow(compat_level=pl.CompatLevel.newest())
-    halves = np.frombuffer(array.buffers()[1], np.uint64)[2 * array.offset : 2 * (array.offset + len(array))]
-    return np.ascontiguousarray(halves[0::2]), np.ascontiguousarray(halves[1::2])
-
-
-def _places(
-    first: NDArray[np.uint64], second: NDArray[np.uint64], factors: tuple[np.uint64, np.uint64], shift: np.uint64
-) -> NDArray[np.int64]:
-    import numpy as np
-
-    product = first * factors[0]
-    product += second * factors[1]
-    product >>= shift
-    return product.view(np.int64)
-
-
-def _find_perfect_hash(words: pl.Series) -> _Known | None:
-    """Places for the words, no two at the same; None if none was found."""
-    import numpy as np
-
-    first, second = _bytes(words)
-    bits = max(8, 2 * len(words).bit_length())
-    shift, rng = np.uint64(64 - bits), np.random.default_rng(0)
-    for _ in range(_MAX_TRIES):
-        one, other = rng.integers(1 << 62, 1 << 63, 2, dtype=np.uint64) | np.uint64(1)
-        places = _places(first, second, (one, other), shift)
-        if len(np.unique(places)) == len(places):
-            break
-    else:
-        return None
-    # At a place without a word stand 16 bytes that are none: a length of 2^32 - 1, and no buffer.
-    tables = [np.full(1 << bits, np.iinfo(np.uint64).max) for _ in range(2)]
-    codes = np.zeros(1 << bits, np.int64)
-    tables[0][places], tables[1][places], codes[places] = first, second, np.arange(len(words))
-    return _Known(words, hash_words(words), (one, other), shift, tables[0], tables[1], codes)

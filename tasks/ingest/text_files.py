@@ -12,14 +12,18 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from windvane.tasks import io
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pyarrow.types as at
+
 from windvane.tasks.errors import InputError
-
-if TYPE_CHECKING:
-    import polars as pl
+from windvane.tasks.ingest import table_io
 
 # Cells that people and programs write for "no value"; pandas' own list, without the ones that could be a word.
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
@@ -28,7 +32,7 @@ _BLOCK_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """How a file parts its cells and lines, and what stands in its header."""
+    """How a file parts its cells and lines, and what is in its header."""
 
     delimiter: str
     header: tuple[str, ...]
@@ -56,27 +60,25 @@ def detect_dialect(path: Path, called: Path) -> CsvDialect:
         check_utf8(path, called)
         raise
     except csv.Error as e:
-        raise InputError(f"{called}: line 1: the header cannot be read ({e}). Mend its quotes") from None
+        raise InputError(f"{called}: line 1: the header cannot be read ({e}). Fix its quotes") from None
     if cells := second.count(_detect_delimiter(second)):
         raise InputError(
-            f"{called}: line 2 has {cells + 1} cells, but line 1, {first.strip()[:60]!r}, names one column. Delete what stands "
+            f"{called}: line 2 has {cells + 1} cells, but line 1, {first.strip()[:60]!r}, names one column. Delete what is "
             "above the header"
         )
     return CsvDialect(delimiter, tuple(names), "\r" if first.endswith("\r") else "\n")
 
 
 def _detect_delimiter(header: str) -> str:
-    """A header names columns: the mark that stands there most often parts them. Ties go to the comma."""
+    """A header names columns: the character that is there most often parts them. Ties go to the comma."""
     return max(",;\t|", key=header.count)
 
 
 def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool) -> pl.LazyFrame:
     """The cells, with a polars type for each column in its order.
 
-    `missing`: whether MISSING stand for no value; the empty cell always does. Trust the rows only if even() agrees.
+    `missing`: whether MISSING words are no value; the empty cell always does. Trust the rows only if even() agrees.
     """
-    import polars as pl
-
     cells = pl.scan_csv(
         path,
         separator=how.delimiter,
@@ -91,24 +93,19 @@ def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool)
 def has_even_rows(path: Path, how: CsvDialect, rows: int) -> bool:
     """Whether the file surely has a delimiter less than columns on each of the `rows` lines below the header.
 
-    polars refuses lines with more cells; so where as many stand in all, no line has fewer, and none is blank.
+    polars refuses lines with more cells; so where there are as many in all, no line has fewer, and none is blank.
     """
-    found, mark, quotes = 0, how.delimiter.encode(), 0
+    found, separator = 0, how.delimiter.encode()
     with path.open("rb") as f:
         while block := f.read(_BLOCK_BYTES):
-            found += block.count(mark)
-            quotes += block.count(b'"')
-            if quotes:  # a delimiter between quotes parts nothing
+            if b'"' in block:  # a delimiter between quotes parts nothing
                 return False
+            found += block.count(separator)
     return found == (rows + 1) * (len(how.names) - 1)
 
 
 def rewrite_as_parquet(path: Path, how: CsvDialect, target: Path, called: Path) -> None:
     """Write all cells as text to the Parquet file `target`, in a stream. Raises InputError that names the line."""
-    import pyarrow as pa
-    import pyarrow.csv as pacsv
-    import pyarrow.parquet as pq
-
     parse = pacsv.ParseOptions(delimiter=how.delimiter, newlines_in_values=True)
     text = pacsv.ConvertOptions(
         column_types=dict.fromkeys(how.header, pa.string()), null_values=list(MISSING_WORDS), strings_can_be_null=True
@@ -134,17 +131,17 @@ def check_utf8(path: Path, called: Path) -> None:
                 line.decode("utf-8")
             except UnicodeDecodeError as e:
                 byte = line[e.start : e.start + 1]
-                looks = f"Windows-1252, where it is {byte.decode('cp1252', 'replace')!r}"
+                guess = f"Windows-1252, where it is {byte.decode('cp1252', 'replace')!r}"
                 raise InputError(
                     f"{called}: line {number}{_locate_byte(path, line, e.start)}: byte {start + e.start} is not UTF-8; it "
-                    f"looks like {looks}. "
+                    f"looks like {guess}. "
                     f"Save the file as UTF-8: iconv -f WINDOWS-1252 -t UTF-8"
                 ) from None
             start += len(line)
 
 
 def _locate_byte(path: Path, line: bytes, at: int) -> str:
-    """The column in which byte `at` of a line stands, as ", column 'x'"; nothing for the header."""
+    """The column in which byte `at` of a line is, as ", column 'x'"; nothing for the header."""
     with path.open("rb") as f:
         header = f.readline()
     if header == line:
@@ -154,15 +151,12 @@ def _locate_byte(path: Path, line: bytes, at: int) -> str:
     try:
         index = len(next(csv.reader([line[: at + 1].decode("latin-1")], delimiter=delimiter))) - 1
         parts = next(csv.reader([names], delimiter=delimiter))
-    except csv.Error:  # so broken that only the line can be told
+    except csv.Error:  # so broken that only the line is known
         return ""
     return f", column {parts[index].strip()!r}" if index < len(parts) else ""
 
 
 def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.csv as pacsv
-
     bad: list[Any] = []
 
     def note(row: Any) -> str:
@@ -171,26 +165,22 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
 
     parse.invalid_row_handler = note
     read.use_threads = False  # without threads the reader knows line numbers
-    # What is broken in another way, or gone since, is said elsewhere.
+    # What is broken otherwise, or gone since, is reported elsewhere.
     with contextlib.suppress(pa.ArrowInvalid), pacsv.open_csv(path, read, parse, text) as batches:
         for _ in batches:
             pass
     if bad:
-        line, more = (
-            find_line_number(path, bad[0].number - 2, header=True),
-            f", and {len(bad) - 1} more such lines" if len(bad) > 1 else "",
-        )
+        line = find_line_number(path, bad[0].number - 2, header=True)
+        more = f", and {len(bad) - 1} more such lines" if len(bad) > 1 else ""
         raise InputError(
             f"{called}: line {line} has {bad[0].actual_columns} cells where the header names {bad[0].expected_columns} "
             f"columns{more}. "
-            f"Mend it; a cell that holds {parse.delimiter!r} needs quotes around it"
+            f"Fix it; a cell that holds {parse.delimiter!r} needs quotes around it"
         )
 
 
 def find_line_number(path: Path, row: int, header: bool) -> int:
-    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span
-    lines.
-    """
+    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span lines."""
     record = -2 if header else -1
     quoted = False
     with path.open(encoding="utf-8", errors="replace") as f:
@@ -206,25 +196,14 @@ def find_line_number(path: Path, row: int, header: bool) -> int:
 # Lines held in memory at once.
 _CHUNK_LINES = 50_000
 
-JsonRows = list[dict[str, Any]]
 
-
-@dataclass(frozen=True)
-class MixedColumn:
-    """A column that is mostly `what`: how many of how many values are not, the first of these and where it stands."""
-
-    what: str
-    odd: int
-    total: int
-    first: str
-    where: str
-
-
-def describe_mixed_column(path: Path, name: str, slips: MixedColumn) -> str:
-    """What to say of a column that is mostly one thing and partly another."""
+def describe_mixed_column(path: Path, name: str, most: str, odd: int, total: int, first: str) -> str:
+    """The message about a column that is mostly one thing, `most`, and in `odd` of `total` values another; `first`: the
+    first of these and where it is.
+    """
     return (
-        f"{path}: column {name!r} mixes types: {slips.what}, and {slips.odd} of {slips.total} values that are not, "
-        f"the first {slips.first} on {slips.where}. Mend them, leave the cells empty, or add {name!r} to problem.ignore"
+        f"{path}: column {name!r} mixes types: {most}, and {odd} of {total} values that are not, the first {first}. "
+        f"Fix them, leave the cells empty, or add {name!r} to problem.ignore"
     )
 
 
@@ -236,9 +215,6 @@ def scan_json_lines(
 
     The file is read twice: once for what each column holds, once to write it as Parquet below `scratch`.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     check_utf8(path, called)
     found, rows = _kinds(path, called)
     if not rows:
@@ -249,23 +225,23 @@ def scan_json_lines(
     target = scratch / f"{len(list(scratch.iterdir()))}.parquet"
     schema = pa.schema([(name, _choose_arrow_type(seen)) for name, seen in found.items()])
     with pq.ParquetWriter(target, schema) as writer:
-        for chunk in _chunks(path, called):
+        rows_left = _rows(path, called)
+        while chunk := list(islice(rows_left, _CHUNK_LINES)):
             arrays = [pa.array([_convert_json_cell(row.get(f.name), f.type) for row in chunk], f.type) for f in schema]
             writer.write_table(pa.table(arrays, schema=schema))
-    return tuple(found), io.scan_parquet(target)
+    return tuple(found), table_io.scan_parquet(target)
 
 
 def _kinds(path: Path, called: Path) -> tuple[dict[str, Counter[str]], int]:
-    """How often each column holds each kind of value, and the number of rows."""
+    """How often each column holds each type of value, and the number of rows."""
     found: dict[str, Counter[str]] = {}
     rows = 0
-    for chunk in _chunks(path, called):
-        rows += len(chunk)
-        for row in chunk:
-            for name, value in row.items():
-                seen = found.setdefault(name, Counter())
-                if value is not None:
-                    seen[_json_kind(value)] += 1
+    for row in _rows(path, called):
+        rows += 1
+        for name, value in row.items():
+            seen = found.setdefault(name, Counter())
+            if value is not None:
+                seen[_json_kind(value)] += 1
     return found, rows
 
 
@@ -277,7 +253,7 @@ def _json_kind(value: Any) -> str:
 
 
 def _count_plain_kinds(seen: Counter[str]) -> Counter[str]:
-    """Kinds as people know them: whole numbers are numbers."""
+    """Types as people know them: whole numbers are numbers."""
     words: Counter[str] = Counter()
     for kind, count in seen.items():
         words["numbers" if kind == "whole" else kind] += count
@@ -285,90 +261,72 @@ def _count_plain_kinds(seen: Counter[str]) -> Counter[str]:
 
 
 def _choose_arrow_type(seen: Counter[str]) -> Any:
-    """The Arrow type of a column that holds values of the given kinds."""
-    import pyarrow as pa
-
+    """The Arrow type of a column that holds values of the given types."""
     if len(_count_plain_kinds(seen)) > 1:
         return pa.string()
     if len(seen) > 1:
         return pa.float64()
     types = {"text": pa.string(), "true/false": pa.bool_(), "whole": pa.int64(), "numbers": pa.float64()}
-    # Nested values are refused by their type, or ignored: it need not be told exactly.
+    # Nested values are refused by their type, or ignored: an exact type is not needed.
     return types.get(next(iter(seen)), pa.list_(pa.string())) if seen else pa.null()
 
 
-def _convert_json_cell(value: Any, kind: Any) -> Any:
-    import pyarrow.types as at
-
+def _convert_json_cell(value: Any, kind: pa.DataType) -> Any:
     if value is None or at.is_nested(kind):
         return None
     if at.is_string(kind):
         return str(value)
-    return _float(value) if at.is_floating(kind) else value
-
-
-def _float(value: float) -> float:
-    """A number as float64; a whole number past its range is infinite there."""
+    if not at.is_floating(kind):
+        return value
     try:
         return float(value)
-    except OverflowError:
+    except OverflowError:  # a whole number past the range of float64
         return math.inf if value > 0 else -math.inf
 
 
 def _mixture(path: Path, called: Path, name: str, words: Counter[str], rows: int) -> str:
     (most, _), (odd, count), *_ = words.most_common()
-    values = (row.get(name) for chunk in _chunks(path, called) for row in chunk)
+    values = (row.get(name) for row in _rows(path, called))
     at, first = next(
         (i, v) for i, v in enumerate(values) if v is not None and _json_kind(v).replace("whole", "numbers") == odd
     )
     line = find_line_number(path, at, header=False)
-    return describe_mixed_column(called, name, MixedColumn(most, count, rows, repr(first), f"line {line}"))
+    return describe_mixed_column(called, name, most, count, rows, f"{first!r} on line {line}")
 
 
-def _chunks(path: Path, called: Path) -> Iterator[JsonRows]:
-    rows: JsonRows = []
+def _rows(path: Path, called: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig") as f:
         for number, line in enumerate(f, 1):
-            if not line.strip():
-                continue
-            rows.append(_object(line, number, called))
-            if len(rows) == _CHUNK_LINES:
-                yield rows
-                rows = []
-    if rows:
-        yield rows
+            if line.strip():
+                yield _object(line, number, called)
 
 
 def _object(line: str, number: int, called: Path) -> dict[str, Any]:
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Python keeps the last of the values that an object gives to one key, in silence."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+            raise InputError(f"{called}: line {number} has the key {name!r} twice. Fix or delete that line")
+        return found
+
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=once)
     except json.JSONDecodeError as e:
         raise InputError(
-            f"{called}: line {number} is broken JSON ({e.msg} at character {e.pos + 1}). Mend or delete that line"
+            f"{called}: line {number} is broken JSON ({e.msg} at character {e.pos + 1}). Fix or delete that line"
         ) from None
     except (ValueError, RecursionError):  # Python's own limits: 4,300 digits, 1,000 brackets
         raise InputError(
-            f"{called}: line {number} holds a number of thousands of digits, or thousands of brackets in one another. Mend or "
+            f"{called}: line {number} holds a number of thousands of digits, or thousands of brackets in one another. Fix or "
             "delete that line"
         ) from None
     if not isinstance(row, dict):
         raise InputError(f'{called}: line {number} holds no JSON object. Write one row a line: {{"price": 1, ...}}')
-    if line.count(":") > len(row):
-        _check_once(line, number, called)
     if "\\u" in line:
         _check_text(row, number, called)
     return row
-
-
-def _check_once(line: str, number: int, called: Path) -> None:
-    """Python keeps the last of the values that an object gives to one key, in silence."""
-
-    def once(pairs: list[tuple[str, Any]]) -> None:
-        seen = Counter(name for name, _ in pairs)
-        for name in (name for name, count in seen.items() if count > 1):
-            raise InputError(f"{called}: line {number} has the key {name!r} twice. Mend or delete that line")
-
-    json.loads(line, object_pairs_hook=once)
 
 
 def _check_text(row: dict[str, Any], number: int, called: Path) -> None:
@@ -378,5 +336,5 @@ def _check_text(row: dict[str, Any], number: int, called: Path) -> None:
             f"{name}{value}".encode()
         except UnicodeEncodeError:
             raise InputError(
-                f"{called}: line {number}: column {name!r} holds half a letter ({value!r}). Mend or delete that line"
+                f"{called}: line {number}: column {name!r} holds half a letter ({value!r}). Fix or delete that line"
             ) from None

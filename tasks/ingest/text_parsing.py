@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
 from windvane.tasks.ingest.text_files import CsvDialect
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
@@ -26,8 +28,6 @@ CODE_PATTERN = r"^0[0-9]+$"
 
 def infer_number_kind(words: pl.Series) -> Literal["int", "float", "text"] | None:
     """What words are that can all be read as numbers; None: some cannot. Codes and ids are text for all that."""
-    import polars as pl
-
     if words.cast(pl.Float64, strict=False).null_count():
         return None
     if words.str.contains(CODE_PATTERN).any():
@@ -49,12 +49,12 @@ def match_formatted_numbers(words: pl.Series) -> pl.Series:
 
 
 def measure_number_share(words: pl.Series) -> float:
-    """The share of words that look like numbers of either kind."""
+    """The share of words that look like numbers of either form."""
     return cast("float", (words.str.contains(_FORMATTED) | words.str.contains(_SPACED)).mean())
 
 
-# Any mixture of ISO 8601 without a time zone, and with one, read by pandas. Not both in one column: whoever wrote the
-# times without a zone looked at a clock that nobody knows.
+# Any mixture of ISO 8601 without a time zone, and with one, read by pandas. Not both in one column: which clock the
+# times without a zone are from is unknown.
 ISO_FORM, ZONED_ISO_FORM = "ISO8601", "ISO8601 with a time zone"
 _ZONE = r"[T ]\d.*(Z|[+-]\d{2}(:?\d{2})?)$"
 # ISO as most files write it: one form and one length throughout, which polars reads in a stream.
@@ -89,7 +89,7 @@ def describe_date_form(form: str, odd: pl.Series) -> str:
 
 
 def find_date_forms(words: pl.Series) -> list[str]:
-    """Every strptime form other than ISO that reads all of the words; two: the order of day and month cannot be told."""
+    """Every strptime form other than ISO that reads all of the words; two: the order of day and month is unknown."""
     words = words.unique(maintain_order=True)
     if not len(words) or not words.str.contains(_DATE_LIKE).all():
         return []
@@ -100,94 +100,55 @@ def find_date_forms(words: pl.Series) -> list[str]:
 
 def parse_dates(words: pl.Series, form: str) -> pl.Series:
     """Words as datetime[us] in UTC, without a zone; None where a word is not of this form."""
-    import polars as pl
-
     if form in (ISO_FORM, ZONED_ISO_FORM):
-        other = words.str.contains(_ZONE).fill_null(False) ^ (form == ZONED_ISO_FORM)
-        return _by_pandas(words.set(other, None) if other.any() else words, ISO_FORM)
+        other = words.str.contains(_ZONE) ^ (form == ZONED_ISO_FORM)
+        return _by_pandas(words.set(other, None), ISO_FORM)
     if form not in _EXACT:
         return _by_pandas(words, form)
-    if (read := _by_arrow(words, _EXACT[form])) is not None:
-        return read
-    # polars would take a month of one digit, which pandas' ISO does not.
-    fit = words.str.len_bytes() == _EXACT[form]
-    whole = words if fit.all() else words.set(~fit, None)
-    # Times seldom come back: looking each up in polars' cache costs as much again as reading it.
-    return whole.str.to_datetime(form, time_unit="us", strict=False, cache=False).cast(pl.Datetime("us"))
-
-
-def _by_arrow(words: pl.Series, length: int) -> pl.Series | None:
-    """ISO 8601 of one length without a zone, T and blank alike, in half of polars' time; None where a word is not."""
-    import polars as pl
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+    # Neither polars, which takes a month of one digit, nor pyarrow knows how long a word must be.
     plain = words.to_arrow(compat_level=pl.CompatLevel.oldest())
-    ends = pc.min_max(pc.binary_length(plain)).as_py()
-    if ends["min"] != length or ends["max"] != length:
-        return None
-    try:
+    fits = pc.equal(pc.binary_length(plain), _EXACT[form])
+    if not pc.all(fits).as_py():
+        plain = pc.if_else(fits, plain, None)
+    try:  # in half of polars' time, T and blank alike
         return pl.Series(words.name, plain.cast(pa.timestamp("us")), dtype=pl.Datetime("us"))
     except pa.ArrowInvalid:
-        return None
+        return pl.Series(words.name, plain).str.to_datetime(form, time_unit="us", strict=False)
 
 
 def _by_pandas(words: pl.Series, form: str) -> pl.Series:
-    import pandas as pd
-    import polars as pl
-
     read = pd.to_datetime(pd.Series(words.to_list(), dtype="str"), format=form, utc=True, errors="coerce")
     plain = read.dt.tz_localize(None).astype("datetime64[us]")
     return pl.Series(words.name, plain.to_numpy(), dtype=pl.Datetime("us"), nan_to_null=True)
 
 
-_SCAN_BLOCK_BYTES = 1 << 21
+_SCAN_BLOCK_BYTES = 1 << 19
 
 
 def may_hold_codes(path: Path, how: CsvDialect) -> bool:
     """Whether any cell may be digits that begin with a zero: False is sure."""
     if how.end != "\n":
         return True
-    # polars' engine for patterns is made for long texts: a piece of the file is one.
-    mark = re.escape(how.delimiter)
-    code = rf'(?-u)[{mark}\n"]0[0-9]+[{mark}\r\n"]'
-    # Whole lines, with the end of the one before: what is left of the last one moves to the front.
-    text, filled = bytearray(b"\n" + bytes(_SCAN_BLOCK_BYTES)), 1
-    with path.open("rb", buffering=0) as f:
-        while got := f.readinto(memoryview(text)[filled:]):
-            filled += got
-            last = text.rfind(b"\n", 0, filled)
-            if _search_block(text, last + 1, code):
+    delimiter = re.escape(how.delimiter)
+    # polars' engine for patterns is made for long texts: many lines are one.
+    code = rf'[{delimiter}\n"]0[0-9]+[{delimiter}\r\n"]'
+    with path.open("rb") as f:
+        while lines := f.read(_SCAN_BLOCK_BYTES) + f.readline():
+            try:
+                text = lines.decode()
+            except UnicodeDecodeError:
                 return True
-            text[: filled - last] = text[last:filled]
-            filled -= last
-            if filled == len(text):  # a line of many bytes
-                text += bytes(len(text))
-    return _search_block(text[:filled] + b"\n", filled + 1, code)
-
-
-def _search_block(text: bytearray, length: int, pattern: str) -> bool:
-    """Whether the pattern stands anywhere in so many bytes, or they are no text. Nothing is copied."""
-    import polars as pl
-    import pyarrow as pa
-
-    offsets = pa.array([0, length], pa.int64()).buffers()[1]
-    whole = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(text)])
-    try:
-        whole.validate(full=True)
-    except pa.ArrowInvalid:
-        return True
-    return bool(pl.Series(values=whole).str.contains(pattern)[0])
+            if pl.Series([f"\n{text}\n"]).str.contains(code)[0]:
+                return True
+    return False
 
 
 def find_code_columns(path: Path, how: CsvDialect, names: tuple[str, ...]) -> set[str]:
     """Which of these columns hold a code."""
-    import polars as pl
-
     if not names:
         return set()
     scan = text_files.scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
     zeros = {name: pl.col(name).filter(pl.col(name).str.starts_with("0")) for name in names}
-    looks = [cells.str.contains(CODE_PATTERN).any().alias(name) for name, cells in zeros.items()]
-    found = scan.select(looks).collect(engine="streaming").row(0, named=True)
+    expressions = [cells.str.contains(CODE_PATTERN).any().alias(name) for name, cells in zeros.items()]
+    found = scan.select(expressions).collect(engine="streaming").row(0, named=True)
     return {name for name, yes in found.items() if yes}

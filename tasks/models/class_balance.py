@@ -5,19 +5,21 @@ whose frequency has changed (label shift).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 
 from windvane.tasks.models.problem_types.definitions import adapt_to_row_count
+from windvane.tasks.settings.monitoring_section import WindowLength
 from windvane.tasks.split import time_windows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.monitoring_section import WindowLength
 
 # Neighbours of which a synthetic row is made, as in the paper on SMOTE.
 SMOTE_NEIGHBOURS = 5
@@ -32,7 +34,7 @@ _MISSING = -2.0
 @dataclass(frozen=True)
 class ClassBalance:
     """How a configuration treats classes: `treatment` of rare ones in the training rows, metric that `threshold` is tuned for,
-    and the window whose `newest` rows say how frequent classes are (tasks/models/class_balance.py); None: as in the training rows.
+    and the window whose `newest` rows show how frequent classes are (tasks/models/class_balance.py); None: as in the training rows.
     """
 
     treatment: str | None = None
@@ -48,13 +50,13 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
 
     treatment: `weights` (each class weighs the same), `oversample` and `undersample` (rows drawn until classes are of
     one size), `smote` (new rows between neighbours: Chawla et al., JAIR 16, 2002). `codes`: input columns that hold
-    categories as numbers. Stands behind the features in a pipeline, so only rows that are fitted on are resampled; it
+    categories as numbers. It stands behind the features in a pipeline, so only rows that are fitted on are resampled; it
     holds no sampler afterwards, and none is needed to predict.
 
     A class that counts `factor` times as much in the fit gets odds that are too high by just that: probabilities are
     divided by the factors and brought back to 1 (Elkan, IJCAI 2001; Saerens, Latinne & Decaestecker, Neural
-    Computation 14, 2002). That mends the prior; what else resampling bends, such as copies learned by heart,
-    calibrate() mends from rows that fits had not seen.
+    Computation 14, 2002). That fixes the prior; what else resampling bends, such as copies learned by heart,
+    calibrate() corrects from rows that fits had not seen.
     """
 
     def __init__(self, estimator: Any = None, treatment: str = "weights", codes: tuple[int, ...] = (), seed: int = 0):
@@ -82,20 +84,17 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def expect(self, weights: dict[Any, float]) -> None:
-        """Say probabilities for a world in which rows of each class are so many times as frequent as in the training rows."""
+        """Predict probabilities for a world in which rows of each class are so many times as frequent as in the training rows."""
         factors = self.factors_ / np.array([weights[c] for c in self.classes_.tolist()])
         self.factors_ = factors / factors.max()
 
     def calibrate(self, proba: NDArray[Any], y: NDArray[Any], counts: NDArray[Any]) -> None:
-        """Learn to temper from what like models said (n, k) of rows that they had not seen, their labels (n,), and how much
+        """Learn to temper from what similar models predicted for (n, k) of rows that they had not seen, their labels (n,), and how much
         each row counts (n,), 1 on average.
 
         Likeliest power and shift per class of p ** power * exp(shift): Platt scaling for two classes, vector scaling
         with one temperature for more (Guo et al., ICML 2017). The power is positive, so ranks of two classes stay.
         """
-        from scipy.optimize import minimize
-        from scipy.special import log_softmax
-
         logs = np.log(np.clip(proba, PROBABILITY_FLOOR, 1.0))
         hit = y[:, None] == self.classes_
 
@@ -113,9 +112,7 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
         self.power_, self.shifts_ = float(np.exp(best[0])), np.append(0.0, best[1:])
 
     def _aside(self, model: Any, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Set rows aside for early stopping before any is drawn twice: a copy of a row cannot tell when to stop."""
-        from sklearn.model_selection import train_test_split
-
+        """Set rows aside for early stopping before any is drawn twice: a copy of a row cannot show when to stop."""
         if not model.get_params(deep=False).get("early_stopping"):
             return X, y, {}
         X, X_val, y, y_val = train_test_split(
@@ -147,7 +144,7 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
 def resample_classes(
     X: NDArray[Any], y: NDArray[Any], treatment: str, codes: tuple[int, ...], seed: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Rows (m, inputs) and labels (m,) of which every class has as many: see Balanced. Missing values stay missing."""
+    """Rows (m, inputs) and labels (m,) of which every class has as many: see BalancedClassifier. Missing values stay missing."""
     if treatment == "smote":
         return _add_synthetic_rows(X, y, codes, seed)
     if treatment == "undersample":
@@ -164,12 +161,9 @@ def _add_synthetic_rows(
     """SMOTE, with categories voted for by the neighbours (SMOTENC; SMOTEN where all are).
 
     The real rows come back as they are. For the new ones, whether a number is missing is voted for like a category,
-    what is always whole stays whole (or a tree tells new rows from real ones by their fractions), and distances are
+    what is always whole stays whole (or a tree distinguishes new rows from real ones by their fractions), and distances are
     measured in standard deviations. A class of one row has no neighbours and is left alone.
     """
-    from sklearn.impute import SimpleImputer
-    from sklearn.preprocessing import StandardScaler
-
     flags = np.array([i for i in range(X.shape[1]) if i not in codes and np.isin(X[:, i], (0.0, 1.0)).all()], dtype=int)
     votes = np.sort(np.append(np.array(codes, dtype=int), flags))
     amounts = np.setdiff1d(np.arange(X.shape[1]), votes)
@@ -214,7 +208,7 @@ def _smote(matrix: NDArray[Any], y: NDArray[Any], amounts: int, seed: int) -> tu
     return found
 
 
-# A window of fewer rows tells too little of shares: then so many of the newest rows count. And so many rows as all are come on
+# A window of fewer rows measures shares poorly: then so many of the newest rows count. And so many rows as all are come on
 # top, so that a class which the newest rows happen to miss never counts nothing.
 _MIN_WINDOW_ROWS, _PRIOR_ROWS = 100, 10
 
@@ -240,5 +234,5 @@ def weigh_classes_by_share(truth: NDArray[Any], now: dict[Any, float]) -> dict[A
 def describe_class_shares(now: dict[Any, float], window: str) -> str:
     """The remedy in words, with the commonest classes."""
     first = sorted(now, key=lambda c: -now[c])[:5]
-    told = ", ".join(f"{c} {now[c]:.1%}" for c in first) + (" ..." if len(now) > 5 else "")
-    return f"classes weighted as frequent as in the newest window of labels ({window}) after label drift: {told}"
+    listed = ", ".join(f"{c} {now[c]:.1%}" for c in first) + (" ..." if len(now) > 5 else "")
+    return f"classes weighted as frequent as in the newest window of labels ({window}) after label drift: {listed}"

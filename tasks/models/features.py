@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from pandas.api import types
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
+from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.validate.table_profile import TableProfile
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import Settings
-    from windvane.tasks.validate.table_profile import TableProfile
-
-# Categories up to this many values get an input each; beyond, the mean target of each value says as much in one input.
+# Categories up to this many values get an input each; beyond, the mean target of each value does as well in one input.
 ONE_HOT_MAX_VALUES = 20
 
 _TRUE = {"true", "yes", "y", "t", "1", "1.0", "on"}
@@ -43,7 +46,7 @@ class FeatureColumns:
         return self.numbers + self.booleans + self.low + self.high + self.dates
 
     def filled(self, frame: pd.DataFrame) -> FeatureColumns:
-        """Without the columns that are wholly missing in these rows (a fold, an early training side)."""
+        """Without the columns that are wholly missing in these rows (a fold, an early training split)."""
         empty = {name for name in self.names if not frame[name].notna().any()}
         return FeatureColumns(
             **{f.name: tuple(n for n in getattr(self, f.name) if n not in empty) for f in fields(self)}
@@ -51,14 +54,14 @@ class FeatureColumns:
 
 
 def select_feature_columns(settings: Settings, profile: TableProfile) -> FeatureColumns:
-    """Which columns teach, from what validate found out about the table.
+    """Which columns train, from what validate found out about the table.
 
     Left out: target, id, ignored, free text, constant and empty columns, and the group column when whole groups are
     held out: a model that knows groups by name would be judged on groups it has never met. Raises InputError when
     none is left.
     """
     problem = settings.problem
-    out = {problem.target, problem.id, io.ROW_KEY, *problem.ignore}
+    out = {problem.target, problem.id, table_io.ROW_KEY, *problem.ignore}
     if settings.split.strategy == "group":
         out.add(problem.group)
     seen = [c for c in profile.columns if c.name not in out and not c.constant and c.missing < profile.rows]
@@ -110,13 +113,8 @@ def build_feature_transformer(columns: FeatureColumns, *, scaled: bool, continuo
     standardised, few-valued categories one-hot with missing as a value. Otherwise (trees): numbers as they are, because
     trees route a missing value by themselves, and few-valued categories as codes: cutting codes costs a tree a split or
     two, and spares it one input per value. Many-valued categories: target encoding (Micci-Barreca, SIGKDD Explorations
-    2001), cross-fitted so that a row never sees its own target; continuous says whether the target is a number.
+    2001), cross-fitted so that a row never sees its own target; continuous: whether the target is a number.
     """
-    from sklearn.compose import ColumnTransformer
-    from sklearn.model_selection import KFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
-
     numeric = columns.numbers + columns.booleans
     target = TargetEncoder(
         target_type="continuous" if continuous else "auto", cv=KFold(5, shuffle=True, random_state=seed)
@@ -177,10 +175,6 @@ class DateEncoder(TransformerMixin, BaseEstimator):
 
 
 def _impute_and_scale() -> Any:
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     return make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
 
 
@@ -204,14 +198,14 @@ def _angles(dates: pd.Series) -> dict[str, NDArray[Any]]:
 
 
 def _number(values: pd.Series, source: str) -> NDArray[Any]:
-    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+    if types.is_numeric_dtype(values) or types.is_bool_dtype(values):
         numbers = values.to_numpy(dtype="float64", na_value=np.nan)
-    elif pd.api.types.is_timedelta64_dtype(values):
+    elif types.is_timedelta64_dtype(values):
         numbers = values.dt.total_seconds().to_numpy()
-    elif pd.api.types.infer_dtype(values, skipna=True) == "time":
+    elif types.infer_dtype(values, skipna=True) == "time":
         # A time of day counts in seconds, as ingest reads it (tasks/ingest/column_types.py).
         numbers = pd.to_timedelta(values.astype("str")).dt.total_seconds().to_numpy()
-    elif pd.api.types.is_datetime64_any_dtype(values):
+    elif types.is_datetime64_any_dtype(values):
         raise _unreadable(values, values.notna(), source, "number")
     else:
         read = pd.to_numeric(values.replace("", None), errors="coerce")
@@ -223,7 +217,7 @@ def _number(values: pd.Series, source: str) -> NDArray[Any]:
 
 
 def _boolean(values: pd.Series, source: str) -> NDArray[Any]:
-    if pd.api.types.is_bool_dtype(values) and values.dtype != object:
+    if types.is_bool_dtype(values) and values.dtype != object:
         return values.to_numpy(dtype="float64", na_value=np.nan)
     words = values.astype("str").str.strip().str.lower()
     missing = values.isna() | (words == "")
@@ -234,7 +228,7 @@ def _boolean(values: pd.Series, source: str) -> NDArray[Any]:
 
 def _category(values: pd.Series, source: str) -> NDArray[Any]:
     words = values.astype("str").to_numpy(dtype=object)
-    if not pd.api.types.is_string_dtype(values):
+    if not types.is_string_dtype(values):
         # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
         words = np.array([w.split(".")[0] if isinstance(w, str) and _WHOLE.fullmatch(w) else w for w in words], object)
     words[(values.isna() | (words == "")).to_numpy()] = np.nan
@@ -242,8 +236,8 @@ def _category(values: pd.Series, source: str) -> NDArray[Any]:
 
 
 def _date(values: pd.Series, source: str) -> pd.Series:
-    if not pd.api.types.is_datetime64_any_dtype(values):
-        if pd.api.types.is_numeric_dtype(values) and values.notna().any():
+    if not types.is_datetime64_any_dtype(values):
+        if types.is_numeric_dtype(values) and values.notna().any():
             raise _unreadable(values, values.notna(), source, "date")
         read = pd.to_datetime(values.astype("str"), errors="coerce", utc=True, format="ISO8601")
         if (bad := read.isna() & values.notna() & (values != "")).any():
@@ -258,7 +252,7 @@ def _unreadable(values: pd.Series, bad: pd.Series, source: str, wanted: str) -> 
     where = np.flatnonzero(bad.to_numpy())
     return InputError(
         f"{source}: column {values.name!r} has {len(where)} value(s) that cannot be read as a {wanted}, the first is "
-        f"{values.iloc[where[0]]!r} in row {where[0] + 1}. Mend the file, or leave the value empty"
+        f"{values.iloc[where[0]]!r} in row {where[0] + 1}. Fix the file, or leave the value empty"
     )
 
 

@@ -9,10 +9,18 @@ import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import Pipeline
+from threadpoolctl import ThreadpoolController
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import class_balance
@@ -21,30 +29,12 @@ from windvane.tasks.models.features import FeatureColumns, build_feature_transfo
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType, adapt_to_row_count
 from windvane.tasks.settings import monitoring_section
+from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
+from windvane.tasks.split.time_windows import RecentWindows
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import Settings
-    from windvane.tasks.split.time_windows import RecentWindows
-
-# Fewer rows teach no model of their own.
+# Fewer rows get no model of their own.
 MIN_SECOND_MODEL_ROWS = 20
-
-
-def average_pipelines(models: list[Any]) -> Any:
-    """One pipeline of fitted ones, which answers with their mean. The first knows all classes."""
-    from sklearn.pipeline import Pipeline
-
-    made = AveragedClassifier(models) if hasattr(models[0], "classes_") else AveragedRegressor(models)
-    return Pipeline([("features", "passthrough"), ("model", made)])
-
-
-def can_fit_second_model(truth: NDArray[Any], continuous: bool) -> bool:
-    """Whether rows with these targets (n,) can teach a second model."""
-    return len(truth) >= MIN_SECOND_MODEL_ROWS and (continuous or len(np.unique(truth)) > 1)
 
 
 class _AveragedPipelines(BaseEstimator):
@@ -70,7 +60,7 @@ class AveragedRegressor(RegressorMixin, _AveragedPipelines):
 
 
 class AveragedClassifier(ClassifierMixin, _AveragedPipelines):
-    """The mean of their probabilities: of a class that the newest rows do not hold, half of what all rows say."""
+    """The mean of their probabilities: of a class that the newest rows do not hold, half of what all rows show."""
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -89,7 +79,7 @@ class AveragedClassifier(ClassifierMixin, _AveragedPipelines):
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
 
-# What skops does not trust by itself and our pipelines hold; whoever loads a model trusts these and nothing else.
+# What skops does not trust by itself and our pipelines hold; a process that loads a model trusts nothing else.
 TRUSTED_TYPES: tuple[str, ...] = (
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -123,20 +113,38 @@ class ModelConfiguration:
         return cls(content["candidate"], dict(content["params"]), ClassBalance(**content.get("balance", {})))
 
     def seen_by(self, metric: Metric) -> ModelConfiguration:
-        """As far as `metric` can tell: without a threshold, which costs several fits, where it looks at ranks or
-        probabilities."""
+        """As far as `metric` shows: without a threshold, which costs several fits, where it uses ranks or probabilities."""
         return self if metric.calls else replace(self, balance=replace(self.balance, threshold=None))
 
 
+@dataclass(frozen=True)
+class ModelTask:
+    """What models are made for: the settings, the problem's type, the columns that they learn from, and the cores that they may use."""
+
+    settings: Settings
+    problem_type: ProblemType
+    columns: FeatureColumns
+    cores: int
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How rows are fitted: the target's column and those of group and time, the seed, the cores, and the rows of a second model."""
+
+    target: str
+    seed: int
+    cores: int
+    group: str | None = None
+    time: str | None = None
+    recent: RecentWindows | None = None
+
+
 def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: FeatureColumns, seed: int, cores: int) -> Any:
-    """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` says so, and
+    """Unfitted Pipeline(features, model); the model learns the logarithm of the target if `log_target` is set, and
     from balanced classes if spec.balance does. The threshold is not part of it: fit() adds it.
 
     `cores` bounds the threads of forests here, of all else in fit(). Raises InputError on an unknown candidate.
     """
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.pipeline import Pipeline
-
     candidate = kind.candidates.get(spec.candidate)
     if candidate is None:
         known = ", ".join(kind.candidates)
@@ -155,55 +163,49 @@ def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: Feature
 
 
 def fit_pipeline(
-    spec: ModelConfiguration,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    frame: pd.DataFrame,
-    target: str,
-    seed: int,
-    cores: int,
-    group: str | None = None,
-    time: str | None = None,
-    recent: RecentWindows | None = None,
+    spec: ModelConfiguration, kind: ProblemType, columns: FeatureColumns, frame: pd.DataFrame, options: FitOptions
 ) -> Any:
     """The pipeline fitted on every row of `frame`: it holds the columns and the target, which is nowhere missing.
 
     Same arguments, same pipeline, whatever `cores`: at most so many threads. Columns without a value in these rows are
-    not learned from. Convergence warnings are not shown: unsettled() tells. spec.balance costs a fit for each of
-    thresholds.FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
+    not learned from. Convergence warnings are not shown: explain_nonconvergence() reports them. spec.balance costs a fit for each of
+    THRESHOLD_FOLDS folds of `frame` more (whole groups together): on their held-out rows the probabilities under a
     treatment are calibrated, and, with two classes, a threshold is tuned. Too few rows of a class: neither is done.
-    spec.balance.newest needs `time`: rows count as label_shift.weights() has it. So does `recent`: the rows that teach a
-    second pipeline, both of which are one then (tasks/models/model_pipeline.py); under a treatment, and where these rows cannot teach,
-    all rows teach alone.
+    spec.balance.newest needs `time`: rows count as _weigh_classes() has it. So does `recent`: a second pipeline is fitted on these
+    rows, and both predict as one (AveragedRegressor, AveragedClassifier). Under a treatment, and where these rows are too few,
+    only one pipeline is fitted, on all rows.
     """
+    target, seed, time, recent = options.target, options.seed, options.time, options.recent
     truth, rule = kind.truth(frame[target]), spec.balance
     counts = None if rule.newest is None else _weigh_classes(truth, frame, rule.newest, time)
 
-    # Told from all rows: the folds below must hold the same ones back, not the newest of what they have.
+    # From all rows: the folds below must hold the same ones back, not the newest of what they have.
     newest = np.zeros(len(frame), dtype=bool)
     if recent is not None and rule.treatment is None:
         newest = recent.among(frame[time])
 
     def model(at: NDArray[Any]) -> Any:
         rows, last = frame.iloc[at], frame.iloc[at[newest[at]]]
-        every = _fit_once(spec, kind, columns, rows, target, seed, cores, counts)
+        every = _fit_once(spec, kind, columns, rows, options, counts)
         known = kind.truth(last[target]) if len(last) else truth[:0]
-        alone = len(last) == len(rows) or not can_fit_second_model(known, kind.continuous)
-        if alone or not columns.filled(conform_frame(last, columns, "training rows")).names:
+        few = len(last) < MIN_SECOND_MODEL_ROWS or not (kind.continuous or len(np.unique(known)) > 1)
+        if few or len(last) == len(rows) or not columns.filled(conform_frame(last, columns, "training rows")).names:
             return every
         again = None if rule.newest is None else _weigh_classes(known, last, rule.newest, time)
-        return average_pipelines([every, _fit_once(spec, kind, columns, last, target, seed, cores, again)])
+        both = [every, _fit_once(spec, kind, columns, last, options, again)]
+        made = AveragedRegressor(both) if kind.continuous else AveragedClassifier(both)
+        return Pipeline([("features", "passthrough"), ("model", made)])
 
     pipeline = model(np.arange(len(frame)))
-    folded = rule.treatment is not None or rule.threshold is not None
-    parts = (
-        classification.split_threshold_folds(truth, None if group is None else frame[group], seed) if folded else None
-    )
+    if rule.treatment is None and rule.threshold is None:
+        return pipeline
+    groups = None if options.group is None else frame[options.group]
+    parts = classification.split_threshold_folds(truth, groups, seed)
     if parts is None:
         return pipeline
     held = np.empty((len(truth), len(pipeline.classes_)))
-    for taught, rest in parts:
-        apart = model(taught)
+    for fold_rows, rest in parts:
+        apart = model(fold_rows)
         with limit_to_one_thread():
             held[rest] = apart.predict_proba(conform_frame(frame.iloc[rest], columns, "training rows"))
     each = np.ones(len(truth)) if counts is None else np.array([counts[c] for c in truth.tolist()])
@@ -213,23 +215,22 @@ def fit_pipeline(
     return classification.tune_threshold(pipeline, held, truth, rule.threshold, each)
 
 
-def fit_with_settings(
-    settings: Settings,
-    spec: ModelConfiguration,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    rows: pd.DataFrame,
-    cores: int,
-) -> Any:
-    """fit() on these rows as params.yaml has it."""
-    problem, seed, recent = settings.problem, settings.split.seed, time_windows.choose_recent_windows(settings)
-    return fit_pipeline(spec, kind, columns, rows, problem.target, seed, cores, problem.group, problem.time, recent)
+def fit_with_settings(task: ModelTask, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
+    """fit_pipeline() on these rows as params.yaml has it."""
+    return fit_pipeline(spec, task.problem_type, task.columns, rows, make_fit_options(task))
+
+
+def make_fit_options(task: ModelTask) -> FitOptions:
+    """How params.yaml has models fitted."""
+    settings = task.settings
+    problem, recent = settings.problem, time_windows.choose_recent_windows(settings)
+    return FitOptions(problem.target, settings.split.seed, task.cores, problem.group, problem.time, recent)
 
 
 def _weigh_classes(truth: Any, frame: pd.DataFrame, newest: str, time: str | None) -> dict[Any, float]:
     """How much a row of each class counts, so that the classes are as frequent as in the newest window."""
     if time is None:
-        raise ValueError("classes are to be as frequent as in the newest rows, and there is no time to tell them by")
+        raise ValueError("classes are to be as frequent as in the newest rows, and there is no time to order them by")
     return class_balance.weigh_classes_by_share(
         truth, class_balance.estimate_class_shares(truth, frame[time], monitoring_section.parse_window_length(newest))
     )
@@ -240,21 +241,17 @@ def _fit_once(
     kind: ProblemType,
     columns: FeatureColumns,
     frame: pd.DataFrame,
-    target: str,
-    seed: int,
-    cores: int,
+    options: FitOptions,
     counts: dict[Any, float] | None,
 ) -> Any:
-    """One fit: build(), settled for these rows; rows of a class count as `counts` says."""
-    from sklearn.exceptions import ConvergenceWarning
-
+    """One fit: build_pipeline(), settled for these rows; rows of a class count as `counts` has it."""
     inputs = conform_frame(frame, columns, "training rows")
-    truth = kind.truth(frame[target])
-    pipeline = build_pipeline(spec, kind, columns.filled(inputs), seed, cores)
+    truth = kind.truth(frame[options.target])
+    pipeline = build_pipeline(spec, kind, columns.filled(inputs), options.seed, options.cores)
     adapt_to_row_count(unwrap_estimators(pipeline)[0], truth)
     treated, more = isinstance(pipeline[-1], BalancedClassifier), {}
     if counts is not None and not treated:
-        # Rows, not class_weight: boosting looks that up by its own codes of the classes.
+        # Rows, not class_weight: boosting maps that by its own codes of the classes.
         more["model__sample_weight"] = np.array([counts[c] for c in truth.tolist()])
     with limit_to_one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -282,8 +279,6 @@ def _find_thread_pools(_modules: int) -> Any:
     """The loaded thread pools. Finding them reads what the process has mapped, milliseconds each time; none can have come
     while no module was imported.
     """
-    from threadpoolctl import ThreadpoolController
-
     return ThreadpoolController()
 
 
@@ -301,10 +296,6 @@ def unwrap_estimators(pipeline: Any) -> list[Any]:
     """The algorithm itself, inside what changes its target, its rows or its calls; fitted if the pipeline is. Several of a
     combined pipeline.
     """
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.frozen import FrozenEstimator
-    from sklearn.model_selection import FixedThresholdClassifier
-
     model = pipeline.named_steps["model"]
     while isinstance(
         model, TransformedTargetRegressor | FixedThresholdClassifier | FrozenEstimator | BalancedClassifier

@@ -1,34 +1,34 @@
 """The data report: one HTML file about a table, verdict first, with small SVG pictures drawn from its summary.
 
-Same table, same bytes.
+Same table, same bytes. How strongly columns go together: 0 to 1, for numbers, dates, words and missing values alike (Cramer's V).
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks import io
 from windvane.tasks.io import DATA_FOLDER
-from windvane.tasks.reports import association
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate import table_statistics
 from windvane.tasks.validate.findings import TableFinding
 from windvane.tasks.validate.table_profile import (
     ColumnSummary,
     TableSummary,
+    convert_to_moment,
+    convert_to_numbers,
     measure_quantile_distance,
     measure_share_distance,
 )
 from windvane.templates import render_page
-
-if TYPE_CHECKING:
-    import polars as pl
 
 HISTOGRAM_BINS = 30
 # Bars of a category that are drawn, and letters of a name beside one.
@@ -37,13 +37,17 @@ MAX_CHART_BARS, MAX_LABEL_LETTERS = 5, 18
 
 @dataclass(frozen=True)
 class ShareBar:
-    """A named share as a bar: `share` of the scale (0 to 1), a `mark` on it or None, and the figure in words."""
+    """A named share as a bar: `share` of the scale (0 to 1), an `earlier` one on it or None, and the figure in words."""
 
     name: str
-    label: str
     share: float
-    mark: float | None
+    earlier: float | None
     figure: str
+
+    @property
+    def label(self) -> str:
+        """The name, short enough for one line."""
+        return shorten_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,6 @@ def draw_histogram(now: Sequence[float], then: Sequence[float] | None) -> Column
 
 
 def _shares(quantiles: Sequence[float], edges: list[float]) -> list[float]:
-    import numpy as np
-
     q = np.asarray(quantiles)
     # Share of quantiles up to an edge: half of those that lie on it go to either side.
     upto = (np.searchsorted(q, edges, side="left") + np.searchsorted(q, edges, side="right")) / 2 / len(q)
@@ -92,33 +94,14 @@ def _shares(quantiles: Sequence[float], edges: list[float]) -> list[float]:
 
 
 def draw_bars(now: dict[str, float], then: dict[str, float] | None, distinct: int, rows: int = 0) -> ColumnChart:
-    """Shares of the most frequent of `distinct` values; a mark shows the share in the last accepted table."""
+    """Shares of the most frequent of `distinct` values; a tick shows the share in the last accepted table."""
     names = sorted(now, key=lambda v: (-now[v], v))[:MAX_CHART_BARS]
     top = max((share for of in (now, then or {}) for name, share in of.items() if name in names), default=1.0)
+    before_shares = {name: None if then is None else then.get(name, 0.0) / top for name in names}
+    bars = tuple(ShareBar(name, now[name] / top, before_shares[name], format_percent(now[name])) for name in names)
     rest = distinct - len(names)
-    return ColumnChart(
-        bars=tuple(
-            ShareBar(
-                n,
-                shorten_name(n),
-                now[n] / top,
-                None if then is None else then.get(n, 0.0) / top,
-                format_percent(now[n]),
-            )
-            for n in names
-        ),
-        more=table_statistics.describe_distinct(rest, rows) if names and rest > 0 else None,
-    )
-
-
-def draw_share(name: str, share: float, before: float | None = None) -> ShareBar:
-    """A share of rows as one bar on the scale from 0 to 1."""
-    return ShareBar(name, shorten_name(name), share, before, format_percent(share))
-
-
-def draw_association(name: str, value: float) -> ShareBar:
-    """An association as one bar on the scale from 0 to 1."""
-    return ShareBar(name, shorten_name(name), value, None, f"{value:.2f}")
+    more = table_statistics.describe_distinct(rest, rows) if names and rest > 0 else None
+    return ColumnChart(bars=bars, more=more)
 
 
 def shorten_name(name: str) -> str:
@@ -129,15 +112,9 @@ def shorten_name(name: str) -> str:
 
 def format_percent(share: float) -> str:
     """A share as people read it."""
-    return (
-        "0 %"
-        if share == 0
-        else "< 0.1 %"
-        if share < 0.001
-        else f"{100 * share:.1f} %"
-        if share < 0.1
-        else f"{100 * share:.0f} %"
-    )
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
 def strip_address(source: str) -> str:
@@ -148,19 +125,11 @@ def strip_address(source: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
 
 
-def describe_check(check: str) -> str:
-    """A check as words."""
-    return check.replace("_", " ")
-
-
 def strip_message_key(message: str) -> str:
     """Without the key that a stop's message begins with."""
     key, _, rest = message.partition(": ")
-    return (
-        (rest[:1].upper() + rest[1:])
-        if key in ("schema.yaml", "data.source", "problem.target", "problem.time")
-        else message
-    )
+    known = ("schema.yaml", "data.source", "problem.target", "problem.time")
+    return rest[:1].upper() + rest[1:] if key in known else message
 
 
 def format_figure(value: float | str | None) -> str:
@@ -190,7 +159,7 @@ def format_column_value(s: ColumnSummary, value: float) -> str:
     """A number or date as its column has it."""
     if s.type != "date":
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3g}"
-    moment = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=value)
+    moment = convert_to_moment(value)
     return f"{moment:%Y-%m-%d}" if 1 < moment.year < 9999 else "-"
 
 
@@ -213,7 +182,7 @@ class DataReport:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Columns that stand on the page, target first."""
+        """Columns that are on the page, target first."""
         target = self.chosen.problem.target
         return (target, *(name for name in self.now.columns if name != target))
 
@@ -244,7 +213,7 @@ class ColumnCard:
 
 
 @dataclass(frozen=True)
-class ColumnAssociations:
+class AssociationSection:
     """Association of columns with the target, and of pairs: names, short names, and a square of Cramér's V."""
 
     with_target: list[ShareBar]
@@ -261,11 +230,10 @@ def write_data_report(page: DataReport, path: Path) -> None:
 
 def render_data_report(page: DataReport) -> str:
     """The page as HTML. Every word of the table's own is escaped; nothing is fetched and no script runs."""
-    found, changes = page.findings, _render_changes(page)
-    missing = _render_missing(page)
+    found, missing = page.findings, _render_missing(page)
     return render_page(
         "data_report.html",
-        describe_check=describe_check,
+        describe_check=lambda check: check.replace("_", " "),
         format_figure=format_figure,
         strip_message_key=strip_message_key,
         format_count=format_count,
@@ -278,7 +246,7 @@ def render_data_report(page: DataReport) -> str:
         extent=_extent(page),
         findings=[f for f in found if f.level != "pass" or f.figure is not None],
         passed=[f.message for f in found if f.level == "pass" and f.figure is None],
-        changes=changes,
+        changes=_render_changes(page),
         gone=[name for name in page.then.columns if name not in page.now.columns] if page.then else [],
         columns=[_render_column_card(page, name) for name in page.features],
         missing=missing[: 2 * MAX_LISTED_PAIRS],
@@ -304,9 +272,8 @@ def _extent(page: DataReport) -> str:
     extent = f"{now.rows:,} rows with a label, {len(now.columns)} columns"
     if time and now.columns[time].quantiles:
         ends = now.columns[time]
-        extent += (
-            f", from {format_column_value(ends, ends.quantiles[0])} to {format_column_value(ends, ends.quantiles[-1])}"
-        )
+        first, last = (format_column_value(ends, ends.quantiles[at]) for at in (0, -1))
+        extent += f", from {first} to {last}"
     if then is None:
         return f"{extent}; no table was accepted before it."
     return f"{extent}; the last accepted table had {then.rows:,} rows."
@@ -329,9 +296,8 @@ def _change(name: str, now: ColumnSummary, then: ColumnSummary | None) -> Column
         else measure_share_distance(then.values, now.values)
     )
     middle = _change_of(format_middle(then), format_middle(now))
-    return ColumnChange(
-        name, moved, then.wander, middle, _change_of(format_percent(then.missing), format_percent(now.missing))
-    )
+    missing = _change_of(format_percent(then.missing), format_percent(now.missing))
+    return ColumnChange(name, moved, then.wander, middle, missing)
 
 
 def _change_of(then: str, now: str) -> str:
@@ -362,17 +328,73 @@ def _render_missing(page: DataReport) -> list[ShareBar]:
     before = page.then.columns if page.then else {}
     gaps = [(n, page.now.columns[n].missing) for n in page.features if page.now.columns[n].missing]
     gaps.sort(key=lambda item: -item[1])
-    return [draw_share(n, share, before[n].missing if n in before else None) for n, share in gaps]
+    return [ShareBar(n, share, before[n].missing if n in before else None, format_percent(share)) for n, share in gaps]
 
 
-def _render_associations(page: DataReport) -> ColumnAssociations | None:
+def _render_associations(page: DataReport) -> AssociationSection | None:
     names = tuple(n for n in page.features if not page.now.columns[n].silent and page.now.columns[n].type != "text")
     if len(names) < 2 or page.chosen.problem.target not in names:
         return None
-    with_target, found = association.measure_associations(page.sample, names, MAX_HEATMAP_COLUMNS)
-    return ColumnAssociations(
-        [draw_association(name, share) for name, share in list(with_target.items())[:MAX_LISTED_PAIRS]],
-        found.names,
-        [shorten_name(name) for name in found.names],
-        found.strength.tolist(),
-    )
+    with_target, shown, strength = measure_associations(page.sample, names, MAX_HEATMAP_COLUMNS)
+    bars = [ShareBar(name, v, None, f"{v:.2f}") for name, v in list(with_target.items())[:MAX_LISTED_PAIRS]]
+    return AssociationSection(bars, shown, [shorten_name(name) for name in shown], strength.tolist())
+
+
+# Rows read, and classes into which a column's values are sorted; a missing value is one more.
+MAX_ASSOCIATION_ROWS = 5_000
+ASSOCIATION_CLASSES = 8
+
+
+def measure_associations(
+    sample: pl.DataFrame, names: tuple[str, ...], most: int
+) -> tuple[dict[str, float], tuple[str, ...], NDArray[np.float64]]:
+    """Cramér's V, numbers cut at their quantiles, corrected for chance (Bergsma, J. Korean Stat. Soc. 2013).
+
+    Of each of the columns `names` with the first of them, strongest first; and of all pairs among the first and the
+    `most` - 1 that go with it best, by name and (k, k): all pairs of thousands of columns would take hours. Bent
+    relations count as much as straight ones.
+    """
+    some = sample.gather_every(max(-(-len(sample) // MAX_ASSOCIATION_ROWS), 1))
+    codes = {name: _codes(some[name]) for name in names}
+    first = {name: _cramer(_table(codes[names[0]], codes[name]), len(some)) for name in names[1:]}
+    first = dict(sorted(first.items(), key=lambda item: (-item[1], item[0])))
+    kept = (names[0], *list(first)[: most - 1])
+    strength = np.eye(len(kept))
+    for i, name in enumerate(kept):
+        for j, other in enumerate(kept[:i]):
+            strength[i, j] = strength[j, i] = _cramer(_table(codes[name], codes[other]), len(some))
+    return first, kept, strength
+
+
+def _table(one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Counts of pairs of classes."""
+    counts = np.zeros((int(one.max(initial=0)) + 1, int(other.max(initial=0)) + 1))
+    np.add.at(counts, (one, other), 1)
+    return counts
+
+
+def _codes(values: pl.Series) -> NDArray[np.intp]:
+    """Class of each value: 0 is missing."""
+    if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
+        words = values.cast(pl.String)
+        counted = words.drop_nulls().value_counts().sort(["count", words.name], descending=[True, False])
+        known = {value: i + 1 for i, value in enumerate(counted[words.name].head(ASSOCIATION_CLASSES))}
+        return np.array([0 if w is None else known.get(w, ASSOCIATION_CLASSES + 1) for w in words], dtype=np.intp)
+    floats = convert_to_numbers(values).to_numpy()
+    present = floats[~np.isnan(floats)]
+    if not present.size:
+        return np.zeros(len(floats), dtype=np.intp)
+    cuts = np.unique(np.quantile(present, np.linspace(0, 1, ASSOCIATION_CLASSES + 1)[1:-1]))
+    return np.where(np.isnan(floats), 0, np.searchsorted(cuts, floats, side="left") + 1)
+
+
+def _cramer(block: NDArray[np.float64], n: int) -> float:
+    rows, columns = block.sum(axis=1), block.sum(axis=0)
+    block = block[rows > 0][:, columns > 0]
+    r, c = block.shape
+    if min(r, c) < 2:
+        return 0.0
+    expected = np.outer(block.sum(axis=1), block.sum(axis=0)) / n
+    phi = max(float(((block - expected) ** 2 / expected).sum()) / n - (r - 1) * (c - 1) / (n - 1), 0.0)
+    least = min(r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)) - 1
+    return min(float(np.sqrt(phi / least)), 1.0) if least > 0 else 0.0

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from windvane.tasks.io import write_whole
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, INK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#222222", "#8A8A8A",
@@ -28,42 +28,23 @@ MAX_PLOTTED_POINTS = 3_000
 def build_figure(
     title: str, subtitle: str, panels: Sequence[float] = (1,), width: float = 8, height: float = 4.5
 ) -> tuple[Figure, list[Axes]]:
-    """A figure in inches with a heading, and its axes side by side, as wide as `panels` say."""
-    from matplotlib.figure import Figure
-
+    """A figure in inches with a heading, and its axes side by side, as wide as `panels` set."""
     figure = Figure(figsize=(width, height), dpi=FIGURE_DPI)
     figure.set_layout_engine("constrained", rect=(0.005, 0.0, 0.99, 1 - 0.68 / height), w_pad=0.08, h_pad=0.06)
-    figure.text(
-        0.1 / width,
-        1 - 0.12 / height,
-        title,
-        ha="left",
-        va="top",
-        fontsize=_fit_font_size(title, 12.5, width),
-        fontweight="bold",
-        color=INK,
-    )
-    figure.text(
-        0.1 / width,
-        1 - 0.41 / height,
-        subtitle,
-        ha="left",
-        va="top",
-        fontsize=_fit_font_size(subtitle, 9, width),
-        color=SOFT_INK,
-    )
+    for text, down, size, weight, colour in ((title, 0.12, 12.5, "bold", INK), (subtitle, 0.41, 9, "normal", SOFT_INK)):
+        # Smaller where the text would run off the figure; a letter is about 0.62 of the size wide.
+        fitting = min(size, (width - 0.2) * 72 / (0.62 * max(len(text), 1)))
+        style: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": fitting, "fontweight": weight, "color": colour}
+        figure.text(0.1 / width, 1 - down / height, text, **style)
     axes = figure.subplots(1, len(panels), width_ratios=list(panels), squeeze=False)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8.5)
+        ax.xaxis.label.set_size(9)
+        ax.yaxis.label.set_size(9)
         ax.set_axisbelow(True)
         ax.grid(color="#E6E6E6", linewidth=0.7)
     return figure, list(axes)
-
-
-def _fit_font_size(text: str, size: float, width: float) -> float:
-    """The font size, smaller where the text would run off `width` inches; a letter is about 0.62 of it wide."""
-    return min(size, (width - 0.2) * 72 / (0.62 * max(len(text), 1)))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -73,8 +54,6 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def format_axes(*axes: Any) -> None:
     """Few ticks on these linear axes (x or y), thousands separated where numbers are large."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     for axis in axes:
         if axis.get_scale() == "linear" and axis.get_major_locator().__class__.__name__ == "AutoLocator":
             axis.set_major_locator(MaxNLocator(6))

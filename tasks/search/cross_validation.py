@@ -1,6 +1,6 @@
 """How good a configuration is on a table: all metrics, over folds or on one validation split.
 
-Never says which to try.
+Never chooses what to try.
 """
 
 from __future__ import annotations
@@ -8,35 +8,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.split import time_windows
-from windvane.tasks.split.time_windows import RecentWindows
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Folds under kfold where split.folds is null.
 DEFAULT_FOLDS = 5
 # The training score is there to be held against the validation score: this many rows place it well enough.
 MAX_SCORED_TRAIN_ROWS = 10_000
-# From here on a fit costs seconds, and a first look at a quarter of the rows pays.
+# From here on a fit costs seconds, and a first try on a quarter of the rows pays.
 LARGE_TABLE_ROWS = 20_000
-FIRST_LOOK_DIVISOR = 4
+QUICK_FIT_DIVISOR = 4
 
 
 @dataclass(frozen=True)
 class ConfigurationScores:
-    """All metrics on both sides; `final` is false for a first look (fewer rows, or fewer folds than there are)."""
+    """All metrics on both splits; `final` is false for a first evaluation (fewer rows, or fewer folds than there are)."""
 
     validation: dict[str, float]
     train: dict[str, float]
@@ -50,39 +47,34 @@ class ConfigurationScorer:
 
     kind: ProblemType
     columns: FeatureColumns
-    target: str
     frame: pd.DataFrame
     folds: tuple[tuple[NDArray[Any], NDArray[Any]], ...]
-    seed: int
-    cores: int
     metric: Metric
-    group: str | None = None
-    time: str | None = None
-    recent: RecentWindows | None = None
+    options: FitOptions
 
     @property
     def truth(self) -> NDArray[Any]:
         """The target of all training rows."""
         rows = np.unique(np.concatenate([train for train, _ in self.folds]))
-        return self.kind.truth(self.frame[self.target].iloc[rows])
+        return self.kind.truth(self.frame[self.options.target].iloc[rows])
 
     @property
-    def looks_first(self) -> bool:
+    def starts_quick(self) -> bool:
         """Whether a quarter of the training rows is fitted first, so that a hopeless configuration costs a quarter."""
         return len(self.folds) == 1 and len(self.folds[0][0]) > LARGE_TABLE_ROWS
 
-    def score(self, spec: ModelConfiguration, look: bool = True) -> Iterator[ConfigurationScores]:
+    def score(self, spec: ModelConfiguration, quick_first: bool = True) -> Iterator[ConfigurationScores]:
         """Fit and score; what comes before the last may be used to give up early.
 
-        Several folds: the mean over the folds so far. One fold: with `look` on a large table first a quarter of the
-        training rows, drawn with the seed; then all. Rare classes are treated within each fit, so that no copy of a
-        row stands on the other side; a threshold is tuned only for a headline that depends on it. Raises ValueError as
+        Several folds: the mean over the folds so far. One fold: with `quick_first` on a large table first a quarter of the
+        training rows, drawn with the seed; then all. Rare classes are treated within each fit, so that no copy of a row is in the other
+        split; a threshold is tuned only for a headline that depends on it. Raises ValueError as
         scikit-learn does.
         """
         spec = spec.seen_by(self.metric)
-        if look and self.looks_first:
+        if quick_first and self.starts_quick:
             train, validation = self.folds[0]
-            some = np.random.default_rng(self.seed).permutation(len(train))[: len(train) // FIRST_LOOK_DIVISOR]
+            some = np.random.default_rng(self.options.seed).permutation(len(train))[: len(train) // QUICK_FIT_DIVISOR]
             yield self._fold(spec, train[np.sort(some)], validation, final=False)
         done: list[ConfigurationScores] = []
         for train, validation in self.folds:
@@ -97,58 +89,36 @@ class ConfigurationScorer:
     def _fold(
         self, spec: ModelConfiguration, train: NDArray[Any], validation: NDArray[Any], final: bool
     ) -> ConfigurationScores:
-        taught = self.frame.iloc[train]
-        model = model_pipeline.fit_pipeline(
-            spec,
-            self.kind,
-            self.columns,
-            taught,
-            self.target,
-            self.seed,
-            self.cores,
-            self.group,
-            self.time,
-            self.recent,
-        )
-        shown = taught.iloc[np.linspace(0, len(train) - 1, min(len(train), MAX_SCORED_TRAIN_ROWS)).astype(int)]
+        train_rows = self.frame.iloc[train]
+        model = model_pipeline.fit_pipeline(spec, self.kind, self.columns, train_rows, self.options)
+        shown = train_rows.iloc[np.linspace(0, len(train) - 1, min(len(train), MAX_SCORED_TRAIN_ROWS)).astype(int)]
         sides = [self._scores(model, side) for side in (self.frame.iloc[validation], shown)]
         return ConfigurationScores(sides[0], sides[1], final, model_pipeline.explain_nonconvergence(model))
 
     def _scores(self, model: Any, side: pd.DataFrame) -> dict[str, float]:
         with model_pipeline.limit_to_one_thread():
             predictions = self.kind.predict(model, conform_frame(side, self.columns, "validation rows"))
-        return self.kind.scores(self.kind.truth(side[self.target]), predictions)
+        return self.kind.scores(self.kind.truth(side[self.options.target]), predictions)
 
 
-def build_configuration_scorer(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
-    cores: int,
-) -> ConfigurationScorer:
-    """The one validation side, or (validation has 0 rows) folds of the training side.
+def build_configuration_scorer(task: ModelTask, train: pd.DataFrame, validation: pd.DataFrame) -> ConfigurationScorer:
+    """The one validation split, or (validation has 0 rows) folds of the training split.
 
     Folds keep whole groups together under problem.group, the share of classes in classification, and are drawn with
     split.seed. Raises InputError if there are fewer rows, groups or rows of each class than folds.
     """
-    seed, n, problem = settings.split.seed, len(train), settings.problem
+    settings, kind = task.settings, task.problem_type
+    n, problem = len(train), settings.problem
     if len(validation):
         frame = pd.concat([train, validation], ignore_index=True)
         folds = [(np.arange(n), np.arange(n, len(frame)))]
     else:
         frame, folds = train, _split_folds(settings, kind, train)
     metric = kind.metrics[problem.headline]
-    group, time, recent = problem.group, problem.time, time_windows.choose_recent_windows(settings)
-    return ConfigurationScorer(
-        kind, columns, problem.target, frame, tuple(folds), seed, cores, metric, group, time, recent
-    )
+    return ConfigurationScorer(kind, task.columns, frame, tuple(folds), metric, model_pipeline.make_fit_options(task))
 
 
 def _split_folds(settings: Settings, kind: ProblemType, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
-
     k, seed, group = settings.split.folds or DEFAULT_FOLDS, settings.split.seed, settings.problem.group
     truth = kind.truth(train[settings.problem.target])
     groups = None if group is None else pd.factorize(train[group], use_na_sentinel=False)[0]
@@ -160,7 +130,7 @@ def _split_folds(settings: Settings, kind: ProblemType, train: pd.DataFrame) -> 
     else:
         splitter, there, what = KFold(k, shuffle=True, random_state=seed), len(train), "rows"
     if there < k:
-        raise InputError(f"split.folds: {k} folds need at least {k} {what}, the training side has {there}. Lower it")
+        raise InputError(f"split.folds: {k} folds need at least {k} {what}, the training split has {there}. Lower it")
     return list(splitter.split(np.zeros(len(train)), truth, groups))
 
 

@@ -9,20 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
-from windvane.tasks.models.model_pipeline import ModelConfiguration
-from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType
+from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
+from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, HyperparameterValue, Metric
 from windvane.tasks.search import search_plan
 from windvane.tasks.search.cross_validation import ConfigurationScorer, ConfigurationScores, build_configuration_scorer
-from windvane.tasks.search.optuna_journal import OpenTrial, SearchTrial, SearchTrialState, TrialJournal
-from windvane.tasks.search.search_plan import BASELINE_CANDIDATE, PlannedTrial
+from windvane.tasks.search.search_plan import PlannedTrial, SearchTrial, SearchTrialState
 from windvane.tasks.settings.project_params import Settings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from windvane.tasks.models.features import FeatureColumns
+    from windvane.tasks.search.optuna_journal import OpenTrial
 
 # A configuration at which this many processes ended is not tried again: it is likely what ends them (memory).
 _MAX_PROCESS_DEATHS = 5
@@ -50,7 +49,7 @@ class TrialProgress:
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A candidate's best configuration, with every metric of the kind on both sides, and all its trials."""
+    """A candidate's best configuration, with every metric of the problem type on both splits, and all its trials."""
 
     candidate: str
     spec: ModelConfiguration
@@ -74,13 +73,6 @@ class SearchResult:
     stopped: str | None
     fits: int
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    state: SearchTrialState
-    scores: ConfigurationScores | None
-    note: str | None
 
 
 @dataclass
@@ -112,7 +104,7 @@ class _RunningSearch:
         return self.settings.search.timeout - (self.clock() - self.started) - self.inherited
 
     def stop(self) -> str | None:
-        """Why to try nothing more. Asked between fits; before one candidate has been judged, there is no reason."""
+        """Why to try nothing more. Called between fits; before one candidate has been judged, there is no reason."""
         best, goal = self.best, self.settings.problem.goal
         if best is None or best.validation is None:
             return None
@@ -126,12 +118,11 @@ class _RunningSearch:
         """A configuration of this search; the baseline takes the classes as they are."""
         return ModelConfiguration(candidate, params, UNBALANCED if candidate == BASELINE_CANDIDATE else self.balance)
 
-    def note(self, trial: SearchTrial, resumed: bool) -> None:
+    def record(self, trial: SearchTrial, resumed: bool) -> TrialProgress:
+        """Count the trial among those tried; what to report of it."""
         self.trials.setdefault(trial.candidate, []).append(trial)
         self.inherited += trial.seconds if resumed else 0.0
         self.fits += not resumed
-
-    def progress(self, trial: SearchTrial, resumed: bool) -> TrialProgress:
         count = sum(len(ts) for name, ts in self.trials.items() if name != BASELINE_CANDIDATE)
         at = 0 if trial.candidate == BASELINE_CANDIDATE else count
         best = self.best.validation if self.best else None
@@ -141,31 +132,32 @@ class _RunningSearch:
 
 
 def search_models(
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
+    task: ModelTask,
     train: pd.DataFrame,
     validation: pd.DataFrame,
     journal: Path,
-    cores: int,
     report: Callable[[TrialProgress], None],
     clock: SecondsClock = time.monotonic,
 ) -> SearchResult:
-    """The baseline, every candidate at its defaults, then tuning: see plan.steps(). At most `cores` threads at a time.
+    """The baseline, every candidate at its defaults, then tuning: see plan_trials(). At most `cores` threads at a time.
 
     Trials run one after another, each with all cores: the sampler then sees the same past in every run, and the same
     arguments give the same result (unless the clock cuts it short). search.timeout bounds the whole search, earlier
-    attempts in the journal counted; it is looked at between fits (folds, a first look), so the last one may overrun it.
-    `journal` belongs to these data, settings and this code alone; trials in it are not done again. Nobody else may use
+    attempts in the journal counted; it is checked between fits (folds, a first evaluation), so the last one may overrun it.
+    `journal` belongs to these data, settings and this code alone; trials in it are not done again. No other process may use
     it at the same time. Raises InputError if settings do not fit the table, or if no candidate can be judged.
     """
-    started = clock()
+    started, settings, kind = clock(), task.settings, task.problem_type
     balance = ClassBalance(settings.search.imbalance, settings.search.threshold)
-    measured = build_configuration_scorer(settings, kind, columns, train, validation, cores)
+    measured = build_configuration_scorer(task, train, validation)
     run = _RunningSearch(settings, measured, clock, search_plan.count_planned_trials(settings, kind), started, balance)
     log = kind.log_target(measured.truth)
     search_plan.refuse_log_candidates(settings, kind, measured)
     candidates = search_plan.select_search_spaces(kind, log)
+    from windvane.tasks.search.optuna_journal import (
+        TrialJournal,  # Optuna takes a second: a lap that stops at its data does without
+    )
+
     book = TrialJournal(journal, run.metric, settings.search.method, settings.split.seed)
     stopped = None
     for step in search_plan.plan_trials(settings, kind, log, run.trials):
@@ -175,29 +167,23 @@ def search_models(
             break
         space = candidates[step.candidate].space
         trial = past[taken] if resumed else _run_trial(run, step, book.propose(step.candidate, space, step.params))
-        run.note(trial, resumed)
-        report(run.progress(trial, resumed))
+        report(run.record(trial, resumed))
     return _collect_search_result(run, (BASELINE_CANDIDATE, *search_plan.list_candidates(settings, kind)), stopped, log)
 
 
 def score_single_configuration(
+    task: ModelTask,
     spec: ModelConfiguration,
-    settings: Settings,
-    kind: ProblemType,
-    columns: FeatureColumns,
     train: pd.DataFrame,
     validation: pd.DataFrame,
-    cores: int,
     report: Callable[[TrialProgress], None],
     clock: SecondsClock = time.monotonic,
 ) -> SearchResult:
     """The baseline and the given configuration, nothing tuned and nothing kept on disk: the depth `refit`."""
-    measured = build_configuration_scorer(settings, kind, columns, train, validation, cores)
-    run = _RunningSearch(settings, measured, clock, 1, clock(), spec.balance)
-    for step in (*search_plan.plan_baseline_trials(kind), PlannedTrial(spec.candidate, spec.params)):
-        trial = _run_trial(run, step, None)
-        run.note(trial, resumed=False)
-        report(run.progress(trial, resumed=False))
+    measured = build_configuration_scorer(task, train, validation)
+    run = _RunningSearch(task.settings, measured, clock, 1, clock(), spec.balance)
+    for step in (*search_plan.plan_baseline_trials(task.problem_type), PlannedTrial(spec.candidate, spec.params)):
+        report(run.record(_run_trial(run, step, None), resumed=False))
     return _collect_search_result(run, (BASELINE_CANDIDATE, spec.candidate), None, log=False)
 
 
@@ -205,45 +191,41 @@ def _run_trial(run: _RunningSearch, step: PlannedTrial, proposal: OpenTrial | No
     """Fit and score one configuration; a proposal's outcome goes to the journal before anyone hears of it."""
     params = proposal.params if proposal else dict(step.params or {})
     number = proposal.number if proposal else len(run.trials.get(step.candidate, ()))
-    began = run.clock()
-    outcome = _score_trial(run, run.spec(step.candidate, params), proposal)
-    scores = outcome.scores
+    started_at = run.clock()
+    state, scores, note = _score_trial(run, run.spec(step.candidate, params), proposal)
+    sides = {"validation": scores.validation, "train": scores.train} if scores else {}
+    headline = {side: metrics[run.metric.name] for side, metrics in sides.items()}
+    seconds = run.clock() - started_at
     trial = SearchTrial(
-        step.candidate,
-        number,
-        params,
-        outcome.state,
-        scores.validation[run.metric.name] if scores else None,
-        scores.train[run.metric.name] if scores else None,
-        run.clock() - began,
-        {"validation": scores.validation, "train": scores.train} if scores else {},
-        outcome.note,
+        step.candidate, number, params, state, headline.get("validation"), headline.get("train"), seconds, sides, note
     )
     if proposal:
         proposal.finish(trial)
     return trial
 
 
-def _score_trial(run: _RunningSearch, spec: ModelConfiguration, proposal: OpenTrial | None) -> _Outcome:
+def _score_trial(
+    run: _RunningSearch, spec: ModelConfiguration, proposal: OpenTrial | None
+) -> tuple[SearchTrialState, ConfigurationScores | None, str | None]:
+    """State, scores unless it failed or was given up, and what to know of it."""
     if proposal and proposal.deaths >= _MAX_PROCESS_DEATHS:
-        return _Outcome("failed", None, f"{proposal.deaths} processes ended while fitting it: too little memory?")
+        return "failed", None, f"{proposal.deaths} processes ended while fitting it: too little memory?"
+    name, quick_first = run.metric.name, proposal is not None and spec.candidate != BASELINE_CANDIDATE
     try:
-        for step, scores in enumerate(
-            run.bench.score(spec, look=proposal is not None and spec.candidate != BASELINE_CANDIDATE)
-        ):
-            value = scores.validation[run.metric.name]
+        for step, scores in enumerate(run.bench.score(spec, quick_first)):
+            value = scores.validation[name]
             if scores.final:
                 break
             if over := run.stop():
-                return _Outcome("pruned", None, f"ended at first look: {over}")
+                return "pruned", None, f"ended at the first evaluation: {over}"
             if proposal and proposal.hopeless(value, step):
-                return _Outcome("pruned", None, f"{run.metric.name} {value:.6g} at first look, worse than the median")
+                return "pruned", None, f"{name} {value:.6g} at the first evaluation, worse than the median"
     except ValueError as e:
         # scikit-learn's word for rows that an algorithm cannot take; the others may.
-        return _Outcome("failed", None, str(e).strip().splitlines()[0])
+        return "failed", None, str(e).strip().splitlines()[0]
     if not math.isfinite(value):
-        return _Outcome("failed", None, f"{run.metric.name} is not a number on the validation side")
-    return _Outcome("complete", scores, scores.note)
+        return "failed", None, f"{name} is not a number on the validation split"
+    return "complete", scores, scores.note
 
 
 def _collect_search_result(run: _RunningSearch, names: tuple[str, ...], stopped: str | None, log: bool) -> SearchResult:
@@ -253,8 +235,8 @@ def _collect_search_result(run: _RunningSearch, names: tuple[str, ...], stopped:
         why = next((t.note for ts in reversed(run.trials.values()) for t in ts if t.note), "nothing was tried")
         raise InputError(f"search: nothing could be judged by {run.metric.name}: {why}. See problem.metric and split")
     leader = search_plan.rank_candidates([n for n in names if n in rivals], run.trials, run.metric)[0]
-    told = search_plan.describe_search(run.settings, run.bench, rivals[leader].spec.balance, run.trials, log)
-    notes = (*told, *(f"{r.candidate}: {r.note}" for r in rivals.values() if r.note))
+    remarks = search_plan.describe_search(run.settings, run.bench, rivals[leader].spec.balance, run.trials, log)
+    notes = (*remarks, *(f"{r.candidate}: {r.note}" for r in rivals.values() if r.note))
     return SearchResult(results, rivals[leader], stopped, run.fits, notes)
 
 
@@ -263,8 +245,5 @@ def _collect_candidate_result(name: str, run: _RunningSearch) -> CandidateResult
     top = search_plan.find_best_trial(trials, run.metric)
     if top is None:
         return None
-    scores = top.scores
-    spent = sum(t.seconds for t in trials)
-    return CandidateResult(
-        name, run.spec(name, top.params), scores["validation"], scores["train"], trials, spent, top.note
-    )
+    spec, spent = run.spec(name, top.params), sum(t.seconds for t in trials)
+    return CandidateResult(name, spec, top.scores["validation"], top.scores["train"], trials, spent, top.note)

@@ -1,15 +1,21 @@
-"""The only door to Optuna: proposes configurations and keeps every trial on disk, so that a killed search can be
-resumed.
-"""
+"""The only door to Optuna: proposes configurations and keeps every trial on disk, so that a killed search can be resumed."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from windvane.tasks.errors import Corrupted
 from windvane.tasks.models.problem_types.definitions import (
@@ -19,46 +25,23 @@ from windvane.tasks.models.problem_types.definitions import (
     IntRange,
     Metric,
 )
-
-SearchTrialState = Literal["complete", "pruned", "failed"]
+from windvane.tasks.search.search_plan import SearchTrial
 
 # Random draws before the Bayesian sampler models them, and trials before the pruner compares with their median.
 _RANDOM_STARTUP_TRIALS = 5
 _PRUNER_STARTUP_TRIALS = 4
-
-
-@dataclass(frozen=True)
-class SearchTrial:
-    """One configuration as it was tried: `number` counts within its candidate, from 0.
-
-    validation, train: the headline metric, None unless complete; `scores` has all metrics by side. note: why it failed
-    or was pruned, or what to know of it.
-    """
-
-    candidate: str
-    number: int
-    params: dict[str, HyperparameterValue]
-    state: SearchTrialState
-    validation: float | None
-    train: float | None
-    seconds: float
-    scores: dict[str, dict[str, float]]
-    note: str | None = None
+_OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 class TrialJournal:
     """Trials by candidate in one file, one Optuna study each; holds one opened trial per study at most.
 
     A proposal depends on seed, candidate and the trials finished before it, and on nothing else: a search that was
-    killed and resumed proposes what an undisturbed one does. The caller makes sure that nobody else has the file open.
+    killed and resumed proposes what an undisturbed one does. The caller makes sure that no other process has the file open.
     """
 
     def __init__(self, path: Path, metric: Metric, method: str, seed: int) -> None:
         """Open or create. Raises Corrupted if the file is not a journal."""
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path.parent.mkdir(parents=True, exist_ok=True)
         _repair_journal(path)
@@ -75,21 +58,20 @@ class TrialJournal:
     def propose(
         self, candidate: str, space: Mapping[str, Hyperparameter], fixed: Mapping[str, HyperparameterValue] | None
     ) -> OpenTrial:
-        """Open the candidate's next trial: `fixed` as it stands, else drawn from the tuned dimensions of `space`."""
+        """Open the candidate's next trial: `fixed` as it is, else drawn from the tuned dimensions of `space`."""
         study = self._study(candidate)
         number = len(self.finished(candidate))
         study.sampler = self._sampler(number)
         distributions = {name: _distribution(d) for name, d in space.items() if d.tuned}
-        if fixed is not None and not study.get_trials(deepcopy=False, states=_states("WAITING")):
+        if fixed is not None and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             study.enqueue_trial({name: fixed[name] for name in distributions})
         trial = study.ask(distributions)
-        rest = {name: d.default for name, d in space.items()}
-        deaths = sum(t.params == trial.params and "trial" not in t.user_attrs for t in _failed(study))
-        return OpenTrial(study, trial, number, {**rest, **trial.params, **(fixed or {})}, deaths)
+        failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        deaths = sum(t.params == trial.params and "trial" not in t.user_attrs for t in failed)
+        params = {name: d.default for name, d in space.items()} | trial.params | dict(fixed or {})
+        return OpenTrial(study, trial, number, params, deaths)
 
     def _study(self, candidate: str) -> Any:
-        import optuna
-
         if candidate not in self._studies:
             study = optuna.create_study(
                 study_name=candidate,
@@ -99,46 +81,40 @@ class TrialJournal:
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=_PRUNER_STARTUP_TRIALS),
             )
             # Whatever runs now is of a process that died: it is failed here, without counting, and proposed again.
-            for dead in study.get_trials(deepcopy=False, states=_states("RUNNING")):
-                study.tell(dead.number, state=optuna.trial.TrialState.FAIL)
+            for dead in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                study.tell(dead.number, state=TrialState.FAIL)
             self._studies[candidate] = study
         return self._studies[candidate]
 
     def _sampler(self, number: int) -> Any:
-        from optuna.samplers import RandomSampler, TPESampler
-
         seed = (self._seed * 10_007 + number) % 2**32
         if self._method == "bayesian":
             return TPESampler(seed=seed, n_startup_trials=_RANDOM_STARTUP_TRIALS)
         return RandomSampler(seed=seed)
 
 
+@dataclass(frozen=True)
 class OpenTrial:
     """An opened trial: its whole configuration in `params`; finish() closes it for good.
 
     deaths: how many processes ended while they fitted just this.
     """
 
-    def __init__(
-        self, study: Any, trial: Any, number: int, params: dict[str, HyperparameterValue], deaths: int
-    ) -> None:
-        self._study, self._trial = study, trial
-        self.number, self.params, self.deaths = number, params, deaths
+    study: Any
+    trial: Any
+    number: int
+    params: dict[str, HyperparameterValue]
+    deaths: int
 
     def hopeless(self, value: float, step: int) -> bool:
-        """Tell a first, cheaper result; true if it is worse than the median of the finished trials at this step."""
-        self._trial.report(value, step)
-        return bool(math.isfinite(value) and self._trial.should_prune())
+        """Record a first, cheaper result; true if it is worse than the median of the finished trials at this step."""
+        self.trial.report(value, step)
+        return bool(math.isfinite(value) and self.trial.should_prune())
 
     def finish(self, trial: SearchTrial) -> None:
         """Record the outcome; from here on the trial is never done again."""
-        from optuna.trial import TrialState
-
-        self._trial.set_user_attr("trial", asdict(trial))
-        if trial.state == "complete":
-            self._study.tell(self._trial, trial.validation)
-        else:
-            self._study.tell(self._trial, state=TrialState.PRUNED if trial.state == "pruned" else TrialState.FAIL)
+        self.trial.set_user_attr("trial", asdict(trial))
+        self.study.tell(self.trial, trial.validation, _OPTUNA_STATES[trial.state])
 
 
 def _repair_journal(path: Path) -> None:
@@ -148,9 +124,7 @@ def _repair_journal(path: Path) -> None:
         return
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("rb+") as f:
-            f.truncate(whole)
+    os.truncate(path, whole)
     try:
         for line in content[:whole].splitlines():
             json.loads(line)["op_code"]
@@ -159,28 +133,12 @@ def _repair_journal(path: Path) -> None:
 
 
 def _is_finished(trial: Any) -> bool:
-    """Whether a study's trial was finished by us: a dead process's trial may have its outcome noted, but not told."""
-    return trial.state.is_finished() and "trial" in trial.user_attrs and _is_reported(trial)
-
-
-def _is_reported(trial: Any) -> bool:
-    said = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[trial.user_attrs["trial"]["state"]]
-    return bool(trial.state.name == said)
-
-
-def _failed(study: Any) -> list[Any]:
-    return list(study.get_trials(deepcopy=False, states=_states("FAIL")))
-
-
-def _states(name: str) -> tuple[Any, ...]:
-    from optuna.trial import TrialState
-
-    return (TrialState[name],)
+    """Whether a study's trial was finished by us: a dead process's trial may have its outcome noted, but not recorded."""
+    noted = trial.user_attrs.get("trial")
+    return noted is not None and trial.state == _OPTUNA_STATES[noted["state"]]
 
 
 def _distribution(dimension: Hyperparameter) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     if isinstance(dimension, FloatRange):
         return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
     if isinstance(dimension, IntRange):

@@ -9,10 +9,12 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from windvane.tasks.errors import InputError
+from windvane.tasks.models.class_balance import ClassBalance
 from windvane.tasks.models.problem_types.definitions import (
+    BASELINE_CANDIDATE,
     CandidateModel,
     ChoiceSet,
     Hyperparameter,
@@ -20,22 +22,37 @@ from windvane.tasks.models.problem_types.definitions import (
     Metric,
     ProblemType,
 )
-from windvane.tasks.search.optuna_journal import SearchTrial
+from windvane.tasks.search.cross_validation import ConfigurationScorer
 from windvane.tasks.settings.project_params import Settings
 
-if TYPE_CHECKING:
-    from windvane.tasks.models.class_balance import ClassBalance
-    from windvane.tasks.models.problem_types.definitions import ProblemType
-    from windvane.tasks.search.cross_validation import ConfigurationScorer
-    from windvane.tasks.settings.project_params import Settings
-
-BASELINE_CANDIDATE = "dummy"
 LOG_TARGET_PARAMETER = "log_target"
 # Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
 # does better than a forest (benchmarks/few_rows.py).
 SMALL_TABLE_ROWS = 1_000
-# A coarse grid says something of a hyperparameter from three values on.
+# A coarse grid informs about a hyperparameter from three values on.
 _MIN_GRID_POINTS = 3
+
+SearchTrialState = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One configuration as it was tried: `number` counts within its candidate, from 0.
+
+    validation, train: the headline metric, None unless complete; `scores` has all metrics by side. note: why it failed
+    or was pruned, or what to know of it.
+    """
+
+    candidate: str
+    number: int
+    params: dict[str, HyperparameterValue]
+    state: SearchTrialState
+    validation: float | None
+    train: float | None
+    seconds: float
+    scores: dict[str, dict[str, float]]
+    note: str | None = None
+
 
 TrialsByCandidate = Mapping[str, Sequence[SearchTrial]]
 
@@ -60,18 +77,18 @@ def list_candidates(settings: Settings, kind: ProblemType) -> tuple[str, ...]:
 
 
 def propose_candidates(rows: int) -> tuple[str, ...]:
-    """The candidates that `rows` labelled rows can teach, simplest first: what `windvane init` proposes."""
+    """The candidates that `rows` labelled rows can train, simplest first: what `windvane init` proposes."""
     return ("linear", "tree", "forest") if rows < SMALL_TABLE_ROWS else ("linear", "tree", "forest", "boosting")
 
 
 def select_search_spaces(kind: ProblemType, log: bool) -> dict[str, CandidateModel]:
-    """The kind's candidates; the logarithm of the target is tuned only where it makes sense for this target."""
-    if log:
-        return dict(kind.candidates)
+    """The problem type's candidates; the logarithm of the target is tuned only where it makes sense for this target."""
+
+    def tuned(key: str, dimension: Hyperparameter) -> Hyperparameter:
+        return dimension if log or key != LOG_TARGET_PARAMETER else replace(dimension, tuned=False)
+
     return {
-        name: replace(
-            c, space={k: replace(d, tuned=False) if k == LOG_TARGET_PARAMETER else d for k, d in c.space.items()}
-        )
+        name: replace(c, space={key: tuned(key, d) for key, d in c.space.items()})
         for name, c in kind.candidates.items()
     }
 
@@ -89,7 +106,7 @@ def plan_trials(settings: Settings, kind: ProblemType, log: bool, trials: Trials
     The baseline; then every candidate at its defaults, simplest first (and on the target's logarithm, if `log`); then
     the rest of the budget. bayesian, random: successive halving over candidates (Jamieson and Talwalkar, AISTATS 2016):
     rounds of equal budget, the better half of the candidates goes on to the next. grid: an even share each.
-    manual: the list as it stands, cut at search.trials.
+    manual: the list as it is, cut at search.trials.
     """
     candidates, budget = select_search_spaces(kind, log), count_planned_trials(settings, kind)
     yield from plan_baseline_trials(kind)
@@ -104,11 +121,8 @@ def plan_trials(settings: Settings, kind: ProblemType, log: bool, trials: Trials
         for i, name in enumerate(names):
             share = left // len(names) + (i >= len(names) - left % len(names))
             seen = [t.params for t in first if t.candidate == name]
-            yield from (
-                PlannedTrial(name, params)
-                for params in build_parameter_grid(candidates[name], share)
-                if params not in seen
-            )
+            grid = build_parameter_grid(candidates[name], share)
+            yield from (PlannedTrial(name, params) for params in grid if params not in seen)
     else:
         yield from _plan_halving_trials(names, left, kind.metrics[settings.problem.headline], trials)
 
@@ -146,29 +160,20 @@ def build_parameter_grid(candidate: CandidateModel, share: int) -> list[dict[str
 
 def rank_candidates(names: Sequence[str], trials: TrialsByCandidate, metric: Metric) -> list[str]:
     """Candidates from best to worst by their best complete trial; the simpler first among equals, failed ones last."""
-    order: list[str] = []
-    for name in names:
-        found = find_best_trial(trials.get(name, ()), metric)
-        at = len(order)
-        while at and found and _is_better_trial(found, find_best_trial(trials.get(order[at - 1], ()), metric), metric):
-            at -= 1
-        order.insert(at, name)
-    return order
+    return sorted(names, key=lambda name: _badness(find_best_trial(trials.get(name, ()), metric), metric))
 
 
 def find_best_trial(trials: Sequence[SearchTrial], metric: Metric) -> SearchTrial | None:
     """The best complete trial, the earlier among equals; None if there is none."""
-    found: SearchTrial | None = None
-    for trial in trials:
-        if trial.state == "complete" and _is_better_trial(trial, found, metric):
-            found = trial
-    return found
+    complete = [trial for trial in trials if trial.state == "complete"]
+    return min(complete, key=lambda trial: _badness(trial, metric), default=None)
 
 
-def _is_better_trial(one: SearchTrial, other: SearchTrial | None, metric: Metric) -> bool:
-    if one.validation is None or other is None or other.validation is None:
-        return one.validation is not None
-    return metric.better(one.validation, other.validation)
+def _badness(trial: SearchTrial | None, metric: Metric) -> float:
+    """The headline metric, the lower the better; infinite where there is none."""
+    if trial is None or trial.validation is None:
+        return math.inf
+    return -trial.validation if metric.greater_is_better else trial.validation
 
 
 def _plan_default_trials(candidates: Sequence[CandidateModel], budget: int) -> list[PlannedTrial]:
@@ -205,17 +210,16 @@ def _check_manual_entry(at: str, entry: dict[str, HyperparameterValue], kind: Pr
     known = [name for name in kind.candidates if name != BASELINE_CANDIDATE]
     name = entry.pop("candidate", None)
     if name not in known:
-        said = "is missing" if name is None else f"{name!r} is not a candidate of {kind.name}"
-        raise InputError(f"{at}.candidate: {said}. Allowed: {_suggest_name(str(name), known)}")
-    space = kind.candidates[str(name)].space
+        fault = "is missing" if name is None else f"{name!r} is not a candidate of {kind.name}"
+        raise InputError(f"{at}.candidate: {fault}. Allowed: {_suggest_name(str(name), known)}")
+    candidate = kind.candidates[str(name)]
     for key, value in entry.items():
-        if key not in space:
-            raise InputError(
-                f"{at}.{key}: {name} has no such hyperparameter. Allowed: {_suggest_name(str(key), list(space))}"
-            )
-        if wrong := space[key].refuse(value):
-            raise InputError(f"{at}.{key}: {wrong}, not {value!r}. Mend the value")
-    return PlannedTrial(str(name), {**kind.candidates[str(name)].defaults, **entry})
+        if key not in candidate.space:
+            near = _suggest_name(key, list(candidate.space))
+            raise InputError(f"{at}.{key}: {name} has no such hyperparameter. Allowed: {near}")
+        if wrong := candidate.space[key].refuse(value):
+            raise InputError(f"{at}.{key}: {wrong}, not {value!r}. Fix the value")
+    return PlannedTrial(candidate.name, {**candidate.defaults, **entry})
 
 
 def _suggest_name(given: str, allowed: list[str]) -> str:
@@ -226,16 +230,16 @@ def _suggest_name(given: str, allowed: list[str]) -> str:
 def describe_search(
     settings: Settings, bench: ConfigurationScorer, balance: ClassBalance, trials: TrialsByCandidate, log: bool
 ) -> Iterator[str]:
-    """Notes on the whole search: `log` says that the target's logarithm was tried, `balance` how rare classes were treated."""
+    """Notes on the whole search: `log` notes that the target's logarithm was tried, `balance` how rare classes were treated."""
     problem, rows = settings.problem, len(bench.truth)
     if log:
         yield f"{problem.target} is positive and skewed: its logarithm was tried too"
     if rows < SMALL_TABLE_ROWS:
         yield (
-            f"{rows:,} rows teach, which is little: scores are known only roughly, and differences between candidates may be chance. "
-            "More rows help more than more trials; the diagnosis of the fit says how many"
+            f"{rows:,} training rows are few: scores are known only roughly, and differences between candidates may be chance. "
+            "More rows help more than more trials; the diagnosis of the fit estimates how many"
         )
-    if bench.looks_first:
+    if bench.starts_quick:
         yield "large table: trials see a quarter of the training rows first, and end there if hopeless"
     yield from _describe_balance(balance, bench.metric.calls, problem.headline)
     for name, tried in trials.items():
@@ -259,7 +263,7 @@ def _describe_balance(balance: ClassBalance, calls: bool, headline: str) -> Iter
 
 
 def refuse_log_candidates(settings: Settings, kind: ProblemType, bench: ConfigurationScorer) -> None:
-    """Raise InputError where a manual list asks for the logarithm of a target that has none."""
+    """Raise InputError where a manual list contains the logarithm of a target that has none."""
     if not kind.continuous or (lowest := float(bench.truth.min())) > 0 or settings.search.method != "manual":
         return
     for i, entry in enumerate(settings.search.manual):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
 
@@ -39,10 +39,14 @@ _SECRET = re.compile(
 )
 
 
-class PagingSettings(BaseModel):
-    """How an API hands out its rows: numbered pages, a cursor to the next, or a Link header."""
+class SettingsSection(BaseModel):
+    """A frozen part of params.yaml; an unknown key is an error, not a silence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PagingSettings(SettingsSection):
+    """How an API hands out its rows: numbered pages, a cursor to the next, or a Link header."""
 
     by: Literal["page", "cursor", "link"]
     parameter: str | None = None
@@ -52,16 +56,14 @@ class PagingSettings(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> PagingSettings:
         if self.by == "cursor" and self.next is None:
-            raise ValueError("next: is missing. Name where an answer says its cursor, such as meta.next")
+            raise ValueError("next: is missing. Name where a response has its cursor, such as meta.next")
         if self.by != "link" and self.parameter is None:
             raise ValueError(f"parameter: is missing. Name the parameter of the address that takes the {self.by}")
         return self
 
 
-class HttpSettings(BaseModel):
+class HttpSettings(SettingsSection):
     """What only an HTTP source needs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hosts: tuple[str, ...] = ()
     private: bool = False
@@ -72,19 +74,17 @@ class HttpSettings(BaseModel):
 
     @field_validator("headers")
     @classmethod
-    def _no_secrets(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
             if _SECRET.search(name) and not _ENV.search(text):
                 raise ValueError(
-                    f"{name}: holds a secret as it stands. Write {name}: ${{NAME}}, and export NAME in the environment"
+                    f"{name}: holds a secret in plain words. Write {name}: ${{NAME}}, and export NAME in the environment"
                 )
         return value
 
 
-class DataSettings(BaseModel):
+class DataSettings(SettingsSection):
     """Where the rows come from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     query: str | None = None
@@ -103,7 +103,7 @@ class DataSettings(BaseModel):
         if not value.strip():
             raise ValueError("is empty. Name a file, a folder, a glob, s3://…, http(s)://… or a database URL")
         if secret := _open_secret(value):
-            raise ValueError(f"holds {secret} as it stands. Write ${{NAME}} in its place, and export NAME")
+            raise ValueError(f"holds {secret} in plain words. Write ${{NAME}} in its place, and export NAME")
         return value
 
     @field_validator("remote")
@@ -129,7 +129,7 @@ class DataSettings(BaseModel):
 
     @property
     def identity(self) -> str:
-        """A hash of what is asked for: while it stays the same, rows that were read before still count."""
+        """A hash of what is requested: while it stays the same, rows that were read before still count."""
         asked: list[Any] = [self.source, self.query, sorted(self.parameters.items()), self.key]
         asked += [self.http.records, self.http.paging] if self.http else []
         return hashlib.sha256(repr(asked).encode()).hexdigest()
@@ -162,9 +162,8 @@ class RevealedData:
 def reveal_secrets(data: DataSettings) -> RevealedData:
     """The section with every `${NAME}` replaced. Raises InputError when the environment lacks one."""
     source = expand_variables(data.source, "data.source")
-    headers = (
-        {k: expand_variables(v, f"data.http.headers.{k}") for k, v in data.http.headers.items()} if data.http else {}
-    )
+    written = data.http.headers if data.http else {}
+    headers = {k: expand_variables(v, f"data.http.headers.{k}") for k, v in written.items()}
     changes: dict[str, Any] = {
         "source": source,
         "parameters": {k: expand_variables(v, f"data.parameters.{k}") for k, v in data.parameters.items()},
@@ -176,16 +175,11 @@ def reveal_secrets(data: DataSettings) -> RevealedData:
         check_source_keys(full, kind)
     except ValueError as e:
         raise InputError(f"params.yaml: data.{e}") from None
-    texts = [data.source, *list_header_values(data), *(v for v in data.parameters.values() if isinstance(v, str))]
+    texts = [data.source, *written.values(), *(v for v in data.parameters.values() if isinstance(v, str))]
     names = {match.group(1) for text in texts for match in _ENV.finditer(text)}
-    # The longest first: one secret may stand inside another.
+    # The longest first: one secret may be part of another.
     values = sorted(((name, os.environ[name]) for name in names if os.environ[name]), key=lambda item: -len(item[1]))
     return RevealedData(full, kind, data.where, tuple(values))
-
-
-def list_header_values(data: DataSettings) -> tuple[str, ...]:
-    """The values of data.http.headers."""
-    return tuple(data.http.headers.values()) if data.http else ()
 
 
 def expand_variables(value: Any, at: str, path: Path | str = "params.yaml") -> Any:
@@ -193,7 +187,7 @@ def expand_variables(value: Any, at: str, path: Path | str = "params.yaml") -> A
     if not isinstance(value, str):
         return value
 
-    def look_up(match: re.Match[str]) -> str:
+    def substitute(match: re.Match[str]) -> str:
         escaped, name = match.groups()
         if escaped:
             return match.group(0)[1:]
@@ -201,7 +195,7 @@ def expand_variables(value: Any, at: str, path: Path | str = "params.yaml") -> A
             raise InputError(f"{path}: {at}: the environment has no {name}. Set it: export {name}=…")
         return os.environ[name]
 
-    return _EITHER.sub(look_up, value)
+    return _EITHER.sub(substitute, value)
 
 
 def escape_variables(value: str) -> str:
@@ -210,10 +204,10 @@ def escape_variables(value: str) -> str:
 
 
 def infer_source_kind(source: str) -> SourceKind:
-    """What kind of source an address names. Raises ValueError for a scheme that nothing here reads."""
+    """Which type of source an address names. Raises ValueError for a scheme that nothing here reads."""
     scheme, found, _ = source.partition("://")
     if not found:
-        # Square brackets alone stand in the names of real files.
+        # Square brackets alone occur in the names of real files.
         return "glob" if "*" in source or "?" in source else "local"
     if scheme.lower() not in _SCHEMES:
         raise ValueError(
@@ -223,10 +217,10 @@ def infer_source_kind(source: str) -> SourceKind:
 
 
 def check_source_keys(data: DataSettings, kind: SourceKind) -> None:
-    """Raise ValueError where a key does not go with the kind of source: `key: what. What to do`."""
+    """Raise ValueError where a key does not go with the type of source: `key: what. What to do`."""
     database = kind in DATABASE_KINDS
     if database and not data.query:
-        raise ValueError(f"query: is missing. Say which rows of the database: query: SELECT … (source is {kind})")
+        raise ValueError(f"query: is missing. Name the rows of the database: query: SELECT … (source is {kind})")
     for name, value in {"query": data.query, "parameters": data.parameters, "key": data.key}.items():
         if value and not database:
             raise ValueError(f"{name}: counts only for a database. Set it to null, or name a database in data.source")
@@ -236,12 +230,12 @@ def check_source_keys(data: DataSettings, kind: SourceKind) -> None:
         host = urlsplit(data.source).hostname or ""
         if host.lower() not in [name.lower() for name in (data.http.hosts if data.http else ())]:
             raise ValueError(
-                f"http.hosts: {host!r} is not among the hosts that may be asked. Add it: http: {{hosts: [{host}]}}"
+                f"http.hosts: {host!r} is not among the hosts that are allowed. Add it: http: {{hosts: [{host}]}}"
             )
 
 
 def _open_secret(address: str) -> str | None:
-    """What in an address is secret and stands there in plain words; None when nothing is."""
+    """What in an address is a secret in plain words; None when nothing is."""
     if "://" not in address:
         return None
     parts = urlsplit(address)

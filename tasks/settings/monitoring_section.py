@@ -5,14 +5,29 @@ itself. Also spans of time such as 12h, 7d, 1mo.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+
+from windvane.tasks.settings.data_section import SettingsSection
 
 _DURATION_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def keep_if_parsed(parse: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """A check for pydantic: the value as written, once `parse` has read it without a ValueError."""
+
+    def check(value: Any) -> Any:
+        if value is not None:
+            parse(value)
+        return value
+
+    return check
 
 
 def parse_duration(text: str, *, none: bool = False) -> timedelta:
@@ -29,6 +44,13 @@ def parse_months(text: str) -> int | None:
     return None if found is None else int(found[1])
 
 
+def parse_delay(text: str) -> timedelta:
+    """As parse_duration, of a span that may be none at all (0d)."""
+    return parse_duration(text, none=True)
+
+
+DurationText = Annotated[str, AfterValidator(keep_if_parsed(parse_duration))]
+DelayText = Annotated[str, AfterValidator(keep_if_parsed(parse_delay))]
 PolicyName = Literal["staleness", "regret", "performance", "drift", "schedule", "never"]
 _ENV = re.compile(r"\$\{\w+\}")
 
@@ -50,8 +72,10 @@ class LapBudget:
     span: timedelta
 
 
-def parse_window_length(value: str | int) -> WindowLength:
+def parse_window_length(value: object) -> WindowLength:
     """`7d`, `24h`, `1mo`, or a number of rows. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("is no window. Write a span such as 24h, 7d or 1mo, or a number of rows")
     text = str(value).strip()
     if text.isdecimal():
         if int(text) < 1:
@@ -65,49 +89,35 @@ def parse_window_length(value: str | int) -> WindowLength:
         raise ValueError(f"{text!r} is no window. Write a span such as 24h, 7d or 1mo, or a number of rows") from None
 
 
-def parse_lap_budget(text: str) -> LapBudget:
+def parse_lap_budget(text: object) -> LapBudget:
     """`4/30d`: four laps in thirty days. Raises ValueError."""
-    found = re.fullmatch(r"(\d{1,4})/(\w+)", text.strip())
+    found = re.fullmatch(r"(\d{1,4})/(\w+)", str(text).strip())
     try:
         if found is not None:
             return LapBudget(int(found[1]), parse_duration(found[2]))
     except ValueError:
         pass
-    raise ValueError(f"{text!r} is no budget. Write how many laps in which span, such as 4/30d, or null for no limit")
+    raise ValueError(
+        f"{str(text)!r} is no budget. Write how many laps in which span, such as 4/30d, or null for no limit"
+    )
 
 
-class MonitorSettings(BaseModel):
-    """What a look at production looks at, how seldom it may cry wolf, and whom it tells."""
+class MonitorSettings(SettingsSection):
+    """What a check of production covers, how seldom it may cry wolf, and who is notified."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    window: str | int = "1mo"
+    window: Annotated[str | int, BeforeValidator(keep_if_parsed(parse_window_length))] = "1mo"
     false_alarms: float = Field(0.01, gt=0, le=0.2)
-    label_delay: str = "0d"
+    label_delay: DelayText = "0d"
     webhook: str | None = None
-
-    @field_validator("window", mode="before")
-    @classmethod
-    def _cut(cls, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ValueError("is no window. Write a span such as 24h, 7d or 1mo, or a number of rows")
-        parse_window_length(value)
-        return value
-
-    @field_validator("label_delay")
-    @classmethod
-    def _delay(cls, value: str) -> str:
-        parse_duration(value, none=True)
-        return value
 
     @field_validator("webhook")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        # Whoever knows such an address may write to the channel behind it; on this machine it is no secret.
+        # With such an address one may write to the channel behind it; on this machine it is no secret.
         if value is None or _ENV.search(value):
             return value
         place = urlsplit(value)
-        if place.scheme not in ("http", "https") or not place.hostname:
+        if not place.scheme or not place.hostname:
             raise ValueError("is no address. Write ${NAME}, and export NAME with the address of the webhook")
         if place.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise ValueError("holds an address that is a secret. Write ${NAME}, and export NAME in the environment")
@@ -121,7 +131,7 @@ class MonitorSettings(BaseModel):
     @property
     def delay(self) -> timedelta:
         """`label_delay`, read: windows younger than that count as unlabelled."""
-        return parse_duration(self.label_delay, none=True)
+        return parse_delay(self.label_delay)
 
 
 def parse_history(value: str) -> tuple[str, int | None]:
@@ -129,59 +139,38 @@ def parse_history(value: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"expanding|(trailing|combined):([1-9]\d{0,3})", value)
     if found is None:
         raise ValueError(
-            f"{value!r} is unknown. Write expanding (all rows teach), trailing:N (those of the last N windows) or "
+            f"{value!r} is unknown. Write expanding (all rows), trailing:N (those of the last N windows) or "
             "combined:N (the mean of both)"
         )
     return (value, None) if found[1] is None else (found[1], int(found[2]))
 
 
-class RetrainSettings(BaseModel):
+class RetrainSettings(SettingsSection):
     """When a lap is worth it, what it learns from, and how often there may be one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     policy: PolicyName = "staleness"
     cost: float = Field(0.5, ge=0)
-    history: str = "expanding"
-    cooldown: str = "1d"
-    budget: str | None = "4/30d"
+    history: Annotated[str, AfterValidator(keep_if_parsed(parse_history))] = "expanding"
+    cooldown: DelayText = "1d"
+    budget: Annotated[str | None, BeforeValidator(keep_if_parsed(parse_lap_budget))] = "4/30d"
     probation: int = Field(2, ge=0, le=100)
-
-    @field_validator("history")
-    @classmethod
-    def _reach(cls, value: str) -> str:
-        parse_history(value)
-        return value
-
-    @field_validator("cooldown")
-    @classmethod
-    def _rest(cls, value: str) -> str:
-        parse_duration(value, none=True)
-        return value
-
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _limit(cls, value: object) -> object:
-        if value is not None:
-            parse_lap_budget(str(value))
-        return value
 
     @property
     def trailing(self) -> int | None:
-        """Windows whose rows alone teach; None: all rows do."""
+        """Windows whose rows alone are trained on; None: all rows are."""
         word, windows = parse_history(self.history)
         return windows if word == "trailing" else None
 
     @property
     def combined(self) -> int | None:
-        """Windows whose rows teach a second model; None: there is none."""
+        """Windows whose rows train a second model; None: there is none."""
         word, windows = parse_history(self.history)
         return windows if word == "combined" else None
 
     @property
     def rest(self) -> timedelta:
         """`cooldown`, read."""
-        return parse_duration(self.cooldown, none=True)
+        return parse_delay(self.cooldown)
 
     @property
     def limit(self) -> LapBudget | None:
@@ -189,10 +178,8 @@ class RetrainSettings(BaseModel):
         return None if self.budget is None else parse_lap_budget(self.budget)
 
 
-class ScheduleSettings(BaseModel):
+class ScheduleSettings(SettingsSection):
     """What `windvane up` starts by itself, as cron expressions in UTC; null: not by itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: str | None = None
     monitor: str | None = "0 * * * *"
@@ -202,8 +189,6 @@ class ScheduleSettings(BaseModel):
     def _cron(cls, value: str | None) -> str | None:
         if value is None:
             return value
-        from cronsim import CronSim, CronSimError
-
         try:
             if len(value.split()) != 5:
                 raise CronSimError("it needs five fields")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.settings.data_section import DataSettings, expand_variables
+from windvane.tasks.settings.data_section import DataSettings, SettingsSection, expand_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
 from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
 
@@ -33,12 +33,6 @@ METRICS_BY_KIND: dict[str, tuple[str, ...]] = {
 }
 
 
-class SettingsSection(BaseModel):
-    """A frozen part of params.yaml; an unknown key is an error, not a silence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class ProblemSettings(SettingsSection):
     """What to learn."""
 
@@ -58,27 +52,24 @@ class ProblemSettings(SettingsSection):
             raise ValueError(
                 f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
             )
-        named = {"target": self.target, "time": self.time, "id": self.id}
         seen: dict[str, str] = {}
-        for role, column in named.items():
-            if column is not None and column in seen:
+        for role, column in (("target", self.target), ("time", self.time), ("id", self.id)):
+            if column is not None and seen.setdefault(column, role) != role:
                 raise ValueError(
                     f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
                 )
-            if column is not None:
-                seen[column] = role
         if self.target in self.ignore:
             raise ValueError(f"ignore: holds the target {self.target!r}. Take it out of the list")
         return self
 
     @property
     def headline(self) -> str:
-        """The metric that ranks candidates: the user's, else the kind's first."""
+        """The metric that ranks candidates: the user's, else the problem type's first."""
         return self.metric or METRICS_BY_KIND[self.kind][0]
 
 
 class SplitSettings(SettingsSection):
-    """Which rows teach, which rows judge."""
+    """Which rows train, which rows test."""
 
     strategy: SplitStrategy = "random"
     validation: float = Field(0.15, gt=0, lt=0.5)
@@ -154,12 +145,10 @@ class Settings(SettingsSection):
     def _consistent(self) -> Settings:
         p, s = self.problem, self.split
         ports = {"serve.port": self.serve.port, "ports.mlflow": self.ports.mlflow, "ports.prefect": self.ports.prefect}
-        for name, port in ports.items():
-            other = next(
-                (key for key, number in ports.items() if key != name and number == port and port is not None), None
-            )
-            if other is not None and name != "serve.port":
-                raise ValueError(f"{name}: {port} is {other} too. Choose another, or null")
+        for one, other in (("mlflow", "serve.port"), ("mlflow", "ports.prefect"), ("prefect", "serve.port")):
+            port = ports[f"ports.{one}"]
+            if port is not None and port == ports[other]:
+                raise ValueError(f"ports.{one}: {port} is {other} too. Choose another, or null")
         if s.strategy == "time" and p.time is None:
             raise ValueError(
                 "split.strategy: time needs problem.time. Name the time column, or choose stratified, random, group or kfold"
@@ -172,8 +161,8 @@ class Settings(SettingsSection):
             raise ValueError(
                 "split.strategy: stratified needs classes. For regression choose random, time, group or kfold"
             )
-        for key in ("imbalance", "threshold") if p.kind == "regression" else ():
-            if (value := getattr(self.search, key)) is not None:
+        for key, value in (("imbalance", self.search.imbalance), ("threshold", self.search.threshold)):
+            if value is not None and p.kind == "regression":
                 raise ValueError(
                     f"search.{key}: {value} is for classes, and problem.kind is regression. Set it to null"
                 )
@@ -228,11 +217,11 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        tab = mark is not None and "\t" in text.splitlines()[min(mark.line, len(text.splitlines()) - 1)]
+        position = getattr(e, "problem_mark", None)
+        where = f" line {position.line + 1}, column {position.column + 1}" if position else ""
+        tab = position is not None and "\t" in text.splitlines()[min(position.line, len(text.splitlines()) - 1)]
         what = "a tab; YAML is indented with spaces" if tab else getattr(e, "problem", None) or "not valid YAML"
-        raise InputError(f"{path}{where}: {what}. Mend that line") from None
+        raise InputError(f"{path}{where}: {what}. Fix that line") from None
 
 
 def parse_settings(content: dict[str, Any], path: Path | str = PARAMS_FILE) -> Settings:
@@ -253,7 +242,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} appears twice", key_node.start_mark)
         seen.add(key)
     loader.flatten_mapping(node)
     return dict(loader.construct_pairs(node, deep=True))
@@ -271,9 +260,7 @@ def _expand(value: Any, at: str, path: Path | str) -> Any:
 
 
 def describe_validation_error(error: Any, whole: type[SettingsSection]) -> str:
-    """One pydantic error in `whole` as: path, what is wrong, what is allowed. Never shows the value: it may be a
-    secret.
-    """
+    """One pydantic error in `whole` as: path, what is wrong, what is allowed. Never shows the value: it may be a secret."""
     loc = [str(part) for part in error["loc"]]
     at = ".".join(loc)
     kind = error["type"]
@@ -291,7 +278,7 @@ def describe_validation_error(error: Any, whole: type[SettingsSection]) -> str:
     if kind == "value_error":
         text = str(error["ctx"]["error"])
         return f"{at}.{text}" if at and re.match(r"^[a-z_.]+: ", text) else f"{at}: {text}" if at else text
-    return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Mend the value"
+    return f"{at}: {error['msg'][0].lower()}{error['msg'][1:]}. Fix the value"
 
 
 def _section(whole: type[SettingsSection], loc: list[str]) -> Any:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from windvane.tasks.settings import monitoring_section
+from windvane.tasks.settings.data_section import SettingsSection
+from windvane.tasks.settings.monitoring_section import DurationText, keep_if_parsed, parse_duration
 
 _SIZE_UNITS = {"MB": 10**6, "GB": 10**9}
 
@@ -32,10 +33,8 @@ def format_size(size: float) -> str:
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class PortSettings(BaseModel):
+class PortSettings(SettingsSection):
     """A port that is set must be free; null: the usual one (5000, 4200), or the next free one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mlflow: Port | None = None
     prefect: Port | None = None
@@ -48,22 +47,13 @@ class PortSettings(BaseModel):
         return value
 
 
-class LedgerSettings(BaseModel):
+class LedgerSettings(SettingsSection):
     """What is remembered of each prediction, and for how long."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    keep: str | None = "365d"
+    keep: DurationText | None = "365d"
     sample: float = Field(1.0, ge=0, le=1)
     drop: tuple[str, ...] = ()
     hash: tuple[str, ...] = ()
-
-    @field_validator("keep")
-    @classmethod
-    def _span(cls, value: str | None) -> str | None:
-        if value is not None:
-            monitoring_section.parse_duration(value)
-        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> LedgerSettings:
@@ -74,31 +64,31 @@ class LedgerSettings(BaseModel):
     @property
     def keeps(self) -> timedelta | None:
         """How long predictions are kept; None: for ever."""
-        return None if self.keep is None else monitoring_section.parse_duration(self.keep)
+        return None if self.keep is None else parse_duration(self.keep)
 
     def agree_with(self, id: str | None, time: str | None) -> None:
         """Raise ValueError where problem.id or problem.time is to be hidden: labels and windows need them as they are."""
         for key, names in (("drop", self.drop), ("hash", self.hash)):
-            if id is not None and id in names:
+            if id in names:
                 raise ValueError(
                     f"ledger.{key}: {id!r} is problem.id, by which labels find their predictions. Take it out of the list, or "
                     "set problem.id to null: then ids are made"
                 )
-            if time is not None and time in names:
+            if time in names:
                 raise ValueError(
                     f"ledger.{key}: {time!r} is problem.time, which is stored with every prediction. Take it out of the list"
                 )
 
 
 _PORT = re.compile(r"[^:]+:\d+")
-# A name as it stands in an address, or an IP address.
+# A name as in an address, or an IP address.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _ROLLOUT_FORMS = "Write direct, shadow:1d, canary:10% or canary:10%:6h"
 
 
 @dataclass(frozen=True)
 class RolloutRule:
-    """How a version that a lap promoted comes to answer: at once, or `lasting` silently (shadow) or for a share (canary)."""
+    """How a version that a lap promoted takes over: at once, or `lasting` silently (shadow) or for a share (canary)."""
 
     way: Literal["direct", "shadow", "canary"] = "direct"
     share: float = 1.0
@@ -112,29 +102,22 @@ def parse_rollout(text: str) -> RolloutRule:
         if way == "direct" and not rest:
             return RolloutRule()
         if way == "shadow" and len(rest) == 1:
-            return RolloutRule("shadow", 0.0, monitoring_section.parse_duration(rest[0]))
+            return RolloutRule("shadow", 0.0, parse_duration(rest[0]))
         if way == "canary" and len(rest) in (1, 2) and rest[0].endswith("%") and 0 < float(rest[0][:-1]) < 100:
-            share = float(rest[0][:-1]) / 100
-            return (
-                RolloutRule("canary", share, monitoring_section.parse_duration(rest[1]))
-                if rest[1:]
-                else RolloutRule("canary", share)
-            )
+            return RolloutRule("canary", float(rest[0][:-1]) / 100, parse_duration(rest[1] if rest[1:] else "1d"))
     except ValueError:
         pass
     raise ValueError(f"is no way to roll out a version. {_ROLLOUT_FORMS}")
 
 
-class ServeSettings(BaseModel):
-    """Where the scoring service listens, and how a new champion comes to answer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ServeSettings(SettingsSection):
+    """Where the scoring service listens, and how a new champion takes over."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
+    port: Port = 8000
     hosts: tuple[str, ...] = ()
-    rollout: str = "direct"
-    memory: str | None = "1GB"
+    rollout: Annotated[str, AfterValidator(keep_if_parsed(parse_rollout))] = "direct"
+    memory: Annotated[str, AfterValidator(keep_if_parsed(parse_size))] | None = "1GB"
 
     @field_validator("hosts")
     @classmethod
@@ -147,23 +130,10 @@ class ServeSettings(BaseModel):
                 )
         return value
 
-    @field_validator("memory")
-    @classmethod
-    def _sized(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_size(value)
-        return value
-
     @property
     def most_memory(self) -> int | None:
         """`memory` in bytes."""
         return None if self.memory is None else parse_size(self.memory)
-
-    @field_validator("rollout")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        parse_rollout(value)
-        return value
 
     @property
     def rolls_out(self) -> RolloutRule:

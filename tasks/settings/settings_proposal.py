@@ -1,4 +1,4 @@
-"""Proposes settings for any table: problem kind, time, id and ignored columns are guessed from names, types and order,
+"""Proposes settings for any table: problem type, time, id and ignored columns are guessed from names, types and order,
 each with its reason.
 """
 
@@ -7,27 +7,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import pandas as pd
+import polars as pl
 from pydantic import BaseModel
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion, readers
+from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.search import search_plan
 from windvane.tasks.settings import project_params, yaml_files
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
-from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
-from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
+from windvane.tasks.settings.monitoring_section import MonitorSettings
 from windvane.tasks.settings.yaml_files import SettingsProposal
 from windvane.tasks.sources import table_files
 from windvane.tasks.validate import table_profile
 from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Up to as many different whole numbers are taken for classes: ratings, flags, codes.
 _FEW_CLASSES = 10
@@ -44,24 +42,22 @@ _ID_NAME = re.compile(
 
 @dataclass(frozen=True)
 class StoredTable:
-    """A canonical table on disk, of which one column at a time is looked at."""
+    """A canonical table on disk, of which one column at a time is read."""
 
     path: Path
 
     def __getitem__(self, name: str) -> pd.Series:
         """All values of a column."""
-        return io.read_parquet(self.path, [name])[name]
+        return table_io.read_parquet(self.path, [name])[name]
 
     def __len__(self) -> int:
         """Number of rows."""
-        return io.count_parquet_rows(self.path)
+        return table_io.count_parquet_rows(self.path)
 
 
 @dataclass(frozen=True)
 class InspectedTable:
-    """The whole table, evenly spaced rows of it, and the columns as they are in those rows of these that have a
-    label.
-    """
+    """The whole table, evenly spaced rows of it, and the columns as they are in those rows of these that have a label."""
 
     frame: StoredTable
     sample: pd.DataFrame
@@ -70,52 +66,48 @@ class InspectedTable:
     file: str
 
 
-def guess_problem_kind(look: InspectedTable, notes: list[str]) -> str:
+def guess_problem_kind(inspected: InspectedTable, notes: list[str]) -> str:
     """Regression for numbers with many values, else classification."""
-    column, name = look.columns[look.target], repr(look.target)
+    column, name = inspected.columns[inspected.target], repr(inspected.target)
     if column.distinct == 0:
-        raise InputError(f"--target: {look.file}: column {name} is empty. Name another column")
+        raise InputError(f"--target: {inspected.file}: column {name} is empty. Name another column")
     if column.type in ("date", "text"):
         raise InputError(
-            f"--target: {look.file}: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
+            f"--target: {inspected.file}: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
             "number or a class"
         )
-    values = look.sample[look.target].dropna()
+    values = inspected.sample[inspected.target].dropna()
     whole = column.type != "number" or bool((values % 1 == 0).all())
     few = column.type != "number" or (column.distinct <= _FEW_CLASSES and whole)
     kind = "classification" if few else "regression"
     notes.append(
         f"{kind}: {name} has {column.distinct:,} different {'numbers' if column.type == 'number' else 'values'}; "
-        "--kind says otherwise"
+        "--kind overrides it"
     )
     return kind
 
 
-def guess_time_column(look: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:
-    """The column that says when a row was observed: by type, name and order; never one that has gaps."""
-    best: tuple[bool, bool, bool, int] | None = None
-    found = None
-    for name, column in look.columns.items():
+def guess_time_column(inspected: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:
+    """The column that has the time at which a row was observed: by type, name and order; never one that has gaps."""
+    ranked: list[tuple[tuple[bool, bool, bool, int], str]] = []
+    for name, column in inspected.columns.items():
         named = _TIME_NAME.search(re.sub(r"\W", "_", name.lower())) is not None
         dated = column.type == "date"
-        if (
-            name in why
-            or name == look.target
-            or column.distinct < _TIMES
-            or not (dated or (named and column.type == "number"))
-        ):
+        timely = dated or (named and column.type == "number")
+        if name in why or name == inspected.target or column.distinct < _TIMES or not timely:
             continue
-        rising = _rising(look.sample[name])
+        rising = _rising(inspected.sample[name])
         # A number is a time only if the file follows it; a date also if it bears the name.
-        plausible = (named or rising) if dated else rising
-        if not plausible or _OTHER_TIME.search(name) or look.frame[name].isna().any():
-            continue
-        if best is None or (dated, rising, named, column.distinct) > best:
-            best, found = (dated, rising, named, column.distinct), name
+        plausible = rising or (dated and named)
+        if plausible and not _OTHER_TIME.search(name) and not inspected.frame[name].isna().any():
+            ranked.append(((dated, rising, named, column.distinct), name))
+    found = max(ranked, key=lambda column: column[0])[1] if ranked else None
     if found is None:
-        notes.append("no column says when a row was observed; --time names one")
+        notes.append("no column has the time at which a row was observed; --time names one")
     else:
-        notes.append(f"{found!r} says when a row was observed; --time names another, problem.time: null none")
+        notes.append(
+            f"{found!r} has the time at which a row was observed; --time names another, problem.time: null none"
+        )
     return found
 
 
@@ -125,37 +117,34 @@ def _rising(values: pd.Series) -> bool:
     return len(steps) > 0 and bool((steps >= zero.iloc[0]).mean() >= 0.95)
 
 
-def guess_id_column(look: InspectedTable, taken: set[str | None], notes: list[str]) -> str | None:
+def guess_id_column(inspected: InspectedTable, taken: set[str | None], notes: list[str]) -> str | None:
     """A column that names each row, different in all of them."""
-    for name in look.columns:
-        if name == look.target or name in taken or not _is_id(name, look):
+    for name in inspected.columns:
+        if name == inspected.target or name in taken or not _is_id(name, inspected):
             continue
-        if look.frame[name].is_unique and look.frame[name].notna().all():
+        if inspected.frame[name].is_unique and inspected.frame[name].notna().all():
             notes.append(f"{name!r} names a row for good; --id names another, problem.id: null none")
             return name
     return None
 
 
-def _is_id(name: str, look: InspectedTable) -> bool:
+def _is_id(name: str, inspected: InspectedTable) -> bool:
     """A column of names: named so and mostly distinct, or words without blanks that are all distinct."""
-    column, values = look.columns[name], look.sample[name]
+    column, values = inspected.columns[name], inspected.sample[name]
     if column.type in ("number", "text") and _ID_NAME.search(name if name != name.upper() else name.lower()):
-        return (
-            bool((values.dropna() % 1 == 0).all()) and values.nunique() > 0.5 * len(values)
-            if column.type == "number"
-            else True
-        )
+        whole = column.type == "text" or bool((values.dropna() % 1 == 0).all())
+        return whole and (column.type == "text" or values.nunique() > 0.5 * len(values))
     return column.type == "text" and values.is_unique and not values.str.contains(r"\s").any()
 
 
-def propose_ignored_columns(look: InspectedTable, kind: str, taken: set[str | None]) -> dict[str, str]:
+def propose_ignored_columns(inspected: InspectedTable, kind: str, taken: set[str | None]) -> dict[str, str]:
     """Columns that a model should not see, each with the reason."""
     why: dict[str, str] = {}
-    for name, column in look.columns.items():
+    for name, column in inspected.columns.items():
         if name in taken:
             continue
-        reason = _plain_reason(name, look) or target_checks.explain_leak(
-            look.sample[name], look.sample[look.target], kind == "classification"
+        reason = _plain_reason(name, inspected) or target_checks.explain_leak(
+            inspected.sample[name], inspected.sample[inspected.target], kind == "classification"
         )
         if reason is not None:
             why[name] = reason
@@ -164,32 +153,40 @@ def propose_ignored_columns(look: InspectedTable, kind: str, taken: set[str | No
     return why
 
 
-def _plain_reason(name: str, look: InspectedTable) -> str | None:
-    column = look.columns[name]
+def _plain_reason(name: str, inspected: InspectedTable) -> str | None:
+    column = inspected.columns[name]
     if column.distinct == 0:
         return "empty in every row that has a label"
     if column.constant:
         return "the same in every row that has a label"
-    if _is_id(name, look):
-        return (
-            "an id, not a cause"
-            if look.frame[name].is_unique
-            else "an id that repeats: not a cause, and no name for a row"
-        )
+    if _is_id(name, inspected):
+        once = inspected.frame[name].is_unique
+        return "an id, not a cause" if once else "an id that repeats: not a cause, and no name for a row"
     return None
 
 
-# Rows looked at, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
+# Rows read, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
 PROPOSAL_SAMPLE_ROWS = 50_000
-# Keys of the data section that every params.yaml shows; the others only where they say something.
+# Keys of the data section that every params.yaml shows; the others only where they add something.
 SHOWN_DATA_KEYS = ("source", "query", "key", "refresh", "feedback", "max_rows", "remote")
 _FOLDS = 5
 # A class with less than a quarter of the commonest one's rows (of two: under a fifth of all) is rare. Then log loss and
-# accuracy are nearly perfect for a model that never calls it, and whoever made the table most likely looks for it.
+# accuracy are nearly perfect for a model that never calls it, and it is most likely the class to be found.
 _RARE = 0.25
 # What production is cut into, in days, by what the table shows of its pace.
 _SPANS = {"1d": 1.0, "7d": 7.0, "1mo": 30.4}
 _WINDOWS, _WINDOW_ROWS = 24, 50
+
+
+@dataclass(frozen=True)
+class NamedRoles:
+    """What the user has named; the rest is guessed."""
+
+    target: str
+    time: str | None
+    id: str | None
+    kind: str | None
+    ignore: tuple[str, ...]
 
 
 def parse_table_address(table: str, query: str | None, key: str | None) -> DataSettings:
@@ -209,7 +206,7 @@ def propose_settings(
     kind: str | None = None,
     ignore: tuple[str, ...] = (),
 ) -> SettingsProposal:
-    """Look at a table, fetched where it is remote, and propose settings that tasks.settings.project_params.parse_settings accepts.
+    """Inspect a table, fetched where it is remote, and propose settings that tasks.settings.project_params.parse_settings accepts.
 
     What is given is kept; the rest is guessed, and each guess is one of `assumptions`. Raises InputError when a named
     column is absent, or the target can be neither a class nor an amount.
@@ -226,132 +223,105 @@ def propose_settings(
         for name in (target, time, id):
             if name in problems:
                 raise InputError(problems[name])
-        why = {**dict.fromkeys(ignore, "as you said"), **{name: _short(text) for name, text in problems.items()}}
-        return _propose(data, whole, len(names), target, time, id, kind, why, ignore)
+        # A reading problem without the file's name and the remedy, for a comment.
+        short = {name: text.partition(": ")[2].split(". ")[0].replace("\n", " ") for name, text in problems.items()}
+        why = {**dict.fromkeys(ignore, "as given"), **short}
+        return _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore), why)
 
 
 def _propose(
-    data: DataSettings,
-    whole: StoredTable,
-    columns: int,
-    target: str,
-    time: str | None,
-    id: str | None,
-    kind: str | None,
-    why: dict[str, str],
-    ignore: tuple[str, ...],
+    data: DataSettings, whole: StoredTable, columns: int, given: NamedRoles, why: dict[str, str]
 ) -> SettingsProposal:
-
+    target = given.target
     sample = _spread(whole)
-    look = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
-    notes = [f"looked at {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
-    kind = kind or guess_problem_kind(look, notes)
-    time = time or guess_time_column(look, why, notes)
-    id = id or guess_id_column(look, {time, *why}, notes)
-    why |= propose_ignored_columns(look, kind, {target, time, id, *why})
-    params = _params(data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, look, notes)
-    notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in ignore]
+    inspected = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
+    notes = [f"checked {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
+    kind = given.kind or guess_problem_kind(inspected, notes)
+    time = given.time or guess_time_column(inspected, why, notes)
+    id = given.id or guess_id_column(inspected, {time, *why}, notes)
+    why |= propose_ignored_columns(inspected, kind, {target, time, id, *why})
+    params = _params(
+        data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, inspected, notes
+    )
+    notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in given.ignore]
     problem = project_params.parse_settings(params, "the proposal").problem
-    schema = yaml_files.propose_schema(io.scan_parquet(whole.path), problem)
+    schema = yaml_files.propose_schema(table_io.scan_parquet(whole.path), problem)
     reasons = {escape_variables(name): reason for name, reason in why.items()}
     return SettingsProposal(
-        kind, len(whole), columns, params, tuple(notes), reasons, _describe_columns(look, kind, time), schema
+        kind, len(whole), columns, params, tuple(notes), reasons, _describe_columns(inspected, kind, time), schema
     )
 
 
 def _spread(whole: StoredTable) -> pd.DataFrame:
-    import numpy as np
-    import polars as pl
-
     rows = len(whole)
     wanted = np.zeros(rows, dtype=bool)
     wanted[np.linspace(0, rows - 1, min(rows, PROPOSAL_SAMPLE_ROWS)).astype(np.int64)] = True
-    scan = pl.concat([io.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
+    scan = pl.concat([table_io.scan_parquet(whole.path), pl.LazyFrame({"_wanted": wanted})], how="horizontal")
     frame = scan.filter(pl.col("_wanted")).drop("_wanted").collect(engine="streaming")
-    return io.convert_to_pandas(frame, io.count_missing(whole.path))
+    return table_io.convert_to_pandas(frame, table_io.count_missing(whole.path))
 
 
 def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str, ColumnProfile]:
-    """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts
-    are looked at whole.
-    """
+    """Columns as they are in the sample's labelled rows. A value that comes back may do so outside a sample: texts are read whole."""
     columns = {c.name: c for c in table_profile.profile_table(sample[sample[target].notna()]).columns}
     labelled = whole[target].notna()
     texts = [name for name, column in columns.items() if column.type == "text" and len(sample) < len(whole)]
     return {**columns, **{name: table_profile.profile_column(whole[name][labelled]) for name in texts}}
 
 
-def _short(problem: str) -> str:
-    """A reading problem without the file's name and the remedy, for a comment."""
-    text = problem.partition(": ")[2].split(". ")[0]
-    return text.replace("\n", " ")
-
-
-def _params(data: DataSettings, problem: dict[str, Any], look: InspectedTable, notes: list[str]) -> dict[str, Any]:
-    rows = int(look.frame[look.target].notna().sum())
+def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTable, notes: list[str]) -> dict[str, Any]:
+    rows = int(inspected.frame[inspected.target].notna().sum())
     small = rows < search_plan.SMALL_TABLE_ROWS
     strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
     strategy = "time" if problem["time"] else strategy
     reasons = {
         "time": "the newest rows judge",
         "kfold": f"{rows} rows are few, every one tunes in turn",
-        "stratified": "every class stands on every side",
+        "stratified": "every class is in every split",
         "random": "rows have no order",
     }
     notes.append(f"split by {strategy}: {reasons[strategy]}")
-    metric, search = (
-        project_params.METRICS_BY_KIND.get(problem["kind"], (None,))[0],
-        _defaults(project_params.SearchSettings),
-    )
+    metric = project_params.METRICS_BY_KIND.get(problem["kind"], (None,))[0]
+    content = {
+        section: field.default.model_dump(mode="json")
+        for section, field in project_params.Settings.model_fields.items()
+        if isinstance(field.default, BaseModel)
+    }
+    search = content["search"]
     if (candidates := search_plan.propose_candidates(rows)) != tuple(search["candidates"]):
         search["candidates"] = list(candidates)
         notes.append(
             f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop. "
-            "More rows help more than more trials: the lap says how many"
+            "More rows help more than more trials: the lap reports how many"
         )
-    if problem["kind"] == "classification" and (rare := _rare(look)):
-        metric, said = "average_precision", ""
-        if look.frame[look.target].nunique() == 2:
+    if problem["kind"] == "classification" and (rare := _rare(inspected)):
+        metric, remark = "average_precision", ""
+        if inspected.frame[inspected.target].nunique() == 2:
             search["threshold"] = "f1"
-            said = ", a threshold tuned for f1"
+            remark = ", a threshold tuned for f1"
         notes.append(
-            f"{rare}: metric average_precision{said}; no resampling, which did not rank rare rows better (docs/decisions/)"
+            f"{rare}: metric average_precision{remark}; no resampling, which did not rank rare rows better (docs/decisions/)"
         )
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
+    content["split"] |= {"strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None}
+    content["monitor"]["window"] = _window(inspected, problem["time"], notes)
+    literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,
-        "problem": {
-            **{key: _literal(value) for key, value in problem.items()},
-            "group": None,
-            "metric": metric,
-            "goal": None,
-        },
+        "problem": {**literal, "group": None, "metric": metric, "goal": None},
         "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)},
-        "split": {
-            **_defaults(project_params.SplitSettings),
-            "strategy": strategy,
-            "folds": _FOLDS if strategy == "kfold" else None,
-        },
-        "search": search,
-        "gate": _defaults(project_params.GateSettings),
-        "monitor": {**_defaults(MonitorSettings), "window": _window(look, problem["time"], notes)},
-        "retrain": _defaults(RetrainSettings),
-        "serve": _defaults(ServeSettings),
-        "ledger": _defaults(LedgerSettings),
-        "schedule": _defaults(ScheduleSettings),
-        "ports": _defaults(PortSettings),
-        "retention": _defaults(project_params.RetentionSettings),
+        **content,
     }
 
 
-def _window(look: InspectedTable, time: str | None, notes: list[str]) -> str | int:
+def _window(inspected: InspectedTable, time: str | None, notes: list[str]) -> str | int:
     """The longest span of which the table holds _WINDOWS, with _WINDOW_ROWS rows in a usual one; of numbers, which no calendar
     divides, so many rows.
     """
-    rows = len(look.frame)
+    rows = len(inspected.frame)
     if time is None:
         return str(MonitorSettings().window)
-    known = look.sample[time].dropna()
+    known = inspected.sample[time].dropna()
     if known.dtype.kind != "M":
         few = max(_WINDOW_ROWS, int(float(f"{rows / (2 * _WINDOWS):.1g}")))
         notes.append(f"watches windows of {few:,} rows")
@@ -366,12 +336,12 @@ def _window(look: InspectedTable, time: str | None, notes: list[str]) -> str | i
     return chosen
 
 
-def _rare(look: InspectedTable) -> str | None:
+def _rare(inspected: InspectedTable) -> str | None:
     """The rarest class in words if it is rare, else None."""
-    counts = look.frame[look.target].value_counts()
+    counts = inspected.frame[inspected.target].value_counts()
     if len(counts) < 2 or counts.iloc[-1] >= _RARE * counts.iloc[0]:
         return None
-    return f"{look.target!r} is {counts.index[-1]} in only {counts.iloc[-1] / counts.sum():.1%} of the rows"
+    return f"{inspected.target!r} is {counts.index[-1]} in only {counts.iloc[-1] / counts.sum():.1%} of the rows"
 
 
 def _literal(value: Any) -> Any:
@@ -380,20 +350,15 @@ def _literal(value: Any) -> Any:
     return [escape_variables(name) for name in value] if isinstance(value, list) else value
 
 
-def _defaults(section: type[BaseModel]) -> dict[str, Any]:
-    return section().model_dump(mode="json")
-
-
-def _describe_columns(look: InspectedTable, kind: str, time: str | None) -> dict[str, str]:
-    values = look.frame[look.target]
-    if kind == "regression" and look.columns[look.target].type == "number":
+def _describe_columns(inspected: InspectedTable, kind: str, time: str | None) -> dict[str, str]:
+    values = inspected.frame[inspected.target]
+    if kind == "regression" and inspected.columns[inspected.target].type == "number":
         target = f"numbers from {values.min():g} to {values.max():g}"
     else:
         counts = values.value_counts(normalize=True)
-        target = ", ".join(f"{value} ({part:.1%})" for value, part in list(counts.items())[:4]) + (
-            ", ..." if len(counts) > 4 else ""
-        )
-    looks = {"target": target}
+        target = ", ".join(f"{value} ({part:.1%})" for value, part in list(counts.items())[:4])
+        target += ", ..." if len(counts) > 4 else ""
+    clues = {"target": target}
     if time is not None:
-        looks["time"] = f"from {look.frame[time].min()} to {look.frame[time].max()}"
-    return looks
+        clues["time"] = f"from {inspected.frame[time].min()} to {inspected.frame[time].max()}"
+    return clues

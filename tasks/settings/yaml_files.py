@@ -1,27 +1,24 @@
-"""params.yaml and schema.yaml as text: proposed with a comment for each key, and edited value by value with every
-other byte kept.
-"""
+"""params.yaml and schema.yaml as text: proposed with a comment for each key, and edited value by value with every other byte kept."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 import yaml
 
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import write_whole
 from windvane.tasks.settings import project_params
 from windvane.tasks.settings.project_params import ProblemSettings
 from windvane.tasks.validate import table_profile, table_statistics
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _COMMENT_AT = 33
 _MAX_LINE_CHARACTERS = 110
@@ -43,7 +40,7 @@ _COMMENTS = {
     "refresh": "incremental | full: all is read again, and updated and deleted rows are found",
     "http": "for an address: hosts, headers, records, paging (docs/commands.md)",
     "feedback": "rows whose labels came back from production are learned from too",
-    "max_rows": "more training rows are sampled for fitting, and the lap says so; null: all are used",
+    "max_rows": "more training rows are sampled for fitting, and the lap reports it; null: all are used",
     "remote": "a folder or s3://: the data of each promoted lap is pushed there",
     "strategy": "time | stratified | random | group | kfold",
     "validation": "share of rows that tunes",
@@ -62,21 +59,21 @@ _COMMENTS = {
     "margin": "not_worse: how much worse is still the same, relative to the champion's loss",
     "host": "the scoring service; another than 127.0.0.1 needs WINDVANE_API_KEYS",
     "port": "of the scoring service",
-    "hosts": "more names under which the service is asked, such as scores.example.org; others are refused",
-    "rollout": "how a lap's new champion comes to answer: direct | shadow:1d | canary:10%",
+    "hosts": "more names under which the service is reached, such as scores.example.org; others are refused",
+    "rollout": "how a lap's new champion takes over: direct | shadow:1d | canary:10%",
     "memory": "a version that would take the service beyond this is not loaded, and the one before goes on; null: any",
     "window": "how production is cut: a span (24h, 7d, 1mo) or a number of rows",
     "false_alarms": "share of unchanged windows that may alarm",
     "label_delay": "windows younger than this count as unlabelled",
-    "webhook": "told when the state changes, as Slack has it; a secret: ${NAME}",
+    "webhook": "notified of changes of state: Slack's format, or any address of apprise; a secret: ${NAME}",
     "policy": "staleness | regret | performance | drift | schedule | never",
     "cost": "of a lap, in mean losses of one window",
-    "history": "expanding: all rows teach | trailing:N: the last N windows do | combined:N: two models, their mean",
+    "history": "training rows: expanding: all | trailing:N: the last N windows | combined:N: two models, their mean",
     "cooldown": "so long after a retraining there is no other",
     "budget": "at most so many retrainings in so long; null: no limit",
     "probation": "windows in which a new champion that does worse is rolled back",
-    "train": "cron, UTC: laps whatever the watch says; null: none",
-    "monitor": "cron, UTC: looks at the newest window while `windvane up` runs",
+    "train": "cron, UTC: laps whatever monitoring decides; null: none",
+    "monitor": "cron, UTC: checks the newest window while `windvane up` runs",
     "slices": "columns in none of whose values the challenger may be clearly worse",
     "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
     "versions": "model files of so many of the newest versions are kept, and of so many champions; null: of all",
@@ -90,7 +87,7 @@ _COMMENTS = {
 
 @dataclass(frozen=True)
 class SettingsProposal:
-    """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `looks`: column
+    """Settings for a table. `params`: the content of params.yaml; `why`: a reason per ignored column; `clues`: column
     roles in words; `schema`: the text of schema.yaml.
     """
 
@@ -100,31 +97,30 @@ class SettingsProposal:
     params: dict[str, Any]
     assumptions: tuple[str, ...]
     why: dict[str, str]
-    looks: dict[str, str]
+    clues: dict[str, str]
     schema: str
 
 
 def render_params(proposal: SettingsProposal) -> str:
     """The text of params.yaml: the proposal's values, each key with a comment, where it can in this table's words."""
     comments = dict(_COMMENTS)
-    comments |= {key: f"{_COMMENTS[key].partition(';')[0]}: {words}" for key, words in proposal.looks.items()}
+    comments |= {key: f"{_COMMENTS[key].partition(';')[0]}: {words}" for key, words in proposal.clues.items()}
     lines = [
         "# What Windvane learns, from what, and what a new model must show before it serves.",
         "# Try another value, then `windvane check`; a secret is written ${NAME} and comes from the environment.",
     ]
     for section, content in proposal.params.items():
         if not isinstance(content, dict):
-            lines += [_line("", section, content, comments[section]), ""]
+            lines += [_pad(f"{section}: {format_yaml_scalar(content)}", comments[section]), ""]
             continue
         lines.append(f"{section}:")
-        for key, value in ((key, content[key]) for key in _list_section_keys(section) if key in content):
+        declared: Any = project_params.Settings.model_fields[section].annotation
+        for key, value in ((key, content[key]) for key in declared.model_fields if key in content):
             if key == "ignore" and value:
-                lines += [
-                    _pad("  ignore:", comments[key]),
-                    *(_pad(f"    - {format_yaml_scalar(name)}", proposal.why[name]) for name in value),
-                ]
+                lines.append(_pad("  ignore:", comments[key]))
+                lines += [_pad(f"    - {format_yaml_scalar(name)}", proposal.why[name]) for name in value]
             else:
-                lines.append(_line("  ", key, value, comments[key]))
+                lines.append(_pad(f"  {key}: {format_yaml_scalar(value)}", comments[key]))
         lines.append("")
     return "\n".join(lines)
 
@@ -132,42 +128,26 @@ def render_params(proposal: SettingsProposal) -> str:
 def write_params(proposal: SettingsProposal, root: Path) -> tuple[str, ...]:
     """Write params.yaml below `root`, whole or not at all; what was written, for people.
 
-    A different params.yaml that stands there is kept as params.yaml.bak, or .bak1, ...: no older copy is lost.
+    A different params.yaml that is there is kept as params.yaml.bak, or .bak1, ...: no older copy is lost.
     """
     return (write_user_file(root, project_params.PARAMS_FILE, render_params(proposal)),)
 
 
 def write_user_file(root: Path, name: str, text: str) -> str:
-    """Write a file that people edit, whole or not at all; a different one that stands there is kept. What was written."""
-    path, content, said = root / name, text.encode(), name
+    """Write a file that people edit, whole or not at all; a different one that is there is kept. What was written."""
+    path, content, written = root / name, text.encode(), name
     if path.exists() and path.read_bytes() != content:
-        kept = _backup_path(path)
-        io.write_whole(kept, lambda part: part.write_bytes(path.read_bytes()))
-        said += f" (the old one is kept as {kept.name})"
-    io.write_whole(path, lambda part: part.write_bytes(content))
-    return said
-
-
-def _backup_path(path: Path) -> Path:
-    number = 0
-    while (kept := path.with_name(f"{path.name}.bak{number or ''}")).exists():
-        number += 1
-    return kept
-
-
-def _list_section_keys(section: str) -> list[str]:
-    """Keys in the order in which settings declares them."""
-    annotation: Any = project_params.Settings.model_fields[section].annotation
-    return list(annotation.model_fields)
-
-
-def _line(indent: str, key: str, value: Any, comment: str) -> str:
-    return _pad(f"{indent}{key}: {format_yaml_scalar(value)}", comment)
+        backups = (path.with_name(f"{path.name}.bak{number or ''}") for number in count())
+        kept = next(backup for backup in backups if not backup.exists())
+        write_whole(kept, lambda part: part.write_bytes(path.read_bytes()))
+        written += f" (the old one is kept as {kept.name})"
+    write_whole(path, lambda part: part.write_bytes(content))
+    return written
 
 
 def _pad(text: str, comment: str) -> str:
     short = comment if len(comment) <= _MAX_LINE_CHARACTERS else comment[: _MAX_LINE_CHARACTERS - 1] + "…"
-    # Values of the table stand in comments too: a control character would end the comment, or YAML's patience.
+    # Values of the table occur in comments too: a control character would end the comment, or YAML's patience.
     plain = "".join(letter if letter.isprintable() else " " for letter in short)
     return f"{text:<{_COMMENT_AT - 1}} # {' '.join(plain.split())}"
 
@@ -177,7 +157,7 @@ def format_yaml_scalar(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = _flow(value, allow_unicode=True).removesuffix("...").strip()
-    # A name with a line break of any kind is quoted in a way that stays on the line.
+    # A name with any line break is quoted in a way that stays on the line.
     return text if text.isprintable() else _flow(value, default_style='"')
 
 
@@ -185,7 +165,7 @@ def _flow(value: Any, **style: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1 << 20, **style).strip()
 
 
-# Columns of more values are not listed: a list that nobody reads protects nothing.
+# Columns of more values are not listed: a list too long to read protects nothing.
 MAX_LISTED_VALUES = 40
 # A range reaches beyond what was seen by so many spans: another season passes, a code such as -9999 does not.
 RANGE_FACTOR = 3
@@ -205,7 +185,7 @@ rows:
 time_order: true           # the newest row is never older than that of the last accepted table
 limits:
   outside: 0.01            # cells outside a range: up to this share a warning, beyond it a stop
-  new_values: 0.2          # cells with a value that stands in no list: the same
+  new_values: 0.2          # cells with a value that is in no list: the same
 accept: []                 # findings that are right as they are, as check:column, such as [leak:fee, duplicates]
 
 columns:
@@ -214,26 +194,19 @@ columns:
 
 def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
     """The text of schema.yaml for the rows of `frame` (canonical types) that have a label; ignored columns are left out."""
-    import polars as pl
-
     scan = table_statistics.scan_frame(frame).filter(pl.col(problem.target).is_not_null())
-    scan = scan.select(pl.exclude([io.ROW_KEY, *problem.ignore]))
+    scan = scan.select(pl.exclude([table_io.ROW_KEY, *problem.ignore]))
     found = table_profile.profile_table(scan)
-    order = [name for name in scan.collect_schema() if name in {c.name for c in found.columns}]
     columns = {c.name: c for c in found.columns}
-    listed = {name: _values(scan, name) for name in order if _is_listed(columns[name])}
-    parts = [_column(columns[name], found, problem, listed.get(name)) for name in order]
+    order = [name for name in scan.collect_schema() if name in columns]
+    parts = []
+    for column in (columns[name] for name in order):
+        values = None
+        if column.type == "category" and 0 < column.distinct <= MAX_LISTED_VALUES:
+            listed = scan.select(pl.col(column.name).drop_nulls().unique().sort()).collect(engine="streaming")
+            values = listed.to_series().to_list()
+        parts.append(_column(column, found, problem, values))
     return _SCHEMA_HEAD.format(rows=found.rows, least=50) + "\n".join(parts)
-
-
-def _is_listed(c: ColumnProfile) -> bool:
-    return c.type == "category" and 0 < c.distinct <= MAX_LISTED_VALUES
-
-
-def _values(scan: pl.LazyFrame, name: str) -> list[str]:
-    import polars as pl
-
-    return scan.select(pl.col(name).drop_nulls().unique().sort()).collect(engine="streaming").to_series().to_list()
 
 
 def _column(c: ColumnProfile, found: TableProfile, problem: ProblemSettings, values: list[str] | None) -> str:
@@ -295,7 +268,7 @@ def edit_params(path: Path, wanted: ParamValues) -> dict[str, tuple[Any, str | f
     """Write values of keys such as `retrain.cost` into the file, whole or not at all; (before, now) of those that changed.
 
     A key that is not there is added to its section, a section at the end of the file. Raises InputError where the file cannot be
-    changed so, by way of an alias for instance, and names what to write by hand.
+    changed so, by way of an alias for instance, and names what to write manually.
     """
     before = project_params.read_params(path)
     changed = {key: (_value(before, key), value) for key, value in wanted.items() if _value(before, key) != value}
@@ -303,17 +276,19 @@ def edit_params(path: Path, wanted: ParamValues) -> dict[str, tuple[Any, str | f
         return {}
     text = path.read_bytes().decode("utf-8")
     bom, text = (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
+    expected = dict(before)
     for key, (_, value) in changed.items():
         section, name = key.split(".")
         text = _changed(text, section, name, _format_edited_value(value))
-    expected = {name: dict(section) if isinstance(section, dict) else section for name, section in before.items()}
-    for key, (_, value) in changed.items():
-        section, name = key.split(".")
         expected[section] = {**(expected.get(section) or {}), name: value}
-    if _read(text) != expected:
-        said = ", ".join(f"{key}: {_format_edited_value(value)}" for key, (_, value) in changed.items())
+    try:
+        kept = yaml.safe_load(text) == expected
+    except yaml.YAMLError:
+        kept = False
+    if not kept:
+        written = ", ".join(f"{key}: {_format_edited_value(value)}" for key, (_, value) in changed.items())
         raise InputError(
-            f"{path}: is written in a way that cannot be changed without touching the rest. Write {said} yourself"
+            f"{path}: is written in a way that cannot be changed without touching the rest. Write {written} yourself"
         )
     project_params.parse_settings(expected, path)
     write_whole(path, lambda part: part.write_bytes((bom + text).encode("utf-8")))
@@ -321,7 +296,7 @@ def edit_params(path: Path, wanted: ParamValues) -> dict[str, tuple[Any, str | f
 
 
 def _changed(text: str, section: str, name: str, value: str) -> str:
-    """The text with one value replaced or added, found by where YAML says that it stands."""
+    """The text with one value replaced or added, found by where YAML finds it."""
     end = "\r\n" if "\r\n" in text else "\n"
     top = yaml.compose(text, yaml.SafeLoader)
     part = _child(top, section)
@@ -341,25 +316,18 @@ def _changed(text: str, section: str, name: str, value: str) -> str:
 def _placed(text: str, node: Any, value: str) -> str:
     """The text with a value in a node's place; a comment behind it stays in its column where it can."""
     before, rest = text[: node.start_mark.index], text[node.end_mark.index :]
-    said = value if before[-1:].isspace() else f" {value}"
+    written = value if before[-1:].isspace() else f" {value}"
     spaces = len(rest) - len(rest.lstrip(" "))
     if rest[spaces : spaces + 1] == "#":
-        longer = len(said) - (node.end_mark.index - node.start_mark.index)
+        longer = len(written) - (node.end_mark.index - node.start_mark.index)
         rest = " " * max(spaces - longer, 1) + rest[spaces:]
-    return before + said + rest
+    return before + written + rest
 
 
 def _child(node: Any, name: str) -> Any:
     """The value below a key of a mapping; None: it is not there."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     return next((value for key, value in pairs if key.value == name), None)
-
-
-def _read(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
 
 
 def _value(content: Mapping[str, Any], key: str) -> Any:

@@ -12,16 +12,15 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import polars as pl
+import polars.selectors as cs
+import sqlalchemy as sa
 
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings.data_section import RevealedData
 from windvane.tasks.sources.snapshot import BATCH_ROWS, NewRowsWriter, Watermark, build_batch, check_column_names
-
-if TYPE_CHECKING:
-    import duckdb
-    import polars as pl
-    import sqlalchemy as sa
 
 WATERMARK_PARAMETER = "windvane_after"
 # `:name`, but neither `::type`, `12:30` nor `\:`. The same in all three databases.
@@ -34,10 +33,10 @@ _PROBE_SECONDS = 10
 def read_database(source: RevealedData, root: Path, after: Watermark | None, into: NewRowsWriter) -> Watermark | None:
     """All rows of the query, or with `after` those whose data.key is at least that; the greatest key read.
 
-    Raises InputError for a wrong query, and one that takes longer than data.timeout; Outage when nobody answers.
+    Raises InputError for a wrong query, and one that takes longer than data.timeout; Outage when the server does not respond.
     """
-    import sqlalchemy as sa
-
+    if source.kind == "duckdb":
+        return _read_duckdb(source, root, after, into)
     query = sa.text(build_statement(source, after))
     last: Watermark | None = None
     with _connect_database(source, root) as db:
@@ -54,9 +53,12 @@ def read_database(source: RevealedData, root: Path, after: Watermark | None, int
 
 
 def probe_database(source: RevealedData, root: Path) -> None:
-    """Read one row, to see that the database answers and the query stands."""
-    import sqlalchemy as sa
-
+    """Read one row, to see that the database responds and the query is valid."""
+    if source.kind == "duckdb":
+        query = rename_placeholders(f"SELECT * FROM ({clean_query(source)}) LIMIT 1")
+        with _connect_duckdb(source, root) as duck, _limit_duckdb_time(source, duck):
+            duck.execute(query, bind_parameters(source, None)).fetchall()
+        return
     with _connect_database(source, root) as db:
         result = db.execute(
             sa.text(f"SELECT * FROM ({clean_query(source)}) AS windvane_rows LIMIT 1"), bind_parameters(source, None)
@@ -67,8 +69,7 @@ def probe_database(source: RevealedData, root: Path) -> None:
 def clean_query(source: RevealedData) -> str:
     """The query as the user wrote it, without a semicolon at its end; its parameters all given."""
     query = str(source.data.query).strip().rstrip(";").rstrip()
-    wanted = dict.fromkeys(_BOUND.findall(query))
-    for name in wanted:
+    for name in _BOUND.findall(query):
         if name not in source.data.parameters:
             raise InputError(
                 f"data.parameters: lacks {name!r}, which data.query names. Add {name}: …, or write \\:{name} for the text itself"
@@ -82,7 +83,7 @@ def build_statement(source: RevealedData, after: Watermark | None) -> str:
     if key is None:
         return query
     column = '"{}"'.format(key.replace('"', '""').replace(":", "\\:"))
-    # A row without a key would be missed without a word for ever: it is asked for, and refused in rows.py.
+    # A row without a key would be missed silently for ever: it is queried, and refused in rows.py.
     where = f" WHERE {column} >= :{WATERMARK_PARAMETER} OR {column} IS NULL" if after else ""
     return f"SELECT * FROM ({query}) AS windvane_rows{where} ORDER BY {column}"
 
@@ -112,21 +113,13 @@ def build_watermark(key: Any) -> Watermark:
 
 def read_watermark_value(kept: Watermark) -> Any:
     """A key from the record, in the type that it had."""
-    types: dict[str, Any] = {
-        "datetime": datetime.fromisoformat,
-        "date": date.fromisoformat,
-        "int": int,
-        "float": float,
-        "str": str,
-        "Decimal": Decimal,
-    }
+    types: dict[str, Any] = {kind.__name__: kind for kind in (int, float, str, Decimal)}
+    types |= {"datetime": datetime.fromisoformat, "date": date.fromisoformat}
     return types[kept.type](kept.value)
 
 
 @contextmanager
 def _connect_database(source: RevealedData, root: Path) -> Iterator[sa.Connection]:
-    import sqlalchemy as sa
-
     engine = _sqlite(source, root) if source.kind == "sqlite" else _postgresql(source)
     try:
         with engine.connect() as db:
@@ -139,20 +132,21 @@ def _connect_database(source: RevealedData, root: Path) -> Iterator[sa.Connectio
 
 
 def _sqlite(source: RevealedData, root: Path) -> sa.Engine:
-    import sqlalchemy as sa
+    path = _find_database_file(source, root).resolve()
+    url = sa.URL.create("sqlite", database=f"file:{path}", query={"mode": "ro", "uri": "true"})
+    return sa.create_engine(url, hide_parameters=True)
 
+
+def _find_database_file(source: RevealedData, root: Path) -> Path:
     path = root / source.data.source.partition(":///")[2]
     if not path.is_file():
         raise InputError(
             f"data.source: {source.where}: there is no such file. Paths count from the folder of params.yaml"
         )
-    url = sa.URL.create("sqlite", database=f"file:{path.resolve()}", query={"mode": "ro", "uri": "true"})
-    return sa.create_engine(url, hide_parameters=True)
+    return path
 
 
 def _postgresql(source: RevealedData) -> sa.Engine:
-    import sqlalchemy as sa
-
     try:
         url = sa.make_url(source.data.source).set(drivername="postgresql+psycopg")
     except (sa.exc.ArgumentError, ValueError):
@@ -182,8 +176,6 @@ def _limit_time(db: sa.Connection, source: RevealedData) -> None:
 
 def _explain_database_error(error: sa.exc.SQLAlchemyError, source: RevealedData) -> Exception:
     """A driver's error in words: whose fault it is and what to do. Neither SQL nor parameters are repeated."""
-    import sqlalchemy as sa
-
     cause = getattr(error, "orig", None) or error
     words = source.hide((str(cause).strip().splitlines() or [type(cause).__name__])[0]).rstrip(".")
     code = getattr(cause, "sqlstate", None)
@@ -194,20 +186,21 @@ def _explain_database_error(error: sa.exc.SQLAlchemyError, source: RevealedData)
             f"data.query: {source.where}: wants to write ({words}). Write a SELECT: sources are only read"
         )
     if isinstance(error, sa.exc.OperationalError) and source.kind == "postgresql":
-        return Outage(f"data.source: {source.where}: does not answer ({words}). Start the database, or fix the address")
-    return InputError(f"data.query: {source.where}: {words}. Mend the query")
+        return Outage(
+            f"data.source: {source.where}: does not respond ({words}). Start the database, or fix the address"
+        )
+    return InputError(f"data.query: {source.where}: {words}. Fix the query")
 
 
 def build_timeout_error(source: RevealedData) -> InputError:
-    """What to say of a statement that was cut off."""
+    """The message about a statement that was cut off."""
     return InputError(
         f"data.query: {source.where}: took longer than data.timeout = {source.data.timeout:g} s. "
         "Make the query faster (an index on data.key), or raise data.timeout"
     )
 
 
-def read_duckdb(source: RevealedData, root: Path, after: Watermark | None, into: NewRowsWriter) -> Watermark | None:
-    """As tasks.sources.databases.read_database."""
+def _read_duckdb(source: RevealedData, root: Path, after: Watermark | None, into: NewRowsWriter) -> Watermark | None:
     last: Watermark | None = None
     with _connect_duckdb(source, root) as db:
         query = rename_placeholders(build_statement(source, after))
@@ -226,36 +219,21 @@ def read_duckdb(source: RevealedData, root: Path, after: Watermark | None, into:
                     last = build_watermark(batch.column(names.index(source.data.key))[-1].as_py())
 
 
-def probe_duckdb(source: RevealedData, root: Path) -> None:
-    """As tasks.sources.databases.probe_database."""
-    with _connect_duckdb(source, root) as db, _limit_duckdb_time(source, db):
-        db.execute(
-            rename_placeholders(f"SELECT * FROM ({clean_query(source)}) LIMIT 1"), bind_parameters(source, None)
-        ).fetchall()
-
-
 def _convert_arrow_batch(batch: Any) -> pl.DataFrame:
     """Arrow's batch in the types that the other databases give."""
-    import polars as pl
-
     frame = pl.DataFrame(pl.from_arrow(batch))
-    changes: Any = {}
-    for name, kind in frame.schema.items():
-        if kind in (pl.UInt64, pl.Int128, pl.UInt128, pl.Float32) or isinstance(kind, pl.Decimal):
-            changes[name] = pl.Float64
-        elif kind.is_integer():
-            changes[name] = pl.Int64
-        elif isinstance(kind, pl.Categorical | pl.Enum):
-            changes[name] = pl.String
-        elif isinstance(kind, pl.Datetime):
-            changes[name] = pl.Datetime("us", kind.time_zone)
-    zones = [pl.col(name) for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime) and kind.time_zone]
-    utc = [zone.dt.convert_time_zone("UTC").dt.replace_time_zone(None) for zone in zones]
-    return frame.cast(changes).with_columns(utc)
+    floats = cs.by_dtype(pl.UInt64, pl.Int128, pl.UInt128, pl.Float32) | cs.decimal()
+    zoned = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime) and kind.time_zone]
+    return frame.with_columns(
+        floats.cast(pl.Float64),
+        (cs.integer() - floats).cast(pl.Int64),
+        (cs.categorical() | cs.enum()).cast(pl.String),
+        cs.datetime().dt.cast_time_unit("us"),
+    ).with_columns(pl.col(zoned).dt.convert_time_zone("UTC").dt.replace_time_zone(None))
 
 
 @contextmanager
-def _connect_duckdb(source: RevealedData, root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def _connect_duckdb(source: RevealedData, root: Path) -> Iterator[Any]:
     try:
         import duckdb
     except ImportError:
@@ -263,11 +241,7 @@ def _connect_duckdb(source: RevealedData, root: Path) -> Iterator[duckdb.DuckDBP
             f"data.source: {source.where} needs DuckDB. Install it: pip install 'windvane[duckdb]'"
         ) from None
 
-    path = root / source.data.source.partition(":///")[2]
-    if not path.is_file():
-        raise InputError(
-            f"data.source: {source.where}: there is no such file. Paths count from the folder of params.yaml"
-        )
+    path = _find_database_file(source, root)
     try:
         kinds = [parsed.type for parsed in duckdb.extract_statements(rename_placeholders(clean_query(source)))]
         # read_only guards the database; COPY … TO would still write a file.
@@ -283,11 +257,11 @@ def _connect_duckdb(source: RevealedData, root: Path) -> Iterator[duckdb.DuckDBP
             "Close the program that writes to it, or fix the address"
         ) from None
     except duckdb.Error as e:
-        raise InputError(f"data.query: {source.where}: {_describe_duckdb_error(e, source)}. Mend the query") from None
+        raise InputError(f"data.query: {source.where}: {_describe_duckdb_error(e, source)}. Fix the query") from None
 
 
 @contextmanager
-def _limit_duckdb_time(source: RevealedData, db: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def _limit_duckdb_time(source: RevealedData, db: Any) -> Iterator[None]:
     """DuckDB has no timeout of its own: a timer interrupts it."""
     timer = threading.Timer(source.data.timeout, db.interrupt)
     timer.daemon = True

@@ -1,6 +1,4 @@
-"""Fetches a source into the snapshot before DVC runs: all of it or only what is new, and how its rows differ from
-those before.
-"""
+"""Fetches a source into the snapshot before DVC runs: all of it or only what is new, and how its rows differ from those before."""
 
 from __future__ import annotations
 
@@ -14,15 +12,19 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.project import Project
 from windvane.tasks.settings.data_section import DATABASE_KINDS, DataSettings, RevealedData, reveal_secrets
+from windvane.tasks.sources import table_files
 from windvane.tasks.sources.snapshot import (
     SNAPSHOT_FOLDER,
+    NewRowsWriter,
     RowChanges,
     SnapshotPart,
     SnapshotRecord,
     SnapshotStaging,
+    count_part_rows,
     stage_snapshot,
 )
-from windvane.tasks.sources.table_files import scan_table_file
+from windvane.tasks.sources.table_files import count_file_rows, find_table_ending, scan_table_file
+from windvane.tasks.stores import dvc_pipeline
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 def compare_snapshots(before: Sequence[Path], after: Sequence[Path], ids: Sequence[str]) -> RowChanges | None:
     """Compare the rows of two lists of files, in memory only 8 bytes a row and the ids.
 
-    `ids`: columns that may tell rows apart, the first that is unique on both sides does; without one, whole rows count, and
+    `ids`: columns that may distinguish rows, the first that is unique on both sides does; without one, whole rows count, and
     an update is a deletion and a new row. None when a file cannot be read.
     """
     import polars as pl
@@ -46,13 +48,13 @@ def compare_snapshots(before: Sequence[Path], after: Sequence[Path], ids: Sequen
                 updated = int((both["row"] != both["row_right"]).sum())
                 return RowChanges(new=len(two) - len(both), updated=updated, deleted=len(one) - len(both), by=name)
         counts = _counted(old).join(_counted(new), on="row", how="full", coalesce=True).fill_null(0)
-        more = (counts["len_right"].cast(pl.Int64) - counts["len"].cast(pl.Int64)).to_frame("more")["more"]
+        more = counts["len_right"].cast(pl.Int64) - counts["len"].cast(pl.Int64)
     except pl.exceptions.PolarsError:
         return None
     return RowChanges(
         new=int(more.clip(lower_bound=0).sum()),
         updated=0,
-        deleted=int((-more).clip(lower_bound=0).sum()),
+        deleted=-int(more.clip(upper_bound=0).sum()),
         by="whole rows",
     )
 
@@ -62,13 +64,8 @@ def _scan_comparable(paths: Sequence[Path]) -> pl.LazyFrame:
     import polars as pl
     import polars.selectors as cs
 
-    def plain(path: Path) -> pl.LazyFrame:
-        frame = scan_table_file(path)
-        return frame.with_columns(
-            cs.numeric().cast(pl.Float64), (~cs.numeric() & ~cs.string() & ~cs.nested()).cast(pl.String)
-        )
-
-    return pl.concat([plain(path) for path in paths], how="diagonal_relaxed")
+    plain = cs.numeric().cast(pl.Float64), (~cs.numeric() & ~cs.string() & ~cs.nested()).cast(pl.String)
+    return pl.concat([scan_table_file(path).with_columns(plain) for path in paths], how="diagonal_relaxed")
 
 
 def _hash_row(frame: pl.LazyFrame) -> pl.Expr:
@@ -93,7 +90,7 @@ LabelledRows = Callable[[str | None], Iterator[Any]]
 
 @dataclass(frozen=True)
 class FetchResult:
-    """How a fetch ended: rows that are new in the snapshot (None: uncounted), and the record that stands now."""
+    """How a fetch ended: rows that are new in the snapshot (None: uncounted), and the record that counts now."""
 
     moved: bool
     new: int | None
@@ -105,19 +102,18 @@ class FetchResult:
         if not self.moved or self.record is None:
             return ""
         new = None if self.new is None else self.new - self.feedback
-        counts = [part.rows for part in self.record.own]
-        count = None if None in counts else sum(n for n in counts if n is not None)
-        where, told = self.record.where, list[str]()
+        count = count_part_rows(self.record.own)
+        where, messages = self.record.where, list[str]()
         if self.record.changes is not None:
             rows = "rows" if count is None else f"{count:,} rows"
-            told.append(f"fetched {rows} from {where}: {self.record.changes} since the snapshot before")
+            messages.append(f"fetched {rows} from {where}: {self.record.changes} since the snapshot before")
         elif new != 0 or not self.feedback:
             rows = "rows" if new is None else f"{new:,} new rows"
-            told.append(f"fetched {rows} from {where}" + ("" if count is None else f", {count:,} in all"))
+            messages.append(f"fetched {rows} from {where}" + ("" if count is None else f", {count:,} in all"))
         if self.feedback:
-            labelled = sum(part.rows or 0 for part in self.record.labelled)
-            told.append(f"fetched {self.feedback:,} new rows with labels from production, {labelled:,} in all")
-        return "; ".join(told)
+            labelled = count_part_rows(self.record.labelled) or 0
+            messages.append(f"fetched {self.feedback:,} new rows with labels from production, {labelled:,} in all")
+        return "; ".join(messages)
 
 
 def fetch_source(
@@ -125,9 +121,9 @@ def fetch_source(
 ) -> FetchResult:
     """Bring raw up to the source. Nothing there moves when the source holds what the snapshot holds.
 
-    `id`: the column that tells rows apart when all are read again (problem.id).
+    `id`: the column that distinguishes rows when all are read again (problem.id).
 
-    Raises InputError (settings, query, credentials) or Outage (nobody answers); the snapshot before then stays.
+    Raises InputError (settings, query, credentials) or Outage (no server responds); the snapshot before then stays.
     """
     source = reveal_secrets(data)
     if source.kind == "local" and not (labelled and data.feedback):
@@ -148,10 +144,9 @@ def fetch_source(
         if before is not None and record.generation == before.generation:
             record = record.model_copy(update={"changes": None})  # those of an earlier fetch
         old = {part.path for part in before.parts} if before else set()
-        counts = [part.rows for part in record.parts if part.path not in old]
-        new = None if None in counts else sum(n for n in counts if n is not None)
+        new = count_part_rows(part for part in record.parts if part.path not in old)
         record = staging.commit(record)
-    return FetchResult(True, new, sum(part.rows or 0 for part in fresh), record)
+    return FetchResult(True, new, count_part_rows(fresh) or 0, record)
 
 
 def update_source_snapshot(project: Project, console: Console) -> FetchResult:
@@ -168,15 +163,13 @@ def update_source_snapshot(project: Project, console: Console) -> FetchResult:
     settings = project.settings
     fetched = fetch_source(project.root, settings.data, settings.problem.id, labelled)
     if fetched.moved:
-        console.say(f"  {fetched.text()}")
+        console.print(f"  {fetched.text()}")
     declare_ingest_inputs(project.root, settings.data, fetched.record)
     return fetched
 
 
 def declare_ingest_inputs(root: Path, data: DataSettings, record: SnapshotRecord | None) -> None:
     """Let the ingest stage depend on what it reads: the local source, the snapshot of another, or both."""
-    from windvane.tasks.stores import dvc_pipeline
-
     wanted = ["${data.source}"] if data.local else []
     if not data.local or (record is not None and record.labelled):
         wanted.append(SNAPSHOT_FOLDER.as_posix())
@@ -184,7 +177,7 @@ def declare_ingest_inputs(root: Path, data: DataSettings, record: SnapshotRecord
 
 
 def probe_source(root: Path, data: DataSettings) -> None:
-    """See that a source answers, without fetching it. Raises InputError or Outage that says what to do."""
+    """See that a source responds, without fetching it. Raises InputError or Outage that names what to do."""
     source = reveal_secrets(data)
     if source.kind == "http":
         from windvane.tasks.sources import http_source
@@ -193,22 +186,15 @@ def probe_source(root: Path, data: DataSettings) -> None:
     elif source.kind in DATABASE_KINDS:
         from windvane.tasks.sources import databases
 
-        probe = databases.probe_duckdb if source.kind == "duckdb" else databases.probe_database
-        probe(source, root)
+        databases.probe_database(source, root)
     elif source.kind != "local":
-        _files(source, root).listed()
-
-
-def _files(source: RevealedData, root: Path) -> Any:
-    from windvane.tasks.sources import table_files
-
-    return table_files.GlobFiles(source, root) if source.kind == "glob" else table_files.S3Files(source, root)
+        table_files.open_files(source, root).listed()
 
 
 def _fetch_record(
     source: RevealedData, root: Path, staging: SnapshotStaging, ids: tuple[str | None, ...]
 ) -> SnapshotRecord:
-    """The record as it is to be: that of before itself, when the source holds nothing else."""
+    """The record as it is to be: that of before itself when the source holds the same rows, whatever else differs."""
     before = staging.before
     known = before if before is not None and before.identity == source.data.identity and before.own else None
     if source.kind in DATABASE_KINDS:
@@ -219,31 +205,29 @@ def _fetch_record(
         record = _fetch_files(source, root, staging, known)
     if known is None or record.generation == known.generation:
         return record
-    return _compared(record, known, staging, [name for name in ids if name])
+    if [part.sha256 for part in record.own] == [part.sha256 for part in known.own]:
+        return known
+    old, new = ([staging.found(part) for part in r.own] for r in (known, record))
+    changes = compare_snapshots(old, new, [name for name in ids if name])
+    return known if changes is not None and changes.none else record.model_copy(update={"changes": changes})
 
 
 def _fetch_database(
     source: RevealedData, root: Path, staging: SnapshotStaging, known: SnapshotRecord | None
 ) -> SnapshotRecord:
     """A database: with data.key only rows from the watermark on, less those that are held; else all."""
-    from windvane.tasks.sources.snapshot import NewRowsWriter
-
-    key, growing = source.data.key, None
-    if known is not None and source.data.refresh == "incremental" and known.watermark is not None:
-        growing = known
-    held = None if growing is None else _boundary(root, growing, str(key))
-    into = NewRowsWriter(staging, source.where, key, held)
-    after = growing.watermark if growing else None
     from windvane.tasks.sources import databases
 
-    read = databases.read_duckdb if source.kind == "duckdb" else databases.read_database
-    mark = read(source, root, after, into)
+    key = source.data.key
+    growing = known if known and known.watermark and source.data.refresh == "incremental" else None
+    into = NewRowsWriter(staging, source.where, key, _boundary(root, growing, str(key)) if growing else None)
+    watermark = databases.read_database(source, root, growing.watermark if growing else None, into)
     parts = into.parts()
     if growing is not None:
-        return growing.model_copy(update={"parts": growing.parts + parts, "watermark": mark}) if parts else growing
+        return growing.model_copy(update={"parts": growing.parts + parts, "watermark": watermark}) if parts else growing
     if not parts:
-        raise InputError(f"data.query: {source.where}: gives no rows. Mend the query, or wait until there are some")
-    return _record(source, staging.before, {"parts": parts, "watermark": mark})
+        raise InputError(f"data.query: {source.where}: gives no rows. Fix the query, or wait until there are some")
+    return _record(source, staging.before, {"parts": parts, "watermark": watermark})
 
 
 def _boundary(root: Path, record: SnapshotRecord, key: str) -> pl.DataFrame:
@@ -259,37 +243,31 @@ def _boundary(root: Path, record: SnapshotRecord, key: str) -> pl.DataFrame:
 def _fetch_http(source: RevealedData, staging: SnapshotStaging, known: SnapshotRecord | None) -> SnapshotRecord:
     from windvane.tasks.sources import http_source
 
-    ask = known.etag if known is not None and source.data.refresh == "incremental" else None
-    answer = http_source.read_http(source, staging, ask)
-    if answer.parts is None:
+    etag = known.etag if known is not None and source.data.refresh == "incremental" else None
+    response = http_source.read_http(source, staging, etag)
+    if response.parts is None:
         assert known is not None
         return known
-    return _record(source, staging.before, {"parts": answer.parts, "etag": answer.etag})
+    return _record(source, staging.before, {"parts": response.parts, "etag": response.etag})
 
 
 def _fetch_files(
     source: RevealedData, root: Path, staging: SnapshotStaging, known: SnapshotRecord | None
 ) -> SnapshotRecord:
     """Files by name: those whose ETag is as it was are not read again. New names alone are added behind."""
-    origin = _files(source, root)
+    origin = table_files.open_files(source, root)
     listed = origin.listed()
-    held = {part.name: part for part in known.own} if known is not None else {}
-    if source.data.refresh == "full":
-        held = {}
+    held = {part.name: part for part in known.own} if known and source.data.refresh == "incremental" else {}
     kept = {f.name: held[f.name] for f in listed if f.name in held and held[f.name].etag == f.etag}
-    fresh = {file.name: _copied(origin, staging, file) for file in listed if file.name not in kept}
+    fresh: dict[str, SnapshotPart] = {}
+    for file in (file for file in listed if file.name not in kept):
+        path = staging.path(str(find_table_ending(file.name)))
+        origin.copy(file, path)
+        fresh[file.name] = staging.part(path, count_file_rows(path), name=file.name, etag=file.etag)
     if known is not None and len(kept) == len(known.own):
         return known.model_copy(update={"parts": known.parts + tuple(fresh.values())}) if fresh else known
     parts = tuple({**kept, **fresh}[file.name] for file in listed)
     return _record(source, staging.before, {"parts": parts})
-
-
-def _copied(origin: Any, staging: SnapshotStaging, file: Any) -> SnapshotPart:
-    from windvane.tasks.sources.table_files import count_file_rows, find_table_ending
-
-    path = staging.path(str(find_table_ending(file.name)))
-    origin.copy(file, path)
-    return staging.part(path, count_file_rows(path), name=file.name, etag=file.etag)
 
 
 def _record(source: RevealedData, before: SnapshotRecord | None, facts: dict[str, Any]) -> SnapshotRecord:
@@ -306,30 +284,17 @@ def _record(source: RevealedData, before: SnapshotRecord | None, facts: dict[str
     )
 
 
-def _compared(
-    record: SnapshotRecord, known: SnapshotRecord, staging: SnapshotStaging, ids: list[str]
-) -> SnapshotRecord:
-    """The record with what changed; the known one itself when the rows are the same, whatever else differs."""
-
-    if [part.sha256 for part in record.own] == [part.sha256 for part in known.own]:
-        return known
-    old, new = ([staging.found(part) for part in r.own] for r in (known, record))
-    found: RowChanges | None = compare_snapshots(old, new, ids)
-    return known if found is not None and found.none else record.model_copy(update={"changes": found})
-
-
 def _with_feedback(
     record: SnapshotRecord, staging: SnapshotStaging, labelled: LabelledRows
 ) -> tuple[SnapshotRecord, tuple[SnapshotPart, ...]]:
     """Add production rows whose labels came since; ingest lets the source's own rows win."""
     batches = labelled(record.feedback_until)
     first = next(batches, None)
-    if first is None:  # as at most looks: nothing else is worth an import
+    if first is None:  # as mostly: nothing else is worth an import
         return record, ()
     import polars as pl
 
     from windvane.ledger.labels import LABELLED_AT_COLUMN
-    from windvane.tasks.sources.snapshot import NewRowsWriter
 
     into, until = NewRowsWriter(staging, "feedback"), record.feedback_until or ""
     for batch in chain([first], batches):

@@ -1,6 +1,4 @@
-"""HTTP(S) sources: allowed hosts and addresses, retries with back-off, bounded bodies, and the rows of each response
-and page.
-"""
+"""HTTP(S) sources: allowed hosts and addresses, retries with back-off, bounded bodies, and the rows of each response and page."""
 
 from __future__ import annotations
 
@@ -12,30 +10,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Self, TypeVar
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings.data_section import PagingSettings, RevealedData
 from windvane.tasks.sources.snapshot import SnapshotPart, SnapshotStaging
 from windvane.tasks.sources.table_files import count_file_rows, describe_endings, find_table_ending
 
-if TYPE_CHECKING:
-    import httpx
-    from tenacity import RetryCallState
-
 T = TypeVar("T")
 HTTP_ATTEMPTS = 5
 _MAX_REDIRECTS = 5
 _LONGEST_WAIT_SECONDS = 60.0
 _CHUNK_BYTES = 1 << 16
-# What clouds tell their machines about themselves, beside the link-local addresses.
+# Where clouds serve machines their metadata, beside the link-local addresses.
 _METADATA_ADDRESSES = tuple(
     map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254"))
 )
 
 
 class _TransientOutage(Outage):
-    """An answer, or a lack of one, that may be different in a moment; `after`: seconds that the server asks for."""
+    """A response, or a lack of one, that may be different in a moment; `after`: seconds that the server requests."""
 
     def __init__(self, text: str, after: float | None = None) -> None:
         super().__init__(text)
@@ -43,29 +40,27 @@ class _TransientOutage(Outage):
 
 
 class SourceClient:
-    """A client for one source. Counts bytes over all of its answers against data.http.megabytes."""
+    """A client for one source. Counts bytes over all of its responses against data.http.megabytes."""
 
     def __init__(self, source: RevealedData) -> None:
-        import httpx
-
         assert source.data.http is not None
         self._source, self._http = source, source.data.http
         self._left = self._http.megabytes * 1_000_000
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole addresses, and what is secret in them
-        # A proxy from the environment would connect in our place, to addresses that nobody looks at.
+        # A proxy from the environment would connect in our place, to unchecked addresses.
         self._client = httpx.Client(timeout=source.data.timeout, trust_env=False, follow_redirects=False)
 
-    def close(self) -> None:
-        """Close all connections."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def get(self, url: str, use: Callable[[httpx.Response], T], headers: dict[str, str] | None = None) -> T:
-        """What `use` makes of the answer, whose body it reads through `body`. It is called anew at each attempt.
+        """What `use` makes of the response, whose body it reads through `body`. It is called anew at each attempt.
 
         Raises Outage when no attempt succeeds (connection errors, 429, 5xx), InputError for any other refusal.
         """
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-
         retrying = Retrying(
             stop=stop_after_attempt(HTTP_ATTEMPTS),
             wait=compute_retry_wait,
@@ -81,19 +76,17 @@ class SourceClient:
         return retrying(attempt)
 
     def body(self, response: httpx.Response) -> Iterator[bytes]:
-        """The answer's bytes in pieces, unpacked, as long as the source stays within data.http.megabytes."""
+        """The response's bytes in pieces, unpacked, as long as the source stays within data.http.megabytes."""
         for piece in response.iter_bytes(_CHUNK_BYTES):
             self._left -= len(piece)
             if self._left < 0:
                 raise InputError(
-                    f"data.http.megabytes: {self._source.where}: sends more than {self._http.megabytes} MB. Ask for less, or raise it"
+                    f"data.http.megabytes: {self._source.where}: sends more than {self._http.megabytes} MB. Request less, or raise it"
                 )
             yield piece
 
     def joined(self, base: str, link: str) -> str:
-        """The absolute address of a link in an answer; raises InputError when it leads to another host."""
-        import httpx
-
+        """The absolute address of a link in a response; raises InputError when it leads to another host."""
         here = httpx.URL(base)
         there = here.join(link)
         upgrade = (here.scheme, there.scheme) == ("http", "https")
@@ -105,8 +98,6 @@ class SourceClient:
         return str(there)
 
     def _once(self, url: str, use: Callable[[httpx.Response], T], headers: dict[str, str]) -> T:
-        import httpx
-
         where = self._source.where
         try:
             for _ in range(_MAX_REDIRECTS):
@@ -119,7 +110,7 @@ class SourceClient:
         except (httpx.TransportError, httpx.DecodingError) as e:
             words = self._source.hide(str(e)).rstrip(".") or type(e).__name__
             raise _TransientOutage(
-                f"data.source: {where}: does not answer, or breaks off ({words}). Start the server, or mend the address"
+                f"data.source: {where}: does not respond, or breaks off ({words}). Start the server, or fix the address"
             ) from None
         except httpx.InvalidURL:
             raise InputError(f"data.source: {where}: is no address. Write https://host/path") from None
@@ -131,13 +122,13 @@ class SourceClient:
         status, where = response.status_code, self._source.where
         if status == 429 or status >= 500:
             raise _TransientOutage(
-                f"data.source: {where}: answers {status} {response.reason_phrase}, also after {HTTP_ATTEMPTS} attempts. "
+                f"data.source: {where}: responds with {status} {response.reason_phrase}, also after {HTTP_ATTEMPTS} attempts. "
                 "Wait until the server is well again",
                 parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
             )
         if status >= 400:
-            what = "Mend data.http.headers" if status in (401, 403) else "Mend the address"
-            raise InputError(f"data.source: {where}: answers {status} {response.reason_phrase}. {what}")
+            what = "Fix data.http.headers" if status in (401, 403) else "Fix the address"
+            raise InputError(f"data.source: {where}: responds with {status} {response.reason_phrase}. {what}")
 
     def _look(self, event: str, info: dict[str, Any]) -> None:
         """Called by the connection pool as it works: right after connecting, before anything is sent."""
@@ -151,19 +142,19 @@ class SourceClient:
 
 
 def explain_refused_address(address: str, private: bool) -> str | None:
-    """Why an address may not be asked, with what to do; None when it may."""
+    """Why an address may not be requested, with what to do; None when it may."""
     ip: Any = ipaddress.ip_address(address.partition("%")[0])
     for inner in (getattr(ip, "ipv4_mapped", None), getattr(ip, "sixtofour", None)):
         ip = inner or ip
     if ip.is_link_local or ip in _METADATA_ADDRESSES or ip.is_multicast or ip.is_unspecified:
-        return "an address of the machine's own surroundings, which is never asked. Name another host"
+        return "an address of the machine's own surroundings, which is never requested. Name another host"
     if not ip.is_global and not private:
         return "a private address. If it is meant, add to data.http: private: true"
     return None
 
 
 def parse_retry_after(header: str | None, now: datetime) -> float | None:
-    """What a Retry-After header asks for, in seconds: a number, or a date (RFC 9110, 10.2.3); None when it says nothing."""
+    """What a Retry-After header requests, in seconds: a number, or a date (RFC 9110, 10.2.3); None when it has no information."""
     if header is None:
         return None
     try:
@@ -177,33 +168,33 @@ def parse_retry_after(header: str | None, now: datetime) -> float | None:
 
 
 def compute_retry_wait(state: RetryCallState) -> float:
-    """Seconds before the next attempt: what the server asks for, else 0.5, 1, 2, 4; never more than a minute."""
+    """Seconds before the next attempt: what the server requests, else 0.5, 1, 2, 4; never more than a minute."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.after if isinstance(error, _TransientOutage) else None
-    return min(_LONGEST_WAIT_SECONDS, asked if asked is not None else 0.5 * 2 ** (state.attempt_number - 1))
+    wait = error.after if isinstance(error, _TransientOutage) else None
+    return min(_LONGEST_WAIT_SECONDS, wait if wait is not None else 0.5 * 2 ** (state.attempt_number - 1))
 
 
-_JSON_TYPES = ("application/json",)
+_NDJSON_TYPES = (
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+)
 _TYPES = {
-    "text/csv": ".csv",
-    "application/csv": ".csv",
+    **dict.fromkeys(("text/csv", "application/csv"), ".csv"),
     "text/tab-separated-values": ".tsv",
-    "application/x-ndjson": ".jsonl",
-    "application/ndjson": ".jsonl",
-    "application/jsonl": ".jsonl",
-    "application/jsonlines": ".jsonl",
-    "application/x-jsonlines": ".jsonl",
-    "application/vnd.apache.parquet": ".parquet",
-    "application/x-parquet": ".parquet",
+    **dict.fromkeys(_NDJSON_TYPES, ".jsonl"),
+    **dict.fromkeys(("application/vnd.apache.parquet", "application/x-parquet"), ".parquet"),
 }
-# One JSON answer is parsed in memory: larger ones come in pages, or as JSON lines.
+# One JSON response is parsed in memory: larger ones are pages, or JSON lines.
 _LARGEST_JSON_BYTES = 64_000_000
 _MOST_PAGES = 100_000
 
 
 @dataclass(frozen=True)
 class HttpFetch:
-    """What a source gave: its parts and ETag. `parts` is None when it says that nothing has changed."""
+    """What a source gave: its parts and ETag. `parts` is None when nothing has changed."""
 
     parts: tuple[SnapshotPart, ...] | None
     etag: str | None
@@ -223,26 +214,20 @@ class _Page:
 def read_http(source: RevealedData, staging: SnapshotStaging, etag: str | None) -> HttpFetch:
     """All that the source gives now, unless it still has this ETag.
 
-    Raises InputError for an answer that is no table, Outage for a server that does not give one.
+    Raises InputError for a response that is no table, Outage for a server that does not give one.
     """
-    network = SourceClient(source)
-    try:
+    with SourceClient(source) as network:
         paging = source.data.http.paging if source.data.http else None
         if paging is not None:
             return HttpFetch(_read_pages(source, staging, network, paging), None)
         known = {"If-None-Match": etag} if etag else {}
         return network.get(source.data.source, lambda r: _read_whole_response(source, staging, network, r), known)
-    finally:
-        network.close()
 
 
 def probe_http(source: RevealedData) -> None:
-    """Ask once, without reading the body, to see that the source answers with a table."""
-    network = SourceClient(source)
-    try:
+    """Request once, without reading the body, to see that the source responds with a table."""
+    with SourceClient(source) as network:
         network.get(source.data.source, lambda r: _response_ending(source, r))
-    finally:
-        network.close()
 
 
 def _read_whole_response(
@@ -262,7 +247,7 @@ def _read_whole_response(
             f.writelines(network.body(response))
         count = count_file_rows(path)
     if count == 0:
-        raise InputError(f"data.source: {source.where}: gives no rows. Mend the address, or data.http.records")
+        raise InputError(f"data.source: {source.where}: gives no rows. Fix the address, or data.http.records")
     return HttpFetch((staging.part(path, count),), response.headers.get("etag"))
 
 
@@ -270,17 +255,17 @@ def _read_pages(
     source: RevealedData, staging: SnapshotStaging, network: SourceClient, paging: PagingSettings
 ) -> tuple[SnapshotPart, ...]:
     """All pages of a JSON API as one file of JSON lines."""
-    import httpx
 
-    path, total, number = staging.path(".jsonl"), 0, paging.first
-    address = _start = source.data.source
-    if paging.by == "page":
-        address = str(httpx.URL(_start).copy_merge_params({str(paging.parameter): number}))
+    def address_of(place: Any) -> str:
+        return str(httpx.URL(source.data.source).copy_merge_params({str(paging.parameter): place}))
+
+    path, total, number, by_page = staging.path(".jsonl"), 0, paging.first, paging.by == "page"
+    address = address_of(number) if by_page else source.data.source
     seen: set[str] = set()
     with path.open("w", encoding="utf-8") as f:
         for _ in range(_MOST_PAGES):
             page = network.get(address, lambda r: _parse_page(source, network, r, paging))
-            if page.count and page.digest in seen and paging.by == "page":
+            if page.count and page.digest in seen and by_page:
                 raise InputError(
                     f"data.http.paging: {source.where}: gives the same page twice. Is {paging.parameter!r} the right parameter?"
                 )
@@ -288,37 +273,37 @@ def _read_pages(
             f.writelines(page.written)
             total += page.count
             number += 1
-            onward = page.count > 0 if paging.by == "page" else page.following not in (None, "", False)
-            if not onward:
+            if page.count == 0 if by_page else page.following in (None, "", False):
                 break
-            if paging.by == "page":
-                address = str(httpx.URL(_start).copy_merge_params({str(paging.parameter): number}))
-            elif paging.by == "cursor":
-                address = str(httpx.URL(_start).copy_merge_params({str(paging.parameter): page.following}))
-            else:
-                address = network.joined(page.address, str(page.following))
-            if paging.by != "page" and address in seen:
-                raise InputError(f"data.http.paging: {source.where}: leads in a circle. Mend data.http.paging")
+            if by_page:
+                address = address_of(number)
+                continue
+            next_page, cursor = page.following, paging.by == "cursor"
+            address = address_of(next_page) if cursor else network.joined(page.address, str(next_page))
+            if address in seen:
+                raise InputError(f"data.http.paging: {source.where}: leads in a circle. Fix data.http.paging")
             seen.add(address)
     if not total:
-        raise InputError(f"data.source: {source.where}: gives no rows. Mend the address, or data.http.records")
+        raise InputError(f"data.source: {source.where}: gives no rows. Fix the address, or data.http.records")
     return (staging.part(path, total),)
 
 
 def _parse_page(
     source: RevealedData, network: SourceClient, response: httpx.Response, paging: PagingSettings | None
 ) -> _Page:
-    """The rows of one JSON (or, in pages, JSON-lines) answer, and what leads to the next."""
+    """The rows of one JSON (or, in pages, JSON-lines) response, and what leads to the next."""
     kind = _response_ending(source, response)
     if kind not in (".json", ".jsonl"):
-        raise InputError(f"data.http.paging: {source.where}: answers {kind}, which has no pages here. Take paging out")
+        raise InputError(
+            f"data.http.paging: {source.where}: responds with {kind}, which has no pages here. Take paging out"
+        )
     content = bytearray()
     for piece in network.body(response):
         content += piece
         if len(content) > _LARGEST_JSON_BYTES:
             raise InputError(
-                f"data.source: {source.where}: one JSON answer is larger than {_LARGEST_JSON_BYTES // 1_000_000} MB. "
-                "Ask for pages (data.http.paging), or for JSON lines, CSV or Parquet"
+                f"data.source: {source.where}: one JSON response is larger than {_LARGEST_JSON_BYTES // 1_000_000} MB. "
+                "Request pages (data.http.paging), or for JSON lines, CSV or Parquet"
             )
     try:
         if kind == ".jsonl":
@@ -326,31 +311,31 @@ def _parse_page(
         else:
             whole = json.loads(content)
     except ValueError as e:
-        raise InputError(f"data.source: {source.where}: answers broken JSON ({e}). Tell those who run it") from None
-    found = _value_at_path(whole, source.data.http.records if source.data.http else None)
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise InputError(
-            f"data.http.records: {source.where}: there is no list of objects {_name_source(source)}. {_lists(whole)}"
-        )
-    following = None
+            f"data.source: {source.where}: responds with broken JSON ({e}). Report it to the owner of the API"
+        ) from None
+    records = source.data.http.records if source.data.http else None
+    found = _value_at_path(whole, records)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        place = f"at {records!r}" if records else "at the top of the response"
+        raise InputError(f"data.http.records: {source.where}: there is no list of objects {place}. {_lists(whole)}")
+    following = response.links.get("next", {}).get("url")
     if paging is not None and paging.by == "cursor":
         following = _value_at_path(whole, paging.next)
-    elif paging is not None and paging.by == "link":
-        following = response.links.get("next", {}).get("url")
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in found]
     return _Page(len(found), hashlib.sha256(content).hexdigest(), following, str(response.url), lines)
 
 
 def _response_ending(source: RevealedData, response: httpx.Response) -> str:
-    """The ending that says how to read an answer: by its content type, else by the address's own."""
+    """The ending that decides how to read a response: by its content type, else by the address's own."""
     given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     named = find_table_ending(response.url.path)
-    if given in _JSON_TYPES or given.endswith("+json"):
+    if given == "application/json" or given.endswith("+json"):
         return named if named and named.startswith((".jsonl", ".ndjson")) else ".json"
     kind = _TYPES.get(given) or named
     if kind is None:
         raise InputError(
-            f"data.source: {source.where}: answers {given or 'without a content type'}, which is no table. "
+            f"data.source: {source.where}: responds with {given or 'without a content type'}, which is no table. "
             f"Name an address that gives JSON, JSON lines, CSV or Parquet, or ends in {describe_endings()}"
         )
     unpacked = response.headers.get("content-encoding", "identity") != "identity"
@@ -363,13 +348,8 @@ def _value_at_path(content: Any, path: str | None) -> Any:
     return content
 
 
-def _name_source(source: RevealedData) -> str:
-    path = source.data.http.records if source.data.http else None
-    return f"at {path!r}" if path else "at the top of the answer"
-
-
-def _lists(content: Any, at: str = "") -> str:
-    """Where in an answer a list stands, for the message."""
+def _lists(content: Any) -> str:
+    """Where in a response a list is, for the message."""
     found: list[str] = []
     todo = [("", content)]
     while todo and len(found) < 5:
@@ -378,4 +358,4 @@ def _lists(content: Any, at: str = "") -> str:
             todo += [(f"{at}.{name}".lstrip("."), inner) for name, inner in value.items()]
         elif isinstance(value, list) and at:
             found.append(at)
-    return f"Lists stand at: {', '.join(found)}" if found else "The answer holds no list: mend the address"
+    return f"Lists are at: {', '.join(found)}" if found else "The response holds no list: fix the address"

@@ -5,11 +5,12 @@ written as Parquet parts.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -62,7 +63,7 @@ class Watermark(_Frozen):
 
 
 class RowChanges(_Frozen):
-    """How the rows of a source differ from those of the snapshot before; `by` says what tells rows apart."""
+    """How the rows of a source differ from those of the snapshot before; `by` names what distinguishes rows."""
 
     new: int
     updated: int
@@ -79,7 +80,7 @@ class RowChanges(_Frozen):
 
 
 class SnapshotRecord(_Frozen):
-    """Where a snapshot came from. Holds no secret: `where` is stripped, `identity` is a hash of what was asked for."""
+    """Where a snapshot came from. Holds no secret: `where` is stripped, `identity` is a hash of what was requested."""
 
     kind: str
     where: str
@@ -106,21 +107,28 @@ class SnapshotRecord(_Frozen):
 
 
 def read_snapshot(root: Path) -> SnapshotRecord | None:
-    """The record of the snapshot that stands, None when nothing was fetched or a part of it is gone."""
+    """The record of the present snapshot, None when nothing was fetched or a part of it is gone."""
     path = root / SNAPSHOT_RECORD_FILE
     if not path.exists():
         return None
     record = read_record(
         path, SnapshotRecord.model_validate, f"Delete the folder {SNAPSHOT_FOLDER}; the next lap fetches it again"
     )
-    whole = all(_size(root / part.path) == part.bytes for part in record.parts)
-    return record if whole else None
+    paths = [root / part.path for part in record.parts]
+    sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+    return record if sizes == [part.bytes for part in record.parts] else None
+
+
+def count_part_rows(parts: Iterable[SnapshotPart]) -> int | None:
+    """How many rows the parts hold; None where one cannot be counted."""
+    counts = [part.rows for part in parts]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def count_labelled_rows(root: Path) -> int:
-    """How many rows of the snapshot come from production; they stand behind all others."""
+    """How many rows of the snapshot come from production; they are behind all others."""
     record = read_snapshot(root)
-    return sum(part.rows or 0 for part in record.labelled) if record else 0
+    return (count_part_rows(record.labelled) or 0) if record else 0
 
 
 class SnapshotStaging:
@@ -130,11 +138,6 @@ class SnapshotStaging:
         self.root = root
         self.before = read_snapshot(root)
         self._next = self.before.next_part if self.before else 1
-
-    @property
-    def generation(self) -> int:
-        """The generation that stands, 0 before the first."""
-        return self.before.generation if self.before else 0
 
     def path(self, suffix: str) -> Path:
         """Where the next part is to be written: `suffix` with its dots, such as .csv.gz."""
@@ -166,9 +169,7 @@ class SnapshotStaging:
         for part in record.parts:
             if (staged := self.root / STAGING_FOLDER / Path(part.path).name).exists():
                 os.replace(staged, self.root / part.path)
-        counts = [part.rows for part in record.parts]
-        total = None if None in counts else sum(n for n in counts if n is not None)
-        final = record.model_copy(update={"next_part": self._next, "total": total})
+        final = record.model_copy(update={"next_part": self._next, "total": count_part_rows(record.parts)})
         write_json(final.model_dump(mode="json"), self.root / SNAPSHOT_RECORD_FILE)
         _sweep(self.root, final)
         return final
@@ -203,12 +204,12 @@ def _sweep(root: Path, record: SnapshotRecord) -> None:
             path.unlink()
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
-
-
 # Rows held in memory at a time.
 BATCH_ROWS = 50_000
+
+
+# Not polars.read_database: it makes words of a column of numbers and words without a word, structs of JSON, objects of UUIDs,
+# and gives no batch at all where there is no row.
 
 
 def build_batch(where: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
@@ -242,9 +243,9 @@ def _column(where: str, name: str, values: Sequence[Any]) -> pl.Series:
     if kinds <= {int, float, Decimal}:
         return pl.Series(name, [None if v is None else float(v) for v in values], dtype=pl.Float64)
     if kinds == {datetime}:
-        return pl.Series(
-            name, [None if v is None else convert_to_naive_utc(v) for v in values], dtype=pl.Datetime("us")
-        )
+        # Instants in UTC without their zone; one without a zone is taken for UTC.
+        moments = [at.astimezone(UTC).replace(tzinfo=None) if at and at.tzinfo else at for at in values]
+        return pl.Series(name, moments, dtype=pl.Datetime("us"))
     plain: dict[type, Any] = {
         str: pl.String,
         bool: pl.Boolean,
@@ -261,18 +262,11 @@ def _column(where: str, name: str, values: Sequence[Any]) -> pl.Series:
 
 
 def _text(value: Any) -> Any:
-    import json
-
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, memoryview | bytes):
         return bytes(value).hex()
     return str(value) if isinstance(value, UUID) else value
-
-
-def convert_to_naive_utc(moment: datetime) -> datetime:
-    """An instant in UTC without its zone; one without a zone is taken for UTC."""
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 class NewRowsWriter:
@@ -288,7 +282,9 @@ class NewRowsWriter:
         self._staging, self._where, self._key, self._held = staging, where, key, held
         self._known: Counter[tuple[str, ...]] | None = None
         self._schema: dict[str, Any] = {}
-        self._writer: _ParquetPartWriter | None = None
+        # The part in the making: its file, and what is known of it so far.
+        self._writer: pq.ParquetWriter | None = None
+        self._path, self._facts = Path(), dict[str, Any]()
         self._parts: list[SnapshotPart] = []
 
     def add(self, batch: pl.DataFrame) -> None:
@@ -301,10 +297,18 @@ class NewRowsWriter:
             batch = self._new_only(batch)
         if not batch.height:
             return
-        if self._writer is None or self._writer.schema != dict(batch.schema):
+        table = batch.to_arrow()
+        if self._writer is None or self._writer.schema != table.schema:
+            import pyarrow.parquet as pq
+
             self._end_part()
-            self._writer = _ParquetPartWriter(self._staging.path(".parquet"), batch)
-        self._writer.add(batch, self._key)
+            self._path, self._facts = self._staging.path(".parquet"), {"rows": 0}
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table)
+        self._facts["rows"] += batch.height
+        if self._key is not None:
+            self._facts.setdefault("first", _json(batch[self._key].min()))
+            self._facts["last"] = _json(batch[self._key].max())
 
     def parts(self) -> tuple[SnapshotPart, ...]:
         """Close the last part; all parts in their order."""
@@ -313,9 +317,9 @@ class NewRowsWriter:
 
     def _end_part(self) -> None:
         if self._writer is not None:
-            writer, self._writer = self._writer, None
-            writer.close()
-            self._parts.append(self._staging.part(writer.path, writer.rows, first=writer.first, last=writer.last))
+            self._writer.close()
+            self._parts.append(self._staging.part(self._path, **self._facts))
+            self._writer = None
 
     def _check_key(self, batch: pl.DataFrame) -> None:
         if self._key not in batch.columns:
@@ -346,30 +350,10 @@ class NewRowsWriter:
             self._known[words] -= known
             new.append(not known)
         # Batches come sorted by key: behind a greater one no tie can follow.
-        if self._key is None or batch[self._key].max() > _held_key(self._held, self._key, batch):
+        key = self._key
+        if key is None or batch[key].max() > self._held[key].cast(batch.schema[key], strict=False).max():  # type: ignore[operator]
             self._held = None
         return batch.filter(new)
-
-
-class _ParquetPartWriter:
-    """One Parquet file in the making."""
-
-    def __init__(self, path: Path, like: pl.DataFrame) -> None:
-        import pyarrow.parquet as pq
-
-        self.path, self.schema = path, dict(like.schema)
-        self.rows, self.first, self.last = 0, None, None
-        self._file: pq.ParquetWriter = pq.ParquetWriter(path, like.to_arrow().schema, compression="zstd")
-
-    def add(self, batch: pl.DataFrame, key: str | None) -> None:
-        self._file.write_table(batch.to_arrow())
-        if key is not None:
-            self.first = _json(batch[key].min()) if self.first is None else self.first
-            self.last = _json(batch[key].max())
-        self.rows += batch.height
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _wider(where: str, name: str, one: Any, other: Any) -> Any:
@@ -385,11 +369,6 @@ def _wider(where: str, name: str, one: Any, other: Any) -> Any:
         f"data.query: {where}: column {name!r} holds {one} in some rows and {other} in others. "
         "CAST it to one type in the query, or leave it out"
     )
-
-
-def _held_key(held: pl.DataFrame, key: str, batch: pl.DataFrame) -> Any:
-    """The key of the held rows, in the type that the batch has."""
-    return held[key].cast(batch.schema[key], strict=False).max()
 
 
 def _row_texts(batch: pl.DataFrame) -> Iterator[tuple[str, ...]]:

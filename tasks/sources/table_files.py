@@ -22,8 +22,9 @@ from windvane.tasks.sources import snapshot
 if TYPE_CHECKING:
     import polars as pl
 
-_TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
-_PACKED_ENDINGS = (".gz", ".zst")
+CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
+KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
+PACKED_ENDINGS = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -36,44 +37,38 @@ class ListedFile:
 
 
 def find_table_ending(name: str) -> str | None:
-    """The ending that says how to read a file, such as .csv.gz; None for a file that is no table."""
+    """The ending that decides how to read a file, such as .csv.gz; None for a file that is no table."""
     path = Path(name.lower())
-    packed = path.suffix if path.suffix in _PACKED_ENDINGS else ""
+    packed = path.suffix if path.suffix in PACKED_ENDINGS else ""
     kind = Path(path.stem).suffix if packed else path.suffix
-    return kind + packed if kind in _TABLE_ENDINGS else None
+    return kind + packed if kind in KNOWN_ENDINGS else None
 
 
 def describe_endings() -> str:
     """What a table's name may end in, for people."""
-    return f"{', '.join(_TABLE_ENDINGS)}, each also with {' or '.join(_PACKED_ENDINGS)}"
+    return f"{', '.join(KNOWN_ENDINGS)}, each also with {' or '.join(PACKED_ENDINGS)}"
 
 
 def scan_table_file(path: Path) -> pl.LazyFrame:
     """A file's rows, of a CSV every cell as text. Raises polars' own errors where it is damaged."""
     import polars as pl
 
-    ending = find_table_ending(path.name) or ""
-    if ending.startswith(".parquet"):
+    ending = read_ending(path)
+    if ending in PARQUET_ENDINGS:
         return pl.scan_parquet(path, glob=False)
-    if ending.startswith((".csv", ".tsv")):
-        return pl.scan_csv(path, infer_schema=False, separator="\t" if ending.startswith(".tsv") else ",")
+    if ending in CSV_ENDINGS:
+        return pl.scan_csv(path, infer_schema=False, separator="\t" if ending == ".tsv" else ",")
     return pl.scan_ndjson(path, infer_schema_length=None)
 
 
 def count_file_rows(path: Path) -> int | None:
-    """How many rows a file holds; None where it cannot be read: ingest will say why."""
+    """How many rows a file holds; None where it cannot be read: ingest will explain why."""
     import polars as pl
 
     try:
         return int(scan_table_file(path).select(pl.len()).collect(engine="streaming").item())
     except pl.exceptions.PolarsError:
         return None
-
-
-# Endings of tables, and of how they may be packed.
-CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
-PACKED_ENDINGS = (".gz", ".zst")
-KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
 
 
 def list_table_files(root: Path, data: DataSettings) -> tuple[Path, ...]:
@@ -121,12 +116,12 @@ def explain_read_errors(name: str) -> Iterator[None]:
         ) from None
     except FileNotFoundError:
         raise InputError(
-            f"{name}: was there, and is gone now. Put it back, and see to it that nobody moves it meanwhile"
+            f"{name}: was there, and is gone now. Put it back, and keep other programs from moving it"
         ) from None
 
 
 def read_ending(path: Path) -> str:
-    """What a file's name says of its format, in lower case: ".csv" of both a.csv and a.csv.gz."""
+    """The format in a file's name, in lower case: ".csv" of both a.csv and a.csv.gz."""
     name = path.name.lower()
     for packed in PACKED_ENDINGS:
         name = name.removesuffix(packed)
@@ -139,13 +134,13 @@ def is_packed(path: Path) -> bool:
 
 
 def require_table_file(path: Path) -> None:
-    """Raise InputError unless `path` is a file that is not empty and whose name tells its format."""
+    """Raise InputError unless `path` is a file that is not empty and whose name gives its format."""
     if not str(path).isprintable():
         raise InputError(f"{str(path)!r}: has a line break or another sign in its name that cannot be shown. Rename it")
     if path.is_dir():
         raise InputError(f"{path}: is a folder. Name one file in it")
     if read_ending(path) not in KNOWN_ENDINGS:
-        raise InputError(f"{path}: cannot tell its format. Name a file that ends in {', '.join(KNOWN_ENDINGS)}")
+        raise InputError(f"{path}: its format is unknown. Name a file that ends in {', '.join(KNOWN_ENDINGS)}")
     if not path.is_file():
         if path.exists():
             raise InputError(f"{path}: is a pipe, a socket or a device, not a file. Save its content in a file first")
@@ -158,14 +153,11 @@ def _suggest_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f"There is no folder {path.parent} here: paths count from the folder of params.yaml. Name another path"
     names = sorted(p.name for p in path.parent.iterdir() if read_ending(p) in KNOWN_ENDINGS)
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    if near:
+    if not names:
+        return f"There is no table in {path.parent}; put it there, or name another path"
+    if near := difflib.get_close_matches(path.name, names, n=1, cutoff=0.5):
         return f"Did you mean {path.parent / near[0]}?"
-    return (
-        f"Tables in {path.parent}: {', '.join(names[:5])}"
-        if names
-        else f"There is no table in {path.parent}; put it there, or name another path"
-    )
+    return f"Tables in {path.parent}: {', '.join(names[:5])}"
 
 
 class GlobFiles:
@@ -204,7 +196,7 @@ _S3_CONNECT_SECONDS = 10
 class S3Files:
     """The objects below a prefix, or that a glob matches."""
 
-    def __init__(self, source: RevealedData, _: Path) -> None:
+    def __init__(self, source: RevealedData) -> None:
         self._source = source
         try:
             import s3fs
@@ -221,9 +213,9 @@ class S3Files:
     def listed(self) -> tuple[ListedFile, ...]:
         """The tables there, by name, with their ETags. Raises InputError when there is none."""
         place = self._source.data.source.removeprefix("s3://").rstrip("/")
-        look = self._storage.glob if any(mark in place for mark in "*?[") else self._storage.find
+        list_paths = self._storage.glob if any(sign in place for sign in "*?[") else self._storage.find
         with self._explained():
-            found = look(place, detail=True)
+            found = list_paths(place, detail=True)
         files = [
             ListedFile(name, _etag(facts), int(facts["size"]))
             for name, facts in sorted(found.items())
@@ -257,12 +249,17 @@ class S3Files:
             ) from None
         except FileNotFoundError as e:
             raise InputError(
-                f"data.source: {where}: is not there ({_describe_s3_error(e)}). Mend bucket or prefix"
+                f"data.source: {where}: is not there ({_describe_s3_error(e)}). Fix bucket or prefix"
             ) from None
         except (OSError, aws.BotoCoreError, aws.ClientError) as e:
             raise Outage(
-                f"data.source: {where}: the storage does not answer ({_describe_s3_error(e)}). Start it, or mend AWS_ENDPOINT_URL"
+                f"data.source: {where}: the storage does not respond ({_describe_s3_error(e)}). Start it, or fix AWS_ENDPOINT_URL"
             ) from None
+
+
+def open_files(source: RevealedData, root: Path) -> GlobFiles | S3Files:
+    """The files that a glob or an S3 address names."""
+    return GlobFiles(source, root) if source.kind == "glob" else S3Files(source)
 
 
 def _etag(facts: Any) -> str:
@@ -270,5 +267,5 @@ def _etag(facts: Any) -> str:
 
 
 def _describe_s3_error(error: BaseException) -> str:
-    """The kind of error and its first words; storage errors name buckets and endpoints, never keys."""
+    """The type of error and its first words; storage errors name buckets and endpoints, never keys."""
     return " ".join([type(error).__name__, *str(error).split()])[:200].rstrip(".")

@@ -6,64 +6,57 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks import io
 from windvane.tasks.errors import SealedError
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings import project_params
 from windvane.tasks.split import strategies, time_windows
 from windvane.tasks.split.strategies import SplitMasks, TimeValue, split_rows
 from windvane.tasks.validate import table_profile
 from windvane.tasks.validate.checks import duplicate_checks
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
+from windvane.tasks.validate.checks.duplicate_checks import TEST_CODE, TRAIN_CODE, VALIDATION_CODE
 
 SPLIT_FOLDER = DATA_FOLDER / "split"
-TRAINED_UNTIL_FILE = DATA_FOLDER / "taught_until.json"
 SPLIT_CODES_FILE, SPLIT_RECORD_FILE = "sides.parquet", "split.json"
-# What the column `side` says of the row at the same place in table.parquet; 0: it has no label.
+# Its column holds the split of the row at the same place in table.parquet; 0: it has no label.
 SPLIT_COLUMN = "side"
-TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class TestPermit:
-    """Leave to open the test side, given by the ledger for one fingerprint."""
+    """Leave to open the test split, given by the ledger for one fingerprint."""
 
     fingerprint: str
 
 
 def run_split(root: Path, chosen: project_params.Settings) -> None:
-    """Give each row of table.parquet that has a label a side; write sides.parquet and split.json to split."""
-    import numpy as np
-    import polars as pl
-
-    table, path = root / table_profile.TABLE_FILE, root / TRAINED_UNTIL_FILE
+    """Give each row of table.parquet that has a label a split; write sides.parquet and split.json to split."""
+    table, path = root / table_profile.TABLE_FILE, root / io.TRAINED_UNTIL_FILE
     with ThreadPoolExecutor(1) as beside:
         content = beside.submit(_hash_table, table, chosen.problem)
-        whole = io.read_parquet(table, _columns(chosen, unlabelled := io.count_missing(table)[chosen.problem.target]))
+        unlabelled = table_io.count_missing(table)[chosen.problem.target]
+        whole = table_io.read_parquet(table, _columns(chosen, unlabelled))
         labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         again = "Delete it: the next lap writes it again"
         until = io.read_record(path, lambda c: c["taught_until"], again) if path.exists() else None
         parted = split_rows(frame, chosen, until)
-        codes = np.zeros(len(frame), dtype=np.uint8)
-        for code, rows in ((TRAIN_CODE, parted.train), (VALIDATION_CODE, parted.validation), (TEST_CODE, parted.test)):
-            codes[rows] = code
-        side = codes
-        if len(codes) < len(whole):
-            side = np.zeros(len(whole), dtype=np.uint8)
-            side[labelled] = codes
+        side = np.zeros(len(whole), dtype=np.uint8)
+        side[labelled] = TRAIN_CODE * parted.train + VALIDATION_CODE * parted.validation + TEST_CODE * parted.test
         io.write_whole(
             root / SPLIT_FOLDER / SPLIT_CODES_FILE,
-            lambda part: io.sink_parquet(pl.LazyFrame({SPLIT_COLUMN: side}), part),
+            lambda part: table_io.sink_parquet(pl.LazyFrame({SPLIT_COLUMN: side}), part),
         )
-        found = [asdict(finding) for finding in duplicate_checks.find_overlap(io.scan_parquet(table), side, chosen)]
-        # The hash of the rows: DVC's hash of split stands for both, rows and sides.
+        found = [asdict(f) for f in duplicate_checks.find_overlap(table_io.scan_parquet(table), side, chosen)]
+        # The hash of the rows: DVC's hash of split covers both, rows and splits.
         record = {"table": content.result(), **_build_split_record(frame, chosen, parted), "findings": found}
     io.write_json(record, root / SPLIT_FOLDER / SPLIT_RECORD_FILE)
 
@@ -72,7 +65,7 @@ def _columns(chosen: project_params.Settings, unlabelled: int) -> list[str]:
     """The columns by which rows are parted: time needs no keys, and amounts that are all there part nothing."""
     problem, by_time = chosen.problem, chosen.split.strategy == "time"
     target = problem.target if unlabelled or problem.kind == "classification" else None
-    wanted = (target, problem.time, *((io.ROW_KEY, problem.group) if not by_time else ()))
+    wanted = (target, problem.time, *((table_io.ROW_KEY, problem.group) if not by_time else ()))
     return list(dict.fromkeys(name for name in wanted if name is not None))
 
 
@@ -83,16 +76,14 @@ def _hash_table(table: Path, problem: project_params.ProblemSettings) -> str:
     if problem.id is not None:
         with table.open("rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
-    scan = io.scan_parquet(table)
+    scan = table_io.scan_parquet(table)
     content = hashlib.sha256(repr(list(scan.collect_schema().items())).encode())
-    content.update(scan.select(io.ROW_KEY).collect(engine="streaming")[io.ROW_KEY].to_numpy().data)
+    content.update(scan.select(table_io.ROW_KEY).collect(engine="streaming")[table_io.ROW_KEY].to_numpy().data)
     return content.hexdigest()
 
 
 def _build_split_record(frame: pd.DataFrame, chosen: project_params.Settings, sides: SplitMasks) -> dict[str, Any]:
     """What a person needs to see which rows judge."""
-    import pandas as pd
-
     times = frame[chosen.problem.time].to_numpy() if chosen.problem.time else None
 
     def side(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -101,14 +92,8 @@ def _build_split_record(frame: pd.DataFrame, chosen: project_params.Settings, si
         ends = None if some is None else pd.Series([some.min(), some.max()] if len(some) else [])
         return {"rows": int(mask.sum()), "from": _time(ends, "min"), "to": _time(ends, "max")}
 
-    return {
-        "strategy": chosen.split.strategy,
-        "train": side(sides.train),
-        "validation": side(sides.validation),
-        "test": side(sides.test),
-        "taught_until": sides.taught_until,
-        "reason": sides.reason,
-    }
+    parts = {name: side(getattr(sides, name)) for name in ("train", "validation", "test")}
+    return {"strategy": chosen.split.strategy, **parts, "taught_until": sides.taught_until, "reason": sides.reason}
 
 
 def find_trained_until(frame: pd.DataFrame, chosen: project_params.Settings) -> TimeValue:
@@ -124,14 +109,13 @@ def _time(times: pd.Series | None, end: str) -> TimeValue:
 
 
 def read_training_rows(root: Path, chosen: project_params.Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows that teach (retrain.history: how far back) and those that tune (none with kfold); of a large side a sample."""
-    return time_windows.select_recent_rows(_rows(root, chosen, (TRAIN_CODE,)), chosen), _rows(
-        root, chosen, (VALIDATION_CODE,)
-    )
+    """The training rows (retrain.history: how far back) and those for validation (none with kfold); of a large side a sample."""
+    train, validation = (_rows(root, chosen, (code,)) for code in (TRAIN_CODE, VALIDATION_CODE))
+    return time_windows.select_recent_rows(train, chosen), validation
 
 
 def open_test_rows(root: Path, chosen: project_params.Settings, permit: TestPermit) -> pd.DataFrame:
-    """The rows that judge; of a large side a sample. Opened once per fingerprint: only the ledger gives a Permit.
+    """The test rows; of a large side a sample. Opened once per fingerprint: only the ledger gives a permit.
     Raises SealedError without one.
     """
     _require_permit(permit)
@@ -142,8 +126,6 @@ def read_final_rows(root: Path, chosen: project_params.Settings, permit: TestPer
     """What the registered version is fitted on: train and validation; with strategy time the newest of all rows, now
     that the test rows have judged.
     """
-    import pandas as pd
-
     if chosen.split.strategy != "time":
         return pd.concat([part for part in read_training_rows(root, chosen) if len(part)], ignore_index=True)
     _require_permit(permit)
@@ -151,35 +133,28 @@ def read_final_rows(root: Path, chosen: project_params.Settings, permit: TestPer
 
 
 def describe_sampled_split(root: Path, chosen: project_params.Settings) -> str | None:
-    """That the rows which teach or judge are a sample, in words; None: they are all there are."""
+    """That the training or test rows are a sample, in words; None: they are all there are."""
     sides = ("train", "validation", "test")
-    rows = io.read_record(
-        root / SPLIT_FOLDER / SPLIT_RECORD_FILE, lambda c: {name: int(c[name]["rows"]) for name in sides}
-    )
+    record = root / SPLIT_FOLDER / SPLIT_RECORD_FILE
+    rows = io.read_record(record, lambda c: {name: int(c[name]["rows"]) for name in sides})
     return strategies.describe_sampling(rows, chosen)
 
 
 def _require_permit(permit: TestPermit) -> None:
     if not isinstance(permit, TestPermit) or not permit.fingerprint:
-        raise SealedError("split: the test side is sealed. Only the evaluation opens it, with the ledger's permit")
+        raise SealedError("split: the test split is sealed. Only the evaluation opens it, with the ledger's permit")
 
 
 def _rows(root: Path, chosen: project_params.Settings, codes: tuple[int, ...]) -> pd.DataFrame:
-    """Rows of some sides, in the table's order. Only those wanted are ever in memory as a frame."""
-    import numpy as np
-    import polars as pl
-
+    """Rows of some splits, in the table's order. Only those wanted are ever in memory as a frame."""
     table = root / table_profile.TABLE_FILE
     side = pl.read_parquet(root / SPLIT_FOLDER / SPLIT_CODES_FILE, glob=False)[SPLIT_COLUMN].to_numpy()
     wanted = np.isin(side, codes)
     most = strategies.choose_row_limit(chosen, judging=TRAIN_CODE not in codes)
     if most is not None and wanted.sum() > most:
-        known = pl.read_parquet(table, columns=strategies.list_sampling_columns(chosen), glob=False).filter(
-            pl.Series(wanted)
-        )
-        places = np.flatnonzero(wanted)
-        wanted[:] = False
-        wanted[places[strategies.pick_rows(known, chosen, most, newest=TRAIN_CODE in codes)]] = True
-    rows = pl.concat([io.scan_parquet(table), pl.LazyFrame({SPLIT_COLUMN: wanted})], how="horizontal")
+        known = pl.read_parquet(table, columns=strategies.list_sampling_columns(chosen), glob=False)
+        picked = strategies.pick_rows(known.filter(wanted), chosen, most, newest=TRAIN_CODE in codes)
+        wanted = np.isin(np.arange(len(wanted)), np.flatnonzero(wanted)[picked])
+    rows = pl.concat([table_io.scan_parquet(table), pl.LazyFrame({SPLIT_COLUMN: wanted})], how="horizontal")
     frame = rows.filter(pl.col(SPLIT_COLUMN)).drop(SPLIT_COLUMN).collect(engine="streaming")
-    return io.convert_to_pandas(frame, io.count_missing(table))
+    return table_io.convert_to_pandas(frame, table_io.count_missing(table))

@@ -6,23 +6,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from windvane.tasks import io
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
+
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import row_keys
+from windvane.tasks.ingest import row_keys, table_io
 from windvane.tasks.settings import project_params
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
-
-# A side of fewer rows cannot rank two configurations at all. Sticky sides take the rows with the lowest hashes until
+# A split of fewer rows cannot rank two configurations at all. Sticky ones take the rows with the lowest hashes until
 # they have it.
 MIN_SPLIT_ROWS = 10
-# As many of every class stand on each judging side, or its metrics would not be defined.
+# As many of every class are in validation and test, or metrics would not be defined.
 MIN_SPLIT_CLASS_ROWS = 3
 # As many groups: one group's own ways are no judgement of others.
 MIN_SPLIT_GROUPS = 2
@@ -45,7 +43,7 @@ class SplitMasks:
 
 
 def split_rows(frame: pd.DataFrame, chosen: project_params.Settings, taught_until: TimeValue) -> SplitMasks:
-    """Sides of a table whose rows all have a label. `taught_until`: problem.time of the champion's newest row, or None.
+    """Splits of a table whose rows all have a label. `taught_until`: problem.time of the champion's newest row, or None.
 
     Raises InputError where a side comes out too small, or without its classes.
     """
@@ -58,14 +56,12 @@ def split_rows(frame: pd.DataFrame, chosen: project_params.Settings, taught_unti
 
 
 def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> SplitMasks:
-    import numpy as np
-
     problem, split = chosen.problem, chosen.split
     grouped = problem.group is not None
-    key = row_keys.hash_values(frame[problem.group]) if grouped else frame[io.ROW_KEY].to_numpy()
+    key = row_keys.hash_values(frame[problem.group]) if grouped else frame[table_io.ROW_KEY].to_numpy()
     place = row_keys.map_to_unit_interval(key, split.seed)
-    # Groups bring several classes: a guarantee per class would let one new row of a rare class pull a group that
-    # taught to the judges.
+    # Groups bring several classes: a guarantee per class would let one new row of a rare class pull a trained
+    # group into the test split.
     by_class = not grouped and problem.kind == "classification" and split.strategy in ("stratified", "kfold")
     classes = row_keys.hash_values(frame[problem.target]) if by_class else None
     least = MIN_SPLIT_GROUPS if grouped else MIN_SPLIT_ROWS
@@ -74,11 +70,10 @@ def _split_by_key(frame: pd.DataFrame, chosen: project_params.Settings) -> Split
     validation = np.zeros(len(frame), dtype=bool)
     if split.strategy != "kfold":
         rest = ~test
-        validation[rest] = _lowest(
-            place[rest], None if classes is None else classes[rest], split.test + split.validation, least
-        )
+        there = None if classes is None else classes[rest]
+        validation[rest] = _lowest(place[rest], there, split.test + split.validation, least)
     what = f"group {problem.group!r}" if grouped else "row key"
-    reason = f"sides follow the hash of the {what} and seed {split.seed}: they stay as the table grows"
+    reason = f"splits follow the hash of the {what} and seed {split.seed}: they stay as the table grows"
     return SplitMasks(~test & ~validation, validation, test, None, reason)
 
 
@@ -90,8 +85,6 @@ def _lowest(
     Ranks count distinct places, so that rows of one key or group stay together. A new row can only raise the ranks of
     others: it never pulls one in.
     """
-    import pandas as pd
-
     places = pd.Series(place)
     chosen = (places < share) | (places.rank(method="dense") <= least)
     if classes is not None:
@@ -102,33 +95,25 @@ def _lowest(
 def _split_by_time(time: pd.Series, chosen: project_params.Settings, taught_until: TimeValue) -> SplitMasks:
     split, file, rows = chosen.split, chosen.data.source, len(time)
     moments = time.to_numpy()
-    times = _in_order(moments)
+    times = np.sort(moments)
     second = _after(times, 0)
     if second == rows or _after(times, second) == rows:
         raise InputError(
-            f"problem.time: {file}: column {time.name!r} has {1 + (second < rows)} different values; teaching, tuning and "
-            "judging need one each at least. "
-            f"Set split.strategy to stratified or random, or name a finer time column"
+            f"problem.time: {file}: column {time.name!r} has {1 + (second < rows)} different values; training, tuning and "
+            "judging need one each at least. Set split.strategy to stratified or random, or name a finer time column"
         )
     first_new, until, reason = _new_rows(time, times, taught_until)
     new = rows - first_new if until is not None else rows
     wanted_test = min(split.test * rows, new / 2)
     wanted_validation = min(split.validation * rows, new / 4)
-    # Teaching keeps the first value, and tuning the one after it, at least.
+    # Training keeps the first value, and tuning the one after it, at least.
     floor = max(first_new, second)
     cut_test = _nearest(times, _after(times, floor), rows, rows - wanted_test)
     cut_validation = _nearest(times, floor, cut_test, cut_test - wanted_validation)
-    # Time by time, not place by place: the rows may stand in another order.
+    # Time by time, not place by place: the rows may be in another order.
     test = moments >= times[cut_test]
     train = moments < times[cut_validation]
     return SplitMasks(train, ~(train | test), test, until, reason)
-
-
-def _in_order(times: NDArray[Any]) -> NDArray[Any]:
-    """The times, rising. Mostly they are: then nothing is sorted."""
-    import numpy as np
-
-    return np.sort(times) if (times[1:] < times[:-1]).any() else times
 
 
 def _after(times: NDArray[Any], place: int) -> int:
@@ -137,9 +122,7 @@ def _after(times: NDArray[Any], place: int) -> int:
 
 
 def _nearest(times: NDArray[Any], low: int, high: int, goal: float) -> int:
-    """Of the places in [low, high) where a time begins, as one does at `low`, the one nearest to `goal`; of two as near
-    the first.
-    """
+    """Of the places in [low, high) where a time begins, as one does at `low`, the one nearest to `goal`; of two as near the first."""
     if goal <= low:
         return low
     before = math.ceil(goal) - 1
@@ -149,34 +132,20 @@ def _nearest(times: NDArray[Any], low: int, high: int, goal: float) -> int:
 
 def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: TimeValue) -> tuple[int, TimeValue, str]:
     """Place among the rising times of the oldest that may judge; taught_until if it decides; why."""
-    import pandas as pd
-
     if taught_until is None:
-        return 0, None, "no champion is taught by time: the newest rows of the table judge"
+        return 0, None, "no champion is trained by time: the newest rows of the table judge"
     dated = time.dtype.kind == "M"
     if isinstance(taught_until, str) != dated:
-        return (
-            0,
-            None,
-            f"the champion was taught until {taught_until}, which is not comparable with {time.name!r} any more: the "
-            "newest rows judge",
-        )
+        why = f"the champion was trained until {taught_until}, which is not comparable with {time.name!r} any more"
+        return 0, None, f"{why}: the newest rows judge"
     until = pd.Timestamp(taught_until).to_datetime64() if dated else taught_until
     first_new = int(times.searchsorted(until, side="right"))
     new = len(times) - first_new
-    # Tuning and judging need a time each, and the first of all teaches.
+    newer = f"{new} rows are newer than {taught_until}, up to where the champion was trained"
+    # Tuning and judging need a time each, and training the first.
     if new < 2 * MIN_INTERVAL_ROWS or _after(times, max(first_new, _after(times, 0))) == len(times):
-        return (
-            0,
-            None,
-            f"only {new} rows are newer than {taught_until}, up to where the champion was taught: too few, so the "
-            "newest rows of the whole table judge",
-        )
-    return (
-        first_new,
-        taught_until,
-        f"{new} rows are newer than {taught_until}, up to where the champion was taught: only these tune and judge",
-    )
+        return 0, None, f"only {newer}: too few, so the newest rows of the whole table judge"
+    return first_new, taught_until, f"{newer}: only these tune and judge"
 
 
 def _check_split(frame: pd.DataFrame, chosen: project_params.Settings, sides: SplitMasks) -> None:
@@ -210,7 +179,7 @@ def _check_split(frame: pd.DataFrame, chosen: project_params.Settings, sides: Sp
             )
 
 
-# So many rows tune and judge in any case: with fewer, intervals say little of slices.
+# So many rows tune and judge in any case: with fewer, slices' intervals are wide.
 _MIN_TEST_SAMPLE_ROWS = 10_000
 # So many rows of a class are kept, if there are, however rare it is.
 _MIN_CLASS_SAMPLE_ROWS = 100
@@ -218,11 +187,11 @@ _MIN_CLASS_SAMPLE_ROWS = 100
 
 def list_sampling_columns(chosen: project_params.Settings) -> list[str]:
     """The columns by which rows are picked."""
-    return [io.ROW_KEY, chosen.problem.target]
+    return [table_io.ROW_KEY, chosen.problem.target]
 
 
 def choose_row_limit(chosen: project_params.Settings, *, judging: bool) -> int | None:
-    """How many rows of a side are used at most; None: all. Sides that tune and judge keep their share."""
+    """How many rows of a side are used at most; None: all. Validation and test splits keep their share."""
     limit, split = chosen.data.max_rows, chosen.split
     if limit is None or not judging:
         return limit
@@ -233,47 +202,42 @@ def choose_row_limit(chosen: project_params.Settings, *, judging: bool) -> int |
 def describe_sampling(rows: dict[str, int], chosen: project_params.Settings) -> str | None:
     """That a side of so many rows (train, validation, test) is not used as a whole, in words; None: all are."""
     limit, judging = choose_row_limit(chosen, judging=False), choose_row_limit(chosen, judging=True)
-    teaching = sum(rows.values()) if chosen.split.strategy == "time" else rows["train"]
-    if limit is None or judging is None or (teaching <= limit and max(rows["validation"], rows["test"]) <= judging):
+    fit_rows = sum(rows.values()) if chosen.split.strategy == "time" else rows["train"]
+    if limit is None or judging is None or (fit_rows <= limit and max(rows["validation"], rows["test"]) <= judging):
         return None
     how = "the newest"
     if chosen.split.strategy != "time":
         how = "stratified by class" if chosen.problem.kind == "classification" else "by the hash of the row key"
     tune, judge = min(judging, rows["validation"]), min(judging, rows["test"])
     return (
-        f"models are fitted on {min(limit, teaching):,} of {teaching:,} rows ({how}), tuned on {tune:,} of "
+        f"models are fitted on {min(limit, fit_rows):,} of {fit_rows:,} rows ({how}), tuned on {tune:,} of "
         f"{rows['validation']:,} and judged on {judge:,} of {rows['test']:,} (by hash): data.max_rows is {limit:,}; null "
         "lifts it"
     )
 
 
 def pick_rows(known: pl.DataFrame, chosen: project_params.Settings, most: int, *, newest: bool) -> NDArray[np.intp]:
-    """Places of about `most` of the rows, rising. `known`: their columns(), with strategy time in the order of time.
+    """Places of about `most` of the rows, rising. `known`: their list_sampling_columns(), with strategy time in the order of time.
 
     With strategy time and `newest` the last rows; else the lowest hashes of the row keys, of each class in proportion.
-    Of a rare class _A_CLASS rows are kept.
+    Of a rare class _MIN_CLASS_SAMPLE_ROWS rows are kept.
     """
-    import numpy as np
-
     by_time = newest and chosen.split.strategy == "time"
-    place = (
-        np.arange(len(known), 0, -1)
-        if by_time
-        else row_keys.map_to_unit_interval(known[io.ROW_KEY].to_numpy(), chosen.split.seed)
-    )
-    order = np.argsort(place, kind="stable")
+    if by_time:
+        order = np.arange(len(known))[::-1]
+    else:
+        place = row_keys.map_to_unit_interval(known[table_io.ROW_KEY].to_numpy(), chosen.split.seed)
+        order = np.argsort(place, kind="stable")
     if chosen.problem.kind != "classification":
         return np.sort(order[:most])
     classes = known[chosen.problem.target].rank("dense").to_numpy()[order].astype(np.int64) - 1
     counts = np.bincount(classes)
     taken = np.zeros(len(known), dtype=bool)
+    least = np.minimum(counts, _MIN_CLASS_SAMPLE_ROWS)
     if by_time:
         taken[order[:most]] = True
-        counts_wanted = np.minimum(counts, _MIN_CLASS_SAMPLE_ROWS)
     else:
-        counts_wanted = np.maximum(
-            np.minimum(counts, _MIN_CLASS_SAMPLE_ROWS), np.round(most * counts / len(known)).astype(np.int64)
-        )
-    for label, wanted in enumerate(counts_wanted):
+        least = np.maximum(least, np.round(most * counts / len(known)).astype(np.int64))
+    for label, wanted in enumerate(least):
         taken[order[classes == label][:wanted]] = True
     return np.flatnonzero(taken)

@@ -7,27 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings.monitoring_section import WindowLength
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.settings.project_params import Settings
 
 # Days and weeks are counted from a Monday.
 _FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
-# Fewer rows teach nothing (tasks/split/strategies.py).
+# Fewer rows do not train (tasks/split/strategies.py).
 _MIN_ROWS = 20
 
 
 @dataclass(frozen=True)
 class RecentWindows:
-    """The last `windows` windows of rows, which teach a second model beside the one of all rows (retrain.history: combined:N)."""
+    """The last `windows` windows of rows, which train a second model beside the one of all rows (retrain.history: combined:N)."""
 
     windows: int
     window: WindowLength
@@ -46,16 +43,8 @@ def find_window_start(moment: datetime, window: WindowLength) -> datetime:
     return moment - (moment - _FIRST_MONDAY) % window.span
 
 
-def find_window_end(start: datetime, window: WindowLength) -> datetime:
-    """When the window that begins at `start` ends, which is when the next one begins."""
-    return shift_by_windows(start, window, 1)
-
-
 def number_windows(times: pd.Series, window: WindowLength) -> NDArray[np.int64]:
-    """The number of the window on the calendar that each moment (n,) falls into, as begin() has it; neighbours differ by one."""
-    import numpy as np
-    import pandas as pd
-
+    """The number of the calendar window that each moment (n,) falls into, see find_window_start(); neighbours differ by one."""
     if window.months is not None:
         return np.asarray((times.dt.year * 12 + times.dt.month - 1) // window.months, dtype=np.int64)
     return np.asarray((times - pd.Timestamp(_FIRST_MONDAY).tz_localize(None)) // window.span, dtype=np.int64)
@@ -73,7 +62,7 @@ def shift_by_windows(moment: datetime, window: WindowLength, windows: int) -> da
 def select_recent_rows(rows: pd.DataFrame, chosen: Settings) -> pd.DataFrame:
     """The rows of the last windows that retrain.history names, counted back from the newest; all with `expanding`.
 
-    Raises InputError where that leaves too few to teach.
+    Raises InputError where that leaves too few to train on.
     """
     keep, window, time = chosen.retrain.trailing, chosen.monitor.cut, chosen.problem.time
     if keep is None or time is None or not len(rows):
@@ -88,15 +77,13 @@ def select_recent_rows(rows: pd.DataFrame, chosen: Settings) -> pd.DataFrame:
 
 
 def choose_recent_windows(chosen: Settings) -> RecentWindows | None:
-    """The windows whose rows teach a second model, by retrain.history; None: there is none."""
+    """The windows whose rows train a second model, by retrain.history; None: there is none."""
     windows = chosen.retrain.combined
     return None if windows is None else RecentWindows(windows, chosen.monitor.cut)
 
 
 def mask_newest_windows(times: pd.Series, window: WindowLength, windows: int) -> NDArray[np.bool_]:
     """Which of the moments (n,) lie in the last so many windows, counted back from the newest."""
-    import numpy as np
-
     if window.rows is not None:
         wanted = times.rank(method="max", ascending=False) <= windows * window.rows
     elif hasattr(last := times.max(), "to_pydatetime"):

@@ -8,17 +8,16 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import yaml
 
 import windvane
 from windvane.tasks import errors, io, project_files
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import DATA_FOLDER, write_whole
-
-if TYPE_CHECKING:
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage
 
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
@@ -26,7 +25,7 @@ SPLIT_STAGE = "split"
 # What the ingest stage may depend on: the local source, and what was fetched from another (tasks/sources/snapshot.py).
 INGEST_INPUTS = ("${data.source}", (DATA_FOLDER / "raw").as_posix())
 # What `windvane init` writes into an empty folder: the pipeline of this project itself.
-# Not under the name that DVC looks for: in a checkout it would be a second pipeline.
+# Not under the name that DVC expects: in a checkout it would be a second pipeline.
 PIPELINE_TEMPLATE = Path(windvane.__file__).parent / "pipeline.yaml"
 DVC_CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
 
@@ -36,10 +35,7 @@ def prepare_dvc_folder(root: Path) -> tuple[str, ...]:
     wanted = {PIPELINE_FILE: PIPELINE_TEMPLATE.read_text(encoding="utf-8"), ".dvcignore": "", ".dvc/config": DVC_CONFIG}
     wanted[".dvc/.gitignore"] = "/config.local\n/tmp\n/cache\n"
     missing = {name: text for name, text in wanted.items() if not (root / name).exists()}
-    if (
-        PIPELINE_FILE not in missing
-        and (both := _with_our_stages((root / PIPELINE_FILE).read_text(encoding="utf-8"))) is not None
-    ):
+    if PIPELINE_FILE not in missing and (both := _with_our_stages(root / PIPELINE_FILE)) is not None:
         missing[PIPELINE_FILE] = both
     for name, text in missing.items():
         write_whole(root / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
@@ -49,22 +45,19 @@ def prepare_dvc_folder(root: Path) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def _with_our_stages(text: str) -> str | None:
+def _with_our_stages(path: Path) -> str | None:
     """A dvc.yaml of the user's own pipeline with our stages behind theirs; None: it has some of ours, or another form."""
-    import yaml
-
+    text = path.read_text(encoding="utf-8")
     try:
         node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:  # DVC will say what is wrong with it
+    except yaml.YAMLError:  # DVC reports what is wrong with it
         return None
     ours = PIPELINE_TEMPLATE.read_text(encoding="utf-8").partition("stages:\n")[2].splitlines()
-    if node is None:
-        return f"{text.rstrip()}\nstages:\n".lstrip() + "\n".join(ours) + "\n"
-    if not isinstance(node, yaml.MappingNode) or node.flow_style:
+    if node is not None and (not isinstance(node, yaml.MappingNode) or node.flow_style):
         return None
-    stages = next((value for key, value in node.value if key.value == "stages"), None)
+    stages = next((value for key, value in node.value if key.value == "stages"), None) if node else None
     if stages is None:
-        return f"{text.rstrip()}\nstages:\n" + "\n".join(ours) + "\n"
+        return (f"{text.rstrip()}\n" if text.strip() else "") + "\n".join(["stages:", *ours]) + "\n"
     known = {key.value for key, _ in stages.value} if isinstance(stages, yaml.MappingNode) else set()
     if not known or stages.flow_style or known & set(_template()):
         return None
@@ -74,16 +67,13 @@ def _with_our_stages(text: str) -> str | None:
 
 
 def _configure_without_git(root: Path) -> None:
-    """DVC refuses to work in a folder without git unless its local configuration says that there is none."""
-    local = root / ".dvc" / "config.local"
+    """DVC refuses to work in a folder without git unless its local configuration has it so."""
+    local, setting = root / ".dvc" / "config.local", "[core]\n    no_scm = true\n"
     has_git = any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
-    says_none = local.exists() and "no_scm = true" in local.read_text(encoding="utf-8")
-    if not has_git and not says_none:
-        text = local.read_text(encoding="utf-8") if local.exists() else ""
-        write_whole(local, lambda part: part.write_text(text + "[core]\n    no_scm = true\n", encoding="utf-8"))
-    elif has_git and says_none:
-        text = local.read_text(encoding="utf-8").replace("[core]\n    no_scm = true\n", "")
-        write_whole(local, lambda part: part.write_text(text, encoding="utf-8"))
+    text = local.read_text(encoding="utf-8") if local.exists() else ""
+    if has_git == ("no_scm = true" in text):
+        changed = text.replace(setting, "") if has_git else text + setting
+        write_whole(local, lambda part: part.write_text(changed, encoding="utf-8"))
 
 
 def set_ingest_inputs(root: Path, wanted: Sequence[str]) -> None:
@@ -105,8 +95,7 @@ def set_ingest_inputs(root: Path, wanted: Sequence[str]) -> None:
         end = text.find("\n", extra.end_mark.index)
         text = text[:start] + text[end if end >= 0 else len(text) :]
     first = ours[0]
-    lines = ("\n" + indent).join(wanted)
-    changed = text[: first.start_mark.index] + lines + text[first.end_mark.index :]
+    changed = text[: first.start_mark.index] + f"\n{indent}".join(wanted) + text[first.end_mark.index :]
     write_whole(path, lambda part: part.write_text(changed, encoding="utf-8"))
 
 
@@ -127,7 +116,7 @@ def push_outputs(root: Path, remote: str, named: str, hashes: Sequence[str]) -> 
             done = repo.cloud.push([HashInfo("md5", value) for value in hashes], remote="windvane")
     except (DvcException, OSError, *_storage_errors()) as e:
         raise Outage(
-            f"data.remote: {named}: cannot be reached ({_first_line(e)}). Start it, or mend its address"
+            f"data.remote: {named}: cannot be reached ({_first_line(e)}). Start it, or fix its address"
         ) from None
     except ImportError:
         raise Outage(f"data.remote: {named}: needs more of DVC. Install it: pip install 'windvane[s3]'") from None
@@ -148,11 +137,9 @@ def _storage_errors() -> tuple[type[Exception], ...]:
 
 def _ingest_deps(text: str) -> list[Any]:
     """The entries under stages, ingest, deps, each with its place in the text; none where there is no such list."""
-    import yaml
-
     try:
         node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:  # DVC will say what is wrong with it
+    except yaml.YAMLError:  # DVC reports what is wrong with it
         return []
     for name in ("stages", "ingest", "deps"):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -188,20 +175,19 @@ def open_dvc_pipeline(root: Path) -> Iterator[DvcPipeline]:
         if (known := errors.explain_disk_error(e, root)) is not None:
             raise known from e
         raise InputError(
-            f"{root / PIPELINE_FILE}: {_first_line(e)}. Mend it, or delete it and run `windvane init` again"
+            f"{root / PIPELINE_FILE}: {_first_line(e)}. Fix it, or delete it and run `windvane init` again"
         ) from e
 
 
 class DvcPipeline:
     """Stages in their order, each run in this process exactly as `dvc repro` would record it."""
 
-    def __init__(self, repo: Repo, root: Path) -> None:
+    def __init__(self, repo: Any, root: Path) -> None:
         self._root = root
-        self._repo = repo
-        # Others may stand beside ours, in this dvc.yaml or in one of a folder below.
+        # Others may be beside ours, in this dvc.yaml or in one of a folder below.
         own, file = _template(), os.fspath(root / PIPELINE_FILE)
         graph_order = [s for s in repo.index.stages if getattr(s, "name", None) in own and os.fspath(s.path) == file]
-        self._stages: dict[str, PipelineStage] = {stage.name: stage for stage in _in_order(graph_order)}
+        self._stages = {stage.name: stage for stage in _in_order(graph_order)}
         self._complete()
 
     def _complete(self) -> None:
@@ -231,7 +217,8 @@ class DvcPipeline:
         from dvc.dependency.base import DependencyDoesNotExistError
 
         # DVC hashes what a stage depends on: a pipe would be waited for, a device read, for ever.
-        if any(_grows_without_end(Path(dep.fs_path)) for dep in self._stages[name].deps if not _is_params(dep)):
+        inputs = [Path(dep.fs_path) for dep in self._stages[name].deps if not _is_params(dep)]
+        if any(path.exists() and not (path.is_file() or path.is_dir()) for path in inputs):
             return True
         try:
             return bool(self._stages[name].changed())
@@ -239,7 +226,7 @@ class DvcPipeline:
             return True
 
     def clean(self) -> bool:
-        """Whether `dvc status` would have nothing to say."""
+        """Whether `dvc status` would have nothing to report."""
         return not any(self.changed(name) for name in self.names)
 
     def run(self, name: str, work: Callable[[], None]) -> None:
@@ -278,7 +265,7 @@ class DvcPipeline:
                         _link(Path(out.cache.oid_to_path(oid)), target)
 
     def lock_text(self) -> str:
-        """dvc.lock as it stands: kept with every lap."""
+        """dvc.lock as it is: kept with every lap."""
         path = self._root / LOCK_FILE
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -286,8 +273,6 @@ class DvcPipeline:
 @cache
 def _template() -> dict[str, dict[str, list[str]]]:
     """The stages that `windvane init` writes, by name."""
-    import yaml
-
     stages: dict[str, dict[str, list[str]]] = yaml.safe_load(PIPELINE_TEMPLATE.read_text(encoding="utf-8"))["stages"]
     return stages
 
@@ -306,10 +291,6 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _grows_without_end(path: Path) -> bool:
-    return path.exists() and not (path.is_file() or path.is_dir())
-
-
 def _is_params(dep: Any) -> bool:
     from dvc.dependency import ParamsDependency
 
@@ -319,20 +300,11 @@ def _is_params(dep: Any) -> bool:
 def _in_order(stages: list[Any]) -> list[Any]:
     """Topological order by who writes what whom reads."""
     made_by = {out.fs_path: stage for stage in stages for out in stage.outs}
-    ordered: list[Any] = []
-
-    def visit(stage: Any) -> None:
-        if stage in ordered:
-            return
-        for dep in stage.deps:
-            for path, maker in made_by.items():
-                if dep.fs_path == path or dep.fs_path.startswith(path + os.sep):
-                    visit(maker)
-        ordered.append(stage)
-
-    for stage in stages:
-        visit(stage)
-    return ordered
+    makers = {
+        stage: [made_by[path] for dep in stage.deps for path in made_by if f"{dep.fs_path}/".startswith(f"{path}/")]
+        for stage in stages
+    }
+    return list(TopologicalSorter(makers).static_order())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,4 @@
-"""What a model version was made from, as one hash: data, the parameters that matter, depth, and the code and libraries
-that shape a model.
-"""
+"""What a version was made from, as one hash: data, the parameters that matter, depth, and the code and libraries that shape it."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ from typing import Any
 
 from windvane.tasks.settings.project_params import Settings
 
-# What of tasks/ decides which rows a model learns from, and how. io.py reads Parquet, and so chooses the types of columns.
-MODEL_CODE = ("ingest", "validate", "split", "models", "search", "io.py")
+# The rooms of tasks/ that decide which rows a model learns from, and how.
+MODEL_CODE = ("ingest", "validate", "split", "models", "search")
 # Libraries whose release can change a fitted model. Their installed versions count, not those of constraints.txt:
 # an installation without the constraints is another environment.
 MODEL_LIBRARIES = (
@@ -34,7 +32,7 @@ def compute_fingerprint(
 ) -> str:
     """The fingerprint of a lap, 16 hex digits. `spec` is the given configuration when depth is refit.
 
-    remedy: what the lap does about a change, where that is more than its depth says.
+    remedy: what the lap does about a change, where that is more than its depth implies.
     """
     matters = {
         "data": data_version,
@@ -63,8 +61,7 @@ def hash_model_code() -> str:
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for name in MODEL_CODE:
-        part = folder / name
-        for path in sorted(part.rglob("*.py")) if part.is_dir() else [part]:
+        for path in sorted((folder / name).rglob("*.py")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

@@ -1,6 +1,4 @@
-"""The door to MLflow: one experiment with a parent run per lap and a child per candidate, artifacts, and the model
-registry. The ledger decides; MLflow records.
-"""
+"""The door to MLflow: a run per lap with a child per candidate, artifacts, model registry. The ledger decides; MLflow records."""
 
 from __future__ import annotations
 
@@ -8,11 +6,12 @@ import math
 import os
 import sqlite3
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from windvane.tasks import errors, process_environment
@@ -24,9 +23,6 @@ from windvane.tasks.stores.mlflow_store import (
     MlflowRefused,
     translate_store_errors,
 )
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 # MLflow refuses longer values.
 MAX_PARAM_LETTERS = 6000
@@ -46,7 +42,7 @@ class MlflowTracker:
         self.uri = uri or f"sqlite:///{(home / 'mlflow.db').resolve()}"
         location = None if uri else (home / "artifacts").resolve().as_uri()
         self._own = uri is None
-        # Where a run's artifacts lie, as MLflow said when it began.
+        # Where a run's artifacts lie, as MLflow set it at start.
         self._roots: dict[str, str] = {}
         try:
             # Two processes that create the store at once break it for good, so one does it under a lock.
@@ -129,7 +125,7 @@ class MlflowTracker:
         self.client.set_terminated(run, status)
 
     def abandon(self, lap: str) -> int:
-        """Close, as KILLED, every run of a lap that still says it is running; how many there were."""
+        """Close, as KILLED, every run of a lap that still is running; how many there were."""
         runs = self.client.search_runs(
             [self.experiment], f"tags.`{LAP_TAG}` = '{lap}' and attributes.status = 'RUNNING'"
         )
@@ -146,23 +142,19 @@ class MlflowTracker:
     def try_out(self) -> str | None:
         """Do what a lap will have to be allowed to: write in the experiment; write, read and delete an artifact of a few bytes.
 
-        What could not be deleted, in words, or None. Raises InputError or Outage that says what to set.
+        What could not be deleted, in words, or None. Raises InputError or Outage that names what to set.
         """
-        import tempfile
-
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         self.client.set_experiment_tag(self.experiment, "windvane.project", self.project)
         place, content = self.client.get_experiment(self.experiment).artifact_location, uuid4().hex
         name = f"windvane-check-{content[:8]}.txt"
         with tempfile.TemporaryDirectory() as folder, translate_store_errors(self.uri, self._own):
-            store, sent = get_artifact_repository(place, tracking_uri=self.uri), Path(folder) / name
+            store, sent = _open_artifacts(place, self.uri), Path(folder) / name
             sent.write_text(content, encoding="ascii")
             store.log_artifact(str(sent))
             sent.unlink()
             came = Path(store.download_artifacts(name, folder)).read_text(encoding="ascii")
             if came != content:
-                raise InputError(f"{place}: does not give back what was written there. Mend MLflow's artifact store")
+                raise InputError(f"{place}: does not give back what was written there. Fix MLflow's artifact store")
         try:
             with translate_store_errors(self.uri, self._own):
                 store.delete_artifacts(name)
@@ -172,10 +164,10 @@ class MlflowTracker:
 
     def pages(self, files: Path) -> Any:
         """MLflow's server on this store, pages and API, as an ASGI application for one process. `files`: what is uploaded through it."""
-        # What `mlflow server` tells its workers. In this process, since the worker would not inherit the bound socket.
+        # What `mlflow server` gives its workers. In this process, since the worker would not inherit the bound socket.
         from mlflow.server import constants
 
-        told = {
+        values = {
             constants.BACKEND_STORE_URI_ENV_VAR: self.uri,
             constants.REGISTRY_STORE_URI_ENV_VAR: self.uri,
             constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
@@ -184,7 +176,7 @@ class MlflowTracker:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ENABLE_WORKSPACES": "false",
         }
-        os.environ.update(told)
+        os.environ.update(values)
         from mlflow.server.fastapi_app import app
         from mlflow.server.handlers import initialize_backend_stores
 
@@ -222,63 +214,61 @@ def download_artifact(address: str, into: Path, tracking_uri: str | None) -> Pat
     """An artifact, a file or a folder, in an existing empty folder; where. Raises FileNotFoundError where there is none."""
     process_environment.set_library_environment()
     import mlflow.artifacts
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     where = tracking_uri or address
     try:
         with translate_store_errors(where):
             return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(into), tracking_uri=tracking_uri))
     except (WindvaneError, FileNotFoundError) as e:
-        # Some stores say "internal error" of what is not there: only the list of what lies beside it can tell.
-        if isinstance(e, FileNotFoundError) or _is_gone(address, where, tracking_uri, get_artifact_repository):
+        # Some stores report "internal error" for what is not there: only a list of what lies beside it shows it.
+        if isinstance(e, FileNotFoundError) or _is_gone(address, where, tracking_uri):
             raise FileNotFoundError(f"{address}: is not in MLflow's artifact store") from e
         raise
 
 
 def _print_note(text: str) -> None:
-    """A line for whoever sits before the screen: a store is opened where no console is at hand."""
+    """A line for the person at the screen: a store is opened where no console is at hand."""
     print(f"  note: {text}", file=sys.stderr, flush=True)
 
 
 def delete_artifacts(uri: str, tracking_uri: str | None = None) -> str | None:
     """Delete all that lies at an artifact's URI, through MLflow; why it was left, where its store cannot or does not."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     try:
         with translate_store_errors(tracking_uri or uri):
-            get_artifact_repository(uri, tracking_uri=tracking_uri).delete_artifacts()
+            _open_artifacts(uri, tracking_uri).delete_artifacts()
     except NotImplementedError:
-        return "MLflow cannot delete in this kind of store"
+        return "MLflow cannot delete in this type of store"
     except WindvaneError as e:
         return str(e)
     return None
 
 
 def measure_artifacts(uri: str, tracking_uri: str | None = None) -> int:
-    """Bytes of all that lies at an artifact's URI, as its store says. Raises Outage or InputError."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    """Bytes of all that lies at an artifact's URI, as its store reports. Raises Outage or InputError."""
+
+    def measure(store: Any, folder: str | None) -> int:
+        listed = store.list_artifacts(folder)
+        return sum(measure(store, item.path) if item.is_dir else item.file_size or 0 for item in listed)
 
     with translate_store_errors(tracking_uri or uri):
-        store = get_artifact_repository(uri, tracking_uri=tracking_uri)
-        folders, found = [""], 0
-        while folders:
-            for item in store.list_artifacts(folders.pop() or None):
-                if item.is_dir:
-                    folders.append(item.path)
-                else:
-                    found += item.file_size or 0
-    return found
+        return measure(_open_artifacts(uri, tracking_uri), None)
+
+
+def _open_artifacts(uri: str, tracking_uri: str | None) -> Any:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(uri, tracking_uri=tracking_uri)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _is_gone(address: str, where: str, tracking_uri: str | None, repository: Any) -> bool:
-    name = address.rstrip("/").rpartition("/")[2]
+def _is_gone(address: str, where: str, tracking_uri: str | None) -> bool:
+    name, beside = address.rstrip("/").rpartition("/")[2], mlflow_store.get_parent_address(address)
     try:
         with translate_store_errors(where):
-            listed = repository(mlflow_store.get_parent_address(address), tracking_uri=tracking_uri).list_artifacts()
+            listed = _open_artifacts(beside, tracking_uri).list_artifacts()
     except MlflowRefused:
         return True
     except WindvaneError:
@@ -326,37 +316,32 @@ def _create_version(tracker: MlflowTracker, entry: RegisteredVersion) -> int:
     return int(create(tracker.project, entry.source, entry.run, tags=tags, await_creation_for=0).version)
 
 
-def find_registered_version(
-    tracker: MlflowTracker, fingerprint: str, manifest_sha256: str | None = None
-) -> ModelVersion | None:
+def find_registered_version(tracker: MlflowTracker, fingerprint: str, manifest_sha256: str | None = None) -> Any | None:
     """The registered version with this fingerprint (and manifest), or None."""
     query = f"name = '{tracker.project}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
-    for version in tracker.client.search_model_versions(query):
-        if manifest_sha256 in (None, version.tags.get(MANIFEST_TAG)):
-            return version
-    return None
+    found = tracker.client.search_model_versions(query)
+    return next((version for version in found if manifest_sha256 in (None, version.tags.get(MANIFEST_TAG))), None)
 
 
 def has_registered_version(tracker: MlflowTracker, version: int, manifest_sha256: str) -> bool:
     """Whether MLflow has this version, and it is the one with this manifest. False: somebody deleted it there."""
-    try:
-        found = tracker.client.get_model_version(tracker.project, str(version))
-    except MlflowRefused as e:
-        if e.code != NOT_FOUND_CODE:
-            raise
-        return False
-    return bool(found.tags.get(MANIFEST_TAG) == manifest_sha256)
+    found = _find(tracker.client.get_model_version, tracker.project, str(version))
+    return found is not None and found.tags.get(MANIFEST_TAG) == manifest_sha256
 
 
 def has_registered_model(tracker: MlflowTracker) -> bool:
     """Whether MLflow has the registered model at all."""
+    return _find(tracker.client.get_registered_model, tracker.project) is not None
+
+
+def _find(method: Callable[..., Any], *arguments: str, **more: str) -> Any | None:
+    """What a method of MLflow's client returns; None where MLflow does not have what it is about."""
     try:
-        tracker.client.get_registered_model(tracker.project)
+        return method(*arguments, **more)
     except MlflowRefused as e:
         if e.code != NOT_FOUND_CODE:
             raise
-        return False
-    return True
+        return None
 
 
 def restore_registered_versions(tracker: MlflowTracker, known: Mapping[int, RegisteredVersion]) -> None:
@@ -397,8 +382,4 @@ def set_alias(tracker: MlflowTracker, name: str, version: int | None) -> None:
 
 def describe_registered_version(tracker: MlflowTracker, version: int, text: str) -> None:
     """Set a version's description, as MLflow's page of it shows; nothing where somebody has deleted it there."""
-    try:
-        tracker.client.update_model_version(tracker.project, str(version), description=text)
-    except MlflowRefused as e:
-        if e.code != NOT_FOUND_CODE:
-            raise
+    _find(tracker.client.update_model_version, tracker.project, str(version), description=text)

@@ -1,6 +1,4 @@
-"""MLflow's store: addresses of artifacts, the project's own SQLite file, created and upgraded whole or not at all, and
-the errors of every store in words.
-"""
+"""MLflow's store: addresses of artifacts, the project's own SQLite file, whole or absent, and errors of every store in words."""
 
 from __future__ import annotations
 
@@ -13,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from windvane.ledger import sqlite_files
 from windvane.ledger.failpoints import hit_failpoint
@@ -22,9 +22,6 @@ from windvane.ledger.sqlite_files import DatabaseContents
 from windvane.tasks import errors
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import cache_folder
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
 
 # At least two letters before the colon, so that C:/models is a path.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?=/)")
@@ -59,7 +56,7 @@ def get_parent_address(address: str) -> str:
 
 
 def redact_address(address: str) -> str:
-    """An address for people and logs: without a password that stands in it."""
+    """An address for people and logs: without a password that is in it."""
     if "://" not in address:
         return address
     parts = urlsplit(address)
@@ -94,7 +91,6 @@ _BAD_KEYS = re.compile(
     r"AccessDenied|InvalidAccessKeyId|InvalidClientTokenId|SignatureDoesNotMatch|ExpiredToken|InvalidToken"
     r"|AllAccessDisabled|\(403\)|\b403 Forbidden"
 )
-_NO_BUCKET = re.compile(r"NoSuchBucket")
 _STORAGE_ERROR = re.compile(
     r"botocore|boto3|ClientError\(|NoCredentialsError|S3UploadFailedError|EndpointConnectionError"
 )
@@ -109,7 +105,7 @@ _REFUSED_CODES = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RE
 
 
 class MlflowRefused(WindvaneError):
-    """MLflow answered with one of its error codes (`code`)."""
+    """MLflow responded with one of its error codes (`code`)."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
@@ -148,12 +144,12 @@ def _translate_error(error: Exception, where: str, own: bool) -> WindvaneError:
         return MlflowRefused(f"{at} refused this: {brief}", code or NOT_FOUND_CODE)
     if any(isinstance(e, ImportError) for e in chain):
         return InputError(f"{at}: its artifact store needs a library: {brief}. Install it: pip install 'windvane[s3]'")
-    remedy = "Look at its file and the disk" if own else "Start it, or mend MLFLOW_TRACKING_URI"
-    return Outage(f"{at} does not answer: {brief}. {remedy}")
+    remedy = "Check its file and the disk" if own else "Start it, or fix MLFLOW_TRACKING_URI"
+    return Outage(f"{at} does not respond: {brief}. {remedy}")
 
 
 def _explain_refused_access(text: str, code: str, status: int | None, brief: str) -> str | None:
-    """Why MLflow's server lets nobody in, or not this one; None: that is not it."""
+    """Why MLflow's server lets no client in, or not this one; None: that is not it."""
     if _CERTIFICATE.search(text):
         return "shows a certificate that is not trusted. Set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
     if status == 401 or code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
@@ -175,37 +171,34 @@ def _explain_storage_error(text: str, brief: str, at: str) -> WindvaneError:
         return InputError(f"{store}: its certificate is not trusted. Set AWS_CA_BUNDLE to the file of its authority")
     if found := _BAD_KEYS.search(text):
         return InputError(
-            f"{store}: refuses these credentials ({found[0]}). Mend AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or have "
+            f"{store}: refuses these credentials ({found[0]}). Fix AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or have "
             "them allowed to list, read and write there"
         )
-    if _NO_BUCKET.search(text):
-        return InputError(f"{store}: its bucket is not there ({brief}). Make it, or mend the server's artifact root")
-    return Outage(f"{store} does not answer: {brief}. Start it, or mend MLFLOW_S3_ENDPOINT_URL")
+    if "NoSuchBucket" in text:
+        return InputError(f"{store}: its bucket is not there ({brief}). Make it, or fix the server's artifact root")
+    return Outage(f"{store} does not respond: {brief}. Start it, or fix MLFLOW_S3_ENDPOINT_URL")
 
 
 def _check_credentials() -> str:
     """What is wrong with the credentials that are set, if any are."""
     if os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_TRACKING_PASSWORD"):
-        return "does not accept these credentials. Mend MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        return "does not accept these credentials. Fix MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return "does not accept this token. Mend MLFLOW_TRACKING_TOKEN"
-    return "asks for credentials. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return "does not accept this token. Fix MLFLOW_TRACKING_TOKEN"
+    return "requires credentials. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found:
+    found = [error]
+    while (one := found[-1].__cause__ or found[-1].__context__) is not None and one not in found:
         found.append(one)
-        one = one.__cause__ or one.__context__
     return found
 
 
 def _status(chain: list[BaseException]) -> int | None:
-    """The HTTP status that MLflow's server answered with."""
+    """The HTTP status that MLflow's server responded with."""
     for one in chain:
-        answer = getattr(one, "response", None)
-        if (number := getattr(answer, "status_code", None)) is not None:
+        if (number := getattr(getattr(one, "response", None), "status_code", None)) is not None:
             return int(number)
         if found := _STATUS.search(str(one)):
             return int(found[1])
@@ -228,14 +221,14 @@ _HISTORY_TABLES = ("runs", "registered_models", "model_versions", "logged_models
 def prepare_mlflow_store(path: Path, note: Callable[[str], None]) -> None:
     """Bring the store into being, or to what the installed MLflow reads. Call under the store's lock, before MLflow opens it.
 
-    note: is told of a copy that was taken, or of what was healed. Raises Corrupted for a damaged store, WindvaneError for one
+    note: is called for a copy that was taken, or of what was healed. Raises Corrupted for a damaged store, WindvaneError for one
     that a newer MLflow wrote; sqlite3.Error and OSError where the disk does not let it.
     """
     try:
         known = sqlite_files.inspect_database(path)
-        if known is not None and not known.half_made and known.revision == _revision(_template()):
+        if known is not None and not known.half_made and known.revision == _read_template_revision():
             return
-        if known is None or not _has_history(path, known):
+        if known is None or not any(_count_history_rows(path, known).values()):
             if known is None or known.half_made or known.revision != _find_newest_revision():
                 sqlite_files.create_database(path, _fill)
             return
@@ -246,9 +239,10 @@ def prepare_mlflow_store(path: Path, note: Callable[[str], None]) -> None:
     if not known.half_made and known.revision == _find_newest_revision():
         return
     if not known.half_made and not _knows_revision(str(known.revision)):
+        copies = sqlite_files.list_backups(path)
         raise WindvaneError(
             f"{path}: was written by a newer MLflow than the {version('mlflow')} that is installed. Install that one again, or "
-            f"restore a copy from before{_named(path)}"
+            f"restore a copy from before{f', such as {copies[0].name}' if copies else ''}"
         )
     _upgrade(path, known, note)
 
@@ -268,7 +262,7 @@ def read_champion_alias(path: Path, name: str) -> str | None:
         with sqlite_files.open_database(path) as db:
             query = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'"
             row = db.execute(query, (name,)).fetchone()
-    except sqlite3.Error:  # it is damaged: whoever opens it says so
+    except sqlite3.Error:  # damaged: opening it reports so
         return None
     return None if row is None else str(row[0])
 
@@ -317,20 +311,12 @@ class _Incomplete(RuntimeError):
 def _undo_cut_migration(part: Path) -> None:
     """Take away what a migration that was cut short left: its copy of a table, or give that the name of the one already gone."""
     known = sqlite_files.inspect_database(part)
+    tables = known.tables if known else frozenset()
     with sqlite_files.open_database(part) as db:
-        for name in sorted(known.tables) if known else ():
-            if name.startswith("_alembic_tmp_"):
-                table = name.removeprefix("_alembic_tmp_")
-                assert known is not None
-                if table in known.tables:
-                    db.execute(f'DROP TABLE "{name}"')
-                else:
-                    db.execute(f'ALTER TABLE "{name}" RENAME TO "{table}"')
+        for name in sorted(name for name in tables if name.startswith("_alembic_tmp_")):
+            table = name.removeprefix("_alembic_tmp_")
+            db.execute(f'DROP TABLE "{name}"' if table in tables else f'ALTER TABLE "{name}" RENAME TO "{table}"')
         db.commit()
-
-
-def _has_history(path: Path, known: DatabaseContents) -> bool:
-    return any(_count_history_rows(path, known).values())
 
 
 def _count_history_rows(path: Path, known: DatabaseContents) -> dict[str, int]:
@@ -349,32 +335,24 @@ def _count_history_rows(path: Path, known: DatabaseContents) -> dict[str, int]:
 def _migrate(part: Path) -> None:
     from mlflow.store.db import utils
 
-    with _engine(part) as engine:
-        if utils._is_empty_database(engine):
-            utils._initialize_tables(engine)
-        else:
-            utils._upgrade_db(engine)
+    engine = _create_engine(part)
+    if utils._is_empty_database(engine):
+        utils._initialize_tables(engine)
+    else:
+        utils._upgrade_db(engine)
 
 
 def _complete(part: Path) -> bool:
     """Whether MLflow would find all that it needs."""
     from mlflow.store.db import utils
 
-    with _engine(part) as engine:
-        return bool(utils._all_tables_exist(engine) and utils._get_schema_version(engine) == _find_newest_revision())
+    engine = _create_engine(part)
+    return bool(utils._all_tables_exist(engine) and utils._get_schema_version(engine) == _find_newest_revision())
 
 
-@contextmanager
-def _engine(part: Path) -> Iterator[sa.Engine]:
+def _create_engine(part: Path) -> sa.Engine:
     """An engine that leaves nothing open."""
-    import sqlalchemy as sa
-    from sqlalchemy.pool import NullPool
-
-    engine = sa.create_engine(f"sqlite:///{part}", poolclass=NullPool)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+    return sa.create_engine(f"sqlite:///{part}", poolclass=NullPool)
 
 
 def _find_newest_revision() -> str:
@@ -399,14 +377,9 @@ def _template() -> Path:
     return cache_folder() / f"mlflow-{version('mlflow')}.db"
 
 
-def _revision(template: Path) -> str | None:
+def _read_template_revision() -> str | None:
     try:
-        known = sqlite_files.inspect_database(template)
+        known = sqlite_files.inspect_database(_template())
     except (OSError, sqlite3.Error):
         return None
     return None if known is None else known.revision
-
-
-def _named(path: Path) -> str:
-    copies = sqlite_files.list_backups(path)
-    return f", such as {copies[0].name}" if copies else ""

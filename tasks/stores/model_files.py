@@ -15,6 +15,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from windvane.tasks.errors import Corrupted, WindvaneError
 from windvane.tasks.io import write_json, write_whole
 
@@ -78,10 +80,7 @@ def verify_folder(folder: Path, manifest_sha256: str, wanted: Collection[str] = 
 
 
 def read_verified_files(folder: Path, manifest_sha256: str, wanted: Collection[str]) -> dict[str, bytes]:
-    """The content of the files in `wanted` that the manifest knows, each equal to its recorded hash; the others are not opened.
-
-    Raises Corrupted.
-    """
+    """Files in `wanted` that the manifest knows, each equal to its recorded hash; no other is opened. Raises Corrupted."""
     files = read_manifest(folder, manifest_sha256)
     return {name: _read_verified(folder / name, files[name]) for name in wanted if name in files}
 
@@ -103,13 +102,10 @@ def _changed(path: Path) -> Corrupted:
 def load_model(folder: Path, manifest_sha256: str) -> Any:
     """The model, from bytes that were checked first. Raises Corrupted."""
     content = verify_folder(folder, manifest_sha256, [MODEL_FILE])[MODEL_FILE]
-    from skops.io import loads
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
-
     try:
-        return loads(content, trusted=list(TRUSTED_TYPES))
+        return _load_skops(content)
     except UntrustedTypesFoundException:
         raise Corrupted(
             f"{folder / MODEL_FILE}: holds types that this Windvane does not load: another release wrote it. "
@@ -118,7 +114,7 @@ def load_model(folder: Path, manifest_sha256: str) -> Any:
 
 
 def save_pipeline(model: Any, path: Path) -> str:
-    """Store a fitted pipeline as one skops file, for what is cheap to teach again; the file's sha256."""
+    """Store a fitted pipeline as one skops file, for what is cheap to retrain; the file's sha256."""
     from skops.io import dumps
 
     content = dumps(model)
@@ -127,9 +123,13 @@ def save_pipeline(model: Any, path: Path) -> str:
 
 
 def load_pipeline(path: Path, digest: str) -> Any | None:
-    """The pipeline that put() stored; None: the file is gone or has other bytes, and none of them is parsed."""
+    """The pipeline that save_pipeline() stored; None: the file is gone or has other bytes, and none of them is parsed."""
     if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != digest:
         return None
+    return _load_skops(content)
+
+
+def _load_skops(content: bytes) -> Any:
     from skops.io import loads
 
     from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
@@ -142,7 +142,7 @@ def save_model(
 ) -> str:
     """Store a fitted pipeline as an MLflow model in skops format, sealed; the manifest's sha256.
 
-    `sample` are a few rows (n, features) and `predicted` (n,) what the model says of them: the smoke test
+    `sample` are a few rows (n, features) and `predicted` (n,) the model's predictions for them: the smoke test
     must find the same, and MLflow's signature is read off them. `beside`: more files by name, sealed with the rest.
     """
     import mlflow.sklearn
@@ -173,11 +173,10 @@ _NAME_LETTERS = 32
 def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, digest: str | None = None) -> Path:
     """The copy of an artifact (a file or a folder) in `folder`, whose bytes have the sha256 `digest` where one is recorded.
 
-    Raises FileNotFoundError where the store has no such artifact, and what tasks/stores/mlflow_store.py says. A copy that is
+    Raises FileNotFoundError where the store has no such artifact, and what tasks/stores/mlflow_store.py names. A copy that is
     wrong even when it is new is handed over as it is: the caller, who knows what it should be, refuses it.
     """
     place = locate_artifact_copy(address, folder)
-    mark = place.name
     if (found := _get_only_entry(place)) is not None and is_intact(found, digest):
         return found
     from filelock import FileLock
@@ -185,10 +184,10 @@ def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, di
     from windvane.tasks.stores.mlflow_client import download_artifact
 
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{mark}.lock"):
+    with FileLock(folder / f"{place.name}.lock"):
         if (found := _get_only_entry(place)) is not None and is_intact(found, digest):
             return found  # another process was faster
-        part, old = folder / f".{mark}.part", folder / f".{mark}.old"
+        part, old = folder / f".{place.name}.part", folder / f".{place.name}.old"
         for left in (part, old):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
@@ -197,8 +196,7 @@ def fetch_artifact_copy(address: str, folder: Path, tracking_uri: str | None, di
             place.rename(old)
         part.rename(place)
         shutil.rmtree(old, ignore_errors=True)
-    found = _get_only_entry(place)
-    if found is None:
+    if (found := _get_only_entry(place)) is None:
         raise FileNotFoundError(f"{address}: is empty in MLflow's artifact store")
     return found
 
@@ -209,7 +207,7 @@ def locate_artifact_copy(address: str, folder: Path) -> Path:
 
 
 def is_intact(path: Path, digest: str | None) -> bool:
-    """Whether a file has the digest, or a folder with a manifest holds what that says. Without either: whether it is there."""
+    """Whether a file has the digest, or a folder with a manifest holds what that lists. Without either: whether it is there."""
     if path.is_file():
         return digest is None or hash_file(path) == digest
     try:
@@ -229,12 +227,12 @@ def _get_only_entry(place: Path) -> Path | None:
     return next(place.iterdir(), None) if place.is_dir() else None
 
 
-# Loading a model and answering twenty rows takes seconds; a process that needs minutes hangs.
+# Loading a model and predicting twenty rows take seconds; a process that needs minutes hangs.
 SMOKE_TEST_TIMEOUT_SECONDS = 300
 
 
 class SmokeTester:
-    """A fresh process that has imported what a model needs and waits to be told which. It ends when this one does."""
+    """A fresh process that has imported what a model needs and waits for its path. It ends when this one does."""
 
     def __init__(self) -> None:
         pipe = subprocess.PIPE
@@ -242,16 +240,16 @@ class SmokeTester:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
 
     def test(self, folder: Path, manifest_sha256: str) -> None:
-        """Have the process load the model and compare its answers. Raises WindvaneError with what was wrong."""
+        """Have the process load the model and compare its predictions. Raises WindvaneError with what was wrong."""
         try:
-            _, said = self._process.communicate(
+            _, output = self._process.communicate(
                 json.dumps([str(folder), manifest_sha256]), timeout=SMOKE_TEST_TIMEOUT_SECONDS
             )
         except subprocess.TimeoutExpired:
             self.close()
-            said = f"no answer within {SMOKE_TEST_TIMEOUT_SECONDS} seconds"
+            output = f"no response within {SMOKE_TEST_TIMEOUT_SECONDS} seconds"
         if self._process.returncode != 0:
-            raise WindvaneError(f"the stored model failed its smoke test and is not promoted: {said.strip()[-500:]}")
+            raise WindvaneError(f"the stored model failed its smoke test and is not promoted: {output.strip()[-500:]}")
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -261,17 +259,14 @@ class SmokeTester:
 
 def check_stored_model(folder: Path, manifest_sha256: str) -> None:
     """Load the stored model here and compare its predictions on the stored sample with those made in training."""
-    import numpy as np
     import pandas as pd
 
     sample = pd.read_parquet(io.BytesIO(verify_folder(folder, manifest_sha256, [SAMPLE_FILE])[SAMPLE_FILE]))
     expected = sample.pop("_prediction").to_numpy()
-    answered = np.asarray(load_model(folder, manifest_sha256).predict(sample))
-    same = (
-        np.allclose(answered, expected, rtol=1e-9) if expected.dtype.kind == "f" else bool((answered == expected).all())
-    )
-    if not same:
-        raise Corrupted(f"{folder}: answers differently than in training. Teach again with `windvane train`")
+    responses = np.asarray(load_model(folder, manifest_sha256).predict(sample))
+    is_number = expected.dtype.kind == "f"
+    if not (np.allclose(responses, expected, rtol=1e-9) if is_number else (responses == expected).all()):
+        raise Corrupted(f"{folder}: predicts differently than in training. Train again with `windvane train`")
 
 
 def run_smoke_test() -> int:
@@ -279,16 +274,16 @@ def run_smoke_test() -> int:
     if hasattr(os, "nice"):
         # These imports take seconds of a core that the search's fits would miss; there is time until a model is built.
         os.nice(15)
-    import pandas as pd  # noqa: F401
     import skops.io  # noqa: F401
 
     import windvane.tasks.models.features  # noqa: F401
 
-    told = sys.stdin.read()
-    if not told:
-        return 0  # whoever started this process needs it no more
+    line = sys.stdin.read()
+    if not line:
+        return 0  # the parent process needs it no more
+    folder, manifest_sha256 = json.loads(line)
     try:
-        check_stored_model(Path(json.loads(told)[0]), json.loads(told)[1])
+        check_stored_model(Path(folder), manifest_sha256)
     except WindvaneError as e:
         print(e, file=sys.stderr)
         return e.exit_code

@@ -1,13 +1,13 @@
-"""What a check of the data gets and what it finds: one record per finding, and how findings stop a lap or are accepted
-by a person.
-"""
+"""What a check of the data gets and what it finds: one record per finding, and how findings stop a lap or are accepted by a person."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import polars as pl
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError, join_messages
@@ -17,12 +17,11 @@ from windvane.tasks.validate.table_profile import TableProfile, TableSummary
 from windvane.tasks.validate.table_schema import TableSchema
 from windvane.tasks.validate.table_statistics import ColumnCounts, DuplicateRows
 
-if TYPE_CHECKING:
-    import polars as pl
-
 FINDINGS_FILE = DATA_FOLDER / "findings.json"
 
 FindingLevel = Literal["pass", "warn", "stop"]
+# Without these nothing can be learned or judged, even if accepted.
+ESSENTIAL_CHECKS = ("rows", "target", "classes", "roles", "empty", "infinite", "features")
 _LEVEL_ORDER = {"stop": 0, "warn": 1, "pass": 2}
 
 
@@ -43,11 +42,16 @@ class TableFinding:
         return self.check if self.column is None else f"{self.check}:{self.column}"
 
 
+def list_passes(checks: dict[str, str], named: Collection[str]) -> list[TableFinding]:
+    """A finding for each check, by name and sentence, that is not among the `named` ones."""
+    return [TableFinding(name, "pass", None, None, None, what) for name, what in checks.items() if name not in named]
+
+
 def accept_findings(findings: Iterable[TableFinding], accept: tuple[str, ...]) -> tuple[TableFinding, ...]:
     """The findings, worst first; those that a person accepts by their key pass."""
     kept = (
         replace(f, level="pass", message=f"accepted in schema.yaml: {f.message}")
-        if f.level != "pass" and f.key in accept and _can_be_accepted(f)
+        if f.level != "pass" and f.key in accept and f.check not in ESSENTIAL_CHECKS
         else f
         for f in findings
     )
@@ -59,28 +63,15 @@ def raise_for_stops(findings: Iterable[TableFinding], file: str) -> None:
     that many columns share, the first few and how many more.
     """
     stops = [f for f in findings if f.level == "stop"]
-    checks = dict.fromkeys(stop.check for stop in stops)
+    by_check = {check: [_locate_stop(s, file) for s in stops if s.check == check] for check in (s.check for s in stops)}
     if stops:
-        raise InputError(
-            "; ".join(
-                join_messages(_locate_stop(stop, file) for stop in stops if stop.check == check) for check in checks
-            )
-        )
+        raise InputError("; ".join(join_messages(messages) for messages in by_check.values()))
 
 
 def _locate_stop(stop: TableFinding, file: str) -> str:
     key, _, words = stop.message.partition(": ")
-    accept = f" (or, if it is right, add {stop.key!r} to accept in schema.yaml)" if _can_be_accepted(stop) else ""
-    return f"{key}: {file}: {words}{accept}"
-
-
-def _can_be_accepted(finding: TableFinding) -> bool:
-    """Whether a person may wave it through: what no model could be fitted on cannot be."""
-    return finding.check not in ESSENTIAL_CHECKS
-
-
-# Without these nothing can be learned or judged at all, whoever accepts it.
-ESSENTIAL_CHECKS = ("rows", "target", "classes", "roles", "empty", "infinite", "features")
+    accept = f" (or, if it is right, add {stop.key!r} to accept in schema.yaml)"
+    return f"{key}: {file}: {words}{'' if stop.check in ESSENTIAL_CHECKS else accept}"
 
 
 def write_findings(findings: Iterable[TableFinding], path: Path) -> None:
@@ -89,13 +80,13 @@ def write_findings(findings: Iterable[TableFinding], path: Path) -> None:
 
 
 def read_findings(path: Path) -> tuple[TableFinding, ...]:
-    """What write() wrote."""
+    """What write_findings() wrote."""
     return io.read_record(path, lambda found: tuple(TableFinding(**content) for content in found))
 
 
 @dataclass(frozen=True)
 class CheckInput:
-    """What the checks look at.
+    """What the checks read.
 
     `whole`: a scan of all rows; `labelled`: of those that have a label; `sample`: some of these, evenly spaced, and
     `sampled` the same of all rows. `features`: columns that a model may see. `contract`: None where none is written
@@ -133,12 +124,17 @@ class CheckInput:
 @dataclass(frozen=True)
 class CheckFamily:
     """A module of this folder. `checks`: each check's name, and what it sees to; `find`: all that is found, nothing for
-    what is in order. `needs`: the part of the evidence without which it cannot look.
+    what is in order. `needs`: the part of the evidence without which it cannot check.
     """
 
     checks: dict[str, str]
     find: Callable[[CheckInput], Iterator[TableFinding]]
     needs: str | None = None
+
+
+def format_cell(value: Any) -> str:
+    """A number or another cell, within a sentence."""
+    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
 
 
 def format_example(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Checks of the training rows that need a model: wrong labels, columns that give the target away, too few rows.
+"""Checks of the training rows that need a model: wrong labels, too few rows.
 
 Never reads the test rows.
 """
@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
-from windvane.tasks.models.model_pipeline import ModelConfiguration
+from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, ProblemType
 from windvane.tasks.settings.project_params import Settings
-from windvane.tasks.validate.findings import FindingLevel, TableFinding
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
+from windvane.tasks.validate.findings import TableFinding, list_passes
 
 MODEL_CHECKS = {
     "label_noise": "no labels that contradict the other rows",
-    "giveaway": "no single column that decides the target",
     "volume": "enough rows: more would hardly help",
 }
 # Six small fits on so many rows take about a second.
@@ -32,11 +31,9 @@ MAX_INSPECTED_ROWS, INSPECTION_FOLDS = 6_000, 3
 _QUICK_MODEL_PARAMS: dict[str, HyperparameterValue] = {"max_iter": 60, "learning_rate": 0.15}
 # Labels: where the model is surest (half of the rows; the tenth of them) it is wrong in as many rows as everywhere
 # there. A hard problem is another thing: there doubt fades as confidence grows. The model must know the classes apart
-# (area under the ROC curve): where it does not, wrong labels and hard rows cannot be told from each other.
+# (area under the ROC curve): where it does not, wrong labels and hard rows cannot be distinguished.
 CONFIDENT_SHARE, TOP_CONFIDENT_SHARE = 0.5, 0.1
 MAX_WRONG_SHARE, MIN_PLATEAU_RATIO, MIN_ROC_AUC = 0.02, 0.6, 0.8
-# A tree on one column explains this part of the target, or tells this part of each class.
-GIVEAWAY_WARN_SCORE, GIVEAWAY_STOP_SCORE = 0.98, 0.9995
 # Doubling the rows brought this part of the loss, and more than chance by so many standard errors.
 MIN_GAIN_SHARE, MIN_GAIN_STANDARD_ERRORS = 0.05, 4.0
 
@@ -55,9 +52,7 @@ class _HeldOutPredictions:
 def inspect_training_rows(
     settings: Settings, kind: ProblemType, columns: FeatureColumns, train: pd.DataFrame, cores: int
 ) -> tuple[TableFinding, ...]:
-    """Findings on the train side, passes included. Draws with split.seed; same rows, same findings."""
-    import numpy as np
-
+    """Findings on the training split, passes included. Draws with split.seed; same rows, same findings."""
     rng = np.random.default_rng(settings.split.seed)
     some = train
     if len(train) > MAX_INSPECTED_ROWS:
@@ -67,14 +62,10 @@ def inspect_training_rows(
     held = _cross_validate(settings, kind, columns, some, rng, cores)
     if held is not None:
         found += _noise(settings.problem.target, held)
-        if len(some) == len(train):  # else there are more rows than are looked at
+        if len(some) == len(train):  # else there are more rows than are checked
             found += _volume(held, len(train), settings.split.strategy == "time")
-    found += _giveaways(settings, kind, columns, some)
-    told = {f.check for f in found} | ({"volume"} if len(some) < len(train) else set())
-    fine = [
-        TableFinding(name, "pass", None, None, None, what) for name, what in MODEL_CHECKS.items() if name not in told
-    ]
-    return (*found, *fine)
+    named = {f.check for f in found} | ({"volume"} if len(some) < len(train) else set())
+    return (*found, *list_passes(MODEL_CHECKS, named))
 
 
 def _cross_validate(
@@ -86,8 +77,6 @@ def _cross_validate(
     cores: int,
 ) -> _HeldOutPredictions | None:
     """Cross-validated predictions, whole groups together; None where a fold lacks what it needs."""
-    import numpy as np
-
     target, seed = settings.problem.target, settings.split.seed
     group = settings.problem.group
     codes = rows[group].factorize(use_na_sentinel=False)[0] if group and group in rows else np.arange(len(rows))
@@ -96,24 +85,23 @@ def _cross_validate(
     truth = kind.truth(rows[target])
     classes = None if kind.continuous else np.unique(truth)
     proba = None if classes is None else np.zeros((len(rows), len(classes)))
-    losses = [np.zeros(len(rows)), np.zeros(len(rows))]
+    losses = np.zeros((2, len(rows)))
+    spec, options = ModelConfiguration("boosting", _QUICK_MODEL_PARAMS), FitOptions(target, seed, cores)
+    headline = "rmse" if kind.continuous else "log_loss"
     for k in range(INSPECTION_FOLDS):
-        for i, teach in enumerate((fold != k, (fold != k) & drawn)):
-            held = fold == k
-            if held.sum() == 0 or (classes is not None and set(np.unique(truth[teach])) != set(classes)):
+        held = fold == k
+        for i, fit_rows in enumerate((~held, ~held & drawn)):
+            if held.sum() == 0 or (classes is not None and set(np.unique(truth[fit_rows])) != set(classes)):
                 return None
             try:
-                model = model_pipeline.fit_pipeline(
-                    ModelConfiguration("boosting", _QUICK_MODEL_PARAMS), kind, columns, rows[teach], target, seed, cores
-                )
+                model = model_pipeline.fit_pipeline(spec, kind, columns, rows[fit_rows], options)
             except InputError:  # a column that is empty in these rows, and then none is left
                 return None
-            predictions = kind.predict(model, conform_frame(rows[held], columns, "the train side"))
-            headline = "rmse" if kind.continuous else "log_loss"
+            predictions = kind.predict(model, conform_frame(rows[held], columns, "the training split"))
             losses[i][held] = kind.loss(truth[held], predictions, headline)
             if i == 0 and proba is not None and predictions.proba is not None:
                 proba[held] = predictions.proba
-    return _HeldOutPredictions(truth, proba, classes, losses[0], losses[1])
+    return _HeldOutPredictions(truth, proba, classes, *losses)
 
 
 def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
@@ -122,8 +110,6 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
     A row is suspect if the model gives another class at least the confidence that it has on average in that class's own
     rows. They count as noise only where the model's error stays level however sure it is.
     """
-    import numpy as np
-
     if held.proba is None or held.classes is None:
         return
     codes = np.searchsorted(held.classes, held.truth)
@@ -135,96 +121,27 @@ def _noise(target: str, held: _HeldOutPredictions) -> Iterator[TableFinding]:
     sure, surest = (
         float(wrong[: max(int(share * len(wrong)), 1)].mean()) for share in (CONFIDENT_SHARE, TOP_CONFIDENT_SHARE)
     )
-    if sure > MAX_WRONG_SHARE and surest > MIN_PLATEAU_RATIO * sure and _mean_roc_auc(held.proba, codes) > MIN_ROC_AUC:
-        yield TableFinding(
-            "label_noise",
-            "warn",
-            target,
-            sure,
-            MAX_WRONG_SHARE,
-            f"about {sure:.0%} of the labels look wrong: even where a model of the other rows is surest, that many "
-            f"disagree with it ({int(suspect.sum())} of {len(suspect)} rows contradict it with confidence). Look at how "
-            f"{target!r} is recorded",
+    if not (sure > MAX_WRONG_SHARE and surest > MIN_PLATEAU_RATIO * sure):
+        return
+    # Of each class against the rest.
+    if np.mean([roc_auc_score(codes == k, column) for k, column in enumerate(held.proba.T)]) > MIN_ROC_AUC:
+        text = (
+            f"about {sure:.0%} of the labels seem wrong: even where a model of the other rows is surest, that many "
+            f"disagree with it ({int(suspect.sum())} of {len(suspect)} rows contradict it with confidence). Check how "
+            f"{target!r} is recorded"
         )
-
-
-def _mean_roc_auc(proba: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
-    """Mean area under the ROC curves of each class against the rest."""
-    import numpy as np
-
-    areas = []
-    for k in range(proba.shape[1]):
-        is_it = codes == k
-        if 0 < is_it.sum() < len(is_it):
-            ranks = np.argsort(np.argsort(proba[:, k], kind="stable"), kind="stable") + 1
-            yes = int(is_it.sum())
-            areas.append((ranks[is_it].sum() - yes * (yes + 1) / 2) / (yes * (len(codes) - yes)))
-    return float(np.mean(areas)) if areas else 0.0
+        yield TableFinding("label_noise", "warn", target, sure, MAX_WRONG_SHARE, text)
 
 
 def _volume(held: _HeldOutPredictions, rows: int, timed: bool) -> Iterator[TableFinding]:
-    import numpy as np
-
     gain = held.half - held.whole
     mean, error = float(gain.mean()), float(gain.std() / np.sqrt(max(len(gain), 2)))
     share = mean / max(float(held.half.mean()), 1e-300)
     if share > MIN_GAIN_SHARE and mean > MIN_GAIN_STANDARD_ERRORS * error:
-        yield TableFinding(
-            "volume",
-            "warn",
-            None,
-            share,
-            MIN_GAIN_SHARE,
-            f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model"
-            + (
-                f" on other rows of the same times. More than these {rows:,} would help there; whether on later rows too, "
-                "the diagnosis of the fit says"
-                if timed
-                else f". More rows than these {rows:,} would help"
-            ),
+        text = f"the learning curve still rises: twice the rows took {share:.0%} off the loss of a quick model" + (
+            f" on other rows of the same times. More than these {rows:,} would help there; whether on later rows too, "
+            "the diagnosis of the fit shows"
+            if timed
+            else f". More rows than these {rows:,} would help"
         )
-
-
-def _giveaways(
-    settings: Settings, kind: ProblemType, columns: FeatureColumns, rows: pd.DataFrame
-) -> Iterator[TableFinding]:
-    """A tree of one column, learned on even rows and judged on odd ones, in a drawn order."""
-    import numpy as np
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    order = np.random.default_rng(settings.split.seed).permutation(len(rows))
-    truth = kind.truth(rows[settings.problem.target])[order]
-    even = np.arange(len(rows)) % 2 == 0
-    inputs = conform_frame(rows, columns, "the train side").iloc[order]
-    for name in (*columns.numbers, *columns.booleans, *columns.low, *columns.high):
-        values = inputs[name]
-        if name in columns.low + columns.high:
-            values = values.factorize(use_na_sentinel=False)[0]
-        x = np.asarray(values, dtype="float64").reshape(-1, 1)
-        tree = (DecisionTreeRegressor if kind.continuous else DecisionTreeClassifier)(
-            min_samples_leaf=3, random_state=0
-        )
-        tree.fit(x[even], truth[even])
-        told = _score_guess(truth[~even], tree.predict(x[~even]), kind.continuous)
-        if told >= GIVEAWAY_WARN_SCORE:
-            level: FindingLevel = "stop" if told >= GIVEAWAY_STOP_SCORE else "warn"
-            prefix = "data.source: column " if level == "stop" else ""
-            target = settings.problem.target
-            yield TableFinding(
-                "giveaway",
-                level,
-                name,
-                round(told, 5),
-                GIVEAWAY_STOP_SCORE,
-                f"{prefix}{name!r} alone decides {target!r} ({told:.4f} of 1 on rows that were held out). Add it to "
-                f"problem.ignore, unless it is known before {target!r} is",
-            )
-
-
-def _score_guess(truth: NDArray[Any], guess: NDArray[Any], continuous: bool) -> float:
-    """Explained variance, or the mean share of each class that is told right."""
-    import numpy as np
-
-    if continuous:
-        return 1 - float(((truth - guess) ** 2).mean()) / max(float(truth.var()), 1e-300)
-    return float(np.mean([(guess[truth == k] == k).mean() for k in np.unique(truth)]))
+        yield TableFinding("volume", "warn", None, share, MIN_GAIN_SHARE, text)

@@ -4,32 +4,33 @@ next table is compared.
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings.project_params import ProblemSettings
 from windvane.tasks.validate import table_statistics
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
 
 TABLE_FILE = DATA_FOLDER / "table.parquet"
 PROFILE_FILE = DATA_FOLDER / "profile.json"
 
 ColumnType = Literal["number", "boolean", "category", "date", "text"]
 
-# A category speaks by coming back. Past this share of distinct values each row says something of its own: free text
+# A category repeats. Past this share of distinct values each row has a value of its own: free text
 # or a name.
 _MOSTLY_DISTINCT = 0.5
-# Sentences also repeat (canned answers), yet are not categories: this many words on average make a text, if values
+# Sentences also repeat (fixed replies), yet are not categories: this many words on average make a text, if values
 # vary much.
 _MIN_SENTENCE_WORDS = 5
 _VARIED_SHARE = 0.05
@@ -62,23 +63,17 @@ class TableProfile:
 
     def to_json(self) -> dict[str, Any]:
         """The content of profile.json."""
-        return {
-            "rows": self.rows,
-            "key": list(self.key),
-            "columns": {c.name: _column_json(c) for c in self.columns},
-        }
+        return {"rows": self.rows, "key": list(self.key), "columns": {c.name: _column_json(c) for c in self.columns}}
 
 
 def read_profile(path: Path) -> TableProfile:
     """The profile that validate wrote."""
-    return io.read_record(
-        path,
-        lambda content: TableProfile(
-            rows=int(content["rows"]),
-            key=tuple(content["key"]),
-            columns=tuple(_column_of(name, c) for name, c in content["columns"].items()),
-        ),
-    )
+
+    def profile(content: dict[str, Any]) -> TableProfile:
+        columns = tuple(_column_of(name, c) for name, c in content["columns"].items())
+        return TableProfile(int(content["rows"]), tuple(content["key"]), columns)
+
+    return io.read_record(path, profile)
 
 
 def profile_table(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame, key: tuple[str, ...] = ()) -> TableProfile:
@@ -120,10 +115,8 @@ def infer_column_type(c: table_statistics.ColumnCounts, rows: int) -> ColumnType
 
 
 def choose_key_columns(problem: ProblemSettings, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Columns that make a row's key: problem.id where there is one, else all. Then a row whose content changes is a
-    new row.
-    """
-    return (problem.id,) if problem.id else tuple(sorted(name for name in names if name != io.ROW_KEY))
+    """Columns that make a row's key: problem.id where there is one, else all. Then a row whose content changes is a new row."""
+    return (problem.id,) if problem.id else tuple(sorted(name for name in names if name != table_io.ROW_KEY))
 
 
 def list_named_columns(problem: ProblemSettings) -> tuple[tuple[str, str], ...]:
@@ -134,16 +127,12 @@ def list_named_columns(problem: ProblemSettings) -> tuple[tuple[str, str], ...]:
 
 
 def require_columns(wanted: tuple[tuple[str, str], ...], names: tuple[str, ...], file: str) -> None:
-    """Raise one InputError for all (key, column) pairs whose column is not in `names`, each with the nearest right
-    name.
-    """
-    gone = [
-        f"{key}: {file} has no column {name!r}. {_suggest_column(name, names)}"
-        for key, name in wanted
-        if name not in names
-    ]
+    """Raise one InputError for all (key, column) pairs whose column is not in `names`, each with the nearest right name."""
+    gone = [(key, name) for key, name in wanted if name not in names]
     if gone:
-        raise InputError("; ".join(gone))
+        raise InputError(
+            "; ".join(f"{key}: {file} has no column {name!r}. {_suggest_column(name, names)}" for key, name in gone)
+        )
 
 
 def _suggest_column(name: str, names: tuple[str, ...]) -> str:
@@ -161,26 +150,17 @@ def _column_json(c: ColumnProfile) -> dict[str, Any]:
 
 
 def _column_of(name: str, content: dict[str, Any]) -> ColumnProfile:
-    return ColumnProfile(
-        name,
-        cast("ColumnType", content["type"]),
-        content["missing"],
-        content["distinct"],
-        content["constant"],
-        content.get("min"),
-        content.get("max"),
-    )
+    fields = {"min": "minimum", "max": "maximum"}
+    return ColumnProfile(name, **{fields.get(key, key): value for key, value in content.items()})
 
 
 SUMMARY_FILE = DATA_FOLDER / "digest.json"
-# The digest of the last accepted table, handed to validate as a file: what it read from a ledger would not be pure.
-ACCEPTED_SUMMARY_FILE = DATA_FOLDER / "accepted.json"
 
 # A hundred steps: two distributions of one table's size differ by more than their rounding.
 QUANTILE_STEPS = 100
 # Values kept of a category, most frequent first; the rest is one share.
 MAX_KEPT_VALUES = 60
-# Stretches in row order that tell how far a column wanders by itself.
+# Stretches in row order that show how far a column wanders by itself.
 TABLE_STRETCHES = 5
 _KEPT_DIGITS = 6
 
@@ -202,7 +182,7 @@ class ColumnSummary:
 
     @property
     def silent(self) -> bool:
-        """Says nothing: one value, or none."""
+        """Holds no information: one value, or none."""
         return self.distinct <= 1
 
 
@@ -227,11 +207,8 @@ def summarize_table(
     known = {c.name: c for c in profile.columns}
     columns = {}
     for name in names:
-        c = known[name]
-        summary = _summarize_column(sample[name], c.type)
-        columns[name] = ColumnSummary(
-            c.type, c.missing / max(profile.rows, 1), c.distinct, summary.quantiles, summary.values, summary.wander
-        )
+        c, summary = known[name], _summarize_column(sample[name], known[name].type)
+        columns[name] = replace(summary, missing=c.missing / max(profile.rows, 1), distinct=c.distinct)
     until = None
     if time is not None and known[time].maximum is not None:
         until = float(convert_to_seconds(sample[time].max()))
@@ -267,24 +244,23 @@ def _summarize_column(values: pl.Series, kind: ColumnType) -> ColumnSummary:
 
 def convert_to_numbers(values: pl.Series) -> pl.Series:
     """Numbers as they are, dates as seconds since 1970; float64, infinite ones as missing."""
-    import polars as pl
-
     if values.dtype.is_temporal():
         return values.dt.epoch("us").cast(pl.Float64) / 1e6
     floats = values.cast(pl.Float64)
     return floats.set(floats.is_infinite(), None)
 
 
+def convert_to_moment(seconds: float) -> dt.datetime:
+    """A date from its seconds since 1970."""
+    return dt.datetime(1970, 1, 1) + dt.timedelta(seconds=seconds)
+
+
 def convert_to_seconds(value: Any) -> float:
     """A time as a number: a date as seconds since 1970."""
-    import polars as pl
-
     return float(convert_to_numbers(pl.Series([value])).item())
 
 
 def _quantiles(values: pl.Series) -> NDArray[np.float64]:
-    import numpy as np
-
     finite = np.sort(values.drop_nulls().to_numpy())
     # Values that were seen, none between two: a column of whole numbers stays one. Ten times as fast as numpy's quantile.
     places = np.rint(np.linspace(0, 1, QUANTILE_STEPS + 1) * (len(finite) - 1)).astype(np.int64)
@@ -292,8 +268,6 @@ def _quantiles(values: pl.Series) -> NDArray[np.float64]:
 
 
 def _shares(values: pl.Series) -> dict[str, float]:
-    import polars as pl
-
     counted = values.cast(pl.String).rename("value").value_counts(sort=False)
     top = counted.sort(["count", "value"], descending=[True, False]).head(MAX_KEPT_VALUES)
     return {value: _rounded(count / len(values)) for value, count in top.iter_rows()}
@@ -304,24 +278,16 @@ def _measure_own_drift(values: pl.Series, kind: ColumnType) -> float:
     size = len(values) // TABLE_STRETCHES
     if size < 50 or kind == "text":
         return 0.0
-    distances = []
-    for i in range(1, TABLE_STRETCHES):
-        before, stretch = values.slice(0, i * size), values.slice(i * size, size)
-        if kind in ("category", "boolean"):
-            distances.append(measure_share_distance(_shares(before), _shares(stretch)))
-        else:
-            distances.append(
-                measure_quantile_distance(
-                    tuple(_quantiles(convert_to_numbers(before))), tuple(_quantiles(convert_to_numbers(stretch)))
-                )
-            )
-    return max(distances)
+    pairs = [(values.slice(0, i * size), values.slice(i * size, size)) for i in range(1, TABLE_STRETCHES)]
+    if kind in ("category", "boolean"):
+        return max(measure_share_distance(_shares(before), _shares(stretch)) for before, stretch in pairs)
+    return max(
+        measure_quantile_distance(*(tuple(_quantiles(convert_to_numbers(part))) for part in pair)) for pair in pairs
+    )
 
 
 def measure_quantile_distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     """Kolmogorov and Smirnov's distance of two columns, from their quantiles; 0 where one is empty."""
-    import numpy as np
-
     if not a or not b:
         return 0.0
     points = np.union1d(a, b)
@@ -346,7 +312,7 @@ def write_summary(digest: TableSummary | None, path: Path) -> None:
 
 
 def read_summary(path: Path) -> TableSummary | None:
-    """What write() wrote; None also where the file is absent."""
+    """What write_summary() wrote; None also where the file is absent."""
     return io.read_record(path, parse_summary) if path.exists() else None
 
 
@@ -357,4 +323,4 @@ def parse_summary(content: dict[str, Any] | None) -> TableSummary | None:
     columns = {
         name: ColumnSummary(**{**c, "quantiles": tuple(c["quantiles"])}) for name, c in content["columns"].items()
     }
-    return TableSummary(content["rows"], content["until"], columns, content["notes"])
+    return TableSummary(**{**content, "columns": columns})

@@ -10,7 +10,7 @@ from pydantic import Field, StrictBool, StrictStr, ValidationError, field_valida
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.settings import project_params
-from windvane.tasks.settings.project_params import SettingsSection
+from windvane.tasks.settings.data_section import SettingsSection
 from windvane.tasks.validate.table_profile import ColumnType
 
 SCHEMA_FILE = "schema.yaml"
@@ -26,7 +26,7 @@ class RowLimits(SettingsSection):
 
 
 class ColumnLimits(SettingsSection):
-    """What holds for every column that does not say otherwise."""
+    """What holds for every column that sets nothing else."""
 
     outside: float = Field(0.01, ge=0, le=1)
     new_values: float = Field(0.2, ge=0, le=1)
@@ -94,7 +94,7 @@ def load_schema(path: Path | str = SCHEMA_FILE) -> TableSchema | None:
 
 
 def parse_schema(content: Any, path: Path | str = SCHEMA_FILE) -> TableSchema:
-    """A contract from already read content; see load()."""
+    """A contract from already read content; see load_schema()."""
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no contract. Delete it, and the next lap proposes one")
     try:

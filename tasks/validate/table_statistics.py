@@ -1,31 +1,30 @@
 """Statistics of a whole table in a few streaming scans with polars: counts per column, samples, and rows that repeat
-exactly or nearly. The checks say what is too much.
+exactly or nearly. The checks decide what is too much.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from windvane.tasks import io
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
+from polars import selectors
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
+from windvane.tasks.ingest import table_io
 
 ValueShape = Literal["number", "boolean", "date", "words"]
-# Up to here different values are counted exactly. Beyond, only where a sample shows at most FEW of them; HyperLogLog
+# Up to here different values are counted exactly. Beyond, only where a sample shows at most FEW_DISTINCT_VALUES of them; HyperLogLog
 # estimates the others within ten percent or so: memory stays bounded, and nothing hangs on the digits of such a count.
 EXACT_COUNT_ROWS = 1_000_000
 FEW_DISTINCT_VALUES = 10_000
 # The words of a text are counted in so many different values.
 _MAX_COUNTED_TEXTS = 10_000
-# A check looks at so many rows, evenly spaced, wherever the whole table is not needed.
+# A check reads so many rows, evenly spaced, wherever the whole table is not needed.
 CHECK_SAMPLE_ROWS = 50_000
 # Whether values are few shows in more of them.
 DISTINCT_SAMPLE_ROWS = 2 * CHECK_SAMPLE_ROWS
@@ -66,8 +65,6 @@ class ScanFacts:
 
 def scan_frame(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
     """Any frame with canonical types as a scan, NaN as missing."""
-    import polars as pl
-
     if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
         frame = pl.from_pandas(frame)
     scan = frame.lazy()
@@ -75,32 +72,29 @@ def scan_frame(frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame) -> pl.LazyFram
     return scan.with_columns(pl.col(floats).fill_nan(None)) if floats else scan
 
 
-def count_columns(scan: pl.LazyFrame, look: ScanFacts | None = None) -> tuple[int, tuple[ColumnCounts, ...]]:
-    """Rows of the scan, and the counts of every column but tables.ROW, by name. Memory does not grow with the rows.
+def count_columns(scan: pl.LazyFrame, facts: ScanFacts | None = None) -> tuple[int, tuple[ColumnCounts, ...]]:
+    """Rows of the scan, and the counts of every column but the row key, by name. Memory does not grow with the rows.
 
-    `look`: what need not be looked up again.
+    `facts`: what need not be looked up again.
     """
-    import polars as pl
-
-    schema = {name: kind for name, kind in scan.collect_schema().items() if name != io.ROW_KEY}
-    rows = look.rows if look else int(scan.select(pl.len()).collect(engine="streaming").item())
-    file = look.file if look else None
-    ends = io.read_column_ends(file) if file else _find_ends(scan, schema)
+    schema = {name: kind for name, kind in scan.collect_schema().items() if name != table_io.ROW_KEY}
+    rows = facts.rows if facts else scan.select(pl.len()).collect(engine="streaming").item()
+    file = facts.file if facts else None
+    ends = table_io.read_column_ends(file) if file else _find_ends(scan, schema)
     listed: dict[str, frozenset[str]] = {}
     if rows <= EXACT_COUNT_ROWS:
         distinct = _compute_values(scan, {name: pl.col(name).drop_nulls().n_unique() for name in schema})
     else:
-        sample = look.sample if look else sample_evenly(scan, rows, DISTINCT_SAMPLE_ROWS)
+        sample = facts.sample if facts else sample_evenly(scan, rows, DISTINCT_SAMPLE_ROWS)
         distinct, listed = _distinct(scan, schema, ends, rows, sample, file)
-    found = [
-        replace(_counts(scan, name, kind, rows, ends[name], distinct[name]), values=listed.get(name))
-        for name, kind in schema.items()
-    ]
-    return rows, tuple(sorted(found, key=lambda c: c.name))
+    return rows, tuple(
+        replace(_counts(scan, name, schema[name], rows, ends[name], distinct[name]), values=listed.get(name))
+        for name in sorted(schema)
+    )
 
 
 def describe_distinct(distinct: int, rows: int) -> str:
-    """How many different values counts() found in `rows` rows, in words: an estimate says that it is one."""
+    """How many different values count_columns() found in `rows` rows, in words: an estimate is named as one."""
     if rows <= EXACT_COUNT_ROWS or distinct <= FEW_DISTINCT_VALUES:
         return f"{distinct:,}"
     return f"about {float(f'{distinct:.2g}'):,.0f}"
@@ -108,8 +102,6 @@ def describe_distinct(distinct: int, rows: int) -> str:
 
 def get_value_shape(kind: Any) -> ValueShape:
     """What a canonical polars type holds."""
-    import polars as pl
-
     if kind == pl.Boolean:
         return "boolean"
     if kind.is_numeric():
@@ -119,34 +111,32 @@ def get_value_shape(kind: Any) -> ValueShape:
 
 def _compute_values(scan: pl.LazyFrame, wanted: dict[Any, Any]) -> dict[Any, Any]:
     """The value of each expression. Names are the user's: positions cannot clash."""
-    looks = [expression.alias(str(i)) for i, expression in enumerate(wanted.values())]
-    return dict(zip(wanted, scan.select(looks).collect(engine="streaming").row(0), strict=True)) if looks else {}
+    expressions = [expression.alias(str(i)) for i, expression in enumerate(wanted.values())]
+    return (
+        dict(zip(wanted, scan.select(expressions).collect(engine="streaming").row(0), strict=True))
+        if expressions
+        else {}
+    )
 
 
-def _find_ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, io.ColumnEnds]:
-    import polars as pl
-
+def _find_ends(scan: pl.LazyFrame, schema: dict[str, Any]) -> dict[str, table_io.ColumnEnds]:
     wanted = {(name, "missing"): pl.col(name).null_count() for name in schema}
     for name, kind in schema.items():
         if kind != pl.Null and get_value_shape(kind) != "words":
             wanted |= {(name, "low"): pl.col(name).min(), (name, "high"): pl.col(name).max()}
     got = _compute_values(scan, wanted)
-    return {
-        name: io.ColumnEnds(got[name, "missing"], got.get((name, "low")), got.get((name, "high"))) for name in schema
-    }
+    return {n: table_io.ColumnEnds(got[n, "missing"], got.get((n, "low")), got.get((n, "high"))) for n in schema}
 
 
 def _distinct(
     scan: pl.LazyFrame,
     schema: dict[str, Any],
-    ends: dict[str, io.ColumnEnds],
+    ends: dict[str, table_io.ColumnEnds],
     rows: int,
     sample: pl.DataFrame,
     file: Path | None,
 ) -> tuple[dict[str, int], dict[str, frozenset[str]]]:
-    """Different values of each column of many rows, an estimate where the sample has more than FEW; few words by name."""
-    import polars as pl
-
+    """Different values of each column of many rows, an estimate where the sample has many; few words by name."""
     found, many, few = {}, [], []
     for name, kind in schema.items():
         e = ends[name]
@@ -162,7 +152,7 @@ def _distinct(
         else:
             few.append(name)
     words = tuple(name for name in few if get_value_shape(schema[name]) == "words")
-    listed = io.read_distinct_words(file, words) if file else {}
+    listed = table_io.read_distinct_words(file, words) if file else {}
     few = [name for name in few if name not in listed]
     # One scan a column, side by side: a scan of one column keeps one core busy.
     scans = [scan.select(pl.col(name).drop_nulls()).group_by(name).agg() for name in few]
@@ -176,7 +166,9 @@ def _distinct(
     return found, {name: values for name, values in listed.items() if len(values) <= FEW_DISTINCT_VALUES}
 
 
-def _counts(scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: io.ColumnEnds, distinct: int) -> ColumnCounts:
+def _counts(
+    scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: table_io.ColumnEnds, distinct: int
+) -> ColumnCounts:
     low, high, infinite = ends.low, ends.high, 0
     if kind.is_float() and low is not None and (math.isinf(low) or math.isinf(high)):
         infinite, low, high = _finite(scan, name)
@@ -186,19 +178,14 @@ def _counts(scan: pl.LazyFrame, name: str, kind: Any, rows: int, ends: io.Column
 
 def _finite(scan: pl.LazyFrame, name: str) -> tuple[int, Any, Any]:
     """How many infinite values there are, and the ends of the others."""
-    import polars as pl
-
-    values = pl.col(name).filter(pl.col(name).is_finite())
-    got = _compute_values(
-        scan, {"infinite": pl.col(name).is_infinite().sum(), "low": values.min(), "high": values.max()}
-    )
-    return got["infinite"], got["low"], got["high"]
+    column = pl.col(name)
+    values = column.filter(column.is_finite())
+    expressions = (column.is_infinite().sum().alias("infinite"), values.min().alias("low"), values.max().alias("high"))
+    return scan.select(expressions).collect(engine="streaming").row(0)
 
 
 def _words(scan: pl.LazyFrame, name: str, rows: int) -> float:
     """Each value counts once: a text that comes back is still one text."""
-    import polars as pl
-
     some = scan.select(pl.col(name).drop_nulls())
     if rows > EXACT_COUNT_ROWS:
         some = some.head(DISTINCT_SAMPLE_ROWS)
@@ -208,8 +195,6 @@ def _words(scan: pl.LazyFrame, name: str, rows: int) -> float:
 
 def sample_evenly(scan: pl.LazyFrame, rows: int, most: int = CHECK_SAMPLE_ROWS) -> pl.DataFrame:
     """At most `most` rows, evenly spaced over the scan's `rows`, in their order."""
-    import polars as pl
-
     if rows <= most:
         return scan.collect(engine="streaming")
     step = -(-rows // most)
@@ -221,9 +206,7 @@ def sample_evenly(scan: pl.LazyFrame, rows: int, most: int = CHECK_SAMPLE_ROWS) 
 def sample_evenly_and_where(
     scan: pl.LazyFrame, rows: int, most: int, also: pl.Expr | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What spread() gives, and the rows of which `also` holds (None: all), in one reading."""
-    import polars as pl
-
+    """What sample_evenly() gives, and the rows of which `also` holds (None: all), in one reading."""
     if also is None:
         every = scan.collect(engine="streaming")
         return sample_evenly(every.lazy(), rows, most), every
@@ -234,13 +217,13 @@ def sample_evenly_and_where(
 
 
 # Up to so many rows all are compared. Of more, those whose value in one column falls into one bucket: rows that are
-# alike stand in the same one.
+# alike are in the same one.
 MAX_COMPARED_ROWS = 100_000
 # How many values a column has shows in so many stretches of so many rows.
 _SAMPLED_STRETCHES, _STRETCH_ROWS = 4, 2_500
 # Two measured values agree by chance in fewer digits.
 _COMPARED_DIGITS = 4
-# Rows that say little agree by chance. What is compared must say so much that less than this share of rows would find
+# Uninformative rows agree by chance. What is compared must be rare enough that less than this share of rows would find
 # a twin if the columns had nothing to do with each other.
 _MAX_CHANCE_SHARE = 1e-4
 
@@ -257,11 +240,9 @@ class DuplicateRows:
 
 
 def choose_comparable_rows(scan: pl.LazyFrame, names: list[str], rows: int) -> pl.Expr | None:
-    """Which of the scan's `rows` rows stand in the part that speaks for all; None: all do. By the one of the named columns
-    that has the most values in a few stretches of rows: what is alike stands in the same part.
+    """Which of the scan's `rows` rows are in the part that speaks for all; None: all do. By the one of the named columns
+    that has the most values in a few stretches of rows: what is alike is in the same part.
     """
-    import polars as pl
-
     if rows <= MAX_COMPARED_ROWS or not names:
         return None
     stretches = [scan.slice(rows * i // _SAMPLED_STRETCHES, _STRETCH_ROWS) for i in range(_SAMPLED_STRETCHES)]
@@ -271,25 +252,24 @@ def choose_comparable_rows(scan: pl.LazyFrame, names: list[str], rows: int) -> p
 
 
 def count_duplicate_rows(some: pl.DataFrame, rows: int, id: str | None) -> DuplicateRows:
-    """Compares whole rows, all but the id. `some`: of a table of `rows` rows all, or a bucket()."""
-    names = tuple(sorted(name for name in some.columns if name not in (id, io.ROW_KEY)))
+    """Compares whole rows, all but the id. `some`: of a table of `rows` rows all, or what choose_comparable_rows() chose."""
+    names = tuple(sorted(name for name in some.columns if name not in (id, table_io.ROW_KEY)))
     # The key of a row without an id is its content.
-    keyed = id is None and io.ROW_KEY in some.columns
-    exact = len(some) - (some[io.ROW_KEY] if keyed else some.select(names)).n_unique()
+    keyed = id is None and table_io.ROW_KEY in some.columns
+    exact = len(some) - (some[table_io.ROW_KEY] if keyed else some.select(names)).n_unique()
     share, how = measure_near_duplicates(some.select(names))
     return DuplicateRows(round(exact * rows / max(len(some), 1)), share, how)
 
 
 def measure_near_duplicates(frame: pl.DataFrame) -> tuple[float, str]:
     """Share of rows that repeat another one of `frame` but for rounding, blanks and case, or but for one column."""
-    import numpy as np
-
     if len(frame) < 2 or not frame.width:
         return 0.0, ""
-    exact, coarse = _hashes(frame), _hashes(frame.select(_round_values(frame)))
+    exact, coarse = _hashes(frame), _hashes(_round_values(frame))
     first = np.unique(exact.sum(axis=1), return_index=True)[1]  # of rows alike to the letter, one
     coarse = coarse[first]
-    agree = [_agreement(coarse[:, j]) for j in range(frame.width)]
+    counted = [np.unique(column, return_counts=True)[1] / len(coarse) for column in coarse.T]
+    agree = [float((shares**2).sum()) for shares in counted]  # the chance that two rows agree in a column
     whole, by_chance = coarse.sum(axis=1), len(coarse) * np.prod(agree)
     found = _mask_repeated(whole) if by_chance < _MAX_CHANCE_SHARE else np.zeros(len(coarse), dtype=bool)
     most, how = int(found.sum()), "but for rounding, blanks or case"
@@ -303,35 +283,17 @@ def measure_near_duplicates(frame: pl.DataFrame) -> tuple[float, str]:
     return float(found.sum()) / 2 / len(frame), how
 
 
-def _agreement(values: NDArray[np.uint64]) -> float:
-    """The chance that two rows agree in a column."""
-    import numpy as np
-
-    counts = np.unique(values, return_counts=True)[1] / len(values)
-    return float((counts**2).sum())
-
-
 def _mask_repeated(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Rows whose key another row has too."""
-    import numpy as np
-
     order = np.sort(keys)
     return np.isin(keys, order[1:][order[1:] == order[:-1]])
 
 
 def _hashes(frame: pl.DataFrame) -> NDArray[np.uint64]:
     """(n, columns) hashes of cells: their sum over columns is a hash of the row that a column can be taken out of."""
-    import numpy as np
-
     return np.column_stack([frame[name].hash(seed=j).to_numpy() for j, name in enumerate(frame.columns)])
 
 
-def _round_values(frame: pl.DataFrame) -> list[Any]:
-    import polars as pl
-
-    def coarse(name: str, kind: Any) -> Any:
-        if kind == pl.String:
-            return pl.col(name).str.strip_chars().str.replace_all(r"\s+", " ").str.to_lowercase()
-        return pl.col(name).round_sig_figs(_COMPARED_DIGITS) if kind.is_float() else pl.col(name)
-
-    return [coarse(name, kind) for name, kind in frame.schema.items()]
+def _round_values(frame: pl.DataFrame) -> pl.DataFrame:
+    words = selectors.string().str.strip_chars().str.replace_all(r"\s+", " ").str.to_lowercase()
+    return frame.with_columns(words, selectors.float().round_sig_figs(_COMPARED_DIGITS))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import polars as pl
 
 from windvane.tasks import io
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import table_io
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.reports import data_report
 from windvane.tasks.settings import project_params
@@ -16,10 +19,6 @@ from windvane.tasks.validate import findings, table_profile, table_schema, table
 from windvane.tasks.validate.checks import column_checks, drift_checks, duplicate_checks, schema_checks, target_checks
 from windvane.tasks.validate.findings import CheckFamily, CheckInput, TableFinding
 from windvane.tasks.validate.table_profile import ColumnProfile, TableProfile, TableSummary
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
 
 CHECK_FAMILIES = (
     CheckFamily(target_checks.TARGET_CHECKS, target_checks.find_target_faults),
@@ -38,7 +37,7 @@ MIN_NEW_ROWS = 500
 
 @dataclass(frozen=True)
 class ValidatedTable:
-    """A table that was looked at: what it is, what was found (worst first), and its evenly spaced rows."""
+    """A table that was checked: what it is, what was found (worst first), and its evenly spaced rows."""
 
     profile: TableProfile
     digest: TableSummary
@@ -49,18 +48,12 @@ class ValidatedTable:
 def run_validation(root: Path, chosen: project_params.Settings) -> None:
     """Check table.parquet below `root` against schema.yaml and accepted.json; write what was seen.
 
-    Raises one InputError that lists all that stops, and keeps the page of such a table at STOPPED.
+    Raises one InputError that lists all that stops, and keeps the page of such a table at STOPPED_PAGE_FILE.
     """
-
-    accepted, table = (
-        table_profile.read_summary(root / table_profile.ACCEPTED_SUMMARY_FILE),
-        root / table_profile.TABLE_FILE,
-    )
+    accepted, table = table_profile.read_summary(root / io.ACCEPTED_SUMMARY_FILE), root / table_profile.TABLE_FILE
+    agreed = table_schema.load_schema(root / table_schema.SCHEMA_FILE)
     # Ingest writes no NaN: nothing need be made missing, and the file states what it holds.
-    e = _collect_check_input(
-        io.scan_parquet(table), chosen, table_schema.load_schema(root / table_schema.SCHEMA_FILE), accepted, table
-    )
-    seen = _run_checks(e)
+    seen = _run_checks(_collect_check_input(table_io.scan_parquet(table), chosen, agreed, accepted, table))
     page = data_report.DataReport(chosen, seen.digest, accepted, seen.findings, seen.sample)
     try:
         findings.raise_for_stops(seen.findings, chosen.data.source)
@@ -80,7 +73,7 @@ def check_table(
     agreed: table_schema.TableSchema | None = None,
     accepted: TableSummary | None = None,
 ) -> ValidatedTable:
-    """look(), but what stops is raised as one InputError."""
+    """inspect_table(), but what stops is raised as one InputError."""
     seen = inspect_table(frame, chosen, agreed, accepted)
     findings.raise_for_stops(seen.findings, chosen.data.source)
     return seen
@@ -94,7 +87,7 @@ def inspect_table(
 ) -> ValidatedTable:
     """All findings on a table with canonical types, given the contract and the digest of the last accepted table.
 
-    A few streaming scans: memory does not grow with the rows. Raises InputError only where nothing can be looked at.
+    A few streaming scans: memory does not grow with the rows. Raises InputError only where nothing can be checked.
     """
     return _run_checks(_collect_check_input(table_statistics.scan_frame(frame), chosen, agreed, accepted))
 
@@ -104,20 +97,16 @@ def _run_checks(e: CheckInput) -> ValidatedTable:
     found = [finding for family in CHECK_FAMILIES for finding in family.find(e)]
     silent = {finding.column for finding in found if finding.check == "silent"}
     found = [finding for finding in found if finding.check != "constant" or finding.column not in silent]
-    told = {finding.check for finding in found}
-    fine = [
-        TableFinding(name, "pass", None, None, None, what)
-        for family in CHECK_FAMILIES
-        if family.needs is None or getattr(e, family.needs) is not None
-        for name, what in family.checks.items()
-        if name not in told
-    ]
-    kept = findings.accept_findings([*found, *fine], e.contract.accept if e.contract else ())
+    reported = {finding.check for finding in found}
+    for family in CHECK_FAMILIES:
+        if family.needs is None or getattr(e, family.needs) is not None:
+            found += findings.list_passes(family.checks, reported)
+    kept = findings.accept_findings(found, e.contract.accept if e.contract else ())
     return ValidatedTable(e.profile, e.now, kept, e.sample)
 
 
 def select_features(columns: dict[str, ColumnProfile], chosen: project_params.Settings) -> tuple[str, ...]:
-    """Columns that a model may see: all but target, id, ignored ones, and the group where sides are parted by it."""
+    """Columns that a model may see: all but target, id, ignored ones, and the group where splits are parted by it."""
     problem = chosen.problem
     hidden = {problem.target, problem.id, *problem.ignore}
     if chosen.split.strategy == "group":
@@ -132,11 +121,9 @@ def _collect_check_input(
     accepted: TableSummary | None,
     file: Path | None = None,
 ) -> CheckInput:
-    """All that the checks look at. `file`: where `whole` lies, if a stage wrote it."""
-    import polars as pl
-
+    """All that the checks read. `file`: where `whole` lies, if a stage wrote it."""
     problem, source = chosen.problem, chosen.data.source
-    present = tuple(name for name in whole.collect_schema() if name != io.ROW_KEY)
+    present = tuple(name for name in whole.collect_schema() if name != table_io.ROW_KEY)
     # Ignored columns that no frame can hold were left out by ingest.
     wanted = tuple((key, name) for key, name in table_profile.list_named_columns(problem) if key != "problem.ignore")
     table_profile.require_columns(wanted, present, source)
@@ -149,32 +136,26 @@ def _collect_check_input(
             "column, or add the labels"
         )
     labelled = whole.filter(target.is_not_null()) if without else whole
-    # Read once: what tells few values from many holds the sample that all other checks look at, and what tells copies.
+    # Read once: what separates few values from many holds the sample of all other checks, and what shows copies.
     bucket = table_statistics.choose_comparable_rows(whole, [name for name in present if name != problem.id], rows)
-    many, alike = table_statistics.sample_evenly_and_where(
-        whole,
-        rows,
-        table_statistics.DISTINCT_SAMPLE_ROWS
-        if rows > table_statistics.EXACT_COUNT_ROWS
-        else table_statistics.CHECK_SAMPLE_ROWS,
-        bucket,
-    )
+    large = rows > table_statistics.EXACT_COUNT_ROWS
+    most = table_statistics.DISTINCT_SAMPLE_ROWS if large else table_statistics.CHECK_SAMPLE_ROWS
+    many, alike = table_statistics.sample_evenly_and_where(whole, rows, most, bucket)
     known = table_statistics.ScanFacts(rows - without, many.filter(target.is_not_null()), None if without else file)
     with ThreadPoolExecutor(1) as beside:
         compared = beside.submit(
             table_statistics.count_duplicate_rows, alike.filter(target.is_not_null()), known.rows, problem.id
         )
-        taught, counts = table_statistics.count_columns(labelled, known)
+        labelled_rows, counts = table_statistics.count_columns(labelled, known)
         twins = compared.result()
-    found = table_profile.profile_counts(taught, counts, table_profile.choose_key_columns(problem, present))
+    found = table_profile.profile_counts(labelled_rows, counts, table_profile.choose_key_columns(problem, present))
     seen = select_features({c.name: c for c in found.columns}, chosen)
     sampled = table_statistics.sample_evenly(many.lazy(), len(many))
     sample = sampled.filter(target.is_not_null())
     watched = tuple(c.name for c in found.columns if c.name not in problem.ignore and c.name != problem.id)
     named = {c.name: c for c in counts}
-    now = table_profile.summarize_table(
-        found, sample, problem.time, watched, {duplicate_checks.NEAR_DUPLICATES_NOTE: twins.near}
-    )
+    notes = {duplicate_checks.NEAR_DUPLICATES_NOTE: twins.near}
+    now = table_profile.summarize_table(found, sample, problem.time, watched, notes)
     new = table_profile.summarize_newer_rows(accepted, now, sample, problem.time, MIN_NEW_ROWS) if accepted else now
     return CheckInput(
         chosen, whole, labelled, rows, found, named, sample, sampled, seen, twins, agreed, accepted, now, new

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import Folder
 from tests.hostile.case import Case, csv, houses
 from tests.hostile.test_corpus import CASES, helps
 from tests.hostile.verdicts import lying, params
+from tests.support.projects import Folder
+
+pytestmark = pytest.mark.long
 
 # One of each way to fail: bytes, values, names, time, places, leakage. Each costs the imports of a whole lap.
 CHOSEN = (

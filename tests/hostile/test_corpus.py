@@ -32,6 +32,8 @@ from windvane.tasks.settings import project_params
 from windvane.tasks.split import data_split
 from windvane.tasks.validate import table_validation
 
+pytestmark = pytest.mark.long
+
 THEMES = (
     corpus_encoding,
     corpus_formats,
@@ -49,7 +51,7 @@ CASES = {case.name: case for theme in THEMES for case in theme.CASES}
 
 # Each message ends in something to do.
 REMEDY = re.compile(
-    r"\b(Add|Copy|Delete|Did you mean|Download|Export|Fill|Fetch|Fix|Flatten|Give|Join|join|Lower|Mend|Name|Open|Put|put|Raise|"
+    r"\b(Add|Copy|Delete|Did you mean|Download|Export|Fill|Fetch|Fix|Flatten|Give|Join|join|Lower|Name|Open|Put|put|Raise|"
     r"Remove|Rename|Save|Set|set|Split|Unpack|Write)\b"
 )
 # What only programmers understand.

@@ -18,6 +18,8 @@ from tests.hostile.corpus_parquet import parquet
 from tests.hostile.test_corpus import helps
 from tests.hostile.verdicts import Judged, judged, lying, params
 
+pytestmark = pytest.mark.long
+
 NOBODY = 65534
 FILES: dict[str, Callable[[Path], object]] = {
     "t.csv": lambda path: path.write_bytes(csv(houses(20_000))),

@@ -9,6 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from tests.hostile.case import Case, csv, houses
 from tests.hostile.corpus_json import objects
 from tests.hostile.corpus_parquet import parquet
 from tests.hostile.verdicts import judged, params
+
+pytestmark = pytest.mark.long
 
 MORE = int(os.environ.get("WINDVANE_FUZZ", "0"))
 fuzz = settings(

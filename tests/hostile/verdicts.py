@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.hostile.case import Case, Verdict
-from windvane.tasks import io
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import ingestion
+from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.reports import data_report
 from windvane.tasks.settings import project_params, yaml_files
 from windvane.tasks.split import data_split
@@ -76,7 +75,7 @@ def judged(root: Path, content: Mapping[str, Any]) -> Judged:
     except InputError as stop:
         return Judged("stop", (str(stop),), None)
     warnings = tuple(f.message for f in findings.read_findings(root / findings.FINDINGS_FILE) if f.level == "warn")
-    return Judged("warn" if warnings else "pass", warnings, io.read_parquet(root / table_profile.TABLE_FILE))
+    return Judged("warn" if warnings else "pass", warnings, table_io.read_parquet(root / table_profile.TABLE_FILE))
 
 
 def shown(table: pd.DataFrame, name: str, count: int) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The first ledger: leases, laps, openings of the test side, versions, judgements, promotions."""
+"""The first ledger: leases, laps, openings of the test split, versions, judgements, promotions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows that were looked at, what was decided about them, and what people were told."""
+"""Windows that were checked, what was decided about them, and which notices people got."""
 
 from __future__ import annotations
 

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier, StratifiedGroupKFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.tree import DecisionTreeClassifier
 
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
@@ -23,19 +32,14 @@ from windvane.tasks.models.problem_types.definitions import (
     Metric,
     Predictions,
     ProblemType,
+    build_with,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    # (weight of a class's rows, of the others, by rising probability with ties added up) -> score
-    Ranking = Callable[[NDArray[Any], NDArray[Any]], float]
-    import pandas as pd
-    from numpy.typing import NDArray
-
+# (weight of a class's rows, of the others, by rising probability with ties added up) -> score
+Ranking = Callable[[NDArray[Any], NDArray[Any]], float]
 # A probability below this counts as this: one impossible row costs 34.5, not infinity.
 MIN_PROBABILITY = 1e-15
-# What people call the class they look for; of two classes of other names it is the later one in sorted order,
+# The usual names of the class to be found; of two classes of other names it is the later one in sorted order,
 # as in scikit-learn. It must not depend on the rows: a resampled half could otherwise swap precision's meaning.
 _POSITIVE_NAMES = {"1", "true", "yes", "y", "t", "positive", "pos"}
 
@@ -60,9 +64,8 @@ def find_positive_class(classes: NDArray[Any]) -> int:
 
 def accuracy(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
     """Share of rows whose class is predicted."""
-    return float(
-        np.average(encode_labels(truth, predictions) == encode_predicted_classes(predictions), weights=weights)
-    )
+    right = encode_labels(truth, predictions) == encode_labels(predictions.value, predictions)
+    return float(np.average(right, weights=weights))
 
 
 def precision(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
@@ -84,7 +87,7 @@ def f1(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | No
 
 
 def log_loss(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
-    """Mean negative logarithm of the probability given to the true class, in nats, clipped at CLIP."""
+    """Mean negative logarithm of the probability given to the true class, in nats, clipped at MIN_PROBABILITY."""
     return float(np.average(compute_class_loss(truth, predictions, "log_loss"), weights=weights))
 
 
@@ -110,35 +113,15 @@ def average_precision(truth: NDArray[Any], predictions: Predictions, weights: ND
 
 def compute_class_loss(truth: NDArray[Any], predictions: Predictions, headline: str) -> NDArray[Any]:
     """Log loss per row (n,), whatever the headline: the additive one among them. A class never seen in training costs
-    as much as an impossible one, -log(CLIP)."""
-    codes, proba = encode_labels(truth, predictions), get_probabilities(predictions)
+    as much as an impossible one, -log(MIN_PROBABILITY)."""
+    codes, proba = encode_labels(truth, predictions), np.asarray(predictions.proba)
     given = np.where(codes >= 0, proba[np.arange(len(codes)), codes], 0.0)
     return np.asarray(-np.log(np.clip(given, MIN_PROBABILITY, 1.0)))
 
 
-def name_class_loss(headline: str) -> str:
-    """What loss() returns, in words."""
-    return "log loss"
-
-
-def get_classes(predictions: Predictions) -> NDArray[Any]:
-    """The classes (k,) of predictions that have some."""
-    return np.asarray(predictions.classes)
-
-
-def get_probabilities(predictions: Predictions) -> NDArray[Any]:
-    """Their probabilities (n, k)."""
-    return np.asarray(predictions.proba)
-
-
-def encode_predicted_classes(predictions: Predictions) -> NDArray[Any]:
-    """The called classes as positions (n,)."""
-    return encode_labels(predictions.value, predictions)
-
-
 def encode_labels(labels: NDArray[Any], predictions: Predictions) -> NDArray[Any]:
     """Labels as positions in the sorted classes; -1 for a class that training had not."""
-    classes, values = get_classes(predictions), convert_to_target_classes(labels)
+    classes, values = np.asarray(predictions.classes), convert_to_target_classes(labels)
     if classes.dtype.kind != values.dtype.kind:
         classes, values = classes.astype(str), values.astype(str)
     order = np.argsort(classes, kind="stable")
@@ -150,23 +133,20 @@ def _count_confusion(
     truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Per class: rows called right, rows called so, rows that are so."""
-    codes, said, k = (
-        encode_labels(truth, predictions),
-        encode_predicted_classes(predictions),
-        get_probabilities(predictions).shape[1],
-    )
+    codes, predicted = (encode_labels(labels, predictions) for labels in (truth, predictions.value))
+    k = np.asarray(predictions.proba).shape[1]
     rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
-    right, known = codes == said, codes >= 0
+    right, known = codes == predicted, codes >= 0
     return (
         np.bincount(codes[right], rows[right], k),
-        np.bincount(said, rows, k),
+        np.bincount(predicted, rows, k),
         np.bincount(codes[known], rows[known], k),
     )
 
 
 def _mean_ratio(over: NDArray[Any], under: NDArray[Any], predictions: Predictions) -> float:
     ratios = np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
-    return float(ratios[find_positive_class(get_classes(predictions))] if len(ratios) == 2 else ratios.mean())
+    return float(ratios[find_positive_class(np.asarray(predictions.classes))] if len(ratios) == 2 else ratios.mean())
 
 
 def _score_rankings(
@@ -174,10 +154,10 @@ def _score_rankings(
 ) -> list[tuple[float, float]]:
     """(score, rows of the class) of the positive class, or of each class against the rest; `score` is given the weight
     of its rows and of the others by rising probability, ties added up."""
-    codes, proba = encode_labels(truth, predictions), get_probabilities(predictions)
+    codes, proba = encode_labels(truth, predictions), np.asarray(predictions.proba)
     rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
     k, found = proba.shape[1], []
-    for c in [find_positive_class(get_classes(predictions))] if k == 2 else range(k):
+    for c in [find_positive_class(np.asarray(predictions.classes))] if k == 2 else range(k):
         order = np.argsort(proba[:, c], kind="stable")
         there = ((codes == c) * rows)[order]
         ends = np.append(np.flatnonzero(np.diff(proba[order, c])), len(order) - 1)
@@ -210,10 +190,8 @@ def split_threshold_folds(
 ) -> list[tuple[NDArray[Any], NDArray[Any]]] | None:
     """Row positions (fit, held out) over the training rows: shares of classes kept, groups whole.
 
-    None where a class, or the rows of a class, are too few to stand on both sides.
+    None where a class, or the rows of a class, are too few to be in both splits.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     classes, counts = np.unique(truth, return_counts=True)
     if len(classes) < 2 or counts.min() < THRESHOLD_FOLDS:
         return None
@@ -247,29 +225,18 @@ def tune_threshold(
     pipeline: Any, held: NDArray[Any], truth: NDArray[Any], metric: str | None, counts: NDArray[Any]
 ) -> Any:
     """The fitted pipeline, calling by the threshold best for `metric` on probabilities (n, k) of rows that fits had not
-    seen, counting so much each (n,); as it is without a metric or with more than two classes."""
-
-    classes = pipeline.classes_
+    seen, counting so much each (n,); as it is without a metric or with more than two classes. Its probabilities stay."""
+    (*before, (name, model)), classes = pipeline.steps, pipeline.classes_
     if metric is None or len(classes) != 2:
         return pipeline
     at = find_positive_class(classes)
-    return fix_threshold(pipeline, find_best_threshold(truth == classes[at], held[:, at], metric, counts), at)
-
-
-def fix_threshold(pipeline: Any, threshold: float, positive: int) -> Any:
-    """The fitted pipeline, calling the class at `positive` from `threshold` on; its probabilities are as before."""
-    from sklearn.frozen import FrozenEstimator
-    from sklearn.model_selection import FixedThresholdClassifier
-    from sklearn.pipeline import Pipeline
-
-    (*before, (name, model)), classes = pipeline.steps, pipeline.classes_
     called = FixedThresholdClassifier(
         FrozenEstimator(model),
-        threshold=threshold,
-        pos_label=classes[positive].item(),
+        threshold=find_best_threshold(truth == classes[at], held[:, at], metric, counts),
+        pos_label=classes[at].item(),
         response_method="predict_proba",
     )
-    # A frozen estimator learns nothing here: two rows only tell the classes.
+    # A frozen estimator learns nothing here: two rows only set the classes.
     return Pipeline([*before, (name, called.fit(np.zeros((2, 1)), classes))])
 
 
@@ -289,9 +256,10 @@ def predict_from_probabilities(
     return np.asarray(classes[np.where(proba[:, positive] >= threshold, positive, 1 - positive)])
 
 
+_DUMMY_SPACE: dict[str, Hyperparameter] = {"strategy": ChoiceSet(("prior",), "prior")}
 _CLASS_FOREST_SPACE: dict[str, Hyperparameter] = {
     **FOREST_SPACE,
-    # A leaf of one row says 0 or 1, which log loss punishes hard when wrong.
+    # A leaf of one row gives 0 or 1: log loss punishes it hard when wrong.
     "min_samples_leaf": IntRange(1, 100, 3, log=True),
     "max_features": FloatRange(0.05, 1.0, 0.3),
 }
@@ -307,20 +275,7 @@ def predict_classes(model: Any, X: Any) -> Predictions:
     return Predictions(predict_from_probabilities(proba, classes, at, threshold), proba, classes)
 
 
-def never_suggest_log_target(truth: NDArray[Any]) -> bool:
-    """A class has no logarithm."""
-    return False
-
-
-def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.dummy import DummyClassifier
-
-    return DummyClassifier(strategy=params["strategy"], random_state=seed)
-
-
 def _logistic(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
     # L-BFGS needs a smooth penalty; SAGA takes L1, but one of its iterations reads every row.
     smooth = params["l1_ratio"] == 0
     return LogisticRegression(
@@ -333,65 +288,11 @@ def _logistic(params: Mapping[str, Any], seed: int, cores: int) -> Any:
     )
 
 
-def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.tree import DecisionTreeClassifier
-
-    return DecisionTreeClassifier(random_state=seed, **_select_parameters(TREE_SPACE, params))
-
-
-def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(random_state=seed, n_jobs=cores, **_select_parameters(_CLASS_FOREST_SPACE, params))
-
-
-def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    return HistGradientBoostingClassifier(
-        random_state=seed, early_stopping=True, **_select_parameters(BOOSTING_SPACE, params)
-    )
-
-
-def _select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: params[name] for name in space}
-
-
-def _plot_confusion(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    codes, said, classes = (
-        encode_labels(truth, predictions),
-        encode_predicted_classes(predictions),
-        get_classes(predictions),
-    )
-    k, known = len(classes), codes >= 0
-    table = np.bincount(codes[known] * k + said[known], minlength=k * k).reshape(k, k)
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if k <= 12:
-        for i, j in np.ndindex(k, k):
-            ink = "white" if shares[i, j] > 0.5 else "black"
-            axes.text(j, i, str(table[i, j]), ha="center", va="center", color=ink)
-    names = [str(c) for c in classes]
-    axes.set_xticks(range(k), names, rotation=45, ha="right")
-    axes.set_yticks(range(k), names)
-    axes.set(xlabel="predicted", ylabel="true", title="Confusion (shade: share of the true class)")
-
-
-def _plot_calibration(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    codes, proba, classes = encode_labels(truth, predictions), get_probabilities(predictions), get_classes(predictions)
-    for c in [find_positive_class(classes)] if len(classes) == 2 else range(min(len(classes), 6)):
-        # Bins of equal counts: with a rare class, bins of equal width are mostly empty.
-        groups = np.array_split(np.argsort(proba[:, c], kind="stable"), min(10, max(1, len(codes) // 10)))
-        said = [float(proba[g, c].mean()) for g in groups]
-        came = [float((codes[g] == c).mean()) for g in groups]
-        axes.plot(said, came, marker="o", markersize=4, label=str(classes[c]))
-    axes.plot([0, 1], [0, 1], color="black", linewidth=1)
-    axes.legend()
-    axes.set(xlabel="predicted probability", ylabel="share that came true", title="Calibration")
-
-
+_build_tree = build_with(DecisionTreeClassifier, TREE_SPACE)
+_build_forest = build_with(RandomForestClassifier, _CLASS_FOREST_SPACE, threads=True)
+_build_boosting = build_with(HistGradientBoostingClassifier, BOOSTING_SPACE, early_stopping=True)
 _CANDIDATES = (
-    CandidateModel("dummy", {"strategy": ChoiceSet(("prior",), "prior")}, False, None, _dummy),
+    CandidateModel("dummy", _DUMMY_SPACE, False, None, build_with(DummyClassifier, _DUMMY_SPACE)),
     CandidateModel(
         "linear",
         # l1_ratio 0 is L2, 1 is L1, between them lies the elastic net; C is the inverse of the penalty's strength.
@@ -406,9 +307,9 @@ _CANDIDATES = (
         "C",
         _logistic,
     ),
-    CandidateModel("tree", TREE_SPACE, False, "max_depth", _tree),
-    CandidateModel("forest", _CLASS_FOREST_SPACE, False, "max_depth", _forest),
-    CandidateModel("boosting", BOOSTING_SPACE, False, "max_leaf_nodes", _boosting),
+    CandidateModel("tree", TREE_SPACE, False, "max_depth", _build_tree),
+    CandidateModel("forest", _CLASS_FOREST_SPACE, False, "max_depth", _build_forest),
+    CandidateModel("boosting", BOOSTING_SPACE, False, "max_leaf_nodes", _build_boosting),
 )
 
 PROBLEM_TYPE = ProblemType(
@@ -430,7 +331,5 @@ PROBLEM_TYPE = ProblemType(
     truth=convert_to_target_classes,
     predict=predict_classes,
     loss=compute_class_loss,
-    loss_name=name_class_loss,
-    log_target=never_suggest_log_target,
-    plots={"confusion": _plot_confusion, "calibration": _plot_calibration},
+    loss_name=lambda _: "log loss",
 )

@@ -9,12 +9,14 @@ import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 HyperparameterValue = bool | int | float | str | None
+# The candidate that every problem type has and every other one must beat.
+BASELINE_CANDIDATE = "dummy"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class FloatRange:
 
 @dataclass(frozen=True)
 class IntRange:
-    """A whole hyperparameter between `low` and `high`, both included; otherwise like Float."""
+    """A whole hyperparameter between `low` and `high`, both included; otherwise like FloatRange."""
 
     low: int
     high: int
@@ -50,11 +52,11 @@ class IntRange:
     tuned: bool = True
 
     def grid(self, points: int) -> tuple[HyperparameterValue, ...]:
-        """See Float.grid; rounded, each value once."""
+        """See FloatRange.grid; rounded, each value once."""
         return tuple(dict.fromkeys(round(v) for v in _space_evenly(self.low, self.high, self.log, points)))
 
     def refuse(self, value: Any) -> str | None:
-        """See Float.refuse."""
+        """See FloatRange.refuse."""
         whole = isinstance(value, int) and not isinstance(value, bool)
         if whole and self.low <= value <= self.high:
             return None
@@ -63,7 +65,7 @@ class IntRange:
 
 @dataclass(frozen=True)
 class ChoiceSet:
-    """A hyperparameter with a few possible values; otherwise like Float."""
+    """A hyperparameter with a few possible values; otherwise like FloatRange."""
 
     options: tuple[HyperparameterValue, ...]
     default: HyperparameterValue
@@ -74,7 +76,7 @@ class ChoiceSet:
         return self.options
 
     def refuse(self, value: Any) -> str | None:
-        """See Float.refuse. `1` is not `true`."""
+        """See FloatRange.refuse. `1` is not `true`."""
         if any(value == o and isinstance(value, bool) == isinstance(o, bool) for o in self.options):
             return None
         return "must be one of " + ", ".join(_format_value(o) for o in self.options)
@@ -118,7 +120,7 @@ class Predictions:
 class Metric:
     """A score over rows: (truth (n,), predictions, weights (n,) or None); a weight counts a row that many times.
 
-    calls: it looks at the class that is called, which a threshold decides, not at probabilities or their ranks.
+    calls: it uses the class that is called, which a threshold decides, not probabilities or their ranks.
     """
 
     name: str
@@ -135,13 +137,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class ProblemType:
-    """A kind of problem: its candidates (simplest first, the baseline is "dummy"), metrics, loss and plots.
+    """A problem type: its candidates (simplest first, the baseline is "dummy"), metrics and loss.
 
     continuous: the target is a number, not a class.
     truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
     loss: (truth, predictions, headline metric's name) -> additive loss per row (n,); loss_name: its name.
-    log_target: truth -> whether its logarithm should be tried too.
-    plots: name -> draw(axes, truth, predictions) on matplotlib axes.
+    log_target: truth -> whether its logarithm should be tried too; a class has none.
     """
 
     name: str
@@ -152,17 +153,31 @@ class ProblemType:
     predict: Callable[[Any, Any], Predictions]
     loss: Callable[[NDArray[Any], Predictions, str], NDArray[Any]]
     loss_name: Callable[[str], str]
-    log_target: Callable[[NDArray[Any]], bool]
-    plots: Mapping[str, Callable[[Any, NDArray[Any], Predictions], None]]
+    log_target: Callable[[NDArray[Any]], bool] = lambda _: False
 
     def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
-        """Every metric of the kind, unweighted."""
+        """Every metric of the problem type, unweighted."""
         return {name: metric.score(truth, predictions, None) for name, metric in self.metrics.items()}
 
 
 def load_problem_type(kind: str) -> ProblemType:
-    """The kind that `problem.kind` names. Imports its file, and only that one."""
+    """The problem type that `problem.kind` names. Imports its file, and only that one."""
     return cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
+
+
+def build_with(
+    estimator: Callable[..., Any], space: Mapping[str, Hyperparameter], *, threads: bool = False, **given: Any
+) -> Callable[[Mapping[str, Any], int, int], Any]:
+    """`CandidateModel.build` of an estimator that knows the hyperparameters of `space` by the same names.
+
+    threads: it takes the number of cores. given: what no configuration changes.
+    """
+
+    def build(params: Mapping[str, Any], seed: int, cores: int) -> Any:
+        fixed = {"random_state": seed, **({"n_jobs": cores} if threads else {}), **given}
+        return estimator(**fixed, **{name: params[name] for name in space})
+
+    return build
 
 
 def _space_evenly(low: float, high: float, log: bool, points: int) -> list[float]:
@@ -209,9 +224,7 @@ BOOSTING_SPACE: dict[str, Hyperparameter] = {
 
 def adapt_to_row_count(model: Any, truth: Any) -> None:
     """No more rows per tree than there are in `truth` (n,), and no early stopping where a class has too few rows to
-    stand on both sides of it."""
-    import numpy as np
-
+    be in both splits of it."""
     params = model.get_params(deep=False)
     if params.get("max_samples") is not None and params["max_samples"] >= len(truth):
         model.set_params(max_samples=None)

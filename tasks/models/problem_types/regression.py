@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.linear_model import ElasticNet
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
@@ -19,16 +26,15 @@ from windvane.tasks.models.problem_types.definitions import (
     Metric,
     Predictions,
     ProblemType,
+    build_with,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+# The median is the best constant for absolute error, the mean for squared error: the search takes the better.
+_DUMMY_SPACE: dict[str, Hyperparameter] = {"strategy": ChoiceSet(("median", "mean"), "median")}
 _LOG_TARGET_SPACE: dict[str, Hyperparameter] = {"log_target": ChoiceSet((False, True), False)}
 # Beyond this skewness a few large values rule the squared error; 1 is the usual border of "highly skewed"
 # (Bulmer, Principles of Statistics, 1979).
 _MIN_SKEWNESS = 1.0
-_PLOTTED = 5_000
 
 
 def convert_to_target_numbers(target: Any) -> NDArray[Any]:
@@ -58,15 +64,22 @@ def r2(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | No
     return float(1 - left / around) if around > 0 else float("nan")
 
 
+# The loss that the gate compares under each headline, in words, and of an error. A metric without one here cannot be a headline.
+_LOSSES: dict[str, tuple[str, Callable[[NDArray[Any]], NDArray[Any]]]] = {
+    "mae": ("absolute error", np.abs),
+    "rmse": ("squared error", np.square),
+    "r2": ("squared error", np.square),
+}
+
+
 def compute_regression_loss(truth: NDArray[Any], predictions: Predictions, headline: str) -> NDArray[Any]:
     """Loss per row (n,): absolute if the headline is mae, squared for rmse and r2, whose means rank as they do."""
-    error = truth - predictions.value
-    return np.asarray(np.abs(error) if headline == "mae" else error**2)
+    return np.asarray(_LOSSES[headline][1](truth - predictions.value))
 
 
 def name_regression_loss(headline: str) -> str:
-    """What loss() returns, in words."""
-    return "absolute error" if headline == "mae" else "squared error"
+    """What compute_regression_loss() returns, in words."""
+    return _LOSSES[headline][0]
 
 
 def suggest_log_target(truth: NDArray[Any]) -> bool:
@@ -81,17 +94,7 @@ def _skewness(values: NDArray[Any]) -> float:
     return float((((values - values.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
 
 
-def _dummy(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.dummy import DummyRegressor
-
-    return DummyRegressor(strategy=params["strategy"])
-
-
 def _linear(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.linear_model import ElasticNet
-    from sklearn.preprocessing import StandardScaler
-
     # The target is scaled, or alpha would be counted in its unit. The Gram matrix makes a pass cost the same for any
     # number of rows, and converge for pure L2 (l1_ratio 0) as well.
     model = ElasticNet(
@@ -104,52 +107,11 @@ def _linear(params: Mapping[str, Any], seed: int, cores: int) -> Any:
     return TransformedTargetRegressor(model, transformer=StandardScaler())
 
 
-def _tree(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.tree import DecisionTreeRegressor
-
-    return DecisionTreeRegressor(random_state=seed, **_select_parameters(TREE_SPACE, params))
-
-
-def _forest(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import RandomForestRegressor
-
-    return RandomForestRegressor(random_state=seed, n_jobs=cores, **_select_parameters(FOREST_SPACE, params))
-
-
-def _boosting(params: Mapping[str, Any], seed: int, cores: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
-    return HistGradientBoostingRegressor(
-        random_state=seed, early_stopping=True, **_select_parameters(BOOSTING_SPACE, params)
-    )
-
-
-def _select_parameters(space: Mapping[str, Hyperparameter], params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: params[name] for name in space}
-
-
-def _plot_predictions(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    shown = _sample(len(truth))
-    axes.scatter(truth[shown], predictions.value[shown], s=6, alpha=0.4)
-    ends = [float(truth.min()), float(truth.max())]
-    axes.plot(ends, ends, color="black", linewidth=1)
-    axes.set(xlabel="true", ylabel="predicted", title="Predicted against true")
-
-
-def _plot_residuals(axes: Any, truth: NDArray[Any], predictions: Predictions) -> None:
-    shown = _sample(len(truth))
-    axes.scatter(predictions.value[shown], (truth - predictions.value)[shown], s=6, alpha=0.4)
-    axes.axhline(0, color="black", linewidth=1)
-    axes.set(xlabel="predicted", ylabel="true - predicted", title="Residuals")
-
-
-def _sample(rows: int) -> NDArray[Any]:
-    return np.linspace(0, rows - 1, min(rows, _PLOTTED)).astype(int)
-
-
+_build_tree = build_with(DecisionTreeRegressor, TREE_SPACE)
+_build_forest = build_with(RandomForestRegressor, FOREST_SPACE, threads=True)
+_build_boosting = build_with(HistGradientBoostingRegressor, BOOSTING_SPACE, early_stopping=True)
 _CANDIDATES = (
-    # The median is the best constant for absolute error, the mean for squared error: the search takes the better.
-    CandidateModel("dummy", {"strategy": ChoiceSet(("median", "mean"), "median")}, False, None, _dummy),
+    CandidateModel("dummy", _DUMMY_SPACE, False, None, lambda params, *_: DummyRegressor(strategy=params["strategy"])),
     CandidateModel(
         "linear",
         # l1_ratio 0 is ridge (L2), 1 is the lasso (L1), between them lies the elastic net.
@@ -163,9 +125,9 @@ _CANDIDATES = (
         "alpha",
         _linear,
     ),
-    CandidateModel("tree", {**TREE_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _tree),
-    CandidateModel("forest", {**FOREST_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _forest),
-    CandidateModel("boosting", {**BOOSTING_SPACE, **_LOG_TARGET_SPACE}, False, "max_leaf_nodes", _boosting),
+    CandidateModel("tree", {**TREE_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _build_tree),
+    CandidateModel("forest", {**FOREST_SPACE, **_LOG_TARGET_SPACE}, False, "max_depth", _build_forest),
+    CandidateModel("boosting", {**BOOSTING_SPACE, **_LOG_TARGET_SPACE}, False, "max_leaf_nodes", _build_boosting),
 )
 
 PROBLEM_TYPE = ProblemType(
@@ -178,5 +140,4 @@ PROBLEM_TYPE = ProblemType(
     loss=compute_regression_loss,
     loss_name=name_regression_loss,
     log_target=suggest_log_target,
-    plots={"predictions": _plot_predictions, "residuals": _plot_residuals},
 )

@@ -7,16 +7,14 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
 
 from windvane.tasks.validate import table_statistics
-from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
-from windvane.tasks.validate.table_profile import convert_to_numbers, convert_to_seconds
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from windvane.tasks.validate.table_statistics import ColumnCounts
+from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_cell, format_example
+from windvane.tasks.validate.table_profile import convert_to_moment, convert_to_numbers, convert_to_seconds
+from windvane.tasks.validate.table_statistics import ColumnCounts
 
 COLUMN_CHECKS = {
     "empty": "no empty columns",
@@ -55,52 +53,30 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
         counts = e.counts[name]
         different = table_statistics.describe_distinct(counts.distinct, e.profile.rows)
         if counts.distinct == 0:
-            yield TableFinding(
-                "empty",
-                "stop",
-                name,
-                1.0,
-                0.0,
+            text = (
                 f"data.source: column {name!r} is empty in every row that has a label. Fill it in, or add {name!r} "
-                "to problem.ignore",
+                "to problem.ignore"
             )
-        elif counts.infinite:
-            yield TableFinding(
-                "infinite",
-                "stop",
-                name,
-                counts.infinite,
-                0,
-                f"data.source: column {name!r} holds {counts.infinite} infinite values. Fix or empty these cells, "
-                f"or add {name!r} to problem.ignore",
-            )
-        elif exceeds_largest_number(counts):
-            yield TableFinding(
-                "infinite",
-                "stop",
-                name,
-                max(-counts.low, counts.high),
-                LARGEST_NUMBER,
-                f"data.source: column {name!r} holds values from {counts.low:g} to {counts.high:g}, too large to compute "
-                f"with. Fix or empty these cells, or add {name!r} to problem.ignore",
+            yield TableFinding("empty", "stop", name, 1.0, 0.0, text)
+        elif holds_infinite_values(counts):
+            yield describe_infinite_values(
+                counts, f"data.source: column {name!r}", f", or add {name!r} to problem.ignore"
             )
         elif counts.constant:
             text = f"{name!r} has the same value in every row: it is not learned from. Add it to problem.ignore"
             yield TableFinding("constant", "warn", name, 1, 2, text)
         elif name != e.problem.time and _is_id(e.sample[name], counts, e.profile.rows):
-            yield TableFinding(
-                "identifier",
-                "warn",
-                name,
-                counts.distinct / max(e.profile.rows - counts.missing, 1),
-                _ID_DISTINCT_SHARE,
-                f"{name!r} looks like an id ({different} different values, such as {_example(e.sample[name])}): it "
-                f"names rows and says nothing about new ones. Add it to problem.ignore, or set problem.id: {name!r}",
+            example = format_example(e.sample[name].drop_nulls()[0])
+            text = (
+                f"{name!r} looks like an id ({different} different values, such as {example}): it names rows and has no "
+                f"information on new ones. Add it to problem.ignore, or set problem.id: {name!r}"
             )
+            share = counts.distinct / max(e.profile.rows - counts.missing, 1)
+            yield TableFinding("identifier", "warn", name, share, _ID_DISTINCT_SHARE, text)
         elif types[name] == "text":
             text = (
                 f"{name!r} is free text or a name ({different} different values): it is not learned from. Add it "
-                "to problem.ignore, or make columns of what it says"
+                "to problem.ignore, or make columns of what it contains"
             )
             yield TableFinding("text", "warn", name, counts.distinct, None, text)
         if counts.shape == "words":
@@ -111,7 +87,7 @@ def find_column_faults(e: CheckInput) -> Iterator[TableFinding]:
 
 
 def _find_split_columns(e: CheckInput) -> Iterator[TableFinding]:
-    """Pairs of columns of one kind of which each row has exactly one: their parts come from different files, perhaps."""
+    """Pairs of columns of one type of which each row has exactly one: their parts come from different files, perhaps."""
     known: dict[tuple[str, bytes], str] = {}
     for name in e.features:
         missing = e.sample[name].is_null().to_numpy()
@@ -128,9 +104,21 @@ def _find_split_columns(e: CheckInput) -> Iterator[TableFinding]:
         known.setdefault((shape, missing.tobytes()), name)
 
 
-def exceeds_largest_number(counts: ColumnCounts) -> bool:
-    """Whether the finite values of a column leave the range in which models compute."""
+def holds_infinite_values(counts: ColumnCounts) -> bool:
+    """Whether values of a column are infinite or leave the range in which models compute."""
+    if counts.infinite:
+        return True
     return counts.shape == "number" and counts.low is not None and max(-counts.low, counts.high) > LARGEST_NUMBER
+
+
+def describe_infinite_values(counts: ColumnCounts, subject: str, remedy: str) -> TableFinding:
+    """The finding on such a column, which `subject` names; `remedy`: what else may be done than to fix the cells."""
+    fix = f"Fix or empty these cells{remedy}"
+    if counts.infinite:
+        text = f"{subject} holds {counts.infinite} infinite values. {fix}"
+        return TableFinding("infinite", "stop", counts.name, counts.infinite, 0, text)
+    text = f"{subject} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. {fix}"
+    return TableFinding("infinite", "stop", counts.name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
 
 
 def _formulas(values: pl.Series, name: str) -> Iterator[TableFinding]:
@@ -157,41 +145,24 @@ def _is_id(values: pl.Series, counts: ColumnCounts, rows: int) -> bool:
         return not present.str.contains(r"\s").mean() > 0.01  # type: ignore[operator]
     if counts.shape != "number" or not bool((present.cast(float) % 1 == 0).all()):
         return False
-    span = counts.high - counts.low + 1
-    return _rises(present) or span > _SPREAD * rows or _ID_NAME.search(counts.name) is not None
-
-
-def _rises(values: pl.Series) -> bool:
-    """Whether whole numbers follow the order of the rows, up or down."""
-    import numpy as np
-
-    ranks = values.rank().to_numpy()
-    return bool(abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) >= _RISING_SHARE)
+    along = np.corrcoef(present.rank().to_numpy(), np.arange(n))[0, 1]
+    rises, span = abs(along) >= _RISING_SHARE, counts.high - counts.low + 1
+    return bool(rises) or span > _SPREAD * rows or _ID_NAME.search(counts.name) is not None
 
 
 def _mixed(values: pl.Series, name: str) -> Iterator[TableFinding]:
-    import polars as pl
-
     present = values.drop_nulls()
     if not len(present) or present.dtype != pl.String:
         return
     number = present.str.strip_chars().cast(pl.Float64, strict=False).is_not_null()
     share, words = float(number.mean()), present.filter(~number)  # type: ignore[arg-type]
     if _MOSTLY <= share < 1 and words.n_unique() <= _FEW_WORDS:
-        yield TableFinding(
-            "mixed",
-            "warn",
-            name,
-            1 - share,
-            0.0,
+        text = (
             f"{name!r} holds numbers and words: {share:.1%} of its values are numbers, the others such as "
             f"{format_example(words[0])}, so all of it is read as words. Empty the cells that are no numbers, or leave it so if "
-            "they are codes",
+            "they are codes"
         )
-
-
-def _example(values: pl.Series) -> str:
-    return format_example(values.drop_nulls()[0])
+        yield TableFinding("mixed", "warn", name, 1 - share, 0.0, text)
 
 
 VALUE_CHECKS = {
@@ -202,7 +173,7 @@ VALUE_CHECKS = {
 # Written by programs where nothing was known.
 _MISSING_CODES = (-1.0, *(sign * float("9" * digits) for digits in range(2, 10) for sign in (-1, 1)))
 _PLACEHOLDER_DATES = ("0001-01-01", "1753-01-01", "1899-12-30", "1899-12-31", "1900-01-01", "1970-01-01", "2099-12-31")
-# A code stands apart: so many times the spread of all other values (their 1st to 99th percentile) from the nearest.
+# A code lies apart: so many times the spread of all other values (their 1st to 99th percentile) from the nearest.
 _APART = 0.5
 _FAR = 2.0
 # Fewer cells are an odd value, not a code.
@@ -223,9 +194,9 @@ def find_value_faults(e: CheckInput) -> Iterator[TableFinding]:
         if e.counts[name].shape == "number" and e.counts[name].distinct > 2:
             yield from _sentinel(e, name)
     # What a column holds counts even where no model sees it: problem.time decides which rows judge.
-    dated = [name for name, c in e.counts.items() if c.shape == "date" and name not in e.problem.ignore]
-    for name in dated:
-        yield from _dates(e, name)
+    for name, counts in e.counts.items():
+        if counts.shape == "date" and name not in e.problem.ignore:
+            yield from _dates(e, name)
     for name in e.features:
         if e.counts[name].shape == "words" and e.counts[name].distinct:
             yield from _date_words(e.sample[name].drop_nulls(), name)
@@ -245,27 +216,19 @@ def _sentinel(e: CheckInput, name: str) -> Iterator[TableFinding]:
     counts, values = e.counts[name], convert_to_numbers(e.sample[name]).drop_nulls()
     for code in {counts.low, counts.high} & set(_MISSING_CODES):
         others = values.filter(values != code)
-        if len(others) < _MIN_CODE_ROWS or not _stands_apart(code, others):
+        if len(others) < _MIN_CODE_ROWS or not _is_apart(code, others):
             continue
-        cells = _count(e.labelled, name, code)
+        cells = e.labelled.select((pl.col(name) == code).sum()).collect(engine="streaming").item()
         if cells < _MIN_CODE_ROWS:
             continue
-        yield TableFinding(
-            "sentinel",
-            "warn",
-            name,
-            cells / e.profile.rows,
-            0.0,
+        text = (
             f"{name!r} is {code:g} in {cells} rows ({cells / e.profile.rows:.1%}), far from its other values "
-            f"({_number(others.min())} to {_number(others.max())}): a sign for a missing value? Empty these cells if it is",
+            f"({format_cell(others.min())} to {format_cell(others.max())}): a sign for a missing value? Empty these cells if it is"
         )
+        yield TableFinding("sentinel", "warn", name, cells / e.profile.rows, 0.0, text)
 
 
-def _number(value: object) -> str:
-    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
-
-
-def _stands_apart(code: float, others: pl.Series) -> bool:
+def _is_apart(code: float, others: pl.Series) -> bool:
     low, high = others.quantile(0.01, "nearest"), others.quantile(0.99, "nearest")
     nearest = others.min() if code < 0 else others.max()
     assert low is not None
@@ -277,15 +240,7 @@ def _stands_apart(code: float, others: pl.Series) -> bool:
     return away > _APART * (high - low) and away > _FAR * max(abs(low), abs(high)) * (0.5 if code < 0 else 1)
 
 
-def _count(scan: pl.LazyFrame, name: str, value: object) -> int:
-    import polars as pl
-
-    return int(scan.select((pl.col(name) == pl.lit(value)).sum()).collect(engine="streaming").item())
-
-
 def _dates(e: CheckInput, name: str) -> Iterator[TableFinding]:
-    import polars as pl
-
     counts, values = e.counts[name], convert_to_numbers(e.sample[name]).drop_nulls()
     values = values.filter(values < _LATEST_SECONDS)
     if len(values) < _MIN_CODE_ROWS:
@@ -295,41 +250,24 @@ def _dates(e: CheckInput, name: str) -> Iterator[TableFinding]:
     assert late is not None
     span = late - early
     column = pl.col(name).dt.epoch("us").cast(pl.Float64) / 1e6
-    spots = [_second(moment) for moment in _PLACEHOLDER_DATES]
+    spots = [convert_to_seconds(dt.datetime.fromisoformat(day)) for day in _PLACEHOLDER_DATES]
     # A moment that the bulk of the column surrounds is a day like any other.
     coded = [spot for spot in spots if not early - span - _YEAR_SECONDS <= spot <= late + span + _YEAR_SECONDS]
     reach = max(3 * span, _MAX_YEARS_APART * _YEAR_SECONDS / 4)
     low, high = convert_to_seconds(counts.low), convert_to_seconds(counts.high)
     if low >= early - reach and high <= late + reach and not any(low - _DAY_SECONDS < spot <= high for spot in coded):
         return
-    odd = (
-        (column < early - reach)
-        | (column > late + reach)
-        | ((column // _DAY_SECONDS * _DAY_SECONDS).is_in(coded) if coded else pl.lit(False))
-    )
+    odd = ~column.is_between(early - reach, late + reach)
+    if coded:
+        odd |= (column // _DAY_SECONDS * _DAY_SECONDS).is_in(coded)
     cells = e.labelled.select(odd.sum()).collect(engine="streaming").item()
     if cells:
-        end = counts.low if _gap(counts.low, early) > _gap(counts.high, late) else counts.high
+        end = counts.low if abs(low - early) > abs(high - late) else counts.high
         level: FindingLevel = "stop" if name == e.problem.time else "warn"
         prefix = "problem.time: " if level == "stop" else ""
-        yield TableFinding(
-            "dates",
-            level,
-            name,
-            cells,
-            0,
-            f"{prefix}column {name!r} holds {cells} dates that cannot be, such as {end:%Y-%m-%d}, while most lie between "
-            f"{_on(early)} and {_on(late)}. Fix these cells, or empty them where the date is not known",
+        text = (
+            f"{prefix}column {name!r} holds {cells} dates that cannot be, such as {end:%Y-%m-%d}, while most lie "
+            f"between {convert_to_moment(early):%Y-%m-%d} and {convert_to_moment(late):%Y-%m-%d}. Fix these cells, or "
+            "empty them where the date is not known"
         )
-
-
-def _second(day: str) -> float:
-    return (dt.datetime.fromisoformat(day) - dt.datetime(1970, 1, 1)).total_seconds()
-
-
-def _gap(moment: dt.datetime, second: float) -> float:
-    return abs((moment - dt.datetime(1970, 1, 1)).total_seconds() - second)
-
-
-def _on(second: float) -> str:
-    return f"{dt.datetime(1970, 1, 1) + dt.timedelta(seconds=second):%Y-%m-%d}"
+        yield TableFinding("dates", level, name, cells, 0, text)

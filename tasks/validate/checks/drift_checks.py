@@ -22,7 +22,7 @@ DRIFT_CHECKS = {
 }
 # The chance of one false alarm of drift in a table whose rows are drawn alike, shared among all columns.
 FALSE_ALARM_RATE = 0.01
-# A shift is told from here on, and only if it goes so far beyond what the column did by itself before.
+# A shift is reported from here on, only if it goes so far beyond what the column did by itself before.
 MIN_SHIFT_DISTANCE = 0.15
 OWN_DRIFT_FACTOR = 1.5
 # Factors between units that people confuse.
@@ -65,24 +65,20 @@ def find_table_drift(e: CheckInput) -> Iterator[TableFinding]:
         if then is None or now is None or then.type != now.type or name == e.problem.time:
             continue
         if not then.silent and (now.silent or now.missing > max(0.99, then.missing + 0.2)):
-            yield _find_silent_column(name, then, now, e.past.rows)
+            yield from _silent(name, then, now, e.past.rows)
             continue
-        told = [*_scale(name, then, now), *_renamed(name, then, now), *_gaps(name, then, now, rows)]
-        yield from told or _drift(name, then, now, rows, len(e.watched))
+        found = [*_scale(name, then, now), *_renamed(name, then, now), *_gaps(name, then, now, rows)]
+        yield from found or _drift(name, then, now, rows, len(e.watched))
 
 
-def _find_silent_column(name: str, then: ColumnSummary, now: ColumnSummary, rows: int) -> TableFinding:
+def _silent(name: str, then: ColumnSummary, now: ColumnSummary, rows: int) -> Iterator[TableFinding]:
     what = "is empty" if now.missing > 0.99 else "has one value"
-    return TableFinding(
-        "silent",
-        "warn",
-        name,
-        now.distinct,
-        then.distinct,
+    text = (
         f"{name!r} {what} in the new rows; the last accepted table had "
         f"{table_statistics.describe_distinct(then.distinct, rows)} different values. "
-        "Has its source stopped? Fix it, or add it to problem.ignore",
+        "Has its source stopped? Fix it, or add it to problem.ignore"
     )
+    yield TableFinding("silent", "warn", name, now.distinct, then.distinct, text)
 
 
 def _scale(name: str, then: ColumnSummary, now: ColumnSummary) -> Iterator[TableFinding]:
@@ -146,15 +142,11 @@ def _renamed(name: str, then: ColumnSummary, now: ColumnSummary) -> Iterator[Tab
             continue
         near = difflib.get_close_matches(old.lower(), [v.lower() for v in likely], n=1, cutoff=0.6)
         new = next((v for v in likely if near and v.lower() == near[0]), likely[0])
-        yield TableFinding(
-            "renamed",
-            "warn",
-            name,
-            come[new],
-            share,
+        text = (
             f"{name!r} no longer has {format_example(old)} ({share:.1%} of the rows of the last accepted table), but {format_example(new)} "
-            f"({come[new]:.1%}): renamed? Give it one name in the source",
+            f"({come[new]:.1%}): renamed? Give it one name in the source"
         )
+        yield TableFinding("renamed", "warn", name, come[new], share, text)
         del come[new]
 
 
@@ -162,15 +154,11 @@ def _gaps(name: str, then: ColumnSummary, now: ColumnSummary, rows: tuple[int, i
     chance = math.sqrt(max(then.missing * (1 - then.missing), 1e-4) * (1 / rows[0] + 1 / rows[1]))
     limit = then.missing + _GAPS + 4 * chance + 0.5 * then.missing
     if now.missing > limit:
-        yield TableFinding(
-            "gaps",
-            "warn",
-            name,
-            now.missing,
-            limit,
+        text = (
             f"{name!r} is empty in {now.missing:.1%} of the new rows, after {then.missing:.1%} in the last accepted table. "
-            "Fill it in, if these values exist",
+            "Fill it in, if these values exist"
         )
+        yield TableFinding("gaps", "warn", name, now.missing, limit, text)
 
 
 def _drift(
@@ -191,15 +179,11 @@ def _drift(
         chance += 0.4 * spread * math.sqrt(len(then.values))
     limit = max(MIN_SHIFT_DISTANCE, OWN_DRIFT_FACTOR * then.wander) + chance
     if distance > limit:
-        yield TableFinding(
-            "drift",
-            "warn",
-            name,
-            distance,
-            limit,
+        text = (
             f"{name!r} is spread otherwise than in the last accepted table: {_describe_shift(then, now)}. If the world has changed, "
-            "this is as it should be; if rows are missing, complete them",
+            "this is as it should be; if rows are missing, complete them"
         )
+        yield TableFinding("drift", "warn", name, distance, limit, text)
 
 
 def _describe_shift(then: ColumnSummary, now: ColumnSummary) -> str:

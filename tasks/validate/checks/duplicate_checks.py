@@ -6,22 +6,19 @@ The split stage calls find_overlap.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from windvane.tasks import io
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
+
+from windvane.tasks.ingest import table_io
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.findings import CheckInput, TableFinding
+from windvane.tasks.validate.table_statistics import scan_frame
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
-
-DUPLICATE_CHECKS = {
-    "duplicates": "no row repeats another",
-    "near_duplicates": "no row nearly repeats another",
-}
+DUPLICATE_CHECKS = {"duplicates": "no row repeats another", "near_duplicates": "no row nearly repeats another"}
 # A few alike rows are life, and what the last accepted table had is its way.
 NEAR_DUPLICATE_SHARE = 0.005
 USUAL_SHARE_FACTOR = 1.5
@@ -33,37 +30,25 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
     """What tasks/validate/table_statistics.py measured, against the limits."""
     rows, twins = e.profile.rows, e.twins
     if twins.exact:
-        yield TableFinding(
-            "duplicates",
-            "warn",
-            None,
-            twins.exact / rows,
-            0.0,
+        text = (
             f"{twins.exact} rows ({twins.exact / rows:.1%}) repeat another row in every column: each counts twice. Delete "
-            "them in the source, or name problem.group if they belong together",
+            "them in the source, or name problem.group if they belong together"
         )
+        yield TableFinding("duplicates", "warn", None, twins.exact / rows, 0.0, text)
     limit = NEAR_DUPLICATE_SHARE + USUAL_SHARE_FACTOR * (e.past.notes.get(NEAR_DUPLICATES_NOTE, 0.0) if e.past else 0.0)
     if twins.near > limit:
-        yield TableFinding(
-            "near_duplicates",
-            "warn",
-            None,
-            twins.near,
-            limit,
+        text = (
             f"{twins.near:.1%} of the rows repeat another one {twins.how}: entered twice? Keep one of each, or name "
-            "problem.group so that they stay on one side",
+            "problem.group so that they stay in one split"
         )
+        yield TableFinding("near_duplicates", "warn", None, twins.near, limit, text)
 
 
-OVERLAP_CHECKS = {
-    "overlap": "no row is both a training row and a held-out row",
-    "group_overlap": "no group is in both",
-}
-# As the split stage numbers the sides of a row.
+# As the split stage numbers a row's split.
 TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
-# Rows that say little agree by chance; a leak of this size flatters the score.
+# Uninformative rows agree by chance; a leak of this size flatters the score.
 MAX_OVERLAP_SHARE = 0.01
-# Larger tables are looked at in a part that keeps what is alike together.
+# Larger tables are checked in a part that keeps what is alike together.
 MAX_OVERLAP_ROWS = 200_000
 # A part is chosen by at least so many columns, whose values make so many different hashes to each bucket; how many
 # values a column has shows in the first rows.
@@ -75,67 +60,56 @@ def find_overlap(
     frame: pd.DataFrame | pl.DataFrame | pl.LazyFrame, sides: NDArray[np.uint8], chosen: Settings
 ) -> Iterator[TableFinding]:
     """Findings on a split. `frame`: the n rows of table.parquet in their order; `sides`: (n,), 0 for no label."""
-    import polars as pl
-
-    from windvane.tasks.validate.table_statistics import scan_frame
-
     problem, about = chosen.problem, "about " if len(sides) > MAX_OVERLAP_ROWS else ""
-    hidden = {problem.id, problem.time, io.ROW_KEY, *problem.ignore}
+    hidden = {problem.id, problem.time, table_io.ROW_KEY, *problem.ignore}
     scan = frame if isinstance(frame, pl.LazyFrame) else scan_frame(frame)
     names = [name for name in scan.collect_schema() if name not in hidden]
     share = _measure_row_overlap(scan, names, sides)
     if share > MAX_OVERLAP_SHARE:
-        yield TableFinding(
-            "overlap",
-            "warn",
-            None,
-            share,
-            MAX_OVERLAP_SHARE,
+        text = (
             f"{about}{share:.1%} of the held-out rows equal a training row in all that a model sees: the score "
-            "flatters. Delete the copies in the source, or name problem.group so that they stay on one side",
+            "flatters. Delete the copies in the source, or name problem.group so that they stay in one split"
         )
-    # Under a split by time a group goes on: what is asked is how it does later.
+        yield TableFinding("overlap", "warn", None, share, MAX_OVERLAP_SHARE, text)
+    # Under a split by time a group goes on: what counts is how it does later.
     if problem.group and chosen.split.strategy != "time":
         groups = scan.select(pl.col(problem.group).hash(seed=0)).collect(engine="streaming")
         both = measure_key_overlap(groups.to_series().to_numpy(), sides)
         if both:
-            yield TableFinding(
-                "group_overlap",
-                "warn",
-                problem.group,
-                both,
-                0.0,
-                f"{about}{both:.1%} of the rows that judge belong to a {problem.group!r} that teaches too: what is learned about "
-                "it flatters the score. Set split.strategy: group",
+            text = (
+                f"{about}{both:.1%} of the test rows belong to a {problem.group!r} that trains too: what is learned about "
+                "it flatters the score. Set split.strategy: group"
             )
+            yield TableFinding("group_overlap", "warn", problem.group, both, 0.0, text)
 
 
 def _measure_row_overlap(scan: pl.LazyFrame, names: list[str], sides: NDArray[np.uint8]) -> float:
-    """Share of the judging rows whose named cells all stand in a row that teaches too; 0 where rows say little.
+    """Share of the test rows whose named cells all are in a training row too; 0 where rows hold little information.
 
-    Up to COMPARED rows all are compared. Of more, those whose values in a few columns fall into one bucket, as those of
+    Up to MAX_OVERLAP_ROWS rows all are compared. Of more, those whose values in a few columns fall into one bucket, as those of
     alike rows do. Rows that are alike in all columns are so in these few: only where that holds for too many, the other
     columns are read, which costs as much as all the rest of the split.
     """
-    import numpy as np
-
     every = -(-len(sides) // MAX_OVERLAP_ROWS)
     scan = scan.with_row_index(_PLACE_COLUMN)
     if every > 1:
-        told = _content(_choose_distinct_columns(scan, names, every * HASHES_PER_BUCKET))
-        if _measure_hash_overlap(*_hash_rows_with_codes(scan, told, told % every == 0, sides)) <= MAX_OVERLAP_SHARE:
+        by_content = _content(_choose_distinct_columns(scan, names, every * HASHES_PER_BUCKET))
+        if (
+            _measure_hash_overlap(*_hash_rows_with_codes(scan, by_content, by_content % every == 0, sides))
+            <= MAX_OVERLAP_SHARE
+        ):
             return 0.0
-        hashes, kept = _hash_rows_with_codes(scan, _content(names), told % every == 0, sides)
+        hashes, kept = _hash_rows_with_codes(scan, _content(names), by_content % every == 0, sides)
     else:
         hashes, kept = _hash_rows_with_codes(scan, _content(names), None, sides)
-    # Rows that say little agree by chance.
+    # Uninformative rows agree by chance.
     return _measure_hash_overlap(hashes, kept) if len(np.unique(hashes)) > len(hashes) / 2 else 0.0
 
 
 def _hash_rows_with_codes(
     scan: pl.LazyFrame, content: pl.Expr, within: pl.Expr | None, sides: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    """Hashes of the content of the rows `within` (None: all), and their sides."""
+    """Hashes of the content of the rows `within` (None: all), and their splits."""
     rows = scan if within is None else scan.filter(within)
     kept = rows.select(_PLACE_COLUMN, content).collect(engine="streaming")
     return kept["content"].to_numpy(), sides[kept[_PLACE_COLUMN].to_numpy()]
@@ -153,18 +127,12 @@ def _choose_distinct_columns(scan: pl.LazyFrame, names: list[str], wanted: int) 
 
 
 def _content(names: list[str]) -> pl.Expr:
-    """A hash of the named cells of each row. One flat sum: a chain of thousands of additions takes polars half a minute
-    to plan.
-    """
-    import polars as pl
-
+    """A hash of the named cells of each row. One flat sum: a chain of thousands of additions takes polars half a minute to plan."""
     return pl.sum_horizontal(pl.col(name).hash(seed=j) // 4096 for j, name in enumerate(names)).alias("content")
 
 
 def measure_key_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
-    """Share of the rows on the test side whose key stands on the train or validation side too. Both (n,)."""
-    import polars as pl
-
+    """Share of the rows in the test split whose key is in the train or validation split too. Both (n,)."""
     if len(keys) > MAX_OVERLAP_ROWS:  # equal keys fall into one part
         kept = pl.Series(keys).hash(seed=1).to_numpy() % -(-len(keys) // MAX_OVERLAP_ROWS) == 0
         keys, sides = keys[kept], sides[kept]
@@ -172,8 +140,6 @@ def measure_key_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
 
 
 def _measure_hash_overlap(keys: NDArray[Any], sides: NDArray[np.uint8]) -> float:
-    import polars as pl
-
     judging = pl.Series(keys[sides == TEST_CODE])
-    teaching = pl.Series(keys[(sides == TRAIN_CODE) | (sides == VALIDATION_CODE)]).unique()
-    return float(judging.is_in(teaching.implode()).mean() or 0.0) if len(judging) else 0.0  # type: ignore[arg-type]
+    training_keys = pl.Series(keys[(sides == TRAIN_CODE) | (sides == VALIDATION_CODE)]).unique()
+    return float(judging.is_in(training_keys.implode()).mean() or 0.0) if len(judging) else 0.0  # type: ignore[arg-type]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
+import polars as pl
+
+from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_cell, format_example
+from windvane.tasks.validate.table_profile import ColumnType, convert_to_moment
 from windvane.tasks.validate.table_schema import SchemaColumn, TableSchema
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA_CHECKS = {
     "columns": "every column of schema.yaml is there",
@@ -32,21 +32,18 @@ def find_schema_violations(e: CheckInput) -> Iterator[TableFinding]:
     if e.contract is None:
         return
     yield from _size(e, e.contract)
+    types = {c.name: c.type for c in e.profile.columns}
     for name, column in e.contract.columns.items():
         if name in e.problem.ignore:
             continue
         if name not in e.counts:
             yield from _absent(e, name, column)
-        elif e.counts[name].distinct and not _typed(e, name, column):
-            is_now = next(c.type for c in e.profile.columns if c.name == name)
-            yield _stop(
-                "type",
-                name,
-                is_now,
-                column.type,
+        elif e.counts[name].distinct and not _is_typed(is_now := types[name], column):
+            text = (
                 f"column {name!r} is of type {is_now}, agreed is {column.type}{_odd(e, name, column)}. Fix the source, "
-                f"or set {_place(name)}.type: {is_now}",
+                f"or set {_place(name)}.type: {is_now}"
             )
+            yield _stop("type", name, is_now, column.type, text)
         else:
             yield from _values(e, e.contract, name, column)
 
@@ -54,13 +51,8 @@ def find_schema_violations(e: CheckInput) -> Iterator[TableFinding]:
 def _size(e: CheckInput, contract: TableSchema) -> Iterator[TableFinding]:
     rows, least = e.profile.rows, contract.rows.at_least
     if rows < least:
-        yield _stop(
-            "row_count",
-            None,
-            rows,
-            least,
-            f"{rows} rows with a label, agreed are {least}. Add rows, or lower rows.at_least",
-        )
+        text = f"{rows} rows with a label, agreed are {least}. Add rows, or lower rows.at_least"
+        yield _stop("row_count", None, rows, least, text)
     if e.past is None:
         return
     least = round(contract.rows.share_of_last * e.past.rows)
@@ -74,21 +66,19 @@ def _size(e: CheckInput, contract: TableSchema) -> Iterator[TableFinding]:
     if contract.time_order and time and e.past.until is not None and e.now.until is not None:
         before, now = e.past.until, e.now.until
         if now < before:
-            yield _stop(
-                "time_order",
-                time,
-                _moment(e, now),
-                _moment(e, before),
-                f"the newest {time!r} is {_moment(e, now)}, in the last accepted table it was {_moment(e, before)}. "
-                "Bring back the newer rows, or set time_order: false",
+            newest, held = _moment(e, now), _moment(e, before)
+            text = (
+                f"the newest {time!r} is {newest}, in the last accepted table it was {held}. Bring back the newer rows, "
+                "or set time_order: false"
             )
+            yield _stop("time_order", time, newest, held, text)
 
 
 def _moment(e: CheckInput, value: float) -> str:
     """A time as its column has it."""
     if e.counts[str(e.problem.time)].shape != "date":
         return f"{value:g}"
-    return str((dt.datetime(1970, 1, 1) + dt.timedelta(seconds=value)).isoformat(sep=" "))
+    return convert_to_moment(value).isoformat(sep=" ")
 
 
 def _place(name: str) -> str:
@@ -106,15 +96,12 @@ def _absent(e: CheckInput, name: str, column: SchemaColumn) -> Iterator[TableFin
     yield _stop("columns", name, "absent", "present", text)
 
 
-def _typed(e: CheckInput, name: str, column: SchemaColumn) -> bool:
-    is_now = next(c.type for c in e.profile.columns if c.name == name)
+def _is_typed(is_now: ColumnType, column: SchemaColumn) -> bool:
     return is_now == column.type or (is_now in _WORD_TYPES and column.type in _WORD_TYPES)
 
 
 def _odd(e: CheckInput, name: str, column: SchemaColumn) -> str:
     """The first word among what should be numbers, as an example."""
-    import polars as pl
-
     if column.type != "number" or e.counts[name].shape != "words":
         return ""
     words = e.labelled.select(pl.col(name).drop_nulls())
@@ -127,16 +114,15 @@ def _values(e: CheckInput, contract: TableSchema, name: str, column: SchemaColum
     counts, rows = e.counts[name], max(e.profile.rows, 1)
     share = counts.missing / rows
     if share > column.missing:
-        yield _stop(
-            "missing",
-            name,
-            share,
-            column.missing,
+        text = (
             f"column {name!r} is empty in {share:.1%} of the rows, agreed are at most {column.missing:.1%}. Fill it in, "
-            f"or raise {_place(name)}.missing",
+            f"or raise {_place(name)}.missing"
         )
+        yield _stop("missing", name, share, column.missing, text)
     if column.unique:
-        again = rows - counts.missing - _distinct(e, name)
+        # Counted exactly: an estimate cannot prove that nothing repeats.
+        different = e.labelled.select(pl.col(name).drop_nulls().n_unique()).collect(engine="streaming").item()
+        again = rows - counts.missing - different
         if again:
             text = (
                 f"column {name!r} repeats a value in {again} rows, agreed is that none does. Fix the source, or set "
@@ -153,8 +139,6 @@ def _values(e: CheckInput, contract: TableSchema, name: str, column: SchemaColum
 
 
 def _range(e: CheckInput, name: str, column: SchemaColumn, limit: float, present: int) -> Iterator[TableFinding]:
-    import polars as pl
-
     counts = e.counts[name]
     assert column.range is not None
     low, high = (_end(end) for end in column.range)
@@ -168,19 +152,14 @@ def _range(e: CheckInput, name: str, column: SchemaColumn, limit: float, present
         return
     example = counts.low if low is not None and counts.low < low else counts.high
     share = cells / present
-    yield _by_share(
-        "range",
-        name,
-        share,
-        limit,
-        f"column {name!r} lies outside {_ends(column)} in {cells} rows ({share:.2%}), such as {_cell(example)}. Fix the "
-        f"source, or widen {_place(name)}.range",
+    text = (
+        f"column {name!r} lies outside {_ends(column)} in {cells} rows ({share:.2%}), such as {format_cell(example)}. Fix the "
+        f"source, or widen {_place(name)}.range"
     )
+    yield _by_share("range", name, share, limit, text)
 
 
 def _categories(e: CheckInput, name: str, known: tuple[str, ...], limit: float, present: int) -> Iterator[TableFinding]:
-    import polars as pl
-
     values = e.counts[name].values
     if values is not None and values <= set(known):
         return
@@ -192,22 +171,12 @@ def _categories(e: CheckInput, name: str, known: tuple[str, ...], limit: float, 
     share = int(counted["number of cells"].sum()) / present
     listed = ", ".join(format_example(value) for value in counted[name].head(3))
     near = difflib.get_close_matches(counted[name][0], known, n=1, cutoff=0.7)
-    yield _by_share(
-        "categories",
-        name,
-        share,
-        limit,
+    text = (
         f"column {name!r} holds {len(counted)} values that are not agreed, in {share:.2%} of the rows: {listed}. "
         + (f"Was {format_example(near[0])} meant? " if near else "")
-        + f"Fix the source, or add them to {_place(name)}.categories",
+        + f"Fix the source, or add them to {_place(name)}.categories"
     )
-
-
-def _distinct(e: CheckInput, name: str) -> int:
-    """Exactly: an estimate cannot say that nothing repeats."""
-    import polars as pl
-
-    return int(e.labelled.select(pl.col(name).drop_nulls().n_unique()).collect(engine="streaming").item())
+    yield _by_share("categories", name, share, limit, text)
 
 
 def _end(end: Any) -> Any:
@@ -217,12 +186,8 @@ def _end(end: Any) -> Any:
 def _ends(column: SchemaColumn) -> str:
     low, high = column.range or (None, None)
     if low is None or high is None:
-        return f"at most {_cell(high)}" if low is None else f"at least {_cell(low)}"
-    return f"{_cell(low)} to {_cell(high)}"
-
-
-def _cell(value: Any) -> str:
-    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
+        return f"at most {format_cell(high)}" if low is None else f"at least {format_cell(low)}"
+    return f"{format_cell(low)} to {format_cell(high)}"
 
 
 def _by_share(check: str, name: str, share: float, limit: float, text: str) -> TableFinding:

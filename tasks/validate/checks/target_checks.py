@@ -5,31 +5,31 @@ give the target away.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
-from windvane.tasks.validate.checks.column_checks import LARGEST_NUMBER, exceeds_largest_number
+import numpy as np
+import pandas as pd
+import polars as pl
+from numpy.typing import NDArray
+from pandas.api import types
+
+from windvane.tasks.validate.checks.column_checks import describe_infinite_values, holds_infinite_values
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_example
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import polars as pl
-    from numpy.typing import NDArray
-
-# One honest column seldom tells the classes apart this well: the best of breast cancer reaches 0.92, of iris 0.95.
+# One honest column seldom separates the classes this well: the best of breast cancer reaches 0.92, of iris 0.95.
 _DETERMINED_SCORE = 0.98
 # ...nor orders amounts this well. Yesterday's value of a slow series comes close, and is honest.
 _SAME_ORDER = 0.995
-# Empty in the same rows as the target: both come from one event. At the lower share the column must also say much of
-# the target.
+# Empty in the same rows as the target: both come from one event. At the lower share the column must also predict it
+# well.
 _TOGETHER, _OFTEN_TOGETHER = 0.98, 0.8
-_TELLING_CLASSES, _TELLING_ORDER = 0.8, 0.5
-# With fewer rows to a value than this, counting per value says little.
+_INFORMATIVE_CLASSES, _INFORMATIVE_ORDER = 0.8, 0.5
+# With fewer rows to a value than this, counts per value are noise.
 _ROWS_A_VALUE = 40
 
 
 def explain_leak(column: pd.Series, target: pd.Series, classes: bool) -> str | None:
-    """Why `column` must not be learned from, or None. Both have one length n; gaps in `target` are telling too.
+    """Why `column` must not be learned from, or None. Both have one length n; gaps in `target` count too.
 
     `classes`: the target is a class, else an amount.
     """
@@ -47,16 +47,39 @@ def explain_leak(column: pd.Series, target: pd.Series, classes: bool) -> str | N
     if classes and any(_mask_agreement(column.isna(), target == k) >= _OFTEN_TOGETHER for k in label.unique()):
         return "is empty in the rows of one class: known only afterwards"
     together = _mask_agreement(column.isna(), ~has)
-    telling = alone >= (_TELLING_CLASSES if classes else _TELLING_ORDER)
-    if together >= _TOGETHER or (together >= _OFTEN_TOGETHER and telling):
+    informative = alone >= (_INFORMATIVE_CLASSES if classes else _INFORMATIVE_ORDER)
+    if together >= _TOGETHER or (together >= _OFTEN_TOGETHER and informative):
         return "is empty where the target is: known only when the target is"
     return None
 
 
 def measure_leak_strength(column: pd.Series, target: pd.Series, classes: bool) -> float:
-    """How far `column` alone tells the target, 0 to 1: balanced accuracy of classes, |Spearman's rho| of amounts."""
+    """How far `column` alone predicts the target, 0 to 1: balanced accuracy of classes, |Spearman's rho| of amounts."""
     has = target.notna()
     return _class_recall(column[has], target[has]) if classes else _rank_correlation(column[has], target[has])
+
+
+def measure_explained_share(column: pd.Series, target: pd.Series) -> float:
+    """Share of an amount's variance that `column` alone explains, in whatever order: on odd rows, by a guess learned on even rows.
+
+    Guess: the amount at the nearest value, or the mean amount of a value without an order.
+    """
+    has = target.notna() & column.notna()
+    label, known, odd = target[has].astype("float64"), column[has], np.arange(int(has.sum())) % 2 == 1
+    if len(label) < 100 or label[odd].var() == 0:
+        return 0.0
+    even = label[~odd]
+    if _is_ordered(known):
+        values = known.astype("int64" if known.dtype.kind == "M" else "float64").to_numpy(dtype="float64")
+        order = np.argsort(values[~odd], kind="stable")
+        learned, amounts = values[~odd][order], even.to_numpy()[order]
+        above = np.clip(np.searchsorted(learned, values[odd]), 1, len(learned) - 1)
+        below = above - 1
+        nearer = np.where(values[odd] - learned[below] <= learned[above] - values[odd], below, above)
+        guess = amounts[nearer]
+    else:
+        guess = known[odd].map(even.groupby(known[~odd]).mean()).fillna(even.mean()).to_numpy(dtype="float64")
+    return 1.0 - float(np.square(label[odd].to_numpy() - guess).mean() / label[odd].var(ddof=0))
 
 
 def _mask_agreement(a: pd.Series, b: pd.Series) -> float:
@@ -70,9 +93,6 @@ def _mask_agreement(a: pd.Series, b: pd.Series) -> float:
 
 def _rank_correlation(column: pd.Series, label: pd.Series) -> float:
     """|Spearman's rho| over the rows that have both; 0 for columns without an order."""
-    import numpy as np
-    from pandas.api import types
-
     if not (types.is_numeric_dtype(column) or types.is_datetime64_any_dtype(column)):
         return 0.0
     both = column.notna()
@@ -83,49 +103,36 @@ def _rank_correlation(column: pd.Series, label: pd.Series) -> float:
 
 
 def _class_recall(column: pd.Series, label: pd.Series) -> float:
-    """How well the column alone tells the classes: balanced accuracy on odd rows of a guess learned on even rows.
+    """How well the column alone predicts the classes: balanced accuracy on odd rows of a guess learned on even rows.
 
     Guess: the class for which a value is most usual; of a number with many values, the class of its nearest smaller
     neighbour.
     """
-    import numpy as np
-
-    label_codes, names = _codes(label)
+    label_codes = pd.factorize(label)[0]
     odd = np.arange(len(label)) % 2 == 1
-    guess = (
-        _guess_by_neighbour(column, label_codes, odd)
-        if _has_many_values(column)
-        else _guess_by_value(column, label_codes, odd)
-    )
-    recalls = [
-        (guess[odd & (label_codes == k)] == k).mean() for k in range(len(names)) if (odd & (label_codes == k)).any()
-    ]
+    guess = (_guess_by_neighbour if _has_many_values(column) else _guess_by_value)(column, label_codes, odd)
+    recalls = [(guess[odd & (label_codes == k)] == k).mean() for k in np.unique(label_codes[odd]) if k >= 0]
     return float(np.mean(recalls)) if len(recalls) > 1 else 0.0
 
 
-def _has_many_values(column: pd.Series) -> bool:
-    from pandas.api import types
+def _is_ordered(column: pd.Series) -> bool:
+    return types.is_datetime64_any_dtype(column) or (types.is_numeric_dtype(column) and not types.is_bool_dtype(column))
 
-    ordered = types.is_datetime64_any_dtype(column) or (
-        types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
-    )
-    return ordered and column.nunique() > len(column) / _ROWS_A_VALUE
+
+def _has_many_values(column: pd.Series) -> bool:
+    return _is_ordered(column) and column.nunique() > len(column) / _ROWS_A_VALUE
 
 
 def _guess_by_value(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.bool_]) -> NDArray[np.intp]:
-    import numpy as np
-
-    values = _codes(column)[0] + 1  # a missing value, -1, is a value here
+    values = pd.factorize(column)[0] + 1  # a missing value, -1, is a value here
     counts = np.zeros((int(values.max(initial=0)) + 1, int(label.max(initial=0)) + 1))
     np.add.at(counts, (values[~odd], label[~odd]), 1)
     return cast("NDArray[np.intp]", (counts / np.maximum(counts.sum(axis=0), 1)).argmax(axis=1)[values])
 
 
 def _guess_by_neighbour(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.bool_]) -> NDArray[np.intp]:
-    import numpy as np
-
     order = np.argsort(column.rank().fillna(0.0).to_numpy(dtype="float64"), kind="stable")
-    # Position of the last even row at or before each place; the first places look at the first even row.
+    # Position of the last even row at or before each place; the first places take the first even row.
     last = np.maximum.accumulate(np.where(odd[order], -1, np.arange(len(order))))
     first = int(np.argmin(odd[order]))
     guess = np.empty_like(label)
@@ -133,22 +140,15 @@ def _guess_by_neighbour(column: pd.Series, label: NDArray[np.intp], odd: NDArray
     return guess
 
 
-def _codes(values: pd.Series) -> tuple[NDArray[np.intp], Any]:
-    import pandas as pd
-
-    codes, names = pd.factorize(values)
-    return cast("NDArray[np.intp]", codes), names
-
-
 LEAK_CHECKS = {"leak": "no column that alone gives the target away"}
-# Rows looked at: a giveaway shows in few.
+# Rows checked: a giveaway shows in few.
 LEAK_SAMPLE_ROWS = 10_000
 # From here on there is hardly a row that the column does not decide.
 CERTAIN_LEAK_SCORE = 0.9995
 
 
 def find_leaks(e: CheckInput) -> Iterator[TableFinding]:
-    """One column after the other, on rows with and without a label: gaps that come together are telling too."""
+    """One column after the other, on rows with and without a label: gaps that come together count too."""
     problem = e.problem
     if e.counts[problem.target].distinct < 2 or e.profile.rows < 100:
         return
@@ -161,20 +161,15 @@ def find_leaks(e: CheckInput) -> Iterator[TableFinding]:
         if e.counts[name].constant or name == problem.time:
             continue
         column = some[name].to_pandas()
-        why = explain_leak(column, target, classes)
+        why, strength = explain_leak(column, target, classes), measure_leak_strength(column, target, classes)
+        if why is None and not classes and (share := measure_explained_share(column, target)) >= _DETERMINED_SCORE:
+            why, strength = f"alone decides {problem.target!r} ({share:.4f} of 1 on rows that were held out)", share
         if why is None:
             continue
-        strength = measure_leak_strength(column, target, classes)
         level: FindingLevel = "stop" if strength >= CERTAIN_LEAK_SCORE else "warn"
         prefix = "data.source: column " if level == "stop" else ""
-        yield TableFinding(
-            "leak",
-            level,
-            name,
-            round(strength, 4),
-            CERTAIN_LEAK_SCORE,
-            f"{prefix}{name!r} {why}. Add it to problem.ignore, unless it is known before {problem.target!r} is",
-        )
+        text = f"{prefix}{name!r} {why}. Add it to problem.ignore, unless it is known before {problem.target!r} is"
+        yield TableFinding("leak", level, name, round(strength, 4), CERTAIN_LEAK_SCORE, text)
 
 
 TARGET_CHECKS = {
@@ -186,50 +181,40 @@ TARGET_CHECKS = {
     "roles": "id and group are complete, ids are unique",
     "features": "features to train on",
 }
-# Fewer rows leave a test side whose mean loss says nothing: 15 % of 50 are 7 rows.
+# Fewer rows leave a test split whose mean loss is noise: 15 % of 50 are 7 rows.
 MIN_LABELLED_ROWS = 50
 # Three rows of a class judge, three tune (tasks/split/data_split.py): four are left to learn from.
 MIN_CLASS_ROWS = 10
 # More classes than this are names or amounts, and one probability for each is out of reach.
 MAX_TARGET_CLASSES = 100
-# A rarer class is outvoted: a model that never says it still looks right.
+# A rarer class is outvoted: a model that never predicts it seems right.
 RARE_CLASS_SHARE = 0.05
 
 
 def find_target_faults(e: CheckInput) -> Iterator[TableFinding]:
     """All that makes learning impossible, or lopsided."""
     if e.profile.rows < MIN_LABELLED_ROWS:
-        yield _stop(
-            "rows",
-            None,
-            e.profile.rows,
-            MIN_LABELLED_ROWS,
+        text = (
             f"data.source: {e.profile.rows} rows with a label are too few: at least {MIN_LABELLED_ROWS} are needed to learn, "
-            "tune and judge. Add rows",
+            "tune and judge. Add rows"
         )
+        yield TableFinding("rows", "stop", None, e.profile.rows, MIN_LABELLED_ROWS, text)
     yield from _check_target(e)
     yield from _check_roles(e)
     columns = {c.name: c for c in e.profile.columns}
     if not [name for name in e.features if columns[name].type != "text" and not columns[name].constant]:
-        yield _stop(
-            "features",
-            None,
-            0,
-            1,
+        text = (
             "data.source: no column is left to learn from: all others are ignored, empty, constant or free text. Add "
-            "columns, or shorten problem.ignore",
+            "columns, or shorten problem.ignore"
         )
+        yield TableFinding("features", "stop", None, 0, 1, text)
     if e.rows > e.profile.rows:
         gone = e.rows - e.profile.rows
-        yield TableFinding(
-            "label",
-            "warn",
-            e.problem.target,
-            gone / e.rows,
-            0.0,
+        text = (
             f"{gone} of {e.rows} rows have no label ({e.problem.target!r} is empty): they are not used. Add "
-            "the labels if you have them",
+            "the labels if you have them"
         )
+        yield TableFinding("label", "warn", e.problem.target, gone / e.rows, 0.0, text)
 
 
 def _check_target(e: CheckInput) -> Iterator[TableFinding]:
@@ -238,10 +223,10 @@ def _check_target(e: CheckInput) -> Iterator[TableFinding]:
     if column.distinct == 1:
         only = format_example(e.sample[column.name][0])
         text = f"{target} is constant ({only} in every row): there is nothing to learn. Name another column"
-        yield _stop("target", column.name, 1, 2, text)
+        yield TableFinding("target", "stop", column.name, 1, 2, text)
     elif column.type == "date":
         text = f"{target} holds dates. Name a number or a class; a span of days is a number"
-        yield _stop("target", column.name, "date", "number", text)
+        yield TableFinding("target", "stop", column.name, "date", "number", text)
     elif e.problem.kind == "regression":
         yield from _check_amounts(target, e)
     else:
@@ -253,101 +238,68 @@ def _check_amounts(target: str, e: CheckInput) -> Iterator[TableFinding]:
     if counts.shape != "number":
         what = "words" if counts.shape != "boolean" else "true and false"
         text = f"{target} holds {what}, not numbers. Set problem.kind: classification, or name a number"
-        yield _stop("target", name, what, "number", text)
-    elif counts.infinite:
-        text = f"{target} holds {counts.infinite} infinite values. Fix or empty these cells"
-        yield _stop("infinite", name, counts.infinite, 0, text)
-    elif exceeds_largest_number(counts):
-        text = (
-            f"{target} holds values from {counts.low:g} to {counts.high:g}, too large to compute with. Fix or empty these "
-            "cells"
-        )
-        yield _stop("infinite", name, max(-counts.low, counts.high), LARGEST_NUMBER, text)
+        yield TableFinding("target", "stop", name, what, "number", text)
+    elif holds_infinite_values(counts):
+        yield describe_infinite_values(counts, target, "")
     elif counts.distinct == 2:
         text = f"{name!r} has two values: problem.kind: classification would suit it better"
         yield TableFinding("target", "warn", name, 2, 3, text)
 
 
 def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
-    import polars as pl
-
     name, rows, distinct = e.problem.target, e.profile.rows, e.counts[e.problem.target].distinct
     if distinct > min(MAX_TARGET_CLASSES, rows / 2):
-        remedy = (
-            "It looks like an amount: set problem.kind: regression"
-            if e.counts[name].shape == "number"
-            else "Name another column, or join rare classes"
-        )
-        yield _stop(
-            "classes",
-            name,
-            distinct,
-            MAX_TARGET_CLASSES,
+        remedy = "Name another column, or join rare classes"
+        if e.counts[name].shape == "number":
+            remedy = "It looks like an amount: set problem.kind: regression"
+        text = (
             f"{target} has {distinct} different values in {rows} rows; at most {MAX_TARGET_CLASSES} classes, "
-            f"each in several rows, can be distinguished. {remedy}",
+            f"each in several rows, can be distinguished. {remedy}"
         )
+        yield TableFinding("classes", "stop", name, distinct, MAX_TARGET_CLASSES, text)
         return
     counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")
     few = counts.filter(pl.col("rows") < MIN_CLASS_ROWS)
     if len(few):
         listed = ", ".join(f"{format_example(value)} ({count})" for value, count in few.head(5).iter_rows())
-        yield _stop(
-            "classes",
-            name,
-            int(few["rows"].min()),  # type: ignore[arg-type]
-            MIN_CLASS_ROWS,
+        text = (
             f"{target}: classes with fewer than {MIN_CLASS_ROWS} rows: {listed}. Add rows, join them with another "
-            "class, or leave them out",
+            "class, or leave them out"
         )
+        yield TableFinding("classes", "stop", name, few["rows"][0], MIN_CLASS_ROWS, text)
     elif (share := counts["rows"][0] / rows) < RARE_CLASS_SHARE:
-        yield TableFinding(
-            "balance",
-            "warn",
-            name,
-            share,
-            RARE_CLASS_SHARE,
-            f"class {format_example(counts[name][0])} of {name!r} has {share:.1%} of the rows: a model that never says it is "
-            "right nearly always. Judge by f1 or roc_auc, not by accuracy",
+        text = (
+            f"class {format_example(counts[name][0])} of {name!r} has {share:.1%} of the rows: a model that never predicts it is "
+            "right nearly always. Judge by f1 or roc_auc, not by accuracy"
         )
+        yield TableFinding("balance", "warn", name, share, RARE_CLASS_SHARE, text)
 
 
 def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
-    import polars as pl
-
     for role, name in (("id", e.problem.id), ("group", e.problem.group)):
         missing = 0 if name is None else e.whole.select(pl.col(name).null_count()).collect(engine="streaming").item()
         if missing:
             text = (
                 f"problem.{role}: column {name!r} is empty in {missing} rows. Fill it in, or set problem.{role} to null"
             )
-            yield _stop("roles", name, missing, 0, text)
+            yield TableFinding("roles", "stop", name, missing, 0, text)
     if e.problem.id is None:
         return
     again, first = _repeats(e.whole, e.problem.id)
     if again:
-        yield _stop(
-            "roles",
-            e.problem.id,
-            again,
-            0,
+        text = (
             f"problem.id: column {e.problem.id!r} repeats: {again} rows have an id that came before, such as {first}. "
-            "Name a column that is different in every row, or set problem.id to null and add it to problem.ignore",
+            "Name a column that is different in every row, or set problem.id to null and add it to problem.ignore"
         )
+        yield TableFinding("roles", "stop", e.problem.id, again, 0, text)
 
 
 def _repeats(scan: pl.LazyFrame, name: str) -> tuple[int, str]:
     """How many rows bear a value that came before, exactly, and one such value."""
-    import polars as pl
-
     values = scan.select(pl.col(name).drop_nulls())
-    rows, distinct = (
-        values.select(pl.len().alias("n"), pl.col(name).n_unique().alias("u")).collect(engine="streaming").row(0)
-    )
+    both = values.select(pl.len().alias("n"), pl.col(name).n_unique().alias("u"))
+    rows, distinct = both.collect(engine="streaming").row(0)
     if rows == distinct:
         return 0, ""
     counted = values.group_by(name).agg(pl.len().alias("rows of a value")).filter(pl.col("rows of a value") > 1)
     return rows - distinct, format_example(counted.select(pl.col(name).min()).collect(engine="streaming").item())
-
-
-def _stop(check: str, column: str | None, figure: float | str, limit: float | str, message: str) -> TableFinding:
-    return TableFinding(check, "stop", column, figure, limit, message)

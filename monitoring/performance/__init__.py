@@ -1,1 +1,0 @@
-"""How good the champion is: measured from labels, or estimated without them."""

@@ -1,0 +1,51 @@
+"""The page of a look: two sentences that say what changed, since when, what was decided and why; and nothing from outside."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.monitoring.test_decision_policies import look, quality
+from windvane.ledger.decisions import DecisionRecord
+from windvane.monitoring.records import ChangeDiagnosis
+from windvane.monitoring.watch import report
+
+ENTRY = DecisionRecord(
+    "houses", 1, "2026-05-01", "2026-06-01", "wait", "nothing moved", known_until="2026-05-20T10:00:00"
+)
+
+
+def test_nothing_new_is_said_in_two_sentences() -> None:
+    assert report.describe_change(look()) == "No change found in 100 rows since 2026-05-01."
+    assert report.describe_decision(ENTRY) == "No retraining: nothing moved. Labels were known up to 2026-05-20T10:00Z."
+    assert "Too few rows" in report.describe_change(look(few=True))
+
+
+def test_a_change_is_told_since_the_first_of_the_windows_in_a_row() -> None:
+    now = look(0.4, 5, alarm=True, change="data drift", remedy="refit", columns=("size", "town"))
+    earlier = [look(0, 1, alarm=True), look(0, 2), look(0.1, 3, alarm=True), look(0.2, 4, alarm=True)]
+    said = report.describe_change(now, earlier)
+    assert said.startswith("Data drift (90% sure) since 2026-03-01, in size, town: its mean moved.")
+    unnamed = replace(now, diagnosis=ChangeDiagnosis("none", 0.5, (), "inputs are as on the record", "wait"))
+    assert report.describe_change(unnamed) == "Drift since 2026-05-01: size: moved; town: moved."
+
+
+@pytest.mark.parametrize(
+    ("action", "level"), [("wait", "pass"), ("retrain", "warn"), ("stop", "stop"), ("rollback", "stop")]
+)
+def test_the_page_opens_alone_and_escapes_what_columns_are_called(action: str, level: str) -> None:
+    evil = "<script>alert(1)</script>"
+    one = look(0.2, alarm=action != "wait", change="data drift", columns=(evil, "_prediction"), remedy="refit")
+    one = replace(one, estimate=quality(0.3, estimated=True))
+    entry = replace(ENTRY, action=action, gain=0.8, cost=0.5, realised=0.6, reason=f"{evil} moved")
+    text = report.render_window_report(
+        one, entry, "houses", "ledger", ("secret column",), [look(0.1, n) for n in (2, 3, 4)]
+    )
+    assert f'<header class="{level}">' in text
+    assert evil not in text
+    assert "secret column" in text
+    assert "the prediction" in text
+    assert text.count("<rect") == 4
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", text)

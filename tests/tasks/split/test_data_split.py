@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.projects import ROOT
+from tests.support.tables import chosen, houses
+from windvane.tasks import io
+from windvane.tasks.errors import InputError, SealedError
+from windvane.tasks.ingest import ingestion, row_keys, table_io
+from windvane.tasks.settings import project_params as params
+from windvane.tasks.split import data_split, strategies
+from windvane.tasks.validate import table_profile
+
+
+def keyed(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{table_io.ROW_KEY: row_keys.hash_rows(table, tuple(table.columns))})
+
+
+def side(table: pd.DataFrame, mine: params.Settings, taught_until: strategies.TimeValue = None) -> pd.Series:
+    """0 teaches, 1 tunes, 2 judges: one per row; the three masks part the table."""
+    sides = strategies.split_rows(table, mine, taught_until)
+    parts = np.array([sides.train, sides.validation, sides.test])
+    assert (parts.sum(axis=0) == 1).all()
+    return pd.Series(parts.argmax(axis=0), index=table.index)
+
+
+def setting(strategy: str, **problem: Any) -> params.Settings:
+    kind = "classification" if strategy == "stratified" else "regression"
+    whole = {"kind": kind, "target": "town" if kind == "classification" else "price", **problem}
+    return chosen(split={"strategy": strategy, "seed": whole.pop("seed", 0)}, **whole)
+
+
+STICKY = {
+    "random": setting("random"),
+    "stratified": setting("stratified"),
+    "kfold": setting("kfold"),
+    "kfold of classes": setting("kfold", kind="classification", target="town"),
+    "group": setting("group", group="block"),
+    "random with groups": setting("random", group="block"),
+    "stratified with groups": setting("stratified", group="block"),
+}
+
+
+def streets(rows: int, seed: int, rare: int) -> pd.DataFrame:
+    """Houses with 40 blocks of uneven size, a rare town, and some exact duplicates."""
+    rng = np.random.default_rng(seed)
+    table = houses(rows, seed)
+    table["block"] = rng.integers(0, 40, rows) ** 2
+    table.loc[rng.choice(rows, rare, replace=False), "town"] = "Rom"
+    return keyed(pd.concat([table, table.sample(5, random_state=seed)], ignore_index=True))
+
+
+@given(st.sampled_from(sorted(STICKY)), st.integers(0, 2**31), st.integers(0, 40), st.integers(100, 400))
+@settings(max_examples=60, deadline=None)
+def test_a_growing_table_never_moves_a_row_from_teaching_to_judging(name: str, seed: int, rare: int, rows: int) -> None:
+    mine, table = STICKY[name], streets(500, seed, rare + 10)
+    young = table.iloc[:rows]
+    if len(set(table["town"]) - set(young["town"])):
+        young = pd.concat([young, table[table["town"] == "Rom"]]).drop_duplicates()
+    try:
+        before = side(young, mine)
+        after = side(table.sample(frac=1, random_state=seed % 1000), mine)[before.index]
+    except InputError:  # groups may leave a side too small: refused, not moved
+        return
+    assert (after <= before).all()
+    # Who judges by share, not because a side was short, stays.
+    key = row_keys.hash_values(young["block"]) if "group" in name else young[table_io.ROW_KEY].to_numpy()
+    place = row_keys.map_to_unit_interval(key, mine.split.seed)
+    assert (after[place < mine.split.test] == 2).all()
+    assert "kfold" in name or (after[place < mine.split.test + mine.split.validation] >= 1).all()
+
+
+def test_sides_by_hash_do_not_move_at_all_once_there_are_enough_rows() -> None:
+    mine, table = STICKY["random"], keyed(houses(4000))
+    young = side(table.iloc[:2000], mine)
+    shuffled = side(table.sample(frac=1, random_state=0), mine)
+    assert (shuffled[young.index] == young).all()
+    assert np.bincount(shuffled) / 4000 == pytest.approx([0.7, 0.15, 0.15], abs=0.02)
+    assert (side(table, setting("random", seed=1)) != side(table, mine)).any()
+
+
+def test_rows_of_one_key_or_group_stay_together() -> None:
+    table = streets(500, 3, 20)
+    for name, mine in STICKY.items():
+        together = "block" if "group" in name else table_io.ROW_KEY
+        assert side(table, mine).groupby(table[together]).nunique().max() == 1, name
+
+
+def test_stratified_puts_every_class_on_every_side() -> None:
+    table = houses(400)
+    table.loc[:9, "town"] = "Rom"
+    for seed in range(20):
+        counts = pd.crosstab(side(keyed(table), setting("stratified", seed=seed)), table["town"])
+        assert counts.loc[[1, 2], "Rom"].min() >= strategies.MIN_SPLIT_CLASS_ROWS
+        assert counts.loc[0, "Rom"] >= 1
+
+
+def test_sides_that_come_out_too_small_are_refused_with_a_remedy() -> None:
+    small = keyed(houses(60))
+    assert np.bincount(side(small, setting("random"))).min() >= strategies.MIN_SPLIT_ROWS
+    with pytest.raises(InputError, match=r"split: .*rows are left to learn from.*finer group"):
+        side(small.assign(block=1), setting("group", group="block"))
+    with pytest.raises(InputError, match=r"split\.validation: .*kfold"):
+        side(small, setting("time", time="day"))
+    with pytest.raises(InputError, match=r"problem\.time: .*'day' has 2 different values.*stratified or random"):
+        side(small.assign(day=[1] * 30 + [2] * 30), setting("time", time="day"))
+    late = keyed(houses(400).assign(town=["Ulm"] * 380 + ["Rom"] * 20))
+    with pytest.raises(InputError, match=r"split\.strategy: .*: time leaves no row of class 'Rom'.*stratified"):
+        side(late, setting("time", time="day", kind="classification", target="town"))
+
+
+def monthly(months: int, a_month: int = 10) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    table = houses(months * a_month)
+    table["day"] = np.repeat(pd.date_range("2010-01-01", periods=months, freq="MS").as_unit("us"), a_month)
+    return keyed(table.assign(noise=rng.normal(size=len(table))))
+
+
+TIME = setting("time", time="day")
+
+
+def test_time_cuts_between_timestamps_and_the_newest_judge() -> None:
+    table = monthly(100)
+    where = side(table, TIME)
+    assert np.bincount(where).tolist() == [700, 150, 150]
+    assert where.groupby(table["day"]).nunique().max() == 1
+    newest = table.groupby(where)["day"].agg(["min", "max"])
+    assert newest["max"][0] < newest["min"][1]
+    assert newest["max"][1] < newest["min"][2]
+
+
+@pytest.mark.parametrize(("new", "expected"), [(6, (15, 30)), (20, (50, 100)), (60, (150, 150))])
+def test_after_a_champion_only_newer_rows_tune_and_judge(new: int, expected: tuple[int, int]) -> None:
+    table = monthly(100)
+    until = table["day"].drop_duplicates().iloc[-new - 1]
+    sides = strategies.split_rows(table, TIME, until.isoformat())
+    assert sides.taught_until == until.isoformat()
+    assert f"{new * 10} rows are newer" in sides.reason
+    assert (table["day"][sides.validation | sides.test] > until).all()
+    assert abs(int(sides.validation.sum()) - expected[0]) <= 5
+    assert int(sides.test.sum()) == expected[1]
+    # Part of the new world teaches.
+    assert (table["day"][sides.train] > until).any()
+
+
+@pytest.mark.parametrize("until", ["2018-04-01T00:00:00", "2019-01-01T00:00:00", 7])
+def test_with_too_few_newer_rows_the_whole_table_is_cut(until: strategies.TimeValue) -> None:
+    sides = strategies.split_rows(monthly(100), TIME, until)
+    assert sides.taught_until is None
+    assert str(until) in sides.reason
+    assert int(sides.test.sum()) == 150
+
+
+def test_time_may_be_a_number() -> None:
+    table = monthly(100).assign(day=np.repeat(np.arange(100), 10))
+    sides = strategies.split_rows(table, TIME, 79)
+    assert sides.taught_until == 79
+    assert table["day"][sides.test | sides.validation].min() >= 80
+    assert data_split.find_trained_until(table, TIME) == 99
+    assert strategies.split_rows(table, TIME, "2018-01-01").taught_until is None
+
+
+@pytest.fixture
+def texas(tmp_path: Path) -> Path:
+    mine = params.load_settings(ROOT / "params.yaml")
+    (tmp_path / "data").mkdir()
+    (tmp_path / mine.data.source).write_bytes((ROOT / mine.data.source).read_bytes())
+    io.write_json({"taught_until": None}, tmp_path / io.TRAINED_UNTIL_FILE)
+    ingestion.run_ingest(tmp_path, mine)
+    data_split.run_split(tmp_path, mine)
+    return tmp_path
+
+
+def test_texas_on_disk(texas: Path) -> None:
+    mine = params.load_settings(ROOT / "params.yaml")
+    train, validation = data_split.read_training_rows(texas, mine)
+    permit = data_split.TestPermit("f" * 8)
+    test = data_split.open_test_rows(texas, mine, permit)
+    assert len(train) + len(validation) + len(test) == 8602 - 616
+    assert train["ts"].max() < validation["ts"].min() <= validation["ts"].max() < test["ts"].min()
+    record = json.loads((texas / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE).read_bytes())
+    assert record["test"] == {"rows": len(test), "from": "2013-06-01T00:00:00", "to": "2015-07-01T00:00:00"}
+    assert record["taught_until"] is None
+    whole = data_split.read_final_rows(texas, mine, permit)
+    assert len(whole) == 7986
+    assert data_split.find_trained_until(whole, mine) == "2015-07-01T00:00:00"
+    by_key = mine.model_copy(update={"split": params.SplitSettings(strategy="random")})
+    data_split.run_split(texas, by_key)
+    assert table_io.ROW_KEY in whole
+    assert not set(data_split.read_final_rows(texas, by_key, permit)[table_io.ROW_KEY]) & set(
+        data_split.open_test_rows(texas, by_key, permit)[table_io.ROW_KEY]
+    )
+
+
+def test_same_rows_same_bytes(texas: Path) -> None:
+    def content() -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in (texas / data_split.SPLIT_FOLDER).iterdir()}
+
+    first = content()
+    data_split.run_split(texas, params.load_settings(ROOT / "params.yaml"))
+    assert content() == first
+    assert set(first) == {data_split.SPLIT_CODES_FILE, data_split.SPLIT_RECORD_FILE}
+    assert not list(texas.rglob("*.part"))
+
+
+@pytest.mark.parametrize("id", [None, "name"])
+def test_the_record_tells_any_other_table(tmp_path: Path, id: str | None) -> None:
+    table = houses(120).assign(name=[f"h{i}" for i in range(120)])
+    mine = chosen("t.csv", id=id)
+
+    def recorded(changed: pd.DataFrame) -> str:
+        changed.to_csv(tmp_path / "t.csv", index=False)
+        ingestion.run_ingest(tmp_path, mine)
+        data_split.run_split(tmp_path, mine)
+        return str(
+            json.loads((tmp_path / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE).read_bytes())["table"]
+        )
+
+    first = recorded(table)
+    cell = table.copy()
+    cell.loc[7, "size"] += 1
+    label = table.copy()
+    label.loc[7, "price"] = None
+    others = [cell, label, table.rename(columns={"size": "sizes"}), table.iloc[::-1], table.assign(more=1)]
+    assert len({first, *map(recorded, others)}) == 6
+    assert recorded(table) == first
+
+
+def test_the_test_side_is_sealed(texas: Path) -> None:
+    for permit in (None, "please", data_split.TestPermit("")):
+        with pytest.raises(SealedError, match="sealed"):
+            data_split.open_test_rows(texas, params.load_settings(ROOT / "params.yaml"), permit)  # type: ignore[arg-type]
+    with pytest.raises(SealedError):
+        data_split.read_final_rows(texas, params.load_settings(ROOT / "params.yaml"), None)  # type: ignore[arg-type]
+
+
+def test_kfold_leaves_validation_empty_and_keeps_its_columns(tmp_path: Path) -> None:
+    table, mine = houses(120), setting("kfold")
+    table_io.write_parquet(keyed(table), tmp_path / table_profile.TABLE_FILE)
+    data_split.run_split(tmp_path, mine)
+    train, validation = data_split.read_training_rows(tmp_path, mine)
+    assert len(validation) == 0
+    assert list(validation.columns) == list(train.columns)
+    assert validation.dtypes.to_dict() == train.dtypes.to_dict()
+    assert len(data_split.read_final_rows(tmp_path, mine, data_split.TestPermit("x"))) == len(train)
