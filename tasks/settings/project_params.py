@@ -41,6 +41,7 @@ class ProblemSettings(SettingsSection):
     time: str | None = None
     id: str | None = None
     group: str | None = None
+    weight: str | None = None
     ignore: tuple[str, ...] = ()
     metric: str | None = None
     goal: float | None = None
@@ -53,13 +54,15 @@ class ProblemSettings(SettingsSection):
                 f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
             )
         seen: dict[str, str] = {}
-        for role, column in (("target", self.target), ("time", self.time), ("id", self.id)):
+        roles = (("target", self.target), ("time", self.time), ("id", self.id), ("weight", self.weight))
+        for role, column in roles:
             if column is not None and seen.setdefault(column, role) != role:
                 raise ValueError(
                     f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
                 )
-        if self.target in self.ignore:
-            raise ValueError(f"ignore: holds the target {self.target!r}. Take it out of the list")
+        for role, column in (("target", self.target), ("weight", self.weight)):
+            if column in self.ignore:
+                raise ValueError(f"ignore: holds the {role} {column!r}. Take it out of the list")
         return self
 
     @property
@@ -140,6 +143,15 @@ class Settings(SettingsSection):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ValueError(f"{value!r} cannot name a registered model. Use letters, digits, '-', '_' or '.'")
         return value
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Settings:
+        if self.problem.weight is not None and self.search.imbalance not in (None, "weights"):
+            raise ValueError(
+                f"search.imbalance: {self.search.imbalance} draws rows as if all counted alike, and problem.weight is set. Choose "
+                "weights, or null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

@@ -155,9 +155,11 @@ class ProblemType:
     loss_name: Callable[[str], str]
     log_target: Callable[[NDArray[Any]], bool] = lambda _: False
 
-    def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
-        """Every metric of the problem type, unweighted."""
-        return {name: metric.score(truth, predictions, None) for name, metric in self.metrics.items()}
+    def scores(
+        self, truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None = None
+    ) -> dict[str, float]:
+        """Every metric of the problem type; `weights` as Metric.score takes them."""
+        return {name: metric.score(truth, predictions, weights) for name, metric in self.metrics.items()}
 
 
 def load_problem_type(kind: str) -> ProblemType:

@@ -178,7 +178,7 @@ TARGET_CHECKS = {
     "classes": "enough rows of every class",
     "balance": "classes of comparable size",
     "label": "every row has a label",
-    "roles": "id and group are complete, ids are unique",
+    "roles": "id and group are complete, ids are unique, weights are amounts",
     "features": "features to train on",
 }
 # Fewer rows leave a test split whose mean loss is noise: 15 % of 50 are 7 rows.
@@ -283,6 +283,7 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
                 f"problem.{role}: column {name!r} is empty in {missing} rows. Fill it in, or set problem.{role} to null"
             )
             yield TableFinding("roles", "stop", name, missing, 0, text)
+    yield from _check_weights(e)
     if e.problem.id is None:
         return
     again, first = _repeats(e.whole, e.problem.id)
@@ -292,6 +293,22 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
             "Name a column that is different in every row, or set problem.id to null and add it to problem.ignore"
         )
         yield TableFinding("roles", "stop", e.problem.id, again, 0, text)
+
+
+def _check_weights(e: CheckInput) -> Iterator[TableFinding]:
+    name = e.problem.weight
+    if name is None:
+        return
+    where, remedy = f"problem.weight: column {name!r}", "Name a column of amounts, or set problem.weight to null"
+    if e.counts[name].shape != "number" or holds_infinite_values(e.counts[name]):
+        yield TableFinding("roles", "stop", name, 0, 1, f"{where} holds more than finite numbers. {remedy}")
+        return
+    weight = pl.col(name)
+    wanted = ((weight < 0).sum().alias("below"), weight.sum().alias("total"))
+    below, total = e.labelled.select(wanted).collect(engine="streaming").row(0)
+    if below or not total > 0:
+        what = f"is below zero in {below} rows" if below else "is zero in every row"
+        yield TableFinding("roles", "stop", name, below, 0, f"{where} {what}. {remedy}")
 
 
 def _repeats(scan: pl.LazyFrame, name: str) -> tuple[int, str]:
