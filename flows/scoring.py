@@ -29,6 +29,7 @@ from windvane.serving.compiled.agreement import convert_to_plain_columns
 from windvane.serving.compiled.engine import EnginePredictions, PredictionEngine
 from windvane.serving.http.invocations import make_recorded_outputs
 from windvane.serving.signature import ModelSignature
+from windvane.tasks import errors
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.ingest.table_io import read_frame_cache, write_parquet
@@ -207,7 +208,7 @@ def read_pieces(source: Path) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, pa.ArrowInvalid) as e:
         raise InputError(
-            f"{source}: cannot be read ({str(e).splitlines()[0]}). Write it anew as UTF-8 CSV or as Parquet"
+            f"{source}: cannot be read ({errors.read_first_line(e)}). Write it anew as UTF-8 CSV or as Parquet"
         ) from e
 
 

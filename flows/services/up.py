@@ -78,12 +78,12 @@ def run_all_services(project: Project, clock: Clock, console: Console) -> None:
 def _supervise_until_stopped(
     project: Project, watched: Supervisor, stopping: list[int], clock: Clock, credentials: Credentials, console: Console
 ) -> None:
-    screen, show = LiveTable(console), False
+    screen, announced = LiveTable(console), False
     while not stopping:
         watched.step()
         screen.show(_make_table_rows(project, watched))
-        if watched.ready and not show:
-            show = True
+        if watched.ready and not announced:
+            announced = True
             events = "; the clock is that of the events" if clock == "events" else ""
             links = _format_links(watched, credentials, console.live)
             screen.print("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
@@ -95,11 +95,11 @@ def _supervise_until_stopped(
 @contextmanager
 def _collect_stop_signals() -> Iterator[list[int]]:
     """A list that fills when this process is stopped: whatever step it is in comes to its end first."""
-    show: list[int] = []
+    received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda n, _frame: show.append(n)) for number in signals]
+    before = [signal.signal(number, lambda n, _frame: received.append(n)) for number in signals]
     try:
-        yield show
+        yield received
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
@@ -232,8 +232,8 @@ def _make_table_rows(project: Project, watched: Supervisor) -> list[dict[str, An
 def _describe_service(project: Project, name: str) -> str:
     """What people want to know of a service beside its address."""
     if name == "service":
-        show = service_state.read_service_state(project.home / "serving")
-        version = None if show is None else show["version"]
+        state = service_state.read_service_state(project.home / "serving")
+        version = None if state is None else state["version"]
         return "no champion yet: windvane train" if version is None else f"version {version}"
     if name == "runner":
         heartbeat = _read_heartbeat(project.home)
