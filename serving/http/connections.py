@@ -117,7 +117,7 @@ class TrackedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Opened."""
         super().connection_made(transport)
-        self.peer = None if self.client is None or is_loopback(self.client[0]) else self.client[0]
+        self.peer = _find_remote_address(self.client)
         self._tracker.enter(self, self.loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -204,3 +204,7 @@ def find_connection_limit() -> int:
 def _list_overdue(waited: dict[TrackedConnection, float], before: float) -> list[TrackedConnection]:
     """Those that have been waited for since before a moment."""
     return [connection for connection, _ in takewhile(lambda entry: entry[1] <= before, waited.items())]
+
+
+def _find_remote_address(client: tuple[str, int] | None) -> str | None:
+    return None if client is None or is_loopback(client[0]) else client[0]
