@@ -98,7 +98,7 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
 
 
 def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | None:
-    """What the watch decided last, and what came of it."""
+    """What monitoring decided last, and what came of it."""
     one = decisions.find_last_decision(project.ledger, project.name)
     if one is None:
         return None

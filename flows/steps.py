@@ -149,7 +149,7 @@ as_flow = flow(name="lap", flow_run_name="{cause}", persist_result=False, valida
 def lap(
     root: str, cause: str = "scheduled", depth: LapDepth = "search", decision: str | None = None
 ) -> LapOutcome | None:
-    """The deployment's lap, which a schedule or a decision of the watch starts.
+    """The deployment's lap, which a schedule or a decision of monitoring starts.
 
     `decision`: what it carries out, from the ledger, which then gives depth and cause; None comes back where that has ended.
     """

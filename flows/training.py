@@ -124,8 +124,8 @@ def refuse(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged)
 
     The ledger keeps the verdict with its reason, and the decision that this lap carried out ends with it. The challenger stays
     registered, and its run in MLflow explains why: `windvane promote` may still let it serve, another gate judges it again without a
-    fit, and as long as nothing changes laps are `unchanged`. Its model files go with `windvane clean` or retention.versions.
-    Each refusal doubles the windows until the next retraining (monitoring/policy/decision.py).
+    fit, and as long as nothing changes laps are `unchanged`. Its model files go once `retention.versions` newer versions exist.
+    From the second refusal on, each doubles the windows until the next retraining (monitoring/policy/decision.py).
     """
     from windvane.flows.lap import run_records
 

@@ -1,4 +1,4 @@
-"""Records of the watch: what an assessment of a window finds, and what a decision is made from. No logic."""
+"""Records of monitoring: what an assessment of a window finds, and what a decision is made from. No logic."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def monitor_flow(root: str, clock: Clock = "wall") -> dict[str, Any]:
         return {"decision": "wait", "reason": f"{project.name} has no champion yet"}
     result = monitor_production(project, Console(), clock=clock)
     create_markdown_artifact(
-        _format_summary(result), key="watch", description="What the watch saw, and what it decided"
+        _format_summary(result), key="watch", description="What monitoring found, and what it decided"
     )
     return result
 

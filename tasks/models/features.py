@@ -161,7 +161,8 @@ class DateEncoder(TransformerMixin, BaseEstimator):
         for i in range(X.shape[1]):
             dates = X.iloc[:, i]
             angles = _angles(dates)
-            out.append(_since_epoch(dates) - self.origins_[i])
+            days = (dates - pd.Timestamp(0)) / pd.Timedelta(days=1)
+            out.append(days.to_numpy(dtype="float64") - self.origins_[i])
             for name in self.kept_[i]:
                 out += [np.sin(angles[name]), np.cos(angles[name])]
         return np.column_stack(out)
@@ -176,10 +177,6 @@ class DateEncoder(TransformerMixin, BaseEstimator):
 
 def _impute_and_scale() -> Any:
     return make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
-
-
-def _since_epoch(dates: pd.Series) -> NDArray[Any]:
-    return ((dates - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy(dtype="float64")
 
 
 def _days(date: Any) -> float:
