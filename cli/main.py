@@ -154,7 +154,8 @@ def train(project: Any, console: Any, **options: Any) -> Any:
 @click.option("--log", is_flag=True, help="Record every prediction in the ledger, as the scoring service does.")
 @_command
 def score(project: Any, source: Path, target: Path, log: bool, console: Any) -> Any:
-    """Predictions of the champion for the rows of IN, written to OUT (CSV or Parquet, by their endings).
+    """Predictions of the champion for the rows of IN, written to OUT: CSV, TSV, Parquet or JSON lines, packed or not, by their
+    endings. IN's rows come back as they are, with what is predicted behind.
 
     Of any size: a piece is in memory at a time, and after a kill the same command goes on where it was. OUT appears whole
     or not at all.

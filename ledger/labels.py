@@ -167,7 +167,6 @@ def match_current_label(project: str, known: str | None = None) -> sa.ColumnElem
 LABELLED_AT_COLUMN = "_labelled"
 
 _EPOCH = datetime(1970, 1, 1)
-_MISSING_WORDS = {"", "na", "n/a", "nan", "null", "none", "<na>"}
 # The words that a boolean is written with, as in tasks.models.features.
 BOOLEAN_WORDS = {
     **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), True),
@@ -289,10 +288,11 @@ def _parse_moment(text: str) -> datetime:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING_WORDS)
+    return value is None or value == ""
 
 
-# Values as requests hold them: JSON's own types, or text where they came as CSV.
+# Values as requests hold them: JSON's own types, or text where they came as CSV. A missing one was recorded as such, whatever
+# word it was written with.
 _VALUE_READERS: dict[str, Callable[[Any], Any]] = {
     "numbers": _read_number,
     "booleans": _read_boolean,

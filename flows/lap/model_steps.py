@@ -216,7 +216,13 @@ def run_build_step(
     if len(data.validation):
         comparison_rows = features.conform_frame(data.validation, data.columns, "validation rows")
     compared = engine_files.ComparisonRows(inputs, comparison_rows, settings.split.seed)
-    engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace=pace)
+    profile = read_profile(data.root / PROFILE_FILE)
+    cells = engine_files.TableCells(
+        tuple(column.name for column in profile.columns),
+        frozenset(column.name for column in profile.columns if column.missing),
+        frozenset(settings.data.format.keep_words),
+    )
+    engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace, cells)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
     predicted = data.kind.predict(model, sample).value
     digest = model_files.save_model(model, folder, sample, predicted, data.kind.name, engine)

@@ -170,6 +170,8 @@ class ScoringApp:
         async def answer(body: bytes) -> HttpResponse:
             result = await self._answering.respond(body, headers.get(b"content-type", b"").decode("latin-1"))
             self._counters.rows.labels(str(result.version), result.role).inc(result.rows)
+            if result.dropped:
+                self._counters.dropped.inc(result.dropped)
             return HttpResponse(result.body)
 
         return await self._taken(headers, receive, answer)
@@ -333,6 +335,9 @@ class ServiceMetrics:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("windvane_requests", "Responses of the service", ["path", "code"], registry=registry)
         self.rows = Counter("windvane_rows", "Rows predicted", ["version", "role"], registry=registry)
+        self.dropped = Counter(
+            "windvane_dropped_columns", "Columns of requests that the model does not see", registry=registry
+        )
         self.seconds = Histogram(
             "windvane_seconds", "POST /invocations", buckets=_LATENCY_BUCKETS_SECONDS, registry=registry
         )

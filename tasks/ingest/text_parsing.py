@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
+from windvane.tasks.ingest.cell_reading import CODE_PATTERN
 from windvane.tasks.ingest.text_files import CsvDialect
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -22,8 +23,6 @@ _FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
 # Thousands parted by blanks of any width, as French has them; a telephone number begins with a zero.
 _SPACED = r"^[+-]?[1-9]\d{0,2}(\s\d{3})+([.,]\d+)?$"
 _WHOLE = r"^[+-]?[0-9]+$"
-# A number in which the zero means something is a code: 01067 is a town, 1067 is none.
-CODE_PATTERN = r"^0[0-9]+$"
 
 
 def infer_number_kind(words: pl.Series) -> Literal["int", "float", "text"] | None:

@@ -5,7 +5,7 @@ each with its reason.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, readers, table_io
+from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.search import search_plan
 from windvane.tasks.settings import project_params, yaml_files
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
@@ -212,6 +213,8 @@ def propose_settings(
     column is absent, or the target can be neither a class nor an amount.
     """
     data = DataSettings(source=escape_variables(table.as_posix())) if isinstance(table, Path) else table
+    target, time, id = target.strip(), time and time.strip(), id and id.strip()
+    ignore = tuple(name.strip() for name in ignore)
     with ingestion.open_scratch_folder(Path()) as folder, table_files.explain_read_errors(data.where):
         opened = tuple(readers.open_cells(path, folder, ignore) for path in table_files.list_table_files(Path(), data))
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
@@ -226,7 +229,21 @@ def propose_settings(
         # A reading problem without the file's name and the remedy, for a comment.
         short = {name: text.partition(": ")[2].split(". ")[0].replace("\n", " ") for name, text in problems.items()}
         why = {**dict.fromkeys(ignore, "as given"), **short}
-        return _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore), why)
+        proposal = _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore), why)
+        return replace(proposal, assumptions=(*proposal.assumptions, *_describe_missing_words(opened, whole)))
+
+
+def _describe_missing_words(opened: tuple[FileCells, ...], whole: StoredTable) -> list[str]:
+    """One line on words such as NA that are common in columns of text: there they may be values."""
+    schema = table_io.scan_parquet(whole.path).collect_schema()
+    texts = tuple(name for name, kind in schema.items() if kind == pl.String)
+    found = {name: words for file in opened for name, words in readers.find_missing_words(file, texts).items()}
+    if not found:
+        return []
+    listed = "; ".join(f"{words} in {name!r}" for name, words in found.items())
+    return [
+        f"no value: {listed}; data.format: {{keep_words: [{', '.join(found)}]}} in params.yaml keeps such words as values"
+    ]
 
 
 def _propose(
