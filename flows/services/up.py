@@ -233,8 +233,12 @@ def _describe_service(project: Project, name: str) -> str:
     """What people want to know of a service beside its address."""
     if name == "service":
         show = service_state.read_service_state(project.home / "serving")
-        version = None if show is None else show["version"]
-        return "no champion yet: windvane train" if version is None else f"version {version}"
+        if show is not None and show["version"] is not None:
+            return f"version {show['version']}"
+        refused = None if show is None else show["refused"]
+        return (
+            f"refused version {refused['version']}: windvane status" if refused else "no champion yet: windvane train"
+        )
     if name == "runner":
         heartbeat = _read_heartbeat(project.home)
         return "; ".join(f"{what}: {when}" for what, when in heartbeat.does.items()) if heartbeat is not None else ""
