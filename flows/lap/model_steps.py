@@ -219,7 +219,8 @@ def run_build_step(
     engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace=pace)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
     predicted = data.kind.predict(model, sample).value
-    digest = model_files.save_model(model, folder, sample, predicted, data.kind.name, engine)
+    code = None if bulk is None else engine_files.bundle_model_code()
+    digest = model_files.save_model(model, folder, sample, predicted, engine, code)
     memory = measure_model_memory(folder, digest, data.kind.name)
     lap.console.print(
         f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "

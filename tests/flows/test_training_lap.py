@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +116,25 @@ def test_mlflow_holds_a_parent_and_a_comparable_child_per_candidate(taught: tupl
     kept = {item.path for item in client.list_artifacts(said["run_id"])}
     assert {"dvc.lock", "params.yaml", "record.parquet", "model", "evaluation", "data"} <= kept
     assert int(client.get_model_version_by_alias("texas-house-prices", "champion").version) == 1
+
+
+def test_c4_the_champion_predicts_its_own_source_as_pandas_reads_it(
+    taught: tuple[Folder, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = taught
+    predict = (
+        "import mlflow, pandas; mlflow.set_tracking_uri('sqlite:///.windvane/mlflow.db'); "
+        "model = mlflow.pyfunc.load_model('models:/texas-house-prices@champion'); "
+        "print(model.predict(pandas.read_csv('data/txhousing.csv')).tolist())"
+    )
+    command = [sys.executable, "-c", predict]
+    done = subprocess.run(command, cwd=folder.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    # What MLflow left in the model's folder does no harm.
+    ran = folder.run("score", "data/txhousing.csv", str(tmp_path / "out.parquet"))
+    assert ran.status == 0, ran.err
+    predicted = pd.read_parquet(tmp_path / "out.parquet")["prediction"].tolist()
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(predicted, rel=1e-9)
 
 
 def test_the_data_page_stands_with_the_run_and_is_linked_from_prefect(
