@@ -85,7 +85,7 @@ def _supervise_until_stopped(
         if watched.ready and not show:
             show = True
             events = "; the clock is that of the events" if clock == "events" else ""
-            links = _format_links(watched, credentials, console.live)
+            links = _format_links(project, watched, credentials, console.live)
             screen.print("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
             if console.json:
                 print(json.dumps(_make_json_result(project, watched, clock)), flush=True)
@@ -186,7 +186,7 @@ def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> tuple[socke
     )
 
 
-def _format_links(watched: Supervisor, credentials: Credentials, shown: bool) -> list[str]:
+def _format_links(project: Project, watched: Supervisor, credentials: Credentials, shown: bool) -> list[str]:
     """How a person opens the pages. The links hold the secret: on a terminal only, never in a log."""
     pages = {
         name: one.service.address
@@ -197,7 +197,7 @@ def _format_links(watched: Supervisor, credentials: Credentials, shown: bool) ->
         return []
     if not shown:
         return ["  MLflow's and Prefect's pages require the project's secret: windvane secret"]
-    return [f"  open {line}" for line in up_state.make_page_links(pages, credentials)]
+    return [f"  open {line}" for line in up_state.make_page_links(project, pages, credentials)]
 
 
 def _is_runner_alive(home: Path, pid: int | None) -> bool:

@@ -203,6 +203,14 @@ def _make_input_example(rows: pd.DataFrame) -> pd.DataFrame:
     return plain.where(plain.notna(), None)
 
 
+def describe_logged_model(folder: Path, run: str, at: str) -> str:
+    """The line of JSON by which MLflow's pages know that a run's artifact `at` is the model that lies in `folder`."""
+    from mlflow.models import Model
+
+    facts = Model.load(str(folder)).get_tags_dict()
+    return json.dumps([{**facts, "run_id": run, "artifact_path": at}])
+
+
 _NAME_LETTERS = 32
 
 
