@@ -131,9 +131,7 @@ def check(root: Path, console: Any) -> Any:
     show_default=True,
     help="search: algorithms and tuning anew; refit: the champion's configuration on newer rows.",
 )
-@click.option(
-    "--cause", default="manual", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect."
-)
+@click.option("--cause", default="manual", show_default=True, help="Why this lap runs; part of the names of its runs.")
 @click.option("--trial-runs", is_flag=True, help="A run in MLflow for every trial too, below its candidate.")
 @_command
 def train(project: Any, console: Any, **options: Any) -> Any:

@@ -63,7 +63,9 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
     up = up_state.read_running_up(project.home)
     running = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
     if up is not None:
-        console.print(f"  up: {', '.join(f'{name} {at}' for name, at in running.items())}; process {up.holder.pid}")
+        console.print(
+            f"  up: {', '.join([*(f'{name} {at}' for name, at in running.items()), f'process {up.holder.pid}'])}"
+        )
     services = {
         "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
         "mlflow": running.get("mlflow")
@@ -131,9 +133,13 @@ def _show_service(project: Project, console: Console) -> Any:
 
     facts = read_service_state(project.home / "serving")
     if facts is not None:
-        console.print(
-            f"  service: version {facts['version']} serving since {str(facts['since'])[:19]}Z, process {facts['pid']}"
-        )
+        serving = "waits for a champion; next: windvane train"
+        if facts["version"] is not None:
+            since = f" since {facts['since'][:19]}Z" if facts["since"] else ""
+            serving = f"version {facts['version']} serving{since}"
+        elif facts["refused"]:
+            serving = "serves nothing"
+        console.print(f"  service: {serving}, process {facts['pid']}")
         if facts["refused"]:
             console.print(f"    it refused version {facts['refused']['version']}: {facts['refused']['reason']}")
     return facts

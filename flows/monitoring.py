@@ -174,6 +174,7 @@ def log_check_run(
     result = {"watch": seen.start, "cause": entry.reason, "decision": entry.id, "action": entry.action}
     result |= {"diagnosis": check.diagnosis.change, "version": str(seen.version)}
     tags = {f"windvane.{name}": value for name, value in result.items()}
+    tags["mlflow.source.name"] = "windvane monitor"
     tags["mlflow.note.content"] = (
         f"**{entry.action}**: {entry.reason}\n\n{check.diagnosis.change}: {check.diagnosis.why}"
     )

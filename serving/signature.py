@@ -14,16 +14,15 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from windvane.ledger.labels import BOOLEAN_WORDS
+from windvane.serving.compiled import engine
 from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS
 
-PlainValue = float | str | int | None
+PlainValue = engine.PlainValue
 InputType = Literal["number", "boolean", "category", "date"]
 
 # scikit-learn's trees compare in single precision; what does not fit there has no side of a threshold.
 _LARGEST_SINGLE_FLOAT = 3.4e38
 _EPOCH = datetime(1970, 1, 1)
-# From so many rows on it pays to check a column as a whole.
-MIN_BULK_VALUES = 8
 _MICROSECOND = timedelta(microseconds=1)
 _SHORT_DATE = re.compile(r"\d{4}(-\d{2})?")
 
@@ -110,7 +109,11 @@ class InputReader:
 
     def read(self, values: Sequence[Any]) -> list[PlainValue]:
         """The plain values. Raises CellRefused."""
-        if self.at_once is not None and len(values) >= MIN_BULK_VALUES and (plain := self.at_once(values)) is not None:
+        if (
+            self.at_once is not None
+            and len(values) >= engine.MIN_BULK_VALUES
+            and (plain := self.at_once(values)) is not None
+        ):
             return plain
         one = self.one
         read: list[PlainValue] = []

@@ -121,6 +121,11 @@ def _by_pandas(words: pl.Series, form: str) -> pl.Series:
     return pl.Series(words.name, plain.to_numpy(), dtype=pl.Datetime("us"), nan_to_null=True)
 
 
+def list_date_forms() -> list[str]:
+    """Every strptime form other than ISO in which a column's dates may be written."""
+    return [day + clock for day in (*_DAY_FORMS, *_AMBIGUOUS_DAY_FORMS) for clock in _CLOCK_FORMS]
+
+
 _SCAN_BLOCK_BYTES = 1 << 19
 
 
