@@ -29,7 +29,9 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
     from windvane.tasks.stores import dvc_pipeline
     from windvane.tasks.validate import table_schema
 
-    chosen = settings_proposal.parse_table_address(table, options.pop("query"), options.pop("key"))
+    chosen = settings_proposal.parse_table_address(
+        table, options.pop("query"), options.pop("key"), options.pop("private")
+    )
     fetched = fetch.fetch_source(root, chosen, options["id"])
     if fetched.moved:
         console.print(f"  {fetched.text()}")

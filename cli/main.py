@@ -96,9 +96,11 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--time", default=None, help="When a row was observed: then splits follow time. Guessed if left out.")
 @click.option("--id", "id_", default=None, help="A column that names a row for good.")
 @click.option("--kind", type=click.Choice(["regression", "classification"]), default=None, help="Guessed if left out.")
+@click.option("--positive", default=None, help="Of two classes the one to be found; the rarer one if left out.")
 @click.option("--ignore", multiple=True, help="A column that the model must not see; may be given several times.")
 @click.option("--query", default=None, help="The rows of a database, as SQL.")
 @click.option("--key", default=None, help="A growing column of a database: later only what is new is read.")
+@click.option("--private", is_flag=True, help="The host of an address may be on a private network.")
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:
     """Inspect TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.

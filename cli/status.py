@@ -16,6 +16,7 @@ from windvane.ledger.versions import GateJudgement, Version
 from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.console import Console, format_metric, format_table
 from windvane.tasks.project import Project
+from windvane.tasks.settings.project_params import name_metric
 from windvane.tasks.stores import mlflow_store
 from windvane.tasks.stores.mlflow_client import CHALLENGER_ALIAS, CHAMPION_ALIAS
 
@@ -39,6 +40,7 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
             "data_version": champion.data_version,
             "run_id": champion.run_id,
             "metric": champion.facts.metric,
+            "positive": champion.facts.positive,
             "test": summary["test"],
             "candidate": summary["chosen"],
         }
@@ -48,7 +50,8 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
         console.print(f"    why: {last.reason}")
         low, high = summary["interval"]
         interval = f"(95 % interval {format_metric(low)} to {format_metric(high)})"
-        console.print(f"    test {shown['metric']}: {format_metric(summary['test'])} {interval}")
+        metric = name_metric(champion.facts.metric, champion.facts.positive)
+        console.print(f"    test {metric}: {format_metric(summary['test'])} {interval}")
         until = f", trained until {champion.taught_until}" if champion.taught_until else ""
         console.print(f"    data version {champion.data_version}{until}")
     else:
@@ -187,6 +190,7 @@ def _describe_version(version: Version, judgement: GateJudgement | None) -> dict
         "reason": verdict.get("outcome", {}).get("reason") or verdict.get("reason"),
         "candidate": summary["chosen"],
         "metric": version.facts.metric,
+        "positive": version.facts.positive,
         "value": summary["test"],
         "low": low,
         "high": high,
@@ -205,7 +209,7 @@ def _row(one: dict[str, Any], some_deleted: bool) -> dict[str, Any]:
         "serves": one["serves"] or "",
         "verdict": one["verdict"] or "not judged",
         "candidate": one["candidate"],
-        "metric": one["metric"],
+        "metric": name_metric(one["metric"], one["positive"]),
         "value": format_metric(one["value"]),
         "low": format_metric(one["low"]),
         "high": format_metric(one["high"]),

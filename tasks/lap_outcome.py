@@ -7,6 +7,7 @@ from typing import Any
 
 from windvane.ledger.versions import Version
 from windvane.tasks.console import format_metric, format_table
+from windvane.tasks.settings.project_params import name_metric
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class LapOutcome:
     fits: int
     steps: dict[str, float]
     seconds: float
+    # Which of two classes the metric is of.
+    positive: bool | float | str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -54,17 +57,20 @@ class LapOutcome:
 
     def text(self) -> str:
         """For people: the ladder, the test score, the verdict."""
+        metric = name_metric(self.metric, self.positive)
         ladder = [
             {
                 "candidate": ("> " if c.name == self.chosen else "  ") + c.name,
-                f"validation {self.metric}": format_metric(c.validation),
+                f"validation {metric}": format_metric(c.validation),
                 "on train": format_metric(c.train),
                 "trials": c.trials,
             }
             for c in self.candidates
         ]
         low, high = self.interval
-        score = f"test {self.metric}: {format_metric(self.test)}  (95 % interval {format_metric(low)} to {format_metric(high)})"
+        score = (
+            f"test {metric}: {format_metric(self.test)}  (95 % interval {format_metric(low)} to {format_metric(high)})"
+        )
         serves = f"version {self.champion} serves" if self.champion else "nothing serves yet"
         lines = [
             score,
@@ -82,6 +88,7 @@ def describe_version_outcome(version: Version) -> dict[str, Any]:
         "run_id": version.run_id,
         "data_version": version.data_version,
         "metric": version.facts.metric,
+        "positive": version.facts.positive,
         **{name: summary[name] for name in ("candidates", "chosen", "test", "interval", "fit")},
         "version": version.version,
         "fingerprint": version.fingerprint,

@@ -153,7 +153,7 @@ def compute_record_losses(
     problem: ProblemSettings, model: Any, columns: features.FeatureColumns, rows: pd.DataFrame
 ) -> NDArray[np.float64]:
     """A model's loss (n,) on held-out rows."""
-    kind = definitions.load_problem_type(problem.kind)
+    kind = definitions.load_problem_type(problem.kind, problem.positive)
     predictions = kind.predict(model, features.conform_frame(rows, columns, "the held-out rows"))
     return kind.loss(kind.truth(rows[problem.target]), predictions, problem.headline)
 

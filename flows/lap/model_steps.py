@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 from pydantic import TypeAdapter
@@ -31,7 +32,7 @@ from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
 from windvane.tasks.search import model_search
 from windvane.tasks.settings import serving_section
-from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.settings.project_params import Settings, name_metric
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import model_files
 from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
@@ -114,11 +115,18 @@ def load_training_data(lap: LapContext, data_version: str, fingerprint: str) -> 
     settings = lap.project.settings
     train, validation = data_split.read_training_rows(root, settings)
     columns = features.select_feature_columns(settings, read_profile(root / PROFILE_FILE))
-    kind, sampled = (
-        definitions.load_problem_type(settings.problem.kind),
-        data_split.describe_sampled_split(root, settings),
-    )
+    kind, sampled = _load_problem_type(settings, train), data_split.describe_sampled_split(root, settings)
     return TrainingData(fingerprint, data_version, root, train, validation, columns, kind, count_cores(), sampled)
+
+
+def _load_problem_type(settings: Settings, train: pd.DataFrame) -> definitions.ProblemType:
+    """The problem type; of two classes it names the positive one, also where problem.positive does not."""
+    problem = settings.problem
+    kind = definitions.load_problem_type(problem.kind, problem.positive)
+    if kind.continuous or len(classes := np.unique(kind.truth(train[problem.target]))) != 2:
+        return definitions.load_problem_type(problem.kind)
+    positive = classes[classification.find_positive_class(classes, problem.positive)].item()
+    return definitions.load_problem_type(problem.kind, positive)
 
 
 def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchResult:
@@ -128,13 +136,12 @@ def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchR
     if (known := io.read_cache(done, adapter.validate_python)) is not None:
         return replace(known, fits=0)  # damaged, it is found again from the journal
     settings = lap.project.settings
+    metric = name_metric(settings.problem.headline, data.kind.positive)
 
     def show(progress: model_search.TrialProgress) -> None:
         scores = f"{format_metric(progress.validation)}, best {format_metric(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
-        lap.console.working(
-            f"{progress.candidate}: {at}, {settings.problem.headline} {scores}, {progress.left:.0f} s left"
-        )
+        lap.console.working(f"{progress.candidate}: {at}, {metric} {scores}, {progress.left:.0f} s left")
 
     if lap.depth == "refit":
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
@@ -313,8 +320,11 @@ def _log_candidate_run(
     )
     folder = data.root / "trials" / result.candidate
     metric = data.kind.metrics[settings.problem.headline]
-    mine = replace(found, results=(result,))
-    tracker.store(child, evaluation_files.write_trials(folder, mine, metric, settings.problem.target))
+    mine, of = (
+        replace(found, results=(result,)),
+        evaluation_files.name_subject(metric.name, settings.problem.target, data.kind),
+    )
+    tracker.store(child, evaluation_files.write_trials(folder, mine, metric, of))
     for trial in result.trials if lap.trial_runs else ():
         run = tracker.start(f"{result.candidate} {trial.number}", lap.id, {}, parent=child)
         figures = {f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds}

@@ -172,7 +172,7 @@ class MonitoringPass:
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window
             problem, seed = settings.problem, settings.split.seed
-            kind = definitions.load_problem_type(problem.kind)
+            kind = definitions.load_problem_type(problem.kind, problem.positive)
             self._models[columns] = window_loss.fit_loss_model(record, columns, kind, problem, seed)
         # Windows that alarm up to this one are one change that goes on; a state comes back only where another lay between.
         past = [s for s in self._earlier(start) if s.closed and s.end <= start]

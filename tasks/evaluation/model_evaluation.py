@@ -35,6 +35,7 @@ from windvane.tasks.evaluation.scores import (
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Predictions, ProblemType
+from windvane.tasks.settings.project_params import name_metric
 
 # Under kfold a fifth of the rows is held out for the curves; curves from fewer are from a sample.
 MIN_UNSAMPLED_SHARE = 0.75
@@ -148,7 +149,7 @@ def evaluate_model(
     loss, base = (record[name].to_numpy(dtype="float64") for name in (LOSS_COLUMN, BASELINE_LOSS_COLUMN))
     pieces = find_resampling_units(record, loss, problem)
     truth = kind.truth(record[problem.target])
-    made = read_predictions(record, truth)
+    made = read_predictions(record, truth, kind.positive)
     columns_seen = [*columns.names, *settings.gate.slices, *([problem.time] if problem.time else [])]
     sides = model_inspection.sample_curve_rows(settings, train, validation, seed)
     with model_pipeline.limit_to_one_thread():
@@ -209,7 +210,7 @@ def _examine_fit(
         return compute_skill(value, base, metric.greater_is_better)
 
     evidence = FitEvidence(
-        metric=metric.name,
+        metric=name_metric(metric.name, kind.positive),
         greater_is_better=metric.greater_is_better,
         train=whole.train,
         validation=whole.validation,

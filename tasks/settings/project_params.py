@@ -31,6 +31,13 @@ METRICS_BY_KIND: dict[str, tuple[str, ...]] = {
     "regression": ("mae", "rmse", "r2"),
     "classification": ("log_loss", "roc_auc", "average_precision", "f1", "accuracy", "precision", "recall"),
 }
+# Of two classes these are of one of them, the positive class.
+_METRICS_OF_POSITIVE = ("average_precision", "f1", "precision", "recall")
+
+
+def name_metric(metric: str, positive: bool | float | str | None) -> str:
+    """A metric as people see it: with the positive class, where the metric is of that class; None: there are not two classes."""
+    return f"{metric} of {positive!r}" if metric in _METRICS_OF_POSITIVE and positive is not None else metric
 
 
 class ProblemSettings(SettingsSection):
@@ -38,6 +45,8 @@ class ProblemSettings(SettingsSection):
 
     kind: ProblemKind
     target: ColumnName
+    positive: bool | int | float | str | None = None
+    merge_spellings: bool = True
     time: ColumnName | None = None
     id: ColumnName | None = None
     group: ColumnName | None = None
@@ -58,8 +67,13 @@ class ProblemSettings(SettingsSection):
                 raise ValueError(
                     f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
                 )
-        if self.target in self.ignore:
-            raise ValueError(f"ignore: holds the target {self.target!r}. Take it out of the list")
+        for role, column in (("target", self.target), ("time", self.time)):
+            if column in self.ignore:
+                raise ValueError(
+                    f"ignore: holds problem.{role}, column {column!r}. Take it out of the list, or name another {role}"
+                )
+        if self.positive is not None and self.kind == "regression":
+            raise ValueError("positive: is for classes, and problem.kind is regression. Set it to null")
         return self
 
     @property
@@ -192,7 +206,12 @@ def load_settings(path: Path | str = PARAMS_FILE) -> Settings:
     Raises InputError naming the path of the wrong key, the allowed values and the nearest right name.
     """
     path = Path(path)
-    return parse_settings(read_params(path), path)
+    content = read_params(path)
+    if "split" not in content:
+        raise InputError(
+            f"{path}: split: is missing, with which DVC records the data. Add the line: split: {{strategy: random}}"
+        )
+    return parse_settings(content, path)
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ _COMMENTS = {
     "project": "names the MLflow experiment and the registered model",
     "kind": "regression | classification",
     "target": "the column to predict",
+    "positive": "of two classes the one that precision, recall, f1, average_precision and the threshold are of",
+    "merge_spellings": "classes that differ only in case and blanks are one",
     "time": "when a row was observed; null: the table has no time",
     "id": "a column that names a row for good; null: the row's own content does",
     "group": "rows with the same value belong together in splits and resampling",
