@@ -36,7 +36,6 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
             "time": None,
             "summary": {
                 "candidates": [],
-                "chosen": "linear",
                 "test": 1.0,
                 "interval": [0.9, 1.1],
                 "fit": "good",
