@@ -27,22 +27,9 @@ MAY, JUNE, JULY = (f"2026-0{n}-01T00:00:00.000000+00:00" for n in (5, 6, 7))
 def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     engine = database.connect_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     columns = {"numbers": ["x"], "booleans": [], "low": [], "high": [], "dates": []}
-    facts = VersionFacts.from_json(
-        {
-            "columns": columns,
-            "target": "y",
-            "kind": "regression",
-            "id": "id",
-            "time": None,
-            "summary": {
-                "candidates": [],
-                "test": 1.0,
-                "interval": [0.9, 1.1],
-                "fit": "good",
-                "candidates": [],
-            },
-        }
-    )
+    summary = {"candidates": [], "chosen": "linear", "test": 1.0, "interval": [0.9, 1.1], "fit": "good"}
+    content = {"columns": columns, "target": "y", "kind": "regression", "id": "id", "time": None, "summary": summary}
+    facts = VersionFacts.from_json(content)
     now = database.now_timestamp()
     with laps.hold_lease(engine, PROJECT, "lap", lambda _: None) as lease:
         versions.record_version(engine, lease, Version(1, "f", "run", "uri", "m", "r", "d", None, facts, now))
