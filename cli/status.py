@@ -95,7 +95,7 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
     alarm, note, columns = check.drift.alarm, check.drift.note, list(check.drift.columns)
     console.print(
         f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
-        f"version {seen.version}: {note if alarm is None else check.diagnosis.change}"
+        f"version {seen.version}: {check.drift.unknown or check.diagnosis.change}"
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
     facts = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
