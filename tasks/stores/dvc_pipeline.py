@@ -18,6 +18,7 @@ import windvane
 from windvane.tasks import errors, io, project_files
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import DATA_FOLDER, write_whole
+from windvane.tasks.settings import project_params
 
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
@@ -158,6 +159,7 @@ def open_dvc_pipeline(root: Path) -> Iterator[DvcPipeline]:
 
     for name in ("dvc", "dvc_data", "dvc_objects"):  # DVC sets levels when it is imported
         logging.getLogger(name).setLevel(logging.ERROR)
+    project_params.require_recorded_sections(root / project_params.PARAMS_FILE)
     prepare_dvc_folder(root)
     try:
         with Repo(os.fspath(root.resolve())) as repo, repo.lock:
