@@ -15,6 +15,7 @@ from windvane.tasks import project as opening
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, Outage, WindvaneError
 from windvane.tasks.project import Project
+from windvane.tasks.settings import project_params
 from windvane.tasks.stores import mlflow_store
 
 if TYPE_CHECKING:
@@ -115,6 +116,10 @@ def _check_git(project: Project, _: Console) -> None:
         raise project_files.explain_tracked_state(project.root)
 
 
+def _check_params(project: Project, _: Console) -> None:
+    project_params.require_recorded_sections(project.root / project_params.PARAMS_FILE)
+
+
 def _check_source(project: Project, _: Console) -> None:
     """The first two stages, with nothing left behind."""
     from windvane.flows.lap import data_steps
@@ -192,6 +197,7 @@ def _check_services(project: Project, _: Console) -> None:
 CHECKS = (
     _check_disk,
     _check_git,
+    _check_params,
     _check_source,
     _check_ledger,
     _check_champion,
