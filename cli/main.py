@@ -135,12 +135,26 @@ def check(root: Path, console: Any) -> Any:
 )
 @click.option("--cause", default="manual", show_default=True, help="Why this lap runs; part of the names of its runs.")
 @click.option("--trial-runs", is_flag=True, help="A run in MLflow for every trial too, below its candidate.")
+@click.option(
+    "--explore",
+    is_flag=True,
+    help="Only search, on train and validation: tracked, but no test split, gate or version; as often as you like.",
+)
 @_command
-def train(project: Any, console: Any, **options: Any) -> Any:
+def train(project: Any, console: Any, explore: bool, **options: Any) -> Any:
     """One lap: ingest, validate, split, search, evaluate, build, register, gate, promote.
 
     A lap with nothing changed ends in a second. A killed lap goes on where it was. Two at once: the second waits.
+
+    \b
+    To find out what works, without wearing out the test split (docs/learning.md):
+      windvane train --explore     # edit `search` in params.yaml, and again
+      windvane train               # then once: the test, the gate, and the champion
     """
+    if explore:
+        from windvane.cli.commands import explore_candidates
+
+        return explore_candidates(project, console, **options)
     from windvane.flows.lap.lap_runner import run_lap
 
     outcome = run_lap(project, console=console, **options)

@@ -32,14 +32,16 @@ from windvane.tasks.stores import dvc_pipeline, fingerprint
 
 # Why a lap runs that nothing but schedule.train started.
 SCHEDULED_CAUSE = "scheduled"
+# How work folders of exploring laps begin.
+EXPLORING_PREFIX = "explore-"
 
 
 @dataclass(frozen=True, eq=False)
 class LapContext:
     """A lap that holds the project's lease.
 
-    decision: what it carries out, from the ledger. trial_runs: a run in MLflow for each trial. on_record: the ledger knows that
-    it runs. started: by the monotonic clock, when it got its lease.
+    decision: what it carries out, from the ledger. trial_runs: a run in MLflow for each trial. exploring: it ends with the search
+    (flows/exploration.py). on_record: the ledger knows that it runs. started: by the monotonic clock, when it got its lease.
     """
 
     project: Project
@@ -50,6 +52,7 @@ class LapContext:
     id: str = field(default_factory=lambda: uuid4().hex)
     decision: DecisionRecord | None = None
     trial_runs: bool = False
+    exploring: bool = False
     on_record: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -64,8 +67,11 @@ class LapContext:
         return "labels" if self.decision is not None and self.decision.remedy == "labels" else None
 
     def folder(self, hashed: str) -> Path:
-        """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
-        return self.project.home / "laps" / hashed
+        """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well.
+
+        An exploring lap has its own: a lap that goes on after a kill must keep the test rows that it opened.
+        """
+        return self.project.home / "laps" / (f"{EXPLORING_PREFIX}{hashed}" if self.exploring else hashed)
 
 
 def compute_fingerprint(lap: LapContext, data_version: str) -> str:

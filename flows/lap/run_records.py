@@ -44,6 +44,7 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
         "mlflow.source.git.commit": commit,
         "windvane.git.dirty": dirty,
         "windvane.sampled": data.sampled or "",
+        "windvane.exploring": "true" if lap.exploring else "",
         **_make_decision_tags(lap),
     }
     if data.sampled:
@@ -115,6 +116,8 @@ def log_lap_summary(
         "chosen": best.candidate,
         "test": score.value,
         "interval": [score.low, score.high],
+        "search": found.ended if lap.depth == "search" else None,
+        "goal": evaluation.compare_with_goal(lap.project.settings.problem.goal),
         "fit": f"{evaluation.diagnosis.name}: {evaluation.diagnosis.because}. {evaluation.diagnosis.adjust}",
     }
 

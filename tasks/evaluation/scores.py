@@ -32,6 +32,8 @@ from windvane.tasks.settings.project_params import Settings
 
 PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN = "_prediction", "_loss", "_baseline_loss"
 PROBABILITY_PREFIX = "_p_"
+# Of a record that holds more than test rows: 0, or the fold whose models did not know the row (tasks/evaluation/out_of_fold.py).
+FOLD_COLUMN = "_held_out_fold"
 
 CALIBRATION_BINS = 10
 MIN_CALIBRATION_BIN_ROWS = 20

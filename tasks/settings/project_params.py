@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -100,6 +101,7 @@ class SearchSettings(SettingsSection):
     trials: int = Field(30, ge=1, le=10_000)
     timeout: float = Field(300, gt=0)
     manual: tuple[dict[str, Any], ...] = ()
+    grid: dict[CandidateName, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
     imbalance: ImbalanceTreatment | None = None
     threshold: ThresholdMetric | None = None
 
@@ -112,6 +114,21 @@ class SearchSettings(SettingsSection):
         if self.method == "manual" and not self.manual:
             raise ValueError(
                 "manual: is empty, but search.method is manual. List configurations such as {candidate: forest, max_depth: 8}"
+            )
+        if self.grid and self.method != "grid":
+            raise ValueError("grid: counts only with search.method grid. Choose it, or write {}")
+        if unknown := [name for name in self.grid if name not in self.candidates]:
+            raise ValueError(f"grid: {unknown[0]} is not in search.candidates. Add it there, or take it out here")
+        for name, values in self.grid.items():
+            if empty := [key for key, given in values.items() if not given]:
+                raise ValueError(f"grid.{name}.{empty[0]}: is empty. List values, such as [4, 8, 16]")
+        others = len(self.candidates) - len(self.grid)
+        if (
+            planned := others + sum(math.prod(map(len, v.values())) for v in self.grid.values())
+        ) > self.trials and self.grid:
+            raise ValueError(
+                f"grid: makes {planned} configurations, with the defaults of other candidates, and search.trials is {self.trials}. "
+                "Raise search.trials, or list fewer values"
             )
         return self
 

@@ -194,8 +194,8 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     if (candidates := search_plan.propose_candidates(rows)) != tuple(search["candidates"]):
         search["candidates"] = list(candidates)
         notes.append(
-            f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop. "
-            "More rows help more than more trials: the lap reports how many; search.candidates overrides it"
+            f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop; "
+            "search.candidates overrides it"
         )
     if problem["kind"] == "classification" and (rare := _rare(inspected)):
         metric, remark = "average_precision", ""

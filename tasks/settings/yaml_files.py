@@ -55,6 +55,7 @@ _COMMENTS = {
     "trials": "configurations in all, shared among the candidates",
     "timeout": "seconds for the whole search",
     "manual": "with manual: [{candidate: forest, max_depth: 8}, ...]",
+    "grid": "with grid: {forest: {max_depth: [4, 8, 16]}}; {}: values are chosen by the bounds (docs/hyperparameters.md)",
     "imbalance": "rare classes while fitting: null | weights | oversample | undersample | smote",
     "threshold": "of two classes the positive is called where this is best: f1 | accuracy; null: the likelier one",
     "rule": "superior | not_worse | auto: superior after a search, not_worse after a refit",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -81,7 +81,7 @@ class ChoiceSet:
         """See FloatRange.refuse. `1` is not `true`."""
         if any(value == o and isinstance(value, bool) == isinstance(o, bool) for o in self.options):
             return None
-        return "must be one of " + ", ".join(_format_value(o) for o in self.options)
+        return "must be one of " + ", ".join(format_value(o) for o in self.options)
 
 
 Hyperparameter = FloatRange | IntRange | ChoiceSet
@@ -148,7 +148,8 @@ class ProblemType:
     continuous: the target is a number, not a class.
     truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
     loss: (truth, predictions, headline metric's name) -> additive loss per row (n,); loss_name: its name.
-    log_target: truth -> whether its logarithm should be tried too; a class has none. positive: see Predictions.
+    log_target: truth -> whether its logarithm should be tried too; a class has none. positive: see Predictions. objectives: what
+    candidates minimise under a headline, where that is not their default.
     """
 
     name: str
@@ -161,6 +162,7 @@ class ProblemType:
     loss_name: Callable[[str], str]
     log_target: Callable[[NDArray[Any]], bool] = lambda _: False
     positive: ClassLabel | None = None
+    objectives: Mapping[str, str] = field(default_factory=dict)
 
     def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
         """Every metric of the problem type, unweighted."""
@@ -199,7 +201,8 @@ def _space_evenly(low: float, high: float, log: bool, points: int) -> list[float
     return [low, *inner, high]
 
 
-def _format_value(value: HyperparameterValue) -> str:
+def format_value(value: HyperparameterValue) -> str:
+    """A hyperparameter's value as params.yaml has it."""
     return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
 
 

@@ -248,8 +248,9 @@ TARGET_CHECKS = {
     "roles": "id and group are complete, ids are unique",
     "features": "features to train on",
 }
-# Fewer rows leave a test split whose mean loss is noise: 15 % of 50 are 7 rows.
-MIN_LABELLED_ROWS = 50
+# By strategy: 20 rows to learn from, 10 that tune where they are a split of their own, and of those that judge 10, which
+# the others join out of fold (tasks/evaluation/out_of_fold.py), or with strategy time 30, as no later row may train.
+MIN_LABELLED_ROWS = {"kfold": 30, "random": 40, "stratified": 40, "group": 40, "time": 60}
 # Three rows of a class judge, three tune (tasks/split/data_split.py): four are left to learn from.
 MIN_CLASS_ROWS = 10
 # More classes than this are names or amounts, and one probability for each is out of reach.
@@ -260,12 +261,13 @@ RARE_CLASS_SHARE = 0.05
 
 def find_target_faults(e: CheckInput) -> Iterator[TableFinding]:
     """All that makes learning impossible, or lopsided."""
-    if e.profile.rows < MIN_LABELLED_ROWS:
+    rows, least, fewest = e.profile.rows, MIN_LABELLED_ROWS[e.chosen.split.strategy], MIN_LABELLED_ROWS["kfold"]
+    if rows < least:
         text = (
-            f"data.source: {e.profile.rows} rows with a label are too few: at least {MIN_LABELLED_ROWS} are needed to learn, "
-            "tune and judge. Add rows"
+            f"data.source: {rows} rows with a label are too few: with split.strategy {e.chosen.split.strategy} at least {least} are "
+            f"needed to learn, tune and judge. Add rows{f', or set it to kfold: {fewest} are enough' if rows >= fewest else ''}"
         )
-        yield TableFinding("rows", "stop", None, e.profile.rows, MIN_LABELLED_ROWS, text)
+        yield TableFinding("rows", "stop", None, rows, least, text)
     yield from _check_target(e)
     yield from _check_roles(e)
     columns = {c.name: c for c in e.profile.columns}
@@ -326,12 +328,20 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
         yield TableFinding("classes", "stop", name, distinct, MAX_TARGET_CLASSES, text)
         return
     counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")
-    few = counts.filter(pl.col("rows") < MIN_CLASS_ROWS)
-    if len(few):
-        listed = ", ".join(f"{format_example(value)} ({count})" for value, count in few.head(5).iter_rows())
+    few, kept = counts.filter(pl.col("rows") < MIN_CLASS_ROWS), counts.filter(pl.col("rows") >= MIN_CLASS_ROWS)
+    listed = ", ".join(f"{format_example(value)} ({count})" for value, count in few.head(5).iter_rows())
+    listed += f" and {len(few) - 5} more" if len(few) > 5 else ""
+    if list_set_aside_classes(e):
+        text = (
+            f"{few['rows'].sum()} rows of classes with fewer than {MIN_CLASS_ROWS} rows are set aside, as accept in schema.yaml "
+            f"allows: {listed}. No model learns or predicts these classes until they have more rows"
+        )
+        yield TableFinding("classes", "warn", name, few["rows"][0], MIN_CLASS_ROWS, text)
+    elif len(few):
+        apart = f", or add 'classes:{name}' to accept in schema.yaml to set their rows aside" if len(kept) > 1 else ""
         text = (
             f"{target}: classes with fewer than {MIN_CLASS_ROWS} rows: {listed}. Add rows, join them with another "
-            "class, or leave them out"
+            f"class{apart}"
         )
         yield TableFinding("classes", "stop", name, few["rows"][0], MIN_CLASS_ROWS, text)
     elif (share := counts["rows"][0] / rows) < RARE_CLASS_SHARE:
@@ -355,6 +365,16 @@ def _check_positive(target: str, e: CheckInput, classes: list[Any]) -> Iterator[
     elif not any(is_class(value, positive) for value in classes):
         text = f"problem.positive: {e.problem.target!r} has no class {positive!r}. Name one of {listed}"
         yield TableFinding("target", "stop", e.problem.target, str(positive), listed, text)
+
+
+def list_set_aside_classes(e: CheckInput) -> tuple[Any, ...]:
+    """The classes with too few rows, where a person accepts in schema.yaml that these rows are left out and two others remain."""
+    name = e.problem.target
+    if e.problem.kind != "classification" or e.contract is None or f"classes:{name}" not in e.contract.accept:
+        return ()
+    counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")
+    few = counts.filter(pl.col("rows") < MIN_CLASS_ROWS)
+    return tuple(few[name]) if len(counts) - len(few) > 1 else ()
 
 
 def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
