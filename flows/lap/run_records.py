@@ -66,8 +66,6 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
     libraries = {f"library.{name}": version for name, version in fingerprint.list_model_libraries().items()}
     tracker.log(run, params={**written, **rows, **libraries})
     tracker.log_dataset(run, data.dataset(project.settings))
-    metric = data.kind.metrics[project.settings.problem.headline]
-    tracker.show_metric_first(f"validation_{metric.name}", greater_is_better=metric.greater_is_better)
     # MLflow copies a file with its mode, and this one is open to others.
     tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, data.root / PARAMS_FILE)))
     for name in ("profile.json", "digest.json", "split/split.json"):

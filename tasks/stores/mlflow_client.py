@@ -32,8 +32,6 @@ LAP_TAG = "windvane.lap"
 LOGGED_MODEL_TAG = "mlflow.log-model.history"
 # MLflow's digests of datasets are not longer.
 _MAX_DIGEST_LETTERS = 36
-# MLflow opens the experiment's page for trained models, not the one for language models.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class MlflowTracker:
         found = self.client.get_experiment_by_name(self.project)
         if found is None:
             try:
-                return str(self.client.create_experiment(self.project, location, _EXPERIMENT_TAGS))
+                return str(self.client.create_experiment(self.project, location))
             except MlflowRefused as e:
                 found = self.client.get_experiment_by_name(self.project)  # another machine was faster
                 if e.code != ALREADY_EXISTS_CODE or found is None:
@@ -142,11 +140,6 @@ class MlflowTracker:
             profile=json.dumps({"num_rows": used.rows}),
         )
         self.client.log_inputs(run, [DatasetInput(table, [InputTag("mlflow.data.context", "training")])])
-
-    def show_metric_first(self, name: str, *, greater_is_better: bool) -> None:
-        """The metric by which the experiment's page sorts and draws first."""
-        for key, value in (("name", name), ("greaterIsBetter", str(greater_is_better))):
-            self.client.set_experiment_tag(self.experiment, f"mlflow.experiment.primaryMetric.{key}", value)
 
     def store(self, run: str, source: Path, at: str | None = None) -> None:
         """Store a file, or all files of a folder, as the run's artifacts under `at`."""

@@ -74,7 +74,7 @@ def test_links_are_printed_on_a_terminal_and_never_in_a_log(tmp_path: Path) -> N
     assert credentials.secret not in "".join(up._format_links(project, watched, credentials, False))
 
 
-def test_h1_n4_the_link_to_mlflow_opens_the_runs_of_the_project(settled: Folder) -> None:
+def test_h1_n3_the_link_to_mlflow_opens_the_runs_of_the_project(settled: Folder) -> None:
     project, credentials = Project(settled.path), Credentials.of(settled.path)
     addresses = {"mlflow": "http://127.0.0.1:5000", "prefect": "http://127.0.0.1:4200"}
     first, second = up_state.make_page_links(project, addresses, credentials)

@@ -158,16 +158,6 @@ def test_h1_n2_the_registered_version_is_described_by_its_verdict(taught: tuple[
     assert said["data_version"] in version.description
 
 
-def test_h1_n3_mlflow_opens_the_experiment_as_one_of_trained_models(taught: tuple[Folder, dict[str, Any]]) -> None:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{taught[0].path}/.windvane/mlflow.db")
-    tags = client.get_experiment_by_name("texas-house-prices").tags
-    assert tags["mlflow.experimentKind"] == "custom_model_development"
-    assert tags["mlflow.experiment.primaryMetric.name"] == "validation_mae"
-    assert tags["mlflow.experiment.primaryMetric.greaterIsBetter"] == "False"
-
-
 def test_c4_the_champion_predicts_its_own_source_as_pandas_reads_it(
     taught: tuple[Folder, dict[str, Any]], tmp_path: Path
 ) -> None:
