@@ -66,7 +66,9 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
     up = up_state.read_running_up(project.home)
     running = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
     if up is not None:
-        console.print(f"  up: {', '.join(f'{name} {at}' for name, at in running.items())}; process {up.holder.pid}")
+        console.print(
+            f"  up: {', '.join([*(f'{name} {at}' for name, at in running.items()), f'process {up.holder.pid}'])}"
+        )
     services = {
         "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
         "mlflow": running.get("mlflow")
@@ -93,7 +95,7 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
     alarm, note, columns = check.drift.alarm, check.drift.note, list(check.drift.columns)
     console.print(
         f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
-        f"version {seen.version}: {note if alarm is None else check.diagnosis.change}"
+        f"version {seen.version}: {check.drift.unknown or check.diagnosis.change}"
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
     facts = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
@@ -101,7 +103,7 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
 
 
 def _show_last_decision(project: Project, console: Console) -> dict[str, Any] | None:
-    """What the watch decided last, and what came of it."""
+    """What monitoring decided last, and what came of it."""
     one = decisions.find_last_decision(project.ledger, project.name)
     if one is None:
         return None
@@ -134,9 +136,13 @@ def _show_service(project: Project, console: Console) -> Any:
 
     facts = read_service_state(project.home / "serving")
     if facts is not None:
-        console.print(
-            f"  service: version {facts['version']} serving since {str(facts['since'])[:19]}Z, process {facts['pid']}"
-        )
+        serving = "waits for a champion; next: windvane train"
+        if facts["version"] is not None:
+            since = f" since {facts['since'][:19]}Z" if facts["since"] else ""
+            serving = f"version {facts['version']} serving{since}"
+        elif facts["refused"]:
+            serving = "serves nothing"
+        console.print(f"  service: {serving}, process {facts['pid']}")
         if facts["refused"]:
             console.print(f"    it refused version {facts['refused']['version']}: {facts['refused']['reason']}")
     return facts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -18,6 +19,17 @@ from windvane.ledger.database import NUMBER_PATTERN, to_timestamp
 from windvane.ledger.labels import MAX_LABEL_CHARACTERS, LabelStatement
 from windvane.ledger.predictions import InvalidPrediction, check_prediction_id
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest.cell_reading import (
+    CSV_ENDINGS,
+    JSON_ENDINGS,
+    KNOWN_ENDINGS,
+    UNPACK_ERRORS,
+    describe_endings,
+    detect_delimiter,
+    find_packing,
+    open_unpacked,
+    read_ending,
+)
 from windvane.tasks.settings.project_params import ProblemKind
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
@@ -111,8 +123,6 @@ def _short(value: Any) -> str:
 
 
 LABEL_COLUMNS = ("id", "label", "at")
-_LINES = (".jsonl", ".ndjson", ".json")
-_TEXT = (".csv", ".tsv")
 # Rows of Parquet held in memory at a time.
 _PIECE = 50_000
 
@@ -123,20 +133,23 @@ _Row = tuple[str, Any, Any, Any]
 
 def read_label_file(path: Path, kind: ProblemKind) -> list[LabelStatement]:
     """All statements of a file. Raises InputError that names the first line with something wrong, and how many more."""
-    suffix = path.suffix.lower()
-    if suffix not in (*_LINES, *_TEXT, ".parquet"):
-        raise InputError(
-            f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in .csv, .parquet or .jsonl"
-        )
+    ending = read_ending(path)
+    if ending not in KNOWN_ENDINGS:
+        raise InputError(f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings()}")
     if not path.is_file():
         raise InputError(f"{path}: not found. Name a CSV, Parquet or JSON-lines file with the columns id and label")
-    rows = _csv(path) if suffix in _TEXT else _json(path) if suffix in _LINES else _parquet(path)
+    rows = _csv(path) if ending in CSV_ENDINGS else _json(path) if ending in JSON_ENDINGS else _parquet(path)
     found, wrong, count = list[LabelStatement](), "", 0
-    for where, id, label, at in rows:
-        try:
-            found.append(parse_label(kind, id, label, at, written=suffix in _TEXT))
-        except ValueError as e:
-            wrong, count = wrong or f"{where}: {e}", count + 1
+    try:
+        for where, id, label, at in rows:
+            try:
+                found.append(parse_label(kind, id, label, at, written=ending in CSV_ENDINGS))
+            except ValueError as e:
+                wrong, count = wrong or f"{where}: {e}", count + 1
+    except UNPACK_ERRORS as e:
+        if not find_packing(path):
+            raise
+        raise InputError(f"{path}: cannot be unpacked ({e}). Copy it again, or pack it anew") from None
     if count:
         more = f"; so have {count - 1:,} more" if count > 1 else ""
         raise InputError(f"{path}: {wrong}{more}. Nothing was recorded: fix the file, then send it again")
@@ -165,7 +178,7 @@ def _csv(path: Path) -> Iterator[_Row]:
     above, head = next(((number, line) for number, line in lines if line.strip()), (0, ""))
     if not head:
         raise InputError(f"{path}: is empty. Write a header (id,label) and a line for each label")
-    delimiter = max(",;\t|", key=head.count)
+    delimiter = detect_delimiter(head)
     names = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
     _check_label_columns(path, names)
     begins, reader = above, csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
@@ -188,7 +201,7 @@ def _csv(path: Path) -> Iterator[_Row]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, from 1. Raises InputError naming one that is not UTF-8."""
-    with path.open("rb") as f:
+    with open_unpacked(path) as f:
         for number, line in enumerate(f, 1):
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -216,7 +229,8 @@ def _parquet(path: Path) -> Iterator[_Row]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        source = io.BytesIO(open_unpacked(path).read()) if find_packing(path) else path
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
             _check_label_columns(path, names)
             number = 0

@@ -30,6 +30,9 @@ from windvane.tasks.sources import fetch
 from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
+# Why a lap runs that nothing but schedule.train started.
+SCHEDULED_CAUSE = "scheduled"
+
 
 @dataclass(frozen=True, eq=False)
 class LapContext:
@@ -99,6 +102,16 @@ def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | No
         return None
     cause = f"watch: {entry.reason.split('; ')[0]}"[:200]
     return replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
+
+
+def find_stopped_outcome(lap: LapContext) -> LapOutcome | None:
+    """The end of a schedule's lap that would train on data that monitoring has called broken; else None. A person's lap goes on."""
+    engine, name = lap.project.ledger, lap.project.name
+    stop = decisions.find_open_stop(engine, name) if lap.cause == SCHEDULED_CAUSE else None
+    champion = None if stop is None else versions.find_champion(engine, name)
+    if stop is None or champion is None:
+        return None
+    return _repeat_outcome(lap, champion, f"monitoring stopped scheduled laps: {stop.reason}", {})
 
 
 def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:

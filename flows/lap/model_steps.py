@@ -36,6 +36,7 @@ from windvane.tasks.settings.project_params import Settings, name_metric
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import model_files
 from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
+from windvane.tasks.stores.mlflow_client import DatasetUse
 from windvane.tasks.stores.model_files import SmokeTester
 from windvane.tasks.validate import findings, model_checks, table_profile, table_schema, table_statistics
 from windvane.tasks.validate.findings import TableFinding
@@ -47,6 +48,7 @@ EMPTY_SERVICE_BYTES = 100_000_000
 SMOKE_SAMPLE_ROWS = 20
 # The record's column: how many earlier laps each row has judged.
 JUDGED_BEFORE_COLUMN = "_judged_before"
+_MLFLOW_TYPES = {"number": "double", "boolean": "boolean", "category": "string", "date": "datetime"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class TrainingData:
         """The lap's run in MLflow, which has started."""
         assert self.run_id is not None
         return self.run_id
+
+    def dataset(self, settings: Settings) -> DatasetUse:
+        """The table and its data version, as MLflow's pages show what a run learned from."""
+        types = {name: _MLFLOW_TYPES[kind] for name, kind in engine_files.list_input_types(self.columns).items()}
+        types[settings.problem.target] = "double" if self.kind.continuous else "string"
+        return DatasetUse(settings.data.source, self.data_version, len(self.train) + len(self.validation), types)
 
     def task(self, settings: Settings) -> ModelTask:
         """What models are made for under these settings."""
@@ -223,10 +231,17 @@ def run_build_step(
     if len(data.validation):
         comparison_rows = features.conform_frame(data.validation, data.columns, "validation rows")
     compared = engine_files.ComparisonRows(inputs, comparison_rows, settings.split.seed)
-    engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace=pace)
+    profile = read_profile(data.root / PROFILE_FILE)
+    cells = engine_files.TableCells(
+        tuple(column.name for column in profile.columns),
+        frozenset(column.name for column in profile.columns if column.missing),
+        frozenset(settings.data.format.keep_words),
+    )
+    engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace, cells)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
     predicted = data.kind.predict(model, sample).value
-    digest = model_files.save_model(model, folder, sample, predicted, data.kind.name, engine)
+    code = None if bulk is None else engine_files.bundle_model_code()
+    digest = model_files.save_model(model, folder, sample, predicted, engine, code)
     memory = measure_model_memory(folder, digest, data.kind.name)
     lap.console.print(
         f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "
@@ -288,11 +303,19 @@ def _log_candidate_run(
     """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
     child = tracker.start(result.candidate, lap.id, {}, parent=data.run)
+    tracker.log_dataset(child, data.dataset(settings))
     scores = {f"validation_{name}": value for name, value in result.validation.items()}
     scores |= {f"train_{name}": value for name, value in result.train.items()}
     tracker.log(
         child,
-        params={"candidate": result.candidate, **result.spec.params},
+        # MLflow's comparison draws the first three names by the alphabet that differ: they must be of all candidates.
+        params={
+            "candidate": result.candidate,
+            "configurations": len(result.trials),
+            "features": "scaled, one-hot" if data.kind.candidates[result.candidate].scaled else "as they are",
+            "ladder": [one.candidate for one in found.results].index(result.candidate) + 1,
+            **{f"model.{name}": value for name, value in result.spec.params.items()},
+        },
         metrics={**scores, "fit_seconds": result.seconds, "trials": len(result.trials)},
     )
     folder = data.root / "trials" / result.candidate

@@ -26,6 +26,10 @@ from windvane.tasks.models.problem_types.definitions import ClassLabel
 from windvane.tasks.search.model_search import SearchResult
 from windvane.tasks.settings.project_params import PARAMS_FILE, name_metric, read_params
 from windvane.tasks.stores import dvc_pipeline, fingerprint
+from windvane.tasks.stores.mlflow_client import describe_registered_version
+
+# MLflow takes 250.
+MAX_RUN_NAME_LETTERS = 200
 
 
 def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
@@ -44,7 +48,11 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
     }
     if data.sampled:
         lap.console.print(f"  note: {data.sampled}")
-    run = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
+    run = tracker.start(
+        f"lap of {now_timestamp()[:16]}Z ({lap.cause})"[:MAX_RUN_NAME_LETTERS],
+        lap.id,
+        {k: v for k, v in tags.items() if v},
+    )
     try:
         laps.record_lap_runs(project.ledger, lap.id, mlflow_run=run)
     except BaseException:  # the process that ends this lap would not know of a run to close
@@ -56,6 +64,9 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
     written = _flatten(project.settings.model_dump()) | _flatten(read_params(project.root / PARAMS_FILE))
     libraries = {f"library.{name}": version for name, version in fingerprint.list_model_libraries().items()}
     tracker.log(run, params={**written, **rows, **libraries})
+    tracker.log_dataset(run, data.dataset(project.settings))
+    metric = data.kind.metrics[project.settings.problem.headline]
+    tracker.show_metric_first(f"validation_{metric.name}", greater_is_better=metric.greater_is_better)
     # MLflow copies a file with its mode, and this one is open to others.
     tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, data.root / PARAMS_FILE)))
     for name in ("profile.json", "digest.json", "split/split.json"):
@@ -151,11 +162,27 @@ def close_run(lap: LapContext, outcome: LapOutcome) -> None:
     tracker = lap.project.tracker
     tags = {"verdict": outcome.verdict, "reason": outcome.reason, "version": str(outcome.version)}
     try:
-        tracker.log(outcome.run_id, tags={f"windvane.{name}": value for name, value in tags.items()})
+        logged = {f"windvane.{name}": value for name, value in tags.items()}
+        cause = laps.read_lap_causes(lap.project.ledger, lap.project.name).get(outcome.run_id, lap.cause)
+        logged["mlflow.runName"] = f"version {outcome.version}: {outcome.chosen}, {outcome.verdict} ({cause})"[
+            :MAX_RUN_NAME_LETTERS
+        ]
+        tracker.log(outcome.run_id, tags=logged)
         tracker.end(outcome.run_id)
+        describe_registered_version(tracker, outcome.version, _format_version_description(outcome))
     except WindvaneError as e:  # the ledger has the verdict
         lap.console.print(f"  note: the run in MLflow has no verdict: {e}")
     hit_failpoint("judge: told")
+
+
+def _format_version_description(outcome: LapOutcome) -> str:
+    """A registered version's description in MLflow: the verdict with its reason, and how good the version is."""
+    low, high = outcome.interval
+    score = f"{format_metric(outcome.test)} (95 % {format_metric(low)} to {format_metric(high)})"
+    return (
+        f"**{outcome.verdict}**: {outcome.reason}\n\n{outcome.chosen}: test {outcome.metric} {score}, "
+        f"data version {outcome.data_version}"
+    )
 
 
 def _make_decision_tags(lap: LapContext) -> dict[str, str]:

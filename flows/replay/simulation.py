@@ -26,6 +26,7 @@ from windvane.flows.lap.context import (
     claim_lap_decision,
     clear,
     compute_fingerprint,
+    find_stopped_outcome,
     find_unchanged_outcome,
     finish_lap,
     make_no_new_rows_outcome,
@@ -276,6 +277,7 @@ class _Steps:
         """Step -> what is called in its place; the ledger's part is the same."""
         idle: tuple[Callable[..., Any], ...] = (
             training.repair,
+            find_stopped_outcome,
             find_unchanged_outcome,
             data_steps.run_ingest_step,
             data_steps.run_validate_step,

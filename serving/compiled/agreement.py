@@ -160,12 +160,9 @@ def make_synthetic_rows(frame: pd.DataFrame, signature: ModelSignature, rows: in
 
 def convert_to_plain_columns(frame: pd.DataFrame, signature: ModelSignature) -> list[list[PlainValue]]:
     """A conformed frame as a list of plain values per column of the signature."""
-    plain: list[list[PlainValue]] = []
-    for column in signature.inputs:
-        values = frame[column.name]
-        numbers = values.to_numpy().astype("datetime64[us]").astype("int64") if column.type == "date" else values
-        plain.append([None if gone else v for gone, v in zip(values.isna(), numbers.tolist(), strict=True)])
-    return plain
+    from windvane.tasks.models.frame_reading import list_plain_values
+
+    return list_plain_values(frame, {column.name: column.type for column in signature.inputs})
 
 
 def _make_unseen_word(i: int, rng: np.random.Generator) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, isfinite
 
+from windvane.tasks.console import format_metric
+
 # All borders are in skill: the share of the baseline's error that the model takes away (1: perfect, 0: no better).
 # A gap between train and validation of a tenth of the baseline's error is worth acting on.
 MIN_GAP_SKILL = 0.10
@@ -85,9 +87,9 @@ def diagnose_fit(e: FitEvidence) -> FitDiagnosis:
     gap = train - validation
     noise = _noise(e)
     figures = (
-        f"{e.metric} {_figure(e.train)} on training rows, where the baseline has {_figure(own)}, and {_figure(e.validation)} on "
-        f"validation rows, where it has {_figure(e.baseline)}: the model {_taken(train)} of the baseline's error where it "
-        f"learned and {_taken(validation)} where it did not"
+        f"{e.metric} {format_metric(e.train)} on training rows, where the baseline has {format_metric(own)}, and "
+        f"{format_metric(e.validation)} on validation rows, where it has {format_metric(e.baseline)}: the model "
+        f"{_taken(train)} of the baseline's error where it learned and {_taken(validation)} where it did not"
     )
     if gap > max(MIN_GAP_SKILL, noise or 0.0):
         return _variance(e, figures, gap)
@@ -128,7 +130,7 @@ def _variance(e: FitEvidence, figures: str, gap: float) -> FitDiagnosis:
 def _bias(e: FitEvidence, figures: str, train: float) -> FitDiagnosis:
     because = figures
     if _misses_goal(e):
-        because += f"; even the training rows miss the goal of {_figure(e.goal)}"
+        because += f"; even the training rows miss the goal of {format_metric(e.goal)}"
     adjust = "Allow more complexity, train longer, or bring columns that know more about the target."
     if train < MIN_TRAIN_SKILL:
         adjust += " More rows alone will not help."
@@ -189,8 +191,3 @@ def _taken(share: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _figure(value: float | None) -> str:
-    assert value is not None  # a skill was made from it
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

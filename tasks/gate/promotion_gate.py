@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from windvane.tasks.console import format_metric
 from windvane.tasks.errors import WindvaneError
 from windvane.tasks.gate.block_test import (
     MIN_BLOCKS,
@@ -253,12 +254,12 @@ def _sentence(evidence: GateEvidence, bound: LowerBound, parts: tuple[RowBlocks,
     challenger, reference = float(evidence.challenger.mean()), float(evidence.reference.mean())
 
     def gain(value: float) -> str:
-        size = f"{abs(value) / reference * 100:.1f} %" if reference > 0 else _number(abs(value))
+        size = f"{abs(value) / reference * 100:.1f} %" if reference > 0 else format_metric(abs(value))
         return f"{size} {'better' if value > 0 else 'worse'}" if value else "no difference"
 
     text = (
-        f"{evidence.loss} {_number(challenger)} against {'champion' if evidence.champion else 'baseline'} "
-        f"{_number(reference)}: {gain(float(bound.mean))} ({needs.format(gain(float(bound.low)))}) "
+        f"{evidence.loss} {format_metric(challenger)} against {'champion' if evidence.champion else 'baseline'} "
+        f"{format_metric(reference)}: {gain(float(bound.mean))} ({needs.format(gain(float(bound.low)))}) "
         f"on {len(evidence.keys):,} rows in {' and '.join(f'{p.count} {p.kind} blocks' for p in parts)}"
     )
     worth, points = float(bound.independent), parts[0].points
@@ -276,14 +277,10 @@ def _on_slices(harmed: list[SliceVerdict], slices: tuple[SliceVerdict, ...]) -> 
     if harmed:
         worst = max(harmed, key=lambda s: (s.challenger - s.reference) * s.rows)
         text += (
-            f". Refused: clearly worse where {worst.column} is {worst.value} ({_number(worst.challenger)} against "
-            f"{_number(worst.reference)} on {worst.rows:,} rows)"
+            f". Refused: clearly worse where {worst.column} is {worst.value} ({format_metric(worst.challenger)} against "
+            f"{format_metric(worst.reference)} on {worst.rows:,} rows)"
         )
         text += f" and in {len(harmed) - 1} more" if len(harmed) > 1 else ""
     for s in slices:
         text += "" if s.judged else f". {s.rows:,} rows of rare values of {s.column} are too few to be judged apart"
     return text
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -106,7 +106,8 @@ def write_table(root: Path, chosen: project_params.Settings, target: Path, folde
     problem = chosen.problem
     with table_files.explain_read_errors(chosen.data.where):
         opened = tuple(
-            readers.open_cells(path, folder, problem.ignore) for path in table_files.list_table_files(root, chosen.data)
+            readers.open_cells(path, folder, problem.ignore, chosen.data.format.keep_words)
+            for path in table_files.list_table_files(root, chosen.data)
         )
         name = str(opened[0].path) if len(opened) == 1 else chosen.data.where
         _check_columns(opened, name, problem)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
+from windvane.tasks.ingest.cell_reading import CODE_PATTERN
 from windvane.tasks.ingest.text_files import CsvDialect
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -22,8 +23,6 @@ _FORMATTED = r"^[$€£]?\s?[+-]?\d[\d.,']*\s?[%€$£]?$"
 # Thousands parted by blanks of any width, as French has them; a telephone number begins with a zero.
 _SPACED = r"^[+-]?[1-9]\d{0,2}(\s\d{3})+([.,]\d+)?$"
 _WHOLE = r"^[+-]?[0-9]+$"
-# A number in which the zero means something is a code: 01067 is a town, 1067 is none.
-CODE_PATTERN = r"^0[0-9]+$"
 
 
 def fold_spelling(word: str) -> str:
@@ -148,6 +147,11 @@ def _by_pandas(words: pl.Series, form: str) -> pl.Series:
     read = pd.to_datetime(pd.Series(words.to_list(), dtype="str"), format=form, utc=True, errors="coerce")
     plain = read.dt.tz_localize(None).astype("datetime64[us]")
     return pl.Series(words.name, plain.to_numpy(), dtype=pl.Datetime("us"), nan_to_null=True)
+
+
+def list_date_forms() -> list[str]:
+    """Every strptime form other than ISO in which a column's dates may be written."""
+    return [day + clock for day in (*_DAY_FORMS, *_AMBIGUOUS_DAY_FORMS) for clock in _CLOCK_FORMS]
 
 
 _SCAN_BLOCK_BYTES = 1 << 19

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from windvane.tasks import errors
 from windvane.tasks.errors import InputError
 from windvane.tasks.models.class_balance import UNBALANCED, ClassBalance
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
@@ -222,7 +223,7 @@ def _score_trial(
                 return "pruned", None, f"{name} {value:.6g} at the first evaluation, worse than the median"
     except ValueError as e:
         # scikit-learn's word for rows that an algorithm cannot take; the others may.
-        return "failed", None, str(e).strip().splitlines()[0]
+        return "failed", None, errors.read_first_line(e)
     if not math.isfinite(value):
         return "failed", None, f"{name} is not a number on the validation split"
     return "complete", scores, scores.note

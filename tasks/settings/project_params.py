@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.settings.data_section import DataSettings, SettingsSection, expand_variables
+from windvane.tasks.settings.data_section import ColumnName, DataSettings, SettingsSection, expand_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings, RetrainSettings, ScheduleSettings
 from windvane.tasks.settings.serving_section import LedgerSettings, PortSettings, ServeSettings
 
@@ -44,13 +44,13 @@ class ProblemSettings(SettingsSection):
     """What to learn."""
 
     kind: ProblemKind
-    target: str
+    target: ColumnName
     positive: bool | int | float | str | None = None
     merge_spellings: bool = True
-    time: str | None = None
-    id: str | None = None
-    group: str | None = None
-    ignore: tuple[str, ...] = ()
+    time: ColumnName | None = None
+    id: ColumnName | None = None
+    group: ColumnName | None = None
+    ignore: tuple[ColumnName, ...] = ()
     metric: str | None = None
     goal: float | None = None
 

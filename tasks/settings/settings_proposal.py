@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, readers, table_io
+from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.search import search_plan
 from windvane.tasks.settings import column_guesses, project_params, yaml_files
 from windvane.tasks.settings.column_guesses import InspectedTable, StoredTable, describe_guess
@@ -76,6 +77,8 @@ def propose_settings(
     column is absent, or the target can be neither a class nor an amount.
     """
     data = DataSettings(source=escape_variables(table.as_posix())) if isinstance(table, Path) else table
+    target, time, id = target.strip(), time and time.strip(), id and id.strip()
+    ignore = tuple(name.strip() for name in ignore)
     with ingestion.open_scratch_folder(Path()) as folder, table_files.explain_read_errors(data.where):
         opened = tuple(readers.open_cells(path, folder, ignore) for path in table_files.list_table_files(Path(), data))
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
@@ -97,7 +100,21 @@ def propose_settings(
             "problem.merge_spellings: false keeps them apart"
             for first, others in spellings.items()
         ]
-        return _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore, positive), why, notes)
+        proposal = _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore, positive), why, notes)
+        return replace(proposal, assumptions=(*proposal.assumptions, *_describe_missing_words(opened, whole)))
+
+
+def _describe_missing_words(opened: tuple[FileCells, ...], whole: StoredTable) -> list[str]:
+    """One line on words such as NA that are common in columns of text: there they may be values."""
+    schema = table_io.scan_parquet(whole.path).collect_schema()
+    texts = tuple(name for name, kind in schema.items() if kind == pl.String)
+    found = {name: words for file in opened for name, words in readers.find_missing_words(file, texts).items()}
+    if not found:
+        return []
+    listed = "; ".join(f"{words} in {name!r}" for name, words in found.items())
+    return [
+        f"no value: {listed}; data.format: {{keep_words: [{', '.join(found)}]}} in params.yaml keeps such words as values"
+    ]
 
 
 def _propose(

@@ -16,9 +16,10 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.ingest.cell_reading import describe_endings, find_table_ending
 from windvane.tasks.settings.data_section import PagingSettings, RevealedData
 from windvane.tasks.sources.snapshot import SnapshotPart, SnapshotStaging
-from windvane.tasks.sources.table_files import count_file_rows, describe_endings, find_table_ending
+from windvane.tasks.sources.table_files import count_file_rows
 
 T = TypeVar("T")
 HTTP_ATTEMPTS = 5

@@ -37,16 +37,6 @@ _LOG_TARGET_SPACE: dict[str, Hyperparameter] = {"log_target": ChoiceSet((False, 
 _MIN_SKEWNESS = 1.0
 
 
-def convert_to_target_numbers(target: Any) -> NDArray[Any]:
-    """Target column (n,) as float64."""
-    return np.asarray(target, dtype="float64")
-
-
-def predict_numbers(model: Any, X: Any) -> Predictions:
-    """Numbers, in the target's unit."""
-    return Predictions(np.asarray(model.predict(X), dtype="float64"))
-
-
 def mae(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
     """Mean absolute error, in the target's unit."""
     return float(np.average(np.abs(truth - predictions.value), weights=weights))
@@ -135,8 +125,8 @@ PROBLEM_TYPE = ProblemType(
     continuous=True,
     metrics={m.name: m for m in (Metric("mae", False, mae), Metric("rmse", False, rmse), Metric("r2", True, r2))},
     candidates={c.name: c for c in _CANDIDATES},
-    truth=convert_to_target_numbers,
-    predict=predict_numbers,
+    truth=lambda target: np.asarray(target, dtype="float64"),
+    predict=lambda model, X: Predictions(np.asarray(model.predict(X), dtype="float64")),
     loss=compute_regression_loss,
     loss_name=name_regression_loss,
     log_target=suggest_log_target,

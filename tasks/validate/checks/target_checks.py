@@ -166,17 +166,14 @@ def _class_recall(column: pd.Series, label: pd.Series) -> float:
     """
     label_codes = pd.factorize(label)[0]
     odd = np.arange(len(label)) % 2 == 1
-    guess = (_guess_by_neighbour if _has_many_values(column) else _guess_by_value)(column, label_codes, odd)
+    many = _is_ordered(column) and column.nunique() > len(column) / _ROWS_A_VALUE
+    guess = (_guess_by_neighbour if many else _guess_by_value)(column, label_codes, odd)
     recalls = [(guess[odd & (label_codes == k)] == k).mean() for k in np.unique(label_codes[odd]) if k >= 0]
     return float(np.mean(recalls)) if len(recalls) > 1 else 0.0
 
 
 def _is_ordered(column: pd.Series) -> bool:
     return types.is_datetime64_any_dtype(column) or (types.is_numeric_dtype(column) and not types.is_bool_dtype(column))
-
-
-def _has_many_values(column: pd.Series) -> bool:
-    return _is_ordered(column) and column.nunique() > len(column) / _ROWS_A_VALUE
 
 
 def _guess_by_value(column: pd.Series, label: NDArray[np.intp], odd: NDArray[np.bool_]) -> NDArray[np.intp]:
