@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,15 +234,19 @@ CHECKS = (
 
 
 def import_labels(project: Project, file: Path, console: Console) -> dict[str, Any]:
-    """Record the statements of `file`: matched, unmatched, duplicates, changed."""
-    from windvane.ledger.labels import record_labels
+    """Record the statements of `file`: matched, unmatched, duplicates, changed, and empty cells."""
+    from windvane.ledger.labels import ContradictingLabels, record_labels
     from windvane.tasks import label_parsing
 
     console.working(f"reading {file}")
-    statements = label_parsing.read_label_file(file, project.settings.problem.kind)
-    console.working(f"{len(statements):,} labels")
+    problem = project.settings.problem
+    rules = label_parsing.LabelRules(problem.kind, problem.id, problem.target)
+    received = label_parsing.read_label_file(file, rules)
+    console.working(f"{len(received.statements):,} labels")
     try:
-        done = record_labels(project.ledger, project.name, statements)
+        done = replace(record_labels(project.ledger, project.name, received.statements), empty=received.empty)
+    except ContradictingLabels as e:
+        raise InputError(f"{file}: {e}. Nothing was recorded") from None
     except DBAPIError as e:
         raise Outage(
             f"the ledger did not take the labels ({e.orig}). Nothing of {file} was recorded: check the ledger's disk or "
@@ -252,6 +256,8 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
         f"  {done.matched:,} labels for predictions, {done.unmatched:,} that wait for theirs, {done.duplicates:,} known already; "
         f"{done.changed:,} corrected what was known"
     )
+    if done.empty:
+        console.print(f"  {done.empty:,} rows have no label yet: send the file again when they have")
     return asdict(done)
 
 

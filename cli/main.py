@@ -185,8 +185,9 @@ def score(project: Any, source: Path, target: Path, log: bool, console: Any) -> 
 def labels(project: Any, file: Path, console: Any) -> Any:
     """Record labels that arrived later: FILE has columns id, label, and at (when it became known) if you like.
 
-    All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
-    latest `at` counts, in whatever order they arrive.
+    The table's own names for id and target do as well. All of FILE (CSV, Parquet or JSON lines) or nothing; empty
+    labels are counted and wait. Repeated labels change nothing; of several for one id the latest `at` counts, in
+    whatever order they arrive.
     """
     from windvane.cli.commands import import_labels
 

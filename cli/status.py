@@ -8,14 +8,13 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from cronsim import CronSim
-
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.versions import GateJudgement, Version
 from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.console import Console, format_metric, format_table
 from windvane.tasks.project import Project
+from windvane.tasks.settings.monitoring_section import find_next_tick
 from windvane.tasks.settings.project_params import name_metric
 from windvane.tasks.stores import mlflow_store
 from windvane.tasks.stores.mlflow_client import CHALLENGER_ALIAS, CHAMPION_ALIAS
@@ -118,12 +117,14 @@ def _show_next_runs(project: Project, console: Console) -> dict[str, Any]:
     up = up_state.read_running_up(project.home)
     pending, schedule = decisions.find_pending_retraining(project.ledger, project.name), project.settings.schedule
     facts: dict[str, Any] = {"up": up is not None, "owed": None if pending is None else pending.id}
+    facts["timezone"] = schedule.timezone
     for name, cron in (("monitor", schedule.monitor), ("train", schedule.train)):
         facts[name] = None
         if up is not None and cron is not None:
-            facts[name] = cron if up.clock == "events" else next(CronSim(cron, datetime.now(UTC))).isoformat()
+            tick = find_next_tick(cron, datetime.now(UTC), schedule.zone)
+            facts[name] = cron if up.clock == "events" else tick.isoformat()
     parts = [f"a retraining is pending ({pending.state})"] if pending is not None else []
-    parts += [f"{name} {facts[name]}" for name in ("monitor", "train") if facts[name]]
+    parts += [f"{name} {facts[name]} ({schedule.timezone})" for name in ("monitor", "train") if facts[name]]
     if up is None:
         parts.append("nothing by itself; windvane monitor checks now, windvane up checks on schedule")
     console.print(f"  next: {'; '.join(parts)}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,14 +32,22 @@ class LabelStatement:
     at: str | None = None
 
 
+class ContradictingLabels(ValueError):
+    """Two labels of one id as of the same moment: none of them is recorded."""
+
+
 @dataclass(frozen=True)
 class LabelCounts:
-    """What came of statements: new ones with and without a prediction, repeated ones, and ids whose label is another now."""
+    """What came of statements: new ones with and without a prediction, repeated ones, and ids whose label is another now.
+
+    empty: rows beside them that have no label yet.
+    """
 
     matched: int = 0
     unmatched: int = 0
     duplicates: int = 0
     changed: int = 0
+    empty: int = 0
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
         return LabelCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -69,12 +77,19 @@ def record_labels(
     """Record statements, all of them or none, and report what came of them. An id without a prediction is kept for later.
 
     A repeated statement changes nothing; without `at` it is a repeat while the id's label is the same. `source`:
-    `file`, `service`, ... (16 characters).
+    `file`, `service`, ... (16 characters). Raises ContradictingLabels.
     """
     # A label as the ledger compares it: JSON, every number a float.
     texts = ((s, orjson.dumps(s.label if isinstance(s.label, str) else float(s.label)).decode()) for s in statements)
     given = sorted((s.id, s.at is None, s.at or "", text) for s, text in texts)
     by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
+    for one, other in pairwise(given):
+        if one[:3] == other[:3] and one[3] != other[3]:
+            as_of = f" as of {one[2]}" if one[2] else ""
+            raise ContradictingLabels(
+                f"id {one[0]!r} has two labels{as_of}: {one[3]} and {other[3]}. Keep the right one, or write for each in `at` "
+                "when it became known"
+            )
     pieces, done = list(split_chunks(list(by_id))), LabelCounts()
     mine = sa.select(predictions.c.id).where(predictions.c.project == project)
     with open_snapshot(engine) as db:  # before the lock is taken, which predictions wait for too

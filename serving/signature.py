@@ -4,7 +4,6 @@ never shows them.
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -132,9 +131,9 @@ class InputReader:
 
 
 def quote_safely(text: object, longest: int = 60) -> str:
-    """Something of a request as it may be in a response: short, printable, nothing that a browser would obey."""
+    """Something of a request as it may be in a message: short and printable. What writes the message escapes it."""
     cut = str(text)[:longest]
-    return html.escape("".join(c if c.isprintable() else "?" for c in cut)) + ("…" if len(str(text)) > longest else "")
+    return "".join(c if c.isprintable() else "?" for c in cut) + ("…" if len(str(text)) > longest else "")
 
 
 def _read_number(value: Any) -> float | None:

@@ -25,6 +25,7 @@ from windvane.tasks.ingest.table_io import ROW_KEY, read_parquet, write_parquet
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelTask
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.settings.project_params import ProblemSettings, Settings
@@ -97,6 +98,7 @@ def make_verdict(
         slices={name: rows[name].to_numpy() for name in settings.gate.slices},
         loss=definitions.load_problem_type(problem.kind).loss_name(problem.headline),
         champion=against is not None,
+        weights=read_row_weights(rows, problem.weight),
     )
     rule = promotion_gate.resolve_gate_rule(settings.gate.rule, depth)
     result = promotion_gate.judge_challenger(evidence, rule, settings.gate.confidence, settings.gate.margin)

@@ -36,6 +36,7 @@ from windvane.tasks.evaluation.scores import (
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Predictions, ProblemType
+from windvane.tasks.models.row_weights import read_row_weights, spread_weights
 from windvane.tasks.search import search_plan
 from windvane.tasks.settings.project_params import name_metric
 
@@ -117,7 +118,8 @@ def predict_held_out(
     train_rows = pd.concat([train, validation], ignore_index=True) if len(validation) else train
     problem = settings.problem
     model = model_pipeline.fit_with_settings(task, spec, train_rows)
-    constant = fit_baseline(kind, kind.truth(train_rows[problem.target]), problem.headline)
+    counts = read_row_weights(train_rows, problem.weight)
+    constant = fit_baseline(kind, kind.truth(train_rows[problem.target]), problem.headline, counts)
     rows = open_test()
     if not len(rows):
         raise InputError(
@@ -142,8 +144,12 @@ def assemble_record(task: ModelTask, rows: pd.DataFrame, made: Predictions, cons
     return rows.reset_index(drop=True).assign(**added)
 
 
-def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Callable[[int], Predictions]:
+def fit_baseline(
+    kind: ProblemType, truth: NDArray[Any], headline: str, weights: NDArray[np.float64] | None = None
+) -> Callable[[int], Predictions]:
     """The dummy trained on `truth` (n,), in its best form for the headline there: number of rows -> Predictions.
+
+    `weights` (n,): how much each row counts; None: all alike.
 
     It uses no column, so it is built without the features around it.
     """
@@ -151,10 +157,13 @@ def fit_baseline(kind: ProblemType, truth: NDArray[Any], headline: str) -> Calla
     forms = [{name: value} for name, dimension in dummy.space.items() for value in dimension.grid(2)] or [{}]
 
     def fit_form(form: dict[str, Any]) -> Callable[[int], Predictions]:
-        model = dummy.build({**dummy.defaults, **form}, 0, 1).fit(np.zeros((len(truth), 1)), truth)
+        model = dummy.build({**dummy.defaults, **form}, 0, 1).fit(np.zeros((len(truth), 1)), truth, weights)
         return lambda rows: kind.predict(model, np.zeros((rows, 1)))
 
-    return min(map(fit_form, forms), key=lambda made: float(kind.loss(truth, made(len(truth)), headline).mean()))
+    def mean_loss(made: Callable[[int], Predictions]) -> float:
+        return float(np.average(kind.loss(truth, made(len(truth)), headline), weights=weights))
+
+    return min(map(fit_form, forms), key=mean_loss)
 
 
 def evaluate_model(
@@ -168,7 +177,7 @@ def evaluate_model(
     settings, kind, columns = task.settings, task.problem_type, task.columns
     problem, seed = settings.problem, settings.split.seed
     loss, base = (record[name].to_numpy(dtype="float64") for name in (LOSS_COLUMN, BASELINE_LOSS_COLUMN))
-    pieces = find_resampling_units(record, loss, problem)
+    pieces, counts = find_resampling_units(record, loss, problem), read_row_weights(record, problem.weight)
     truth = kind.truth(record[problem.target])
     made = read_predictions(record, truth, kind.positive)
     columns_seen = [*columns.names, *settings.gate.slices, *([problem.time] if problem.time else [])]
@@ -183,14 +192,14 @@ def evaluate_model(
         resampled=pieces.said,
         scores=compute_scores(kind, record, settings, seed),
         loss_name=kind.loss_name(problem.headline),
-        loss=estimate_mean(loss, pieces),
-        baseline_loss=estimate_mean(base, pieces),
-        gain=estimate_mean(base - loss, pieces),
+        loss=estimate_mean(spread_weights(loss, counts), pieces),
+        baseline_loss=estimate_mean(spread_weights(base, counts), pieces),
+        gain=estimate_mean(spread_weights(base - loss, counts), pieces),
         diagnosis=diagnose_fit(fit.evidence),
         learning=fit.learning,
         complexity=fit.complexity,
         importance=fit.importance,
-        slices=find_worst_slices(record, columns_seen, pieces, problem.group),
+        slices=find_worst_slices(record, columns_seen, pieces, problem.group, problem.weight),
         confusion=count_confusion(truth, made),
         calibration=measure_calibration(truth, made),
         notes=sides.notes,
@@ -222,10 +231,11 @@ def _examine_fit(
     complexity = measure_complexity_curve(scorer, spec, model, whole)
     made = scorer.predicted(model)
     pieces = find_resampling_units(sides.validation, kind.loss(scorer.y, made, problem.headline), problem)
-    score = bootstrap_metrics(kind, scorer.y, made, pieces, seed, [problem.headline])[problem.headline]
-    known = kind.truth(sides.train[problem.target])
-    constant = fit_baseline(kind, known, problem.headline)
-    base = scorer.score(scorer.y, constant(len(scorer.y)))
+    counts = read_row_weights(sides.validation, problem.weight)
+    score = bootstrap_metrics(kind, scorer.y, made, pieces, seed, [problem.headline], counts)[problem.headline]
+    known, known_counts = kind.truth(sides.train[problem.target]), read_row_weights(sides.train, problem.weight)
+    constant = fit_baseline(kind, known, problem.headline, known_counts)
+    base = scorer.score(sides.validation, constant(len(scorer.y)))
 
     def skilled(value: float) -> float | None:
         return compute_skill(value, base, metric.greater_is_better)

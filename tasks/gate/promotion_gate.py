@@ -6,7 +6,7 @@ Pure: the same arrays give the same verdict.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ class GateEvidence:
     challenger, reference: (n,) additive losses, lower is better; `reference` is the champion's, or where `champion` is
     False the dummy baseline's. keys: (n,) row keys. time, group: (n,) or None. fold: (n,) where rows were predicted out of
     fold, else None: rows of a fold share their models, and are one block. slices: column name -> (n,) values. loss: its name
-    for people.
+    for people. weights: (n,) how much each row counts, 1 on average; None: all alike.
     """
 
     challenger: FloatArray
@@ -54,6 +54,13 @@ class GateEvidence:
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     loss: str = "loss"
     champion: bool = True
+    weights: FloatArray | None = None
+
+    def weighed(self) -> GateEvidence:
+        """The same with each loss times its row's weight: their means are the weighted ones, and equal models stay equal."""
+        if self.weights is None:
+            return self
+        return replace(self, challenger=self.weights * self.challenger, reference=self.weights * self.reference)
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ def judge_challenger(evidence: GateEvidence, rule: ResolvedRule, confidence: flo
     Raises WindvaneError for losses that are not finite or arrays that do not belong together.
     """
     _check_evidence(evidence)
+    evidence = evidence.weighed()
     rule = rule if evidence.champion else "superior"
     parts = form_blocks(evidence.keys, evidence.time, evidence.group, evidence.fold)
     n = len(evidence.challenger)
@@ -226,7 +234,8 @@ def judge_slices(
     for column, name, inside, own in wanted:
         challenger, reference = evidence.challenger[inside], evidence.reference[inside]
         harmed = bool(own) and float(bound_paired_difference(challenger - (1 + margin) * reference, own, each).low) > 0
-        means = float(challenger.mean()), float(reference.mean())
+        size = 1.0 if evidence.weights is None else float(evidence.weights[inside].mean()) or 1.0
+        means = float(challenger.mean()) / size, float(reference.mean()) / size
         verdicts.append(SliceVerdict(column, name, int(inside.sum()), *means, bool(own), harmed))
     return tuple(verdicts)
 

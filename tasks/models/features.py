@@ -51,12 +51,12 @@ class FeatureColumns:
 def select_feature_columns(settings: Settings, profile: TableProfile) -> FeatureColumns:
     """Which columns train, from what validate found out about the table.
 
-    Left out: target, id, ignored, free text, constant and empty columns, and the group column when whole groups are
+    Left out: target, id, weight, ignored, free text, constant and empty columns, and the group column when whole groups are
     held out: a model that knows groups by name would be judged on groups it has never met. Raises InputError when
     none is left.
     """
     problem = settings.problem
-    out = {problem.target, problem.id, table_io.ROW_KEY, *problem.ignore}
+    out = {problem.target, problem.id, problem.weight, table_io.ROW_KEY, *problem.ignore}
     if settings.split.strategy == "group":
         out.add(problem.group)
     seen = [c for c in profile.columns if c.name not in out and not c.constant and c.missing < profile.rows]

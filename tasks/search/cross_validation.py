@@ -20,6 +20,7 @@ from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
+from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.settings.project_params import Settings
 
 # Folds under kfold where split.folds is null.
@@ -98,7 +99,8 @@ class ConfigurationScorer:
     def _scores(self, model: Any, side: pd.DataFrame) -> dict[str, float]:
         with model_pipeline.limit_to_one_thread():
             predictions = self.kind.predict(model, conform_frame(side, self.columns, "validation rows"))
-        return self.kind.scores(self.kind.truth(side[self.options.target]), predictions)
+        weights = read_row_weights(side, self.options.weight)
+        return self.kind.scores(self.kind.truth(side[self.options.target]), predictions, weights)
 
 
 def build_configuration_scorer(task: ModelTask, train: pd.DataFrame, validation: pd.DataFrame) -> ConfigurationScorer:

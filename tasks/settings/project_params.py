@@ -51,6 +51,7 @@ class ProblemSettings(SettingsSection):
     time: ColumnName | None = None
     id: ColumnName | None = None
     group: ColumnName | None = None
+    weight: ColumnName | None = None
     ignore: tuple[ColumnName, ...] = ()
     metric: str | None = None
     goal: float | None = None
@@ -63,12 +64,13 @@ class ProblemSettings(SettingsSection):
                 f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
             )
         seen: dict[str, str] = {}
-        for role, column in (("target", self.target), ("time", self.time), ("id", self.id)):
+        roles = (("target", self.target), ("time", self.time), ("id", self.id), ("weight", self.weight))
+        for role, column in roles:
             if column is not None and seen.setdefault(column, role) != role:
                 raise ValueError(
                     f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
                 )
-        for role, column in (("target", self.target), ("time", self.time)):
+        for role, column in (("target", self.target), ("time", self.time), ("weight", self.weight)):
             if column in self.ignore:
                 raise ValueError(
                     f"ignore: holds problem.{role}, column {column!r}. Take it out of the list, or name another {role}"
@@ -171,6 +173,15 @@ class Settings(SettingsSection):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ValueError(f"{value!r} cannot name a registered model. Use letters, digits, '-', '_' or '.'")
         return value
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Settings:
+        if self.problem.weight is not None and self.search.imbalance not in (None, "weights"):
+            raise ValueError(
+                f"search.imbalance: {self.search.imbalance} draws rows as if all counted alike, and problem.weight is set. Choose "
+                "weights, or null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

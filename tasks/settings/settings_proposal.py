@@ -212,7 +212,7 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,
-        "problem": {**literal, "group": None, "metric": metric, "goal": None},
+        "problem": {**literal, "group": None, "weight": None, "metric": metric, "goal": None},
         "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)},
         **content,
     }

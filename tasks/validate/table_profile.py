@@ -125,7 +125,7 @@ def choose_key_columns(problem: ProblemSettings, names: tuple[str, ...]) -> tupl
 
 def list_named_columns(problem: ProblemSettings) -> tuple[tuple[str, str], ...]:
     """Every (key of params.yaml, column it names)."""
-    roles = (("target", problem.target), ("time", problem.time), ("id", problem.id), ("group", problem.group))
+    roles = tuple((role, getattr(problem, role)) for role in ("target", "time", "id", "group", "weight"))
     ignored = tuple(("ignore", name) for name in problem.ignore)
     return tuple((f"problem.{role}", name) for role, name in (*roles, *ignored) if name is not None)
 

@@ -107,9 +107,9 @@ def _run_checks(e: CheckInput) -> ValidatedTable:
 
 
 def select_features(columns: dict[str, ColumnProfile], chosen: project_params.Settings) -> tuple[str, ...]:
-    """Columns that a model may see: all but target, id, ignored ones, and the group where splits are parted by it."""
+    """Columns that a model may see: all but target, id, weight, ignored ones, and the group where splits are parted by it."""
     problem = chosen.problem
-    hidden = {problem.target, problem.id, *problem.ignore}
+    hidden = {problem.target, problem.id, problem.weight, *problem.ignore}
     if chosen.split.strategy == "group":
         hidden.add(problem.group)
     return tuple(name for name in columns if name not in hidden)

@@ -164,9 +164,11 @@ class ProblemType:
     positive: ClassLabel | None = None
     objectives: Mapping[str, str] = field(default_factory=dict)
 
-    def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
-        """Every metric of the problem type, unweighted."""
-        return {name: metric.score(truth, predictions, None) for name, metric in self.metrics.items()}
+    def scores(
+        self, truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None = None
+    ) -> dict[str, float]:
+        """Every metric of the problem type; `weights` as Metric.score takes them."""
+        return {name: metric.score(truth, predictions, weights) for name, metric in self.metrics.items()}
 
 
 def load_problem_type(kind: str, positive: ClassLabel | None = None) -> ProblemType:

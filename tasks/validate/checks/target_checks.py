@@ -125,7 +125,9 @@ def measure_explained_share(column: pd.Series, target: pd.Series) -> float:
         guess = amounts[nearer]
     else:
         guess = known[odd].map(even.groupby(known[~odd]).mean()).fillna(even.mean()).to_numpy(dtype="float64")
-    with np.errstate(over="ignore", invalid="ignore"):  # of the largest floats the squares are infinite: nothing is explained
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # of the largest floats the squares are infinite: nothing is explained
         return 1.0 - float(np.square(label[odd].to_numpy() - guess).mean() / label[odd].var(ddof=0))
 
 
@@ -246,7 +248,7 @@ TARGET_CHECKS = {
     "balance": "classes of comparable size",
     "positive": "a positive class only where there are two classes",
     "label": "every row has a label",
-    "roles": "id and group are complete, ids are unique",
+    "roles": "id and group are complete, ids are unique, weights are amounts",
     "features": "features to train on",
 }
 # By strategy: 20 rows to learn from, 10 that tune where they are a split of their own, and of those that judge 10, which
@@ -386,6 +388,7 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
                 f"problem.{role}: column {name!r} is empty in {missing} rows. Fill it in, or set problem.{role} to null"
             )
             yield TableFinding("roles", "stop", name, missing, 0, text)
+    yield from _check_weights(e)
     if e.problem.id is None:
         return
     again, first = _repeats(e.whole, e.problem.id)
@@ -395,6 +398,22 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
             "Name a column that is different in every row, or set problem.id to null and add it to problem.ignore"
         )
         yield TableFinding("roles", "stop", e.problem.id, again, 0, text)
+
+
+def _check_weights(e: CheckInput) -> Iterator[TableFinding]:
+    name = e.problem.weight
+    if name is None:
+        return
+    where, remedy = f"problem.weight: column {name!r}", "Name a column of amounts, or set problem.weight to null"
+    if e.counts[name].shape != "number" or holds_infinite_values(e.counts[name]):
+        yield TableFinding("roles", "stop", name, 0, 1, f"{where} holds more than finite numbers. {remedy}")
+        return
+    weight = pl.col(name)
+    wanted = ((weight < 0).sum().alias("below"), weight.sum().alias("total"))
+    below, total = e.labelled.select(wanted).collect(engine="streaming").row(0)
+    if below or not total > 0:
+        what = f"is below zero in {below} rows" if below else "is zero in every row"
+        yield TableFinding("roles", "stop", name, below, 0, f"{where} {what}. {remedy}")
 
 
 def _repeats(scan: pl.LazyFrame, name: str) -> tuple[int, str]:
