@@ -13,7 +13,8 @@ import orjson
 import sqlalchemy as sa
 
 from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, split_chunks, to_timestamp
-from windvane.ledger.schema import labels, predictions, versions
+from windvane.ledger.decisions import ACKNOWLEDGED_NOTE
+from windvane.ledger.schema import decisions, labels, predictions, versions, windows
 from windvane.ledger.versions import VersionFacts
 
 if TYPE_CHECKING:
@@ -182,7 +183,6 @@ def match_current_label(project: str, known: str | None = None) -> sa.ColumnElem
 LABELLED_AT_COLUMN = "_labelled"
 
 _EPOCH = datetime(1970, 1, 1)
-_MISSING_WORDS = {"", "na", "n/a", "nan", "null", "none", "<na>"}
 # The words that a boolean is written with, as in tasks.models.features.
 BOOLEAN_WORDS = {
     **dict.fromkeys(("true", "yes", "y", "t", "1", "1.0", "on"), True),
@@ -191,7 +191,8 @@ BOOLEAN_WORDS = {
 
 
 def read_labelled_batches(engine: sa.Engine, project: str, since: str | None) -> Iterator[Any]:
-    """Arrow record batches of rows labelled after `since` (ledger text; None: all), oldest label first.
+    """Arrow record batches of rows labelled after `since` (ledger text; None: all), oldest label first. Without rows of windows whose
+    data were called broken, unless a person has accepted them.
 
     A batch has the columns of the table as they were scored, problem.id and problem.time where there are such, the target
     with its label, and LABELLED: when both prediction and label were there.
@@ -219,7 +220,16 @@ def _select_labelled_rows(project: str, since: str | None) -> sa.Select[Any]:
     query = sa.select(p.id, p.time, p.received, p.version, *stored, labels.c.label, complete)
     query = query.select_from(predictions.join(labels, match_current_label(project)))
     query = query.where(p.project == project, p.role == "champion", p.inputs.is_not(None), ~repeated)
+    query = query.where(~_is_in_stopped_window(project))
     return (query if since is None else query.where(complete > since)).order_by(complete, p.id)
+
+
+def _is_in_stopped_window(project: str) -> sa.ColumnElement[bool]:
+    """Whether a prediction is of a window whose data were called broken, and that no person has accepted: it trains nothing."""
+    p, w, d = predictions.c, windows.c, decisions.c
+    stopped = sa.exists().where(w.project == project, w.version == p.version, w.start <= p.time, p.time < w.end)
+    mine = (d.project == project, d.version == w.version, d.window == w.start, d.action == "stop")
+    return stopped.where(*mine, sa.func.coalesce(d.note, "") != ACKNOWLEDGED_NOTE)
 
 
 def _read_complete_rows(facts: VersionFacts, rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
@@ -304,10 +314,11 @@ def _parse_moment(text: str) -> datetime:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING_WORDS)
+    return value is None or value == ""
 
 
-# Values as requests hold them: JSON's own types, or text where they came as CSV.
+# Values as requests hold them: JSON's own types, or text where they came as CSV. A missing one was recorded as such, whatever
+# word it was written with.
 _VALUE_READERS: dict[str, Callable[[Any], Any]] = {
     "numbers": _read_number,
     "booleans": _read_boolean,

@@ -21,11 +21,21 @@ from windvane.ledger.database import NUMBER_PATTERN, format_timestamp, to_timest
 from windvane.ledger.labels import MAX_LABEL_CHARACTERS, LabelStatement
 from windvane.ledger.predictions import InvalidPrediction, check_prediction_id
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest.cell_reading import (
+    ABSENT_WORDS,
+    CSV_ENDINGS,
+    JSON_ENDINGS,
+    KNOWN_ENDINGS,
+    UNPACK_ERRORS,
+    describe_endings,
+    detect_delimiter,
+    find_packing,
+    open_unpacked,
+    read_ending,
+)
 from windvane.tasks.settings.project_params import ProblemKind
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
-# What a text file writes where there is no value yet.
-_EMPTY_WORDS = {"", "na", "n/a", "#n/a", "nan", "nat", "null", "none", "<na>"}
 # How far ahead a sender's clock may be, and a time that is written without an offset: no place is further ahead of UTC.
 _CLOCK_TOLERANCE, _LARGEST_OFFSET = timedelta(minutes=5), timedelta(hours=14)
 
@@ -78,7 +88,7 @@ def _is_empty(label: Any, written: bool) -> bool:
     """Whether a cell holds no label yet: nothing, blanks, NaN, or in a text file a word for it."""
     if isinstance(label, str):
         text = label.strip()
-        return text.lower() in _EMPTY_WORDS if written else not text
+        return text in ABSENT_WORDS if written else not text
     return label is None or label != label  # noqa: PLR0124 (NaN and NaT)
 
 
@@ -179,27 +189,28 @@ def _short(value: Any) -> str:
 
 
 LABEL_COLUMNS = ("id", "label", "at")
-_LINES = (".jsonl", ".ndjson", ".json")
-_TEXT = (".csv", ".tsv")
 # Rows of Parquet held in memory at a time.
 _PIECE = 50_000
 
 
 def read_label_file(path: Path, rules: LabelRules) -> ReceivedLabels:
     """All statements of a file. Raises InputError that names the first line with something wrong, and how many more."""
-    suffix = path.suffix.lower()
-    if suffix not in (*_LINES, *_TEXT, ".parquet"):
-        raise InputError(
-            f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in .csv, .parquet or .jsonl"
-        )
+    ending = read_ending(path)
+    if ending not in KNOWN_ENDINGS:
+        raise InputError(f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings()}")
     if not path.is_file():
         raise InputError(f"{path}: not found. Name a CSV, Parquet or JSON-lines file with the columns id and label")
     try:
-        if suffix == ".parquet":
+        if ending not in (*CSV_ENDINGS, *JSON_ENDINGS):
             return parse_labels(rules, _read_parquet(path, rules))
-        with path.open("rb") as file:
-            rows = _read_csv(file, rules) if suffix in _TEXT else _read_objects(_read_json_lines(file), rules)
-            return parse_labels(rules, rows, written=suffix in _TEXT)
+        with open_unpacked(path) as file:
+            text = ending in CSV_ENDINGS
+            rows = _read_csv(file, rules) if text else _read_objects(_read_json_lines(file), rules)
+            return parse_labels(rules, rows, written=text)
+    except UNPACK_ERRORS as e:
+        if not find_packing(path):
+            raise
+        raise InputError(f"{path}: cannot be unpacked ({e}). Copy it again, or pack it anew") from None
     except LabelsRefused as e:
         raise InputError(f"{path}: {e}. Nothing was recorded: fix the file, then send it again") from None
 
@@ -246,7 +257,7 @@ def _read_csv(file: Iterable[bytes], rules: LabelRules) -> Iterator[_Row]:
     above, head = next(((number, line) for number, line in lines if line.strip()), (0, ""))
     if not head:
         raise LabelsRefused("is empty. Write a header (id,label) and a line for each label")
-    delimiter = max(",;\t|", key=head.count)
+    delimiter = detect_delimiter(head)
     names = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
     columns = _match_label_columns(tuple(names), rules)
     id, label = (names.index(columns[field]) for field in LABEL_COLUMNS[:2])
@@ -302,7 +313,8 @@ def _read_parquet(path: Path, rules: LabelRules) -> Iterator[_Row]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        source = BytesIO(open_unpacked(path).read()) if find_packing(path) else path
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
             columns = _match_label_columns(tuple(names), rules)
             number = 0

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from windvane.monitoring.records import WindowAssessment
-from windvane.tasks.console import count_noun
+from windvane.tasks.console import count_noun, format_metric
 from windvane.tasks.reports.style import BLUE, GREY, INK, PURPLE, SOFT_INK, VERMILION, build_figure, format_axes
 from windvane.templates import render_page
 
@@ -135,8 +135,8 @@ def render_replay_page(story: ReplayResult, picture: bytes) -> str:
     """The page with its picture (a PNG's bytes), as text."""
     never, ours = story.never, story.ours
     facts = [
-        (_format_loss(never.loss_per_window), f"{story.loss_name} per row and window, never retrained"),
-        (_format_loss(ours.loss_per_window), f"with Windvane, policy {story.policy}"),
+        (format_metric(never.loss_per_window), f"{story.loss_name} per row and window, never retrained"),
+        (format_metric(ours.loss_per_window), f"with Windvane, policy {story.policy}"),
         (
             count_noun(ours.retrains, "retraining"),
             f"the gate refused {count_noun(ours.refused, 'more lap')}, whose cost counts too",
@@ -150,12 +150,8 @@ def render_replay_page(story: ReplayResult, picture: bytes) -> str:
         picture=base64.b64encode(picture).decode(),
         acted=[c for c in story.chapters if c.action != "wait"],
         level_of=lambda c: "pass" if c.action == "wait" else _ENDING_LEVELS[c.ending],
-        number=_format_loss,
+        number=format_metric,
     )
-
-
-def _format_loss(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 # Causes that are written below the picture, and in how many columns; the page has all of them.

@@ -68,20 +68,20 @@ PROBE_PATHS = ("/ping", "/health")
 
 
 class ScoringApp:
-    """One project's scoring service. crowd: requests with a body at once."""
+    """One project's scoring service. max_requests: with a body, at once."""
 
     def __init__(
         self,
         answering: InvocationHandler,
         labelling: LabelHandler,
         following: ChampionFollower,
-        meters: ServiceMetrics,
+        counters: ServiceMetrics,
         keys: ApiKeys,
         names: HostNames,
-        crowd: int = MAX_REQUESTS,
+        max_requests: int = MAX_REQUESTS,
     ) -> None:
         self._answering, self._labelling, self._following = answering, labelling, following
-        self._meters, self._keys, self._names, self._crowd = meters, keys, names, crowd
+        self._counters, self._keys, self._names, self._max_requests = counters, keys, names, max_requests
         self._held = self._working = 0
         any_key: tuple[str | None, KeyRequirement] = (None, "keyed")
         open_to_all: tuple[str | None, KeyRequirement] = (None, "never")
@@ -127,9 +127,9 @@ class ScoringApp:
         body = b"" if scope["method"] == "HEAD" else response.body
         await send({"type": "http.response.body", "body": body})
         seconds = time.perf_counter() - started_at
-        self._meters.count_response(known, response.status)
+        self._counters.count_response(known, response.status)
         if path == "/invocations":
-            self._meters.seconds.observe(seconds)
+            self._counters.seconds.observe(seconds)
         if response.status >= 400:
             facts = {"path": known, "status": response.status, "seconds": round(seconds, 6)}
             log.info("refused", extra={"facts": facts})
@@ -170,7 +170,9 @@ class ScoringApp:
     async def _invocations(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
         async def answer(body: bytes) -> HttpResponse:
             result = await self._answering.respond(body, headers.get(b"content-type", b"").decode("latin-1"))
-            self._meters.rows.labels(str(result.version), result.role).inc(result.rows)
+            self._counters.rows.labels(str(result.version), result.role).inc(result.rows)
+            if result.dropped:
+                self._counters.dropped.inc(result.dropped)
             return HttpResponse(result.body)
 
         return await self._taken(headers, receive, answer)
@@ -193,8 +195,8 @@ class ScoringApp:
         """The response to a whole body. Raises RequestRefused where there are too many at once, of which only whole ones count."""
         body = await self._body(headers, receive)
         try:
-            if self._working >= self._crowd:
-                raise RequestRefused(f"{self._crowd:,} requests are being served already. Try again later", 503)
+            if self._working >= self._max_requests:
+                raise RequestRefused(f"{self._max_requests:,} requests are being served already. Try again later", 503)
             self._working += 1
             try:
                 return await work(body)
@@ -239,7 +241,7 @@ class ScoringApp:
         return HttpResponse(orjson.dumps(content), 200 if self._following.current else 503)
 
     async def _metrics(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
-        return HttpResponse(self._meters.text(), kind=b"text/plain; version=0.0.4; charset=utf-8")
+        return HttpResponse(self._counters.text(), kind=b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _ping(self, _headers: dict[bytes, bytes], _receive: AsgiReceive) -> HttpResponse:
         return HttpResponse(b"\n", 200 if self._following.current else 503, _TEXT_CONTENT_TYPE)
@@ -331,6 +333,9 @@ class ServiceMetrics:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("windvane_requests", "Responses of the service", ["path", "code"], registry=registry)
         self.rows = Counter("windvane_rows", "Rows predicted", ["version", "role"], registry=registry)
+        self.dropped = Counter(
+            "windvane_dropped_columns", "Columns of requests that the model does not see", registry=registry
+        )
         self.seconds = Histogram(
             "windvane_seconds", "POST /invocations", buckets=_LATENCY_BUCKETS_SECONDS, registry=registry
         )
@@ -339,13 +344,13 @@ class ServiceMetrics:
         refused = Gauge("windvane_refused_version", "The champion that was refused here; 0: none", registry=registry)
         refused.set_function(lambda: following.refusal.version if following.refusal else 0)
 
-    def watch(self, crowd: ConnectionTracker) -> None:
+    def count_connections(self, tracker: ConnectionTracker) -> None:
         """Count connections, too: those that are open, and those that were cut because they sent too slowly or were too many."""
         opened = Gauge("windvane_connections", "Connections that are open", registry=self._registry)
-        opened.set_function(lambda: crowd.open)
+        opened.set_function(lambda: tracker.open)
         cut = Gauge("windvane_connections_cut", "Connections cut so far", ["why"], registry=self._registry)
         for why in ("slow head", "unread answer", "crowded"):
-            cut.labels(why).set_function(partial(crowd.cut.__getitem__, why))
+            cut.labels(why).set_function(partial(tracker.cut.__getitem__, why))
 
     def count_response(self, path: str, code: int) -> None:
         """Count a response; path: one of the service's own, so that strangers cannot make up label values."""

@@ -94,23 +94,23 @@ def run_service(
     try:
         following.start()
         answering = InvocationHandler(following, writer, served.roles)
-        crowd, meters = ConnectionTracker(find_connection_limit()), ServiceMetrics(following)
-        meters.watch(crowd)
+        connections, metrics = ConnectionTracker(find_connection_limit()), ServiceMetrics(following)
+        metrics.count_connections(connections)
         service = ScoringApp(
             answering,
             LabelHandler(engine, project, served.labels),
             following,
-            meters,
+            metrics,
             known,
             names,
             # A quarter of the connections is never at work: there is one to close for a new client, a probe for one.
-            min(MAX_REQUESTS, crowd.most * 3 // 4),
+            min(MAX_REQUESTS, connections.most * 3 // 4),
         )
         host, port = listening.getsockname()[:2]
         log.info("listening", extra={"facts": {"host": host, "port": port}})
         if forgetting is not None:
             forgetting.start()
-        _run_uvicorn(front(service), crowd, listening)
+        _run_uvicorn(front(service), connections, listening)
     finally:
         if forgetting is not None:
             forgetting.stop()
@@ -120,14 +120,14 @@ def run_service(
         log.info("stopped", extra={"facts": {}})
 
 
-def _run_uvicorn(service: AsgiApp, crowd: ConnectionTracker, listening: socket.socket) -> None:
+def _run_uvicorn(service: AsgiApp, connections: ConnectionTracker, listening: socket.socket) -> None:
     # What was made at start lives as long as the process: the collector need not scan it for each young object.
     gc.collect()
     gc.freeze()
     config = uvicorn.Config(
         service,
         loop="uvloop",
-        http=partial(TrackedConnection, crowd),
+        http=partial(TrackedConnection, connections),
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -271,14 +271,15 @@ def _ranked(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predi
     classes = list(np.asarray(made.classes))
     numbers = np.arange(len(classes))
     # Of two classes the one that is called 1 is looked for.
-    numbers = 1 - numbers if len(classes) == 2 and find_positive_class(np.asarray(made.classes)) == 0 else numbers
+    if len(classes) == 2 and find_positive_class(np.asarray(made.classes), made.positive) == 0:
+        numbers = 1 - numbers
     known, code = np.unique(truth, return_inverse=True)
     given = np.array([numbers[classes.index(k)] if k in classes else len(classes) for k in known])
     ranks = np.empty(np.asarray(made.proba).shape, dtype=np.uint16)
     for i, column in enumerate(np.asarray(made.proba).T):
         rank = np.unique(column, return_inverse=True)[1]
         ranks[:, i] = rank * (MAX_RANKS - 1) // max(int(rank.max()), MAX_RANKS - 1)
-    return given[code], replace(made, proba=ranks, classes=numbers)
+    return given[code], replace(made, proba=ranks, classes=numbers, positive=None)
 
 
 def _interval(value: float, sampled: list[float], count: int, reason: str | None = None) -> ScoreInterval:

@@ -24,6 +24,7 @@ from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import (
     CandidateModel,
     ChoiceSet,
+    ClassLabel,
     IntRange,
     Predictions,
     ProblemType,
@@ -270,7 +271,7 @@ def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[
         if number not in kept:
             continue
         if proba:
-            made = _predict_stage(model, stage)
+            made = _predict_stage(model, stage, scorer.kind.positive)
         else:
             back = getattr(last, "inverse_func", None)
             made = Predictions(back(stage) if back else stage, None, None)
@@ -278,14 +279,12 @@ def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[
     return found
 
 
-def _predict_stage(model: Any, stage: Any) -> Predictions:
+def _predict_stage(model: Any, stage: Any, positive: ClassLabel | None) -> Predictions:
     """A stage's probabilities as the whole model would give and call them."""
     last, threshold = model[-1], classification.get_threshold(model)
     balanced = last if threshold is None else last.estimator.estimator
     proba = balanced.corrected(stage) if isinstance(balanced, BalancedClassifier) else stage
-    at = 0 if threshold is None else classification.find_positive_class(model.classes_)
-    called = classification.predict_from_probabilities(proba, model.classes_, at, threshold)
-    return Predictions(called, proba, model.classes_)
+    return classification.call_classes(model, proba, positive)
 
 
 IMPORTANCE_REPEATS = 3

@@ -27,12 +27,14 @@ from windvane.tasks.evaluation.intervals import (
     resample_by_row,
 )
 from windvane.tasks.models.problem_types.classification import find_positive_class
-from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.models.problem_types.definitions import ClassLabel, Predictions, ProblemType
 from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.settings.project_params import Settings
 
 PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN = "_prediction", "_loss", "_baseline_loss"
 PROBABILITY_PREFIX = "_p_"
+# Of a record that holds more than test rows: 0, or the fold whose models did not know the row (tasks/evaluation/out_of_fold.py).
+FOLD_COLUMN = "_held_out_fold"
 
 CALIBRATION_BINS = 10
 MIN_CALIBRATION_BIN_ROWS = 20
@@ -66,7 +68,7 @@ class CalibrationCurve:
     bins: tuple[CalibrationBin, ...]
 
 
-def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
+def read_predictions(record: pd.DataFrame, truth: NDArray[Any], positive: ClassLabel | None = None) -> Predictions:
     """The predictions that a record holds; classes have the type of `truth` (n,)."""
     value = record[PREDICTION_COLUMN].to_numpy()
     # Whatever the table's own columns are called, these stand behind the last one that Windvane always writes.
@@ -76,7 +78,7 @@ def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
     readers: dict[str, Callable[[str], Any]] = {"b": lambda name: name == "True", "i": int, "f": float}
     read = readers.get(truth.dtype.kind, str)
     classes = np.array([read(name.removeprefix(PROBABILITY_PREFIX)) for name in names])
-    return Predictions(value, record[names].to_numpy(dtype=np.float64), classes)
+    return Predictions(value, record[names].to_numpy(dtype=np.float64), classes, positive)
 
 
 def name_class_column(value: Any) -> str:
@@ -92,7 +94,8 @@ def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, 
     truth = kind.truth(record[settings.problem.target])
     pieces = find_resampling_units(record, record[LOSS_COLUMN].to_numpy(dtype="float64"), settings.problem)
     weights = read_row_weights(record, settings.problem.weight)
-    return bootstrap_metrics(kind, truth, read_predictions(record, truth), pieces, seed, kind.metrics, weights)
+    made = read_predictions(record, truth, kind.positive)
+    return bootstrap_metrics(kind, truth, made, pieces, seed, kind.metrics, weights)
 
 
 def count_confusion(truth: NDArray[Any], made: Predictions) -> ConfusionTable | None:
@@ -115,7 +118,7 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     if made.proba is None or made.classes is None or not len(truth):
         return None
     if len(made.classes) == 2:
-        at = find_positive_class(made.classes)
+        at = find_positive_class(made.classes, made.positive)
         of, predicted = f"P({name_class_column(made.classes[at])})", made.proba[:, at]
         came_true = truth == made.classes[at]
     else:

@@ -217,7 +217,7 @@ def fit_pipeline(
     if isinstance(last := pipeline[-1], BalancedClassifier):
         last.calibrate(held, truth, each)
         held = last.tempered(held)
-    return classification.tune_threshold(pipeline, held, truth, rule.threshold, each)
+    return classification.tune_threshold(pipeline, held, truth, rule.threshold, each, kind.positive)
 
 
 def fit_with_settings(task: ModelTask, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:

@@ -38,13 +38,17 @@ class TestPermit:
 
 
 def run_split(root: Path, chosen: project_params.Settings) -> None:
-    """Give each row of table.parquet that has a label a split; write sides.parquet and split.json to split."""
+    """Give each row of table.parquet that has a label a split, but for classes that validate set aside; write sides.parquet and
+    split.json to split.
+    """
     table, path = root / table_profile.TABLE_FILE, root / io.TRAINED_UNTIL_FILE
     with ThreadPoolExecutor(1) as beside:
         content = beside.submit(_hash_table, table, chosen.problem)
         unlabelled = table_io.count_missing(table)[chosen.problem.target]
         whole = table_io.read_parquet(table, _columns(chosen, unlabelled))
         labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
+        if apart := _read_set_aside_classes(root, chosen):
+            labelled &= ~whole[chosen.problem.target].isin(apart).to_numpy()
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         again = "Delete it: the next lap writes it again"
         until = io.read_record(path, lambda c: c["taught_until"], again) if path.exists() else None
@@ -61,6 +65,14 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
         # The hash of the rows: DVC's hash of split covers both, rows and splits.
         record = {"table": content.result(), **_build_split_record(frame, chosen, parted), "findings": found}
     io.write_json(record, root / SPLIT_FOLDER / SPLIT_RECORD_FILE)
+
+
+def _read_set_aside_classes(root: Path, chosen: project_params.Settings) -> tuple[Any, ...]:
+    """Classes whose rows no split holds, as validate has written them."""
+    path = root / table_profile.PROFILE_FILE
+    return (
+        table_profile.read_profile(path).set_aside if chosen.problem.kind == "classification" and path.exists() else ()
+    )
 
 
 def _columns(chosen: project_params.Settings, unlabelled: int) -> list[str]:

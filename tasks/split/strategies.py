@@ -136,8 +136,9 @@ def _find_cuts(
     """Places among rising times at which the rows that tune and that judge begin; None: the gaps leave none before them."""
     rows, second = len(times), _after(times, 0)
     new = rows - first_new
-    wanted_test = min(chosen.split.test * rows, new / 2)
-    wanted_validation = min(chosen.split.validation * rows, new / 4)
+    # In order of time no row is judged by a model of later ones, so a small table gives up more of its newest rows.
+    wanted_test = min(max(chosen.split.test * rows, MIN_INTERVAL_ROWS), new / 2)
+    wanted_validation = min(max(chosen.split.validation * rows, MIN_SPLIT_ROWS), new / 4)
     # Training keeps the first value, and tuning the one after it, at least.
     floor = max(first_new, second)
     cut_test = _nearest(times, _after(times, floor), rows, rows - wanted_test)
@@ -191,7 +192,7 @@ def _check_split(frame: pd.DataFrame, chosen: project_params.Settings, sides: Sp
     if sides.train.sum() < 2 * MIN_SPLIT_ROWS:
         raise InputError(
             f"split: {file}: {int(sides.train.sum())} rows are left to learn from. Lower split.test and split.validation, "
-            "add rows, or name a finer group"
+            "add rows, name a finer group, or set split.strategy to kfold"
         )
     for name, mask in judging.items():
         if mask.sum() < MIN_SPLIT_ROWS:

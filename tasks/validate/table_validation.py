@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -102,7 +102,8 @@ def _run_checks(e: CheckInput) -> ValidatedTable:
         if family.needs is None or getattr(e, family.needs) is not None:
             found += findings.list_passes(family.checks, reported)
     kept = findings.accept_findings(found, e.contract.accept if e.contract else ())
-    return ValidatedTable(e.profile, e.now, kept, e.sample)
+    profile = replace(e.profile, set_aside=target_checks.list_set_aside_classes(e))
+    return ValidatedTable(profile, e.now, kept, e.sample)
 
 
 def select_features(columns: dict[str, ColumnProfile], chosen: project_params.Settings) -> tuple[str, ...]:

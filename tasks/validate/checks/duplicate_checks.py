@@ -29,7 +29,8 @@ NEAR_DUPLICATES_NOTE = "near_duplicates"
 def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
     """What tasks/validate/table_statistics.py measured, against the limits."""
     rows, twins = e.profile.rows, e.twins
-    if twins.exact:
+    # Rows with an id of their own are two observations that are alike.
+    if twins.exact and e.problem.id is None:
         text = (
             f"{twins.exact} rows ({twins.exact / rows:.1%}) repeat another row in every column: each counts twice. Delete "
             "them in the source, or name problem.group if they belong together"

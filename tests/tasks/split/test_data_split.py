@@ -17,7 +17,7 @@ from windvane.tasks.errors import InputError, SealedError
 from windvane.tasks.ingest import ingestion, row_keys, table_io
 from windvane.tasks.settings import project_params as params
 from windvane.tasks.split import data_split, strategies
-from windvane.tasks.validate import table_profile
+from windvane.tasks.validate import table_profile, table_schema, table_validation
 
 
 def keyed(table: pd.DataFrame) -> pd.DataFrame:
@@ -108,8 +108,8 @@ def test_sides_that_come_out_too_small_are_refused_with_a_remedy() -> None:
     assert np.bincount(side(small, setting("random"))).min() >= strategies.MIN_SPLIT_ROWS
     with pytest.raises(InputError, match=r"split: .*rows are left to learn from.*finer group"):
         side(small.assign(block=1), setting("group", group="block"))
-    with pytest.raises(InputError, match=r"split\.validation: .*kfold"):
-        side(small, setting("time", time="day"))
+    with pytest.raises(InputError, match=r"split: .*rows are left to learn from.*kfold"):
+        side(small[:50], setting("time", time="day"))
     with pytest.raises(InputError, match=r"problem\.time: .*'day' has 2 different values.*stratified or random"):
         side(small.assign(day=[1] * 30 + [2] * 30), setting("time", time="day"))
     late = keyed(houses(400).assign(town=["Ulm"] * 380 + ["Rom"] * 20))
@@ -251,6 +251,39 @@ def test_kfold_leaves_validation_empty_and_keeps_its_columns(tmp_path: Path) -> 
     assert list(validation.columns) == list(train.columns)
     assert validation.dtypes.to_dict() == train.dtypes.to_dict()
     assert len(data_split.read_final_rows(tmp_path, mine, data_split.TestPermit("x"))) == len(train)
+
+
+@pytest.mark.parametrize(("values", "rare"), [(["a", "b", "c"], "c"), ([0, 1, 2], 2), ([True, False], None)], ids=str)
+def test_e2_n2_no_split_holds_rows_of_a_class_that_was_set_aside(tmp_path: Path, values: list[Any], rare: Any) -> None:
+    table = houses(200).assign(label=[values[i % 2] for i in range(200)])
+    if rare is not None:
+        table["label"] = [rare if i in (3, 50, 120) else v for i, v in enumerate(table["label"])]
+    mine = chosen(kind="classification", target="label", split={"strategy": "stratified"})
+    table_io.write_parquet(keyed(table), tmp_path / table_profile.TABLE_FILE)
+    schema = table_schema.parse_schema({"accept": ["classes:label"], "columns": {"label": {"type": "category"}}})
+    profile = table_validation.inspect_table(table, mine, schema).profile
+    assert profile.set_aside == (() if rare is None else (rare,))
+    io.write_json(profile.to_json(), tmp_path / table_profile.PROFILE_FILE)
+    data_split.run_split(tmp_path, mine)
+    parts = (
+        *data_split.read_training_rows(tmp_path, mine),
+        data_split.open_test_rows(tmp_path, mine, data_split.TestPermit("x")),
+    )
+    assert sum(map(len, parts)) == 200 - (0 if rare is None else 3)
+    assert all(rare not in set(part["label"]) for part in parts)
+
+
+def test_e2_n3_a_profile_without_such_classes_is_written_as_before() -> None:
+    profile = table_profile.profile_table(houses(40))
+    assert "set_aside" not in profile.to_json()
+
+
+@pytest.mark.parametrize("rows", [60, 100, 190, 400])
+def test_d6_n1_in_time_thirty_rows_judge_even_a_small_table(rows: int) -> None:
+    sides = strategies.split_rows(keyed(houses(rows)), setting("time", time="day"), None)
+    assert sides.test.sum() >= 30
+    assert sides.validation.sum() >= strategies.MIN_SPLIT_ROWS
+    assert sides.test.sum() == max(30, round(0.15 * rows))
 
 
 def late(delay: str, rows: int = 400, hours: int = 24, strategy: str = "time") -> tuple[pd.DataFrame, params.Settings]:
