@@ -258,7 +258,7 @@ def _examine_fit(
         later=sides.later,
         simpler=complexity.better(metric.greater_is_better) if complexity else None,
         untried=tuple(name for name in search_plan.propose_candidates(rows) if name not in (*tried, spec.candidate)),
-        own_baseline=scorer.score(known, constant(len(known))),
+        own_baseline=scorer.score(sides.train, constant(len(known))),
     )
     leaned = measure_importance(settings, kind, task.columns, model, sides.validation, pieces, seed)
     return _FitFindings(evidence, learning, complexity, leaned)

@@ -168,7 +168,7 @@ def test_the_order_of_rows_does_not_matter(seed: int, kind: str, rule: ResolvedR
 
     other = GateEvidence(
         moved(one.challenger), moved(one.reference), moved(one.keys), moved(one.time), moved(one.group),
-        {"s": one.slices["s"][order]},
+        slices={"s": one.slices["s"][order]},
     )  # fmt: skip
     assert ask(one, rule).low == pytest.approx(ask(other, rule).low, abs=1e-9)
     assert [s.harmed for s in ask(one, rule).slices] == [s.harmed for s in ask(other, rule).slices]
