@@ -19,7 +19,7 @@ from windvane.tasks import process_environment
 from windvane.tasks.errors import Corrupted, InputError, Outage, WindvaneError
 from windvane.tasks.io import read_record, set_private_umask, write_json
 from windvane.tasks.project import Project
-from windvane.tasks.stores import mlflow_client
+from windvane.tasks.stores import mlflow_client, mlflow_store
 from windvane.tasks.stores.mlflow_store import NOT_FOUND_CODE, MlflowRefused
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ MODEL_ARTIFACT = "model"
 
 
 class VersionDeleted(InputError):
-    """A version that the ledger knows was deleted in MLflow: it cannot be made champion."""
+    """A version that the ledger knows was deleted in MLflow: it cannot be made champion. Nothing has moved."""
+
+
+class VersionUnfit(WindvaneError):
+    """A version whose stored model is gone, changed or fails its smoke test: it cannot be made champion. Nothing has moved."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +195,9 @@ def update_newest_alias(project: Project) -> None:
 def promote_manually(project: Project, number: int, cause: str, reason: str | None = None) -> PromotionResult:
     """Make a version champion because a person (or, with a `reason`, monitoring) wants it. MLflow, bytes and predictions are checked first.
 
-    Raises VersionDeleted where MLflow has it no more: nothing has moved then.
+    Raises VersionDeleted where MLflow has it no more, VersionUnfit where its files are not what was stored: nothing has moved then.
     """
-    from windvane.tasks.stores.model_files import SmokeTester
+    from windvane.tasks.stores import model_files
 
     version = versions.find_version(project.ledger, project.name, number)
     if version is None:
@@ -209,9 +213,20 @@ def promote_manually(project: Project, number: int, cause: str, reason: str | No
     serving = None if last is None else last.to_version
     if serving == number:
         raise InputError(f"version {number} of {project.name} serves already. Nothing was changed")
-    with closing(SmokeTester()) as tester:  # imports while MLflow responds
+    with closing(model_files.SmokeTester()) as tester:  # imports while MLflow responds
         silent = _refuse_deleted_version(project, version, serving)
-        tester.test(project.stored(version), version.manifest_sha256)
+        try:
+            folder = project.stored(version)
+            model_files.verify_folder(
+                folder, version.manifest_sha256
+            )  # no process has to be waited for to see that one is gone
+            tester.test(folder, version.manifest_sha256)
+        except (InputError, Outage):
+            raise
+        except WindvaneError as e:
+            reason = str(e).removesuffix(model_files.RESTORE_ADVICE).rstrip(". ")
+            advice = _advise_other_version(project, {number, serving})
+            raise VersionUnfit(f"version {number} cannot serve: {reason}. Nothing was changed; {advice}") from e
     move = versions.make_promotion(serving, number, cause, reason or f"{cause} by a person")
     versions.record_promotion(project.ledger, project.name, move)
     if silent is not None:
@@ -240,20 +255,31 @@ def _refuse_deleted_version(project: Project, version: Version, serving: int | N
     try:
         if mlflow_client.has_registered_version(project.tracker, version.version, version.manifest_sha256):
             return None
-        other = _find_other_champion(project, {version.version, serving})
     except Outage as e:
         return str(e)
-    advice = "`windvane train` makes a new one" if other is None else f"`windvane promote {other}` puts that one back"
+    advice = _advise_other_version(project, {version.version, serving})
     raise VersionDeleted(f"version {version.version} was deleted in MLflow. Nothing was changed; {advice}")
 
 
-def _find_other_champion(project: Project, but: set[int | None]) -> int | None:
-    """The version that served last and that MLflow still has, without some."""
+def _advise_other_version(project: Project, but: set[int | None]) -> str:
+    """What else may serve: the version that served last whose model is here and that MLflow still has, as far as is known."""
     for number in versions.list_champions(project.ledger, project.name):
         found = None if number in but else versions.find_version(project.ledger, project.name, number)
-        if found is not None and mlflow_client.has_registered_version(project.tracker, number, found.manifest_sha256):
-            return number
-    return None
+        if found is not None and found.collected is None and _may_serve(project, found):
+            return f"`windvane promote {number}` puts that one back"
+    return "`windvane train` makes a new one"
+
+
+def _may_serve(project: Project, version: Version) -> bool:
+    from windvane.tasks.stores import model_files
+
+    folder = mlflow_store.find_local_path(project.absolute(version.model_uri))
+    try:
+        if folder is not None:  # elsewhere than here its files are not fetched for an advice
+            model_files.verify_folder(folder, version.manifest_sha256)
+        return mlflow_client.has_registered_version(project.tracker, version.version, version.manifest_sha256)
+    except (Corrupted, Outage) as e:
+        return isinstance(e, Outage)
 
 
 def reconcile_model_registry(project: Project) -> str | None:

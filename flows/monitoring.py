@@ -16,7 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from windvane.flows import model_promotion
-from windvane.flows.model_promotion import VersionDeleted, reconcile_model_registry, require_champion
+from windvane.flows.model_promotion import VersionDeleted, VersionUnfit, reconcile_model_registry, require_champion
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.decisions import ACKNOWLEDGED_NOTE, DecisionRecord
@@ -155,7 +155,7 @@ def _roll_back_champion(
     except ChampionMoved:
         decisions.close_decision(engine, entry.id, "skipped", "the champion has changed since")
         return
-    except VersionDeleted as e:
+    except (VersionDeleted, VersionUnfit) as e:
         decisions.close_decision(engine, entry.id, "skipped", str(e))
         console.print(f"  note: version {entry.version} goes on, though {entry.reason}: {e}")
         return

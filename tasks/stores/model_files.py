@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.skops"
 SAMPLE_FILE = "sample.parquet"
-_ADVICE = "Restore the folder from a backup, or `windvane rollback` to serve the version before"
+RESTORE_ADVICE = "Restore the folder from a backup, or `windvane rollback` to serve the version before"
 
 
 def hash_file(path: Path) -> str:
@@ -54,9 +54,9 @@ def read_manifest(folder: Path, manifest_sha256: str) -> dict[str, str]:
     try:
         text = manifest.read_bytes()
     except OSError:
-        raise Corrupted(f"{manifest}: is gone. {_ADVICE}") from None
+        raise Corrupted(f"{manifest}: is gone. {RESTORE_ADVICE}") from None
     if hashlib.sha256(text).hexdigest() != manifest_sha256:
-        raise Corrupted(f"{manifest}: is not the manifest that the ledger recorded. {_ADVICE}")
+        raise Corrupted(f"{manifest}: is not the manifest that the ledger recorded. {RESTORE_ADVICE}")
     files: dict[str, str] = json.loads(text)["files"]
     return files
 
@@ -69,11 +69,11 @@ def verify_folder(folder: Path, manifest_sha256: str, wanted: Collection[str] = 
     files = read_manifest(folder, manifest_sha256)
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and not _is_left_by_mlflow(p)}
     if strange := present - set(files) - {MANIFEST_FILE}:
-        raise Corrupted(f"{folder / min(strange)}: was added after the model was stored. {_ADVICE}")
+        raise Corrupted(f"{folder / min(strange)}: was added after the model was stored. {RESTORE_ADVICE}")
     content: dict[str, bytes] = {}
     for name, digest in files.items():
         if name not in present:
-            raise Corrupted(f"{folder / name}: is gone. {_ADVICE}")
+            raise Corrupted(f"{folder / name}: is gone. {RESTORE_ADVICE}")
         if name in wanted:
             content[name] = _read_verified(folder / name, digest)
         elif hash_file(folder / name) != digest:
@@ -96,14 +96,14 @@ def _read_verified(path: Path, digest: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError:
-        raise Corrupted(f"{path}: is gone. {_ADVICE}") from None
+        raise Corrupted(f"{path}: is gone. {RESTORE_ADVICE}") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise _changed(path)
     return content
 
 
 def _changed(path: Path) -> Corrupted:
-    return Corrupted(f"{path}: its bytes were changed after the model was stored; it is not opened. {_ADVICE}")
+    return Corrupted(f"{path}: its bytes were changed after the model was stored; it is not opened. {RESTORE_ADVICE}")
 
 
 def load_model(folder: Path, manifest_sha256: str) -> Any:

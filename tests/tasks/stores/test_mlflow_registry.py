@@ -74,7 +74,7 @@ def refused(folder: Folder, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_version_deleted_in_mlflow_is_never_put_back_however_often_it_is_tried(project: Folder) -> None:
+def test_g1_a_version_deleted_in_mlflow_is_never_put_back_however_often_it_is_tried(project: Folder) -> None:
     client(project).delete_model_version(NAME, "1")
     for _ in range(2):
         said = refused(project, "rollback")
