@@ -96,9 +96,11 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--time", default=None, help="When a row was observed: then splits follow time. Guessed if left out.")
 @click.option("--id", "id_", default=None, help="A column that names a row for good.")
 @click.option("--kind", type=click.Choice(["regression", "classification"]), default=None, help="Guessed if left out.")
+@click.option("--positive", default=None, help="Of two classes the one to be found; the rarer one if left out.")
 @click.option("--ignore", multiple=True, help="A column that the model must not see; may be given several times.")
 @click.option("--query", default=None, help="The rows of a database, as SQL.")
 @click.option("--key", default=None, help="A growing column of a database: later only what is new is read.")
+@click.option("--private", is_flag=True, help="The host of an address may be on a private network.")
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:
     """Inspect TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
@@ -133,12 +135,26 @@ def check(root: Path, console: Any) -> Any:
 )
 @click.option("--cause", default="manual", show_default=True, help="Why this lap runs; part of the names of its runs.")
 @click.option("--trial-runs", is_flag=True, help="A run in MLflow for every trial too, below its candidate.")
+@click.option(
+    "--explore",
+    is_flag=True,
+    help="Only search, on train and validation: tracked, but no test split, gate or version; as often as you like.",
+)
 @_command
-def train(project: Any, console: Any, **options: Any) -> Any:
-    """One lap: ingest, validate, split, search, evaluate, gate, register, deploy.
+def train(project: Any, console: Any, explore: bool, **options: Any) -> Any:
+    """One lap: ingest, validate, split, search, evaluate, build, register, gate, promote.
 
     A lap with nothing changed ends in a second. A killed lap goes on where it was. Two at once: the second waits.
+
+    \b
+    To find out what works, without wearing out the test split (docs/learning.md):
+      windvane train --explore     # edit `search` in params.yaml, and again
+      windvane train               # then once: the test, the gate, and the champion
     """
+    if explore:
+        from windvane.cli.commands import explore_candidates
+
+        return explore_candidates(project, console, **options)
     from windvane.flows.lap.lap_runner import run_lap
 
     outcome = run_lap(project, console=console, **options)
@@ -152,7 +168,8 @@ def train(project: Any, console: Any, **options: Any) -> Any:
 @click.option("--log", is_flag=True, help="Record every prediction in the ledger, as the scoring service does.")
 @_command
 def score(project: Any, source: Path, target: Path, log: bool, console: Any) -> Any:
-    """Predictions of the champion for the rows of IN, written to OUT (CSV or Parquet, by their endings).
+    """Predictions of the champion for the rows of IN, written to OUT: CSV, TSV, Parquet or JSON lines, packed or not, by their
+    endings. IN's rows come back as they are, with what is predicted behind.
 
     Of any size: a piece is in memory at a time, and after a kill the same command goes on where it was. OUT appears whole
     or not at all.
@@ -168,8 +185,9 @@ def score(project: Any, source: Path, target: Path, log: bool, console: Any) -> 
 def labels(project: Any, file: Path, console: Any) -> Any:
     """Record labels that arrived later: FILE has columns id, label, and at (when it became known) if you like.
 
-    All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
-    latest `at` counts, in whatever order they arrive.
+    The table's own names for id and target do as well. All of FILE (CSV, Parquet or JSON lines) or nothing; empty
+    labels are counted and wait. Repeated labels change nothing; of several for one id the latest `at` counts, in
+    whatever order they arrive.
     """
     from windvane.cli.commands import import_labels
 
@@ -181,7 +199,7 @@ def labels(project: Any, file: Path, console: Any) -> Any:
 @click.option("--acknowledge", is_flag=True, help="The data that seemed broken are right as they are: go on with them.")
 @_command
 def monitor(project: Any, wait: bool, acknowledge: bool, console: Any) -> Any:
-    """Check the newest window of production, decide, and retrain if that is worth it.
+    """Check the windows of production that are new, decide, and retrain if that is worth it.
 
     \b
     Rows come from the ledger's predictions, and where there are none from the source.
@@ -216,7 +234,7 @@ def serve(project: Any, host: str | None, port: int | None, console: Any) -> Any
     type=click.Choice(["wall", "events"]),
     default="wall",
     show_default=True,
-    help="events: the watch's present is the newest event that the ledger has seen, so that history can be played.",
+    help="events: the present is the newest event that the ledger has seen, so that history can be played.",
 )
 @_command
 def up(project: Any, clock: Any, console: Any) -> Any:
@@ -335,7 +353,7 @@ def stage(root: Path, name: str, console: Any) -> Any:
 @main.command()
 @_command
 def status(project: Any, console: Any) -> Any:
-    """Which version serves and why, how the last lap ended, what the watch saw last, and what runs next."""
+    """Which version serves and why, how the last lap ended, what monitoring found last, and what runs next."""
     from windvane.cli.status import show_status
 
     return show_status(project, console)

@@ -72,6 +72,7 @@ def run_register_step(
             taught_until=built.taught_until,
             sides=describe_split_settings(lap, data),
             metric=settings.problem.headline,
+            positive=data.kind.positive,
             kind=settings.problem.kind,
             target=settings.problem.target,
             id=settings.problem.id,

@@ -1,70 +1,78 @@
 """Batch scoring: the champion's predictions for the rows of a file, piece by piece, all of them or none.
 
-A killed run continues where it was, and the same file gets the same predictions to the last bit. CSV and Parquet are
-read and written in pieces of bounded size.
+A killed run continues where it was, and the same file gets the same predictions to the last bit. Cells are read as those of
+a request (serving/signature.py), files in pieces of bounded size.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+import pyarrow.types as at
 
 from windvane.flows.model_promotion import require_champion
+from windvane.flows.score_files import RowPiece, check_score_files, open_scored_file, read_pieces, write_pieces
 from windvane.ledger.prediction_writer import GROUP_ROWS, LedgerClosed, LedgerFailed, LedgerFull, PredictionWriter
 from windvane.ledger.predictions import InvalidPrediction, Prediction
 from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
-from windvane.serving.compiled.agreement import convert_to_plain_columns
-from windvane.serving.compiled.engine import EnginePredictions, PredictionEngine
-from windvane.serving.http.invocations import make_recorded_outputs
-from windvane.serving.signature import ModelSignature
+from windvane.serving.compiled.engine import EnginePredictions, PlainColumns
+from windvane.serving.http.invocations import choose_recorded_values, make_recorded_outputs
+from windvane.serving.model_cache import make_signature_from_facts
+from windvane.serving.signature import CellRefused, InputReader, ModelSignature, PlainValue
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.ingest.table_io import read_frame_cache, write_parquet
 from windvane.tasks.io import write_whole
 from windvane.tasks.label_parsing import parse_label_id
-from windvane.tasks.models import features
-from windvane.tasks.models.features import conform_frame
 from windvane.tasks.models.problem_types import definitions
-from windvane.tasks.models.problem_types.definitions import Predictions
 from windvane.tasks.project import Project
 from windvane.tasks.stores import model_files
 
 OUTPUT_PREDICTION_COLUMN, OUTPUT_VERSION_COLUMN = "prediction", "model_version"
+OUTPUT_PROBABILITY_PREFIX = "probability_"
+# The column with the ids that were made for the ledger, and how it is called where the file has such a column of its own.
+OUTPUT_ID_COLUMNS = ("id", "prediction_id")
+# No value, as the word inf in a text table is none.
+_INFINITE = (math.inf, -math.inf)
 
 
 def score_file(project: Project, source: Path, target: Path, log: bool, console: Console) -> dict[str, Any]:
-    """Write `target`: the rows of `source` with `prediction` and `model_version` behind; rows, version, seconds.
+    """Write `target`: the rows of `source` with what _Scorer.scored() adds behind; rows, version, seconds.
 
     log: every prediction is in the ledger before the file appears. Raises InputError, and Outage where the ledger fails.
     """
     began = time.monotonic()
-    check_piece_files(source, target)
+    check_score_files(source, target)
     version = require_champion(project)
     work = project.home / "scoring" / _hash_work(source, version, log)
     with ExitStack() as stack:
         writer = None
         if log:
             writer = stack.enter_context(closing(PredictionWriter(project.ledger, project.name, project.privacy)))
+        work.mkdir(parents=True, exist_ok=True)
+        scratch = Path(stack.enter_context(TemporaryDirectory(dir=work)))
+        file = open_scored_file(source, scratch)
         scorer = _Scorer(project, version, source, work, writer)
 
-        def scored() -> Iterator[pa.Table]:
-            for table in read_pieces(source):
-                yield scorer.scored(table)
+        def scored() -> Iterator[tuple[RowPiece, pa.Table]]:
+            for piece in read_pieces(file, scratch):
+                yield piece, scorer.scored(piece.table)
                 console.working(f"{scorer.rows:,} rows scored")
 
-        write_whole(target, lambda part: write_pieces(scored(), part, target.suffix.lower()))
+        write_whole(target, lambda part: write_pieces(file, scored(), part, target))
     shutil.rmtree(work, ignore_errors=True)
     gone_on = f", {scorer.found:,} of them before it was stopped" if scorer.found else ""
     console.print(
@@ -89,79 +97,145 @@ class _Scorer:
     ) -> None:
         self._problem, self._version, self._source = project.settings.problem, version, source
         self._work, self._writer = work, writer
-        self.engine, self._ask = _choose_engine(project, version)
-        self._columns = features.FeatureColumns(**{k: tuple(v) for k, v in version.facts.columns.items()})
+        self.engine, self._signature, self._predict = _choose_engine(project, version)
         self._piece = self.rows = self.found = 0
 
     def scored(self, table: pa.Table) -> pa.Table:
-        """The piece with its predictions behind."""
+        """What is added to a piece: its predictions, the version, of classes the probabilities, and with `log` the ids under
+        which they are recorded, unless problem.id is a column of the file.
+        """
+        names = self._find_columns(table)
         kept = self._work / f"{self._piece:06d}.parquet"
         found = read_frame_cache(kept)
-        if found is not None and list(found) == [OUTPUT_PREDICTION_COLUMN] and len(found) == table.num_rows:
-            predictions = found[OUTPUT_PREDICTION_COLUMN]
-            self.found += len(predictions)
+        if found is not None and OUTPUT_PREDICTION_COLUMN in found and len(found) == table.num_rows:
+            self.found += len(found)
         else:
-            predictions = self._predicted(table)
-            write_parquet(predictions.to_frame(), kept)
+            found = self._predicted(table, names)
+            write_parquet(found, kept)
+        added = pa.table(
+            {
+                OUTPUT_PREDICTION_COLUMN: pa.Array.from_pandas(found[OUTPUT_PREDICTION_COLUMN]),
+                OUTPUT_VERSION_COLUMN: pa.array([self._version.version] * table.num_rows, pa.int64()),
+                **{name: pa.Array.from_pandas(found[name]) for name in list(found)[1:]},
+            }
+        )
+        if self._writer is not None and self._problem.id not in names:
+            free = next(name for name in OUTPUT_ID_COLUMNS if name not in names or name == OUTPUT_ID_COLUMNS[-1])
+            added = added.append_column(free, pa.array(self._make_ids(table.num_rows)))
         self._piece += 1
         self.rows += table.num_rows
-        table = table.drop_columns(
-            [name for name in (OUTPUT_PREDICTION_COLUMN, OUTPUT_VERSION_COLUMN) if name in table.column_names]
-        )
-        table = table.append_column(OUTPUT_PREDICTION_COLUMN, pa.Array.from_pandas(predictions))
-        return table.append_column(
-            OUTPUT_VERSION_COLUMN, pa.array([self._version.version] * table.num_rows, pa.int64())
-        )
+        return added
 
-    def _predicted(self, table: pa.Table) -> pd.Series:
-        predictions = self._ask(conform_frame(table.to_pandas(), self._columns, str(self._source)))
-        if self._writer is not None:
-            self._record(table, predictions)
-        return pd.Series(predictions.value, name=OUTPUT_PREDICTION_COLUMN)
+    def _find_columns(self, table: pa.Table) -> dict[str, str]:
+        """What each column is called in the file: blanks around a name mean nothing. Raises InputError for one that is not there."""
+        names = {name.strip(): name for name in table.column_names}
+        if len(names) < len(table.column_names):
+            twice = next(name for name, count in Counter(map(str.strip, table.column_names)).items() if count > 1)
+            raise InputError(f"{self._source}: column {twice!r} appears twice. Rename or drop one")
+        if absent := [repr(column.name) for column in self._signature.inputs if column.name not in names]:
+            raise InputError(
+                f"{self._source}: column {', '.join(absent)} is missing. Add it; leave its values empty where unknown"
+            )
+        return names
 
-    def _record(self, table: pa.Table, predictions: Predictions) -> None:
-        """Into the ledger, durably. Ids that the table does not give are made from the file and the row's place."""
-        problem, number = self._problem, self._version.version
-        kept_names = [n for n in table.column_names if n in {*self._columns.names, problem.id, problem.time}]
-        outputs = make_recorded_outputs(
-            EnginePredictions(predictions.value.tolist(), predictions.proba),
-            None if predictions.classes is None else predictions.classes.tolist(),
-        )
-        given = []
-        for i, (row, output) in enumerate(zip(table.select(kept_names).to_pylist(), outputs, strict=True), self.rows):
-            own = row.get(problem.id) if problem.id else None
-            try:
-                id = f"{self._work.name}-{i}" if own is None else parse_label_id(own)
-            except ValueError as e:
-                raise InputError(f"{self._source}: row {i + 1}, column {problem.id!r}: {e}. Fix the file") from None
-            given.append(Prediction(id, number, row, output, time=row.get(problem.time) if problem.time else None))
-        assert self._writer is not None
+    def _make_ids(self, rows: int) -> list[str]:
+        """Made from the file and the rows' places, so that the same file has the same ids."""
+        return [f"{self._work.name}-{i}" for i in range(self.rows, self.rows + rows)]
+
+    def _predicted(self, table: pa.Table, names: dict[str, str]) -> pd.DataFrame:
+        signature, rows = self._signature, self.rows
         try:
-            for future in [self._writer.submit(given[at : at + GROUP_ROWS]) for at in range(0, len(given), GROUP_ROWS)]:
+            plain = [
+                _read_cells(table.column(names[typed.column.name]), text, typed)
+                for text, typed in zip(signature.from_text, signature.from_json, strict=True)
+            ]
+        except CellRefused as e:
+            raise InputError(
+                f"{self._source}: column {e.column!r}, row {rows + e.row}: {e.reason}. Fix the file, or leave the row out"
+            ) from None
+        predictions = self._predict(plain)
+        if self._writer is not None:
+            self._record(self._writer, table, names, plain, predictions)
+        found: dict[str, Any] = {OUTPUT_PREDICTION_COLUMN: predictions.values}
+        if predictions.proba is not None and signature.classes is not None:
+            found |= {
+                f"{OUTPUT_PROBABILITY_PREFIX}{name}": predictions.proba[:, i]
+                for i, name in enumerate(signature.classes)
+            }
+        return pd.DataFrame(found)
+
+    def _record(
+        self,
+        writer: PredictionWriter,
+        table: pa.Table,
+        names: dict[str, str],
+        plain: list[list[PlainValue]],
+        predictions: EnginePredictions,
+    ) -> None:
+        """Into the ledger, durably. Ids that the table does not give are made."""
+        problem, inputs = self._problem, self._signature.inputs
+        wanted = dict.fromkeys([c.name for c in inputs] + [n for n in (problem.id, problem.time) if n in names])
+        given: dict[str, Sequence[Any]] = {name: table.column(names[name]).to_pylist() for name in wanted if name}
+        for column, values in zip(inputs, plain, strict=True):
+            given[column.name] = choose_recorded_values(column, given[column.name], values)
+        ids, times = self._make_ids(table.num_rows), given.get(problem.time or "", [None] * table.num_rows)
+        if problem.id in names:
+            ids = [self._parse_id(own, i) for i, own in enumerate(given[str(problem.id)], self.rows + 1)]
+        records = (dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=True))
+        outputs = make_recorded_outputs(predictions, self._signature.classes)
+        rows = [
+            Prediction(id, self._version.version, record, output, time=at)
+            for id, record, output, at in zip(ids, records, outputs, times, strict=True)
+        ]
+        try:
+            for future in [writer.submit(rows[at : at + GROUP_ROWS]) for at in range(0, len(rows), GROUP_ROWS)]:
                 future.result()
         except InvalidPrediction as e:
             raise InputError(f"{self._source}: {e}. Fix the file") from None
         except (LedgerFailed, LedgerFull, LedgerClosed) as e:
             raise Outage(f"{e}. What was finished is kept; run the command again to go on") from e
 
-
-def _choose_engine(project: Project, version: Version) -> tuple[str, Callable[[pd.DataFrame], Predictions]]:
-    """The engine that is faster on large batches of this version, by name, and what predicts a conformed frame with it."""
-    kind = definitions.load_problem_type(version.facts.kind)
-    bulk = version.facts.bulk or {}
-    if bulk.get("engine") == "compiled":
-        form = engine_files.read_engine_files(
-            model_files.verify_folder(project.stored(version), version.manifest_sha256, engine_files.ENGINE_FILES)
-        )
-        if form is not None and form.compiled is not None:
-            return "compiled", partial(_predict_compiled, form.compiled, form.signature)
-    return "scikit-learn", partial(kind.predict, project.model(version))
+    def _parse_id(self, own: Any, row: int) -> str:
+        try:
+            return parse_label_id(own)
+        except ValueError as e:
+            raise InputError(f"{self._source}: row {row}, column {self._problem.id!r}: {e}. Fix the file") from None
 
 
-def _predict_compiled(engine: PredictionEngine, signature: ModelSignature, frame: pd.DataFrame) -> Predictions:
-    predictions = engine.predict(convert_to_plain_columns(frame, signature))
-    classes = None if signature.classes is None else np.array(signature.classes)
-    return Predictions(np.array(predictions.values), predictions.proba, classes)
+def _read_cells(cells: pa.ChunkedArray, text: InputReader, typed: InputReader) -> list[PlainValue]:
+    """A file's column as a request with the same values would be read: words as the cells of a text table. Raises CellRefused."""
+    kind = cells.type
+    if at.is_dictionary(kind):
+        cells, kind = cells.cast(kind.value_type), kind.value_type
+    if at.is_string(kind) or at.is_large_string(kind):
+        return text.read(["" if word is None else word for word in cells.to_pylist()])
+    if typed.column.type == "date" and (at.is_timestamp(kind) or at.is_date(kind)):
+        moments = cells.cast(pa.timestamp("us", kind.tz if at.is_timestamp(kind) else None), safe=False)
+        return typed.require_values(moments.cast(pa.int64()).to_pylist())
+    if at.is_time(kind) or at.is_duration(kind):  # in seconds, as ingest reads them
+        unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
+        cells = pc.divide(cells.cast(pa.int32() if at.is_time32(kind) else pa.int64()).cast(pa.float64()), unit)
+    elif typed.column.type == "number" and (at.is_integer(kind) or at.is_floating(kind) or at.is_decimal(kind)):
+        cells = cells.cast(pa.float64(), safe=False)
+    return typed.read([None if value in _INFINITE else value for value in cells.to_pylist()])
+
+
+def _choose_engine(
+    project: Project, version: Version
+) -> tuple[str, ModelSignature, Callable[[PlainColumns], EnginePredictions]]:
+    """The engine that is faster on large batches of this version, by name, the version's signature, and what predicts with it."""
+    content = model_files.verify_folder(project.stored(version), version.manifest_sha256, engine_files.ENGINE_FILES)
+    form = engine_files.read_engine_files(content)
+    if form is not None and form.compiled is not None and (version.facts.bulk or {}).get("engine") == "compiled":
+        return "compiled", form.signature, form.compiled.predict
+    signature = make_signature_from_facts(version) if form is None else form.signature
+    kind, model = definitions.load_problem_type(version.facts.kind), project.model(version)
+
+    def predict(columns: PlainColumns) -> EnginePredictions:
+        predictions = kind.predict(model, engine_files.build_plain_frame(columns, signature))
+        return EnginePredictions(predictions.value.tolist(), predictions.proba)
+
+    return "scikit-learn", signature, predict
 
 
 def _hash_work(source: Path, version: Version, log: bool) -> str:
@@ -169,57 +243,3 @@ def _hash_work(source: Path, version: Version, log: bool) -> str:
     at = source.stat()
     outputs = f"{source.resolve()}\0{at.st_size}\0{at.st_mtime_ns}\0{version.manifest_sha256}\0{log}"
     return hashlib.sha256(outputs.encode()).hexdigest()[:24]
-
-
-# Rows held in memory at a time.
-PIECE_ROWS = 50_000
-PIECE_FORMATS = (".csv", ".parquet")
-
-
-def check_piece_files(source: Path, target: Path) -> None:
-    """Raise InputError where a file is missing, or its name gives no format that is read and written here."""
-    for path in (source, target):
-        if path.suffix.lower() not in PIECE_FORMATS:
-            raise InputError(f"{path}: is neither CSV nor Parquet. Let its name end in .csv or .parquet")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{target}: is the file that is scored. Name another for the predictions")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent}. Make it first, or name another place")
-    if not source.exists():
-        raise InputError(
-            f"{source}: not found. Name a CSV or Parquet file with the columns that the model was trained on"
-        )
-
-
-def read_pieces(source: Path) -> Iterator[pa.Table]:
-    """Pieces of a file, all of one schema: Parquet's own; CSV as text, as written. Raises InputError."""
-    try:
-        if source.suffix.lower() == ".csv":
-            # Each column is read as the type that the model knows.
-            for frame in pd.read_csv(
-                source, chunksize=PIECE_ROWS, dtype="str", encoding="utf-8-sig", keep_default_na=True
-            ):
-                schema = pa.schema([(name, pa.string()) for name in frame.columns])
-                yield pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-        else:
-            file = pq.ParquetFile(source)
-            for batch in file.iter_batches(PIECE_ROWS):
-                yield pa.Table.from_batches([batch])
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, pa.ArrowInvalid) as e:
-        raise InputError(
-            f"{source}: cannot be read ({str(e).splitlines()[0]}). Write it anew as UTF-8 CSV or as Parquet"
-        ) from e
-
-
-def write_pieces(tables: Iterator[pa.Table], path: Path, suffix: str) -> None:
-    """Write pieces of one schema to one file, each as it comes."""
-    if suffix == ".csv":
-        for i, table in enumerate(tables):
-            table.to_pandas().to_csv(path, mode="a", header=i == 0, index=False)
-        return
-    with ExitStack() as stack:
-        writer: pq.ParquetWriter | None = None
-        for table in tables:
-            if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
-            writer.write_table(table)

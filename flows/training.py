@@ -13,6 +13,7 @@ from windvane.flows.lap.context import (
     Runner,
     clear,
     compute_fingerprint,
+    find_stopped_outcome,
     find_unchanged_outcome,
     finish_lap,
     run_fetch_step,
@@ -60,7 +61,7 @@ def check_source(
 ) -> tuple[FetchResult, LapOutcome | None]:
     """fetch, and the earlier outcome where data, params, code and gate are as they were then; None: there is something to do."""
     fetched = run(run_fetch_step, lap, fetched)
-    return fetched, run(find_unchanged_outcome, lap)
+    return fetched, run(find_stopped_outcome, lap) or run(find_unchanged_outcome, lap)
 
 
 def train(lap: LapContext, run: Runner) -> LapOutcome:
@@ -124,8 +125,8 @@ def refuse(lap: LapContext, run: Runner, challenger: Challenger, judged: Judged)
 
     The ledger keeps the verdict with its reason, and the decision that this lap carried out ends with it. The challenger stays
     registered, and its run in MLflow explains why: `windvane promote` may still let it serve, another gate judges it again without a
-    fit, and as long as nothing changes laps are `unchanged`. Its model files go with `windvane clean` or retention.versions.
-    Each refusal doubles the windows until the next retraining (monitoring/policy/decision.py).
+    fit, and as long as nothing changes laps are `unchanged`. Its model files go once `retention.versions` newer versions exist.
+    From the second refusal on, each doubles the windows until the next retraining (monitoring/policy/decision.py).
     """
     from windvane.flows.lap import run_records
 

@@ -38,7 +38,10 @@ def build_ledger_frame(
     held = list(rows)
     inputs = [row.inputs or {} for row in held]
     names = [*columns.names, *([problem.group] if problem.group and problem.group not in columns.names else [])]
-    made = {name: pd.Series([_drop_nested(row.get(name)) for row in inputs], dtype=object) for name in names}
+    made = {
+        name: pd.Series([None if isinstance(v := row.get(name), dict | list) else v for row in inputs], dtype=object)
+        for name in names
+    }
     frame = read_like_record(pd.DataFrame(made, index=range(len(held))), columns)
     if problem.time is not None and problem.time in record:
         frame[problem.time] = _build_times([row.time for row in held], record[problem.time])
@@ -97,10 +100,6 @@ def list_probability_columns(record: pd.DataFrame) -> list[str]:
     names = list(record.columns)
     behind = names[names.index(LOSS_COLUMN) + 1 :] if LOSS_COLUMN in names else []
     return [name for name in behind if str(name).startswith(PROBABILITY_PREFIX)]
-
-
-def _drop_nested(value: Any) -> Any:
-    return None if isinstance(value, dict | list) else value
 
 
 def _build_times(times: list[str], like: pd.Series) -> Any:

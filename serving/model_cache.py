@@ -58,7 +58,7 @@ class ModelCache:
             form = engine_files.read_engine_files(content)
             content.clear()
             if form is None:
-                signature = _make_signature_from_facts(version)
+                signature = make_signature_from_facts(version)
                 plain = ScikitLearnEngine(folder, version.manifest_sha256, kind, signature)
                 return LoadedVersion(version, signature, plain, "stored without a compiled form: scikit-learn predicts")
             engine = _load_tested_engine(form, folder, version.manifest_sha256, kind)
@@ -146,7 +146,7 @@ def _load_tested_engine(
     return engine
 
 
-def _make_signature_from_facts(version: Version) -> ModelSignature:
+def make_signature_from_facts(version: Version) -> ModelSignature:
     """The signature as the ledger knows it: whether training saw missing values was not written down then."""
     columns, classes = version.facts.columns, version.facts.classes
     named = [InputColumn(name, kind, True) for part, kind in engine_files.INPUT_TYPES.items() for name in columns[part]]

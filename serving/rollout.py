@@ -135,12 +135,12 @@ class ChampionFollower:
         self,
         engine: sa.Engine,
         project: str,
-        shelf: ModelCache,
+        model_cache: ModelCache,
         rollout: RolloutRule | None = None,
         notify: Callable[[], None] | None = None,
     ) -> None:
         """notify: has MLflow notified of a rollback that happened here; may take long, and raises WindvaneError."""
-        self._engine, self._project, self._shelf, self._others = engine, project, shelf, notify
+        self._engine, self._project, self._model_cache, self._repair_aliases = engine, project, model_cache, notify
         self._rollout = rollout or RolloutRule()
         self.lineup: ServingLineup | None = None
         self.refusal: RefusedVersion | None = None
@@ -158,7 +158,7 @@ class ChampionFollower:
 
     def start(self) -> None:
         """Load the champion, or the version before where it is refused; then follow in a thread of its own."""
-        self._shelf.folder.mkdir(parents=True, exist_ok=True)
+        self._model_cache.folder.mkdir(parents=True, exist_ok=True)
         self.poll()
         last = versions.find_last_promotion(self._engine, self._project)
         if self.current is None and last is not None and last.from_version is not None:
@@ -171,7 +171,7 @@ class ChampionFollower:
         """Follow no more."""
         self._stop.set()
         self._thread.join()
-        service_state.clear_service_state(self._shelf.folder)
+        service_state.clear_service_state(self._model_cache.folder)
 
     def poll(self) -> None:
         """One check of the ledger, and the swap if others should serve. Raises nothing that an outage causes."""
@@ -236,8 +236,10 @@ class ChampionFollower:
         except versions.ChampionMoved:
             return  # somebody was faster
         log.error("rolled back", extra={"facts": {"version": number, "to": lineup.champion.number, "reason": why}})
-        if self._others is not None:  # the ledger knows: the rest need not wait
-            threading.Thread(target=self._notify_others, args=(self._others,), name="telling", daemon=True).start()
+        if self._repair_aliases is not None:  # the ledger knows: the rest need not wait
+            threading.Thread(
+                target=self._notify_others, args=(self._repair_aliases,), name="telling", daemon=True
+            ).start()
 
     def _notify_others(self, notify: Callable[[], None]) -> None:
         to = None if self.current is None else self.current.number
@@ -257,7 +259,7 @@ class ChampionFollower:
             version = versions.find_version(self._engine, self._project, number)
             if version is None:
                 raise WindvaneError(f"the ledger has no record of version {number}. Restore the ledger")
-            return ServingVersion(self._shelf.load(version), now_timestamp(), last.promoted, last.cause)
+            return ServingVersion(self._model_cache.load(version), now_timestamp(), last.promoted, last.cause)
         except Exception as e:  # noqa: BLE001 (whatever is wrong with it, the version that serves goes on)
             self.refusal = RefusedVersion(number, str(e), now_timestamp())
             self._try_again = time.monotonic() + LOAD_RETRY_SECONDS
@@ -269,7 +271,7 @@ class ChampionFollower:
         current = self.current
         number, since = (None, None) if current is None else (current.number, current.since)
         service_state.write_service_state(
-            self._shelf.folder, number, since, None if self.refusal is None else asdict(self.refusal)
+            self._model_cache.folder, number, since, None if self.refusal is None else asdict(self.refusal)
         )
 
     def _run(self) -> None:
@@ -307,6 +309,7 @@ def _describe_champion(current: ServingVersion) -> dict[str, Any]:
         "target": version.facts.target,
         "candidate": summary.get("chosen"),
         "metric": version.facts.metric,
+        "positive": version.facts.positive,
         "test": summary.get("test"),
         "interval": summary.get("interval"),
         "engine": {"form": current.loaded.engine.form, "why": current.loaded.why},

@@ -1,8 +1,9 @@
-"""A version's signature: its columns with their types, and how a JSON or CSV value is read. Refuses values, and never shows them."""
+"""A version's signature: its columns with their types, and how a value of a request or a file is read. Refuses values, and
+never shows them.
+"""
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from windvane.ledger.labels import BOOLEAN_WORDS
 from windvane.serving.compiled import engine
+from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS
 
 PlainValue = engine.PlainValue
 InputType = Literal["number", "boolean", "category", "date"]
@@ -22,9 +24,6 @@ _LARGEST_SINGLE_FLOAT = 3.4e38
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _SHORT_DATE = re.compile(r"\d{4}(-\d{2})?")
-# pandas reads these as missing in a CSV file, and so training read them.
-_MISSING_WORDS = ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
-_MISSING_CELLS = frozenset(_MISSING_WORDS.split(","))
 
 
 class RequestRefused(Exception):
@@ -35,21 +34,36 @@ class RequestRefused(Exception):
         self.status = status
 
 
+class CellRefused(Exception):
+    """A value that the model cannot be given: its column, its row (from 1), and why. Holds no value."""
+
+    def __init__(self, column: str, row: int, reason: str) -> None:
+        super().__init__(column, row, reason)
+        self.column, self.row, self.reason = column, row, reason
+
+
 @dataclass(frozen=True)
 class InputColumn:
-    """A column that the model sees; missing: training saw it without a value, so that it may be left empty."""
+    """A column that the model sees, and what training decided about its cells.
+
+    missing: its table has rows without a value, so that it may be left empty. keep_words: words such as NA are values.
+    code_width: see cell_reading.find_code_width; a number means the code of so many digits, with 0 none.
+    """
 
     name: str
     type: InputType
     missing: bool
+    keep_words: bool = False
+    code_width: int | None = None
 
 
 @dataclass(frozen=True)
 class ModelSignature:
-    """A version's inputs in the model's order, and its classes (None: it predicts numbers)."""
+    """A version's inputs in the model's order, its classes (None: it predicts numbers), and all columns of its table."""
 
     inputs: tuple[InputColumn, ...]
     classes: tuple[Any, ...] | None = None
+    table: tuple[str, ...] = ()
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -57,29 +71,43 @@ class ModelSignature:
         return frozenset(column.name for column in self.inputs)
 
     @cached_property
+    def unread(self) -> frozenset[str]:
+        """Columns of the table that the model does not see: the target, ignored ones, text."""
+        return frozenset(self.table) - self.names
+
+    @cached_property
     def from_json(self) -> tuple[InputReader, ...]:
         """A reader of JSON values per column."""
+        bulk: dict[InputType, BulkReader] = {"number": _read_numbers_at_once}
         return tuple(
-            InputReader(c.name, _refuse_missing(c, _JSON_READERS[c.type]), _BULK_READERS.get(c.type))
+            _make_word_reader(c) if c.type == "category" else InputReader(c, _JSON_READERS[c.type], bulk.get(c.type))
             for c in self.inputs
         )
 
     @cached_property
     def from_text(self) -> tuple[InputReader, ...]:
-        """A reader of a CSV file's cells per column."""
-        return tuple(InputReader(c.name, _refuse_missing(c, _TEXT_READERS[c.type]), None) for c in self.inputs)
+        """A reader of a text file's cells per column."""
+        return tuple(
+            _make_word_reader(c)
+            if c.type == "category"
+            else InputReader(c, _unless_absent(_TEXT_READERS[c.type]), None)
+            for c in self.inputs
+        )
+
+
+BulkReader = Callable[[Sequence[Any]], list[PlainValue] | None]
 
 
 @dataclass(frozen=True)
 class InputReader:
     """Reads a column's values: `one` a single one, `at_once` many that are all as they should be (else it gives None)."""
 
-    name: str
+    column: InputColumn
     one: Callable[[Any], PlainValue]
-    at_once: Callable[[Sequence[Any]], list[PlainValue] | None] | None
+    at_once: BulkReader | None
 
     def read(self, values: Sequence[Any]) -> list[PlainValue]:
-        """The plain values. Raises RequestRefused naming the column and the row."""
+        """The plain values. Raises CellRefused."""
         if (
             self.at_once is not None
             and len(values) >= engine.MIN_BULK_VALUES
@@ -92,28 +120,20 @@ class InputReader:
             for value in values:
                 read.append(one(value))
         except ValueError as e:
-            raise RequestRefused(f"column {quote_safely(self.name)!r}, row {len(read) + 1}: {e}") from None
-        return read
+            raise CellRefused(self.column.name, len(read) + 1, str(e)) from None
+        return self.require_values(read)
+
+    def require_values(self, plain: list[PlainValue]) -> list[PlainValue]:
+        """The same values. Raises CellRefused where one is missing and the table never lacked one: the model knows nothing of it."""
+        if not self.column.missing and None in plain:
+            raise CellRefused(self.column.name, plain.index(None) + 1, "is missing, and training never saw it missing")
+        return plain
 
 
 def quote_safely(text: object, longest: int = 60) -> str:
-    """Something of a request as it may be in a response: short, printable, nothing that a browser would obey."""
+    """Something of a request as it may be in a message: short and printable. What writes the message escapes it."""
     cut = str(text)[:longest]
-    return html.escape("".join(c if c.isprintable() else "?" for c in cut)) + ("…" if len(str(text)) > longest else "")
-
-
-def _refuse_missing(column: InputColumn, read: Callable[[Any], PlainValue]) -> Callable[[Any], PlainValue]:
-    """The reader, which refuses a missing value where training never saw one."""
-    if column.missing:
-        return read
-
-    def complete(value: Any) -> PlainValue:
-        plain = read(value)
-        if plain is None:
-            raise ValueError("is missing, and training never saw it missing")
-        return plain
-
-    return complete
+    return "".join(c if c.isprintable() else "?" for c in cut) + ("…" if len(str(text)) > longest else "")
 
 
 def _read_number(value: Any) -> float | None:
@@ -140,58 +160,61 @@ def _read_numbers_at_once(values: Sequence[Any]) -> list[PlainValue] | None:
     return None
 
 
-def _read_words_at_once(values: Sequence[Any]) -> list[PlainValue] | None:
-    """Texts, none of which is empty; None where that is not so."""
-    return list(values) if set(map(type, values)) == {str} and "" not in values else None
-
-
 def _read_boolean(value: Any) -> float | None:
-    if value is None:
+    if value is None or (type(value) is float and math.isnan(value)):
         return None
     if type(value) in (bool, int, float) and value in (0, 1):
         return float(value)
     if type(value) is str:
-        return _read_boolean_word(value)
+        return None if (word := value.strip()) in ABSENT_WORDS else _read_boolean_word(word)
     raise ValueError(f"must be true or false, not {_describe_type(value)}")
 
 
-def _read_boolean_word(text: str) -> float | None:
-    word = text.strip().lower()
-    if word == "":
-        return None
-    if (found := BOOLEAN_WORDS.get(word)) is None:
+def _read_boolean_word(word: str) -> float:
+    if (found := BOOLEAN_WORDS.get(word.lower())) is None:
         raise ValueError("must be true or false")
     return float(found)
 
 
-def _read_category(value: Any) -> str | None:
-    kind = type(value)
-    if kind is str:
-        return value or None
-    if value is None:
-        return None
-    if kind is int:
-        return str(value)
-    if kind is float:
-        # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
-        if math.isnan(value):
+def _make_word_reader(column: InputColumn) -> InputReader:
+    """Categories: words without blanks around them, as ingest reads them (column_types.strip_words), and numbers by name."""
+    absent, width = ABSENT_IF_KEPT if column.keep_words else ABSENT_WORDS, column.code_width
+
+    def read(value: Any) -> str | None:
+        kind = type(value)
+        if kind is str:
+            word: str = value.strip()
+            return None if word in absent else word
+        if value is None or (kind is float and math.isnan(value)):
             return None
-        return str(int(value)) if value.is_integer() and abs(value) < 1e16 else str(value)
-    raise ValueError(f"must be text, not {_describe_type(value)}")
+        if kind is float and value.is_integer() and abs(value) < 1e16:
+            # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
+            value = int(value)
+        elif kind is not int and kind is not float:
+            raise ValueError(f"must be text, not {_describe_type(value)}")
+        if width == 0:
+            raise ValueError("holds codes in which zeros count, such as 01067: send it as text")
+        return str(value) if width is None else str(value).zfill(width)
+
+    def read_at_once(values: Sequence[Any]) -> list[PlainValue] | None:
+        if set(map(type, values)) != {str}:
+            return None
+        words: list[PlainValue] = list(map(str.strip, values))
+        return words if absent.isdisjoint(words) else None
+
+    return InputReader(column, read, read_at_once)
 
 
 def _read_date(value: Any) -> int | None:
     if type(value) is str:
-        return _parse_date(value.strip())
+        return None if (word := value.strip()) in ABSENT_WORDS else _parse_date(word)
     if value is None:
         return None
     raise ValueError(f"must be a date as text (2024-05-31 or 2024-05-31T12:00:00Z), not {_describe_type(value)}")
 
 
 @lru_cache(4096)
-def _parse_date(text: str) -> int | None:
-    if text == "":
-        return None
+def _parse_date(text: str) -> int:
     if _SHORT_DATE.fullmatch(text):
         text += "-01" if len(text) == 7 else "-01-01"
     try:
@@ -204,8 +227,6 @@ def _parse_date(text: str) -> int | None:
 
 
 def _read_number_text(text: str) -> float | None:
-    if text in _MISSING_CELLS:
-        return None
     try:
         read = float(text)
         if "_" in text or not text.isascii():  # what Python reads, but no table
@@ -220,23 +241,18 @@ def _describe_type(value: Any) -> str:
     return names.get(type(value), "something else")
 
 
-def _unless_missing(read: Callable[[str], PlainValue]) -> Callable[[str], PlainValue]:
-    return lambda text: None if text in _MISSING_CELLS else read(text)
+def _unless_absent(read: Callable[[str], PlainValue]) -> Callable[[str], PlainValue]:
+    """The reader of a cell without blanks around it; None where it has no value."""
+    return lambda text: None if (word := text.strip()) in ABSENT_WORDS else read(word)
 
 
 _JSON_READERS: dict[InputType, Callable[[Any], PlainValue]] = {
     "number": _read_number,
     "boolean": _read_boolean,
-    "category": _read_category,
     "date": _read_date,
 }
 _TEXT_READERS: dict[InputType, Callable[[str], PlainValue]] = {
     "number": _read_number_text,
-    "boolean": _unless_missing(_read_boolean_word),
-    "category": _unless_missing(lambda text: text or None),
-    "date": _unless_missing(lambda text: _parse_date(text.strip())),
-}
-_BULK_READERS: dict[InputType, Callable[[Sequence[Any]], list[PlainValue] | None]] = {
-    "number": _read_numbers_at_once,
-    "category": _read_words_at_once,
+    "boolean": _read_boolean_word,
+    "date": _parse_date,
 }

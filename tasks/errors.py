@@ -19,6 +19,11 @@ def join_messages(messages: Iterable[str]) -> str:
     return "; ".join([*text[:LISTED_MESSAGES], *more])
 
 
+def read_first_line(error: BaseException) -> str:
+    """The first line of an error's text, without a full stop; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 class WindvaneError(Exception):
     """Base of all errors raised on purpose; its text is shown to the user as it is."""
 

@@ -214,7 +214,9 @@ def refuse_missing_mlflow_store(project: Project) -> None:
 
 
 def _explain_ledger_error(project: Project, url: str, error: Exception) -> WindvaneError:
-    where, first = f"{_name_ledger(project)}: the ledger", _first_line(error)
+    # The driver's own words; SQLAlchemy's own come after them.
+    first = errors.read_first_line(getattr(error, "orig", None) or error).removeprefix("connection failed: ")
+    where = f"{_name_ledger(project)}: the ledger"
     if url.startswith("sqlite"):
         path = Path(url.removeprefix("sqlite:///"))
         if errors.is_database_damaged(error):
@@ -242,10 +244,3 @@ def _name_ledger(project: Project) -> str:
 
 def _note_upgrade(copy: Path) -> None:
     print(f"  note: the ledger was upgraded; as it was before: {copy}", file=sys.stderr, flush=True)
-
-
-def _first_line(error: Exception) -> str:
-    """The driver's own words; SQLAlchemy's own come after them."""
-    cause = getattr(error, "orig", None) or error
-    line = (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
-    return line.removeprefix("connection failed: ")

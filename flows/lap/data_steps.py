@@ -92,7 +92,7 @@ def run_split_step(lap: LapContext) -> str:
 
 
 def find_no_new_rows_outcome(lap: LapContext) -> LapOutcome | None:
-    """For a lap that a decision of the watch began: its end where no row is new to the champion; else None."""
+    """For a lap that a decision of monitoring began: its end where no row is new to the champion; else None."""
     champion = versions.find_champion(lap.project.ledger, lap.project.name)
     if lap.decision is None or champion is None:
         return None

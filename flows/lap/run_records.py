@@ -22,8 +22,9 @@ from windvane.tasks.evaluation.model_evaluation import HeldOutRecord, ModelEvalu
 from windvane.tasks.io import DATA_FOLDER, STATE_FOLDER
 from windvane.tasks.lap_outcome import CandidateSummary, LapOutcome, describe_version_outcome
 from windvane.tasks.models.problem_types import classification
+from windvane.tasks.models.problem_types.definitions import ClassLabel
 from windvane.tasks.search.model_search import SearchResult
-from windvane.tasks.settings.project_params import PARAMS_FILE, read_params
+from windvane.tasks.settings.project_params import PARAMS_FILE, name_metric, read_params
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 from windvane.tasks.stores.mlflow_client import describe_registered_version
 
@@ -43,6 +44,7 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
         "mlflow.source.git.commit": commit,
         "windvane.git.dirty": dirty,
         "windvane.sampled": data.sampled or "",
+        "windvane.exploring": "true" if lap.exploring else "",
         **_make_decision_tags(lap),
     }
     if data.sampled:
@@ -99,7 +101,8 @@ def log_lap_summary(
         metrics={**figures, "fits": float(fits)},
         tags={
             "windvane.fit": evaluation.diagnosis.name,
-            "mlflow.note.content": _format_run_note(found, evaluation, threshold),
+            "mlflow.note.content": _format_run_note(found, evaluation, threshold, data.kind.positive),
+            **({} if data.kind.positive is None else {"windvane.positive": str(data.kind.positive)}),
         },
     )
     score = evaluation.scores[metric]
@@ -112,6 +115,8 @@ def log_lap_summary(
         "chosen": best.candidate,
         "test": score.value,
         "interval": [score.low, score.high],
+        "search": found.ended if lap.depth == "search" else None,
+        "goal": evaluation.compare_with_goal(lap.project.settings.problem.goal),
         "fit": f"{evaluation.diagnosis.name}: {evaluation.diagnosis.because}. {evaluation.diagnosis.adjust}",
     }
 
@@ -193,18 +198,20 @@ def _make_decision_tags(lap: LapContext) -> dict[str, str]:
     return {f"windvane.{name}": value for name, value in tags.items()}
 
 
-def _format_run_note(found: SearchResult, evaluation: ModelEvaluation, threshold: float | None) -> str:
+def _format_run_note(
+    found: SearchResult, evaluation: ModelEvaluation, threshold: float | None, positive: ClassLabel | None
+) -> str:
     """The run's description, as MLflow shows it on top of its page."""
     best = found.best
-    score = evaluation.scores[evaluation.metric]
+    score, metric = evaluation.scores[evaluation.metric], name_metric(evaluation.metric, positive)
     threshold_note = []
     if threshold is not None:
         threshold_note.append(
-            f"Called positive from a probability of **{format_metric(threshold)}** on, where {best.spec.balance.threshold} is best "
+            f"Called {positive!r} from a probability of **{format_metric(threshold)}** on, where {best.spec.balance.threshold} is best "
             "on folds of the rows that it was fitted on; a version refitted on newer rows has its own (`served.threshold`)."
         )
     lines = [
-        f"**{best.candidate}** of {len(found.results)} candidates: test {evaluation.metric} {format_metric(score.value)} "
+        f"**{best.candidate}** of {len(found.results)} candidates: test {metric} {format_metric(score.value)} "
         f"(95 % {format_metric(score.low)} to {format_metric(score.high)})",
         "",
         f"Fit: **{evaluation.diagnosis.name}**. {evaluation.diagnosis.because}. {evaluation.diagnosis.adjust}",

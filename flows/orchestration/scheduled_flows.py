@@ -25,7 +25,7 @@ def monitor_flow(root: str, clock: Clock = "wall") -> dict[str, Any]:
         return {"decision": "wait", "reason": f"{project.name} has no champion yet"}
     result = monitor_production(project, Console(), clock=clock)
     create_markdown_artifact(
-        _format_summary(result), key="watch", description="What the watch saw, and what it decided"
+        _format_summary(result), key="watch", description="What monitoring found, and what it decided"
     )
     return result
 
@@ -34,7 +34,7 @@ def _format_summary(result: dict[str, Any]) -> str:
     window, drift = result["window"], result["drift"]
     lines = [f"## {result['decision']}: {result['diagnosis']}", "", result["reason"], ""]
     if window["rows"]:
-        moved = ", ".join(drift["columns"]) if drift["alarm"] else "no alarm"
+        moved = ", ".join(drift["columns"]) if drift["alarm"] else drift.get("undecided") or "no alarm"
         lines += [f"Window {window['from'][:10]} to {window['to'][:10]}, {window['rows']:,} rows; drift: {moved}.", ""]
     if result["report"]:
         lines.append(f"[Report]({Path(result['report']).resolve().as_uri()})")

@@ -75,8 +75,8 @@ class ServiceLog:
         return f"it ended without output; {self.path} holds none"
 
     def _read(self, pipe: int) -> None:
-        with os.fdopen(pipe, "rb", buffering=0) as words:
-            while chunk := words.read(65_536):
+        with os.fdopen(pipe, "rb", buffering=0) as output:
+            while chunk := output.read(65_536):
                 self.write(chunk)
 
     def _rotate(self) -> None:
@@ -122,7 +122,7 @@ class SupervisedProcess:
         self.last_line = ""
         self._probes = probes
         self._probe: Future[bool] | None = None
-        self._begin = self._look = 0.0
+        self._next_start = self._next_probe = 0.0
         self._since = self._heard = 0.0
 
     @property
@@ -158,11 +158,11 @@ class SupervisedProcess:
             os.close(out)
         self.born = psutil.Process(self.process.pid).create_time()
         self._heard = time.monotonic()
-        self._look = 0.0
+        self._next_probe = 0.0
 
     def due(self) -> bool:
         """Whether it may be started now."""
-        return self.service.command is not None and self.process is None and time.monotonic() >= self._begin
+        return self.service.command is not None and self.process is None and time.monotonic() >= self._next_start
 
     def watch(self) -> None:
         """See whether it lives and responds. Raises InputError when it was given something wrong."""
@@ -170,7 +170,7 @@ class SupervisedProcess:
         if self.process is not None and (status := self.process.poll()) is not None:
             self._died(status)
         elif self._probe is None:
-            if now >= self._look and (self.process is not None or self.service.command is None):
+            if now >= self._next_probe and (self.process is not None or self.service.command is None):
                 # In a thread: while one hangs, the others and Ctrl-C must not wait for it.
                 self._probe = self._probes.submit(self.service.healthy, self.pid)
         elif self._probe.done():
@@ -182,7 +182,7 @@ class SupervisedProcess:
             elif self.process is not None and now - self._heard > SILENCE_TIMEOUT_SECONDS:
                 self.kill()
             self.ready = well
-            self._look = now + (READY_PROBE_INTERVAL_SECONDS if well else PROBE_INTERVAL_SECONDS)
+            self._next_probe = now + (READY_PROBE_INTERVAL_SECONDS if well else PROBE_INTERVAL_SECONDS)
 
     def _died(self, status: int) -> None:
         self.kill()
@@ -193,7 +193,7 @@ class SupervisedProcess:
         # A probe of an earlier process means nothing for the next.
         self.process, self.ready, self._probe = None, False, None
         self.deaths += 1
-        self._begin = time.monotonic() + min(MAX_RESTART_DELAY_SECONDS, 2.0 ** (self.deaths - 1))
+        self._next_start = time.monotonic() + min(MAX_RESTART_DELAY_SECONDS, 2.0 ** (self.deaths - 1))
 
     def ask_to_end(self) -> None:
         """Let go of the pipe: the child ends itself and its group, gracefully and then by force."""
@@ -220,7 +220,7 @@ class Supervisor:
         self.children = {
             s.name: SupervisedProcess(s, ServiceLog(logs / f"{s.name}.log"), self._probes) for s in services
         }
-        self._told = report
+        self._on_start = report
 
     @property
     def ready(self) -> bool:
@@ -232,7 +232,7 @@ class Supervisor:
         for one in self.children.values():
             if one.due() and all(self.children[name].ready for name in one.service.after):
                 one.start()
-                self._told(self.children)
+                self._on_start(self.children)
         for one in self.children.values():
             one.watch()
 

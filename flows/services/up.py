@@ -64,42 +64,47 @@ def run_all_services(project: Project, clock: Clock, console: Console) -> None:
             alive = {name: (one.pid, one.born) for name, one in children.items() if one.pid is not None}
             up_state.write_up_state(project.home, UpState(me, clock, url, own, addresses, alive))
 
-        watched = Supervisor(services, project.home / "up", show)
+        supervised = Supervisor(services, project.home / "up", show)
         try:
-            show(watched.children)
-            _supervise_until_stopped(project, watched, stopping, clock, credentials, console)
+            show(supervised.children)
+            _supervise_until_stopped(project, supervised, stopping, clock, credentials, console)
         finally:
             console.print("  stopping")
-            watched.stop()
+            supervised.stop()
             up_state.clear_up_state(project.home)
             console.print("  stopped")
 
 
 def _supervise_until_stopped(
-    project: Project, watched: Supervisor, stopping: list[int], clock: Clock, credentials: Credentials, console: Console
+    project: Project,
+    supervised: Supervisor,
+    stopping: list[int],
+    clock: Clock,
+    credentials: Credentials,
+    console: Console,
 ) -> None:
-    screen, show = LiveTable(console), False
+    screen, announced = LiveTable(console), False
     while not stopping:
-        watched.step()
-        screen.show(_make_table_rows(project, watched))
-        if watched.ready and not show:
-            show = True
+        supervised.step()
+        screen.show(_make_table_rows(project, supervised))
+        if supervised.ready and not announced:
+            announced = True
             events = "; the clock is that of the events" if clock == "events" else ""
-            links = _format_links(project, watched, credentials, console.live)
+            links = _format_links(project, supervised, credentials, console.live)
             screen.print("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
             if console.json:
-                print(json.dumps(_make_json_result(project, watched, clock)), flush=True)
+                print(json.dumps(_make_json_result(project, supervised, clock)), flush=True)
         time.sleep(STEP_INTERVAL_SECONDS)
 
 
 @contextmanager
 def _collect_stop_signals() -> Iterator[list[int]]:
     """A list that fills when this process is stopped: whatever step it is in comes to its end first."""
-    show: list[int] = []
+    received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda n, _frame: show.append(n)) for number in signals]
+    before = [signal.signal(number, lambda n, _frame: received.append(n)) for number in signals]
     try:
-        yield show
+        yield received
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
@@ -186,11 +191,11 @@ def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> tuple[socke
     )
 
 
-def _format_links(project: Project, watched: Supervisor, credentials: Credentials, shown: bool) -> list[str]:
+def _format_links(project: Project, supervised: Supervisor, credentials: Credentials, shown: bool) -> list[str]:
     """How a person opens the pages. The links hold the secret: on a terminal only, never in a log."""
     pages = {
         name: one.service.address
-        for name, one in watched.children.items()
+        for name, one in supervised.children.items()
         if name in DEFAULT_PORTS and one.service.command is not None and one.service.address is not None
     }
     if not pages:
@@ -220,9 +225,9 @@ def _read_heartbeat(home: Path) -> _Heartbeat | None:
     return read_cache(home / "up" / HEARTBEAT_FILE, TypeAdapter(_Heartbeat).validate_python)
 
 
-def _make_table_rows(project: Project, watched: Supervisor) -> list[dict[str, Any]]:
+def _make_table_rows(project: Project, supervised: Supervisor) -> list[dict[str, Any]]:
     rows = []
-    for name, one in watched.children.items():
+    for name, one in supervised.children.items():
         more = _describe_service(project, name) if one.ready else ""
         elsewhere = " (runs elsewhere)" if one.service.command is None else ""
         rows.append({"service": name, "state": one.state + elsewhere, "address": one.service.address or "-", "": more})
@@ -232,10 +237,10 @@ def _make_table_rows(project: Project, watched: Supervisor) -> list[dict[str, An
 def _describe_service(project: Project, name: str) -> str:
     """What people want to know of a service beside its address."""
     if name == "service":
-        show = service_state.read_service_state(project.home / "serving")
-        if show is not None and show["version"] is not None:
-            return f"version {show['version']}"
-        refused = None if show is None else show["refused"]
+        state = service_state.read_service_state(project.home / "serving")
+        if state is not None and state["version"] is not None:
+            return f"version {state['version']}"
+        refused = None if state is None else state["refused"]
         return (
             f"refused version {refused['version']}: windvane status" if refused else "no champion yet: windvane train"
         )
@@ -245,9 +250,9 @@ def _describe_service(project: Project, name: str) -> str:
     return ""
 
 
-def _make_json_result(project: Project, watched: Supervisor, clock: Clock) -> dict[str, Any]:
+def _make_json_result(project: Project, supervised: Supervisor, clock: Clock) -> dict[str, Any]:
     services = {
         name: {"address": one.service.address, "state": one.state, "pid": one.pid}
-        for name, one in watched.children.items()
+        for name, one in supervised.children.items()
     }
     return {"project": project.name, "pid": os.getpid(), "clock": clock, "services": services}

@@ -87,16 +87,8 @@ def _fisher(of: WindowMeasure, side: pd.DataFrame) -> Any:
     return np.arctanh(np.clip(found, -0.999, 0.999))
 
 
-def _missing(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -> float:
-    return float(window[of.column].isna().sum() - _unreadable(of, reference, window))
-
-
-def _unreadable(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -> float:
+def _unreadable(of: WindowMeasure, _: pd.DataFrame, window: pd.DataFrame) -> float:
     return float(np.nansum(window[list(of.beside)].to_numpy())) if of.beside else 0.0
-
-
-def _off(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -> float:
-    return float((window[of.column].dropna() != of.value).sum())
 
 
 def _range(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -> float:
@@ -112,10 +104,6 @@ def _new_categories(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataF
     return float((new | (values == ONE_ROW)).sum())
 
 
-def _columns(of: WindowMeasure, reference: pd.DataFrame, window: pd.DataFrame) -> float:
-    return float(of.value or 0)
-
-
 # How -> what the table of tests calls it, and its function.
 _MEASURES: dict[str, tuple[str, Callable[[WindowMeasure, pd.DataFrame, pd.DataFrame], float]]] = {
     "wasserstein": ("Wasserstein distance (normed)", _evidentlys),
@@ -123,10 +111,10 @@ _MEASURES: dict[str, tuple[str, Callable[[WindowMeasure, pd.DataFrame, pd.DataFr
     "ks": ("Kolmogorov-Smirnov distance", _kolmogorov_smirnov),
     "share": ("share that moved most, in its standard deviations", _share),
     "correlation": ("rank correlation that moved most (Fisher's z)", _correlation),
-    "missing": ("rows without a value", _missing),
+    "missing": ("rows without a value", lambda of, _, new: new[of.column].isna().sum() - _unreadable(of, _, new)),
     "unreadable": ("rows that cannot be read", _unreadable),
-    "off": ("rows off the commonest value", _off),
+    "off": ("rows off the commonest value", lambda of, _, new: (new[of.column].dropna() != of.value).sum()),
     "range": ("rows beyond one end of the reference", _range),
     "new categories": ("rows of categories that the reference has not", _new_categories),
-    "columns": ("columns of this name", _columns),
+    "columns": ("columns of this name", lambda of, *_: float(of.value or 0)),
 }

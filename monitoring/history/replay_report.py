@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from windvane.monitoring.records import WindowAssessment
+from windvane.tasks.console import format_metric
 from windvane.tasks.reports.style import BLUE, GREY, INK, PURPLE, SOFT_INK, VERMILION, build_figure, format_axes
 from windvane.templates import render_page
 
@@ -115,8 +116,8 @@ def render_replay_page(story: ReplayResult, picture: bytes) -> str:
     """The page with its picture (a PNG's bytes), as text."""
     count, never, ours = len(story.measured) or 1, story.never, story.ours
     facts = [
-        (_format_loss(never.loss / count), f"{story.loss_name} per row and window, never retrained"),
-        (_format_loss(ours.loss / count), f"with Windvane, policy {story.policy}"),
+        (format_metric(never.loss / count), f"{story.loss_name} per row and window, never retrained"),
+        (format_metric(ours.loss / count), f"with Windvane, policy {story.policy}"),
         (
             f"{ours.retrains} retraining{'s' * (ours.retrains != 1)}",
             f"the gate refused {ours.refused} more lap{'s' * (ours.refused != 1)}, whose cost counts too",
@@ -130,12 +131,8 @@ def render_replay_page(story: ReplayResult, picture: bytes) -> str:
         picture=base64.b64encode(picture).decode(),
         acted=[c for c in story.chapters if c.action != "wait"],
         level_of=lambda c: "pass" if c.action == "wait" else _ENDING_LEVELS[c.ending],
-        number=_format_loss,
+        number=format_metric,
     )
-
-
-def _format_loss(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 # Causes that are written below the picture, and in how many columns; the page has all of them.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from windvane.tasks.models.features import FeatureColumns
 
-# Below .windvane: what the watch keeps for itself. All of it can be made again.
+# Below .windvane: what monitoring keeps for itself. All of it can be made again.
 WATCH_FOLDER = "watch"
 
 

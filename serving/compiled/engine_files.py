@@ -27,6 +27,7 @@ from windvane.serving.compiled.engine import (
     PredictionEngine,
 )
 from windvane.serving.signature import InputColumn, InputType, ModelSignature
+from windvane.tasks.ingest.cell_reading import find_code_width
 from windvane.tasks.models.problem_types.definitions import ProblemType, load_problem_type
 from windvane.tasks.stores import model_files
 
@@ -74,14 +75,26 @@ class ComparisonRows:
     made_up: int = SYNTHETIC_ROWS
 
 
+@dataclass(frozen=True)
+class TableCells:
+    """What a table decided about its cells: all its columns, those with rows without a value, and those in which words such as
+    NA are values (data.format.keep_words).
+    """
+
+    columns: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
+    keep_words: frozenset[str] = frozenset()
+
+
 def build_engine_files(
     model: Any,
     kind: ProblemType,
     columns: features.FeatureColumns,
     rows: ComparisonRows,
     pace: EngineSpeed | None = None,
+    cells: TableCells | None = None,
 ) -> dict[str, bytes]:
-    """The files for a fitted pipeline. pace: is called with the cost of large batches.
+    """The files for a fitted pipeline. pace: is called with the cost of large batches. cells None: only the rows are known.
 
     A form that does not agree is not stored; the reason is.
     """
@@ -89,9 +102,12 @@ def build_engine_files(
     from windvane.serving.compiled.onnx_trees import CannotCompile
     from windvane.tasks.ingest.text_parsing import list_date_forms
 
-    types, sample = list_input_types(columns), rows.training_rows.tail(STORED_SAMPLE_ROWS)
-    inputs = [InputColumn(name, types[name], bool(rows.training_rows[name].isna().any())) for name in columns.names]
-    signature = ModelSignature(tuple(inputs), tuple(model.classes_.tolist()) if hasattr(model, "classes_") else None)
+    sample, cells = rows.training_rows.tail(STORED_SAMPLE_ROWS), cells or TableCells()
+    inputs = tuple(
+        _describe_input(name, type, rows.training_rows[name], cells) for name, type in list_input_types(columns).items()
+    )
+    classes = tuple(model.classes_.tolist()) if hasattr(model, "classes_") else None
+    signature = ModelSignature(inputs, classes, cells.columns)
     predictions = kind.predict(model, sample)
     content: dict[str, Any] = {
         "format": ENGINE_FORMAT,
@@ -139,10 +155,18 @@ def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
         return None
     classes, recipe, proba = settings["signature"]["classes"], settings["compiled"], settings["expected_proba"]
     inputs = tuple(InputColumn(**column) for column in settings["signature"]["inputs"])
-    signature = ModelSignature(inputs, None if classes is None else tuple(classes))
+    signature = ModelSignature(
+        inputs, None if classes is None else tuple(classes), tuple(settings["signature"].get("table", ()))
+    )
     compiled = None if recipe is None else CompiledEngine(recipe, content.get(TREES_FILE), signature.classes)
     expected = EnginePredictions(settings["expected"], None if proba is None else np.array(proba, dtype="float64"))
     return StoredEngine(signature, compiled, settings["why"], settings["sample"], expected)
+
+
+def _describe_input(name: str, type: InputType, values: pd.Series, cells: TableCells) -> InputColumn:
+    missing = name in cells.missing or bool(values.isna().any())
+    width = find_code_width(values.dropna().unique()) if type == "category" else None
+    return InputColumn(name, type, missing, name in cells.keep_words, width)
 
 
 # What a stored model carries so that MLflow loads it by itself: the file with _load_pyfunc first, below windvane/.
@@ -189,18 +213,19 @@ class ScikitLearnEngine:
 
     def predict(self, columns: PlainColumns) -> EnginePredictions:
         """See serving.compiled.engine.PredictionEngine."""
-        predictions = self._kind.predict(self._model, self._frame(columns))
+        predictions = self._kind.predict(self._model, build_plain_frame(columns, self._signature))
         return EnginePredictions(predictions.value.tolist(), predictions.proba)
 
-    def _frame(self, given: PlainColumns) -> pd.DataFrame:
-        """Plain columns as the frame that the pipeline was trained on (tasks.models.features.conform_frame)."""
-        import pandas as pd
 
-        columns: dict[str, Any] = {}
-        for column, values in zip(self._signature.inputs, given, strict=True):
-            if column.type == "category":
-                columns[column.name] = np.array([np.nan if v is None else v for v in values], dtype=object)
-            else:  # None becomes NaT or NaN
-                dtype = "datetime64[us]" if column.type == "date" else "float64"
-                columns[column.name] = np.array(values, dtype=dtype)
-        return pd.DataFrame(columns)
+def build_plain_frame(given: PlainColumns, signature: ModelSignature) -> pd.DataFrame:
+    """Plain columns as the frame that a pipeline was trained on (tasks.models.features.conform_frame)."""
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for column, values in zip(signature.inputs, given, strict=True):
+        if column.type == "category":
+            columns[column.name] = np.array([np.nan if v is None else v for v in values], dtype=object)
+        else:  # None becomes NaT or NaN
+            dtype = "datetime64[us]" if column.type == "date" else "float64"
+            columns[column.name] = np.array(values, dtype=dtype)
+    return pd.DataFrame(columns)

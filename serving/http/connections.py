@@ -42,7 +42,7 @@ class ConnectionTracker:
         self.open = 0
         # How many were cut, by why.
         self.cut: Counter[str] = Counter()
-        self._told, self._next_line = 0, 0.0
+        self._logged_cuts, self._next_line = 0, 0.0
         self._of: Counter[str] = Counter()
         self._sweeping = False
 
@@ -93,8 +93,8 @@ class ConnectionTracker:
                 self._cut(connection, "unread answer")
             else:
                 del self.unread[connection]
-        if (cut := self.cut.total()) > self._told and now >= self._next_line:
-            self._told, self._next_line = cut, now + CUT_LOG_INTERVAL_SECONDS
+        if (cut := self.cut.total()) > self._logged_cuts and now >= self._next_line:
+            self._logged_cuts, self._next_line = cut, now + CUT_LOG_INTERVAL_SECONDS
             log.warning("connections cut", extra={"facts": {"open": self.open, **self.cut}})
         self._sweeping = self.open > 0
         if self._sweeping:
@@ -104,9 +104,9 @@ class ConnectionTracker:
 class TrackedConnection(HttpToolsProtocol):
     """uvicorn's connection, which knows what it waits for."""
 
-    def __init__(self, crowd: ConnectionTracker, **given: Any) -> None:
+    def __init__(self, tracker: ConnectionTracker, **given: Any) -> None:
         super().__init__(**given)
-        self._crowd = crowd
+        self._tracker = tracker
         self._unparsed = 0
         self._upgraded = False
         # Between the head of a request and the end of its body, which may still come after the response.
@@ -118,11 +118,11 @@ class TrackedConnection(HttpToolsProtocol):
         """Opened."""
         super().connection_made(transport)
         self.peer = _find_remote_address(self.client)
-        self._crowd.enter(self, self.loop.time())
+        self._tracker.enter(self, self.loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed."""
-        self._crowd.leave(self)
+        self._tracker.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -134,52 +134,52 @@ class TrackedConnection(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             # The next head, or what is left of a body whose response is out already.
-            self._crowd.idle.pop(self, None)
-            self._crowd.heads.setdefault(self, self.loop.time())
+            self._tracker.idle.pop(self, None)
+            self._tracker.heads.setdefault(self, self.loop.time())
             self._unparsed += len(data) if in_head and not self._in_message else 0
             if self._unparsed > MAX_HEAD_BYTES:
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
         elif cycle.more_body:
-            self._crowd.bodies.setdefault(self, self.loop.time())
+            self._tracker.bodies.setdefault(self, self.loop.time())
 
     def on_headers_complete(self) -> None:
         """A head is whole."""
-        self._crowd.heads.pop(self, None)
-        self._crowd.idle.pop(self, None)
+        self._tracker.heads.pop(self, None)
+        self._tracker.idle.pop(self, None)
         self._unparsed, self._in_message = 0, True
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """From here on the connection is a web socket, which may be silent for as long as it likes."""
         self._upgraded = True
-        self._crowd.leave(self)
+        self._tracker.leave(self)
         super().handle_websocket_upgrade()
 
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._in_message = False
         self._unparsed = 0
-        self._crowd.bodies.pop(self, None)
+        self._tracker.bodies.pop(self, None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """A response was handed to the transport."""
-        self._crowd.bodies.pop(self, None)
+        self._tracker.bodies.pop(self, None)
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
-            self._crowd.unread.setdefault(self, self.loop.time())
+            self._tracker.unread.setdefault(self, self.loop.time())
         if self.cycle.response_complete and not self.transport.is_closing():
-            self._crowd.idle[self] = 0.0
+            self._tracker.idle[self] = 0.0
 
     def pause_writing(self) -> None:
         """The client reads more slowly than the response is sent."""
-        self._crowd.unread.setdefault(self, self.loop.time())
+        self._tracker.unread.setdefault(self, self.loop.time())
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        self._crowd.unread.pop(self, None)
+        self._tracker.unread.pop(self, None)
         super().resume_writing()
 
 

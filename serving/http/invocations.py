@@ -9,7 +9,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -23,11 +23,21 @@ from windvane.ledger.predictions import MAX_ID_CHARACTERS, InvalidPrediction, Pr
 from windvane.serving.compiled.engine import EnginePredictions
 from windvane.serving.compiled.engine_files import SCIKIT_LEARN_FORM
 from windvane.serving.rollout import ChampionFollower, ServingLineup, ServingVersion
-from windvane.serving.signature import ModelSignature, PlainValue, RequestRefused, quote_safely
+from windvane.serving.signature import (
+    CellRefused,
+    InputColumn,
+    ModelSignature,
+    PlainValue,
+    RequestRefused,
+    quote_safely,
+)
+from windvane.tasks.ingest.cell_reading import detect_delimiter
 
 # As many as a response in a second or two can hold; more is a matter for `windvane score`.
 MAX_REQUEST_ROWS = 10_000
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+# With this, in `params` or behind the content type, unknown columns are dropped, as MLflow's server drops them.
+UNKNOWN_COLUMNS, DROP_UNKNOWN = "unknown_columns", "ignore"
 _IGNORED_FIELDS = {"params", "signature_name"}
 _EPOCH = datetime(1970, 1, 1)
 
@@ -49,15 +59,19 @@ class IdTimeColumns:
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """Rows of a request: a list of plain values per column of the signature, as they were sent (by column), ids and times."""
+    """Rows of a request: a list of plain values per column of the signature, values by column for the record, ids and times.
+
+    dropped: how many columns were sent that the model does not see.
+    """
 
     plain: list[list[PlainValue]]
     given: RequestColumns
     ids: list[str | None]
     times: list[Any]
+    dropped: int = 0
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows as they were sent, one object each."""
+        """The rows for the record, one object each: as they were sent, but categories and missing values as they were read."""
         return [dict(zip(self.given, row, strict=True)) for row in zip(*self.given.values(), strict=True)]
 
 
@@ -65,28 +79,51 @@ def parse_invocation(
     body: bytes, content_type: str, signature: ModelSignature, roles: IdTimeColumns
 ) -> PredictionRequest:
     """The rows of a request, one at least. Raises RequestRefused: 415 for another content type, 413 for too many rows, else 400."""
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == "application/json":
-        given, readers = _read_columns(_parse_json(body), signature, roles), signature.from_json
-    elif kind == "text/csv":
-        given, readers = _parse_csv(body), signature.from_text
+    kind, _, options = content_type.lower().partition(";")
+    drop = f"{UNKNOWN_COLUMNS}={DROP_UNKNOWN}" in options
+    if kind.strip() == "application/json":
+        content = _parse_json(body)
+        params = content.get("params") if type(content) is dict else None
+        drop = drop or (type(params) is dict and params.get(UNKNOWN_COLUMNS) == DROP_UNKNOWN)
+        match = partial(_match_columns, signature, roles, drop)
+        sent, readers = _read_columns(content, signature, match), signature.from_json
+    elif kind.strip() == "text/csv":
+        sent, readers = _parse_csv(body), signature.from_text
     else:
         raise RequestRefused("Content-Type must be application/json or text/csv", 415)
-    rows = max(map(len, given.values()), default=0)
+    rows = max(map(len, sent.values()), default=0)
     if rows > MAX_REQUEST_ROWS:
         raise RequestRefused(
             f"at most {MAX_REQUEST_ROWS:,} rows at a time: send them in pieces, or use `windvane score`", 413
         )
-    _refuse_unknown_columns(given, signature, roles)
+    given = dict(sent)
+    if sent.keys() != signature.names:  # those of most requests are
+        given = {column: sent[name] for column, name in _match_columns(signature, roles, drop, sent).items()}
     if rows == 0:
         raise RequestRefused("there is no row in the body")
     for column in signature.inputs:
         if column.name not in given:
             _refuse_missing_column(column.name, 0)
-    plain = [reader.read(given[reader.name]) for reader in readers]
+    try:
+        plain = [reader.read(given[reader.column.name]) for reader in readers]
+    except CellRefused as e:
+        raise RequestRefused(f"column {quote_safely(e.column)!r}, row {e.row}: {e.reason}") from None
+    for column, values in zip(signature.inputs, plain, strict=True):
+        given[column.name] = choose_recorded_values(column, given[column.name], values)
     own = given.get(roles.id) if roles.id else None
     ids = [_read_id(value, i, roles.id) for i, value in enumerate(own or [None] * rows)]
-    return PredictionRequest(plain, given, ids, _read_times(given, rows, plain, signature, roles))
+    return PredictionRequest(
+        plain, given, ids, _read_times(given, rows, plain, signature, roles), len(sent) - len(given)
+    )
+
+
+def choose_recorded_values(column: InputColumn, given: Sequence[Any], plain: list[PlainValue]) -> Sequence[Any]:
+    """What the ledger keeps of a column: categories and missing values as they were read, whatever word they were written with."""
+    if column.type == "category":
+        return plain
+    if not column.missing or None not in plain:
+        return given
+    return [None if v is None else g for v, g in zip(plain, given, strict=True)]
 
 
 def _parse_json(body: bytes) -> Any:
@@ -107,7 +144,9 @@ def _refuse_infinity(name: str) -> None:
         raise ValueError("a number is infinite")
 
 
-def _read_columns(content: Any, signature: ModelSignature, roles: IdTimeColumns) -> RequestColumns:
+def _read_columns(
+    content: Any, signature: ModelSignature, match: Callable[[Iterable[str]], dict[str, str]]
+) -> RequestColumns:
     """Values by column, whichever of the protocol's formats they came in."""
     given = [name for name in BODY_FORMATS if name in content] if isinstance(content, dict) else []
     if len(given) != 1:
@@ -123,13 +162,13 @@ def _read_columns(content: Any, signature: ModelSignature, roles: IdTimeColumns)
         return _read_columnar(rows, name)
     if not isinstance(rows, list) or not all(type(row) is dict for row in rows):
         raise RequestRefused(f"{name}: must be a list of objects, one a row, each with a value per column")
-    return _transpose_records(rows, signature, roles)
+    return _transpose_records(rows, signature, match)
 
 
 def _transpose_records(
-    records: list[dict[str, Any]], signature: ModelSignature, roles: IdTimeColumns
+    records: list[dict[str, Any]], signature: ModelSignature, match: Callable[[Iterable[str]], dict[str, str]]
 ) -> RequestColumns:
-    """A list per column; a row that lacks one of the model's is refused, an id or a time may be lacking."""
+    """A list per column; a row that lacks one of the model's is refused, others may be lacking."""
     if not records:
         return {}
     first = records[0].keys()
@@ -138,11 +177,10 @@ def _transpose_records(
     if all(record.keys() == first for record in records):
         return {name: [record[name] for record in records] for name in first}
     names = dict.fromkeys(name for record in records for name in record)
-    _refuse_unknown_columns(names, signature, roles)
-    for name in names:
+    for column, name in match(names).items():
         for at, record in enumerate(records):
-            if name in signature.names and name not in record:
-                _refuse_missing_column(name, at)
+            if column in signature.names and name not in record:
+                _refuse_missing_column(column, at)
     return {name: [record.get(name) for record in records] for name in names}
 
 
@@ -170,7 +208,9 @@ def _read_columnar(columns: dict[str, Any], format: str) -> RequestColumns:
 
 def _parse_csv(body: bytes) -> RequestColumns:
     try:
-        lines = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+        text = body.decode("utf-8-sig")
+        delimiter = detect_delimiter(text[: text.find("\n")])
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         columns = _check_names(next(lines, []), "the first line")
         rows = [row for row in lines if row]  # without empty lines
     except UnicodeDecodeError:
@@ -194,12 +234,27 @@ def _check_names(given: Iterable[Any], where: str) -> list[str]:
     return list(seen)
 
 
-def _refuse_unknown_columns(given: Iterable[str], signature: ModelSignature, roles: IdTimeColumns) -> None:
+def _match_columns(signature: ModelSignature, roles: IdTimeColumns, drop: bool, given: Iterable[str]) -> dict[str, str]:
+    """What each column that is read is called in the request: blanks around a name mean nothing.
+
+    Other columns of the table are left out, and with `drop` any other; else RequestRefused, since a misspelt column that may
+    be missing would give wrong predictions for months.
+    """
     allowed = signature.names | roles.names
+    found: dict[str, str] = {}
     for name in given:
-        if name not in allowed:
+        column = name if name in allowed else name.strip()
+        if column in found:
+            raise RequestRefused(f"column {quote_safely(column)!r} appears twice")
+        if column in allowed:
+            found[column] = name
+        elif not drop and column not in signature.unread:
             takes = ", ".join(map(quote_safely, sorted(allowed)))[:1000]
-            raise RequestRefused(f"column {quote_safely(name)!r} is unknown: the model takes {takes}")
+            raise RequestRefused(
+                f"column {quote_safely(name)!r} is unknown: the model takes {takes}. Leave it out, or send "
+                f"params: {{{UNKNOWN_COLUMNS}: {DROP_UNKNOWN}}}"
+            )
+    return found
 
 
 def _refuse_missing_column(name: str, at: int) -> NoReturn:
@@ -258,12 +313,13 @@ log = logging.getLogger("windvane.serving")
 
 @dataclass(frozen=True)
 class InvocationResponse:
-    """A response: its bytes, and what is counted of it."""
+    """A response: its bytes, and what is counted of it (dropped: columns that the model does not see)."""
 
     body: bytes
     version: int
     role: str
     rows: int
+    dropped: int
 
 
 class InvocationHandler:
@@ -300,7 +356,8 @@ class InvocationHandler:
             task = asyncio.get_running_loop().create_task(work)
             self._silent.add(task)
             task.add_done_callback(self._silent.discard)
-        return InvocationResponse(_encode_response(serving, predictions, ids), serving.number, role, len(ids))
+        encoded = _encode_response(serving, predictions, ids)
+        return InvocationResponse(encoded, serving.number, role, len(ids), request.dropped)
 
     async def _try_challenger(
         self, lineup: ServingLineup, challenger: ServingVersion, body: bytes, content_type: str

@@ -21,12 +21,13 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
     rows = {"type": "array", "items": {"$ref": "#/components/schemas/row"}, "minItems": 1, "maxItems": 10_000}
     split = _object({"columns": {"type": "array", "items": _typed("string")}, "data": _typed("array")})
     formats = {"dataframe_records": rows, "instances": rows, "inputs": rows, "dataframe_split": split}
+    params = _object({}, unknown_columns={"const": "ignore"})
     body = {
         "oneOf": [
-            _object({name: schema}, params={}) | {"additionalProperties": False} for name, schema in formats.items()
+            _object({name: schema}, params=params) | {"additionalProperties": False} for name, schema in formats.items()
         ]
     }
-    given = {"id": _typed("string", "integer"), "label": _typed("number", "string", "boolean")}
+    given = {"id": _typed("string", "integer"), "label": _typed("number", "string", "boolean", "null")}
     label = _object(given, at=_typed("string")) | {"additionalProperties": False}
     labels = {"type": "array", "items": label, "maxItems": 10_000}
     predictions = _object(
@@ -47,7 +48,7 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
                 "post": _post("Predictions for rows, in MLflow's scoring protocol", body, predictions, csv=True)
             },
             "/labels": {
-                "post": _post("Labels of predictions, by their ids. Always needs a key", labels, counts)
+                "post": _post("Labels of predictions, by their ids. Always needs a key", labels, counts, csv=True)
                 | {"security": [{"key": []}, {"header": []}]}
             },
             "/model": _get("Which version serves, since when, and the columns it takes", "application/json"),
@@ -72,7 +73,9 @@ def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
 
 
 def _cell(column: InputColumn) -> dict[str, Any]:
-    cell = _typed(*_TYPES[column.type], *(["null"] if column.missing else []))
+    # Codes of different lengths cannot be named by numbers.
+    types = ["string"] if column.code_width == 0 else _TYPES[column.type]
+    cell = _typed(*types, *(["null"] if column.missing else []))
     return {**cell, "description": "a date, such as 2024-05-31T12:00:00Z"} if column.type == "date" else cell
 
 

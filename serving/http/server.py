@@ -24,13 +24,14 @@ from windvane.ledger.prediction_writer import PredictionWriter
 from windvane.ledger.predictions import PrivacyRules, expire_predictions
 from windvane.serving.http import access_control
 from windvane.serving.http.access_control import HostNames
-from windvane.serving.http.app import MAX_REQUESTS, LabelCheck, LabelHandler, ScoringApp, ServiceMetrics
+from windvane.serving.http.app import MAX_REQUESTS, LabelHandler, ScoringApp, ServiceMetrics
 from windvane.serving.http.auth_middleware import AsgiApp
 from windvane.serving.http.connections import ConnectionTracker, TrackedConnection, find_connection_limit
 from windvane.serving.http.invocations import IdTimeColumns, InvocationHandler
 from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import InputError
+from windvane.tasks.label_parsing import LabelRules
 from windvane.tasks.settings.serving_section import RolloutRule
 
 # Seconds that requests have to end once the service is stopping.
@@ -41,7 +42,7 @@ log = logging.getLogger("windvane.serving")
 @dataclass(frozen=True)
 class ServedProject:
     """What is served: the project's ledger and name, where local copies of versions lie and how one is fetched, the columns of ids
-    and times, what of a prediction is stored, and how a label is checked.
+    and times, what of a prediction is stored, and what its labels are.
     """
 
     ledger: sa.Engine
@@ -50,7 +51,7 @@ class ServedProject:
     fetch: Callable[[str], Path]
     roles: IdTimeColumns
     privacy: PrivacyRules
-    check: LabelCheck
+    labels: LabelRules
 
 
 @dataclass(frozen=True)
@@ -93,23 +94,23 @@ def run_service(
     try:
         following.start()
         answering = InvocationHandler(following, writer, served.roles)
-        crowd, meters = ConnectionTracker(find_connection_limit()), ServiceMetrics(following)
-        meters.watch(crowd)
+        connections, metrics = ConnectionTracker(find_connection_limit()), ServiceMetrics(following)
+        metrics.count_connections(connections)
         service = ScoringApp(
             answering,
-            LabelHandler(engine, project, served.check),
+            LabelHandler(engine, project, served.labels),
             following,
-            meters,
+            metrics,
             known,
             names,
             # A quarter of the connections is never at work: there is one to close for a new client, a probe for one.
-            min(MAX_REQUESTS, crowd.most * 3 // 4),
+            min(MAX_REQUESTS, connections.most * 3 // 4),
         )
         host, port = listening.getsockname()[:2]
         log.info("listening", extra={"facts": {"host": host, "port": port}})
         if forgetting is not None:
             forgetting.start()
-        _run_uvicorn(front(service), crowd, listening)
+        _run_uvicorn(front(service), connections, listening)
     finally:
         if forgetting is not None:
             forgetting.stop()
@@ -119,14 +120,14 @@ def run_service(
         log.info("stopped", extra={"facts": {}})
 
 
-def _run_uvicorn(service: AsgiApp, crowd: ConnectionTracker, listening: socket.socket) -> None:
+def _run_uvicorn(service: AsgiApp, connections: ConnectionTracker, listening: socket.socket) -> None:
     # What was made at start lives as long as the process: the collector need not scan it for each young object.
     gc.collect()
     gc.freeze()
     config = uvicorn.Config(
         service,
         loop="uvloop",
-        http=partial(TrackedConnection, crowd),
+        http=partial(TrackedConnection, connections),
         ws="none",
         lifespan="off",
         interface="asgi3",

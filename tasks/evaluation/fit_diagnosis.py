@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, isfinite
 
+from windvane.tasks.console import format_metric
+
 # All borders are in skill: the share of the baseline's error that the model takes away (1: perfect, 0: no better).
 # A gap between train and validation of a tenth of the baseline's error is worth acting on.
 MIN_GAP_SKILL = 0.10
@@ -17,6 +19,8 @@ MIN_TRAIN_SKILL = 0.30
 MIN_DOUBLING_SKILL = 0.02
 # A validation score known no better than this (half its interval) cannot carry a diagnosis.
 MAX_NOISE_SKILL = 0.25
+# A model that takes away this much leaves nothing worth another candidate.
+MAX_SKILL_WITH_ROOM = 0.95
 # How far a learning curve is followed beyond its end: 2 ** 5 times the rows.
 MAX_EXTRAPOLATED_DOUBLINGS = 5
 
@@ -29,9 +33,9 @@ class FitEvidence:
     same validation rows; own_baseline: on the training rows, which can be easier or harder (None: just as hard). slope:
     what the last doubling of training rows brought in skill (positive: better), None if unknown. noise: half the 95 %
     interval of the validation score. goal: problem.goal. later: the validation rows are newer than the training rows.
-    earlier: what the doubling before it brought; None if unknown, or if the curve ends before `rows`.
-    simpler: the parameter that makes this candidate simpler, with its better value if one was seen, for instance
-    "max_depth (4 did better than 12)".
+    earlier: what the doubling before it brought; None if unknown, or if the curve ends before `rows`. untried: candidates that
+    the search did not try and that so many rows could train. simpler: the parameter that makes this candidate simpler, with its
+    better value if one was seen, for instance "max_depth (4 did better than 12)".
     """
 
     metric: str
@@ -47,6 +51,7 @@ class FitEvidence:
     simpler: str | None = None
     own_baseline: float | None = None
     earlier: float | None = None
+    untried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,9 @@ def diagnose_fit(e: FitEvidence) -> FitDiagnosis:
     gap = train - validation
     noise = _noise(e)
     figures = (
-        f"{e.metric} {_figure(e.train)} on training rows, where the baseline has {_figure(own)}, and {_figure(e.validation)} on "
-        f"validation rows, where it has {_figure(e.baseline)}: the model {_taken(train)} of the baseline's error where it "
-        f"learned and {_taken(validation)} where it did not"
+        f"{e.metric} {format_metric(e.train)} on training rows, where the baseline has {format_metric(own)}, and "
+        f"{format_metric(e.validation)} on validation rows, where it has {format_metric(e.baseline)}: the model "
+        f"{_taken(train)} of the baseline's error where it learned and {_taken(validation)} where it did not"
     )
     if gap > max(MIN_GAP_SKILL, noise or 0.0):
         return _variance(e, figures, gap)
@@ -100,7 +105,9 @@ def diagnose_fit(e: FitEvidence) -> FitDiagnosis:
         )
     if train < MIN_TRAIN_SKILL or _misses_goal(e):
         return _bias(e, figures, train)
-    return FitDiagnosis("good fit", f"{figures}, {'a gap of ' + _percent(gap) if gap > 0 else 'no gap'}", _next_step(e))
+    return FitDiagnosis(
+        "good fit", f"{figures}, {'a gap of ' + _percent(gap) if gap > 0 else 'no gap'}", _next_step(e, validation)
+    )
 
 
 def _variance(e: FitEvidence, figures: str, gap: float) -> FitDiagnosis:
@@ -128,17 +135,30 @@ def _variance(e: FitEvidence, figures: str, gap: float) -> FitDiagnosis:
 def _bias(e: FitEvidence, figures: str, train: float) -> FitDiagnosis:
     because = figures
     if _misses_goal(e):
-        because += f"; even the training rows miss the goal of {_figure(e.goal)}"
-    adjust = "Allow more complexity, train longer, or bring columns that know more about the target."
+        because += f"; even the training rows miss the goal of {format_metric(e.goal)}"
+    others = f"Try {_list_candidates(e.untried)} too (search.candidates). Else allow" if e.untried else "Allow"
+    adjust = f"{others} more complexity, train longer, or bring columns that know more about the target."
     if train < MIN_TRAIN_SKILL:
         adjust += " More rows alone will not help."
     return FitDiagnosis("underfitting", because, adjust)
 
 
-def _next_step(e: FitEvidence) -> str:
+def _next_step(e: FitEvidence, skill: float) -> str:
+    """What could still make it better: other candidates, more rows, other columns. The only place that speaks of more rows."""
+    steps = []
+    if e.untried and skill < MAX_SKILL_WITH_ROOM:
+        steps.append(
+            f"{_percent(1 - skill)} of the baseline's error is left: try {_list_candidates(e.untried)} too (search.candidates)."
+        )
     if e.slope is not None and e.slope >= MIN_DOUBLING_SKILL:
-        return f"Nothing must change. The last doubling of the rows took away {_percent(e.slope)}: more would help{_outlook(e)}."
-    return "Nothing must change. To go further, bring better columns, or inspect the worst slices."
+        steps.append(f"The last doubling of the rows took away {_percent(e.slope)}: more would help{_outlook(e)}.")
+    elif not steps:
+        steps.append("Keep it. To go further, bring better columns, or inspect the worst slices.")
+    return " ".join(steps)
+
+
+def _list_candidates(names: tuple[str, ...]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _outlook(e: FitEvidence) -> str:
@@ -189,8 +209,3 @@ def _taken(share: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _figure(value: float | None) -> str:
-    assert value is not None  # a skill was made from it
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import polars as pl
 
 from windvane.tasks.ingest import row_keys, text_parsing
-from windvane.tasks.ingest.text_files import MISSING_WORDS
+from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS
+from windvane.tasks.ingest.row_keys import EncodedWords
 
 # 0001-01-01 and 10000-01-01, in days since 1970.
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_897
@@ -89,16 +90,10 @@ class MixedTypesError(Exception):
         self.what, self.odd, self.total, self.formatted = what, odd, total, formatted
 
 
-def strip_words(words: pl.Series) -> pl.Series:
-    """Cells of a text file without blanks around them; None where there is no value."""
-    present = words.set(words.is_in(MISSING_WORDS), None)
-    bare = present.str.strip_chars()
-    return bare.set(bare == "", None)
-
-
-def convert_blanks_to_missing(words: pl.Series) -> pl.Series:
-    """Words of a file with types; None where there are only blanks: as in a text file, nothing is no value."""
-    return words.set(words.str.strip_chars() == "", None)
+def strip_words(words: pl.Series, *, kept: bool) -> pl.Series:
+    """Words of any file without blanks around them; None where there is no value. kept: words such as NA are values."""
+    bare = words.str.strip_chars()
+    return bare.set(bare.is_in(tuple(ABSENT_IF_KEPT if kept else ABSENT_WORDS)), None)
 
 
 def infer_from_type(kind: Any) -> ColumnMeaning | None:
@@ -204,13 +199,20 @@ def choose_reading_type(meaning: ColumnMeaning | None) -> pl.DataType:
     return choose_canonical_type(meaning) if meaning and meaning.kind in ("int", "bool", "float") else pl.String()
 
 
-def convert_cells(cells: pl.Series, meaning: ColumnMeaning, *, text: bool) -> pl.Series:
-    """Cells of one meaning in its canonical type. `text`: blanks around words mean nothing. Raises polars' errors, or
-    ValueError, where a cell does not fit.
+def convert_cells(
+    cells: pl.Series, meaning: ColumnMeaning, *, kept: bool, encoded: dict[str, EncodedWords]
+) -> pl.Series:
+    """Cells of one meaning in its canonical type. kept: see strip_words. encoded takes the words of a
+    column of words, for its keys. Raises polars' errors, or ValueError, where a cell does not fit.
     """
     kind = cells.dtype
     if kind in (pl.String, pl.Categorical, pl.Enum):
-        return _convert_words(cells.cast(pl.String), meaning, text)
+        cells = cells.cast(pl.String)
+        if meaning.kind != "text":
+            return _convert_words(cells, meaning, kept)
+        words, cells = _clean_distinct_words(cells, kept, meaning.form)
+        encoded[cells.name] = words
+        return cells
     if meaning.kind == "none":
         return _empty_column(cells)
     if meaning.kind == "float":
@@ -222,20 +224,17 @@ def convert_cells(cells: pl.Series, meaning: ColumnMeaning, *, text: bool) -> pl
     return cells.cast(choose_canonical_type(meaning))
 
 
-def _convert_words(cells: pl.Series, meaning: ColumnMeaning, text: bool) -> pl.Series:
-    if meaning.kind == "text":
-        return _clean_distinct_words(cells, text, meaning.form)
-    clean = strip_words if text else convert_blanks_to_missing
+def _convert_words(cells: pl.Series, meaning: ColumnMeaning, kept: bool) -> pl.Series:
     if meaning.kind == "date":
         form = meaning.form or text_parsing.ISO_FORM
         read = text_parsing.parse_dates(cells, form)
         if read.null_count() > cells.null_count():
-            cells = clean(cells)
+            cells = strip_words(cells, kept=kept)
             read = text_parsing.parse_dates(cells, form)
         if read.null_count() > cells.null_count():
             raise ValueError(f"column {cells.name!r} holds words that are no dates")
         return read
-    cells = clean(cells)
+    cells = strip_words(cells, kept=kept)
     if meaning.kind == "none":
         return _empty_column(cells)
     if meaning.kind == "bool":
@@ -243,15 +242,18 @@ def _convert_words(cells: pl.Series, meaning: ColumnMeaning, text: bool) -> pl.S
     return cells.cast(pl.Int64) if meaning.kind == "int" else _without_nan(cells.cast(pl.Float64))
 
 
-def _clean_distinct_words(cells: pl.Series, text: bool, form: str | None) -> pl.Series:
-    """Words, in a text file without blanks around them: only the different ones are read."""
-    codes, different = row_keys.encode_words(cells)
+def _clean_distinct_words(cells: pl.Series, kept: bool, form: str | None) -> tuple[EncodedWords, pl.Series]:
+    """Words without blanks around them: only the different ones are read."""
+    words = row_keys.encode_words(cells)
+    different = words.different
     if form != ANY_FORM and different.str.contains(_NUL, literal=True).any():
         raise ValueError(f"column {cells.name!r} holds NUL")
-    bare = strip_words(different) if text else convert_blanks_to_missing(different)
+    bare = strip_words(different, kept=kept)
     if bare.equals(different):
-        return cells
-    return bare.append(pl.Series([None], dtype=pl.String)).gather(codes).alias(cells.name)
+        return words, cells
+    return EncodedWords(words.codes, bare), bare.append(pl.Series([None], dtype=pl.String)).gather(words.codes).alias(
+        cells.name
+    )
 
 
 def _empty_column(cells: pl.Series) -> pl.Series:

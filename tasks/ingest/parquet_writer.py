@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, text_parsing
+from windvane.tasks.ingest.cell_reading import MISSING_WORDS
 from windvane.tasks.ingest.column_types import ColumnMeaning, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
+from windvane.tasks.ingest.row_keys import EncodedWords
 from windvane.tasks.ingest.text_files import describe_mixed_column
 
 # From here on there are no int64.
@@ -34,14 +36,14 @@ _FILE_SHRUNK = "failed to fill whole buffer"
 class ReadingPlan:
     """How to read a file: its cells, what each readable column means, and what is wrong with the others.
 
-    `text`: its words have blanks around them that mean nothing. `missing`: whether words such as NA are in the
-    first rows, and are to be looked for among the numbers.
+    `kept`: columns whose words such as NA are values. `missing`: whether such words are in the first rows of other columns,
+    and are to be looked for among the numbers.
     """
 
     scan: pl.LazyFrame
     meanings: dict[str, ColumnMeaning]
     problems: dict[str, str]
-    text: bool = False
+    kept: frozenset[str] = frozenset()
     missing: bool = False
 
 
@@ -87,13 +89,16 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
         schema[table_io.ROW_KEY] = pl.Int64()
 
     def canonically(batch: pl.DataFrame) -> pl.DataFrame:
+        encoded: dict[str, EncodedWords] = {}
         frame = pl.DataFrame(
             [
-                column_types.convert_cells(batch[name], meaning, text=reading.text)
+                column_types.convert_cells(batch[name], meaning, kept=name in reading.kept, encoded=encoded)
                 for name, meaning in reading.meanings.items()
             ]
         )
-        return frame.with_columns(pl.Series(table_io.ROW_KEY, row_keys.hash_rows(frame, key))) if keyed else frame
+        if keyed:
+            frame.insert_column(len(names), pl.Series(table_io.ROW_KEY, row_keys.hash_rows(frame, key, encoded)))
+        return frame
 
     try:
         table_io.sink_parquet(
@@ -115,13 +120,13 @@ def _plan_from_first_rows(file: FileCells, ignore: tuple[str, ...]) -> ReadingPl
     reading = _find_meanings(file, file.scan, lambda name: head[name], ignore, whole=whole)
     if reading is None or file.typed:
         return reading
-    missing = any(bool(head[name].is_in(text_files.MISSING_WORDS).any()) for name in file.names)
+    missing = any(bool(head[name].is_in(MISSING_WORDS).any()) for name in file.names if name not in file.kept)
     return _read_typed_numbers(file, replace(reading, missing=missing))
 
 
 def _read_typed_numbers(file: FileCells, reading: ReadingPlan) -> ReadingPlan:
     """Read the numbers of a text file as such at once, now that the meanings are known."""
-    if file.dialect is None:
+    if file.dialect is None or (file.kept and reading.missing):  # polars takes such words out of all columns or of none
         return reading
     types = tuple(column_types.choose_reading_type(reading.meanings.get(name)) for name in file.names)
     return replace(reading, scan=text_files.scan_csv(file.plain, file.dialect, types, reading.missing))
@@ -169,7 +174,7 @@ def _find_meanings(
         if name in unusual.oversized or name in unusual.gaps:
             meaning = ColumnMeaning("text" if name in unusual.oversized else "float")
         meanings[name] = meaning
-    return ReadingPlan(scan, meanings, problems, text=not file.typed)
+    return ReadingPlan(scan, meanings, problems, file.kept)
 
 
 def _apply_declared_type(file: FileCells, name: str, kind: Any) -> ColumnMeaning | None:
@@ -190,8 +195,7 @@ def _apply_declared_type(file: FileCells, name: str, kind: Any) -> ColumnMeaning
 def _find_meaning_of_text(
     file: FileCells, name: str, words: pl.Series, ignored: bool, whole: bool
 ) -> ColumnMeaning | None:
-    clean = column_types.convert_blanks_to_missing if file.typed else column_types.strip_words
-    words = clean(words.cast(pl.String))
+    words = column_types.strip_words(words.cast(pl.String), kept=name in file.kept)
     try:
         return column_types.infer_from_words(words, typed=file.typed, whole=whole)
     except MixedTypesError as slip:
@@ -264,7 +268,8 @@ def concatenate_tables(files: tuple[Path, ...], parts: tuple[Path, ...], target:
         for scan, names in zip(scans, filled, strict=True)
     ]
     meanings = {name: ColumnMeaning(column_types.choose_cell_kind(kind)) for name, kind in types.items()}
-    write_columns(ReadingPlan(pl.concat(aligned), meanings, {}), target, keyed)
+    # The words of the parts were read already.
+    write_columns(ReadingPlan(pl.concat(aligned), meanings, {}, kept=frozenset(types)), target, keyed)
 
 
 def _name_type(kind: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import zoneinfo
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +18,13 @@ import pyarrow.types as at
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io, text_files
+from windvane.tasks.ingest.cell_reading import (
+    CSV_ENDINGS,
+    MISSING_WORDS,
+    PARQUET_ENDINGS,
+    find_packing,
+    read_ending,
+)
 from windvane.tasks.ingest.text_files import CsvDialect
 from windvane.tasks.sources import table_files
 
@@ -60,10 +67,10 @@ _ODD_OFFSET = r"[+-]\d\d:(?!00)[0-5]\d"
 
 @dataclass(frozen=True)
 class FileCells:
-    """A file's cells: `scan` has distinct names and at least one row.
+    """A file's cells: `scan` has distinct names without blanks around them, and at least one row.
 
     `path`: as people know it; `plain`: where it lies unpacked. With a `dialect` the file is text, and nothing in it
-    names which cells are numbers.
+    names which cells are numbers. `kept`: columns whose words such as NA are values.
     """
 
     path: Path
@@ -71,6 +78,7 @@ class FileCells:
     names: tuple[str, ...]
     scan: pl.LazyFrame
     dialect: CsvDialect | None = None
+    kept: frozenset[str] = frozenset()
 
     @property
     def typed(self) -> bool:
@@ -79,28 +87,58 @@ class FileCells:
 
     def where(self, row: int) -> str:
         """Where people find data row `row` (from 0) in the file: "line 7", or "row 6" where there are no lines."""
-        if table_files.read_ending(self.path) in table_files.PARQUET_ENDINGS:
+        if read_ending(self.path) in PARQUET_ENDINGS:
             return f"row {row + 1}"
         return f"line {text_files.find_line_number(self.plain, row, header=not self.typed)}"
 
 
-def open_cells(path: Path, scratch: Path, ignore: tuple[str, ...] = ()) -> FileCells:
+def open_cells(path: Path, scratch: Path, ignore: tuple[str, ...] = (), kept: tuple[str, ...] = ()) -> FileCells:
     """Open CSV, TSV, Parquet or JSON lines, packed or not, by its ending. `scratch`: a folder for what must be
     written to be read in a stream.
 
-    `ignore`: columns that may hold a mixture (kept as text). Raises InputError naming file, line and remedy.
+    `ignore`: columns that may hold a mixture (kept as text); `kept`: see FileCells. Raises InputError naming file, line and remedy.
     """
+    plain, kind = open_plain_file(path, scratch), read_ending(path)
+    if kind in CSV_ENDINGS:
+        opened = _delimited(path, plain)
+    elif kind in PARQUET_ENDINGS:
+        opened = _parquet(path, plain, scratch)
+    else:
+        names, scan = text_files.scan_json_lines(plain, path, scratch, ignore)
+        _check_names(path, names)
+        opened = FileCells(path, plain, names, scan)
+    if opened.typed:
+        bare = tuple(name.strip() for name in opened.names)
+        opened = replace(opened, names=bare, scan=opened.scan.rename(dict(zip(opened.names, bare, strict=True))))
+    return replace(opened, kept=frozenset(kept))
+
+
+def open_plain_file(path: Path, scratch: Path) -> Path:
+    """A table's file, unpacked in the folder `scratch` where it is packed, if it is what its name means. Raises InputError."""
     table_files.require_table_file(path)
-    plain = _unpacked(path, scratch) if table_files.is_packed(path) else path
-    kind = table_files.read_ending(path)
-    check_file_signature(plain, path, kind)
-    if kind in table_files.CSV_ENDINGS:
-        return _delimited(path, plain)
-    if kind in table_files.PARQUET_ENDINGS:
-        return _parquet(path, plain, scratch)
-    names, scan = text_files.scan_json_lines(plain, path, scratch, ignore)
-    _check_names(path, names)
-    return FileCells(path, plain, names, scan)
+    plain = _unpacked(path, scratch) if find_packing(path) else path
+    check_file_signature(plain, path, read_ending(path))
+    return plain
+
+
+# Rows whose words are counted, and the share of them from which on such a word may well be a value.
+_COUNTED_ROWS, _COMMON_SHARE = 100_000, 0.01
+
+
+def find_missing_words(file: FileCells, columns: tuple[str, ...]) -> dict[str, str]:
+    """Columns of text in which words such as NA are common though they are read as no value: which words, and how common."""
+    schema, found = file.scan.collect_schema(), dict[str, str]()
+    asked = [n for n in columns if n not in file.kept and schema.get(n) == pl.String]
+    try:
+        head = file.scan.head(_COUNTED_ROWS).select(asked).collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return {}  # only the careful reader can read it, and this is a hint
+    for words in head.iter_columns():
+        bare = words.str.strip_chars()
+        missing = bare.filter(bare.is_in(MISSING_WORDS[1:]))
+        if len(missing) >= _COMMON_SHARE * len(words):
+            found[words.name] = f"{', '.join(missing.unique().sort())} ({len(missing) / len(words):.1%})"
+    return found
 
 
 def _delimited(path: Path, plain: Path) -> FileCells:
@@ -182,9 +220,8 @@ def build_damaged_file_error(path: Path, error: Exception) -> InputError:
 
 def _unpacked(path: Path, scratch: Path) -> Path:
     target = scratch / f"{len(list(scratch.iterdir()))}.unpacked"
-    kind = {".gz": "gzip", ".zst": "zstd"}[path.suffix.lower()]
     try:
-        with pa.input_stream(str(path), compression=kind) as packed, target.open("wb") as plain:
+        with pa.input_stream(str(path), compression=find_packing(path)) as packed, target.open("wb") as plain:
             shutil.copyfileobj(packed, plain, 1 << 20)
     except (FileNotFoundError, PermissionError):
         raise

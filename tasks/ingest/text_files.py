@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import math
 from collections import Counter
@@ -24,9 +25,8 @@ import pyarrow.types as at
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
+from windvane.tasks.ingest.cell_reading import MISSING_WORDS, detect_delimiter, open_unpacked
 
-# Cells that people and programs write for "no value"; pandas' own list, without the ones that could be a word.
-MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
 _BLOCK_BYTES = 1 << 22
 
 
@@ -47,13 +47,13 @@ class CsvDialect:
 def detect_dialect(path: Path, called: Path) -> CsvDialect:
     """Delimiter and column names; a byte order mark is passed over. `called`: the file's name for people."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
+        with io.TextIOWrapper(open_unpacked(path), encoding="utf-8-sig", newline="") as f:
             first = next((line for line in f if line.strip()), "")
             if not first:
                 raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
             if first.lower().startswith("sep="):
                 raise InputError(f"{called}: line 1 is Excel's {first.strip()!r}, no header. Delete that line")
-            delimiter = _detect_delimiter(first)
+            delimiter = detect_delimiter(first)
             names = next(csv.reader([first, *f] if first.count('"') % 2 else [first], delimiter=delimiter))
             second = next((line for line in f if line.strip()), "") if len(names) == 1 else ""
     except UnicodeDecodeError:
@@ -61,7 +61,7 @@ def detect_dialect(path: Path, called: Path) -> CsvDialect:
         raise
     except csv.Error as e:
         raise InputError(f"{called}: line 1: the header cannot be read ({e}). Fix its quotes") from None
-    if cells := second.count(_detect_delimiter(second)):
+    if cells := second.count(detect_delimiter(second)):
         raise InputError(
             f"{called}: line 2 has {cells + 1} cells, but line 1, {first.strip()[:60]!r}, names one column. Delete what is "
             "above the header"
@@ -69,15 +69,10 @@ def detect_dialect(path: Path, called: Path) -> CsvDialect:
     return CsvDialect(delimiter, tuple(names), "\r" if first.endswith("\r") else "\n")
 
 
-def _detect_delimiter(header: str) -> str:
-    """A header names columns: the character that is there most often parts them. Ties go to the comma."""
-    return max(",;\t|", key=header.count)
-
-
 def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool) -> pl.LazyFrame:
     """The cells, with a polars type for each column in its order.
 
-    `missing`: whether MISSING words are no value; the empty cell always does. Trust the rows only if even() agrees.
+    `missing`: whether MISSING_WORDS are no value in any column; the empty cell always is. Trust the rows only if even() agrees.
     """
     cells = pl.scan_csv(
         path,
@@ -108,7 +103,7 @@ def rewrite_as_parquet(path: Path, how: CsvDialect, target: Path, called: Path) 
     """Write all cells as text to the Parquet file `target`, in a stream. Raises InputError that names the line."""
     parse = pacsv.ParseOptions(delimiter=how.delimiter, newlines_in_values=True)
     text = pacsv.ConvertOptions(
-        column_types=dict.fromkeys(how.header, pa.string()), null_values=list(MISSING_WORDS), strings_can_be_null=True
+        column_types=dict.fromkeys(how.header, pa.string()), null_values=[""], strings_can_be_null=True
     )
     schema = pa.schema([(name, pa.string()) for name in how.names])
     read = pacsv.ReadOptions(block_size=_BLOCK_BYTES)
@@ -147,7 +142,7 @@ def _locate_byte(path: Path, line: bytes, at: int) -> str:
     if header == line:
         return " (the header)"
     names = header.decode("latin-1").removeprefix("ï»¿").strip("\r\n")
-    delimiter = _detect_delimiter(names)
+    delimiter = detect_delimiter(names)
     try:
         index = len(next(csv.reader([line[: at + 1].decode("latin-1")], delimiter=delimiter))) - 1
         parts = next(csv.reader([names], delimiter=delimiter))
@@ -210,26 +205,30 @@ def describe_mixed_column(path: Path, name: str, most: str, odd: int, total: int
 def scan_json_lines(
     path: Path, called: Path, scratch: Path, ignore: tuple[str, ...]
 ) -> tuple[tuple[str, ...], pl.LazyFrame]:
-    """Names and cells of a file with one JSON object a line; an absent name is a missing value. Mixtures in `ignore`
-    become text.
+    """Names and cells of a file with one JSON object a line, which are written as Parquet below `scratch`."""
+    target = scratch / f"{len(list(scratch.iterdir()))}.parquet"
+    return write_json_cells(path, called, target, ignore), table_io.scan_parquet(target)
 
-    The file is read twice: once for what each column holds, once to write it as Parquet below `scratch`.
+
+def write_json_cells(path: Path, called: Path, target: Path, ignore: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Write the cells of a file with one JSON object a line as Parquet; their columns' names. An absent name is a missing value.
+
+    Mixtures in `ignore` (None: all of them) become text. The file is read twice: once for what each column holds.
     """
     check_utf8(path, called)
     found, rows = _kinds(path, called)
     if not rows:
         raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
     for name, seen in found.items():
-        if len(_count_plain_kinds(seen)) > 1 and name not in ignore:
+        if ignore is not None and len(_count_plain_kinds(seen)) > 1 and name.strip() not in ignore:
             raise InputError(_mixture(path, called, name, _count_plain_kinds(seen), rows))
-    target = scratch / f"{len(list(scratch.iterdir()))}.parquet"
     schema = pa.schema([(name, _choose_arrow_type(seen)) for name, seen in found.items()])
     with pq.ParquetWriter(target, schema) as writer:
         rows_left = _rows(path, called)
         while chunk := list(islice(rows_left, _CHUNK_LINES)):
             arrays = [pa.array([_convert_json_cell(row.get(f.name), f.type) for row in chunk], f.type) for f in schema]
             writer.write_table(pa.table(arrays, schema=schema))
-    return tuple(found), table_io.scan_parquet(target)
+    return tuple(found)
 
 
 def _kinds(path: Path, called: Path) -> tuple[dict[str, Counter[str]], int]:

@@ -51,12 +51,12 @@ class FeatureColumns:
 def select_feature_columns(settings: Settings, profile: TableProfile) -> FeatureColumns:
     """Which columns train, from what validate found out about the table.
 
-    Left out: target, id, ignored, free text, constant and empty columns, and the group column when whole groups are
+    Left out: target, id, weight, ignored, free text, constant and empty columns, and the group column when whole groups are
     held out: a model that knows groups by name would be judged on groups it has never met. Raises InputError when
     none is left.
     """
     problem = settings.problem
-    out = {problem.target, problem.id, table_io.ROW_KEY, *problem.ignore}
+    out = {problem.target, problem.id, problem.weight, table_io.ROW_KEY, *problem.ignore}
     if settings.split.strategy == "group":
         out.add(problem.group)
     seen = [c for c in profile.columns if c.name not in out and not c.constant and c.missing < profile.rows]
@@ -152,7 +152,8 @@ class DateEncoder(TransformerMixin, BaseEstimator):
         for i in range(X.shape[1]):
             dates = X.iloc[:, i]
             angles = _angles(dates)
-            out.append(_since_epoch(dates) - self.origins_[i])
+            days = (dates - pd.Timestamp(0)) / pd.Timedelta(days=1)
+            out.append(days.to_numpy(dtype="float64") - self.origins_[i])
             for name in self.kept_[i]:
                 out += [np.sin(angles[name]), np.cos(angles[name])]
         return np.column_stack(out)
@@ -167,10 +168,6 @@ class DateEncoder(TransformerMixin, BaseEstimator):
 
 def _impute_and_scale() -> Any:
     return make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
-
-
-def _since_epoch(dates: pd.Series) -> NDArray[Any]:
-    return ((dates - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy(dtype="float64")
 
 
 def _days(date: Any) -> float:

@@ -10,10 +10,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
 
@@ -83,6 +83,16 @@ class HttpSettings(SettingsSection):
         return value
 
 
+# A column is called as it is read: without blanks around its name.
+ColumnName = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+
+class FormatSettings(SettingsSection):
+    """How cells are read where that cannot be known from the table."""
+
+    keep_words: tuple[ColumnName, ...] = ()
+
+
 class DataSettings(SettingsSection):
     """Where the rows come from."""
 
@@ -90,6 +100,7 @@ class DataSettings(SettingsSection):
     query: str | None = None
     parameters: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     key: str | None = None
+    format: FormatSettings = FormatSettings()
     refresh: Literal["incremental", "full"] = "incremental"
     timeout: float = Field(60, gt=0)
     http: HttpSettings | None = None

@@ -18,6 +18,7 @@ import polars as pl
 import polars.selectors as cs
 import sqlalchemy as sa
 
+from windvane.tasks import errors
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.settings.data_section import RevealedData
 from windvane.tasks.sources.snapshot import BATCH_ROWS, NewRowsWriter, Watermark, build_batch, check_column_names
@@ -177,7 +178,7 @@ def _limit_time(db: sa.Connection, source: RevealedData) -> None:
 def _explain_database_error(error: sa.exc.SQLAlchemyError, source: RevealedData) -> Exception:
     """A driver's error in words: whose fault it is and what to do. Neither SQL nor parameters are repeated."""
     cause = getattr(error, "orig", None) or error
-    words = source.hide((str(cause).strip().splitlines() or [type(cause).__name__])[0]).rstrip(".")
+    words = source.hide(errors.read_first_line(cause))
     code = getattr(cause, "sqlstate", None)
     if code == _TIMEOUT_CODE or words == "interrupted":
         return build_timeout_error(source)
@@ -253,11 +254,13 @@ def _connect_duckdb(source: RevealedData, root: Path) -> Iterator[Any]:
         raise build_timeout_error(source) from None
     except duckdb.IOException as e:
         raise Outage(
-            f"data.source: {source.where}: cannot be opened ({_describe_duckdb_error(e, source)}). "
+            f"data.source: {source.where}: cannot be opened ({source.hide(errors.read_first_line(e))}). "
             "Close the program that writes to it, or fix the address"
         ) from None
     except duckdb.Error as e:
-        raise InputError(f"data.query: {source.where}: {_describe_duckdb_error(e, source)}. Fix the query") from None
+        raise InputError(
+            f"data.query: {source.where}: {source.hide(errors.read_first_line(e))}. Fix the query"
+        ) from None
 
 
 @contextmanager
@@ -270,7 +273,3 @@ def _limit_duckdb_time(source: RevealedData, db: Any) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _describe_duckdb_error(error: Exception, source: RevealedData) -> str:
-    return source.hide(str(error).strip().splitlines()[0]).rstrip(".")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest.cell_reading import UNPACK_ERRORS, find_table_ending
 from windvane.tasks.project import Project
 from windvane.tasks.settings.data_section import DATABASE_KINDS, DataSettings, RevealedData, reveal_secrets
 from windvane.tasks.sources import table_files
@@ -23,7 +24,7 @@ from windvane.tasks.sources.snapshot import (
     count_part_rows,
     stage_snapshot,
 )
-from windvane.tasks.sources.table_files import count_file_rows, find_table_ending, scan_table_file
+from windvane.tasks.sources.table_files import count_file_rows, scan_table_file
 from windvane.tasks.stores import dvc_pipeline
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def compare_snapshots(before: Sequence[Path], after: Sequence[Path], ids: Sequen
                 return RowChanges(new=len(two) - len(both), updated=updated, deleted=len(one) - len(both), by=name)
         counts = _counted(old).join(_counted(new), on="row", how="full", coalesce=True).fill_null(0)
         more = counts["len_right"].cast(pl.Int64) - counts["len"].cast(pl.Int64)
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, InputError, *UNPACK_ERRORS):
         return None
     return RowChanges(
         new=int(more.clip(lower_bound=0).sum()),

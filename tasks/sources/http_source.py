@@ -16,9 +16,10 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.ingest.cell_reading import describe_endings, find_table_ending
 from windvane.tasks.settings.data_section import PagingSettings, RevealedData
 from windvane.tasks.sources.snapshot import SnapshotPart, SnapshotStaging
-from windvane.tasks.sources.table_files import count_file_rows, describe_endings, find_table_ending
+from windvane.tasks.sources.table_files import count_file_rows
 
 T = TypeVar("T")
 HTTP_ATTEMPTS = 5
@@ -149,7 +150,7 @@ def explain_refused_address(address: str, private: bool) -> str | None:
     if ip.is_link_local or ip in _METADATA_ADDRESSES or ip.is_multicast or ip.is_unspecified:
         return "an address of the machine's own surroundings, which is never requested. Name another host"
     if not ip.is_global and not private:
-        return "a private address. If it is meant, add to data.http: private: true"
+        return "a private address. If it is meant, add --private to `windvane init`, or to data.http in params.yaml: private: true"
     return None
 
 

@@ -1,5 +1,6 @@
-"""Files that hold a table: which endings can be read, which files a source names (one, a folder, a glob, S3 objects),
-in order. S3 needs windvane[s3].
+"""Files that hold a table: which files a source names (one, a folder, a glob, S3 objects), in order, and their rows.
+
+S3 needs windvane[s3].
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.ingest.cell_reading import (
+    CSV_ENDINGS,
+    KNOWN_ENDINGS,
+    PARQUET_ENDINGS,
+    UNPACK_ERRORS,
+    describe_endings,
+    find_table_ending,
+    read_ending,
+)
 from windvane.tasks.io import STATE_FOLDER
 from windvane.tasks.settings.data_section import DataSettings, RevealedData, expand_variables
 from windvane.tasks.sources import snapshot
 
 if TYPE_CHECKING:
     import polars as pl
-
-CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
-KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
-PACKED_ENDINGS = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -36,28 +42,18 @@ class ListedFile:
     bytes: int
 
 
-def find_table_ending(name: str) -> str | None:
-    """The ending that decides how to read a file, such as .csv.gz; None for a file that is no table."""
-    path = Path(name.lower())
-    packed = path.suffix if path.suffix in PACKED_ENDINGS else ""
-    kind = Path(path.stem).suffix if packed else path.suffix
-    return kind + packed if kind in KNOWN_ENDINGS else None
-
-
-def describe_endings() -> str:
-    """What a table's name may end in, for people."""
-    return f"{', '.join(KNOWN_ENDINGS)}, each also with {' or '.join(PACKED_ENDINGS)}"
-
-
 def scan_table_file(path: Path) -> pl.LazyFrame:
-    """A file's rows, of a CSV every cell as text. Raises polars' own errors where it is damaged."""
+    """A file's rows, of a text table every cell as text. Raises polars' own errors where it is damaged, or InputError."""
     import polars as pl
+
+    from windvane.tasks.ingest import text_files
 
     ending = read_ending(path)
     if ending in PARQUET_ENDINGS:
         return pl.scan_parquet(path, glob=False)
     if ending in CSV_ENDINGS:
-        return pl.scan_csv(path, infer_schema=False, separator="\t" if ending == ".tsv" else ",")
+        how = text_files.detect_dialect(path, path)
+        return text_files.scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
     return pl.scan_ndjson(path, infer_schema_length=None)
 
 
@@ -67,7 +63,7 @@ def count_file_rows(path: Path) -> int | None:
 
     try:
         return int(scan_table_file(path).select(pl.len()).collect(engine="streaming").item())
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, InputError, *UNPACK_ERRORS):
         return None
 
 
@@ -118,19 +114,6 @@ def explain_read_errors(name: str) -> Iterator[None]:
         raise InputError(
             f"{name}: was there, and is gone now. Put it back, and keep other programs from moving it"
         ) from None
-
-
-def read_ending(path: Path) -> str:
-    """The format in a file's name, in lower case: ".csv" of both a.csv and a.csv.gz."""
-    name = path.name.lower()
-    for packed in PACKED_ENDINGS:
-        name = name.removesuffix(packed)
-    return Path(name).suffix
-
-
-def is_packed(path: Path) -> bool:
-    """Whether the file is compressed as a whole."""
-    return path.suffix.lower() in PACKED_ENDINGS
 
 
 def require_table_file(path: Path) -> None:

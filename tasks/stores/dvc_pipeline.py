@@ -18,6 +18,7 @@ import windvane
 from windvane.tasks import errors, io, project_files
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import DATA_FOLDER, write_whole
+from windvane.tasks.settings import project_params
 
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
@@ -116,7 +117,7 @@ def push_outputs(root: Path, remote: str, named: str, hashes: Sequence[str]) -> 
             done = repo.cloud.push([HashInfo("md5", value) for value in hashes], remote="windvane")
     except (DvcException, OSError, *_storage_errors()) as e:
         raise Outage(
-            f"data.remote: {named}: cannot be reached ({_first_line(e)}). Start it, or fix its address"
+            f"data.remote: {named}: cannot be reached ({errors.read_first_line(e)}). Start it, or fix its address"
         ) from None
     except ImportError:
         raise Outage(f"data.remote: {named}: needs more of DVC. Install it: pip install 'windvane[s3]'") from None
@@ -158,6 +159,7 @@ def open_dvc_pipeline(root: Path) -> Iterator[DvcPipeline]:
 
     for name in ("dvc", "dvc_data", "dvc_objects"):  # DVC sets levels when it is imported
         logging.getLogger(name).setLevel(logging.ERROR)
+    project_params.require_recorded_sections(root / project_params.PARAMS_FILE)
     prepare_dvc_folder(root)
     try:
         with Repo(os.fspath(root.resolve())) as repo, repo.lock:
@@ -175,7 +177,7 @@ def open_dvc_pipeline(root: Path) -> Iterator[DvcPipeline]:
         if (known := errors.explain_disk_error(e, root)) is not None:
             raise known from e
         raise InputError(
-            f"{root / PIPELINE_FILE}: {_first_line(e)}. Fix it, or delete it and run `windvane init` again"
+            f"{root / PIPELINE_FILE}: {errors.read_first_line(e)}. Fix it, or delete it and run `windvane init` again"
         ) from e
 
 
@@ -191,7 +193,7 @@ class DvcPipeline:
         self._complete()
 
     def _complete(self) -> None:
-        """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes."""
+        """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes, or a parameter."""
         for name, wanted in _template().items():
             stage = self._stages.get(name)
             if stage is None:
@@ -205,6 +207,13 @@ class DvcPipeline:
                     raise InputError(
                         f"{PIPELINE_FILE}: stage {name} does not name {file}, as this version of Windvane needs. Add it under "
                         f"{'deps' if file in wanted['deps'] else 'outs'}, or delete {PIPELINE_FILE}: the next lap writes it anew"
+                    )
+            read = {name for dep in stage.deps if _is_params(dep) for name in dep.params}
+            for param in wanted["params"]:
+                if param not in read:
+                    raise InputError(
+                        f"{PIPELINE_FILE}: stage {name} does not name {param}, as this version of Windvane needs. Add it under params, "
+                        f"or delete {PIPELINE_FILE}: the next lap writes it anew"
                     )
 
     @property
@@ -305,7 +314,3 @@ def _in_order(stages: list[Any]) -> list[Any]:
         for stage in stages
     }
     return list(TopologicalSorter(makers).static_order())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

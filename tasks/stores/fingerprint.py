@@ -37,6 +37,7 @@ def compute_fingerprint(
     matters = {
         "data": data_version,
         "max_rows": settings.data.max_rows,
+        "format": settings.data.format.model_dump(),
         "problem": settings.problem.model_dump(),
         "split": settings.split.model_dump(),
         "search": settings.search.model_dump() if depth == "search" else spec,

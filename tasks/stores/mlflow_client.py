@@ -71,7 +71,8 @@ class MlflowTracker:
             if uri is not None or isinstance(e, InputError):
                 raise
             raise errors.explain_disk_error(e.__cause__ or e, home) or Corrupted(
-                f"{home / mlflow_store.MLFLOW_DATABASE}: MLflow cannot open its store ({_first_line(e)}). Restore it from a backup"
+                f"{home / mlflow_store.MLFLOW_DATABASE}: MLflow cannot open its store ({errors.read_first_line(e)}). "
+                "Restore it from a backup"
             ) from e
 
     def _found(self, location: str | None) -> str:
@@ -308,10 +309,6 @@ def _open_artifacts(uri: str, tracking_uri: str | None) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     return get_artifact_repository(uri, tracking_uri=tracking_uri)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _is_gone(address: str, where: str, tracking_uri: str | None) -> bool:

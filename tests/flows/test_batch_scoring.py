@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.served_models import COLUMNS, PROJECT, Site, houses, made_project, taught
-from windvane.flows import scoring
+from windvane.flows import score_files, scoring
 from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
 from windvane.ledger.schema import versions
 from windvane.tasks.console import Console
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(scoring, "PIECE_ROWS", 40)
+    monkeypatch.setattr(score_files, "PIECE_ROWS", 40)
     folder = made_project(tmp_path)
     rows = houses().drop(columns=["price", "dear"]).assign(note=None)
     rows.loc[250, "note"] = "only far below"
@@ -94,11 +94,11 @@ def test_classes_are_scored_alike_by_both_engines(tmp_path: Path, engine: str) -
 def test_what_was_stopped_goes_on_and_is_recorded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, done = scoring._Scorer._predicted, [0]
 
-    def stopped(self: Any, table: Any) -> Any:
+    def stopped(self: Any, table: Any, names: Any) -> Any:
         if done[0] == 3:
             raise WindvaneError("stopped")
         done[0] += 1
-        return plain(self, table)
+        return plain(self, table, names)
 
     monkeypatch.setattr(scoring._Scorer, "_predicted", stopped)
     with pytest.raises(WindvaneError, match="stopped"):
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(root: Path) -> None:
     with pytest.raises(InputError, match="size"):
         score(root, "bad.csv", "out.csv")
     assert not (root / "out.csv").exists()
-    with pytest.raises(InputError, match="neither CSV nor Parquet"):
+    with pytest.raises(InputError, match="neither CSV, Parquet nor JSON lines"):
         score(root, "in.csv", "out.xlsx")
 
 

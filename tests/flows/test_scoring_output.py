@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from windvane.flows import scoring
+from windvane.flows import score_files
 from windvane.tasks.errors import InputError
 
 
@@ -15,11 +15,11 @@ def test_the_file_that_is_scored_is_not_written_over(tmp_path: Path, target: str
     (tmp_path / "new.csv").write_text("size\n1\n")
     (tmp_path / "link.csv").symlink_to("new.csv")
     with pytest.raises(InputError, match="is the file that is scored"):
-        scoring.check_piece_files(tmp_path / "new.csv", tmp_path / target)
+        score_files.check_score_files(tmp_path / "new.csv", tmp_path / target)
 
 
 def test_no_folder_is_made_for_a_slip(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("size\n1\n")
     with pytest.raises(InputError, match="Make it first"):
-        scoring.check_piece_files(tmp_path / "new.csv", tmp_path / "nope" / "out.csv")
+        score_files.check_score_files(tmp_path / "new.csv", tmp_path / "nope" / "out.csv")
     assert not (tmp_path / "nope").exists()

@@ -212,7 +212,7 @@ def test_labelled_rows_flow_back_with_the_types_of_the_table(engine: sa.Engine, 
 def test_values_that_came_as_text_flow_back_as_what_they_mean(engine: sa.Engine, project: str) -> None:
     register(engine, project, id=None, time=None)
     text = {"x": "1.5", "b": "Yes", "city": "Waco", "d": "2026-01"}
-    gaps = {"x": "", "b": "NA", "city": "", "d": "nan"}
+    gaps = {"x": "", "b": None, "city": "", "d": None}
     put(engine, project, answer("a", inputs=text), answer("b", inputs=gaps), answer("c", inputs={**text, "x": "much"}))
     record_labels(engine, project, [LabelStatement(id, 5.0) for id in "abc"])
     first, second = fed_back(engine, project)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.projects import ROOT
+from tests.support.projects import ROOMS, ROOT
 
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 
@@ -111,6 +111,14 @@ def test_paths_in_guides_are_there(guide: str) -> None:
     assert [path for path in sorted(named) if not path.startswith(".windvane/") and not (ROOT / path).exists()] == []
     tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert all(f"def {name}(" in (ROOT / file).read_text(encoding="utf-8") for file, name in tests)
+
+
+def test_names_in_the_guide_for_developers_are_there() -> None:
+    """Of classes, constants and functions: one that was renamed sends a newcomer searching."""
+    code = "\n".join(p.read_text(encoding="utf-8") for room in ROOMS for p in (ROOT / room).rglob("*.py"))
+    named = set(re.findall(r"`(_?[A-Z]\w{3,}|_?[a-z]+_\w+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    assert len(named) > 15
+    assert [name for name in sorted(named - {"WINDVANE_DATA"}) if not re.search(rf"\b{name}\b", code)] == []
 
 
 def test_decisions_have_one_form() -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.projects import ROOT
+from tests.support.projects import ROOMS, ROOT
 from windvane.tasks.errors import SealedError
 from windvane.tasks.settings import project_params
 
-ROOMS = ("cli", "flows", "tasks", "ledger", "monitoring", "serving", "templates")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 # Who may name the reader of the test side: its own file, and the steps that evaluate and then refit with the ledger's permit.
 MAY_OPEN = {"tasks/split/data_split.py", "flows/lap/model_steps.py", "tasks/evaluation/model_evaluation.py"}

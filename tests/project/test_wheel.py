@@ -20,13 +20,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.projects import ROOT, Folder, missing
+from tests.support.projects import ROOMS, ROOT, Folder, missing
 from tests.support.running_up import READY_SECONDS
 from tests.support.waiting import free_port
 
 pytestmark = pytest.mark.slow
 
-ROOMS = ("cli", "flows", "tasks", "monitoring", "serving", "ledger", "templates")
 # Whoever imports one of these gets a file of the user's instead of the library, and says so.
 TRAP = "raise SystemExit('a file of the user was imported: ' + __file__)\n"
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("cli", "flows", "tasks", "monitoring", "serving", "ledger", "templates")
+from tests.support.projects import ROOMS, ROOT
 
 # What is not written, and what is written instead.
 UNUSED_WORDS = {

@@ -269,9 +269,9 @@ def test_more_whole_requests_than_it_can_take_are_told_to_come_again(service: ap
         crowd = ConnectionTracker()
         given: Any = [
             Slow(),
-            *(getattr(service, f"_{name}") for name in ("labelling", "following", "meters", "keys", "names")),
+            *(getattr(service, f"_{name}") for name in ("labelling", "following", "counters", "keys", "names")),
         ]
-        full = app.ScoringApp(*given, crowd=1)
+        full = app.ScoringApp(*given, max_requests=1)
         async with running(full, crowd) as connect:
             first = asyncio.create_task(answered(await connect(), WHOLE))
             await begun.wait()

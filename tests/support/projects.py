@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+ROOMS = ("cli", "flows", "tasks", "monitoring", "serving", "ledger", "templates")
 ROOT = Path(__file__).parents[2]
 # Services of the person who runs the tests must not be touched by them.
 SERVICES = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "WINDVANE_LEDGER_URL", "WINDVANE_API_KEYS")

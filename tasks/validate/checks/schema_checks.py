@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 from collections.abc import Iterator
-from typing import Any
 
 import polars as pl
 
 from windvane.tasks.validate.findings import CheckInput, FindingLevel, TableFinding, format_cell, format_example
-from windvane.tasks.validate.table_profile import ColumnType, convert_to_moment
+from windvane.tasks.validate.table_profile import convert_to_moment
 from windvane.tasks.validate.table_schema import SchemaColumn, TableSchema
 
 SCHEMA_CHECKS = {
@@ -24,7 +23,7 @@ SCHEMA_CHECKS = {
     "row_count": "the table has not shrunk",
 }
 # A word that comes back is a category, else it is text: which of both changes as a table grows.
-_WORD_TYPES = ("category", "text")
+_WORD_TYPES = {"category", "text"}
 
 
 def find_schema_violations(e: CheckInput) -> Iterator[TableFinding]:
@@ -38,7 +37,11 @@ def find_schema_violations(e: CheckInput) -> Iterator[TableFinding]:
             continue
         if name not in e.counts:
             yield from _absent(e, name, column)
-        elif e.counts[name].distinct and not _is_typed(is_now := types[name], column):
+        elif (
+            e.counts[name].distinct
+            and (is_now := types[name]) != column.type
+            and not {is_now, column.type} <= _WORD_TYPES
+        ):
             text = (
                 f"column {name!r} is of type {is_now}, agreed is {column.type}{_odd(e, name, column)}. Fix the source, "
                 f"or set {_place(name)}.type: {is_now}"
@@ -96,10 +99,6 @@ def _absent(e: CheckInput, name: str, column: SchemaColumn) -> Iterator[TableFin
     yield _stop("columns", name, "absent", "present", text)
 
 
-def _is_typed(is_now: ColumnType, column: SchemaColumn) -> bool:
-    return is_now == column.type or (is_now in _WORD_TYPES and column.type in _WORD_TYPES)
-
-
 def _odd(e: CheckInput, name: str, column: SchemaColumn) -> str:
     """The first word among what should be numbers, as an example."""
     if column.type != "number" or e.counts[name].shape != "words":
@@ -141,7 +140,7 @@ def _values(e: CheckInput, contract: TableSchema, name: str, column: SchemaColum
 def _range(e: CheckInput, name: str, column: SchemaColumn, limit: float, present: int) -> Iterator[TableFinding]:
     counts = e.counts[name]
     assert column.range is not None
-    low, high = (_end(end) for end in column.range)
+    low, high = (dt.datetime.fromisoformat(e).replace(tzinfo=None) if isinstance(e, str) else e for e in column.range)
     if counts.low is None or not ((low is not None and counts.low < low) or (high is not None and counts.high > high)):
         return
     values = pl.col(name)
@@ -177,10 +176,6 @@ def _categories(e: CheckInput, name: str, known: tuple[str, ...], limit: float, 
         + f"Fix the source, or add them to {_place(name)}.categories"
     )
     yield _by_share("categories", name, share, limit, text)
-
-
-def _end(end: Any) -> Any:
-    return dt.datetime.fromisoformat(end).replace(tzinfo=None) if isinstance(end, str) else end
 
 
 def _ends(column: SchemaColumn) -> str:

@@ -121,7 +121,7 @@ def test_a_service_that_keeps_dying_is_started_ever_more_seldom(tmp_path: Path) 
     one, waits = watched.children["one"], []
     for deaths in (1, 2, 3):
         until(lambda deaths=deaths: one.deaths == deaths, watched.step)  # type: ignore[misc]
-        waits.append(one._begin - time.monotonic())
+        waits.append(one._next_start - time.monotonic())
     assert waits[0] < waits[1] < waits[2]
     assert "worn out" in one.log.last_words()
 

@@ -58,7 +58,7 @@ CELLS: dict[str, tuple[list[str], str, list[Any], int]] = {
     "one and true": (["1", "0", "true", "false"], "str", ["1", "0", "true", "false"], 7680331404493612240),
     "nothing": (["", "NA", "null", " "], "float64", [None] * 4, 8357355115459224899),
     "words": (["b", " a ", "", "N/A"], "str", ["b", "a", None, None], 6507476001370256500),
-    "a blank before NA": ([" NA", "a", "b", "c"], "str", ["NA", "a", "b", "c"], -3620579505485088816),
+    "a blank before NA": ([" NA", "a", "b", "c"], "str", [None, "a", "b", "c"], -697585169372019199),
     "iso days": (
         ["2020-01-05", "2020-02-29", "1969-12-31", ""],
         "datetime64[us]",

@@ -1,0 +1,139 @@
+"""One reading of a cell, for training, requests, `score` and label files: what a table file is, how its cells are parted,
+and which words mean that a cell has no value. Imports nothing heavy: the scoring service uses it.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
+KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
+# How a file may be packed as a whole.
+PACKED_ENDINGS = {".gz": "gzip", ".zst": "zstd"}
+
+# Cells that people and programs write for "no value"; pandas' own list, without the ones that could be a word.
+MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
+# As bare cells are searched in them: where a column keeps such words as values (data.format.keep_words), only the empty cell
+# has no value.
+ABSENT_WORDS, ABSENT_IF_KEPT = frozenset(MISSING_WORDS), frozenset(("",))
+# A number in which the zero means something is a code: 01067 is a town, 1067 is none.
+CODE_PATTERN = r"^0[0-9]+$"
+_CODE, _DIGITS = re.compile(CODE_PATTERN), re.compile(r"[0-9]+")
+
+
+def read_ending(path: Path) -> str:
+    """The format in a file's name, in lower case: ".csv" of both a.csv and a.csv.gz."""
+    name = path.name.lower()
+    for packed in PACKED_ENDINGS:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
+def find_packing(path: Path) -> str | None:
+    """How a file is compressed as a whole, as pyarrow calls it; None: it is not."""
+    return PACKED_ENDINGS.get(path.suffix.lower())
+
+
+def find_table_ending(name: str) -> str | None:
+    """The ending that decides how to read a file, such as .csv.gz; None for a file that is no table."""
+    path = Path(name)
+    kind = read_ending(path)
+    return kind + (path.suffix.lower() if find_packing(path) else "") if kind in KNOWN_ENDINGS else None
+
+
+def describe_endings() -> str:
+    """What a table's name may end in, for people."""
+    return f"{', '.join(KNOWN_ENDINGS)}, each also with {' or '.join(PACKED_ENDINGS)}"
+
+
+# Raised while a packed file is read that is damaged.
+UNPACK_ERRORS = (EOFError, OSError, zlib.error)
+
+
+def open_unpacked(path: Path) -> IO[bytes]:
+    """A file's bytes, unpacked as they are read. Reading raises UNPACK_ERRORS."""
+    match find_packing(path):
+        case None:
+            return path.open("rb")
+        case "gzip":
+            return cast("IO[bytes]", gzip.open(path))
+        case packing:
+            import pyarrow as pa  # only for zstd, which Python's own library learns in 3.14
+
+            # Arrow's own stream has no lines.
+            return io.BufferedReader(pa.input_stream(str(path), compression=packing))
+
+
+def detect_delimiter(header: str) -> str:
+    """A header names columns: the character that is there most often parts them. Ties go to the comma."""
+    return max(",;\t|", key=header.count)
+
+
+def find_code_width(words: Iterable[str]) -> int | None:
+    """How a column of codes such as 01067 writes them: the length of all its words of digits, 0 where it varies; None: none
+    of the words is a code, and a number may name them.
+    """
+    widths: set[int] = set()
+    coded = False
+    for word in words:
+        if _DIGITS.fullmatch(word):
+            widths.add(len(word))
+            coded = coded or _CODE.match(word) is not None
+    if not coded:
+        return None
+    return widths.pop() if len(widths) == 1 else 0
+
+
+class RaggedRow(ValueError):
+    """A line with another number of cells than the header, or with a quote in the wrong place."""
+
+
+def read_delimited_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """Each row of a text table as it is written and as its cells, the header first; blank lines are left out.
+
+    `lines` keep their ends. Raises RaggedRow naming the line.
+    """
+    held: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            held.append(line)
+            yield line
+
+    reader = csv.reader(noted(), delimiter=delimiter, strict=True)
+    columns = begins = 0
+    try:
+        for cells in reader:
+            # A quoted cell may span lines: a row is named by its first.
+            where, begins, written = begins + 1, reader.line_num, "".join(held)
+            held.clear()
+            if not cells:
+                continue
+            columns = columns or len(cells)
+            if len(cells) != columns:
+                raise RaggedRow(
+                    f"line {where} has {len(cells)} cells where the header names {columns} columns. Fix it; a cell that holds "
+                    f"{delimiter!r} needs quotes around it"
+                )
+            yield written, cells
+    except csv.Error as e:
+        raise RaggedRow(f"line {reader.line_num}: {e}. Fix that line") from None
+
+
+def format_delimited_rows(rows: Iterable[Iterable[Any]], delimiter: str) -> list[str]:
+    """Rows as lines of a text table, without their ends; None is an empty cell, and a float keeps its last bit."""
+    written: list[str] = []
+
+    class _Lines:
+        write = written.append
+
+    # The end is taken off again: a cell with a line break gets its quotes for it.
+    csv.writer(cast("Any", _Lines), delimiter=delimiter, lineterminator="\r\n").writerows(rows)
+    return [line[:-2] for line in written]

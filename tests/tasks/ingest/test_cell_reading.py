@@ -1,0 +1,162 @@
+"""One reading of a cell: table files, delimiters, words that mean no value, codes; at the doors that read whole files."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.tables import houses
+from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import cell_reading, ingestion, table_io
+from windvane.tasks.label_parsing import LabelRules, read_label_file
+from windvane.tasks.settings import project_params, settings_proposal
+from windvane.tasks.sources.fetch import compare_snapshots
+from windvane.tasks.sources.table_files import count_file_rows
+
+COUNTRIES = ["DE", " FR", "NA", "US", "", "None", " NA "] * 30
+READ = ["DE", "FR", None, "US", None, None, None] * 30
+
+
+def ingest(path: Path, *keep: str, **problem: Any) -> pd.DataFrame:
+    content = {"source": path.name, "format": {"keep_words": list(keep)}}
+    settings = project_params.parse_settings(
+        {"project": "p", "problem": {"kind": "regression", "target": "price", **problem}, "data": content}
+    )
+    target = path.parent / "table"
+    ingestion.write_table(path.parent, settings, target, path.parent)
+    return table_io.read_parquet(target)
+
+
+def read_countries(path: Path, *keep: str) -> list[Any]:
+    found = ingest(path, *keep)["country"]
+    return found.astype(object).where(found.notna(), None).tolist()
+
+
+def write_countries(path: Path, gap: str = "") -> Path:
+    frame = pd.DataFrame({"country": COUNTRIES, "price": [str(i) for i in range(len(COUNTRIES))]})
+    frame["size"] = ["7", gap] * (len(frame) // 2)
+    if path.suffix == ".csv":
+        path.write_text("\n".join(["country,price,size", *(",".join(row) for row in frame.to_numpy())]) + "\n")
+    elif path.suffix == ".jsonl":
+        frame.astype({"price": float}).drop(columns="size").to_json(path, orient="records", lines=True)
+    else:
+        pq.write_table(pa.table({"country": COUNTRIES, "price": pa.array(range(len(frame)), pa.float64())}), path)
+    return path
+
+
+# C1: what a table file is
+
+
+def write_sales(path: Path, delimiter: str, price: str, packed: bool = False) -> Path:
+    text = (
+        "\n".join(delimiter.join(row) for row in (("id", "size", "price"), ("a", "1", "10"), ("b", "2", price))) + "\n"
+    )
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    return path
+
+
+def test_c1_an_updated_row_of_a_semicolon_file_counts_as_updated(tmp_path: Path) -> None:
+    old, new = (write_sales(tmp_path / f"{name}.csv", ";", price) for name, price in (("old", "20"), ("new", "21")))
+    changes = compare_snapshots([old], [new], ["id"])
+    assert changes is not None
+    assert (changes.new, changes.updated, changes.deleted, changes.by) == (0, 1, 0, "id")
+
+
+@pytest.mark.parametrize("delimiter", ["|", "\t", ","])
+def test_c1_n1_packed_files_of_any_delimiter_are_compared_by_cells(tmp_path: Path, delimiter: str) -> None:
+    old = write_sales(tmp_path / "old.tsv", ";", "20")
+    new = write_sales(tmp_path / "new.tsv.gz", delimiter, "21", packed=True)
+    assert count_file_rows(new) == 2
+    changes = compare_snapshots([old], [new], ["id"])
+    assert changes is not None
+    assert (changes.new, changes.updated, changes.deleted) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["labels.csv.gz", "labels.TSV", "labels.csv.zst", "labels.jsonl.gz", "labels.parquet.gz"]
+)
+def test_c1_n2_label_files_are_tables_too(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    text = '{"id": "a", "label": 1.5}\n{"id": "b", "label": 2}\n' if "jsonl" in name else "id|label\na|1.5\nb|2\n"
+    if "parquet" in name:
+        pq.write_table(pa.table({"id": ["a", "b"], "label": [1.5, 2.0]}), tmp_path / "plain")
+        content = (tmp_path / "plain").read_bytes()
+    else:
+        content = text.encode()
+    kind = cell_reading.find_packing(path)
+    with pa.output_stream(str(path), compression=kind) as out:
+        out.write(content)
+    assert [(one.id, one.label) for one in read_label_file(path, LabelRules("regression")).statements] == [("a", 1.5), ("b", 2.0)]
+    if kind:
+        path.write_bytes(path.read_bytes()[:20])
+        with pytest.raises(InputError, match=r"unpacked|damaged"):
+            read_label_file(path, LabelRules("regression"))
+
+
+# C2: words that mean no value
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_c2_words_that_mean_no_value_are_the_same_in_every_format(tmp_path: Path, name: str) -> None:
+    assert read_countries(write_countries(tmp_path / name)) == READ
+
+
+@pytest.mark.parametrize("gap", ["", "NA", " null "])
+def test_c2_n1_kept_words_are_values_and_numbers_beside_them_still_have_gaps(tmp_path: Path, gap: str) -> None:
+    kept = [word.strip() or None for word in COUNTRIES]
+    path = write_countries(tmp_path / "t.csv", gap)
+    assert read_countries(path, "country") == kept
+    assert ingest(path, "country")["size"].isna().sum() == len(COUNTRIES) // 2
+    assert read_countries(write_countries(tmp_path / "t.parquet"), "country") == kept
+    # Files that are joined are read once, not twice.
+    (tmp_path / "both").mkdir()
+    for part in ("a.csv", "b.csv"):
+        write_countries(tmp_path / "both" / part, gap)
+    assert read_countries(tmp_path / "both", "country") == kept * 2
+
+
+def test_c2_init_reports_words_that_may_be_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = houses(300).assign(town=["NA", "Ulm", "None", "Bonn", "Kiel"] * 60)
+    rows.to_csv("t.csv", index=False)
+    lines = settings_proposal.propose_settings(Path("t.csv"), "price").assumptions
+    (line,) = [line for line in lines if line.startswith("no value")]
+    assert "NA, None (40.0%) in 'town'" in line
+    assert "keep_words: [town]" in line
+    houses(300).to_csv("t.csv", index=False)
+    assert not [
+        n for n in settings_proposal.propose_settings(Path("t.csv"), "price").assumptions if n.startswith("no value")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "width"),
+    [(["01067", "98001"], 5), (["01067", "1067"], 0), (["98001", "12345"], None), (["01067", "A12"], 5), (["a"], None)],
+)
+def test_c2_codes_have_a_width_or_numbers_cannot_name_them(words: list[str], width: int | None) -> None:
+    assert cell_reading.find_code_width(words) == width
+
+
+# C3: names of columns
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_c3_blanks_around_column_names_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = houses(300).rename(columns={"price": " Average Total Payments ", "town": "town "})
+    if name == "t.csv":
+        rows.to_csv(name, index=False)
+    elif name == "t.jsonl":
+        rows.assign(day=rows["day"].astype("str")).to_json(name, orient="records", lines=True)
+    else:
+        rows.to_parquet(name, index=False)
+    proposal = settings_proposal.propose_settings(Path(name), "Average Total Payments ", ignore=("town ",))
+    assert proposal.params["problem"]["target"] == "Average Total Payments"
+    frame = ingest(tmp_path / name, target="Average Total Payments ")
+    assert {"Average Total Payments", "town", "size", "day"} <= set(frame)
