@@ -1,10 +1,12 @@
 """How often the diagnosis names the change that was injected, how sure it was, and how far estimates without labels follow.
 
-    WINDVANE_DATA=<folder> python benchmarks/diagnosis.py [--quick] [--fit] [--only tuned|reported] [--jobs N]
+    WINDVANE_DATA=<folder> python benchmarks/diagnosis.py [--quick] [--fit] [--unchanged N] [--only tuned|reported] [--jobs N]
 
 Prints Markdown. Six causes, three strengths, six tables, five seeds, as benchmarks/injections.py fixes them; prices of the
 explanations were fitted on the three tuned tables alone (--fit prints them, from other seeds), the others are only reported.
-Labels of the first 60 % of a window's rows have come; once more at the middle strength, none has.
+Labels of the first 60 % of a window's rows have come; once more at the middle strength, none has. What is decided after each window
+is counted too: laps from broken data, and false stops. --unchanged: only false alarms and false stops, on so many unchanged windows of
+each table and seed.
 """
 
 from __future__ import annotations
@@ -27,15 +29,26 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import injections
-from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Table
+from benchmarks.injections import CAUSES, REPORTED, STRENGTHS, TUNED, Base, Table
 from windvane.monitoring import window_frames, window_loss
 from windvane.monitoring.diagnosis import evidence, explanations
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence
 from windvane.monitoring.diagnosis.explanations import FITTED_PRICES, ExplanationPrices
+from windvane.monitoring.diagnosis.window_states import WindowState
 from windvane.monitoring.drift import detector
-from windvane.monitoring.records import ChangeKind, PerformanceResult
+from windvane.monitoring.policy.decision import decide_action
+from windvane.monitoring.records import (
+    ChangeKind,
+    DecisionHistory,
+    DecisionLimits,
+    PerformanceResult,
+    WindowAssessment,
+    WindowExtent,
+)
+from windvane.monitoring.window_loss import LossModel
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.settings.monitoring_section import PolicyName
 
 SEEDS = (0, 1, 2, 3, 4)
 LEVEL = 0.01  # of drift's false alarms
@@ -60,6 +73,8 @@ class Judged:
     clues: ChangeEvidence
     estimated: PerformanceResult
     truth: float
+    alarm: bool
+    done: dict[str, str]
 
     @property
     def shares(self) -> dict[ChangeKind, float]:
@@ -72,43 +87,77 @@ class Judged:
         return max(self.shares, key=lambda c: self.shares[c])
 
 
-def look(table: Table, seed: int, strengths: Sequence[int]) -> list[Judged]:
-    """All windows of a table and a seed."""
+# Policies whose laps are counted: one window alone, at the default cost of a lap.
+POLICIES: tuple[PolicyName, ...] = ("staleness", "performance", "drift", "schedule")
+
+
+def decide(check: WindowAssessment) -> dict[str, str]:
+    """What each policy does after a window."""
+    history = DecisionHistory(usual_rows=float(injections.WINDOW))
+    return {p: decide_action(check, history, DecisionLimits(policy=p), check.stretch.end).action for p in POLICIES}
+
+
+def look(table: Table, seed: int, strengths: Sequence[int], unchanged: int = 0) -> list[Judged]:
+    """All windows of a table and a seed; or so many unchanged ones."""
     cut = injections.base(table, seed)
-    kind, problem = definitions.load_problem_type(table.kind), table.problem
-    model = window_loss.fit_loss_model(cut.record, cut.columns, kind, problem, 0)
+    model = window_loss.fit_loss_model(
+        cut.record, cut.columns, definitions.load_problem_type(table.kind), table.problem, 0
+    )
+    if unchanged:
+        known = injections.known_states(cut, 1, seed)
+        cases = [injections.case(cut, "none", 100 + i, seed) for i in range(unchanged)]
+        return [judge(cut, model, known, case, (seed, 1), labelled=True) for case in cases]
     found = []
     for strength in strengths:
         known = injections.known_states(cut, strength, seed)
         for cause in CAUSES:
             case = injections.case(cut, cause, strength, seed)
-            truth = float(
-                window_frames.compute_frame_losses(
-                    case.window.assign(**{table.target: case.truth}), cut.record, kind, problem
-                ).mean()
-            )
             for labelled in (True, False) if strength == 1 else (True,):
-                window = case.window if labelled else case.window.assign(**{table.target: None})
-                moved = detector.detect_drift(
-                    detector.Comparison(cut.record, window, cut.columns, target=table.target, time=None, seed=0),
-                    LEVEL,
-                    hurry=True,
-                )
-                with model_pipeline.limit_to_one_thread():
-                    seen = evidence.gather_evidence(
-                        evidence.DiagnosisCase(cut.record, window, cut.columns, kind, problem, model, known)
-                    )
-                seen = explanations.apply_drift_result(seen, moved)
-                quality = model.estimate(window)
-                found.append(Judged(table.name, seed, strength, cause, case.how, labelled, seen, quality, truth))
+                found.append(judge(cut, model, known, case, (seed, strength), labelled=labelled))
     return found
 
 
-def run(tables: Iterable[Table], seeds: Iterable[int], strengths: Sequence[int], jobs: int) -> list[Judged]:
+def judge(
+    cut: Base,
+    model: LossModel,
+    known: tuple[WindowState, ...],
+    case: injections.Case,
+    which: tuple[int, int],
+    *,
+    labelled: bool,
+) -> Judged:
+    """One window, as the watch sees it and decides."""
+    table, record = cut.table, cut.record
+    kind, problem = definitions.load_problem_type(table.kind), table.problem
+    whole = case.window.assign(**{table.target: case.truth})
+    truth = float(window_frames.compute_frame_losses(whole, record, kind, problem).mean())
+    window = case.window if labelled else case.window.assign(**{table.target: None})
+    compared = detector.Comparison(record, window, cut.columns, target=table.target, time=None, seed=0)
+    moved = detector.detect_drift(compared, LEVEL, hurry=True)
+    with model_pipeline.limit_to_one_thread():
+        seen = evidence.gather_evidence(
+            evidence.DiagnosisCase(record, window, cut.columns, kind, problem, model, known)
+        )
+    seen, estimate = explanations.apply_drift_result(seen, moved), model.estimate(window)
+    quality = window_loss.measure_window_loss(record, window, kind, problem)
+    named = explanations.conclude_diagnosis(seen, quality, moved.undecided)
+    stretch = WindowExtent(
+        "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00", len(window), quality.rows, closed=True
+    )
+    done = decide(WindowAssessment(1, stretch, moved, quality, estimate, named))
+    seed, strength = which
+    return Judged(
+        table.name, seed, strength, case.cause, case.how, labelled, seen, estimate, truth, bool(moved.alarm), done
+    )
+
+
+def run(
+    tables: Iterable[Table], seeds: Iterable[int], strengths: Sequence[int], jobs: int, unchanged: int = 0
+) -> list[Judged]:
     """All windows, tables and seeds side by side."""
     parts = [(table, seed) for table in tables for seed in seeds]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        done = pool.map(look, *zip(*parts, strict=True), [strengths] * len(parts))
+        done = pool.map(look, *zip(*parts, strict=True), [strengths] * len(parts), [unchanged] * len(parts))
         return [judged for part in done for judged in part]
 
 
@@ -155,6 +204,20 @@ def reliability(judged: Sequence[Judged]) -> str:
                 f"| {low:.0%} to {high:.0%} | {some.sum()} | {sure[some].mean():.1%} | {true[some].mean():.1%} |"
             )
     lines.append(f"| all | {len(judged)} | {sure.mean():.1%} | {true.mean():.1%} |")
+    return "\n".join(lines)
+
+
+def decided(judged: Sequence[Judged]) -> str:
+    """Stops, and laps of each policy, by what was injected; `false stops`: without an alarm of drift."""
+    lines = [f"| injected | windows | alarms | stops | without an alarm | laps: {' | '.join(POLICIES)} |"]
+    lines.append("|---" * (5 + len(POLICIES)) + "|")
+    for cause in CAUSES:
+        own = [j for j in judged if j.cause == cause]
+        stops = [j for j in own if j.done["staleness"] == "stop"]
+        counts = [len(own), sum(j.alarm for j in own), len(stops), sum(not j.alarm for j in stops)]
+        counts += [sum(j.done[p] == "retrain" for j in own) for p in POLICIES]
+        if own:
+            lines.append(f"| {cause} | " + " | ".join(map(str, counts)) + " |")
     return "\n".join(lines)
 
 
@@ -224,6 +287,7 @@ def report(judged: Sequence[Judged]) -> str:
     parts = ["Macro-F1:", by_table(known), "Middle strength, labels of 60 % of the rows:", confusion(middle)]
     parts += [f"Macro-F1 {f1(middle):.3f}.", "How sure:", reliability(known)]
     parts += ["Middle strength, no labels (for information):", confusion(blind), f"Macro-F1 {f1(blind):.3f}."]
+    parts += ["What is decided after each window with labels:", decided(known)]
     return "\n\n".join([*parts, "Estimates without labels, all 800 labels against them:", followed(known)])
 
 
@@ -232,6 +296,7 @@ def main() -> None:
     args.add_argument("--quick", action="store_true", help="one seed, middle strength")
     args.add_argument("--fit", action="store_true", help="fit the prices on the tuned tables and print them")
     args.add_argument("--only", choices=("tuned", "reported"), help="only these tables")
+    args.add_argument("--unchanged", type=int, default=0, help="only so many unchanged windows of each table and seed")
     args.add_argument("--jobs", type=int, default=2)
     chosen = args.parse_args()
     started = clock.perf_counter()
@@ -248,7 +313,10 @@ def main() -> None:
     for title, tables in (("Tuned", TUNED), ("Reported", REPORTED)):
         if chosen.only not in (None, title.lower()):
             continue
-        judged = run(tables, SEEDS[:1] if chosen.quick else SEEDS, strengths, chosen.jobs)
+        judged = run(tables, SEEDS[:1] if chosen.quick else SEEDS, strengths, chosen.jobs, chosen.unchanged)
+        if chosen.unchanged:
+            print(f"## {title} tables, unchanged\n\n{decided(judged)}\n")
+            continue
         print(f"## {title} tables\n\n{report(judged)}\n")
     print(f"{clock.perf_counter() - started:.0f} s")
 

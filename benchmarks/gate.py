@@ -23,7 +23,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from windvane.tasks.gate.block_test import FloatArray, RowBlocks, form_blocks
-from windvane.tasks.gate.promotion_gate import GateEvidence, ResolvedRule, compare_losses, judge_challenger, passes_rule
+from windvane.tasks.gate.promotion_gate import (
+    GateEvidence,
+    ResolvedRule,
+    bound_gain_on_baseline,
+    compare_losses,
+    judge_challenger,
+    passes_rule,
+)
 
 MARGIN = 0.01
 SIZES = (30, 100, 300, 1000, 5000)
@@ -361,6 +368,128 @@ def beyond(trials: int, rng: np.random.Generator) -> list[Beyond]:
 
 
 @dataclass(frozen=True)
+class First:
+    """A first champion at 95 %, by the plain bound (before) and by the one that counts now; `truth`: of its mean loss."""
+
+    case: str
+    truth: str
+    rows: int
+    before: Share
+    now: Share
+
+
+def _spiked(rng: np.random.Generator, trials: int, n: int) -> FloatArray:
+    """(trials, n) baseline losses near 1, of which 2 % are a hundred times a lognormal of sigma 2."""
+    spikes = 100 * rng.lognormal(0, 2, (trials, n))
+    return np.where(rng.random((trials, n)) < 0.02, spikes, np.abs(rng.standard_normal((trials, n))))
+
+
+def _seasonal(rng: np.random.Generator, trials: int, n: int) -> FloatArray:
+    """(trials, n) losses of a constant over a year with two seasons, in the order of time, with noise."""
+    season = np.sin(np.arange(n) * 2 * np.pi / n) ** 2
+    return np.asarray(season * rng.lognormal(0, 0.5, (trials, n)) + 0.05)
+
+
+def first(trials: int, rng: np.random.Generator, sizes: tuple[int, ...] = (100, 300, 1500)) -> list[First]:
+    """Models against the dummy: equally good or worse on average (promotions are wrong), and better."""
+
+    def swapped(loss: FloatArray) -> FloatArray:  # its own errors, as large as the dummy's
+        return np.asarray(rng.permuted(loss, axis=-1))
+
+    def ruinous(
+        loss: FloatArray, share: float
+    ) -> FloatArray:  # half the loss on most rows, and all of that back on the others
+        bad = rng.random(loss.shape) < share
+        return np.asarray(loss * np.where(bad, 1 + 0.5 * (1 - share) / share, 0.5))
+
+    def lucky(loss: FloatArray) -> FloatArray:  # a tenth worse on nine rows of ten, and that much better on the tenth
+        return np.asarray(loss * np.where(rng.random(loss.shape) < 0.1, 0.1, 1.1))
+
+    def noisy(loss: FloatArray, factor: float) -> FloatArray:
+        return np.asarray(loss * factor * rng.lognormal(-0.125, 0.5, loss.shape))
+
+    normal, spiked, seasonal = (lambda g, t, n: np.abs(g.standard_normal((t, n)))), _spiked, _seasonal
+    zeros = lambda g, t, n: np.where(g.random((t, n)) < 0.02, g.lognormal(0, 2, (t, n)), 0.0)  # noqa: E731
+    cases: list[tuple[str, str, Any, Callable[[FloatArray], FloatArray], bool]] = [
+        ("half-normal losses, errors of its own", "equal", normal, swapped, False),
+        ("2 % lognormal of sigma 2, errors of its own", "equal", spiked, swapped, False),
+        ("2 % lognormal of sigma 2, its own factor on each", "equal", spiked, lambda x: noisy(x, 1.0), False),
+        ("half the loss on 80 % of the rows, ruinous on 20 %", "equal", normal, lambda x: ruinous(x, 0.2), False),
+        ("half the loss on 95 % of the rows, ruinous on 5 %", "equal", normal, lambda x: ruinous(x, 0.05), False),
+        ("worse on 90 % of the rows, much better on 10 %", "equal", normal, lucky, False),
+        ("worse on 90 % of the rows, much better on 10 %, 2 % lognormal", "equal", spiked, lucky, False),
+        ("season, its own factor on each", "equal", seasonal, lambda x: noisy(x, 1.0), True),
+        ("season, ruinous on 10 % of the rows", "equal", seasonal, lambda x: ruinous(x, 0.1), True),
+        ("2 % lognormal of sigma 2, each loss 90 % smaller", "better", spiked, lambda x: 0.1 * x, False),
+        ("98 % zero, 2 % lognormal of sigma 2, each loss 90 % smaller", "better", zeros, lambda x: 0.1 * x, False),
+        ("2 % lognormal of sigma 2, 40 % smaller on average", "better", spiked, lambda x: noisy(x, 0.6), False),
+        ("half-normal losses, 10 % smaller on average", "better", normal, lambda x: noisy(x, 0.9), False),
+        ("season, 80 % smaller on average", "better", seasonal, lambda x: noisy(x, 0.2), True),
+    ]
+    found = []
+    for name, truth, draw, model, timed in cases:
+        for n in sizes:
+            parts = form_blocks(np.arange(n), np.arange(n) if timed else None)
+
+            def one(step: int, draw: Any = draw, model: Any = model, n: int = n, parts: Any = parts) -> list[Any]:
+                loss = draw(rng, step, n)
+                mine = model(loss)
+                before = compare_losses(loss, mine, parts, rule="superior", confidence=0.95, margin=0.0)
+                return [before.low > 0, bound_gain_on_baseline(loss, mine, parts, 0.95).low > 0]
+
+            found.append(First(name, truth, n, *_counted(trials, n, one)))
+    return found
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Ridge regressions judged out of fold on a small table, each fold a block; shares of tables at 95 %."""
+
+    rows: int
+    noise_promoted: Share
+    equal_promoted: Share
+    better_promoted: Share
+
+
+def folded(trials: int, rng: np.random.Generator, sizes: tuple[int, ...] = (30, 60, 150)) -> list[Folded]:
+    """noise: columns that know nothing against the mean. equal: two columns against two others that know as much; better: a model
+    that explains half of the variance against the mean.
+    """
+    found = []
+    for n in sizes:
+        counts = np.zeros(3, dtype=int)
+        for _ in range(trials):
+            x, noise = rng.standard_normal((n, 4)), rng.standard_normal(n)
+            even = x.sum(axis=1) + 2 * noise
+            fold = rng.permutation(n) % 6
+            parts = form_blocks(np.arange(n), fold=fold)
+
+            def loss(columns: list[int], y: FloatArray, x: FloatArray = x, fold: Any = fold) -> FloatArray:
+                made = np.zeros(len(y))
+                for k in range(6):
+                    a, rest = x[:, columns], fold != k
+                    centre = y[rest].mean()
+                    known = a[rest].T @ a[rest] + np.eye(len(columns))
+                    made[~rest] = centre + a[~rest] @ np.linalg.solve(known, a[rest].T @ (y[rest] - centre))
+                return np.asarray(np.abs(y - made))
+
+            pairs = [
+                (loss([], noise), loss([0, 1, 2, 3], noise), True),
+                (loss([0, 1], even), loss([2, 3], even), False),
+                (loss([], even), loss([0, 1, 2, 3], even), True),
+            ]
+            for i, (base, mine, dummy) in enumerate(pairs):
+                bound = (
+                    bound_gain_on_baseline(base, mine, parts, 0.95)
+                    if dummy
+                    else compare_losses(base, mine, parts, rule="superior", confidence=0.95, margin=0.0)
+                )
+                counts[i] += bool(bound.low > 0)
+        found.append(Folded(n, *(Share(int(c), trials) for c in counts)))
+    return found
+
+
+@dataclass(frozen=True)
 class Guard:
     """The slice guard through judge(): ten slices; `harmed`: one of them worse by so much, the rest better by 10 %."""
 
@@ -497,10 +626,17 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="few trials and small tables: seconds")
+    parser.add_argument("--first", action="store_true", help="only the first champion and small tables")
     given = parser.parse_args()
     trials = min(given.trials, 100) if given.quick else given.trials
     most = 300 if given.quick else max(SIZES)
     rng, began = np.random.default_rng(given.seed), clock.monotonic()
+    sizes = (100, 300) if given.quick else (100, 300, 1500)
+    other = np.random.default_rng([given.seed, 1])
+    print(table("The first champion against the dummy: promoted, per cent", first(trials, other, sizes)))
+    print(table("Small tables judged out of fold: promoted, per cent", folded(trials, other)))
+    if given.first:
+        return
     cells = [(world, n) for world in worlds() for n in world.sizes if n <= most]
     lines = [wrong(world, n, trials, rng) for world, n in cells]
     print(table("Wrong promotions, per cent (alpha 5, and 10 in the columns that end in 90)", lines))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from windvane.tasks import project as opening
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, Outage, WindvaneError
 from windvane.tasks.project import Project
+from windvane.tasks.settings import project_params
 from windvane.tasks.stores import mlflow_store
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
     from windvane.tasks.stores import dvc_pipeline
     from windvane.tasks.validate import table_schema
 
-    chosen = settings_proposal.parse_table_address(table, options.pop("query"), options.pop("key"))
+    chosen = settings_proposal.parse_table_address(
+        table, options.pop("query"), options.pop("key"), options.pop("private")
+    )
     fetched = fetch.fetch_source(root, chosen, options["id"])
     if fetched.moved:
         console.print(f"  {fetched.text()}")
@@ -80,6 +83,18 @@ def check_project(root: Path, console: Console) -> dict[str, Any]:
     return {"ok": not problems, "problems": problems}
 
 
+def explore_candidates(
+    project: Project, console: Console, *, depth: str, cause: str, trial_runs: bool
+) -> dict[str, Any]:
+    """`train --explore`: candidates and tuning on validation only."""
+    if depth == "refit":
+        raise InputError("train: --explore searches, and --depth refit does not. Leave one of them out")
+    from windvane.flows import exploration
+
+    cause = "explore" if cause == "manual" else cause
+    return exploration.explore(project, cause, console, trial_runs=trial_runs).to_json()
+
+
 def promote_version(project: Project, version: int, console: Console) -> dict[str, Any]:
     """Move the champion manually."""
     from windvane.flows import model_promotion
@@ -111,6 +126,23 @@ def _check_git(project: Project, _: Console) -> None:
 
     if project_files.is_state_tracked(project.root):
         raise project_files.explain_tracked_state(project.root)
+
+
+def _check_params(project: Project, _: Console) -> None:
+    project_params.require_recorded_sections(project.root / project_params.PARAMS_FILE)
+
+
+def _check_search(project: Project, _: Console) -> None:
+    """Hyperparameters that a person wrote: their names and values. Where there are none, no library is imported for it."""
+    settings = project.settings
+    if not (settings.search.method == "manual" or settings.search.grid):
+        return
+    from windvane.tasks.models.problem_types import definitions
+    from windvane.tasks.search import search_plan
+
+    kind = definitions.load_problem_type(settings.problem.kind)
+    search_plan.plan_manual_trials(settings, kind)
+    search_plan.plan_grid_trials(settings, kind)
 
 
 def _check_source(project: Project, _: Console) -> None:
@@ -190,6 +222,8 @@ def _check_services(project: Project, _: Console) -> None:
 CHECKS = (
     _check_disk,
     _check_git,
+    _check_params,
+    _check_search,
     _check_source,
     _check_ledger,
     _check_champion,
@@ -200,15 +234,19 @@ CHECKS = (
 
 
 def import_labels(project: Project, file: Path, console: Console) -> dict[str, Any]:
-    """Record the statements of `file`: matched, unmatched, duplicates, changed."""
-    from windvane.ledger.labels import record_labels
+    """Record the statements of `file`: matched, unmatched, duplicates, changed, and empty cells."""
+    from windvane.ledger.labels import ContradictingLabels, record_labels
     from windvane.tasks import label_parsing
 
     console.working(f"reading {file}")
-    statements = label_parsing.read_label_file(file, project.settings.problem.kind)
-    console.working(f"{len(statements):,} labels")
+    problem = project.settings.problem
+    rules = label_parsing.LabelRules(problem.kind, problem.id, problem.target)
+    received = label_parsing.read_label_file(file, rules)
+    console.working(f"{len(received.statements):,} labels")
     try:
-        done = record_labels(project.ledger, project.name, statements)
+        done = replace(record_labels(project.ledger, project.name, received.statements), empty=received.empty)
+    except ContradictingLabels as e:
+        raise InputError(f"{file}: {e}. Nothing was recorded") from None
     except DBAPIError as e:
         raise Outage(
             f"the ledger did not take the labels ({e.orig}). Nothing of {file} was recorded: check the ledger's disk or "
@@ -218,6 +256,8 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
         f"  {done.matched:,} labels for predictions, {done.unmatched:,} that wait for theirs, {done.duplicates:,} known already; "
         f"{done.changed:,} corrected what was known"
     )
+    if done.empty:
+        console.print(f"  {done.empty:,} rows have no label yet: send the file again when they have")
     return asdict(done)
 
 

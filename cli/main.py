@@ -96,9 +96,11 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--time", default=None, help="When a row was observed: then splits follow time. Guessed if left out.")
 @click.option("--id", "id_", default=None, help="A column that names a row for good.")
 @click.option("--kind", type=click.Choice(["regression", "classification"]), default=None, help="Guessed if left out.")
+@click.option("--positive", default=None, help="Of two classes the one to be found; the rarer one if left out.")
 @click.option("--ignore", multiple=True, help="A column that the model must not see; may be given several times.")
 @click.option("--query", default=None, help="The rows of a database, as SQL.")
 @click.option("--key", default=None, help="A growing column of a database: later only what is new is read.")
+@click.option("--private", is_flag=True, help="The host of an address may be on a private network.")
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:
     """Inspect TABLE (a CSV, Parquet or JSON-lines file, or an address) and write a commented params.yaml for it.
@@ -131,16 +133,28 @@ def check(root: Path, console: Any) -> Any:
     show_default=True,
     help="search: algorithms and tuning anew; refit: the champion's configuration on newer rows.",
 )
-@click.option(
-    "--cause", default="manual", show_default=True, help="Why this lap runs; names its run in MLflow and Prefect."
-)
+@click.option("--cause", default="manual", show_default=True, help="Why this lap runs; part of the names of its runs.")
 @click.option("--trial-runs", is_flag=True, help="A run in MLflow for every trial too, below its candidate.")
+@click.option(
+    "--explore",
+    is_flag=True,
+    help="Only search, on train and validation: tracked, but no test split, gate or version; as often as you like.",
+)
 @_command
-def train(project: Any, console: Any, **options: Any) -> Any:
+def train(project: Any, console: Any, explore: bool, **options: Any) -> Any:
     """One lap: ingest, validate, split, search, evaluate, build, register, gate, promote.
 
     A lap with nothing changed ends in a second. A killed lap goes on where it was. Two at once: the second waits.
+
+    \b
+    To find out what works, without wearing out the test split (docs/learning.md):
+      windvane train --explore     # edit `search` in params.yaml, and again
+      windvane train               # then once: the test, the gate, and the champion
     """
+    if explore:
+        from windvane.cli.commands import explore_candidates
+
+        return explore_candidates(project, console, **options)
     from windvane.flows.lap.lap_runner import run_lap
 
     outcome = run_lap(project, console=console, **options)
@@ -171,8 +185,9 @@ def score(project: Any, source: Path, target: Path, log: bool, console: Any) -> 
 def labels(project: Any, file: Path, console: Any) -> Any:
     """Record labels that arrived later: FILE has columns id, label, and at (when it became known) if you like.
 
-    All of FILE (CSV, Parquet or JSON lines) or nothing. Repeated labels change nothing; of several for one id the
-    latest `at` counts, in whatever order they arrive.
+    The table's own names for id and target do as well. All of FILE (CSV, Parquet or JSON lines) or nothing; empty
+    labels are counted and wait. Repeated labels change nothing; of several for one id the latest `at` counts, in
+    whatever order they arrive.
     """
     from windvane.cli.commands import import_labels
 

@@ -8,14 +8,14 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from cronsim import CronSim
-
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
 from windvane.ledger.versions import GateJudgement, Version
 from windvane.monitoring.records import WindowAssessment
 from windvane.tasks.console import Console, format_metric, format_table
 from windvane.tasks.project import Project
+from windvane.tasks.settings.monitoring_section import find_next_tick
+from windvane.tasks.settings.project_params import name_metric
 from windvane.tasks.stores import mlflow_store
 from windvane.tasks.stores.mlflow_client import CHALLENGER_ALIAS, CHAMPION_ALIAS
 
@@ -39,6 +39,7 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
             "data_version": champion.data_version,
             "run_id": champion.run_id,
             "metric": champion.facts.metric,
+            "positive": champion.facts.positive,
             "test": summary["test"],
             "candidate": summary["chosen"],
         }
@@ -48,7 +49,8 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
         console.print(f"    why: {last.reason}")
         low, high = summary["interval"]
         interval = f"(95 % interval {format_metric(low)} to {format_metric(high)})"
-        console.print(f"    test {shown['metric']}: {format_metric(summary['test'])} {interval}")
+        metric = name_metric(champion.facts.metric, champion.facts.positive)
+        console.print(f"    test {metric}: {format_metric(summary['test'])} {interval}")
         until = f", trained until {champion.taught_until}" if champion.taught_until else ""
         console.print(f"    data version {champion.data_version}{until}")
     else:
@@ -63,7 +65,9 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
     up = up_state.read_running_up(project.home)
     running = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
     if up is not None:
-        console.print(f"  up: {', '.join(f'{name} {at}' for name, at in running.items())}; process {up.holder.pid}")
+        console.print(
+            f"  up: {', '.join([*(f'{name} {at}' for name, at in running.items()), f'process {up.holder.pid}'])}"
+        )
     services = {
         "ledger": "WINDVANE_LEDGER_URL" if os.environ.get("WINDVANE_LEDGER_URL") else str(project.home / "ledger.db"),
         "mlflow": running.get("mlflow")
@@ -90,7 +94,7 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
     alarm, note, columns = check.drift.alarm, check.drift.note, list(check.drift.columns)
     console.print(
         f"  last window: {seen.start[:10]} to {seen.end[:10]}{'' if seen.closed else ' (still open)'}, {seen.rows:,} rows, "
-        f"version {seen.version}: {note if alarm is None else check.diagnosis.change}"
+        f"version {seen.version}: {check.drift.unknown or check.diagnosis.change}"
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
     facts = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
@@ -113,12 +117,14 @@ def _show_next_runs(project: Project, console: Console) -> dict[str, Any]:
     up = up_state.read_running_up(project.home)
     pending, schedule = decisions.find_pending_retraining(project.ledger, project.name), project.settings.schedule
     facts: dict[str, Any] = {"up": up is not None, "owed": None if pending is None else pending.id}
+    facts["timezone"] = schedule.timezone
     for name, cron in (("monitor", schedule.monitor), ("train", schedule.train)):
         facts[name] = None
         if up is not None and cron is not None:
-            facts[name] = cron if up.clock == "events" else next(CronSim(cron, datetime.now(UTC))).isoformat()
+            tick = find_next_tick(cron, datetime.now(UTC), schedule.zone)
+            facts[name] = cron if up.clock == "events" else tick.isoformat()
     parts = [f"a retraining is pending ({pending.state})"] if pending is not None else []
-    parts += [f"{name} {facts[name]}" for name in ("monitor", "train") if facts[name]]
+    parts += [f"{name} {facts[name]} ({schedule.timezone})" for name in ("monitor", "train") if facts[name]]
     if up is None:
         parts.append("nothing by itself; windvane monitor checks now, windvane up checks on schedule")
     console.print(f"  next: {'; '.join(parts)}")
@@ -131,9 +137,13 @@ def _show_service(project: Project, console: Console) -> Any:
 
     facts = read_service_state(project.home / "serving")
     if facts is not None:
-        console.print(
-            f"  service: version {facts['version']} serving since {str(facts['since'])[:19]}Z, process {facts['pid']}"
-        )
+        serving = "waits for a champion; next: windvane train"
+        if facts["version"] is not None:
+            since = f" since {facts['since'][:19]}Z" if facts["since"] else ""
+            serving = f"version {facts['version']} serving{since}"
+        elif facts["refused"]:
+            serving = "serves nothing"
+        console.print(f"  service: {serving}, process {facts['pid']}")
         if facts["refused"]:
             console.print(f"    it refused version {facts['refused']['version']}: {facts['refused']['reason']}")
     return facts
@@ -181,6 +191,7 @@ def _describe_version(version: Version, judgement: GateJudgement | None) -> dict
         "reason": verdict.get("outcome", {}).get("reason") or verdict.get("reason"),
         "candidate": summary["chosen"],
         "metric": version.facts.metric,
+        "positive": version.facts.positive,
         "value": summary["test"],
         "low": low,
         "high": high,
@@ -199,7 +210,7 @@ def _row(one: dict[str, Any], some_deleted: bool) -> dict[str, Any]:
         "serves": one["serves"] or "",
         "verdict": one["verdict"] or "not judged",
         "candidate": one["candidate"],
-        "metric": one["metric"],
+        "metric": name_metric(one["metric"], one["positive"]),
         "value": format_metric(one["value"]),
         "low": format_metric(one["low"]),
         "high": format_metric(one["high"]),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # The version's row for the ledger, stored with its run before it is registered: a kill in between loses nothing.
 VERSION_RECORD_FILE = "version.json"
+# Where in its run's artifacts the model lies.
+MODEL_ARTIFACT = "model"
 
 
 class VersionDeleted(InputError):
@@ -47,11 +49,13 @@ def run_register_step(
     lap: LapContext, data: TrainingData, built: BuiltModel, spec: ModelConfiguration, summary: dict[str, Any]
 ) -> Version:
     """Store the model in MLflow and register it as challenger, once per fingerprint."""
+    from windvane.tasks.stores.model_files import describe_logged_model
+
     tracker, settings, run = lap.project.tracker, lap.project.settings, data.run
     opening = versions.find_opening(lap.project.ledger, lap.project.name, data.fingerprint)
     assert opening is not None
     assert opening.record_sha256 is not None
-    source = tracker.address(run, "model")
+    source = tracker.address(run, MODEL_ARTIFACT)
     version = Version(
         version=0,
         fingerprint=data.fingerprint,
@@ -68,6 +72,7 @@ def run_register_step(
             taught_until=built.taught_until,
             sides=describe_split_settings(lap, data),
             metric=settings.problem.headline,
+            positive=data.kind.positive,
             kind=settings.problem.kind,
             target=settings.problem.target,
             id=settings.problem.id,
@@ -81,7 +86,9 @@ def run_register_step(
         registered=now_timestamp(),
     )
     hit_failpoint("register: begin")
-    tracker.store(run, built.folder, "model")
+    tracker.store(run, built.folder, MODEL_ARTIFACT)
+    logged = describe_logged_model(built.folder, run, MODEL_ARTIFACT)
+    tracker.log(run, tags={mlflow_client.LOGGED_MODEL_TAG: logged})
     tracker.store(run, data.root / "record.parquet")
     hit_failpoint("register: model stored")
     write_json(version.to_json(), data.root / VERSION_RECORD_FILE)

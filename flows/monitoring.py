@@ -19,10 +19,9 @@ from windvane.flows import model_promotion
 from windvane.flows.model_promotion import VersionDeleted, reconcile_model_registry, require_champion
 from windvane.flows.services import up_state
 from windvane.ledger import decisions, laps, versions, windows
-from windvane.ledger.decisions import DecisionRecord
+from windvane.ledger.decisions import ACKNOWLEDGED_NOTE, DecisionRecord
 from windvane.ledger.versions import ChampionMoved, Version
 from windvane.ledger.windows import WindowRecord
-from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE
 from windvane.monitoring.records import Clock, WindowAssessment
 from windvane.monitoring.watch import notifications
 from windvane.monitoring.watch.production import WATCH_FOLDER, Production, evidently_report_path, page_path
@@ -174,6 +173,7 @@ def log_check_run(
     result = {"watch": seen.start, "cause": entry.reason, "decision": entry.id, "action": entry.action}
     result |= {"diagnosis": check.diagnosis.change, "version": str(seen.version)}
     tags = {f"windvane.{name}": value for name, value in result.items()}
+    tags["mlflow.source.name"] = "windvane monitor"
     tags["mlflow.note.content"] = (
         f"**{entry.action}**: {entry.reason}\n\n{check.diagnosis.change}: {check.diagnosis.why}"
     )
@@ -332,7 +332,7 @@ def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Producti
     check = WindowAssessment.from_json(seen.look)
     quality = check.quality if check.quality.loss is not None or check.estimate is None else check.estimate
     window = {"rows": seen.rows, "from": seen.start, "to": seen.end, "closed": seen.closed, "labelled": seen.labelled}
-    drift = {name: getattr(check.drift, name) for name in ("alarm", "p", "level", "note")}
+    drift = {name: getattr(check.drift, name) for name in ("alarm", "p", "level", "note", "undecided")}
     hidden = [] if seen.origin == "source" else list(production.hidden)
     return {
         "window": window,
@@ -359,12 +359,23 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
         )
         moved = f"alarm: {', '.join(drift['columns'])}" if drift["alarm"] else drift["note"] or "no alarm"
         console.print(f"  drift: {moved}")
+        if drift.get("undecided"):
+            console.print(f"    {drift['undecided']}")
         if drift.get("left_out"):
             console.print(f"    left out, as the ledger does not keep them: {', '.join(drift['left_out'])}")
+        console.print(f"  {describe_quality(result['quality'])}")
         console.print(f"  diagnosis: {result['diagnosis']}: {result['why']}")
     console.print(f"  decision: {result['decision']}: {result['reason']}")
     if result["report"]:
         console.print(f"  report: {result['report']}")
+
+
+def describe_quality(quality: dict[str, Any]) -> str:
+    """A PerformanceResult as plain values in one line: the loss against the champion's own held-out rows, and how it is known."""
+    what = "estimated loss" if quality["estimated"] else "loss"
+    if quality["loss"] is None or not quality["reference"]:
+        return f"{what}: unknown: {quality['how']}"
+    return f"{what}: {quality['loss'] / quality['reference'] - 1:+.1%} against its own held-out rows; {quality['how']}"
 
 
 def _acknowledge_stops(project: Project, console: Console) -> None:

@@ -21,6 +21,7 @@ from prefect.runtime import flow_run
 from windvane.flows import model_promotion
 from windvane.flows.lap import data_steps, gate_step, model_steps, push_step
 from windvane.flows.lap.context import (
+    SCHEDULED_CAUSE,
     LapContext,
     P,
     R,
@@ -147,7 +148,7 @@ as_flow = flow(name="lap", flow_run_name="{cause}", persist_result=False, valida
 
 @as_flow
 def lap(
-    root: str, cause: str = "scheduled", depth: LapDepth = "search", decision: str | None = None
+    root: str, cause: str = SCHEDULED_CAUSE, depth: LapDepth = "search", decision: str | None = None
 ) -> LapOutcome | None:
     """The deployment's lap, which a schedule or a decision of monitoring starts.
 

@@ -13,6 +13,7 @@ from windvane.flows.lap.context import (
     Runner,
     clear,
     compute_fingerprint,
+    find_stopped_outcome,
     find_unchanged_outcome,
     finish_lap,
     run_fetch_step,
@@ -60,7 +61,7 @@ def check_source(
 ) -> tuple[FetchResult, LapOutcome | None]:
     """fetch, and the earlier outcome where data, params, code and gate are as they were then; None: there is something to do."""
     fetched = run(run_fetch_step, lap, fetched)
-    return fetched, run(find_unchanged_outcome, lap)
+    return fetched, run(find_stopped_outcome, lap) or run(find_unchanged_outcome, lap)
 
 
 def train(lap: LapContext, run: Runner) -> LapOutcome:

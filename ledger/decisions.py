@@ -14,6 +14,8 @@ from windvane.ledger.schema import decisions, notices
 
 DecisionState = Literal["recorded", "told", "claimed", "done", "skipped"]
 OPEN_DECISION_STATES = ("recorded", "told", "claimed")
+# The note of a stop whose data a person has accepted as they are.
+ACKNOWLEDGED_NOTE = "acknowledged"
 # So many laps may die over a decision: then it is given up, and the next check of production decides.
 MAX_CLAIMS = 5
 
@@ -146,6 +148,13 @@ def find_pending_retraining(db: sa.Engine | sa.Connection, project: str) -> Deci
     return find_record(
         db, DecisionRecord, decisions, c.project == project, c.action == "retrain", c.state.in_(OPEN_DECISION_STATES)
     )
+
+
+def find_open_stop(engine: sa.Engine, project: str) -> DecisionRecord | None:
+    """The last stop that is open: data that seem broken, neither fixed nor accepted. None: nothing stops training."""
+    c = decisions.c
+    this = (c.project == project, c.action == "stop", c.state.in_(OPEN_DECISION_STATES))
+    return find_record(engine, DecisionRecord, decisions, *this, order=[c.recorded.desc()])
 
 
 def find_decision(engine: sa.Engine, id: str) -> DecisionRecord | None:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import sqlalchemy as sa
 
 from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, split_chunks, to_timestamp
-from windvane.ledger.schema import labels, predictions, versions
+from windvane.ledger.decisions import ACKNOWLEDGED_NOTE
+from windvane.ledger.schema import decisions, labels, predictions, versions, windows
 from windvane.ledger.versions import VersionFacts
 
 if TYPE_CHECKING:
@@ -31,14 +32,22 @@ class LabelStatement:
     at: str | None = None
 
 
+class ContradictingLabels(ValueError):
+    """Two labels of one id as of the same moment: none of them is recorded."""
+
+
 @dataclass(frozen=True)
 class LabelCounts:
-    """What came of statements: new ones with and without a prediction, repeated ones, and ids whose label is another now."""
+    """What came of statements: new ones with and without a prediction, repeated ones, and ids whose label is another now.
+
+    empty: rows beside them that have no label yet.
+    """
 
     matched: int = 0
     unmatched: int = 0
     duplicates: int = 0
     changed: int = 0
+    empty: int = 0
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
         return LabelCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -68,12 +77,19 @@ def record_labels(
     """Record statements, all of them or none, and report what came of them. An id without a prediction is kept for later.
 
     A repeated statement changes nothing; without `at` it is a repeat while the id's label is the same. `source`:
-    `file`, `service`, ... (16 characters).
+    `file`, `service`, ... (16 characters). Raises ContradictingLabels.
     """
     # A label as the ledger compares it: JSON, every number a float.
     texts = ((s, orjson.dumps(s.label if isinstance(s.label, str) else float(s.label)).decode()) for s in statements)
     given = sorted((s.id, s.at is None, s.at or "", text) for s, text in texts)
     by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
+    for one, other in pairwise(given):
+        if one[:3] == other[:3] and one[3] != other[3]:
+            as_of = f" as of {one[2]}" if one[2] else ""
+            raise ContradictingLabels(
+                f"id {one[0]!r} has two labels{as_of}: {one[3]} and {other[3]}. Keep the right one, or write for each in `at` "
+                "when it became known"
+            )
     pieces, done = list(split_chunks(list(by_id))), LabelCounts()
     mine = sa.select(predictions.c.id).where(predictions.c.project == project)
     with open_snapshot(engine) as db:  # before the lock is taken, which predictions wait for too
@@ -175,7 +191,8 @@ BOOLEAN_WORDS = {
 
 
 def read_labelled_batches(engine: sa.Engine, project: str, since: str | None) -> Iterator[Any]:
-    """Arrow record batches of rows labelled after `since` (ledger text; None: all), oldest label first.
+    """Arrow record batches of rows labelled after `since` (ledger text; None: all), oldest label first. Without rows of windows whose
+    data were called broken, unless a person has accepted them.
 
     A batch has the columns of the table as they were scored, problem.id and problem.time where there are such, the target
     with its label, and LABELLED: when both prediction and label were there.
@@ -203,7 +220,16 @@ def _select_labelled_rows(project: str, since: str | None) -> sa.Select[Any]:
     query = sa.select(p.id, p.time, p.received, p.version, *stored, labels.c.label, complete)
     query = query.select_from(predictions.join(labels, match_current_label(project)))
     query = query.where(p.project == project, p.role == "champion", p.inputs.is_not(None), ~repeated)
+    query = query.where(~_is_in_stopped_window(project))
     return (query if since is None else query.where(complete > since)).order_by(complete, p.id)
+
+
+def _is_in_stopped_window(project: str) -> sa.ColumnElement[bool]:
+    """Whether a prediction is of a window whose data were called broken, and that no person has accepted: it trains nothing."""
+    p, w, d = predictions.c, windows.c, decisions.c
+    stopped = sa.exists().where(w.project == project, w.version == p.version, w.start <= p.time, p.time < w.end)
+    mine = (d.project == project, d.version == w.version, d.window == w.start, d.action == "stop")
+    return stopped.where(*mine, sa.func.coalesce(d.note, "") != ACKNOWLEDGED_NOTE)
 
 
 def _read_complete_rows(facts: VersionFacts, rows: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:

@@ -32,15 +32,17 @@ class ChampionMoved(RuntimeError):
 class VersionFacts:
     """What its lap knew of a version: the configuration, what it was trained on, and how it did. Empty: not written down.
 
-    columns: by group, as features.FeatureColumns has them. history: retrain.history. sides: the settings of the split.
-    taught_until: the newest row that it was fitted on. id, time: those of the problem. summary: what people see of it.
-    bulk: which engine predicts large batches sooner. memory: what the scorer needs for it. digest: the run keeps what its table
-    looked like. rows: of a simulated lap. classes: where no engine's file names them. collected: when its model files were deleted.
+    positive: which of two classes metrics and threshold are of. columns: by group, as features.FeatureColumns has them. history:
+    retrain.history. sides: the settings of the split. taught_until: the newest row that it was fitted on. id, time: those of the
+    problem. summary: what people see of it. bulk: which engine predicts large batches sooner. memory: what the scorer needs for it.
+    digest: the run keeps what its table looked like. rows: of a simulated lap. classes: where no engine's file names them.
+    collected: when its model files were deleted.
     """
 
     kind: str = ""
     target: str = ""
     metric: str = ""
+    positive: bool | float | str | None = None
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     history: str | None = None

@@ -31,6 +31,10 @@ ChangeKind = Literal["none", "broken data", "data drift", "label drift", "concep
 Remedy = Literal["wait", "person", "refit", "search", "labels"]
 DecisionAction = Literal["wait", "retrain", "stop", "rollback"]
 LapDepth = Literal["refit", "search"]
+# What helps wherever labels are missing.
+LABELS_WOULD_DECIDE = "labels of this window (`windvane labels`) would decide"
+# What no estimate knows.
+ESTIMATE_BLIND_SPOT = "it cannot see a concept drift, other labels for the same inputs, before labels come"
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class DriftFinding:
 class DriftResult:
     """Has anything moved? `statistic` is the largest standardised distance of all, `limit` what it exceeds in a share
     `level` of unchanged windows, `p` its place among them. None: that is unknown, for a reason that `note` names. Then `alarm` is
-    None where rows were enough and the report failed.
+    None where rows were enough and the report failed. `undecided`: why a season cannot be distinguished from drift here,
+    and what would decide; None: it can, or nothing moved.
     """
 
     alarm: bool | None
@@ -83,11 +88,17 @@ class DriftResult:
     reference_rows: int
     rows: int
     note: str | None = None
+    undecided: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that speak, loudest first, each once."""
         return tuple(dict.fromkeys(f.column for f in self.findings if f.alarm))
+
+    @property
+    def unknown(self) -> str | None:
+        """Why it is unknown whether anything moved that matters; None: it is known."""
+        return self.note if self.alarm is None else None if self.alarm else self.undecided
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,11 @@ class WindowAssessment:
     def performance(self) -> PerformanceResult | None:
         """By its labels; where too few have come, the estimate without them."""
         return self.quality if self.quality.loss is not None else self.estimate
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything speaks for a change: the alarm (or that it is unknown), or the diagnosis beside a quiet one."""
+        return self.drift.alarm is not False or self.diagnosis.change != "none"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -14,7 +14,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
 
 from windvane.monitoring import window_frames
-from windvane.monitoring.records import PerformanceResult
+from windvane.monitoring.records import ESTIMATE_BLIND_SPOT, PerformanceResult
 from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.evaluation.scores import LOSS_COLUMN, PREDICTION_COLUMN
 from windvane.tasks.gate.block_test import MIN_BLOCKS, RowBlocks, bound_paired_difference
@@ -81,7 +81,8 @@ class LossModel:
             drawn = total - float(bound_paired_difference(expected[None], parts, (1 + _CONFIDENCE) / 2).low[0])
         margin = float(np.hypot(margin, drawn))
         excess = total - reference
-        return PerformanceResult(total, reference, excess - margin, excess + margin, len(window), True, self.how)
+        how = f"{self.how}; {ESTIMATE_BLIND_SPOT}"
+        return PerformanceResult(total, reference, excess - margin, excess + margin, len(window), True, how)
 
 
 def fit_loss_model(

@@ -19,7 +19,7 @@ import psutil
 from windvane.ledger.versions import Version
 from windvane.serving.compiled import engine_files
 from windvane.serving.compiled.agreement import compare_predictions
-from windvane.serving.compiled.engine import PredictionEngine
+from windvane.serving.compiled.engine import ENGINE_FILE, PredictionEngine
 from windvane.serving.compiled.engine_files import ScikitLearnEngine
 from windvane.serving.signature import InputColumn, ModelSignature
 from windvane.tasks.errors import Corrupted, WindvaneError
@@ -103,7 +103,7 @@ class ModelCache:
         if self._memory is None:
             return
         known = version.facts.memory
-        if known is None and engine_files.ENGINE_FILE not in content:
+        if known is None and ENGINE_FILE not in content:
             return  # stored without an engine's files, and not weighed when it was built
         kind = version.facts.kind
         weight = measure_model_memory(folder, version.manifest_sha256, kind) if known is None else ModelMemory(**known)
@@ -128,7 +128,7 @@ def load_stored_engine(folder: Path, manifest_sha256: str, kind: str) -> Predict
     """The engine of a stored version, tried, outside the service. Raises Corrupted."""
     content = model_files.read_verified_files(folder, manifest_sha256, engine_files.ENGINE_FILES)
     if (form := engine_files.read_engine_files(content)) is None:
-        raise Corrupted(f"{folder}: holds no {engine_files.ENGINE_FILE} of this release")
+        raise Corrupted(f"{folder}: holds no {ENGINE_FILE} of this release")
     return _load_tested_engine(form, folder, manifest_sha256, kind)
 
 

@@ -309,6 +309,7 @@ def _describe_champion(current: ServingVersion) -> dict[str, Any]:
         "target": version.facts.target,
         "candidate": summary.get("chosen"),
         "metric": version.facts.metric,
+        "positive": version.facts.positive,
         "test": summary.get("test"),
         "interval": summary.get("interval"),
         "engine": {"form": current.loaded.engine.form, "why": current.loaded.why},

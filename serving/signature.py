@@ -4,7 +4,6 @@ never shows them.
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -14,16 +13,15 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from windvane.ledger.labels import BOOLEAN_WORDS
+from windvane.serving.compiled import engine
 from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS
 
-PlainValue = float | str | int | None
+PlainValue = engine.PlainValue
 InputType = Literal["number", "boolean", "category", "date"]
 
 # scikit-learn's trees compare in single precision; what does not fit there has no side of a threshold.
 _LARGEST_SINGLE_FLOAT = 3.4e38
 _EPOCH = datetime(1970, 1, 1)
-# From so many rows on it pays to check a column as a whole.
-MIN_BULK_VALUES = 8
 _MICROSECOND = timedelta(microseconds=1)
 _SHORT_DATE = re.compile(r"\d{4}(-\d{2})?")
 
@@ -110,7 +108,11 @@ class InputReader:
 
     def read(self, values: Sequence[Any]) -> list[PlainValue]:
         """The plain values. Raises CellRefused."""
-        if self.at_once is not None and len(values) >= MIN_BULK_VALUES and (plain := self.at_once(values)) is not None:
+        if (
+            self.at_once is not None
+            and len(values) >= engine.MIN_BULK_VALUES
+            and (plain := self.at_once(values)) is not None
+        ):
             return plain
         one = self.one
         read: list[PlainValue] = []
@@ -129,9 +131,9 @@ class InputReader:
 
 
 def quote_safely(text: object, longest: int = 60) -> str:
-    """Something of a request as it may be in a response: short, printable, nothing that a browser would obey."""
+    """Something of a request as it may be in a message: short and printable. What writes the message escapes it."""
     cut = str(text)[:longest]
-    return html.escape("".join(c if c.isprintable() else "?" for c in cut)) + ("…" if len(str(text)) > longest else "")
+    return "".join(c if c.isprintable() else "?" for c in cut) + ("…" if len(str(text)) > longest else "")
 
 
 def _read_number(value: Any) -> float | None:

@@ -1,25 +1,28 @@
-"""Labels from files and requests: which ids, labels and times are valid, and reading them from CSV, Parquet or JSON lines."""
+"""Labels from files and requests: which ids, labels and times are valid, and reading them from CSV, Parquet or JSON."""
 
 from __future__ import annotations
 
 import csv
 import difflib
-import io
 import math
 import re
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from windvane.ledger.database import NUMBER_PATTERN, to_timestamp
+from windvane.ledger.database import NUMBER_PATTERN, format_timestamp, to_timestamp
 from windvane.ledger.labels import MAX_LABEL_CHARACTERS, LabelStatement
 from windvane.ledger.predictions import InvalidPrediction, check_prediction_id
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest.cell_reading import (
+    ABSENT_WORDS,
     CSV_ENDINGS,
     JSON_ENDINGS,
     KNOWN_ENDINGS,
@@ -33,13 +36,64 @@ from windvane.tasks.ingest.cell_reading import (
 from windvane.tasks.settings.project_params import ProblemKind
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
+# How far ahead a sender's clock may be, and a time that is written without an offset: no place is further ahead of UTC.
+_CLOCK_TOLERANCE, _LARGEST_OFFSET = timedelta(minutes=5), timedelta(hours=14)
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What a project's labels are: the problem type, and the columns of its table that hold the id and the target."""
+
+    kind: ProblemKind
+    id: str | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class ReceivedLabels:
+    """What a file or a request states, and how many of its rows have no label yet."""
+
+    statements: list[LabelStatement]
+    empty: int
+
+
+class LabelsRefused(ValueError):
+    """Labels of which none is taken. The text: where, what, and what to do."""
+
+
+# Where it is written, id, label, and when it became known.
+_Row = tuple[str, Any, Any, Any]
+
+
+def parse_labels(rules: LabelRules, rows: Iterable[_Row], written: bool = False) -> ReceivedLabels:
+    """All statements. `written`: the values are text from a file, where a number looks like a word.
+
+    Raises LabelsRefused that names the first row with something wrong, and how many more.
+    """
+    found, empty, wrong, count = list[LabelStatement](), 0, "", 0
+    for where, id, label, at in rows:
+        if _is_empty(label, written):
+            empty += 1
+            continue
+        try:
+            found.append(parse_label(rules.kind, id, label, at, written))
+        except ValueError as e:
+            wrong, count = wrong or f"{where}: {e}", count + 1
+    if count:
+        raise LabelsRefused(wrong + (f"; so have {count - 1:,} more" if count > 1 else ""))
+    return ReceivedLabels(found, empty)
+
+
+def _is_empty(label: Any, written: bool) -> bool:
+    """Whether a cell holds no label yet: nothing, blanks, NaN, or in a text file a word for it."""
+    if isinstance(label, str):
+        text = label.strip()
+        return text in ABSENT_WORDS if written else not text
+    return label is None or label != label  # noqa: PLR0124 (NaN and NaT)
 
 
 def parse_label(kind: ProblemKind, id: Any, label: Any, at: Any = None, written: bool = False) -> LabelStatement:
-    """One statement from plain values. `written`: they are text from a file, where a number looks like a word.
-
-    Raises ValueError naming which of the three is wrong, and how.
-    """
+    """One statement from plain values; `written` as in parse_labels. Raises ValueError naming which is wrong, and how."""
     moment = None if at is None or (written and not at.strip()) else _parse_label_time(at)
     name = parse_label_id(id)
     return LabelStatement(
@@ -107,14 +161,26 @@ def parse_class_name(value: Any) -> str:
 
 
 def _parse_label_time(value: Any) -> str:
-    """A moment: a date, or ISO 8601 text; a bare number could be anything. Raises ValueError."""
+    """A moment that has come: a date, or ISO 8601 text; a bare number could be anything. Raises ValueError.
+
+    One in the future, a slip of a digit, would outweigh every later correction.
+    """
     bare = isinstance(value, str) and NUMBER_PATTERN.fullmatch(value.strip())
     if bare or not (isinstance(value, str | datetime) or hasattr(value, "timetuple")):
         raise ValueError(f"at {_short(value)} is no moment. Write it in ISO 8601, such as 2026-01-31T12:00:00Z")
     try:
-        return to_timestamp(value)
+        moment = to_timestamp(value)
     except ValueError as e:
         raise ValueError(f"at {e}") from None
+    now = datetime.now(UTC)
+    if moment > format_timestamp(now + _CLOCK_TOLERANCE):
+        read = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        local = getattr(read, "tzinfo", None) is None
+        if not local or moment > format_timestamp(now + _LARGEST_OFFSET):
+            raise ValueError(
+                f"at {_short(str(value))} is in the future: a label is known by now. Fix it, or leave at empty: then it is now"
+            )
+    return moment
 
 
 def _short(value: Any) -> str:
@@ -127,60 +193,75 @@ LABEL_COLUMNS = ("id", "label", "at")
 _PIECE = 50_000
 
 
-# Line, id, label, and when it became known.
-_Row = tuple[str, Any, Any, Any]
-
-
-def read_label_file(path: Path, kind: ProblemKind) -> list[LabelStatement]:
+def read_label_file(path: Path, rules: LabelRules) -> ReceivedLabels:
     """All statements of a file. Raises InputError that names the first line with something wrong, and how many more."""
     ending = read_ending(path)
     if ending not in KNOWN_ENDINGS:
         raise InputError(f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings()}")
     if not path.is_file():
         raise InputError(f"{path}: not found. Name a CSV, Parquet or JSON-lines file with the columns id and label")
-    rows = _csv(path) if ending in CSV_ENDINGS else _json(path) if ending in JSON_ENDINGS else _parquet(path)
-    found, wrong, count = list[LabelStatement](), "", 0
     try:
-        for where, id, label, at in rows:
-            try:
-                found.append(parse_label(kind, id, label, at, written=ending in CSV_ENDINGS))
-            except ValueError as e:
-                wrong, count = wrong or f"{where}: {e}", count + 1
+        if ending not in (*CSV_ENDINGS, *JSON_ENDINGS):
+            return parse_labels(rules, _read_parquet(path, rules))
+        with open_unpacked(path) as file:
+            text = ending in CSV_ENDINGS
+            rows = _read_csv(file, rules) if text else _read_objects(_read_json_lines(file), rules)
+            return parse_labels(rules, rows, written=text)
     except UNPACK_ERRORS as e:
         if not find_packing(path):
             raise
         raise InputError(f"{path}: cannot be unpacked ({e}). Copy it again, or pack it anew") from None
-    if count:
-        more = f"; so have {count - 1:,} more" if count > 1 else ""
-        raise InputError(f"{path}: {wrong}{more}. Nothing was recorded: fix the file, then send it again")
+    except LabelsRefused as e:
+        raise InputError(f"{path}: {e}. Nothing was recorded: fix the file, then send it again") from None
+
+
+def parse_label_csv(body: bytes, rules: LabelRules) -> ReceivedLabels:
+    """The statements of a CSV text. Raises LabelsRefused."""
+    return parse_labels(rules, _read_csv(BytesIO(body), rules), written=True)
+
+
+def parse_label_objects(objects: Sequence[Any], rules: LabelRules) -> ReceivedLabels:
+    """The statements of decoded JSON objects. Raises LabelsRefused."""
+    return parse_labels(rules, _read_objects(((f"label {i}", one) for i, one in enumerate(objects, 1)), rules))
+
+
+@lru_cache(64)  # the objects of a file have the same names
+def _match_label_columns(names: tuple[str, ...], rules: LabelRules) -> dict[str, str]:
+    """Which column is the id, the label and (where there is one) at: by these words, or by the table's names.
+
+    Raises LabelsRefused for any other: one that is misspelt would be overlooked.
+    """
+    own = {name: field for name, field in ((rules.id, "id"), (rules.target, "label")) if name is not None}
+    known = {**own, **{field: field for field in LABEL_COLUMNS}}
+    found: dict[str, str] = {}
+    for name in names:
+        if names.count(name) > 1:
+            raise LabelsRefused(f"column {name[:60]!r} appears twice. Keep one of them")
+        if name in known:
+            if (other := found.setdefault(known[name], name)) != name:
+                raise LabelsRefused(f"columns {other!r} and {name!r} are both the {known[name]}. Keep one of them")
+        elif near := difflib.get_close_matches(name.strip().lower(), list(known), n=1, cutoff=0.5):
+            raise LabelsRefused(f"labels have no column {name[:60]!r}. Did you mean {near[0]!r}?")
+    for field in LABEL_COLUMNS[:2]:
+        if field not in found:
+            names_of = " or ".join(repr(name) for name, means in reversed(known.items()) if means == field)
+            raise LabelsRefused(f"has no column {names_of}, only {', '.join(map(repr, names)) or 'nothing'}. Add it")
+    for name in names:
+        if name not in known:
+            raise LabelsRefused(f"labels have no column {name[:60]!r}. Keep {', '.join(map(repr, known))}")
     return found
 
 
-def _check_label_columns(path: Path, names: list[str]) -> None:
-    """Raise unless these are the columns; one that is misspelt would be overlooked."""
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: column {name!r} appears twice. Keep one of them")
-        if name not in LABEL_COLUMNS and (
-            near := difflib.get_close_matches(name.strip().lower(), LABEL_COLUMNS, n=1, cutoff=0.5)
-        ):
-            raise InputError(f"{path}: labels have no column {name[:60]!r}. Did you mean {near[0]!r}?")
-    for name in LABEL_COLUMNS[:2]:
-        if name not in names:
-            raise InputError(f"{path}: has no column {name!r}, only {', '.join(map(repr, names)) or 'nothing'}. Add it")
-    for name in names:
-        if name not in LABEL_COLUMNS:
-            raise InputError(f"{path}: labels have no column {name[:60]!r}. Keep id, label and at")
-
-
-def _csv(path: Path) -> Iterator[_Row]:
-    lines = _lines(path)
+def _read_csv(file: Iterable[bytes], rules: LabelRules) -> Iterator[_Row]:
+    lines = _read_lines(file)
     above, head = next(((number, line) for number, line in lines if line.strip()), (0, ""))
     if not head:
-        raise InputError(f"{path}: is empty. Write a header (id,label) and a line for each label")
+        raise LabelsRefused("is empty. Write a header (id,label) and a line for each label")
     delimiter = detect_delimiter(head)
     names = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
-    _check_label_columns(path, names)
+    columns = _match_label_columns(tuple(names), rules)
+    id, label = (names.index(columns[field]) for field in LABEL_COLUMNS[:2])
+    at = names.index(columns["at"]) if "at" in columns else None
     begins, reader = above, csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
@@ -189,55 +270,59 @@ def _csv(path: Path) -> Iterator[_Row]:
             if not cells:
                 continue
             if len(cells) != len(names):
-                raise InputError(
-                    f"{path}: {where} has {len(cells)} cells where the header names {len(names)} columns. Fix it; a cell "
+                raise LabelsRefused(
+                    f"{where} has {len(cells)} cells where the header names {len(names)} columns. Fix it; a cell "
                     f"that holds {delimiter!r} needs quotes around it"
                 )
-            row = dict(zip(names, cells, strict=True))
-            yield where, row["id"], row["label"], row.get("at")
+            yield where, cells[id], cells[label], None if at is None else cells[at]
     except csv.Error as e:
-        raise InputError(f"{path}: line {above + reader.line_num}: {e}. Fix that line") from None
+        raise LabelsRefused(f"line {above + reader.line_num}: {e}. Fix that line") from None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, from 1. Raises InputError naming one that is not UTF-8."""
-    with open_unpacked(path) as f:
-        for number, line in enumerate(f, 1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise InputError(f"{path}: line {number} is not UTF-8 text. Save the file as UTF-8") from None
-
-
-def _json(path: Path) -> Iterator[_Row]:
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
+def _read_lines(file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, from 1. Raises LabelsRefused naming one that is not UTF-8."""
+    for number, line in enumerate(file, 1):
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as e:
-            raise InputError(f"{path}: line {number} is broken JSON ({e.msg}). Fix or delete that line") from None
-        if not isinstance(row, dict) or not {"id", "label"} <= set(row) <= set(LABEL_COLUMNS):
-            raise InputError(
-                f'{path}: line {number} is no label. Write one a line: {{"id": "a", "label": 1}}, and "at" where it is known'
-            )
-        yield f"line {number}", row["id"], row["label"], row.get("at")
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise LabelsRefused(f"line {number} is not UTF-8 text. Save it as UTF-8") from None
 
 
-def _parquet(path: Path) -> Iterator[_Row]:
+def _read_json_lines(file: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
+    for number, line in _read_lines(file):
+        if line.strip():
+            try:
+                yield f"line {number}", orjson.loads(line)
+            except orjson.JSONDecodeError as e:
+                raise LabelsRefused(f"line {number} is broken JSON ({e.msg}). Fix or delete that line") from None
+
+
+def _read_objects(objects: Iterable[tuple[str, Any]], rules: LabelRules) -> Iterator[_Row]:
+    for where, row in objects:
+        if not isinstance(row, dict):
+            raise LabelsRefused(f'{where} is no label. Write {{"id": "a", "label": 1}}, and "at" where it is known')
+        try:
+            columns = _match_label_columns(tuple(row), rules)
+        except LabelsRefused as e:
+            raise LabelsRefused(f"{where}: {e}") from None
+        yield where, row[columns["id"]], row[columns["label"]], row[columns["at"]] if "at" in columns else None
+
+
+def _read_parquet(path: Path, rules: LabelRules) -> Iterator[_Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        source = io.BytesIO(open_unpacked(path).read()) if find_packing(path) else path
+        source = BytesIO(open_unpacked(path).read()) if find_packing(path) else path
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
             names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
-            _check_label_columns(path, names)
+            columns = _match_label_columns(tuple(names), rules)
             number = 0
             for batch in file.iter_batches(_PIECE, columns=names):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"row {number}", row["id"], row["label"], row.get("at")
+                    at = row[columns["at"]] if "at" in columns else None
+                    yield f"row {number}", row[columns["id"]], row[columns["label"]], at
     except (pa.ArrowException, OSError) as e:
         reason = str(e).split(". ")[0].strip()
-        raise InputError(f"{path}: is damaged, or no Parquet file ({reason}). Export or copy it again") from None
+        raise LabelsRefused(f"is damaged, or no Parquet file ({reason}). Export or copy it again") from None

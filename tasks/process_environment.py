@@ -83,6 +83,8 @@ LIBRARY_DEFAULTS: Mapping[str, str] = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    # A stored model has requirements of its own; a uv.lock in the project's folder is that of something else.
+    "MLFLOW_UV_AUTO_DETECT": "false",
     # Through the server, as with uploads: the storage behind it need not be reachable from here. A request less per file, too.
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     # A server that is away is waited for about a quarter of a minute (0, 2, 4 and 8 s), not four.

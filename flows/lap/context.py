@@ -30,13 +30,18 @@ from windvane.tasks.sources import fetch
 from windvane.tasks.sources.fetch import FetchResult
 from windvane.tasks.stores import dvc_pipeline, fingerprint
 
+# Why a lap runs that nothing but schedule.train started.
+SCHEDULED_CAUSE = "scheduled"
+# How work folders of exploring laps begin.
+EXPLORING_PREFIX = "explore-"
+
 
 @dataclass(frozen=True, eq=False)
 class LapContext:
     """A lap that holds the project's lease.
 
-    decision: what it carries out, from the ledger. trial_runs: a run in MLflow for each trial. on_record: the ledger knows that
-    it runs. started: by the monotonic clock, when it got its lease.
+    decision: what it carries out, from the ledger. trial_runs: a run in MLflow for each trial. exploring: it ends with the search
+    (flows/exploration.py). on_record: the ledger knows that it runs. started: by the monotonic clock, when it got its lease.
     """
 
     project: Project
@@ -47,6 +52,7 @@ class LapContext:
     id: str = field(default_factory=lambda: uuid4().hex)
     decision: DecisionRecord | None = None
     trial_runs: bool = False
+    exploring: bool = False
     on_record: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -61,8 +67,11 @@ class LapContext:
         return "labels" if self.decision is not None and self.decision.remedy == "labels" else None
 
     def folder(self, hashed: str) -> Path:
-        """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well."""
-        return self.project.home / "laps" / hashed
+        """Work in progress on this fingerprint: survives a kill, is deleted when the lap ends well.
+
+        An exploring lap has its own: a lap that goes on after a kill must keep the test rows that it opened.
+        """
+        return self.project.home / "laps" / (f"{EXPLORING_PREFIX}{hashed}" if self.exploring else hashed)
 
 
 def compute_fingerprint(lap: LapContext, data_version: str) -> str:
@@ -99,6 +108,16 @@ def claim_lap_decision(lap: LapContext, decision: str | None) -> LapContext | No
         return None
     cause = f"watch: {entry.reason.split('; ')[0]}"[:200]
     return replace(lap, decision=entry, cause=cause, depth="search" if entry.depth == "search" else "refit")
+
+
+def find_stopped_outcome(lap: LapContext) -> LapOutcome | None:
+    """The end of a schedule's lap that would train on data that monitoring has called broken; else None. A person's lap goes on."""
+    engine, name = lap.project.ledger, lap.project.name
+    stop = decisions.find_open_stop(engine, name) if lap.cause == SCHEDULED_CAUSE else None
+    champion = None if stop is None else versions.find_champion(engine, name)
+    if stop is None or champion is None:
+        return None
+    return _repeat_outcome(lap, champion, f"monitoring stopped scheduled laps: {stop.reason}", {})
 
 
 def find_unchanged_outcome(lap: LapContext) -> LapOutcome | None:

@@ -17,13 +17,15 @@ from windvane.ledger.failpoints import hit_failpoint
 from windvane.ledger.versions import Version
 from windvane.monitoring.records import LapDepth
 from windvane.tasks.errors import WindvaneError
-from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, LOSS_COLUMN
+from windvane.tasks.evaluation import out_of_fold
+from windvane.tasks.evaluation.scores import BASELINE_LOSS_COLUMN, FOLD_COLUMN, LOSS_COLUMN
 from windvane.tasks.gate import promotion_gate
 from windvane.tasks.gate.promotion_gate import GateEvidence, GateVerdict
 from windvane.tasks.ingest.table_io import ROW_KEY, read_parquet, write_parquet
 from windvane.tasks.models import features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelTask
 from windvane.tasks.models.problem_types import definitions
+from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.settings.project_params import ProblemSettings, Settings
@@ -92,9 +94,11 @@ def make_verdict(
         keys=rows[ROW_KEY].to_numpy(dtype="int64"),
         time=rows[problem.time].to_numpy() if problem.time else None,
         group=rows[problem.group].to_numpy() if problem.group else None,
+        fold=rows[FOLD_COLUMN].to_numpy() if FOLD_COLUMN in rows else None,
         slices={name: rows[name].to_numpy() for name in settings.gate.slices},
         loss=definitions.load_problem_type(problem.kind).loss_name(problem.headline),
         champion=against is not None,
+        weights=read_row_weights(rows, problem.weight),
     )
     rule = promotion_gate.resolve_gate_rule(settings.gate.rule, depth)
     result = promotion_gate.judge_challenger(evidence, rule, settings.gate.confidence, settings.gate.margin)
@@ -142,7 +146,9 @@ def _find_unseen_rows(
     mine, theirs = challenger.facts.sides, champion.facts.sides
     until = champion.facts.taught_until
     if theirs["strategy"] != "time" and mine == theirs:
-        return np.ones(len(record), dtype=bool)  # sticky sides: a test row was a test row then
+        # Sticky sides: a test row was a test row then. What judges out of fold trained the champion.
+        tested = record[FOLD_COLUMN] == 0 if FOLD_COLUMN in record else np.ones(len(record), dtype=bool)
+        return np.asarray(tested, dtype=bool)
     if time is None or until is None or champion.facts.sides["strategy"] != "time":
         return np.zeros(len(record), dtype=bool)
     limit = pd.Timestamp(until) if isinstance(until, str) else until
@@ -153,7 +159,7 @@ def compute_record_losses(
     problem: ProblemSettings, model: Any, columns: features.FeatureColumns, rows: pd.DataFrame
 ) -> NDArray[np.float64]:
     """A model's loss (n,) on held-out rows."""
-    kind = definitions.load_problem_type(problem.kind)
+    kind = definitions.load_problem_type(problem.kind, problem.positive)
     predictions = kind.predict(model, features.conform_frame(rows, columns, "the held-out rows"))
     return kind.loss(kind.truth(rows[problem.target]), predictions, problem.headline)
 
@@ -172,10 +178,13 @@ def _compute_refit_losses(
     train, validation = data_split.read_training_rows(training.root, theirs)
     rows = join_training_rows(replace(training, train=train, validation=validation))
     spec = model_pipeline.ModelConfiguration.from_json(champion.facts.spec)
-    model = model_pipeline.fit_with_settings(
-        ModelTask(theirs, training.kind, training.columns, count_cores()), spec, rows
-    )
-    return compute_record_losses(settings.problem, model, training.columns, record), 1
+    task, loss, fits = ModelTask(theirs, training.kind, training.columns, count_cores()), np.zeros(len(record)), 0
+    whole = np.ones(len(record), dtype=bool)
+    for judged, known in out_of_fold.split_record(record) if FOLD_COLUMN in record else [(whole, rows)]:
+        model = model_pipeline.fit_with_settings(task, spec, known)
+        loss[judged] = compute_record_losses(settings.problem, model, training.columns, record[judged])
+        fits += 1
+    return loss, fits
 
 
 def _describe_comparison(
@@ -184,6 +193,7 @@ def _describe_comparison(
     """Which rows judged, for the sentence of the verdict."""
     again = int((rows[JUDGED_BEFORE_COLUMN] > 0).sum())
     result = [f"compared with version {against.version} on {bench.how}"] if against else []
+    result += [folds] if (folds := out_of_fold.describe_folds(rows)) is not None else []
     if (newest := challenger.facts.spec.get("balance", {}).get("newest")) is not None:
         result.append(f"its classes are weighted as frequent as in the newest window of labels ({newest})")
     return result + ([f"{again:,} of the rows judged earlier laps too"] if again else [])

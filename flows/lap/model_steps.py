@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 from pydantic import TypeAdapter
@@ -19,22 +21,26 @@ from windvane.serving.compiled.agreement import EngineSpeed
 from windvane.serving.model_cache import ModelMemory, measure_model_memory
 from windvane.tasks import io
 from windvane.tasks.console import format_metric
-from windvane.tasks.evaluation import evaluation_files, model_evaluation
+from windvane.tasks.errors import InputError
+from windvane.tasks.evaluation import evaluation_files, model_evaluation, out_of_fold
 from windvane.tasks.evaluation.evaluation_files import write_evaluation
+from windvane.tasks.gate import block_test, promotion_gate
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
+from windvane.tasks.lap_outcome import CandidateSummary, ExplorationResult
 from windvane.tasks.models import class_balance, features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification, definitions
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.reports import data_report
-from windvane.tasks.search import model_search
+from windvane.tasks.search import cross_validation, model_search
 from windvane.tasks.settings import serving_section
-from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.settings.project_params import Settings, name_metric
 from windvane.tasks.split import data_split
 from windvane.tasks.stores import model_files
 from windvane.tasks.stores.dvc_pipeline import open_dvc_pipeline
+from windvane.tasks.stores.mlflow_client import DatasetUse
 from windvane.tasks.stores.model_files import SmokeTester
 from windvane.tasks.validate import findings, model_checks, table_profile, table_schema, table_statistics
 from windvane.tasks.validate.findings import TableFinding
@@ -46,6 +52,7 @@ EMPTY_SERVICE_BYTES = 100_000_000
 SMOKE_SAMPLE_ROWS = 20
 # The record's column: how many earlier laps each row has judged.
 JUDGED_BEFORE_COLUMN = "_judged_before"
+_MLFLOW_TYPES = {"number": "double", "boolean": "boolean", "category": "string", "date": "datetime"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,12 @@ class TrainingData:
         """The lap's run in MLflow, which has started."""
         assert self.run_id is not None
         return self.run_id
+
+    def dataset(self, settings: Settings) -> DatasetUse:
+        """The table and its data version, as MLflow's pages show what a run learned from."""
+        types = {name: _MLFLOW_TYPES[kind] for name, kind in engine_files.list_input_types(self.columns).items()}
+        types[settings.problem.target] = "double" if self.kind.continuous else "string"
+        return DatasetUse(settings.data.source, self.data_version, len(self.train) + len(self.validation), types)
 
     def task(self, settings: Settings) -> ModelTask:
         """What models are made for under these settings."""
@@ -106,11 +119,18 @@ def load_training_data(lap: LapContext, data_version: str, fingerprint: str) -> 
     settings = lap.project.settings
     train, validation = data_split.read_training_rows(root, settings)
     columns = features.select_feature_columns(settings, read_profile(root / PROFILE_FILE))
-    kind, sampled = (
-        definitions.load_problem_type(settings.problem.kind),
-        data_split.describe_sampled_split(root, settings),
-    )
+    kind, sampled = _load_problem_type(settings, train), data_split.describe_sampled_split(root, settings)
     return TrainingData(fingerprint, data_version, root, train, validation, columns, kind, count_cores(), sampled)
+
+
+def _load_problem_type(settings: Settings, train: pd.DataFrame) -> definitions.ProblemType:
+    """The problem type; of two classes it names the positive one, also where problem.positive does not."""
+    problem = settings.problem
+    kind = definitions.load_problem_type(problem.kind, problem.positive)
+    if kind.continuous or len(classes := np.unique(kind.truth(train[problem.target]))) != 2:
+        return definitions.load_problem_type(problem.kind)
+    positive = classes[classification.find_positive_class(classes, problem.positive)].item()
+    return definitions.load_problem_type(problem.kind, positive)
 
 
 def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchResult:
@@ -120,13 +140,12 @@ def run_search_step(lap: LapContext, data: TrainingData) -> model_search.SearchR
     if (known := io.read_cache(done, adapter.validate_python)) is not None:
         return replace(known, fits=0)  # damaged, it is found again from the journal
     settings = lap.project.settings
+    metric = name_metric(settings.problem.headline, data.kind.positive)
 
     def show(progress: model_search.TrialProgress) -> None:
         scores = f"{format_metric(progress.validation)}, best {format_metric(progress.best)}"
         at = f"configuration {progress.trial} of {progress.of}" if progress.trial else "baseline"
-        lap.console.working(
-            f"{progress.candidate}: {at}, {settings.problem.headline} {scores}, {progress.left:.0f} s left"
-        )
+        lap.console.working(f"{progress.candidate}: {at}, {metric} {scores}, {progress.left:.0f} s left")
 
     if lap.depth == "refit":
         champion = versions.find_champion(lap.project.ledger, lap.project.name)
@@ -182,13 +201,62 @@ def run_evaluate_step(lap: LapContext, data: TrainingData, spec: ModelConfigurat
         return data_split.open_test_rows(data.root, settings, data_split.TestPermit(data.fingerprint))
 
     held = model_evaluation.predict_held_out(data.task(settings), spec, data.train, data.validation, open_test)
+    fits = 2
+    if settings.split.strategy != "time" and len(held.record) < promotion_gate.MIN_JUDGED_ROWS:
+        record, more = _judge_all_rows(lap, data, spec, held.record)
+        held, fits = replace(held, record=record), fits + more
     earlier = versions.count_earlier_judgements(engine, name, held.record[table_io.ROW_KEY].tolist())
     held.record.insert(0, JUDGED_BEFORE_COLUMN, held.record[table_io.ROW_KEY].map(lambda row: earlier.get(row, 0)))
     table_io.write_parquet(held.record, path)
     versions.close_test_split(
         engine, name, data.fingerprint, model_files.hash_file(path), held.record[table_io.ROW_KEY].tolist()
     )
-    return Evaluated(held, 2)
+    return Evaluated(held, fits)
+
+
+def _judge_all_rows(
+    lap: LapContext, data: TrainingData, spec: ModelConfiguration, record: pd.DataFrame
+) -> tuple[pd.DataFrame, int]:
+    """The record of too few test rows, completed with the other rows out of fold (tasks/evaluation/out_of_fold.py), and how many
+    models were fitted for that.
+
+    Where the lap searched, each fold's models come from a search of their own on the other folds' rows: together these have
+    search.trials and search.timeout once more. A refit keeps the champion's configuration, which earlier laps chose.
+    """
+    settings, task = lap.project.settings, data.task(lap.project.settings)
+    folds, fits = block_test.MIN_BLOCKS, 0
+
+    def choose(fold: int, rows: pd.DataFrame) -> ModelConfiguration:
+        nonlocal fits
+        fits += 1
+        lap.console.working(f"evaluate: fold {fold} of {folds}")
+        if lap.depth == "refit":
+            return spec
+        most = cross_validation.count_possible_folds(settings, data.kind, rows)
+        split = {"strategy": "kfold", "folds": min(settings.split.folds or cross_validation.DEFAULT_FOLDS, most)}
+        # A list that a person wrote is tried whole.
+        share = 1 if settings.search.method == "manual" else folds
+        search = {"trials": -(-settings.search.trials // share), "timeout": settings.search.timeout / folds}
+        inner = settings.model_copy(
+            update={
+                "split": settings.split.model_copy(update=split),
+                "search": settings.search.model_copy(update=search),
+            }
+        )
+        journal = data.root / "folds" / f"{fold}.log"
+        found = model_search.search_models(replace(task, settings=inner), rows, rows[:0], journal, lambda _: None)
+        fits += found.fits
+        return found.best.spec
+
+    try:
+        whole = out_of_fold.complete_record(task, record, join_training_rows(data), choose)
+    except InputError as e:  # a fold's rows may be too few for what all rows allow
+        lap.console.print(f"  note: the {len(record)} test rows judge alone: {e}")
+        whole = None
+    if whole is None:
+        return record, fits
+    lap.console.print(f"  note: {out_of_fold.describe_folds(whole)}")
+    return whole, fits
 
 
 def run_build_step(
@@ -225,7 +293,8 @@ def run_build_step(
     engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace, cells)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None
     predicted = data.kind.predict(model, sample).value
-    digest = model_files.save_model(model, folder, sample, predicted, data.kind.name, engine)
+    code = None if bulk is None else engine_files.bundle_model_code()
+    digest = model_files.save_model(model, folder, sample, predicted, engine, code)
     memory = measure_model_memory(folder, digest, data.kind.name)
     lap.console.print(
         f"  memory in the scoring service: {serving_section.format_size(memory.kept)}, "
@@ -270,8 +339,10 @@ def run_explain_step(
     evaluation = model_evaluation.evaluate_model(
         data.task(settings), found.best.spec, data.train, data.validation, held.record
     )
-    if data.sampled:
-        evaluation = replace(evaluation, notes=(data.sampled, *evaluation.notes))
+    apart = [f.message for f in findings.read_findings(data.root / findings.FINDINGS_FILE) if f.is_set_aside]
+    goal = evaluation.compare_with_goal(settings.problem.goal)
+    notes = (*apart, goal, data.sampled, out_of_fold.describe_folds(held.record))
+    evaluation = replace(evaluation, notes=(*(note for note in notes if note), *evaluation.notes))
     folder = data.root / "evaluation"
     _remove_folder(folder)
     write_evaluation(folder, settings, data.kind, evaluation, held.record, found)
@@ -281,23 +352,74 @@ def run_explain_step(
     return evaluation
 
 
+def run_explore_step(lap: LapContext, data: TrainingData, found: model_search.SearchResult) -> ExplorationResult:
+    """What an exploring lap ends with: each candidate's validation score with its interval, and a child run for it."""
+    settings, tracker = lap.project.settings, lap.project.tracker
+    metric, best = settings.problem.headline, found.best
+    candidates = []
+    for result in found.results:
+        lap.console.working(f"explore: {result.candidate}")
+        score = out_of_fold.score_configuration(data.task(settings), result.spec, data.train, data.validation)
+        value = result.validation[metric]
+        # Of folds the search takes the mean, the interval is of all their rows together: it is widened to hold both.
+        ends = [(value, end) for end in (score.low, score.high) if end is not None]
+        low, high = (min(ends[0]), max(ends[1])) if ends else (None, None)
+        _log_candidate_run(
+            lap, found, result, data, {f"validation_{metric}_low": low, f"validation_{metric}_high": high}
+        )
+        summary = CandidateSummary(result.candidate, value, result.train.get(metric), len(result.trials))
+        candidates.append(replace(summary, low=low, high=high))
+    tracker.log(
+        data.run,
+        params={"candidate": best.candidate, **{f"chosen.{k}": v for k, v in best.spec.params.items()}},
+        metrics={f"validation_{name}": value for name, value in best.validation.items()},
+    )
+    return ExplorationResult(
+        run_id=data.run,
+        data_version=data.data_version,
+        metric=metric,
+        candidates=tuple(candidates),
+        chosen=best.candidate,
+        params=best.spec.params,
+        rows=len(data.validation) or len(data.train),
+        reason=found.ended,
+        fits=found.fits + len(found.results),
+        seconds=lap.seconds,
+    )
+
+
 def _log_candidate_run(
-    lap: LapContext, found: model_search.SearchResult, result: model_search.CandidateResult, data: TrainingData
+    lap: LapContext,
+    found: model_search.SearchResult,
+    result: model_search.CandidateResult,
+    data: TrainingData,
+    more: Mapping[str, float | None] | None = None,
 ) -> None:
-    """A child run for a candidate: the same metric names for each, its trials as one table and plot."""
+    """A child run for a candidate: the same metric names for each (and `more`), its trials as one table and plot."""
     tracker, settings = lap.project.tracker, lap.project.settings
     child = tracker.start(result.candidate, lap.id, {}, parent=data.run)
+    tracker.log_dataset(child, data.dataset(settings))
     scores = {f"validation_{name}": value for name, value in result.validation.items()}
     scores |= {f"train_{name}": value for name, value in result.train.items()}
     tracker.log(
         child,
-        params={"candidate": result.candidate, **result.spec.params},
-        metrics={**scores, "fit_seconds": result.seconds, "trials": len(result.trials)},
+        # MLflow's comparison draws the first three names by the alphabet that differ: they must be of all candidates.
+        params={
+            "candidate": result.candidate,
+            "configurations": len(result.trials),
+            "features": "scaled, one-hot" if data.kind.candidates[result.candidate].scaled else "as they are",
+            "ladder": [one.candidate for one in found.results].index(result.candidate) + 1,
+            **{f"model.{name}": value for name, value in result.spec.params.items()},
+        },
+        metrics={**scores, **(more or {}), "fit_seconds": result.seconds, "trials": len(result.trials)},
     )
     folder = data.root / "trials" / result.candidate
     metric = data.kind.metrics[settings.problem.headline]
-    mine = replace(found, results=(result,))
-    tracker.store(child, evaluation_files.write_trials(folder, mine, metric, settings.problem.target))
+    mine, of = (
+        replace(found, results=(result,)),
+        evaluation_files.name_subject(metric.name, settings.problem.target, data.kind),
+    )
+    tracker.store(child, evaluation_files.write_trials(folder, mine, metric, of))
     for trial in result.trials if lap.trial_runs else ():
         run = tracker.start(f"{result.candidate} {trial.number}", lap.id, {}, parent=child)
         figures = {f"validation_{metric.name}": trial.validation, "fit_seconds": trial.seconds}

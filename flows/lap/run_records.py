@@ -22,9 +22,14 @@ from windvane.tasks.evaluation.model_evaluation import HeldOutRecord, ModelEvalu
 from windvane.tasks.io import DATA_FOLDER, STATE_FOLDER
 from windvane.tasks.lap_outcome import CandidateSummary, LapOutcome, describe_version_outcome
 from windvane.tasks.models.problem_types import classification
+from windvane.tasks.models.problem_types.definitions import ClassLabel
 from windvane.tasks.search.model_search import SearchResult
-from windvane.tasks.settings.project_params import PARAMS_FILE, read_params
+from windvane.tasks.settings.project_params import PARAMS_FILE, name_metric, read_params
 from windvane.tasks.stores import dvc_pipeline, fingerprint
+from windvane.tasks.stores.mlflow_client import describe_registered_version
+
+# MLflow takes 250.
+MAX_RUN_NAME_LETTERS = 200
 
 
 def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
@@ -39,11 +44,16 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
         "mlflow.source.git.commit": commit,
         "windvane.git.dirty": dirty,
         "windvane.sampled": data.sampled or "",
+        "windvane.exploring": "true" if lap.exploring else "",
         **_make_decision_tags(lap),
     }
     if data.sampled:
         lap.console.print(f"  note: {data.sampled}")
-    run = tracker.start(lap.cause, lap.id, {k: v for k, v in tags.items() if v})
+    run = tracker.start(
+        f"lap of {now_timestamp()[:16]}Z ({lap.cause})"[:MAX_RUN_NAME_LETTERS],
+        lap.id,
+        {k: v for k, v in tags.items() if v},
+    )
     try:
         laps.record_lap_runs(project.ledger, lap.id, mlflow_run=run)
     except BaseException:  # the process that ends this lap would not know of a run to close
@@ -55,6 +65,7 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
     written = _flatten(project.settings.model_dump()) | _flatten(read_params(project.root / PARAMS_FILE))
     libraries = {f"library.{name}": version for name, version in fingerprint.list_model_libraries().items()}
     tracker.log(run, params={**written, **rows, **libraries})
+    tracker.log_dataset(run, data.dataset(project.settings))
     # MLflow copies a file with its mode, and this one is open to others.
     tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, data.root / PARAMS_FILE)))
     for name in ("profile.json", "digest.json", "split/split.json"):
@@ -89,7 +100,8 @@ def log_lap_summary(
         metrics={**figures, "fits": float(fits)},
         tags={
             "windvane.fit": evaluation.diagnosis.name,
-            "mlflow.note.content": _format_run_note(found, evaluation, threshold),
+            "mlflow.note.content": _format_run_note(found, evaluation, threshold, data.kind.positive),
+            **({} if data.kind.positive is None else {"windvane.positive": str(data.kind.positive)}),
         },
     )
     score = evaluation.scores[metric]
@@ -102,6 +114,8 @@ def log_lap_summary(
         "chosen": best.candidate,
         "test": score.value,
         "interval": [score.low, score.high],
+        "search": found.ended if lap.depth == "search" else None,
+        "goal": evaluation.compare_with_goal(lap.project.settings.problem.goal),
         "fit": f"{evaluation.diagnosis.name}: {evaluation.diagnosis.because}. {evaluation.diagnosis.adjust}",
     }
 
@@ -149,11 +163,27 @@ def close_run(lap: LapContext, outcome: LapOutcome) -> None:
     tracker = lap.project.tracker
     tags = {"verdict": outcome.verdict, "reason": outcome.reason, "version": str(outcome.version)}
     try:
-        tracker.log(outcome.run_id, tags={f"windvane.{name}": value for name, value in tags.items()})
+        logged = {f"windvane.{name}": value for name, value in tags.items()}
+        cause = laps.read_lap_causes(lap.project.ledger, lap.project.name).get(outcome.run_id, lap.cause)
+        logged["mlflow.runName"] = f"version {outcome.version}: {outcome.chosen}, {outcome.verdict} ({cause})"[
+            :MAX_RUN_NAME_LETTERS
+        ]
+        tracker.log(outcome.run_id, tags=logged)
         tracker.end(outcome.run_id)
+        describe_registered_version(tracker, outcome.version, _format_version_description(outcome))
     except WindvaneError as e:  # the ledger has the verdict
         lap.console.print(f"  note: the run in MLflow has no verdict: {e}")
     hit_failpoint("judge: told")
+
+
+def _format_version_description(outcome: LapOutcome) -> str:
+    """A registered version's description in MLflow: the verdict with its reason, and how good the version is."""
+    low, high = outcome.interval
+    score = f"{format_metric(outcome.test)} (95 % {format_metric(low)} to {format_metric(high)})"
+    return (
+        f"**{outcome.verdict}**: {outcome.reason}\n\n{outcome.chosen}: test {outcome.metric} {score}, "
+        f"data version {outcome.data_version}"
+    )
 
 
 def _make_decision_tags(lap: LapContext) -> dict[str, str]:
@@ -167,18 +197,20 @@ def _make_decision_tags(lap: LapContext) -> dict[str, str]:
     return {f"windvane.{name}": value for name, value in tags.items()}
 
 
-def _format_run_note(found: SearchResult, evaluation: ModelEvaluation, threshold: float | None) -> str:
+def _format_run_note(
+    found: SearchResult, evaluation: ModelEvaluation, threshold: float | None, positive: ClassLabel | None
+) -> str:
     """The run's description, as MLflow shows it on top of its page."""
     best = found.best
-    score = evaluation.scores[evaluation.metric]
+    score, metric = evaluation.scores[evaluation.metric], name_metric(evaluation.metric, positive)
     threshold_note = []
     if threshold is not None:
         threshold_note.append(
-            f"Called positive from a probability of **{format_metric(threshold)}** on, where {best.spec.balance.threshold} is best "
+            f"Called {positive!r} from a probability of **{format_metric(threshold)}** on, where {best.spec.balance.threshold} is best "
             "on folds of the rows that it was fitted on; a version refitted on newer rows has its own (`served.threshold`)."
         )
     lines = [
-        f"**{best.candidate}** of {len(found.results)} candidates: test {evaluation.metric} {format_metric(score.value)} "
+        f"**{best.candidate}** of {len(found.results)} candidates: test {metric} {format_metric(score.value)} "
         f"(95 % {format_metric(score.low)} to {format_metric(score.high)})",
         "",
         f"Fit: **{evaluation.diagnosis.name}**. {evaluation.diagnosis.because}. {evaluation.diagnosis.adjust}",

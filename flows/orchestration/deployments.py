@@ -11,12 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 from uuid import UUID
 
 import httpx
-from cronsim import CronSim
 from sqlalchemy.exc import SQLAlchemyError
 
 from windvane.flows.monitoring import RETRAIN_EVENT, make_resource_id
@@ -26,6 +25,7 @@ from windvane.ledger import predictions
 from windvane.monitoring.records import Clock
 from windvane.tasks.io import write_json
 from windvane.tasks.project import Project
+from windvane.tasks.settings.monitoring_section import find_next_tick
 
 # Between the runner's polls for due runs, rounds at Prefect, checks of the ledger for pending laps, and of the played clock.
 RUNNER_POLL_SECONDS, RECONCILE_INTERVAL_SECONDS = 2.0, 60.0
@@ -46,10 +46,10 @@ def read_event_clock(project: Project, clock: Clock) -> datetime | None:
 
 
 class CronTicks:
-    """Schedules by the events' clock. However many ticks pass between two checks, one is due."""
+    """Schedules by the events' clock, in a time zone. However many ticks pass between two checks, one is due."""
 
-    def __init__(self, crons: Mapping[str, str | None]) -> None:
-        self._crons = {name: cron for name, cron in crons.items() if cron is not None}
+    def __init__(self, crons: Mapping[str, str | None], zone: tzinfo = UTC) -> None:
+        self._zone, self._crons = zone, {name: cron for name, cron in crons.items() if cron is not None}
         self._before: dict[str, datetime] = {}
 
     def due(self, now: datetime) -> tuple[str, ...]:
@@ -57,7 +57,9 @@ class CronTicks:
         return tuple(
             name
             for name, cron in self._crons.items()
-            if name not in self._before or next(CronSim(cron, self._before[name])) <= now
+            if name not in self._before
+            # Two moments of one zone would be compared by its clocks, which show an hour twice.
+            or find_next_tick(cron, self._before[name], self._zone).astimezone(UTC) <= now
         )
 
     def taken(self, name: str, now: datetime) -> None:
@@ -74,10 +76,11 @@ def make_deployments(project: Project, clock: Clock) -> list[Any]:
     from windvane.flows import steps
     from windvane.flows.orchestration import scheduled_flows
 
-    def at(cron: str | None) -> Any:
-        return Cron(cron, timezone="UTC") if cron is not None and clock == "wall" else None
-
     schedule, name, root = project.settings.schedule, project.name, str(project.root)
+
+    def at(cron: str | None) -> Any:
+        return Cron(cron, timezone=schedule.timezone) if cron is not None and clock == "wall" else None
+
     retrain = DeploymentEventTrigger(
         name=f"retrain {name}",
         description="A decision to retrain, sent by monitoring, starts the lap that claims it.",
@@ -129,7 +132,7 @@ def _reconcile_repeatedly(project: Project, clock: Clock, ids: dict[str, UUID]) 
 
     starter, due, next_look = reconciliation.PendingLapStarter(project), 0.0, 0.0
     schedule = project.settings.schedule
-    ticks = CronTicks({"lap": schedule.train, "monitor": schedule.monitor})
+    ticks = CronTicks({"lap": schedule.train, "monitor": schedule.monitor}, schedule.zone)
     while True:
         try:
             if time.monotonic() >= next_look:

@@ -49,7 +49,7 @@ def flush_prefect_logs() -> None:
 
 
 # What training needs in any case. Imported by one thread, before steps run side by side and each import it.
-HEAVY_MODULES = ("mlflow.sklearn", "matplotlib.figure", "optuna", "skops.io")
+HEAVY_MODULES = ("mlflow.pyfunc", "matplotlib.figure", "optuna", "skops.io")
 
 
 def import_heavy_modules(project: Project, enough: Callable[[], bool] = lambda: False) -> None:

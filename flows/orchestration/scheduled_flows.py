@@ -34,7 +34,7 @@ def _format_summary(result: dict[str, Any]) -> str:
     window, drift = result["window"], result["drift"]
     lines = [f"## {result['decision']}: {result['diagnosis']}", "", result["reason"], ""]
     if window["rows"]:
-        moved = ", ".join(drift["columns"]) if drift["alarm"] else "no alarm"
+        moved = ", ".join(drift["columns"]) if drift["alarm"] else drift.get("undecided") or "no alarm"
         lines += [f"Window {window['from'][:10]} to {window['to'][:10]}, {window['rows']:,} rows; drift: {moved}.", ""]
     if result["report"]:
         lines.append(f"[Report]({Path(result['report']).resolve().as_uri()})")

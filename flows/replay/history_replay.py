@@ -98,7 +98,11 @@ def _print_replay(story: ReplayResult, console: Console) -> None:
 
 def _log_replay(tracker: MlflowTracker, story: ReplayResult, files: tuple[Path, ...]) -> str:
     note = f"**{story.verdict()}**\n\n{len(story.chapters)} windows of {story.window}. Picture and page: Artifacts, `replay/`."
-    run = tracker.start(f"replay: {story.policy}", f"replay-{uuid4().hex}", {"mlflow.note.content": note})
+    run = tracker.start(
+        f"replay: {story.policy}",
+        f"replay-{uuid4().hex}",
+        {"mlflow.note.content": note, "mlflow.source.name": "windvane replay"},
+    )
     metrics = {"saved": story.saved, "windows": float(len(story.chapters))}
     for name, totals in (("never", story.never), ("policy", story.ours)):
         metrics |= {f"{name}_{figure}": float(value) for figure, value in vars(totals).items()}

@@ -26,6 +26,7 @@ from windvane.flows.lap.context import (
     claim_lap_decision,
     clear,
     compute_fingerprint,
+    find_stopped_outcome,
     find_unchanged_outcome,
     finish_lap,
     make_no_new_rows_outcome,
@@ -120,7 +121,10 @@ class SimulatedProject(Project):
         if key not in self._answered:
             rows = self.stream.rows.iloc[self.stream.between(place.start, place.end)]
             record, columns = self.reference(version)[0], window_frames.read_version_columns(version.facts, ())
-            kind, model = definitions.load_problem_type(self.settings.problem.kind), self.model(version)
+            kind, model = (
+                definitions.load_problem_type(self.settings.problem.kind, self.settings.problem.positive),
+                self.model(version),
+            )
             self._answered[key] = window_frames.build_source_frame(rows, columns, record, kind, model)
         return self._answered[key]
 
@@ -130,7 +134,7 @@ class SimulatedProject(Project):
         frame = frame[window_frames.mask_labelled(frame, problem.target)]
         if not len(frame):
             return float("nan")
-        kind = definitions.load_problem_type(problem.kind)
+        kind = definitions.load_problem_type(problem.kind, problem.positive)
         return float(window_frames.compute_frame_losses(frame, self.record(version), kind, problem).mean())
 
     def reference(self, version: Version) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -273,6 +277,7 @@ class _Steps:
         """Step -> what is called in its place; the ledger's part is the same."""
         idle: tuple[Callable[..., Any], ...] = (
             training.repair,
+            find_stopped_outcome,
             find_unchanged_outcome,
             data_steps.run_ingest_step,
             data_steps.run_validate_step,
@@ -334,7 +339,10 @@ class _Steps:
         train = time_windows.select_recent_rows(taken(rows[parted.train], False), settings)
         validation, test = taken(rows[parted.validation], True), taken(rows[parted.test], True)
         columns = features.select_feature_columns(settings, table_profile.profile_table(come))
-        kind, by_time = definitions.load_problem_type(settings.problem.kind), settings.split.strategy == "time"
+        kind, by_time = (
+            definitions.load_problem_type(settings.problem.kind, settings.problem.positive),
+            settings.split.strategy == "time",
+        )
         data = TrainingData(hashed, data_version, past.home, train, validation, columns, kind, count_cores())
         final = time_windows.select_recent_rows(taken(rows, False), settings) if by_time else join_training_rows(data)
         past.work[hashed] = _SimulatedTraining(**vars(data), test=test, final=final, rows=labelled)

@@ -90,7 +90,7 @@ def _supervise_until_stopped(
         if supervised.ready and not announced:
             announced = True
             events = "; the clock is that of the events" if clock == "events" else ""
-            links = _format_links(supervised, credentials, console.live)
+            links = _format_links(project, supervised, credentials, console.live)
             screen.print("\n".join([f"  all ready; Ctrl-C stops{events}", *links]))
             if console.json:
                 print(json.dumps(_make_json_result(project, supervised, clock)), flush=True)
@@ -191,7 +191,7 @@ def _bind_port(name: str, wanted: int | None, sockets: ExitStack) -> tuple[socke
     )
 
 
-def _format_links(supervised: Supervisor, credentials: Credentials, shown: bool) -> list[str]:
+def _format_links(project: Project, supervised: Supervisor, credentials: Credentials, shown: bool) -> list[str]:
     """How a person opens the pages. The links hold the secret: on a terminal only, never in a log."""
     pages = {
         name: one.service.address
@@ -202,7 +202,7 @@ def _format_links(supervised: Supervisor, credentials: Credentials, shown: bool)
         return []
     if not shown:
         return ["  MLflow's and Prefect's pages require the project's secret: windvane secret"]
-    return [f"  open {line}" for line in up_state.make_page_links(pages, credentials)]
+    return [f"  open {line}" for line in up_state.make_page_links(project, pages, credentials)]
 
 
 def _is_runner_alive(home: Path, pid: int | None) -> bool:
@@ -238,8 +238,12 @@ def _describe_service(project: Project, name: str) -> str:
     """What people want to know of a service beside its address."""
     if name == "service":
         state = service_state.read_service_state(project.home / "serving")
-        version = None if state is None else state["version"]
-        return "no champion yet: windvane train" if version is None else f"version {version}"
+        if state is not None and state["version"] is not None:
+            return f"version {state['version']}"
+        refused = None if state is None else state["refused"]
+        return (
+            f"refused version {refused['version']}: windvane status" if refused else "no champion yet: windvane train"
+        )
     if name == "runner":
         heartbeat = _read_heartbeat(project.home)
         return "; ".join(f"{what}: {when}" for what, when in heartbeat.does.items()) if heartbeat is not None else ""

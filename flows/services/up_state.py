@@ -22,6 +22,7 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import Corrupted, InputError
 from windvane.tasks.io import read_cache, write_json
 from windvane.tasks.project import Project
+from windvane.tasks.stores import mlflow_store
 
 # What the runner writes every few seconds, below .windvane/up.
 HEARTBEAT_FILE = "runner.json"
@@ -94,9 +95,14 @@ def hold_up_lock(home: Path) -> Iterator[None]:
 _PAGE_NAMES = {"mlflow": "MLflow", "prefect": "Prefect"}
 
 
-def make_page_links(addresses: Mapping[str, str], credentials: Credentials) -> list[str]:
-    """A line per page that a person may open."""
-    return [f"{_PAGE_NAMES[name]:<8} {credentials.link(address)}" for name, address in addresses.items()]
+def make_page_links(project: Project, addresses: Mapping[str, str], credentials: Credentials) -> list[str]:
+    """A line per page that a person may open: of MLflow the list of this project's runs, once there is one."""
+    at = {name: credentials.link(address) for name, address in addresses.items()}
+    experiment = mlflow_store.read_experiment_id(project.home / mlflow_store.MLFLOW_DATABASE, project.name)
+    if "mlflow" in at and experiment is not None:
+        # Without the workflow MLflow opens its pages for language models.
+        at["mlflow"] += f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    return [f"{_PAGE_NAMES[name]:<8} {link}" for name, link in at.items()]
 
 
 def explain_outdated_secret(project: Project) -> str | None:
@@ -131,7 +137,7 @@ def show_secret(project: Project, renew: bool, console: Console) -> dict[str, An
             console.print("  no page is open: start `windvane up`")
         elif not renew and old is None:
             own = {n: a for n, a in up.services.items() if n in up.children and n in _PAGE_NAMES and a is not None}
-            for line in make_page_links(own, credentials):
+            for line in make_page_links(project, own, credentials):
                 console.print(f"  open {line}")
         console.print(f"  user {BASIC_AUTH_USER}, password {credentials.secret}")
         console.print(

@@ -1,7 +1,8 @@
-"""Columns that seem broken: silent, stuck, in another unit, or with a renamed category; how strong the evidence is."""
+"""Columns that seem broken: silent, stuck, in another unit, or with renamed categories; how strong the evidence is."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,30 +12,46 @@ from windvane.monitoring.diagnosis import window_states
 from windvane.monitoring.window_frames import PairedColumn
 
 # Ratios of units that people mix up, each also the other way round: powers of ten, inches, feet, yards, miles, pounds, ounces,
-# square feet, gallons, minutes, days, weeks, years; and Fahrenheit.
+# square feet, gallons, minutes, days, weeks, years; and degrees Celsius, Fahrenheit and Kelvin.
 _UNIT_RATIOS = (
     *(10.0, 100.0, 1e3, 1e6),
     *(2.54, 3.28084, 0.9144, 1.609344, 0.45359237, 28.349523, 10.7639, 3.785412),
     *(60.0, 3600.0, 24.0, 7.0, 365.25, 12.0),
 )
-_UNITS = (*tuple((f, 0.0) for r in _UNIT_RATIOS for f in (r, 1 / r)), (-1.0, 0.0), (1.8, 32.0), (1 / 1.8, -32 / 1.8))
+_DEGREES = (
+    (1.8, 32.0),
+    (1.0, 273.15),
+    (1 / 1.8, 459.67 / 1.8),
+)  # Celsius to Fahrenheit and Kelvin, Fahrenheit to Kelvin
+_UNITS = (
+    *((f, 0.0) for r in _UNIT_RATIOS for f in (r, 1 / r)),
+    (-1.0, 0.0),
+    *(pair for a, b in _DEGREES for pair in ((a, b), (1 / a, -b / a))),
+)
 _MIXTURE_SHARES = np.arange(0.2, 1.01, 0.1)
 # Less than this added to the missing, or taken by one value, is not called silent.
 _MIN_SILENT_SHARE = 0.1
 _MIN_STUCK_SHARE = 0.2
 # Less speaks for chance.
 MIN_BREAK_NATS = 3.0
+# What a unit costs that is in no list; and a unit that leaves more than this share of a tilt's misfit is none.
+_FITTED_UNIT_NATS, _MAX_UNIT_MISFIT = 10.0, 0.5
 # Fewer rows of a new word do not show which it stands for; fewer distinct values have no unit.
 _MIN_ROWS, _MIN_VALUES = 8, 8
 
 
 @dataclass(frozen=True)
 class BrokenColumn:
-    """A column, what became of it, and how much that explains which no change of customers would, in nats."""
+    """A column, what became of it, and how much that explains which no change of customers would, in nats.
+
+    `seasonal`: a season may resemble it: a unit that is in no list, a word that has nothing in common with the one it replaced, more
+    of a value that was frequent before.
+    """
 
     column: str
     text: str
     nats: float
+    seasonal: bool = False
 
 
 def find_broken_columns(
@@ -90,7 +107,7 @@ def _find_stuck_value(column: PairedColumn, thinned: float, stretch: NDArray[np.
     whole = window_states.compute_misfit(has * thinned, had * thinned)
     word = f"{value:g}" if column.number else repr(column.words[int(value)])
     text = f"{column.name} is stuck at {word} in {stuck:.0%} of the rows"
-    return BrokenColumn(column.name, text, whole * stuck - 2 * after)
+    return BrokenColumn(column.name, text, whole * stuck - 2 * after, seasonal=usual >= _MIN_STUCK_SHARE)
 
 
 def _compute_usual_share(values: NDArray[np.float64], stretch: NDArray[np.int64] | None) -> float:
@@ -115,13 +132,15 @@ def _find_other_unit(column: PairedColumn, thinned: float) -> BrokenColumn | Non
     tries = [(a, b, 4.0) for a, b in _UNITS]
     was, has = (float(np.subtract(*np.percentile(side, [75, 25]))) for side in (before, now))
     if was > 0 and has > 0:
-        tries.append((has / was, float(np.median(now) - has / was * np.median(before)), 10.0))
+        tries.append((has / was, float(np.median(now) - has / was * np.median(before)), _FITTED_UNIT_NATS))
     fits = ((*_fit_mixture(before, now, a, b, thinned), a, b, cost) for a, b, cost in tries)
     after, share, a, b, cost = min(fits, key=lambda f: f[0] + f[4])
-    nats = _fit_tilt(before, now, thinned) - after - cost
+    tilt = _fit_tilt(before, now, thinned)
+    if after > _MAX_UNIT_MISFIT * tilt:
+        return None
     formula = f"x {a:.4g}" + (f" {b:+.4g}" if b else "")
     text = f"{column.name} looks like another unit ({formula}) in {share:.0%} of the rows"
-    return BrokenColumn(column.name, text, nats)
+    return BrokenColumn(column.name, text, tilt - after - cost, seasonal=cost == _FITTED_UNIT_NATS)
 
 
 def _fit_mixture(
@@ -161,30 +180,56 @@ def _fit_tilt(before: NDArray[np.float64], now: NDArray[np.float64], thinned: fl
 
 
 def _find_renamed_category(column: PairedColumn, thinned: float) -> BrokenColumn | None:
-    """A word that the record has not took rows of one that went."""
-    codes = column.window[column.window >= 0].astype(int)
+    """Words that the record has not took rows of those that went: the same words written otherwise, or one under a new name."""
     size = len(column.words)
     if column.known in (size, 0):
         return None
-    now = np.bincount(codes, minlength=size).astype(np.float64)
-    before = np.bincount(column.record[column.record >= 0].astype(int), minlength=size).astype(np.float64)
+    before, now = (
+        np.bincount(side[side >= 0].astype(int), minlength=size).astype(np.float64)
+        for side in (column.record, column.window)
+    )
     new = column.known + int(np.argmax(now[column.known :]))
-    if now[new] < _MIN_ROWS:
-        return None
     lacking = before / before.sum() * now.sum() - now
-    old = int(np.argmax(lacking[: column.known]))
+    old, words = int(np.argmax(lacking[: column.known])), column.words
+    renamed = f"{column.name}: {words[new]!r} seems to be the new name of {words[old]!r}"
+    found = [BrokenColumn(column.name, renamed, _weigh_new_names({new: old}, before, now, thinned), seasonal=True)]
+    if spelled := _find_spellings(column):
+        new = max(spelled, key=lambda code: now[code])
+        share = now[list(spelled)].sum() / max(now.sum(), 1)
+        text = (
+            f"{column.name} is written otherwise in {share:.0%} of the rows: {words[new]!r} for {words[spelled[new]]!r}"
+        )
+        found.append(BrokenColumn(column.name, text, _weigh_new_names(spelled, before, now, thinned)))
+    return max(found, key=lambda b: b.nats)
+
+
+def _weigh_new_names(
+    names: dict[int, int], before: NDArray[np.float64], now: NDArray[np.float64], thinned: float
+) -> float:
+    """Nats for words (codes new -> old) being the same, from counts of all words (c,)."""
+    new, old = np.array(list(names)), np.array(list(names.values()))
+    if now[new].sum() < _MIN_ROWS:
+        return 0.0
     dropped = now.copy()
     dropped[new] = 0
     merged = dropped.copy()
-    merged[old] += now[new]
+    np.add.at(merged, old, now[new])
     usual = _merge_rare_counts(before, before) * thinned
     sides = (_merge_rare_counts(counts, before) * thinned for counts in (dropped, merged))
     apart = [window_states.compute_misfit(side, usual) for side in sides]
-    has, had = (np.array([counts[old], counts.sum() - counts[old]]) for counts in (now, before))
+    gone = np.unique(old)
+    has, had = (np.array([counts[gone].sum(), counts.sum() - counts[gone].sum()]) for counts in (now, before))
     went = window_states.compute_misfit(has * thinned, had * thinned)
-    words = column.words
-    text = f"{column.name}: {words[new]!r} seems to be the new name of {words[old]!r}"
-    return BrokenColumn(column.name, text, max(went, apart[0]) - 2 * apart[1] - 2.0)
+    return max(went, apart[0]) - 2 * apart[1] - 2.0
+
+
+def _find_spellings(column: PairedColumn) -> dict[int, int]:
+    """Codes of new words -> codes of the record's words that differ in case, blanks, leading zeros or a decimal zero alone."""
+    plain = [re.sub(r"^0+(?=.)|\.0+$", "", word.strip().casefold()) for word in column.words]
+    usual = {
+        form: code for code, form in reversed(list(enumerate(plain[: column.known])))
+    }  # of several the most frequent
+    return {code: usual[plain[code]] for code in range(column.known, len(plain)) if plain[code] in usual}
 
 
 def _merge_rare_counts(counts: NDArray[np.float64], usual: NDArray[np.float64]) -> NDArray[np.float64]:

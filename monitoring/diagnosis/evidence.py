@@ -37,7 +37,7 @@ class ChangeEvidence:
     P(y | x); inputs given labels P(x | y), and given the champion's prediction, which represents labels that have not come.
 
     labelled: rows whose labels have come and count (0: too few, and three contrasts are empty). seasons: the window beside
-    each known state. classes: labels are classes, not numbers.
+    each known state. classes: labels are classes, not numbers. moved: drift's alarm, which "nothing changed" does not explain.
     """
 
     rows: int
@@ -51,6 +51,7 @@ class ChangeEvidence:
     broken: tuple[BrokenColumn, ...]
     seasons: tuple[SeasonMatch, ...]
     classes: bool
+    moved: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,14 @@ from windvane.monitoring.diagnosis.broken_columns import MIN_BREAK_NATS, BrokenC
 from windvane.monitoring.diagnosis.contrasts import Contrast
 from windvane.monitoring.diagnosis.evidence import ChangeEvidence, DiagnosisCase, gather_evidence
 from windvane.monitoring.diagnosis.window_states import SeasonMatch
-from windvane.monitoring.records import ChangeDiagnosis, ChangeKind, DriftResult, PerformanceResult, Remedy
+from windvane.monitoring.records import (
+    LABELS_WOULD_DECIDE,
+    ChangeDiagnosis,
+    ChangeKind,
+    DriftResult,
+    PerformanceResult,
+    Remedy,
+)
 from windvane.tasks.gate.promotion_gate import MIN_JUDGED_ROWS
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
 
@@ -54,18 +61,21 @@ def diagnose_change(case: DiagnosisCase, drift: DriftResult, quality: Performanc
         return ChangeDiagnosis("none", 0.0, (), why, "wait")
     with limit_to_one_thread():
         clues = gather_evidence(case)
-    return conclude_diagnosis(apply_drift_result(clues, drift), quality)
+    return conclude_diagnosis(apply_drift_result(clues, drift), quality, drift.undecided)
 
 
 def apply_drift_result(clues: ChangeEvidence, drift: DriftResult) -> ChangeEvidence:
-    """Clues with what drift knows better: how much inputs move without any change, and columns that fell silent."""
+    """Clues with what drift knows better: whether anything moved, how much inputs move without any change, columns that fell silent,
+    and whether a season may be what seems to be a break.
+    """
     known = {b.column for b in clues.broken}
     alarming = [f for f in drift.findings if f.alarm and f.aspect in ("silent", "type") and f.column not in known]
     reported = tuple(BrokenColumn(f.column, f.said, _MAX_NATS) for f in alarming)
+    sound = clues.broken if drift.undecided is None else tuple(b for b in clues.broken if not b.seasonal)
     if drift.alarm or drift.p is None:
-        return replace(clues, broken=clues.broken + reported)
+        return replace(clues, broken=sound + reported, moved=bool(drift.alarm))
     most = -log(max(drift.p, 1e-9))
-    broken = tuple(b for b in clues.broken if most >= MIN_BREAK_NATS) + reported
+    broken = tuple(b for b in sound if most >= MIN_BREAK_NATS) + reported
     quiet = [Contrast(min(c.nats, most), c.columns) for c in (clues.inputs, clues.rest, clues.given_labels)]
     return replace(clues, broken=broken, inputs=quiet[0], rest=quiet[1], given_labels=quiet[2])
 
@@ -86,10 +96,9 @@ def weigh_explanations(clues: ChangeEvidence, prices: ExplanationPrices = FITTED
         return (measured + max(follows - prices.slack * sqrt(2 * max(x, y)), 0.0)) / 2
 
     whole = max((x + y_x + y + x_y) / 2 if clues.labelled else x, broken)
-    found: dict[ChangeKind, float] = {
-        "none": whole - prices.usual,
-        "data drift": missing(y_x, y + x_y - x) + broken + prices.data,
-    }
+    found: dict[ChangeKind, float] = {"data drift": missing(y_x, y + x_y - x) + broken + prices.data}
+    if not clues.moved:
+        found["none"] = whole - prices.usual
     if clues.labelled:
         found["label drift"] = missing(x_y, x + y_x - y) + broken + prices.label
         found["concept drift"] = broken + min(x + prices.concept, prices.both)
@@ -122,8 +131,10 @@ def compute_explanation_chances(
     return {change: (1 - prices.slips) * w / total + prices.slips / len(weights) for change, w in weights.items()}
 
 
-def conclude_diagnosis(clues: ChangeEvidence, quality: PerformanceResult) -> ChangeDiagnosis:
-    """The likeliest explanation in words, with its remedy."""
+def conclude_diagnosis(
+    clues: ChangeEvidence, quality: PerformanceResult, undecided: str | None = None
+) -> ChangeDiagnosis:
+    """The likeliest explanation in words, with its remedy. undecided: why a season cannot be distinguished from drift."""
     likely = compute_explanation_chances(clues)
     change = max(likely, key=lambda c: likely[c])
     columns = {
@@ -132,7 +143,7 @@ def conclude_diagnosis(clues: ChangeEvidence, quality: PerformanceResult) -> Cha
         "concept drift": clues.answers.columns,
         "seasonal return": clues.inputs.columns,
     }.get(change, ())
-    why, remedy = _explain_change(change, clues), choose_remedy(change, quality)
+    why, remedy = _explain_change(change, clues, undecided), choose_remedy(change, quality)
     return ChangeDiagnosis(change, likely[change], columns, why, remedy)
 
 
@@ -150,10 +161,15 @@ def choose_remedy(change: ChangeKind, quality: PerformanceResult) -> Remedy:
     return remedies[change]
 
 
-def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
+def _explain_change(change: ChangeKind, clues: ChangeEvidence, undecided: str | None) -> str:
     """Two short sentences: what speaks for it, and what could not be seen."""
+    none = (
+        "inputs and labels are as on the champion's record"
+        if clues.labelled
+        else "inputs are as on the champion's record"
+    )
     named = {
-        "none": "inputs and labels are as on the champion's record",
+        "none": undecided or none,
         "data drift": "the inputs moved, and what follows from them did not",
         "label drift": "labels became more or less frequent, and the inputs of each label did not change",
         "concept drift": "the same inputs have other labels than on the champion's record",
@@ -167,7 +183,7 @@ def _explain_change(change: ChangeKind, clues: ChangeEvidence) -> str:
         reason = named[change]
     if clues.labelled:
         return f"{reason} ({clues.labelled:,} of {clues.rows:,} rows have labels)"
-    blind = "without labels a concept drift cannot be seen"
+    blind = f"without labels a concept drift cannot be seen: {LABELS_WOULD_DECIDE}"
     if change == "label drift":
-        blind = "without labels this is a guess from the predictions, and a concept drift cannot be seen"
+        blind = f"without labels this is a guess from the predictions, and a concept drift cannot be seen: {LABELS_WOULD_DECIDE}"
     return f"{reason}; {blind}"

@@ -168,6 +168,16 @@ def sample_rows(
     return SampledRows(kept[0], kept[1], kept[2], time, seed), notes
 
 
+def measure_span(rows: SampledRows) -> float | None:
+    """Days from the first row before the window to the last; None: the time only orders rows, and has no unit."""
+    if rows.time is None or not all(
+        pd.api.types.is_datetime64_any_dtype(part[rows.time]) for part in rows.parts if len(part)
+    ):
+        return None
+    clock = _read_clock([part for part in rows.parts[:2] if len(part)], rows.time)
+    return float(np.ptp(clock[np.isfinite(clock)])) if np.isfinite(clock).any() else None
+
+
 def find_rising_columns(rows: SampledRows, wanted: list[ComparedColumn]) -> list[str]:
     """Number columns that never fall and do rise along the clock: a year, a counter. No window is ever like the reference in them."""
     if rows.time is None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from windvane.monitoring.drift import calibration, compared_rows, distances
+from windvane.monitoring.drift import calibration, compared_rows, distances, history_range
 from windvane.monitoring.drift.calibration import CalibratedScores, SeasonalScores, calibrate_scores
 from windvane.monitoring.drift.compared_rows import ComparedColumn, SampledRows, build_permutation
 from windvane.monitoring.drift.distances import Distances
 from windvane.monitoring.drift.finding_texts import FindingTexts
 from windvane.monitoring.drift.permutation import Demand, PermutationScorer
-from windvane.monitoring.records import DriftFinding, DriftResult
+from windvane.monitoring.records import LABELS_WOULD_DECIDE, DriftFinding, DriftResult
+from windvane.monitoring.window_frames import name_record_column
 from windvane.tasks.gate.block_test import FloatArray
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.model_pipeline import limit_to_one_thread
@@ -23,6 +24,11 @@ from windvane.tasks.models.model_pipeline import limit_to_one_thread
 MIN_DRIFT_ROWS = 20
 # Of an error's message at most so many characters are kept.
 _LONGEST = 300
+# With earlier stretches two tests share the level (Holm's correction, weighted: Holm, Scandinavian J. of Statistics 6, 1979): what
+# the stretches do has nearly all of it, columns that left the range of their whole history have this share.
+_RANGE_SHARE = 0.1
+# A history shorter than this has not seen every season.
+_YEAR_DAYS = 360.0
 
 
 @dataclass(frozen=True)
@@ -101,28 +107,47 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Limits:
-    """Scorers that know what is usual, and what their measures must exceed to speak."""
+    """Scorers that know what is usual, and what their measures must exceed to speak.
+
+    `beyond`: columns that left the range of their whole history, with their chances. No earlier stretch explains that, so their new
+    values need not exceed what stretches usually do.
+    """
 
     scorers: list[PermutationScorer]
     found: CalibratedScores
     usual: SeasonalScores | None
     level: float
     notes: list[str]
+    beyond: dict[str, float] = field(default_factory=dict)
 
     @property
     def scores(self) -> FloatArray:
         """(measures,) how far each moved: 1 is one standard deviation of unchanged windows."""
-        return self.found.scores if self.usual is None else self.usual.scores
+        return self.found.scores if self.usual is None else np.where(self.new, self.found.scores, self.usual.scores)
 
     @property
     def limits(self) -> FloatArray:
         """(measures,) the scores that they must exceed."""
-        return self.found.limits if self.usual is None else np.full(len(self.scores), self.usual.limit)
+        return self.found.limits if self.usual is None else np.where(self.new, self.found.limits, self.usual.limit)
+
+    @property
+    def new(self) -> NDArray[np.bool_]:
+        """(measures,) which count the new values of a column that left the range of its whole history."""
+        left = {name for name, p in self.beyond.items() if p <= _RANGE_SHARE * self.level}
+        return np.array([m.how in ("range", "new categories") and m.column in left for m in self.found.measures])
 
     @property
     def alarms(self) -> NDArray[np.bool_]:
         """(measures,) which do."""
-        return self.found.alarms & (self.scores > self.limits) if self.usual is not None else self.found.alarms
+        return self.found.alarms & (self.scores > self.limits)
+
+    @property
+    def p(self) -> float:
+        """The chance of the window's scores where nothing changed: of exchanges, and of earlier stretches where there are enough."""
+        if self.usual is None:
+            return self.found.p
+        either = min(self.usual.p / (1 - _RANGE_SHARE), min(self.beyond.values(), default=1.0) / _RANGE_SHARE, 1.0)
+        return max(self.found.p, either)
 
     @property
     def loudest(self) -> list[str]:
@@ -133,7 +158,7 @@ class _Limits:
         """The same limits in Evidently's units: the least and the most (measures,) at which each is quiet."""
         demands = [Demand(self.found.limits, np.ones(len(self.found.limits)))]
         if self.usual is not None:
-            demands.append(Demand(self.limits, self.usual.slack))
+            demands.append(Demand(np.where(self.new, -np.inf, self.usual.limit), self.usual.slack))
         found, end = [], 0
         for scorer in self.scorers:
             start, end = end, end + len(scorer.measures)
@@ -172,11 +197,11 @@ def _find_limits(prepared: _Prepared, level: float, by: Distances, *, hurry: boo
     found = calibrate_scores(scorers, level, hurry=hurry)
     if prepared.rows.time is None:
         return _Limits(scorers, found, None, level, [])
-    usual = calibration.score_against_past(scorers, level)
+    usual = calibration.score_against_past(scorers, (1 - _RANGE_SHARE) * level)
     if isinstance(usual, SeasonalScores):
-        return _Limits(
-            scorers, found, usual, level, [f"held against {usual.stretches} earlier stretches as long as this one"]
-        )
+        beyond = history_range.find_columns_beyond_history(prepared.rows, prepared.wanted, usual.stretches)
+        held = f"held against {usual.stretches} earlier stretches as long as this one"
+        return _Limits(scorers, found, usual, level, [held], beyond)
     few = f"{calibration.MIN_EARLIER_WINDOWS} earlier stretches as long as the window are needed, there are {usual}"
     return _Limits(scorers, found, None, level, [f"seasons are not part of 'unchanged': {few}"])
 
@@ -195,11 +220,28 @@ def _make_result(
     findings = sorted(
         broken + _make_findings(by, values, alarms, words), key=lambda f: (not f.alarm, -f.distance, f.column, f.aspect)
     )
-    statistic, limit, p = found.statistic, found.limit, found.p
+    statistic, limit = found.statistic, found.limit
     if usual is not None:
-        statistic, limit, p = float(usual.scores.max()), usual.limit, max(p, usual.p)
+        statistic, limit = float(usual.scores.max()), usual.limit
     alarm, text = any(f.alarm for f in findings), "; ".join(notes + by.notes) or None
-    return DriftResult(alarm, statistic, limit, p, by.level, tuple(findings), *prepared.sizes, text)
+    undecided = _explain_short_history(rows, by)
+    return DriftResult(alarm, statistic, limit, by.p, by.level, tuple(findings), *prepared.sizes, text, undecided)
+
+
+def _explain_short_history(rows: SampledRows, by: _Limits) -> str | None:
+    """Why what moved may be a season: exchanges speak, earlier stretches vary as much or are too few, and no year has been seen."""
+    confirmed = by.usual is not None and bool((by.found.alarms & (by.scores > by.usual.limit)).any())
+    if rows.time is None or confirmed or not by.found.alarms.any():
+        return None
+    days = compared_rows.measure_span(rows)
+    if days is None or days >= _YEAR_DAYS:
+        return None
+    moved = list(dict.fromkeys(by.found.measures[i].column for i in np.flatnonzero(by.found.alarms)))
+    named = ", ".join(name_record_column(name) for name in moved[:3]) + (" and others" if len(moved) > 3 else "")
+    return (
+        f"cannot tell a season from drift: {named} moved, and the history before the window ({days:,.0f} days) is shorter than a year; "
+        f"a longer one in data.source, or {LABELS_WOULD_DECIDE}"
+    )
 
 
 def _find_label_column(rows: SampledRows, target: str | None, wanted: list[ComparedColumn]) -> ComparedColumn | None:

@@ -198,7 +198,9 @@ def fit_configuration(settings: Settings, spec: ModelConfiguration, rows: pd.Dat
     """The configuration's pipeline fitted on labelled rows, and the columns that it reads."""
     # Training columns are decided from the training rows alone: what comes later may not be known.
     columns = features.select_feature_columns(settings, table_profile.profile_table(rows))
-    task = ModelTask(settings, definitions.load_problem_type(settings.problem.kind), columns, 1)
+    task = ModelTask(
+        settings, definitions.load_problem_type(settings.problem.kind, settings.problem.positive), columns, 1
+    )
     return model_pipeline.fit_with_settings(task, spec, rows), columns
 
 
@@ -206,7 +208,7 @@ def compute_row_losses(
     settings: Settings, pipeline: Any, columns: FeatureColumns, rows: pd.DataFrame
 ) -> NDArray[np.float64]:
     """A fitted pipeline's loss on each of some labelled rows (n,)."""
-    kind = definitions.load_problem_type(settings.problem.kind)
+    kind = definitions.load_problem_type(settings.problem.kind, settings.problem.positive)
     with model_pipeline.limit_to_one_thread():
         predictions = kind.predict(pipeline, features.conform_frame(rows, columns, "the table"))
     return kind.loss(kind.truth(rows[settings.problem.target]), predictions, settings.problem.headline)

@@ -49,10 +49,12 @@ def advise_by_performance(past: PolicyInput) -> PolicyAdvice:
 
 
 def advise_by_staleness(past: PolicyInput) -> PolicyAdvice:
-    """Signed excess loss over the champion's record, added up since it serves, against the price of a lap: the cumulative
-    threshold of CARA (Mahadevan & Mathioudakis, Knowledge-Based Systems, 2024).
+    """Excess loss over the champion's record, added up, against the price of a lap: the cumulative threshold of CARA (Mahadevan &
+    Mathioudakis, Knowledge-Based Systems, 2024), as a sum that never falls below zero (CUSUM: Page, Biometrika 41, 1954).
     """
-    over = float((past.served - past.record.mean()).sum())
+    over = 0.0
+    for excess in past.served - past.record.mean():
+        over = max(over + float(excess), 0.0)
     reason = f"{over / past.price:.2f} of a lap's price lost against the champion's own record"
     return PolicyAdvice(over > past.price, reason)
 

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from math import inf, isfinite, sqrt
 from statistics import NormalDist, stdev
 
-from windvane.ledger.decisions import OPEN_DECISION_STATES
+from windvane.ledger.decisions import ACKNOWLEDGED_NOTE, OPEN_DECISION_STATES
 from windvane.monitoring.records import (
+    LABELS_WOULD_DECIDE,
     Decision,
     DecisionHistory,
     DecisionLimits,
@@ -20,7 +21,9 @@ from windvane.monitoring.records import (
     WindowAssessment,
 )
 
-ACKNOWLEDGED_NOTE = "acknowledged"
+# A diagnosis as sure as this stops training beside a quiet drift alarm too. Unchanged windows that do not alarm are called broken at
+# this certainty in less than a thousandth of cases (benchmarks/diagnosis.py --unchanged).
+STOP_CERTAINTY = 0.95
 # Windows between two laps, however often the gate has refused: a shift that comes meanwhile must not wait for ever.
 _MAX_PAUSE_WINDOWS = 8
 
@@ -36,25 +39,52 @@ def decide_action(check: WindowAssessment, history: DecisionHistory, limits: Dec
         or _roll_back_failed_probation(history.probation)
         or _apply_policy(check, history, limits, now)
     )
-    if decision.action == "retrain" and (forbidden := _find_obstacle(check, history, limits, now)) is not None:
-        decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
+    if decision.action == "retrain":
+        # What a lap would train on: a person decides, however sure the diagnosis is. The policy keeps its promise of false alarms.
+        if is_called_broken(check, history):
+            decision = _make_stop(check, f". Otherwise: {decision.reason}")
+        elif (forbidden := _find_obstacle(check, history, limits, now)) is not None:
+            decision = replace(decision, action="wait", reason=f"{forbidden}. Otherwise: {decision.reason}")
     return replace(decision, cost=limits.cost, known_until=max(known, default=None))
 
 
+def is_called_broken(check: WindowAssessment, history: DecisionHistory) -> bool:
+    """Whether the diagnosis calls the window's data broken, and no person has accepted those columns."""
+    accepted = {
+        column
+        for one in history.made
+        if one.action == "stop" and one.version == check.version and one.note == ACKNOWLEDGED_NOTE
+        for column in one.columns
+    }
+    columns = set(check.diagnosis.columns)
+    return check.diagnosis.change == "broken data" and not (columns and columns <= accepted)
+
+
+def _is_surely_broken(check: WindowAssessment, history: DecisionHistory) -> bool:
+    """The same, at a certainty that keeps the promise of false alarms: with drift's alarm, or by the diagnosis alone."""
+    return (bool(check.drift.alarm) or check.diagnosis.sure >= STOP_CERTAINTY) and is_called_broken(check, history)
+
+
 def _stop_on_broken_data(check: WindowAssessment, history: DecisionHistory) -> Decision | None:
-    diagnosis = check.diagnosis
-    stops = [one for one in history.made if one.action == "stop" and one.version == check.version]
-    accepted = {column for one in stops if one.note == ACKNOWLEDGED_NOTE for column in one.columns}
-    # Stop only on an alarm: its rate of false alarms is controlled.
-    known = bool(diagnosis.columns) and set(diagnosis.columns) <= accepted
-    if check.drift.alarm and diagnosis.change == "broken data" and not known:
-        until = "No training on them until that is fixed, or accepted with `windvane monitor --acknowledge`"
-        return Decision("stop", f"the data seem broken: {diagnosis.why}. {until}", remedy="person")
-    stopped = [one for one in stops if one.state in OPEN_DECISION_STATES]
+    if _is_surely_broken(check, history):
+        return _make_stop(check)
+    stopped = [
+        one
+        for one in history.made
+        if one.action == "stop" and one.version == check.version and one.state in OPEN_DECISION_STATES
+    ]
     if stopped and check.drift.statistic is None:
         since = "too few rows have come since to decide" if check.drift.alarm is not None else str(check.drift.note)
         return Decision("wait", f"the data seemed broken {stopped[-1].at[:10]}, and {since}")
     return None
+
+
+def _make_stop(check: WindowAssessment, more: str = "") -> Decision:
+    diagnosis = check.diagnosis
+    until = "No training on them until that is fixed, or accepted with `windvane monitor --acknowledge`"
+    return Decision(
+        "stop", f"the data seem broken ({diagnosis.sure:.0%} sure): {diagnosis.why}. {until}{more}", remedy="person"
+    )
 
 
 def _roll_back_failed_probation(probation: ProbationResult | None) -> Decision | None:
@@ -123,7 +153,7 @@ def _decide_by_staleness(
         more = f"; {_explain_missing_performance(check, limits)}" if missing else ""
         return Decision("wait", f"{_summarize_findings(check)}, but {reason}{more}", gain=gain)
     # Of as many sums as there are windows the largest counts: each gets its share of the level (Bonferroni).
-    if found.z_score <= NormalDist().inv_cdf(1 - limits.false_alarms / found.windows):
+    if found.z_score <= NormalDist().inv_cdf(1 - limits.false_alarms / found.known):
         return Decision("wait", f"{reason}, which may still be chance (standard error {found.error:.2f})", gain=gain)
     return Decision("retrain", f"{reason}; {_summarize_findings(check)}", *_choose_depth(check), gain=gain)
 
@@ -192,10 +222,14 @@ def _summarize_findings(check: WindowAssessment) -> str:
     if drift.statistic is None:
         return drift.note or "too few rows to look for drift"
     if not drift.alarm:
-        return "nothing moved" if diagnosis.change == "none" else f"{diagnosis.change}: {diagnosis.why}"
+        if diagnosis.change != "none":
+            return f"{diagnosis.change}: {diagnosis.why}"
+        blind = "no input moved, and without labels a concept drift cannot be seen"
+        return drift.unknown or (blind if check.quality.loss is None else "nothing moved")
     names = ", ".join(drift.columns[:3]) + (f" and {len(drift.columns) - 3} more" if len(drift.columns) > 3 else "")
     kind = "drift" if diagnosis.change == "none" else diagnosis.change
-    return f"{kind} in {names}" if names else kind
+    text = f"{kind} in {names}" if names else kind
+    return text if drift.undecided is None else f"{text}; {drift.undecided}"
 
 
 def _explain_missing_performance(check: WindowAssessment, limits: DecisionLimits) -> str:
@@ -206,10 +240,10 @@ def _explain_missing_performance(check: WindowAssessment, limits: DecisionLimits
     if check.stretch.labelled:
         missing = f"only {check.stretch.labelled} rows are labelled"
     if estimate is None or estimate.loss is None:
-        return f"{missing}, and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
-    if not check.drift.alarm:
-        return f"{missing}, and no drift alarm confirms an estimate"
-    return missing
+        missing += ", and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
+    elif not check.drift.alarm:
+        missing += ", and no drift alarm confirms an estimate"
+    return f"{missing}: {LABELS_WOULD_DECIDE}"
 
 
 def _choose_depth(check: WindowAssessment) -> tuple[LapDepth, Remedy]:
@@ -229,11 +263,11 @@ _RECENT_WINDOWS = 3
 
 @dataclass(frozen=True)
 class Staleness:
-    """Accumulated signed excess loss over the champion's own record, and its standard error, in mean losses of one window.
+    """Accumulated excess loss over the champion's own record, and its standard error, in mean losses of one window.
 
-    certainty: how sure it is that the newest windows, or more of them, cost too much: the largest sum from any window to the last
-    in its own standard errors. pace: the excess of one window lately. since: the start of the first window that counts.
-    estimated: windows without labels.
+    total: a sum of signed excesses that never falls below zero; windows: how many it is of, of which so many are `estimated`, without
+    labels; since: the start of the first. z_score: how sure it is that the newest windows, or more of them, cost too much: the largest
+    sum from any window to the last in its own standard errors. pace: the excess of one window lately. known: all windows that count.
     """
 
     total: float
@@ -243,6 +277,7 @@ class Staleness:
     windows: int
     estimated: int
     since: str
+    known: int
 
 
 def compute_staleness(
@@ -251,9 +286,12 @@ def compute_staleness(
     """What the champion has cost since it began to serve, beyond what it promised on its own held-out rows.
 
     A window counts by its labels, where these have had their time to come; else by the estimate, if the drift alarm confirms it.
+    One whose data are surely broken counts for nothing: its loss is not the champion's age.
     """
     counted: list[_CountedWindow] = []
     for check in checks:
+        if _is_surely_broken(check, history):
+            continue
         quality = select_usable_performance(check, limits, now)
         weight = compute_window_share(check, history.usual_rows)
         if quality is None or quality.excess is None or not quality.reference > 0 or weight == 0:
@@ -261,21 +299,27 @@ def compute_staleness(
         error = compute_standard_error(quality, history) / quality.reference
         counted.append((weight, quality.excess / quality.reference, error, quality.estimated, check.stretch.start))
     if not counted:
-        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, "")
+        return Staleness(0.0, 0.0, 0.0, 0.0, 0, 0, "", 0)
     counted = _fill_unknown_errors(counted)
     reference = checks[-1].quality.reference
     shared = 0.0 if history.reference_error is None or not reference else history.reference_error / reference
-    z_score, total, own_variance, weights = -inf, 0.0, 0.0, 0.0
-    for weight, excess, each, _, _ in reversed(counted):
+    recent = counted[-_RECENT_WINDOWS:]
+    pace = sum(w * x for w, x, *_ in recent) / len(recent)
+    total = own_variance = weights = 0.0
+    estimated, found = 0, list[Staleness]()
+    for n, (weight, excess, each, guessed, since) in enumerate(reversed(counted), 1):
         # The reference's own error is the same in every window, and adds up; what is a window's own evens out.
         total, weights = total + weight * excess, weights + weight
         own_variance += (weight * sqrt(max(each * each - shared * shared, 0.0))) ** 2
         error = sqrt(own_variance + (weights * shared) ** 2)
-        # One window of which little is known must not hide the others.
-        z_score = max(z_score, total / error if error else inf * total if total else 0.0)
-    recent = counted[-_RECENT_WINDOWS:]
-    pace = sum(w * x for w, x, *_ in recent) / len(recent)
-    return Staleness(total, error, z_score, pace, len(counted), sum(c[3] for c in counted), counted[0][4])
+        z_score = total / error if error else inf * total if total else 0.0
+        estimated += guessed
+        found.append(Staleness(total, error, z_score, pace, n, estimated, since, len(counted)))
+    # The sum that begins where it is largest is the one that never falls below zero (Page, Biometrika 41, 1954): windows in which
+    # the champion was better than its record are no credit for later ones.
+    largest = max(found, key=lambda one: one.total)
+    # One window of which little is known must not hide the others.
+    return replace(largest, total=max(largest.total, 0.0), z_score=max(one.z_score for one in found))
 
 
 def select_usable_performance(check: WindowAssessment, limits: DecisionLimits, now: str) -> PerformanceResult | None:

@@ -65,7 +65,7 @@ def assess_window(
     `report_to`: where Evidently's report is kept, from which the alarm is read; None: our own distances decide, and nothing is drawn.
     """
     problem, record, columns = rules.problem, reference.record, reference.columns
-    kind = definitions.load_problem_type(problem.kind)
+    kind = definitions.load_problem_type(problem.kind, problem.positive)
     whole = window.drop(columns=[INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN]).reset_index(drop=True)
     stored = whole[window[INPUTS_STORED_COLUMN].to_numpy(dtype=bool)].reset_index(drop=True)
     time = problem.time if problem.time is not None and problem.time in record else None

@@ -33,7 +33,7 @@ def notify_of_check(project: Project, check: WindowAssessment, entry: DecisionRe
         if check.drift.statistic is None and check.drift.alarm is not None:
             return
         state = f"drift: {check.diagnosis.change}" if check.drift.alarm else "ok"
-        if check.drift.alarm is None:
+        if check.drift.unknown:
             state = "cannot tell"
     else:
         state = _STATES[entry.action]

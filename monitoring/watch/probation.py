@@ -73,7 +73,7 @@ def _compare_versions(
 ) -> tuple[ProbationResult, float | None]:
     """New against old on the labelled rows of some windows; and what a row saved, in mean losses of the old one's record."""
     problem = production.project.settings.problem
-    kind = definitions.load_problem_type(problem.kind)
+    kind = definitions.load_problem_type(problem.kind, problem.positive)
     counts = [production.count(WindowSpan(s.start, s.end, s.closed)) for s in seen]
     frame = pd.concat([production.frame(count) for count in counts], ignore_index=True)
     frame = frame[window_frames.mask_labelled(frame, problem.target)].reset_index(drop=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windvane.monitoring.records import DriftFinding, PerformanceResult, WindowAssessment
+from windvane.monitoring.records import ESTIMATE_BLIND_SPOT, DriftFinding, PerformanceResult, WindowAssessment
 from windvane.monitoring.window_frames import name_record_column
 from windvane.tasks.io import write_whole
 from windvane.templates import render_page
@@ -53,7 +53,7 @@ def render_window_report(
     earlier: the champion's windows before, for the picture of its loss. evidently: where keep_evidently_report() put the report, if it did.
     """
     level = "pass" if decision is None else _ACTION_LEVELS[decision.action]
-    if level == "pass" and check.drift.alarm is not False:
+    if level == "pass" and (check.drift.alarm is not False or check.drift.unknown):
         level = "warn"
     s, (losses, line) = check.stretch, _render_losses((*earlier, check))
     alarms = [f for f in check.drift.findings if f.alarm]
@@ -83,14 +83,14 @@ def render_window_report(
 def describe_change(check: WindowAssessment, earlier: Sequence[WindowAssessment] = ()) -> str:
     """The first sentence: what changed, and since when: the first window of the unbroken row in which something had."""
     drift, diagnosis, since = check.drift, check.diagnosis, check.stretch.start[:10]
-    if drift.alarm is None:
-        return f"{_capitalize(str(drift.note)).rstrip('.')}."
+    if drift.unknown and (drift.alarm is None or diagnosis.change == "none"):
+        return f"{_capitalize(drift.unknown).rstrip('.')}."
     if drift.statistic is None and not drift.alarm:
         return f"Too few rows since {since} to detect a change."
     if not drift.alarm and diagnosis.change == "none":
         return f"No change found in {drift.rows:,} rows since {since}."
     for one in reversed(earlier):
-        if not one.drift.alarm and one.diagnosis.change == "none":
+        if not one.changed:
             break
         since = one.stretch.start[:10]
     if diagnosis.change == "none":
@@ -133,7 +133,9 @@ def _describe_performance(quality: PerformanceResult, excess: float) -> tuple[st
     bounds = ""
     if quality.low is not None and quality.high is not None and quality.reference:
         bounds = f", 95 % interval {quality.low / quality.reference:+.0%} to {quality.high / quality.reference:+.0%}"
-    how = "estimated without labels" if quality.estimated else "compared with its own held-out rows"
+    how = "compared with its own held-out rows"
+    if quality.estimated:
+        how = f"estimated without labels: {ESTIMATE_BLIND_SPOT}"
     return f"{share:+.1%} loss", f"{how}{bounds}"
 
 
@@ -180,7 +182,7 @@ def _capitalize(text: str) -> str:
 def _render_notes(check: WindowAssessment, origin: str, left_out: Sequence[str]) -> list[str]:
     rows = "predictions in the ledger" if origin == "ledger" else "the source's rows, as the champion predicts them now"
     notes = [f"Rows: {rows}. Reference: {check.drift.reference_rows:,} held-out rows of version {check.version}."]
-    notes += [check.drift.note] if check.drift.note else []
+    notes += [text for text in (check.drift.note, check.drift.undecided) if text]
     notes += [f"Quality: {check.quality.how}."]
     if check.estimate is not None:
         notes.append(f"Estimate: {check.estimate.how}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from windvane.monitoring.watch.challenger_losses import ChallengerLosses
     from windvane.monitoring.window_loss import LossModel
     from windvane.tasks.models.features import FeatureColumns
-# Earlier windows whose state may come back.
 # What a recorded decision leads to at once; a retraining waits for its lap.
 CheckCallback = Callable[[WindowRecord, WindowAssessment, DecisionRecord], None]
+# Earlier windows whose state may come back.
 _MAX_KNOWN_STATES = 36
 
 
@@ -120,7 +120,8 @@ class MonitoringPass:
             or failed
             or is_check_due(before.looks, known.rows, count.rows, before.closed, place.closed)
         )
-        if not due and not place.closed:
+        # Labels that came late to an open window are read each time they have doubled, as rows are.
+        if before is not None and not due and not place.closed and count.labelled < max(2 * before.labelled, 1):
             return None
         # Without new rows the drift of the check before counts: only labels have come, and its false alarms are spent.
         seen = self._check_window(count, before, None if due else known)
@@ -172,14 +173,10 @@ class MonitoringPass:
         record, settings = self._production.record, self._project.settings
         if columns not in self._models:  # of the record alone: the same for every window
             problem, seed = settings.problem, settings.split.seed
-            kind = definitions.load_problem_type(problem.kind)
+            kind = definitions.load_problem_type(problem.kind, problem.positive)
             self._models[columns] = window_loss.fit_loss_model(record, columns, kind, problem, seed)
-        # Windows that alarm up to this one are one change that goes on; a state comes back only where another lay between.
         past = [s for s in self._earlier(start) if s.closed and s.end <= start]
-        while past and self._found(past[-1]).drift.alarm is not False:
-            past.pop()
-        kept = [s.look["state"] for s in past[-_MAX_KNOWN_STATES:]]
-        known = [WindowState.from_json(content) for content in kept if content is not None]
+        known = [WindowState.from_json(s.look["state"]) for s in select_known_states(past, self._found)]
         version, before = self._production.champion.version, self._production.before
         return AssessmentReference(version, columns, record, before, known, self._models[columns])
 
@@ -188,9 +185,7 @@ class MonitoringPass:
         check, now = self._found(seen), self._production.now
         at = now if newest or not seen.closed else min(seen.end, now)
         if check.diagnosis.change != "broken data" and check.drift.statistic is not None:
-            for one in decisions.list_decisions(self._engine, self._name, acting=True):
-                if one.action == "stop" and one.open:
-                    decisions.close_decision(self._engine, one.id, "done", "mended")
+            close_fixed_stops(self._engine, self._name, seen.start)
         entry = self._record(seen, check, decide_action(check, self._history(seen, at), self._limits, at), at)
         self._after(seen, check, entry)
         return entry
@@ -238,6 +233,27 @@ class MonitoringPass:
             new_rows=_has_new_rows(self._production, made),
             advice=self._challengers.advice(at) if self._limits.policy == "regret" else None,
         )
+
+
+def select_known_states(
+    past: Sequence[WindowRecord], found: Callable[[WindowRecord], WindowAssessment]
+) -> list[WindowRecord]:
+    """Of windows that are over (in the order of time) those whose state may come back; `found`: what their checks found.
+
+    Changed windows up to now are one change that goes on: a state comes back only where another was between. Broken data are no state.
+    """
+    known = list(past)
+    while known and found(known[-1]).changed:
+        known.pop()
+    known = known[-_MAX_KNOWN_STATES:]
+    return [s for s in known if s.look["state"] is not None and found(s).diagnosis.change != "broken data"]
+
+
+def close_fixed_stops(engine: sa.Engine, project: str, start: str) -> None:
+    """End the stops that a window from `start` on shows to be fixed: not those of later windows, if only late labels came."""
+    for one in decisions.list_decisions(engine, project, acting=True):
+        if one.action == "stop" and one.open and start >= one.window:
+            decisions.close_decision(engine, one.id, "done", "mended")
 
 
 def find_window_decision(engine: sa.Engine, project: str, seen: WindowRecord) -> DecisionRecord | None:

@@ -1,4 +1,7 @@
-"""The compiled engine: rows, single or in batches, are encoded and predicted with numpy and ONNX Runtime alone."""
+"""The compiled engine: rows, single or in batches, are encoded and predicted with numpy and ONNX Runtime alone.
+
+Each stored model carries a copy of this file (serving/compiled/mlflow_model.py): it imports nothing of ours.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from windvane.serving.signature import MIN_BULK_VALUES, PlainValue
+# The files that it is read from: the recipe, and trees where there are some.
+ENGINE_FILE, TREES_FILE = "engine.json", "engine.onnx"
+# From so many rows on it pays to handle a column as a whole.
+MIN_BULK_VALUES = 8
 
+PlainValue = float | str | int | None
 EncodedValue = tuple[float, ...]
 ValueEncoder = Callable[[PlainValue], EncodedValue]
 # n plain values per column of the signature, in its order.

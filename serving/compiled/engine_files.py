@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,18 +18,24 @@ from windvane.serving.compiled.agreement import (
     make_synthetic_rows,
     measure_agreement,
 )
-from windvane.serving.compiled.engine import CompiledEngine, EnginePredictions, PlainColumns, PredictionEngine
+from windvane.serving.compiled.engine import (
+    ENGINE_FILE,
+    TREES_FILE,
+    CompiledEngine,
+    EnginePredictions,
+    PlainColumns,
+    PredictionEngine,
+)
 from windvane.serving.signature import InputColumn, InputType, ModelSignature
 from windvane.tasks.ingest.cell_reading import find_code_width
 from windvane.tasks.models.problem_types.definitions import ProblemType, load_problem_type
-from windvane.tasks.stores.model_files import load_model
+from windvane.tasks.stores import model_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from windvane.tasks.models import features
 
-ENGINE_FILE, TREES_FILE = "engine.json", "engine.onnx"
 ENGINE_FILES = (ENGINE_FILE, TREES_FILE)
 ENGINE_FORMAT = 1
 # Rows of the smoke test; rows that a compiled form is judged on, at most, and as many made up.
@@ -92,6 +100,7 @@ def build_engine_files(
     """
     from windvane.serving.compiled.compiler import compile_pipeline
     from windvane.serving.compiled.onnx_trees import CannotCompile
+    from windvane.tasks.ingest.text_parsing import list_date_forms
 
     sample, cells = rows.training_rows.tail(STORED_SAMPLE_ROWS), cells or TableCells()
     inputs = tuple(
@@ -102,6 +111,8 @@ def build_engine_files(
     predictions = kind.predict(model, sample)
     content: dict[str, Any] = {
         "format": ENGINE_FORMAT,
+        "kind": kind.name,
+        "date_forms": list_date_forms(),
         "signature": asdict(signature),
         "agreement": None,
         "compiled": None,
@@ -158,6 +169,34 @@ def _describe_input(name: str, type: InputType, values: pd.Series, cells: TableC
     return InputColumn(name, type, missing, name in cells.keep_words, width)
 
 
+# What a stored model carries so that MLflow loads it by itself: the file with _load_pyfunc first, below windvane/.
+_MODEL_CODE = ("serving/compiled/mlflow_model.py", "serving/compiled/engine.py", "tasks/models/frame_reading.py")
+_OWN_IMPORT = re.compile(r"^from windvane\.[\w.]+\.(\w+) import", re.MULTILINE)
+
+
+def bundle_model_code() -> dict[str, str]:
+    """The files of a package that loads a compiled version, by path. Its name carries their hash: MLflow imports it by name, and
+    versions of different releases may be loaded side by side.
+    """
+    root = Path(__file__).parents[2]
+    texts = [_OWN_IMPORT.sub(r"from .\1 import", (root / name).read_text(encoding="utf-8")) for name in _MODEL_CODE]
+    package = f"compiled_model_{hashlib.sha256(''.join(texts).encode()).hexdigest()[:8]}"
+    names = ["__init__.py", *(name.rpartition("/")[2] for name in _MODEL_CODE[1:])]
+    return {f"{package}/{name}": text for name, text in zip(names, texts, strict=True)}
+
+
+def _load_pyfunc(path: str) -> Any:
+    """What MLflow calls with the folder of a version that has no compiled form: it can be loaded where Windvane is installed."""
+    from windvane.serving.compiled.mlflow_model import FrameModel
+
+    folder = Path(path)
+    digest = model_files.hash_file(folder / model_files.MANIFEST_FILE)
+    content = model_files.read_verified_files(folder, digest, ENGINE_FILES)
+    stored, settings = read_engine_files(content), json.loads(content[ENGINE_FILE])
+    assert stored is not None
+    return FrameModel(settings, ScikitLearnEngine(folder, digest, settings["kind"], stored.signature))
+
+
 def list_input_types(columns: features.FeatureColumns) -> dict[str, InputType]:
     """Each column's type, as a client must send it."""
     return {name: INPUT_TYPES[group] for group, names in asdict(columns).items() for name in names}
@@ -169,7 +208,7 @@ class ScikitLearnEngine:
     form = SCIKIT_LEARN_FORM
 
     def __init__(self, folder: Path, manifest_sha256: str, kind: str, signature: ModelSignature) -> None:
-        self._model, self._kind = load_model(folder, manifest_sha256), load_problem_type(kind)
+        self._model, self._kind = model_files.load_model(folder, manifest_sha256), load_problem_type(kind)
         self._signature = signature
 
     def predict(self, columns: PlainColumns) -> EnginePredictions:

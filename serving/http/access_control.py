@@ -8,6 +8,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from windvane.tasks.errors import InputError
@@ -48,6 +49,7 @@ class HostNames:
         return at.lower() == host.lower() or _parse_host(at) in self._named
 
 
+@lru_cache(512)  # a service's clients send few different ones
 def _parse_host(host: bytes) -> str | None:
     """The name in a Host header, without its port; None: it is not one."""
     found = _HOST_PATTERN.fullmatch(host.decode("latin-1"))

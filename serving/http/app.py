@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version as installed
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from windvane.ledger.labels import LabelStatement, record_labels
+from windvane.ledger.labels import ContradictingLabels, record_labels
 from windvane.serving.http.access_control import ApiKeys, HostNames
 from windvane.serving.http.auth_middleware import AsgiReceive, AsgiScope, AsgiSend
 from windvane.serving.http.connections import ConnectionTracker
@@ -23,6 +23,7 @@ from windvane.serving.http.invocations import InvocationHandler
 from windvane.serving.http.openapi import build_openapi
 from windvane.serving.rollout import ChampionFollower, describe_rollout
 from windvane.serving.signature import RequestRefused, quote_safely
+from windvane.tasks.label_parsing import LabelRules, LabelsRefused, ReceivedLabels, parse_label_csv, parse_label_objects
 from windvane.templates import render_page
 
 # Bytes of a body; seconds that its sender may take; bytes of all bodies that are held at once.
@@ -30,7 +31,7 @@ MAX_BODY_BYTES, BODY_TIMEOUT_SECONDS = 16 * 1024 * 1024, 20.0
 MAX_HELD_BYTES = 256 * 1024 * 1024
 # Requests with a body at once; more are refused for now.
 MAX_REQUESTS = 2_000
-JSON_CONTENT_TYPE, _TEXT_CONTENT_TYPE = b"application/json", b"text/plain; charset=utf-8"
+JSON_CONTENT_TYPE, CSV_CONTENT_TYPE, _TEXT_CONTENT_TYPE = b"application/json", b"text/csv", b"text/plain; charset=utf-8"
 _SECURITY_POLICY_HEADER = (
     b"content-security-policy",
     b"default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -177,12 +178,14 @@ class ScoringApp:
         return await self._taken(headers, receive, answer)
 
     async def _labels(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
-        # Of the content types that a page may send anywhere without a preflight, JSON is none.
-        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON_CONTENT_TYPE:
-            raise RequestRefused("Content-Type must be application/json", 415)
+        # Of the content types that a page may send anywhere without a preflight, these are none.
+        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type not in (JSON_CONTENT_TYPE, CSV_CONTENT_TYPE):
+            raise RequestRefused("Content-Type must be application/json or text/csv", 415)
 
         async def hand_in(body: bytes) -> HttpResponse:
-            return HttpResponse(orjson.dumps(await asyncio.to_thread(self._labelling.hand_in, body)))
+            counts = await asyncio.to_thread(self._labelling.hand_in, body, content_type == CSV_CONTENT_TYPE)
+            return HttpResponse(orjson.dumps(counts))
 
         return await self._taken(headers, receive, hand_in)
 
@@ -267,6 +270,8 @@ def _make_page(template: str) -> HttpResponse:
 def _make_error_response(status: int, message: str, method: str = "") -> HttpResponse:
     """An error in the format of MLflow's server; `method`: that which the path takes."""
     body = orjson.dumps({"error_code": _ERROR_CODES.get(status, "BAD_REQUEST"), "message": message})
+    # The same text for every reader of JSON, and no element even for one that takes it for a page.
+    body = body.replace(b"<", b"\\u003c")
     more = {401: (b"www-authenticate", b"Bearer"), 405: (b"allow", method.encode())}
     return HttpResponse(body, status, more=(more[status],) if status in more else ())
 
@@ -278,51 +283,44 @@ def _read_key(headers: dict[bytes, bytes]) -> str | None:
 
 
 MAX_REQUEST_LABELS = 10_000
-_LABEL_FIELDS = {"id", "label", "at"}
-
-# (id, label, at) as they were sent -> a statement; raises ValueError naming which is wrong, and how.
-LabelCheck = Callable[[Any, Any, Any], LabelStatement]
 
 
 class LabelHandler:
     """Records the labels of one project."""
 
-    def __init__(self, engine: sa.Engine, project: str, check: LabelCheck) -> None:
-        self._engine, self._project, self._check = engine, project, check
+    def __init__(self, engine: sa.Engine, project: str, rules: LabelRules) -> None:
+        self._engine, self._project, self._rules = engine, project, rules
 
-    def hand_in(self, body: bytes) -> dict[str, int]:
-        """What came of `[{"id": …, "label": …, "at": …}]`; all of them are recorded or none. Raises RequestRefused."""
-        statements = self._read(body)
+    def hand_in(self, body: bytes, as_csv: bool = False) -> dict[str, int]:
+        """What came of `[{"id": …, "label": …, "at": …}]`, or of the same as CSV; all of them are recorded or none.
+
+        Raises RequestRefused.
+        """
         try:
-            return asdict(record_labels(self._engine, self._project, statements, "service"))
+            received = parse_label_csv(body, self._rules) if as_csv else self._parse_json(body)
+            self._limit(len(received.statements) + received.empty)
+            done = record_labels(self._engine, self._project, received.statements, "service")
+        except (LabelsRefused, ContradictingLabels) as e:
+            raise RequestRefused(quote_safely(e, 300)) from None
         except sa.exc.SQLAlchemyError as e:
             raise RequestRefused("the ledger did not take the labels. Try again later", 503) from e
+        return asdict(replace(done, empty=received.empty))
 
-    def _read(self, body: bytes) -> list[LabelStatement]:
+    def _parse_json(self, body: bytes) -> ReceivedLabels:
         try:
             given = orjson.loads(body)
         except orjson.JSONDecodeError as e:
             raise RequestRefused(f"the body is not JSON: {quote_safely(e)}") from None
         if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
             raise RequestRefused('the body must be a list of objects: [{"id": …, "label": …}]')
-        if len(given) > MAX_REQUEST_LABELS:
+        self._limit(len(given))
+        return parse_label_objects(given, self._rules)
+
+    def _limit(self, count: int) -> None:
+        if count > MAX_REQUEST_LABELS:
             raise RequestRefused(
                 f"at most {MAX_REQUEST_LABELS:,} labels at a time: send them in pieces, or use `windvane labels`", 413
             )
-        return [self._one(one, i) for i, one in enumerate(given)]
-
-    def _one(self, one: dict[str, Any], at: int) -> LabelStatement:
-        for name in one.keys() - _LABEL_FIELDS:
-            raise RequestRefused(
-                f"label {at + 1}: {quote_safely(name)!r} is unknown; a label has id, label, and at where it is known"
-            )
-        for name in ("id", "label"):
-            if one.get(name) is None:
-                raise RequestRefused(f"label {at + 1}: has no {name}")
-        try:
-            return self._check(one["id"], one["label"], one.get("at"))
-        except ValueError as e:
-            raise RequestRefused(f"label {at + 1}: {quote_safely(e, 200)}") from None
 
 
 _LATENCY_BUCKETS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)

@@ -27,7 +27,7 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
             _object({name: schema}, params=params) | {"additionalProperties": False} for name, schema in formats.items()
         ]
     }
-    given = {"id": _typed("string", "integer"), "label": _typed("number", "string", "boolean")}
+    given = {"id": _typed("string", "integer"), "label": _typed("number", "string", "boolean", "null")}
     label = _object(given, at=_typed("string")) | {"additionalProperties": False}
     labels = {"type": "array", "items": label, "maxItems": 10_000}
     predictions = _object(
@@ -48,7 +48,7 @@ def build_openapi(signature: ModelSignature | None) -> dict[str, Any]:
                 "post": _post("Predictions for rows, in MLflow's scoring protocol", body, predictions, csv=True)
             },
             "/labels": {
-                "post": _post("Labels of predictions, by their ids. Always needs a key", labels, counts)
+                "post": _post("Labels of predictions, by their ids. Always needs a key", labels, counts, csv=True)
                 | {"security": [{"key": []}, {"header": []}]}
             },
             "/model": _get("Which version serves, since when, and the columns it takes", "application/json"),

@@ -24,13 +24,14 @@ from windvane.ledger.prediction_writer import PredictionWriter
 from windvane.ledger.predictions import PrivacyRules, expire_predictions
 from windvane.serving.http import access_control
 from windvane.serving.http.access_control import HostNames
-from windvane.serving.http.app import MAX_REQUESTS, LabelCheck, LabelHandler, ScoringApp, ServiceMetrics
+from windvane.serving.http.app import MAX_REQUESTS, LabelHandler, ScoringApp, ServiceMetrics
 from windvane.serving.http.auth_middleware import AsgiApp
 from windvane.serving.http.connections import ConnectionTracker, TrackedConnection, find_connection_limit
 from windvane.serving.http.invocations import IdTimeColumns, InvocationHandler
 from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
 from windvane.tasks.errors import InputError
+from windvane.tasks.label_parsing import LabelRules
 from windvane.tasks.settings.serving_section import RolloutRule
 
 # Seconds that requests have to end once the service is stopping.
@@ -41,7 +42,7 @@ log = logging.getLogger("windvane.serving")
 @dataclass(frozen=True)
 class ServedProject:
     """What is served: the project's ledger and name, where local copies of versions lie and how one is fetched, the columns of ids
-    and times, what of a prediction is stored, and how a label is checked.
+    and times, what of a prediction is stored, and what its labels are.
     """
 
     ledger: sa.Engine
@@ -50,7 +51,7 @@ class ServedProject:
     fetch: Callable[[str], Path]
     roles: IdTimeColumns
     privacy: PrivacyRules
-    check: LabelCheck
+    labels: LabelRules
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def run_service(
         metrics.count_connections(connections)
         service = ScoringApp(
             answering,
-            LabelHandler(engine, project, served.check),
+            LabelHandler(engine, project, served.labels),
             following,
             metrics,
             known,

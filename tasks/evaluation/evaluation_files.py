@@ -18,7 +18,7 @@ from windvane.tasks.io import write_json, write_whole
 from windvane.tasks.models.problem_types.definitions import BASELINE_CANDIDATE, Metric, ProblemType
 from windvane.tasks.reports.style import save_figure
 from windvane.tasks.search.model_search import SearchResult
-from windvane.tasks.settings.project_params import Settings
+from windvane.tasks.settings.project_params import Settings, name_metric
 
 
 def write_evaluation(
@@ -63,16 +63,22 @@ def draw_plots(
 ) -> Iterable[tuple[str, Figure]]:
     """(name, figure): those that every problem type shares, then those of the problem type."""
     metric, target = kind.metrics[evaluation.metric], settings.problem.target
+    of = name_subject(metric.name, target, kind)
     if found is not None:
-        yield "ladder", plots.draw_candidates(found, metric, target)
-        yield "trials", plots.draw_trials(found, metric, target)
-    yield "fit", plots.draw_fit_curves(evaluation, target)
+        yield "ladder", plots.draw_candidates(found, metric, of)
+        yield "trials", plots.draw_trials(found, metric, of)
+    yield "fit", plots.draw_fit_curves(evaluation, of)
     if evaluation.importance:
         yield "importance", plots.draw_importance(evaluation.importance, evaluation.loss_name, target)
     if evaluation.slices:
         yield "slices", plots.draw_slices(evaluation.slices, evaluation.loss_name, target)
     if len(record):
         yield from plots.PROBLEM_TYPE_PLOTS[kind.name](kind, record, settings.problem).items()
+
+
+def name_subject(metric: str, target: str, kind: ProblemType) -> str:
+    """What a metric is of: the target, or its positive class where the metric is of that."""
+    return f"{target} = {kind.positive}" if name_metric(metric, kind.positive) != metric else target
 
 
 def flatten_metrics(evaluation: ModelEvaluation) -> dict[str, float]:
@@ -111,7 +117,7 @@ def _write_csv(columns: list[str], rows: list[dict[str, Any]], path: Path) -> No
     write_whole(path, lambda part: frame.to_csv(part, index=False, lineterminator="\r\n"))
 
 
-def write_trials(folder: Path, found: SearchResult, metric: Metric, target: str) -> Path:
+def write_trials(folder: Path, found: SearchResult, metric: Metric, subject: str) -> Path:
     """Write trials.csv (a row per trial: state, scores, seconds, hyperparameters), and a plot where there are several."""
     trials = [trial for result in found.results for trial in result.trials]
     rows = [
@@ -128,5 +134,5 @@ def write_trials(folder: Path, found: SearchResult, metric: Metric, target: str)
     ]
     write_whole(folder / "trials.csv", lambda part: pd.DataFrame(rows).to_csv(part, index=False))
     if len(trials) > 1 and trials[0].candidate != BASELINE_CANDIDATE:
-        save_figure(plots.draw_trials(found, metric, target), folder / "trials.png")
+        save_figure(plots.draw_trials(found, metric, subject), folder / "trials.png")
     return folder

@@ -19,6 +19,8 @@ MIN_TRAIN_SKILL = 0.30
 MIN_DOUBLING_SKILL = 0.02
 # A validation score known no better than this (half its interval) cannot carry a diagnosis.
 MAX_NOISE_SKILL = 0.25
+# A model that takes away this much leaves nothing worth another candidate.
+MAX_SKILL_WITH_ROOM = 0.95
 # How far a learning curve is followed beyond its end: 2 ** 5 times the rows.
 MAX_EXTRAPOLATED_DOUBLINGS = 5
 
@@ -31,9 +33,9 @@ class FitEvidence:
     same validation rows; own_baseline: on the training rows, which can be easier or harder (None: just as hard). slope:
     what the last doubling of training rows brought in skill (positive: better), None if unknown. noise: half the 95 %
     interval of the validation score. goal: problem.goal. later: the validation rows are newer than the training rows.
-    earlier: what the doubling before it brought; None if unknown, or if the curve ends before `rows`.
-    simpler: the parameter that makes this candidate simpler, with its better value if one was seen, for instance
-    "max_depth (4 did better than 12)".
+    earlier: what the doubling before it brought; None if unknown, or if the curve ends before `rows`. untried: candidates that
+    the search did not try and that so many rows could train. simpler: the parameter that makes this candidate simpler, with its
+    better value if one was seen, for instance "max_depth (4 did better than 12)".
     """
 
     metric: str
@@ -49,6 +51,7 @@ class FitEvidence:
     simpler: str | None = None
     own_baseline: float | None = None
     earlier: float | None = None
+    untried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def diagnose_fit(e: FitEvidence) -> FitDiagnosis:
         )
     if train < MIN_TRAIN_SKILL or _misses_goal(e):
         return _bias(e, figures, train)
-    return FitDiagnosis("good fit", f"{figures}, {'a gap of ' + _percent(gap) if gap > 0 else 'no gap'}", _next_step(e))
+    return FitDiagnosis(
+        "good fit", f"{figures}, {'a gap of ' + _percent(gap) if gap > 0 else 'no gap'}", _next_step(e, validation)
+    )
 
 
 def _variance(e: FitEvidence, figures: str, gap: float) -> FitDiagnosis:
@@ -131,16 +136,29 @@ def _bias(e: FitEvidence, figures: str, train: float) -> FitDiagnosis:
     because = figures
     if _misses_goal(e):
         because += f"; even the training rows miss the goal of {format_metric(e.goal)}"
-    adjust = "Allow more complexity, train longer, or bring columns that know more about the target."
+    others = f"Try {_list_candidates(e.untried)} too (search.candidates). Else allow" if e.untried else "Allow"
+    adjust = f"{others} more complexity, train longer, or bring columns that know more about the target."
     if train < MIN_TRAIN_SKILL:
         adjust += " More rows alone will not help."
     return FitDiagnosis("underfitting", because, adjust)
 
 
-def _next_step(e: FitEvidence) -> str:
+def _next_step(e: FitEvidence, skill: float) -> str:
+    """What could still make it better: other candidates, more rows, other columns. The only place that speaks of more rows."""
+    steps = []
+    if e.untried and skill < MAX_SKILL_WITH_ROOM:
+        steps.append(
+            f"{_percent(1 - skill)} of the baseline's error is left: try {_list_candidates(e.untried)} too (search.candidates)."
+        )
     if e.slope is not None and e.slope >= MIN_DOUBLING_SKILL:
-        return f"Nothing must change. The last doubling of the rows took away {_percent(e.slope)}: more would help{_outlook(e)}."
-    return "Nothing must change. To go further, bring better columns, or inspect the worst slices."
+        steps.append(f"The last doubling of the rows took away {_percent(e.slope)}: more would help{_outlook(e)}.")
+    elif not steps:
+        steps.append("Keep it. To go further, bring better columns, or inspect the worst slices.")
+    return " ".join(steps)
+
+
+def _list_candidates(names: tuple[str, ...]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _outlook(e: FitEvidence) -> str:

@@ -166,9 +166,15 @@ MAX_RANKS = 65_536
 
 
 def bootstrap_metrics(
-    kind: ProblemType, truth: NDArray[Any], made: Predictions, pieces: ResamplingUnits, seed: int, names: Iterable[str]
+    kind: ProblemType,
+    truth: NDArray[Any],
+    made: Predictions,
+    pieces: ResamplingUnits,
+    seed: int,
+    names: Iterable[str],
+    weights: NDArray[np.float64] | None = None,
 ) -> dict[str, ScoreInterval]:
-    """Metrics with percentile intervals from a bootstrap over whole units.
+    """Metrics with percentile intervals from a bootstrap over whole units; a row counts `weights` (n,) times as often as it is drawn.
 
     Rows: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Groups: the cluster bootstrap, Field
     & Welsh, JRSS B 69 (2007). Time: blocks, Kuensch, Annals of Statistics 17 (1989), fixed ones after Carlstein, ibid.
@@ -178,7 +184,7 @@ def bootstrap_metrics(
     have them (the expanded percentile interval, Hesterberg, The American Statistician 69, 2015). An interval is widened
     to hold the estimate, which a biased metric can leave.
     """
-    values = {name: float(kind.metrics[name].score(truth, made, None)) if len(truth) else nan for name in names}
+    values = {name: float(kind.metrics[name].score(truth, made, weights)) if len(truth) else nan for name in names}
     if pieces.count < MIN_UNITS:
         few = f"only {pieces.count} independent pieces"
         return {name: _interval(value, [], pieces.count, few) for name, value in values.items()}
@@ -186,7 +192,8 @@ def bootstrap_metrics(
     classes = made.proba.shape[1] if made.proba is not None else 1
     slow = min(max(MAX_RESAMPLED_ROWS // (2 * len(truth) * classes), MIN_STANDARD_ERROR_SAMPLES), samples)
     known = {name: value for name, value in values.items() if isfinite(value)}
-    ways = {name: _choose_metric_method(kind, name, truth, made, value, pieces) for name, value in known.items()}
+    rows = _WeightedRows(truth, made, pieces, np.ones(len(truth)) if weights is None else weights)
+    ways = {name: _choose_metric_method(kind, name, rows, value) for name, value in known.items()}
     found: dict[str, list[float]] = {name: [] for name in values}
     # Sums this short gain nothing from threads, and beside a busy neighbour lose ten times their time.
     with threadpool_limits(limits=1):
@@ -205,28 +212,41 @@ class _MetricMethod:
     score: Callable[[NDArray[np.float64]], float]
 
 
-def _choose_metric_method(
-    kind: ProblemType, name: str, truth: NDArray[Any], made: Predictions, value: float, pieces: ResamplingUnits
-) -> _MetricMethod:
+@dataclass(frozen=True)
+class _WeightedRows:
+    """Truth, predictions, units and weights of n rows."""
+
+    truth: NDArray[Any]
+    made: Predictions
+    pieces: ResamplingUnits
+    weights: NDArray[np.float64]
+
+    def drawn(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How much each row counts in a sample that holds the units so often."""
+        return np.asarray(units[self.pieces.of_row] * self.weights)
+
+
+def _choose_metric_method(kind: ProblemType, name: str, rows: _WeightedRows, value: float) -> _MetricMethod:
     """The cheapest exact way, found by trying: a short cut counts if it gives the metric's own `value` on all rows."""
-    metric = kind.metrics[name]
+    metric, truth, made, pieces = kind.metrics[name], rows.truth, rows.made, rows.pieces
     loss = kind.loss(truth, made, name)
-    sizes = np.bincount(pieces.of_row, minlength=pieces.count).astype(np.float64)
-    sums = np.bincount(pieces.of_row, weights=loss, minlength=pieces.count)
-    if _same(float(loss.mean()), value):
+    sizes = np.bincount(pieces.of_row, rows.weights, pieces.count)
+    sums = np.bincount(pieces.of_row, rows.weights * loss, pieces.count)
+    mean = float(sums.sum() / sizes.sum())
+    if _same(mean, value):
         return _MetricMethod(True, lambda drawn: float(drawn @ sums / (drawn @ sizes)))
-    if _same(sqrt(loss.mean()), value):
+    if _same(sqrt(mean), value):
         return _MetricMethod(True, lambda drawn: sqrt(float(drawn @ sums / (drawn @ sizes))))
     if made.proba is not None:
         true, hard, cell = _cells(truth, made)
-        if _same(metric.score(true, hard, np.bincount(cell).astype(np.float64)), value):
+        if _same(metric.score(true, hard, np.bincount(cell, rows.weights)), value):
             return _MetricMethod(
-                True, lambda drawn: metric.score(true, hard, np.bincount(cell, drawn[pieces.of_row], len(true)))
+                True, lambda drawn: metric.score(true, hard, np.bincount(cell, rows.drawn(drawn), len(true)))
             )
         true, ranked = _ranked(truth, made)
-        if _same(metric.score(true, ranked, None), value, 1e-12 if len(truth) <= MAX_RANKS else 1e-4):
-            return _MetricMethod(False, lambda drawn: metric.score(true, ranked, drawn[pieces.of_row]))
-    return _MetricMethod(False, lambda drawn: metric.score(truth, made, drawn[pieces.of_row]))
+        if _same(metric.score(true, ranked, rows.weights), value, 1e-12 if len(truth) <= MAX_RANKS else 1e-4):
+            return _MetricMethod(False, lambda drawn: metric.score(true, ranked, rows.drawn(drawn)))
+    return _MetricMethod(False, lambda drawn: metric.score(truth, made, rows.drawn(drawn)))
 
 
 def _same(one: float, other: float, within: float = 1e-12) -> bool:
@@ -251,14 +271,15 @@ def _ranked(truth: NDArray[Any], made: Predictions) -> tuple[NDArray[Any], Predi
     classes = list(np.asarray(made.classes))
     numbers = np.arange(len(classes))
     # Of two classes the one that is called 1 is looked for.
-    numbers = 1 - numbers if len(classes) == 2 and find_positive_class(np.asarray(made.classes)) == 0 else numbers
+    if len(classes) == 2 and find_positive_class(np.asarray(made.classes), made.positive) == 0:
+        numbers = 1 - numbers
     known, code = np.unique(truth, return_inverse=True)
     given = np.array([numbers[classes.index(k)] if k in classes else len(classes) for k in known])
     ranks = np.empty(np.asarray(made.proba).shape, dtype=np.uint16)
     for i, column in enumerate(np.asarray(made.proba).T):
         rank = np.unique(column, return_inverse=True)[1]
         ranks[:, i] = rank * (MAX_RANKS - 1) // max(int(rank.max()), MAX_RANKS - 1)
-    return given[code], replace(made, proba=ranks, classes=numbers)
+    return given[code], replace(made, proba=ranks, classes=numbers, positive=None)
 
 
 def _interval(value: float, sampled: list[float], count: int, reason: str | None = None) -> ScoreInterval:

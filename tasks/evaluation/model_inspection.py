@@ -24,10 +24,12 @@ from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import (
     CandidateModel,
     ChoiceSet,
+    ClassLabel,
     IntRange,
     Predictions,
     ProblemType,
 )
+from windvane.tasks.models.row_weights import read_row_weights, spread_weights
 from windvane.tasks.settings.project_params import Settings
 
 # Fitting more rows than this would make the curves dearer than the lap; predicting is cheaper, and needs fewer rows.
@@ -141,16 +143,17 @@ class CurveScorer:
             return CurvePoint(at, None, None)
         some = take_rows_evenly(fitted, MAX_CURVE_SCORED_ROWS)
         x = features.conform_frame(some, self.columns, "the training split")
-        known = self.score(self.kind.truth(some[self.target]), self.kind.predict(model, x))
-        return CurvePoint(at, known, self.score(self.y, self.predicted(model)))
+        known = self.score(some, self.kind.predict(model, x))
+        return CurvePoint(at, known, self.score(self.validation, self.predicted(model)))
 
     def predicted(self, model: Any) -> Predictions:
         """Predictions for the validation split."""
         return self.kind.predict(model, self.x)
 
-    def score(self, truth: NDArray[Any], predictions: Predictions) -> float | None:
-        """The headline metric, None where it is not defined."""
-        value = float(self.metric.score(truth, predictions, None))
+    def score(self, rows: pd.DataFrame, predictions: Predictions) -> float | None:
+        """The headline metric on rows, None where it is not defined."""
+        weights = read_row_weights(rows, self.settings.problem.weight)
+        value = float(self.metric.score(self.kind.truth(rows[self.target]), predictions, weights))
         return value if isfinite(value) else None
 
 
@@ -260,7 +263,6 @@ def _measure_stages(scorer: CurveScorer, model: Any) -> ScoreCurve:
 def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[tuple[float, float | None]]:
     inner, last = model_pipeline.unwrap_estimators(model)[0], model[-1]
     x = model[:-1].transform(features.conform_frame(frame, scorer.columns, "the training split"))
-    truth = scorer.kind.truth(frame[scorer.target])
     stages = int(getattr(inner, "n_iter_", 0) or inner.get_params().get("max_iter", 100))
     kept = {max(round(stages * (i + 1) / BOOSTING_STAGES), 1) for i in range(BOOSTING_STAGES)}
     found: list[tuple[float, float | None]] = []
@@ -269,22 +271,20 @@ def _score_stages(scorer: CurveScorer, model: Any, frame: pd.DataFrame) -> list[
         if number not in kept:
             continue
         if proba:
-            made = _predict_stage(model, stage)
+            made = _predict_stage(model, stage, scorer.kind.positive)
         else:
             back = getattr(last, "inverse_func", None)
             made = Predictions(back(stage) if back else stage, None, None)
-        found.append((float(number), scorer.score(truth, made)))
+        found.append((float(number), scorer.score(frame, made)))
     return found
 
 
-def _predict_stage(model: Any, stage: Any) -> Predictions:
+def _predict_stage(model: Any, stage: Any, positive: ClassLabel | None) -> Predictions:
     """A stage's probabilities as the whole model would give and call them."""
     last, threshold = model[-1], classification.get_threshold(model)
     balanced = last if threshold is None else last.estimator.estimator
     proba = balanced.corrected(stage) if isinstance(balanced, BalancedClassifier) else stage
-    at = 0 if threshold is None else classification.find_positive_class(model.classes_)
-    called = classification.predict_from_probabilities(proba, model.classes_, at, threshold)
-    return Predictions(called, proba, model.classes_)
+    return classification.call_classes(model, proba, positive)
 
 
 IMPORTANCE_REPEATS = 3
@@ -332,7 +332,9 @@ def measure_importance(
     truth = kind.truth(validation[settings.problem.target])[some]
     x = features.conform_frame(validation.iloc[some], columns, "the validation split").reset_index(drop=True)
     headline, pieces = settings.problem.headline, units.take(some)
-    before = kind.loss(truth, kind.predict(model, x), headline)
+    before, counts = kind.loss(truth, kind.predict(model, x), headline), None
+    if (every := read_row_weights(validation, settings.problem.weight)) is not None:
+        counts = every[some]
     together = max(IMPORTANCE_BATCH_ROWS // (IMPORTANCE_REPEATS * rows), 1)
     found: list[ColumnImportance] = []
     for start in range(0, len(columns.names), together):
@@ -345,7 +347,7 @@ def measure_importance(
         made = kind.predict(model, pd.concat(shuffled, ignore_index=True))
         after = kind.loss(np.tile(truth, len(shuffled)), made, headline)
         for name, losses in zip(names, after.reshape(len(names), IMPORTANCE_REPEATS, rows).mean(axis=1), strict=True):
-            interval = estimate_mean(losses - before, pieces)
+            interval = estimate_mean(spread_weights(losses - before, counts), pieces)
             if interval.value is not None:
                 found.append(ColumnImportance(name, interval.value, interval.low, interval.high))
     return tuple(sorted(found, key=lambda i: (-i.rise, i.column)))

@@ -237,7 +237,7 @@ MAX_LINE_POINTS = 500
 def draw_classification_plots(kind: ProblemType, record: pd.DataFrame, problem: ProblemSettings) -> dict[str, Figure]:
     """Name -> figure, from a record with at least one row. A picture that these rows do not define is left out."""
     truth = kind.truth(record[problem.target])
-    made = read_predictions(record, truth)
+    made = read_predictions(record, truth, kind.positive)
     table, reliability = count_confusion(truth, made), measure_calibration(truth, made)
     found = {
         "confusion": _confusion(table, problem.target) if table else None,
@@ -278,7 +278,7 @@ def _confusion(table: ConfusionTable, target: str) -> Figure:
 def _roc(truth: NDArray[np.generic], made: Predictions, target: str) -> Figure | None:
     """ROC and precision-recall: of the positive class, or of each class against the rest."""
     proba, classes = np.asarray(made.proba), np.asarray(made.classes)
-    shown_classes = [find_positive_class(classes)] if len(classes) == 2 else list(range(len(classes)))
+    shown_classes = [find_positive_class(classes, made.positive)] if len(classes) == 2 else list(range(len(classes)))
     rows = {c: truth == classes[c] for c in shown_classes}
     defined = sorted((c for c in shown_classes if 0 < rows[c].sum() < len(truth)), key=lambda c: -int(rows[c].sum()))
     if not defined:

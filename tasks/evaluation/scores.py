@@ -27,11 +27,14 @@ from windvane.tasks.evaluation.intervals import (
     resample_by_row,
 )
 from windvane.tasks.models.problem_types.classification import find_positive_class
-from windvane.tasks.models.problem_types.definitions import Predictions, ProblemType
+from windvane.tasks.models.problem_types.definitions import ClassLabel, Predictions, ProblemType
+from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.settings.project_params import Settings
 
 PREDICTION_COLUMN, LOSS_COLUMN, BASELINE_LOSS_COLUMN = "_prediction", "_loss", "_baseline_loss"
 PROBABILITY_PREFIX = "_p_"
+# Of a record that holds more than test rows: 0, or the fold whose models did not know the row (tasks/evaluation/out_of_fold.py).
+FOLD_COLUMN = "_held_out_fold"
 
 CALIBRATION_BINS = 10
 MIN_CALIBRATION_BIN_ROWS = 20
@@ -65,7 +68,7 @@ class CalibrationCurve:
     bins: tuple[CalibrationBin, ...]
 
 
-def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
+def read_predictions(record: pd.DataFrame, truth: NDArray[Any], positive: ClassLabel | None = None) -> Predictions:
     """The predictions that a record holds; classes have the type of `truth` (n,)."""
     value = record[PREDICTION_COLUMN].to_numpy()
     # Whatever the table's own columns are called, these stand behind the last one that Windvane always writes.
@@ -75,7 +78,7 @@ def read_predictions(record: pd.DataFrame, truth: NDArray[Any]) -> Predictions:
     readers: dict[str, Callable[[str], Any]] = {"b": lambda name: name == "True", "i": int, "f": float}
     read = readers.get(truth.dtype.kind, str)
     classes = np.array([read(name.removeprefix(PROBABILITY_PREFIX)) for name in names])
-    return Predictions(value, record[names].to_numpy(dtype=np.float64), classes)
+    return Predictions(value, record[names].to_numpy(dtype=np.float64), classes, positive)
 
 
 def name_class_column(value: Any) -> str:
@@ -90,7 +93,9 @@ def compute_scores(kind: ProblemType, record: pd.DataFrame, settings: Settings, 
     """
     truth = kind.truth(record[settings.problem.target])
     pieces = find_resampling_units(record, record[LOSS_COLUMN].to_numpy(dtype="float64"), settings.problem)
-    return bootstrap_metrics(kind, truth, read_predictions(record, truth), pieces, seed, kind.metrics)
+    weights = read_row_weights(record, settings.problem.weight)
+    made = read_predictions(record, truth, kind.positive)
+    return bootstrap_metrics(kind, truth, made, pieces, seed, kind.metrics, weights)
 
 
 def count_confusion(truth: NDArray[Any], made: Predictions) -> ConfusionTable | None:
@@ -113,7 +118,7 @@ def measure_calibration(truth: NDArray[Any], made: Predictions) -> CalibrationCu
     if made.proba is None or made.classes is None or not len(truth):
         return None
     if len(made.classes) == 2:
-        at = find_positive_class(made.classes)
+        at = find_positive_class(made.classes, made.positive)
         of, predicted = f"P({name_class_column(made.classes[at])})", made.proba[:, at]
         came_true = truth == made.classes[at]
     else:
@@ -152,16 +157,24 @@ class SliceScore:
 
 
 def find_worst_slices(
-    record: pd.DataFrame, columns: Sequence[str], units: ResamplingUnits, group: str | None = None, loss: str = "_loss"
+    record: pd.DataFrame,
+    columns: Sequence[str],
+    units: ResamplingUnits,
+    group: str | None = None,
+    weight: str | None = None,
 ) -> tuple[SliceScore, ...]:
     """All slices of `record` by `columns` (and `group`), worst first: the clearly worse, then others, by the excess.
+
+    The column `weight` holds how much a row counts.
 
     Numbers and dates are cut into fifths of the rows, missing values are a slice of their own, categories are as they
     are (the fifty most frequent). A slice needs 20 rows, a hundredth of all, and five independent units, and so does
     the rest. The intervals hold for all slices at once: each at 1 - 5 % / number of slices checked (Bonferroni; Dunn,
     JASA 56, 1961), so finding one `clear` slice by mere chance has a probability of at most about one in twenty.
     """
-    losses = record[loss].to_numpy(dtype=np.float64)
+    losses = record[LOSS_COLUMN].to_numpy(dtype=np.float64)
+    weights = read_row_weights(record, weight)
+    weights = np.ones(len(losses)) if weights is None else weights
     if not len(losses) or not np.isfinite(losses).all():
         return ()
     named = [c for c in dict.fromkeys([*columns, *([group] if group else [])]) if c in record]
@@ -174,7 +187,10 @@ def find_worst_slices(
         if _has_enough_rows(mask, units_by_column[column])
     ]
     level = 1 - (1 - INTERVAL_CONFIDENCE) / max(len(slices), 1)
-    found = [_compare(losses, column, value, mask, units_by_column[column], level) for column, value, mask in slices]
+    found = [
+        SliceScore(column, value, *_compare(losses, weights, mask, units_by_column[column], level))
+        for column, value, mask in slices
+    ]
     return tuple(sorted(found, key=lambda s: (not s.clear, -s.excess, s.column, s.value)))
 
 
@@ -188,17 +204,24 @@ def _has_enough_rows(mask: NDArray[np.bool_], units: ResamplingUnits) -> bool:
 
 
 def _compare(
-    losses: NDArray[np.float64], column: str, value: str, mask: NDArray[np.bool_], units: ResamplingUnits, level: float
-) -> SliceScore:
-    inside = int(mask.sum())
-    here, rest = float(losses[mask].mean()), float(losses[~mask].mean())
-    influence = np.where(mask, (losses - here) / inside, -(losses - rest) / (len(losses) - inside))
+    losses: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    units: ResamplingUnits,
+    level: float,
+) -> tuple[int, float, float, float, float, float, bool]:
+    """Rows of the slice, mean loss there and elsewhere, by how much it is worse with both ends, and whether clearly."""
+    inside, outside = float(weights[mask].sum()), float(weights[~mask].sum())
+    if not inside or not outside:  # rows that count nothing
+        return int(mask.sum()), 0.0, 0.0, 0.0, 0.0, 0.0, False
+    here, rest = float(weights[mask] @ losses[mask]) / inside, float(weights[~mask] @ losses[~mask]) / outside
+    influence = weights * np.where(mask, (losses - here) / inside, -(losses - rest) / outside)
     pieces = min(len(np.unique(units.of_row[mask])), len(np.unique(units.of_row[~mask])))
     margin = (estimate_standard_error(influence, units) or 0.0) * compute_t_quantile(pieces - 1, level)
     excess = here - rest
     # A spread of exactly nothing (all losses alike) must not turn rounding into a finding.
     clear = excess - margin > 1e-12 * max(abs(here), abs(rest))
-    return SliceScore(column, value, inside, here, rest, excess, excess - margin, excess + margin, clear)
+    return int(mask.sum()), here, rest, excess, excess - margin, excess + margin, clear
 
 
 def _cut_column(column: pd.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:

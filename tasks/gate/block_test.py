@@ -36,7 +36,7 @@ class RowBlocks:
     Of time only: `fine`, (n,) shorter stretches within the blocks, and how many different `points` in time there are.
     """
 
-    kind: Literal["time", "group", "row"]
+    kind: Literal["time", "group", "row", "fold"]
     label: CodeArray
     fine: CodeArray | None = None
     points: int | None = None
@@ -62,13 +62,17 @@ class LowerBound:
 
 
 def form_blocks(
-    keys: CodeArray, time: NDArray[Any] | None = None, group: NDArray[Any] | None = None
+    keys: CodeArray,
+    time: NDArray[Any] | None = None,
+    group: NDArray[Any] | None = None,
+    fold: NDArray[Any] | None = None,
 ) -> tuple[RowBlocks, ...]:
     """The ways in which (n,) rows depend on each other, one or two; the first must have enough blocks for a test.
 
     time: ten contiguous stretches of about equally many rows; rows of one timestamp are never parted. group: whole
     groups in up to thirty bins. Both given, both count (where there are enough groups): a panel depends on itself both
-    ways. Neither: up to a hundred bins by row key. Nothing is drawn: a row's block follows from the table alone.
+    ways. fold: each is a block, in place of groups: rows of one fold share their model, and folds hold whole groups. None of
+    these: up to a hundred bins by row key. Nothing is drawn: a row's block follows from the table alone.
     """
     found: list[RowBlocks] = []
     if time is not None:
@@ -78,7 +82,9 @@ def form_blocks(
         found.append(
             RowBlocks("time", _encode_values(fine * _TIME_BLOCKS // _FINE_TIME_BLOCKS), _encode_values(fine), count)
         )
-    if group is not None:
+    if fold is not None:
+        found.append(RowBlocks("fold", _encode_values(fold)))
+    elif group is not None:
         bins = RowBlocks("group", _pack_groups(_encode_values(group), _GROUP_BLOCKS))
         if not found or bins.count >= MIN_BLOCKS:
             found.append(bins)

@@ -6,7 +6,7 @@ Pure: the same arrays give the same verdict.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -40,8 +40,9 @@ class GateEvidence:
     """Losses of n rows that neither model was fitted or tuned on, and what makes the rows depend on each other.
 
     challenger, reference: (n,) additive losses, lower is better; `reference` is the champion's, or where `champion` is
-    False the dummy baseline's. keys: (n,) row keys. time, group: (n,) or None. slices: column name -> (n,) values.
-    loss: its name for people.
+    False the dummy baseline's. keys: (n,) row keys. time, group: (n,) or None. fold: (n,) where rows were predicted out of
+    fold, else None: rows of a fold share their models, and are one block. slices: column name -> (n,) values. loss: its name
+    for people. weights: (n,) how much each row counts, 1 on average; None: all alike.
     """
 
     challenger: FloatArray
@@ -49,9 +50,17 @@ class GateEvidence:
     keys: NDArray[np.int64]
     time: NDArray[Any] | None = None
     group: NDArray[Any] | None = None
+    fold: NDArray[Any] | None = None
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     loss: str = "loss"
     champion: bool = True
+    weights: FloatArray | None = None
+
+    def weighed(self) -> GateEvidence:
+        """The same with each loss times its row's weight: their means are the weighted ones, and equal models stay equal."""
+        if self.weights is None:
+            return self
+        return replace(self, challenger=self.weights * self.challenger, reference=self.weights * self.reference)
 
 
 @dataclass(frozen=True)
@@ -103,13 +112,14 @@ def judge_challenger(evidence: GateEvidence, rule: ResolvedRule, confidence: flo
     """Whether the challenger may serve. Pure: same arrays, same verdict, in whatever order the rows are.
 
     superior: the lower bound of the mean difference is above 0. not_worse: it is not below -margin times the champion's
-    mean loss. Without a champion the dummy baseline must be beaten, `superior` whatever `rule` is, and slices only
-    report: nothing serves yet that could be harmed. Too few rows or blocks is a refusal of its own, `too_few`.
+    mean loss. Without a champion the dummy baseline must be beaten, `superior` whatever `rule` is, by bound_gain_on_baseline(),
+    and slices only report: nothing serves yet that could be harmed. Too few rows or blocks is a refusal of its own, `too_few`.
     Raises WindvaneError for losses that are not finite or arrays that do not belong together.
     """
     _check_evidence(evidence)
+    evidence = evidence.weighed()
     rule = rule if evidence.champion else "superior"
-    parts = form_blocks(evidence.keys, evidence.time, evidence.group)
+    parts = form_blocks(evidence.keys, evidence.time, evidence.group, evidence.fold)
     n = len(evidence.challenger)
     means = (_mean(evidence.challenger), _mean(evidence.reference))
     if n < MIN_JUDGED_ROWS or parts[0].count < MIN_BLOCKS:
@@ -118,10 +128,13 @@ def judge_challenger(evidence: GateEvidence, rule: ResolvedRule, confidence: flo
         return GateVerdict(
             False, reason, rule, n, parts[0].count, *means, difference, None, confidence, margin, too_few=True
         )
-    bound = compare_losses(
-        evidence.reference, evidence.challenger, parts, rule=rule, confidence=confidence, margin=margin
-    )
     strict = raise_confidence(confidence, n, parts)
+    if evidence.champion:
+        bound = compare_losses(
+            evidence.reference, evidence.challenger, parts, rule=rule, confidence=confidence, margin=margin
+        )
+    else:
+        bound = bound_gain_on_baseline(evidence.reference, evidence.challenger, parts, confidence)
     slices = judge_slices(evidence, parts, confidence, margin)
     harmed = [s for s in slices if s.harmed and evidence.champion]
     # On no row worse than allowed: then the bound, which doubts the size of the margin too, is not needed.
@@ -163,6 +176,32 @@ def compare_losses(
     return LowerBound(bound.mean - slack, bound.low - slack, bound.independent)
 
 
+def bound_gain_on_baseline(
+    reference: FloatArray, challenger: FloatArray, parts: tuple[RowBlocks, ...], confidence: float
+) -> LowerBound:
+    """Mean of reference - challenger losses, both (..., n), with the higher of two lower bounds of it.
+
+    One is that of compare_losses(). For the other a row's gain counts at most as much as the median size of all differences (equal
+    losses apart); what a row loses counts in full. That only lowers the mean, so what bounds it from below bounds the mean too
+    (winsorising on the favourable end, after Tukey & McLaughlin, Sankhya A 25, 1963). A few rows, or a season, of which the
+    baseline knows nothing make gains so unequal that the first bound falls below 0 although hardly a row is worse; the second
+    does not see them.
+    """
+    difference = reference - challenger
+    strict = raise_confidence(confidence, difference.shape[-1], parts)
+    size = np.abs(difference)
+    unlike = (size > 0) | (size.max(axis=-1, keepdims=True) == 0)
+    usual = np.nanmedian(np.where(unlike, size, np.nan), axis=-1, keepdims=True)
+    plain = bound_paired_difference(difference, parts, strict)
+    capped = bound_paired_difference(np.minimum(difference, usual), parts, strict)
+    higher = capped.low > plain.low
+    return LowerBound(
+        plain.mean,
+        np.where(higher, capped.low, plain.low),
+        np.where(higher, capped.independent, plain.independent),
+    )
+
+
 def passes_rule(
     low: FloatArray, reference: FloatArray | np.floating[Any], rule: ResolvedRule, margin: float
 ) -> NDArray[np.bool_]:
@@ -195,7 +234,8 @@ def judge_slices(
     for column, name, inside, own in wanted:
         challenger, reference = evidence.challenger[inside], evidence.reference[inside]
         harmed = bool(own) and float(bound_paired_difference(challenger - (1 + margin) * reference, own, each).low) > 0
-        means = float(challenger.mean()), float(reference.mean())
+        size = 1.0 if evidence.weights is None else float(evidence.weights[inside].mean()) or 1.0
+        means = float(challenger.mean()) / size, float(reference.mean()) / size
         verdicts.append(SliceVerdict(column, name, int(inside.sum()), *means, bool(own), harmed))
     return tuple(verdicts)
 
@@ -224,7 +264,8 @@ def _name_slice_values(values: NDArray[Any]) -> tuple[list[str], NDArray[np.int6
 
 def _check_evidence(evidence: GateEvidence) -> None:
     n = len(evidence.challenger)
-    columns = {"keys": evidence.keys, "time": evidence.time, "group": evidence.group, **evidence.slices}
+    columns = {"keys": evidence.keys, "time": evidence.time, "group": evidence.group, "fold": evidence.fold}
+    columns |= evidence.slices
     for name, column in {"reference": evidence.reference, **columns}.items():
         if column is not None and len(column) != n:
             raise WindvaneError(f"gate: {name} has {len(column)} rows, the challenger {n}. Judge rows of one record")
@@ -243,7 +284,7 @@ def _mean(values: FloatArray) -> float | None:
 
 
 def _too_few(n: int, part: RowBlocks) -> str:
-    unit = {"time": "points in time", "group": "groups", "row": "different rows"}[part.kind]
+    unit = {"time": "points in time", "group": "groups", "row": "different rows", "fold": "folds"}[part.kind]
     return (
         f"refused: too few common rows: {n:,} rows in {part.count} {unit}, and a judgement needs {MIN_JUDGED_ROWS} rows in "
         f"{MIN_BLOCKS} {unit}. Wait for newer rows, or make split.test larger"

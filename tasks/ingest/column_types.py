@@ -12,6 +12,7 @@ import polars as pl
 
 from windvane.tasks.ingest import row_keys, text_parsing
 from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS
+from windvane.tasks.ingest.row_keys import EncodedWords
 
 # 0001-01-01 and 10000-01-01, in days since 1970.
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_897
@@ -198,13 +199,20 @@ def choose_reading_type(meaning: ColumnMeaning | None) -> pl.DataType:
     return choose_canonical_type(meaning) if meaning and meaning.kind in ("int", "bool", "float") else pl.String()
 
 
-def convert_cells(cells: pl.Series, meaning: ColumnMeaning, *, kept: bool) -> pl.Series:
-    """Cells of one meaning in its canonical type. kept: see strip_words. Raises polars' errors, or ValueError, where a cell
-    does not fit.
+def convert_cells(
+    cells: pl.Series, meaning: ColumnMeaning, *, kept: bool, encoded: dict[str, EncodedWords]
+) -> pl.Series:
+    """Cells of one meaning in its canonical type. kept: see strip_words. encoded takes the words of a
+    column of words, for its keys. Raises polars' errors, or ValueError, where a cell does not fit.
     """
     kind = cells.dtype
     if kind in (pl.String, pl.Categorical, pl.Enum):
-        return _convert_words(cells.cast(pl.String), meaning, kept)
+        cells = cells.cast(pl.String)
+        if meaning.kind != "text":
+            return _convert_words(cells, meaning, kept)
+        words, cells = _clean_distinct_words(cells, kept, meaning.form)
+        encoded[cells.name] = words
+        return cells
     if meaning.kind == "none":
         return _empty_column(cells)
     if meaning.kind == "float":
@@ -217,8 +225,6 @@ def convert_cells(cells: pl.Series, meaning: ColumnMeaning, *, kept: bool) -> pl
 
 
 def _convert_words(cells: pl.Series, meaning: ColumnMeaning, kept: bool) -> pl.Series:
-    if meaning.kind == "text":
-        return _clean_distinct_words(cells, kept, meaning.form)
     if meaning.kind == "date":
         form = meaning.form or text_parsing.ISO_FORM
         read = text_parsing.parse_dates(cells, form)
@@ -236,15 +242,18 @@ def _convert_words(cells: pl.Series, meaning: ColumnMeaning, kept: bool) -> pl.S
     return cells.cast(pl.Int64) if meaning.kind == "int" else _without_nan(cells.cast(pl.Float64))
 
 
-def _clean_distinct_words(cells: pl.Series, kept: bool, form: str | None) -> pl.Series:
+def _clean_distinct_words(cells: pl.Series, kept: bool, form: str | None) -> tuple[EncodedWords, pl.Series]:
     """Words without blanks around them: only the different ones are read."""
-    codes, different = row_keys.encode_words(cells)
+    words = row_keys.encode_words(cells)
+    different = words.different
     if form != ANY_FORM and different.str.contains(_NUL, literal=True).any():
         raise ValueError(f"column {cells.name!r} holds NUL")
     bare = strip_words(different, kept=kept)
     if bare.equals(different):
-        return cells
-    return bare.append(pl.Series([None], dtype=pl.String)).gather(codes).alias(cells.name)
+        return words, cells
+    return EncodedWords(words.codes, bare), bare.append(pl.Series([None], dtype=pl.String)).gather(words.codes).alias(
+        cells.name
+    )
 
 
 def _empty_column(cells: pl.Series) -> pl.Series:

@@ -23,6 +23,9 @@ from windvane.tasks.settings import project_params
 from windvane.tasks.sources import snapshot, table_files
 from windvane.tasks.validate import table_profile
 
+# More different words are names, and no classes.
+MAX_SPELLED_CLASSES = 1_000
+
 
 @dataclass(frozen=True)
 class JoinedFiles:
@@ -34,14 +37,18 @@ class JoinedFiles:
 
 @dataclass(frozen=True)
 class TableOrigin:
-    """Where a table's rows come from: its files in order, how many rows each has, and how to name them all."""
+    """Where a table's rows come from: its files in order, how many rows each has, and how to name them all. `kept`: which of these
+    rows are in the table; None: all.
+    """
 
     files: tuple[FileCells, ...]
     rows: tuple[int, ...]
     name: str
+    kept: pl.Series | None = None
 
     def where(self, row: int) -> str:
-        """Where people find row `row` (from 0) of all."""
+        """Where people find row `row` (from 0) of the table."""
+        row = row if self.kept is None else int(self.kept[row])
         for file, rows in zip(self.files, self.rows, strict=True):
             if row < rows:
                 return file.where(row) if len(self.files) == 1 else f"{file.where(row)} of {file.path}"
@@ -110,15 +117,55 @@ def write_table(root: Path, chosen: project_params.Settings, target: Path, folde
         )
         if joined.problems:
             raise InputError(join_messages(joined.problems.values()))
+        kept = drop_empty_rows(first, folder)
+        if problem.kind == "classification" and problem.merge_spellings:
+            merge_class_spellings(first, problem.target, folder)
         if labelled := snapshot.count_labelled_rows(root):
             _drop_fed_back_duplicates(first, labelled, folder)
         if problem.time is None:
             return
-        _check_time(TableOrigin(opened, joined.rows, name), first, problem.time)
+        _check_time(TableOrigin(opened, joined.rows, name, kept), first, problem.time)
         if parquet_writer.is_sorted_by_time(first, problem.time):
             first.replace(target)
         else:
             parquet_writer.sort_by_time(first, problem.time, target)
+
+
+def drop_empty_rows(table: Path, scratch: Path) -> pl.Series | None:
+    """Leave out the rows of a table without any value, such as `;;;;` at the end of a spreadsheet; the places of the others, None:
+    there are no such rows.
+    """
+    missing = {name: count for name, count in table_io.count_missing(table).items() if name != table_io.ROW_KEY}
+    if not missing or not all(missing.values()):
+        return None
+    scan = table_io.scan_parquet(table)
+    empty = scan.select(pl.all_horizontal(pl.col(*missing).is_null()).alias("empty")).collect()["empty"]
+    if not empty.any():
+        return None
+    _keep_rows(table, ~empty, scratch)
+    return (~empty).arg_true()
+
+
+def merge_class_spellings(table: Path, target: str, scratch: Path) -> dict[str, tuple[str, ...]]:
+    """Write classes that differ only in case and blanks, such as Yes, yes and YES, as the most frequent of them; by that name the
+    others. Nothing changes where the target holds no words.
+    """
+    scan = table_io.scan_parquet(table)
+    if scan.collect_schema().get(target) != pl.String:
+        return {}
+    counted = scan.select(pl.col(target).drop_nulls()).group_by(target).agg(pl.len().alias("rows"))
+    counts = counted.sort("rows", target, descending=[True, False]).collect(engine="streaming")
+    if len(counts) > MAX_SPELLED_CLASSES:
+        return {}
+    found: dict[str, list[str]] = {}
+    for spelling in counts[target]:
+        found.setdefault(text_parsing.fold_spelling(spelling), []).append(spelling)
+    merged = {first: tuple(rest) for first, *rest in found.values() if rest}
+    if merged:
+        names = {other: first for first, rest in merged.items() for other in rest}
+        table_io.sink_parquet(scan.with_columns(pl.col(target).replace(names)), scratch / "merged.parquet")
+        (scratch / "merged.parquet").replace(table)
+    return merged
 
 
 def _drop_fed_back_duplicates(table: Path, labelled: int, folder: Path) -> None:
@@ -126,11 +173,14 @@ def _drop_fed_back_duplicates(table: Path, labelled: int, folder: Path) -> None:
     keys = table_io.scan_parquet(table).select(table_io.ROW_KEY).collect()[table_io.ROW_KEY]
     kept = np.ones(len(keys), dtype=bool)
     kept[-labelled:] = ~keys[-labelled:].is_in(keys[:-labelled].implode()).to_numpy()
-    if kept.all():
-        return
+    if not kept.all():
+        _keep_rows(table, pl.Series(kept), folder)
+
+
+def _keep_rows(table: Path, kept: pl.Series, scratch: Path) -> None:
     scan = pl.concat([table_io.scan_parquet(table), pl.LazyFrame({"_kept": kept})], how="horizontal")
-    table_io.sink_parquet(scan.filter(pl.col("_kept")).drop("_kept"), folder / "kept.parquet")
-    (folder / "kept.parquet").replace(table)
+    table_io.sink_parquet(scan.filter(pl.col("_kept")).drop("_kept"), scratch / "kept.parquet")
+    (scratch / "kept.parquet").replace(table)
 
 
 def _check_columns(opened: tuple[FileCells, ...], name: str, problem: project_params.ProblemSettings) -> None:

@@ -19,6 +19,7 @@ from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, 
 from windvane.tasks.ingest.cell_reading import MISSING_WORDS
 from windvane.tasks.ingest.column_types import ColumnMeaning, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
+from windvane.tasks.ingest.row_keys import EncodedWords
 from windvane.tasks.ingest.text_files import describe_mixed_column
 
 # From here on there are no int64.
@@ -88,13 +89,16 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
         schema[table_io.ROW_KEY] = pl.Int64()
 
     def canonically(batch: pl.DataFrame) -> pl.DataFrame:
+        encoded: dict[str, EncodedWords] = {}
         frame = pl.DataFrame(
             [
-                column_types.convert_cells(batch[name], meaning, kept=name in reading.kept)
+                column_types.convert_cells(batch[name], meaning, kept=name in reading.kept, encoded=encoded)
                 for name, meaning in reading.meanings.items()
             ]
         )
-        return frame.with_columns(pl.Series(table_io.ROW_KEY, row_keys.hash_rows(frame, key))) if keyed else frame
+        if keyed:
+            frame.insert_column(len(names), pl.Series(table_io.ROW_KEY, row_keys.hash_rows(frame, key, encoded)))
+        return frame
 
     try:
         table_io.sink_parquet(

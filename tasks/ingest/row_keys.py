@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,20 +20,36 @@ _LARGEST_EXACT_FLOAT = 2**53
 def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser, elementwise: a bijection that spreads every bit (Steele, Lea & Flood, OOPSLA 2014)."""
     z = bits + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
-def hash_rows(frame: pl.DataFrame | pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.int64]:
-    """One key per row, (n,) int64, from the named columns' values. Equal rows share a key.
+@dataclass(frozen=True)
+class EncodedWords:
+    """A column of words by its different ones: `codes` (n,) are places in `different`; a place past these: no value."""
+
+    codes: NDArray[np.int64]
+    different: pl.Series
+
+
+def hash_rows(
+    frame: pl.DataFrame | pd.DataFrame, names: tuple[str, ...], encoded: Mapping[str, EncodedWords] | None = None
+) -> NDArray[np.int64]:
+    """One key per row, (n,) int64, from the named columns' values. Equal rows share a key. `encoded`: columns whose words
+    were encoded already.
 
     A whole number, its float, and a number in a column that has since got gaps hash alike: keys outlive a change
     of type by a missing value. The order of `names` does not matter; the names do not either.
     """
     key = np.zeros(len(frame), np.uint64)
     for name in sorted(names):
-        key = mix_bits(key * np.uint64(3) ^ hash_values(frame[name]))
+        key *= np.uint64(3)
+        key ^= _hash_words(encoded[name]) if encoded and name in encoded else hash_values(frame[name])
+        key = mix_bits(key)
     return key.view(np.int64)
 
 
@@ -39,19 +57,18 @@ def hash_values(values: pl.Series | pd.Series) -> NDArray[np.uint64]:
     """One hash per value of a column with a canonical dtype, (n,) uint64; missing is one fixed value."""
     column = values if isinstance(values, pl.Series) else pl.Series(pl.from_pandas(values, nan_to_null=True))
     if column.dtype == pl.String:
-        codes, different = encode_words(column)
-        return _hash_words(different)[codes]
+        return _hash_words(encode_words(column))
     hashes = mix_bits(column.to_numpy().view(np.uint64) if column.dtype.is_temporal() else _number_bits(column))
     if column.null_count():
         hashes[column.to_arrow().is_null().to_numpy(zero_copy_only=False)] = _MISSING_HASH
     return hashes
 
 
-def encode_words(words: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
-    """(n,) places in the different words, in the order in which they come; a place past these: no value."""
+def encode_words(words: pl.Series) -> EncodedWords:
+    """The different words in the order in which they come."""
     coded = words.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
     different = pl.Series(words.name, coded.dictionary, dtype=pl.String)
-    return coded.indices.cast(pa.int64()).fill_null(len(different)).to_numpy(), different
+    return EncodedWords(coded.indices.cast(pa.int64()).fill_null(len(different)).to_numpy(), different)
 
 
 def _number_bits(column: pl.Series) -> NDArray[np.uint64]:
@@ -69,11 +86,13 @@ def _number_bits(column: pl.Series) -> NDArray[np.uint64]:
     return bits
 
 
-def _hash_words(different: pl.Series) -> NDArray[np.uint64]:
-    """One hash for each word, and one more for no value."""
+def _hash_words(words: EncodedWords) -> NDArray[np.uint64]:
+    """One hash for each row, (n,)."""
     # pandas documents hash_array as stable (SipHash with a fixed key).
-    hashes = mix_bits(pd.util.hash_array(np.array(different.to_list(), dtype=object), categorize=False))
-    return np.append(hashes, _MISSING_HASH)
+    values = np.array(words.different.to_list(), dtype=object)
+    hashes = mix_bits(pd.util.hash_array(values, categorize=False))
+    hashes[words.different.is_null().to_numpy()] = _MISSING_HASH
+    return np.append(hashes, _MISSING_HASH)[words.codes]
 
 
 def map_to_unit_interval(key: NDArray[np.int64] | NDArray[np.uint64], seed: int) -> NDArray[np.float64]:

@@ -25,6 +25,11 @@ _SPACED = r"^[+-]?[1-9]\d{0,2}(\s\d{3})+([.,]\d+)?$"
 _WHOLE = r"^[+-]?[0-9]+$"
 
 
+def fold_spelling(word: str) -> str:
+    """A word without regard to case and blanks."""
+    return " ".join(word.split()).casefold()
+
+
 def infer_number_kind(words: pl.Series) -> Literal["int", "float", "text"] | None:
     """What words are that can all be read as numbers; None: some cannot. Codes and ids are text for all that."""
     if words.cast(pl.Float64, strict=False).null_count():
@@ -59,9 +64,20 @@ _ZONE = r"[T ]\d.*(Z|[+-]\d{2}(:?\d{2})?)$"
 # ISO as most files write it: one form and one length throughout, which polars reads in a stream.
 _EXACT = {"%Y-%m-%d": 10, "%Y-%m-%d %H:%M:%S": 19, "%Y-%m-%dT%H:%M:%S": 19, "%Y-%m-%d %H:%M": 16}
 _ISO_LIKE = r"^\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?$"
-_DATE_LIKE = r"^(\d{1,4}[/. -]|[A-Z][a-z]{2,8} \d)"
-_DAY_FORMS = ("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
-_AMBIGUOUS_DAY_FORMS = ("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+_QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
+_DATE_LIKE = r"^(\d{1,4}[/. -]|\d{4}[Qq][1-4]$|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ .-]\d)"
+_DAY_FORMS = (
+    *("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y"),
+    *("%d-%b-%y", "%d %b %y"),
+)
+# Of two digits 68 is 2068 and 69 is 1969, as POSIX has it.
+_AMBIGUOUS_DAY_FORMS = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y"),
+    *("%d/%m/%y", "%m/%d/%y", "%d-%m-%y", "%m-%d-%y"),
+)
+# The first day of a month or quarter.
+_QUARTER_FORM = "2014Q1"
+_MONTH_FORMS = ("%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%b %y", "%m/%Y", _QUARTER_FORM)
 _CLOCK_FORMS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 
 
@@ -94,7 +110,9 @@ def find_date_forms(words: pl.Series) -> list[str]:
         return []
     clock = ":" in words[0]
     every = [day + hour for day in (*_DAY_FORMS, *_AMBIGUOUS_DAY_FORMS) for hour in _CLOCK_FORMS if bool(hour) == clock]
-    return [form for form in every if not parse_dates(words, form).null_count()]
+    fitting = [form for form in every + ([] if clock else [*_MONTH_FORMS]) if not parse_dates(words, form).null_count()]
+    # May is a month's short name, and its long one.
+    return [form for form in fitting if "%B" not in form or form.replace("%B", "%b") not in fitting]
 
 
 def parse_dates(words: pl.Series, form: str) -> pl.Series:
@@ -102,6 +120,8 @@ def parse_dates(words: pl.Series, form: str) -> pl.Series:
     if form in (ISO_FORM, ZONED_ISO_FORM):
         other = words.str.contains(_ZONE) ^ (form == ZONED_ISO_FORM)
         return _by_pandas(words.set(other, None), ISO_FORM)
+    if form == _QUARTER_FORM:
+        return _read_quarters(words)
     if form not in _EXACT:
         return _by_pandas(words, form)
     # Neither polars, which takes a month of one digit, nor pyarrow knows how long a word must be.
@@ -115,10 +135,23 @@ def parse_dates(words: pl.Series, form: str) -> pl.Series:
         return pl.Series(words.name, plain).str.to_datetime(form, time_unit="us", strict=False)
 
 
+def _read_quarters(words: pl.Series) -> pl.Series:
+    """The first day of each quarter."""
+    parts = words.str.extract_groups(_QUARTER).struct.unnest()
+    year, quarter = (parts[name].cast(pl.Int32) for name in parts.columns)
+    days = pl.select(pl.datetime(year, (quarter - 1) * 3 + 1, 1, time_unit="us")).to_series()
+    return days.set(quarter.is_null(), None).alias(words.name)
+
+
 def _by_pandas(words: pl.Series, form: str) -> pl.Series:
     read = pd.to_datetime(pd.Series(words.to_list(), dtype="str"), format=form, utc=True, errors="coerce")
     plain = read.dt.tz_localize(None).astype("datetime64[us]")
     return pl.Series(words.name, plain.to_numpy(), dtype=pl.Datetime("us"), nan_to_null=True)
+
+
+def list_date_forms() -> list[str]:
+    """Every strptime form other than ISO in which a column's dates may be written."""
+    return [day + clock for day in (*_DAY_FORMS, *_AMBIGUOUS_DAY_FORMS) for clock in _CLOCK_FORMS]
 
 
 _SCAN_BLOCK_BYTES = 1 << 19

@@ -62,21 +62,25 @@ class BalancedClassifier(ClassifierMixin, BaseEstimator):
     def __init__(self, estimator: Any = None, treatment: str = "weights", codes: tuple[int, ...] = (), seed: int = 0):
         self.estimator, self.treatment, self.codes, self.seed = estimator, treatment, codes, seed
 
-    def fit(self, X: NDArray[Any], y: NDArray[Any]) -> BalancedClassifier:
-        """Treat the rows (n, inputs), fit a copy of the estimator, and remember by how much each class was lifted."""
+    def fit(self, X: NDArray[Any], y: NDArray[Any], sample_weight: NDArray[Any] | None = None) -> BalancedClassifier:
+        """Treat the rows (n, inputs), fit a copy of the estimator, and remember by how much each class was lifted.
+
+        sample_weight (n,): how much a row counts, beside the treatment `weights`; no other one takes it.
+        """
         self.classes_, before = np.unique(y, return_counts=True)
         model = clone(self.estimator)
         extra: dict[str, Any] = {}
         if self.treatment == "weights":
             model.set_params(class_weight="balanced")
             lifted = 1 / before
+            extra = {} if sample_weight is None else {"sample_weight": sample_weight}
         else:
             X, y, extra = self._aside(model, X, y)
             kept = np.unique(y, return_counts=True)[1]
             X, y = resample_classes(X, y, self.treatment, self.codes, self.seed)
             lifted = np.unique(y, return_counts=True)[1] / kept
             adapt_to_row_count(model, y)
-        if extra:
+        if "y_val" in extra:
             extra["sample_weight_val"] = lifted[np.searchsorted(self.classes_, extra["y_val"])]
         self.estimator_ = model.fit(X, y, **extra)
         self.factors_ = lifted / lifted.max()

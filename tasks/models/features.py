@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.api import types
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
@@ -19,15 +17,12 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler,
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
+from windvane.tasks.models.frame_reading import FrameColumnType, UnreadableFrame, read_frame
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.validate.table_profile import TableProfile
 
 # Categories up to this many values get an input each; beyond, the mean target of each value does as well in one input.
 ONE_HOT_MAX_VALUES = 20
-
-_TRUE = {"true", "yes", "y", "t", "1", "1.0", "on"}
-_FALSE = {"false", "no", "n", "f", "0", "0.0", "off"}
-_WHOLE = re.compile(r"-?\d+\.0+")
 
 
 @dataclass(frozen=True)
@@ -56,12 +51,12 @@ class FeatureColumns:
 def select_feature_columns(settings: Settings, profile: TableProfile) -> FeatureColumns:
     """Which columns train, from what validate found out about the table.
 
-    Left out: target, id, ignored, free text, constant and empty columns, and the group column when whole groups are
+    Left out: target, id, weight, ignored, free text, constant and empty columns, and the group column when whole groups are
     held out: a model that knows groups by name would be judged on groups it has never met. Raises InputError when
     none is left.
     """
     problem = settings.problem
-    out = {problem.target, problem.id, table_io.ROW_KEY, *problem.ignore}
+    out = {problem.target, problem.id, problem.weight, table_io.ROW_KEY, *problem.ignore}
     if settings.split.strategy == "group":
         out.add(problem.group)
     seen = [c for c in profile.columns if c.name not in out and not c.constant and c.missing < profile.rows]
@@ -86,24 +81,20 @@ def select_feature_columns(settings: Settings, profile: TableProfile) -> Feature
 
 
 def conform_frame(frame: pd.DataFrame, columns: FeatureColumns, source: str) -> pd.DataFrame:
-    """A frame from anywhere as the pipeline expects it: (n, len(columns.names)), extra columns left out, index kept.
+    """A frame from anywhere as the pipeline expects it: (n, len(columns.names)), as tasks/models/frame_reading.py reads it.
 
-    Numbers and booleans float64 (NaN = missing; infinite = missing), categories object (str, NaN = missing), dates
-    datetime64[us], naive UTC. Raises InputError naming `source` and the columns that are missing or cannot be read.
+    Raises InputError naming `source` and the columns that are missing or cannot be read.
     """
-    absent = [name for name in columns.names if name not in frame.columns]
-    if absent:
-        raise InputError(f"{source}: column {_listed(absent)} is missing. Add it; leave its values empty where unknown")
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()].unique()
-        raise InputError(f"{source}: column {_listed([str(n) for n in twice])} appears twice. Rename or drop one")
-    readers = {
-        **dict.fromkeys(columns.numbers, _number),
-        **dict.fromkeys(columns.booleans, _boolean),
-        **dict.fromkeys(columns.low + columns.high, _category),
-        **dict.fromkeys(columns.dates, _date),
+    types: dict[str, FrameColumnType] = {
+        **dict.fromkeys(columns.numbers, "number"),
+        **dict.fromkeys(columns.booleans, "boolean"),
+        **dict.fromkeys(columns.low + columns.high, "category"),
+        **dict.fromkeys(columns.dates, "date"),
     }
-    return pd.DataFrame({name: readers[name](frame[name], source) for name in columns.names}, index=frame.index)
+    try:
+        return read_frame(frame, types)
+    except UnreadableFrame as e:
+        raise InputError(f"{source}: {e}") from None
 
 
 def build_feature_transformer(columns: FeatureColumns, *, scaled: bool, continuous: bool, seed: int) -> Any:
@@ -192,66 +183,3 @@ def _angles(dates: pd.Series) -> dict[str, NDArray[Any]]:
         "month": (at.month - 1) / 12,
     }
     return {name: 2 * np.pi * share.to_numpy(dtype="float64") for name, share in shares.items()}
-
-
-def _number(values: pd.Series, source: str) -> NDArray[Any]:
-    if types.is_numeric_dtype(values) or types.is_bool_dtype(values):
-        numbers = values.to_numpy(dtype="float64", na_value=np.nan)
-    elif types.is_timedelta64_dtype(values):
-        numbers = values.dt.total_seconds().to_numpy()
-    elif types.infer_dtype(values, skipna=True) == "time":
-        # A time of day counts in seconds, as ingest reads it (tasks/ingest/column_types.py).
-        numbers = pd.to_timedelta(values.astype("str")).dt.total_seconds().to_numpy()
-    elif types.is_datetime64_any_dtype(values):
-        raise _unreadable(values, values.notna(), source, "number")
-    else:
-        read = pd.to_numeric(values.replace("", None), errors="coerce")
-        if (bad := read.isna() & values.notna() & (values != "")).any():
-            raise _unreadable(values, bad, source, "number")
-        # float(), because pandas reads text a bit off at times, and that can be the other side of a tree's threshold.
-        numbers = np.array([float(v) if known else np.nan for v, known in zip(values, read.notna(), strict=True)])
-    return np.where(np.isinf(numbers), np.nan, numbers)
-
-
-def _boolean(values: pd.Series, source: str) -> NDArray[Any]:
-    if types.is_bool_dtype(values) and values.dtype != object:
-        return values.to_numpy(dtype="float64", na_value=np.nan)
-    words = values.astype("str").str.strip().str.lower()
-    missing = values.isna() | (words == "")
-    if (bad := ~missing & ~words.isin(_TRUE | _FALSE)).any():
-        raise _unreadable(values, bad, source, "true or false")
-    return np.where(missing, np.nan, words.isin(_TRUE).to_numpy(dtype="float64"))
-
-
-def _category(values: pd.Series, source: str) -> NDArray[Any]:
-    words = values.astype("str").to_numpy(dtype=object)
-    if not types.is_string_dtype(values):
-        # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
-        words = np.array([w.split(".")[0] if isinstance(w, str) and _WHOLE.fullmatch(w) else w for w in words], object)
-    words[(values.isna() | (words == "")).to_numpy()] = np.nan
-    return words
-
-
-def _date(values: pd.Series, source: str) -> pd.Series:
-    if not types.is_datetime64_any_dtype(values):
-        if types.is_numeric_dtype(values) and values.notna().any():
-            raise _unreadable(values, values.notna(), source, "date")
-        read = pd.to_datetime(values.astype("str"), errors="coerce", utc=True, format="ISO8601")
-        if (bad := read.isna() & values.notna() & (values != "")).any():
-            raise _unreadable(values, bad, source, "date (write 2024-05-31 or 2024-05-31T12:00:00Z)")
-        values = read
-    if values.dt.tz is not None:
-        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
-    return values.astype("datetime64[us]")
-
-
-def _unreadable(values: pd.Series, bad: pd.Series, source: str, wanted: str) -> InputError:
-    where = np.flatnonzero(bad.to_numpy())
-    return InputError(
-        f"{source}: column {values.name!r} has {len(where)} value(s) that cannot be read as a {wanted}, the first is "
-        f"{values.iloc[where[0]]!r} in row {where[0] + 1}. Fix the file, or leave the value empty"
-    )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names)

@@ -28,6 +28,7 @@ from windvane.tasks.models.class_balance import UNBALANCED, BalancedClassifier, 
 from windvane.tasks.models.features import FeatureColumns, build_feature_transformer, conform_frame
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.models.problem_types.definitions import HyperparameterValue, Metric, ProblemType, adapt_to_row_count
+from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.settings import monitoring_section
 from windvane.tasks.settings.project_params import Settings
 from windvane.tasks.split import time_windows
@@ -129,7 +130,9 @@ class ModelTask:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How rows are fitted: the target's column and those of group and time, the seed, the cores, and the rows of a second model."""
+    """How rows are fitted: the target's column and those of group, time and weight, the seed, the cores, and the rows of a
+    second model.
+    """
 
     target: str
     seed: int
@@ -137,6 +140,7 @@ class FitOptions:
     group: str | None = None
     time: str | None = None
     recent: RecentWindows | None = None
+    weight: str | None = None
 
 
 def build_pipeline(spec: ModelConfiguration, kind: ProblemType, columns: FeatureColumns, seed: int, cores: int) -> Any:
@@ -208,11 +212,12 @@ def fit_pipeline(
         apart = model(fold_rows)
         with limit_to_one_thread():
             held[rest] = apart.predict_proba(conform_frame(frame.iloc[rest], columns, "training rows"))
-    each = np.ones(len(truth)) if counts is None else np.array([counts[c] for c in truth.tolist()])
+    each = _count_rows(frame, truth, options, counts)
+    each = np.ones(len(truth)) if each is None else each
     if isinstance(last := pipeline[-1], BalancedClassifier):
         last.calibrate(held, truth, each)
         held = last.tempered(held)
-    return classification.tune_threshold(pipeline, held, truth, rule.threshold, each)
+    return classification.tune_threshold(pipeline, held, truth, rule.threshold, each, kind.positive)
 
 
 def fit_with_settings(task: ModelTask, spec: ModelConfiguration, rows: pd.DataFrame) -> Any:
@@ -224,7 +229,9 @@ def make_fit_options(task: ModelTask) -> FitOptions:
     """How params.yaml has models fitted."""
     settings = task.settings
     problem, recent = settings.problem, time_windows.choose_recent_windows(settings)
-    return FitOptions(problem.target, settings.split.seed, task.cores, problem.group, problem.time, recent)
+    return FitOptions(
+        problem.target, settings.split.seed, task.cores, problem.group, problem.time, recent, problem.weight
+    )
 
 
 def _weigh_classes(truth: Any, frame: pd.DataFrame, newest: str, time: str | None) -> dict[Any, float]:
@@ -249,10 +256,10 @@ def _fit_once(
     truth = kind.truth(frame[options.target])
     pipeline = build_pipeline(spec, kind, columns.filled(inputs), options.seed, options.cores)
     adapt_to_row_count(unwrap_estimators(pipeline)[0], truth)
-    treated, more = isinstance(pipeline[-1], BalancedClassifier), {}
-    if counts is not None and not treated:
-        # Rows, not class_weight: boosting maps that by its own codes of the classes.
-        more["model__sample_weight"] = np.array([counts[c] for c in truth.tolist()])
+    treated = isinstance(pipeline[-1], BalancedClassifier)
+    # Rows, not class_weight: boosting maps that by its own codes of the classes.
+    each = _count_rows(frame, truth, options, None if treated else counts)
+    more = {} if each is None else {"model__sample_weight": each}
     with limit_to_one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         pipeline.fit(inputs, truth, **more)
@@ -263,6 +270,17 @@ def _fit_once(
         # Threads add up a forest's trees in the order in which they come; one thread gives the same sum each time.
         model.set_params(n_jobs=None)
     return pipeline
+
+
+def _count_rows(
+    frame: pd.DataFrame, truth: NDArray[Any], options: FitOptions, counts: dict[Any, float] | None
+) -> NDArray[np.float64] | None:
+    """How much each row counts (n,), 1 on average: by its weight, and by its class as `counts` has it; None: all alike."""
+    weights = read_row_weights(frame, options.weight)
+    if counts is None:
+        return weights
+    each = np.array([counts[c] for c in truth.tolist()])
+    return each if weights is None else np.asarray(each * weights / (each * weights).mean())
 
 
 def limit_to_one_thread() -> AbstractContextManager[Any]:

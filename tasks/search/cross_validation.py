@@ -20,6 +20,7 @@ from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types.definitions import Metric, ProblemType
+from windvane.tasks.models.row_weights import read_row_weights
 from windvane.tasks.settings.project_params import Settings
 
 # Folds under kfold where split.folds is null.
@@ -98,7 +99,8 @@ class ConfigurationScorer:
     def _scores(self, model: Any, side: pd.DataFrame) -> dict[str, float]:
         with model_pipeline.limit_to_one_thread():
             predictions = self.kind.predict(model, conform_frame(side, self.columns, "validation rows"))
-        return self.kind.scores(self.kind.truth(side[self.options.target]), predictions)
+        weights = read_row_weights(side, self.options.weight)
+        return self.kind.scores(self.kind.truth(side[self.options.target]), predictions, weights)
 
 
 def build_configuration_scorer(task: ModelTask, train: pd.DataFrame, validation: pd.DataFrame) -> ConfigurationScorer:
@@ -113,25 +115,32 @@ def build_configuration_scorer(task: ModelTask, train: pd.DataFrame, validation:
         frame = pd.concat([train, validation], ignore_index=True)
         folds = [(np.arange(n), np.arange(n, len(frame)))]
     else:
-        frame, folds = train, _split_folds(settings, kind, train)
+        frame, folds = train, split_folds(settings, kind, train, settings.split.folds or DEFAULT_FOLDS)
     metric = kind.metrics[problem.headline]
     return ConfigurationScorer(kind, task.columns, frame, tuple(folds), metric, model_pipeline.make_fit_options(task))
 
 
-def _split_folds(settings: Settings, kind: ProblemType, train: pd.DataFrame) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    k, seed, group = settings.split.folds or DEFAULT_FOLDS, settings.split.seed, settings.problem.group
-    truth = kind.truth(train[settings.problem.target])
-    groups = None if group is None else pd.factorize(train[group], use_na_sentinel=False)[0]
-    if groups is not None:
-        splitter, there, what = GroupKFold(k, shuffle=True, random_state=seed), len(np.unique(groups)), "groups"
-    elif not kind.continuous:
-        there, what = int(np.unique(truth, return_counts=True)[1].min()), "rows of the rarest class"
-        splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
-    else:
-        splitter, there, what = KFold(k, shuffle=True, random_state=seed), len(train), "rows"
-    if there < k:
+def split_folds(
+    settings: Settings, kind: ProblemType, rows: pd.DataFrame, k: int
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """k folds of `rows` as positions (fitted on, held out). Raises InputError if rows, groups or rows of a class are fewer."""
+    seed, group = settings.split.seed, settings.problem.group
+    truth = kind.truth(rows[settings.problem.target])
+    groups = None if group is None else pd.factorize(rows[group], use_na_sentinel=False)[0]
+    splitter: Any = GroupKFold if groups is not None else KFold if kind.continuous else StratifiedKFold
+    what = "groups" if groups is not None else "rows" if kind.continuous else "rows of the rarest class"
+    if (there := count_possible_folds(settings, kind, rows)) < k:
         raise InputError(f"split.folds: {k} folds need at least {k} {what}, the training split has {there}. Lower it")
-    return list(splitter.split(np.zeros(len(train)), truth, groups))
+    return list(splitter(k, shuffle=True, random_state=seed).split(np.zeros(len(rows)), truth, groups))
+
+
+def count_possible_folds(settings: Settings, kind: ProblemType, rows: pd.DataFrame) -> int:
+    """In how many folds these rows can be cut at most: groups, else rows of the rarest class, else rows."""
+    if settings.problem.group is not None:
+        return int(rows[settings.problem.group].nunique(dropna=False))
+    if kind.continuous:
+        return len(rows)
+    return int(np.unique(kind.truth(rows[settings.problem.target]), return_counts=True)[1].min())
 
 
 def _average_scores(scores: list[dict[str, float]]) -> dict[str, float]:

@@ -66,7 +66,7 @@ class SearchResult:
     """results: baseline first, then the candidates in ladder order, those left out of which no trial succeeded.
 
     best: by the headline metric on validation, the simpler among equals, never the baseline. stopped: why the search
-    ended early. fits: trials fitted by this call (not those found in the journal). notes: what people should know.
+    ended early; None: its plan was done. fits: trials fitted by this call (not those found in the journal). notes: what people should know.
     """
 
     results: tuple[CandidateResult, ...]
@@ -74,6 +74,12 @@ class SearchResult:
     stopped: str | None
     fits: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> str:
+        """What ended the search, in words."""
+        tried = sum(len(r.trials) for r in self.results if r.candidate != BASELINE_CANDIDATE)
+        return f"the search tried {tried} configurations, {self.stopped or 'all that were planned'}"
 
 
 @dataclass
@@ -154,7 +160,7 @@ def search_models(
     run = _RunningSearch(settings, measured, clock, search_plan.count_planned_trials(settings, kind), started, balance)
     log = kind.log_target(measured.truth)
     search_plan.refuse_log_candidates(settings, kind, measured)
-    candidates = search_plan.select_search_spaces(kind, log)
+    candidates = search_plan.select_search_spaces(kind, log, settings.problem.headline)
     from windvane.tasks.search.optuna_journal import (
         TrialJournal,  # Optuna takes a second: a lap that stops at its data does without
     )

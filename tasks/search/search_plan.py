@@ -26,6 +26,8 @@ from windvane.tasks.search.cross_validation import ConfigurationScorer
 from windvane.tasks.settings.project_params import Settings
 
 LOG_TARGET_PARAMETER = "log_target"
+# What scikit-learn's estimators call that which they minimise.
+OBJECTIVE_PARAMETERS = ("loss", "criterion")
 # Below this, one held-out side is too small to tune on, and boosting, which sets rows aside to know when to stop, rarely
 # does better than a forest (benchmarks/few_rows.py).
 SMALL_TABLE_ROWS = 1_000
@@ -81,10 +83,15 @@ def propose_candidates(rows: int) -> tuple[str, ...]:
     return ("linear", "tree", "forest") if rows < SMALL_TABLE_ROWS else ("linear", "tree", "forest", "boosting")
 
 
-def select_search_spaces(kind: ProblemType, log: bool) -> dict[str, CandidateModel]:
-    """The problem type's candidates; the logarithm of the target is tuned only where it makes sense for this target."""
+def select_search_spaces(kind: ProblemType, log: bool, headline: str) -> dict[str, CandidateModel]:
+    """The problem type's candidates; the logarithm of the target is tuned only where it makes sense for this target, and what a
+    candidate minimises is by default what the headline measures, where it can.
+    """
+    objective = kind.objectives.get(headline)
 
     def tuned(key: str, dimension: Hyperparameter) -> Hyperparameter:
+        if key in OBJECTIVE_PARAMETERS and isinstance(dimension, ChoiceSet) and objective in dimension.options:
+            return replace(dimension, default=objective)
         return dimension if log or key != LOG_TARGET_PARAMETER else replace(dimension, tuned=False)
 
     return {
@@ -105,18 +112,21 @@ def plan_trials(settings: Settings, kind: ProblemType, log: bool, trials: Trials
 
     The baseline; then every candidate at its defaults, simplest first (and on the target's logarithm, if `log`); then
     the rest of the budget. bayesian, random: successive halving over candidates (Jamieson and Talwalkar, AISTATS 2016):
-    rounds of equal budget, the better half of the candidates goes on to the next. grid: an even share each.
-    manual: the list as it is, cut at search.trials.
+    rounds of equal budget, the better half of the candidates goes on to the next. grid: the values of search.grid, all of them;
+    an even share of the rest for each candidate without. manual: the list as it is, cut at search.trials.
     """
-    candidates, budget = select_search_spaces(kind, log), count_planned_trials(settings, kind)
+    candidates = select_search_spaces(kind, log, settings.problem.headline)
+    budget = count_planned_trials(settings, kind)
     yield from plan_baseline_trials(kind)
     if settings.search.method == "manual":
         yield from plan_manual_trials(settings, kind)[:budget]
         return
-    names = list_candidates(settings, kind)
-    first = _plan_default_trials([candidates[n] for n in names], budget)
+    given = plan_grid_trials(settings, kind)
+    names = [name for name in list_candidates(settings, kind) if name not in settings.search.grid]
+    first = _plan_default_trials([candidates[n] for n in names], budget - len(given))
     yield from first
-    left = budget - len(first)
+    yield from given
+    left = max(0, budget - len(given) - len(first))
     if settings.search.method == "grid":
         for i, name in enumerate(names):
             share = left // len(names) + (i >= len(names) - left % len(names))
@@ -137,7 +147,19 @@ def plan_baseline_trials(kind: ProblemType) -> list[PlannedTrial]:
 def plan_manual_trials(settings: Settings, kind: ProblemType) -> list[PlannedTrial]:
     """search.manual, checked. Raises InputError naming search.manual[i].key, what is allowed, and the nearest name."""
     return [
-        _check_manual_entry(f"search.manual[{i}]", dict(entry), kind) for i, entry in enumerate(settings.search.manual)
+        _check_manual_entry(f"search.manual[{i}]", dict(entry), settings, kind)
+        for i, entry in enumerate(settings.search.manual)
+    ]
+
+
+def plan_grid_trials(settings: Settings, kind: ProblemType) -> list[PlannedTrial]:
+    """Every combination of the values in search.grid, all else at its default, checked as manual ones are."""
+    return [
+        _check_manual_entry(
+            f"search.grid.{name}", {"candidate": name, **dict(zip(values, v, strict=True))}, settings, kind
+        )
+        for name, values in settings.search.grid.items()
+        for v in itertools.product(*values.values())
     ]
 
 
@@ -206,13 +228,15 @@ def _count_finer_points(dimension: Hyperparameter, points: int) -> int:
     return max(_MIN_GRID_POINTS, len(dimension.grid(points + 1)))
 
 
-def _check_manual_entry(at: str, entry: dict[str, HyperparameterValue], kind: ProblemType) -> PlannedTrial:
+def _check_manual_entry(
+    at: str, entry: dict[str, HyperparameterValue], settings: Settings, kind: ProblemType
+) -> PlannedTrial:
     known = [name for name in kind.candidates if name != BASELINE_CANDIDATE]
     name = entry.pop("candidate", None)
     if name not in known:
         fault = "is missing" if name is None else f"{name!r} is not a candidate of {kind.name}"
         raise InputError(f"{at}.candidate: {fault}. Allowed: {_suggest_name(str(name), known)}")
-    candidate = kind.candidates[str(name)]
+    candidate = select_search_spaces(kind, True, settings.problem.headline)[str(name)]
     for key, value in entry.items():
         if key not in candidate.space:
             near = _suggest_name(key, list(candidate.space))
@@ -237,7 +261,7 @@ def describe_search(
     if rows < SMALL_TABLE_ROWS:
         yield (
             f"{rows:,} training rows are few: scores are known only roughly, and differences between candidates may be chance. "
-            "More rows help more than more trials; the diagnosis of the fit estimates how many"
+            "More trials do not change that; the diagnosis of the fit reports whether more rows would"
         )
     if bench.starts_quick:
         yield "large table: trials see a quarter of the training rows first, and end there if hopeless"
@@ -263,10 +287,13 @@ def _describe_balance(balance: ClassBalance, calls: bool, headline: str) -> Iter
 
 
 def refuse_log_candidates(settings: Settings, kind: ProblemType, bench: ConfigurationScorer) -> None:
-    """Raise InputError where a manual list contains the logarithm of a target that has none."""
-    if not kind.continuous or (lowest := float(bench.truth.min())) > 0 or settings.search.method != "manual":
+    """Raise InputError where a manual list or a grid contains the logarithm of a target that has none."""
+    if not kind.continuous or (lowest := float(bench.truth.min())) > 0:
         return
-    for i, entry in enumerate(settings.search.manual):
-        if entry.get(LOG_TARGET_PARAMETER):
+    listed = {f"manual[{i}]": entry.get(LOG_TARGET_PARAMETER) for i, entry in enumerate(settings.search.manual)}
+    listed = listed if settings.search.method == "manual" else {}
+    listed |= {f"grid.{name}": True in v.get(LOG_TARGET_PARAMETER, ()) for name, v in settings.search.grid.items()}
+    for at, wanted in listed.items():
+        if wanted:
             why = f"{settings.problem.target!r} goes down to {lowest:g}, which has no logarithm"
-            raise InputError(f"search.manual[{i}].{LOG_TARGET_PARAMETER}: {why}. Take the key out")
+            raise InputError(f"search.{at}.{LOG_TARGET_PARAMETER}: {why}. Take the key out")

@@ -4,12 +4,14 @@ itself. Also spans of time such as 12h, 7d, 1mo.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
@@ -178,11 +180,42 @@ class RetrainSettings(SettingsSection):
         return None if self.budget is None else parse_lap_budget(self.budget)
 
 
+def find_next_tick(cron: str, after: datetime, zone: tzinfo) -> datetime:
+    """When a cron expression ticks next by a zone's clocks, with that zone: later than `after`, an aware moment."""
+    return next(CronSim(cron, after.astimezone(zone)))
+
+
+def _suggest_zones(given: str) -> str:
+    """IANA names like the one that was given: of the same city, or spelt nearly so."""
+    names = {name.casefold(): name for name in sorted(available_timezones())}
+    word = given.strip().replace(" ", "_").casefold()
+    near = [name for key, name in names.items() if word and word in (key, key.rpartition("/")[2])]
+    near = near or [names[key] for key in difflib.get_close_matches(word, names, n=3, cutoff=0.8)]
+    cities = {key.rpartition("/")[2]: name for key, name in names.items()}
+    near = near or [cities[key] for key in difflib.get_close_matches(word.rpartition("/")[2], cities, n=3, cutoff=0.7)]
+    return f"Did you mean {' or '.join(near[:3])}?" if near else "Write an IANA name, such as Europe/Berlin or UTC"
+
+
 class ScheduleSettings(SettingsSection):
-    """What `windvane up` starts by itself, as cron expressions in UTC; null: not by itself."""
+    """What `windvane up` starts by itself, as cron expressions by the clocks of `timezone`; null: not by itself."""
 
     train: str | None = None
     monitor: str | None = "0 * * * *"
+    timezone: str = "UTC"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """`timezone`, read."""
+        return ZoneInfo(self.timezone)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):  # a folder of the database, such as Europe, is an OSError
+            raise ValueError(f"{value!r} is no time zone. {_suggest_zones(value)}") from None
+        return value
 
     @field_validator("train", "monitor")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -31,6 +32,13 @@ METRICS_BY_KIND: dict[str, tuple[str, ...]] = {
     "regression": ("mae", "rmse", "r2"),
     "classification": ("log_loss", "roc_auc", "average_precision", "f1", "accuracy", "precision", "recall"),
 }
+# Of two classes these are of one of them, the positive class.
+_METRICS_OF_POSITIVE = ("average_precision", "f1", "precision", "recall")
+
+
+def name_metric(metric: str, positive: bool | float | str | None) -> str:
+    """A metric as people see it: with the positive class, where the metric is of that class; None: there are not two classes."""
+    return f"{metric} of {positive!r}" if metric in _METRICS_OF_POSITIVE and positive is not None else metric
 
 
 class ProblemSettings(SettingsSection):
@@ -38,9 +46,12 @@ class ProblemSettings(SettingsSection):
 
     kind: ProblemKind
     target: ColumnName
+    positive: bool | int | float | str | None = None
+    merge_spellings: bool = True
     time: ColumnName | None = None
     id: ColumnName | None = None
     group: ColumnName | None = None
+    weight: ColumnName | None = None
     ignore: tuple[ColumnName, ...] = ()
     metric: str | None = None
     goal: float | None = None
@@ -53,13 +64,19 @@ class ProblemSettings(SettingsSection):
                 f"metric: {self.metric!r} is not a metric of {self.kind}. Allowed: {_choices(allowed, self.metric)}"
             )
         seen: dict[str, str] = {}
-        for role, column in (("target", self.target), ("time", self.time), ("id", self.id)):
+        roles = (("target", self.target), ("time", self.time), ("id", self.id), ("weight", self.weight))
+        for role, column in roles:
             if column is not None and seen.setdefault(column, role) != role:
                 raise ValueError(
                     f"{role}: column {column!r} is already problem.{seen[column]}. Name another column, or null"
                 )
-        if self.target in self.ignore:
-            raise ValueError(f"ignore: holds the target {self.target!r}. Take it out of the list")
+        for role, column in (("target", self.target), ("time", self.time), ("weight", self.weight)):
+            if column in self.ignore:
+                raise ValueError(
+                    f"ignore: holds problem.{role}, column {column!r}. Take it out of the list, or name another {role}"
+                )
+        if self.positive is not None and self.kind == "regression":
+            raise ValueError("positive: is for classes, and problem.kind is regression. Set it to null")
         return self
 
     @property
@@ -86,6 +103,7 @@ class SearchSettings(SettingsSection):
     trials: int = Field(30, ge=1, le=10_000)
     timeout: float = Field(300, gt=0)
     manual: tuple[dict[str, Any], ...] = ()
+    grid: dict[CandidateName, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
     imbalance: ImbalanceTreatment | None = None
     threshold: ThresholdMetric | None = None
 
@@ -98,6 +116,21 @@ class SearchSettings(SettingsSection):
         if self.method == "manual" and not self.manual:
             raise ValueError(
                 "manual: is empty, but search.method is manual. List configurations such as {candidate: forest, max_depth: 8}"
+            )
+        if self.grid and self.method != "grid":
+            raise ValueError("grid: counts only with search.method grid. Choose it, or write {}")
+        if unknown := [name for name in self.grid if name not in self.candidates]:
+            raise ValueError(f"grid: {unknown[0]} is not in search.candidates. Add it there, or take it out here")
+        for name, values in self.grid.items():
+            if empty := [key for key, given in values.items() if not given]:
+                raise ValueError(f"grid.{name}.{empty[0]}: is empty. List values, such as [4, 8, 16]")
+        others = len(self.candidates) - len(self.grid)
+        if (
+            planned := others + sum(math.prod(map(len, v.values())) for v in self.grid.values())
+        ) > self.trials and self.grid:
+            raise ValueError(
+                f"grid: makes {planned} configurations, with the defaults of other candidates, and search.trials is {self.trials}. "
+                "Raise search.trials, or list fewer values"
             )
         return self
 
@@ -140,6 +173,15 @@ class Settings(SettingsSection):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ValueError(f"{value!r} cannot name a registered model. Use letters, digits, '-', '_' or '.'")
         return value
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Settings:
+        if self.problem.weight is not None and self.search.imbalance not in (None, "weights"):
+            raise ValueError(
+                f"search.imbalance: {self.search.imbalance} draws rows as if all counted alike, and problem.weight is set. Choose "
+                "weights, or null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -193,6 +235,14 @@ def load_settings(path: Path | str = PARAMS_FILE) -> Settings:
     """
     path = Path(path)
     return parse_settings(read_params(path), path)
+
+
+def require_recorded_sections(path: Path) -> None:
+    """Raise InputError where params.yaml leaves out what dvc.yaml has DVC record with the data, though it has a default."""
+    if "split" not in read_params(path):
+        raise InputError(
+            f"{path}: split: is missing, with which DVC records the data. Add the line: split: {{strategy: random}}"
+        )
 
 
 def read_params(path: Path) -> dict[str, Any]:

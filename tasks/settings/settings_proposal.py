@@ -1,6 +1,4 @@
-"""Proposes settings for any table: problem type, time, id and ignored columns are guessed from names, types and order,
-each with its reason.
-"""
+"""Proposes settings for any table: what its columns are (tasks/settings/column_guesses.py), how it is split, searched and monitored."""
 
 from __future__ import annotations
 
@@ -19,152 +17,14 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.search import search_plan
-from windvane.tasks.settings import project_params, yaml_files
+from windvane.tasks.settings import column_guesses, project_params, yaml_files
+from windvane.tasks.settings.column_guesses import InspectedTable, StoredTable, describe_guess
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings
 from windvane.tasks.settings.yaml_files import SettingsProposal
 from windvane.tasks.sources import table_files
 from windvane.tasks.validate import table_profile
-from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
-
-# Up to as many different whole numbers are taken for classes: ratings, flags, codes.
-_FEW_CLASSES = 10
-_TIMES = 10
-
-_TIME_NAME = re.compile(
-    r"^(ts|t|dt|time|date|day|datetime|timestamp|epoch|seq|sequence|step)$|(time|date|timestamp|_ts|_at|_on|_dt)$|^(date|time)_"
-)
-_OTHER_TIME = re.compile(r"birth|dob|born|built|expir|due|until|deadline|end|arriv|deliver|clos", re.IGNORECASE)
-_ID_NAME = re.compile(
-    r"^(id|uuid|guid|key|index|unnamed: 0|row_?(number|num|id))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
-)
-
-
-@dataclass(frozen=True)
-class StoredTable:
-    """A canonical table on disk, of which one column at a time is read."""
-
-    path: Path
-
-    def __getitem__(self, name: str) -> pd.Series:
-        """All values of a column."""
-        return table_io.read_parquet(self.path, [name])[name]
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return table_io.count_parquet_rows(self.path)
-
-
-@dataclass(frozen=True)
-class InspectedTable:
-    """The whole table, evenly spaced rows of it, and the columns as they are in those rows of these that have a label."""
-
-    frame: StoredTable
-    sample: pd.DataFrame
-    columns: dict[str, ColumnProfile]
-    target: str
-    file: str
-
-
-def guess_problem_kind(inspected: InspectedTable, notes: list[str]) -> str:
-    """Regression for numbers with many values, else classification."""
-    column, name = inspected.columns[inspected.target], repr(inspected.target)
-    if column.distinct == 0:
-        raise InputError(f"--target: {inspected.file}: column {name} is empty. Name another column")
-    if column.type in ("date", "text"):
-        raise InputError(
-            f"--target: {inspected.file}: column {name} holds {'dates' if column.type == 'date' else 'free text or names'}. Name a "
-            "number or a class"
-        )
-    values = inspected.sample[inspected.target].dropna()
-    whole = column.type != "number" or bool((values % 1 == 0).all())
-    few = column.type != "number" or (column.distinct <= _FEW_CLASSES and whole)
-    kind = "classification" if few else "regression"
-    notes.append(
-        f"{kind}: {name} has {column.distinct:,} different {'numbers' if column.type == 'number' else 'values'}; "
-        "--kind overrides it"
-    )
-    return kind
-
-
-def guess_time_column(inspected: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:
-    """The column that has the time at which a row was observed: by type, name and order; never one that has gaps."""
-    ranked: list[tuple[tuple[bool, bool, bool, int], str]] = []
-    for name, column in inspected.columns.items():
-        named = _TIME_NAME.search(re.sub(r"\W", "_", name.lower())) is not None
-        dated = column.type == "date"
-        timely = dated or (named and column.type == "number")
-        if name in why or name == inspected.target or column.distinct < _TIMES or not timely:
-            continue
-        rising = _rising(inspected.sample[name])
-        # A number is a time only if the file follows it; a date also if it bears the name.
-        plausible = rising or (dated and named)
-        if plausible and not _OTHER_TIME.search(name) and not inspected.frame[name].isna().any():
-            ranked.append(((dated, rising, named, column.distinct), name))
-    found = max(ranked, key=lambda column: column[0])[1] if ranked else None
-    if found is None:
-        notes.append("no column has the time at which a row was observed; --time names one")
-    else:
-        notes.append(
-            f"{found!r} has the time at which a row was observed; --time names another, problem.time: null none"
-        )
-    return found
-
-
-def _rising(values: pd.Series) -> bool:
-    steps = values.diff().dropna()
-    zero = steps.iloc[:1] * 0
-    return len(steps) > 0 and bool((steps >= zero.iloc[0]).mean() >= 0.95)
-
-
-def guess_id_column(inspected: InspectedTable, taken: set[str | None], notes: list[str]) -> str | None:
-    """A column that names each row, different in all of them."""
-    for name in inspected.columns:
-        if name == inspected.target or name in taken or not _is_id(name, inspected):
-            continue
-        if inspected.frame[name].is_unique and inspected.frame[name].notna().all():
-            notes.append(f"{name!r} names a row for good; --id names another, problem.id: null none")
-            return name
-    return None
-
-
-def _is_id(name: str, inspected: InspectedTable) -> bool:
-    """A column of names: named so and mostly distinct, or words without blanks that are all distinct."""
-    column, values = inspected.columns[name], inspected.sample[name]
-    if column.type in ("number", "text") and _ID_NAME.search(name if name != name.upper() else name.lower()):
-        whole = column.type == "text" or bool((values.dropna() % 1 == 0).all())
-        return whole and (column.type == "text" or values.nunique() > 0.5 * len(values))
-    return column.type == "text" and values.is_unique and not values.str.contains(r"\s").any()
-
-
-def propose_ignored_columns(inspected: InspectedTable, kind: str, taken: set[str | None]) -> dict[str, str]:
-    """Columns that a model should not see, each with the reason."""
-    why: dict[str, str] = {}
-    for name, column in inspected.columns.items():
-        if name in taken:
-            continue
-        reason = _plain_reason(name, inspected) or target_checks.explain_leak(
-            inspected.sample[name], inspected.sample[inspected.target], kind == "classification"
-        )
-        if reason is not None:
-            why[name] = reason
-        elif column.type == "text":
-            why[name] = "free text or a name: not learned from"
-    return why
-
-
-def _plain_reason(name: str, inspected: InspectedTable) -> str | None:
-    column = inspected.columns[name]
-    if column.distinct == 0:
-        return "empty in every row that has a label"
-    if column.constant:
-        return "the same in every row that has a label"
-    if _is_id(name, inspected):
-        once = inspected.frame[name].is_unique
-        return "an id, not a cause" if once else "an id that repeats: not a cause, and no name for a row"
-    return None
-
 
 # Rows read, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
 PROPOSAL_SAMPLE_ROWS = 50_000
@@ -188,11 +48,14 @@ class NamedRoles:
     id: str | None
     kind: str | None
     ignore: tuple[str, ...]
+    positive: str | None
 
 
-def parse_table_address(table: str, query: str | None, key: str | None) -> DataSettings:
+def parse_table_address(table: str, query: str | None, key: str | None, private: bool = False) -> DataSettings:
     """A table as it is typed, as the data section for it. Raises InputError for an address that nothing here reads."""
-    web = {"hosts": [urlsplit(table).hostname]} if table.startswith(("http://", "https://")) else None
+    web = None
+    if table.startswith(("http://", "https://")):
+        web = {"hosts": [urlsplit(table).hostname], **({"private": True} if private else {})}
     content = {"source": table if "://" in table else escape_variables(table), "query": query, "key": key, "http": web}
     place = {"kind": "regression", "target": "target"}
     return project_params.parse_settings({"project": "project", "problem": place, "data": content}, "TABLE").data
@@ -206,6 +69,7 @@ def propose_settings(
     id: str | None = None,
     kind: str | None = None,
     ignore: tuple[str, ...] = (),
+    positive: str | None = None,
 ) -> SettingsProposal:
     """Inspect a table, fetched where it is remote, and propose settings that tasks.settings.project_params.parse_settings accepts.
 
@@ -226,10 +90,17 @@ def propose_settings(
         for name in (target, time, id):
             if name in problems:
                 raise InputError(problems[name])
+        ingestion.drop_empty_rows(whole.path, folder)
+        spellings = {} if kind == "regression" else ingestion.merge_class_spellings(whole.path, target, folder)
         # A reading problem without the file's name and the remedy, for a comment.
         short = {name: text.partition(": ")[2].split(". ")[0].replace("\n", " ") for name, text in problems.items()}
         why = {**dict.fromkeys(ignore, "as given"), **short}
-        proposal = _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore), why)
+        notes = [
+            f"{', '.join(map(repr, (first, *others)))} are one class of {target!r}, written {first!r} (likely); "
+            "problem.merge_spellings: false keeps them apart"
+            for first, others in spellings.items()
+        ]
+        proposal = _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore, positive), why, notes)
         return replace(proposal, assumptions=(*proposal.assumptions, *_describe_missing_words(opened, whole)))
 
 
@@ -247,20 +118,35 @@ def _describe_missing_words(opened: tuple[FileCells, ...], whole: StoredTable) -
 
 
 def _propose(
-    data: DataSettings, whole: StoredTable, columns: int, given: NamedRoles, why: dict[str, str]
+    data: DataSettings,
+    whole: StoredTable,
+    columns: int,
+    given: NamedRoles,
+    why: dict[str, str],
+    notes: list[str],
 ) -> SettingsProposal:
-    target = given.target
+    target, of_classes = given.target, dict[str, Any]({"merge_spellings": True} if notes else {})
     sample = _spread(whole)
     inspected = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
-    notes = [f"checked {len(sample):,} of {len(whole):,} rows, evenly spaced"] if len(sample) < len(whole) else []
-    kind = given.kind or guess_problem_kind(inspected, notes)
-    time = given.time or guess_time_column(inspected, why, notes)
-    id = given.id or guess_id_column(inspected, {time, *why}, notes)
-    why |= propose_ignored_columns(inspected, kind, {target, time, id, *why})
+    if len(sample) < len(whole):
+        notes.append(f"checked {len(sample):,} of {len(whole):,} rows, evenly spaced")
+    kind = given.kind or column_guesses.guess_problem_kind(inspected, notes)
+    if kind == "classification" or given.positive is not None:
+        of_classes["positive"] = column_guesses.choose_positive_class(inspected, given.positive, notes)
+    time = given.time or column_guesses.guess_time_column(inspected, why, notes)
+    id = given.id or column_guesses.guess_id_column(inspected, {time, *why}, notes)
+    why |= column_guesses.propose_ignored_columns(inspected, kind, {target, time, id, *why}, notes)
     params = _params(
-        data, {"kind": kind, "target": target, "time": time, "id": id, "ignore": sorted(why)}, inspected, notes
+        data,
+        {"kind": kind, "target": target, **of_classes, "time": time, "id": id, "ignore": sorted(why)},
+        inspected,
+        notes,
     )
-    notes += [f"ignores {name!r}: {reason}" for name, reason in sorted(why.items()) if name not in given.ignore]
+    notes += [
+        f"ignores {name!r}: {reason}; problem.ignore overrides it"
+        for name, reason in sorted(why.items())
+        if name not in given.ignore
+    ]
     problem = project_params.parse_settings(params, "the proposal").problem
     schema = yaml_files.propose_schema(table_io.scan_parquet(whole.path), problem)
     reasons = {escape_variables(name): reason for name, reason in why.items()}
@@ -297,7 +183,7 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
         "stratified": "every class is in every split",
         "random": "rows have no order",
     }
-    notes.append(f"split by {strategy}: {reasons[strategy]}")
+    notes.append(describe_guess(f"split by {strategy}: {reasons[strategy]}", "likely", "split.strategy"))
     metric = project_params.METRICS_BY_KIND.get(problem["kind"], (None,))[0]
     content = {
         section: field.default.model_dump(mode="json")
@@ -308,8 +194,8 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     if (candidates := search_plan.propose_candidates(rows)) != tuple(search["candidates"]):
         search["candidates"] = list(candidates)
         notes.append(
-            f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop. "
-            "More rows help more than more trials: the lap reports how many"
+            f"{rows} labelled rows are few: candidates {', '.join(candidates)}; boosting needs more to know when to stop; "
+            "search.candidates overrides it"
         )
     if problem["kind"] == "classification" and (rare := _rare(inspected)):
         metric, remark = "average_precision", ""
@@ -317,7 +203,8 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
             search["threshold"] = "f1"
             remark = ", a threshold tuned for f1"
         notes.append(
-            f"{rare}: metric average_precision{remark}; no resampling, which did not rank rare rows better (docs/decisions/)"
+            f"{rare}: metric average_precision{remark}; no resampling, which did not rank rare rows better (docs/decisions/); "
+            "problem.metric and search.threshold override it"
         )
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
     content["split"] |= {"strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None}
@@ -325,7 +212,7 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,
-        "problem": {**literal, "group": None, "metric": metric, "goal": None},
+        "problem": {**literal, "group": None, "weight": None, "metric": metric, "goal": None},
         "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)},
         **content,
     }
@@ -341,7 +228,7 @@ def _window(inspected: InspectedTable, time: str | None, notes: list[str]) -> st
     known = inspected.sample[time].dropna()
     if known.dtype.kind != "M":
         few = max(_WINDOW_ROWS, int(float(f"{rows / (2 * _WINDOWS):.1g}")))
-        notes.append(f"watches windows of {few:,} rows")
+        notes.append(describe_guess(f"watches windows of {few:,} rows", "a guess", "monitor.window"))
         return few
     days = (known.max() - known.min()).total_seconds() / 86_400
     wide = {name: days / length for name, length in _SPANS.items() if rows * length >= _WINDOW_ROWS * days} or {
@@ -349,7 +236,8 @@ def _window(inspected: InspectedTable, time: str | None, notes: list[str]) -> st
     }
     many = [name for name, count in wide.items() if count >= _WINDOWS]
     chosen = many[-1] if many else next(iter(wide))
-    notes.append(f"watches windows of {chosen}: about {rows / max(wide[chosen], 1):,.0f} rows each")
+    each = f"watches windows of {chosen}: about {rows / max(wide[chosen], 1):,.0f} rows each"
+    notes.append(describe_guess(each, "a guess", "monitor.window"))
     return chosen
 
 

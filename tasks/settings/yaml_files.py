@@ -27,9 +27,12 @@ _COMMENTS = {
     "project": "names the MLflow experiment and the registered model",
     "kind": "regression | classification",
     "target": "the column to predict",
+    "positive": "of two classes the one that precision, recall, f1, average_precision and the threshold are of",
+    "merge_spellings": "classes that differ only in case and blanks are one",
     "time": "when a row was observed; null: the table has no time",
     "id": "a column that names a row for good; null: the row's own content does",
     "group": "rows with the same value belong together in splits and resampling",
+    "weight": "a column that holds how much a row counts, such as a survey weight; null: all count alike",
     "ignore": "columns the model must not see",
     "metric": "mae | rmse | r2; of classes: log_loss | roc_auc | average_precision | f1 | accuracy | precision | recall",
     "goal": "good enough in units of the metric: the search may stop there",
@@ -53,6 +56,7 @@ _COMMENTS = {
     "trials": "configurations in all, shared among the candidates",
     "timeout": "seconds for the whole search",
     "manual": "with manual: [{candidate: forest, max_depth: 8}, ...]",
+    "grid": "with grid: {forest: {max_depth: [4, 8, 16]}}; {}: values are chosen by the bounds (docs/hyperparameters.md)",
     "imbalance": "rare classes while fitting: null | weights | oversample | undersample | smote",
     "threshold": "of two classes the positive is called where this is best: f1 | accuracy; null: the likelier one",
     "rule": "superior | not_worse | auto: superior after a search, not_worse after a refit",
@@ -73,8 +77,9 @@ _COMMENTS = {
     "cooldown": "so long after a retraining there is no other",
     "budget": "at most so many retrainings in so long; null: no limit",
     "probation": "windows in which a new champion that does worse is rolled back",
-    "train": "cron, UTC: laps whatever monitoring decides; null: none",
-    "monitor": "cron, UTC: checks the new windows while `windvane up` runs",
+    "train": "cron: laps whatever monitoring decides; null: none",
+    "monitor": "cron: checks the new windows while `windvane up` runs",
+    "timezone": "by whose clocks these tick: an IANA name, such as Europe/Berlin",
     "slices": "columns in none of whose values the challenger may be clearly worse",
     "keep": "how long predictions are kept, counted from receipt: 12h, 365d, 52w; null: for ever",
     "versions": "model files of so many of the newest versions are kept, and of so many champions; null: of all",
@@ -213,8 +218,8 @@ def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
 def _column(c: ColumnProfile, found: TableProfile, problem: ProblemSettings, values: list[str] | None) -> str:
     missing = c.missing / found.rows if found.rows else 0.0
     lines = [f"  {format_yaml_scalar(c.name)}:", f"    type: {c.type}"]
-    if c.name in (problem.id, problem.time, problem.group, problem.target):
-        role = next(r for r in ("target", "time", "id", "group") if getattr(problem, r) == c.name)
+    if c.name in (problem.id, problem.time, problem.group, problem.weight, problem.target):
+        role = next(r for r in ("target", "time", "id", "group", "weight") if getattr(problem, r) == c.name)
         lines[0] += f"  # problem.{role}"
     if c.name == problem.id:
         lines.append("    unique: true")

@@ -150,7 +150,7 @@ def explain_refused_address(address: str, private: bool) -> str | None:
     if ip.is_link_local or ip in _METADATA_ADDRESSES or ip.is_multicast or ip.is_unspecified:
         return "an address of the machine's own surroundings, which is never requested. Name another host"
     if not ip.is_global and not private:
-        return "a private address. If it is meant, add to data.http: private: true"
+        return "a private address. If it is meant, add --private to `windvane init`, or to data.http in params.yaml: private: true"
     return None
 
 

@@ -22,7 +22,7 @@ from windvane.tasks.split import strategies, time_windows
 from windvane.tasks.split.strategies import SplitMasks, TimeValue, split_rows
 from windvane.tasks.validate import table_profile
 from windvane.tasks.validate.checks import duplicate_checks
-from windvane.tasks.validate.checks.duplicate_checks import TEST_CODE, TRAIN_CODE, VALIDATION_CODE
+from windvane.tasks.validate.checks.duplicate_checks import GAP_CODE, TEST_CODE, TRAIN_CODE, VALIDATION_CODE
 
 SPLIT_FOLDER = DATA_FOLDER / "split"
 SPLIT_CODES_FILE, SPLIT_RECORD_FILE = "sides.parquet", "split.json"
@@ -38,19 +38,25 @@ class TestPermit:
 
 
 def run_split(root: Path, chosen: project_params.Settings) -> None:
-    """Give each row of table.parquet that has a label a split; write sides.parquet and split.json to split."""
+    """Give each row of table.parquet that has a label a split, but for classes that validate set aside; write sides.parquet and
+    split.json to split.
+    """
     table, path = root / table_profile.TABLE_FILE, root / io.TRAINED_UNTIL_FILE
     with ThreadPoolExecutor(1) as beside:
         content = beside.submit(_hash_table, table, chosen.problem)
         unlabelled = table_io.count_missing(table)[chosen.problem.target]
         whole = table_io.read_parquet(table, _columns(chosen, unlabelled))
         labelled = whole[chosen.problem.target].notna().to_numpy() if unlabelled else np.ones(len(whole), dtype=bool)
+        if apart := _read_set_aside_classes(root, chosen):
+            labelled &= ~whole[chosen.problem.target].isin(apart).to_numpy()
         frame = whole if labelled.all() else whole[labelled].reset_index(drop=True)
         again = "Delete it: the next lap writes it again"
         until = io.read_record(path, lambda c: c["taught_until"], again) if path.exists() else None
         parted = split_rows(frame, chosen, until)
         side = np.zeros(len(whole), dtype=np.uint8)
-        side[labelled] = TRAIN_CODE * parted.train + VALIDATION_CODE * parted.validation + TEST_CODE * parted.test
+        masks = (parted.train, parted.validation, parted.test, parted.gap)
+        codes = (TRAIN_CODE, VALIDATION_CODE, TEST_CODE, GAP_CODE)
+        side[labelled] = sum(code * mask for code, mask in zip(codes, masks, strict=True))
         io.write_whole(
             root / SPLIT_FOLDER / SPLIT_CODES_FILE,
             lambda part: table_io.sink_parquet(pl.LazyFrame({SPLIT_COLUMN: side}), part),
@@ -59,6 +65,14 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
         # The hash of the rows: DVC's hash of split covers both, rows and splits.
         record = {"table": content.result(), **_build_split_record(frame, chosen, parted), "findings": found}
     io.write_json(record, root / SPLIT_FOLDER / SPLIT_RECORD_FILE)
+
+
+def _read_set_aside_classes(root: Path, chosen: project_params.Settings) -> tuple[Any, ...]:
+    """Classes whose rows no split holds, as validate has written them."""
+    path = root / table_profile.PROFILE_FILE
+    return (
+        table_profile.read_profile(path).set_aside if chosen.problem.kind == "classification" and path.exists() else ()
+    )
 
 
 def _columns(chosen: project_params.Settings, unlabelled: int) -> list[str]:
@@ -92,7 +106,8 @@ def _build_split_record(frame: pd.DataFrame, chosen: project_params.Settings, si
         ends = None if some is None else pd.Series([some.min(), some.max()] if len(some) else [])
         return {"rows": int(mask.sum()), "from": _time(ends, "min"), "to": _time(ends, "max")}
 
-    parts = {name: side(getattr(sides, name)) for name in ("train", "validation", "test")}
+    names = ("train", "validation", "test", *(("gap",) if sides.gap.any() else ()))
+    parts = {name: side(getattr(sides, name)) for name in names}
     return {"strategy": chosen.split.strategy, **parts, "taught_until": sides.taught_until, "reason": sides.reason}
 
 
@@ -123,13 +138,14 @@ def open_test_rows(root: Path, chosen: project_params.Settings, permit: TestPerm
 
 
 def read_final_rows(root: Path, chosen: project_params.Settings, permit: TestPermit) -> pd.DataFrame:
-    """What the registered version is fitted on: train and validation; with strategy time the newest of all rows, now
-    that the test rows have judged.
+    """What the registered version is fitted on: train and validation; with strategy time the newest of all rows, those of
+    the gaps too, now that the test rows have judged.
     """
     if chosen.split.strategy != "time":
         return pd.concat([part for part in read_training_rows(root, chosen) if len(part)], ignore_index=True)
     _require_permit(permit)
-    return time_windows.select_recent_rows(_rows(root, chosen, (TRAIN_CODE, VALIDATION_CODE, TEST_CODE)), chosen)
+    every = (TRAIN_CODE, VALIDATION_CODE, TEST_CODE, GAP_CODE)
+    return time_windows.select_recent_rows(_rows(root, chosen, every), chosen)
 
 
 def describe_sampled_split(root: Path, chosen: project_params.Settings) -> str | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 import numpy as np
@@ -27,19 +28,25 @@ MIN_SPLIT_GROUPS = 2
 # From as many rows on, a mean is near enough to normal for an interval to be worth reading.
 MIN_INTERVAL_ROWS = 30
 
+_NEWEST = "the newest rows of the table judge"
 # problem.time as JSON has it: ISO 8601 in UTC, or a number; None: there is none.
 TimeValue = str | int | float | None
 
 
 @dataclass(frozen=True)
 class SplitMasks:
-    """Masks over a table's rows, (n,) bool each, that part it in three; `taught_until` where it decided, and why."""
+    """Masks over a table's rows, (n,) bool each, that part it; `taught_until` where it decided, and why."""
 
     train: NDArray[np.bool_]
     validation: NDArray[np.bool_]
     test: NDArray[np.bool_]
     taught_until: TimeValue
     reason: str
+
+    @property
+    def gap(self) -> NDArray[np.bool_]:
+        """Rows in none of the three: their labels were not known yet when the next ones were to be predicted."""
+        return ~(self.train | self.validation | self.test)
 
 
 def split_rows(frame: pd.DataFrame, chosen: project_params.Settings, taught_until: TimeValue) -> SplitMasks:
@@ -93,7 +100,7 @@ def _lowest(
 
 
 def _split_by_time(time: pd.Series, chosen: project_params.Settings, taught_until: TimeValue) -> SplitMasks:
-    split, file, rows = chosen.split, chosen.data.source, len(time)
+    file, rows = chosen.data.source, len(time)
     moments = time.to_numpy()
     times = np.sort(moments)
     second = _after(times, 0)
@@ -102,18 +109,49 @@ def _split_by_time(time: pd.Series, chosen: project_params.Settings, taught_unti
             f"problem.time: {file}: column {time.name!r} has {1 + (second < rows)} different values; training, tuning and "
             "judging need one each at least. Set split.strategy to stratified or random, or name a finer time column"
         )
+    # Numbers that only order the rows do not show how long a day is.
+    delay = chosen.monitor.delay if time.dtype.kind == "M" else timedelta()
     first_new, until, reason = _new_rows(time, times, taught_until)
-    new = rows - first_new if until is not None else rows
-    wanted_test = min(split.test * rows, new / 2)
-    wanted_validation = min(split.validation * rows, new / 4)
+    cuts = _find_cuts(times, chosen, first_new, delay)
+    if cuts is None and until is not None:
+        first_new, until = 0, None
+        reason = f"a gap of {chosen.monitor.label_delay} leaves none of the rows newer than {taught_until} to tune: {_NEWEST}"
+        cuts = _find_cuts(times, chosen, first_new, delay)
+    if cuts is None:
+        raise InputError(
+            f"monitor.label_delay: {file}: gaps of {chosen.monitor.label_delay} before the rows that tune and those that judge leave "
+            "none to learn from. Shorten it, make split.test smaller, or bring a longer history"
+        )
+    # Time by time, not place by place: the rows may be in another order.
+    cut_validation, cut_test = (times[cut] for cut in cuts)
+    test = moments >= cut_test
+    train, known = (_known_before(moments, cut, delay) for cut in (cut_validation, cut_test))
+    reason += f"; labels come {chosen.monitor.label_delay} late, so as long a gap lies before each" if delay else ""
+    return SplitMasks(train, (moments >= cut_validation) & known, test, until, reason)
+
+
+def _find_cuts(
+    times: NDArray[Any], chosen: project_params.Settings, first_new: int, delay: timedelta
+) -> tuple[int, int] | None:
+    """Places among rising times at which the rows that tune and that judge begin; None: the gaps leave none before them."""
+    rows, second = len(times), _after(times, 0)
+    new = rows - first_new
+    # In order of time no row is judged by a model of later ones, so a small table gives up more of its newest rows.
+    wanted_test = min(max(chosen.split.test * rows, MIN_INTERVAL_ROWS), new / 2)
+    wanted_validation = min(max(chosen.split.validation * rows, MIN_SPLIT_ROWS), new / 4)
     # Training keeps the first value, and tuning the one after it, at least.
     floor = max(first_new, second)
     cut_test = _nearest(times, _after(times, floor), rows, rows - wanted_test)
-    cut_validation = _nearest(times, floor, cut_test, cut_test - wanted_validation)
-    # Time by time, not place by place: the rows may be in another order.
-    test = moments >= times[cut_test]
-    train = moments < times[cut_validation]
-    return SplitMasks(train, ~(train | test), test, until, reason)
+    end = int(_known_before(times, times[cut_test], delay).sum())
+    if end <= floor:
+        return None
+    cut_validation = _nearest(times, floor, end, end - wanted_validation)
+    return (cut_validation, cut_test) if _known_before(times, times[cut_validation], delay).any() else None
+
+
+def _known_before(moments: NDArray[Any], moment: Any, delay: timedelta) -> NDArray[np.bool_]:
+    """Which moments lie so far before one that their labels, late by `delay`, had come by then."""
+    return np.asarray(moments <= moment - np.timedelta64(delay) if delay else moments < moment)
 
 
 def _after(times: NDArray[Any], place: int) -> int:
@@ -133,7 +171,7 @@ def _nearest(times: NDArray[Any], low: int, high: int, goal: float) -> int:
 def _new_rows(time: pd.Series, times: NDArray[Any], taught_until: TimeValue) -> tuple[int, TimeValue, str]:
     """Place among the rising times of the oldest that may judge; taught_until if it decides; why."""
     if taught_until is None:
-        return 0, None, "no champion is trained by time: the newest rows of the table judge"
+        return 0, None, f"no champion is trained by time: {_NEWEST}"
     dated = time.dtype.kind == "M"
     if isinstance(taught_until, str) != dated:
         why = f"the champion was trained until {taught_until}, which is not comparable with {time.name!r} any more"
@@ -154,7 +192,7 @@ def _check_split(frame: pd.DataFrame, chosen: project_params.Settings, sides: Sp
     if sides.train.sum() < 2 * MIN_SPLIT_ROWS:
         raise InputError(
             f"split: {file}: {int(sides.train.sum())} rows are left to learn from. Lower split.test and split.validation, "
-            "add rows, or name a finer group"
+            "add rows, name a finer group, or set split.strategy to kfold"
         )
     for name, mask in judging.items():
         if mask.sum() < MIN_SPLIT_ROWS:

@@ -18,6 +18,7 @@ import windvane
 from windvane.tasks import errors, io, project_files
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import DATA_FOLDER, write_whole
+from windvane.tasks.settings import project_params
 
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
@@ -158,6 +159,7 @@ def open_dvc_pipeline(root: Path) -> Iterator[DvcPipeline]:
 
     for name in ("dvc", "dvc_data", "dvc_objects"):  # DVC sets levels when it is imported
         logging.getLogger(name).setLevel(logging.ERROR)
+    project_params.require_recorded_sections(root / project_params.PARAMS_FILE)
     prepare_dvc_folder(root)
     try:
         with Repo(os.fspath(root.resolve())) as repo, repo.lock:
@@ -191,7 +193,7 @@ class DvcPipeline:
         self._complete()
 
     def _complete(self) -> None:
-        """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes."""
+        """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes, or a parameter."""
         for name, wanted in _template().items():
             stage = self._stages.get(name)
             if stage is None:
@@ -205,6 +207,13 @@ class DvcPipeline:
                     raise InputError(
                         f"{PIPELINE_FILE}: stage {name} does not name {file}, as this version of Windvane needs. Add it under "
                         f"{'deps' if file in wanted['deps'] else 'outs'}, or delete {PIPELINE_FILE}: the next lap writes it anew"
+                    )
+            read = {name for dep in stage.deps if _is_params(dep) for name in dep.params}
+            for param in wanted["params"]:
+                if param not in read:
+                    raise InputError(
+                        f"{PIPELINE_FILE}: stage {name} does not name {param}, as this version of Windvane needs. Add it under params, "
+                        f"or delete {PIPELINE_FILE}: the next lap writes it anew"
                     )
 
     @property

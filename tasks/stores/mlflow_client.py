@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import json
 import math
 import os
 import sqlite3
@@ -27,6 +29,19 @@ from windvane.tasks.stores.mlflow_store import (
 # MLflow refuses longer values.
 MAX_PARAM_LETTERS = 6000
 LAP_TAG = "windvane.lap"
+LOGGED_MODEL_TAG = "mlflow.log-model.history"
+# MLflow's digests of datasets are not longer.
+_MAX_DIGEST_LETTERS = 36
+
+
+@dataclass(frozen=True)
+class DatasetUse:
+    """The table that a run learned from, as MLflow's pages show it: columns by their MLflow types."""
+
+    source: str
+    version: str
+    rows: int
+    columns: Mapping[str, str]
 
 
 class MlflowTracker:
@@ -80,7 +95,12 @@ class MlflowTracker:
     def start(self, name: str, lap: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """Begin a run; its id. A child names its parent."""
         nested = {"mlflow.parentRunId": parent} if parent else {}
-        run = self.client.create_run(self.experiment, tags={LAP_TAG: lap, **nested, **tags}, run_name=name)
+        origin = {
+            "mlflow.user": read_user_name(),
+            "mlflow.source.name": "windvane train",
+            "mlflow.source.type": "PROJECT",
+        }
+        run = self.client.create_run(self.experiment, tags={LAP_TAG: lap, **origin, **nested, **tags}, run_name=name)
         self._roots[run.info.run_id] = run.info.artifact_uri
         return str(run.info.run_id)
 
@@ -105,6 +125,21 @@ class MlflowTracker:
             params=[Param(k, str(v)[:MAX_PARAM_LETTERS]) for k, v in (params or {}).items()],
             tags=[RunTag(k, v) for k, v in (tags or {}).items()],
         )
+
+    def log_dataset(self, run: str, used: DatasetUse) -> None:
+        """What the run learned from, with its version, in one call."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        columns = [{"name": name, "type": kind, "required": True} for name, kind in used.columns.items()]
+        table = Dataset(
+            name=Path(used.source).name or used.source,
+            digest=used.version[:_MAX_DIGEST_LETTERS],
+            source_type=mlflow_store.get_scheme(used.source) or "local",
+            source=json.dumps({"uri": used.source, "dvc": used.version}),
+            schema=json.dumps({"mlflow_colspec": columns}),
+            profile=json.dumps({"num_rows": used.rows}),
+        )
+        self.client.log_inputs(run, [DatasetInput(table, [InputTag("mlflow.data.context", "training")])])
 
     def store(self, run: str, source: Path, at: str | None = None) -> None:
         """Store a file, or all files of a folder, as the run's artifacts under `at`."""
@@ -193,6 +228,14 @@ class MlflowTracker:
         if not self.uri.startswith("http"):
             return self.address(run, at)
         return f"{mlflow_store.redact_address(self.uri).rstrip('/')}/{self.url(run)}/artifacts/{at}"
+
+
+def read_user_name() -> str:
+    """Who runs this process; the number of an account without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 class _TranslatingClient:

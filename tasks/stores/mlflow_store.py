@@ -255,12 +255,22 @@ def check_mlflow_store(path: Path) -> None:
 
 def read_champion_alias(path: Path, name: str) -> str | None:
     """The version that carries the alias champion, read without MLflow; None where there is none, or no store."""
+    query = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'"
+    return _read_value(path, "registered_model_aliases", query, name)
+
+
+def read_experiment_id(path: Path, name: str) -> str | None:
+    """The id of the experiment, read without MLflow; None where there is none, or no store."""
+    return _read_value(path, "experiments", "SELECT experiment_id FROM experiments WHERE name = ?", name)
+
+
+def _read_value(path: Path, table: str, query: str, name: str) -> str | None:
+    """The one value that the query finds; None: none, no such table, or no store."""
     try:
         known = sqlite_files.inspect_database(path)
-        if known is None or "registered_model_aliases" not in known.tables:
+        if known is None or table not in known.tables:
             return None
         with sqlite_files.open_database(path) as db:
-            query = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'"
             row = db.execute(query, (name,)).fetchone()
     except sqlite3.Error:  # damaged: opening it reports so
         return None

@@ -11,7 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +67,8 @@ def verify_folder(folder: Path, manifest_sha256: str, wanted: Collection[str] = 
     The others are read piece by piece. Raises Corrupted naming the first file that is gone, was changed, or was added.
     """
     files = read_manifest(folder, manifest_sha256)
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST_FILE}
-    if strange := present - set(files):
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and not _is_left_by_mlflow(p)}
+    if strange := present - set(files) - {MANIFEST_FILE}:
         raise Corrupted(f"{folder / min(strange)}: was added after the model was stored. {_ADVICE}")
     content: dict[str, bytes] = {}
     for name, digest in files.items():
@@ -77,6 +79,11 @@ def verify_folder(folder: Path, manifest_sha256: str, wanted: Collection[str] = 
         elif hash_file(folder / name) != digest:
             raise _changed(folder / name)
     return content
+
+
+def _is_left_by_mlflow(path: Path) -> bool:
+    """Whether MLflow, or Python for it, wrote the file when somebody loaded the model where it lies. Never read here."""
+    return path.name == "registered_model_meta" or path.parent.name == "__pycache__"
 
 
 def read_verified_files(folder: Path, manifest_sha256: str, wanted: Collection[str]) -> dict[str, bytes]:
@@ -137,34 +144,71 @@ def _load_skops(content: bytes) -> Any:
     return loads(content, trusted=list(TRUSTED_TYPES))
 
 
+# What a stored model needs where MLflow loads it by its own code, which runs the compiled form.
+_PORTABLE_LIBRARIES = ("mlflow", "numpy", "onnxruntime", "pandas")
+# Rows of the example that MLflow's pages show.
+_EXAMPLE_ROWS = 3
+
+
 def save_model(
-    model: Any, folder: Path, sample: pd.DataFrame, predicted: Any, kind: str, beside: Mapping[str, bytes] | None = None
+    model: Any,
+    folder: Path,
+    sample: pd.DataFrame,
+    predicted: Any,
+    beside: Mapping[str, bytes] | None = None,
+    code: Mapping[str, str] | None = None,
 ) -> str:
-    """Store a fitted pipeline as an MLflow model in skops format, sealed; the manifest's sha256.
+    """Store a fitted pipeline as an MLflow model, sealed; the manifest's sha256.
 
     `sample` are a few rows (n, features) and `predicted` (n,) the model's predictions for them: the smoke test
-    must find the same, and MLflow's signature is read off them. `beside`: more files by name, sealed with the rest.
+    must find the same. `beside`: more files by name, sealed with the rest. code: a package's files by path, with which MLflow
+    loads the model in any environment (serving/compiled/mlflow_model.py); None: Windvane must be installed there.
     """
-    import mlflow.sklearn
-    from mlflow.models import infer_signature
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
 
-    from windvane.tasks.models.model_pipeline import TRUSTED_TYPES
     from windvane.tasks.stores.fingerprint import list_model_libraries
 
-    mlflow.sklearn.save_model(
-        model,
-        folder,
-        serialization_format="skops",
-        skops_trusted_types=list(TRUSTED_TYPES),
-        signature=infer_signature(sample, predicted),
-        # Given, not inferred: inferring loads the model in another process for several seconds.
-        pip_requirements=[f"{name}=={version}" for name, version in list_model_libraries().items()],
-        metadata={"kind": kind},
-    )
+    # Of any type: MLflow would refuse whole numbers for a column that training read as floats, and dates as text.
+    inputs = Schema([ColSpec(AnyType(), str(name)) for name in sample.columns])
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, text in (code or {}).items():
+            path = Path(temporary) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        packages = [str(path) for path in Path(temporary).iterdir()]
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=Path(packages[0]).name if packages else "windvane.serving.compiled.engine_files",
+            code_paths=packages or None,
+            signature=ModelSignature(inputs, infer_signature(model_output=predicted).outputs),
+            input_example=_make_input_example(sample.head(_EXAMPLE_ROWS)),
+            # Given, not inferred: inferring loads the model in another process for several seconds.
+            pip_requirements=[f"{name}=={version(name)}" for name in _PORTABLE_LIBRARIES]
+            if packages
+            else [f"{name}=={number}" for name, number in list_model_libraries().items()],
+        )
+    save_pipeline(model, folder / MODEL_FILE)
     sample.assign(_prediction=predicted).to_parquet(folder / SAMPLE_FILE, index=False)
     for name, content in (beside or {}).items():
         (folder / name).write_bytes(content)
     return seal_folder(folder)
+
+
+def _make_input_example(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows as JSON can hold them: dates as text, None where a value is missing."""
+    dates = {name: rows[name].dt.strftime("%Y-%m-%dT%H:%M:%S") for name in rows if rows[name].dtype.kind == "M"}
+    plain = rows.assign(**dates).astype(object)
+    return plain.where(plain.notna(), None)
+
+
+def describe_logged_model(folder: Path, run: str, at: str) -> str:
+    """The line of JSON by which MLflow's pages know that a run's artifact `at` is the model that lies in `folder`."""
+    from mlflow.models import Model
+
+    facts = Model.load(str(folder)).get_tags_dict()
+    return json.dumps([{**facts, "run_id": run, "artifact_path": at}])
 
 
 _NAME_LETTERS = 32

@@ -55,15 +55,19 @@ class ColumnProfile:
 
 @dataclass(frozen=True)
 class TableProfile:
-    """A table at a glance: `rows` that can be learned from, the columns hashed into the row key, columns."""
+    """A table at a glance: `rows` with a label, the columns hashed into the row key, columns, and the classes of the target whose
+    rows are set aside: no split holds them.
+    """
 
     rows: int
     key: tuple[str, ...]
     columns: tuple[ColumnProfile, ...]
+    set_aside: tuple[Any, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of profile.json."""
-        return {"rows": self.rows, "key": list(self.key), "columns": {c.name: _column_json(c) for c in self.columns}}
+        content = {"rows": self.rows, "key": list(self.key), "columns": {c.name: _column_json(c) for c in self.columns}}
+        return content | ({"set_aside": list(self.set_aside)} if self.set_aside else {})
 
 
 def read_profile(path: Path) -> TableProfile:
@@ -71,7 +75,7 @@ def read_profile(path: Path) -> TableProfile:
 
     def profile(content: dict[str, Any]) -> TableProfile:
         columns = tuple(_column_of(name, c) for name, c in content["columns"].items())
-        return TableProfile(int(content["rows"]), tuple(content["key"]), columns)
+        return TableProfile(int(content["rows"]), tuple(content["key"]), columns, tuple(content.get("set_aside", ())))
 
     return io.read_record(path, profile)
 
@@ -121,7 +125,7 @@ def choose_key_columns(problem: ProblemSettings, names: tuple[str, ...]) -> tupl
 
 def list_named_columns(problem: ProblemSettings) -> tuple[tuple[str, str], ...]:
     """Every (key of params.yaml, column it names)."""
-    roles = (("target", problem.target), ("time", problem.time), ("id", problem.id), ("group", problem.group))
+    roles = tuple((role, getattr(problem, role)) for role in ("target", "time", "id", "group", "weight"))
     ignored = tuple(("ignore", name) for name in problem.ignore)
     return tuple((f"problem.{role}", name) for role, name in (*roles, *ignored) if name is not None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -102,13 +102,14 @@ def _run_checks(e: CheckInput) -> ValidatedTable:
         if family.needs is None or getattr(e, family.needs) is not None:
             found += findings.list_passes(family.checks, reported)
     kept = findings.accept_findings(found, e.contract.accept if e.contract else ())
-    return ValidatedTable(e.profile, e.now, kept, e.sample)
+    profile = replace(e.profile, set_aside=target_checks.list_set_aside_classes(e))
+    return ValidatedTable(profile, e.now, kept, e.sample)
 
 
 def select_features(columns: dict[str, ColumnProfile], chosen: project_params.Settings) -> tuple[str, ...]:
-    """Columns that a model may see: all but target, id, ignored ones, and the group where splits are parted by it."""
+    """Columns that a model may see: all but target, id, weight, ignored ones, and the group where splits are parted by it."""
     problem = chosen.problem
-    hidden = {problem.target, problem.id, *problem.ignore}
+    hidden = {problem.target, problem.id, problem.weight, *problem.ignore}
     if chosen.split.strategy == "group":
         hidden.add(problem.group)
     return tuple(name for name in columns if name not in hidden)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from windvane.ledger import database
 from windvane.ledger.labels import LabelStatement, read_labelled_predictions, record_labels
 from windvane.tasks import label_parsing, project_secrets
 from windvane.tasks.errors import InputError
+from windvane.tasks.label_parsing import LabelRules, LabelsRefused
 from windvane.tasks.settings import project_params
 
 pytestmark = pytest.mark.long
 
 NAME = "texas-house-prices"
+PRICES = LabelRules("regression", "order", "price")
 
 
 def write(path: Path, content: str | bytes | pa.Table) -> Path:
@@ -43,7 +45,7 @@ def write(path: Path, content: str | bytes | pa.Table) -> Path:
     ],
 )
 def test_the_same_labels_in_any_format(tmp_path: Path, name: str, content: Any) -> None:
-    found = label_parsing.read_label_file(write(tmp_path / name, content), "regression")
+    found = label_parsing.read_label_file(write(tmp_path / name, content), PRICES).statements
     assert [(s.id, s.label, s.at) for s in found] == [("a", 1.5, "2026-01-31T00:00:00.000000+00:00"), ("b", 2.0, None)]
 
 
@@ -56,8 +58,8 @@ def test_the_same_labels_in_any_format(tmp_path: Path, name: str, content: Any) 
         ("x.csv", "ID,label\na,1\n", ("'ID'", "Did you mean 'id'?")),
         ("x.csv", "id,label,label\na,1,2\n", ("'label' appears twice",)),
         ("x.csv", "id\na\n", ("no column 'label'",)),
-        ("x.csv", "id,label\na,1\nb,cheap\nc,dear\nd,\n", ("line 3", "'cheap' is no number", "2 more", "Nothing")),
-        ("x.csv", 'id,label\n"a\nb",1\nc,nan\n', ("line 4", "no number")),
+        ("x.csv", "id,label\na,1\nb,cheap\nc,dear\nd,\n", ("line 3", "'cheap' is no number", "1 more", "Nothing")),
+        ("x.csv", 'id,label\n"a\nb",1\nc,dear\n', ("line 4", "no number")),
         ("x.csv", "id,label\na,1\n,2\n", ("line 3", "no id")),
         ("x.csv", "id,label\na,1,2\n", ("line 2", "3 cells", "2 columns")),
         ("x.csv", 'id,label\na,"1\n', ("line 2", "Fix")),
@@ -67,7 +69,7 @@ def test_the_same_labels_in_any_format(tmp_path: Path, name: str, content: Any) 
         ("x.csv", "id,label,at\na,1,20260131\n", ("line 2", "ISO 8601")),
         ("x.csv", "id,label,at\na,1e400,\n", ("line 2", "finite")),
         ("x.jsonl", '{"id": "a", "label": 1}\n{"id": "b"\n', ("line 2", "broken JSON")),
-        ("x.jsonl", '{"id": "a", "value": 1}\n', ("line 1", '"label": 1')),
+        ("x.jsonl", '{"id": "a", "value": 1}\n', ("line 1", "'value'", "'label'")),
         ("x.jsonl", '{"id": "a", "label": "1"}\n', ("line 1", "no number")),
         ("x.jsonl", '{"id": "a", "label": true}\n', ("line 1", "no number")),
         ("x.jsonl", '{"id": [1], "label": 1}\n', ("line 1", "neither text nor")),
@@ -82,7 +84,7 @@ def test_a_bad_file_is_refused_with_what_where_and_what_to_do(
     tmp_path: Path, name: str, content: Any, words: tuple[str, ...]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        label_parsing.read_label_file(write(tmp_path / name, content), "regression")
+        label_parsing.read_label_file(write(tmp_path / name, content), PRICES)
     for word in (name, *words):
         assert word in str(caught.value)
 
@@ -109,10 +111,11 @@ def test_the_command_hands_in_and_says_what_came_of_it(project: Folder) -> None:
         "unmatched": 1,
         "duplicates": 0,
         "changed": 0,
+        "empty": 0,
     }
     write(project.path / "labels.csv", "id,label\na,1\nb,5\n")
     again = project.run("labels", "labels.csv", "--json")
-    assert again.json == {"matched": 1, "unmatched": 0, "duplicates": 1, "changed": 1}
+    assert again.json == {"matched": 1, "unmatched": 0, "duplicates": 1, "changed": 1, "empty": 0}
     assert "corrected" in again.err
     write(project.path / "labels.csv", "id,label\na,9\nb,cheap\n")
     refused = project.run("labels", "labels.csv", "--json")
@@ -120,6 +123,80 @@ def test_the_command_hands_in_and_says_what_came_of_it(project: Folder) -> None:
     assert "line 3" in refused.err
     assert {judged.id: judged.label for judged in read_labelled_predictions(engine, NAME)} == {"a": 1.0, "b": 5.0}
     engine.dispose()
+
+
+def read(path: Path, content: Any, rules: LabelRules = PRICES) -> tuple[dict[str, Any], int]:
+    """Labels by id, and how many rows have none yet."""
+    received = label_parsing.read_label_file(write(path, content), rules)
+    return {one.id: one.label for one in received.statements}, received.empty
+
+
+def test_g2_an_export_with_empty_labels_is_taken_for_what_it_knows(project: Folder) -> None:
+    write(project.path / "labels.csv", "id,label,at\na,1,\nb,,\nc, ,\nd,2,2026-01-31\n,,\n")
+    ran = project.run("labels", "labels.csv", "--json")
+    assert ran.json == {"matched": 0, "unmatched": 2, "duplicates": 0, "changed": 0, "empty": 3}
+    assert "3 rows have no label yet" in ran.err
+    write(project.path / "labels.csv", "id,label\ne,1\ne,2\n")
+    refused = project.run("labels", "labels.csv", "--json")
+    assert refused.status == 2
+    assert "id 'e' has two labels: 1.0 and 2.0" in refused.err
+    typed = datetime.now(UTC).year + 4
+    write(project.path / "labels.csv", f"id,median,at\ne,1,{typed}-01-31\n")
+    refused = project.run("labels", "labels.csv", "--json")
+    assert refused.status == 2
+    assert f"line 2: at '{typed}-01-31' is in the future" in refused.err
+
+
+def test_g2_n2_no_label_yet_is_no_label_in_any_format(tmp_path: Path) -> None:
+    known = ({"a": 1.0}, 2)
+    assert (
+        read(tmp_path / "x.jsonl", '{"id": "a", "label": 1}\n{"id": "b", "label": null}\n{"id": "c", "label": ""}')
+        == known
+    )
+    assert read(tmp_path / "x.parquet", pa.table({"id": ["a", "b", "c"], "label": [1.0, None, float("nan")]})) == known
+    assert read(tmp_path / "x.tsv", "order\tprice\na\t1\nb\tNULL\nc\tn/a\n") == known
+    assert read(tmp_path / "x.csv", "id,label\nb,\nc,\n") == ({}, 2)
+    late = LabelRules("classification", "flight", "late")
+    assert read(tmp_path / "x.parquet", pa.table({"flight": ["a", "b"], "late": [True, None]}), late) == (
+        {"a": "true"},
+        1,
+    )
+
+
+def test_g2_n3_now_is_now_in_every_place_and_no_later(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    # A clock that is a minute ahead, and the date and the local time of a place where tomorrow has begun.
+    ahead = now.astimezone(timezone(timedelta(hours=14))).replace(tzinfo=None)
+    for known in (now + timedelta(minutes=1), ahead, ahead.date()):
+        assert read(tmp_path / "x.csv", f"id,label,at\na,1,{known.isoformat()}\n") == ({"a": 1.0}, 0)
+    zoned = ahead.replace(tzinfo=timezone(timedelta(hours=-11)))
+    for at in (now + timedelta(minutes=10), zoned, (now + timedelta(days=2)).replace(tzinfo=None)):
+        with pytest.raises(InputError, match="is in the future"):
+            read(tmp_path / "x.csv", f"id,label,at\na,1,{at.isoformat()}\n")
+    with pytest.raises(InputError, match=r"row 1: at .* is in the future"):
+        read(tmp_path / "x.parquet", pa.table({"id": ["a"], "label": [1], "at": [now + timedelta(days=2)]}))
+
+
+def test_g2_n4_one_id_has_one_label_as_of_a_moment(tmp_path: Path) -> None:
+    engine = database.connect_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    churn = LabelRules("classification")
+
+    def record(text: str) -> int:
+        return record_labels(engine, NAME, label_parsing.parse_label_csv(text.encode(), churn).statements).unmatched
+
+    with pytest.raises(ValueError, match=r"id 'a' has two labels as of 2026-01-31.*at"):
+        record("id,label,at\na,no,2026-01-31\na,yes,2026-01-31T00:00:00Z\n")
+    # The same class in two ways of writing, and a correction with its moment.
+    assert record("id,label\na,1\n a ,1.0\nb,True\nb,true\n") == 2
+    assert record("id,label,at\nc,no,2026-01-31\nc,yes,2026-02-01\n") == 2
+    engine.dispose()
+
+
+def test_g2_n5_a_column_that_no_label_has_is_named_with_the_tables_words() -> None:
+    with pytest.raises(LabelsRefused, match=r"no column 'prise'. Did you mean 'price'"):
+        label_parsing.parse_label_csv(b"order,prise\na,1\n", PRICES)
+    with pytest.raises(LabelsRefused, match="has no column 'id' or 'order'"):
+        label_parsing.parse_label_csv(b"price\n1\n", PRICES)
 
 
 def test_the_command_erases_one_subject(project: Folder) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from windvane.serving.http import auth_middleware
 from windvane.serving.http.auth_middleware import Credentials, SecretMiddleware
 from windvane.tasks import project_secrets
 from windvane.tasks.errors import Outage
+from windvane.tasks.project import Project
 
 pytestmark = pytest.mark.long
 
@@ -62,11 +65,27 @@ def test_links_are_printed_on_a_terminal_and_never_in_a_log(tmp_path: Path) -> N
         ServiceSpec("service", "http://127.0.0.1:8000", lambda _: True, run),
     ]
     watched = Supervisor(services, tmp_path / "up", lambda _: None)
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    project = Project(tmp_path)
     # What runs elsewhere does not know this secret.
-    assert up._format_links(watched, credentials, True) == [
+    assert up._format_links(project, watched, credentials, True) == [
         f"  open MLflow   http://127.0.0.1:5000/?secret={credentials.secret}"
     ]
-    assert credentials.secret not in "".join(up._format_links(watched, credentials, False))
+    assert credentials.secret not in "".join(up._format_links(project, watched, credentials, False))
+
+
+def test_h1_n3_the_link_to_mlflow_opens_the_runs_of_the_project(settled: Folder) -> None:
+    project, credentials = Project(settled.path), Credentials.of(settled.path)
+    addresses = {"mlflow": "http://127.0.0.1:5000", "prefect": "http://127.0.0.1:4200"}
+    first, second = up_state.make_page_links(project, addresses, credentials)
+    assert first.endswith(f"/?secret={credentials.secret}")
+    project.home.mkdir()
+    with closing(sqlite3.connect(project.home / "mlflow.db")) as db:
+        db.execute("create table experiments (experiment_id, name)")
+        db.execute("insert into experiments values (0, 'Default'), (7, ?)", (project.name,))
+        db.commit()
+    linked = up_state.make_page_links(project, addresses, credentials)
+    assert linked == [f"{first}#/experiments/7/runs?workflowType=machine_learning", second]
 
 
 class Served:

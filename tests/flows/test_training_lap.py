@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from tests.support.projects import Folder, quick_project
 from tests.support.waiting import until
+from windvane.tasks.stores.mlflow_client import read_user_name
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +117,64 @@ def test_mlflow_holds_a_parent_and_a_comparable_child_per_candidate(taught: tupl
     kept = {item.path for item in client.list_artifacts(said["run_id"])}
     assert {"dvc.lock", "params.yaml", "record.parquet", "model", "evaluation", "data"} <= kept
     assert int(client.get_model_version_by_alias("texas-house-prices", "champion").version) == 1
+
+
+def test_h1_the_run_of_a_lap_carries_what_mlflows_pages_show(taught: tuple[Folder, dict[str, Any]]) -> None:
+    folder, said = taught
+    (run,) = mlflow_runs(folder, f"attributes.run_id = '{said['run_id']}'")
+    tags = run.data.tags
+    assert run.info.run_name == f"version 1: {said['chosen']}, promoted (manual)"
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("windvane train", "PROJECT")
+    assert tags["mlflow.user"] == read_user_name()
+    assert (tags["windvane.verdict"], tags["windvane.version"]) == ("promoted", "1")
+    assert run.data.metrics["test_mae"] == pytest.approx(said["test"])
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("txhousing.csv", said["data_version"])
+    columns = {c["name"]: c["type"] for c in json.loads(used.dataset.schema)["mlflow_colspec"]}
+    assert columns["median"] == "double"
+    (logged,) = json.loads(tags["mlflow.log-model.history"])
+    assert (logged["artifact_path"], logged["run_id"]) == ("model", said["run_id"])
+    (example,) = (folder.path / ".windvane" / "artifacts" / said["run_id"]).rglob("input_example.json")
+    assert len(json.loads(example.read_text())["data"]) == 3
+
+
+def test_h1_n1_candidates_are_compared_by_names_that_all_of_them_have(taught: tuple[Folder, dict[str, Any]]) -> None:
+    folder, said = taught
+    children = mlflow_runs(folder, f"tags.`mlflow.parentRunId` = '{said['run_id']}'")
+    every = sorted({name for run in children for name in run.data.params})
+    differing = [name for name in every if len({run.data.params.get(name) for run in children}) > 1]
+    # MLflow's comparison draws the first three names that differ.
+    assert all(set(differing[:3]) <= set(run.data.params) for run in children), differing
+    assert {run.inputs.dataset_inputs[0].dataset.digest for run in children} == {said["data_version"]}
+
+
+def test_h1_n2_the_registered_version_is_described_by_its_verdict(taught: tuple[Folder, dict[str, Any]]) -> None:
+    from mlflow import MlflowClient
+
+    folder, said = taught
+    client = MlflowClient(f"sqlite:///{folder.path}/.windvane/mlflow.db")
+    version = client.get_model_version("texas-house-prices", "1")
+    assert version.description.startswith(f"**promoted**: {said['reason']}")
+    assert said["data_version"] in version.description
+
+
+def test_c4_the_champion_predicts_its_own_source_as_pandas_reads_it(
+    taught: tuple[Folder, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = taught
+    predict = (
+        "import mlflow, pandas; mlflow.set_tracking_uri('sqlite:///.windvane/mlflow.db'); "
+        "model = mlflow.pyfunc.load_model('models:/texas-house-prices@champion'); "
+        "print(model.predict(pandas.read_csv('data/txhousing.csv')).tolist())"
+    )
+    command = [sys.executable, "-c", predict]
+    done = subprocess.run(command, cwd=folder.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    # What MLflow left in the model's folder does no harm.
+    ran = folder.run("score", "data/txhousing.csv", str(tmp_path / "out.parquet"))
+    assert ran.status == 0, ran.err
+    predicted = pd.read_parquet(tmp_path / "out.parquet")["prediction"].tolist()
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(predicted, rel=1e-9)
 
 
 def test_the_data_page_stands_with_the_run_and_is_linked_from_prefect(

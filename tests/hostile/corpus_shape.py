@@ -144,6 +144,9 @@ CASES = (
         reads={"town": (ROWS[0].split(",")[3], ROWS[1].split(",")[3])},
     ),
     Case("blank lines between", GOOD.replace(b"\n", b"\n\n"), "pass", (), "no cells, so no rows"),
+    Case(
+        "a line of delimiters at the end", GOOD + b",,,,\n", "pass", (), "no cells, so no row", problem={"time": "day"}
+    ),
     Case("no line end at the end", GOOD.rstrip(), "pass", (), "as many editors leave it"),
     Case("semicolons", csv(houses(), sep=";"), "pass", (), "one meaning only"),
     Case("tabs", csv(houses(), sep="\t"), "pass", (), "one meaning only"),

@@ -171,7 +171,19 @@ TARGETS = (
         "three classes, not six",
         problem=CLASSES,
     ),
+    Case(
+        "classes in capitals and not",
+        csv(houses(town=lambda i, v: (v, v.upper(), v.lower(), v)[i % 4])),
+        "pass",
+        (),
+        "three classes, not nine",
+        problem=CLASSES,
+    ),
 )
+
+
+def outage(i: int, cell: str) -> str:
+    return "" if i % 20 == 7 else cell
 
 
 def noisy(i: int, price: str) -> str:
@@ -181,6 +193,20 @@ def noisy(i: int, price: str) -> str:
 PRICES = houses()["price"]
 TOWNS = houses()["town"]
 LEAKS = (
+    Case(
+        "an outage",
+        csv(houses(size=outage, rooms=outage, town=outage, price=outage)),
+        "warn",
+        ("10 of 200 rows", "'price'"),
+        "rows that hold nothing but their day are no labels; that size is empty where the price is shows nothing",
+    ),
+    Case(
+        "counts that are all different",
+        csv(houses(vehicles=lambda i, _: str(10_000 + i * 1_000_003 % 800_000))),
+        "pass",
+        (),
+        "whole numbers, spread wide: an amount, no id",
+    ),
     Case(
         "a copy of the target",
         csv(houses(gross=PRICES)),

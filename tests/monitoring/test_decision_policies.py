@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from windvane.monitoring.policy.decision import ACKNOWLEDGED_NOTE, compute_staleness, decide_action
+from windvane.ledger.decisions import ACKNOWLEDGED_NOTE
+from windvane.monitoring.policy.decision import compute_staleness, decide_action
 from windvane.monitoring.records import (
     ChangeDiagnosis,
     DecisionHistory,
@@ -55,6 +56,7 @@ def look(
     columns: tuple[str, ...] = ("size",),
     few: bool = False,
     known: str | None = None,
+    sure: float = 0.9,
 ) -> WindowAssessment:
     findings = tuple(DriftFinding(c, "numbers", 5.0 if alarm else 0.5, 3.0, alarm, "moved") for c in columns)
     drift = DriftResult(alarm, None if few else 5.0, None if few else 3.0, 0.5, 0.01, findings, 1000, rows)
@@ -64,7 +66,7 @@ def look(
         drift,
         quality(excess, spread, known=known),
         estimate,
-        ChangeDiagnosis(change, 0.9, columns if change != "none" else (), "its mean moved", remedy),
+        ChangeDiagnosis(change, sure, columns if change != "none" else (), "its mean moved", remedy),
     )
 
 
@@ -89,8 +91,93 @@ def test_staleness_adds_up_signed_over_windows_until_a_lap_is_worth_it() -> None
     assert said.gain == pytest.approx(0.4)
     assert "+0.60 mean losses" in said.reason
     assert "since 2026-02-01" in said.reason
-    better = (look(-0.3, 2), *earlier[1:])
-    assert decide_action(look(0.4, 4), DecisionHistory(better), LIMITS, NOW).action == "wait"
+
+
+SURE = {"change": "broken data", "remedy": "person", "sure": 0.98}
+
+
+@pytest.mark.parametrize("policy", ["staleness", "regret", "performance", "drift", "schedule", "never"])
+def test_f1_data_that_are_surely_broken_stop_training_beside_a_quiet_alarm(policy: Any) -> None:
+    said = decide_action(look(0.9, **SURE), DecisionHistory(), replace(LIMITS, policy=policy), NOW)
+    assert (said.action, said.remedy) == ("stop", "person")
+    assert "98% sure" in said.reason
+    assert "--acknowledge" in said.reason
+
+
+def test_f1_n1_a_lap_that_a_policy_wants_on_data_called_broken_is_a_stop_however_sure() -> None:
+    unsure = look(0.9, change="broken data", remedy="person", sure=0.6)
+    for policy in ("staleness", "performance", "schedule"):
+        said = decide_action(unsure, DecisionHistory(), replace(LIMITS, policy=policy), NOW)
+        assert said.action == "stop"
+        assert "60% sure" in said.reason
+        assert "Otherwise: " in said.reason
+    assert decide_action(unsure, DecisionHistory(), replace(LIMITS, policy="never"), NOW).action == "wait"
+    accepted = DecisionHistory(made=(made("stop", columns=("size",), note=ACKNOWLEDGED_NOTE, at=month(1)),))
+    assert decide_action(unsure, accepted, LIMITS, NOW).action == "retrain"
+
+
+def test_f1_n2_the_loss_of_broken_windows_is_not_the_champions_age() -> None:
+    broken = tuple(look(2.0, n, **SURE) for n in (2, 3))
+    fixed = decide_action(look(0.1, 4), DecisionHistory(broken), LIMITS, NOW)
+    assert fixed.action == "wait"
+    assert "+0.10 mean losses" in fixed.reason
+    accepted = made("stop", columns=("size",), note=ACKNOWLEDGED_NOTE, at=month(1))
+    assert decide_action(look(0.1, 4), DecisionHistory(broken, (accepted,)), LIMITS, NOW).action == "retrain"
+
+
+def test_f3_a_champion_that_was_better_than_its_record_has_no_credit() -> None:
+    better = tuple(look(-0.5, n) for n in (1, 2, 3))
+    said = decide_action(look(0.8, 4), DecisionHistory(better), LIMITS, NOW)
+    assert said.action == "retrain"
+    assert "in 1 window since 2026-04-01" in said.reason
+    assert "+0.80 mean losses" in said.reason
+
+
+def test_f3_n1_the_sum_begins_where_it_is_largest() -> None:
+    looks = tuple(look(x, n) for n, x in enumerate((0.4, -0.9, 0.3, -0.1, 0.4), 1))
+    found = compute_staleness(looks, DecisionHistory(), LIMITS, NOW)
+    assert found.total == pytest.approx(0.6)
+    assert (found.windows, found.known, found.since) == (3, 5, month(3))
+
+
+def test_f3_n2_a_champion_that_keeps_its_record_has_cost_nothing() -> None:
+    looks = tuple(look(-0.2, n) for n in (1, 2, 3))
+    found = compute_staleness(looks, DecisionHistory(), LIMITS, NOW)
+    assert found.total == 0
+    assert "+0.00 mean losses" in decide_action(looks[-1], DecisionHistory(looks[:-1]), LIMITS, NOW).reason
+
+
+def test_f3_n3_windows_that_were_left_out_of_the_sum_still_count_as_tries() -> None:
+    """The start was chosen among all windows: being sure of it takes as much as before."""
+    earlier = tuple(look(-0.1, n, spread=0.25) for n in range(1, 4))
+    assert decide_action(look(0.6, 4, spread=0.25), DecisionHistory(), LIMITS, NOW).action == "retrain"
+    said = decide_action(look(0.6, 4, spread=0.25), DecisionHistory(earlier), LIMITS, NOW)
+    assert said.action == "wait"
+    assert "chance" in said.reason
+
+
+SHORT = (
+    "cannot tell a season from drift: temp moved, and the history before the window (40 days) is shorter than a year"
+)
+
+
+@pytest.mark.parametrize("policy", ["staleness", "performance", "drift", "never"])
+def test_f2_a_history_too_short_for_seasons_is_no_window_in_which_nothing_moved(policy: Any) -> None:
+    check = look(0.1)
+    check = replace(check, drift=replace(check.drift, undecided=SHORT))
+    said = decide_action(check, DecisionHistory(), replace(LIMITS, policy=policy), NOW)
+    assert SHORT in said.reason
+    assert "nothing moved" not in said.reason
+
+
+@pytest.mark.parametrize("policy", ["staleness", "performance", "drift", "never"])
+def test_f2_n1_without_labels_it_is_said_what_cannot_be_seen(policy: Any) -> None:
+    said = decide_action(look(None), DecisionHistory(), replace(LIMITS, policy=policy), NOW)
+    assert said.action == "wait"
+    assert "without labels a concept drift cannot be seen" in said.reason
+    assert "nothing moved" not in said.reason
+    if policy in ("staleness", "performance"):
+        assert "`windvane labels`" in said.reason, "what would decide"
 
 
 def test_what_may_be_chance_is_not_acted_on() -> None:
@@ -136,7 +223,7 @@ def test_a_window_without_an_interval_is_as_sure_as_windows_are_in_the_record_or
     assert compute_staleness(looks, DecisionHistory(), LIMITS, NOW).error == pytest.approx(0.1 * 3**0.5)
 
 
-def test_what_only_looks_broken_beside_no_alarm_stops_nobody() -> None:
+def test_what_may_be_broken_beside_no_alarm_stops_nobody_while_no_lap_is_wanted() -> None:
     assert decide_action(look(change="broken data", remedy="person"), DecisionHistory(), LIMITS, NOW).action == "wait"
 
 
@@ -238,7 +325,7 @@ def test_broken_data_stop_everything_until_mended_or_acknowledged(policy: Any) -
 def test_a_stop_holds_while_too_few_rows_have_come_to_say_more() -> None:
     stopped = DecisionHistory(made=(made("stop", "told", at=month(4)),))
     assert "seemed broken" in decide_action(look(0.9, few=True), stopped, LIMITS, NOW).reason
-    assert decide_action(look(0.9), stopped, LIMITS, NOW).action == "retrain"  # mended
+    assert decide_action(look(0.9), stopped, LIMITS, NOW).action == "retrain"  # fixed
 
 
 def test_a_champion_that_fails_its_probation_is_rolled_back_whatever_the_policy() -> None:

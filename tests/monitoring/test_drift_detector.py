@@ -268,3 +268,74 @@ def test_the_presets_verdict_is_the_presets(reference: int, window: int) -> None
     counted = next(m for m in told if "DriftedColumnsCount" in m["metric_name"])["value"]
     said = run_preset(*sides, numbers, categories)
     assert said == (counted["share"] >= 0.5, counted["count"])
+
+
+def weather(days: int, seed: int, start: str = "2024-01-01") -> pd.DataFrame:
+    """Hourly rows whose temperature follows day and year, and wanders from week to week."""
+    rng, rows_of = np.random.default_rng(seed), 24 * days
+    at = pd.date_range(start, periods=rows_of, freq="h").as_unit("us")
+    spells = np.repeat(rng.normal(0, 3, days // 5 + 1), 120)[:rows_of]
+    year = -12 * np.cos(2 * np.pi * (at.dayofyear + at.hour / 24) / 365.25)
+    temp = 10 + year + 4 * np.sin(2 * np.pi * at.hour / 24) + spells + rng.normal(0, 1, rows_of)
+    wind = rng.gamma(2, 2, rows_of) + np.repeat(rng.gamma(2, 1, days // 5 + 1), 120)[:rows_of]
+    return pd.DataFrame(
+        {"at": at, "temp": 273.15 + temp, "wind": wind, "sky": rng.choice(["clear", "rain", "fog"], rows_of)}
+    )
+
+
+WEATHER = FeatureColumns(numbers=("temp", "wind"), low=("sky",))
+
+
+def told(history: pd.DataFrame, window: pd.DataFrame, past: pd.DataFrame | None = None, **more: Any) -> DriftResult:
+    options = {"target": None, "time": "at", "seed": 0, **more}
+    return detector.detect_drift(detector.Comparison(history, window, WEATHER, history=past, **options), 0.01)
+
+
+def test_f1_a_column_that_left_the_range_of_its_whole_history_alarms_whatever_stretches_usually_do() -> None:
+    """Spring: each stretch is far from the others, so that a limit drawn from them hides Fahrenheit."""
+    table = weather(150, 1)
+    history, window = table[: 24 * 120], table[24 * 120 : 24 * 135]
+    kept = told(history, window)
+    found = told(history, window.assign(temp=1.8 * window["temp"] - 459.67))
+    assert not any(f.alarm for f in kept.findings if f.aspect == "range")
+    assert found.alarm
+    assert found.p is not None
+    assert found.p <= 0.01
+    assert ("temp", "range") in speaking(found)
+    assert "beyond all seen before" in next(f.said for f in found.findings if f.aspect == "range" and f.alarm)
+
+
+def test_f1_n4_words_that_no_earlier_row_had_leave_the_history_too() -> None:
+    table = weather(150, 2)
+    history, window = table[: 24 * 120], table[24 * 120 : 24 * 135]
+    found = told(history, window.assign(sky=window["sky"].str.upper()))
+    assert found.alarm
+    assert "sky" in found.columns
+
+
+def test_f1_n5_what_rises_with_the_years_is_within_what_it_usually_does() -> None:
+    """Beyond all that was seen, as every window before it was."""
+    rng = np.random.default_rng(0)
+    table = weather(300, 3).assign(temp=lambda t: np.arange(len(t)) / 24 + rng.normal(0, 0.5, len(t)))
+    for start in (200, 220, 240, 260):
+        found = told(table[: 24 * start], table[24 * start : 24 * (start + 10)])
+        assert not found.alarm, found.findings[:3]
+
+
+def test_f2_n4_what_moved_within_the_first_year_cannot_be_told_from_a_season() -> None:
+    early = weather(60, 4, start="2024-05-01")
+    later = weather(15, 5, start="2024-11-01")
+    found = told(early, later)
+    assert found.undecided is not None
+    assert found.undecided.startswith("cannot tell a season from drift: temp moved")
+    assert "(60 days) is shorter than a year" in found.undecided
+    assert "`windvane labels`" in found.undecided
+    assert found.alarm or found.unknown == found.undecided
+    assert told(early, weather(15, 4, start="2024-05-20")).undecided is None
+
+
+def test_f2_n5_after_a_year_a_season_is_known() -> None:
+    table = weather(365 * 3, 6)
+    found = told(table[24 * 700 : 24 * 1000], table[24 * 1000 : 24 * 1015], past=table[: 24 * 700])
+    assert found.undecided is None
+    assert not found.alarm

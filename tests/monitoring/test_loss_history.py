@@ -365,3 +365,14 @@ def test_backtest_takes_from_params_yaml_what_is_not_said_and_recommends_what_it
     assert json.loads(late.stdout)["policies"]["schedule"]["retrains"] < told["policies"]["schedule"]["retrains"]
     assert (wrong.exit_code, "Traceback" in wrong.output) == (2, False)
     assert (free.exit_code, "--cost" in free.output) == (2, True)
+
+
+def test_f3_n4_played_staleness_has_the_same_floor() -> None:
+    def advice(*served: float) -> PolicyAdvice:
+        losses = np.array([[np.nan, *served]])
+        past = PolicyInput(np.array([1]), losses, 0, 1, np.ones(4), 0.5, losses.shape[1])
+        return simulation.advise_by_staleness(past)
+
+    assert advice(0.2, 0.2, 0.2, 1.6).retrain, "windows better than the record are no credit"
+    assert not advice(1.3, 0.2, 1.3).retrain
+    assert advice(1.3, 1.3).retrain

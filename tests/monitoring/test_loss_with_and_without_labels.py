@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.support.monitored_tables import COLUMNS, answered, kind_of, problem, rows, watched
+from windvane.flows.monitoring import describe_quality
 from windvane.monitoring import window_frames, window_loss
+from windvane.monitoring.records import ESTIMATE_BLIND_SPOT
 
 pytestmark = pytest.mark.long
 
@@ -183,3 +187,29 @@ def test_estimates_on_real_tables_follow_inputs_and_not_concepts() -> None:
         j for j in judged if j.cause == "concept drift" and j.truth > (j.estimated.high or 0) + j.estimated.reference
     ]
     assert missed, "a risen loss that the estimate did not see"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_f5_an_estimate_says_where_it_is_that_it_cannot_see_a_concept_drift(kind: str) -> None:
+    """Its text goes with it wherever it goes: the page, the JSON, the ledger."""
+    _, model = watched(kind)
+    found = model.estimate(answered(rows(400, 5, kind), kind))
+    assert found.loss is not None
+    assert found.how.endswith(ESTIMATE_BLIND_SPOT)
+    assert "concept drift" in ESTIMATE_BLIND_SPOT
+
+
+def test_f5_n2_the_screen_says_it_beside_the_figure() -> None:
+    _, model = watched()
+    line = describe_quality(asdict(model.estimate(answered(rows(400, 5)))))
+    assert line.startswith("estimated loss: ")
+    assert "% against its own held-out rows; " in line
+    assert line.endswith(ESTIMATE_BLIND_SPOT)
+
+
+def test_f5_n3_no_estimate_and_no_labels_is_an_unknown_loss() -> None:
+    record, model = watched()
+    frame = answered(rows(100, 5)).assign(y=np.nan)
+    known = window_loss.measure_window_loss(record, frame, kind_of("regression"), problem("regression"))
+    assert describe_quality(asdict(known)).startswith("loss: unknown: labels of 0 of 100 rows")
+    assert describe_quality(asdict(model.estimate(frame[:0]))).startswith("estimated loss: unknown: ")

@@ -12,6 +12,9 @@ from windvane.ledger.decisions import DecisionRecord
 from windvane.monitoring.records import ChangeDiagnosis
 from windvane.monitoring.watch import report
 
+SHORT = (
+    "cannot tell a season from drift: temp moved, and the history before the window (40 days) is shorter than a year"
+)
 ENTRY = DecisionRecord(
     "houses", 1, "2026-05-01", "2026-06-01", "wait", "nothing moved", known_until="2026-05-20T10:00:00"
 )
@@ -49,3 +52,21 @@ def test_the_page_opens_alone_and_escapes_what_columns_are_called(action: str, l
     assert "the prediction" in text
     assert text.count("<rect") == 4
     assert not re.search(r"""(src|href)=["'](https?:)?//""", text)
+
+
+def test_f2_n2_the_page_says_that_it_cannot_tell() -> None:
+    one = look()
+    one = replace(one, drift=replace(one.drift, undecided=SHORT))
+    assert report.describe_change(one) == f"C{SHORT[1:]}."
+    text = report.render_window_report(one, ENTRY, "houses", "ledger")
+    assert '<header class="warn">' in text
+    assert "No change found" not in text
+
+
+def test_f5_n1_the_page_says_beside_an_estimate_what_it_cannot_see() -> None:
+    one = replace(look(None), estimate=quality(0.3, estimated=True))
+    text = report.render_window_report(one, ENTRY, "houses", "ledger", (), [look(0.1, n) for n in (2, 3, 4)])
+    facts = text.split("<h2>")[0]
+    assert "estimated without labels: it cannot see a concept drift" in facts
+    assert "estimates without labels, which cannot show a concept drift" in text
+    assert "it cannot see a concept drift" not in report.render_window_report(look(0.1), ENTRY, "houses", "ledger")

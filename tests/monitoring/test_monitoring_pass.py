@@ -25,6 +25,7 @@ from tests.support.projects import Folder, quick_project
 from windvane.ledger import database, decisions, versions, windows
 from windvane.ledger.labels import LabelStatement, record_labels
 from windvane.ledger.predictions import Prediction
+from windvane.monitoring.records import Clock
 from windvane.tasks.console import SilentConsole
 
 pytestmark = pytest.mark.slow
@@ -129,12 +130,12 @@ class Heard(SilentConsole):
         self.lines.append(text)
 
 
-def passed(folder: Folder) -> dict[str, Any]:
+def passed(folder: Folder, clock: Clock = "wall") -> dict[str, Any]:
     """A pass in this process, where parts of it can be replaced."""
     from windvane.flows.monitoring import monitor_production
     from windvane.tasks.project import Project
 
-    return monitor_production(Project(folder.path), SilentConsole())
+    return monitor_production(Project(folder.path), SilentConsole(), clock=clock)
 
 
 class Hook:
@@ -276,6 +277,23 @@ def test_late_labels_fill_old_windows_and_change_later_decisions_only(project: F
     old = windows.list_windows(ledger(project), NAME, 1)[0]
     assert (old.labelled, old.looks) == (old.rows, 1)
     assert decisions.list_decisions(ledger(project), NAME)[: len(kept)] == kept
+
+
+def test_f4_n3_labels_that_came_late_to_the_newest_window_are_shown_whatever_the_policy(
+    project: Folder, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    project.set(retrain__policy="never")
+    labels = serve(project, stream("2025-07-01", 6, a_day=20, seed=1))
+    # The newest window is open by the events' clock, and no more rows come.
+    first = passed(project, clock="events")
+    assert (first["window"]["labelled"], first["window"]["closed"]) == (0, False)
+    record_labels(ledger(project), NAME, labels)
+    second = passed(project, clock="events")
+    assert second["window"]["labelled"] == second["window"]["rows"] == len(labels)
+    assert second["quality"]["estimated"] is False
+    (seen,) = windows.list_windows(ledger(project), NAME, 1)
+    assert seen.looks == 1, "labels cost no false alarms"
 
 
 def test_without_any_labels_a_shift_alarms_and_waits_for_a_named_reason(project: Folder, prefect_server: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.monitoring.test_decision_policies import look
 from tests.support.ledgers import answer, put
 from tests.support.tables import chosen, houses
 from windvane.ledger import database, labels, windows
@@ -19,7 +20,10 @@ from windvane.ledger.database import to_timestamp
 from windvane.ledger.labels import LabelStatement
 from windvane.ledger.predictions import PrivacyRules
 from windvane.ledger.versions import VersionFacts
+from windvane.ledger.windows import WindowRecord
 from windvane.monitoring import window_frames
+from windvane.monitoring.records import WindowAssessment
+from windvane.monitoring.watch.window_checks import select_known_states
 from windvane.monitoring.watch.windows import (
     compute_check_level,
     find_event_time,
@@ -254,3 +258,21 @@ def test_trailing_history_keeps_the_rows_of_the_last_windows() -> None:
     assert kept("trailing:3", "1mo")["day"].min() > newest - timedelta(days=93)
     with pytest.raises(InputError, match="leaves 7 rows"):
         kept("trailing:1", "7d")
+
+
+def test_f1_n9_a_broken_window_is_no_known_state_and_no_change_that_goes_on_is_one() -> None:
+    def seen(n: int, check: WindowAssessment) -> WindowRecord:
+        at = f"2026-{n:02d}-01T00:00:00.000000+00:00"
+        return WindowRecord(1, at, at, "ledger", 100, 0, True, 1, "", {**check.to_json(), "state": {"name": at}}, at)
+
+    def known(*checks: WindowAssessment) -> list[int]:
+        past = [seen(n, check) for n, check in enumerate(checks, 1)]
+        found = select_known_states(past, lambda s: WindowAssessment.from_json(s.look))
+        return [int(s.start[5:7]) for s in found]
+
+    quiet, alarm = look(), look(alarm=True, change="data drift", remedy="refit")
+    broken, shifted = look(change="broken data", remedy="person"), look(change="concept drift", remedy="search")
+    assert known(quiet, alarm, quiet) == [1, 2, 3]
+    assert known(quiet, broken) == [1], "the next, equally broken window is no seasonal return"
+    assert known(broken, quiet) == [2]
+    assert known(quiet, shifted) == [1], "a shift that goes on has not come back, whether drift alarms or not"

@@ -155,7 +155,7 @@ def test_labels_always_need_the_projects_secret_or_a_key_for_labels(client: Clie
     assert status(keyed, "/invocations", x_api_key=SECRET) == 200
 
 
-def test_labels_come_as_json_only(client: Client) -> None:
+def test_labels_come_as_json_or_csv_only(client: Client) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/json", None):
         headers = OPEN | ({} if kind is None else {"content-type": kind})
         assert client.ask("POST", "/labels", content=b'[{"id": "x", "label": 1}]', headers=headers).status_code == 415

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -352,3 +353,30 @@ def test_a_value_is_read_as_training_reads_it(data: st.DataObject, kind: Any) ->
     expected = agreement.convert_to_plain_columns(whole.head(1), signature)[0]
     assert reader.read([value]) == expected
     assert reader.read([value] * 9) == expected * 9
+
+
+def compare_without_warnings(kind: str, name: str, frame: pd.DataFrame, **options: Any) -> None:
+    k = definitions.load_problem_type(kind)
+    model = model_pipeline.fit_pipeline(ModelConfiguration(name, {}), k, ALL, frame, FitOptions("y", 0, 1, **options))
+    inputs = conform_frame(pd.concat([frame] * 3, ignore_index=True), ALL, "x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        made = form(model, kind, ALL, inputs)
+    assert made.compiled is not None, made.why
+
+
+def test_e6_a_forest_is_compared_without_a_warning_of_numpys() -> None:
+    compare_without_warnings("regression", "forest", taught("regression"))
+
+
+def test_e6_n1_a_forest_of_classes_too() -> None:
+    compare_without_warnings("classification", "forest", taught("classification"))
+
+
+def test_e6_n2_a_tree_too() -> None:
+    for kind in ("regression", "classification"):
+        compare_without_warnings(kind, "tree", taught(kind))
+
+
+def test_e6_n3_two_forests_that_predict_together_too() -> None:
+    compare_without_warnings("regression", "forest", by_hours("regression"), time="ts", recent=TWO_DAYS)

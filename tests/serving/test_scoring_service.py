@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"dataframe_split": {"columns": ["size"], "data": [1]}}', "row 1"),
     (b'{"dataframe_split": {"columns": ["size"], "data": [[1]], "x": 1}}', "protocol"),
     (records({**ROW, "price": 1}), "price"),
-    (records({**ROW, EVIL: 1}), "&lt;script&gt;"),
+    (records({**ROW, EVIL: 1}), EVIL),
     (records(without("size")), "size"),
     (records(without("day")), "day"),
     (records(ROW, without("town")), "row 2"),
@@ -167,7 +168,7 @@ BAD: list[tuple[bytes, str]] = [
     (records(ROW)[:-1], "JSON"),
     (records(ROW) + b"x", "JSON"),
     (b'{"dataframe_records": [NaN]}', "dataframe_records"),
-    (b'{"' + EVIL.encode() + b'": 1, "inputs": []}', "&lt;script&gt;"),
+    (b'{"' + EVIL.encode() + b'": 1, "inputs": []}', EVIL),
 ]
 
 
@@ -280,6 +281,7 @@ def test_what_is_answered_is_in_the_ledger_with_its_id_time_and_version(site: Si
         "unmatched": 1,
         "duplicates": 0,
         "changed": 0,
+        "empty": 0,
     }
     assert next(read_labelled_predictions(site.ledger, PROJECT)).label == 250.5
 
@@ -291,6 +293,38 @@ def test_bad_labels_are_refused(client: Client, body: bytes) -> None:
     response = client.ask("POST", "/labels", content=body, headers={**OPEN, "content-type": "application/json"})
     assert response.status_code == 400
     assert "<b>" not in response.text
+
+
+def labels_sent(client: Client, body: str, content_type: str = "application/json") -> tuple[int, dict[str, Any]]:
+    headers = {**OPEN, "content-type": content_type}
+    response = client.ask("POST", "/labels", content=body.encode(), headers=headers)
+    return response.status_code, response.json()
+
+
+def test_g2_labels_over_http_are_taken_for_what_they_know(client: Client) -> None:
+    status, counts = labels_sent(
+        client, '[{"id": "a", "label": 1}, {"id": "b", "label": null}, {"id": "c", "label": ""}]'
+    )
+    assert (status, counts["unmatched"], counts["empty"]) == (200, 1, 2)
+    status, refused = labels_sent(client, '[{"id": "it\'s", "label": 1}, {"id": "it\'s", "label": 2}]')
+    assert status == 400
+    assert "it's" in refused["message"]
+    assert "has two labels: 1.0 and 2.0" in refused["message"]
+    assert "&#x27;" not in refused["message"]
+    soon = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    status, refused = labels_sent(client, json.dumps([{"id": "a", "label": 1, "at": soon}]))
+    assert status == 400
+    assert "in the future" in refused["message"]
+
+
+def test_g2_n1_the_same_labels_as_csv_and_under_the_tables_names(client: Client) -> None:
+    for body in ("id,label\na,1\nb,\n", "order;price;at\na;1;\nb;NaN;\n", "\ufefforder,label\r\na,1.0\r\nb, \r\n"):
+        status, counts = labels_sent(client, body, "text/csv; charset=utf-8")
+        assert (status, counts["unmatched"] + counts["duplicates"], counts["empty"]) == (200, 1, 1)
+    assert labels_sent(client, '[{"order": "a", "price": 1}]')[1]["duplicates"] == 1
+    status, refused = labels_sent(client, "order,id,label\na,a,1\n", "text/csv")
+    assert status == 400
+    assert "both the id" in refused["message"]
 
 
 def test_what_cannot_be_recorded_is_not_answered(site: Site) -> None:

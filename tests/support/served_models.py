@@ -22,7 +22,6 @@ import sqlalchemy as sa
 
 from tests.support.projects import Folder
 from windvane.ledger import database, versions
-from windvane.ledger.labels import LabelStatement
 from windvane.ledger.prediction_writer import PredictionWriter
 from windvane.ledger.schema import versions as versions_table
 from windvane.ledger.versions import VersionFacts
@@ -33,6 +32,7 @@ from windvane.serving.http.app import LabelHandler, ScoringApp, ServiceMetrics
 from windvane.serving.http.invocations import IdTimeColumns, InvocationHandler
 from windvane.serving.model_cache import ModelCache
 from windvane.serving.rollout import ChampionFollower
+from windvane.tasks.label_parsing import LabelRules
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
@@ -151,7 +151,7 @@ class Client:
         keys: ApiKeys | None = None,
         roles: IdTimeColumns | None = None,
     ) -> None:
-        labelling = LabelHandler(site.ledger, PROJECT, lambda id, label, at: LabelStatement(str(id), label, at))
+        labelling = LabelHandler(site.ledger, PROJECT, LabelRules("regression", "order", "price"))
         answering = InvocationHandler(following, recorder, roles or IdTimeColumns())
         self._answering = answering
         self.service = ScoringApp(

@@ -20,12 +20,14 @@ from sklearn.model_selection import FixedThresholdClassifier, StratifiedGroupKFo
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from windvane.tasks.ingest.text_parsing import fold_spelling
 from windvane.tasks.models.problem_types.definitions import (
     BOOSTING_SPACE,
     FOREST_SPACE,
     TREE_SPACE,
     CandidateModel,
     ChoiceSet,
+    ClassLabel,
     FloatRange,
     Hyperparameter,
     IntRange,
@@ -56,10 +58,19 @@ def convert_to_target_classes(target: Any) -> NDArray[Any]:
     return values.astype(str)
 
 
-def find_positive_class(classes: NDArray[Any]) -> int:
-    """Which of two classes (2,) precision, recall, F1 and the ranking metrics look for: the index of 1, true, yes, ..., else 1."""
+def find_positive_class(classes: NDArray[Any], positive: ClassLabel | None = None) -> int:
+    """Which of two classes (2,) precision, recall, F1 and the ranking metrics are of: the index of `positive` (problem.positive),
+    else of 1, true, yes, ..., else 1.
+    """
+    if positive is not None and (at := [i for i, c in enumerate(classes) if is_class(c, positive)]):
+        return at[0]
     found = [i for i, c in enumerate(classes) if str(c).strip().lower() in _POSITIVE_NAMES]
     return found[0] if len(found) == 1 else 1
+
+
+def is_class(one: Any, named: ClassLabel) -> bool:
+    """Whether a class is the one that params.yaml names: 1 and 1.0 are one class, and so are 1 and "1"."""
+    return str(one) == str(named) or (not isinstance(named, str) and bool(one == named))
 
 
 def accuracy(truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None) -> float:
@@ -120,13 +131,21 @@ def compute_class_loss(truth: NDArray[Any], predictions: Predictions, headline: 
 
 
 def encode_labels(labels: NDArray[Any], predictions: Predictions) -> NDArray[Any]:
-    """Labels as positions in the sorted classes; -1 for a class that training had not."""
+    """Labels as positions in the sorted classes; -1 for a class that training had not. A label in another case is its class's,
+    as ingest merges them, where only one class is spelled so.
+    """
     classes, values = np.asarray(predictions.classes), convert_to_target_classes(labels)
     if classes.dtype.kind != values.dtype.kind:
         classes, values = classes.astype(str), values.astype(str)
     order = np.argsort(classes, kind="stable")
     at = np.clip(np.searchsorted(classes[order], values), 0, len(classes) - 1)
-    return np.where(classes[order][at] == values, order[at], -1)
+    codes = np.where(classes[order][at] == values, order[at], -1)
+    if values.dtype.kind == "U" and (codes < 0).any():
+        folded = [fold_spelling(c) for c in classes.tolist()]
+        places = {fold: i for i, fold in enumerate(folded) if folded.count(fold) == 1}
+        unknown = codes < 0
+        codes[unknown] = [places.get(fold_spelling(value), -1) for value in values[unknown].tolist()]
+    return codes
 
 
 def _count_confusion(
@@ -146,7 +165,11 @@ def _count_confusion(
 
 def _mean_ratio(over: NDArray[Any], under: NDArray[Any], predictions: Predictions) -> float:
     ratios = np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
-    return float(ratios[find_positive_class(np.asarray(predictions.classes))] if len(ratios) == 2 else ratios.mean())
+    return float(
+        ratios[find_positive_class(np.asarray(predictions.classes), predictions.positive)]
+        if len(ratios) == 2
+        else ratios.mean()
+    )
 
 
 def _score_rankings(
@@ -157,7 +180,7 @@ def _score_rankings(
     codes, proba = encode_labels(truth, predictions), np.asarray(predictions.proba)
     rows = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype="float64")
     k, found = proba.shape[1], []
-    for c in [find_positive_class(np.asarray(predictions.classes))] if k == 2 else range(k):
+    for c in [find_positive_class(np.asarray(predictions.classes), predictions.positive)] if k == 2 else range(k):
         order = np.argsort(proba[:, c], kind="stable")
         there = ((codes == c) * rows)[order]
         ends = np.append(np.flatnonzero(np.diff(proba[order, c])), len(order) - 1)
@@ -222,14 +245,19 @@ def find_best_threshold(is_it: NDArray[np.bool_], score: NDArray[Any], metric: s
 
 
 def tune_threshold(
-    pipeline: Any, held: NDArray[Any], truth: NDArray[Any], metric: str | None, counts: NDArray[Any]
+    pipeline: Any,
+    held: NDArray[Any],
+    truth: NDArray[Any],
+    metric: str | None,
+    counts: NDArray[Any],
+    positive: ClassLabel | None = None,
 ) -> Any:
-    """The fitted pipeline, calling by the threshold best for `metric` on probabilities (n, k) of rows that fits had not
+    """The fitted pipeline, calling the positive class by the threshold best for `metric` on probabilities (n, k) of rows that fits had not
     seen, counting so much each (n,); as it is without a metric or with more than two classes. Its probabilities stay."""
     (*before, (name, model)), classes = pipeline.steps, pipeline.classes_
     if metric is None or len(classes) != 2:
         return pipeline
-    at = find_positive_class(classes)
+    at = find_positive_class(classes, positive)
     called = FixedThresholdClassifier(
         FrozenEstimator(model),
         threshold=find_best_threshold(truth == classes[at], held[:, at], metric, counts),
@@ -242,9 +270,12 @@ def tune_threshold(
 
 def get_threshold(model: Any) -> float | None:
     """The threshold that a fitted pipeline calls by; None: it calls the likeliest class."""
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
-    found = getattr(last, "threshold", None)
+    found = getattr(_last_step(model), "threshold", None)
     return float(found) if isinstance(found, int | float) else None
+
+
+def _last_step(model: Any) -> Any:
+    return model.steps[-1][1] if hasattr(model, "steps") else model
 
 
 def predict_from_probabilities(
@@ -265,14 +296,19 @@ _CLASS_FOREST_SPACE: dict[str, Hyperparameter] = {
 }
 
 
-def predict_classes(model: Any, X: Any) -> Predictions:
+def predict_classes(model: Any, X: Any, positive: ClassLabel | None = None) -> Predictions:
     """The class called per row (n,), with the probabilities (n, k) of the classes in training, sorted.
 
-    Called is the likeliest class, or of two the positive one from the model's own threshold on (`get_threshold`).
+    Called is the likeliest class, or of two the one that the model's own threshold is of, from there on (`get_threshold`).
     """
-    proba, classes, threshold = model.predict_proba(X), model.classes_, get_threshold(model)
-    at = 0 if threshold is None else find_positive_class(classes)
-    return Predictions(predict_from_probabilities(proba, classes, at, threshold), proba, classes)
+    return call_classes(model, model.predict_proba(X), positive)
+
+
+def call_classes(model: Any, proba: NDArray[Any], positive: ClassLabel | None = None) -> Predictions:
+    """Predictions of a fitted pipeline from probabilities (n, k) as it would give them."""
+    classes, threshold = model.classes_, get_threshold(model)
+    at = 0 if threshold is None else find_positive_class(classes, _last_step(model).pos_label)
+    return Predictions(predict_from_probabilities(proba, classes, at, threshold), proba, classes, positive)
 
 
 def _logistic(params: Mapping[str, Any], seed: int, cores: int) -> Any:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 HyperparameterValue = bool | int | float | str | None
+ClassLabel = bool | int | float | str
 # The candidate that every problem type has and every other one must beat.
 BASELINE_CANDIDATE = "dummy"
 
@@ -79,7 +81,7 @@ class ChoiceSet:
         """See FloatRange.refuse. `1` is not `true`."""
         if any(value == o and isinstance(value, bool) == isinstance(o, bool) for o in self.options):
             return None
-        return "must be one of " + ", ".join(_format_value(o) for o in self.options)
+        return "must be one of " + ", ".join(format_value(o) for o in self.options)
 
 
 Hyperparameter = FloatRange | IntRange | ChoiceSet
@@ -109,11 +111,15 @@ class CandidateModel:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for n rows: values (numbers or classes), and for k classes their probabilities (n, k)."""
+    """Predictions for n rows: values (numbers or classes), and for k classes their probabilities (n, k).
+
+    positive: which of two classes metrics are of; None: the usual one (classification.find_positive_class).
+    """
 
     value: NDArray[Any]
     proba: NDArray[Any] | None = None
     classes: NDArray[Any] | None = None
+    positive: ClassLabel | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,8 @@ class ProblemType:
     continuous: the target is a number, not a class.
     truth: a target column -> array (n,) as the models learn it. predict: (fitted pipeline, features) -> Predictions.
     loss: (truth, predictions, headline metric's name) -> additive loss per row (n,); loss_name: its name.
-    log_target: truth -> whether its logarithm should be tried too; a class has none.
+    log_target: truth -> whether its logarithm should be tried too; a class has none. positive: see Predictions. objectives: what
+    candidates minimise under a headline, where that is not their default.
     """
 
     name: str
@@ -150,19 +157,26 @@ class ProblemType:
     metrics: Mapping[str, Metric]
     candidates: Mapping[str, CandidateModel]
     truth: Callable[[Any], NDArray[Any]]
-    predict: Callable[[Any, Any], Predictions]
+    predict: Callable[..., Predictions]
     loss: Callable[[NDArray[Any], Predictions, str], NDArray[Any]]
     loss_name: Callable[[str], str]
     log_target: Callable[[NDArray[Any]], bool] = lambda _: False
+    positive: ClassLabel | None = None
+    objectives: Mapping[str, str] = field(default_factory=dict)
 
-    def scores(self, truth: NDArray[Any], predictions: Predictions) -> dict[str, float]:
-        """Every metric of the problem type, unweighted."""
-        return {name: metric.score(truth, predictions, None) for name, metric in self.metrics.items()}
+    def scores(
+        self, truth: NDArray[Any], predictions: Predictions, weights: NDArray[Any] | None = None
+    ) -> dict[str, float]:
+        """Every metric of the problem type; `weights` as Metric.score takes them."""
+        return {name: metric.score(truth, predictions, weights) for name, metric in self.metrics.items()}
 
 
-def load_problem_type(kind: str) -> ProblemType:
-    """The problem type that `problem.kind` names. Imports its file, and only that one."""
-    return cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
+def load_problem_type(kind: str, positive: ClassLabel | None = None) -> ProblemType:
+    """The problem type that `problem.kind` names, of two classes with the `positive` one. Imports its file, and only that one."""
+    found = cast("ProblemType", importlib.import_module(f"windvane.tasks.models.problem_types.{kind}").PROBLEM_TYPE)
+    if positive is None:
+        return found
+    return replace(found, predict=partial(found.predict, positive=positive), positive=positive)
 
 
 def build_with(
@@ -189,7 +203,8 @@ def _space_evenly(low: float, high: float, log: bool, points: int) -> list[float
     return [low, *inner, high]
 
 
-def _format_value(value: HyperparameterValue) -> str:
+def format_value(value: HyperparameterValue) -> str:
+    """A hyperparameter's value as params.yaml has it."""
     return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
 
 

@@ -28,9 +28,10 @@ COLUMN_CHECKS = {
 }
 # An id is different in nearly every row...
 _ID_DISTINCT_SHARE = 0.98
-# ...and rises with the rows, or is spread over far more numbers than there are rows.
+# ...and rises with the rows, or lies so dense that numbers drawn by chance would repeat (of n drawn from 10 n, 5 % do), or bears
+# the name. Counts and amounts of money are whole and nearly all different, too: they are spread wide.
 _RISING_SHARE = 0.999
-_SPREAD = 20
+_DENSE = 10
 # Few rows are all different by chance.
 _MIN_ID_ROWS = 200
 # Numbers with words among them: at least so many of the values are numbers, and the words are few and come back, as
@@ -146,8 +147,8 @@ def _is_id(values: pl.Series, counts: ColumnCounts, rows: int) -> bool:
     if counts.shape != "number" or not bool((present.cast(float) % 1 == 0).all()):
         return False
     along = np.corrcoef(present.rank().to_numpy(), np.arange(n))[0, 1]
-    rises, span = abs(along) >= _RISING_SHARE, counts.high - counts.low + 1
-    return bool(rises) or span > _SPREAD * rows or _ID_NAME.search(counts.name) is not None
+    dense = counts.high - counts.low + 1 <= _DENSE * counts.distinct
+    return bool(abs(along) >= _RISING_SHARE) or dense or _ID_NAME.search(counts.name) is not None
 
 
 def _mixed(values: pl.Series, name: str) -> Iterator[TableFinding]:

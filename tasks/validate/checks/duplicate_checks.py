@@ -29,7 +29,8 @@ NEAR_DUPLICATES_NOTE = "near_duplicates"
 def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
     """What tasks/validate/table_statistics.py measured, against the limits."""
     rows, twins = e.profile.rows, e.twins
-    if twins.exact:
+    # Rows with an id of their own are two observations that are alike.
+    if twins.exact and e.problem.id is None:
         text = (
             f"{twins.exact} rows ({twins.exact / rows:.1%}) repeat another row in every column: each counts twice. Delete "
             "them in the source, or name problem.group if they belong together"
@@ -45,7 +46,7 @@ def find_duplicates(e: CheckInput) -> Iterator[TableFinding]:
 
 
 # As the split stage numbers a row's split.
-TRAIN_CODE, VALIDATION_CODE, TEST_CODE = 1, 2, 3
+TRAIN_CODE, VALIDATION_CODE, TEST_CODE, GAP_CODE = 1, 2, 3, 4
 # Uninformative rows agree by chance; a leak of this size flatters the score.
 MAX_OVERLAP_SHARE = 0.01
 # Larger tables are checked in a part that keeps what is alike together.
@@ -61,7 +62,7 @@ def find_overlap(
 ) -> Iterator[TableFinding]:
     """Findings on a split. `frame`: the n rows of table.parquet in their order; `sides`: (n,), 0 for no label."""
     problem, about = chosen.problem, "about " if len(sides) > MAX_OVERLAP_ROWS else ""
-    hidden = {problem.id, problem.time, table_io.ROW_KEY, *problem.ignore}
+    hidden = {problem.id, problem.time, problem.weight, table_io.ROW_KEY, *problem.ignore}
     scan = frame if isinstance(frame, pl.LazyFrame) else scan_frame(frame)
     names = [name for name in scan.collect_schema() if name not in hidden]
     share = _measure_row_overlap(scan, names, sides)

@@ -5,7 +5,8 @@ give the target away.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,15 +25,50 @@ _SAME_ORDER = 0.995
 # well.
 _TOGETHER, _OFTEN_TOGETHER = 0.98, 0.8
 _INFORMATIVE_CLASSES, _INFORMATIVE_ORDER = 0.8, 0.5
+# A row in which more than this share of the inputs is blank is an outage, or a line of a spreadsheet without content: it
+# shows nothing about any one of them.
+_BLANK_SHARE = 2 / 3
+# Gaps in fewer rows come together by chance.
+_MIN_GAP_ROWS = 5
+# Where so many of the inputs, and at least two, are blank in the same rows, one event empties them all.
+_OUTAGE_SHARE = 0.5
 # With fewer rows to a value than this, counts per value are noise.
 _ROWS_A_VALUE = 40
 
 
-def explain_leak(column: pd.Series, target: pd.Series, classes: bool) -> str | None:
-    """Why `column` must not be learned from, or None. Both have one length n; gaps in `target` count too.
+@dataclass(frozen=True)
+class LeakReasons:
+    """Inputs that should not be learned from, each with the reason; `outage`: inputs that are blank where the target is, all at
+    once, which is no sign for any one of them.
+    """
+
+    why: dict[str, str]
+    outage: tuple[str, ...]
+
+
+def explain_leaks(inputs: pd.DataFrame, target: pd.Series, classes: bool) -> LeakReasons:
+    """Why some `inputs` give the target away, of rows from leave_out_blank_rows(); gaps in `target` count too.
 
     `classes`: the target is a class, else an amount.
     """
+    copies = {name: why for name in inputs if (why := _explain_copy(inputs[name], target, classes))}
+    gaps = {
+        name: why for name in inputs if name not in copies and (why := _explain_gaps(inputs[name], target, classes))
+    }
+    if len(gaps) >= 2 and len(gaps) >= _OUTAGE_SHARE * inputs.shape[1]:
+        return LeakReasons(copies, tuple(gaps))
+    return LeakReasons(copies | gaps, ())
+
+
+def leave_out_blank_rows(inputs: pd.DataFrame, target: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
+    """The rows (n,) of both in which inputs have values: the others are outages and lines without content, and show nothing."""
+    filled = inputs.loc[:, inputs.notna().any()]
+    blank = filled.isna().sum(axis=1) > _BLANK_SHARE * max(filled.shape[1], 1)
+    return inputs[~blank], target[~blank]
+
+
+def _explain_copy(column: pd.Series, target: pd.Series, classes: bool) -> str | None:
+    """Why the values of `column` are suspect, or None."""
     has = target.notna()
     known, label = column[has], target[has]
     alone = measure_leak_strength(column, target, classes)
@@ -43,11 +79,21 @@ def explain_leak(column: pd.Series, target: pd.Series, classes: bool) -> str | N
         and 2 <= known.nunique() <= 20
         and _class_recall(label, known.astype("str").where(known.notna(), "missing")) >= _DETERMINED_SCORE
     ):
-        return "is made from the target"
-    if classes and any(_mask_agreement(column.isna(), target == k) >= _OFTEN_TOGETHER for k in label.unique()):
+        return "seems to be made from the target: each of its values has amounts of its own"
+    return None
+
+
+def _explain_gaps(column: pd.Series, target: pd.Series, classes: bool) -> str | None:
+    """Why the gaps of `column` are suspect, or None."""
+    missing, has = column.isna(), target.notna()
+    if missing.sum() < _MIN_GAP_ROWS:
+        return None
+    if classes and any(_mask_agreement(missing, target == k) >= _OFTEN_TOGETHER for k in target[has].unique()):
         return "is empty in the rows of one class: known only afterwards"
-    together = _mask_agreement(column.isna(), ~has)
-    informative = alone >= (_INFORMATIVE_CLASSES if classes else _INFORMATIVE_ORDER)
+    together = _mask_agreement(missing, ~has)
+    informative = measure_leak_strength(column, target, classes) >= (
+        _INFORMATIVE_CLASSES if classes else _INFORMATIVE_ORDER
+    )
     if together >= _TOGETHER or (together >= _OFTEN_TOGETHER and informative):
         return "is empty where the target is: known only when the target is"
     return None
@@ -79,7 +125,19 @@ def measure_explained_share(column: pd.Series, target: pd.Series) -> float:
         guess = amounts[nearer]
     else:
         guess = known[odd].map(even.groupby(known[~odd]).mean()).fillna(even.mean()).to_numpy(dtype="float64")
-    return 1.0 - float(np.square(label[odd].to_numpy() - guess).mean() / label[odd].var(ddof=0))
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # of the largest floats the squares are infinite: nothing is explained
+        return 1.0 - float(np.square(label[odd].to_numpy() - guess).mean() / label[odd].var(ddof=0))
+
+
+def measure_signal(column: pd.Series, target: pd.Series, classes: bool) -> float:
+    """How much of the target `column` alone shows, 0 to 1: above chance for classes, the share of variance for amounts."""
+    strength = measure_leak_strength(column, target, classes)
+    if classes:
+        chance = 1 / max(target.nunique(), 2)
+        return max(strength - chance, 0.0) / (1 - chance)
+    return max(strength**2, measure_explained_share(column, target))
 
 
 def _mask_agreement(a: pd.Series, b: pd.Series) -> float:
@@ -154,11 +212,13 @@ def find_leaks(e: CheckInput) -> Iterator[TableFinding]:
     target = some[problem.target].to_pandas()
     if not classes and not e.sampled[problem.target].dtype.is_numeric():
         return
-    for name in e.features:
-        if e.counts[name].constant or name == problem.time:
-            continue
-        column = some[name].to_pandas()
-        why, strength = explain_leak(column, target, classes), measure_leak_strength(column, target, classes)
+    names = [name for name in e.features if not e.counts[name].constant and name != problem.time]
+    inputs = pd.DataFrame({name: some[name].to_pandas() for name in names}, index=target.index)
+    inputs, target = leave_out_blank_rows(inputs, target)
+    found = explain_leaks(inputs, target, classes)
+    for name in names:
+        column, why = inputs[name], found.why.get(name)
+        strength = measure_leak_strength(column, target, classes)
         if why is None and not classes and (share := measure_explained_share(column, target)) >= _DETERMINED_SCORE:
             why, strength = f"alone decides {problem.target!r} ({share:.4f} of 1 on rows that were held out)", share
         if why is None:
@@ -167,6 +227,18 @@ def find_leaks(e: CheckInput) -> Iterator[TableFinding]:
         prefix = "data.source: column " if level == "stop" else ""
         text = f"{prefix}{name!r} {why}. Add it to problem.ignore, unless it is known before {problem.target!r} is"
         yield TableFinding("leak", level, name, round(strength, 4), CERTAIN_LEAK_SCORE, text)
+    if found.outage:
+        text = f"{describe_outage(found.outage, problem.target)}. Add those to problem.ignore that are"
+        yield TableFinding("leak", "warn", None, len(found.outage), 0, text)
+
+
+def describe_outage(names: tuple[str, ...], target: str) -> str:
+    """The sentence on inputs that are blank together where the target is."""
+    listed = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+    return (
+        f"{listed}: empty where {target!r} is, all {len(names)} at once: taken for outages, and learned from, unless they are "
+        f"known only when {target!r} is"
+    )
 
 
 TARGET_CHECKS = {
@@ -174,12 +246,14 @@ TARGET_CHECKS = {
     "target": "a target that can be learned",
     "classes": "enough rows of every class",
     "balance": "classes of comparable size",
+    "positive": "a positive class only where there are two classes",
     "label": "every row has a label",
-    "roles": "id and group are complete, ids are unique",
+    "roles": "id and group are complete, ids are unique, weights are amounts",
     "features": "features to train on",
 }
-# Fewer rows leave a test split whose mean loss is noise: 15 % of 50 are 7 rows.
-MIN_LABELLED_ROWS = 50
+# By strategy: 20 rows to learn from, 10 that tune where they are a split of their own, and of those that judge 10, which
+# the others join out of fold (tasks/evaluation/out_of_fold.py), or with strategy time 30, as no later row may train.
+MIN_LABELLED_ROWS = {"kfold": 30, "random": 40, "stratified": 40, "group": 40, "time": 60}
 # Three rows of a class judge, three tune (tasks/split/data_split.py): four are left to learn from.
 MIN_CLASS_ROWS = 10
 # More classes than this are names or amounts, and one probability for each is out of reach.
@@ -190,12 +264,13 @@ RARE_CLASS_SHARE = 0.05
 
 def find_target_faults(e: CheckInput) -> Iterator[TableFinding]:
     """All that makes learning impossible, or lopsided."""
-    if e.profile.rows < MIN_LABELLED_ROWS:
+    rows, least, fewest = e.profile.rows, MIN_LABELLED_ROWS[e.chosen.split.strategy], MIN_LABELLED_ROWS["kfold"]
+    if rows < least:
         text = (
-            f"data.source: {e.profile.rows} rows with a label are too few: at least {MIN_LABELLED_ROWS} are needed to learn, "
-            "tune and judge. Add rows"
+            f"data.source: {rows} rows with a label are too few: with split.strategy {e.chosen.split.strategy} at least {least} are "
+            f"needed to learn, tune and judge. Add rows{f', or set it to kfold: {fewest} are enough' if rows >= fewest else ''}"
         )
-        yield TableFinding("rows", "stop", None, e.profile.rows, MIN_LABELLED_ROWS, text)
+        yield TableFinding("rows", "stop", None, rows, least, text)
     yield from _check_target(e)
     yield from _check_roles(e)
     columns = {c.name: c for c in e.profile.columns}
@@ -256,12 +331,20 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
         yield TableFinding("classes", "stop", name, distinct, MAX_TARGET_CLASSES, text)
         return
     counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")
-    few = counts.filter(pl.col("rows") < MIN_CLASS_ROWS)
-    if len(few):
-        listed = ", ".join(f"{format_example(value)} ({count})" for value, count in few.head(5).iter_rows())
+    few, kept = counts.filter(pl.col("rows") < MIN_CLASS_ROWS), counts.filter(pl.col("rows") >= MIN_CLASS_ROWS)
+    listed = ", ".join(f"{format_example(value)} ({count})" for value, count in few.head(5).iter_rows())
+    listed += f" and {len(few) - 5} more" if len(few) > 5 else ""
+    if list_set_aside_classes(e):
+        text = (
+            f"{few['rows'].sum()} rows of classes with fewer than {MIN_CLASS_ROWS} rows are set aside, as accept in schema.yaml "
+            f"allows: {listed}. No model learns or predicts these classes until they have more rows"
+        )
+        yield TableFinding("classes", "warn", name, few["rows"][0], MIN_CLASS_ROWS, text)
+    elif len(few):
+        apart = f", or add 'classes:{name}' to accept in schema.yaml to set their rows aside" if len(kept) > 1 else ""
         text = (
             f"{target}: classes with fewer than {MIN_CLASS_ROWS} rows: {listed}. Add rows, join them with another "
-            "class, or leave them out"
+            f"class{apart}"
         )
         yield TableFinding("classes", "stop", name, few["rows"][0], MIN_CLASS_ROWS, text)
     elif (share := counts["rows"][0] / rows) < RARE_CLASS_SHARE:
@@ -270,6 +353,31 @@ def _check_classes(target: str, e: CheckInput) -> Iterator[TableFinding]:
             "right nearly always. Judge by f1 or roc_auc, not by accuracy"
         )
         yield TableFinding("balance", "warn", name, share, RARE_CLASS_SHARE, text)
+    yield from _check_positive(target, e, counts[name].to_list())
+
+
+def _check_positive(target: str, e: CheckInput, classes: list[Any]) -> Iterator[TableFinding]:
+    from windvane.tasks.models.problem_types.classification import is_class
+
+    positive, listed = e.problem.positive, ", ".join(format_example(value) for value in classes[:12])
+    if positive is None:
+        return
+    if len(classes) != 2:
+        text = f"problem.positive: {positive!r} counts only where there are two classes: {target} has {listed}. Set it to null"
+        yield TableFinding("positive", "warn", e.problem.target, len(classes), 2, text)
+    elif not any(is_class(value, positive) for value in classes):
+        text = f"problem.positive: {e.problem.target!r} has no class {positive!r}. Name one of {listed}"
+        yield TableFinding("target", "stop", e.problem.target, str(positive), listed, text)
+
+
+def list_set_aside_classes(e: CheckInput) -> tuple[Any, ...]:
+    """The classes with too few rows, where a person accepts in schema.yaml that these rows are left out and two others remain."""
+    name = e.problem.target
+    if e.problem.kind != "classification" or e.contract is None or f"classes:{name}" not in e.contract.accept:
+        return ()
+    counts = e.labelled.group_by(name).agg(pl.len().alias("rows")).sort("rows", name).collect(engine="streaming")
+    few = counts.filter(pl.col("rows") < MIN_CLASS_ROWS)
+    return tuple(few[name]) if len(counts) - len(few) > 1 else ()
 
 
 def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
@@ -280,6 +388,7 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
                 f"problem.{role}: column {name!r} is empty in {missing} rows. Fill it in, or set problem.{role} to null"
             )
             yield TableFinding("roles", "stop", name, missing, 0, text)
+    yield from _check_weights(e)
     if e.problem.id is None:
         return
     again, first = _repeats(e.whole, e.problem.id)
@@ -289,6 +398,22 @@ def _check_roles(e: CheckInput) -> Iterator[TableFinding]:
             "Name a column that is different in every row, or set problem.id to null and add it to problem.ignore"
         )
         yield TableFinding("roles", "stop", e.problem.id, again, 0, text)
+
+
+def _check_weights(e: CheckInput) -> Iterator[TableFinding]:
+    name = e.problem.weight
+    if name is None:
+        return
+    where, remedy = f"problem.weight: column {name!r}", "Name a column of amounts, or set problem.weight to null"
+    if e.counts[name].shape != "number" or holds_infinite_values(e.counts[name]):
+        yield TableFinding("roles", "stop", name, 0, 1, f"{where} holds more than finite numbers. {remedy}")
+        return
+    weight = pl.col(name)
+    wanted = ((weight < 0).sum().alias("below"), weight.sum().alias("total"))
+    below, total = e.labelled.select(wanted).collect(engine="streaming").row(0)
+    if below or not total > 0:
+        what = f"is below zero in {below} rows" if below else "is zero in every row"
+        yield TableFinding("roles", "stop", name, below, 0, f"{where} {what}. {remedy}")
 
 
 def _repeats(scan: pl.LazyFrame, name: str) -> tuple[int, str]:

@@ -148,3 +148,23 @@ def test_any_evidence_gets_a_name_and_an_action(
     assert told.name in {"underfitting", "overfitting", "good fit", "too little data", "not defined here"}
     assert told.because
     assert told.adjust
+
+
+LINEAR = FitEvidence("mae", False, train=55.0, validation=56.0, baseline=100.0, rows=5_000, slope=0.0, noise=2.0)
+
+
+def test_e5_a_good_fit_that_leaves_much_names_the_candidates_that_were_not_tried() -> None:
+    told = diagnose_fit(replace(LINEAR, untried=("forest", "boosting")))
+    assert "56 % of the baseline's error is left: try forest and boosting too (search.candidates)" in told.adjust
+    assert "Nothing must change" not in told.adjust
+
+
+def test_e5_n1_an_underfit_names_them_before_it_wants_complexity() -> None:
+    told = diagnose_fit(replace(LINEAR, train=80.0, validation=81.0, untried=("forest",)))
+    assert told.name == "underfitting"
+    assert told.adjust.startswith("Try forest too (search.candidates). Else allow more complexity")
+
+
+def test_e5_n2_where_all_were_tried_or_nothing_is_left_none_is_named() -> None:
+    assert "search.candidates" not in diagnose_fit(LINEAR).adjust
+    assert "search.candidates" not in diagnose_fit(replace(LINEAR, train=3.0, validation=4.0, untried=("tree",))).adjust

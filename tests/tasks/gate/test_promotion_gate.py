@@ -168,7 +168,7 @@ def test_the_order_of_rows_does_not_matter(seed: int, kind: str, rule: ResolvedR
 
     other = GateEvidence(
         moved(one.challenger), moved(one.reference), moved(one.keys), moved(one.time), moved(one.group),
-        {"s": one.slices["s"][order]},
+        slices={"s": one.slices["s"][order]},
     )  # fmt: skip
     assert ask(one, rule).low == pytest.approx(ask(other, rule).low, abs=1e-9)
     assert [s.harmed for s in ask(one, rule).slices] == [s.harmed for s in ask(other, rule).slices]
@@ -396,4 +396,68 @@ def test_the_benchmark_runs_as_named() -> None:
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("### ") == 6
+    assert done.stdout.count("### ") == 8
+
+
+# --- the first champion
+
+
+def accepted_first(draw: Any, model: Any, draws: int = 200, n: int = 1_500, timed: bool = False) -> int:
+    """How many of so many draws the gate accepts as the first champion; `draw`, `model`: the dummy's losses, and the model's."""
+    accepted = 0
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        loss = draw(rng, 1, n)[0]
+        time = np.arange(n) if timed else None
+        given = GateEvidence(model(rng, loss), loss, np.arange(n), time, champion=False)
+        accepted += ask(given).accepted
+    return accepted
+
+
+def test_e1_a_model_that_is_better_on_each_loss_serves_however_heavy_their_tail(bench: ModuleType) -> None:
+    assert accepted_first(bench._spiked, lambda _, loss: 0.1 * loss) == 200
+
+
+def test_e1_n1_gains_that_come_with_the_season_are_gains(bench: ModuleType) -> None:
+    def better(rng: np.random.Generator, loss: Any) -> Any:
+        return loss * 0.2 * rng.lognormal(-0.125, 0.5, len(loss))
+
+    assert accepted_first(bench._seasonal, better, timed=True) >= 195
+
+
+def test_e1_n2_a_table_that_is_mostly_zero_is_judged_by_what_is_not() -> None:
+    def mostly_zero(rng: np.random.Generator, trials: int, n: int) -> Any:
+        return np.where(rng.random((trials, n)) < 0.02, rng.lognormal(0, 2, (trials, n)), 0.0)
+
+    assert accepted_first(mostly_zero, lambda _, loss: 0.1 * loss) >= 198
+
+
+def test_e1_n3_a_model_that_is_ruinous_on_some_rows_is_refused_as_before(bench: ModuleType) -> None:
+    """As bad as the dummy on average, better on 95 rows of 100: a sign or rank test would take it."""
+
+    def ruinous(rng: np.random.Generator, loss: Any) -> Any:
+        return loss * np.where(rng.random(len(loss)) < 0.05, 1 + 0.5 * 0.95 / 0.05, 0.5)
+
+    assert accepted_first(lambda rng, _, n: np.abs(rng.standard_normal((1, n))), ruinous) <= 19
+
+
+def test_e1_the_comparison_with_a_champion_is_as_it_was(bench: ModuleType) -> None:
+    loss = bench._spiked(np.random.default_rng(3), 1, 1_500)[0]
+    found = [
+        judge_challenger(GateEvidence(0.1 * loss, loss, np.arange(1_500), champion=champion), "superior", 0.95, 0.0)
+        for champion in (True, False)
+    ]
+    (row,) = form_blocks(np.arange(1_500))
+    assert found[0].low == float(bound_paired_difference(0.9 * loss, (row,), 0.95).low)
+    assert found[1].low is not None
+    assert found[1].low >= found[0].low
+
+
+def test_d6_rows_that_share_a_model_are_one_block() -> None:
+    fold = np.arange(150) % 6
+    given = replace(evidence(0, n=150, better=0.5), fold=fold, champion=False)
+    verdict = ask(given)
+    assert verdict.accepted
+    assert verdict.blocks == 6
+    assert "6 fold blocks" in verdict.reason
+    assert not ask(replace(given, fold=np.arange(150) % 4)).accepted

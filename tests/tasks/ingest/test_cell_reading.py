@@ -14,7 +14,7 @@ import pytest
 from tests.support.tables import houses
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import cell_reading, ingestion, table_io
-from windvane.tasks.label_parsing import read_label_file
+from windvane.tasks.label_parsing import LabelRules, read_label_file
 from windvane.tasks.settings import project_params, settings_proposal
 from windvane.tasks.sources.fetch import compare_snapshots
 from windvane.tasks.sources.table_files import count_file_rows
@@ -92,11 +92,11 @@ def test_c1_n2_label_files_are_tables_too(tmp_path: Path, name: str) -> None:
     kind = cell_reading.find_packing(path)
     with pa.output_stream(str(path), compression=kind) as out:
         out.write(content)
-    assert [(one.id, one.label) for one in read_label_file(path, "regression")] == [("a", 1.5), ("b", 2.0)]
+    assert [(one.id, one.label) for one in read_label_file(path, LabelRules("regression")).statements] == [("a", 1.5), ("b", 2.0)]
     if kind:
         path.write_bytes(path.read_bytes()[:20])
         with pytest.raises(InputError, match=r"unpacked|damaged"):
-            read_label_file(path, "regression")
+            read_label_file(path, LabelRules("regression"))
 
 
 # C2: words that mean no value

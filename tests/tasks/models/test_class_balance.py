@@ -347,7 +347,7 @@ def test_a_lap_says_its_threshold_and_the_champion_calls_by_it(tmp_path: Path, p
     run = MlflowClient(f"sqlite:///{tmp_path}/.windvane/mlflow.db").get_run(said["run_id"]).data
     threshold = float(run.params["chosen.threshold"])
     assert float(run.params["served.threshold"]) == threshold
-    assert "Called positive from a probability" in run.tags["mlflow.note.content"]
+    assert "Called 'yes' from a probability" in run.tags["mlflow.note.content"]
     record = pd.read_parquet(next((tmp_path / ".windvane").rglob("record.parquet")))
     assert ((record["_p_yes"] >= threshold) == (record["_prediction"] == "yes")).all()
     folder.run("score", "t.csv", "s.csv")

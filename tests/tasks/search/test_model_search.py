@@ -160,7 +160,7 @@ def test_a_wrong_manual_entry_is_named(entry: dict[str, Any], said: str, tmp_pat
 
 
 def test_a_grid_is_as_fine_as_its_share() -> None:
-    tree = search_plan.select_search_spaces(KIND, log=False)["tree"]
+    tree = search_plan.select_search_spaces(KIND, False, "rmse")["tree"]
     assert search_plan.build_parameter_grid(tree, 1) == [tree.defaults]
     assert [p["max_depth"] for p in search_plan.build_parameter_grid(tree, 4)] == [2, 5, 13, 32]
     assert len(search_plan.build_parameter_grid(tree, 12)) == 12
@@ -256,7 +256,7 @@ def test_a_killed_search_goes_on_with_its_trials(tmp_path: Path) -> None:
 def test_a_trial_under_way_at_the_kill_is_proposed_again_and_given_up_in_the_end(tmp_path: Path) -> None:
     from windvane.tasks.search.optuna_journal import TrialJournal
 
-    tree = search_plan.select_search_spaces(KIND, log=False)["tree"]
+    tree = search_plan.select_search_spaces(KIND, False, "rmse")["tree"]
     seen = []
     for deaths in range(7):
         book = TrialJournal(tmp_path / "j.log", KIND.metrics["mae"], "bayesian", 0)
@@ -266,3 +266,93 @@ def test_a_trial_under_way_at_the_kill_is_proposed_again_and_given_up_in_the_end
     assert seen == [tree.defaults] * 7
     found = run(parsed(candidates=["linear", "tree"], trials=4), tmp_path)
     assert any("7 processes ended" in note for note in found.notes)
+
+
+def test_e4_what_ended_a_search_is_reported(tmp_path: Path) -> None:
+    met = run(parsed({"goal": 5.0}), tmp_path / "goal")
+    assert met.ended.startswith("the search tried 1 configurations, problem.goal 5 met by linear")
+    whole = run(parsed(trials=3), tmp_path / "whole")
+    assert whole.ended == "the search tried 3 configurations, all that were planned"
+
+
+def test_e4_n2_a_grids_own_values_are_tried_whole_and_no_others(tmp_path: Path) -> None:
+    grid = {"tree": {"max_depth": [2, 5, 9], "min_samples_leaf": [1, 20]}}
+    found = run(parsed(method="grid", trials=8, grid=grid), tmp_path)
+    done = tried(found)
+    assert [(p["max_depth"], p["min_samples_leaf"]) for p in done["tree"]] == [
+        (d, leaf) for d in (2, 5, 9) for leaf in (1, 20)
+    ]
+    assert 1 <= len(done["linear"]) <= 2
+    assert all(p["log_target"] is False for p in done["tree"])
+    only = run(
+        parsed(method="grid", trials=2, grid={"tree": {"max_depth": [2, 5]}}, candidates=["tree"]), tmp_path / "only"
+    )
+    assert len(tried(only)["tree"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        (
+            {"method": "manual", "manual": [{"candidate": "tree", "max_dept": 3}]},
+            r"search\.manual\[0\]\.max_dept: .*Did you mean max_depth",
+        ),
+        (
+            {"method": "manual", "manual": [{"candidate": "forst"}]},
+            r"search\.manual\[0\]\.candidate: .*Did you mean forest",
+        ),
+        (
+            {"method": "grid", "grid": {"tree": {"max_depth": [3, "deep"]}}},
+            r"search\.grid\.tree\.max_depth: must be a whole number from 2 to 32",
+        ),
+        (
+            {"method": "grid", "grid": {"tree": {"depth": [3]}}},
+            r"search\.grid\.tree\.depth: tree has no such hyperparameter",
+        ),
+    ],
+    ids=["name", "candidate", "value", "key"],
+)
+def test_e4_n3_hyperparameters_that_a_person_wrote_are_checked_before_a_lap(search: dict[str, Any], words: str) -> None:
+    plan = search_plan.plan_manual_trials if "manual" in search else search_plan.plan_grid_trials
+    with pytest.raises(InputError, match=words):
+        plan(parsed(**search), KIND)
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ({"method": "random", "grid": {"tree": {"max_depth": [3]}}}, "counts only with search.method grid"),
+        ({"method": "grid", "grid": {"forest": {"max_depth": [3]}}}, "forest is not in search.candidates"),
+        ({"method": "grid", "grid": {"tree": {"max_depth": []}}}, r"grid\.tree\.max_depth: is empty"),
+        (
+            {"method": "grid", "trials": 6, "grid": {"tree": {"max_depth": [2, 3, 4, 5, 6, 7]}}},
+            "makes 7 configurations",
+        ),
+    ],
+    ids=["method", "candidate", "empty", "trials"],
+)
+def test_a_grid_that_could_not_be_tried_is_refused(search: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parsed(**search)
+
+
+def test_e7_under_mae_boosting_minimises_the_absolute_error(tmp_path: Path) -> None:
+    found = run(parsed({"metric": "mae"}, candidates=["boosting"], trials=1), tmp_path)
+    assert found.best.spec.params["loss"] == "absolute_error"
+
+
+def test_e7_n1_under_other_metrics_it_does_not(tmp_path: Path) -> None:
+    for metric in ("rmse", "r2"):
+        found = run(parsed({"metric": metric}, candidates=["boosting"], trials=1), tmp_path / metric)
+        assert found.best.spec.params["loss"] == "squared_error"
+
+
+def test_e7_n2_a_stored_configuration_without_an_objective_keeps_the_old_one() -> None:
+    built = KIND.candidates["boosting"].build({**KIND.candidates["boosting"].defaults, "max_iter": 20}, 0, 1)
+    assert built.get_params()["loss"] == "squared_error"
+
+
+def test_e7_n3_a_manual_list_may_choose_the_objective(tmp_path: Path) -> None:
+    manual = [{"candidate": "boosting", "loss": "squared_error"}, {"candidate": "boosting"}]
+    found = run(parsed({"metric": "mae"}, method="manual", manual=manual, candidates=["boosting"]), tmp_path)
+    assert [p["loss"] for p in tried(found)["boosting"]] == ["squared_error", "absolute_error"]

@@ -12,11 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.sources import Web, data, send, state, web
+from windvane.cli.main import main
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.settings import project_params
 from windvane.tasks.settings.data_section import DataSettings
 from windvane.tasks.sources import fetch, http_source, snapshot
 
@@ -200,6 +203,45 @@ def test_a_host_must_be_allowed_and_a_private_address_meant(tmp_path: Path) -> N
         with pytest.raises(InputError, match="private address"):
             fetch.fetch_source(tmp_path, named)
         assert server.requests == []
+
+
+TABLE = "x,y\n" + "".join(f"{i % 7},{i}\n" for i in range(200))
+
+
+def initialise(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Any:
+    """`windvane init` of a table at a private address, in an empty folder."""
+    monkeypatch.chdir(folder)
+    with web(lambda request: send(request, TABLE.encode(), "text/csv")) as server:
+        return CliRunner().invoke(main, ["init", f"{server.url}/t.csv", "--target", "y", *options])
+
+
+def test_d8_a_private_address_is_refused_in_words_that_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = initialise(tmp_path, monkeypatch)
+    assert ran.exit_code == 2
+    assert "add --private to `windvane init`" in ran.stderr
+    assert not (tmp_path / "params.yaml").exists()
+
+
+def test_d8_n1_init_private_reads_it_and_writes_it_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert initialise(tmp_path, monkeypatch, "--private").exit_code == 0
+    settings = project_params.load_settings(tmp_path / "params.yaml")
+    assert settings.data.http is not None
+    assert (settings.data.http.hosts, settings.data.http.private) == (("127.0.0.1",), True)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "192.168.1.2", "::1", "fd00::1"])
+def test_d8_n2_every_private_address_has_the_same_words(address: str) -> None:
+    assert "--private" in str(http_source.explain_refused_address(address, False))
+    assert http_source.explain_refused_address(address, True) is None
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "0.0.0.0", "224.0.0.1"])
+def test_d8_n3_no_option_opens_what_is_never_requested(address: str) -> None:
+    reason = str(http_source.explain_refused_address(address, True))
+    assert "--private" not in reason
+    assert "Name another host" in reason
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from windvane.tasks.errors import InputError, SealedError
 from windvane.tasks.ingest import ingestion, row_keys, table_io
 from windvane.tasks.settings import project_params as params
 from windvane.tasks.split import data_split, strategies
-from windvane.tasks.validate import table_profile
+from windvane.tasks.validate import table_profile, table_schema, table_validation
 
 
 def keyed(table: pd.DataFrame) -> pd.DataFrame:
@@ -108,8 +108,8 @@ def test_sides_that_come_out_too_small_are_refused_with_a_remedy() -> None:
     assert np.bincount(side(small, setting("random"))).min() >= strategies.MIN_SPLIT_ROWS
     with pytest.raises(InputError, match=r"split: .*rows are left to learn from.*finer group"):
         side(small.assign(block=1), setting("group", group="block"))
-    with pytest.raises(InputError, match=r"split\.validation: .*kfold"):
-        side(small, setting("time", time="day"))
+    with pytest.raises(InputError, match=r"split: .*rows are left to learn from.*kfold"):
+        side(small[:50], setting("time", time="day"))
     with pytest.raises(InputError, match=r"problem\.time: .*'day' has 2 different values.*stratified or random"):
         side(small.assign(day=[1] * 30 + [2] * 30), setting("time", time="day"))
     late = keyed(houses(400).assign(town=["Ulm"] * 380 + ["Rom"] * 20))
@@ -251,3 +251,98 @@ def test_kfold_leaves_validation_empty_and_keeps_its_columns(tmp_path: Path) -> 
     assert list(validation.columns) == list(train.columns)
     assert validation.dtypes.to_dict() == train.dtypes.to_dict()
     assert len(data_split.read_final_rows(tmp_path, mine, data_split.TestPermit("x"))) == len(train)
+
+
+@pytest.mark.parametrize(("values", "rare"), [(["a", "b", "c"], "c"), ([0, 1, 2], 2), ([True, False], None)], ids=str)
+def test_e2_n2_no_split_holds_rows_of_a_class_that_was_set_aside(tmp_path: Path, values: list[Any], rare: Any) -> None:
+    table = houses(200).assign(label=[values[i % 2] for i in range(200)])
+    if rare is not None:
+        table["label"] = [rare if i in (3, 50, 120) else v for i, v in enumerate(table["label"])]
+    mine = chosen(kind="classification", target="label", split={"strategy": "stratified"})
+    table_io.write_parquet(keyed(table), tmp_path / table_profile.TABLE_FILE)
+    schema = table_schema.parse_schema({"accept": ["classes:label"], "columns": {"label": {"type": "category"}}})
+    profile = table_validation.inspect_table(table, mine, schema).profile
+    assert profile.set_aside == (() if rare is None else (rare,))
+    io.write_json(profile.to_json(), tmp_path / table_profile.PROFILE_FILE)
+    data_split.run_split(tmp_path, mine)
+    parts = (
+        *data_split.read_training_rows(tmp_path, mine),
+        data_split.open_test_rows(tmp_path, mine, data_split.TestPermit("x")),
+    )
+    assert sum(map(len, parts)) == 200 - (0 if rare is None else 3)
+    assert all(rare not in set(part["label"]) for part in parts)
+
+
+def test_e2_n3_a_profile_without_such_classes_is_written_as_before() -> None:
+    profile = table_profile.profile_table(houses(40))
+    assert "set_aside" not in profile.to_json()
+
+
+@pytest.mark.parametrize("rows", [60, 100, 190, 400])
+def test_d6_n1_in_time_thirty_rows_judge_even_a_small_table(rows: int) -> None:
+    sides = strategies.split_rows(keyed(houses(rows)), setting("time", time="day"), None)
+    assert sides.test.sum() >= 30
+    assert sides.validation.sum() >= strategies.MIN_SPLIT_ROWS
+    assert sides.test.sum() == max(30, round(0.15 * rows))
+
+
+def late(delay: str, rows: int = 400, hours: int = 24, strategy: str = "time") -> tuple[pd.DataFrame, params.Settings]:
+    """Rows every so many hours, whose labels come late."""
+    times = pd.date_range("2020-01-01", periods=rows, freq=f"{hours}h").as_unit("us")
+    table = keyed(pd.DataFrame({"day": times, "size": np.arange(rows) * 1.0, "price": np.arange(rows) * 2.0}))
+    content = {"project": "p", "problem": {"kind": "regression", "target": "price", "time": "day"}}
+    content |= {"data": {"source": "t.csv"}, "split": {"strategy": strategy}, "monitor": {"label_delay": delay}}
+    return table, params.parse_settings(content)
+
+
+@pytest.mark.parametrize("delay", ["12h", "14d", "30d"])
+def test_labels_that_come_late_leave_a_gap_as_long(delay: str) -> None:
+    table, mine = late(delay)
+    sides = strategies.split_rows(table, mine, None)
+    span = mine.monitor.delay
+    for before, after in ((sides.train, sides.validation), (sides.validation, sides.test)):
+        assert table["day"][after].min() - table["day"][before].max() >= span
+        assert table["day"][after].min() - table["day"][before].max() < span + pd.Timedelta(days=1)
+    whole = strategies.split_rows(*late("0d"), None)
+    assert sides.test.sum() == whole.test.sum()
+    assert sides.validation.sum() == pytest.approx(whole.validation.sum(), abs=2)
+    assert f"labels come {delay} late" in sides.reason or delay == "0d"
+
+
+def test_without_a_delay_and_without_time_there_is_no_gap() -> None:
+    assert not strategies.split_rows(*late("0d"), None).gap.any()
+    assert not strategies.split_rows(*late("14d", strategy="random"), None).gap.any()
+    table, mine = late("14d")
+    numbers = table.assign(day=np.arange(400))
+    assert not strategies.split_rows(numbers, mine, None).gap.any()
+
+
+def test_a_gap_behind_a_champion_is_cut_of_the_whole_table_where_too_little_is_new() -> None:
+    table, mine = late("14d")
+    parted = strategies.split_rows(table, mine, table["day"][250].isoformat())
+    assert parted.taught_until == table["day"][250].isoformat()
+    assert table["day"][parted.validation].min() > table["day"][250]
+    table, mine = late("40d")
+    parted = strategies.split_rows(table, mine, table["day"][330].isoformat())
+    assert parted.taught_until is None
+    assert "a gap of 40d leaves none of the rows newer than" in parted.reason
+    assert parted.gap.any()
+
+
+def test_a_gap_that_leaves_nothing_to_learn_from_is_refused() -> None:
+    with pytest.raises(InputError, match=r"monitor.label_delay: .*gaps of 365d .*Shorten it"):
+        strategies.split_rows(*late("365d"), None)
+
+
+def test_rows_of_a_gap_train_what_is_registered_and_nothing_else(tmp_path: Path) -> None:
+    table, mine = late("14d")
+    for path in (table_profile.TABLE_FILE, data_split.SPLIT_FOLDER / "x"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    table_io.write_parquet(table, tmp_path / table_profile.TABLE_FILE)
+    data_split.run_split(tmp_path, mine)
+    permit = data_split.TestPermit("f")
+    train, validation = data_split.read_training_rows(tmp_path, mine)
+    parts = [train, validation, data_split.open_test_rows(tmp_path, mine, permit)]
+    record = json.loads((tmp_path / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE).read_text())
+    assert record["gap"]["rows"] == len(table) - sum(map(len, parts)) > 0
+    assert len(data_split.read_final_rows(tmp_path, mine, permit)) == len(table)

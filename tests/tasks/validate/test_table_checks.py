@@ -277,16 +277,6 @@ def test_a_bent_giveaway_is_a_leak_too() -> None:
     assert "leak:code" in told(GOOD.assign(code=(GOOD["price"] - GOOD["price"].mean()) ** 3))
 
 
-@pytest.mark.long
-def test_a_learning_curve_that_still_rises_is_told() -> None:
-    rng = np.random.default_rng(0)
-    angle = rng.uniform(0, 20, ROWS)
-    steep = pd.DataFrame({"day": GOOD["day"], "angle": angle, "price": np.sin(angle * 3) + rng.normal(0, 0.05, ROWS)})
-    assert inspected(steep)["volume"].level == "warn"
-    noise = GOOD.assign(price=rng.normal(0, 1, ROWS))
-    assert "volume" not in inspected(noise)
-
-
 def test_findings_are_listed_together_with_what_to_do() -> None:
     some = (
         TableFinding("leak", "stop", "a", 1.0, 0.9, "data.source: column 'a' is bad. Mend it"),
@@ -302,3 +292,69 @@ def test_findings_are_listed_together_with_what_to_do() -> None:
 
 def test_polars_and_pandas_frames_are_looked_at_alike() -> None:
     assert table_validation.inspect_table(pl.from_pandas(GOOD), chosen(**PROBLEM)).digest == past()
+
+
+def test_e5_n3_the_data_page_leaves_advice_on_more_rows_to_the_diagnosis_of_the_fit() -> None:
+    assert set(model_checks.MODEL_CHECKS) == {"label_noise"}
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 20, ROWS)
+    steep = pd.DataFrame({"day": GOOD["day"], "angle": angle, "price": np.sin(angle * 3) + rng.normal(0, 0.05, ROWS)})
+    assert inspected(steep) == {}
+
+
+def labelled(counts: dict[Any, int], seed: int = 0) -> pd.DataFrame:
+    """A table with so many rows of each class."""
+    values = [value for value, count in counts.items() for _ in range(count)]
+    return (
+        houses(len(values), seed)
+        .drop(columns=["price", "day"])
+        .assign(label=pd.Series(values).sample(frac=1, random_state=1).to_numpy())
+    )
+
+
+def class_findings(table: pd.DataFrame, *accept: str) -> dict[str, TableFinding]:
+    mine = chosen(kind="classification", target="label", split={"strategy": "stratified"})
+    schema = table_schema.parse_schema(
+        {
+            **yaml.safe_load(yaml_files.propose_schema(table_statistics.scan_frame(table), mine.problem)),
+            "accept": list(accept),
+        }
+    )
+    seen = table_validation.inspect_table(table, mine, schema)
+    return {f.key: f for f in seen.findings if f.level != "pass"}
+
+
+def test_e2_one_row_of_a_new_class_is_set_aside_where_a_person_accepts_it() -> None:
+    table = labelled({"stay": 120, "leave": 60, "moved": 1})
+    stopped = class_findings(table)["classes:label"]
+    assert stopped.level == "stop"
+    assert "or add 'classes:label' to accept in schema.yaml to set their rows aside" in stopped.message
+    accepted = class_findings(table, "classes:label")["classes:label"]
+    assert accepted.level == "warn"
+    assert "1 rows of classes with fewer than 10 rows are set aside" in accepted.message
+    assert "'moved' (1)" in accepted.message
+
+
+def test_e2_n1_where_no_two_classes_remain_nothing_can_be_accepted() -> None:
+    for counts in ({"a": 180, "b": 3}, {"a": 4, "b": 180, "c": 5}):
+        found = class_findings(labelled(counts), "classes:label")["classes:label"]
+        assert found.level == "stop"
+        assert "set their rows aside" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("rows", "strategy", "stops"),
+    [
+        (29, "kfold", True),
+        (30, "kfold", False),
+        (39, "random", True),
+        (40, "random", False),
+        (59, "time", True),
+        (60, "time", False),
+    ],
+)
+def test_d6_n2_the_fewest_rows_are_known_before_a_lap(rows: int, strategy: str, stops: bool) -> None:
+    mine = chosen(split={"strategy": strategy}, **PROBLEM)
+    found = {f.check: f for f in table_validation.inspect_table(houses(rows), mine).findings if f.level == "stop"}
+    assert ("rows" in found) == stops
+    assert not stops or ("set it to kfold" in found["rows"].message) == (rows >= 30)

@@ -43,7 +43,7 @@ GOOD = houses()
 N = len(GOOD)
 CLASSES = {"kind": "classification", "target": "town"}
 STOPS: dict[str, tuple[pd.DataFrame, dict[str, Any], list[str]]] = {
-    "three rows": (GOOD.head(3), {}, ["data.source", "3 rows", "50", "Add rows"]),
+    "three rows": (GOOD.head(3), {}, ["data.source", "3 rows", "40", "Add rows"]),
     "no label": (GOOD.assign(price=np.nan), {}, ["problem.target", "'price'", "empty", "Name another"]),
     "constant target": (GOOD.assign(price=7.0), {}, ["problem.target", "'price'", "constant (7.0", "Name another"]),
     "one class": (GOOD.assign(town="Ulm"), CLASSES, ["problem.target", "'town'", "constant", "Name another"]),

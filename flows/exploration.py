@@ -1,0 +1,47 @@
+"""An exploring lap, `windvane train --explore`: the data steps and the search of a lap, and nothing behind them.
+
+It reads train and validation rows only. It opens no test split, registers no version and gives no verdict, so that it may run any number
+of times without wearing out the rows that judge. Its run in MLflow has the tag windvane.exploring.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+
+from windvane.flows.lap import data_steps, model_steps, run_records
+from windvane.flows.lap.context import EXPLORING_PREFIX, compute_fingerprint, open_lap, run_fetch_step, track_lap
+from windvane.flows.orchestration import libraries
+from windvane.ledger import laps
+from windvane.tasks.console import Console
+from windvane.tasks.lap_outcome import ExplorationResult
+from windvane.tasks.models.model_pipeline import limit_to_one_thread
+from windvane.tasks.project import Project
+
+
+def explore(project: Project, cause: str, console: Console, *, trial_runs: bool = False) -> ExplorationResult:
+    """Search on train and validation; the scores with intervals. A plain call, without Prefect: a person waits for it.
+
+    The ledger knows that it ran, and how it ended; `windvane train` is `unchanged` by versions, of which it makes none.
+    """
+    os.chdir(project.root)
+    libraries.silence_libraries()
+    with open_lap(project, cause, "search", console) as held:
+        with track_lap(replace(held, exploring=True, trial_runs=trial_runs)) as lap:
+            run_fetch_step(lap)
+            data_steps.run_ingest_step(lap)
+            data_steps.run_validate_step(lap)
+            data_version = data_steps.run_split_step(lap)
+            libraries.import_heavy_modules(project)
+            fingerprint = compute_fingerprint(lap, data_version)
+            data = run_records.start_lap_run(lap, model_steps.load_training_data(lap, data_version, fingerprint))
+            with limit_to_one_thread():
+                result = model_steps.run_explore_step(lap, data, model_steps.run_search_step(lap, data))
+            project.tracker.end(data.run)
+            laps.record_lap_end(project.ledger, lap.id, "finished", result.to_json())
+        # With what killed ones left: under the lease no other explores.
+        for folder in (project.home / "laps").glob(f"{EXPLORING_PREFIX}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+    console.print(result.text())
+    return result
