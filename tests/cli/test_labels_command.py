@@ -53,7 +53,7 @@ def test_the_same_labels_in_any_format(tmp_path: Path, name: str, content: Any) 
     ("name", "content", "words"),
     [
         ("x.csv", "", ("is empty", "id,label")),
-        ("x.txt", "id,label\n", (".csv, .parquet or .jsonl",)),
+        ("x.txt", "id,label\n", ("Let its name end in .csv",)),
         ("x.csv", "id,value\na,1\n", ("no column 'label'", "Add it")),
         ("x.csv", "ID,label\na,1\n", ("'ID'", "Did you mean 'id'?")),
         ("x.csv", "id,label,label\na,1,2\n", ("'label' appears twice",)),
