@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from windvane.ledger.labels import BOOLEAN_WORDS
 from windvane.serving.compiled import engine
-from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS
+from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, read_written_dates
 
 PlainValue = engine.PlainValue
 InputType = Literal["number", "boolean", "category", "date"]
@@ -121,7 +121,10 @@ class InputReader:
             for value in values:
                 read.append(one(value))
         except ValueError as e:
-            raise CellRefused(self.column.name, len(read) + 1, str(e)) from None
+            dates = read_written_dates(values) if self.column.type == "date" else None
+            if dates is None:
+                raise CellRefused(self.column.name, len(read) + 1, str(e)) from None
+            read = [None if date is None else (date - _EPOCH) // _MICROSECOND for date in dates]
         return self.require_values(read)
 
     def require_values(self, plain: list[PlainValue]) -> list[PlainValue]:

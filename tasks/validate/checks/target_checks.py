@@ -125,7 +125,9 @@ def measure_explained_share(column: pd.Series, target: pd.Series) -> float:
         guess = amounts[nearer]
     else:
         guess = known[odd].map(even.groupby(known[~odd]).mean()).fillna(even.mean()).to_numpy(dtype="float64")
-    with np.errstate(over="ignore", invalid="ignore"):  # of the largest floats the squares are infinite: nothing is explained
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # of the largest floats the squares are infinite: nothing is explained
         return 1.0 - float(np.square(label[odd].to_numpy() - guess).mean() / label[odd].var(ddof=0))
 
 
