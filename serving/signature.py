@@ -49,6 +49,7 @@ class InputColumn:
 
     missing: its table has rows without a value, so that it may be left empty. keep_words: words such as NA are values.
     code_width: see cell_reading.find_code_width; a number means the code of so many digits, with 0 none.
+    dates: see cell_reading.choose_date_forms.
     """
 
     name: str
@@ -56,6 +57,7 @@ class InputColumn:
     missing: bool
     keep_words: bool = False
     code_width: int | None = None
+    dates: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class InputReader:
             for value in values:
                 read.append(one(value))
         except ValueError as e:
-            dates = read_written_dates(values) if self.column.type == "date" else None
+            dates = read_written_dates(values, self.column.dates) if self.column.type == "date" else None
             if dates is None:
                 raise CellRefused(self.column.name, len(read) + 1, str(e)) from None
             read = [None if date is None else (date - _EPOCH) // _MICROSECOND for date in dates]

@@ -10,6 +10,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
@@ -51,18 +52,26 @@ _MONTH_FORMS = ("%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%b %y", "%m/%Y", Q
 DATE_FORMS = (*(day + clock for day in _DAY_FORMS for clock in _CLOCK_FORMS), *_MONTH_FORMS)
 
 
-def read_written_dates(values: Sequence[Any]) -> list[datetime | None] | None:
-    """Cells as dates of one form other than ISO; None: they are not, or day and month cannot be distinguished in any of them."""
+def choose_date_forms(forms: Sequence[str], dates: str | None) -> list[str]:
+    """Of several forms that fit those of the order `dates` (data.format.dates: day_first, month_first; None: no order is known)."""
+    first = {"day_first": "%d", "month_first": "%m", None: ""}[dates]
+    return [form for form in forms if form.startswith(first)] if len(forms) > 1 else list(forms)
+
+
+def read_written_dates(values: Sequence[Any], dates: str | None = None) -> list[datetime | None] | None:
+    """Cells as dates of one form other than ISO; None: they are not, or day and month cannot be distinguished in any of them.
+
+    dates: see choose_date_forms.
+    """
     words = [None if value is None or str(value).strip() in ABSENT_WORDS else str(value).strip() for value in values]
-    different, readings = {word for word in words if word is not None}, list[dict[str | None, datetime]]()
+    different, readings = {word for word in words if word is not None}, dict[str, dict[str | None, datetime]]()
     for form in DATE_FORMS:
-        try:
+        with suppress(ValueError):
             reading: dict[str | None, datetime] = {word: _read_written_date(word, form) for word in different}
-        except ValueError:
-            continue
-        if reading not in readings:
-            readings.append(reading)
-    return [readings[0].get(word) for word in words] if len(readings) == 1 else None
+            if reading not in readings.values():
+                readings[form] = reading
+    fitting = choose_date_forms(list(readings), dates)
+    return [readings[fitting[0]].get(word) for word in words] if len(fitting) == 1 else None
 
 
 def _read_written_date(word: str, form: str) -> datetime:

@@ -190,3 +190,6 @@ def test_d3_n7_a_request_whose_day_and_month_cannot_be_distinguished_is_refused(
     with pytest.raises(CellRefused, match="is not a date: write 2024-05-31"):
         reader.read(["01/02/2024"])
     assert reader.read(["2024-05-31"]) == [1_717_113_600_000_000]
+    (reader,) = ModelSignature((InputColumn("day", "date", False, dates="day_first"),)).from_json
+    assert reader.read(["31/05/2024", "01/05/2024"])[0] == 1_717_113_600_000_000
+    assert reader.read(["01/02/2024"]) == [1_706_745_600_000_000]
