@@ -102,6 +102,33 @@ class SilentConsole(Console):
         """Nothing."""
 
 
+class TimeLeft:
+    """How long work of so many parts still takes, by what its parts took so far."""
+
+    def __init__(self, parts: int) -> None:
+        self._parts, self._started = parts, time.monotonic()
+
+    def describe(self, done: int) -> str:
+        """`, about 3 min left`; nothing before the first part is done and after the last."""
+        return f", about {format_span(self.estimate(done))} left" if 0 < done < self._parts else ""
+
+    def estimate(self, done: int) -> float:
+        """Seconds for the other parts, where so many (at least one) are done."""
+        return (time.monotonic() - self._started) * (self._parts - done) / done
+
+
+def format_span(seconds: float) -> str:
+    """Seconds as people count them."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def count_noun(number: int, noun: str) -> str:
+    """`1 lap`, `2 laps`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 class LiveTable:
     """A small table that stays up to date: redrawn in place on a terminal, in a log a line for each row whose state changed."""
 

@@ -26,7 +26,15 @@ from windvane.monitoring.history.replay_report import ReplayedWindow, ReplayResu
 from windvane.monitoring.records import LapDepth, WindowAssessment
 from windvane.monitoring.watch.window_checks import MonitoringPass
 from windvane.monitoring.watch.windows import WindowSpan
-from windvane.tasks.console import Console, SilentConsole, format_metric, format_table
+from windvane.tasks.console import (
+    Console,
+    SilentConsole,
+    TimeLeft,
+    count_noun,
+    format_metric,
+    format_span,
+    format_table,
+)
 from windvane.tasks.errors import InputError, WindvaneError
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
 from windvane.tasks.ingest import ingestion
@@ -60,7 +68,7 @@ def report_replay(project: Project, story: ReplayResult, console: Console) -> di
         "windows": len(story.chapters),
         "policies": {"never": vars(story.never), story.policy: vars(story.ours)},
         "saved": story.saved,
-        "decisions": [_make_json_row(c) for c in story.chapters if c.action != "wait"],
+        "decisions": [_make_json_row(c) for c in story.chapters],
         "picture": (HISTORY_FOLDER / picture.name).as_posix(),
         "page": (HISTORY_FOLDER / page.name).as_posix(),
         "run_id": run,
@@ -82,14 +90,15 @@ def _write_replay_files(story: ReplayResult, folder: Path) -> tuple[Path, Path]:
 
 
 def _print_replay(story: ReplayResult, console: Console) -> None:
-    count, shown = len(story.measured) or 1, {"never": story.never, story.policy: story.ours}
+    shown = {"never": story.never, story.policy: story.ours}
     for c in story.chapters:
         if c.ending == "promoted" or c.action in ("rollback", "stop"):
             console.print(f"  {c.start[:10]}  {c.ending or c.action}: {c.cause}")
-    windows = f"{len(story.chapters)} windows of {story.window}"
-    console.print(f"  {windows}: {story.loss_name} per row and window, and in total with the price of laps")
+    console.print(f"  {story.windows}: {story.loss_name} per row and window, and in total with the price of laps")
+    names = {"loss_per_window": "loss per window", "retrains": "retrains", "refused": "refused"}
+    names |= {"total_per_window": "total per window"}
     lines = [
-        {"policy": name, **vars(figures), "loss": figures.loss / count, "total": figures.total / count}
+        {"policy": name, **{title: getattr(figures, key) for key, title in names.items()}}
         for name, figures in shown.items()
     ]
     console.print(format_table(lines))
@@ -97,7 +106,7 @@ def _print_replay(story: ReplayResult, console: Console) -> None:
 
 
 def _log_replay(tracker: MlflowTracker, story: ReplayResult, files: tuple[Path, ...]) -> str:
-    note = f"**{story.verdict()}**\n\n{len(story.chapters)} windows of {story.window}. Picture and page: Artifacts, `replay/`."
+    note = f"**{story.verdict()}**\n\n{story.windows}. Picture and page: Artifacts, `replay/`."
     run = tracker.start(
         f"replay: {story.policy}",
         f"replay-{uuid4().hex}",
@@ -165,17 +174,24 @@ def replay_windows(
         window = settings.monitor.window
         raise InputError(f"--from: no full window of {window} lies behind {begin[:10]}. Name an earlier date")
     console.working("train the first champion")
+    began = time.monotonic()
     first = simulation.run_simulated_lap(past, lease, None, "search" if search else "refit", spec)
     if first.ending != "promoted":
         raise InputError(f"no model of the rows before {begin[:10]} may serve: {first.reason}. Name a later --from")
+    lap_seconds, left = time.monotonic() - began, TimeLeft(len(ticks))
     initial, passes, chapters = past.champion()[0], dict[int, MonitoringPass](), list[ReplayedWindow]()
     for at, tick in enumerate(ticks, 1):
         past.now = tick.end
         chapter = _replay_window(past, lease, passes, tick, initial, search)
         chapters.append(chapter)
+        if at == 1:
+            span, lap = format_span(left.estimate(1)), format_span(lap_seconds)
+            console.print(
+                f"  {count_noun(len(ticks), 'window')} to play: about {span}, and about {lap} for each retraining"
+            )
         console.working(
-            f"window {at} of {len(ticks)}, from {tick.start[:10]}: loss {format_metric(chapter.loss)} (never retrained "
-            f"{format_metric(chapter.never)}); {chapter.ending or chapter.action}"
+            f"window {at} of {len(ticks)}{left.describe(at)}, from {tick.start[:10]}: loss {format_metric(chapter.loss)} (never "
+            f"retrained {format_metric(chapter.never)}); {chapter.ending or chapter.action}"
         )
     name = definitions.load_problem_type(settings.problem.kind).loss_name(settings.problem.headline)
     dated = past.stream.rows[str(settings.problem.time)].dtype.kind == "M"

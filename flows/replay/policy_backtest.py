@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -20,7 +21,7 @@ from windvane.monitoring.history.loss_matrix import LossMatrix, WindowedTable
 from windvane.monitoring.history.simulation import PolicySimulation
 from windvane.monitoring.watch.production import read_source_table
 from windvane.tasks import io
-from windvane.tasks.console import Console, format_table
+from windvane.tasks.console import Console, TimeLeft, count_noun, format_metric, format_span, format_table
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import STATE_FOLDER
@@ -28,6 +29,7 @@ from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.process_environment import count_cores
 from windvane.tasks.project import Project
 from windvane.tasks.settings import yaml_files
+from windvane.tasks.settings.monitoring_section import RetrainSettings
 from windvane.tasks.settings.project_params import PARAMS_FILE, Settings
 from windvane.tasks.sources import fetch
 
@@ -46,9 +48,9 @@ def print_backtest_result(
         {
             "policy": r.name,
             "history": r.history,
-            "loss": r.played.loss / count,
+            "loss per window": r.played.loss / count,
             "retrains": len(r.played.retrained),
-            "total": r.played.total / count,
+            "total per window": r.played.total / count,
             "chose": round(r.chosen_on, 3),
             "later": round(r.reported_on, 3),
             "95 %": "" if r.low is None else f"{r.low:.2f} to {r.high:.2f}",
@@ -66,8 +68,7 @@ def print_backtest_result(
         for one in tried
     ]
     console.print(
-        f"  {count} windows of {job.window} played with {candidate}, loss and total per window; a lap costs "
-        f"{job.cost:g} of them\n"
+        f"  {count_noun(count, 'window')} of {job.window} played with {candidate}; a lap costs {job.cost:g} windows' loss\n"
         f"{format_table(lines)}\n"
         "  chose, later: total over the cheapest schedule in hindsight, on the first half and on the rest (refits without a gate)\n"
         "  by windows of:\n"
@@ -77,20 +78,24 @@ def print_backtest_result(
     )
 
 
-def draw_backtest_result(found: BacktestResult, starts: tuple[str, ...], first: int, path: Path) -> None:
-    """Loss over the windows from `first` on, which begin at `starts`: never retrained, and under the recommended policy (regret, where
-    that is never) with its retrainings.
+def draw_backtest_result(found: BacktestResult, cut: WindowedTable, time_column: str, first: int, path: Path) -> None:
+    """Loss over the windows from `first` on: never retrained, and under the recommended policy (regret, where that is never) with
+    its retrainings. No line where there was no window.
     """
     played = {r.name: r for r in select_recommended_results(found)}
     shown = played["regret" if found.recommended.name == "never" else found.recommended.name]
-    figure, at = Figure(figsize=(10, 4), layout="constrained"), range(len(starts))
-    axes = figure.subplots()
-    axes.plot(at, played["never"].played.by_window, color="0.6", label="never retrained")
-    axes.plot(at, shown.played.by_window, color="tab:blue", label=f"{shown.name}, {shown.history}")
+    figure, starts = Figure(figsize=(10, 4), layout="constrained"), cut.rows[time_column].iloc[cut.edges[first:-1]]
+    axes, at = figure.subplots(), starts.to_numpy()
+    stretches = np.split(np.arange(len(at)), sorted(gap - first for gap in cut.gaps if gap > first))
+    for one, colour, label in (
+        (played["never"], "0.6", "never retrained"),
+        (shown, "tab:blue", f"{shown.name}, {shown.history}"),
+    ):
+        for part in stretches:
+            axes.plot(at[part], one.played.by_window[part], "." if len(part) == 1 else "-", color=colour)
+        axes.plot([], [], color=colour, label=label)
     retrained_at = [w - first for w in shown.played.retrained]
-    axes.plot(retrained_at, [shown.played.by_window[m] for m in retrained_at], "v", color="tab:red", label="retrained")
-    ticks = list(at)[:: max(1, len(starts) // 8)]
-    axes.set_xticks(ticks, [starts[t][:10] for t in ticks])
+    axes.plot(at[retrained_at], shown.played.by_window[retrained_at], "v", color="tab:red", label="retrained")
     axes.set(ylabel="mean loss of a window", ylim=(0, None))
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,27 +132,43 @@ def backtest_table(
     cut = loss_matrix.cut_into_windows(rows, time_column, window)
     first = loss_matrix.find_first_window(cut.count)
     delay = _count_delay_windows(cut, settings.monitor.delay) if delay is None else delay
-    built: dict[str, LossMatrix] = {}
-    ringing: dict[str, AlarmsByPolicy] = {}
-    for history in _list_histories(settings, spec, first):
-        job = loss_matrix.make_matrix_job(cut, settings, spec, window, history)
-        built[history] = loss_matrix.build_loss_matrix(
-            job,
-            project.home / "history",
-            count_cores(),
-            lambda done, of, history=history: console.working(f"{history}: {done} of {of} models"),  # type: ignore[misc]
-        )
-        ringing[history] = _compute_alarms(job, project, console) if drift else {}
+    histories = _list_histories(settings, spec, first)
+    jobs = {history: loss_matrix.make_matrix_job(cut, settings, spec, window, history) for history in histories}
+    built = _build_matrices(jobs, project.home / "history", console)
+    ringing = {history: _compute_alarms(job, project, console) if drift else {} for history, job in jobs.items()}
     tried = backtest.compare_window_lengths(built, cut, window, cost, time=time_column, delay=delay, alarms=ringing)
     best = backtest.choose_window_length(tried)
     # The picture is of the windows that were requested, whichever are recommended.
-    draw_backtest_result(tried[0].found, cut.starts[first:], first, project.root / BACKTEST_PICTURE)
+    draw_backtest_result(tried[0].found, cut, time_column, first, project.root / BACKTEST_PICTURE)
     print_backtest_result(tried, best, spec.candidate, cut.count - first, console)
     console.print(f"  picture: {BACKTEST_PICTURE}")
-    content = _make_backtest_result(tried[0], best, cut.count - first)
+    content = _make_backtest_result(tried[0], best, cut.count - first, settings.retrain)
+    _print_present_choice(content, console)
     if apply:
         content["applied"] = _apply_recommendation(project.root / PARAMS_FILE, content["recommended"], console)
     return {**content, "seconds": round(time.monotonic() - began, 2)}
+
+
+def _build_matrices(jobs: dict[str, loss_matrix.MatrixJob], kept: Path, console: Console) -> dict[str, LossMatrix]:
+    """A matrix for each history; first, on the screen, how long the fits that are missing will take."""
+    console.working("train a model, to see how long it takes")
+    cores, measured = count_cores(), {name: loss_matrix.measure_missing_models(job, kept) for name, job in jobs.items()}
+    missing = sum(count for count, _ in measured.values())
+    if missing:
+        seconds = sum(count * each for count, each in measured.values()) / min(cores, missing)
+        console.print(
+            f"  {count_noun(missing, 'model')} to train: about {format_span(seconds)}; they are kept for the next time"
+        )
+    left, done_before, built = TimeLeft(missing), 0, dict[str, LossMatrix]()
+    for name, job in jobs.items():
+        mine = measured[name][0]
+
+        def report(done: int, of: int, name: str = name, mine: int = mine, before: int = done_before) -> None:
+            console.working(f"{name}: {done} of {of} models{left.describe(before + done - of + mine)}")
+
+        built[name] = loss_matrix.build_loss_matrix(job, kept, cores, report)
+        done_before += mine
+    return built
 
 
 def _compute_alarms(job: loss_matrix.MatrixJob, project: Project, console: Console) -> AlarmsByPolicy:
@@ -158,12 +179,14 @@ def _compute_alarms(job: loss_matrix.MatrixJob, project: Project, console: Conso
 
 def _list_histories(settings: Settings, spec: ModelConfiguration, first: int) -> list[str]:
     """All rows, the last windows, and both, where a lap can be trained so: as many windows as the first quarter has, in whole dozens
-    if there are, so that longer windows hold them too.
+    if there are, so that longer windows hold them too. And the history of params.yaml.
     """
     whole = first - first % 12 if first >= 12 else first
     words = ["trailing"] if spec.balance.treatment or settings.search.imbalance else ["trailing", "combined"]
     by_time = settings.split.strategy == "time"
-    return ["expanding", *(f"{word}:{whole}" for word in words if by_time)]
+    return list(
+        dict.fromkeys(["expanding", *(f"{word}:{whole}" for word in words if by_time), settings.retrain.history])
+    )
 
 
 def _apply_recommendation(path: Path, chosen: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -204,22 +227,47 @@ def _count_delay_windows(cut: WindowedTable, late: timedelta) -> int:
     return math.ceil(late / usual) if usual else 0
 
 
-def _make_backtest_result(job: WindowLengthResult, best: WindowLengthResult, count: int) -> dict[str, Any]:
-    chosen = best.found.recommended
+def _make_backtest_result(
+    job: WindowLengthResult, best: WindowLengthResult, count: int, now: RetrainSettings
+) -> dict[str, Any]:
+    """`histories` holds all that was played; `policies` and `oracle` that under the recommended history."""
+    chosen, default = best.found.recommended, RetrainSettings()
+    histories: dict[str, Any] = {
+        name: {"oracle": _make_figures(optimum), "policies": {}} for name, optimum in job.found.oracle.items()
+    }
+    for r in job.found.results:
+        ratio = {"chosen on": r.chosen_on, "reported on": r.reported_on, "low": r.low, "high": r.high}
+        histories[r.history]["policies"][r.name] = {**_make_figures(r.played), "ratio": ratio}
     return {
         "windows": count,
-        "policies": {
-            r.name: {
-                **_make_figures(r.played),
-                "ratio": {"chosen on": r.chosen_on, "reported on": r.reported_on, "low": r.low, "high": r.high},
+        **histories[job.found.recommended.history],
+        "histories": histories,
+        **{
+            name: {
+                "policy": one.policy,
+                "history": one.history,
+                "played": one.policy in histories.get(one.history, {"policies": {}})["policies"],
             }
-            for r in select_recommended_results(job.found)
+            for name, one in (("configured", now), ("default", default))
         },
-        "oracle": _make_figures(job.found.oracle[job.found.recommended.history]),
         "recommended": {"policy": chosen.name, "history": chosen.history, "cost": best.cost, "window": best.window},
         "picture": BACKTEST_PICTURE.as_posix(),
     }
 
 
+def _print_present_choice(content: dict[str, Any], console: Console) -> None:
+    """What params.yaml has now, and the default, in the figures of the table."""
+    for name in ("configured", "default"):
+        one = content[name]
+        what = f"{name}: {one['policy']}, {one['history']}"
+        if one["played"]:
+            total = content["histories"][one["history"]]["policies"][one["policy"]]["total_per_window"]
+            console.print(f"  {what}: total per window {format_metric(total)}")
+        else:
+            console.print(f"  {what}: not played; --drift plays the policy drift")
+
+
 def _make_figures(played: PolicySimulation) -> dict[str, Any]:
-    return {"loss": played.loss, "retrains": len(played.retrained), "total": played.total}
+    count = len(played.by_window)
+    figures = {"loss": played.loss, "retrains": len(played.retrained), "total": played.total}
+    return figures | {"loss_per_window": played.loss / count, "total_per_window": played.total / count}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -40,12 +41,13 @@ MIN_HISTORY_WINDOWS = 8
 class WindowedTable:
     """Rows in order of time, and where each window begins among them: window k is rows edges[k] to edges[k + 1] - 1.
 
-    starts: the windows' first moments as text, for people.
+    starts: the windows' first moments as text, for people. gaps: windows before which others without a row were left out.
     """
 
     rows: pd.DataFrame
     edges: NDArray[np.int64]
     starts: tuple[str, ...]
+    gaps: frozenset[int] = frozenset()
 
     @property
     def count(self) -> int:
@@ -79,12 +81,13 @@ def cut_into_windows(rows: pd.DataFrame, time: str, window: str | int) -> Window
         size = monitoring_section.parse_window_length(window)
     except ValueError as e:
         raise InputError(f"monitor.window: {e}") from None
-    ordered = rows.sort_values(time, kind="stable").reset_index(drop=True)
+    ordered, gaps = rows.sort_values(time, kind="stable").reset_index(drop=True), frozenset[int]()
     if size.rows is not None:
         edges = np.arange(0, len(ordered) + 1, size.rows, dtype=np.int64)
     elif pd.api.types.is_datetime64_any_dtype(ordered[time]):
-        changes = np.flatnonzero(np.diff(time_windows.number_windows(ordered[time], size))) + 1
-        edges = np.concatenate([[0], changes]).astype(np.int64)
+        steps = np.diff(time_windows.number_windows(ordered[time], size))
+        edges = np.concatenate([[0], np.flatnonzero(steps) + 1]).astype(np.int64)
+        gaps = frozenset((np.flatnonzero(steps[steps > 0] > 1) + 1).tolist())
     else:
         raise InputError(f"monitor.window: {window} is a duration, but problem.time is a number. Give a number of rows")
     if len(edges) - 1 < MIN_HISTORY_WINDOWS:
@@ -93,7 +96,7 @@ def cut_into_windows(rows: pd.DataFrame, time: str, window: str | int) -> Window
             f"{MIN_HISTORY_WINDOWS} are no history. Name a shorter window"
         )
     starts = tuple(str(ordered[time].iloc[e]) for e in edges[:-1])
-    return WindowedTable(ordered.iloc[: edges[-1]], edges, starts)
+    return WindowedTable(ordered.iloc[: edges[-1]], edges, starts, gaps)
 
 
 # The share of the windows that train the first champion, and of a champion's windows that are its held-out record.
@@ -165,25 +168,54 @@ def build_loss_matrix(
 
     Same arguments, same losses, whatever `cores` and `kept`. `report` is called with (models done, of all) after each.
     """
-    count, first = job.cut.count, find_first_window(job.cut.count)
-    models = range(first - count_held_out_windows(first, job.trailing), count)
-    digests = job.cut.digests()
-    names = {i: _hash_model(job, digests, i) for i in models}
-    losses = np.full((count, count), np.nan)
+    models, rows = _list_models(job), _KeptRows(job, kept)
+    losses = np.full((job.cut.count, job.cut.count), np.nan)
     missing = []
     for i in models:
-        known = _read_kept_losses(kept, names[i])
-        if all(d in known for d in digests[i:]):
-            losses[i, i:] = [known[d] for d in digests[i:]]
+        if (row := rows.read(i)) is not None:
+            losses[i, i:] = row
         else:
             missing.append(i)
-    for done, (i, row) in enumerate(_compute_rows(job, missing, cores), len(models) - len(missing) + 1):
-        losses[i, i:] = row
-        if kept is not None:
-            known = _read_kept_losses(kept, names[i]) | dict(zip(digests[i:], row.tolist(), strict=True))
-            io.write_json(known, kept / f"{names[i]}.json")
+    for done, (i, computed) in enumerate(_compute_rows(job, missing, cores), len(models) - len(missing) + 1):
+        losses[i, i:] = computed
+        rows.write(i, computed)
         report(done, len(models))
-    return LossMatrix(losses, first, job.trailing)
+    return LossMatrix(losses, find_first_window(job.cut.count), job.trailing)
+
+
+def measure_missing_models(job: MatrixJob, kept: Path) -> tuple[int, float]:
+    """How many models of the matrix are still to be fitted, and how many seconds the middle one of them took, which is kept."""
+    rows = _KeptRows(job, kept)
+    missing = [i for i in _list_models(job) if rows.read(i) is None]
+    if not missing:
+        return 0, 0.0
+    began, middle = time.monotonic(), missing[len(missing) // 2]
+    rows.write(middle, compute_matrix_row(job, middle))
+    return len(missing) - 1, time.monotonic() - began
+
+
+def _list_models(job: MatrixJob) -> range:
+    """The models that are needed, by the window before which they are trained."""
+    first = find_first_window(job.cut.count)
+    return range(first - count_held_out_windows(first, job.trailing), job.cut.count)
+
+
+class _KeptRows:
+    """Rows of the matrix that were computed before, in a folder; None: nothing is kept."""
+
+    def __init__(self, job: MatrixJob, kept: Path | None) -> None:
+        self._kept, self._digests = kept, job.cut.digests()
+        self._names = {i: _hash_model(job, self._digests, i) for i in _list_models(job)}
+
+    def read(self, model: int) -> list[float] | None:
+        known, wanted = _read_kept_losses(self._kept, self._names[model]), self._digests[model:]
+        return [known[d] for d in wanted] if all(d in known for d in wanted) else None
+
+    def write(self, model: int, row: NDArray[np.float64]) -> None:
+        if self._kept is not None:
+            name = self._names[model]
+            known = _read_kept_losses(self._kept, name) | dict(zip(self._digests[model:], row.tolist(), strict=True))
+            io.write_json(known, self._kept / f"{name}.json")
 
 
 def compute_matrix_row(job: MatrixJob, model: int) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from windvane.monitoring.records import WindowAssessment
-from windvane.tasks.console import format_metric
+from windvane.tasks.console import count_noun, format_metric
 from windvane.tasks.reports.style import BLUE, GREY, INK, PURPLE, SOFT_INK, VERMILION, build_figure, format_axes
 from windvane.templates import render_page
 
@@ -45,13 +45,15 @@ class ReplayedWindow:
 @dataclass(frozen=True)
 class PolicyTotals:
     """What a policy came to, summed over the windows: loss, laps that brought a new champion, laps in vain, and loss with the price
-    of all laps.
+    of all laps; loss and total also per window of which a label came.
     """
 
     loss: float
     retrains: int
     refused: int
     total: float
+    loss_per_window: float
+    total_per_window: float
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,17 @@ class ReplayResult:
     @property
     def never(self) -> PolicyTotals:
         """The first champion for ever."""
-        loss = sum(c.never for c in self.measured)
-        return PolicyTotals(loss, 0, 0, loss)
+        return self._add_up(sum(c.never for c in self.measured), 0.0, 0, 0)
 
     @property
     def ours(self) -> PolicyTotals:
         """The policy that was played."""
-        loss, spent = sum(c.loss for c in self.measured), sum(c.price for c in self.chapters)
-        ended = [c.ending for c in self.chapters]
-        return PolicyTotals(loss, ended.count("promoted"), ended.count("refused"), loss + spent)
+        spent, ended = sum(c.price for c in self.chapters), [c.ending for c in self.chapters]
+        return self._add_up(sum(c.loss for c in self.measured), spent, ended.count("promoted"), ended.count("refused"))
+
+    def _add_up(self, loss: float, spent: float, retrains: int, refused: int) -> PolicyTotals:
+        total, count = loss + spent, len(self.measured) or 1
+        return PolicyTotals(loss, retrains, refused, total, loss / count, total / count)
 
     @property
     def saved(self) -> float:
@@ -93,8 +97,23 @@ class ReplayResult:
         """The first sentence."""
         if self.policy == "never" or self.ours == self.never:
             return "The model was never retrained"
-        laps, share = self.ours.retrains, f"{abs(self.saved):.0%} {'less' if self.saved >= 0 else 'more'} loss"
-        return f"Retrained {laps} time{'s' * (laps != 1)} by itself: {share}, cost of all laps included"
+        share = f"{abs(self.saved):.0%} {'less' if self.saved >= 0 else 'more'} loss"
+        return f"Retrained {count_noun(self.ours.retrains, 'time')} by itself: {share}, cost of all laps included"
+
+    @property
+    def windows(self) -> str:
+        """How many were played, and how long they are, in words."""
+        return f"{count_noun(len(self.chapters), 'window')} of {self.window}"
+
+    def stretches(self) -> list[list[ReplayedWindow]]:
+        """The measured windows, parted where one without rows or labels lies between two."""
+        found: list[list[ReplayedWindow]] = []
+        for c in self.measured:
+            if found and c.start <= found[-1][-1].end:
+                found[-1].append(c)
+            else:
+                found.append([c])
+        return found
 
 
 def summarize_assessment(check: WindowAssessment) -> str:
@@ -114,13 +133,13 @@ _ENDING_LEVELS = {"promoted": "pass", "refused": "warn", "skipped": "warn", None
 
 def render_replay_page(story: ReplayResult, picture: bytes) -> str:
     """The page with its picture (a PNG's bytes), as text."""
-    count, never, ours = len(story.measured) or 1, story.never, story.ours
+    never, ours = story.never, story.ours
     facts = [
-        (format_metric(never.loss / count), f"{story.loss_name} per row and window, never retrained"),
-        (format_metric(ours.loss / count), f"with Windvane, policy {story.policy}"),
+        (format_metric(never.loss_per_window), f"{story.loss_name} per row and window, never retrained"),
+        (format_metric(ours.loss_per_window), f"with Windvane, policy {story.policy}"),
         (
-            f"{ours.retrains} retraining{'s' * (ours.retrains != 1)}",
-            f"the gate refused {ours.refused} more lap{'s' * (ours.refused != 1)}, whose cost counts too",
+            count_noun(ours.retrains, "retraining"),
+            f"the gate refused {count_noun(ours.refused, 'more lap')}, whose cost counts too",
         ),
         (f"{story.saved:+.0%}", "saved, cost of all laps included"),
     ]
@@ -146,8 +165,8 @@ def draw_replay(story: ReplayResult) -> Figure:
     room = _LINE_INCHES * (-(-min(len(highlighted), MAX_LISTED_CAUSES) // CAUSE_COLUMNS) + 1)
     height = _HEIGHT_INCHES + room
     parts = (
-        f"{story.loss_name.capitalize()} per row, {len(story.chapters)} windows of {story.window}, each predicted by the model "
-        f"that served then; policy {story.policy}, {story.ours.refused} laps refused by the gate"
+        f"{story.loss_name.capitalize()} per row, {story.windows}, each predicted by the model "
+        f"that served then; policy {story.policy}, {count_noun(story.ours.refused, 'lap')} refused by the gate"
     )
     figure, (ax,) = build_figure(f"{story.project}: {story.verdict()}", parts, width=_WIDTH_INCHES, height=height)
     inner = (0.005, room / height, 0.99, 1 - 0.68 / height - room / height)
@@ -163,13 +182,15 @@ def _get_position(story: ReplayResult, chapter: ReplayedWindow) -> Any:
 
 
 def _draw_losses(ax: Axes, story: ReplayResult) -> None:
-    measured = story.measured
-    x = [_get_position(story, c) for c in measured]
-    never, ours = [c.never for c in measured], [c.loss for c in measured]
-    saved = [n > o for n, o in zip(never, ours, strict=True)]
-    ax.fill_between(x, never, ours, where=saved, color=BLUE, alpha=0.08, lw=0)
-    ax.plot(x, never, color=GREY, linewidth=1.4, zorder=2)
-    ax.plot(x, ours, color=BLUE, linewidth=1.9, zorder=3)
+    for stretch in story.stretches():  # no line where there was no window
+        x = [_get_position(story, c) for c in stretch]
+        never, ours = [c.never for c in stretch], [c.loss for c in stretch]
+        saved = [n > o for n, o in zip(never, ours, strict=True)]
+        ax.fill_between(x, never, ours, where=saved, color=BLUE, alpha=0.08, lw=0)
+        dot = "." if len(x) == 1 else ""
+        ax.plot(x, never, marker=dot, color=GREY, linewidth=1.4, zorder=2)
+        ax.plot(x, ours, marker=dot, color=BLUE, linewidth=1.9, zorder=3)
+    never, ours = [c.never for c in story.measured], [c.loss for c in story.measured]
     ends = (("never retrained", never[-1], GREY), ("Windvane", ours[-1], BLUE))
     apart = abs(never[-1] - ours[-1]) > 0.08 * max(*never, *ours)
     for name, y, colour in ends:
