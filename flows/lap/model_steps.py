@@ -255,7 +255,12 @@ def _judge_all_rows(
         whole = None
     if whole is None:
         return record, fits
-    lap.console.print(f"  note: {out_of_fold.describe_folds(whole)}")
+    how = (
+        "in the champion's configuration"
+        if lap.depth == "refit"
+        else "in configurations that were searched without them too"
+    )
+    lap.console.print(f"  note: {out_of_fold.describe_folds(whole)}, {how}")
     return whole, fits
 
 
