@@ -119,10 +119,12 @@ def _check_source(project: Project, _: Console) -> None:
     """The first two stages, with nothing left behind."""
     from windvane.flows.lap import data_steps
     from windvane.tasks.ingest import ingestion, table_io
+    from windvane.tasks.settings import project_params
     from windvane.tasks.sources import fetch
     from windvane.tasks.validate import table_profile, table_schema, table_validation
 
     settings = project.settings
+    project_params.require_split_section(project.root / project_params.PARAMS_FILE)
     if not settings.data.local:
         fetch.probe_source(project.root, settings.data)
         return

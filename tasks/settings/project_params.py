@@ -206,12 +206,15 @@ def load_settings(path: Path | str = PARAMS_FILE) -> Settings:
     Raises InputError naming the path of the wrong key, the allowed values and the nearest right name.
     """
     path = Path(path)
-    content = read_params(path)
-    if "split" not in content:
+    return parse_settings(read_params(path), path)
+
+
+def require_split_section(path: Path) -> None:
+    """Raise InputError where params.yaml has no section split, which DVC records with the data."""
+    if "split" not in read_params(path):
         raise InputError(
             f"{path}: split: is missing, with which DVC records the data. Add the line: split: {{strategy: random}}"
         )
-    return parse_settings(content, path)
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import windvane
 from windvane.tasks import errors, io, project_files
 from windvane.tasks.errors import InputError, Outage
 from windvane.tasks.io import DATA_FOLDER, write_whole
+from windvane.tasks.settings import project_params
 
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
@@ -231,6 +232,7 @@ class DvcPipeline:
 
     def run(self, name: str, work: Callable[[], None]) -> None:
         """Do a stage's work in this process, then record its inputs and outputs in dvc.lock and the cache."""
+        project_params.require_split_section(self._root / project_params.PARAMS_FILE)
         stage = self._stages[name]
         missing = [dep for dep in stage.deps if not dep.is_in_repo and not dep.exists]
         for dep in [d for d in stage.deps if not d.exists and not _is_params(d)] or missing:

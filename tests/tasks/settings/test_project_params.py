@@ -18,9 +18,9 @@ def test_a_file_without_split_is_refused_in_words_that_can_be_typed(tmp_path: Pa
     path = tmp_path / "params.yaml"
     path.write_text(CONTENT)
     with pytest.raises(InputError, match=r"split: is missing.*Add the line: split: \{strategy: random\}"):
-        project_params.load_settings(path)
+        project_params.require_split_section(path)
     path.write_text(CONTENT + "split: {strategy: random}\n")
-    assert project_params.load_settings(path).split.strategy == "random"
+    project_params.require_split_section(path)
 
 
 @pytest.mark.parametrize(
