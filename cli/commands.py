@@ -31,7 +31,7 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
     from windvane.tasks.validate import table_schema
 
     chosen = settings_proposal.parse_table_address(
-        table, options.pop("query"), options.pop("key"), options.pop("private")
+        table, options.pop("query"), options.pop("key"), options.pop("private"), options.pop("dates")
     )
     fetched = fetch.fetch_source(root, chosen, options["id"])
     if fetched.moved:

@@ -100,6 +100,12 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
 @click.option("--ignore", multiple=True, help="A column that the model must not see; may be given several times.")
 @click.option("--query", default=None, help="The rows of a database, as SQL.")
 @click.option("--key", default=None, help="A growing column of a database: later only what is new is read.")
+@click.option(
+    "--dates",
+    type=click.Choice(["day_first", "month_first"]),
+    default=None,
+    help="How dates such as 01/02/2024 are read.",
+)
 @click.option("--private", is_flag=True, help="The host of an address may be on a private network.")
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:

@@ -131,7 +131,8 @@ class PredictionQuery:
     """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
     With `version`, what that one predicted, in whichever role. With `known`, the join as it was then: statements and
-    predictions received up to that moment. With `unlabelled`, also predictions without a label.
+    predictions received up to that moment. With `unlabelled`, also predictions without a label. `every`: each so many-th of them, in
+    the order of time: the others are not read.
     """
 
     until: Any = None
@@ -140,6 +141,7 @@ class PredictionQuery:
     role: str = "champion"
     version: int | None = None
     unlabelled: bool = False
+    every: int = 1
 
 
 def read_labelled_predictions(
@@ -151,19 +153,34 @@ def read_labelled_predictions(
     p, texts = predictions.c, [sa.cast(predictions.c[name], sa.Text) for name in ("inputs", "output")]
     query = sa.select(p.id, p.time, p.version, p.role, *texts, labels.c.label, labels.c.at, labels.c.received)
     query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=wanted.unlabelled))
-    query = query.where(
-        p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version
-    )
+    mine = [p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version]
     if known is not None:
-        query = query.where(p.received <= known)
+        mine.append(p.received <= known)
     if wanted.since is not None:
-        query = query.where(p.time >= to_timestamp(wanted.since))
+        mine.append(p.time >= to_timestamp(wanted.since))
     if wanted.until is not None:
-        query = query.where(p.time < to_timestamp(wanted.until))
+        mine.append(p.time < to_timestamp(wanted.until))
+    query = query.where(*mine)
+    if wanted.every > 1:
+        query = _thin_out(query, project, mine, wanted)
     with open_snapshot(engine) as db:
         for row in db.execute(query.order_by(p.time, p.id, p.version, p.content)):
             decoded = (None if text is None else orjson.loads(text) for text in row[4:7])
             yield LabelledPrediction(*row[:4], *decoded, *row[7:])
+
+
+def _thin_out(
+    query: sa.Select[Any], project: str, mine: list[sa.ColumnElement[bool]], wanted: PredictionQuery
+) -> sa.Select[Any]:
+    """The same query of each so many-th prediction: keys are counted in the order of time, and only the chosen ones are read."""
+    p, order = predictions.c, (predictions.c.time, predictions.c.id, predictions.c.version, predictions.c.content)
+    place = sa.func.row_number().over(order_by=order).label("place")
+    keys = sa.select(p.id, p.version, p.role, p.content, place).where(*mine)
+    if not wanted.unlabelled:
+        keys = keys.where(sa.exists().where(labels.c.project == project, labels.c.id == p.id))
+    chosen = keys.subquery()
+    same = [p[name] == chosen.c[name] for name in ("id", "version", "role", "content")]
+    return query.join(chosen, sa.and_(chosen.c.place % wanted.every == 0, *same))
 
 
 def match_current_label(project: str, known: str | None = None) -> sa.ColumnElement[bool]:

@@ -23,6 +23,8 @@ from windvane.tasks.settings.project_params import ProblemSettings
 # Whether a row's inputs are stored: else only prediction and label are known.
 INPUTS_STORED_COLUMN = "_stored"
 LABEL_KNOWN_COLUMN = "_known"
+# Whether a row of a large window was read for its label alone: it counts for the loss, and is not part of the even sample.
+LABEL_ALONE_COLUMN = "_label_alone"
 
 
 def read_version_columns(facts: VersionFacts, hidden: Iterable[str]) -> FeatureColumns:
@@ -56,6 +58,7 @@ def build_ledger_frame(
         frame[name] = np.array([g.get(word, g.get(word.lower(), np.nan)) for g in given], dtype=np.float64)
     frame[INPUTS_STORED_COLUMN] = [row.inputs is not None for row in held]
     frame[LABEL_KNOWN_COLUMN] = [row.known for row in held]
+    frame[LABEL_ALONE_COLUMN] = False
     return frame
 
 
@@ -66,6 +69,7 @@ def build_source_frame(
     frame = read_like_record(rows.reset_index(drop=True), columns)
     frame[INPUTS_STORED_COLUMN] = True
     frame[LABEL_KNOWN_COLUMN] = np.nan
+    frame[LABEL_ALONE_COLUMN] = False
     unanswered = frame.assign(**{PREDICTION_COLUMN: np.nan, **dict.fromkeys(list_probability_columns(record), np.nan)})
     if model is None:
         return unanswered

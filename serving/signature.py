@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from windvane.ledger.labels import BOOLEAN_WORDS
 from windvane.serving.compiled import engine
-from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS
+from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, read_written_dates
 
 PlainValue = engine.PlainValue
 InputType = Literal["number", "boolean", "category", "date"]
@@ -48,6 +48,7 @@ class InputColumn:
 
     missing: its table has rows without a value, so that it may be left empty. keep_words: words such as NA are values.
     code_width: see cell_reading.find_code_width; a number means the code of so many digits, with 0 none.
+    dates: see cell_reading.choose_date_forms.
     """
 
     name: str
@@ -55,6 +56,7 @@ class InputColumn:
     missing: bool
     keep_words: bool = False
     code_width: int | None = None
+    dates: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ class InputReader:
             for value in values:
                 read.append(one(value))
         except ValueError as e:
-            raise CellRefused(self.column.name, len(read) + 1, str(e)) from None
+            dates = read_written_dates(values, self.column.dates) if self.column.type == "date" else None
+            if dates is None:
+                raise CellRefused(self.column.name, len(read) + 1, str(e)) from None
+            read = [None if date is None else (date - _EPOCH) // _MICROSECOND for date in dates]
         return self.require_values(read)
 
     def require_values(self, plain: list[PlainValue]) -> list[PlainValue]:

@@ -255,7 +255,12 @@ def _judge_all_rows(
         whole = None
     if whole is None:
         return record, fits
-    lap.console.print(f"  note: {out_of_fold.describe_folds(whole)}")
+    how = (
+        "in the champion's configuration"
+        if lap.depth == "refit"
+        else "in configurations that were searched without them too"
+    )
+    lap.console.print(f"  note: {out_of_fold.describe_folds(whole)}, {how}")
     return whole, fits
 
 
@@ -289,6 +294,7 @@ def run_build_step(
         tuple(column.name for column in profile.columns),
         frozenset(column.name for column in profile.columns if column.missing),
         frozenset(settings.data.format.keep_words),
+        settings.data.format.dates,
     )
     engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace, cells)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None

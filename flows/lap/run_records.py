@@ -66,6 +66,7 @@ def start_lap_run(lap: LapContext, data: TrainingData) -> TrainingData:
     libraries = {f"library.{name}": version for name, version in fingerprint.list_model_libraries().items()}
     tracker.log(run, params={**written, **rows, **libraries})
     tracker.log_dataset(run, data.dataset(project.settings))
+    tracker.choose_run_columns(f"test_{project.settings.problem.headline}")
     # MLflow copies a file with its mode, and this one is open to others.
     tracker.store(run, Path(shutil.copyfile(project.root / PARAMS_FILE, data.root / PARAMS_FILE)))
     for name in ("profile.json", "digest.json", "split/split.json"):

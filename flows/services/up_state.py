@@ -98,10 +98,11 @@ _PAGE_NAMES = {"mlflow": "MLflow", "prefect": "Prefect"}
 def make_page_links(project: Project, addresses: Mapping[str, str], credentials: Credentials) -> list[str]:
     """A line per page that a person may open: of MLflow the list of this project's runs, once there is one."""
     at = {name: credentials.link(address) for name, address in addresses.items()}
-    experiment = mlflow_store.read_experiment_id(project.home / mlflow_store.MLFLOW_DATABASE, project.name)
+    experiment = mlflow_store.read_experiment_with_view(project.home / mlflow_store.MLFLOW_DATABASE, project.name)
     if "mlflow" in at and experiment is not None:
         # Without the workflow MLflow opens its pages for language models.
-        at["mlflow"] += f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+        view = f"workflowType=machine_learning&viewStateShareKey={mlflow_store.RUN_VIEW}"
+        at["mlflow"] += f"#/experiments/{experiment}/runs?{view}"
     return [f"{_PAGE_NAMES[name]:<8} {link}" for name, link in at.items()]
 
 

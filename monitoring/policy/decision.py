@@ -21,8 +21,8 @@ from windvane.monitoring.records import (
     WindowAssessment,
 )
 
-# A diagnosis as sure as this stops training beside a quiet drift alarm too. Unchanged windows that do not alarm are called broken at
-# this certainty in less than a thousandth of cases (benchmarks/diagnosis.py --unchanged).
+# A diagnosis as sure as this stops training beside a quiet drift alarm too; nothing is called broken where drift's p is above 5 %.
+# How often unchanged windows stop so: benchmarks/diagnosis.py --unchanged.
 STOP_CERTAINTY = 0.95
 # Windows between two laps, however often the gate has refused: a shift that comes meanwhile must not wait for ever.
 _MAX_PAUSE_WINDOWS = 8

@@ -18,7 +18,7 @@ from windvane.monitoring.drift.detector import Comparison
 from windvane.monitoring.records import ChangeDiagnosis, DriftResult, WindowAssessment, WindowExtent
 from windvane.monitoring.watch import report
 from windvane.monitoring.watch.windows import find_calendar_start
-from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN
+from windvane.monitoring.window_frames import INPUTS_STORED_COLUMN, LABEL_ALONE_COLUMN, LABEL_KNOWN_COLUMN
 from windvane.monitoring.window_loss import LossModel
 from windvane.tasks.models.features import FeatureColumns
 from windvane.tasks.models.problem_types import definitions
@@ -66,8 +66,9 @@ def assess_window(
     """
     problem, record, columns = rules.problem, reference.record, reference.columns
     kind = definitions.load_problem_type(problem.kind, problem.positive)
-    whole = window.drop(columns=[INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN]).reset_index(drop=True)
-    stored = whole[window[INPUTS_STORED_COLUMN].to_numpy(dtype=bool)].reset_index(drop=True)
+    whole = window.drop(columns=[INPUTS_STORED_COLUMN, LABEL_KNOWN_COLUMN, LABEL_ALONE_COLUMN]).reset_index(drop=True)
+    even = window[INPUTS_STORED_COLUMN].to_numpy(dtype=bool) & ~window[LABEL_ALONE_COLUMN].to_numpy(dtype=bool)
+    stored = whole[even].reset_index(drop=True)
     time = problem.time if problem.time is not None and problem.time in record else None
     found = drifted
     if found is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -148,6 +148,8 @@ class SourceRows:
         return made[(times >= place.start) & (times < place.end)].reset_index(drop=True)
 
 
+# More predictions of a window are not read, but so many of them.
+MAX_WINDOW_ROWS = 20_000
 # With fewer rows of a window in the ledger, the source's are taken if it has more: a few trials are no traffic.
 _MIN_LEDGER_ROWS = 20
 
@@ -177,6 +179,7 @@ class Production:
         self.project, self.champion, self._clock = project, champion, clock
         self.begin = find_first_window_start(champion.facts.taught_until, promotion.promoted)
         self.source = SourceRows(project, champion, console)
+        self._counts: dict[WindowSpan, WindowCount] = {}
         self._traffic = windows.read_traffic(project.ledger, project.name, champion.version, self.begin)
 
     @cached_property
@@ -222,7 +225,12 @@ class Production:
         return [WindowSpan(seen.start, seen.end, True) for seen in done] + list_row_windows(times, window.rows, start)
 
     def count(self, place: WindowSpan) -> WindowCount:
-        """How many rows a window has, and from where they are taken."""
+        """How many rows a window has, and from where they are taken. Counted once."""
+        if place not in self._counts:
+            self._counts[place] = self._count(place)
+        return self._counts[place]
+
+    def _count(self, place: WindowSpan) -> WindowCount:
         engine, name = self.project.ledger, self.project.name
         rows, labelled, known = windows.count_window_rows(engine, name, self.champion.version, place.start, place.end)
         inside = sum(place.start <= t < place.end for t in self.source.times)
@@ -231,15 +239,29 @@ class Production:
         return WindowCount(place, "ledger", rows, labelled, hash_window_state(place, "ledger", rows, labelled, known))
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
-        """A window's rows, with the record's columns (monitoring/window_frames.py)."""
+        """A window's rows, with the record's columns (monitoring/window_frames.py): of a large window of the ledger every so many-th."""
+        import numpy as np
+
         from windvane.monitoring import window_frames
 
         place, project, version = count.place, self.project, self.champion.version
         if count.origin == "source":
             return self.source.rows(place)
-        query = labels.PredictionQuery(until=place.end, since=place.start, version=version, unlabelled=True)
-        rows = labels.read_labelled_predictions(project.ledger, project.name, query)
-        return window_frames.build_ledger_frame(rows, self.columns("ledger"), self.record, project.settings.problem)
+        every = -(-count.rows // MAX_WINDOW_ROWS)
+        query = labels.PredictionQuery(
+            until=place.end, since=place.start, version=version, unlabelled=True, every=every
+        )
+        rows = list(labels.read_labelled_predictions(project.ledger, project.name, query))
+        even = len(rows)
+        if every > 1 and 0 < count.labelled < count.rows / 2:  # few labels must not be lost among many rows
+            chosen = {row.id for row in rows}
+            query = replace(query, unlabelled=False, every=-(-count.labelled // MAX_WINDOW_ROWS))
+            more = labels.read_labelled_predictions(project.ledger, project.name, query)
+            rows += [row for row in more if row.id not in chosen]
+        columns = self.columns("ledger")
+        frame = window_frames.build_ledger_frame(rows, columns, self.record, project.settings.problem)
+        frame[window_frames.LABEL_ALONE_COLUMN] = np.arange(len(frame)) >= even
+        return frame
 
     def columns(self, origin: str) -> FeatureColumns:
         """The columns that can be compared: those that the ledger drops or hashes cannot."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,9 @@ class MonitoringPass:
         checks = production.looked if before is None else before.looks
         level = compute_check_level(settings.monitor.false_alarms, checks, place.closed)
         frame, version = production.frame(count), production.champion.version
-        labelled = int(frame[settings.problem.target].notna().sum())
+        # Of a large window a sample was read: it has as many rows and labels as were counted.
+        sampled, rows = len(frame) < count.rows, max(count.rows, len(frame))
+        labelled = count.labelled if sampled else int(frame[settings.problem.target].notna().sum())
         report_to = (
             evidently_report_path(self._project, version, place.start) if production.measured_by_evidently else None
         )
@@ -152,16 +154,31 @@ class MonitoringPass:
             frame,
             self._reference(place.start, production.columns(count.origin)),
             assessment.AssessmentRules(settings.problem, level, settings.split.seed, settings.monitor.cut),
-            stretch=WindowExtent(place.start, place.end, len(frame), labelled, place.closed),
+            stretch=WindowExtent(place.start, place.end, rows, labelled, place.closed),
             drifted=drifted,
             report_to=report_to,
         )
+        if (
+            sampled and drifted is None
+        ):  # when a check is due next follows from the window's rows, not from the sample's
+            read = f"{found.drift.rows:,} of {rows:,} rows of the window were read"
+            drift = replace(found.drift, rows=rows, note="; ".join([read, *filter(None, [found.drift.note])]))
+            found = replace(found, drift=drift)
         content = {**found.to_json(), "state": None if state is None else state.to_json()}
         # A report that failed has spent none of the window's false alarms.
         checks += drifted is None and found.drift.alarm is not None
-        rows = (len(frame), labelled, place.closed)
         return WindowRecord(
-            version, place.start, place.end, count.origin, *rows, checks, count.mark, content, now_timestamp()
+            version,
+            place.start,
+            place.end,
+            count.origin,
+            rows,
+            labelled,
+            place.closed,
+            checks,
+            count.mark,
+            content,
+            now_timestamp(),
         )
 
     def _reference(self, start: str, columns: FeatureColumns) -> AssessmentReference:

@@ -78,12 +78,13 @@ class ComparisonRows:
 @dataclass(frozen=True)
 class TableCells:
     """What a table decided about its cells: all its columns, those with rows without a value, and those in which words such as
-    NA are values (data.format.keep_words).
+    NA are values (data.format.keep_words); dates: data.format.dates.
     """
 
     columns: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
     keep_words: frozenset[str] = frozenset()
+    dates: str | None = None
 
 
 def build_engine_files(
@@ -166,7 +167,7 @@ def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
 def _describe_input(name: str, type: InputType, values: pd.Series, cells: TableCells) -> InputColumn:
     missing = name in cells.missing or bool(values.isna().any())
     width = find_code_width(values.dropna().unique()) if type == "category" else None
-    return InputColumn(name, type, missing, name in cells.keep_words, width)
+    return InputColumn(name, type, missing, name in cells.keep_words, width, cells.dates if type == "date" else None)
 
 
 # What a stored model carries so that MLflow loads it by itself: the file with _load_pyfunc first, below windvane/.

@@ -77,7 +77,7 @@ def describe_folds(record: pd.DataFrame) -> str | None:
     fold = record[FOLD_COLUMN].to_numpy()
     return (
         f"{(fold == 0).sum():,} test rows are too few to judge: the other {(fold > 0).sum():,} rows judge too, predicted in "
-        f"{fold.max()} folds by models that were fitted and tuned without them"
+        f"{fold.max()} folds by models that were fitted without them"
     )
 
 

@@ -50,10 +50,10 @@ class GateEvidence:
     keys: NDArray[np.int64]
     time: NDArray[Any] | None = None
     group: NDArray[Any] | None = None
-    fold: NDArray[Any] | None = None
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     loss: str = "loss"
     champion: bool = True
+    fold: NDArray[Any] | None = None
     weights: FloatArray | None = None
 
     def weighed(self) -> GateEvidence:

@@ -9,7 +9,9 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -26,6 +28,59 @@ ABSENT_WORDS, ABSENT_IF_KEPT = frozenset(MISSING_WORDS), frozenset(("",))
 # A number in which the zero means something is a code: 01067 is a town, 1067 is none.
 CODE_PATTERN = r"^0[0-9]+$"
 _CODE, _DIGITS = re.compile(CODE_PATTERN), re.compile(r"[0-9]+")
+
+# How dates are written besides ISO 8601, for strptime. Of two digits 68 is 2068 and 69 is 1969, as POSIX has it.
+_DAY_FORMS = (
+    *(
+        "%Y/%m/%d",
+        "%Y.%m.%d",
+        "%d.%m.%Y",
+        "%d-%b-%Y",
+        "%d %b %Y",
+        "%d %B %Y",
+        "%b %d, %Y",
+        "%B %d, %Y",
+        "%d-%b-%y",
+        "%d %b %y",
+    ),
+    *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y", "%m-%d-%y"),
+)
+_CLOCK_FORMS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+# A month or quarter is its first day.
+QUARTER_FORM, QUARTER_PATTERN = "2014Q1", r"^(\d{4})[ -]?[Qq]([1-4])$"
+_MONTH_FORMS = ("%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%b %y", "%m/%Y", QUARTER_FORM)
+DATE_FORMS = (*(day + clock for day in _DAY_FORMS for clock in _CLOCK_FORMS), *_MONTH_FORMS)
+
+
+def choose_date_forms(forms: Sequence[str], dates: str | None) -> list[str]:
+    """Of several forms that fit those of the order `dates` (data.format.dates: day_first, month_first; None: no order is known)."""
+    first = {"day_first": "%d", "month_first": "%m", None: ""}[dates]
+    return [form for form in forms if form.startswith(first)] if len(forms) > 1 else list(forms)
+
+
+def read_written_dates(values: Sequence[Any], dates: str | None = None) -> list[datetime | None] | None:
+    """Cells as dates of one form other than ISO; None: they are not, or day and month cannot be distinguished in any of them.
+
+    dates: see choose_date_forms.
+    """
+    words = [None if value is None or str(value).strip() in ABSENT_WORDS else str(value).strip() for value in values]
+    different, readings = {word for word in words if word is not None}, dict[str, dict[str | None, datetime]]()
+    for form in DATE_FORMS:
+        with suppress(ValueError):
+            reading: dict[str | None, datetime] = {word: _read_written_date(word, form) for word in different}
+            if reading not in readings.values():
+                readings[form] = reading
+    fitting = choose_date_forms(list(readings), dates)
+    return [readings[fitting[0]].get(word) for word in words] if len(fitting) == 1 else None
+
+
+def _read_written_date(word: str, form: str) -> datetime:
+    """Raises ValueError where a word is of another form."""
+    if form != QUARTER_FORM:
+        return datetime.strptime(word, form)
+    if (found := re.match(QUARTER_PATTERN, word)) is None:
+        raise ValueError(word)
+    return datetime(int(found[1]), 3 * int(found[2]) - 2, 1)
 
 
 def read_ending(path: Path) -> str:

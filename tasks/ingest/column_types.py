@@ -11,7 +11,7 @@ from typing import Any, Literal
 import polars as pl
 
 from windvane.tasks.ingest import row_keys, text_parsing
-from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS
+from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, choose_date_forms
 from windvane.tasks.ingest.row_keys import EncodedWords
 
 # 0001-01-01 and 10000-01-01, in days since 1970.
@@ -107,8 +107,9 @@ def infer_from_type(kind: Any) -> ColumnMeaning | None:
     return ColumnMeaning("date") if kind.is_temporal() else None
 
 
-def infer_from_words(words: pl.Series, *, typed: bool, whole: bool) -> ColumnMeaning | None:
-    """What a column of words means. `typed`: its file shows which cells are numbers, so these are none.
+def infer_from_words(words: pl.Series, *, typed: bool, whole: bool, dates: str | None = None) -> ColumnMeaning | None:
+    """What a column of words means. `typed`: its file shows which cells are numbers, so these are none. `dates`: see
+    cell_reading.choose_date_forms.
 
     `whole`: these are all its values; otherwise its first, and None means that only the whole column can show. Raises
     Slip (only then) when it is mostly one thing.
@@ -123,7 +124,7 @@ def infer_from_words(words: pl.Series, *, typed: bool, whole: bool) -> ColumnMea
     if plain is not None and plain.kind != "text":
         return plain
     first = head.head(_SAMPLE_WORDS) if len(head) else present.head(_SAMPLE_WORDS)
-    meaning = ColumnMeaning("text") if coded or plain else _dates(words, present, first, whole=whole)
+    meaning = ColumnMeaning("text") if coded or plain else _dates(words, present, first, whole=whole, dates=dates)
     if meaning is None or meaning.kind == "date":
         return meaning
     if not (typed or coded or plain) and text_parsing.measure_number_share(first) >= _MOSTLY / 2:
@@ -138,7 +139,9 @@ def infer_from_words(words: pl.Series, *, typed: bool, whole: bool) -> ColumnMea
     return meaning
 
 
-def _dates(words: pl.Series, present: pl.Series, first: pl.Series, *, whole: bool) -> ColumnMeaning | None:
+def _dates(
+    words: pl.Series, present: pl.Series, first: pl.Series, *, whole: bool, dates: str | None
+) -> ColumnMeaning | None:
     """Dates, if the words are: ISO 8601, or one other form that fits all and cannot be read two ways. Else text."""
     if text_parsing.measure_iso_share(first) >= _MOSTLY:
         form = text_parsing.find_iso_form(present)
@@ -149,6 +152,7 @@ def _dates(words: pl.Series, present: pl.Series, first: pl.Series, *, whole: boo
             raise MixedTypesError(text_parsing.describe_date_form(form, words.filter(odd)), odd, len(present))
         return ColumnMeaning("text") if whole else None
     forms = [form for form in text_parsing.find_date_forms(first) if not _match_unparsed_dates(present, form).any()]
+    forms = choose_date_forms(forms, dates)
     if len(forms) > 1 and not whole:
         return None
     return ColumnMeaning("date", forms[0]) if len(forms) == 1 else ColumnMeaning("text")

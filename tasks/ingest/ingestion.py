@@ -106,7 +106,7 @@ def write_table(root: Path, chosen: project_params.Settings, target: Path, folde
     problem = chosen.problem
     with table_files.explain_read_errors(chosen.data.where):
         opened = tuple(
-            readers.open_cells(path, folder, problem.ignore, chosen.data.format.keep_words)
+            readers.open_cells(path, folder, problem.ignore, chosen.data.format.keep_words, chosen.data.format.dates)
             for path in table_files.list_table_files(root, chosen.data)
         )
         name = str(opened[0].path) if len(opened) == 1 else chosen.data.where
@@ -243,5 +243,5 @@ def _no_time(origin: TableOrigin, scan: pl.LazyFrame, kind: Any) -> str:
     assert row is not None
     first = f"{values[row]!r} on {origin.where(row)}"
     if len(text_parsing.find_date_forms(values.drop_nulls().head(1000))) > 1:
-        return f"does not show which of day and month comes first: {first}"
+        return f"does not show which of day and month comes first (data.format.dates decides): {first}"
     return f"holds words that are no dates, such as {first}"

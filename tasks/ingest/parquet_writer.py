@@ -197,7 +197,7 @@ def _find_meaning_of_text(
 ) -> ColumnMeaning | None:
     words = column_types.strip_words(words.cast(pl.String), kept=name in file.kept)
     try:
-        return column_types.infer_from_words(words, typed=file.typed, whole=whole)
+        return column_types.infer_from_words(words, typed=file.typed, whole=whole, dates=file.dates)
     except MixedTypesError as slip:
         if ignored:
             return ColumnMeaning("text", column_types.ANY_FORM)

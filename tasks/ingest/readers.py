@@ -70,7 +70,7 @@ class FileCells:
     """A file's cells: `scan` has distinct names without blanks around them, and at least one row.
 
     `path`: as people know it; `plain`: where it lies unpacked. With a `dialect` the file is text, and nothing in it
-    names which cells are numbers. `kept`: columns whose words such as NA are values.
+    names which cells are numbers. `kept`: columns whose words such as NA are values. `dates`: see cell_reading.choose_date_forms.
     """
 
     path: Path
@@ -79,6 +79,7 @@ class FileCells:
     scan: pl.LazyFrame
     dialect: CsvDialect | None = None
     kept: frozenset[str] = frozenset()
+    dates: str | None = None
 
     @property
     def typed(self) -> bool:
@@ -92,11 +93,14 @@ class FileCells:
         return f"line {text_files.find_line_number(self.plain, row, header=not self.typed)}"
 
 
-def open_cells(path: Path, scratch: Path, ignore: tuple[str, ...] = (), kept: tuple[str, ...] = ()) -> FileCells:
+def open_cells(
+    path: Path, scratch: Path, ignore: tuple[str, ...] = (), kept: tuple[str, ...] = (), dates: str | None = None
+) -> FileCells:
     """Open CSV, TSV, Parquet or JSON lines, packed or not, by its ending. `scratch`: a folder for what must be
     written to be read in a stream.
 
-    `ignore`: columns that may hold a mixture (kept as text); `kept`: see FileCells. Raises InputError naming file, line and remedy.
+    `ignore`: columns that may hold a mixture (kept as text); `kept`, `dates`: see FileCells.
+    Raises InputError naming file, line and remedy.
     """
     plain, kind = open_plain_file(path, scratch), read_ending(path)
     if kind in CSV_ENDINGS:
@@ -110,7 +114,7 @@ def open_cells(path: Path, scratch: Path, ignore: tuple[str, ...] = (), kept: tu
     if opened.typed:
         bare = tuple(name.strip() for name in opened.names)
         opened = replace(opened, names=bare, scan=opened.scan.rename(dict(zip(opened.names, bare, strict=True))))
-    return replace(opened, kept=frozenset(kept))
+    return replace(opened, kept=frozenset(kept), dates=dates)
 
 
 def open_plain_file(path: Path, scratch: Path) -> Path:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
-from windvane.tasks.ingest.cell_reading import CODE_PATTERN
+from windvane.tasks.ingest.cell_reading import CODE_PATTERN, DATE_FORMS, QUARTER_FORM, QUARTER_PATTERN
 from windvane.tasks.ingest.text_files import CsvDialect
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -64,21 +64,7 @@ _ZONE = r"[T ]\d.*(Z|[+-]\d{2}(:?\d{2})?)$"
 # ISO as most files write it: one form and one length throughout, which polars reads in a stream.
 _EXACT = {"%Y-%m-%d": 10, "%Y-%m-%d %H:%M:%S": 19, "%Y-%m-%dT%H:%M:%S": 19, "%Y-%m-%d %H:%M": 16}
 _ISO_LIKE = r"^\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?$"
-_QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _DATE_LIKE = r"^(\d{1,4}[/. -]|\d{4}[Qq][1-4]$|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ .-]\d)"
-_DAY_FORMS = (
-    *("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y"),
-    *("%d-%b-%y", "%d %b %y"),
-)
-# Of two digits 68 is 2068 and 69 is 1969, as POSIX has it.
-_AMBIGUOUS_DAY_FORMS = (
-    *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y"),
-    *("%d/%m/%y", "%m/%d/%y", "%d-%m-%y", "%m-%d-%y"),
-)
-# The first day of a month or quarter.
-_QUARTER_FORM = "2014Q1"
-_MONTH_FORMS = ("%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%b %y", "%m/%Y", _QUARTER_FORM)
-_CLOCK_FORMS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 
 
 def measure_iso_share(words: pl.Series) -> float:
@@ -109,8 +95,7 @@ def find_date_forms(words: pl.Series) -> list[str]:
     if not len(words) or not words.str.contains(_DATE_LIKE).all():
         return []
     clock = ":" in words[0]
-    every = [day + hour for day in (*_DAY_FORMS, *_AMBIGUOUS_DAY_FORMS) for hour in _CLOCK_FORMS if bool(hour) == clock]
-    fitting = [form for form in every + ([] if clock else [*_MONTH_FORMS]) if not parse_dates(words, form).null_count()]
+    fitting = [form for form in DATE_FORMS if (":" in form) == clock and not parse_dates(words, form).null_count()]
     # May is a month's short name, and its long one.
     return [form for form in fitting if "%B" not in form or form.replace("%B", "%b") not in fitting]
 
@@ -120,7 +105,7 @@ def parse_dates(words: pl.Series, form: str) -> pl.Series:
     if form in (ISO_FORM, ZONED_ISO_FORM):
         other = words.str.contains(_ZONE) ^ (form == ZONED_ISO_FORM)
         return _by_pandas(words.set(other, None), ISO_FORM)
-    if form == _QUARTER_FORM:
+    if form == QUARTER_FORM:
         return _read_quarters(words)
     if form not in _EXACT:
         return _by_pandas(words, form)
@@ -137,7 +122,7 @@ def parse_dates(words: pl.Series, form: str) -> pl.Series:
 
 def _read_quarters(words: pl.Series) -> pl.Series:
     """The first day of each quarter."""
-    parts = words.str.extract_groups(_QUARTER).struct.unnest()
+    parts = words.str.extract_groups(QUARTER_PATTERN).struct.unnest()
     year, quarter = (parts[name].cast(pl.Int32) for name in parts.columns)
     days = pl.select(pl.datetime(year, (quarter - 1) * 3 + 1, 1, time_unit="us")).to_series()
     return days.set(quarter.is_null(), None).alias(words.name)
@@ -151,7 +136,7 @@ def _by_pandas(words: pl.Series, form: str) -> pl.Series:
 
 def list_date_forms() -> list[str]:
     """Every strptime form other than ISO in which a column's dates may be written."""
-    return [day + clock for day in (*_DAY_FORMS, *_AMBIGUOUS_DAY_FORMS) for clock in _CLOCK_FORMS]
+    return [form for form in DATE_FORMS if form != QUARTER_FORM]
 
 
 _SCAN_BLOCK_BYTES = 1 << 19

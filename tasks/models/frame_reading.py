@@ -117,7 +117,8 @@ def _boolean(values: pd.Series) -> NDArray[Any]:
 
 
 def _category(values: pd.Series) -> NDArray[Any]:
-    words = values.astype("str").to_numpy(dtype=object)
+    # Without blanks around them, as ingest reads them (tasks/ingest/column_types.py).
+    words = values.astype("str").str.strip().to_numpy(dtype=object)
     if not types.is_string_dtype(values):
         # A column of whole numbers turns into floats as soon as one is missing: 98001.0 is still the category "98001".
         words = np.array([w.split(".")[0] if isinstance(w, str) and _WHOLE.fullmatch(w) else w for w in words], object)

@@ -218,7 +218,7 @@ def _warn_of_hidden_times(inspected: InspectedTable, found: str | None, why: dic
         if example := find_ambiguous_date(inspected.sample[name], inspected.columns[name]):
             yield (
                 f"attention: {name!r} holds dates of which day and month cannot be distinguished, such as {example!r}: read as words. "
-                "Write them as 2024-12-31 in the source"
+                "--dates day_first or --dates month_first decides"
             )
     parts = {part: name for part, form in _TIME_PARTS.items() for name in inspected.columns if form.search(name)}
     dated = found is not None and inspected.columns[found].type == "date"

@@ -87,10 +87,15 @@ class HttpSettings(SettingsSection):
 ColumnName = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
+# Which comes first in dates such as 01/02/2024.
+DateOrder = Literal["day_first", "month_first"]
+
+
 class FormatSettings(SettingsSection):
     """How cells are read where that cannot be known from the table."""
 
     keep_words: tuple[ColumnName, ...] = ()
+    dates: DateOrder | None = None
 
 
 class DataSettings(SettingsSection):

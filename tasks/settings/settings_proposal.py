@@ -51,12 +51,20 @@ class NamedRoles:
     positive: str | None
 
 
-def parse_table_address(table: str, query: str | None, key: str | None, private: bool = False) -> DataSettings:
+def parse_table_address(
+    table: str, query: str | None, key: str | None, private: bool = False, dates: str | None = None
+) -> DataSettings:
     """A table as it is typed, as the data section for it. Raises InputError for an address that nothing here reads."""
     web = None
     if table.startswith(("http://", "https://")):
         web = {"hosts": [urlsplit(table).hostname], **({"private": True} if private else {})}
-    content = {"source": table if "://" in table else escape_variables(table), "query": query, "key": key, "http": web}
+    content = {
+        "source": table if "://" in table else escape_variables(table),
+        "query": query,
+        "key": key,
+        "http": web,
+        "format": {"dates": dates},
+    }
     place = {"kind": "regression", "target": "target"}
     return project_params.parse_settings({"project": "project", "problem": place, "data": content}, "TABLE").data
 
@@ -80,7 +88,10 @@ def propose_settings(
     target, time, id = target.strip(), time and time.strip(), id and id.strip()
     ignore = tuple(name.strip() for name in ignore)
     with ingestion.open_scratch_folder(Path()) as folder, table_files.explain_read_errors(data.where):
-        opened = tuple(readers.open_cells(path, folder, ignore) for path in table_files.list_table_files(Path(), data))
+        opened = tuple(
+            readers.open_cells(path, folder, ignore, dates=data.format.dates)
+            for path in table_files.list_table_files(Path(), data)
+        )
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
         named = {"--target": target, "--time": time, "--id": id}
         wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
@@ -213,7 +224,11 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     return {
         "project": name,
         "problem": {**literal, "group": None, "weight": None, "metric": metric, "goal": None},
-        "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)},
+        "data": {
+            k: v
+            for k, v in data.model_dump(mode="json").items()
+            if k in SHOWN_DATA_KEYS or (k == "http" and v) or (k == "format" and any(v.values()))
+        },
         **content,
     }
 

@@ -141,6 +141,13 @@ class MlflowTracker:
         )
         self.client.log_inputs(run, [DatasetInput(table, [InputTag("mlflow.data.context", "training")])])
 
+    def choose_run_columns(self, metric: str) -> None:
+        """The columns of the view of the runs to which `windvane up` links: what MLflow's own choice leaves out as well."""
+        shown = [f"attributes.`{name}`" for name in ("Dataset", "Models", "Source", "User")]
+        shown += [f"metrics.`{metric}`", "tags.`windvane.verdict`", "tags.`windvane.version`"]
+        view = json.dumps({"selectedColumns": shown})
+        self.client.set_experiment_tag(self.experiment, mlflow_store.RUN_VIEW_TAG, view)
+
     def store(self, run: str, source: Path, at: str | None = None) -> None:
         """Store a file, or all files of a folder, as the run's artifacts under `at`."""
         if source.is_dir():

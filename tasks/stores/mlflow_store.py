@@ -259,9 +259,18 @@ def read_champion_alias(path: Path, name: str) -> str | None:
     return _read_value(path, "registered_model_aliases", query, name)
 
 
-def read_experiment_id(path: Path, name: str) -> str | None:
-    """The id of the experiment, read without MLflow; None where there is none, or no store."""
-    return _read_value(path, "experiments", "SELECT experiment_id FROM experiments WHERE name = ?", name)
+# The key by which MLflow's page of an experiment finds the columns of its list of runs (MlflowTracker.choose_run_columns).
+RUN_VIEW = "laps"
+RUN_VIEW_TAG = f"mlflow.sharedViewState.{RUN_VIEW}"
+
+
+def read_experiment_with_view(path: Path, name: str) -> str | None:
+    """The id of the experiment, once it has its view of the runs, read without MLflow; None where there is none, or no store."""
+    query = (
+        "SELECT experiment_id FROM experiments WHERE name = ? "
+        f"AND experiment_id IN (SELECT experiment_id FROM experiment_tags WHERE key = '{RUN_VIEW_TAG}')"
+    )
+    return _read_value(path, "experiment_tags", query, name)
 
 
 def _read_value(path: Path, table: str, query: str, name: str) -> str | None:

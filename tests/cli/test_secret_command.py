@@ -82,10 +82,16 @@ def test_h1_n3_the_link_to_mlflow_opens_the_runs_of_the_project(settled: Folder)
     project.home.mkdir()
     with closing(sqlite3.connect(project.home / "mlflow.db")) as db:
         db.execute("create table experiments (experiment_id, name)")
+        db.execute("create table experiment_tags (experiment_id, key, value)")
         db.execute("insert into experiments values (0, 'Default'), (7, ?)", (project.name,))
         db.commit()
+        # Before the first lap there is no view of the runs, and MLflow would go elsewhere.
+        assert up_state.make_page_links(project, addresses, credentials) == [first, second]
+        db.execute("insert into experiment_tags values (7, 'mlflow.sharedViewState.laps', '{}')")
+        db.commit()
     linked = up_state.make_page_links(project, addresses, credentials)
-    assert linked == [f"{first}#/experiments/7/runs?workflowType=machine_learning", second]
+    view = "workflowType=machine_learning&viewStateShareKey=laps"
+    assert linked == [f"{first}#/experiments/7/runs?{view}", second]
 
 
 class Served:

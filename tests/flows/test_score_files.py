@@ -15,7 +15,7 @@ from windvane.flows import scoring
 from windvane.ledger.labels import PredictionQuery, read_labelled_predictions, record_labels
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
-from windvane.tasks.label_parsing import read_label_file
+from windvane.tasks.label_parsing import LabelRules, read_label_file
 from windvane.tasks.project import Project
 
 pytestmark = pytest.mark.long
@@ -79,7 +79,8 @@ def test_f8_n1_labels_find_the_predictions_by_the_ids_that_the_output_has(root: 
     assert out["id"].is_unique
     out.assign(label=1.5)[["id", "label"]].to_csv(root / "labels.csv", index=False)
     ledger = Project(root).ledger
-    counts = record_labels(ledger, PROJECT, read_label_file(root / "labels.csv", "regression"), "file")
+    labels = read_label_file(root / "labels.csv", LabelRules("regression"))
+    counts = record_labels(ledger, PROJECT, labels.statements, "file")
     assert (counts.matched, counts.unmatched) == (30, 0)
     kept = {
         k.id: k.output["prediction"] for k in read_labelled_predictions(ledger, PROJECT, PredictionQuery()) if k.known

@@ -158,6 +158,17 @@ def test_h1_n2_the_registered_version_is_described_by_its_verdict(taught: tuple[
     assert said["data_version"] in version.description
 
 
+def test_h1_n4_the_list_of_runs_has_columns_for_metric_verdict_and_version(
+    taught: tuple[Folder, dict[str, Any]],
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{taught[0].path}/.windvane/mlflow.db")
+    tags = client.get_experiment_by_name("texas-house-prices").tags
+    shown = json.loads(tags["mlflow.sharedViewState.laps"])["selectedColumns"]
+    assert {"metrics.`test_mae`", "tags.`windvane.verdict`", "tags.`windvane.version`"} <= set(shown)
+
+
 def test_c4_the_champion_predicts_its_own_source_as_pandas_reads_it(
     taught: tuple[Folder, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -339,3 +339,18 @@ def test_f2_n5_after_a_year_a_season_is_known() -> None:
     found = told(table[24 * 700 : 24 * 1000], table[24 * 1000 : 24 * 1015], past=table[: 24 * 700])
     assert found.undecided is None
     assert not found.alarm
+
+
+def test_f1_n11_evidentlys_report_gives_the_same_alarm_of_a_column_beyond_its_history() -> None:
+    table = weather(150, 1)
+    history, window = table[: 24 * 120], table[24 * 120 : 24 * 135]
+    for now in (window, window.assign(temp=1.8 * window["temp"] - 459.67)):
+        compared = detector.Comparison(history, now, WEATHER, None, "at", 0)
+        ours, (theirs, page) = (
+            detector.detect_drift(compared, 0.01),
+            detector.detect_drift_with_evidently(compared, 0.01),
+        )
+        assert page is not None
+        assert theirs.alarm == ours.alarm
+        assert speaking(theirs) == speaking(ours)
+        assert theirs.undecided == ours.undecided

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from windvane.ledger.versions import VersionFacts
 from windvane.ledger.windows import WindowRecord
 from windvane.monitoring import window_frames
 from windvane.monitoring.records import WindowAssessment
+from windvane.monitoring.watch import production
 from windvane.monitoring.watch.window_checks import select_known_states
 from windvane.monitoring.watch.windows import (
+    WindowSpan,
     compute_check_level,
     find_event_time,
     find_first_window_start,
@@ -276,3 +279,23 @@ def test_f1_n9_a_broken_window_is_no_known_state_and_no_change_that_goes_on_is_o
     assert known(quiet, broken) == [1], "the next, equally broken window is no seasonal return"
     assert known(broken, quiet) == [2]
     assert known(quiet, shifted) == [1], "a shift that goes on has not come back, whether drift alarms or not"
+
+
+def test_of_a_large_window_a_sample_is_read_and_few_labels_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(production, "MAX_WINDOW_ROWS", 50)
+    engine = database.connect_ledger(f"sqlite:///{tmp_path / 'l.db'}")
+    inputs = {"x": 1.0, "new": True, "city": "Ulm", "day": "2026-01-01"}
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    put(engine, "p", *(answer(f"{i:03d}", inputs=inputs, time=start + timedelta(minutes=i)) for i in range(400)))
+    labels.record_labels(engine, "p", [LabelStatement(f"{i:03d}", 1.0) for i in range(20, 60)])
+    place = WindowSpan(to_timestamp(start), to_timestamp(start + timedelta(days=1)), True)
+    project = SimpleNamespace(ledger=engine, name="p", settings=chosen(target="y"))
+    champion = SimpleNamespace(version=1)
+    mine = SimpleNamespace(project=project, champion=champion, record=record(), columns=lambda _: COLUMNS)
+    frame = production.Production.frame(mine, production.WindowCount(place, "ledger", 400, 40, ""))  # type: ignore[arg-type]
+    alone = frame[window_frames.LABEL_ALONE_COLUMN]
+    assert (~alone).sum() == 400 // 8
+    assert frame["y"].notna().sum() == 40
+    assert frame["y"][alone].notna().all()

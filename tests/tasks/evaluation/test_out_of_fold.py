@@ -49,8 +49,8 @@ def test_d6_n3_no_row_judges_a_model_or_a_choice_that_knows_it(kind: str) -> Non
     assert whole[LOSS_COLUMN].mean() < whole[BASELINE_LOSS_COLUMN].mean()
     text = out_of_fold.describe_folds(whole)
     assert text == (
-        "18 test rows are too few to judge: the other 102 rows judge too, predicted in 5 folds by models that were fitted and "
-        "tuned without them"
+        "18 test rows are too few to judge: the other 102 rows judge too, predicted in 5 folds by models that were fitted without "
+        "them"
     )
     fitted = [(int(held.sum()), len(known)) for held, known in out_of_fold.split_record(whole)]
     assert fitted == [(18, 102), (21, 81), (21, 81), (20, 82), (20, 82), (20, 82)]

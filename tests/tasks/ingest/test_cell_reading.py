@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.support.tables import houses
+from windvane.serving.signature import CellRefused, InputColumn, ModelSignature
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import cell_reading, ingestion, table_io
+from windvane.tasks.ingest import cell_reading, ingestion, table_io, text_parsing
 from windvane.tasks.label_parsing import LabelRules, read_label_file
 from windvane.tasks.settings import project_params, settings_proposal
 from windvane.tasks.sources.fetch import compare_snapshots
@@ -92,7 +94,10 @@ def test_c1_n2_label_files_are_tables_too(tmp_path: Path, name: str) -> None:
     kind = cell_reading.find_packing(path)
     with pa.output_stream(str(path), compression=kind) as out:
         out.write(content)
-    assert [(one.id, one.label) for one in read_label_file(path, LabelRules("regression")).statements] == [("a", 1.5), ("b", 2.0)]
+    assert [(one.id, one.label) for one in read_label_file(path, LabelRules("regression")).statements] == [
+        ("a", 1.5),
+        ("b", 2.0),
+    ]
     if kind:
         path.write_bytes(path.read_bytes()[:20])
         with pytest.raises(InputError, match=r"unpacked|damaged"):
@@ -160,3 +165,34 @@ def test_c3_blanks_around_column_names_mean_nothing(tmp_path: Path, monkeypatch:
     assert proposal.params["problem"]["target"] == "Average Total Payments"
     frame = ingest(tmp_path / name, target="Average Total Payments ")
     assert {"Average Total Payments", "town", "size", "day"} <= set(frame)
+
+
+WRITTEN = {
+    "8/15/14": ["8/15/14", "8/1/14"],
+    "Jan-05": ["Jan-05", "Feb-05"],
+    "Jan 2005": ["Jan 2005", "May 2005"],
+    "2014Q1": ["2014Q1", "2014-Q4"],
+    "15.08.2014": ["15.08.2014", "01.09.2014"],
+    "15-Aug-14 10:30": ["15-Aug-14 10:30"],
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_d3_n6_a_request_reads_dates_as_ingest_does(form: str) -> None:
+    """Words of a request, of a CSV and of JSON, beside the column that training read."""
+    words = WRITTEN[form]
+    (fitting,) = text_parsing.find_date_forms(pl.Series(words))
+    trained = text_parsing.parse_dates(pl.Series(words), fitting).to_physical().to_list()
+    signature = ModelSignature((InputColumn("day", "date", True),))
+    for (reader,) in (signature.from_text, signature.from_json):
+        assert reader.read([*words, ""]) == [*trained, None]
+
+
+def test_d3_n7_a_request_whose_day_and_month_cannot_be_distinguished_is_refused() -> None:
+    (reader,) = ModelSignature((InputColumn("day", "date", False),)).from_json
+    with pytest.raises(CellRefused, match="is not a date: write 2024-05-31"):
+        reader.read(["01/02/2024"])
+    assert reader.read(["2024-05-31"]) == [1_717_113_600_000_000]
+    (reader,) = ModelSignature((InputColumn("day", "date", False, dates="day_first"),)).from_json
+    assert reader.read(["31/05/2024", "01/05/2024"])[0] == 1_717_113_600_000_000
+    assert reader.read(["01/02/2024"]) == [1_706_745_600_000_000]

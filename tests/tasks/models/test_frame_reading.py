@@ -35,6 +35,10 @@ def test_a_number_in_a_column_of_words_is_the_word_that_reads_so(
     assert read(values, "category", known) == expected
 
 
+def test_c4_n7_words_behind_a_blank_are_the_words_of_training() -> None:
+    assert read([" US", "DE ", "  ", None], "category") == ["US", "DE", None, None]
+
+
 def test_a_column_of_dates_has_one_form() -> None:
     day = 86_400_000_000
     assert read(["01.02.1970", None, "25.12.1970"], "date") == [31 * day, None, 358 * day]

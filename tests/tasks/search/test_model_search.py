@@ -336,9 +336,11 @@ def test_a_grid_that_could_not_be_tried_is_refused(search: dict[str, Any], words
         parsed(**search)
 
 
-def test_e7_under_mae_boosting_minimises_the_absolute_error(tmp_path: Path) -> None:
+def test_e7_under_mae_tree_and_boosting_minimise_the_absolute_error(tmp_path: Path) -> None:
     found = run(parsed({"metric": "mae"}, candidates=["boosting"], trials=1), tmp_path)
     assert found.best.spec.params["loss"] == "absolute_error"
+    found = run(parsed({"metric": "mae"}, candidates=["tree"], trials=1), tmp_path / "tree")
+    assert found.best.spec.params["criterion"] == "absolute_error"
 
 
 def test_e7_n1_under_other_metrics_it_does_not(tmp_path: Path) -> None:
