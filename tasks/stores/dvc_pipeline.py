@@ -193,7 +193,7 @@ class DvcPipeline:
         self._complete()
 
     def _complete(self) -> None:
-        """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes, or a parameter."""
+        """Refuse a dvc.yaml of an older version, in which a stage lacks a file that it now reads or writes."""
         for name, wanted in _template().items():
             stage = self._stages.get(name)
             if stage is None:
@@ -207,13 +207,6 @@ class DvcPipeline:
                     raise InputError(
                         f"{PIPELINE_FILE}: stage {name} does not name {file}, as this version of Windvane needs. Add it under "
                         f"{'deps' if file in wanted['deps'] else 'outs'}, or delete {PIPELINE_FILE}: the next lap writes it anew"
-                    )
-            read = {name for dep in stage.deps if _is_params(dep) for name in dep.params}
-            for param in wanted["params"]:
-                if param not in read:
-                    raise InputError(
-                        f"{PIPELINE_FILE}: stage {name} does not name {param}, as this version of Windvane needs. Add it under params, "
-                        f"or delete {PIPELINE_FILE}: the next lap writes it anew"
                     )
 
     @property
