@@ -66,6 +66,7 @@ def init(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(root)
     given = {"target": "price", "time": None, "id": None, "kind": None, "ignore": (), "query": None, "key": None}
+    given |= {"private": False, "dates": None}
     commands.init_project(root, "houses.csv", given, SilentConsole())
 
 

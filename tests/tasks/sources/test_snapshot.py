@@ -234,6 +234,7 @@ def test_init_reads_a_database(tmp_path: Path, growing: dict[str, Any], monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FILE", "sales.db")
     given: dict[str, Any] = {"target": "price", "time": None, "id": "id", "kind": None, "ignore": (), "key": "id"}
+    given |= {"private": False, "dates": None}
     table = "sqlite:///${FILE}"
     said = commands.init_project(tmp_path, table, {**given, "query": "SELECT * FROM sales"}, Console())
     assert (said["rows"], said["columns"]) == (20, 4)
