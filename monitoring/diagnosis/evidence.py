@@ -14,6 +14,7 @@ from windvane.monitoring.diagnosis import broken_columns, contrasts, window_stat
 from windvane.monitoring.diagnosis.broken_columns import BrokenColumn
 from windvane.monitoring.diagnosis.contrasts import Contrast, ContrastFeatures, SampleBlocks
 from windvane.monitoring.diagnosis.window_states import SeasonMatch, WindowState
+from windvane.monitoring.drift.compared_rows import read_clock, rises_with_clock
 from windvane.monitoring.window_loss import LossModel
 from windvane.tasks.evaluation.intervals import compute_t_quantile
 from windvane.tasks.gate.block_test import MIN_BLOCKS, bound_paired_difference
@@ -84,7 +85,13 @@ def gather_evidence(case: DiagnosisCase) -> ChangeEvidence:
     made = [window_frames.read_frame_predictions(side, record, kind, problem.target) for side in (record, window)]
     estimates = _estimate_chances(case, made, all_rows)
     blocks = all_rows.record[0]
-    broken = broken_columns.find_broken_columns(read, thin, blocks.label if blocks.kind == "time" else None)
+    # What rises with the clock is another value in each window by nature.
+    clock = None if problem.time is None or problem.time not in record else read_clock([record, window], problem.time)
+    still = tuple(
+        c for c in read
+        if not c.number or clock is None or not rises_with_clock(np.concatenate([c.record, c.window]), clock)
+    )  # fmt: skip
+    broken = broken_columns.find_broken_columns(still, thin, blocks.label if blocks.kind == "time" else None)
     sound = found.drop(tuple(b.column for b in broken))
     moved = contrasts.contrast_inputs(found, all_rows, estimates)
     rest = contrasts.contrast_inputs(sound, all_rows, None) if broken else moved

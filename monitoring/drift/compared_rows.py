@@ -81,7 +81,7 @@ def read_compared_values(
     read = [(_read_dates if column.read == "date" else _read_numbers)(side) for side in sides]
     numbers = np.concatenate([numbers for numbers, _ in read])
     if column.read == "date" and time is not None:
-        numbers = numbers - _read_clock(parts, time)
+        numbers = numbers - read_clock(parts, time)
     return numbers, np.concatenate([unreadable for _, unreadable in read])
 
 
@@ -117,7 +117,10 @@ def _read_dates(values: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool
     return ((values - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy(dtype="float64"), unreadable
 
 
-def _read_clock(parts: list[pd.DataFrame], time: str) -> NDArray[np.float64]:
+def read_clock(parts: list[pd.DataFrame], time: str) -> NDArray[np.float64]:
+    """The times of all rows, (n,): days since 1970, or the numbers that only order the rows; NaN where there is none."""
+    if all(pd.api.types.is_numeric_dtype(part[time]) for part in parts):
+        return np.concatenate([part[time].to_numpy(dtype="float64", na_value=np.nan) for part in parts])
     return np.concatenate([_read_dates(part[time])[0] for part in parts])
 
 
@@ -174,7 +177,7 @@ def measure_span(rows: SampledRows) -> float | None:
         pd.api.types.is_datetime64_any_dtype(part[rows.time]) for part in rows.parts if len(part)
     ):
         return None
-    clock = _read_clock([part for part in rows.parts[:2] if len(part)], rows.time)
+    clock = read_clock([part for part in rows.parts[:2] if len(part)], rows.time)
     return float(np.ptp(clock[np.isfinite(clock)])) if np.isfinite(clock).any() else None
 
 
@@ -182,15 +185,17 @@ def find_rising_columns(rows: SampledRows, wanted: list[ComparedColumn]) -> list
     """Number columns that never fall and do rise along the clock: a year, a counter. No window is ever like the reference in them."""
     if rows.time is None:
         return []
-    clock, rising = _read_clock(rows.parts, rows.time), set()
-    for column in wanted:
-        if column.read == "number" and column.aspect == "numbers":
-            numbers, _ = read_compared_values(rows.parts, column, None)
-            known = np.isfinite(numbers) & np.isfinite(clock)
-            steps = np.diff(numbers[known][np.lexsort((numbers[known], clock[known]))])
-            if (steps >= 0).all() and (steps > 0).any():
-                rising.add(column.name)
-    return sorted(rising)
+    clock = read_clock(rows.parts, rows.time)
+    numbers = [column for column in wanted if column.read == "number" and column.aspect == "numbers"]
+    values = {column.name: read_compared_values(rows.parts, column, None)[0] for column in numbers}
+    return sorted(name for name, one in values.items() if rises_with_clock(one, clock))
+
+
+def rises_with_clock(numbers: NDArray[np.float64], clock: NDArray[np.float64]) -> bool:
+    """Whether numbers (n,) never fall and do rise along the clock (n,)."""
+    known = np.isfinite(numbers) & np.isfinite(clock)
+    steps = np.diff(numbers[known][np.lexsort((numbers[known], clock[known]))])
+    return bool((steps >= 0).all() and (steps > 0).any())
 
 
 def build_permutation(rows: SampledRows, wanted: Sequence[ComparedColumn]) -> RowPermutation:
@@ -205,7 +210,7 @@ def build_permutation(rows: SampledRows, wanted: Sequence[ComparedColumn]) -> Ro
         weight = np.uint64(zlib.crc32(cells.name.encode()) * 0x9E3779B97F4A7C15 % 2**64 | 1)
         key += (cells.codes.astype(np.int64).view(np.uint64) + np.uint64(3)) ** np.uint64(3) * weight
     side = np.repeat([0, 1, 2], [past, reference, window])
-    order = np.lexsort((key, side) if rows.time is None else (key, _read_clock(rows.parts, rows.time), side))
+    order = np.lexsort((key, side) if rows.time is None else (key, read_clock(rows.parts, rows.time), side))
     ordered = [replace(cells, codes=cells.codes[order]) for cells in cut]
     run = None if rows.time is None else max(window // _WINDOW_BLOCKS, 1)
     return RowPermutation(ordered, reference, window, rows.seed, run, before=past)

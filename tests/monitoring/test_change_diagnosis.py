@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.monitored_tables import COLUMNS, answered, kind_of, problem, rows, watched
 from windvane.monitoring import window_frames, window_loss
 from windvane.monitoring.diagnosis import broken_columns, window_states
-from windvane.monitoring.diagnosis.evidence import DiagnosisCase
+from windvane.monitoring.diagnosis.evidence import DiagnosisCase, gather_evidence
 from windvane.monitoring.diagnosis.explanations import choose_remedy, diagnose_change
 from windvane.monitoring.diagnosis.window_states import WindowState
 from windvane.monitoring.records import ChangeDiagnosis, DriftFinding, DriftResult, PerformanceResult
@@ -125,6 +125,24 @@ def test_f1_n3_a_thermometer_of_another_scale_is_a_unit_and_a_season_is_none() -
         "snow", True, np.where(rng.random(1500) < 0.6, 0.0, rng.gamma(2, 3, 1500)), np.zeros(800)
     )
     assert all(b.seasonal for b in broken_columns.find_broken_columns((snow,), 0.3))
+
+
+@pytest.mark.parametrize("clock", ["dates", "numbers"])
+def test_f1_n12_what_rises_with_the_clock_is_in_no_other_unit(clock: str) -> None:
+    """A counter, and the time itself as an input: each window lies beyond all before it."""
+    place = np.arange(2300)
+    times = pd.Timestamp("2026-01-01") + pd.to_timedelta(place, unit="h") if clock == "dates" else 100.0 + place
+    columns = FeatureColumns(numbers=("size", "age", "rooms", "counter"), low=("town",), high=())
+    record = answered(rows(1500, 0).assign(counter=place[:1500] + 400.0, t=times[:1500]), record=True)
+    record = record[[n for n in record if n[0] != "_"] + [n for n in record if n[0] == "_"]]
+    frame = answered(window().assign(counter=place[1500:] + 400.0, t=times[1500:]))
+    kind, chosen = kind_of("regression"), problem("regression").model_copy(update={"time": "t"})
+    model = window_loss.fit_loss_model(record, columns, kind, chosen, 0)
+    found = gather_evidence(DiagnosisCase(record, frame, columns, kind, chosen, model))
+    assert found.broken == ()
+    shuffled = record.assign(counter=np.random.default_rng(0).permutation(record["counter"]))
+    found = gather_evidence(DiagnosisCase(shuffled, frame, columns, kind, chosen, model))
+    assert [b.column for b in found.broken] == ["counter"]
 
 
 def test_f2_n3_what_a_season_resembles_is_not_called_broken_where_no_year_was_seen() -> None:

@@ -171,7 +171,7 @@ def test_no_policy_looks_ahead(tmp_path: Path, policy: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_known_change_is_noticed_within_two_windows(whole_table: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_known_change_is_noticed_at_once_and_learned_within_three_windows(whole_table: Callable[[str], Path], tmp_path: Path) -> None:
     rows = pd.read_parquet(whole_table("noaa_rain.parquet"))
     write(tmp_path, rows.assign(y=rows["rain"], t=rows["seq"]).drop(columns=["rain", "seq"]), monitor__window=1000)
     params = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
@@ -181,4 +181,7 @@ def test_a_known_change_is_noticed_within_two_windows(whole_table: Callable[[str
     before = [c for c in chapters if c.end <= to_timestamp(12_000)]
     assert before
     assert not [c for c in before if c.action == "retrain"]
-    assert "promoted" in [c.ending for c in chapters[len(before) :][:2]]
+    # Its columns changed places: that may be called broken, and then the first window's rows are not learned from.
+    after = chapters[len(before) :][:3]
+    assert after[0].action in {"stop", "retrain"}
+    assert "promoted" in [c.ending for c in after]
