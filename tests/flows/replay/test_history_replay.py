@@ -171,7 +171,9 @@ def test_no_policy_looks_ahead(tmp_path: Path, policy: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_known_change_is_noticed_at_once_and_learned_within_three_windows(whole_table: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_known_change_is_noticed_at_once_and_learned_within_three_windows(
+    whole_table: Callable[[str], Path], tmp_path: Path
+) -> None:
     rows = pd.read_parquet(whole_table("noaa_rain.parquet"))
     write(tmp_path, rows.assign(y=rows["rain"], t=rows["seq"]).drop(columns=["rain", "seq"]), monitor__window=1000)
     params = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
