@@ -28,6 +28,7 @@ from windvane.templates import render_page
 
 # Bytes of a body; seconds that its sender may take; bytes of all bodies that are held at once.
 MAX_BODY_BYTES, BODY_TIMEOUT_SECONDS = 16 * 1024 * 1024, 20.0
+_TOO_LARGE = f"a body may have {MAX_BODY_BYTES // 1024**2} MB: send rows in pieces, or use `windvane score`"
 MAX_HELD_BYTES = 256 * 1024 * 1024
 # Requests with a body at once; more are refused for now.
 MAX_REQUESTS = 2_000
@@ -170,7 +171,7 @@ class ScoringApp:
     async def _invocations(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> HttpResponse:
         async def answer(body: bytes) -> HttpResponse:
             result = await self._answering.respond(body, headers.get(b"content-type", b"").decode("latin-1"))
-            self._counters.rows.labels(str(result.version), result.role).inc(result.rows)
+            self._counters.count_rows(result.version, result.role, result.rows)
             if result.dropped:
                 self._counters.dropped.inc(result.dropped)
             return HttpResponse(result.body)
@@ -207,12 +208,9 @@ class ScoringApp:
 
     async def _body(self, headers: dict[bytes, bytes], receive: AsgiReceive) -> bytes:
         """The whole body, which counts as held from now on. Raises RequestRefused when it is too large or too slow."""
-        too_large = RequestRefused(
-            f"a body may have {MAX_BODY_BYTES // 1024**2} MB: send rows in pieces, or use `windvane score`", 413
-        )
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > MAX_BODY_BYTES:
-            raise too_large
+            raise RequestRefused(_TOO_LARGE, 413)
         pieces, size = list[bytes](), 0
         try:
             async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
@@ -224,7 +222,7 @@ class ScoringApp:
                     size += len(piece)
                     self._held += len(piece)
                     if size > MAX_BODY_BYTES:
-                        raise too_large
+                        raise RequestRefused(_TOO_LARGE, 413)
                     if self._held > MAX_HELD_BYTES:
                         raise RequestRefused("too many large bodies at once. Try again later", 503)
                     if not message.get("more_body"):
@@ -331,8 +329,10 @@ class ServiceMetrics:
 
     def __init__(self, following: ChampionFollower) -> None:
         self._registry = registry = CollectorRegistry()
+        # The library's own look-up takes a lock: once for each of the few sets of label values.
+        self._find_counter = cache(Counter.labels)
         self._requests = Counter("windvane_requests", "Responses of the service", ["path", "code"], registry=registry)
-        self.rows = Counter("windvane_rows", "Rows predicted", ["version", "role"], registry=registry)
+        self._rows = Counter("windvane_rows", "Rows predicted", ["version", "role"], registry=registry)
         self.dropped = Counter(
             "windvane_dropped_columns", "Columns of requests that the model does not see", registry=registry
         )
@@ -354,7 +354,11 @@ class ServiceMetrics:
 
     def count_response(self, path: str, code: int) -> None:
         """Count a response; path: one of the service's own, so that strangers cannot make up label values."""
-        self._requests.labels(path, str(code)).inc()
+        self._find_counter(self._requests, path, code).inc()
+
+    def count_rows(self, version: int, role: str, rows: int) -> None:
+        """Count predicted rows."""
+        self._find_counter(self._rows, version, role).inc(rows)
 
     def text(self) -> bytes:
         """All of it."""

@@ -96,20 +96,23 @@ def parse_invocation(
         raise RequestRefused(
             f"at most {MAX_REQUEST_ROWS:,} rows at a time: send them in pieces, or use `windvane score`", 413
         )
-    given = dict(sent)
-    if sent.keys() != signature.names:  # those of most requests are
+    if sent.keys() == signature.names:  # those of most requests
+        given = dict(sent)
+    else:
         given = {column: sent[name] for column, name in _match_columns(signature, roles, drop, sent).items()}
     if rows == 0:
         raise RequestRefused("there is no row in the body")
-    for column in signature.inputs:
-        if column.name not in given:
-            _refuse_missing_column(column.name, 0)
+    if not signature.names <= given.keys():
+        _refuse_missing_column(next(column.name for column in signature.inputs if column.name not in given), 0)
+    plain: list[list[PlainValue]] = []
     try:
-        plain = [reader.read(given[reader.column.name]) for reader in readers]
+        for reader in readers:
+            column = reader.column
+            values = reader.read(given[column.name])
+            given[column.name] = choose_recorded_values(column, given[column.name], values)
+            plain.append(values)
     except CellRefused as e:
         raise RequestRefused(f"column {quote_safely(e.column)!r}, row {e.row}: {e.reason}") from None
-    for column, values in zip(signature.inputs, plain, strict=True):
-        given[column.name] = choose_recorded_values(column, given[column.name], values)
     own = given.get(roles.id) if roles.id else None
     ids = [_read_id(value, i, roles.id) for i, value in enumerate(own or [None] * rows)]
     return PredictionRequest(
