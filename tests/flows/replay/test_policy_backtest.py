@@ -217,7 +217,7 @@ retrain:
 
 
 def test_apply_writes_what_is_recommended_and_says_so(tmp_path: Path) -> None:
-    table(600).drop(columns="word").to_csv(tmp_path / "t.csv", index=False)
+    table(400).drop(columns="word").to_csv(tmp_path / "t.csv", index=False)
     path = tmp_path / "params.yaml"
     path.write_text(HEAD, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
