@@ -135,7 +135,11 @@ def keys(s3_server: Storage) -> Iterator[Storage]:
         yield s3_server
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+# With users every command logs in as well: these two stand for the others in `make slow`.
+EACH = [pytest.param(name, marks=() if users else pytest.mark.trial) for name, (_, _, users) in SERVERS.items()]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def server(request: pytest.FixtureRequest, keys: Storage, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Each kind of server, for the whole loop."""
     kind, proxied, users = SERVERS[request.param]
