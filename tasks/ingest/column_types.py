@@ -8,7 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from windvane.tasks.ingest import row_keys, text_parsing
 from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, choose_date_forms
@@ -204,17 +206,24 @@ def choose_reading_type(meaning: ColumnMeaning | None) -> pl.DataType:
 
 
 def convert_cells(
-    cells: pl.Series, meaning: ColumnMeaning, *, kept: bool, encoded: dict[str, EncodedWords]
+    cells: pl.Series,
+    meaning: ColumnMeaning,
+    *,
+    kept: bool,
+    encoded: dict[str, EncodedWords],
+    known: dict[str, KnownWords | None],
 ) -> pl.Series:
-    """Cells of one meaning in its canonical type. kept: see strip_words. encoded takes the words of a
-    column of words, for its keys. Raises polars' errors, or ValueError, where a cell does not fit.
+    """Cells of one meaning in its canonical type. kept: see strip_words. encoded takes the words of a column of words, for its
+    keys; known those of the batches before, None where they are too many.
+
+    Raises polars' errors, or ValueError, where a cell does not fit.
     """
     kind = cells.dtype
     if kind in (pl.String, pl.Categorical, pl.Enum):
         cells = cells.cast(pl.String)
         if meaning.kind != "text":
             return _convert_words(cells, meaning, kept)
-        words, cells = _clean_distinct_words(cells, kept, meaning.form)
+        words, cells = _clean_distinct_words(cells, kept, meaning.form, known)
         encoded[cells.name] = words
         return cells
     if meaning.kind == "none":
@@ -246,18 +255,51 @@ def _convert_words(cells: pl.Series, meaning: ColumnMeaning, kept: bool) -> pl.S
     return cells.cast(pl.Int64) if meaning.kind == "int" else _without_nan(cells.cast(pl.Float64))
 
 
-def _clean_distinct_words(cells: pl.Series, kept: bool, form: str | None) -> tuple[EncodedWords, pl.Series]:
+# Of a column with more words than this, none are kept from batch to batch.
+_MAX_KNOWN_WORDS = 500
+
+
+@dataclass(frozen=True)
+class KnownWords:
+    """A column's few words so far, as they are `written` and without blanks around them (None: no value).
+
+    Batch after batch the same ones come: they are looked up, and neither cleaned nor hashed again.
+    """
+
+    written: pl.Enum
+    bare: pl.Series
+    hashes: NDArray[np.uint64]
+
+
+def _clean_distinct_words(
+    cells: pl.Series, kept: bool, form: str | None, known: dict[str, KnownWords | None]
+) -> tuple[EncodedWords, pl.Series]:
     """Words without blanks around them: only the different ones are read."""
-    words = row_keys.encode_words(cells)
-    different = words.different
-    if form != ANY_FORM and different.str.contains(_NUL, literal=True).any():
-        raise ValueError(f"column {cells.name!r} holds NUL")
-    bare = strip_words(different, kept=kept)
-    if bare.equals(different):
+    before, codes = known.get(cells.name), None
+    if before is not None and (codes := row_keys.find_words(cells, before.written)) is not None:
+        written, words = before.written.categories, EncodedWords(codes, before.bare, before.hashes)
+    else:
+        new = row_keys.encode_words(cells)
+        written = new.different
+        if form != ANY_FORM and written.str.contains(_NUL, literal=True).any():
+            raise ValueError(f"column {cells.name!r} holds NUL")
+        words = EncodedWords(new.codes, strip_words(written, kept=kept))
+        if before is not None or cells.name not in known:
+            known[cells.name] = _remember_words(written, before, kept)
+    bare = words.different
+    if bare.equals(written):
         return words, cells
-    return EncodedWords(words.codes, bare), bare.append(pl.Series([None], dtype=pl.String)).gather(words.codes).alias(
-        cells.name
-    )
+    return words, bare.append(pl.Series([None], dtype=pl.String)).gather(words.codes).alias(cells.name)
+
+
+def _remember_words(different: pl.Series, before: KnownWords | None, kept: bool) -> KnownWords | None:
+    """These words and those before; None where they are many."""
+    written = different if before is None else pl.concat([before.written.categories, different]).unique()
+    if len(written) > _MAX_KNOWN_WORDS:
+        return None
+    written = written.sort()
+    bare = strip_words(written, kept=kept)
+    return KnownWords(pl.Enum(written), bare, row_keys.hash_words(bare))
 
 
 def _empty_column(cells: pl.Series) -> pl.Series:

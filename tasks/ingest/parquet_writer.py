@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, text_parsing
 from windvane.tasks.ingest.cell_reading import MISSING_WORDS
-from windvane.tasks.ingest.column_types import ColumnMeaning, MixedTypesError
+from windvane.tasks.ingest.column_types import ColumnMeaning, KnownWords, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
 from windvane.tasks.ingest.row_keys import EncodedWords
 from windvane.tasks.ingest.text_files import describe_mixed_column
@@ -88,11 +88,15 @@ def write_columns(reading: ReadingPlan, target: Path, keyed: KeyColumnsChoice) -
     if keyed:
         schema[table_io.ROW_KEY] = pl.Int64()
 
+    known: dict[str, KnownWords | None] = {}
+
     def canonically(batch: pl.DataFrame) -> pl.DataFrame:
         encoded: dict[str, EncodedWords] = {}
         frame = pl.DataFrame(
             [
-                column_types.convert_cells(batch[name], meaning, kept=name in reading.kept, encoded=encoded)
+                column_types.convert_cells(
+                    batch[name], meaning, kept=name in reading.kept, encoded=encoded, known=known
+                )
                 for name, meaning in reading.meanings.items()
             ]
         )

@@ -30,10 +30,14 @@ def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class EncodedWords:
-    """A column of words by its different ones: `codes` (n,) are places in `different`; a place past these: no value."""
+    """A column of words by its different ones: `codes` (n,) are places in `different`; a place past these: no value.
 
-    codes: NDArray[np.int64]
+    hashes: hash_words() of `different`, where they are known.
+    """
+
+    codes: NDArray[Any]
     different: pl.Series
+    hashes: NDArray[np.uint64] | None = None
 
 
 def hash_rows(
@@ -48,7 +52,7 @@ def hash_rows(
     key = np.zeros(len(frame), np.uint64)
     for name in sorted(names):
         key *= np.uint64(3)
-        key ^= _hash_words(encoded[name]) if encoded and name in encoded else hash_values(frame[name])
+        key ^= _hash_encoded(encoded[name]) if encoded and name in encoded else hash_values(frame[name])
         key = mix_bits(key)
     return key.view(np.int64)
 
@@ -57,7 +61,7 @@ def hash_values(values: pl.Series | pd.Series) -> NDArray[np.uint64]:
     """One hash per value of a column with a canonical dtype, (n,) uint64; missing is one fixed value."""
     column = values if isinstance(values, pl.Series) else pl.Series(pl.from_pandas(values, nan_to_null=True))
     if column.dtype == pl.String:
-        return _hash_words(encode_words(column))
+        return _hash_encoded(encode_words(column))
     hashes = mix_bits(column.to_numpy().view(np.uint64) if column.dtype.is_temporal() else _number_bits(column))
     if column.null_count():
         hashes[column.to_arrow().is_null().to_numpy(zero_copy_only=False)] = _MISSING_HASH
@@ -69,6 +73,14 @@ def encode_words(words: pl.Series) -> EncodedWords:
     coded = words.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
     different = pl.Series(words.name, coded.dictionary, dtype=pl.String)
     return EncodedWords(coded.indices.cast(pa.int64()).fill_null(len(different)).to_numpy(), different)
+
+
+def find_words(words: pl.Series, known: pl.Enum) -> NDArray[Any] | None:
+    """The codes of words by their places in `known`, as in EncodedWords; None where one is not among them."""
+    codes = words.cast(known, strict=False).to_physical()
+    if codes.null_count() > words.null_count():
+        return None
+    return (codes.fill_null(len(known.categories)) if codes.null_count() else codes).to_numpy()
 
 
 def _number_bits(column: pl.Series) -> NDArray[np.uint64]:
@@ -86,13 +98,19 @@ def _number_bits(column: pl.Series) -> NDArray[np.uint64]:
     return bits
 
 
-def _hash_words(words: EncodedWords) -> NDArray[np.uint64]:
+def _hash_encoded(words: EncodedWords) -> NDArray[np.uint64]:
     """One hash for each row, (n,)."""
+    hashes = hash_words(words.different) if words.hashes is None else words.hashes
+    return hashes[words.codes]
+
+
+def hash_words(different: pl.Series) -> NDArray[np.uint64]:
+    """One hash for each word, and one more for no value."""
     # pandas documents hash_array as stable (SipHash with a fixed key).
-    values = np.array(words.different.to_list(), dtype=object)
+    values = np.array(different.to_list(), dtype=object)
     hashes = mix_bits(pd.util.hash_array(values, categorize=False))
-    hashes[words.different.is_null().to_numpy()] = _MISSING_HASH
-    return np.append(hashes, _MISSING_HASH)[words.codes]
+    hashes[different.is_null().to_numpy()] = _MISSING_HASH
+    return np.append(hashes, _MISSING_HASH)
 
 
 def map_to_unit_interval(key: NDArray[np.int64] | NDArray[np.uint64], seed: int) -> NDArray[np.float64]:

@@ -53,10 +53,12 @@ def run_split(root: Path, chosen: project_params.Settings) -> None:
         again = "Delete it: the next lap writes it again"
         until = io.read_record(path, lambda c: c["taught_until"], again) if path.exists() else None
         parted = split_rows(frame, chosen, until)
-        side = np.zeros(len(whole), dtype=np.uint8)
+        codes = np.zeros(len(frame), dtype=np.uint8)
         masks = (parted.train, parted.validation, parted.test, parted.gap)
-        codes = (TRAIN_CODE, VALIDATION_CODE, TEST_CODE, GAP_CODE)
-        side[labelled] = sum(code * mask for code, mask in zip(codes, masks, strict=True))
+        for code, mask in zip((TRAIN_CODE, VALIDATION_CODE, TEST_CODE, GAP_CODE), masks, strict=True):
+            codes[mask] = code
+        side = np.zeros(len(whole), dtype=np.uint8)
+        side[labelled] = codes
         io.write_whole(
             root / SPLIT_FOLDER / SPLIT_CODES_FILE,
             lambda part: table_io.sink_parquet(pl.LazyFrame({SPLIT_COLUMN: side}), part),
