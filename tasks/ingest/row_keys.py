@@ -19,13 +19,18 @@ _LARGEST_EXACT_FLOAT = 2**53
 
 def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser, elementwise: a bijection that spreads every bit (Steele, Lea & Flood, OOPSLA 2014)."""
-    z = bits + np.uint64(0x9E3779B97F4A7C15)
-    z ^= z >> np.uint64(30)
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
+    z = bits.copy()
+    _mix_in_place(z, np.empty_like(z))
     return z
+
+
+def _mix_in_place(z: NDArray[np.uint64], spare: NDArray[np.uint64]) -> None:
+    z += np.uint64(0x9E3779B97F4A7C15)
+    z ^= np.right_shift(z, np.uint64(30), out=spare)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= np.right_shift(z, np.uint64(27), out=spare)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= np.right_shift(z, np.uint64(31), out=spare)
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,11 @@ def hash_rows(
     A whole number, its float, and a number in a column that has since got gaps hash alike: keys outlive a change
     of type by a missing value. The order of `names` does not matter; the names do not either.
     """
-    key = np.zeros(len(frame), np.uint64)
+    key, spare = np.zeros(len(frame), np.uint64), np.empty(len(frame), np.uint64)
     for name in sorted(names):
         key *= np.uint64(3)
         key ^= _hash_encoded(encoded[name]) if encoded and name in encoded else hash_values(frame[name])
-        key = mix_bits(key)
+        _mix_in_place(key, spare)
     return key.view(np.int64)
 
 
@@ -92,7 +97,8 @@ def _number_bits(column: pl.Series) -> NDArray[np.uint64]:
         plain = filled.to_numpy(zero_copy_only=False)
     floats = np.add(plain, 0.0, dtype=np.float64)  # + 0.0: minus zero is zero
     bits = floats.view(np.uint64)
-    if column.dtype == pl.Int64:
+    # The ends first: hardly a column has such numbers.
+    if column.dtype == pl.Int64 and len(floats) and max(floats.max(), -floats.min()) > _LARGEST_EXACT_FLOAT:
         far = np.abs(floats) > _LARGEST_EXACT_FLOAT
         bits[far] = plain.view(np.uint64)[far]
     return bits
