@@ -27,7 +27,6 @@ from windvane.tasks.evaluation.evaluation_files import write_evaluation
 from windvane.tasks.gate import block_test, promotion_gate
 from windvane.tasks.ingest import table_io
 from windvane.tasks.io import read_record
-from windvane.tasks.lap_outcome import CandidateSummary, ExplorationResult
 from windvane.tasks.models import class_balance, features, model_pipeline
 from windvane.tasks.models.model_pipeline import ModelConfiguration, ModelTask
 from windvane.tasks.models.problem_types import classification, definitions
@@ -353,48 +352,12 @@ def run_explain_step(
     _remove_folder(folder)
     write_evaluation(folder, settings, data.kind, evaluation, held.record, found)
     for result in found.results:
-        _log_candidate_run(lap, found, result, data)
+        log_candidate_run(lap, found, result, data)
     tracker.store(run, folder, "evaluation")
     return evaluation
 
 
-def run_explore_step(lap: LapContext, data: TrainingData, found: model_search.SearchResult) -> ExplorationResult:
-    """What an exploring lap ends with: each candidate's validation score with its interval, and a child run for it."""
-    settings, tracker = lap.project.settings, lap.project.tracker
-    metric, best = settings.problem.headline, found.best
-    candidates = []
-    for result in found.results:
-        lap.console.working(f"explore: {result.candidate}")
-        score = out_of_fold.score_configuration(data.task(settings), result.spec, data.train, data.validation)
-        value = result.validation[metric]
-        # Of folds the search takes the mean, the interval is of all their rows together: it is widened to hold both.
-        ends = [(value, end) for end in (score.low, score.high) if end is not None]
-        low, high = (min(ends[0]), max(ends[1])) if ends else (None, None)
-        _log_candidate_run(
-            lap, found, result, data, {f"validation_{metric}_low": low, f"validation_{metric}_high": high}
-        )
-        summary = CandidateSummary(result.candidate, value, result.train.get(metric), len(result.trials))
-        candidates.append(replace(summary, low=low, high=high))
-    tracker.log(
-        data.run,
-        params={"candidate": best.candidate, **{f"chosen.{k}": v for k, v in best.spec.params.items()}},
-        metrics={f"validation_{name}": value for name, value in best.validation.items()},
-    )
-    return ExplorationResult(
-        run_id=data.run,
-        data_version=data.data_version,
-        metric=metric,
-        candidates=tuple(candidates),
-        chosen=best.candidate,
-        params=best.spec.params,
-        rows=len(data.validation) or len(data.train),
-        reason=found.ended,
-        fits=found.fits + len(found.results),
-        seconds=lap.seconds,
-    )
-
-
-def _log_candidate_run(
+def log_candidate_run(
     lap: LapContext,
     found: model_search.SearchResult,
     result: model_search.CandidateResult,
