@@ -354,5 +354,5 @@ def _fill_unknown_errors(counted: list[_CountedWindow]) -> list[_CountedWindow]:
     """Unknown errors replaced by what the windows themselves differ by, where they are enough."""
     if len(counted) < _MIN_SPREAD_WINDOWS or all(isfinite(c[2]) for c in counted):
         return counted
-    own_variance = stdev(c[1] for c in counted)
-    return [c if isfinite(c[2]) else (c[0], c[1], own_variance, c[3], c[4]) for c in counted]
+    usual_error = stdev(c[1] for c in counted)
+    return [c if isfinite(c[2]) else (c[0], c[1], usual_error, c[3], c[4]) for c in counted]
