@@ -90,4 +90,5 @@ def score_candidates(lap: LapContext, data: TrainingData, found: SearchResult) -
         reason=found.ended,
         fits=found.fits + len(found.results),
         seconds=lap.seconds,
+        positive=data.kind.positive,
     )

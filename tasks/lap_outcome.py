@@ -103,6 +103,8 @@ class ExplorationResult:
     reason: str
     fits: int
     seconds: float
+    # Which of two classes the metric is of.
+    positive: bool | float | str | None = None
     verdict: str = "explored"
 
     def to_json(self) -> dict[str, Any]:
@@ -111,10 +113,11 @@ class ExplorationResult:
 
     def text(self) -> str:
         """For people: the ladder with intervals, and what to do next."""
+        metric = name_metric(self.metric, self.positive)
         ladder = [
             {
                 "candidate": ("> " if c.name == self.chosen else "  ") + c.name,
-                f"validation {self.metric}": format_metric(c.validation),
+                f"validation {metric}": format_metric(c.validation),
                 "95 % interval": f"{format_metric(c.low)} to {format_metric(c.high)}",
                 "on train": format_metric(c.train),
                 "trials": c.trials,
