@@ -26,12 +26,14 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
     """Propose settings for a table: write params.yaml, schema.yaml, and what DVC needs. A remote source is fetched, as a lap would."""
     from windvane.tasks import project_files
     from windvane.tasks.settings import settings_proposal, yaml_files
+    from windvane.tasks.settings.data_section import parse_format_options
     from windvane.tasks.sources import fetch
     from windvane.tasks.stores import dvc_pipeline
     from windvane.tasks.validate import table_schema
 
+    written = {**parse_format_options(options.pop("format")), "dates": options.pop("dates")}
     chosen = settings_proposal.parse_table_address(
-        table, options.pop("query"), options.pop("key"), options.pop("private"), options.pop("dates")
+        table, options.pop("query"), options.pop("key"), options.pop("private"), written
     )
     fetched = fetch.fetch_source(root, chosen, options["id"])
     if fetched.moved:
@@ -240,7 +242,8 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
 
     console.working(f"reading {file}")
     problem = project.settings.problem
-    rules = label_parsing.LabelRules(problem.kind, problem.id, problem.target)
+    numbers = project.settings.data.format.numbers
+    rules = label_parsing.LabelRules(problem.kind, problem.id, problem.target, numbers)
     received = label_parsing.read_label_file(file, rules)
     console.working(f"{len(received.statements):,} labels")
     try:

@@ -106,6 +106,12 @@ def _command(work: Callable[..., Any]) -> Callable[..., None]:
     default=None,
     help="How dates such as 01/02/2024 are read.",
 )
+@click.option(
+    "--format",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of data.format, such as decimal=, or header=false; may be given several times.",
+)
 @click.option("--private", is_flag=True, help="The host of an address may be on a private network.")
 @_command
 def init(root: Path, table: str, id_: str | None, console: Any, **options: Any) -> Any:

@@ -32,6 +32,7 @@ from windvane.tasks.ingest.cell_reading import (
     read_ending,
 )
 from windvane.tasks.ingest.text_files import CsvDialect
+from windvane.tasks.settings.data_section import PLAIN_FORMAT, FormatSettings
 
 # Rows held in memory at a time.
 PIECE_ROWS = 50_000
@@ -47,12 +48,15 @@ class RowPiece:
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """A file that is scored. `plain`: where it lies unpacked; `dialect`: of a text table; `header`: its first row as written."""
+    """A file that is scored. `plain`: where it lies unpacked; `dialect`: of a text table; `format`: how cells are read; `header`: its
+    first row as written.
+    """
 
     path: Path
     plain: Path
     ending: str
     dialect: CsvDialect | None = None
+    format: FormatSettings = PLAIN_FORMAT
     header: str = field(default="", repr=False)
 
     @property
@@ -76,16 +80,16 @@ def check_score_files(source: Path, target: Path) -> None:
         raise InputError(f"{source}: not found. Name a table with the columns that the model was trained on")
 
 
-def open_scored_file(source: Path, scratch: Path) -> ScoredFile:
+def open_scored_file(source: Path, scratch: Path, format: FormatSettings) -> ScoredFile:
     """A file by its ending, as ingest opens it. `scratch`: a folder to unpack it in. Raises InputError."""
     plain, ending = readers.open_plain_file(source, scratch), read_ending(source)
     if ending not in CSV_ENDINGS:
-        return ScoredFile(source, plain, ending)
+        return ScoredFile(source, plain, ending, format=format)
     dialect = text_files.detect_dialect(plain, source)
     with plain.open("rb") as f:
         bom = f.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     header, _ = next(_read_text_rows(plain, source, dialect.delimiter))
-    return ScoredFile(source, plain, ending, dialect, "\ufeff" * bom + header)
+    return ScoredFile(source, plain, ending, dialect, format, "\ufeff" * bom + header)
 
 
 def read_pieces(file: ScoredFile, scratch: Path) -> Iterator[RowPiece]:
@@ -121,7 +125,7 @@ def _read_typed_pieces(file: ScoredFile, scratch: Path) -> Iterator[RowPiece]:
     plain, lines = file.plain, None
     if file.ending in JSON_ENDINGS:
         plain = scratch / "cells.parquet"
-        text_files.write_json_cells(file.plain, file.path, plain, None)
+        text_files.write_json_cells(file.plain, file.path, plain, None, file.format.numbers)
         lines = _read_json_lines(file.plain)
     try:
         readers.verify_parquet_checksums(plain)

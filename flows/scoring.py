@@ -64,7 +64,7 @@ def score_file(project: Project, source: Path, target: Path, log: bool, console:
             writer = stack.enter_context(closing(PredictionWriter(project.ledger, project.name, project.privacy)))
         work.mkdir(parents=True, exist_ok=True)
         scratch = Path(stack.enter_context(TemporaryDirectory(dir=work)))
-        file = open_scored_file(source, scratch)
+        file = open_scored_file(source, scratch, project.settings.data.format)
         scorer = _Scorer(project, version, source, work, writer)
 
         def scored() -> Iterator[tuple[RowPiece, pa.Table]]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from windvane.ledger.labels import BOOLEAN_WORDS
 from windvane.serving.compiled import engine
-from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, read_written_dates
+from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, NumberForm, read_written_dates
 
 PlainValue = engine.PlainValue
 InputType = Literal["number", "boolean", "category", "date"]
@@ -48,7 +48,7 @@ class InputColumn:
 
     missing: its table has rows without a value, so that it may be left empty. keep_words: words such as NA are values.
     code_width: see cell_reading.find_code_width; a number means the code of so many digits, with 0 none.
-    dates: see cell_reading.choose_date_forms.
+    dates: see cell_reading.choose_date_forms. numbers: how they are written in words; None: as programs write them.
     """
 
     name: str
@@ -57,6 +57,7 @@ class InputColumn:
     keep_words: bool = False
     code_width: int | None = None
     dates: str | None = None
+    numbers: NumberForm | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class ModelSignature:
         """A reader of JSON values per column."""
         bulk: dict[InputType, BulkReader] = {"number": _read_numbers_at_once}
         return tuple(
-            _make_word_reader(c) if c.type == "category" else InputReader(c, _JSON_READERS[c.type], bulk.get(c.type))
+            _make_word_reader(c)
+            if c.type == "category"
+            else InputReader(c, _read_written(c.numbers, _JSON_READERS[c.type]), bulk.get(c.type))
             for c in self.inputs
         )
 
@@ -92,7 +95,7 @@ class ModelSignature:
         return tuple(
             _make_word_reader(c)
             if c.type == "category"
-            else InputReader(c, _unless_absent(_TEXT_READERS[c.type]), None)
+            else InputReader(c, _read_written(c.numbers, _unless_absent(_TEXT_READERS[c.type])), None)
             for c in self.inputs
         )
 
@@ -239,6 +242,23 @@ def _read_number_text(text: str) -> float | None:
     except ValueError:
         raise ValueError("must be a number") from None
     return None if math.isinf(read) else _read_number(read)
+
+
+def _read_written(form: NumberForm | None, otherwise: Callable[[Any], PlainValue]) -> Callable[[Any], PlainValue]:
+    """The reader of a column whose numbers may be written in words of one form; anything but words is read `otherwise`."""
+    if form is None:
+        return otherwise
+
+    def read(value: Any) -> PlainValue:
+        if type(value) is not str:
+            return otherwise(value)
+        if (word := value.strip()) in ABSENT_WORDS:
+            return None
+        if (number := form.read(word)) is None:
+            raise ValueError(f"must be a number, written as data.format has it: {form.describe()}")
+        return None if math.isinf(number) else _read_number(number)
+
+    return read
 
 
 def _describe_type(value: Any) -> str:

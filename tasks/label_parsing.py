@@ -27,6 +27,7 @@ from windvane.tasks.ingest.cell_reading import (
     JSON_ENDINGS,
     KNOWN_ENDINGS,
     UNPACK_ERRORS,
+    NumberForm,
     describe_endings,
     detect_delimiter,
     find_packing,
@@ -42,11 +43,14 @@ _CLOCK_TOLERANCE, _LARGEST_OFFSET = timedelta(minutes=5), timedelta(hours=14)
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What a project's labels are: the problem type, and the columns of its table that hold the id and the target."""
+    """What a project's labels are: the problem type, the columns of its table that hold the id and the target, and how its numbers
+    are written in words.
+    """
 
     kind: ProblemKind
     id: str | None = None
     target: str | None = None
+    numbers: NumberForm | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def parse_labels(rules: LabelRules, rows: Iterable[_Row], written: bool = False)
             empty += 1
             continue
         try:
-            found.append(parse_label(rules.kind, id, label, at, written))
+            found.append(parse_label(rules.kind, id, _read_written_amount(label, rules), at, written))
         except ValueError as e:
             wrong, count = wrong or f"{where}: {e}", count + 1
     if count:
@@ -131,6 +135,17 @@ def parse_amount(value: Any, written: bool = False) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"label {_short(value)} is no finite number")
+    return number
+
+
+def _read_written_amount(label: Any, rules: LabelRules) -> Any:
+    """The number that a word is where the table's numbers have a form; anything else as it is."""
+    if rules.numbers is None or rules.kind != "regression" or not isinstance(label, str):
+        return label
+    if (number := rules.numbers.read(label.strip())) is None:
+        raise ValueError(
+            f"label {_short(label)} is no number as data.format has it. Write it so: {rules.numbers.describe()}"
+        )
     return number
 
 

@@ -294,6 +294,7 @@ def run_build_step(
         frozenset(column.name for column in profile.columns if column.missing),
         frozenset(settings.data.format.keep_words),
         settings.data.format.dates,
+        settings.data.format.numbers,
     )
     engine = engine_files.build_engine_files(model, data.kind, data.columns, compared, pace, cells)
     bulk = pace.to_json() if engine_files.has_compiled_form(engine) else None

@@ -48,7 +48,7 @@ def run_scoring_service(
         project.fetch,
         IdTimeColumns(problem.id, problem.time),
         project.privacy,
-        LabelRules(problem.kind, problem.id, problem.target),
+        LabelRules(problem.kind, problem.id, problem.target, settings.data.format.numbers),
     )
     repair = partial(repair_aliases_elsewhere, project.root)
     rules = server.ServingRules(settings.serve.rolls_out, settings.ledger.keeps, settings.serve.most_memory, repair)

@@ -27,7 +27,7 @@ from windvane.serving.compiled.engine import (
     PredictionEngine,
 )
 from windvane.serving.signature import InputColumn, InputType, ModelSignature
-from windvane.tasks.ingest.cell_reading import find_code_width
+from windvane.tasks.ingest.cell_reading import NumberForm, find_code_width
 from windvane.tasks.models.problem_types.definitions import ProblemType, load_problem_type
 from windvane.tasks.stores import model_files
 
@@ -78,13 +78,14 @@ class ComparisonRows:
 @dataclass(frozen=True)
 class TableCells:
     """What a table decided about its cells: all its columns, those with rows without a value, and those in which words such as
-    NA are values (data.format.keep_words); dates: data.format.dates.
+    NA are values (data.format.keep_words); dates: data.format.dates; numbers: how data.format has them written.
     """
 
     columns: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
     keep_words: frozenset[str] = frozenset()
     dates: str | None = None
+    numbers: NumberForm | None = None
 
 
 def build_engine_files(
@@ -155,7 +156,10 @@ def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
     if settings["format"] != ENGINE_FORMAT:
         return None
     classes, recipe, proba = settings["signature"]["classes"], settings["compiled"], settings["expected_proba"]
-    inputs = tuple(InputColumn(**column) for column in settings["signature"]["inputs"])
+    inputs = tuple(
+        InputColumn(**{**column, "numbers": NumberForm.from_json(column.get("numbers"))})
+        for column in settings["signature"]["inputs"]
+    )
     signature = ModelSignature(
         inputs, None if classes is None else tuple(classes), tuple(settings["signature"].get("table", ()))
     )
@@ -167,11 +171,17 @@ def read_engine_files(content: Mapping[str, bytes]) -> StoredEngine | None:
 def _describe_input(name: str, type: InputType, values: pd.Series, cells: TableCells) -> InputColumn:
     missing = name in cells.missing or bool(values.isna().any())
     width = find_code_width(values.dropna().unique()) if type == "category" else None
-    return InputColumn(name, type, missing, name in cells.keep_words, width, cells.dates if type == "date" else None)
+    dates, numbers = cells.dates if type == "date" else None, cells.numbers if type == "number" else None
+    return InputColumn(name, type, missing, name in cells.keep_words, width, dates, numbers)
 
 
 # What a stored model carries so that MLflow loads it by itself: the file with _load_pyfunc first, below windvane/.
-_MODEL_CODE = ("serving/compiled/mlflow_model.py", "serving/compiled/engine.py", "tasks/models/frame_reading.py")
+_MODEL_CODE = (
+    "serving/compiled/mlflow_model.py",
+    "serving/compiled/engine.py",
+    "tasks/models/frame_reading.py",
+    "tasks/ingest/cell_reading.py",
+)
 _OWN_IMPORT = re.compile(r"^from windvane\.[\w.]+\.(\w+) import", re.MULTILINE)
 
 

@@ -1,6 +1,6 @@
 """A stored version as MLflow loads it by itself: a frame from anywhere in, predictions out.
 
-Each stored model carries a copy of this file and of the two that it imports (engine_files.bundle_model_code): with them it needs
+Each stored model carries a copy of this file and of those that it imports (engine_files.bundle_model_code): with them it needs
 neither Windvane nor scikit-learn.
 """
 
@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from windvane.serving.compiled.engine import ENGINE_FILE, TREES_FILE, CompiledEngine, PredictionEngine
+from windvane.tasks.ingest.cell_reading import NumberForm
 from windvane.tasks.models.frame_reading import list_plain_values, read_frame
 
 
@@ -26,6 +27,8 @@ class FrameModel:
         self._engine = engine
         self._types = {column["name"]: column["type"] for column in settings["signature"]["inputs"]}
         self._date_forms = settings["date_forms"]
+        written = (NumberForm.from_json(column.get("numbers")) for column in settings["signature"]["inputs"])
+        self._numbers = next((form for form in written if form is not None), None)
         names = list(self._types)
         self._known: dict[str, set[str]] = {}
         for part in settings["compiled"]["columns"] if settings["compiled"] else ():
@@ -34,7 +37,7 @@ class FrameModel:
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> NDArray[Any]:
         """Numbers or classes (n,). Raises ValueError naming columns that are missing or cannot be read."""
-        frame = read_frame(pd.DataFrame(model_input), self._types, self._known, self._date_forms)
+        frame = read_frame(pd.DataFrame(model_input), self._types, self._known, self._date_forms, self._numbers)
         if frame.empty:
             return np.array([])
         return np.array(self._engine.predict(list_plain_values(frame, self._types)).values)

@@ -121,8 +121,8 @@ def parse_invocation(
 
 
 def choose_recorded_values(column: InputColumn, given: Sequence[Any], plain: list[PlainValue]) -> Sequence[Any]:
-    """What the ledger keeps of a column: categories and missing values as they were read, whatever word they were written with."""
-    if column.type == "category":
+    """What the ledger keeps of a column: categories, missing values, and numbers that people write, as they were read."""
+    if column.type == "category" or column.numbers is not None:
         return plain
     if not column.missing or None not in plain:
         return given

@@ -9,9 +9,11 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -28,6 +30,160 @@ ABSENT_WORDS, ABSENT_IF_KEPT = frozenset(MISSING_WORDS), frozenset(("",))
 # A number in which the zero means something is a code: 01067 is a town, 1067 is none.
 CODE_PATTERN = r"^0[0-9]+$"
 _CODE, _DIGITS = re.compile(CODE_PATTERN), re.compile(r"[0-9]+")
+
+# What may part thousands, by the sign that stands for it in data.format; blanks are of any width.
+_THOUSANDS = {",": ",", ".": r"\.", "'": "['\u2019]", " ": "[ \u00a0\u2009\u202f]"}
+_BLANKS = f"{_THOUSANDS[' ']}*"
+PERCENT_SIGN = "%"
+# What is written beside an amount and is no part of the number.
+KNOWN_SIGNS = (
+    *(PERCENT_SIGN, "$", "€", "£", "¥", "₹", "₩", "₽", "₺", "₫", "₪", "₴", "₱", "฿", "US$", "R$", "C$", "A$"),
+    *(
+        "kr",
+        "kr.",
+        "zł",
+        "Kč",
+        "Fr.",
+        "EUR",
+        "USD",
+        "GBP",
+        "CHF",
+        "JPY",
+        "CNY",
+        "INR",
+        "SEK",
+        "NOK",
+        "DKK",
+        "PLN",
+        "CZK",
+    ),
+    *("BRL", "CAD", "AUD", "ZAR", "TRY"),
+)
+_PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class NumberForm:
+    """How people write the numbers of a table (data.format): the decimal sign, what parts thousands, and signs beside them.
+
+    `required`: each number has a sign, as percentages do: 12 % and 0.12 must not be in one column.
+    """
+
+    decimal: str = "."
+    thousands: str | None = None
+    signs: tuple[str, ...] = ()
+    required: bool = False
+
+    @cached_property
+    def pattern(self) -> str:
+        """The parts of a number as groups, for Python and polars alike: bracket, minus, sign, minus, digits, sign, minus, bracket."""
+        # A point means the same to everybody, unless it parts thousands.
+        point = r"\." if self.decimal == "." else "," if self.thousands == "." else "[.,]"
+        whole = "[0-9]+"
+        if self.thousands is not None:
+            mark = _THOUSANDS[self.thousands]
+            indian = r"[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}|" if self.thousands == "," else ""
+            whole = rf"(?:{indian}[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|[0-9]+)"
+        digits = rf"(?:{whole}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+        signs = "|".join(map(re.escape, sorted(self.signs, key=len, reverse=True)))
+        minus, sign = "([-+\u2212]?)", f"((?:{signs})?)" if signs else "()"
+        before = rf"^(\(?){minus}{_BLANKS}{sign}{_BLANKS}{minus}"
+        return rf"{before}({digits}){_BLANKS}{sign}([-\u2212]?)(\)?)$"
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self.pattern)
+
+    def is_sound(self, there: Sequence[Any]) -> Any:
+        """Whether the parts go together. `there`: for each group of the pattern, 1 where it is there, else 0; numbers or columns."""
+        opened, lead, sign, inner, _, behind, trail, closed = there
+        marks, signs = opened + lead + inner + trail, sign + behind
+        return (opened == closed) & (marks <= 1) & (signs <= 1) & (signs >= int(self.required))
+
+    def read(self, word: str) -> float | None:
+        """The number that a word without blanks around it is; None: it is none of this form. 12 % is 12."""
+        found = self._compiled.match(word)
+        if found is None or not self.is_sound([int(bool(part)) for part in found.groups()]):
+            return None
+        opened, lead, _, inner, digits, _, trail, _ = found.groups()
+        if self.mark_pattern is not None:
+            digits = re.sub(self.mark_pattern, "", digits)
+        value = float(digits.replace(",", "."))
+        return -value if opened or trail or lead + inner in ("-", "\u2212") else value
+
+    @property
+    def mark_pattern(self) -> str | None:
+        """What is taken out of the digits; None: nothing."""
+        return None if self.thousands is None else _THOUSANDS[self.thousands]
+
+    def write(self, number: float) -> str:
+        """A number as this form has it, so that read() gives it back to the last bit."""
+        return repr(number).replace(".", self.decimal)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any] | None) -> NumberForm | None:
+        """What a stored model holds of it."""
+        return None if content is None else cls(**{**content, "signs": tuple(content["signs"])})
+
+    def describe(self) -> str:
+        """As params.yaml has it."""
+        keys = [f"decimal: {_quote(self.decimal)}"]
+        keys += [f"thousands: {_quote(self.thousands)}"] if self.thousands else []
+        keys += [f"signs: [{', '.join(map(_quote, self.signs))}]"] if self.signs else []
+        return f"{{{', '.join(keys)}}}"
+
+    def narrow(self, words: Iterable[str]) -> NumberForm:
+        """The form of a column: of the signs only the first that is there; percentages have one each."""
+        words = words if self.signs else ()
+        sign = next((sign for word in words for sign in find_signs(word, self.signs)), None)
+        return replace(self, signs=() if sign is None else (sign,), required=sign == PERCENT_SIGN)
+
+
+def _quote(sign: str) -> str:
+    return sign if sign.isalpha() else f'"{sign}"'
+
+
+def find_signs(word: str, signs: Sequence[str]) -> list[str]:
+    """Which of the signs are before or behind the digits of a word, the longest first."""
+    bare = word.strip("()+-\u2212 \u00a0\u2009\u202f")
+    return [s for s in sorted(signs, key=len, reverse=True) if bare.startswith(s) or bare.endswith(s)]
+
+
+def is_plain_number(word: str) -> bool:
+    """Whether a program wrote this number, or could have."""
+    return _PLAIN_NUMBER.fullmatch(word) is not None
+
+
+# From this share on, words are meant to be numbers, and the rest are slips.
+NUMBER_SHARE = 0.9
+# Words that show how numbers are written.
+FORM_WORDS = 1_000
+
+
+def list_number_forms(words: Sequence[str]) -> list[NumberForm]:
+    """The forms in which all of the words are numbers, the simplest first; where there is none, nearly all of them."""
+    if sum(any(map(str.isdigit, word)) for word in words) < NUMBER_SHARE * len(words) or not words:
+        return []
+    strange = [word for word in words if not is_plain_number(word)]
+    signs = tuple(dict.fromkeys(found[0] for word in strange if (found := find_signs(word, KNOWN_SIGNS))))
+    forms = [
+        NumberForm(decimal, thousands, signs)
+        for thousands in (None, ".", ",", "'", " ")
+        for decimal in (".", ",")
+        if decimal != thousands
+    ]
+    odd = [sum(form.read(word) is None for word in words) for form in forms]
+    most = 0 if 0 in odd else len(words) - NUMBER_SHARE * len(words)
+    return [form for form, count in zip(forms, odd, strict=True) if count <= most]
+
+
+def suggest_number_forms(words: Sequence[str]) -> list[NumberForm]:
+    """The simplest form for each different reading of these words as numbers; several: the words do not show which."""
+    found: dict[tuple[float | None, ...], NumberForm] = {}
+    for form in list_number_forms(words):
+        found.setdefault(tuple(form.read(word) for word in words), form)
+    return list(found.values())
+
 
 # How dates are written besides ISO 8601, for strptime. Of two digits 68 is 2068 and 69 is 1969, as POSIX has it.
 _DAY_FORMS = (

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from windvane.tasks.ingest import row_keys, text_parsing
-from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, choose_date_forms
+from windvane.tasks.ingest.cell_reading import ABSENT_IF_KEPT, ABSENT_WORDS, NumberForm, choose_date_forms
 from windvane.tasks.ingest.row_keys import EncodedWords
 
 # 0001-01-01 and 10000-01-01, in days since 1970.
@@ -74,12 +74,12 @@ CellKind = Literal["int", "float", "bool", "date", "text", "none"]
 
 @dataclass(frozen=True)
 class ColumnMeaning:
-    """What a column holds. "none": no value at all. `form` of dates that are written as words; of words, ANY where
+    """What a column holds. "none": no value at all. `form` of dates and numbers that are written as words; of words, ANY where
     nothing is required of them.
     """
 
     kind: CellKind
-    form: str | None = None
+    form: str | NumberForm | None = None
 
 
 class MixedTypesError(Exception):
@@ -109,9 +109,11 @@ def infer_from_type(kind: Any) -> ColumnMeaning | None:
     return ColumnMeaning("date") if kind.is_temporal() else None
 
 
-def infer_from_words(words: pl.Series, *, typed: bool, whole: bool, dates: str | None = None) -> ColumnMeaning | None:
-    """What a column of words means. `typed`: its file shows which cells are numbers, so these are none. `dates`: see
-    cell_reading.choose_date_forms.
+def infer_from_words(
+    words: pl.Series, *, typed: bool, whole: bool, dates: str | None = None, numbers: NumberForm | None = None
+) -> ColumnMeaning | None:
+    """What a column of words means. `typed`: its file shows which cells are numbers, so these are none, unless `numbers` (the
+    table's form of them) reads them all, and not only as digits. `dates`: see cell_reading.choose_date_forms.
 
     `whole`: these are all its values; otherwise its first, and None means that only the whole column can show. Raises
     Slip (only then) when it is mostly one thing.
@@ -123,8 +125,11 @@ def infer_from_words(words: pl.Series, *, typed: bool, whole: bool, dates: str |
     # Codes and ids stay words, whatever comes below them.
     coded = not typed and len(head) > 0 and text_parsing.infer_number_kind(head) == "text"
     plain = None if typed or coded else _plain(present, gaps=len(present) < len(words))
-    if plain is not None and plain.kind != "text":
-        return plain
+    found: ColumnMeaning | Literal[False] | None = False
+    if numbers is not None and not coded and (plain is None or plain.kind == "float"):
+        found = _written_numbers(words, present, numbers, typed=typed, whole=whole)
+    if found is not False or (plain is not None and plain.kind != "text"):
+        return plain if found is False else found
     first = head.head(_SAMPLE_WORDS) if len(head) else present.head(_SAMPLE_WORDS)
     meaning = ColumnMeaning("text") if coded or plain else _dates(words, present, first, whole=whole, dates=dates)
     if meaning is None or meaning.kind == "date":
@@ -139,6 +144,25 @@ def infer_from_words(words: pl.Series, *, typed: bool, whole: bool, dates: str |
             return None
         raise MixedTypesError("text without NUL bytes", nul, len(present))
     return meaning
+
+
+def _written_numbers(
+    words: pl.Series, present: pl.Series, numbers: NumberForm, *, typed: bool, whole: bool
+) -> ColumnMeaning | Literal[False] | None:
+    """Numbers of the table's form; False: these are words. None and Slip as infer_from_words has them."""
+    if typed and text_parsing.match_digits(present).all():
+        return False
+    signed = present.filter(present.str.contains_any(list(numbers.signs))) if numbers.signs else present.clear()
+    form = numbers.narrow(signed.head(_SAMPLE_WORDS))
+    read = text_parsing.read_numbers(words, form)
+    odd = words.is_not_null() & read.is_null()
+    if not odd.any():
+        return ColumnMeaning("float", form)
+    if int(odd.sum()) / len(present) > 1 - _MOSTLY or words.filter(odd).n_unique() > _MIN_CODE_WORDS:
+        return False
+    if not whole:
+        return None
+    raise MixedTypesError("numbers as data.format writes them", odd, len(present))
 
 
 def _dates(
@@ -182,7 +206,8 @@ def _refuse_numbers(words: pl.Series, present: pl.Series) -> None:
         odd = words.is_not_null() & ~plain.fill_null(True)
         if odd.any() and words.filter(odd).n_unique() <= _MIN_CODE_WORDS:
             raise MixedTypesError("numbers", odd, len(present))
-        return
+        if not odd.any() or not text_parsing.match_formatted_numbers(words.filter(odd)).all():
+            return  # codes
     formatted = ~plain & text_parsing.match_formatted_numbers(words)
     if (plain | formatted).sum() / len(present) >= _MOSTLY:
         raise MixedTypesError("numbers", formatted.fill_null(False), len(present), formatted=True)
@@ -201,8 +226,10 @@ def choose_cell_kind(canonical: pl.DataType) -> CellKind:
 
 
 def choose_reading_type(meaning: ColumnMeaning | None) -> pl.DataType:
-    """The polars type in which a text file's cells are read: numbers and booleans as such, all else as words."""
-    return choose_canonical_type(meaning) if meaning and meaning.kind in ("int", "bool", "float") else pl.String()
+    """The polars type in which a text file's cells are read: numbers that programs write and booleans as such, all else as words."""
+    if meaning is None or meaning.kind not in ("int", "bool", "float") or isinstance(meaning.form, NumberForm):
+        return pl.String()
+    return choose_canonical_type(meaning)
 
 
 def convert_cells(
@@ -223,7 +250,7 @@ def convert_cells(
         cells = cells.cast(pl.String)
         if meaning.kind != "text":
             return _convert_words(cells, meaning, kept)
-        words, cells = _clean_distinct_words(cells, kept, meaning.form, known)
+        words, cells = _clean_distinct_words(cells, kept, known, any_form=meaning.form == ANY_FORM)
         encoded[cells.name] = words
         return cells
     if meaning.kind == "none":
@@ -239,7 +266,7 @@ def convert_cells(
 
 def _convert_words(cells: pl.Series, meaning: ColumnMeaning, kept: bool) -> pl.Series:
     if meaning.kind == "date":
-        form = meaning.form or text_parsing.ISO_FORM
+        form = str(meaning.form or text_parsing.ISO_FORM)
         read = text_parsing.parse_dates(cells, form)
         if read.null_count() > cells.null_count():
             cells = strip_words(cells, kept=kept)
@@ -250,6 +277,11 @@ def _convert_words(cells: pl.Series, meaning: ColumnMeaning, kept: bool) -> pl.S
     cells = strip_words(cells, kept=kept)
     if meaning.kind == "none":
         return _empty_column(cells)
+    if isinstance(meaning.form, NumberForm):
+        read = text_parsing.read_numbers(cells, meaning.form)
+        if read.null_count() > cells.null_count():
+            raise ValueError(f"column {cells.name!r} holds words that are no numbers")
+        return read
     if meaning.kind == "bool":
         return cells.str.to_lowercase() == "true"
     return cells.cast(pl.Int64) if meaning.kind == "int" else _without_nan(cells.cast(pl.Float64))
@@ -272,7 +304,7 @@ class KnownWords:
 
 
 def _clean_distinct_words(
-    cells: pl.Series, kept: bool, form: str | None, known: dict[str, KnownWords | None]
+    cells: pl.Series, kept: bool, known: dict[str, KnownWords | None], *, any_form: bool
 ) -> tuple[EncodedWords, pl.Series]:
     """Words without blanks around them: only the different ones are read."""
     before, codes = known.get(cells.name), None
@@ -281,7 +313,7 @@ def _clean_distinct_words(
     else:
         new = row_keys.encode_words(cells)
         written = new.different
-        if form != ANY_FORM and written.str.contains(_NUL, literal=True).any():
+        if not any_form and written.str.contains(_NUL, literal=True).any():
             raise ValueError(f"column {cells.name!r} holds NUL")
         words = EncodedWords(new.codes, strip_words(written, kept=kept))
         if before is not None or cells.name not in known:

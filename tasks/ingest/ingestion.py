@@ -106,7 +106,7 @@ def write_table(root: Path, chosen: project_params.Settings, target: Path, folde
     problem = chosen.problem
     with table_files.explain_read_errors(chosen.data.where):
         opened = tuple(
-            readers.open_cells(path, folder, problem.ignore, chosen.data.format.keep_words, chosen.data.format.dates)
+            readers.open_cells(path, folder, problem.ignore, chosen.data.format)
             for path in table_files.list_table_files(root, chosen.data)
         )
         name = str(opened[0].path) if len(opened) == 1 else chosen.data.where

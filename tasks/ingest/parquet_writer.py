@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import column_types, row_keys, table_io, text_files, text_parsing
-from windvane.tasks.ingest.cell_reading import MISSING_WORDS
+from windvane.tasks.ingest.cell_reading import FORM_WORDS, MISSING_WORDS, suggest_number_forms
 from windvane.tasks.ingest.column_types import ColumnMeaning, KnownWords, MixedTypesError
 from windvane.tasks.ingest.readers import FileCells, build_damaged_file_error
 from windvane.tasks.ingest.row_keys import EncodedWords
@@ -69,7 +69,7 @@ def convert_file(
                 if _has_no_short_lines(file, target) and not _may_hold_codes(file, reading, target, coded):
                     return reading.problems
                 break
-            floats = dict.fromkeys(gaps, ColumnMeaning("float"))
+            floats = dict.fromkeys(gaps, ColumnMeaning("float", file.format.numbers))
             reading = _read_typed_numbers(file, replace(reading, meanings={**reading.meanings, **floats}))
     reading = _plan_from_whole_columns(file, scratch, ignore)
     try:
@@ -200,8 +200,11 @@ def _find_meaning_of_text(
     file: FileCells, name: str, words: pl.Series, ignored: bool, whole: bool
 ) -> ColumnMeaning | None:
     words = column_types.strip_words(words.cast(pl.String), kept=name in file.kept)
+    form = file.format
     try:
-        return column_types.infer_from_words(words, typed=file.typed, whole=whole, dates=file.dates)
+        return column_types.infer_from_words(
+            words, typed=file.typed, whole=whole, dates=form.dates, numbers=form.numbers
+        )
     except MixedTypesError as slip:
         if ignored:
             return ColumnMeaning("text", column_types.ANY_FORM)
@@ -212,9 +215,15 @@ def _find_meaning_of_text(
             odd = int(slip.odd.sum())
             message = describe_mixed_column(file.path, name, slip.what, odd, slip.total, f"{first} on {where}")
             raise InputError(message) from None
+        keys = suggest_number_forms(words.drop_nulls().unique(maintain_order=True).head(FORM_WORDS).to_list())
+        way = "Write 1234.5: no thousands marks, no decimal comma, no % or currency"
+        if form.numbers is not None:
+            way = f"Write all of them as data.format has it, {form.numbers.describe()}, and a sign such as % beside all or none"
+        elif keys:
+            way = f"Set {' or '.join(f'data.format: {one.describe()}' for one in keys)} in params.yaml"
         raise InputError(
-            f"{file.path}: column {name!r} holds numbers that read as words, such as {first} on {where}. "
-            f"Write 1234.5: no thousands marks, no decimal comma, no % or currency; or add {name!r} to problem.ignore"
+            f"{file.path}: column {name!r} holds numbers that read as words, such as {first} on {where}. {way}; or add {name!r} to "
+            "problem.ignore"
         ) from None
 
 

@@ -26,6 +26,7 @@ from windvane.tasks.ingest.cell_reading import (
     read_ending,
 )
 from windvane.tasks.ingest.text_files import CsvDialect
+from windvane.tasks.settings.data_section import PLAIN_FORMAT, FormatSettings
 from windvane.tasks.sources import table_files
 
 # A field of type i32 that follows the one before it, in Thrift's compact protocol.
@@ -70,7 +71,7 @@ class FileCells:
     """A file's cells: `scan` has distinct names without blanks around them, and at least one row.
 
     `path`: as people know it; `plain`: where it lies unpacked. With a `dialect` the file is text, and nothing in it
-    names which cells are numbers. `kept`: columns whose words such as NA are values. `dates`: see cell_reading.choose_date_forms.
+    names which cells are numbers. `format`: data.format, how cells are read where the table does not show it.
     """
 
     path: Path
@@ -78,8 +79,12 @@ class FileCells:
     names: tuple[str, ...]
     scan: pl.LazyFrame
     dialect: CsvDialect | None = None
-    kept: frozenset[str] = frozenset()
-    dates: str | None = None
+    format: FormatSettings = PLAIN_FORMAT
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Columns whose words such as NA are values."""
+        return frozenset(self.format.keep_words)
 
     @property
     def typed(self) -> bool:
@@ -94,12 +99,12 @@ class FileCells:
 
 
 def open_cells(
-    path: Path, scratch: Path, ignore: tuple[str, ...] = (), kept: tuple[str, ...] = (), dates: str | None = None
+    path: Path, scratch: Path, ignore: tuple[str, ...] = (), format: FormatSettings = PLAIN_FORMAT
 ) -> FileCells:
     """Open CSV, TSV, Parquet or JSON lines, packed or not, by its ending. `scratch`: a folder for what must be
     written to be read in a stream.
 
-    `ignore`: columns that may hold a mixture (kept as text); `kept`, `dates`: see FileCells.
+    `ignore`: columns that may hold a mixture (kept as text); `format`: see FileCells.
     Raises InputError naming file, line and remedy.
     """
     plain, kind = open_plain_file(path, scratch), read_ending(path)
@@ -114,7 +119,7 @@ def open_cells(
     if opened.typed:
         bare = tuple(name.strip() for name in opened.names)
         opened = replace(opened, names=bare, scan=opened.scan.rename(dict(zip(opened.names, bare, strict=True))))
-    return replace(opened, kept=frozenset(kept), dates=dates)
+    return replace(opened, format=format)
 
 
 def open_plain_file(path: Path, scratch: Path) -> Path:

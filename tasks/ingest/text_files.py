@@ -25,7 +25,7 @@ import pyarrow.types as at
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
-from windvane.tasks.ingest.cell_reading import MISSING_WORDS, detect_delimiter, open_unpacked
+from windvane.tasks.ingest.cell_reading import MISSING_WORDS, NumberForm, detect_delimiter, open_unpacked
 
 _BLOCK_BYTES = 1 << 22
 
@@ -210,10 +210,13 @@ def scan_json_lines(
     return write_json_cells(path, called, target, ignore), table_io.scan_parquet(target)
 
 
-def write_json_cells(path: Path, called: Path, target: Path, ignore: tuple[str, ...] | None) -> tuple[str, ...]:
+def write_json_cells(
+    path: Path, called: Path, target: Path, ignore: tuple[str, ...] | None, numbers: NumberForm | None = None
+) -> tuple[str, ...]:
     """Write the cells of a file with one JSON object a line as Parquet; their columns' names. An absent name is a missing value.
 
-    Mixtures in `ignore` (None: all of them) become text. The file is read twice: once for what each column holds.
+    Mixtures in `ignore` (None: all of them) become text, their numbers written as `numbers` has them. The file is read twice: once
+    for what each column holds.
     """
     check_utf8(path, called)
     found, rows = _kinds(path, called)
@@ -226,7 +229,10 @@ def write_json_cells(path: Path, called: Path, target: Path, ignore: tuple[str, 
     with pq.ParquetWriter(target, schema) as writer:
         rows_left = _rows(path, called)
         while chunk := list(islice(rows_left, _CHUNK_LINES)):
-            arrays = [pa.array([_convert_json_cell(row.get(f.name), f.type) for row in chunk], f.type) for f in schema]
+            arrays = [
+                pa.array([_convert_json_cell(row.get(f.name), f.type, numbers) for row in chunk], f.type)
+                for f in schema
+            ]
             writer.write_table(pa.table(arrays, schema=schema))
     return tuple(found)
 
@@ -270,11 +276,11 @@ def _choose_arrow_type(seen: Counter[str]) -> Any:
     return types.get(next(iter(seen)), pa.list_(pa.string())) if seen else pa.null()
 
 
-def _convert_json_cell(value: Any, kind: pa.DataType) -> Any:
+def _convert_json_cell(value: Any, kind: pa.DataType, numbers: NumberForm | None) -> Any:
     if value is None or at.is_nested(kind):
         return None
     if at.is_string(kind):
-        return str(value)
+        return numbers.write(value) if numbers is not None and isinstance(value, float) else str(value)
     if not at.is_floating(kind):
         return value
     try:

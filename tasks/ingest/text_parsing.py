@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windvane.tasks.ingest import text_files
-from windvane.tasks.ingest.cell_reading import CODE_PATTERN, DATE_FORMS, QUARTER_FORM, QUARTER_PATTERN
+from windvane.tasks.ingest.cell_reading import CODE_PATTERN, DATE_FORMS, QUARTER_FORM, QUARTER_PATTERN, NumberForm
 from windvane.tasks.ingest.text_files import CsvDialect
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -47,9 +47,24 @@ def match_plain_numbers(words: pl.Series) -> pl.Series:
     return words.str.contains(_NUMBER)
 
 
+def match_digits(words: pl.Series) -> pl.Series:
+    """Which words are digits alone: numbers or names."""
+    return words.str.contains(_WHOLE)
+
+
 def match_formatted_numbers(words: pl.Series) -> pl.Series:
     """Which words are numbers as people write them: with thousands marks, a decimal comma, % or a currency."""
     return (words.str.contains(_FORMATTED) & words.str.contains("[,%$€£]")) | words.str.contains(_SPACED)
+
+
+def read_numbers(words: pl.Series, form: NumberForm) -> pl.Series:
+    """Words as float64, as form.read() reads each; None where one is no number of this form."""
+    parts = words.str.extract_groups(form.pattern).struct.unnest().get_columns()
+    there = [(part.fill_null("") != "").cast(pl.Int8) for part in parts]
+    digits = parts[4] if form.mark_pattern is None else parts[4].str.replace_all(form.mark_pattern, "")
+    read = digits.str.replace(",", ".", literal=True).cast(pl.Float64)
+    minus = (parts[1] + parts[3]).is_in(["-", "\u2212"]) | (there[0] + there[6] > 0)
+    return read.zip_with(~minus.fill_null(False), -read).set(~form.is_sound(there), None).alias(words.name)
 
 
 def measure_number_share(words: pl.Series) -> float:

@@ -1,4 +1,6 @@
-"""A frame from anywhere, as a model expects it. Knows pandas and numpy alone: each stored model carries a copy of this file."""
+"""A frame from anywhere, as a model expects it. Knows pandas and numpy alone: each stored model carries a copy of this file and of
+cell_reading.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api import types
+
+from windvane.tasks.ingest.cell_reading import ABSENT_WORDS, NumberForm
 
 FrameColumnType = Literal["number", "boolean", "category", "date"]
 
@@ -28,13 +32,14 @@ def read_frame(
     wanted: Mapping[str, FrameColumnType],
     known: Mapping[str, Collection[str]] | None = None,
     date_forms: Collection[str] = (),
+    numbers: NumberForm | None = None,
 ) -> pd.DataFrame:
     """The wanted columns (n, len(wanted)) by their types, in that order; others are left out, the index is kept.
 
     Numbers and booleans float64 (NaN = missing; infinite = missing), categories object (str, NaN = missing), dates
     datetime64[us], naive UTC. known: the words of categories that training saw; a category that came as a number or a truth value
     is the word that reads so, 1067 the "01067". date_forms: for strptime, in which dates may be written besides ISO 8601, each
-    column's throughout. Raises UnreadableFrame.
+    column's throughout; numbers: the form in which they may be written in words. Raises UnreadableFrame.
     """
     absent = [name for name in wanted if name not in frame.columns]
     if absent:
@@ -43,7 +48,7 @@ def read_frame(
         twice = frame.columns[frame.columns.duplicated()].unique()
         raise UnreadableFrame(f"column {_list_names([str(n) for n in twice])} appears twice. Rename or drop one")
     readers: dict[FrameColumnType, Callable[[pd.Series], Any]] = {
-        "number": _number,
+        "number": lambda values: _number(values, numbers),
         "boolean": _boolean,
         "category": _category,
         "date": lambda values: _date(values, date_forms),
@@ -87,7 +92,7 @@ def _reduce_word(word: str) -> float | str:
     return float(word) if _NUMBER.fullmatch(word) else word.casefold()
 
 
-def _number(values: pd.Series) -> NDArray[Any]:
+def _number(values: pd.Series, form: NumberForm | None) -> NDArray[Any]:
     if types.is_numeric_dtype(values) or types.is_bool_dtype(values):
         numbers = values.to_numpy(dtype="float64", na_value=np.nan)
     elif types.is_timedelta64_dtype(values):
@@ -97,6 +102,8 @@ def _number(values: pd.Series) -> NDArray[Any]:
         numbers = pd.to_timedelta(values.astype("str")).dt.total_seconds().to_numpy()
     elif types.is_datetime64_any_dtype(values):
         raise _unreadable(values, values.notna(), "number")
+    elif form is not None:
+        numbers = _written_numbers(values, form)
     else:
         read = pd.to_numeric(values.replace("", None), errors="coerce")
         if (bad := read.isna() & values.notna() & (values != "")).any():
@@ -104,6 +111,20 @@ def _number(values: pd.Series) -> NDArray[Any]:
         # float(), because pandas reads text a bit off at times, and that can be the other side of a tree's threshold.
         numbers = np.array([float(v) if known else np.nan for v, known in zip(values, read.notna(), strict=True)])
     return np.where(np.isinf(numbers), np.nan, numbers)
+
+
+def _written_numbers(values: pd.Series, form: NumberForm) -> NDArray[Any]:
+    """Words as the form reads them; numbers among them are numbers."""
+    words = [value.strip() if isinstance(value, str) else value for value in values]
+    absent = [word in ABSENT_WORDS if isinstance(word, str) else bool(pd.isna(word)) for word in words]
+    read = [
+        None if gone else form.read(w) if isinstance(w, str) else float(w)
+        for w, gone in zip(words, absent, strict=True)
+    ]
+    bad = pd.Series([n is None and not gone for n, gone in zip(read, absent, strict=True)], index=values.index)
+    if bad.any():
+        raise _unreadable(values, bad, f"number, written as {form.describe()}")
+    return np.array([np.nan if number is None else number for number in read])
 
 
 def _boolean(values: pd.Series) -> NDArray[Any]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
+from windvane.tasks.ingest.cell_reading import NumberForm
 
 # ${NAME} comes from the environment; $${NAME} is ${NAME} itself.
 _ENV = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -96,6 +99,46 @@ class FormatSettings(SettingsSection):
 
     keep_words: tuple[ColumnName, ...] = ()
     dates: DateOrder | None = None
+    decimal: Literal[".", ","] | None = None
+    thousands: Literal[",", ".", "'", " "] | None = None
+    signs: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> FormatSettings:
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ValueError(
+                f"decimal and thousands are both {self.decimal!r}. Set one of them to another sign, or to null"
+            )
+        return self
+
+    @property
+    def numbers(self) -> NumberForm | None:
+        """How numbers are written; None: as programs write them."""
+        if not (self.decimal or self.thousands or self.signs):
+            return None
+        return NumberForm(self.decimal or ("," if self.thousands == "." else "."), self.thousands, self.signs)
+
+
+# As programs write tables.
+PLAIN_FORMAT = FormatSettings()
+
+
+def parse_format_options(options: Sequence[str]) -> dict[str, Any]:
+    """Keys of data.format as they are typed, KEY=VALUE. Raises InputError where there is no such key."""
+    found = dict[str, Any]()
+    for option in options:
+        key, given, text = option.partition("=")
+        if not given or key not in FormatSettings.model_fields:
+            raise InputError(
+                f"--format {option}: is no KEY=VALUE. Name one of {', '.join(FormatSettings.model_fields)}"
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:  # a comma and a percent sign mean something there
+            value = text
+        listed = isinstance(FormatSettings.model_fields[key].default, tuple) and isinstance(value, str)
+        found[key] = [part.strip() for part in value.split(",")] if listed else value
+    return found
 
 
 class DataSettings(SettingsSection):
@@ -105,7 +148,7 @@ class DataSettings(SettingsSection):
     query: str | None = None
     parameters: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     key: str | None = None
-    format: FormatSettings = FormatSettings()
+    format: FormatSettings = PLAIN_FORMAT
     refresh: Literal["incremental", "full"] = "incremental"
     timeout: float = Field(60, gt=0)
     http: HttpSettings | None = None

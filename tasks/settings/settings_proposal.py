@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.search import search_plan
-from windvane.tasks.settings import column_guesses, project_params, yaml_files
+from windvane.tasks.settings import column_guesses, format_guesses, project_params, yaml_files
 from windvane.tasks.settings.column_guesses import InspectedTable, StoredTable, describe_guess
 from windvane.tasks.settings.data_section import DataSettings, escape_variables
 from windvane.tasks.settings.monitoring_section import MonitorSettings
@@ -41,7 +42,7 @@ _WINDOWS, _WINDOW_ROWS = 24, 50
 
 @dataclass(frozen=True)
 class NamedRoles:
-    """What the user has named; the rest is guessed."""
+    """What the user has named; the rest is guessed. merge_spellings: whether classes of several spellings are one."""
 
     target: str
     time: str | None
@@ -49,12 +50,15 @@ class NamedRoles:
     kind: str | None
     ignore: tuple[str, ...]
     positive: str | None
+    merge_spellings: bool
 
 
 def parse_table_address(
-    table: str, query: str | None, key: str | None, private: bool = False, dates: str | None = None
+    table: str, query: str | None, key: str | None, private: bool = False, format: Mapping[str, Any] | None = None
 ) -> DataSettings:
-    """A table as it is typed, as the data section for it. Raises InputError for an address that nothing here reads."""
+    """A table as it is typed, as the data section for it; format: keys of data.format. Raises InputError for an address that nothing
+    here reads.
+    """
     web = None
     if table.startswith(("http://", "https://")):
         web = {"hosts": [urlsplit(table).hostname], **({"private": True} if private else {})}
@@ -63,7 +67,7 @@ def parse_table_address(
         "query": query,
         "key": key,
         "http": web,
-        "format": {"dates": dates},
+        "format": dict(format or {}),
     }
     place = {"kind": "regression", "target": "target"}
     return project_params.parse_settings({"project": "project", "problem": place, "data": content}, "TABLE").data
@@ -89,9 +93,11 @@ def propose_settings(
     ignore = tuple(name.strip() for name in ignore)
     with ingestion.open_scratch_folder(Path()) as folder, table_files.explain_read_errors(data.where):
         opened = tuple(
-            readers.open_cells(path, folder, ignore, dates=data.format.dates)
-            for path in table_files.list_table_files(Path(), data)
+            readers.open_cells(path, folder, ignore, data.format) for path in table_files.list_table_files(Path(), data)
         )
+        notes = list[str]()
+        data = data.model_copy(update={"format": format_guesses.propose_format(opened, data.format, notes)})
+        opened = tuple(replace(file, format=data.format) for file in opened)
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
         named = {"--target": target, "--time": time, "--id": id}
         wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
@@ -106,12 +112,13 @@ def propose_settings(
         # A reading problem without the file's name and the remedy, for a comment.
         short = {name: text.partition(": ")[2].split(". ")[0].replace("\n", " ") for name, text in problems.items()}
         why = {**dict.fromkeys(ignore, "as given"), **short}
-        notes = [
+        notes += [
             f"{', '.join(map(repr, (first, *others)))} are one class of {target!r}, written {first!r} (likely); "
             "problem.merge_spellings: false keeps them apart"
             for first, others in spellings.items()
         ]
-        proposal = _propose(data, whole, len(names), NamedRoles(target, time, id, kind, ignore, positive), why, notes)
+        roles = NamedRoles(target, time, id, kind, ignore, positive, merge_spellings=bool(spellings))
+        proposal = _propose(data, whole, len(names), roles, why, notes)
         return replace(proposal, assumptions=(*proposal.assumptions, *_describe_missing_words(opened, whole)))
 
 
@@ -136,7 +143,7 @@ def _propose(
     why: dict[str, str],
     notes: list[str],
 ) -> SettingsProposal:
-    target, of_classes = given.target, dict[str, Any]({"merge_spellings": True} if notes else {})
+    target, of_classes = given.target, dict[str, Any]({"merge_spellings": True} if given.merge_spellings else {})
     sample = _spread(whole)
     inspected = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
     if len(sample) < len(whole):
@@ -224,11 +231,8 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     return {
         "project": name,
         "problem": {**literal, "group": None, "weight": None, "metric": metric, "goal": None},
-        "data": {
-            k: v
-            for k, v in data.model_dump(mode="json").items()
-            if k in SHOWN_DATA_KEYS or (k == "http" and v) or (k == "format" and any(v.values()))
-        },
+        "data": {k: v for k, v in data.model_dump(mode="json").items() if k in SHOWN_DATA_KEYS or (k == "http" and v)}
+        | ({"format": written} if (written := data.format.model_dump(mode="json", exclude_defaults=True)) else {}),
         **content,
     }
 

@@ -40,7 +40,7 @@ _COMMENTS = {
     "query": "SQL, for a database",
     "key": "a growing column of a database: only what is new is read",
     "parameters": "values for :name in the query",
-    "format": "keep_words: columns of text in which words such as NA and None are values; dates: day_first | month_first",
+    "format": "how cells are read: keep_words, dates, decimal, thousands, signs (docs/commands.md)",
     "refresh": "incremental | full: all is read again, and updated and deleted rows are found",
     "http": "for an address: hosts, headers, records, paging (docs/commands.md)",
     "feedback": "rows whose labels came back from production are learned from too",

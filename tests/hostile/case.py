@@ -29,8 +29,8 @@ ROWS = 200
 class Case:
     """A table that is wrong in one way. `says`: words that stand in the message, or in one of the warnings.
 
-    `problem`: keys of params.yaml beside `kind: regression, target: price`. `reads`: a column's first values in the
-    table that ingest wrote (dates as ISO 8601, None for missing).
+    `problem`: keys of params.yaml beside `kind: regression, target: price`; `format`: those of data.format. `reads`: a
+    column's first values in the table that ingest wrote (dates as ISO 8601, None for missing).
     """
 
     name: str
@@ -41,6 +41,7 @@ class Case:
     file: str = "t.csv"
     problem: Mapping[str, Any] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
+    format: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     names: str | None = None  # what the message names where the fault is not in the file
     init: bool = True  # whether `windvane init` is tried too

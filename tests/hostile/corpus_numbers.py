@@ -79,32 +79,89 @@ CASES = (
         "thousands marks",
         csv(houses(price=lambda i, v: f"1,{i:03d}.50")),
         "stop",
-        ("'price'", "'1,000.50'", "line 2", "Write 1234.5"),
+        ("'price'", "'1,000.50'", "line 2", 'data.format: {decimal: ".", thousands: ","}'),
         "a comma is a mark here and a decimal comma there",
     ),
     Case(
         "thousands blanks",
         csv(houses(size=lambda i, v: f"1 {i:03d}")),
         "stop",
-        ("'size'", "'1 000'", "Write 1234.5"),
+        ("'size'", "'1 000'", "data.format", 'thousands: " "'),
         "French and Swiss thousands: as words the column would be lost",
     ),
     Case(
         "decimal commas",
         csv(houses(size=lambda i, v: v.replace(".", ",")), sep=";"),
         "stop",
-        ("'size'", "no decimal comma"),
+        ("'size'", 'data.format: {decimal: ","}'),
         "read as thousands they would be ten times too large",
     ),
     Case(
         "percent",
         csv(houses(size=lambda i, v: f"{v}%")),
         "stop",
-        ("'size'", "no % or currency"),
+        ("'size'", 'signs: ["%"]'),
         "12 % is 0.12, or 12?",
     ),
-    Case("currency", csv(houses(price=lambda i, v: f"${v}")), "stop", ("'price'", "currency"), "the target: no words"),
-    Case("euro behind", csv(houses(size=lambda i, v: f"{v} €")), "stop", ("'size'", "currency"), "as above"),
+    Case(
+        "currency", csv(houses(price=lambda i, v: f"${v}")), "stop", ("'price'", 'signs: ["$"]'), "the target: no words"
+    ),
+    Case("euro behind", csv(houses(size=lambda i, v: f"{v} €")), "stop", ("'size'", 'signs: ["€"]'), "as above"),
+    *(
+        Case(name, content, "pass", (), why, format=form, reads={"size": (1234.5, -1250.0)})
+        for name, content, why, form in (
+            (
+                "German numbers, declared",
+                csv(houses(size=lambda i, v: ["1.234,50", "-1.250"][i] if i < 2 else v.replace(".", ",")), sep=";"),
+                "the user says which mark is which",
+                {"decimal": ",", "thousands": "."},
+            ),
+            (
+                "Swiss numbers, declared",
+                csv(houses(size=lambda i, v: ["1’234.50", "-1'250"][i] if i < 2 else v)),
+                "an apostrophe of either shape",
+                {"thousands": "'"},
+            ),
+            (
+                "French numbers, declared",
+                csv(
+                    houses(size=lambda i, v: ["1\u202f234,50", "\u22121\u00a0250"][i] if i < 2 else v.replace(".", ","))
+                ),
+                "blanks that do not break, and the minus of a typesetter",
+                {"decimal": ",", "thousands": " "},
+            ),
+            (
+                "an accountant's dollars, declared",
+                csv(houses(size=lambda i, v: ["$1,234.50", "($1,250.00)"][i] if i < 2 else f"${v}")),
+                "brackets are a minus in books",
+                {"thousands": ",", "signs": ["$"]},
+            ),
+        )
+    ),
+    Case(
+        "two currencies in one column, declared",
+        csv(houses(size=lambda i, v: f"{v} €" if i % 2 else f"${v}")),
+        "stop",
+        ("'size'", "'", "data.format"),
+        "an amount in another currency is another amount",
+        format={"signs": ["€", "$"]},
+    ),
+    Case(
+        "percentages and shares in one column, declared",
+        csv(houses(size=lambda i, v: f"{v}%" if i % 2 else v)),
+        "stop",
+        ("'size'", "data.format", "sign"),
+        "12% and 0.12 are the same, 12 and 0.12 are not",
+        format={"signs": ["%"]},
+    ),
+    Case(
+        "a decimal point where commas are declared",
+        csv(houses(size=lambda i, v: "1.234,5" if i % 2 else v)),
+        "stop",
+        ("'size'", "data.format"),
+        "1.234 would be a thousand times as much",
+        format={"decimal": ",", "thousands": "."},
+    ),
     Case(
         "signs and exponents",
         csv(houses(size=lambda i, v: ["+5", "5.", ".5", "1e2", "-1E+2", "+.5e-1"][i % 6])),

@@ -55,7 +55,7 @@ def params(case: Case) -> dict[str, Any]:
     return {
         "project": "hostile",
         "problem": {key: written(value) for key, value in problem.items()},
-        "data": {"source": written(case.file)},
+        "data": {"source": written(case.file), "format": dict(case.format)},
         "split": dict(case.split),
     }
 

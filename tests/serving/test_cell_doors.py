@@ -19,13 +19,14 @@ import skops.io
 from tests.support.served_models import PROJECT, Client, Site, writer
 from windvane.flows import scoring
 from windvane.ledger.labels import PredictionQuery, read_labelled_predictions
-from windvane.serving.compiled import engine_files
+from windvane.serving.compiled import engine_files, mlflow_model
 from windvane.serving.compiled.agreement import convert_to_plain_columns
 from windvane.serving.compiled.engine_files import ComparisonRows, TableCells
 from windvane.serving.http.invocations import IdTimeColumns
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, table_io
+from windvane.tasks.ingest.cell_reading import NumberForm
 from windvane.tasks.models import model_pipeline
 from windvane.tasks.models.features import FeatureColumns, conform_frame
 from windvane.tasks.models.model_pipeline import FitOptions, ModelConfiguration
@@ -36,9 +37,11 @@ from windvane.tasks.stores import model_files
 
 pytestmark = pytest.mark.long
 
-INPUTS = FeatureColumns(("size",), ("garden",), ("country", "zip"), (), ("day",))
-NAMES = ["size", "garden", "country", "zip", "day"]
+INPUTS = FeatureColumns(("size", "rent"), ("garden",), ("country", "zip"), (), ("day",))
+NAMES = ["size", "rent", "garden", "country", "zip", "day"]
 TEXT = {"content-type": "text/csv"}
+FRENCH = NumberForm(",", " ", ("€",))
+FORMAT = {"decimal": ",", "thousands": " ", "signs": ["€"]}
 
 
 @cache
@@ -52,8 +55,11 @@ def cells(rows: int = 400) -> list[dict[str, str]]:
     noise = rng.normal(0, 1, rows).tolist()
     return [
         {
-            "price": repr(size[i] + effect[country[i].strip()] + (codes[i] == "01067") * 40 + noise[i]),
+            "price": write_french(
+                size[i] + (i % 7) * 30 + effect[country[i].strip()] + (codes[i] == "01067") * 40 + noise[i], 1
+            ),
             "size": f" {size[i]!r}" if i % 3 else repr(size[i]),
+            "rent": write_french(size[i] * 20 + (i % 7) * 300, i),
             "garden": ["true", "false", "", "NA"][i % 4],
             "country": str(country[i]),
             "zip": str(codes[i]),
@@ -64,8 +70,16 @@ def cells(rows: int = 400) -> list[dict[str, str]]:
     ]
 
 
+def write_french(number: float, i: int) -> str:
+    """A number as French books have it, to many digits: 1 234,5, at times with a sign behind and blanks around it."""
+    whole, _, part = f"{number:,.13f}".partition(".")
+    text = f"{whole.replace(',', chr(0x202F) if i % 3 else ' ')},{part}"
+    return [f"{text} €", text, f" {text}", f"{text}\u00a0€ "][i % 4]
+
+
 def write_text(rows: list[dict[str, str]], delimiter: str = ",") -> str:
-    return "".join(delimiter.join(row) + "\n" for row in (list(rows[0]), *(list(row.values()) for row in rows)))
+    lines = [rows[0], *(row.values() for row in rows)]
+    return "".join(delimiter.join(f'"{c}"' if delimiter in c else c for c in line) + "\n" for line in lines)
 
 
 def convert_typed(row: dict[str, str]) -> dict[str, Any]:
@@ -94,14 +108,14 @@ def open_doors(root: Path, keep: tuple[str, ...] = (), gaps: frozenset[str] = fr
     params = {
         "project": PROJECT,
         "problem": {"kind": "regression", "target": "price", "ignore": ["note"]},
-        "data": {"source": "houses.csv", "format": {"keep_words": list(keep)}},
+        "data": {"source": "houses.csv", "format": {**FORMAT, "keep_words": list(keep)}},
     }
     (root / "params.yaml").write_text(json.dumps(params))
     ingestion.write_table(root, project_params.parse_settings(params), root / "table", root)
     frame = table_io.read_parquet(root / "table")
     kind, inputs = definitions.load_problem_type("regression"), conform_frame(frame, INPUTS, "x")
     model = model_pipeline.fit_pipeline(ModelConfiguration("tree", {}), kind, INPUTS, frame, FitOptions("price", 0, 1))
-    table = TableCells(tuple(n for n in frame if n != table_io.ROW_KEY), gaps, frozenset(keep))
+    table = TableCells(tuple(n for n in frame if n != table_io.ROW_KEY), gaps, frozenset(keep), numbers=FRENCH)
     files = engine_files.build_engine_files(model, kind, INPUTS, ComparisonRows(inputs, inputs, 0, 300), None, table)
     form = engine_files.read_engine_files(files)
     assert form is not None
@@ -293,6 +307,47 @@ def test_c3_n3_blanks_around_names_mean_nothing_in_requests_and_files(plain: Doo
     both = plain.client.ask("POST", "/invocations", json={"dataframe_records": [{**named, "size": 1.0}]})
     assert both.status_code == 400
     assert "twice" in both.json()["message"]
+
+
+# D7: numbers as people write them
+
+
+def test_d7_n1_the_stored_pyfunc_reads_numbers_as_training_did(plain: Doors) -> None:
+    model = mlflow_model._load_pyfunc(str(plain.root / ".windvane" / "models" / "1"))
+    frame = pd.read_csv(io.StringIO(write_text(cells())), float_precision="round_trip", dtype={"zip": "str"})
+    same = ~pd.DataFrame(cells())["country"].str.contains("NA").to_numpy()
+    assert frame["rent"].dtype == "str"
+    assert model.predict(frame[same]).tolist() == np.array(plain.expected)[same].tolist()
+    typed = frame.assign(rent=[FRENCH.read(word.strip()) for word in frame["rent"]])
+    assert model.predict(typed[same]).tolist() == np.array(plain.expected)[same].tolist()
+    with pytest.raises(ValueError, match=r"column 'rent'.*written as .*decimal"):
+        model.predict(frame.assign(rent="1,234.5"))
+
+
+def test_d7_n2_a_number_of_another_form_is_refused_at_every_door(plain: Doors) -> None:
+    row = {**cells()[1], "rent": "1,234.5"}
+    for answer in (
+        plain.client.ask("POST", "/invocations", content=write_text([row]), headers=TEXT),
+        plain.client.ask("POST", "/invocations", json={"instances": [convert_typed(row)]}),
+    ):
+        assert answer.status_code == 400
+        assert "column 'rent', row 1: must be a number, written as data.format has it" in answer.json()["message"]
+    (plain.root / "odd.csv").write_text(write_text([row]))
+    with pytest.raises(InputError, match=r"column 'rent', row 1: must be a number, written as data.format has it"):
+        plain.score("odd.csv")
+
+
+def test_d7_n3_score_writes_the_cells_back_and_the_ledger_keeps_numbers(tmp_path: Path) -> None:
+    (tmp_path / ".windvane").mkdir()
+    doors = open_doors(tmp_path)
+    text = write_text(cells()[:3], ";")
+    (tmp_path / "in.csv").write_text(text)
+    out = doors.score("in.csv", log=True).read_text()
+    assert [
+        line.rpartition(";")[0].rpartition(";")[0].rpartition(";")[0] for line in out.splitlines()
+    ] == text.splitlines()
+    kept = list(read_labelled_predictions(doors.site.ledger, PROJECT, PredictionQuery(unlabelled=True)))
+    assert {k.inputs["rent"] for k in kept if k.inputs} == {FRENCH.read(row["rent"].strip()) for row in cells()[:3]}
 
 
 def test_an_id_and_a_time_come_with_any_columns(plain: Doors) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from tests.support.tables import houses
 from windvane.serving.signature import CellRefused, InputColumn, ModelSignature
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import cell_reading, ingestion, table_io, text_parsing
-from windvane.tasks.label_parsing import LabelRules, read_label_file
+from windvane.tasks.ingest.cell_reading import NumberForm
+from windvane.tasks.label_parsing import LabelRules, parse_label_objects, read_label_file
 from windvane.tasks.settings import project_params, settings_proposal
 from windvane.tasks.sources.fetch import compare_snapshots
 from windvane.tasks.sources.table_files import count_file_rows
@@ -196,3 +199,95 @@ def test_d3_n7_a_request_whose_day_and_month_cannot_be_distinguished_is_refused(
     (reader,) = ModelSignature((InputColumn("day", "date", False, dates="day_first"),)).from_json
     assert reader.read(["31/05/2024", "01/05/2024"])[0] == 1_717_113_600_000_000
     assert reader.read(["01/02/2024"]) == [1_706_745_600_000_000]
+
+
+# D7: numbers as people write them
+
+WRITTEN_NUMBERS = {
+    NumberForm(",", ".", ("€", "%")): {
+        "1.234,50": 1234.5,
+        "-1.234.567,5": -1234567.5,
+        "1234": 1234.0,
+        "5,00-": -5.0,
+        "(1.234,5)": -1234.5,
+        "12,5\u00a0€": 12.5,
+        "€-5": -5.0,
+        "\u22125,5%": -5.5,
+        "1,5E3": 1500.0,
+        "1.23": None,
+        "12.34,5": None,
+        "1,2,3": None,
+        "--5": None,
+        "€5€": None,
+        "(5": None,
+        "$5": None,
+        "x": None,
+    },
+    NumberForm(".", ",", ("$", "US$")): {"12,34,567.5": 1234567.5, "US$ 1,234": 1234.0, "1,23": None, "0,123": None},
+    NumberForm(".", "'"): {"1'234.5": 1234.5, "1’234’567": 1234567.0, "1'23": None},
+    NumberForm(",", " "): {"1\u202f234,5": 1234.5, "1\u00a0234\u2009567": 1234567.0, "1.5": 1.5, "1 23": None},
+    NumberForm(",", None, ("%",), required=True): {"5%": 5.0, "% 5": 5.0, "5": None, "%5%": None},
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN_NUMBERS)
+def test_d7_n8_ingest_and_requests_read_a_number_alike(form: NumberForm) -> None:
+    words = WRITTEN_NUMBERS[form]
+    assert {word: form.read(word) for word in words} == words
+    assert text_parsing.read_numbers(pl.Series(list(words)), form).to_list() == list(words.values())
+    assert NumberForm.from_json(json.loads(json.dumps(asdict(form)))) == form
+
+
+def test_d7_n9_a_form_is_that_of_the_table_and_codes_stay_words(tmp_path: Path) -> None:
+    lines = ["price;zip;plain;day", "1.234;01067;1.5e2;01.02.2024", ";04109;;", "2.500,5;98001;3;13.02.2024"]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    table = ingest_written(tmp_path, "t.csv", {"decimal": ",", "thousands": "."}, ignore=["plain"])
+    assert table["price"].tolist()[::2] == [1234.0, 2500.5]
+    assert table["zip"].tolist() == ["01067", "04109", "98001"]
+    assert str(table["day"][2].date()) == "2024-02-13"
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
+def test_d7_n10_text_cells_of_typed_files_are_read_where_they_show_marks(tmp_path: Path, name: str) -> None:
+    columns = {"price": ["1.234,5", "7", None], "code": ["12", "13", "14"], "size": [1.5, 2.5, 3.5]}
+    if name == "t.parquet":
+        pq.write_table(pa.table(columns), tmp_path / name)
+    else:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = ingest_written(tmp_path, name, {"decimal": ",", "thousands": "."})
+    assert table["price"].tolist()[:2] == [1234.5, 7.0]
+    assert table["code"].tolist() == ["12", "13", "14"]
+    assert table["size"].tolist() == [1.5, 2.5, 3.5]
+
+
+def test_d7_n11_a_mark_far_below_the_first_rows_is_found(tmp_path: Path) -> None:
+    rows = [f"{i % 900};{i}" for i in range(12_000)]
+    (tmp_path / "t.csv").write_text("\n".join(["price;size", *rows, "1.234;1", "1.234.567,5;2"]) + "\n")
+    table = ingest_written(tmp_path, "t.csv", {"decimal": ",", "thousands": "."})
+    assert table["price"].tolist()[-2:] == [1234.0, 1234567.5]
+    with pytest.raises(
+        InputError, match=r"column 'price'.*12002 values that are not, the first '1.234.567,5' on line 12003"
+    ):
+        ingest_written(tmp_path, "t.csv", {})
+
+
+def test_d7_n12_labels_are_numbers_of_the_same_form(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id;label\na;1.234,50\nb;0\nc;\n")
+    rules = LabelRules("regression", numbers=NumberForm(",", "."))
+    read = read_label_file(tmp_path / "labels.csv", rules)
+    assert ([(one.id, one.label) for one in read.statements], read.empty) == ([("a", 1234.5), ("b", 0.0)], 1)
+    assert parse_label_objects([{"id": "a", "label": "2,5"}], rules).statements[0].label == 2.5
+    (tmp_path / "labels.csv").write_text("id;label\na;1.23\n")
+    with pytest.raises(InputError, match=r"line 2: label '1.23' is no number as data.format has it"):
+        read_label_file(tmp_path / "labels.csv", rules)
+
+
+def ingest_written(root: Path, name: str, form: dict[str, Any], **problem: Any) -> pd.DataFrame:
+    params = {
+        "project": "t",
+        "problem": {"kind": "regression", "target": "price", **problem},
+        "data": {"source": name, "format": form},
+    }
+    ingestion.write_table(root, project_params.parse_settings(params), root / "table", root)
+    return table_io.read_parquet(root / "table")

@@ -197,7 +197,7 @@ def test_d3_n5_dates_that_can_be_read_in_two_ways_are_named(tmp_path: Path) -> N
     assert "'when'" in line
     assert "day and month cannot be distinguished, such as '01/01/2024'" in line
     assert "--dates day_first or --dates month_first decides" in line
-    data = settings_proposal.parse_table_address(str(tmp_path / "t.csv"), None, None, dates="month_first")
+    data = settings_proposal.parse_table_address(str(tmp_path / "t.csv"), None, None, format={"dates": "month_first"})
     decided = settings_proposal.propose_settings(data, "y")
     assert problem(decided)["time"] == "when"
     assert project_params.parse_settings(decided.params).data.format.dates == "month_first"

@@ -1,0 +1,148 @@
+"""How a table's cells are written (data.format), guessed from what they show: one line for each guess, with how sure it is and what
+overrides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from windvane.tasks.ingest import column_types
+from windvane.tasks.ingest.cell_reading import (
+    FORM_WORDS,
+    PERCENT_SIGN,
+    NumberForm,
+    is_plain_number,
+    list_number_forms,
+)
+from windvane.tasks.ingest.readers import FileCells
+from windvane.tasks.settings.data_section import FormatSettings
+
+
+@dataclass(frozen=True)
+class NumberGuess:
+    """The form that reads most columns of numbers which no program wrote: these, those it does not read, and what is unsure about it:
+    a word, with its other reading. `example`: a word that shows it; `clear`: none beside it is written as a program would.
+    """
+
+    form: NumberForm
+    columns: tuple[str, ...]
+    unread: tuple[str, ...]
+    unsure: tuple[str, float] | None
+    example: str
+    clear: bool
+
+
+def propose_format(opened: Sequence[FileCells], given: FormatSettings, notes: list[str]) -> FormatSettings:
+    """What data.format should be beside what is `given`; the lines about it go to `notes`."""
+    if given.numbers is not None:
+        return given
+    found = guess_number_form(_read_words(opened), any(f.dialect and f.dialect.delimiter == ";" for f in opened))
+    if found is None:
+        return given
+    form, names = found.form, ", ".join(map(repr, found.columns))
+    sure = "a guess" if found.unsure else "sure" if found.clear else "likely"
+    notes.append(
+        f"numbers of {names} are written as {found.example!r}: data.format: {form.describe()} ({sure}); --format decimal=… or "
+        "--format thousands=… overrides it"
+    )
+    if found.unsure is not None:
+        word, other = found.unsure
+        notes.append(
+            f"attention: {word!r} is read as {form.read(word):.12g}, and could be {other:.12g}: the cells do not show what parts "
+            f"thousands. --format decimal={'.' if form.decimal == ',' else ','} reads it otherwise"
+        )
+    if PERCENT_SIGN in form.signs:
+        notes.append(
+            "12% is read as 12 (sure): a percentage keeps its size; data.format.signs lists what is taken off numbers"
+        )
+    if found.unread:
+        notes.append(
+            f"attention: numbers of {', '.join(map(repr, found.unread))} are written in another form than most: a table has one. Write "
+            "them alike in the source, to learn from them too"
+        )
+    return given.model_copy(update={"decimal": form.decimal, "thousands": form.thousands, "signs": form.signs})
+
+
+def guess_number_form(columns: Mapping[str, Sequence[str]], semicolons: bool) -> NumberGuess | None:
+    """How the numbers among these columns' words are written; None: as programs write them. `semicolons`: they part the cells, as
+    where a comma is the decimal sign.
+    """
+    fitting = {name: forms for name, words in columns.items() if (forms := list_number_forms(words))}
+    shown = {name: _list_marked(columns[name], forms) for name, forms in fitting.items()}
+    marked = tuple(name for name, words in shown.items() if words)
+    if not marked:
+        return None
+    counts: dict[tuple[str, str | None], int] = {}
+    for name, forms in fitting.items():
+        for form in forms:  # a column that shows its form outweighs those that show none
+            weight = len(fitting) + 1 if name in marked else 1
+            counts[form.decimal, form.thousands] = counts.get((form.decimal, form.thousands), 0) + weight
+    most = max(counts.values())
+    signs = tuple(dict.fromkeys(sign for name in marked for sign in fitting[name][0].signs))
+    best = [NumberForm(*key, signs) for key, count in counts.items() if count == most]
+    words = [word for name in fitting for word in columns[name] if not word.isdigit()]
+    differ = next((word for word in words if len({n for form in best if (n := form.read(word)) is not None}) > 1), None)
+    best.sort(
+        key=lambda form: _rank(
+            form, certain=differ is None or len({f.decimal for f in best}) == 1, semicolons=semicolons
+        )
+    )
+    chosen = best[0]
+    if differ is None:
+        best.sort(key=lambda form: form.thousands is not None)
+        chosen, unsure = best[0], None
+    else:
+        read = chosen.read(differ)
+        other = next(n for form in best if (n := form.read(differ)) is not None and n != read)
+        unsure = (differ, other)
+    shape = (chosen.decimal, chosen.thousands)
+    read_by = [name for name in fitting if shape in {(f.decimal, f.thousands) for f in fitting[name]}]
+    return NumberGuess(
+        chosen,
+        tuple(name for name in read_by if name in marked or _reads_otherwise(columns[name], chosen)),
+        tuple(name for name in fitting if name not in read_by),
+        unsure,
+        max(shown[marked[0]], key=len),
+        chosen.decimal == "."
+        or not any("." in word and is_plain_number(word) for name in marked for word in columns[name]),
+    )
+
+
+def _list_marked(words: Sequence[str], forms: Sequence[NumberForm]) -> list[str]:
+    """The words that no program wrote, and that one of the forms reads."""
+    strange = [word for word in words if not is_plain_number(word)]
+    return [word for word in strange if any(form.read(word) is not None for form in forms)]
+
+
+def _rank(form: NumberForm, *, certain: bool, semicolons: bool) -> tuple[bool, bool]:
+    """Of readings that differ: where the decimal sign is certain, the other one parts thousands; else three digits behind a comma are
+    thousands, unless semicolons part the cells.
+    """
+    pair = form.thousands == ("." if form.decimal == "," else ",")
+    return (not pair, False) if certain else (form.decimal != ("," if semicolons else "."), not pair and not semicolons)
+
+
+def _reads_otherwise(words: Sequence[str], form: NumberForm) -> bool:
+    """Whether a number that a program could have written means another in this form."""
+    return any(form.read(word) != float(word) for word in words)
+
+
+def _read_words(opened: Sequence[FileCells]) -> dict[str, list[str]]:
+    """The first different words of each column of words, without those for no value."""
+    words: dict[str, list[str]] = {}
+    for file in opened:
+        texts = [name for name, kind in file.scan.collect_schema().items() if kind == pl.String]
+        try:
+            head = file.scan.select(texts).head(column_types.HEAD_ROWS).collect()
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            continue  # only the careful reader can read it, and reports what is wrong
+        for column in head.iter_columns():
+            bare = column_types.strip_words(column, kept=column.name in file.kept)
+            words[column.name] = [
+                *words.get(column.name, ()),
+                *bare.drop_nulls().unique(maintain_order=True).head(FORM_WORDS),
+            ]
+    return words

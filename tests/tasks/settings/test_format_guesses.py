@@ -1,0 +1,98 @@
+"""What `init` takes for the form of a table's numbers, and what it says about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from windvane.cli.main import main
+from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import ingestion, table_io
+from windvane.tasks.settings import project_params
+from windvane.tasks.settings.data_section import parse_format_options
+from windvane.tasks.settings.format_guesses import NumberGuess, guess_number_form
+
+
+def guessed(semicolons: bool = False, **columns: list[str]) -> NumberGuess:
+    found = guess_number_form(columns, semicolons)
+    assert found is not None
+    return found
+
+
+def write_german(path: Path, rows: int = 60) -> None:
+    lines = [f"{i % 7 + 1}.{i:03d},50 €;{i % 50},{i % 9};{i % 3}" for i in range(rows)]
+    path.write_text("\n".join(["preis;größe;zimmer", *lines]) + "\n", encoding="utf-8")
+
+
+def test_d7_init_reads_numbers_as_people_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_german(tmp_path / "t.csv")
+    ran = CliRunner().invoke(main, ["init", "t.csv", "--target", "preis"])
+    assert ran.exit_code == 0, ran.output
+    assert "numbers of 'preis', 'größe' are written as '1.000,50 €'" in ran.output
+    assert "(sure); --format decimal=" in ran.output
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
+    assert params["data"]["format"] == {"decimal": ",", "thousands": ".", "signs": ["€"]}
+    ingestion.run_ingest(tmp_path, project_params.load_settings())
+    table = table_io.read_parquet(tmp_path / ".windvane/data/table.parquet")
+    assert table["preis"].head(3).tolist() == [1000.5, 2001.5, 3002.5]
+    assert table["größe"].head(3).tolist() == [0.0, 1.1, 2.2]
+    assert table["zimmer"].dtype.kind == "i"
+
+
+def test_d7_n4_an_ambiguous_mark_is_said_with_what_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f'"{i % 5 + 1},{100 + i}",{i % 3}' for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["price,rooms", *lines]) + "\n")
+    guess = CliRunner().invoke(main, ["init", "t.csv", "--target", "price"])
+    assert "'1,100' is read as 1100, and could be 1.1" in guess.output
+    assert "--format decimal=, reads it otherwise" in guess.output
+    assert project_params.load_settings().data.format.thousands == ","
+    CliRunner().invoke(main, ["init", "t.csv", "--target", "price", "--format", "decimal=,"])
+    settings = project_params.load_settings()
+    assert (settings.data.format.decimal, settings.data.format.thousands) == (",", None)
+    ingestion.run_ingest(tmp_path, settings)
+    assert table_io.read_parquet(tmp_path / ".windvane/data/table.parquet")["price"].max() < 6
+
+
+def test_d7_n5_one_convention_is_found_over_all_columns() -> None:
+    both = guessed(price=["12,5", "13"], rent=["1.234", "2.345"])
+    assert (both.form.decimal, both.form.thousands, both.columns) == (",", ".", ("price", "rent"))
+    assert both.unsure == ("1.234", 1.234)
+    shown = guessed(price=["12,5", "13"], place=["1.234", "52.51"])
+    assert (shown.form.thousands, shown.unsure, shown.clear) == (None, None, True)
+    odd = guessed(price=["1.234,5", "13"], place=["1.234", "52.51"])
+    assert (odd.form.thousands, odd.unread) == (".", ("place",))
+    assert guessed(True, price=["1,234", "2,950"]).form.decimal == ","
+    assert guessed(False, price=["1,234", "2,950"]).form.decimal == "."
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["1", "2.5", "1e3"],
+        ["2024-01-01", "2024-02-01"],
+        ["01.02.2024", "13.02.2024"],
+        ["10.0.0.1", "10.0.0.2"],
+        ["1.2.3", "1.2.4"],
+        ["12:30", "13:45"],
+        ["Ulm", "Bonn"],
+        ["2.5", "3.5", "4.5", "many"] * 10,
+        ["85048", "85123A"] * 10,
+    ],
+)
+def test_d7_n6_words_that_are_no_written_numbers_propose_nothing(words: list[str]) -> None:
+    assert guess_number_form({"x": words}, False) is None
+
+
+def test_d7_n7_the_option_takes_signs_that_yaml_would_not() -> None:
+    assert parse_format_options(["decimal=,", "thousands='", "signs=€, %"]) == {
+        "decimal": ",",
+        "thousands": "'",
+        "signs": ["€", "%"],
+    }
+    with pytest.raises(InputError, match=r"--format decimals=,: is no KEY=VALUE. Name one of keep_words"):
+        parse_format_options(["decimals=,"])
