@@ -27,7 +27,13 @@ import pandas as pd
 
 from tests.support.projects import Folder, quick_project
 from windvane.ledger import database
-from windvane.ledger.schema import labels, predictions
+from windvane.ledger.predictions import (
+    Prediction,
+    PrivacyRules,
+    compile_prediction_insert,
+    prepare_prediction_rows,
+)
+from windvane.ledger.schema import labels
 
 NAME, TRAINED_UNTIL, WINDOW = "sales", datetime(2025, 6, 29, 23), timedelta(days=7)
 TOWNS = np.array(["Ulm", "Bonn", "Kiel", "Jena"], dtype=object)
@@ -69,7 +75,7 @@ def fill(folder: Folder, rows: int, windows: int) -> None:
         database.connect_ledger(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}"),
         np.random.default_rng(1),
     )
-    begin = TRAINED_UNTIL + timedelta(hours=1)
+    begin, insert = TRAINED_UNTIL + timedelta(hours=1), compile_prediction_insert(engine)
     step = WINDOW / rows
     with engine.begin() as db:
         for first in range(0, rows * windows, CHUNK_ROWS):
@@ -79,23 +85,15 @@ def fill(folder: Folder, rows: int, windows: int) -> None:
             said = (3 * made["size"] - 2 * made["age"]).tolist()
             inputs = made.drop(columns="price").to_dict("records")
             given = [
-                {
-                    "project": NAME,
-                    "id": f"r{i:09d}",
-                    "version": 1,
-                    "role": "champion",
-                    "content": i,
-                    "time": t,
-                    "received": t,
-                }
-                | {"inputs": {**row, "at": t}, "output": {"prediction": p}}
+                Prediction(f"r{i:09d}", 1, {**row, "at": t}, {"prediction": p}, time=t)
                 for i, t, row, p in zip(some, times, inputs, said, strict=True)
             ]
             known = [
                 {"project": NAME, "id": f"r{i:09d}", "at": t, "label": json.dumps(y), "received": t, "source": "file"}
                 for i, t, y in zip(some, times, made["price"].tolist(), strict=True)
             ]
-            db.execute(predictions.insert(), given)
+            rows_of = prepare_prediction_rows(NAME, given, PrivacyRules())
+            db.connection.driver_connection.executemany(insert, [(*r[:6], r[5], *r[7:]) for r in rows_of])
             db.execute(labels.insert(), known)
     engine.dispose()
 

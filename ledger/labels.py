@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
+from heapq import nsmallest
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 
 from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, split_chunks, to_timestamp
 from windvane.ledger.decisions import ACKNOWLEDGED_NOTE
+from windvane.ledger.predictions import TIERS, hash_draw
 from windvane.ledger.schema import decisions, labels, predictions, versions, windows
 from windvane.ledger.versions import VersionFacts
 
@@ -131,8 +133,8 @@ class PredictionQuery:
     """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
     With `version`, what that one predicted, in whichever role. With `known`, the join as it was then: statements and
-    predictions received up to that moment. With `unlabelled`, also predictions without a label. `every`: each so many-th of them, in
-    the order of time: the others are not read.
+    predictions received up to that moment. With `unlabelled`, also predictions without a label. `tier`: only rows of it and above, an
+    even sample. `at_most`: of more rows those that come first in the fixed random order. `ids`: only these.
     """
 
     until: Any = None
@@ -141,17 +143,21 @@ class PredictionQuery:
     role: str = "champion"
     version: int | None = None
     unlabelled: bool = False
-    every: int = 1
+    tier: int = 0
+    at_most: int | None = None
+    ids: tuple[str, ...] | None = None
 
 
 def read_labelled_predictions(
     engine: sa.Engine, project: str, wanted: PredictionQuery | None = None
 ) -> Iterator[LabelledPrediction]:
-    """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot."""
+    """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot, unless `at_most` are wanted."""
     wanted = wanted or PredictionQuery()
     known = None if wanted.known is None else to_timestamp(wanted.known)
     p, texts = predictions.c, [sa.cast(predictions.c[name], sa.Text) for name in ("inputs", "output")]
-    query = sa.select(p.id, p.time, p.version, p.role, *texts, labels.c.label, labels.c.at, labels.c.received)
+    query = sa.select(
+        p.id, p.time, p.version, p.role, *texts, labels.c.label, labels.c.at, labels.c.received, p.content
+    )
     query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=wanted.unlabelled))
     mine = [p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version]
     if known is not None:
@@ -160,27 +166,29 @@ def read_labelled_predictions(
         mine.append(p.time >= to_timestamp(wanted.since))
     if wanted.until is not None:
         mine.append(p.time < to_timestamp(wanted.until))
-    query = query.where(*mine)
-    if wanted.every > 1:
-        query = _thin_out(query, project, mine, wanted)
+    if wanted.ids is None:  # else the key finds them
+        mine.append(p.tier.in_(TIERS[wanted.tier :]))
+    query = query.where(*mine).order_by(p.time, p.id, p.version, p.content)
+    chunks = [()] if wanted.ids is None else split_chunks(wanted.ids)
     with open_snapshot(engine) as db:
-        for row in db.execute(query.order_by(p.time, p.id, p.version, p.content)):
+        queries = (query.where(is_among(db.dialect, p.id, ids)) if ids else query for ids in chunks)
+        rows: Iterable[Any] = (row for one in queries for row in db.execute(one))
+        if wanted.at_most is not None:
+            rows = nsmallest(wanted.at_most, rows, key=lambda row: hash_draw(row.id, row.content))
+        if wanted.at_most is not None or wanted.ids is not None:
+            rows = sorted(rows, key=lambda row: (row.time, row.id, row.version, row.content))
+        for row in rows:
             decoded = (None if text is None else orjson.loads(text) for text in row[4:7])
-            yield LabelledPrediction(*row[:4], *decoded, *row[7:])
+            yield LabelledPrediction(*row[:4], *decoded, *row[7:9])
 
 
-def _thin_out(
-    query: sa.Select[Any], project: str, mine: list[sa.ColumnElement[bool]], wanted: PredictionQuery
-) -> sa.Select[Any]:
-    """The same query of each so many-th prediction: keys are counted in the order of time, and only the chosen ones are read."""
-    p, order = predictions.c, (predictions.c.time, predictions.c.id, predictions.c.version, predictions.c.content)
-    place = sa.func.row_number().over(order_by=order).label("place")
-    keys = sa.select(p.id, p.version, p.role, p.content, place).where(*mine)
-    if not wanted.unlabelled:
-        keys = keys.where(sa.exists().where(labels.c.project == project, labels.c.id == p.id))
-    chosen = keys.subquery()
-    same = [p[name] == chosen.c[name] for name in ("id", "version", "role", "content")]
-    return query.join(chosen, sa.and_(chosen.c.place % wanted.every == 0, *same))
+def list_labelled_ids(engine: sa.Engine, project: str, at_most: int) -> tuple[str, ...] | None:
+    """The ids that have a label; None if there are more labels than so many."""
+    query = sa.select(labels.c.id).where(labels.c.project == project)
+    with open_snapshot(engine) as db:
+        if db.scalar(query.offset(at_most).limit(1)) is not None:
+            return None
+        return tuple(sorted(set(db.scalars(query))))
 
 
 def match_current_label(project: str, known: str | None = None) -> sa.ColumnElement[bool]:
