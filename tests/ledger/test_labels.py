@@ -177,8 +177,10 @@ def test_more_ids_than_a_statement_holds_are_handed_in_together(engine: sa.Engin
 
 
 def test_a_large_hand_in_is_not_held_in_memory_and_its_mistakes_are_still_found(
-    engine: sa.Engine, project: str
+    engine: sa.Engine, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(labels, "CHUNK_ITEMS", 500)
+
     def many(last: float) -> Iterator[LabelStatement]:
         yield LabelStatement("000017", 2.0, to_timestamp("2026-01-01"))
         yield from (LabelStatement(f"{n % 8000:06d}", float(n % 8000)) for n in range(48_000))
