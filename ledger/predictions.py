@@ -121,8 +121,18 @@ def _prepare_row(project: str, one: Prediction, privacy: PrivacyRules, received:
     digest = hashlib.blake2b(b"\0".join((given.encode(), text, output)), digest_size=8).digest()
     content = int.from_bytes(digest, "big", signed=True)
     stored = None if inputs is None else text.decode()
-    tier = 16 - max(int.from_bytes(hash_draw(one.id, content)[:2], "big").bit_length(), 1)
-    return (project, one.id, one.version, one.role, content, given or received, received, stored, output.decode(), tier)
+    moments = (given or received, received)
+    return (
+        project,
+        one.id,
+        one.version,
+        one.role,
+        content,
+        *moments,
+        stored,
+        output.decode(),
+        draw_tier(one.id, content),
+    )
 
 
 def hash_draw(id: str, content: int) -> bytes:
@@ -131,6 +141,11 @@ def hash_draw(id: str, content: int) -> bytes:
     MD5, since PostgreSQL computes it too: nothing secret depends on it.
     """
     return hashlib.md5(f"{id}:{content}".encode(), usedforsecurity=False).digest()
+
+
+def draw_tier(id: str, content: int) -> int:
+    """The tier of a prediction: by how many zeros its hash begins, 0 to 15."""
+    return 16 - max(int.from_bytes(hash_draw(id, content)[:2], "big").bit_length(), 1)
 
 
 def find_sample_tier(rows: int, wanted: int) -> int:
