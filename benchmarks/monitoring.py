@@ -27,11 +27,19 @@ import pandas as pd
 
 from tests.support.projects import Folder, quick_project
 from windvane.ledger import database
-from windvane.ledger.schema import labels, predictions
+from windvane.ledger.predictions import (
+    Prediction,
+    PrivacyRules,
+    compile_prediction_insert,
+    draw_tier,
+    prepare_prediction_rows,
+)
+from windvane.ledger.schema import labels
 
 NAME, TRAINED_UNTIL, WINDOW = "sales", datetime(2025, 6, 29, 23), timedelta(days=7)
 TOWNS = np.array(["Ulm", "Bonn", "Kiel", "Jena"], dtype=object)
-CHUNK_ROWS = 50_000
+# Of a window; more rows are copies of these.
+MADE_ROWS = 100_000
 
 
 def sales(rows: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -64,39 +72,39 @@ def project(path: Path) -> Folder:
 
 
 def fill(folder: Folder, rows: int, windows: int) -> None:
-    """Predictions of the champion's kind, with labels, evenly over whole windows."""
-    engine, rng = (
-        database.connect_ledger(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}"),
-        np.random.default_rng(1),
-    )
+    """Predictions of the champion's kind, with labels, evenly over whole windows: some are made, the others are copies with other ids."""
+    engine = database.connect_ledger(f"sqlite:///{folder.path / '.windvane' / 'ledger.db'}")
+    rng, insert, made_rows = np.random.default_rng(1), compile_prediction_insert(engine), min(MADE_ROWS, rows)
     begin = TRAINED_UNTIL + timedelta(hours=1)
-    step = WINDOW / rows
-    with engine.begin() as db:
-        for first in range(0, rows * windows, CHUNK_ROWS):
-            some = range(first, min(first + CHUNK_ROWS, rows * windows))
-            made = sales(len(some), rng)
-            times = [database.format_timestamp(begin + i * step) for i in some]
-            said = (3 * made["size"] - 2 * made["age"]).tolist()
-            inputs = made.drop(columns="price").to_dict("records")
-            given = [
-                {
-                    "project": NAME,
-                    "id": f"r{i:09d}",
-                    "version": 1,
-                    "role": "champion",
-                    "content": i,
-                    "time": t,
-                    "received": t,
-                }
-                | {"inputs": {**row, "at": t}, "output": {"prediction": p}}
-                for i, t, row, p in zip(some, times, inputs, said, strict=True)
-            ]
-            known = [
-                {"project": NAME, "id": f"r{i:09d}", "at": t, "label": json.dumps(y), "received": t, "source": "file"}
-                for i, t, y in zip(some, times, made["price"].tolist(), strict=True)
-            ]
-            db.execute(predictions.insert(), given)
+    for window in range(windows):
+        made, first = sales(made_rows, rng), window * rows
+        times = [database.format_timestamp(begin + WINDOW * (window + i / made_rows)) for i in range(made_rows)]
+        said = (3 * made["size"] - 2 * made["age"]).tolist()
+        inputs = made.drop(columns="price").to_dict("records")
+        given = [
+            Prediction(f"r{first + i:09d}", 1, {**row, "at": t}, {"prediction": p}, time=t)
+            for i, (t, row, p) in enumerate(zip(times, inputs, said, strict=True))
+        ]
+        stored = [(*r[:6], r[5], *r[7:]) for r in prepare_prediction_rows(NAME, given, PrivacyRules())]
+        known = [
+            {"project": NAME, "id": one.id, "at": t, "label": json.dumps(y), "received": t, "source": "file"}
+            for one, t, y in zip(given, times, made["price"].tolist(), strict=True)
+        ]
+        with engine.begin() as db:
+            driver: Any = db.connection.driver_connection
+            driver.executemany(insert, stored)
             db.execute(labels.insert(), known)
+            driver.create_function("tier_of", 2, draw_tier, deterministic=True)
+        of_made = f"id BETWEEN 'r{first:09d}' AND 'r{first + made_rows - 1:09d}'"
+        for more in range(made_rows, rows, made_rows):
+            new_id = f"printf('r%09d', CAST(substr(id, 2) AS INTEGER) + {more})"
+            columns = f"project, {new_id}, version, role, content + {more}, time, received, inputs, output"
+            with engine.begin() as db:
+                driver = db.connection.driver_connection
+                tier = f"tier_of({new_id}, content + {more})"
+                driver.execute(f"INSERT INTO predictions SELECT {columns}, {tier} FROM predictions WHERE {of_made}")
+                columns = f"project, {new_id}, at, label, received, source"
+                driver.execute(f"INSERT INTO labels SELECT {columns} FROM labels WHERE {of_made}")
     engine.dispose()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,16 +246,21 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
     problem = project.settings.problem
     numbers = project.settings.data.format.numbers
     rules = label_parsing.LabelRules(problem.kind, problem.id, problem.target, numbers)
-    received = label_parsing.read_label_file(file, rules)
-    console.working(f"{len(received.statements):,} labels")
+    given = label_parsing.read_label_file(file, rules)
     try:
-        done = replace(record_labels(project.ledger, project.name, received.statements), empty=received.empty)
+        done = record_labels(project.ledger, project.name, given)
+        done = replace(done, empty=given.empty)
     except ContradictingLabels as e:
         raise InputError(f"{file}: {e}. Nothing was recorded") from None
     except DBAPIError as e:
         raise Outage(
             f"the ledger did not take the labels ({e.orig}). Nothing of {file} was recorded: check the ledger's disk or "
             "server, then send it again"
+        ) from e
+    except sqlite3.Error as e:
+        raise Outage(
+            f"the labels could not be sorted in the temporary folder {tempfile.gettempdir()} ({e}). Nothing of {file} was "
+            "recorded: make room there, then send it again"
         ) from e
     console.print(
         f"  {done.matched:,} labels for predictions, {done.unmatched:,} that wait for theirs, {done.duplicates:,} known already; "

@@ -58,10 +58,13 @@ def show_status(project: Project, console: Console) -> dict[str, Any]:
     lapped = None
     if lap is not None:
         outcome = lap.outcome or {}
-        lapped = {"lap": lap.id, "cause": lap.cause, "state": lap.state, "started": lap.started, "ended": lap.ended}
+        state = "interrupted" if laps.is_lap_interrupted(engine, name, lap) else lap.state
+        lapped = {"lap": lap.id, "cause": lap.cause, "state": state, "started": lap.started, "ended": lap.ended}
         lapped |= {"verdict": outcome.get("verdict"), "reason": outcome.get("reason")}
         parts = f": {outcome['verdict']}: {outcome['reason']}" if outcome else ""
-        console.print(f"  last lap: {lap.cause}, {lap.started[:19]}Z, {lap.state}{parts}")
+        if state == "interrupted":
+            parts = ": its process is gone; next: windvane train, which goes on from the trials that were finished"
+        console.print(f"  last lap: {lap.cause}, {lap.started[:19]}Z, {state}{parts}")
     up = up_state.read_running_up(project.home)
     running = {} if up is None else {name: at for name, at in up.services.items() if at is not None}
     if up is not None:
@@ -98,6 +101,7 @@ def _show_last_window(project: Project, console: Console) -> dict[str, Any] | No
         + (f", alarm in {', '.join(columns)}" if alarm else "")
     )
     facts = {"version": seen.version, "from": seen.start, "to": seen.end, "rows": seen.rows, "labelled": seen.labelled}
+    facts["labelled_estimated"] = check.stretch.labelled_estimated
     return facts | {"closed": seen.closed, "alarm": alarm, "columns": columns, "note": note, "looked": seen.looked}
 
 

@@ -332,6 +332,7 @@ def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Producti
     check = WindowAssessment.from_json(seen.look)
     quality = check.quality if check.quality.loss is not None or check.estimate is None else check.estimate
     window = {"rows": seen.rows, "from": seen.start, "to": seen.end, "closed": seen.closed, "labelled": seen.labelled}
+    window["labelled_estimated"] = check.stretch.labelled_estimated
     drift = {name: getattr(check.drift, name) for name in ("alarm", "p", "level", "note", "undecided")}
     hidden = [] if seen.origin == "source" else list(production.hidden)
     return {
@@ -353,9 +354,10 @@ def _make_result(seen: WindowRecord, entry: DecisionRecord, production: Producti
 def _print_result(result: dict[str, Any], console: Console) -> None:
     window, drift = result["window"], result["drift"]
     if window["rows"]:
+        about = "about " if window["labelled_estimated"] else ""
         console.print(
             f"  window {window['from'][:10]} to {window['to'][:10]}{'' if window['closed'] else ' (still open)'}: "
-            f"{window['rows']:,} rows, {window['labelled']:,} labelled; version {result['version']}"
+            f"{window['rows']:,} rows, {about}{window['labelled']:,} labelled; version {result['version']}"
         )
         moved = f"alarm: {', '.join(drift['columns'])}" if drift["alarm"] else drift["note"] or "no alarm"
         console.print(f"  drift: {moved}")

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
-from itertools import groupby, pairwise
+from heapq import nsmallest
+from itertools import groupby, islice, pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import sqlalchemy as sa
 
-from windvane.ledger.database import build_upsert, is_among, now_timestamp, open_snapshot, split_chunks, to_timestamp
+from windvane.ledger.database import (
+    CHUNK_ITEMS,
+    build_upsert,
+    is_among,
+    now_timestamp,
+    open_snapshot,
+    split_chunks,
+    to_timestamp,
+)
 from windvane.ledger.decisions import ACKNOWLEDGED_NOTE
+from windvane.ledger.predictions import TIERS, hash_draw
 from windvane.ledger.schema import decisions, labels, predictions, versions, windows
 from windvane.ledger.versions import VersionFacts
 
@@ -74,40 +87,70 @@ class LabelledPrediction:
 def record_labels(
     engine: sa.Engine, project: str, statements: Iterable[LabelStatement], source: str = "file"
 ) -> LabelCounts:
-    """Record statements, all of them or none, and report what came of them. An id without a prediction is kept for later.
+    """Record statements, all of them or none, and report what came of them. However many there are, few are in memory at a time.
+
+    An id without a prediction is kept for later.
 
     A repeated statement changes nothing; without `at` it is a repeat while the id's label is the same. `source`:
     `file`, `service`, ... (16 characters). Raises ContradictingLabels.
     """
-    # A label as the ledger compares it: JSON, every number a float.
-    texts = ((s, orjson.dumps(s.label if isinstance(s.label, str) else float(s.label)).decode()) for s in statements)
-    given = sorted((s.id, s.at is None, s.at or "", text) for s, text in texts)
-    by_id = {id: [(at, text) for _, _, at, text in group] for id, group in groupby(given, key=lambda s: s[0])}
-    for one, other in pairwise(given):
-        if one[:3] == other[:3] and one[3] != other[3]:
-            as_of = f" as of {one[2]}" if one[2] else ""
-            raise ContradictingLabels(
-                f"id {one[0]!r} has two labels{as_of}: {one[3]} and {other[3]}. Keep the right one, or write for each in `at` "
-                "when it became known"
-            )
-    pieces, done = list(split_chunks(list(by_id))), LabelCounts()
-    mine = sa.select(predictions.c.id).where(predictions.c.project == project)
-    with open_snapshot(engine) as db:  # before the lock is taken, which predictions wait for too
-        predicted = {id for ids in pieces for id in db.scalars(mine.where(is_among(db.dialect, predictions.c.id, ids)))}
-    with engine.begin() as db:
-        if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
-            db.execute(sa.text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
-        # Taken under the lock: what is received later is also seen later.
-        new = {"project": project, "received": now_timestamp(), "source": source}
-        for ids in pieces:
-            done += _record_chunk(db, {id: by_id[id] for id in ids}, predicted, new)
-    return done
+    with closing(_stage_statements(statements)) as staged:
+        predicted, of_project = bytearray(), sa.select(predictions.c.id).where(predictions.c.project == project)
+        with open_snapshot(engine) as db:  # before the lock is taken, which predictions wait for too
+            for piece in _split_by_id(staged):
+                _check_contradictions(piece)
+                known = set(db.scalars(of_project.where(is_among(db.dialect, predictions.c.id, list(piece)))))
+                predicted += bytes(id in known for id in piece)
+        done, flags = LabelCounts(), iter(predicted)
+        with engine.begin() as db:
+            if db.dialect.name == "postgresql":  # SQLite has one writer at a time anyhow
+                db.execute(sa.text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
+            # Taken under the lock: what is received later is also seen later.
+            new = {"project": project, "received": now_timestamp(), "source": source}
+            for piece in _split_by_id(staged):
+                done += _record_chunk(db, piece, {id for id in piece if next(flags)}, new)
+        return done
 
 
-def _record_chunk(
-    db: sa.Connection, given: dict[str, list[tuple[str, str]]], predicted: set[str], new: dict[str, str]
-) -> LabelCounts:
-    """One chunk: (at or nothing, label's text) per id, against what the ledger holds of these ids."""
+# (at or nothing, label's text) per id, ids in order.
+_StagedPiece = dict[str, list[tuple[str, str]]]
+
+
+def _stage_statements(statements: Iterable[LabelStatement]) -> sqlite3.Connection:
+    """All statements in a database of their own, of which little is in memory and which ends with its connection."""
+    staged = sqlite3.connect("")
+    try:
+        staged.execute("CREATE TABLE given (id TEXT, at TEXT, label TEXT)")
+        # A label as the ledger compares it: JSON, every number a float.
+        labelled = ((s, s.label if isinstance(s.label, str) else float(s.label)) for s in statements)
+        rows = ((s.id, s.at or "", orjson.dumps(label).decode()) for s, label in labelled)
+        staged.executemany("INSERT INTO given VALUES (?, ?, ?)", rows)
+    except BaseException:
+        staged.close()
+        raise
+    return staged
+
+
+def _split_by_id(staged: sqlite3.Connection) -> Iterator[_StagedPiece]:
+    """The statements by id, those without a moment last, so many ids at a time."""
+    rows = staged.execute("SELECT id, at, label FROM given ORDER BY id, at = '', at, label")
+    by_id = ((id, [(at, text) for _, at, text in group]) for id, group in groupby(rows, key=itemgetter(0)))
+    while piece := dict(islice(by_id, CHUNK_ITEMS)):
+        yield piece
+
+
+def _check_contradictions(piece: _StagedPiece) -> None:
+    for id, stated in piece.items():
+        for (at, label), (also, other) in pairwise(stated):
+            if at == also and label != other:
+                raise ContradictingLabels(
+                    f"id {id!r} has two labels{f' as of {at}' if at else ''}: {label} and {other}. Keep the right one, or write "
+                    "for each in `at` when it became known"
+                )
+
+
+def _record_chunk(db: sa.Connection, given: _StagedPiece, predicted: set[str], new: dict[str, str]) -> LabelCounts:
+    """One piece against what the ledger holds of these ids."""
     stated: dict[str, set[tuple[str, str]]] = {id: set() for id in given}
     mine = sa.select(labels.c.id, labels.c.at, labels.c.label).where(labels.c.project == new["project"])
     for id, at, text in db.execute(mine.where(is_among(db.dialect, labels.c.id, list(given)))):
@@ -131,8 +174,8 @@ class PredictionQuery:
     """Which predictions: from `since` (included) `until` (not) in their own time. Moments: as to_timestamp() takes them.
 
     With `version`, what that one predicted, in whichever role. With `known`, the join as it was then: statements and
-    predictions received up to that moment. With `unlabelled`, also predictions without a label. `every`: each so many-th of them, in
-    the order of time: the others are not read.
+    predictions received up to that moment. With `unlabelled`, also predictions without a label. `tier`: only rows of it and above, an
+    even sample. `at_most`: of more rows those that come first in the fixed random order. `ids`: only these.
     """
 
     until: Any = None
@@ -141,17 +184,21 @@ class PredictionQuery:
     role: str = "champion"
     version: int | None = None
     unlabelled: bool = False
-    every: int = 1
+    tier: int = 0
+    at_most: int | None = None
+    ids: tuple[str, ...] | None = None
 
 
 def read_labelled_predictions(
     engine: sa.Engine, project: str, wanted: PredictionQuery | None = None
 ) -> Iterator[LabelledPrediction]:
-    """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot."""
+    """Predictions, each with its label, in the order of time. Streams in pieces from one snapshot, unless `at_most` are wanted."""
     wanted = wanted or PredictionQuery()
     known = None if wanted.known is None else to_timestamp(wanted.known)
     p, texts = predictions.c, [sa.cast(predictions.c[name], sa.Text) for name in ("inputs", "output")]
-    query = sa.select(p.id, p.time, p.version, p.role, *texts, labels.c.label, labels.c.at, labels.c.received)
+    query = sa.select(
+        p.id, p.time, p.version, p.role, *texts, labels.c.label, labels.c.at, labels.c.received, p.content
+    )
     query = query.select_from(predictions.join(labels, match_current_label(project, known), isouter=wanted.unlabelled))
     mine = [p.project == project, p.role == wanted.role if wanted.version is None else p.version == wanted.version]
     if known is not None:
@@ -160,27 +207,29 @@ def read_labelled_predictions(
         mine.append(p.time >= to_timestamp(wanted.since))
     if wanted.until is not None:
         mine.append(p.time < to_timestamp(wanted.until))
-    query = query.where(*mine)
-    if wanted.every > 1:
-        query = _thin_out(query, project, mine, wanted)
+    if wanted.ids is None:  # else the key finds them
+        mine.append(p.tier.in_(TIERS[wanted.tier :]))
+    query = query.where(*mine).order_by(p.time, p.id, p.version, p.content)
+    chunks = [()] if wanted.ids is None else split_chunks(wanted.ids)
     with open_snapshot(engine) as db:
-        for row in db.execute(query.order_by(p.time, p.id, p.version, p.content)):
+        queries = (query.where(is_among(db.dialect, p.id, ids)) if ids else query for ids in chunks)
+        rows: Iterable[Any] = (row for one in queries for row in db.execute(one))
+        if wanted.at_most is not None:
+            rows = nsmallest(wanted.at_most, rows, key=lambda row: hash_draw(row.id, row.content))
+        if wanted.at_most is not None or wanted.ids is not None:
+            rows = sorted(rows, key=lambda row: (row.time, row.id, row.version, row.content))
+        for row in rows:
             decoded = (None if text is None else orjson.loads(text) for text in row[4:7])
-            yield LabelledPrediction(*row[:4], *decoded, *row[7:])
+            yield LabelledPrediction(*row[:4], *decoded, *row[7:9])
 
 
-def _thin_out(
-    query: sa.Select[Any], project: str, mine: list[sa.ColumnElement[bool]], wanted: PredictionQuery
-) -> sa.Select[Any]:
-    """The same query of each so many-th prediction: keys are counted in the order of time, and only the chosen ones are read."""
-    p, order = predictions.c, (predictions.c.time, predictions.c.id, predictions.c.version, predictions.c.content)
-    place = sa.func.row_number().over(order_by=order).label("place")
-    keys = sa.select(p.id, p.version, p.role, p.content, place).where(*mine)
-    if not wanted.unlabelled:
-        keys = keys.where(sa.exists().where(labels.c.project == project, labels.c.id == p.id))
-    chosen = keys.subquery()
-    same = [p[name] == chosen.c[name] for name in ("id", "version", "role", "content")]
-    return query.join(chosen, sa.and_(chosen.c.place % wanted.every == 0, *same))
+def list_labelled_ids(engine: sa.Engine, project: str, at_most: int) -> tuple[str, ...] | None:
+    """The ids that have a label; None if there are more labels than so many."""
+    query = sa.select(labels.c.id).where(labels.c.project == project)
+    with open_snapshot(engine) as db:
+        if db.scalar(query.offset(at_most).limit(1)) is not None:
+            return None
+        return tuple(sorted(set(db.scalars(query))))
 
 
 def match_current_label(project: str, known: str | None = None) -> sa.ColumnElement[bool]:

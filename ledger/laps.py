@@ -197,6 +197,18 @@ def find_newest_lap(engine: sa.Engine, project: str) -> LapRecord | None:
     return find_record(engine, LapRecord, laps, laps.c.project == project, order=[laps.c.started.desc()])
 
 
+def is_lap_interrupted(engine: sa.Engine, project: str, lap: LapRecord) -> bool:
+    """Whether a lap that is on record as running has lost its process. The next lap records it as crashed."""
+    if lap.state != "running":
+        return False
+    token = find_living_token(engine, project)
+    holder = None if token is None else find_running_lap(engine, project, token)
+    if holder is not None and holder.id == lap.id:
+        return False
+    now = find_record(engine, LapRecord, laps, laps.c.id == lap.id)  # it may have ended since it was read
+    return now is not None and now.state == "running"
+
+
 def read_lap_causes(engine: sa.Engine, project: str) -> dict[str, str]:
     """Why each lap ran, by the id of its run in MLflow."""
     query = sa.select(laps.c.mlflow_run, laps.c.cause).where(laps.c.project == project, laps.c.mlflow_run.is_not(None))

@@ -26,7 +26,10 @@ from windvane.ledger.schema import erasures, labels, predictions
 
 PREDICTION_ROLES = frozenset({"champion", "shadow", "canary"})
 MAX_ID_CHARACTERS = 200
-_COLUMNS = ("project", "id", "version", "role", "content", "time", "received", "inputs", "output")
+_COLUMNS = ("project", "id", "version", "role", "content", "time", "received", "inputs", "output", "tier")
+# Rows of tier k and above are one in 2^k, whatever else the ledger holds. A condition on all tiers lets both databases find a
+# stretch of time by the index.
+TIERS = tuple(range(16))
 
 
 # A hashed value is replaced by {HASHED: its hash}: it is never taken for the value.
@@ -118,7 +121,36 @@ def _prepare_row(project: str, one: Prediction, privacy: PrivacyRules, received:
     digest = hashlib.blake2b(b"\0".join((given.encode(), text, output)), digest_size=8).digest()
     content = int.from_bytes(digest, "big", signed=True)
     stored = None if inputs is None else text.decode()
-    return (project, one.id, one.version, one.role, content, given or received, received, stored, output.decode())
+    moments = (given or received, received)
+    return (
+        project,
+        one.id,
+        one.version,
+        one.role,
+        content,
+        *moments,
+        stored,
+        output.decode(),
+        draw_tier(one.id, content),
+    )
+
+
+def hash_draw(id: str, content: int) -> bytes:
+    """The place of a prediction in the fixed random order, 16 bytes: a sample is the rows that come first in it.
+
+    MD5, since PostgreSQL computes it too: nothing secret depends on it.
+    """
+    return hashlib.md5(f"{id}:{content}".encode(), usedforsecurity=False).digest()
+
+
+def draw_tier(id: str, content: int) -> int:
+    """The tier of a prediction: by how many zeros its hash begins, 0 to 15."""
+    return 16 - max(int.from_bytes(hash_draw(id, content)[:2], "big").bit_length(), 1)
+
+
+def find_sample_tier(rows: int, wanted: int) -> int:
+    """The highest tier that `wanted` of so many rows surely have: a quarter more are expected."""
+    return min(max(4 * rows // max(5 * wanted, 1), 1).bit_length() - 1, TIERS[-1])
 
 
 def check_prediction_id(id: str) -> None:
@@ -158,8 +190,19 @@ def _plain(value: Any) -> Any:
 
 def find_newest_prediction_time(engine: sa.Engine, project: str) -> str | None:
     """The time of the newest prediction by its own time, as ledger text; None without any."""
+    p = predictions.c
     with open_snapshot(engine) as db:
-        return db.scalar(sa.select(sa.func.max(predictions.c.time)).where(predictions.c.project == project))
+        found, version = list[str](), -1
+        next_one = sa.select(sa.func.min(p.version)).where(p.project == project)
+        while (version := db.scalar(next_one.where(p.version > version))) is not None:
+            newest = (sa.select(sa.func.max(p.time)).where(*_of_tier(project, version, tier)) for tier in TIERS)
+            found += [time for time in db.scalars(sa.union_all(*newest)) if time is not None]
+    return max(found, default=None)
+
+
+def _of_tier(project: str, version: int, tier: int) -> tuple[sa.ColumnElement[bool], ...]:
+    p = predictions.c
+    return p.project == project, p.version == version, p.tier == tier
 
 
 # Rows per transaction when much is let go: a prediction that waits for it waits milliseconds.

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 # The migrations. The newest is compared with the database's own at every start, so that Alembic is imported only when they
 # differ; one that is not among them was written by a newer Windvane.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 HEAD_REVISION = REVISIONS[-1]
 
 metadata = sa.MetaData()
@@ -114,8 +114,10 @@ predictions = _make_table(
     sa.Column("received", sa.String(32), nullable=False),
     sa.Column("inputs", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("output", sa.JSON, nullable=False),
+    # How rare the row is in a fixed random order (ledger/predictions.py): those of a tier and above are an even sample.
+    sa.Column("tier", sa.SmallInteger, nullable=False, server_default="0"),
     sa.PrimaryKeyConstraint("project", "id", "version", "role", "content"),
-    sa.Index("ix_predictions_time", "project", "time"),
+    sa.Index("ix_predictions_tier", "project", "version", "tier", "time"),
 )
 
 # Statements, only ever added: the label of an id is the one stated last (`at`), the greater text where two are level.

@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from windvane.ledger.database import build_upsert, find_record, open_snapshot, read_records, update_rows
+from windvane.ledger.labels import PredictionQuery, list_labelled_ids, read_labelled_predictions
+from windvane.ledger.predictions import TIERS, find_sample_tier
 from windvane.ledger.schema import labels, predictions, windows
 
 # Before any moment: ledger text compares as time does.
@@ -73,44 +75,77 @@ def find_newest_window(engine: sa.Engine, project: str) -> WindowRecord | None:
     return find_record(engine, WindowRecord, windows, windows.c.project == project, order=[windows.c.looked.desc()])
 
 
-def read_traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> PredictionTraffic:
-    """What a version predicted from `since` on (included)."""
+@dataclass(frozen=True)
+class StretchCount:
+    """A version's predictions in a stretch of time: how many, how many of them have a label, and when the last of these labels came.
+
+    `estimated`: there are many, and their labels were counted in an even sample. `ids`: of many rows those with a label, where the
+    ledger has few labels.
+    """
+
+    rows: int
+    labelled: int
+    known: str | None
+    estimated: bool = False
+    ids: tuple[str, ...] | None = None
+
+
+# Labels of more rows are counted in a sample: each is looked up by itself.
+MAX_COUNTED_ROWS = 200_000
+
+
+def _of_version(project: str, version: int, start: str, end: str | None = None, tier: int = 0) -> list[Any]:
+    """The condition for a version's rows of this tier and above in a stretch, as the index has them."""
     p = predictions.c
-    mine = [p.project == project, p.version == version, p.time >= (since or _BEFORE_ALL_TIMES)]
-    counted = sa.select(sa.func.count(), sa.func.min(p.time), sa.func.max(p.time), sa.func.max(p.received)).where(*mine)
+    mine = [p.project == project, p.version == version, p.tier.in_(TIERS[tier:]), p.time >= start]
+    return mine if end is None else [*mine, p.time < end]
+
+
+def read_traffic(engine: sa.Engine, project: str, version: int, since: str | None = None) -> PredictionTraffic:
+    """What a version predicted from `since` on (included). Of many rows the one received last is that of an even sample."""
+    p, start = predictions.c, since or _BEFORE_ALL_TIMES
     with open_snapshot(engine) as db:
-        rows, first, newest, received = db.execute(counted).one()
+        counted = sa.select(sa.func.count(), sa.func.min(p.time), sa.func.max(p.time))
+        rows, first, newest = db.execute(counted.where(*_of_version(project, version, start))).one()
         # The row that was received last: is its time about now, or is history being played?
-        live = None if not rows else db.scalar(sa.select(sa.func.max(p.time)).where(*mine, p.received == received))
+        tier = find_sample_tier(rows, MAX_COUNTED_ROWS // 10)
+        last = sa.select(p.received, p.time).where(*_of_version(project, version, start, tier=tier))
+        received, live = db.execute(last.order_by(p.received.desc(), p.time.desc()).limit(1)).first() or (None, None)
     return PredictionTraffic(int(rows), first, newest, received, live)
 
 
-def count_window_rows(
-    engine: sa.Engine, project: str, version: int, start: str, end: str
-) -> tuple[int, int, str | None]:
-    """Of a version's predictions in a stretch: how many, how many of them have a label, and when the last label came."""
-    p = predictions.c
-    mine = (p.project == project, p.version == version, p.time >= start, p.time < end)
-    known = sa.exists().where(labels.c.project == project, labels.c.id == p.id)
-    stated = sa.select(sa.func.max(labels.c.received)).where(labels.c.project == project)
-    stated = stated.where(labels.c.id.in_(sa.select(p.id).where(*mine)))
+def count_window_rows(engine: sa.Engine, project: str, version: int, start: str, end: str) -> StretchCount:
+    """How many predictions and labels a stretch has. Rows are counted whole, by the index alone."""
+    p, counted = predictions.c, sa.select(sa.func.count()).select_from(predictions)
     with open_snapshot(engine) as db:
-        counts = sa.select(sa.func.count(), sa.func.count().filter(known)).select_from(predictions).where(*mine)
-        rows, labelled = db.execute(counts).one()
-        return rows, labelled, db.scalar(stated) if labelled else None
+        rows = int(db.scalar(counted.where(*_of_version(project, version, start, end))) or 0)
+    if rows > MAX_COUNTED_ROWS and (ids := list_labelled_ids(engine, project, MAX_COUNTED_ROWS)) is not None:
+        query = PredictionQuery(since=start, until=end, version=version, ids=ids)
+        held = [(row.id, row.known or "") for row in read_labelled_predictions(engine, project, query)]
+        known = max((at for _, at in held), default=None)
+        return StretchCount(rows, len(held), known, ids=tuple(sorted({id for id, _ in held})))
+    tier = 0 if rows <= MAX_COUNTED_ROWS else find_sample_tier(rows, MAX_COUNTED_ROWS // 10)
+    mine = _of_version(project, version, start, end, tier)
+    last = sa.select(sa.func.max(labels.c.received)).where(labels.c.project == project, labels.c.id == p.id)
+    each = sa.select(last.scalar_subquery().label("known")).select_from(predictions).where(*mine).subquery()
+    with open_snapshot(engine) as db:
+        read, labelled, known = db.execute(
+            sa.select(sa.func.count(), sa.func.count(each.c.known), sa.func.max(each.c.known))
+        ).one()
+    if tier:
+        labelled = round(rows * labelled / max(read, 1))
+    return StretchCount(rows, labelled, known, tier > 0)
 
 
 def read_prediction_times(engine: sa.Engine, project: str, version: int, since: str) -> list[str]:
     """The times of a version's predictions from `since` on (included), in order."""
     p = predictions.c
-    query = sa.select(p.time).where(p.project == project, p.version == version, p.time >= since).order_by(p.time)
+    query = sa.select(p.time).where(*_of_version(project, version, since)).order_by(p.time)
     with open_snapshot(engine) as db:
         return list(db.execute(query).scalars())
 
 
-def count_labels(engine: sa.Engine, project: str) -> tuple[int, str | None]:
-    """How many labels the ledger holds, and when the last came: by which new ones are noticed."""
-    query = sa.select(sa.func.count(), sa.func.max(labels.c.received)).where(labels.c.project == project)
+def count_labels(engine: sa.Engine, project: str) -> int:
+    """How many labels the ledger holds: by which new ones are noticed."""
     with open_snapshot(engine) as db:
-        count, received = db.execute(query).one()
-    return int(count), received
+        return int(db.scalar(sa.select(sa.func.count()).where(labels.c.project == project)) or 0)

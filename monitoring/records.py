@@ -39,13 +39,22 @@ ESTIMATE_BLIND_SPOT = "it cannot see a concept drift, other labels for the same 
 
 @dataclass(frozen=True)
 class WindowExtent:
-    """A window's place: from `start` (included) to `end` (not), ledger text in UTC; `rows` in it; `closed`: no more is due."""
+    """A window's place: from `start` (included) to `end` (not), ledger text in UTC; `rows` in it; `closed`: no more is due.
+
+    labelled_estimated: of many rows the labels were counted in an even sample.
+    """
 
     start: str
     end: str
     rows: int
     labelled: int
     closed: bool
+    labelled_estimated: bool = False
+
+    @property
+    def labelled_text(self) -> str:
+        """The count of labels, as people read it."""
+        return f"about {self.labelled:,}" if self.labelled_estimated else f"{self.labelled:,}"
 
 
 @dataclass(frozen=True)

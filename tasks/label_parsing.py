@@ -6,7 +6,7 @@ import csv
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -55,7 +55,7 @@ class LabelRules:
 
 @dataclass(frozen=True)
 class ReceivedLabels:
-    """What a file or a request states, and how many of its rows have no label yet."""
+    """What a request states, and how many of its rows have no label yet."""
 
     statements: list[LabelStatement]
     empty: int
@@ -69,23 +69,42 @@ class LabelsRefused(ValueError):
 _Row = tuple[str, Any, Any, Any]
 
 
-def parse_labels(rules: LabelRules, rows: Iterable[_Row], written: bool = False) -> ReceivedLabels:
-    """All statements. `written`: the values are text from a file, where a number looks like a word.
+@dataclass
+class LabelStream:
+    """Statements, each read when it is taken. `empty`: how many rows have no label yet, known at the end, as what is wrong is."""
 
-    Raises LabelsRefused that names the first row with something wrong, and how many more.
+    source: Generator[LabelStatement, None, int]
+    empty: int = 0
+
+    def __iter__(self) -> Iterator[LabelStatement]:
+        self.empty = yield from self.source
+
+
+def parse_labels(rules: LabelRules, rows: Iterable[_Row], written: bool = False) -> ReceivedLabels:
+    """All statements of rows at once. Raises LabelsRefused as _parse_rows."""
+    stream = LabelStream(_parse_rows(rules, rows, written))
+    return ReceivedLabels(list(stream), stream.empty)
+
+
+def _parse_rows(rules: LabelRules, rows: Iterable[_Row], written: bool) -> Generator[LabelStatement, None, int]:
+    """Statements, then how many rows have no label yet. `written`: the values are text, where a number looks like a word.
+
+    Raises LabelsRefused behind the last row: it names the first with something wrong, and how many more.
     """
-    found, empty, wrong, count = list[LabelStatement](), 0, "", 0
+    empty, wrong, count = 0, "", 0
     for where, id, label, at in rows:
         if _is_empty(label, written):
             empty += 1
             continue
         try:
-            found.append(parse_label(rules.kind, id, _read_written_amount(label, rules), at, written))
+            statement = parse_label(rules.kind, id, _read_written_amount(label, rules), at, written)
         except ValueError as e:
             wrong, count = wrong or f"{where}: {e}", count + 1
+        else:
+            yield statement
     if count:
         raise LabelsRefused(wrong + (f"; so have {count - 1:,} more" if count > 1 else ""))
-    return ReceivedLabels(found, empty)
+    return empty
 
 
 def _is_empty(label: Any, written: bool) -> bool:
@@ -97,7 +116,7 @@ def _is_empty(label: Any, written: bool) -> bool:
 
 
 def parse_label(kind: ProblemKind, id: Any, label: Any, at: Any = None, written: bool = False) -> LabelStatement:
-    """One statement from plain values; `written` as in parse_labels. Raises ValueError naming which is wrong, and how."""
+    """One statement from plain values; `written`: they are text from a file. Raises ValueError naming which is wrong, and how."""
     moment = None if at is None or (written and not at.strip()) else _parse_label_time(at)
     name = parse_label_id(id)
     return LabelStatement(
@@ -208,20 +227,24 @@ LABEL_COLUMNS = ("id", "label", "at")
 _PIECE = 50_000
 
 
-def read_label_file(path: Path, rules: LabelRules) -> ReceivedLabels:
-    """All statements of a file. Raises InputError that names the first line with something wrong, and how many more."""
+def read_label_file(path: Path, rules: LabelRules) -> LabelStream:
+    """The statements of a file. Raises InputError; behind the last, one that names the first wrong line, and how many more."""
     ending = read_ending(path)
     if ending not in KNOWN_ENDINGS:
         raise InputError(f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings()}")
     if not path.is_file():
         raise InputError(f"{path}: not found. Name a CSV, Parquet or JSON-lines file with the columns id and label")
+    return LabelStream(_parse_file(path, ending, rules))
+
+
+def _parse_file(path: Path, ending: str, rules: LabelRules) -> Generator[LabelStatement, None, int]:
     try:
         if ending not in (*CSV_ENDINGS, *JSON_ENDINGS):
-            return parse_labels(rules, _read_parquet(path, rules))
+            return (yield from _parse_rows(rules, _read_parquet(path, rules), written=False))
         with open_unpacked(path) as file:
             text = ending in CSV_ENDINGS
             rows = _read_csv(file, rules) if text else _read_objects(_read_json_lines(file), rules)
-            return parse_labels(rules, rows, written=text)
+            return (yield from _parse_rows(rules, rows, written=text))
     except UNPACK_ERRORS as e:
         if not find_packing(path):
             raise

@@ -109,7 +109,7 @@ def _apply_policy(check: WindowAssessment, history: DecisionHistory, limits: Dec
     if check.drift.alarm is None and (limits.policy == "drift" or check.quality.loss is None):
         return Decision("wait", _summarize_findings(check))
     if check.drift.statistic is None and check.quality.loss is None:
-        few = f"{check.stretch.rows} rows, {check.stretch.labelled} of them labelled"
+        few = f"{check.stretch.rows} rows, {check.stretch.labelled_text} of them labelled"
         return Decision("wait", f"too few rows to decide: {few}")
     decide = _decide_by_staleness if limits.policy == "staleness" else _decide_by_performance
     return _decide_by_drift(check) if limits.policy == "drift" else decide(check, history, limits, now)
@@ -238,7 +238,7 @@ def _explain_missing_performance(check: WindowAssessment, limits: DecisionLimits
         return f"its labels may still be incomplete (monitor.label_delay {limits.label_delay})"
     missing, estimate = "its labels have not come", check.estimate
     if check.stretch.labelled:
-        missing = f"only {check.stretch.labelled} rows are labelled"
+        missing = f"only {check.stretch.labelled_text} rows are labelled"
     if estimate is None or estimate.loss is None:
         missing += ", and without them quality cannot be estimated" + (f" ({estimate.how})" if estimate else "")
     elif not check.drift.alarm:

@@ -148,7 +148,7 @@ class SourceRows:
         return made[(times >= place.start) & (times < place.end)].reset_index(drop=True)
 
 
-# More predictions of a window are not read, but so many of them.
+# More predictions of a window are not read, but so many of them: those that come first in the ledger's fixed random order.
 MAX_WINDOW_ROWS = 20_000
 # With fewer rows of a window in the ledger, the source's are taken if it has more: a few trials are no traffic.
 _MIN_LEDGER_ROWS = 20
@@ -156,13 +156,15 @@ _MIN_LEDGER_ROWS = 20
 
 @dataclass(frozen=True)
 class WindowCount:
-    """A window's rows, from where, how many have a label, and a hash that changes with them."""
+    """A window's rows, from where, how many have a label, and a hash that changes with them. estimated, ids: as in StretchCount."""
 
     place: WindowSpan
     origin: str
     rows: int
     labelled: int
     mark: str
+    estimated: bool = False
+    ids: tuple[str, ...] | None = None
 
 
 class Production:
@@ -190,7 +192,7 @@ class Production:
         return {
             "version": self.champion.version,
             "traffic": vars(self._traffic),
-            "labels": list(windows.count_labels(self.project.ledger, self.project.name)),
+            "labels": windows.count_labels(self.project.ledger, self.project.name),
             "source": self.source.mark,
             "params": hashlib.sha256(described.encode()).hexdigest()[:16],
         }
@@ -232,14 +234,16 @@ class Production:
 
     def _count(self, place: WindowSpan) -> WindowCount:
         engine, name = self.project.ledger, self.project.name
-        rows, labelled, known = windows.count_window_rows(engine, name, self.champion.version, place.start, place.end)
+        found = windows.count_window_rows(engine, name, self.champion.version, place.start, place.end)
+        rows, labelled = found.rows, found.labelled
         inside = sum(place.start <= t < place.end for t in self.source.times)
         if rows < _MIN_LEDGER_ROWS and inside > rows:
             return count_source_rows(place, inside, sum(place.start <= t < place.end for t in self.source.labelled))
-        return WindowCount(place, "ledger", rows, labelled, hash_window_state(place, "ledger", rows, labelled, known))
+        mark = hash_window_state(place, "ledger", rows, labelled, found.known)
+        return WindowCount(place, "ledger", rows, labelled, mark, found.estimated, found.ids)
 
     def frame(self, count: WindowCount) -> pd.DataFrame:
-        """A window's rows, with the record's columns (monitoring/window_frames.py): of a large window of the ledger every so many-th."""
+        """A window's rows, with the record's columns (monitoring/window_frames.py): of a large window of the ledger a sample."""
         import numpy as np
 
         from windvane.monitoring import window_frames
@@ -247,15 +251,16 @@ class Production:
         place, project, version = count.place, self.project, self.champion.version
         if count.origin == "source":
             return self.source.rows(place)
-        every = -(-count.rows // MAX_WINDOW_ROWS)
-        query = labels.PredictionQuery(
-            until=place.end, since=place.start, version=version, unlabelled=True, every=every
-        )
+        tier = predictions.find_sample_tier(count.rows, MAX_WINDOW_ROWS)
+        query = labels.PredictionQuery(place.end, place.start, version=version, unlabelled=True, tier=tier)
+        query = replace(query, at_most=MAX_WINDOW_ROWS)
         rows = list(labels.read_labelled_predictions(project.ledger, project.name, query))
         even = len(rows)
-        if every > 1 and 0 < count.labelled < count.rows / 2:  # few labels must not be lost among many rows
+        if even < count.rows and 0 < count.labelled < count.rows / 2:  # few labels must not be lost among many rows
             chosen = {row.id for row in rows}
-            query = replace(query, unlabelled=False, every=-(-count.labelled // MAX_WINDOW_ROWS))
+            tier = predictions.find_sample_tier(count.labelled, MAX_WINDOW_ROWS)
+            tier = max(tier, predictions.find_sample_tier(count.rows, windows.MAX_COUNTED_ROWS))
+            query = replace(query, unlabelled=False, tier=tier, ids=count.ids)
             more = labels.read_labelled_predictions(project.ledger, project.name, query)
             rows += [row for row in more if row.id not in chosen]
         columns = self.columns("ledger")
@@ -284,7 +289,7 @@ class Production:
     def learnable(self) -> pd.DataFrame:
         """The labelled rows that a lap would learn from now, those whose labels came back among them."""
         settings = self.project.settings
-        if not settings.data.local or (settings.data.feedback and self.state["labels"][0]):
+        if not settings.data.local or (settings.data.feedback and self.state["labels"]):
             self.source.fetch()
         frame = read_source_table(self.project)
         return frame[frame[settings.problem.target].notna()]

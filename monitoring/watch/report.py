@@ -111,7 +111,7 @@ def describe_decision(decision: Any) -> str:
 
 def _render_facts(check: WindowAssessment, decision: Any) -> list[tuple[str, str]]:
     s, drift = check.stretch, check.drift
-    cards = [(f"{s.rows:,} rows", f"{s.labelled:,} of them with a label")]
+    cards = [(f"{s.rows:,} rows", f"{s.labelled_text} of them with a label")]
     if drift.alarm is None:
         cards.append(("cannot tell", "drift: the report failed"))
     if drift.statistic is not None:

@@ -154,7 +154,7 @@ class MonitoringPass:
             frame,
             self._reference(place.start, production.columns(count.origin)),
             assessment.AssessmentRules(settings.problem, level, settings.split.seed, settings.monitor.cut),
-            stretch=WindowExtent(place.start, place.end, rows, labelled, place.closed),
+            stretch=WindowExtent(place.start, place.end, rows, labelled, place.closed, sampled and count.estimated),
             drifted=drifted,
             report_to=report_to,
         )

@@ -45,7 +45,7 @@ def write(path: Path, content: str | bytes | pa.Table) -> Path:
     ],
 )
 def test_the_same_labels_in_any_format(tmp_path: Path, name: str, content: Any) -> None:
-    found = label_parsing.read_label_file(write(tmp_path / name, content), PRICES).statements
+    found = list(label_parsing.read_label_file(write(tmp_path / name, content), PRICES))
     assert [(s.id, s.label, s.at) for s in found] == [("a", 1.5, "2026-01-31T00:00:00.000000+00:00"), ("b", 2.0, None)]
 
 
@@ -84,7 +84,7 @@ def test_a_bad_file_is_refused_with_what_where_and_what_to_do(
     tmp_path: Path, name: str, content: Any, words: tuple[str, ...]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        label_parsing.read_label_file(write(tmp_path / name, content), PRICES)
+        list(label_parsing.read_label_file(write(tmp_path / name, content), PRICES))
     for word in (name, *words):
         assert word in str(caught.value)
 
@@ -128,7 +128,7 @@ def test_the_command_hands_in_and_says_what_came_of_it(project: Folder) -> None:
 def read(path: Path, content: Any, rules: LabelRules = PRICES) -> tuple[dict[str, Any], int]:
     """Labels by id, and how many rows have none yet."""
     received = label_parsing.read_label_file(write(path, content), rules)
-    return {one.id: one.label for one in received.statements}, received.empty
+    return {one.id: one.label for one in received}, received.empty
 
 
 def test_g2_an_export_with_empty_labels_is_taken_for_what_it_knows(project: Folder) -> None:

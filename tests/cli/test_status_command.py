@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.support.projects import Folder
 from tests.support.served_models import made_project
 from windvane.flows.services import up, up_state
 from windvane.flows.services.up_state import UpState
+from windvane.ledger import laps
 from windvane.ledger.laps import LeaseHolder
+from windvane.ledger.schema import leases
 from windvane.serving import service_state
 from windvane.tasks.project import Project
 
@@ -65,3 +70,42 @@ def test_a_service_with_a_champion_names_it(tmp_path: Path) -> None:
     (tmp_path / ".windvane" / "serving").mkdir(exist_ok=True)
     service_state.write_service_state(tmp_path / ".windvane" / "serving", 1, "2024-01-01T10:00:00.000000", None)
     assert shown(folder, "service:").startswith("service: version 1 serving since 2024-01-01T10:00:00Z, process ")
+
+
+def killed_lap(engine: sa.Engine, since: str = "another machine") -> str:
+    """A lap on record as running, whose process ended without a word: where its lease says it ran, and how long ago."""
+    holder = LeaseHolder("windvane train", since, 2**22 + 1, 0.0, "2026-01-01T00:00:00")
+    token = laps._try_lease(engine, "houses", holder)
+    assert isinstance(token, int)
+    laps.record_lap_start(engine, laps.Lease("houses", token, ()), f"lap-{token}", "manual")
+    return f"lap-{token}"
+
+
+def test_a_killed_lap_is_interrupted_and_says_what_to_do(folder: Folder) -> None:
+    killed_lap(Project(folder.path).ledger, socket.gethostname())
+    line = shown(folder, "last lap:")
+    assert "interrupted: its process is gone; next: windvane train" in line
+    assert "running" not in line
+    assert json.loads(folder.run("status", "--json").out)["last_lap"]["state"] == "interrupted"
+
+
+def test_a_lap_that_runs_is_running_and_one_on_a_silent_machine_is_interrupted_when_its_lease_ends(
+    folder: Folder,
+) -> None:
+    engine = Project(folder.path).ledger
+    with laps.hold_lease(engine, "houses", "windvane train", lambda _: None) as lease:
+        laps.record_lap_start(engine, lease, "alive", "manual")
+        assert shown(folder, "last lap:").endswith("running")
+        laps.record_lap_end(engine, "alive", "finished")
+    killed_lap(engine)
+    assert shown(folder, "last lap:").endswith("running"), "its machine may live: nobody here can see its process"
+    with engine.begin() as db:
+        db.execute(sa.update(leases).values(expires="2026-01-01T00:00:00.000000+00:00"))
+    assert "interrupted" in shown(folder, "last lap:")
+
+
+def test_a_killed_lap_is_interrupted_also_while_another_command_holds_the_lease(folder: Folder) -> None:
+    engine = Project(folder.path).ledger
+    killed_lap(engine, socket.gethostname())
+    with laps.hold_lease(engine, "houses", "windvane monitor", lambda _: None):
+        assert "interrupted" in shown(folder, "last lap:")

@@ -80,7 +80,7 @@ def test_f8_n1_labels_find_the_predictions_by_the_ids_that_the_output_has(root: 
     out.assign(label=1.5)[["id", "label"]].to_csv(root / "labels.csv", index=False)
     ledger = Project(root).ledger
     labels = read_label_file(root / "labels.csv", LabelRules("regression"))
-    counts = record_labels(ledger, PROJECT, labels.statements, "file")
+    counts = record_labels(ledger, PROJECT, labels, "file")
     assert (counts.matched, counts.unmatched) == (30, 0)
     kept = {
         k.id: k.output["prediction"] for k in read_labelled_predictions(ledger, PROJECT, PredictionQuery()) if k.known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -14,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.ledgers import answer, put
-from windvane.ledger import database
+from windvane.ledger import database, labels
 from windvane.ledger.database import to_timestamp
 from windvane.ledger.labels import (
+    ContradictingLabels,
     LabelCounts,
     LabelStatement,
     PredictionQuery,
@@ -172,6 +174,30 @@ def test_more_ids_than_a_statement_holds_are_handed_in_together(engine: sa.Engin
     many = [LabelStatement(str(n), float(n)) for n in range(12_000)]
     assert record_labels(engine, project, many).unmatched == 12_000
     assert record_labels(engine, project, reversed(many)).duplicates == 12_000
+
+
+def test_a_large_hand_in_is_not_held_in_memory_and_its_mistakes_are_still_found(
+    engine: sa.Engine, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labels, "CHUNK_ITEMS", 500)
+
+    def many(last: float) -> Iterator[LabelStatement]:
+        yield LabelStatement("000017", 2.0, to_timestamp("2026-01-01"))
+        yield from (LabelStatement(f"{n % 8000:06d}", float(n % 8000)) for n in range(48_000))
+        yield LabelStatement("000017", last)  # far from its like
+
+    put(engine, project, *(answer(f"{n:06d}") for n in range(0, 8000, 1000)))
+    with pytest.raises(ContradictingLabels, match=r"id '000017' has two labels: 17.0 and 5.0"):
+        record_labels(engine, project, many(5.0))
+    assert labels_of(engine, project) == {}
+    tracemalloc.start()
+    try:
+        counts = record_labels(engine, project, many(17.0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert counts == LabelCounts(matched=8, unmatched=7993, duplicates=40_001)
+    assert peak < 4e6, f"{peak:,} bytes: 48,000 statements as a list alone take 12 MB"
 
 
 def test_of_several_who_hand_in_the_same_at_once_one_is_first(engine: sa.Engine, project: str) -> None:

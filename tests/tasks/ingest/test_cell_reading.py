@@ -97,14 +97,14 @@ def test_c1_n2_label_files_are_tables_too(tmp_path: Path, name: str) -> None:
     kind = cell_reading.find_packing(path)
     with pa.output_stream(str(path), compression=kind) as out:
         out.write(content)
-    assert [(one.id, one.label) for one in read_label_file(path, LabelRules("regression")).statements] == [
+    assert [(one.id, one.label) for one in read_label_file(path, LabelRules("regression"))] == [
         ("a", 1.5),
         ("b", 2.0),
     ]
     if kind:
         path.write_bytes(path.read_bytes()[:20])
         with pytest.raises(InputError, match=r"unpacked|damaged"):
-            read_label_file(path, LabelRules("regression"))
+            list(read_label_file(path, LabelRules("regression")))
 
 
 # C2: words that mean no value
