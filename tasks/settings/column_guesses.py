@@ -53,8 +53,9 @@ _TIME_PARTS = {
     "month": re.compile(r"^(month|mon|mnth|mm)$|(^|_)month$|month_of_year", re.IGNORECASE),
     "day": re.compile(r"^(day|dd|mday|dayofmonth)$|(day|date)_?of_?month$", re.IGNORECASE),
 }
+_ROW_NUMBER = "counts the rows one by one: a row number, not a cause; --time names it if it is the time"
 _ID_NAME = re.compile(
-    r"^(id|uuid|guid|key|index|unnamed: 0|row_?(number|num|id))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
+    r"^(id|uuid|guid|key|index|unnamed: 0|row[_.]?(number|num|id|names?))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
 )
 
 
@@ -282,12 +283,16 @@ def propose_ignored_columns(
 def _warn_of_lost_signal(
     inspected: InspectedTable, why: dict[str, str], free: list[str], classes: bool
 ) -> Iterator[str]:
-    """A line for each ignored column that alone shows more of the target than every column that is kept."""
+    """A line for each ignored column that alone shows more of the target than every column that is kept. A row number shows only
+    how the file is sorted.
+    """
     sample = inspected.sample.iloc[:: -(-len(inspected.sample) // target_checks.LEAK_SAMPLE_ROWS) or 1]
     shown = {
         name: target_checks.measure_signal(sample[name], sample[inspected.target], classes)
         for name in free
-        if inspected.columns[name].type != "text" and not inspected.columns[name].constant
+        if inspected.columns[name].type != "text"
+        and not inspected.columns[name].constant
+        and why.get(name) != _ROW_NUMBER
     }
     kept = max((signal for name, signal in shown.items() if name not in why), default=0.0)
     for name, signal in shown.items():
@@ -307,4 +312,14 @@ def _plain_reason(name: str, inspected: InspectedTable) -> str | None:
     if _is_id(name, inspected):
         once = inspected.frame[name].is_unique
         return "an id, not a cause" if once else "an id that repeats: not a cause, and no name for a row"
+    if column.type == "number" and _counts_rows(name, inspected):
+        return _ROW_NUMBER
     return None
+
+
+def _counts_rows(name: str, inspected: InspectedTable) -> bool:
+    """Whether numbers are 0, 1, 2, ... or 1, 2, 3, ... in the order of the file, as programs write them before each row."""
+    some = inspected.sample[name]
+    if len(some) < 3 or some.iloc[0] not in (0, 1) or not some.is_unique:
+        return False
+    return bool((inspected.frame[name].diff().iloc[1:] == 1).all())

@@ -24,6 +24,7 @@ from windvane.tasks.settings.monitoring_section import MonitorSettings
 from windvane.tasks.settings.yaml_files import SettingsProposal
 from windvane.tasks.sources import table_files
 from windvane.tasks.validate import table_profile
+from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
 
 # Rows read, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
@@ -185,12 +186,13 @@ def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str,
 
 def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTable, notes: list[str]) -> dict[str, Any]:
     rows = int(inspected.frame[inspected.target].notna().sum())
-    small = rows < search_plan.SMALL_TABLE_ROWS
+    small, needed = rows < search_plan.SMALL_TABLE_ROWS, target_checks.MIN_LABELLED_ROWS["time"]
     strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
-    strategy = "time" if problem["time"] else strategy
+    strategy = "time" if problem["time"] and rows >= needed else strategy
+    too_few = f"; for the newest to judge, at least {needed} are needed" if problem["time"] else ""
     reasons = {
         "time": "the newest rows judge",
-        "kfold": f"{rows} rows are few, every one tunes in turn",
+        "kfold": f"{rows} rows are few, every one tunes in turn{too_few}",
         "stratified": "every class is in every split",
         "random": "rows have no order",
     }

@@ -171,6 +171,9 @@ def _flow(value: Any, **style: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1 << 20, **style).strip()
 
 
+# What a lap needs at least where the table has twice as many, else half of what it has: a small table is not refused by the
+# limit that was proposed for it.
+MOST_PROPOSED_ROWS = 50
 # Columns of more values are not listed: a list too long to read protects nothing.
 MAX_LISTED_VALUES = 40
 # A range reaches beyond what was seen by so many spans: another season passes, a code such as -9999 does not.
@@ -212,7 +215,8 @@ def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
             listed = scan.select(pl.col(column.name).drop_nulls().unique().sort()).collect(engine="streaming")
             values = listed.to_series().to_list()
         parts.append(_column(column, found, problem, values))
-    return _SCHEMA_HEAD.format(rows=found.rows, least=50) + "\n".join(parts)
+    least = min(MOST_PROPOSED_ROWS, found.rows // 2)
+    return _SCHEMA_HEAD.format(rows=found.rows, least=least) + "\n".join(parts)
 
 
 def _column(c: ColumnProfile, found: TableProfile, problem: ProblemSettings, values: list[str] | None) -> str:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from tests.support.tables import chosen
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.settings import project_params, settings_proposal, yaml_files
 from windvane.tasks.settings.yaml_files import SettingsProposal
-from windvane.tasks.validate import table_validation
+from windvane.tasks.validate import table_schema, table_validation
 
 RNG = np.random.default_rng(0)
 ROWS = 1_000
@@ -278,3 +279,38 @@ def test_every_assumption_names_what_overrides_it(tmp_path: Path) -> None:
     )
     for line in propose(table, tmp_path).assumptions:
         assert "--" in line or any(f"{section}." in line for section in ("problem", "split", "search", "monitor")), line
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_row_number_is_left_out_whatever_its_name_and_quietly(first: int, tmp_path: Path) -> None:
+    table = pd.DataFrame({"seqno": range(first, ROWS + first), "x": RNG.normal(size=ROWS)})
+    table["y"] = np.where(table["seqno"] < ROWS / 2, "no", "yes")  # a file that is sorted by its target
+    found = propose(table, tmp_path)
+    assert problem(found)["ignore"] == ["seqno"]
+    assert attention(found) == []
+    assert any("'seqno': counts the rows one by one" in line and "--time" in line for line in found.assumptions)
+
+
+def test_numbers_that_skip_or_repeat_are_no_row_numbers(tmp_path: Path) -> None:
+    x = RNG.normal(size=ROWS)
+    table = pd.DataFrame({"even": range(0, 2 * ROWS, 2), "pairs": np.arange(ROWS) // 2, "x": x, "y": x.round(2)})
+    assert problem(propose(table, tmp_path, kind="regression"))["ignore"] == ["x"]  # the copy of y
+
+
+def test_a_row_number_that_is_the_time_is_the_time(tmp_path: Path) -> None:
+    table = pd.DataFrame({"t": range(1, 201), "x": RNG.normal(size=200), "y": RNG.normal(size=200)})
+    assert (problem(propose(table, tmp_path))["time"], problem(propose(table, tmp_path))["ignore"]) == ("t", [])
+
+
+@pytest.mark.parametrize(("rows", "dated"), [(30, False), (48, False), (59, True), (60, True)])
+def test_d6_what_is_proposed_for_a_small_table_is_not_refused(rows: int, dated: bool, tmp_path: Path) -> None:
+    draw = np.random.default_rng(2)
+    table = pd.DataFrame({"x": draw.normal(size=rows), "y": draw.normal(size=rows)})
+    if dated:
+        table.insert(0, "year", range(1950, 1950 + rows))
+    found = propose(table, tmp_path)
+    assert found.params["split"]["strategy"] == ("time" if dated and rows >= 60 else "kfold")
+    mine = project_params.parse_settings(found.params)
+    agreed = table_schema.parse_schema(yaml.safe_load(found.schema))
+    seen = table_validation.inspect_table(table, mine, agreed)
+    assert [f.message for f in seen.findings if f.level == "stop"] == []
