@@ -24,6 +24,9 @@ _NO_SIGNAL = 0.1
 # Of two classes about as common as this, the name decides which is positive.
 _BALANCED_SHARE = 0.45
 
+# Rows of classes that are too rare to learn are set aside up to this share of all: beyond it the table is another one without them.
+_SET_ASIDE_SHARE = 0.1
+
 # Whole numbers of so many values are taken for classes, of more only where the name implies classes; else they are counts.
 _FEW_CLASSES, _MOST_CLASSES = 3, 10
 _CLASS_NAME = re.compile(
@@ -117,7 +120,7 @@ def choose_positive_class(inspected: InspectedTable, given: str | None, notes: l
     """Of two classes the `given` one, else the rarer, or of two about as common the one that is named as positive; None: there are
     not two. Raises InputError where no class is called as given.
     """
-    counts = inspected.frame[inspected.target].dropna().value_counts()
+    counts, _ = count_classes(inspected)
     classes = classification.convert_to_target_classes(counts.index.to_numpy())
     order = np.argsort(classes, kind="stable")
     classes, shares = classes[order], counts.to_numpy(dtype="float64")[order] / counts.sum()
@@ -142,6 +145,27 @@ def choose_positive_class(inspected: InspectedTable, given: str | None, notes: l
         )
     )
     return found
+
+
+def count_classes(inspected: InspectedTable) -> tuple[pd.Series, pd.Series]:
+    """Rows of each class, the commonest first: of the classes to learn, and of those with so few rows that they are to be set aside:
+    only where these are a small part of the table, and two others remain.
+    """
+    counts = inspected.frame[inspected.target].dropna().value_counts()
+    few = counts < target_checks.MIN_CLASS_ROWS
+    aside = counts[few].sum() <= _SET_ASIDE_SHARE * counts.sum() and (~few).sum() >= 2
+    return (counts[~few], counts[few]) if aside else (counts, counts.head(0))
+
+
+def describe_set_aside(few: pd.Series, target: str) -> str:
+    """The line on classes that are set aside."""
+    listed = ", ".join(f"{value!r} ({count})" for value, count in few.head(5).items()) + (
+        ", ..." if len(few) > 5 else ""
+    )
+    return (
+        f"attention: {few.sum()} rows are of classes of {target!r} with fewer than {target_checks.MIN_CLASS_ROWS} rows, and set aside: "
+        f"{listed}; accept in schema.yaml overrides it"
+    )
 
 
 def guess_time_column(inspected: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -195,14 +195,16 @@ time_order: true           # the newest row is never older than that of the last
 limits:
   outside: 0.01            # cells outside a range: up to this share a warning, beyond it a stop
   new_values: 0.2          # cells with a value that is in no list: the same
-accept: []                 # findings that are right as they are, as check:column, such as [leak:fee, duplicates]
+{accept_line:<26} # findings that are right as they are, as check:column, such as [leak:fee, duplicates]
 
 columns:
 """
 
 
-def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
-    """The text of schema.yaml for the rows of `frame` (canonical types) that have a label; ignored columns are left out."""
+def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings, accept: Sequence[str] = ()) -> str:
+    """The text of schema.yaml for the rows of `frame` (canonical types) that have a label; ignored columns are left out. `accept`:
+    findings that are right as they are.
+    """
     scan = table_statistics.scan_frame(frame).filter(pl.col(problem.target).is_not_null())
     scan = scan.select(pl.exclude([table_io.ROW_KEY, *problem.ignore]))
     found = table_profile.profile_table(scan)
@@ -216,7 +218,9 @@ def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
             values = listed.to_series().to_list()
         parts.append(_column(column, found, problem, values))
     least = min(MOST_PROPOSED_ROWS, found.rows // 2)
-    return _SCHEMA_HEAD.format(rows=found.rows, least=least) + "\n".join(parts)
+    return _SCHEMA_HEAD.format(
+        rows=found.rows, least=least, accept_line=f"accept: {format_yaml_scalar(list(accept))}"
+    ) + "\n".join(parts)
 
 
 def _column(c: ColumnProfile, found: TableProfile, problem: ProblemSettings, values: list[str] | None) -> str:
