@@ -239,8 +239,7 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
     from windvane.tasks import label_parsing
 
     console.working(f"reading {file}")
-    problem = project.settings.problem
-    rules = label_parsing.LabelRules(problem.kind, problem.id, problem.target)
+    rules = label_parsing.choose_label_rules(project.settings)
     received = label_parsing.read_label_file(file, rules)
     console.working(f"{len(received.statements):,} labels")
     try:

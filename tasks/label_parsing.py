@@ -33,7 +33,7 @@ from windvane.tasks.ingest.cell_reading import (
     open_unpacked,
     read_ending,
 )
-from windvane.tasks.settings.project_params import ProblemKind
+from windvane.tasks.settings.project_params import ProblemKind, Settings
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 # How far ahead a sender's clock may be, and a time that is written without an offset: no place is further ahead of UTC.
@@ -42,11 +42,20 @@ _CLOCK_TOLERANCE, _LARGEST_OFFSET = timedelta(minutes=5), timedelta(hours=14)
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What a project's labels are: the problem type, and the columns of its table that hold the id and the target."""
+    """What a project's labels are: the problem type, the columns of its table that hold the id and the target, and whether words
+    such as None are classes (data.format.keep_words).
+    """
 
     kind: ProblemKind
     id: str | None = None
     target: str | None = None
+    keep_words: bool = False
+
+
+def choose_label_rules(settings: Settings) -> LabelRules:
+    """The rules of a project."""
+    problem = settings.problem
+    return LabelRules(problem.kind, problem.id, problem.target, problem.target in settings.data.format.keep_words)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def parse_labels(rules: LabelRules, rows: Iterable[_Row], written: bool = False)
     """
     found, empty, wrong, count = list[LabelStatement](), 0, "", 0
     for where, id, label, at in rows:
-        if _is_empty(label, written):
+        if _is_empty(label, written and not rules.keep_words):
             empty += 1
             continue
         try:
