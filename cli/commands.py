@@ -243,10 +243,7 @@ def import_labels(project: Project, file: Path, console: Console) -> dict[str, A
     from windvane.tasks import label_parsing
 
     console.working(f"reading {file}")
-    problem = project.settings.problem
-    numbers = project.settings.data.format.numbers
-    rules = label_parsing.LabelRules(problem.kind, problem.id, problem.target, numbers)
-    given = label_parsing.read_label_file(file, rules)
+    given = label_parsing.read_label_file(file, label_parsing.choose_label_rules(project.settings))
     try:
         done = record_labels(project.ledger, project.name, given)
         done = replace(done, empty=given.empty)

@@ -34,7 +34,7 @@ from windvane.tasks.ingest.cell_reading import (
     open_unpacked,
     read_ending,
 )
-from windvane.tasks.settings.project_params import ProblemKind
+from windvane.tasks.settings.project_params import ProblemKind, Settings
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 # How far ahead a sender's clock may be, and a time that is written without an offset: no place is further ahead of UTC.
@@ -43,14 +43,21 @@ _CLOCK_TOLERANCE, _LARGEST_OFFSET = timedelta(minutes=5), timedelta(hours=14)
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What a project's labels are: the problem type, the columns of its table that hold the id and the target, and how its numbers
-    are written in words.
+    """What a project's labels are: the problem type, the columns of its table that hold the id and the target, how its numbers are
+    written in words, and whether words such as None are classes (data.format.keep_words).
     """
 
     kind: ProblemKind
     id: str | None = None
     target: str | None = None
     numbers: NumberForm | None = None
+    keep_words: bool = False
+
+
+def choose_label_rules(settings: Settings) -> LabelRules:
+    """The rules of a project."""
+    problem, written = settings.problem, settings.data.format
+    return LabelRules(problem.kind, problem.id, problem.target, written.numbers, problem.target in written.keep_words)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def _parse_rows(rules: LabelRules, rows: Iterable[_Row], written: bool) -> Gener
     """
     empty, wrong, count = 0, "", 0
     for where, id, label, at in rows:
-        if _is_empty(label, written):
+        if _is_empty(label, written and not rules.keep_words):
             empty += 1
             continue
         try:

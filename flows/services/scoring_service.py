@@ -14,9 +14,9 @@ from windvane.serving.http import access_control, auth_middleware, server
 from windvane.serving.http.access_control import HostNames
 from windvane.serving.http.auth_middleware import Credentials
 from windvane.serving.http.invocations import IdTimeColumns
+from windvane.tasks import label_parsing
 from windvane.tasks.console import Console
 from windvane.tasks.errors import Outage
-from windvane.tasks.label_parsing import LabelRules
 from windvane.tasks.project import Project
 
 # Seconds that MLflow may take to record a rollback.
@@ -48,7 +48,7 @@ def run_scoring_service(
         project.fetch,
         IdTimeColumns(problem.id, problem.time),
         project.privacy,
-        LabelRules(problem.kind, problem.id, problem.target, settings.data.format.numbers),
+        label_parsing.choose_label_rules(settings),
     )
     repair = partial(repair_aliases_elsewhere, project.root)
     rules = server.ServingRules(settings.serve.rolls_out, settings.ledger.keeps, settings.serve.most_memory, repair)

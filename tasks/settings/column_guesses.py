@@ -24,6 +24,9 @@ _NO_SIGNAL = 0.1
 # Of two classes about as common as this, the name decides which is positive.
 _BALANCED_SHARE = 0.45
 
+# Rows of classes that are too rare to learn are set aside up to this share of all: beyond it the table is another one without them.
+_SET_ASIDE_SHARE = 0.1
+
 # Whole numbers of so many values are taken for classes, of more only where the name implies classes; else they are counts.
 _FEW_CLASSES, _MOST_CLASSES = 3, 10
 _CLASS_NAME = re.compile(
@@ -53,8 +56,9 @@ _TIME_PARTS = {
     "month": re.compile(r"^(month|mon|mnth|mm)$|(^|_)month$|month_of_year", re.IGNORECASE),
     "day": re.compile(r"^(day|dd|mday|dayofmonth)$|(day|date)_?of_?month$", re.IGNORECASE),
 }
+_ROW_NUMBER = "counts the rows one by one: a row number, not a cause; --time names it if it is the time"
 _ID_NAME = re.compile(
-    r"^(id|uuid|guid|key|index|unnamed: 0|row_?(number|num|id))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
+    r"^(id|uuid|guid|key|index|unnamed: 0|row[_.]?(number|num|id|names?))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
 )
 
 
@@ -116,7 +120,7 @@ def choose_positive_class(inspected: InspectedTable, given: str | None, notes: l
     """Of two classes the `given` one, else the rarer, or of two about as common the one that is named as positive; None: there are
     not two. Raises InputError where no class is called as given.
     """
-    counts = inspected.frame[inspected.target].dropna().value_counts()
+    counts, _ = count_classes(inspected)
     classes = classification.convert_to_target_classes(counts.index.to_numpy())
     order = np.argsort(classes, kind="stable")
     classes, shares = classes[order], counts.to_numpy(dtype="float64")[order] / counts.sum()
@@ -141,6 +145,27 @@ def choose_positive_class(inspected: InspectedTable, given: str | None, notes: l
         )
     )
     return found
+
+
+def count_classes(inspected: InspectedTable) -> tuple[pd.Series, pd.Series]:
+    """Rows of each class, the commonest first: of the classes to learn, and of those with so few rows that they are to be set aside:
+    only where these are a small part of the table, and two others remain.
+    """
+    counts = inspected.frame[inspected.target].dropna().value_counts()
+    few = counts < target_checks.MIN_CLASS_ROWS
+    aside = counts[few].sum() <= _SET_ASIDE_SHARE * counts.sum() and (~few).sum() >= 2
+    return (counts[~few], counts[few]) if aside else (counts, counts.head(0))
+
+
+def describe_set_aside(few: pd.Series, target: str) -> str:
+    """The line on classes that are set aside."""
+    listed = ", ".join(f"{value!r} ({count})" for value, count in few.head(5).items()) + (
+        ", ..." if len(few) > 5 else ""
+    )
+    return (
+        f"attention: {few.sum()} rows are of classes of {target!r} with fewer than {target_checks.MIN_CLASS_ROWS} rows, and set aside: "
+        f"{listed}; accept in schema.yaml overrides it"
+    )
 
 
 def guess_time_column(inspected: InspectedTable, why: dict[str, str], notes: list[str]) -> str | None:
@@ -282,12 +307,16 @@ def propose_ignored_columns(
 def _warn_of_lost_signal(
     inspected: InspectedTable, why: dict[str, str], free: list[str], classes: bool
 ) -> Iterator[str]:
-    """A line for each ignored column that alone shows more of the target than every column that is kept."""
+    """A line for each ignored column that alone shows more of the target than every column that is kept. A row number shows only
+    how the file is sorted.
+    """
     sample = inspected.sample.iloc[:: -(-len(inspected.sample) // target_checks.LEAK_SAMPLE_ROWS) or 1]
     shown = {
         name: target_checks.measure_signal(sample[name], sample[inspected.target], classes)
         for name in free
-        if inspected.columns[name].type != "text" and not inspected.columns[name].constant
+        if inspected.columns[name].type != "text"
+        and not inspected.columns[name].constant
+        and why.get(name) != _ROW_NUMBER
     }
     kept = max((signal for name, signal in shown.items() if name not in why), default=0.0)
     for name, signal in shown.items():
@@ -307,4 +336,14 @@ def _plain_reason(name: str, inspected: InspectedTable) -> str | None:
     if _is_id(name, inspected):
         once = inspected.frame[name].is_unique
         return "an id, not a cause" if once else "an id that repeats: not a cause, and no name for a row"
+    if column.type == "number" and _counts_rows(name, inspected):
+        return _ROW_NUMBER
     return None
+
+
+def _counts_rows(name: str, inspected: InspectedTable) -> bool:
+    """Whether numbers are 0, 1, 2, ... or 1, 2, 3, ... in the order of the file, as programs write them before each row."""
+    some = inspected.sample[name]
+    if len(some) < 3 or some.iloc[0] not in (0, 1) or not some.is_unique:
+        return False
+    return bool((inspected.frame[name].diff().iloc[1:] == 1).all())

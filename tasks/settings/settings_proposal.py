@@ -25,6 +25,7 @@ from windvane.tasks.settings.monitoring_section import MonitorSettings
 from windvane.tasks.settings.yaml_files import SettingsProposal
 from windvane.tasks.sources import table_files
 from windvane.tasks.validate import table_profile
+from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
 
 # Rows read, evenly spaced: enough for every rule here, and a large table is proposed for in seconds.
@@ -107,6 +108,13 @@ def propose_settings(
         for name in (target, time, id):
             if name in problems:
                 raise InputError(problems[name])
+        if kind != "regression" and (common := _find_class_called_none(opened, whole, target)):
+            words = (*data.format.keep_words, target)
+            kept = data.model_copy(update={"format": data.format.model_copy(update={"keep_words": words})})
+            again = propose_settings(kept, target, time=time, id=id, kind=kind, ignore=ignore, positive=positive)
+            note = f"{common} is a class of {target!r}"
+            line = describe_guess(note, "likely: words mean classes there", "data.format.keep_words")
+            return replace(again, assumptions=(line, *again.assumptions))
         ingestion.drop_empty_rows(whole.path, folder)
         spellings = {} if kind == "regression" else ingestion.merge_class_spellings(whole.path, target, folder)
         # A reading problem without the file's name and the remedy, for a comment.
@@ -120,6 +128,14 @@ def propose_settings(
         roles = NamedRoles(target, time, id, kind, ignore, positive, merge_spellings=bool(spellings))
         proposal = _propose(data, whole, len(names), roles, why, notes)
         return replace(proposal, assumptions=(*proposal.assumptions, *_describe_missing_words(opened, whole)))
+
+
+def _find_class_called_none(opened: tuple[FileCells, ...], whole: StoredTable, target: str) -> str | None:
+    """The word None with its share, where a target of words has it, as in none, some, marked: other words for no value are none."""
+    if table_io.scan_parquet(whole.path).collect_schema().get(target) != pl.String:
+        return None
+    found = {words for file in opened for words in readers.find_missing_words(file, (target,)).values()}
+    return min(found) if found and all(words.partition(" (")[0] == "None" for words in found) else None
 
 
 def _describe_missing_words(opened: tuple[FileCells, ...], whole: StoredTable) -> list[str]:
@@ -143,7 +159,8 @@ def _propose(
     why: dict[str, str],
     notes: list[str],
 ) -> SettingsProposal:
-    target, of_classes = given.target, dict[str, Any]({"merge_spellings": True} if given.merge_spellings else {})
+    target, accept = given.target, list[str]()
+    of_classes = dict[str, Any]({"merge_spellings": True} if given.merge_spellings else {})
     sample = _spread(whole)
     inspected = InspectedTable(whole, sample, _columns(whole, sample, target), target, data.where)
     if len(sample) < len(whole):
@@ -151,6 +168,9 @@ def _propose(
     kind = given.kind or column_guesses.guess_problem_kind(inspected, notes)
     if kind == "classification" or given.positive is not None:
         of_classes["positive"] = column_guesses.choose_positive_class(inspected, given.positive, notes)
+    if kind == "classification" and len(few := column_guesses.count_classes(inspected)[1]):
+        accept.append(f"classes:{target}")
+        notes.append(column_guesses.describe_set_aside(few, target))
     time = given.time or column_guesses.guess_time_column(inspected, why, notes)
     id = given.id or column_guesses.guess_id_column(inspected, {time, *why}, notes)
     why |= column_guesses.propose_ignored_columns(inspected, kind, {target, time, id, *why}, notes)
@@ -166,7 +186,7 @@ def _propose(
         if name not in given.ignore
     ]
     problem = project_params.parse_settings(params, "the proposal").problem
-    schema = yaml_files.propose_schema(table_io.scan_parquet(whole.path), problem)
+    schema = yaml_files.propose_schema(table_io.scan_parquet(whole.path), problem, accept)
     reasons = {escape_variables(name): reason for name, reason in why.items()}
     return SettingsProposal(
         kind, len(whole), columns, params, tuple(notes), reasons, _describe_columns(inspected, kind, time), schema
@@ -192,12 +212,13 @@ def _columns(whole: StoredTable, sample: pd.DataFrame, target: str) -> dict[str,
 
 def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTable, notes: list[str]) -> dict[str, Any]:
     rows = int(inspected.frame[inspected.target].notna().sum())
-    small = rows < search_plan.SMALL_TABLE_ROWS
+    small, needed = rows < search_plan.SMALL_TABLE_ROWS, target_checks.MIN_LABELLED_ROWS["time"]
     strategy = "kfold" if small else "stratified" if problem["kind"] == "classification" else "random"
-    strategy = "time" if problem["time"] else strategy
+    strategy = "time" if problem["time"] and rows >= needed else strategy
+    too_few = f"; for the newest to judge, at least {needed} are needed" if problem["time"] else ""
     reasons = {
         "time": "the newest rows judge",
-        "kfold": f"{rows} rows are few, every one tunes in turn",
+        "kfold": f"{rows} rows are few, every one tunes in turn{too_few}",
         "stratified": "every class is in every split",
         "random": "rows have no order",
     }
@@ -217,7 +238,7 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
         )
     if problem["kind"] == "classification" and (rare := _rare(inspected)):
         metric, remark = "average_precision", ""
-        if inspected.frame[inspected.target].nunique() == 2:
+        if len(column_guesses.count_classes(inspected)[0]) == 2:
             search["threshold"] = "f1"
             remark = ", a threshold tuned for f1"
         notes.append(
@@ -262,7 +283,7 @@ def _window(inspected: InspectedTable, time: str | None, notes: list[str]) -> st
 
 def _rare(inspected: InspectedTable) -> str | None:
     """The rarest class in words if it is rare, else None."""
-    counts = inspected.frame[inspected.target].value_counts()
+    counts, _ = column_guesses.count_classes(inspected)
     if len(counts) < 2 or counts.iloc[-1] >= _RARE * counts.iloc[0]:
         return None
     return f"{inspected.target!r} is {counts.index[-1]} in only {counts.iloc[-1] / counts.sum():.1%} of the rows"

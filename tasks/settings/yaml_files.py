@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -171,6 +171,9 @@ def _flow(value: Any, **style: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1 << 20, **style).strip()
 
 
+# What a lap needs at least where the table has twice as many, else half of what it has: a small table is not refused by the
+# limit that was proposed for it.
+MOST_PROPOSED_ROWS = 50
 # Columns of more values are not listed: a list too long to read protects nothing.
 MAX_LISTED_VALUES = 40
 # A range reaches beyond what was seen by so many spans: another season passes, a code such as -9999 does not.
@@ -192,14 +195,16 @@ time_order: true           # the newest row is never older than that of the last
 limits:
   outside: 0.01            # cells outside a range: up to this share a warning, beyond it a stop
   new_values: 0.2          # cells with a value that is in no list: the same
-accept: []                 # findings that are right as they are, as check:column, such as [leak:fee, duplicates]
+{accept_line:<26} # findings that are right as they are, as check:column, such as [leak:fee, duplicates]
 
 columns:
 """
 
 
-def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
-    """The text of schema.yaml for the rows of `frame` (canonical types) that have a label; ignored columns are left out."""
+def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings, accept: Sequence[str] = ()) -> str:
+    """The text of schema.yaml for the rows of `frame` (canonical types) that have a label; ignored columns are left out. `accept`:
+    findings that are right as they are.
+    """
     scan = table_statistics.scan_frame(frame).filter(pl.col(problem.target).is_not_null())
     scan = scan.select(pl.exclude([table_io.ROW_KEY, *problem.ignore]))
     found = table_profile.profile_table(scan)
@@ -212,7 +217,10 @@ def propose_schema(frame: pl.LazyFrame, problem: ProblemSettings) -> str:
             listed = scan.select(pl.col(column.name).drop_nulls().unique().sort()).collect(engine="streaming")
             values = listed.to_series().to_list()
         parts.append(_column(column, found, problem, values))
-    return _SCHEMA_HEAD.format(rows=found.rows, least=50) + "\n".join(parts)
+    least = min(MOST_PROPOSED_ROWS, found.rows // 2)
+    return _SCHEMA_HEAD.format(
+        rows=found.rows, least=least, accept_line=f"accept: {format_yaml_scalar(list(accept))}"
+    ) + "\n".join(parts)
 
 
 def _column(c: ColumnProfile, found: TableProfile, problem: ProblemSettings, values: list[str] | None) -> str:

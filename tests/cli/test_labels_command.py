@@ -266,3 +266,12 @@ def test_a_misspelt_private_column_is_refused_not_stored_in_the_open(tmp_path: P
         "city",
         "volume",
     }
+
+
+@pytest.mark.parametrize(("keep_words", "classes", "empty"), [(True, ["None", "Some"], 1), (False, ["Some"], 2)])
+def test_c2_a_class_called_none_is_a_label_where_the_table_keeps_such_words(
+    keep_words: bool, classes: list[str], empty: int
+) -> None:
+    rules = LabelRules("classification", keep_words=keep_words)
+    received = label_parsing.parse_label_csv(b"id,label\na,None\nb,Some\nc,\n", rules)
+    assert ([one.label for one in received.statements], received.empty) == (classes, empty)

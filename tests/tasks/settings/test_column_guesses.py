@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from tests.support.tables import chosen
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, table_io
 from windvane.tasks.settings import project_params, settings_proposal, yaml_files
 from windvane.tasks.settings.yaml_files import SettingsProposal
-from windvane.tasks.validate import table_validation
+from windvane.tasks.validate import table_schema, table_validation
 
 RNG = np.random.default_rng(0)
 ROWS = 1_000
@@ -278,3 +279,93 @@ def test_every_assumption_names_what_overrides_it(tmp_path: Path) -> None:
     )
     for line in propose(table, tmp_path).assumptions:
         assert "--" in line or any(f"{section}." in line for section in ("problem", "split", "search", "monitor")), line
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_row_number_is_left_out_whatever_its_name_and_quietly(first: int, tmp_path: Path) -> None:
+    table = pd.DataFrame({"seqno": range(first, ROWS + first), "x": RNG.normal(size=ROWS)})
+    table["y"] = np.where(table["seqno"] < ROWS / 2, "no", "yes")  # a file that is sorted by its target
+    found = propose(table, tmp_path)
+    assert problem(found)["ignore"] == ["seqno"]
+    assert attention(found) == []
+    assert any("'seqno': counts the rows one by one" in line and "--time" in line for line in found.assumptions)
+
+
+def test_numbers_that_skip_or_repeat_are_no_row_numbers(tmp_path: Path) -> None:
+    x = RNG.normal(size=ROWS)
+    table = pd.DataFrame({"even": range(0, 2 * ROWS, 2), "pairs": np.arange(ROWS) // 2, "x": x, "y": x.round(2)})
+    assert problem(propose(table, tmp_path, kind="regression"))["ignore"] == ["x"]  # the copy of y
+
+
+def test_a_row_number_that_is_the_time_is_the_time(tmp_path: Path) -> None:
+    table = pd.DataFrame({"t": range(1, 201), "x": RNG.normal(size=200), "y": RNG.normal(size=200)})
+    assert (problem(propose(table, tmp_path))["time"], problem(propose(table, tmp_path))["ignore"]) == ("t", [])
+
+
+@pytest.mark.parametrize(("rows", "dated"), [(30, False), (48, False), (59, True), (60, True)])
+def test_d6_what_is_proposed_for_a_small_table_is_not_refused(rows: int, dated: bool, tmp_path: Path) -> None:
+    draw = np.random.default_rng(2)
+    table = pd.DataFrame({"x": draw.normal(size=rows), "y": draw.normal(size=rows)})
+    if dated:
+        table.insert(0, "year", range(1950, 1950 + rows))
+    found = propose(table, tmp_path)
+    assert found.params["split"]["strategy"] == ("time" if dated and rows >= 60 else "kfold")
+    assert check_proposal(table, found) == []
+
+
+def check_proposal(table: pd.DataFrame, found: SettingsProposal) -> list[str]:
+    """What `check` stops for, under what was proposed."""
+    agreed = table_schema.parse_schema(yaml.safe_load(found.schema))
+    seen = table_validation.inspect_table(table, project_params.parse_settings(found.params), agreed)
+    return [f.message for f in seen.findings if f.level == "stop"]
+
+
+def rare_classes(*counts: int) -> pd.DataFrame:
+    """Classes a, b, c, ... of so many rows each."""
+    names = np.repeat([chr(ord("a") + i) for i in range(len(counts))], counts)
+    return pd.DataFrame({"x": np.random.default_rng(3).normal(size=len(names)), "y": names})
+
+
+def test_e2_rows_of_too_rare_classes_are_set_aside_aloud(tmp_path: Path) -> None:
+    table = rare_classes(100, 60, 40, 8, 1)
+    found = propose(table, tmp_path)
+    assert yaml.safe_load(found.schema)["accept"] == ["classes:y"]
+    assert any(
+        "9 rows are of classes of 'y' with fewer than 10" in line and "'e' (1)" in line for line in attention(found)
+    )
+    assert check_proposal(table, found) == []
+
+
+def test_e2_of_two_classes_that_are_left_the_rarer_is_positive(tmp_path: Path) -> None:
+    found = propose(rare_classes(100, 30, 2), tmp_path)
+    assert problem(found)["positive"] == "b"
+
+
+@pytest.mark.parametrize("counts", [(100, 30), (100, 9), (40, 9, 9, 9)])
+def test_e2_what_is_no_small_part_is_not_set_aside(counts: tuple[int, ...], tmp_path: Path) -> None:
+    found = propose(rare_classes(*counts), tmp_path)
+    assert yaml.safe_load(found.schema)["accept"] == []
+    assert attention(found) == []
+
+
+def test_c2_a_class_called_none_is_a_class(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    table = pd.DataFrame({"x": draw.normal(size=300), "y": draw.choice(["None", "Some", "Marked"], 300)})
+    found = propose(table, tmp_path)
+    assert found.params["data"]["format"]["keep_words"] == ["y"]
+    assert any("is a class of 'y'" in line and "data.format.keep_words" in line for line in found.assumptions)
+    assert "'None'" in str(found.schema) or "None" in yaml.safe_load(found.schema)["columns"]["y"]["categories"]
+
+
+@pytest.mark.parametrize("word", ["NA", "null", ""])
+def test_c2_other_words_for_no_label_are_none(word: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    table = pd.DataFrame({"x": draw.normal(size=300), "y": draw.choice([word, "Some", "Marked"], 300)})
+    assert "format" not in propose(table, tmp_path).params["data"]
+
+
+def test_c2_none_among_numbers_is_no_value(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    table = pd.DataFrame({"x": draw.normal(size=300), "y": draw.choice(["None", "1.5", "2.5", "3.5", "7"], 300)})
+    found = propose(table, tmp_path)
+    assert ("format" in found.params["data"], found.kind) == (False, "regression")

@@ -346,3 +346,36 @@ def test_rows_of_a_gap_train_what_is_registered_and_nothing_else(tmp_path: Path)
     record = json.loads((tmp_path / data_split.SPLIT_FOLDER / data_split.SPLIT_RECORD_FILE).read_text())
     assert record["gap"]["rows"] == len(table) - sum(map(len, parts)) > 0
     assert len(data_split.read_final_rows(tmp_path, mine, permit)) == len(table)
+
+
+def passengers(rows: int) -> pd.DataFrame:
+    """Rows that say of each only its kind: 2 classes, 2 sexes, survived or not."""
+    rng = np.random.default_rng(5)
+    table = pd.DataFrame({name: rng.choice(["a", "b"], rows) for name in ("class", "sex", "survived")})
+    return keyed(table)
+
+
+@pytest.mark.parametrize("strategy", ["stratified", "kfold", "random"])
+def test_rows_of_few_kinds_are_split_one_by_one(strategy: str) -> None:
+    kind = "classification" if strategy != "random" else "regression"
+    mine = setting(strategy, kind=kind, target="survived")
+    table = passengers(1_000)
+    parts = side(table, mine)
+    assert 0.1 < (parts == 2).mean() < 0.2
+    # As the table grows, no row of a kind moves: each split has at least as many of it.
+    young = side(table.iloc[:600], mine)
+    later = pd.crosstab(table[table_io.ROW_KEY], parts)
+    assert (later - pd.crosstab(table[table_io.ROW_KEY].iloc[:600], young) >= 0).all().all()
+
+
+def test_copies_of_many_different_rows_stay_in_one_split() -> None:
+    table = keyed(pd.concat([houses(300)] * 12, ignore_index=True))
+    parts = side(table, setting("random"))
+    assert (parts.groupby(table[table_io.ROW_KEY]).nunique() == 1).all()
+
+
+def test_repeats_of_few_kinds_are_not_called_copies() -> None:
+    seen = table_validation.inspect_table(passengers(1_000), chosen(kind="classification", target="survived"))
+    (said,) = [f.message for f in seen.findings if f.check == "duplicates"]
+    assert "8 kinds" in said
+    assert "counts twice" not in said
