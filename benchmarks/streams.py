@@ -12,11 +12,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.reading import labelled
-from windvane.monitoring.history.loss_matrix import MatrixJob, cut_into_windows, find_first_window
+from windvane.monitoring.history.loss_matrix import MatrixJob, WindowedTable, cut_into_windows, find_first_window
 from windvane.monitoring.history.loss_matrix import make_matrix_job as cut_job
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.settings import project_params, settings_proposal
@@ -181,6 +182,13 @@ UNSEEN = (
 def job(stream: Stream, history: str) -> MatrixJob:
     """The stream as a lap would read it, cut into windows. history: expanding, or trailing or combined: as many windows as the first
     quarter."""
+    made, chosen = _read_windows(stream)
+    by = history if history == "expanding" else f"{history}:{find_first_window(made.count)}"
+    return cut_job(made, chosen, SMALL, stream.window, by)
+
+
+@lru_cache(maxsize=1)
+def _read_windows(stream: Stream) -> tuple[WindowedTable, project_params.Settings]:
     with tempfile.TemporaryDirectory() as scratch:
         if stream.read is None:
             path = Path(os.environ.get("WINDVANE_DATA", "data")) / f"{stream.table}.parquet"
@@ -195,8 +203,5 @@ def job(stream: Stream, history: str) -> MatrixJob:
         )
         chosen = project_params.parse_settings(dict(proposal.params))
         rows, _ = labelled(chosen)
-    made = cut_into_windows(
-        rows.sort_values(stream.time, kind="stable").iloc[:: stream.thin], stream.time, stream.window
-    )
-    by = history if history == "expanding" else f"{history}:{find_first_window(made.count)}"
-    return cut_job(made, chosen, SMALL, stream.window, by)
+    ordered = rows.sort_values(stream.time, kind="stable").iloc[:: stream.thin]
+    return cut_into_windows(ordered, stream.time, stream.window), chosen
