@@ -65,6 +65,8 @@ def project(path: Path) -> Folder:
         search__candidates=["linear"],
         search__trials=1,
         monitor__window="7d",
+        # The default refits challengers too, on all rows: a lap's work, beside what a pass reads.
+        retrain__policy="staleness",
     )
     if (lap := folder.run("train", "--json", timeout=3600)).status:
         raise SystemExit(lap.err)

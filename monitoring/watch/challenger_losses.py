@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -46,7 +47,7 @@ class ChallengerLosses:
         labelled = np.flatnonzero(np.diff(self._cut.edges[: over + 1]) > 0) if over > self._born else np.array([])
         if not (labelled >= self._born).any():
             since = f"since version {self._champion.version} was trained"
-            return PolicyAdvice(False, f"no labelled rows of a whole window {since}")
+            return PolicyAdvice(False, f"no labelled rows of a whole window {since}", blind_since="")
         reference = float(self._production.record[LOSS_COLUMN].mean())
         if not reference > 0:
             return PolicyAdvice(False, "the champion's own record has no loss, and a lap no price")
@@ -62,7 +63,8 @@ class ChallengerLosses:
         losses = np.array([self._of(trained[k])[labelled] for k in order]) / reference
         serving = order.index(int(np.searchsorted(labelled, self._born)))
         past = PolicyInput(np.array(order), losses, serving, order[serving], np.ones(1), retrain.cost, len(labelled))
-        return regret.advise_by_regret(past)
+        advice, seen = regret.advise_by_regret(past), int(labelled[-1]) + 1
+        return advice if seen == over else replace(advice, blind_since=self._places[seen][0])
 
     def _of(self, window: int) -> NDArray[np.float64]:
         """Losses of the model trained before a window, by window; the champion's if that is its first."""

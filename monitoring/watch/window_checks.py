@@ -237,6 +237,7 @@ class MonitoringPass:
         earlier = self._earlier(seen.start)
         made = decisions.list_decisions(self._engine, self._name, acting=True)
         of_mean, of_window = self._errors
+        timed = self._project.settings.problem.time is not None
         return DecisionHistory(
             assessments=tuple(self._found(s) for s in earlier),
             made=tuple(
@@ -248,7 +249,7 @@ class MonitoringPass:
             window_error=of_window,
             probation=probation.compare_on_probation(self._production, seen, self._limits),
             new_rows=_has_new_rows(self._production, made),
-            advice=self._challengers.advice(at) if self._limits.policy == "regret" else None,
+            advice=self._challengers.advice(at) if self._limits.policy == "regret" and timed else None,
         )
 
 

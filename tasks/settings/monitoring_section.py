@@ -150,7 +150,7 @@ def parse_history(value: str) -> tuple[str, int | None]:
 class RetrainSettings(SettingsSection):
     """When a lap is worth it, what it learns from, and how often there may be one."""
 
-    policy: PolicyName = "staleness"
+    policy: PolicyName = "regret"
     cost: float = Field(0.5, ge=0)
     history: Annotated[str, AfterValidator(keep_if_parsed(parse_history))] = "expanding"
     cooldown: DelayText = "1d"

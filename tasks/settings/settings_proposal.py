@@ -248,6 +248,8 @@ def _params(data: DataSettings, problem: dict[str, Any], inspected: InspectedTab
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(data.where).stem).strip("-.")[:100] or "table"
     content["split"] |= {"strategy": strategy, "folds": _FOLDS if strategy == "kfold" else None}
     content["monitor"]["window"] = _window(inspected, problem["time"], notes)
+    if problem["time"] is None:
+        content["retrain"]["policy"] = "staleness"  # regret compares models over time
     literal = {key: _literal(value) for key, value in problem.items()}
     return {
         "project": name,

@@ -74,7 +74,7 @@ def made(action: str = "retrain", state: str = "done", at: str = NOW, **more: An
     return PastDecision(action, at, state, **{"version": 1, **more})
 
 
-LIMITS = DecisionLimits(budget=LapBudget(4, timedelta(days=30)))
+LIMITS = DecisionLimits(policy="staleness", budget=LapBudget(4, timedelta(days=30)))
 
 
 def test_nothing_moved_and_nothing_lost_waits() -> None:

@@ -72,6 +72,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Pat
         search__candidates=["linear"],
         search__trials=1,
         monitor__window="7d",
+        retrain__policy="staleness",
     )
     assert folder.train(env={"PREFECT_API_URL": prefect_server})["verdict"] == "promoted"
     return folder.path

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.monitoring.test_decision_policies import FORBIDDEN, LIMITS, NOW, look
+from tests.monitoring.test_decision_policies import FORBIDDEN, LIMITS, NOW, look, month, quality
 from tests.monitoring.test_loss_history import CHOSEN, SPEC, table
 from tests.support.projects import quick_project
 from windvane.ledger import database, decisions, versions
@@ -24,7 +24,7 @@ from windvane.monitoring.history import loss_matrix
 from windvane.monitoring.history.challenger_store import ChallengerStore
 from windvane.monitoring.history.loss_matrix import WindowedTable
 from windvane.monitoring.policy.decision import decide_action
-from windvane.monitoring.records import DecisionHistory, PolicyAdvice
+from windvane.monitoring.records import DecisionHistory, DecisionLimits, PolicyAdvice
 from windvane.monitoring.watch.challenger_losses import ChallengerLosses
 from windvane.tasks.errors import InputError
 from windvane.tasks.evaluation.scores import LOSS_COLUMN
@@ -44,7 +44,38 @@ def test_a_decision_is_what_challengers_advise() -> None:
     said = decide_action(look(0.9, alarm=True), DecisionHistory(advice=NO), REGRET, NOW)
     assert (said.action, said.gain) == ("wait", 0.1)
     assert "no challenger shows it" in said.reason
-    assert decide_action(look(0.9), DecisionHistory(), REGRET, NOW).action == "wait"
+
+
+def test_without_labels_staleness_decides_by_its_estimate_and_the_reason_names_it() -> None:
+    blind = DecisionHistory(advice=PolicyAdvice(False, "no labelled rows of a whole window", blind_since=""))
+    guessed = quality(0.9, estimated=True)
+    confirmed = look(None, alarm=True, change="concept drift", remedy="search", estimate=guessed)
+    said = decide_action(confirmed, blind, REGRET, NOW)
+    assert (said.action, said.depth) == ("retrain", "search")
+    assert said.reason.startswith("no labelled rows of a whole window, so staleness decides: in 1 window")
+    quiet = decide_action(look(None, estimate=guessed), blind, REGRET, NOW)
+    assert quiet.action == "wait"
+    assert "its labels have not come, and no drift alarm confirms an estimate" in quiet.reason
+    assert "so staleness decides: too few rows" in decide_action(look(None, few=True), blind, REGRET, NOW).reason
+
+
+def test_where_labels_ceased_only_the_windows_since_count_for_staleness() -> None:
+    labelled = tuple(look(0.4, n) for n in (2, 3))  # challengers were no better there
+    ceased = DecisionHistory(labelled, advice=replace(NO, blind_since=month(4)))
+    said = decide_action(look(None, 4, alarm=True, estimate=quality(0.1, estimated=True)), ceased, REGRET, NOW)
+    assert said.action == "wait"
+    assert said.reason.startswith("no labels to learn from since 2026-04-01, so staleness decides: ")
+    assert "+0.10 mean losses" in said.reason
+    shown = decide_action(look(None, 4), replace(ceased, advice=replace(YES, blind_since=month(4))), REGRET, NOW)
+    assert (shown.action, shown.gain) == ("retrain", 0.8)
+
+
+def test_without_a_time_the_default_leaves_it_to_staleness() -> None:
+    content = {"project": "p", "problem": {"kind": "regression", "target": "y"}, "data": {"source": "t.csv"}}
+    limits = DecisionLimits.of(project_params.parse_settings({**content, "split": {"strategy": "random"}}))
+    said = decide_action(look(0.9), DecisionHistory(), limits, NOW)
+    assert (said.action, limits.policy) == ("retrain", "regret")
+    assert said.reason.startswith("regret needs problem.time, so staleness decides: ")
 
 
 @pytest.mark.parametrize("reason", FORBIDDEN)
@@ -231,10 +262,14 @@ def test_windows_without_labels_count_as_if_they_were_not_there(tmp_path: Path) 
     rows = table(400)
     rows.loc[200:239, "y"] = np.nan  # two windows of the champion
     told = asked(tmp_path, rows)
-    assert [told.advice(at) for at in ends(rows)[5:7]] == [told.advice(ends(rows)[4])] * 2
+    blind = replace(told.advice(ends(rows)[4]), blind_since=to_timestamp(rows["t"].iloc[200]))
+    assert [told.advice(at) for at in ends(rows)[5:7]] == [blind] * 2
+    assert told.advice(ends(rows)[7]).blind_since is None
     assert any(told.advice(at).retrain for at in ends(rows)[7:11])
     rows.loc[180:, "y"] = np.nan
-    assert "no labelled rows of a whole window since version 3" in asked(tmp_path, rows).advice(ends(rows)[-1]).reason
+    never = asked(tmp_path, rows).advice(ends(rows)[-1])
+    assert "no labelled rows of a whole window since version 3" in never.reason
+    assert never.blind_since == ""
 
 
 def test_without_a_price_any_saving_is_worth_a_lap_and_without_a_loss_none_is(tmp_path: Path) -> None:

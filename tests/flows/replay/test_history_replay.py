@@ -46,7 +46,7 @@ def write(folder: Path, rows: pd.DataFrame, **changes: Any) -> None:
         "data": {"source": "t.csv"},
         "split": {"strategy": "time"},
         "monitor": {"window": WINDOW},
-        "retrain": {"cooldown": "0d", "budget": None},
+        "retrain": {"policy": "staleness", "cooldown": "0d", "budget": None},
     }
     for name, value in changes.items():
         section, key = name.split("__")

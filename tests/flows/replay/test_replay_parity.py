@@ -41,7 +41,7 @@ def folders(tmp_path: Path) -> tuple[Folder, Folder]:
         "split": {"strategy": "time"},
         "search": {"candidates": ["linear"], "trials": 1},
         "monitor": {"window": "1d"},
-        "retrain": {"cooldown": "0d", "budget": None},
+        "retrain": {"policy": "staleness", "cooldown": "0d", "budget": None},
         "schedule": {"monitor": None},
     }
     made = []

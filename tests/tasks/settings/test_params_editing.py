@@ -19,7 +19,7 @@ from windvane.tasks.settings.yaml_files import edit_params
 
 HEAD = "project: p\nproblem: {kind: regression, target: y, time: t}\ndata: {source: t.csv}\nsplit: {strategy: time}\n"
 WANTED: dict[str, Any] = {
-    "retrain.policy": "regret",
+    "retrain.policy": "performance",
     "retrain.cost": 2.0,
     "retrain.history": "trailing:12",
     "monitor.window": "7d",
@@ -53,7 +53,7 @@ def test_the_default_file_keeps_every_other_byte(tmp_path: Path) -> None:
     assert [line[2:].partition("#")[2] for line in lines if line[0] == "-"] == [
         line[2:].partition("#")[2] for line in lines if line[0] == "+"
     ]
-    assert chosen(path) == ("regret", 2.0, "trailing:12", "7d")
+    assert chosen(path) == ("performance", 2.0, "trailing:12", "7d")
 
 
 def test_what_is_so_already_is_not_written(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_however_it_is_written(tmp_path: Path, tail: str, end: str, bom: str) ->
     path = written(tmp_path, text)
     kept = {line for line in text.removeprefix("\ufeff").splitlines() if "#" in line and ":" not in line}
     edit_params(path, WANTED)
-    assert chosen(path) == ("regret", 2.0, "trailing:12", "7d")
+    assert chosen(path) == ("performance", 2.0, "trailing:12", "7d")
     after = path.read_bytes().decode("utf-8")
     assert after.startswith(bom + HEAD.splitlines()[0])
     assert kept <= set(after.splitlines())

@@ -83,6 +83,16 @@ def test_numbers_for_times_make_windows_of_rows(tmp_path: Path) -> None:
     assert proposed(path, "y", time="n").params["monitor"]["window"] == 400
 
 
+def test_regret_is_proposed_where_there_is_a_time_and_staleness_else(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=300)
+    table = pd.DataFrame({"at": pd.date_range("2024-01-01", periods=300), "x": x, "y": 2 * x})
+    table.to_csv(path := tmp_path / "t.csv", index=False)
+    assert proposed(path, "y").params["retrain"]["policy"] == "regret"
+    table.drop(columns="at").to_csv(path, index=False)
+    timeless = proposed(path, "y").params
+    assert (timeless["problem"]["time"], timeless["retrain"]["policy"]) == (None, "staleness")
+
+
 FLIGHTS = {
     "late15": ("classification", ["air_time", "arr_delay", "cancelled", "dep_delay"]),
     "cancelled": ("classification", ["air_time", "arr_delay", "dep_delay", "late15"]),
