@@ -276,11 +276,11 @@ def test_d7_n12_labels_are_numbers_of_the_same_form(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id;label\na;1.234,50\nb;0\nc;\n")
     rules = LabelRules("regression", numbers=NumberForm(",", "."))
     read = read_label_file(tmp_path / "labels.csv", rules)
-    assert ([(one.id, one.label) for one in read.statements], read.empty) == ([("a", 1234.5), ("b", 0.0)], 1)
+    assert ([(one.id, one.label) for one in read], read.empty) == ([("a", 1234.5), ("b", 0.0)], 1)
     assert parse_label_objects([{"id": "a", "label": "2,5"}], rules).statements[0].label == 2.5
     (tmp_path / "labels.csv").write_text("id;label\na;1.23\n")
     with pytest.raises(InputError, match=r"line 2: label '1.23' is no number as data.format has it"):
-        read_label_file(tmp_path / "labels.csv", rules)
+        list(read_label_file(tmp_path / "labels.csv", rules))
 
 
 def ingest_written(root: Path, name: str, form: dict[str, Any], **problem: Any) -> pd.DataFrame:
