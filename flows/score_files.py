@@ -85,10 +85,10 @@ def open_scored_file(source: Path, scratch: Path, format: FormatSettings) -> Sco
     plain, ending = readers.open_plain_file(source, scratch), read_ending(source)
     if ending not in CSV_ENDINGS:
         return ScoredFile(source, plain, ending, format=format)
-    dialect = text_files.detect_dialect(plain, source)
     with plain.open("rb") as f:
         bom = f.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
-    header, _ = next(_read_text_rows(plain, source, dialect.delimiter))
+    plain, dialect = text_files.open_text_table(plain, source, scratch, format)
+    header, _ = next(_read_text_rows(plain, source, dialect))
     return ScoredFile(source, plain, ending, dialect, format, "\ufeff" * bom + header)
 
 
@@ -103,17 +103,18 @@ def read_pieces(file: ScoredFile, scratch: Path) -> Iterator[RowPiece]:
 
 
 def _read_text_pieces(file: ScoredFile, dialect: CsvDialect) -> Iterator[RowPiece]:
-    rows = islice(_read_text_rows(file.plain, file.path, dialect.delimiter), 1, None)
+    rows = islice(_read_text_rows(file.plain, file.path, dialect), 1, None)
     while piece := list(islice(rows, PIECE_ROWS)):
         columns = zip(*(cells for _, cells in piece), strict=True)
         arrays = [pa.array([cell or None for cell in column], pa.string()) for column in columns]
-        yield RowPiece(pa.table(arrays, list(dialect.header)), [written for written, _ in piece])
+        names = dialect.names if dialect.unnamed else dialect.header
+        yield RowPiece(pa.table(arrays, list(names)), [written for written, _ in piece])
 
 
-def _read_text_rows(plain: Path, called: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+def _read_text_rows(plain: Path, called: Path, how: CsvDialect) -> Iterator[tuple[str, list[str]]]:
     try:
         with plain.open(encoding="utf-8-sig", newline="") as f:
-            yield from read_delimited_rows(f, delimiter)
+            yield from read_delimited_rows(f, how.delimiter, how.added)
     except RaggedRow as e:
         raise InputError(f"{called}: {e}") from None
     except UnicodeDecodeError:

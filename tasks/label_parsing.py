@@ -249,7 +249,7 @@ def _match_label_columns(names: tuple[str, ...], rules: LabelRules) -> dict[str,
     own = {name: field for name, field in ((rules.id, "id"), (rules.target, "label")) if name is not None}
     known = {**own, **{field: field for field in LABEL_COLUMNS}}
     found: dict[str, str] = {}
-    for name in names:
+    for name in filter(None, names):  # a column without a name numbers the rows
         if names.count(name) > 1:
             raise LabelsRefused(f"column {name[:60]!r} appears twice. Keep one of them")
         if name in known:
@@ -261,7 +261,7 @@ def _match_label_columns(names: tuple[str, ...], rules: LabelRules) -> dict[str,
         if field not in found:
             names_of = " or ".join(repr(name) for name, means in reversed(known.items()) if means == field)
             raise LabelsRefused(f"has no column {names_of}, only {', '.join(map(repr, names)) or 'nothing'}. Add it")
-    for name in names:
+    for name in filter(None, names):
         if name not in known:
             raise LabelsRefused(f"labels have no column {name[:60]!r}. Keep {', '.join(map(repr, known))}")
     return found

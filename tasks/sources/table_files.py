@@ -26,7 +26,13 @@ from windvane.tasks.ingest.cell_reading import (
     read_ending,
 )
 from windvane.tasks.io import STATE_FOLDER
-from windvane.tasks.settings.data_section import DataSettings, RevealedData, expand_variables
+from windvane.tasks.settings.data_section import (
+    PLAIN_FORMAT,
+    DataSettings,
+    FormatSettings,
+    RevealedData,
+    expand_variables,
+)
 from windvane.tasks.sources import snapshot
 
 if TYPE_CHECKING:
@@ -42,7 +48,7 @@ class ListedFile:
     bytes: int
 
 
-def scan_table_file(path: Path) -> pl.LazyFrame:
+def scan_table_file(path: Path, format: FormatSettings = PLAIN_FORMAT) -> pl.LazyFrame:
     """A file's rows, of a text table every cell as text. Raises polars' own errors where it is damaged, or InputError."""
     import polars as pl
 
@@ -52,17 +58,16 @@ def scan_table_file(path: Path) -> pl.LazyFrame:
     if ending in PARQUET_ENDINGS:
         return pl.scan_parquet(path, glob=False)
     if ending in CSV_ENDINGS:
-        how = text_files.detect_dialect(path, path)
-        return text_files.scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
+        return text_files.scan_as_written(path, format)
     return pl.scan_ndjson(path, infer_schema_length=None)
 
 
-def count_file_rows(path: Path) -> int | None:
+def count_file_rows(path: Path, format: FormatSettings = PLAIN_FORMAT) -> int | None:
     """How many rows a file holds; None where it cannot be read: ingest will explain why."""
     import polars as pl
 
     try:
-        return int(scan_table_file(path).select(pl.len()).collect(engine="streaming").item())
+        return int(scan_table_file(path, format).select(pl.len()).collect(engine="streaming").item())
     except (pl.exceptions.PolarsError, InputError, *UNPACK_ERRORS):
         return None
 
