@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import readers, text_files
 from windvane.tasks.ingest.cell_reading import (
-    CSV_ENDINGS,
     JSON_ENDINGS,
     KNOWN_ENDINGS,
     PARQUET_ENDINGS,
+    TEXT_ENDINGS,
+    WRITTEN_ENDINGS,
     RaggedRow,
     describe_endings,
     find_packing,
@@ -67,10 +68,10 @@ class ScoredFile:
 
 def check_score_files(source: Path, target: Path) -> None:
     """Raise InputError where a file is missing, or its name gives no format that is read and written here."""
-    for path in (source, target):
-        if read_ending(path) not in KNOWN_ENDINGS:
+    for path, endings in ((source, KNOWN_ENDINGS), (target, WRITTEN_ENDINGS)):
+        if read_ending(path) not in endings:
             raise InputError(
-                f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings()}"
+                f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings(endings)}"
             )
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target}: is the file that is scored. Name another for the predictions")
@@ -82,8 +83,8 @@ def check_score_files(source: Path, target: Path) -> None:
 
 def open_scored_file(source: Path, scratch: Path, format: FormatSettings) -> ScoredFile:
     """A file by its ending, as ingest opens it. `scratch`: a folder to unpack it in. Raises InputError."""
-    plain, ending = readers.open_plain_file(source, scratch), read_ending(source)
-    if ending not in CSV_ENDINGS:
+    plain, ending = readers.open_plain_file(source, scratch, format.sheet), read_ending(source)
+    if ending not in TEXT_ENDINGS:
         return ScoredFile(source, plain, ending, format=format)
     with plain.open("rb") as f:
         bom = f.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8

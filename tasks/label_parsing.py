@@ -26,6 +26,7 @@ from windvane.tasks.ingest.cell_reading import (
     CSV_ENDINGS,
     JSON_ENDINGS,
     KNOWN_ENDINGS,
+    SHEET_ENDINGS,
     UNPACK_ERRORS,
     NumberForm,
     describe_endings,
@@ -216,6 +217,11 @@ def read_label_file(path: Path, rules: LabelRules) -> ReceivedLabels:
     if not path.is_file():
         raise InputError(f"{path}: not found. Name a CSV, Parquet or JSON-lines file with the columns id and label")
     try:
+        if ending in SHEET_ENDINGS:
+            from windvane.tasks.ingest import workbooks
+
+            content = workbooks.render_sheet(path, path, workbooks.choose_sheet(path, path)[0])
+            return parse_label_csv(content.encode(), rules)
         if ending not in (*CSV_ENDINGS, *JSON_ENDINGS):
             return parse_labels(rules, _read_parquet(path, rules))
         with open_unpacked(path) as file:

@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
-KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
+WRITTEN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
+# Workbooks, which are read as text tables and never written.
+SHEET_ENDINGS = (".xlsx", ".xls", ".ods")
+TEXT_ENDINGS = (*CSV_ENDINGS, *SHEET_ENDINGS)
+KNOWN_ENDINGS = (*WRITTEN_ENDINGS, *SHEET_ENDINGS)
 # How a file may be packed as a whole.
 PACKED_ENDINGS = {".gz": "gzip", ".zst": "zstd"}
 
@@ -260,9 +264,9 @@ def find_table_ending(name: str) -> str | None:
     return kind + (path.suffix.lower() if find_packing(path) else "") if kind in KNOWN_ENDINGS else None
 
 
-def describe_endings() -> str:
+def describe_endings(endings: Sequence[str] = KNOWN_ENDINGS) -> str:
     """What a table's name may end in, for people."""
-    return f"{', '.join(KNOWN_ENDINGS)}, each also with {' or '.join(PACKED_ENDINGS)}"
+    return f"{', '.join(endings)}, each also with {' or '.join(PACKED_ENDINGS)}"
 
 
 # Raised while a packed file is read that is damaged.
@@ -330,7 +334,7 @@ def find_table_start(
         line = lines[above]
         if (hint := _EXCEL_HINT.fullmatch(line)) and delimiter is None:
             delimiter = hint[1]
-        elif line.strip() and not (comment and line.startswith(comment)):
+        elif _holds_cells(line) and not (comment and line.startswith(comment)):
             break
         above += 1
     else:
@@ -354,6 +358,11 @@ def find_table_start(
         width = max((len(row) for row in rows), default=0)
         names = tuple(header) if header else tuple(f"column_{place}" for place in range(1, width + 1))
     return TableStart(delimiter, above, used, names, tuple(rows), hinted, _find_labels(names, rows))
+
+
+def _holds_cells(line: str) -> bool:
+    """Whether a line of a text table has more than signs that part cells."""
+    return bool(line.strip(' \t\r\n,;|"'))
 
 
 def _find_common_delimiter(lines: Sequence[str]) -> str:
@@ -389,7 +398,7 @@ def _looks_like_data(cell: str) -> bool:
 
 def suggest_start_keys(start: TableStart, lines: Sequence[str]) -> dict[str, Any]:
     """Keys of data.format without which the header is looked for in the wrong line: comment or skip_rows."""
-    rows = [start.header, *start.rows]
+    rows = [row for row in (start.header, *start.rows) if any(map(str.strip, row))]
     filled = [sum(1 for cell in row if cell.strip()) for row in rows]
     if lines[start.above].startswith("#") and len(rows) > 1 and len(rows[0]) != len(rows[-1]):
         return {"comment": "#"}
@@ -399,7 +408,7 @@ def suggest_start_keys(start: TableStart, lines: Sequence[str]) -> dict[str, Any
         titles += 1
     if not titles or filled[titles] != width or any(map(_looks_like_data, rows[titles])):
         return {}
-    filled_lines = [number for number, line in enumerate(lines) if number >= start.above and line.strip()]
+    filled_lines = [number for number, line in enumerate(lines) if number >= start.above and _holds_cells(line)]
     return {"skip_rows": filled_lines[titles]}
 
 

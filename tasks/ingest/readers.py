@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import pyarrow.types as at
 
 from windvane.tasks.errors import InputError, join_messages
-from windvane.tasks.ingest import table_io, text_files
+from windvane.tasks.ingest import table_io, text_files, workbooks
 from windvane.tasks.ingest.cell_reading import (
-    CSV_ENDINGS,
     MISSING_WORDS,
     PARQUET_ENDINGS,
+    SHEET_ENDINGS,
+    TEXT_ENDINGS,
     UNNAMED,
     find_packing,
     read_ending,
@@ -101,20 +102,22 @@ class FileCells:
         if read_ending(self.path) in PARQUET_ENDINGS:
             return f"row {row + 1}"
         added = self.dialect.added if self.dialect else 0
+        if read_ending(self.path) in SHEET_ENDINGS:
+            return f"row {text_files.find_line_number(self.plain, row, header=True, rows=True) - added}"
         return f"line {text_files.find_line_number(self.plain, row, header=not self.typed) - added}"
 
 
 def open_cells(
     path: Path, scratch: Path, ignore: tuple[str, ...] = (), format: FormatSettings = PLAIN_FORMAT
 ) -> FileCells:
-    """Open CSV, TSV, Parquet or JSON lines, packed or not, by its ending. `scratch`: a folder for what must be
+    """Open CSV, TSV, a workbook, Parquet or JSON lines, packed or not, by its ending. `scratch`: a folder for what must be
     written to be read in a stream.
 
     `ignore`: columns that may hold a mixture (kept as text); `format`: see FileCells.
     Raises InputError naming file, line and remedy.
     """
-    plain, kind = open_plain_file(path, scratch), read_ending(path)
-    if kind in CSV_ENDINGS:
+    plain, kind = open_plain_file(path, scratch, format.sheet), read_ending(path)
+    if kind in TEXT_ENDINGS:
         opened = _delimited(path, plain, scratch, format)
     elif kind in PARQUET_ENDINGS:
         opened = _parquet(path, plain, scratch)
@@ -128,10 +131,18 @@ def open_cells(
     return replace(opened, format=format)
 
 
-def open_plain_file(path: Path, scratch: Path) -> Path:
-    """A table's file, unpacked in the folder `scratch` where it is packed, if it is what its name means. Raises InputError."""
+def open_plain_file(path: Path, scratch: Path, sheet: str | None = None) -> Path:
+    """A table's file, unpacked in the folder `scratch` where it is packed, if it is what its name means; of a workbook the sheet that
+    is named, as text. Raises InputError.
+    """
     table_files.require_table_file(path)
     plain = _unpacked(path, scratch) if find_packing(path) else path
+    if read_ending(path) in SHEET_ENDINGS:
+        target = scratch / f"{len(list(scratch.iterdir()))}.sheet"
+        target.write_text(
+            workbooks.render_sheet(plain, path, workbooks.require_sheet(plain, path, sheet)), encoding="utf-8"
+        )
+        return target
     check_file_signature(plain, path, read_ending(path))
     return plain
 
@@ -285,8 +296,8 @@ def _find_name_faults(path: Path, names: tuple[str, ...]) -> Iterator[str]:
 
 
 _HEAD_BYTES = 1 << 16
-_UNZIP = "Unpack it, and name the table in it; of a workbook, save the sheet as CSV (UTF-8)"
-_SHEET = "Open it and save the sheet as CSV (UTF-8)"
+_UNZIP = "Unpack it, and name the table in it; a workbook is read if its name ends in .xlsx"
+_SHEET = "Rename it to end in .xls"
 _DOWNLOAD = "it may be the error message of a failed download. Download the table again"
 # First bytes (Wikipedia's list of file signatures), what such a file is, and what to do.
 _KNOWN_SIGNATURES = (

@@ -290,16 +290,19 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path, ad
         )
 
 
-def find_line_number(path: Path, row: int, header: bool) -> int:
-    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span lines."""
+def find_line_number(path: Path, row: int, header: bool, rows: bool = False) -> int:
+    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span lines. rows: the
+    number of its row instead, however many lines the cells above it take.
+    """
     record = -2 if header else -1
-    quoted = False
+    quoted, within = False, 0
     with path.open(encoding="utf-8", errors="replace") as f:
         for number, line in enumerate(f, 1):
             if not quoted and line.strip():
                 record += 1
+            within += rows and quoted
             if record == row:
-                return number
+                return number - within
             quoted ^= header and line.count('"') % 2 == 1
     return row + 1 + header
 

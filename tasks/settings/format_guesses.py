@@ -5,18 +5,22 @@ overrides it.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import column_types, text_files
+from windvane.tasks.ingest import column_types, text_files, workbooks
 from windvane.tasks.ingest.cell_reading import (
-    CSV_ENDINGS,
     FORM_WORDS,
     PERCENT_SIGN,
+    SHEET_ENDINGS,
+    START_ROWS,
+    TEXT_ENDINGS,
     UNPACK_ERRORS,
     NumberForm,
     find_table_start,
@@ -50,10 +54,25 @@ def propose_start(paths: Sequence[Path], given: FormatSettings, target: str, not
     """
     form = given
     for path in paths:
-        if read_ending(path) not in CSV_ENDINGS or not path.is_file():
+        if read_ending(path) not in TEXT_ENDINGS or not path.is_file():
             continue
         try:
-            lines = text_files.read_start_lines(path, path)
+            if read_ending(path) in SHEET_ENDINGS:
+                sheet, filled = workbooks.choose_sheet(path, path, form.sheet)
+                texts = {
+                    name: workbooks.render_sheet(path, path, name)
+                    for name in (filled if form.sheet is None else (sheet,))
+                }
+                # The first that has the target, at its top: a title may be above it.
+                sheet = next((name for name, text in texts.items() if target in _list_first_cells(text)), sheet)
+                lines = io.StringIO(texts[sheet], newline="").readlines()
+                if form.sheet is None and len(filled) > 1:
+                    form = form.model_copy(update={"sheet": sheet})
+                    notes.append(
+                        f"{path}: sheet {sheet!r} of {', '.join(map(repr, filled))} is read (a guess); --format sheet=… names another"
+                    )
+            else:
+                lines = text_files.read_start_lines(path, path)
             while (start := find_table_start(lines, form.header, form.comment, form.skip_rows)) and form.header is True:
                 keys = suggest_start_keys(start, lines)
                 if not keys:
@@ -91,6 +110,11 @@ def propose_start(paths: Sequence[Path], given: FormatSettings, target: str, not
                 "header=true takes it for the header"
             )
     return form
+
+
+def _list_first_cells(text: str) -> set[str]:
+    """The cells in the first rows of a text table whose cells commas part."""
+    return {cell.strip() for row in islice(csv.reader(io.StringIO(text, newline="")), START_ROWS) for cell in row}
 
 
 def propose_format(opened: Sequence[FileCells], given: FormatSettings, notes: list[str]) -> FormatSettings:

@@ -20,6 +20,7 @@ from windvane.tasks.ingest.cell_reading import (
     CSV_ENDINGS,
     KNOWN_ENDINGS,
     PARQUET_ENDINGS,
+    SHEET_ENDINGS,
     UNPACK_ERRORS,
     describe_endings,
     find_table_ending,
@@ -57,6 +58,8 @@ def scan_table_file(path: Path, format: FormatSettings = PLAIN_FORMAT) -> pl.Laz
     ending = read_ending(path)
     if ending in PARQUET_ENDINGS:
         return pl.scan_parquet(path, glob=False)
+    if ending in SHEET_ENDINGS:
+        raise InputError(f"{path}: is a workbook, of which only ingest reads the cells. Run `windvane train`")
     if ending in CSV_ENDINGS:
         return text_files.scan_as_written(path, format)
     return pl.scan_ndjson(path, infer_schema_length=None)
@@ -97,7 +100,9 @@ def list_table_files(root: Path, data: DataSettings) -> tuple[Path, ...]:
 
 def _list_folder(folder: Path) -> tuple[Path, ...]:
     found = sorted(
-        p for p in folder.iterdir() if p.is_file() and read_ending(p) in KNOWN_ENDINGS and not p.name.startswith(".")
+        p
+        for p in folder.iterdir()
+        if p.is_file() and read_ending(p) in KNOWN_ENDINGS and not p.name.startswith((".", "~$"))
     )
     if not found:
         raise InputError(

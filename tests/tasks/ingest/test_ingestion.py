@@ -107,7 +107,8 @@ BAD: dict[str, tuple[str, bytes, dict[str, object], list[str]]] = {
         {},
         ["'size'", "mixes types", "'big'", "line 8", "problem.ignore"],
     ),
-    "unknown format": ("t.xlsx", b"x", {}, ["format", ".csv"]),
+    "unknown format": ("t.docx", b"x", {}, ["format", ".csv"]),
+    "no workbook": ("t.xlsx", b"x", {}, ["damaged, or no workbook", "Export"]),
 }
 
 
