@@ -396,6 +396,19 @@ def _looks_like_data(cell: str) -> bool:
     return written or is_plain_number(bare) or _DATE_WORD.fullmatch(bare) is not None
 
 
+_TOTAL = re.compile(
+    r"(grand |sub-?)?(total|totals|sum|sums|summe|gesamt|gesamtsumme|zwischensumme|insgesamt|totale|totaux|somme|suma|soma|totaal|average|"
+    r"mean|mittelwert|durchschnitt|moyenne|media)( .*)?:?",
+    re.IGNORECASE,
+)
+
+
+def may_be_total(cells: Sequence[str]) -> bool:
+    """Whether a row is called as a total is, by its first cell that is filled, and has more than that name."""
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    return len(filled) > 1 and _TOTAL.fullmatch(filled[0]) is not None
+
+
 def suggest_start_keys(start: TableStart, lines: Sequence[str]) -> dict[str, Any]:
     """Keys of data.format without which the header is looked for in the wrong line: comment or skip_rows."""
     rows = [row for row in (start.header, *start.rows) if any(map(str.strip, row))]

@@ -5,6 +5,7 @@ Parquet checksums are verified.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import zoneinfo
@@ -19,13 +20,14 @@ import pyarrow.parquet as pq
 import pyarrow.types as at
 
 from windvane.tasks.errors import InputError, join_messages
-from windvane.tasks.ingest import table_io, text_files, workbooks
+from windvane.tasks.ingest import table_io, text_files, text_parsing, workbooks
 from windvane.tasks.ingest.cell_reading import (
     MISSING_WORDS,
     PARQUET_ENDINGS,
     SHEET_ENDINGS,
     TEXT_ENDINGS,
     UNNAMED,
+    NumberForm,
     find_packing,
     read_ending,
 )
@@ -76,7 +78,7 @@ class FileCells:
 
     `path`: as people know it; `plain`: where it lies unpacked. With a `dialect` the file is text, and nothing in it
     names which cells are numbers. `format`: data.format, how cells are read where the table does not show it. `faults`: what is wrong
-    with the names of columns, which are then called by their places.
+    with the names of columns, which are then called by their places, or its last rows, `totals`.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class FileCells:
     dialect: CsvDialect | None = None
     format: FormatSettings = PLAIN_FORMAT
     faults: tuple[str, ...] = ()
+    totals: str = ""
 
     @property
     def kept(self) -> frozenset[str]:
@@ -181,7 +184,40 @@ def _delimited(path: Path, plain: Path, scratch: Path, format: FormatSettings) -
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         rows = 1  # the careful reader reports what is wrong
     _check_rows(path, rows)
-    return FileCells(path, plain, how.names, scan, how, faults=faults)
+    file = FileCells(path, plain, how.names, scan, how, format, faults)
+    if format.total_rows is None and (total := _describe_totals(file)):
+        file = replace(
+            file, totals=total, faults=(*faults, f"{path}: {total}. Set data.format: {{total_rows: drop}}, or keep")
+        )
+    return file
+
+
+def _describe_totals(file: FileCells) -> str:
+    """That the last rows of a text table are totals: named so, and with fewer cells than others or the sum of those above; "": they are
+    not.
+    """
+    assert file.dialect is not None
+    totals = text_files.find_total_rows(file.plain, file.dialect)
+    if totals is None:
+        return ""
+    last = totals.cells[-1]
+    fewer = sum(1 for cell in last if cell.strip()) < sum(1 for cell in totals.above if cell.strip())
+    if not (fewer or any(_is_sum(file, place, len(totals.cells)) for place in range(len(last)))):
+        return ""
+    return f"the last row, {file.dialect.delimiter.join(last)[:60]!r}, looks like a total"
+
+
+def _is_sum(file: FileCells, place: int, totals: int) -> bool:
+    """Whether the last number of a column is the sum or the mean of those above."""
+    assert file.dialect is not None
+    form = file.format.numbers or NumberForm()
+    try:
+        words = file.scan.select(file.names[place]).collect().to_series().str.strip_chars()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, IndexError):
+        return False  # the careful reader reports what is wrong
+    numbers = text_parsing.read_numbers(words, form).drop_nulls()
+    above, last = numbers.head(max(0, len(numbers) - totals)), numbers.tail(1).sum()
+    return above.n_unique() > 1 and any(math.isclose(last, one, rel_tol=1e-6) for one in (above.sum(), above.mean()))
 
 
 def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:

@@ -34,6 +34,7 @@ from windvane.tasks.ingest.cell_reading import (
     find_table_start,
     format_delimited_rows,
     has_data_in_header,
+    may_be_total,
     name_columns,
     open_unpacked,
     suggest_start_keys,
@@ -127,7 +128,8 @@ def open_text_table(path: Path, called: Path, scratch: Path, format: FormatSetti
     """
     start, how = _read_start(path, called, format)
     blank = start.above and not any(line.strip() for line in read_start_lines(path, called)[: start.above])
-    if start.lines and not (start.labels or format.comment or (start.above and (how.unnamed or not blank))):
+    totals = find_total_rows(path, how) if format.total_rows == "drop" else None
+    if start.lines and not (totals or start.labels or format.comment or (start.above and (how.unnamed or not blank))):
         return path, how
     check_utf8(path, called)
     target, added = scratch / f"{len(list(scratch.iterdir()))}.table", 0
@@ -147,7 +149,42 @@ def open_text_table(path: Path, called: Path, scratch: Path, format: FormatSetti
             shutil.copyfileobj(f, out, _BLOCK_BYTES)
         else:
             out.writelines(_blank_comments(f, format.comment))
+    if totals is not None:
+        with target.open("rb+") as out_bytes:
+            out_bytes.truncate(target.stat().st_size - totals.size)
     return target, replace(how, header=how.names, added=added)
+
+
+_TAIL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class TotalRows:
+    """Rows at the end of a text table that are called as totals are, from the first of them: their cells, and their bytes with all that
+    is behind. `above`: the cells of the row above them.
+    """
+
+    cells: tuple[tuple[str, ...], ...]
+    size: int
+    above: tuple[str, ...]
+
+
+def find_total_rows(path: Path, how: CsvDialect) -> TotalRows | None:
+    """The totals at the end of a text table; None: there are none."""
+    with path.open("rb") as f:
+        f.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = f.read().splitlines(keepends=True)[1:]  # the first is the header, or a part of a line
+    found, size, behind = list[tuple[str, ...]](), 0, 0
+    for line in reversed(lines):
+        text, behind = line.decode("utf-8", "replace"), behind + len(line)
+        if not text.strip(f' "\r\n{how.delimiter}'):
+            continue
+        cells = tuple(next(csv.reader([text], delimiter=how.delimiter)))
+        if not may_be_total(cells):
+            return TotalRows(tuple(found), size, cells) if found else None
+        found.insert(0, cells)
+        size = behind
+    return None
 
 
 def _keep_end(line: str) -> str:

@@ -106,6 +106,7 @@ class FormatSettings(SettingsSection):
     comment: Annotated[str, StringConstraints(min_length=1)] | None = None
     skip_rows: int = Field(0, ge=0, le=400)
     sheet: str | None = None
+    total_rows: Literal["drop", "keep"] | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> FormatSettings:

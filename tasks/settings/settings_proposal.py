@@ -95,6 +95,10 @@ def propose_settings(
         paths, notes = table_files.list_table_files(Path(), data), list[str]()
         form = format_guesses.propose_start(paths, data.format, target, notes)
         opened = tuple(readers.open_cells(path, folder, ignore, form) for path in paths)
+        if totals := [f"{file.path}: {file.totals}" for file in opened if file.totals]:
+            notes += [f"{total}: it is left out (likely); --format total_rows=keep overrides it" for total in totals]
+            form = form.model_copy(update={"total_rows": "drop"})
+            opened = tuple(readers.open_cells(path, folder, ignore, form) for path in paths)
         if faults := [fault for file in opened for fault in file.faults]:
             raise InputError(join_messages(faults))
         form = format_guesses.propose_format(opened, form, notes)

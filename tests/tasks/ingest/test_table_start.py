@@ -206,6 +206,51 @@ def test_d7_n24_row_numbers_without_a_name_in_label_files_mean_nothing(tmp_path:
     assert [one.label for one in read_label_file(path, LabelRules("regression")).statements] == [1.5, 2.5]
 
 
+DAYS = [f"2024-{i // 28 + 1:02d}-{i % 28 + 1:02d};{i};{i % 7}" for i in range(60)]
+TOTALS = {
+    "a sum beside dates": ("day;price;rooms", DAYS, ["Total;1770;"]),
+    "two lines and blanks": ("day;price;rooms", DAYS, ["", "Summe:;1770;176", ";;", "Average;29.5;2.93", ";;", ""]),
+    "a short line": ("day;price;rooms", DAYS, ["Grand total;1770"]),
+    "a sum in a table of two columns": (
+        "town;price",
+        [f"{'Ulm' if i % 3 else 'Bonn'};{i}" for i in range(60)],
+        ["Total;1770"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_d7_n31_total_rows_at_the_end_are_noticed_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    head, rows, totals = TOTALS[name]
+    write(tmp_path / "t.csv", head, *rows, *totals)
+    with pytest.raises(
+        InputError, match=r"the last row, '.*', looks like a total. Set data.format: {total_rows: drop}, or keep"
+    ):
+        ingest(tmp_path)
+    said, form = run_init(tmp_path, monkeypatch)
+    assert "looks like a total: it is left out (likely); --format total_rows=keep overrides it" in said
+    assert (form.total_rows, project_params.load_settings().problem.time) == ("drop", "day" if "day" in head else None)
+    found = ingest(tmp_path, {"total_rows": "drop"})
+    assert (len(found), found["price"].max()) == (60, 59)
+    file = open_scored_file(tmp_path / "t.csv", tmp_path, form)
+    assert [piece.lines for piece in read_pieces(file, tmp_path)] == [[f"{row}\n" for row in rows]]
+
+
+@pytest.mark.parametrize("last", ["Total;17;3", "Sumatra;1770;", "Ulm;1770;", ";1770;176", "Total;;", "Bonn;59;Total"])
+def test_d7_n32_a_last_row_that_is_a_row_is_kept(tmp_path: Path, last: str) -> None:
+    rows = [f"{'Ulm' if i % 3 else 'Bonn'};{i};{i % 7}" for i in range(60)]
+    write(tmp_path / "t.csv", "town;price;rooms", *rows, last)
+    assert len(ingest(tmp_path, ignore=["rooms"])) == 61
+
+
+def test_d7_n33_a_total_is_kept_where_the_user_says_so(tmp_path: Path) -> None:
+    rows = [f"{'Ulm' if i % 3 else 'Bonn'};{i};{i % 7}" for i in range(60)]
+    write(tmp_path / "t.csv", "town;price;rooms", *rows, "Total;1770;176")
+    assert ingest(tmp_path, {"total_rows": "keep"})["town"].tolist()[-1] == "Total"
+
+
 def test_a_usual_table_is_read_where_it_is(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", HEAD, *ROWS)
     file = open_scored_file(path, tmp_path, FormatSettings())
