@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import readers, text_files
 from windvane.tasks.ingest.cell_reading import (
-    CSV_ENDINGS,
     JSON_ENDINGS,
     KNOWN_ENDINGS,
     PARQUET_ENDINGS,
+    TEXT_ENDINGS,
+    WRITTEN_ENDINGS,
     RaggedRow,
     describe_endings,
     find_packing,
@@ -67,10 +68,10 @@ class ScoredFile:
 
 def check_score_files(source: Path, target: Path) -> None:
     """Raise InputError where a file is missing, or its name gives no format that is read and written here."""
-    for path in (source, target):
-        if read_ending(path) not in KNOWN_ENDINGS:
+    for path, endings in ((source, KNOWN_ENDINGS), (target, WRITTEN_ENDINGS)):
+        if read_ending(path) not in endings:
             raise InputError(
-                f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings()}"
+                f"{path}: is neither CSV, Parquet nor JSON lines. Let its name end in {describe_endings(endings)}"
             )
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target}: is the file that is scored. Name another for the predictions")
@@ -82,13 +83,13 @@ def check_score_files(source: Path, target: Path) -> None:
 
 def open_scored_file(source: Path, scratch: Path, format: FormatSettings) -> ScoredFile:
     """A file by its ending, as ingest opens it. `scratch`: a folder to unpack it in. Raises InputError."""
-    plain, ending = readers.open_plain_file(source, scratch), read_ending(source)
-    if ending not in CSV_ENDINGS:
+    plain, ending = readers.open_plain_file(source, scratch, format.sheet), read_ending(source)
+    if ending not in TEXT_ENDINGS:
         return ScoredFile(source, plain, ending, format=format)
-    dialect = text_files.detect_dialect(plain, source)
     with plain.open("rb") as f:
         bom = f.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
-    header, _ = next(_read_text_rows(plain, source, dialect.delimiter))
+    plain, dialect = text_files.open_text_table(plain, source, scratch, format)
+    header, _ = next(_read_text_rows(plain, source, dialect))
     return ScoredFile(source, plain, ending, dialect, format, "\ufeff" * bom + header)
 
 
@@ -103,17 +104,18 @@ def read_pieces(file: ScoredFile, scratch: Path) -> Iterator[RowPiece]:
 
 
 def _read_text_pieces(file: ScoredFile, dialect: CsvDialect) -> Iterator[RowPiece]:
-    rows = islice(_read_text_rows(file.plain, file.path, dialect.delimiter), 1, None)
+    rows = islice(_read_text_rows(file.plain, file.path, dialect), 1, None)
     while piece := list(islice(rows, PIECE_ROWS)):
         columns = zip(*(cells for _, cells in piece), strict=True)
         arrays = [pa.array([cell or None for cell in column], pa.string()) for column in columns]
-        yield RowPiece(pa.table(arrays, list(dialect.header)), [written for written, _ in piece])
+        names = dialect.names if dialect.unnamed else dialect.header
+        yield RowPiece(pa.table(arrays, list(names)), [written for written, _ in piece])
 
 
-def _read_text_rows(plain: Path, called: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+def _read_text_rows(plain: Path, called: Path, how: CsvDialect) -> Iterator[tuple[str, list[str]]]:
     try:
         with plain.open(encoding="utf-8-sig", newline="") as f:
-            yield from read_delimited_rows(f, delimiter)
+            yield from read_delimited_rows(f, how.delimiter, how.added)
     except RaggedRow as e:
         raise InputError(f"{called}: {e}") from None
     except UnicodeDecodeError:

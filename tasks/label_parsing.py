@@ -26,6 +26,7 @@ from windvane.tasks.ingest.cell_reading import (
     CSV_ENDINGS,
     JSON_ENDINGS,
     KNOWN_ENDINGS,
+    SHEET_ENDINGS,
     UNPACK_ERRORS,
     NumberForm,
     describe_endings,
@@ -246,6 +247,11 @@ def read_label_file(path: Path, rules: LabelRules) -> LabelStream:
 
 def _parse_file(path: Path, ending: str, rules: LabelRules) -> Generator[LabelStatement, None, int]:
     try:
+        if ending in SHEET_ENDINGS:
+            from windvane.tasks.ingest import workbooks
+
+            content = workbooks.render_sheet(path, path, workbooks.choose_sheet(path, path)[0])
+            return parse_label_csv(content.encode(), rules)
         if ending not in (*CSV_ENDINGS, *JSON_ENDINGS):
             return (yield from _parse_rows(rules, _read_parquet(path, rules), written=False))
         with open_unpacked(path) as file:
@@ -279,7 +285,7 @@ def _match_label_columns(names: tuple[str, ...], rules: LabelRules) -> dict[str,
     own = {name: field for name, field in ((rules.id, "id"), (rules.target, "label")) if name is not None}
     known = {**own, **{field: field for field in LABEL_COLUMNS}}
     found: dict[str, str] = {}
-    for name in names:
+    for name in filter(None, names):  # a column without a name numbers the rows
         if names.count(name) > 1:
             raise LabelsRefused(f"column {name[:60]!r} appears twice. Keep one of them")
         if name in known:
@@ -291,7 +297,7 @@ def _match_label_columns(names: tuple[str, ...], rules: LabelRules) -> dict[str,
         if field not in found:
             names_of = " or ".join(repr(name) for name, means in reversed(known.items()) if means == field)
             raise LabelsRefused(f"has no column {names_of}, only {', '.join(map(repr, names)) or 'nothing'}. Add it")
-    for name in names:
+    for name in filter(None, names):
         if name not in known:
             raise LabelsRefused(f"labels have no column {name[:60]!r}. Keep {', '.join(map(repr, known))}")
     return found

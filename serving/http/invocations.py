@@ -31,7 +31,7 @@ from windvane.serving.signature import (
     RequestRefused,
     quote_safely,
 )
-from windvane.tasks.ingest.cell_reading import detect_delimiter
+from windvane.tasks.ingest.cell_reading import UNNAMED, detect_delimiter, name_columns
 
 # As many as a response in a second or two can hold; more is a matter for `windvane score`.
 MAX_REQUEST_ROWS = 10_000
@@ -214,7 +214,7 @@ def _parse_csv(body: bytes) -> RequestColumns:
         text = body.decode("utf-8-sig")
         delimiter = detect_delimiter(text[: text.find("\n")])
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        columns = _check_names(next(lines, []), "the first line")
+        columns = _check_names(name_columns(next(lines, [])), "the first line")
         rows = [row for row in lines if row]  # without empty lines
     except UnicodeDecodeError:
         raise RequestRefused("the body is not UTF-8 text") from None
@@ -251,7 +251,7 @@ def _match_columns(signature: ModelSignature, roles: IdTimeColumns, drop: bool, 
             raise RequestRefused(f"column {quote_safely(column)!r} appears twice")
         if column in allowed:
             found[column] = name
-        elif not drop and column not in signature.unread:
+        elif not drop and column not in signature.unread and not column.startswith(UNNAMED.format("")):
             takes = ", ".join(map(quote_safely, sorted(allowed)))[:1000]
             raise RequestRefused(
                 f"column {quote_safely(name)!r} is unknown: the model takes {takes}. Leave it out, or send "

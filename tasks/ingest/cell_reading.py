@@ -14,11 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any, cast
 
 CSV_ENDINGS, JSON_ENDINGS, PARQUET_ENDINGS = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet",)
-KNOWN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
+WRITTEN_ENDINGS = (*CSV_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS)
+# Workbooks, which are read as text tables and never written.
+SHEET_ENDINGS = (".xlsx", ".xls", ".ods")
+TEXT_ENDINGS = (*CSV_ENDINGS, *SHEET_ENDINGS)
+KNOWN_ENDINGS = (*WRITTEN_ENDINGS, *SHEET_ENDINGS)
 # How a file may be packed as a whole.
 PACKED_ENDINGS = {".gz": "gzip", ".zst": "zstd"}
 
@@ -259,9 +264,9 @@ def find_table_ending(name: str) -> str | None:
     return kind + (path.suffix.lower() if find_packing(path) else "") if kind in KNOWN_ENDINGS else None
 
 
-def describe_endings() -> str:
+def describe_endings(endings: Sequence[str] = KNOWN_ENDINGS) -> str:
     """What a table's name may end in, for people."""
-    return f"{', '.join(KNOWN_ENDINGS)}, each also with {' or '.join(PACKED_ENDINGS)}"
+    return f"{', '.join(endings)}, each also with {' or '.join(PACKED_ENDINGS)}"
 
 
 # Raised while a packed file is read that is damaged.
@@ -287,6 +292,159 @@ def detect_delimiter(header: str) -> str:
     return max(",;\t|", key=header.count)
 
 
+# How pandas calls a column without a name, by its place from 0.
+UNNAMED = "Unnamed: {}"
+
+
+def name_columns(cells: Sequence[str]) -> tuple[str, ...]:
+    """The columns' names by the cells of a header: without blanks around them; one without a name is called as pandas calls it."""
+    return tuple(cell.strip() or UNNAMED.format(place) for place, cell in enumerate(cells))
+
+
+# Rows that show how a text table begins.
+START_ROWS = 50
+_EXCEL_HINT = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_DATE_WORD = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d.*)?")
+
+
+@dataclass(frozen=True)
+class TableStart:
+    """How a text table begins. `above`: so many lines are above its header, which takes `lines` lines; `header`: its cells, or the
+    names of a table without one (then lines is 0). `rows`: the first below. `labels`: its rows have one cell more than
+    the header, a name first ("first") or nothing at the end ("last").
+    """
+
+    delimiter: str
+    above: int
+    lines: int
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    hinted: bool = False
+    labels: str | None = None
+
+
+def find_table_start(
+    lines: Sequence[str], header: bool | Sequence[str] = True, comment: str | None = None, skip_rows: int = 0
+) -> TableStart | None:
+    """How a table begins whose first lines, with their ends, are given; None: they hold nothing. header, comment and skip_rows are
+    those of data.format. Raises csv.Error where the header cannot be read.
+    """
+    above, delimiter = skip_rows, None
+    while above < len(lines):
+        line = lines[above]
+        if (hint := _EXCEL_HINT.fullmatch(line)) and delimiter is None:
+            delimiter = hint[1]
+        elif _holds_cells(line) and not (comment and line.startswith(comment)):
+            break
+        above += 1
+    else:
+        return None
+    hinted, first = delimiter is not None, lines[above]
+    body = [line for line in lines[above:] if not (comment and line.startswith(comment))]
+    if delimiter is None:
+        delimiter, common = detect_delimiter(first), _find_common_delimiter(body[1:] or body)
+        # A title has none of the signs that part the cells below it.
+        if header is not True or not any(delimiter in line for line in body[1:START_ROWS]):
+            delimiter = common
+    names, used = tuple[str, ...](), 0
+    if header is True:
+        # A quote that stays open goes on in the next line.
+        head = csv.reader(body if first.count('"') % 2 else body[:1], delimiter=delimiter)
+        names, used = tuple(next(head)), head.line_num
+    rows: list[tuple[str, ...]] = []
+    with suppress(csv.Error):
+        rows += [tuple(row) for row in islice(csv.reader(body[used:], delimiter=delimiter), START_ROWS) if row]
+    if header is not True:
+        width = max((len(row) for row in rows), default=0)
+        names = tuple(header) if header else tuple(f"column_{place}" for place in range(1, width + 1))
+    return TableStart(delimiter, above, used, names, tuple(rows), hinted, _find_labels(names, rows))
+
+
+def _holds_cells(line: str) -> bool:
+    """Whether a line of a text table has more than signs that part cells."""
+    return bool(line.strip(' \t\r\n,;|"'))
+
+
+def _find_common_delimiter(lines: Sequence[str]) -> str:
+    """What parts cells where no line names columns: it is as often in each line. A comma may be a decimal sign as well."""
+    some = [line for line in lines[:START_ROWS] if line.strip()] or [""]
+    counts = {mark: {line.count(mark) for line in some} for mark in ";\t|,"}
+    even = [mark for mark, found in counts.items() if len(found) == 1 and 0 not in found]
+    return even[0] if even else detect_delimiter(some[0])
+
+
+def _find_labels(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
+    """Whether each row has a cell more than the header: R's row names, or a delimiter at each line's end."""
+    if len(rows) < 2 or any(len(row) != len(names) + 1 for row in rows):
+        return None
+    if not any(row[-1].strip() for row in rows):
+        return "last"
+    first = [row[0] for row in rows]
+    counted = (
+        first == [str(number) for number in range(int(first[0]), int(first[0]) + len(first))]
+        if first[0].isdigit()
+        else False
+    )
+    named = len(set(first)) == len(first) and not any(map(_looks_like_data, first))
+    return "first" if counted or named else None
+
+
+def _looks_like_data(cell: str) -> bool:
+    """Whether a cell is a number or a date, and no name."""
+    bare = cell.strip()
+    written = any(map(str.isdigit, bare)) and not any(map(str.isalpha, bare))
+    return written or is_plain_number(bare) or _DATE_WORD.fullmatch(bare) is not None
+
+
+_TOTAL = re.compile(
+    r"(grand |sub-?)?(total|totals|sum|sums|summe|gesamt|gesamtsumme|zwischensumme|insgesamt|totale|totaux|somme|suma|soma|totaal|average|"
+    r"mean|mittelwert|durchschnitt|moyenne|media)( .*)?:?",
+    re.IGNORECASE,
+)
+
+
+def may_be_total(cells: Sequence[str]) -> bool:
+    """Whether a row is called as a total is, by its first cell that is filled, and has more than that name."""
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    return len(filled) > 1 and _TOTAL.fullmatch(filled[0]) is not None
+
+
+def suggest_start_keys(start: TableStart, lines: Sequence[str]) -> dict[str, Any]:
+    """Keys of data.format without which the header is looked for in the wrong line: comment or skip_rows."""
+    rows = [row for row in (start.header, *start.rows) if any(map(str.strip, row))]
+    filled = [sum(1 for cell in row if cell.strip()) for row in rows]
+    if lines[start.above].startswith("#") and len(rows) > 1 and len(rows[0]) != len(rows[-1]):
+        return {"comment": "#"}
+    # Titles fill a cell or two from the left, and below them is a row of names.
+    width, titles = max(filled[1:], default=0), 0
+    while titles < len(rows) - 2 and rows[titles][0].strip() and filled[titles] <= max(1, width // 3) < width:
+        titles += 1
+    if not titles or filled[titles] != width or any(map(_looks_like_data, rows[titles])):
+        return {}
+    filled_lines = [number for number, line in enumerate(lines) if number >= start.above and _holds_cells(line)]
+    return {"skip_rows": filled_lines[titles]}
+
+
+def has_data_in_header(start: TableStart) -> bool:
+    """Whether the header looks like one more row: numbers and dates as those below it, or words that come again."""
+    data = 0
+    years = [cell for cell in start.header if cell.isdigit()]
+    counted = (
+        len(years) > 2
+        and len({int(b) - int(a) for a, b in pairwise(years)} - {0}) == 1
+        and len(set(years)) == len(years)
+    )
+    for place, cell in enumerate(map(str.strip, start.header)):
+        below = [row[place].strip() for row in start.rows if place < len(row) and row[place].strip()]
+        like = sum(map(_looks_like_data, below)) >= NUMBER_SHARE * len(below)
+        if not cell or (below and like and not _looks_like_data(cell)):
+            return False  # a name above numbers, or none
+        if cell.isdigit() and (counted or 1800 <= int(cell) <= 2200):
+            continue  # a year may be the name of a column
+        data += _looks_like_data(cell) or cell in below
+    return bool(start.rows) and data >= max(1, len(start.header) / 2)
+
+
 def find_code_width(words: Iterable[str]) -> int | None:
     """How a column of codes such as 01067 writes them: the length of all its words of digits, 0 where it varies; None: none
     of the words is a code, and a number may name them.
@@ -306,10 +464,10 @@ class RaggedRow(ValueError):
     """A line with another number of cells than the header, or with a quote in the wrong place."""
 
 
-def read_delimited_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, list[str]]]:
+def read_delimited_rows(lines: Iterable[str], delimiter: str, added: int = 0) -> Iterator[tuple[str, list[str]]]:
     """Each row of a text table as it is written and as its cells, the header first; blank lines are left out.
 
-    `lines` keep their ends. Raises RaggedRow naming the line.
+    `lines` keep their ends; `added`: how many of them the user does not know. Raises RaggedRow naming the line.
     """
     held: list[str] = []
 
@@ -323,7 +481,7 @@ def read_delimited_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[
     try:
         for cells in reader:
             # A quoted cell may span lines: a row is named by its first.
-            where, begins, written = begins + 1, reader.line_num, "".join(held)
+            where, begins, written = begins + 1 - added, reader.line_num, "".join(held)
             held.clear()
             if not cells:
                 continue
@@ -335,7 +493,7 @@ def read_delimited_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[
                 )
             yield written, cells
     except csv.Error as e:
-        raise RaggedRow(f"line {reader.line_num}: {e}. Fix that line") from None
+        raise RaggedRow(f"line {reader.line_num - added}: {e}. Fix that line") from None
 
 
 def format_delimited_rows(rows: Iterable[Iterable[Any]], delimiter: str) -> list[str]:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from windvane.tasks import io
 from windvane.tasks.errors import InputError, join_messages
 from windvane.tasks.ingest import parquet_writer, readers, table_io, text_parsing
+from windvane.tasks.ingest.cell_reading import UNNAMED
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.io import DATA_FOLDER
 from windvane.tasks.settings import project_params
@@ -110,13 +111,23 @@ def write_table(root: Path, chosen: project_params.Settings, target: Path, folde
             for path in table_files.list_table_files(root, chosen.data)
         )
         name = str(opened[0].path) if len(opened) == 1 else chosen.data.where
-        _check_columns(opened, name, problem)
         first = target if problem.time is None else folder / "unsorted.parquet"
-        joined = join_files(
-            opened, first, folder, problem.ignore, lambda names: table_profile.choose_key_columns(problem, names)
-        )
-        if joined.problems:
-            raise InputError(join_messages(joined.problems.values()))
+        faults = [*(fault for file in opened for fault in file.faults), *_find_missing_columns(opened, name, problem)]
+        try:
+            joined = join_files(
+                opened, first, folder, problem.ignore, lambda names: table_profile.choose_key_columns(problem, names)
+            )
+        except InputError as e:
+            raise InputError(join_messages([*faults, str(e)])) from None
+        faults += joined.problems.values()
+        if faults and problem.time in table_io.scan_parquet(first).collect_schema():
+            try:
+                _check_time(TableOrigin(opened, joined.rows, name), first, problem.time)
+            except InputError as e:
+                faults.append(str(e))
+        if faults:
+            raise InputError(join_messages(faults))
+        drop_nameless_columns(first, folder)
         kept = drop_empty_rows(first, folder)
         if problem.kind == "classification" and problem.merge_spellings:
             merge_class_spellings(first, problem.target, folder)
@@ -129,6 +140,15 @@ def write_table(root: Path, chosen: project_params.Settings, target: Path, folde
             first.replace(target)
         else:
             parquet_writer.sort_by_time(first, problem.time, target)
+
+
+def drop_nameless_columns(table: Path, scratch: Path) -> None:
+    """Leave out the columns of a table that have neither a name nor a value, such as a delimiter at each line's end makes."""
+    rows, prefix = table_io.count_parquet_rows(table), UNNAMED.format("")
+    missing = table_io.count_missing(table).items()
+    if empty := [name for name, count in missing if count == rows and name.startswith(prefix)]:
+        table_io.sink_parquet(table_io.scan_parquet(table).drop(empty), scratch / "named.parquet")
+        (scratch / "named.parquet").replace(table)
 
 
 def drop_empty_rows(table: Path, scratch: Path) -> pl.Series | None:
@@ -183,14 +203,29 @@ def _keep_rows(table: Path, kept: pl.Series, scratch: Path) -> None:
     (scratch / "kept.parquet").replace(table)
 
 
-def _check_columns(opened: tuple[FileCells, ...], name: str, problem: project_params.ProblemSettings) -> None:
+def _find_missing_columns(
+    opened: tuple[FileCells, ...], name: str, problem: project_params.ProblemSettings
+) -> Iterator[str]:
+    """What is wrong with the columns that a table has, where their names can be read at all."""
+    if any(file.faults for file in opened):
+        return
     names = tuple(dict.fromkeys(name for file in opened for name in file.names))
     if len(names) == 1:
-        raise InputError(
+        yield (
             f"{name}: has one column, {names[0]!r}: nothing to predict {problem.target!r} from. Export the other columns too; "
             "cells are parted by ',', ';', a tab or '|'"
         )
-    table_profile.require_columns(table_profile.list_named_columns(problem), names, name)
+        return
+    try:
+        table_profile.require_columns(table_profile.list_named_columns(problem), names, name)
+    except InputError as e:
+        yield str(e)
+        for file in opened:
+            if file.dialect is not None and file.dialect.unheaded:
+                yield (
+                    f"{file.path}: {file.dialect.unheaded} (likely). If so, set data.format: {{header: false}}, which names its columns "
+                    f"column_1 to column_{len(file.names)}, or {{header: [a name for each]}}"
+                )
 
 
 def join_files(

@@ -5,9 +5,12 @@ Parquet checksums are verified.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import zoneinfo
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as at
 
-from windvane.tasks.errors import InputError
-from windvane.tasks.ingest import table_io, text_files
+from windvane.tasks.errors import InputError, join_messages
+from windvane.tasks.ingest import table_io, text_files, text_parsing, workbooks
 from windvane.tasks.ingest.cell_reading import (
-    CSV_ENDINGS,
     MISSING_WORDS,
     PARQUET_ENDINGS,
+    SHEET_ENDINGS,
+    TEXT_ENDINGS,
+    UNNAMED,
+    NumberForm,
     find_packing,
     read_ending,
 )
@@ -71,7 +77,8 @@ class FileCells:
     """A file's cells: `scan` has distinct names without blanks around them, and at least one row.
 
     `path`: as people know it; `plain`: where it lies unpacked. With a `dialect` the file is text, and nothing in it
-    names which cells are numbers. `format`: data.format, how cells are read where the table does not show it.
+    names which cells are numbers. `format`: data.format, how cells are read where the table does not show it. `faults`: what is wrong
+    with the names of columns, which are then called by their places, or its last rows, `totals`.
     """
 
     path: Path
@@ -80,6 +87,8 @@ class FileCells:
     scan: pl.LazyFrame
     dialect: CsvDialect | None = None
     format: FormatSettings = PLAIN_FORMAT
+    faults: tuple[str, ...] = ()
+    totals: str = ""
 
     @property
     def kept(self) -> frozenset[str]:
@@ -95,26 +104,29 @@ class FileCells:
         """Where people find data row `row` (from 0) in the file: "line 7", or "row 6" where there are no lines."""
         if read_ending(self.path) in PARQUET_ENDINGS:
             return f"row {row + 1}"
-        return f"line {text_files.find_line_number(self.plain, row, header=not self.typed)}"
+        added = self.dialect.added if self.dialect else 0
+        if read_ending(self.path) in SHEET_ENDINGS:
+            return f"row {text_files.find_line_number(self.plain, row, header=True, rows=True) - added}"
+        return f"line {text_files.find_line_number(self.plain, row, header=not self.typed) - added}"
 
 
 def open_cells(
     path: Path, scratch: Path, ignore: tuple[str, ...] = (), format: FormatSettings = PLAIN_FORMAT
 ) -> FileCells:
-    """Open CSV, TSV, Parquet or JSON lines, packed or not, by its ending. `scratch`: a folder for what must be
+    """Open CSV, TSV, a workbook, Parquet or JSON lines, packed or not, by its ending. `scratch`: a folder for what must be
     written to be read in a stream.
 
     `ignore`: columns that may hold a mixture (kept as text); `format`: see FileCells.
     Raises InputError naming file, line and remedy.
     """
-    plain, kind = open_plain_file(path, scratch), read_ending(path)
-    if kind in CSV_ENDINGS:
-        opened = _delimited(path, plain)
+    plain, kind = open_plain_file(path, scratch, format.sheet), read_ending(path)
+    if kind in TEXT_ENDINGS:
+        opened = _delimited(path, plain, scratch, format)
     elif kind in PARQUET_ENDINGS:
         opened = _parquet(path, plain, scratch)
     else:
         names, scan = text_files.scan_json_lines(plain, path, scratch, ignore)
-        _check_names(path, names)
+        _require_names(path, names)
         opened = FileCells(path, plain, names, scan)
     if opened.typed:
         bare = tuple(name.strip() for name in opened.names)
@@ -122,10 +134,18 @@ def open_cells(
     return replace(opened, format=format)
 
 
-def open_plain_file(path: Path, scratch: Path) -> Path:
-    """A table's file, unpacked in the folder `scratch` where it is packed, if it is what its name means. Raises InputError."""
+def open_plain_file(path: Path, scratch: Path, sheet: str | None = None) -> Path:
+    """A table's file, unpacked in the folder `scratch` where it is packed, if it is what its name means; of a workbook the sheet that
+    is named, as text. Raises InputError.
+    """
     table_files.require_table_file(path)
     plain = _unpacked(path, scratch) if find_packing(path) else path
+    if read_ending(path) in SHEET_ENDINGS:
+        target = scratch / f"{len(list(scratch.iterdir()))}.sheet"
+        target.write_text(
+            workbooks.render_sheet(plain, path, workbooks.require_sheet(plain, path, sheet)), encoding="utf-8"
+        )
+        return target
     check_file_signature(plain, path, read_ending(path))
     return plain
 
@@ -150,16 +170,54 @@ def find_missing_words(file: FileCells, columns: tuple[str, ...]) -> dict[str, s
     return found
 
 
-def _delimited(path: Path, plain: Path) -> FileCells:
-    how = text_files.detect_dialect(plain, path)
-    _check_names(path, how.names)
+def _delimited(path: Path, plain: Path, scratch: Path, format: FormatSettings) -> FileCells:
+    plain, how = text_files.open_text_table(plain, path, scratch, format)
+    if faults := tuple(_find_name_faults(path, how.names)):
+        how = replace(how, names=tuple(UNNAMED.format(place) for place in range(len(how.names))))
+        faults = (
+            *faults,
+            *([f"{path}: {how.unheaded}. If so, set data.format: {{header: false}}"] if how.unheaded else []),
+        )
     scan = text_files.scan_csv(plain, how, (pl.String,) * len(how.names), missing=False)
     try:
         rows = scan.head(1).collect().height
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         rows = 1  # the careful reader reports what is wrong
     _check_rows(path, rows)
-    return FileCells(path, plain, how.names, scan, how)
+    file = FileCells(path, plain, how.names, scan, how, format, faults)
+    if format.total_rows is None and (total := _describe_totals(file)):
+        file = replace(
+            file, totals=total, faults=(*faults, f"{path}: {total}. Set data.format: {{total_rows: drop}}, or keep")
+        )
+    return file
+
+
+def _describe_totals(file: FileCells) -> str:
+    """That the last rows of a text table are totals: named so, and with fewer cells than others or the sum of those above; "": they are
+    not.
+    """
+    assert file.dialect is not None
+    totals = text_files.find_total_rows(file.plain, file.dialect)
+    if totals is None:
+        return ""
+    last = totals.cells[-1]
+    fewer = sum(1 for cell in last if cell.strip()) < sum(1 for cell in totals.above if cell.strip())
+    if not (fewer or any(_is_sum(file, place, len(totals.cells)) for place in range(len(last)))):
+        return ""
+    return f"the last row, {file.dialect.delimiter.join(last)[:60]!r}, looks like a total"
+
+
+def _is_sum(file: FileCells, place: int, totals: int) -> bool:
+    """Whether the last number of a column is the sum or the mean of those above."""
+    assert file.dialect is not None
+    form = file.format.numbers or NumberForm()
+    try:
+        words = file.scan.select(file.names[place]).collect().to_series().str.strip_chars()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, IndexError):
+        return False  # the careful reader reports what is wrong
+    numbers = text_parsing.read_numbers(words, form).drop_nulls()
+    above, last = numbers.head(max(0, len(numbers) - totals)), numbers.tail(1).sum()
+    return above.n_unique() > 1 and any(math.isclose(last, one, rel_tol=1e-6) for one in (above.sum(), above.mean()))
 
 
 def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
@@ -170,7 +228,7 @@ def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
             names = tuple(n for n in file.schema_arrow.names if not n.startswith("__index_level_"))
             rows = file.metadata.num_rows
             offsets = [field.name for field in file.schema_arrow if _odd_offset(field.type)]
-        _check_names(path, names)
+        _require_names(path, names)
         _check_rows(path, rows)
         verify_parquet_checksums(plain)
         if offsets:
@@ -248,31 +306,34 @@ def _check_rows(path: Path, rows: int) -> None:
         raise InputError(f"{path}: has column names and no rows. Export the table again, with its rows")
 
 
-def _check_names(path: Path, names: tuple[str, ...]) -> None:
+def _require_names(path: Path, names: tuple[str, ...]) -> None:
+    """Raise InputError with all that is wrong with the names."""
+    if faults := list(_find_name_faults(path, names)):
+        raise InputError(join_messages(faults))
+
+
+def _find_name_faults(path: Path, names: tuple[str, ...]) -> Iterator[str]:
     """Each column can be distinguished from the others by its name, also by people, and the name means nothing but itself."""
-    bare = [name.strip() for name in names]
-    twice = sorted({name for name in bare if bare.count(name) > 1} - {""})
-    if twice:
-        raise InputError(
-            f"{path}: column {twice[0]!r} appears {bare.count(twice[0])} times. Give each column a name of its own"
-        )
+    for name, count in Counter(name.strip() for name in names).items():
+        if name and count > 1:
+            yield f"{path}: column {name!r} appears {count} times. Give each column a name of its own"
     for number, name in enumerate(names, 1):
         if not name.strip():
-            raise InputError(f"{path}: column {number} has no name. Give it one in the header, or delete it")
+            yield f"{path}: column {number} has no name. Give it one in the header, or delete it"
         if len(name) > LONGEST_NAME:
-            raise InputError(
+            yield (
                 f"{path}: column {number} has a name of {len(name):,} letters, which begins {name[:30]!r}. Give it one of at "
                 f"most {LONGEST_NAME}"
             )
         if "\x00" in name:
-            raise InputError(f"{path}: column {number}, {name!r}, has a NUL byte in its name. Rename it")
+            yield f"{path}: column {number}, {name!r}, has a NUL byte in its name. Rename it"
         if name == "*" or (name.startswith("^") and name.endswith("$")):
-            raise InputError(f"{path}: column {name!r} has a name that stands for other columns. Rename it")
+            yield f"{path}: column {name!r} has a name that stands for other columns. Rename it"
 
 
 _HEAD_BYTES = 1 << 16
-_UNZIP = "Unpack it, and name the table in it; of a workbook, save the sheet as CSV (UTF-8)"
-_SHEET = "Open it and save the sheet as CSV (UTF-8)"
+_UNZIP = "Unpack it, and name the table in it; a workbook is read if its name ends in .xlsx"
+_SHEET = "Rename it to end in .xls"
 _DOWNLOAD = "it may be the error message of a failed download. Download the table again"
 # First bytes (Wikipedia's list of file signatures), what such a file is, and what to do.
 _KNOWN_SIGNATURES = (

@@ -10,9 +10,10 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,48 +26,180 @@ import pyarrow.types as at
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io
-from windvane.tasks.ingest.cell_reading import MISSING_WORDS, NumberForm, detect_delimiter, open_unpacked
+from windvane.tasks.ingest.cell_reading import (
+    MISSING_WORDS,
+    NumberForm,
+    TableStart,
+    detect_delimiter,
+    find_table_start,
+    format_delimited_rows,
+    has_data_in_header,
+    may_be_total,
+    name_columns,
+    open_unpacked,
+    suggest_start_keys,
+)
+from windvane.tasks.settings.data_section import PLAIN_FORMAT, FormatSettings
 
 _BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """How a file parts its cells and lines, and what is in its header."""
+    """How a file parts its cells and lines, its columns' names, and the header as it is written.
+
+    `notes`: what was assumed of the header. `unheaded`: that it may be none. `added`: so many lines more than in the file that people
+    know.
+    """
 
     delimiter: str
     header: tuple[str, ...]
     end: str
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    unheaded: str = ""
+    added: int = 0
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The columns' names, trimmed."""
-        return tuple(name.strip() for name in self.header)
+    def unnamed(self) -> bool:
+        """Whether columns can be known by their place only."""
+        return not all(map(str.strip, self.header)) or len(set(self.header)) < len(self.header)
 
 
-def detect_dialect(path: Path, called: Path) -> CsvDialect:
-    """Delimiter and column names; a byte order mark is passed over. `called`: the file's name for people."""
+# A table begins in them.
+_START_LINES = 500
+
+
+def read_start_lines(path: Path, called: Path) -> list[str]:
+    """The first lines of a text table with their ends; `called`: the file's name for people. Raises InputError."""
     try:
         with io.TextIOWrapper(open_unpacked(path), encoding="utf-8-sig", newline="") as f:
-            first = next((line for line in f if line.strip()), "")
-            if not first:
-                raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
-            if first.lower().startswith("sep="):
-                raise InputError(f"{called}: line 1 is Excel's {first.strip()!r}, no header. Delete that line")
-            delimiter = detect_delimiter(first)
-            names = next(csv.reader([first, *f] if first.count('"') % 2 else [first], delimiter=delimiter))
-            second = next((line for line in f if line.strip()), "") if len(names) == 1 else ""
+            lines = list(islice(f, _START_LINES))
+            if lines and lines[0].count('"') % 2 and len(lines) == _START_LINES:
+                lines += f  # a header may take many lines
     except UnicodeDecodeError:
         check_utf8(path, called)
         raise
+    return lines
+
+
+def detect_dialect(path: Path, called: Path, format: FormatSettings = PLAIN_FORMAT) -> CsvDialect:
+    """Delimiter and column names; a byte order mark is passed over. `called`: the file's name for people. Raises InputError."""
+    return _read_start(path, called, format)[1]
+
+
+def _read_start(path: Path, called: Path, format: FormatSettings) -> tuple[TableStart, CsvDialect]:
+    lines = read_start_lines(path, called)
+    try:
+        start = find_table_start(lines, format.header, format.comment, format.skip_rows)
     except csv.Error as e:
         raise InputError(f"{called}: line 1: the header cannot be read ({e}). Fix its quotes") from None
-    if cells := second.count(detect_delimiter(second)):
+    if start is None:
+        raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
+    first = lines[start.above]
+    if format.header is True and (keys := suggest_start_keys(start, lines)):
+        written = ", ".join(f"{key}: {value!r}" for key, value in keys.items())
         raise InputError(
-            f"{called}: line 2 has {cells + 1} cells, but line 1, {first.strip()[:60]!r}, names one column. Delete what is "
-            "above the header"
+            f"{called}: line {start.above + 1}, {first.strip()[:60]!r}, is no header. Set data.format: {{{written}}} in params.yaml, "
+            "or delete what is above the header"
         )
-    return CsvDialect(delimiter, tuple(names), "\r" if first.endswith("\r") else "\n")
+    header, notes, unheaded = start.header, list[str](), ""
+    if start.labels:
+        header = ("", *header) if start.labels == "first" else (*header, "")
+        notes.append(
+            f"its rows have one cell more than its header, at the {'front' if start.labels == 'first' else 'end'} (likely)"
+        )
+    if start.hinted:
+        notes.append(f"{start.delimiter!r} parts its cells, as its first line has it for Excel (sure)")
+    names = name_columns(header)
+    if nameless := [repr(name) for name, cell in zip(names, header, strict=True) if not cell.strip()]:
+        notes.append(f"{', '.join(nameless)} has no name in the header (sure)")
+    if format.header is True and has_data_in_header(start):
+        unheaded = f"line {start.above + 1}, {first.strip()[:60]!r}, looks like a row and no header"
+    how = CsvDialect(start.delimiter, header, "\r" if first.endswith("\r") else "\n", names, tuple(notes), unheaded)
+    return start, how
+
+
+def open_text_table(path: Path, called: Path, scratch: Path, format: FormatSettings) -> tuple[Path, CsvDialect]:
+    """A text table whose first filled line is its header, and how it is written. Raises InputError.
+
+    Where `path` has other lines above it, comments, or a header that does not name each cell, that is a copy in the folder `scratch`,
+    in which empty lines keep the numbers of the others.
+    """
+    start, how = _read_start(path, called, format)
+    blank = start.above and not any(line.strip() for line in read_start_lines(path, called)[: start.above])
+    totals = find_total_rows(path, how) if format.total_rows == "drop" else None
+    if start.lines and not (totals or start.labels or format.comment or (start.above and (how.unnamed or not blank))):
+        return path, how
+    check_utf8(path, called)
+    target, added = scratch / f"{len(list(scratch.iterdir()))}.table", 0
+    header = format_delimited_rows([how.names], how.delimiter)[0]
+    with path.open(encoding="utf-8-sig", newline="") as f, target.open("w", encoding="utf-8", newline="") as out:
+        above = [_keep_end(line) for line in islice(f, start.above)]
+        if start.lines == 0 and not above:
+            above, added = [how.end], 1
+        if start.lines == 0:
+            above[-1] = header + above[-1]
+        out.writelines(above)
+        lines = list(islice(f, start.lines))
+        if start.lines and (start.labels or how.unnamed):
+            lines = [header + _keep_end(lines[0]), *map(_keep_end, lines[1:])]
+        out.writelines(lines)
+        if format.comment is None:
+            shutil.copyfileobj(f, out, _BLOCK_BYTES)
+        else:
+            out.writelines(_blank_comments(f, format.comment))
+    if totals is not None:
+        with target.open("rb+") as out_bytes:
+            out_bytes.truncate(target.stat().st_size - totals.size)
+    return target, replace(how, header=how.names, added=added)
+
+
+_TAIL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class TotalRows:
+    """Rows at the end of a text table that are called as totals are, from the first of them: their cells, and their bytes with all that
+    is behind. `above`: the cells of the row above them.
+    """
+
+    cells: tuple[tuple[str, ...], ...]
+    size: int
+    above: tuple[str, ...]
+
+
+def find_total_rows(path: Path, how: CsvDialect) -> TotalRows | None:
+    """The totals at the end of a text table; None: there are none."""
+    with path.open("rb") as f:
+        f.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = f.read().splitlines(keepends=True)[1:]  # the first is the header, or a part of a line
+    found, size, behind = list[tuple[str, ...]](), 0, 0
+    for line in reversed(lines):
+        text, behind = line.decode("utf-8", "replace"), behind + len(line)
+        if not text.strip(f' "\r\n{how.delimiter}'):
+            continue
+        cells = tuple(next(csv.reader([text], delimiter=how.delimiter)))
+        if not may_be_total(cells):
+            return TotalRows(tuple(found), size, cells) if found else None
+        found.insert(0, cells)
+        size = behind
+    return None
+
+
+def _keep_end(line: str) -> str:
+    return line[len(line.rstrip("\r\n")) :]
+
+
+def _blank_comments(lines: Iterable[str], comment: str) -> Iterator[str]:
+    """The lines, each comment as an empty one. Within quotes is none."""
+    quoted = False
+    for line in lines:
+        if not quoted and line.startswith(comment):
+            yield _keep_end(line)
+        else:
+            quoted ^= line.count('"') % 2 == 1
+            yield line
 
 
 def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool) -> pl.LazyFrame:
@@ -74,15 +207,35 @@ def scan_csv(path: Path, how: CsvDialect, types: tuple[Any, ...], missing: bool)
 
     `missing`: whether MISSING_WORDS are no value in any column; the empty cell always is. Trust the rows only if even() agrees.
     """
+    header = how.names if how.unnamed else how.header
     cells = pl.scan_csv(
         path,
         separator=how.delimiter,
         eol_char=how.end,
-        schema=dict(zip(how.header, types, strict=True)),
+        has_header=not how.unnamed,
+        skip_rows=int(how.unnamed),
+        schema=dict(zip(header, types, strict=True)),
         glob=False,
         null_values=list(MISSING_WORDS) if missing else None,
     )
-    return cells.rename(dict(zip(how.header, how.names, strict=True)))
+    return cells.rename(dict(zip(header, how.names, strict=True)))
+
+
+def scan_as_written(path: Path, format: FormatSettings) -> pl.LazyFrame:
+    """The cells of a text table as text, without a copy and without checks. Raises InputError, or polars' errors later."""
+    start, how = _read_start(path, path, format)
+    if start.lines and not (start.above or format.comment or start.labels):
+        return scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
+    return pl.scan_csv(
+        path,
+        separator=how.delimiter,
+        eol_char=how.end,
+        has_header=False,
+        skip_lines=start.above + start.lines,
+        comment_prefix=format.comment,
+        schema=dict.fromkeys(how.names, pl.String),
+        glob=False,
+    )
 
 
 def has_even_rows(path: Path, how: CsvDialect, rows: int) -> bool:
@@ -113,7 +266,7 @@ def rewrite_as_parquet(path: Path, how: CsvDialect, target: Path, called: Path) 
                 writer.write_batch(batch.rename_columns(list(how.names)))
     except (pa.ArrowInvalid, UnicodeDecodeError) as e:
         check_utf8(path, called)
-        _check_ragged(path, parse, read, text, called)
+        _check_ragged(path, parse, read, text, called, how.added)
         raise InputError(f"{called}: cannot be read as CSV: {e}. Export it again") from None
 
 
@@ -151,7 +304,7 @@ def _locate_byte(path: Path, line: bytes, at: int) -> str:
     return f", column {parts[index].strip()!r}" if index < len(parts) else ""
 
 
-def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) -> None:
+def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path, added: int) -> None:
     bad: list[Any] = []
 
     def note(row: Any) -> str:
@@ -165,7 +318,7 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
         for _ in batches:
             pass
     if bad:
-        line = find_line_number(path, bad[0].number - 2, header=True)
+        line = find_line_number(path, bad[0].number - 2, header=True) - added
         more = f", and {len(bad) - 1} more such lines" if len(bad) > 1 else ""
         raise InputError(
             f"{called}: line {line} has {bad[0].actual_columns} cells where the header names {bad[0].expected_columns} "
@@ -174,16 +327,19 @@ def _check_ragged(path: Path, parse: Any, read: Any, text: Any, called: Path) ->
         )
 
 
-def find_line_number(path: Path, row: int, header: bool) -> int:
-    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span lines."""
+def find_line_number(path: Path, row: int, header: bool, rows: bool = False) -> int:
+    """Line number (from 1) at which data row `row` (from 0) starts: blank lines do not count, quoted cells may span lines. rows: the
+    number of its row instead, however many lines the cells above it take.
+    """
     record = -2 if header else -1
-    quoted = False
+    quoted, within = False, 0
     with path.open(encoding="utf-8", errors="replace") as f:
         for number, line in enumerate(f, 1):
             if not quoted and line.strip():
                 record += 1
+            within += rows and quoted
             if record == row:
-                return number
+                return number - within
             quoted ^= header and line.count('"') % 2 == 1
     return row + 1 + header
 

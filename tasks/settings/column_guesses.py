@@ -15,6 +15,7 @@ import polars as pl
 
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import table_io, text_parsing
+from windvane.tasks.ingest.cell_reading import UNNAMED
 from windvane.tasks.models.problem_types import classification
 from windvane.tasks.validate.checks import target_checks
 from windvane.tasks.validate.table_profile import ColumnProfile
@@ -58,7 +59,7 @@ _TIME_PARTS = {
 }
 _ROW_NUMBER = "counts the rows one by one: a row number, not a cause; --time names it if it is the time"
 _ID_NAME = re.compile(
-    r"^(id|uuid|guid|key|index|unnamed: 0|row[_.]?(number|num|id|names?))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
+    r"^(id|uuid|guid|key|index|[Uu]nnamed: \d+|row[_.]?(number|num|id|names?))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
 )
 
 
@@ -266,7 +267,13 @@ def find_ambiguous_date(values: pd.Series, column: ColumnProfile) -> str | None:
 def guess_id_column(inspected: InspectedTable, taken: set[str | None], notes: list[str]) -> str | None:
     """A column that names each row, different in all of them."""
     for name in inspected.columns:
-        if name == inspected.target or name in taken or not _is_id(name, inspected):
+        # A column without a name numbers the rows of one export, and the next one anew.
+        if (
+            name == inspected.target
+            or name in taken
+            or name.startswith(UNNAMED.format(""))
+            or not _is_id(name, inspected)
+        ):
             continue
         if inspected.frame[name].is_unique and inspected.frame[name].notna().all():
             notes.append(f"{name!r} names a row for good (likely); --id names another, problem.id: null none")

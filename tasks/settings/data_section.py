@@ -102,6 +102,11 @@ class FormatSettings(SettingsSection):
     decimal: Literal[".", ","] | None = None
     thousands: Literal[",", ".", "'", " "] | None = None
     signs: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...] = ()
+    header: bool | tuple[ColumnName, ...] = True
+    comment: Annotated[str, StringConstraints(min_length=1)] | None = None
+    skip_rows: int = Field(0, ge=0, le=400)
+    sheet: str | None = None
+    total_rows: Literal["drop", "keep"] | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> FormatSettings:
@@ -136,6 +141,8 @@ def parse_format_options(options: Sequence[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError:  # a comma and a percent sign mean something there
             value = text
+        if value is None and text not in ("", "null", "~"):
+            value = text  # what begins with #
         listed = isinstance(FormatSettings.model_fields[key].default, tuple) and isinstance(value, str)
         found[key] = [part.strip() for part in value.split(",")] if listed else value
     return found

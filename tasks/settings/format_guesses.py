@@ -4,18 +4,31 @@ overrides it.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import polars as pl
 
-from windvane.tasks.ingest import column_types
+from windvane.tasks.errors import InputError
+from windvane.tasks.ingest import column_types, text_files, workbooks
 from windvane.tasks.ingest.cell_reading import (
     FORM_WORDS,
     PERCENT_SIGN,
+    SHEET_ENDINGS,
+    START_ROWS,
+    TEXT_ENDINGS,
+    UNPACK_ERRORS,
     NumberForm,
+    find_table_start,
+    has_data_in_header,
     is_plain_number,
     list_number_forms,
+    read_ending,
+    suggest_start_keys,
 )
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.settings.data_section import FormatSettings
@@ -33,6 +46,75 @@ class NumberGuess:
     unsure: tuple[str, float] | None
     example: str
     clear: bool
+
+
+def propose_start(paths: Sequence[Path], given: FormatSettings, target: str, notes: list[str]) -> FormatSettings:
+    """The keys of data.format without which the header of a text table is not found, beside those `given`; the lines about them go to
+    `notes`. Raises InputError where a file seems to have none and no column of it is called as the target.
+    """
+    form = given
+    for path in paths:
+        if read_ending(path) not in TEXT_ENDINGS or not path.is_file():
+            continue
+        try:
+            if read_ending(path) in SHEET_ENDINGS:
+                sheet, filled = workbooks.choose_sheet(path, path, form.sheet)
+                texts = {
+                    name: workbooks.render_sheet(path, path, name)
+                    for name in (filled if form.sheet is None else (sheet,))
+                }
+                # The first that has the target, at its top: a title may be above it.
+                sheet = next((name for name, text in texts.items() if target in _list_first_cells(text)), sheet)
+                lines = io.StringIO(texts[sheet], newline="").readlines()
+                if form.sheet is None and len(filled) > 1:
+                    form = form.model_copy(update={"sheet": sheet})
+                    notes.append(
+                        f"{path}: sheet {sheet!r} of {', '.join(map(repr, filled))} is read (a guess); --format sheet=… names another"
+                    )
+            else:
+                lines = text_files.read_start_lines(path, path)
+            while (start := find_table_start(lines, form.header, form.comment, form.skip_rows)) and form.header is True:
+                keys = suggest_start_keys(start, lines)
+                if not keys:
+                    break
+                form = form.model_copy(update=keys)
+                (key, value), *_ = keys.items()
+                title = f"{path}: line {start.above + 1}, {lines[start.above].strip()[:60]!r}"
+                notes.append(
+                    f"{title}, is no header (likely): data.format: {key}: {value}; --format {key}=… overrides it"
+                )
+        except (csv.Error, *UNPACK_ERRORS):
+            continue  # ingest reports what is wrong with it
+        if (
+            start is None
+            or "header" in given.model_fields_set
+            or form.header is not True
+            or not has_data_in_header(start)
+        ):
+            continue
+        columns, first = (
+            [f"column_{place}" for place in range(1, len(start.header) + 1)],
+            lines[start.above].strip()[:60],
+        )
+        what = f"{path}: line {start.above + 1}, {first!r}, looks like a row and no header (likely)"
+        if target in columns:
+            form = form.model_copy(update={"header": False})
+            notes.append(f"{what}: its columns are called column_1 to {columns[-1]}; --format header=true overrides it")
+        elif target in map(str.strip, start.header):
+            notes.append(
+                f"attention: {what}, and is taken for the header: a column is called {target!r}. --format header=false overrides it"
+            )
+        else:
+            raise InputError(
+                f"{what}. Name one of column_1 to {columns[-1]} as --target, or name all: --format 'header=[a, b, …]'; --format "
+                "header=true takes it for the header"
+            )
+    return form
+
+
+def _list_first_cells(text: str) -> set[str]:
+    """The cells in the first rows of a text table whose cells commas part."""
+    return {cell.strip() for row in islice(csv.reader(io.StringIO(text, newline="")), START_ROWS) for cell in row}
 
 
 def propose_format(opened: Sequence[FileCells], given: FormatSettings, notes: list[str]) -> FormatSettings:

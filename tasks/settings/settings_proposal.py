@@ -14,7 +14,7 @@ import pandas as pd
 import polars as pl
 from pydantic import BaseModel
 
-from windvane.tasks.errors import InputError
+from windvane.tasks.errors import InputError, join_messages
 from windvane.tasks.ingest import ingestion, readers, table_io
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.search import search_plan
@@ -93,12 +93,19 @@ def propose_settings(
     target, time, id = target.strip(), time and time.strip(), id and id.strip()
     ignore = tuple(name.strip() for name in ignore)
     with ingestion.open_scratch_folder(Path()) as folder, table_files.explain_read_errors(data.where):
-        opened = tuple(
-            readers.open_cells(path, folder, ignore, data.format) for path in table_files.list_table_files(Path(), data)
-        )
-        notes = list[str]()
-        data = data.model_copy(update={"format": format_guesses.propose_format(opened, data.format, notes)})
-        opened = tuple(replace(file, format=data.format) for file in opened)
+        paths, notes = table_files.list_table_files(Path(), data), list[str]()
+        form = format_guesses.propose_start(paths, data.format, target, notes)
+        opened = tuple(readers.open_cells(path, folder, ignore, form) for path in paths)
+        if totals := [f"{file.path}: {file.totals}" for file in opened if file.totals]:
+            notes += [f"{total}: it is left out (likely); --format total_rows=keep overrides it" for total in totals]
+            form = form.model_copy(update={"total_rows": "drop"})
+            opened = tuple(readers.open_cells(path, folder, ignore, form) for path in paths)
+        if faults := [fault for file in opened for fault in file.faults]:
+            raise InputError(join_messages(faults))
+        form = format_guesses.propose_format(opened, form, notes)
+        data = data.model_copy(update={"format": form})
+        opened = tuple(replace(file, format=form) for file in opened)
+        notes += [f"{file.path}: {note}" for file in opened if file.dialect for note in file.dialect.notes]
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
         named = {"--target": target, "--time": time, "--id": id}
         wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
@@ -115,6 +122,7 @@ def propose_settings(
             note = f"{common} is a class of {target!r}"
             line = describe_guess(note, "likely: words mean classes there", "data.format.keep_words")
             return replace(again, assumptions=(line, *again.assumptions))
+        ingestion.drop_nameless_columns(whole.path, folder)
         ingestion.drop_empty_rows(whole.path, folder)
         spellings = {} if kind == "regression" else ingestion.merge_class_spellings(whole.path, target, folder)
         # A reading problem without the file's name and the remedy, for a comment.

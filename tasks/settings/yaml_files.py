@@ -40,7 +40,7 @@ _COMMENTS = {
     "query": "SQL, for a database",
     "key": "a growing column of a database: only what is new is read",
     "parameters": "values for :name in the query",
-    "format": "how cells are read: keep_words, dates, decimal, thousands, signs (docs/commands.md)",
+    "format": "how the table is written: decimal, header, ... (docs/commands.md)",
     "refresh": "incremental | full: all is read again, and updated and deleted rows are found",
     "http": "for an address: hosts, headers, records, paging (docs/commands.md)",
     "feedback": "rows whose labels came back from production are learned from too",

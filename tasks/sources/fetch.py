@@ -12,7 +12,14 @@ from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest.cell_reading import UNPACK_ERRORS, find_table_ending
 from windvane.tasks.project import Project
-from windvane.tasks.settings.data_section import DATABASE_KINDS, DataSettings, RevealedData, reveal_secrets
+from windvane.tasks.settings.data_section import (
+    DATABASE_KINDS,
+    PLAIN_FORMAT,
+    DataSettings,
+    FormatSettings,
+    RevealedData,
+    reveal_secrets,
+)
 from windvane.tasks.sources import table_files
 from windvane.tasks.sources.snapshot import (
     SNAPSHOT_FOLDER,
@@ -31,7 +38,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def compare_snapshots(before: Sequence[Path], after: Sequence[Path], ids: Sequence[str]) -> RowChanges | None:
+def compare_snapshots(
+    before: Sequence[Path], after: Sequence[Path], ids: Sequence[str], format: FormatSettings = PLAIN_FORMAT
+) -> RowChanges | None:
     """Compare the rows of two lists of files, in memory only 8 bytes a row and the ids.
 
     `ids`: columns that may distinguish rows, the first that is unique on both sides does; without one, whole rows count, and
@@ -40,7 +49,7 @@ def compare_snapshots(before: Sequence[Path], after: Sequence[Path], ids: Sequen
     import polars as pl
 
     try:
-        old, new = _scan_comparable(before), _scan_comparable(after)
+        old, new = _scan_comparable(before, format), _scan_comparable(after, format)
         shared = set(old.collect_schema()) & set(new.collect_schema())
         for name in [name for name in ids if name in shared]:
             one, two = _keyed(old, name), _keyed(new, name)
@@ -60,13 +69,13 @@ def compare_snapshots(before: Sequence[Path], after: Sequence[Path], ids: Sequen
     )
 
 
-def _scan_comparable(paths: Sequence[Path]) -> pl.LazyFrame:
+def _scan_comparable(paths: Sequence[Path], format: FormatSettings) -> pl.LazyFrame:
     """All rows, a cell that is a number as float64 and any other as text: a change of type alone is no change."""
     import polars as pl
     import polars.selectors as cs
 
     plain = cs.numeric().cast(pl.Float64), (~cs.numeric() & ~cs.string() & ~cs.nested()).cast(pl.String)
-    return pl.concat([scan_table_file(path).with_columns(plain) for path in paths], how="diagonal_relaxed")
+    return pl.concat([scan_table_file(path, format).with_columns(plain) for path in paths], how="diagonal_relaxed")
 
 
 def _hash_row(frame: pl.LazyFrame) -> pl.Expr:
@@ -209,7 +218,7 @@ def _fetch_record(
     if [part.sha256 for part in record.own] == [part.sha256 for part in known.own]:
         return known
     old, new = ([staging.found(part) for part in r.own] for r in (known, record))
-    changes = compare_snapshots(old, new, [name for name in ids if name])
+    changes = compare_snapshots(old, new, [name for name in ids if name], source.data.format)
     return known if changes is not None and changes.none else record.model_copy(update={"changes": changes})
 
 
@@ -264,7 +273,7 @@ def _fetch_files(
     for file in (file for file in listed if file.name not in kept):
         path = staging.path(str(find_table_ending(file.name)))
         origin.copy(file, path)
-        fresh[file.name] = staging.part(path, count_file_rows(path), name=file.name, etag=file.etag)
+        fresh[file.name] = staging.part(path, count_file_rows(path, source.data.format), name=file.name, etag=file.etag)
     if known is not None and len(kept) == len(known.own):
         return known.model_copy(update={"parts": known.parts + tuple(fresh.values())}) if fresh else known
     parts = tuple({**kept, **fresh}[file.name] for file in listed)

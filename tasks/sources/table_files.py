@@ -20,13 +20,20 @@ from windvane.tasks.ingest.cell_reading import (
     CSV_ENDINGS,
     KNOWN_ENDINGS,
     PARQUET_ENDINGS,
+    SHEET_ENDINGS,
     UNPACK_ERRORS,
     describe_endings,
     find_table_ending,
     read_ending,
 )
 from windvane.tasks.io import STATE_FOLDER
-from windvane.tasks.settings.data_section import DataSettings, RevealedData, expand_variables
+from windvane.tasks.settings.data_section import (
+    PLAIN_FORMAT,
+    DataSettings,
+    FormatSettings,
+    RevealedData,
+    expand_variables,
+)
 from windvane.tasks.sources import snapshot
 
 if TYPE_CHECKING:
@@ -42,7 +49,7 @@ class ListedFile:
     bytes: int
 
 
-def scan_table_file(path: Path) -> pl.LazyFrame:
+def scan_table_file(path: Path, format: FormatSettings = PLAIN_FORMAT) -> pl.LazyFrame:
     """A file's rows, of a text table every cell as text. Raises polars' own errors where it is damaged, or InputError."""
     import polars as pl
 
@@ -51,18 +58,19 @@ def scan_table_file(path: Path) -> pl.LazyFrame:
     ending = read_ending(path)
     if ending in PARQUET_ENDINGS:
         return pl.scan_parquet(path, glob=False)
+    if ending in SHEET_ENDINGS:
+        raise InputError(f"{path}: is a workbook, of which only ingest reads the cells. Run `windvane train`")
     if ending in CSV_ENDINGS:
-        how = text_files.detect_dialect(path, path)
-        return text_files.scan_csv(path, how, (pl.String,) * len(how.names), missing=False)
+        return text_files.scan_as_written(path, format)
     return pl.scan_ndjson(path, infer_schema_length=None)
 
 
-def count_file_rows(path: Path) -> int | None:
+def count_file_rows(path: Path, format: FormatSettings = PLAIN_FORMAT) -> int | None:
     """How many rows a file holds; None where it cannot be read: ingest will explain why."""
     import polars as pl
 
     try:
-        return int(scan_table_file(path).select(pl.len()).collect(engine="streaming").item())
+        return int(scan_table_file(path, format).select(pl.len()).collect(engine="streaming").item())
     except (pl.exceptions.PolarsError, InputError, *UNPACK_ERRORS):
         return None
 
@@ -92,7 +100,9 @@ def list_table_files(root: Path, data: DataSettings) -> tuple[Path, ...]:
 
 def _list_folder(folder: Path) -> tuple[Path, ...]:
     found = sorted(
-        p for p in folder.iterdir() if p.is_file() and read_ending(p) in KNOWN_ENDINGS and not p.name.startswith(".")
+        p
+        for p in folder.iterdir()
+        if p.is_file() and read_ending(p) in KNOWN_ENDINGS and not p.name.startswith((".", "~$"))
     )
     if not found:
         raise InputError(

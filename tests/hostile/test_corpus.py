@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -130,6 +131,7 @@ def test_init_proposes_or_says_why_not(case: Case, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     case.build(tmp_path)
     given = [f"--{role}={name}" for role, name in {"target": "price", **case.problem}.items()]
+    given += [f"--format={key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in case.format.items()]
 
     ran = CliRunner().invoke(main, ["init", case.file, *given])
 

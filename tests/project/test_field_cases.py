@@ -11,7 +11,7 @@ from tests.support.projects import ROOT
 # The faults that are fixed, by their entry: C cells, D what init assumes, E learning, F monitoring, G labels, H pages.
 FIXED = (
     *("c1", "c2", "c3", "c4", "c5"),
-    *("d1", "d2", "d3", "d4", "d5", "d6", "d8"),
+    *("d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8"),
     *("e1", "e2", "e3", "e4", "e5", "e6", "e7"),
     *("f1", "f2", "f3", "f4", "f5", "f7", "f8"),
     *("g1", "g2", "g3"),

@@ -31,7 +31,7 @@ BAD: dict[str, tuple[str, bytes, dict[str, object], list[str]]] = {
     "header only": ("t.csv", lines(HEAD), {}, ["no rows", "Export"]),
     "one column": ("t.csv", lines("price", "1", "2"), {}, ["one column", "'price'", "Export"]),
     "duplicate column": ("t.csv", lines("price,size,size", "1,2,3"), {}, ["'size'", "2 times", "name of its own"]),
-    "nameless column": ("t.csv", lines(",price,size", "0,1,2"), {}, ["column 1 has no name", "Give it one"]),
+    "two columns of a name": ("t.csv", lines("x,price,x", "0,1,2"), {}, ["column 'x' appears 2 times", "Give each"]),
     "ragged": (
         "t.csv",
         lines(HEAD, *GOOD[:3], "", "2020-02-01,1,Ulm", *GOOD[4:]),
@@ -107,7 +107,8 @@ BAD: dict[str, tuple[str, bytes, dict[str, object], list[str]]] = {
         {},
         ["'size'", "mixes types", "'big'", "line 8", "problem.ignore"],
     ),
-    "unknown format": ("t.xlsx", b"x", {}, ["format", ".csv"]),
+    "unknown format": ("t.docx", b"x", {}, ["format", ".csv"]),
+    "no workbook": ("t.xlsx", b"x", {}, ["damaged, or no workbook", "Export"]),
 }
 
 

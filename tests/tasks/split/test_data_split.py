@@ -377,5 +377,5 @@ def test_copies_of_many_different_rows_stay_in_one_split() -> None:
 def test_repeats_of_few_kinds_are_not_called_copies() -> None:
     seen = table_validation.inspect_table(passengers(1_000), chosen(kind="classification", target="survived"))
     (said,) = [f.message for f in seen.findings if f.check == "duplicates"]
-    assert "8 kinds" in said
+    assert "8 combinations" in said
     assert "counts twice" not in said
