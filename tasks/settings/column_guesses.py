@@ -5,6 +5,7 @@ line that names how sure it is, and the option or key that overrides it.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ _NO_SIGNAL = 0.1
 # Of two classes about as common as this, the name decides which is positive.
 _BALANCED_SHARE = 0.45
 
+# Of more classes a column that marks one of them shows little.
+_MOST_MARKED_CLASSES = 20
 # Rows of classes that are too rare to learn are set aside up to this share of all: beyond it the table is another one without them.
 _SET_ASIDE_SHARE = 0.1
 
@@ -38,8 +41,8 @@ _CLASS_NAME = re.compile(
 # So many different times make a time, and so many calendar years.
 _TIMES, _YEARS = 10, 4
 _RISING_SHARE = 0.95
-# Years of one place or product after the other still rise in most steps.
-_YEARS_RISING_SHARE = 0.8
+# Years of one place or product after the other still rise in most steps: of _YEARS each in three of four.
+_YEARS_RISING_SHARE = 0.72
 # A number that falls back into this lowest part of its range starts anew.
 _START_SHARE = 0.1
 
@@ -57,6 +60,8 @@ _TIME_PARTS = {
     "month": re.compile(r"^(month|mon|mnth|mm)$|(^|_)month$|month_of_year", re.IGNORECASE),
     "day": re.compile(r"^(day|dd|mday|dayofmonth)$|(day|date)_?of_?month$", re.IGNORECASE),
 }
+# A number that is named as an id is one with at most so many rows to each on average; fewer and larger groups may differ for good.
+_ID_SHARE = 0.1
 _ROW_NUMBER = "counts the rows one by one: a row number, not a cause; --time names it if it is the time"
 _ID_NAME = re.compile(
     r"^(id|uuid|guid|key|index|[Uu]nnamed: \d+|row[_.]?(number|num|id|names?))$|(_id|_uuid|_guid|_key)$|[a-z](Id|ID|UUID)$"
@@ -177,7 +182,7 @@ def guess_time_column(inspected: InspectedTable, why: dict[str, str], notes: lis
             continue
         if column.type not in ("date", "number"):
             continue
-        named = _TIME_NAME.search(re.sub(r"\W", "_", name.lower())) is not None
+        named = _is_time_name(name)
         rises = _measure_rise(inspected.sample[name])
         if not _is_time(inspected.sample[name], column, named, rises) or inspected.frame[name].isna().any():
             continue
@@ -246,6 +251,11 @@ def _warn_of_hidden_times(inspected: InspectedTable, found: str | None, why: dic
                 f"attention: {name!r} holds dates of which day and month cannot be distinguished, such as {example!r}: read as words. "
                 "--dates day_first or --dates month_first decides"
             )
+        elif example := _find_unread_date(inspected.sample[name], inspected.columns[name]):
+            yield (
+                f"attention: {name!r} seems to hold dates in a form that is not read, such as {example!r}: read as words, and rows are "
+                "split without them. Write them as 2024-12-31 in the source"
+            )
     parts = {part: name for part, form in _TIME_PARTS.items() for name in inspected.columns if form.search(name)}
     dated = found is not None and inspected.columns[found].type == "date"
     if not dated and "year" in parts and len(parts) > 1:
@@ -262,6 +272,21 @@ def find_ambiguous_date(values: pd.Series, column: ColumnProfile) -> str | None:
         return None
     words = pl.Series(values.dropna().head(1000).astype("str").tolist(), dtype=pl.String)
     return str(words[0]) if len(text_parsing.find_date_forms(words)) > 1 else None
+
+
+def _find_unread_date(values: pd.Series, column: ColumnProfile) -> str | None:
+    """A word of a column that is named as a time and of whose words pandas would make dates, or None."""
+    if column.type not in ("text", "category") or column.distinct < _TIMES or not _is_time_name(column.name):
+        return None
+    words = values.dropna().drop_duplicates().head(1000).astype("str")
+    with warnings.catch_warnings():  # pandas reports each form that it guesses
+        warnings.simplefilter("ignore")
+        read = pd.to_datetime(words, format="mixed", errors="coerce", utc=True)
+    return str(words.iloc[0]) if read.notna().mean() >= _RISING_SHARE else None
+
+
+def _is_time_name(name: str) -> bool:
+    return _TIME_NAME.search(re.sub(r"\W", "_", name.lower())) is not None
 
 
 def guess_id_column(inspected: InspectedTable, taken: set[str | None], notes: list[str]) -> str | None:
@@ -288,7 +313,7 @@ def _is_id(name: str, inspected: InspectedTable) -> bool:
         return False
     if column.type in ("number", "text") and _ID_NAME.search(name if name != name.upper() else name.lower()):
         whole = column.type == "text" or bool((values.dropna() % 1 == 0).all())
-        return whole and (column.type == "text" or values.nunique() > 0.5 * len(values))
+        return whole and (column.type == "text" or values.nunique() > _ID_SHARE * len(values))
     return column.type == "text" and values.is_unique and not values.str.contains(r"\s").any()
 
 
@@ -308,7 +333,28 @@ def propose_ignored_columns(
             f"attention: {target_checks.describe_outage(leaks.outage, inspected.target)}; --ignore leaves one out"
         )
     notes.extend(_warn_of_lost_signal(inspected, why, free, classes))
+    if classes:
+        notes.extend(_warn_of_class_marks(inspected, [name for name in inputs if name not in why]))
     return why
+
+
+def _warn_of_class_marks(inspected: InspectedTable, inputs: list[str]) -> Iterator[str]:
+    """A line for each input of two values that only says whether a row is of one of the classes."""
+    target = inspected.sample[inspected.target]
+    if not 3 <= inspected.columns[inspected.target].distinct <= _MOST_MARKED_CLASSES:
+        return
+    for name in inputs:
+        if inspected.columns[name].distinct != 2:
+            continue
+        pairs = pd.crosstab(inspected.sample[name], target)
+        alone = (pairs > 0).sum(axis=1) == 1
+        for value in pairs.index[alone]:
+            label = pairs.columns[pairs.loc[value] > 0][0]
+            if (pairs[label] > 0).sum() == 1:
+                yield (
+                    f"attention: {name!r} is {value!r} in just the rows whose {inspected.target!r} is {label!r}: if it is made from it, "
+                    "leave it out with --ignore"
+                )
 
 
 def _warn_of_lost_signal(

@@ -369,3 +369,43 @@ def test_c2_none_among_numbers_is_no_value(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": draw.normal(size=300), "y": draw.choice(["None", "1.5", "2.5", "3.5", "7"], 300)})
     found = propose(table, tmp_path)
     assert ("format" in found.params["data"], found.kind) == (False, "regression")
+
+
+@pytest.mark.parametrize("form", ["%A, %d. %B %Y %H:%M:%S.%f", "%Y-%m-%d at %H:%M", "%H:%M %d %B %Y"])
+def test_d3_dates_in_a_form_that_is_not_read_are_named(form: str, tmp_path: Path) -> None:
+    table = sensors(200).rename(columns={"at": "date"})
+    table["date"] = table["date"].dt.strftime(form)
+    (line,) = attention(propose(table, tmp_path, "s0"))
+    assert repr(table["date"].iloc[0]) in line
+    assert "2024-12-31" in line
+
+
+def test_d3_words_that_are_no_dates_are_not_called_so(tmp_path: Path) -> None:
+    table = sensors(200).rename(columns={"at": "since"})
+    table.insert(0, "date", [f"batch {i % 20}" for i in range(200)])
+    table.insert(1, "month", RNG.choice(["May", "June", "July"], 200))
+    assert attention(propose(table, tmp_path, "s0")) == []
+
+
+def test_an_input_that_marks_one_class_is_named_and_kept(tmp_path: Path) -> None:
+    draw = np.random.default_rng(6)
+    y = draw.choice(["low", "middle", "high"], 300)
+    table = pd.DataFrame({"x": draw.normal(size=300), "top": (y == "high").astype(int), "y": y})
+    table["other"] = draw.integers(0, 2, 300)
+    found = propose(table, tmp_path)
+    (line,) = attention(found)
+    assert "'top' is 1 in just the rows whose 'y' is 'high'" in line
+    assert problem(found)["ignore"] == []
+
+
+def test_d4_an_id_with_a_few_rows_each_is_left_out_and_a_large_group_is_not(tmp_path: Path) -> None:
+    x = np.random.default_rng(7).normal(size=ROWS)
+    table = pd.DataFrame({"route_id": np.arange(ROWS) // 4 + 7, "store_id": np.arange(ROWS) % 20 + 7, "x": x})
+    table["y"] = np.random.default_rng(8).normal(size=ROWS)
+    assert problem(propose(table, tmp_path))["ignore"] == ["route_id"]
+
+
+def test_d3_four_years_of_one_place_after_the_other_are_the_time(tmp_path: Path) -> None:
+    table = pd.DataFrame({"year": np.tile([1997, 1998, 1999, 2000], 100), "x": RNG.normal(size=400)})
+    table["y"] = RNG.normal(size=400)
+    assert problem(propose(table, tmp_path))["time"] == "year"
