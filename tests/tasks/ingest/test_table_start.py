@@ -203,7 +203,7 @@ def test_d7_n23_score_and_sources_begin_where_ingest_does(tmp_path: Path, name: 
 
 def test_d7_n24_row_numbers_without_a_name_in_label_files_mean_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.csv", ",id,label", "0,a,1.5", "1,b,2.5")
-    assert [one.label for one in read_label_file(path, LabelRules("regression")).statements] == [1.5, 2.5]
+    assert [one.label for one in read_label_file(path, LabelRules("regression"))] == [1.5, 2.5]
 
 
 DAYS = [f"2024-{i // 28 + 1:02d}-{i % 28 + 1:02d};{i};{i % 7}" for i in range(60)]

@@ -113,7 +113,7 @@ def test_d7_n29_score_and_labels_take_workbooks(tmp_path: Path) -> None:
         check_score_files(path, tmp_path / "out.xlsx")
     write_book(tmp_path / "labels.xlsx", Labels=[["id", "label"], [7, 1.5], ["b", None]])
     received = read_label_file(tmp_path / "labels.xlsx", LabelRules("regression"))
-    assert ([(one.id, one.label) for one in received.statements], received.empty) == ([("7", 1.5)], 1)
+    assert ([(one.id, one.label) for one in received], received.empty) == ([("7", 1.5)], 1)
 
 
 def test_d7_n30_a_folder_leaves_out_what_excel_has_open(tmp_path: Path) -> None:
