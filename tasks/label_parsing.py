@@ -251,7 +251,7 @@ def _parse_file(path: Path, ending: str, rules: LabelRules) -> Generator[LabelSt
             from windvane.tasks.ingest import workbooks
 
             content = workbooks.render_sheet(path, path, workbooks.choose_sheet(path, path)[0])
-            return parse_label_csv(content.encode(), rules)
+            return (yield from _parse_rows(rules, _read_csv(BytesIO(content.encode()), rules), written=True))
         if ending not in (*CSV_ENDINGS, *JSON_ENDINGS):
             return (yield from _parse_rows(rules, _read_parquet(path, rules), written=False))
         with open_unpacked(path) as file:
