@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -215,8 +216,12 @@ def _is_sum(file: FileCells, place: int, totals: int) -> bool:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, IndexError):
         return False  # the careful reader reports what is wrong
     numbers = text_parsing.read_numbers(words, form).drop_nulls()
-    above, last = numbers.head(max(0, len(numbers) - totals)), numbers.tail(1).sum()
-    return above.n_unique() > 1 and any(math.isclose(last, one, rel_tol=1e-6) for one in (above.sum(), above.mean()))
+    above, last = numbers.head(max(0, len(numbers) - totals)).to_numpy(), numbers.tail(1).sum()
+    return (
+        above.size > 1
+        and np.ptp(above) > 0
+        and any(math.isclose(last, x, rel_tol=1e-6) for x in (above.sum(), above.mean()))
+    )
 
 
 def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
