@@ -33,9 +33,9 @@ def init_project(root: Path, table: str, options: dict[str, Any], console: Conso
     from windvane.tasks.stores import dvc_pipeline
     from windvane.tasks.validate import table_schema
 
-    cells = {**parse_format_options(options.pop("format", ())), "dates": options.pop("dates")}
+    form = {**parse_format_options(options.pop("format", ())), "dates": options.pop("dates")}
     chosen = settings_proposal.parse_table_address(
-        table, options.pop("query"), options.pop("key"), options.pop("private"), cells
+        table, options.pop("query"), options.pop("key"), options.pop("private"), form
     )
     fetched = fetch.fetch_source(root, chosen, options["id"])
     if fetched.moved:

@@ -34,6 +34,7 @@ from windvane.serving.model_cache import make_signature_from_facts
 from windvane.serving.signature import CellRefused, InputReader, ModelSignature, PlainValue
 from windvane.tasks.console import Console
 from windvane.tasks.errors import InputError, Outage
+from windvane.tasks.ingest.cell_reading import call_column
 from windvane.tasks.ingest.table_io import read_frame_cache, write_parquet
 from windvane.tasks.io import write_whole
 from windvane.tasks.label_parsing import parse_label_id
@@ -128,9 +129,9 @@ class _Scorer:
 
     def _find_columns(self, table: pa.Table) -> dict[str, str]:
         """What each column is called in the file: blanks around a name mean nothing. Raises InputError for one that is not there."""
-        names = {name.strip(): name for name in table.column_names}
+        names = {call_column(name): name for name in table.column_names}
         if len(names) < len(table.column_names):
-            twice = next(name for name, count in Counter(map(str.strip, table.column_names)).items() if count > 1)
+            twice = next(name for name, count in Counter(map(call_column, table.column_names)).items() if count > 1)
             raise InputError(f"{self._source}: column {twice!r} appears twice. Rename or drop one")
         if absent := [repr(column.name) for column in self._signature.inputs if column.name not in names]:
             raise InputError(

@@ -29,6 +29,7 @@ from windvane.tasks.ingest.cell_reading import (
     SHEET_ENDINGS,
     UNPACK_ERRORS,
     NumberForm,
+    call_column,
     describe_endings,
     detect_delimiter,
     find_packing,
@@ -309,7 +310,7 @@ def _read_csv(file: Iterable[bytes], rules: LabelRules) -> Iterator[_Row]:
     if not head:
         raise LabelsRefused("is empty. Write a header (id,label) and a line for each label")
     delimiter = detect_delimiter(head)
-    names = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
+    names = [call_column(name) for name in next(csv.reader([head], delimiter=delimiter))]
     columns = _match_label_columns(tuple(names), rules)
     id, label = (names.index(columns[field]) for field in LABEL_COLUMNS[:2])
     at = names.index(columns["at"]) if "at" in columns else None

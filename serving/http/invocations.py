@@ -31,7 +31,7 @@ from windvane.serving.signature import (
     RequestRefused,
     quote_safely,
 )
-from windvane.tasks.ingest.cell_reading import UNNAMED, detect_delimiter, name_columns
+from windvane.tasks.ingest.cell_reading import UNNAMED, call_column, detect_delimiter, name_columns
 
 # As many as a response in a second or two can hold; more is a matter for `windvane score`.
 MAX_REQUEST_ROWS = 10_000
@@ -246,7 +246,7 @@ def _match_columns(signature: ModelSignature, roles: IdTimeColumns, drop: bool, 
     allowed = signature.names | roles.names
     found: dict[str, str] = {}
     for name in given:
-        column = name if name in allowed else name.strip()
+        column = name if name in allowed else call_column(name)
         if column in found:
             raise RequestRefused(f"column {quote_safely(column)!r} appears twice")
         if column in allowed:

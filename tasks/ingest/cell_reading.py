@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import re
 import zlib
@@ -292,13 +293,32 @@ def detect_delimiter(header: str) -> str:
     return max(",;\t|", key=header.count)
 
 
+# MLflow takes no key of more than 250 letters.
+LONGEST_NAME, _KEPT_LETTERS, _HASH_LETTERS = 200, 180, 12
+
+
+def call_column(name: str) -> str:
+    """What a column of this name is called: without blanks around it, and with a hash in place of what is behind 180 of more than 200
+    letters.
+    """
+    bare = name.strip()
+    if len(bare) <= LONGEST_NAME:
+        return bare
+    return f"{bare[:_KEPT_LETTERS]}…{hashlib.sha256(bare.encode('utf-8', 'replace')).hexdigest()[:_HASH_LETTERS]}"
+
+
+def is_cut_name(name: str) -> bool:
+    """Whether call_column cut this name, by its form."""
+    return len(name) == _KEPT_LETTERS + 1 + _HASH_LETTERS and name[_KEPT_LETTERS] == "…"
+
+
 # How pandas calls a column without a name, by its place from 0.
 UNNAMED = "Unnamed: {}"
 
 
 def name_columns(cells: Sequence[str]) -> tuple[str, ...]:
-    """The columns' names by the cells of a header: without blanks around them; one without a name is called as pandas calls it."""
-    return tuple(cell.strip() or UNNAMED.format(place) for place, cell in enumerate(cells))
+    """The columns' names by the cells of a header, see call_column; one without a name is called as pandas calls it."""
+    return tuple(call_column(cell) or UNNAMED.format(place) for place, cell in enumerate(cells))
 
 
 # Rows that show how a text table begins.

@@ -120,7 +120,7 @@ def write_table(root: Path, chosen: project_params.Settings, target: Path, folde
         except InputError as e:
             raise InputError(join_messages([*faults, str(e)])) from None
         faults += joined.problems.values()
-        if faults and problem.time in table_io.scan_parquet(first).collect_schema():
+        if faults and problem.time is not None and problem.time in table_io.scan_parquet(first).collect_schema():
             try:
                 _check_time(TableOrigin(opened, joined.rows, name), first, problem.time)
             except InputError as e:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +29,7 @@ from windvane.tasks.ingest.cell_reading import (
     TEXT_ENDINGS,
     UNNAMED,
     NumberForm,
+    call_column,
     find_packing,
     read_ending,
 )
@@ -65,8 +67,6 @@ def _has_checksums(file: object, path: Path) -> bool:
     return next(head, None) == _NEXT_INT
 
 
-# MLflow takes no key of more than 250 letters, and what is longer is a cell that slipped into the header.
-LONGEST_NAME = 200
 # A zone by its distance from UTC, and one of other than whole hours.
 _OFFSET = r"[+-]\d\d:[0-5]\d"
 _ODD_OFFSET = r"[+-]\d\d:(?!00)[0-5]\d"
@@ -129,7 +129,7 @@ def open_cells(
         _require_names(path, names)
         opened = FileCells(path, plain, names, scan)
     if opened.typed:
-        bare = tuple(name.strip() for name in opened.names)
+        bare = tuple(call_column(name) for name in opened.names)
         opened = replace(opened, names=bare, scan=opened.scan.rename(dict(zip(opened.names, bare, strict=True))))
     return replace(opened, format=format)
 
@@ -216,8 +216,12 @@ def _is_sum(file: FileCells, place: int, totals: int) -> bool:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, IndexError):
         return False  # the careful reader reports what is wrong
     numbers = text_parsing.read_numbers(words, form).drop_nulls()
-    above, last = numbers.head(max(0, len(numbers) - totals)), numbers.tail(1).sum()
-    return above.n_unique() > 1 and any(math.isclose(last, one, rel_tol=1e-6) for one in (above.sum(), above.mean()))
+    above, last = numbers.head(max(0, len(numbers) - totals)).to_numpy(), numbers.tail(1).sum()
+    return (
+        above.size > 1
+        and np.ptp(above) > 0
+        and any(math.isclose(last, x, rel_tol=1e-6) for x in (above.sum(), above.mean()))
+    )
 
 
 def _parquet(path: Path, plain: Path, scratch: Path) -> FileCells:
@@ -320,11 +324,6 @@ def _find_name_faults(path: Path, names: tuple[str, ...]) -> Iterator[str]:
     for number, name in enumerate(names, 1):
         if not name.strip():
             yield f"{path}: column {number} has no name. Give it one in the header, or delete it"
-        if len(name) > LONGEST_NAME:
-            yield (
-                f"{path}: column {number} has a name of {len(name):,} letters, which begins {name[:30]!r}. Give it one of at "
-                f"most {LONGEST_NAME}"
-            )
         if "\x00" in name:
             yield f"{path}: column {number}, {name!r}, has a NUL byte in its name. Rename it"
         if name == "*" or (name.startswith("^") and name.endswith("$")):

@@ -30,6 +30,7 @@ from windvane.tasks.ingest.cell_reading import (
     MISSING_WORDS,
     NumberForm,
     TableStart,
+    call_column,
     detect_delimiter,
     find_table_start,
     format_delimited_rows,
@@ -379,7 +380,7 @@ def write_json_cells(
     if not rows:
         raise InputError(f"{called}: is empty. Export the table again, with a header and rows")
     for name, seen in found.items():
-        if ignore is not None and len(_count_plain_kinds(seen)) > 1 and name.strip() not in ignore:
+        if ignore is not None and len(_count_plain_kinds(seen)) > 1 and call_column(name) not in ignore:
             raise InputError(_mixture(path, called, name, _count_plain_kinds(seen), rows))
     schema = pa.schema([(name, _choose_arrow_type(seen)) for name, seen in found.items()])
     with pq.ParquetWriter(target, schema) as writer:

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from windvane.tasks.errors import InputError
-from windvane.tasks.ingest.cell_reading import NumberForm
+from windvane.tasks.ingest.cell_reading import NumberForm, call_column
 
 # ${NAME} comes from the environment; $${NAME} is ${NAME} itself.
 _ENV = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -86,8 +86,8 @@ class HttpSettings(SettingsSection):
         return value
 
 
-# A column is called as it is read: without blanks around its name.
-ColumnName = Annotated[str, StringConstraints(strip_whitespace=True)]
+# A column is called as it is read.
+ColumnName = Annotated[str, AfterValidator(call_column)]
 
 
 # Which comes first in dates such as 01/02/2024.

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from windvane.tasks.errors import InputError, join_messages
 from windvane.tasks.ingest import ingestion, readers, table_io
+from windvane.tasks.ingest.cell_reading import LONGEST_NAME, call_column, is_cut_name
 from windvane.tasks.ingest.readers import FileCells
 from windvane.tasks.search import search_plan
 from windvane.tasks.settings import column_guesses, format_guesses, project_params, yaml_files
@@ -90,8 +91,8 @@ def propose_settings(
     column is absent, or the target can be neither a class nor an amount.
     """
     data = DataSettings(source=escape_variables(table.as_posix())) if isinstance(table, Path) else table
-    target, time, id = target.strip(), time and time.strip(), id and id.strip()
-    ignore = tuple(name.strip() for name in ignore)
+    target, time, id = call_column(target), time and call_column(time), id and call_column(id)
+    ignore = tuple(map(call_column, ignore))
     with ingestion.open_scratch_folder(Path()) as folder, table_files.explain_read_errors(data.where):
         paths, notes = table_files.list_table_files(Path(), data), list[str]()
         form = format_guesses.propose_start(paths, data.format, target, notes)
@@ -107,6 +108,9 @@ def propose_settings(
         opened = tuple(replace(file, format=form) for file in opened)
         notes += [f"{file.path}: {note}" for file in opened if file.dialect for note in file.dialect.notes]
         names = tuple(dict.fromkeys(name for file in opened for name in file.names))
+        notes += [
+            f"a name of more than {LONGEST_NAME} letters is cut: {name!r} (sure)" for name in names if is_cut_name(name)
+        ]
         named = {"--target": target, "--time": time, "--id": id}
         wanted = [(option, name) for option, name in named.items() if name] + [("--ignore", name) for name in ignore]
         table_profile.require_columns(tuple(wanted), names, data.where)

@@ -168,9 +168,9 @@ CASES = (
     Case(
         "a name of 10,000 letters",
         csv(houses(), {"size": "size" * 2500}),
-        "stop",
-        ("column 2", "10,000 letters"),
-        "a cell that slipped into the header; MLflow takes no key of more than 250 letters",
+        "pass",
+        (),
+        "the question of a survey; MLflow takes no key of more than 250 letters, so it is cut",
     ),
     *(
         Case(

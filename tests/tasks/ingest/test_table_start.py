@@ -14,7 +14,7 @@ from windvane.cli.main import main
 from windvane.flows.score_files import open_scored_file, read_pieces
 from windvane.tasks.errors import InputError
 from windvane.tasks.ingest import ingestion, table_io
-from windvane.tasks.ingest.cell_reading import find_table_start, has_data_in_header, suggest_start_keys
+from windvane.tasks.ingest.cell_reading import call_column, find_table_start, has_data_in_header, suggest_start_keys
 from windvane.tasks.label_parsing import LabelRules, read_label_file
 from windvane.tasks.settings import project_params
 from windvane.tasks.settings.data_section import FormatSettings
@@ -249,6 +249,37 @@ def test_d7_n33_a_total_is_kept_where_the_user_says_so(tmp_path: Path) -> None:
     rows = [f"{'Ulm' if i % 3 else 'Bonn'};{i};{i % 7}" for i in range(60)]
     write(tmp_path / "t.csv", "town;price;rooms", *rows, "Total;1770;176")
     assert ingest(tmp_path, {"total_rows": "keep"})["town"].tolist()[-1] == "Total"
+
+
+QUESTION = "How satisfied are you, all in all, with " * 8
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_d7_n34_long_names_are_cut_and_stay_apart(tmp_path: Path, name: str) -> None:
+    names = ["price", f"{QUESTION}work?", f"{QUESTION}pay?"]
+    table = pd.DataFrame([[i, i % 7, i % 5] for i in range(60)], columns=names)
+    path = tmp_path / name
+    table.to_csv(path, index=False) if name == "t.csv" else table.to_json(
+        path, orient="records", lines=True
+    ) if name == "t.jsonl" else table.to_parquet(path, index=False)
+    found = ingest(tmp_path, name=name, group=names[1])
+    assert list(found) == list(map(call_column, names))
+    assert all(len(column) <= 200 for column in found)
+    assert found[call_column(names[2])].tolist() == table[names[2]].tolist()
+
+
+def test_d7_n35_init_says_which_names_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "t.csv", f'"{QUESTION}",town,rooms', *ROWS)
+    said, _ = run_init(tmp_path, monkeypatch, target=QUESTION)
+    assert "a name of more than 200 letters is cut: 'How satisfied are you" in said
+    assert project_params.load_settings().problem.target == call_column(QUESTION)
+
+
+def test_d7_n36_names_at_the_limit_stay_and_a_cut_name_stays_cut() -> None:
+    assert call_column("x" * 200) == "x" * 200
+    cut = call_column("x" * 201)
+    assert (len(cut), call_column(cut), cut == call_column("x" * 202)) == (193, cut, False)
+    assert call_column(f" {'x' * 201}\t") == cut
 
 
 def test_a_usual_table_is_read_where_it_is(tmp_path: Path) -> None:
