@@ -271,7 +271,7 @@ def weigh_losses(
 ) -> tuple[NDArray[np.float64], ...]:
     """Losses (n,) of each side's rows, as values whose mean is the weighted mean (tasks/models/row_weights.py).
 
-    Where a side's rows have no weight, as those of the ledger, all sides count alike: else weights would be taken for a change.
+    Where a side's rows have no weight, as those of the ledger, the rows of all count alike: else weights would be taken for a change.
     """
     weights = [read_frame_weights(problem, rows) for rows, _ in sides]
     if any(one is None for one in weights):
@@ -280,7 +280,7 @@ def weigh_losses(
 
 
 def average_losses(problem: ProblemSettings, rows: pd.DataFrame, losses: NDArray[np.float64]) -> float:
-    """Mean loss of rows, which count as problem.weight says."""
+    """Mean loss of rows, weighted by problem.weight."""
     return float(np.mean(weigh_losses(problem, (rows, losses))[0]))
 
 

@@ -260,7 +260,7 @@ def measure_window_loss(
     no label has come. Both sides' sampling error counts. Each side has its bounds by blocks of time or group where rows
     depend on each other (tasks/gate/block_test.py); the bounds of the difference follow by MOVER (Zou & Donner, Statistics in
     Medicine 27, 2008): squared distances of both sides from their bounds add up. So a skewed loss keeps a skewed interval.
-    Rows count as problem.weight says, where both sides have it.
+    Rows are weighted by problem.weight where both sides have it.
     `loss` is None below 30 labelled rows; `low` and `high` are None where a side has fewer than five blocks.
     """
     own = record[LOSS_COLUMN].to_numpy(dtype=np.float64)
